@@ -1,0 +1,1 @@
+"""Pyodide's CPython on Wasmtime, with no JavaScript engine: sessions that start in a fraction of a millisecond."""
