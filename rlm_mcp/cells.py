@@ -1,0 +1,140 @@
+"""What one block of code did in the REPL, and what code in the REPL may ask of the run. Types only.
+
+`repl.py` makes a CellResult out of a sandbox execution; `trajectory.py` decides what it means. Neither knows the other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+FinalForm = Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellError:
+    """The exception that ended a cell. `line` counts in the cell, from 1; None when it was raised elsewhere."""
+
+    type: str
+    message: str
+    line: int | None = None
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """A name in the user's namespace. `size` is its len() where it has one; `preview` is a cut repr."""
+
+    name: str
+    type: str
+    size: int | None = None
+    preview: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """A final answer that code has set. `value` is a JSON value; other objects arrive as their str()."""
+
+    value: Any
+    via: FinalForm = "FINAL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawCitation:
+    """One `cite(...)` as the code called it; nothing about it is verified yet. Lines count from 1, both ends included."""
+
+    context: str
+    path: str
+    start_line: int
+    end_line: int
+    quote: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """Characters [start, end) of one file of a context that code has looked at, as the guest's own objects noticed it."""
+
+    context: str
+    path: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """Everything one executed block left behind. `stdout` may be cut (`truncated`); `stdout_chars` is its true length."""
+
+    code: str
+    stdout: str = ""
+    stderr: str = ""
+    value: str | None = None
+    """repr of the last bare expression, None when there was none or it was None"""
+    error: CellError | None = None
+    truncated: bool = False
+    stdout_chars: int = 0
+    seconds: float = 0.0
+    stopped_by: str | None = None
+    """None, or how the sandbox ended it: deadline, interrupt, stack, trap, exit"""
+    undone: bool = False
+    """the namespace was put back to what it was before this cell"""
+    variables: tuple[Variable, ...] = ()
+    """all user variables; those this cell assigned or changed come first"""
+    changed: tuple[str, ...] = ()
+    """names this cell assigned or changed"""
+    final: Final | None = None
+    citations: tuple[RawCitation, ...] = ()
+    reads: tuple[Read, ...] = ()
+    notes: tuple[str, ...] = ()
+    """sentences the prelude wants the model to read, e.g. that an assignment to `context` was dropped"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The same facts as a JSON object, for the run record."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "CellResult":
+        """The inverse of `to_json`; fields it does not know are ignored, so that newer records stay readable."""
+        known: dict[str, Any] = {name: data[name] for name in cls.__slots__ if name in data}
+        if known.get("error") is not None:
+            known["error"] = CellError(**known["error"])
+        if known.get("final") is not None:
+            known["final"] = Final(**known["final"])
+        known["variables"] = tuple(Variable(**v) for v in known.get("variables", ()))
+        known["citations"] = tuple(RawCitation(**c) for c in known.get("citations", ()))
+        known["reads"] = tuple(Read(**r) for r in known.get("reads", ()))
+        known["notes"] = tuple(known.get("notes", ()))
+        known["changed"] = tuple(known.get("changed", ()))
+        return cls(**known)
+
+
+class GuestCalls(Protocol):
+    """What code in the REPL may ask of the run. Every method may be called many times at once."""
+
+    async def llm_query(
+        self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
+    ) -> object:
+        """One sub-call: text, or an object under `schema`. Raises SubCallFailed with a text the model can read."""
+
+    async def rlm_query(self, query: str, context: object) -> object:
+        """A whole child run over `context` (a JSON value: text, list, or mapping of path to text); its answer."""
+
+    def budget(self) -> dict[str, object]:
+        """What is left of the run's limits: seconds, calls, tokens, dollars; None where there is no limit."""
+
+
+class Repl(Protocol):
+    """One persistent Python namespace with the contexts in it.
+
+    It keeps `history` in the namespace: the full stdout of every cell by index, which compaction refers to.
+    """
+
+    async def run(self, code: str, *, seconds: float | None = None) -> CellResult:
+        """Executes one cell. Exceptions of the code are data in the result; cancellation interrupts the cell."""
+
+    async def variables(self) -> tuple[Variable, ...]:
+        """All user variables, newest first."""
+
+    async def checkpoint(self) -> bytes:
+        """The namespace as bytes that `restore` takes, also in another process."""
+
+    async def restore(self, data: bytes) -> None:
+        """Replaces the namespace by a checkpoint's."""
