@@ -1,8 +1,111 @@
-"""Errors that callers of rlm_mcp may catch. `str(error)` is one sentence: what happened, with the values, and what to do.
+"""Errors that callers of rlm_mcp may catch. `str(error)` is one sentence: what happened, the values, what to do.
 
 RlmError
+├── SettingsError ── NoModelConfigured, PriceUnknown
+├── ModelError ── KeyRefused, UnknownModel, EndpointUnreachable, RateLimited, ProviderFailed, RequestRefused,
+│                 PromptOverWindow, EmptyReply
+├── SchemaError, SubCallFailed
+├── BudgetExceeded
 """
 
 
 class RlmError(Exception):
     """Base of every error that rlm_mcp raises on purpose; its text may be shown to a user or a model."""
+
+
+# --- models, money, settings -------------------------------------------------------------------------------------
+
+
+class SettingsError(RlmError):
+    """A flag, variable or line of the configuration file that cannot be used."""
+
+
+class NoModelConfigured(SettingsError):
+    """Nothing says which model to ask."""
+
+
+class PriceUnknown(SettingsError):
+    """A limit in dollars was set for a model that has no known price."""
+
+
+class ModelError(RlmError):
+    """A model could not be asked, or did not answer.
+
+    `failed_requests` were answered with an error or not at all; `unanswered_requests` of them may have been billed.
+    """
+
+    def __init__(self, text: str, *, failed_requests: int = 0, unanswered_requests: int = 0) -> None:
+        super().__init__(text)
+        self.failed_requests = failed_requests
+        self.unanswered_requests = unanswered_requests
+
+
+class KeyRefused(ModelError):
+    """The provider did not accept the API key (401, 403)."""
+
+
+class UnknownModel(ModelError):
+    """The provider does not serve a model of this name (404)."""
+
+
+class EndpointUnreachable(ModelError):
+    """Nothing answered at the base URL, or the connection kept breaking."""
+
+
+class RateLimited(ModelError):
+    """The provider kept answering 429, or asked for a longer wait than is worth it, or the account is out of credit."""
+
+
+class ProviderFailed(ModelError):
+    """The provider kept answering with a server error, or with something that is no reply."""
+
+
+class RequestRefused(ModelError):
+    """The provider refused this request (400, 413, 422) for a reason that no other dialect of the API cures."""
+
+
+class PromptOverWindow(ModelError):
+    """The prompt is longer than the model's window."""
+
+
+class EmptyReply(ModelError):
+    """The model answered with nothing."""
+
+
+class SchemaError(RlmError):
+    """A `schema` that is neither a JSON Schema nor a short type."""
+
+
+class SubCallFailed(RlmError):
+    """A sub-call from inside the REPL gave no usable reply; the text is meant for the model that wrote the call."""
+
+
+class BudgetExceeded(RlmError):
+    """A limit of the run is used up. `which` is "usd", "tokens", "sub_calls", "seconds" or "iterations"."""
+
+    def __init__(self, text: str, *, which: str) -> None:
+        super().__init__(text)
+        self.which = which
+
+
+# --- runs --------------------------------------------------------------------------------------------------------
+
+
+class UnknownRun(RlmError):
+    """No stored run has this id."""
+
+
+class AmbiguousRun(RlmError):
+    """A shortened run id fits more than one run."""
+
+
+class RunRecordTooNew(RlmError):
+    """A run record was written by a newer version than this one reads."""
+
+
+class ReplayDiffers(RlmError):
+    """A replay asked for something that the record does not hold."""
+
+
+class AnswerInvalid(RlmError):
+    """The final answer does not satisfy the run's output schema."""

@@ -1,0 +1,464 @@
+"""Runs on disk: one directory a run, whose `events.jsonl` alone tells the whole story.
+
+    runs/<run_id>/events.jsonl      one JSON object a line, appended as things happen; the first says the format version
+    runs/<run_id>/answer.txt|json   the answer, byte-exact, written to a temporary name and renamed
+    runs/<run_id>/checkpoint.bin    the REPL after the last finished turn, replaced atomically
+
+What survives what: every event is handed to the operating system before `append` returns, so a killed process loses nothing.
+`fsync` is done at the first and the last event and for the answer; a power cut may take the tail in between, and the reader
+accepts a torn last line. Everything else about a run (its state, what `resume` and `replay` feed back) is computed from
+the events. They hold no machine path: contexts are named by id, name and size.
+
+A live run holds an advisory lock on its events file. A record that says "running" while nobody holds the lock was cut off.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from rlm_mcp.errors import AmbiguousRun, RunRecordTooNew, UnknownRun
+from rlm_mcp.models.base import Message
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: there a cut-off run keeps the status "running" until it is resumed
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = 1
+INLINE_ANSWER_CHARS = 200_000  # a longer answer is kept only in its own file, so that reading events stays cheap
+CHECKPOINT_MAX_BYTES = 64 << 20  # beyond this a turn's checkpoint costs more disk than running its code again costs time
+
+Status = Literal["running", "completed", "failed", "cancelled"]
+StoppedBy = Literal["final", "iterations", "usd", "tokens", "sub_calls", "seconds", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """A quoted place. `verified` is True only when the stored text at exactly these lines holds the quote."""
+
+    context_id: str
+    path: str
+    start_line: int
+    end_line: int
+    quote: str
+    verified: bool
+    corrected: bool = False
+    """the quote was found, but elsewhere than cited: the lines here are the found ones"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How many characters of the contexts were read, and which: `ranges` maps "context_id/path" to [start, end) pairs."""
+
+    total_chars: int = 0
+    read_by_code: int = 0
+    read_by_model: int = 0
+    ranges: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]] = field(default_factory=dict)
+    """keys "code" and "model", each a map from "context_id/path" to sorted disjoint ranges"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunUsage:
+    """What a run has cost so far, children included. `cost_usd` is None where any price is unknown."""
+
+    root_calls: int = 0
+    sub_calls: int = 0
+    cached_calls: int = 0
+    failed_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """A run as its record tells it; the fields are those of the public contract."""
+
+    run_id: str
+    status: Status
+    query: str
+    contexts: tuple[Mapping[str, Any], ...]
+    created_at: str
+    answer: Any = None
+    answer_chars: int = 0
+    stopped_by: StoppedBy | None = None
+    answered_by: str = ""
+    """how the answer came about: FINAL, FINAL_VAR, SUBMIT, answer, text, value, direct"""
+    citations: tuple[Citation, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
+    usage: RunUsage = field(default_factory=RunUsage)
+    iterations: int = 0
+    mode: str = ""
+    mode_reason: str = ""
+    depth: int = 0
+    message: str = ""
+    output_schema: Mapping[str, Any] | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """Some runs, newest first, and where to go on."""
+
+    runs: tuple[RunState, ...]
+    next_cursor: str | None = None
+
+
+class Runs:
+    """All runs under one data directory. Several processes may share it; each run has one writer."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.directory = data_dir / "runs"
+
+    def __repr__(self) -> str:
+        return f"<Runs {self.directory}>"
+
+    def create(self, started: Mapping[str, Any]) -> "Run":
+        """A new run whose first event holds `started` (query, contexts, mode, model names, limits …)."""
+        run_id = f"run-{secrets.token_hex(6)}"
+        directory = self.directory / run_id
+        directory.mkdir(parents=True, mode=0o700)
+        run = Run(directory, writable=True)
+        run.append({"event": "run_started", "format": FORMAT, "run_id": run_id, "created_at": _now(), **started})
+        return run
+
+    def get(self, run_id: str) -> "Run":
+        """The run with this id, or the only one whose id starts so (`run-` may be left out). Raises UnknownRun, AmbiguousRun."""
+        ids = self._ids()
+        if run_id in ids:
+            return Run(self.directory / run_id)
+        found = [i for i in ids if run_id and (i.startswith(run_id) or i.removeprefix("run-").startswith(run_id))]
+        if len(found) == 1:
+            return Run(self.directory / found[0])
+        if found:
+            raise AmbiguousRun(f"{run_id!r} fits {len(found)} runs ({', '.join(found[:5])}): give more of the id")
+        raise UnknownRun(f"there is no run {run_id!r} among the {len(ids)} stored runs: list them with `rlm-mcp runs list`")
+
+    def list(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
+        """Runs newest first; `cursor` is the `next_cursor` of the page before."""
+        order = sorted(((self.get(i).created_at, i) for i in self._ids()), reverse=True)
+        if cursor is not None:
+            order = [pair for pair in order if f"{pair[0]}|{pair[1]}" < cursor]
+        page, rest = order[:limit], order[limit:]
+        return RunPage(
+            runs=tuple(self.get(run_id).state() for _, run_id in page),
+            next_cursor=f"{page[-1][0]}|{page[-1][1]}" if rest and page else None,
+        )
+
+    def _ids(self) -> "set[str]":
+        if not self.directory.is_dir():
+            return set()
+        return {entry.name for entry in self.directory.iterdir() if (entry / "events.jsonl").is_file()}
+
+
+class Run:
+    """One run's files. Reading needs nothing; the first `append` (or `writable=True`) takes the writer's lock."""
+
+    def __init__(self, directory: Path, *, writable: bool = False) -> None:
+        self.run_id = directory.name
+        self.directory = directory
+        self._events = directory / "events.jsonl"
+        self._lock = threading.Lock()
+        self._file: IO[bytes] | None = None
+        if writable:
+            self._open()
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id} {'open' if self._file else 'closed'}>"
+
+    @property
+    def created_at(self) -> str:
+        """When it was started, ISO 8601 in UTC."""
+        for event in self.events():
+            return str(event.get("created_at", ""))
+        return ""
+
+    @property
+    def events_path(self) -> Path:
+        """The record itself."""
+        return self._events
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Writes one event now. Safe from any thread; the bytes are with the operating system on return."""
+        line = json.dumps(event, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
+        with self._lock:
+            file = self._open()
+            file.write(line)
+            file.flush()
+            if event.get("event") in {"run_started", "run_ended"}:
+                os.fsync(file.fileno())
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Everything written so far. Raises RunRecordTooNew."""
+        return read_events(self._events)
+
+    def close(self) -> None:
+        """Gives the writer's lock back. Idempotent."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def write_answer(self, answer: object) -> None:
+        """Keeps the answer byte-exact: text as UTF-8 (lone surrogates kept), anything else as JSON."""
+        name, data = _answer_bytes(answer)
+        _replace(self.directory / name, data)
+
+    def answer(self) -> Any:
+        """The stored answer, or None."""
+        text, data = self.directory / "answer.txt", self.directory / "answer.json"
+        if text.is_file():
+            return text.read_bytes().decode("utf-8", "surrogatepass")
+        if data.is_file():
+            return json.loads(data.read_bytes())
+        return None
+
+    def save_checkpoint(self, turn: int, data: bytes) -> bool:
+        """Replaces the REPL checkpoint by that of `turn`; False when it is too big to keep."""
+        if len(data) > CHECKPOINT_MAX_BYTES:
+            return False
+        _replace(self.directory / "checkpoint.bin", turn.to_bytes(8, "little") + data)
+        return True
+
+    def checkpoint(self) -> tuple[int, bytes] | None:
+        """The newest checkpoint and the turn after which it was taken."""
+        file = self.directory / "checkpoint.bin"
+        if not file.is_file():
+            return None
+        data = file.read_bytes()
+        return int.from_bytes(data[:8], "little"), data[8:]
+
+    def state(self) -> RunState:
+        """What the record says; a record without an end and without a writer counts as failed and resumable."""
+        state = fold(self.events())
+        if state.answer is None and state.status != "running":
+            answer = self.answer()
+            if answer is not None:
+                state = _with(state, answer=answer)
+        if state.status == "running" and not self.is_live():
+            message = f"the process that ran it ended before it did: `rlm-mcp runs resume {self.run_id}` goes on"
+            state = _with(state, status="failed", stopped_by="error", message=message)
+        return state
+
+    def is_live(self) -> bool:
+        """Whether some process, this one included, holds the writer's lock."""
+        if self._file is not None or fcntl is None:
+            return True
+        with self._events.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            file = self._events.open("ab+")
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            _drop_torn_line(file)
+            self._file = file
+        return self._file
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a record file. A torn last line is left out; a newer format raises RunRecordTooNew."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a line that a crash tore and a later writer ended
+            if number == 0 and event.get("format", 0) > FORMAT:
+                raise RunRecordTooNew(
+                    f"{path.parent.name} was written in format {event['format']}, this version reads up to {FORMAT}: update rlm-mcp"
+                )
+            yield event
+
+
+def fold(events: Iterator[dict[str, Any]]) -> RunState:
+    """The state that a sequence of events leads to."""
+    started: dict[str, Any] = {}
+    ended: dict[str, Any] = {}
+    route: dict[str, Any] = {}
+    usage = RunUsage()
+    iterations = 0
+    for event in events:
+        match event["event"]:
+            case "run_started":
+                started = event
+            case "run_resumed":
+                ended = {}
+            case "routed" if not event.get("path"):
+                route = event
+            case "root_reply" if not event.get("path"):
+                iterations = max(iterations, event["turn"])
+                usage = _usage(event.get("spent"), usage)
+            case "root_reply" | "sub_reply" | "sub_failed":
+                usage = _usage(event.get("spent"), usage)
+            case "run_ended":
+                ended = event
+                usage = _usage(event.get("usage"), usage)
+    coverage = ended.get("coverage") or {}
+    return RunState(
+        run_id=started.get("run_id", ""),
+        status=ended.get("status", "running"),
+        query=started.get("query", ""),
+        contexts=tuple(started.get("contexts", ())),
+        created_at=started.get("created_at", ""),
+        answer=ended.get("answer"),
+        answer_chars=ended.get("answer_chars", 0),
+        stopped_by=ended.get("stopped_by"),
+        answered_by=ended.get("answered_by", ""),
+        citations=tuple(Citation(**_known(Citation, c)) for c in ended.get("citations", ())),
+        coverage=Coverage(**_known(Coverage, coverage)),
+        usage=usage,
+        iterations=ended.get("iterations", iterations),
+        mode=route.get("mode", ""),
+        mode_reason=route.get("reason", ""),
+        depth=route.get("depth", 0),
+        message=ended.get("message", ""),
+        output_schema=started.get("output_schema"),
+        fingerprint=started.get("fingerprint", ""),
+    )
+
+
+def ended_event(**facts: Any) -> dict[str, Any]:
+    """The last event of a run. An answer too long for the record is left to its own file."""
+    answer = facts.get("answer")
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    facts["answer_chars"] = 0 if answer is None else len(text)
+    if len(text) > INLINE_ANSWER_CHARS:
+        facts["answer"] = None
+        facts["answer_sha256"] = hashlib.sha256(_answer_bytes(answer)[1]).hexdigest()
+    return {"event": "run_ended", **facts}
+
+
+def prompt_hash(messages: Sequence[Message]) -> str:
+    """A short name for exactly these messages; what `replay` compares."""
+    canonical = json.dumps([[m.role, m.content] for m in messages], ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def call_key(kind: str, *parts: object) -> str:
+    """A short name for one request of guest code: the same request has the same key in every run."""
+    canonical = json.dumps([kind, *parts], ensure_ascii=True, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class Tape:
+    """What a record has already paid for, handed out again: root replies by order, sub-calls by key, cells by turn.
+
+    `resume` gives the tape of its own record and goes on where it ends; `replay` is `strict`: it has nothing but the tape.
+    `difference` is the first place where the new run asked for something else than the record holds.
+    """
+
+    def __init__(self, events: Iterator[dict[str, Any]] = iter(()), *, strict: bool = False) -> None:
+        self.strict = strict
+        self.difference: str | None = None
+        self.ended: dict[str, Any] | None = None
+        self._roots: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
+        self._subs: dict[str, dict[str, Any]] = {}
+        self._cells: dict[tuple[str, int, int], dict[str, Any]] = {}
+        for event in events:
+            self._load(event)
+
+    def _load(self, event: dict[str, Any]) -> None:
+        path = event.get("path", "")
+        match event["event"]:
+            case "root_reply":
+                self._roots[path].append(event)
+            case "sub_reply":
+                self._subs[event["key"]] = event
+            case "cell":
+                self._cells[path, event["turn"], event["block"]] = event
+            case "run_ended":
+                self.ended = event
+
+    def root(self, path: str, turn: int) -> dict[str, Any] | None:
+        """The next recorded root reply of this (child) run."""
+        replies = self._roots[path]
+        while replies and replies[0]["turn"] < turn:
+            replies.popleft()
+        if replies and replies[0]["turn"] == turn:
+            return replies.popleft()
+        return None
+
+    def sub(self, key: str) -> dict[str, Any] | None:
+        """The recorded answer to this very request; it may be asked for any number of times."""
+        return self._subs.get(key)
+
+    def cell(self, path: str, turn: int, block: int) -> dict[str, Any] | None:
+        """The recorded result of one block."""
+        return self._cells.get((path, turn, block))
+
+    def differ(self, sentence: str) -> None:
+        """Notes a difference; only the first is kept, since the others follow from it."""
+        if self.difference is None:
+            self.difference = sentence
+
+
+def _answer_bytes(answer: object) -> tuple[str, bytes]:
+    if isinstance(answer, str):
+        return "answer.txt", answer.encode("utf-8", "surrogatepass")
+    return "answer.json", json.dumps(answer, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file so that a reader sees the old bytes or the new ones, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _drop_torn_line(file: IO[bytes]) -> None:
+    """Cuts a half-written last line, so that what is appended next starts on a line of its own."""
+    size = file.seek(0, os.SEEK_END)
+    position = size
+    while position > 0:
+        start = max(0, position - 65536)
+        file.seek(start)
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            if start + newline + 1 < size:
+                file.truncate(start + newline + 1)
+            return
+        position = start
+    if size:
+        file.truncate(0)
+
+
+def _usage(data: Mapping[str, Any] | None, otherwise: RunUsage) -> RunUsage:
+    return RunUsage(**_known(RunUsage, data)) if data else otherwise
+
+
+def _known(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
+
+
+def _with(state: RunState, **changes: Any) -> RunState:
+    return RunState(**{**{f.name: getattr(state, f.name) for f in fields(state)}, **changes})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def usage_json(usage: RunUsage) -> dict[str, Any]:
+    """The usage as the record and the clients see it."""
+    return asdict(usage)
