@@ -1,0 +1,1 @@
+"""Language models as the loop sees them: one protocol, and the things that keep it."""
