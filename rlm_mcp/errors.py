@@ -1,6 +1,17 @@
 """Errors that callers of rlm_mcp may catch. `str(error)` is one sentence: what happened, the values, what to do.
 
 RlmError
+├── ContextError
+│   ├── UnknownContext      no context has that id or name
+│   ├── UnknownPath         the context has no such file, or the file must be named
+│   ├── SourceRefused       the source cannot be a context: missing, unreadable, empty, binary, unsafe, …
+│   │   └── OutsideRoots    it lies outside the directories that may be registered
+│   ├── SourceChanged       the source changed while or after it was read
+│   ├── NameTaken           the name belongs to other content, or cannot be a name
+│   ├── ContextInUse        a run uses it
+│   ├── StoreFull           the disk or the quota is full
+│   ├── StoreDamaged        the store's files are not what the catalogue says
+│   └── SearchRefused       the pattern is not one that can be searched in linear time
 ├── SettingsError ── NoModelConfigured, PriceUnknown
 ├── ModelError ── KeyRefused, UnknownModel, EndpointUnreachable, RateLimited, ProviderFailed, RequestRefused,
 │                 PromptOverWindow, EmptyReply
@@ -109,3 +120,50 @@ class ReplayDiffers(RlmError):
 
 class AnswerInvalid(RlmError):
     """The final answer does not satisfy the run's output schema."""
+
+
+# -- contexts ---------------------------------------------------------------------------------------------------------
+
+
+class ContextError(RlmError):
+    """Something about a context or its source."""
+
+
+class UnknownContext(ContextError):
+    """No context has that id or name."""
+
+
+class UnknownPath(ContextError):
+    """The context has no such file, or has many and none was named."""
+
+
+class SourceRefused(ContextError):
+    """The source cannot become a context: missing, unreadable, empty, binary, a device, a bomb, not understood."""
+
+
+class OutsideRoots(SourceRefused):
+    """The source lies outside the directories that may be registered."""
+
+
+class SourceChanged(ContextError):
+    """The source changed while it was being read, or a referenced file is no longer what was registered."""
+
+
+class NameTaken(ContextError):
+    """The name belongs to other content, or cannot be a name."""
+
+
+class ContextInUse(ContextError):
+    """A run that is still going uses the context."""
+
+
+class StoreFull(ContextError):
+    """The disk or the store's quota is full; nothing was stored."""
+
+
+class StoreDamaged(ContextError):
+    """A file of the store is missing or is not what the catalogue says."""
+
+
+class SearchRefused(ContextError):
+    """The pattern is not a regular expression that can be searched in linear time."""
