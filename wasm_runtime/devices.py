@@ -1,0 +1,52 @@
+"""Character devices: the points where a guest's read or write leaves the tree.
+
+The host binds its own under `/dev` (standard input and output, the host channel); they are streams, so
+`lseek` on them is ESPIPE. `/dev/null`, `/dev/zero` and `/dev/urandom` are always there and seek to 0, as on Linux.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+# A guest may ask for 2 GiB in one read; a short read is legal and keeps the host's buffer small.
+LONGEST_READ = 1 << 20
+
+
+class Device(Protocol):
+    """Something that can be read and written by count. It never raises; it returns a negated `Errno`."""
+
+    def read(self, n: int) -> bytes | int:
+        """Return at most n bytes (empty at the end of input), or a negated `Errno`."""
+
+    def write(self, data: memoryview) -> int:
+        """Take a prefix of data and return its length, or a negated `Errno`.
+
+        The view is guest memory: it is valid only during the call.
+        """
+
+
+class NullDevice:
+    """`/dev/null`: always at its end, takes everything."""
+
+    def read(self, n: int) -> bytes:  # noqa: ARG002 - Device's signature
+        return b""
+
+    def write(self, data: memoryview) -> int:
+        return len(data)
+
+
+class ZeroDevice(NullDevice):
+    """`/dev/zero`: as many zeros as are asked for."""
+
+    def read(self, n: int) -> bytes:
+        return bytes(min(n, LONGEST_READ))
+
+
+class RandomDevice(NullDevice):
+    """`/dev/urandom`: bytes from the given source of randomness."""
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        self._random = random
+
+    def read(self, n: int) -> bytes:
+        return self._random(min(n, LONGEST_READ))
