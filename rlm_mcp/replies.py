@@ -1,0 +1,342 @@
+"""What a model's reply holds: the blocks of code to run, and the prose around them.
+
+Models write many dialects of the same thing: fences labelled `repl`, `python`, `py` or not at all, the language word
+on the line below, no closing fence, no fence, tool calls as text, thinking before it. All are read here, and only here.
+A `FINAL(…)` is code like any other: it counts when it runs. Text that did not run is never searched for it.
+
+The host may parse with an older Python than the guest runs. So a block that its fence says is Python is run even when
+it does not parse here; parsing only decides where there is no label, and between a block and its repair.
+"""
+
+import ast
+import json
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_PYTHON = frozenset({"repl", "python", "python3", "py", "py3", "ipython", "pycon", "python-repl", "tool_code", "code"})
+_THINKING = ("think", "thinking", "thought", "thoughts", "reasoning", "scratchpad")
+_OPENING = re.compile(r"(`{3,}|~{3,})[ \t]*([A-Za-z0-9_+#.-]*)[ \t]*(?:\{[^}\n]*\})?[ \t]*$")
+_INLINE = re.compile(r"`{3}[ \t]*(?:(?:repl|python3?|py)[ \t]+)?([^`\n]+?)[ \t]*`{3}")
+_CODE_TAG = re.compile(
+    r"<(code|python|repl|execute|execute_ipython|execute_python|ipython|tool_code|parameter=code)>(.*?)(?:</\1>|</parameter>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+_TOOL_CALL = re.compile(r"<(tool_call|function_call|tool_use)>(.*?)(?:</\1>|\Z)", re.DOTALL)
+_CODE_KEYS = (
+    "code",
+    "python",
+    "source",
+    "script",
+    "input",
+    "tool_input",
+    "arguments",
+    "parameters",
+    "args",
+    "function",
+)
+_WHOLE_FINAL = re.compile(r"\s*(FINAL|SUBMIT)\(\s*(.*?)\s*\)\s*;?\s*", re.DOTALL)
+_LAST_FINAL = re.compile(r"(?:^|\n)[ \t]*(?:FINAL|FINAL_VAR|SUBMIT)\([ \t]*([^\n]*?)[ \t]*\)[ \t;]*(?:#[^\n]*)?\s*$")
+_MOST_CLOSINGS = 8  # a fence inside a string of the code is rare; trying further closings would make junk quadratic
+_ALLOW_AWAIT = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A model's reply, taken apart. `blocks` are to be run in order; `prose` is the rest without thinking."""
+
+    text: str
+    """the reply without thinking: what goes into the history"""
+    blocks: tuple[str, ...] = ()
+    prose: str = ""
+    repaired: bool = False
+    """an unclosed string or bracket was closed, or the bare text of a FINAL was quoted"""
+    only_thinking: bool = False
+    """the reply ended before its thinking did"""
+    other_language: str = ""
+    """the label of a fence that is not Python, when there was no Python"""
+
+
+def parse_reply(text: str) -> Reply:
+    """Takes a reply apart; any text is a reply, nothing raises."""
+    said, only_thinking = _without_thinking(text)
+    if only_thinking:
+        return Reply(text="", only_thinking=True)
+    fenced = list(_fences(said))
+    chosen = [f for f in fenced if _is_block(f, alone=len(fenced) == 1)]
+    blocks, prose = [f.code for f in chosen], _outside(said, fenced)
+    if not blocks:
+        blocks = _tool_calls(said, fenced) or _tagged(said) or _inline(said) or _bare(said)
+        prose = prose if blocks != [said.strip()] else ""
+    cleaned = [_clean(block) for block in blocks]
+    repaired = [repair(block) if block == cleaned[-1] else block for block in cleaned]
+    foreign = next((f.label for f in fenced if f.label and f.label not in _PYTHON), "")
+    return Reply(
+        text=said.strip(),
+        blocks=tuple(repaired),
+        prose=prose.strip(),
+        repaired=repaired != cleaned,
+        other_language="" if blocks else foreign,
+    )
+
+
+def parse(code: str) -> ast.Module | None:
+    """The syntax tree of a block as the REPL would read it (top-level `await` allowed), or None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = compile(code, "<cell>", "exec", flags=_ALLOW_AWAIT, dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return tree if isinstance(tree, ast.Module) else None
+
+
+def normalise(code: str) -> str:
+    """The same string for code that differs only in layout and comments."""
+    tree = parse(code)
+    return ast.dump(tree) if tree is not None else re.sub(r"\s+", " ", re.sub(r"#[^\n]*", "", code)).strip()
+
+
+def final_text(code: str) -> str | None:
+    """What stands between the brackets of a `FINAL(…)` on the last line of a block that ran, as written."""
+    found = _LAST_FINAL.search(code)
+    return found.group(1) if found else None
+
+
+def repair(code: str) -> str:
+    """The block with an unclosed string or bracket closed, or a FINAL's bare text quoted, where that makes it parse."""
+    if parse(code) is not None:
+        return code
+    for candidate in _repairs(code):
+        if parse(candidate) is not None:
+            return candidate
+    return code
+
+
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    label: str
+    code: str
+    first: int
+    after: int
+    closed: bool
+
+
+def _without_thinking(text: str) -> tuple[str, bool]:
+    """The reply after its thinking, and whether there was nothing but thinking. Tags inside code are left alone."""
+    if "<|channel|>final<|message|>" in text:
+        text = text.rpartition("<|channel|>final<|message|>")[2]
+    for tag in _THINKING:
+        opening, closing = f"<{tag}>", f"</{tag}>"
+        if text.lstrip().startswith(opening):
+            _, found, rest = text.partition(closing)
+            if not found:
+                return "", True
+            text = rest
+        elif closing in text and opening not in text:
+            # Chat templates that open the thinking themselves leave only its end in the reply.
+            text = text.partition(closing)[2]
+    return text, False
+
+
+def _fences(text: str) -> Iterator[_Fence]:
+    lines = text.split("\n")
+    at = 0
+    while at < len(lines):
+        opening = _OPENING.search(lines[at])
+        if opening is None:
+            at += 1
+            continue
+        fence = _fence_at(lines, at, opening.group(1)[:3], opening.group(2).lower())
+        yield fence
+        at = fence.after
+
+
+def _fence_at(lines: list[str], first: int, mark: str, label: str) -> _Fence:
+    """The block opened on line `first`: up to the nearest closing fence that leaves code which parses, else nearest."""
+    nearest: _Fence | None = None
+    tried = 0
+    for at in range(first + 1, len(lines)):
+        before, found, behind = lines[at].partition(mark)
+        if not found:
+            continue
+        reopened = behind.strip(mark[0]).strip().lower() in _PYTHON and not before.strip()
+        code = "\n".join([*lines[first + 1 : at], *([before] if before.strip() else [])])
+        # A second labelled opening means that the first was never closed.
+        fence = _labelled(label, code, first, at if reopened else at + 1, closed=True)
+        if parse(_clean(fence.code)) is not None:
+            return fence
+        nearest = nearest or fence
+        tried += 1
+        if tried == _MOST_CLOSINGS:
+            break
+    return nearest or _labelled(label, "\n".join(lines[first + 1 :]), first, len(lines), closed=False)
+
+
+def _labelled(label: str, code: str, first: int, after: int, *, closed: bool) -> _Fence:
+    """A fence whose language word may stand on the line below the marks."""
+    word, _, rest = code.lstrip("\n").partition("\n")
+    if (not label or label in _PYTHON) and word.strip().lower() in _PYTHON and rest.strip():
+        return _Fence(word.strip().lower(), rest, first, after, closed)
+    return _Fence(label, code, first, after, closed)
+
+
+def _is_block(fence: _Fence, *, alone: bool) -> bool:
+    if fence.label and fence.label not in _PYTHON:
+        return False
+    tree = parse(_clean(fence.code))
+    if tree is None:
+        # An unlabelled fence that is not Python is mostly imagined output; alone in a reply, it is a slip.
+        return bool(fence.label) or (alone and re.search(r"[=(]|^\s*(for|import|def) ", fence.code) is not None)
+    return not _is_idle(tree)
+
+
+def _is_idle(tree: ast.Module) -> bool:
+    """Whether running it would do and show nothing: comments and literals only."""
+    return all(isinstance(node, ast.Pass) or _is_literal(node) for node in tree.body)
+
+
+def _is_literal(node: ast.stmt) -> bool:
+    if not isinstance(node, ast.Expr):
+        return False
+    try:
+        ast.literal_eval(node.value)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _outside(text: str, fences: list[_Fence]) -> str:
+    lines = text.split("\n")
+    for fence in reversed(fences):
+        lines[fence.first : fence.after] = []
+    return "\n".join(lines)
+
+
+def _tool_calls(text: str, fences: list[_Fence]) -> list[str]:
+    """Code inside a tool call that came as text: JSON in tags, in a json fence, or the whole reply."""
+    texts = [found.group(2) for found in _TOOL_CALL.finditer(text)]
+    texts += [f.code for f in fences if f.label in {"json", "", "tool_call"}]
+    if text.strip().startswith("{"):
+        texts.append(text)
+    codes = []
+    for candidate in texts:
+        try:
+            data = json.loads(candidate, strict=False)
+        except (ValueError, RecursionError):
+            continue
+        code = _code_in(data) if isinstance(data, dict) else None
+        if code:
+            codes.append(code)
+    return codes
+
+
+def _code_in(data: Any, depth: int = 0) -> str | None:
+    """The code of a tool call, however deep its arguments lie; arguments may be JSON in a string."""
+    if depth > 4:  # function, arguments, JSON in a string, code: the deepest seen
+        return None
+    if isinstance(data, str):
+        if data.lstrip().startswith("{"):
+            try:
+                return _code_in(json.loads(data, strict=False), depth + 1)
+            except (ValueError, RecursionError):
+                return data
+        tree = parse(data)
+        return data if tree is not None and not _is_idle(tree) else None
+    if isinstance(data, dict):
+        for key in _CODE_KEYS:
+            if key in data and (code := _code_in(data[key], depth + 1)):
+                return code
+    return None
+
+
+def _tagged(text: str) -> list[str]:
+    codes = [textwrap.dedent(found.group(2)).strip("\n") for found in _CODE_TAG.finditer(text)]
+    return [code for code in codes if (tree := parse(code)) is not None and not _is_idle(tree)]
+
+
+def _inline(text: str) -> list[str]:
+    """Code between fence marks on one line."""
+    codes = [found.group(1) for found in _INLINE.finditer(text)]
+    return [code for code in codes if (tree := parse(code)) is not None and _does_something(tree)]
+
+
+def _bare(text: str) -> list[str]:
+    """The whole reply, where it is code without any fence, or nothing but `FINAL(…)`."""
+    code = text.strip()
+    word, _, rest = code.partition("\n")
+    if word.strip().lower() in _PYTHON and rest.strip():
+        code = rest
+    tree = parse(repair(_clean(code)))
+    return [code] if tree is not None and _does_something(tree) else []
+
+
+def _does_something(tree: ast.Module) -> bool:
+    """Whether a text that happens to parse is meant as code: a single word or `trunk-275` is not."""
+    doing = (ast.Call, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.For, ast.FunctionDef)
+    return any(isinstance(node, doing) for node in ast.walk(tree))
+
+
+def _clean(code: str) -> str:
+    """The block without common indentation, `>>>` prompts and characters that only typography needs."""
+    code = code.replace("\r\n", "\n").replace("\u00a0", " ").lstrip("\n").rstrip()
+    if code[:1] in {" ", "\t"}:
+        code = textwrap.dedent(code)
+    lines = code.split("\n")
+    if lines[0].startswith(">>>"):
+        code = "\n".join(line[4:] for line in lines if line.startswith((">>>", "...")))
+    return code
+
+
+def _repairs(code: str) -> Iterator[str]:
+    whole = _WHOLE_FINAL.fullmatch(code)
+    if whole is not None and "\n" not in whole.group(2) and whole.group(2)[:1] not in {"'", '"'}:
+        yield f"{whole.group(1)}({whole.group(2)!r})"
+    # A quotation mark right before a closing triple quote is read as a part of it, and one is left over.
+    yield re.sub(r'(?<!")""""(?!")', r'\\""""', code)
+    start = _unclosed_string(code)
+    if start is not None:
+        head, quote, body = code[:start], code[start], code[start + 1 :]
+        if body.startswith(quote * 2):
+            body = body[2:]
+        # The last quote of the text, where there is one, is where the model meant the string to end.
+        for cut in (body.rfind(quote), len(body)):
+            if cut >= 0:
+                inner = body[:cut].replace('"""', "'''").rstrip("\\")
+                inner += " " if inner.endswith('"') else ""
+                tail = body[cut:].lstrip(quote)
+                yield f'{head}"""{inner}"""{tail}'
+                yield f'{head}"""{inner}"""{_closers(head)}'
+    yield code + _closers(code)
+
+
+def _unclosed_string(code: str) -> int | None:
+    """Where the string begins that the parser found no end of."""
+    try:
+        compile(code, "<cell>", "exec", flags=_ALLOW_AWAIT, dont_inherit=True)
+    except SyntaxError as error:
+        if "unterminated" in error.msg and error.lineno is not None and error.offset is not None:
+            lines = code.split("\n")
+            start = sum(len(line) + 1 for line in lines[: error.lineno - 1]) + error.offset - 1
+            while start < len(code) and code[start] not in "\"'":
+                start += 1  # the offset names the prefix letter of an f- or r-string
+            return start if start < len(code) else None
+    except (ValueError, RecursionError, MemoryError):
+        return None
+    return None
+
+
+def _closers(code: str) -> str:
+    """The brackets that are open at the end of `code`, closed; strings and comments are skipped roughly."""
+    bare = re.sub(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*', "", code)
+    stack: list[str] = []
+    pairs = {"(": ")", "[": "]", "{": "}"}
+    for char in bare:
+        if char in pairs:
+            stack.append(pairs[char])
+        elif stack and char == stack[-1]:
+            stack.pop()
+    return "".join(reversed(stack))
