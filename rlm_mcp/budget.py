@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
 
-import anyio
-
 from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown
 from rlm_mcp.models.base import Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
+from rlm_mcp.turns import Turns
 
 CallKind = Literal["root", "sub"]
 
@@ -128,7 +127,7 @@ class Ledger:
         self._clock = clock
         self._account = _Account(self.limits, clock, already or Spent())
         self._accounts: tuple[_Account, ...] = (self._account, *(parent.accounts if parent else ()))
-        self._queue: _Queue = parent.queue if parent else _Queue()
+        self._queue: Turns = parent.queue if parent else Turns()
 
     def __repr__(self) -> str:
         account = self._account
@@ -140,7 +139,7 @@ class Ledger:
         return self._accounts
 
     @property
-    def queue(self) -> "_Queue":
+    def queue(self) -> Turns:
         """The calls of the whole tree that wait for room."""
         return self._queue
 
@@ -218,7 +217,7 @@ class Ledger:
 
     async def reserve(self, kind: CallKind, *, prompt_tokens: int, max_tokens: int, profile: Profile) -> Reservation:
         """Sets room aside for one call, waiting its turn while calls in flight hold it. Raises BudgetExceeded."""
-        async with self._queue.turn() as turn:
+        async with self._queue.take() as turn:
             while True:
                 room = self.try_reserve(kind, prompt_tokens=prompt_tokens, max_tokens=max_tokens, profile=profile)
                 if room is not None:
@@ -431,60 +430,6 @@ class _Account:
             f" ${self.limits.max_usd:g}: send less at once or raise max_usd",
             which="usd",
         )
-
-
-class _Queue:
-    """Calls that wait for room, in order of arrival; only the first may try."""
-
-    def __init__(self) -> None:
-        self._turns: dict[_Turn, None] = {}
-
-    def turn(self) -> "_Turn":
-        return _Turn(self)
-
-    def join(self, turn: "_Turn") -> None:
-        self._turns[turn] = None
-
-    def leave(self, turn: "_Turn") -> None:
-        del self._turns[turn]
-        self.wake_first()
-
-    def is_first(self, turn: "_Turn") -> bool:
-        return next(iter(self._turns)) is turn
-
-    def wake_first(self) -> None:
-        for turn in self._turns:
-            turn.wake()
-            return
-
-
-class _Turn:
-    """One call's place in the queue, from entering to leaving `async with`, which begins when it is first."""
-
-    def __init__(self, queue: _Queue) -> None:
-        self._queue = queue
-        self._event = anyio.Event()
-
-    def wake(self) -> None:
-        self._event.set()
-
-    async def again(self) -> None:
-        """Waits until something has settled."""
-        self._event = anyio.Event()
-        await self._event.wait()
-
-    async def __aenter__(self) -> Self:
-        self._queue.join(self)
-        try:
-            while not self._queue.is_first(self):
-                await self.again()
-        except BaseException:
-            self._queue.leave(self)
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._queue.leave(self)
 
 
 def _least(values: Iterable[_Number | None]) -> _Number | None:

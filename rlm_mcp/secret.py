@@ -1,0 +1,40 @@
+"""A text that must not be shown: API keys."""
+
+import re
+
+# What keys look like in error texts that quote them whole or in part ("sk-ab***yz").
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key)-[\w*.\-]{6,}|\bBearer\s+\S+")
+
+
+class Secret:
+    """Holds a text that no repr, str, format or log shows. Compare with ==; read with `reveal()`."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self._text else "Secret('')"
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.reveal() == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not pickled: pass it in memory")
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._text
+
+    def scrub(self, text: str) -> str:
+        """`text` without this secret and without anything that looks like an API key."""
+        if len(self._text) >= 4:  # shorter "keys" (none, x) are placeholders, and their letters are everywhere
+            text = text.replace(self._text, "[key]")
+        return _KEY_LIKE.sub("[key]", text)
