@@ -1,0 +1,295 @@
+"""What the user has set: flags over environment over ~/.config/rlm-mcp/config.toml. The only reader of os.environ.
+
+Every setting has one name, `max_usd`, which is the flag (--max-usd), the key of the file (max_usd) and, in capitals
+after RLM_MCP_, the variable (RLM_MCP_MAX_USD). Any other name is refused with the nearest right one.
+"""
+
+import json
+import math
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rlm_mcp.budget import BudgetLimits
+from rlm_mcp.errors import SettingsError
+from rlm_mcp.models.profiles import Price
+from rlm_mcp.secret import Secret
+
+PREFIX = "RLM_MCP_"
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+# What other programs call the same things; they hold where ours are set nowhere.
+FALLBACK_VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set, parsed. Limits are defaults of a run; None is no limit.
+
+    `sources` says where each value that was set came from; `warnings` names what was set in vain.
+    """
+
+    data_dir: Path
+    cache_dir: Path
+    model: str | None = None
+    sub_model: str | None = None
+    base_url: str | None = None
+    sub_base_url: str | None = None
+    api_key: Secret = field(default_factory=lambda: Secret(""))
+    sub_api_key: Secret = field(default_factory=lambda: Secret(""))
+    roots: tuple[Path, ...] | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    window_tokens: int | None = None
+    sub_window_tokens: int | None = None
+    sub_call_cache: bool = True
+    max_usd: float | None = None
+    max_tokens: int | None = None
+    max_sub_calls: int = 1_000
+    max_seconds: float = 1_800.0
+    max_iterations: int = 30
+    max_depth: int | None = None
+    concurrency: int = 64
+    sources: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def limits(
+        self,
+        *,
+        max_usd: float | None = None,
+        max_tokens: int | None = None,
+        max_sub_calls: int | None = None,
+        max_seconds: float | None = None,
+        max_iterations: int | None = None,
+        max_depth: int | None = None,
+    ) -> BudgetLimits:
+        """The limits of one run that asks for these. A limit that the user has set is never raised, only lowered."""
+        asked = {
+            "max_usd": max_usd,
+            "max_tokens": max_tokens,
+            "max_sub_calls": max_sub_calls,
+            "max_seconds": max_seconds,
+            "max_iterations": max_iterations,
+            "max_depth": max_depth,
+        }
+        chosen: dict[str, Any] = {name: self._limit(name, value) for name, value in asked.items()}
+        return BudgetLimits(**chosen, concurrency=self.concurrency)
+
+    def _limit(self, name: str, asked: float | None) -> float | None:
+        own: float | None = getattr(self, name)
+        if asked is None:
+            return own
+        if asked < 0 or not math.isfinite(asked):
+            raise SettingsError(f"{name}={asked} is no limit: give a number from 0")
+        return min(asked, own) if own is not None and name in self.sources else asked
+
+
+def load_settings(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    config_file: Path | None = None,
+) -> Settings:
+    """Reads the three places. A flag that is None was not given. Raises SettingsError."""
+    environ = os.environ if environ is None else environ
+    home = Path(environ.get("HOME") or Path.home())
+    config_file = config_file or Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "rlm-mcp" / "config.toml"
+    found: dict[str, tuple[object, str]] = {}
+    for name, variable in FALLBACK_VARIABLES.items():
+        if environ.get(variable, "").strip():
+            found[name] = (environ[variable], variable)
+    found.update(_from_file(config_file))
+    from_environment, warnings = _from_environment(environ)
+    found.update(from_environment)
+    found.update(_from_flags(flags or {}))
+
+    values: dict[str, Any] = {
+        "data_dir": Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "rlm-mcp",
+        "cache_dir": Path(environ.get("XDG_CACHE_HOME") or home / ".cache") / "rlm-mcp",
+    }
+    for name, (raw, source) in found.items():
+        values[name] = _PARSERS[name](raw, source)
+    sources = {name: source for name, (_, source) in found.items()}
+    return Settings(**values, sources=sources, warnings=tuple(warnings))
+
+
+# --- the three places ---------------------------------------------------------------------------------------------
+
+
+def _from_file(path: Path) -> dict[str, tuple[object, str]]:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read ({error}): correct it or remove it") from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not TOML ({error}): correct that line") from error
+    for key in table:
+        if key not in _PARSERS:
+            raise SettingsError(f"{path} sets {key!r}, which is no setting: {_nearest(key, list(_PARSERS))}")
+    return {key: (value, f"{key} in {path}") for key, value in table.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[object, str]], list[str]]:
+    """Empty variables count as not set, because that is how wrappers unset them."""
+    found: dict[str, tuple[object, str]] = {}
+    warnings: list[str] = []
+    variables = {PREFIX + name.upper(): name for name in _PARSERS}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or not value.strip():
+            continue
+        if variable in variables:
+            found[variables[variable]] = (value, variable)
+        elif get_close_matches(variable, variables, n=1, cutoff=0.85):
+            raise SettingsError(f"{variable} is no setting: {_nearest(variable, list(variables))}")
+        else:
+            warnings.append(f"{variable} is no setting and was ignored")
+    return found, warnings
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:
+    for name in flags:
+        if name not in _PARSERS:
+            raise SettingsError(f"{name!r} is no setting: {_nearest(name, list(_PARSERS))}")
+    return {name: (value, "--" + name.replace("_", "-")) for name, value in flags.items() if value is not None}
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"the settings are {', '.join(sorted(names))}"
+
+
+# --- parsers: what was written, and where, to a value -------------------------------------------------------------
+
+
+def _text(raw: object, source: str) -> str:
+    if isinstance(raw, str) and raw.strip():
+        return raw.strip()
+    raise SettingsError(f"{source} is {raw!r}, not a text: give a name")
+
+
+def _secret(raw: object, source: str) -> Secret:
+    text = (raw.reveal() if isinstance(raw, Secret) else str(raw)).strip()
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise SettingsError(f"{source} holds a character that no API key has: copy the key again")
+    return Secret(text)
+
+
+def _url(raw: object, source: str) -> str:
+    text = _text(raw, source).rstrip("/")
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise SettingsError(f"{source} is {text!r}, not a URL: write for example {OPENAI_BASE_URL}")
+    if parts.username or parts.password or parts.query:
+        raise SettingsError(
+            f"{source} carries credentials: put the key into RLM_MCP_API_KEY and only the address there"
+        )
+    return text.removesuffix("/chat/completions").removesuffix("/completions")
+
+
+def _path(raw: object, source: str) -> Path:
+    if isinstance(raw, Path):
+        return raw.expanduser()
+    return Path(_text(raw, source)).expanduser()
+
+
+def _paths(raw: object, source: str) -> tuple[Path, ...]:
+    """A list, or a text with the platform's path separator between directories."""
+    parts = raw.split(os.pathsep) if isinstance(raw, str) else raw
+    if not isinstance(parts, list | tuple):
+        raise SettingsError(f"{source} is {raw!r}, not directories: write them with {os.pathsep!r} between them")
+    return tuple(_path(part, source) for part in parts if str(part).strip())
+
+
+def _flag(raw: object, source: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if isinstance(raw, bool):
+        return raw
+    if (value := words.get(str(raw).strip().lower())) is not None:
+        return value
+    raise SettingsError(f"{source} is {raw!r}: write true or false")
+
+
+def _number(raw: object, source: str) -> float:
+    try:
+        value = float(raw) if isinstance(raw, str | int | float) and not isinstance(raw, bool) else math.nan
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value) and value >= 0:
+        return value
+    raise SettingsError(f"{source} is {raw!r}, not a number from 0: write for example 0.50")
+
+
+def _whole(raw: object, source: str) -> int:
+    value = _number(raw, source)
+    if value != int(value):
+        raise SettingsError(f"{source} is {raw!r}: write a whole number")
+    return int(value)
+
+
+def _count(raw: object, source: str) -> int:
+    value = _whole(raw, source)
+    if value < 1:
+        raise SettingsError(f"{source} is {raw!r}: write a number from 1")
+    return value
+
+
+def _prices(raw: object, source: str) -> dict[str, Price]:
+    """`{"model": [in, out]}` or `{"model": {"in": …, "out": …}}`, dollars per million tokens; JSON where it is text."""
+    shape = 'write {"model": [dollars per million tokens in, out]}'
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except json.JSONDecodeError as error:
+            raise SettingsError(f"{source} is not JSON ({error}): {shape}") from error
+    if not isinstance(raw, Mapping):
+        raise SettingsError(f"{source} is {raw!r}, not an object: {shape}")
+    return {str(model): _price(model, row, source, shape) for model, row in raw.items()}
+
+
+def _price(model: object, row: object, source: str, shape: str) -> Price:
+    if isinstance(row, Price):
+        return row
+    if isinstance(row, Mapping):
+        row = [row.get("in", row.get("input")), row.get("out", row.get("output"))]
+    if isinstance(row, list | tuple) and len(row) == 2:
+        numbers = [n for n in row if isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < math.inf]
+        if len(numbers) == 2:
+            return Price(usd_per_mtok_in=float(numbers[0]), usd_per_mtok_out=float(numbers[1]))
+    raise SettingsError(f"{source} gives {model!r} the price {row!r}: {shape}")
+
+
+_PARSERS: dict[str, Callable[[object, str], object]] = {
+    "model": _text,
+    "sub_model": _text,
+    "base_url": _url,
+    "sub_base_url": _url,
+    "api_key": _secret,
+    "sub_api_key": _secret,
+    "data_dir": _path,
+    "cache_dir": _path,
+    "roots": _paths,
+    "prices": _prices,
+    "window_tokens": _count,
+    "sub_window_tokens": _count,
+    "sub_call_cache": _flag,
+    "max_usd": _number,
+    "max_tokens": _whole,
+    "max_sub_calls": _whole,
+    "max_seconds": _number,
+    "max_iterations": _count,
+    "max_depth": _whole,
+    "concurrency": _count,
+}
+
+SETTING_NAMES = tuple(f.name for f in fields(Settings) if f.name in _PARSERS)

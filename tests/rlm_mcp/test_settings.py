@@ -1,0 +1,130 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from rlm_mcp.errors import SettingsError
+from rlm_mcp.models.profiles import Price
+from rlm_mcp.secret import Secret
+from rlm_mcp.settings import Settings, load_settings
+
+
+def load(
+    tmp_path: Path,
+    environ: Mapping[str, str] | None = None,
+    *,
+    file: str = "",
+    flags: Mapping[str, object] | None = None,
+) -> Settings:
+    config = tmp_path / "config.toml"
+    config.write_text(file)
+    return load_settings(flags, environ={"HOME": str(tmp_path), **(environ or {})}, config_file=config)
+
+
+def test_flags_go_over_environment_over_file_over_the_variables_of_openai(tmp_path: Path) -> None:
+    file = 'model = "file"\nsub_model = "file"\nmax_usd = 1\n'
+    environ = {
+        "RLM_MCP_MODEL": "environment",
+        "RLM_MCP_SUB_MODEL": "environment",
+        "OPENAI_BASE_URL": "http://openai.example/v1/",
+        "OPENAI_API_KEY": "sk-fallback",
+    }
+    settings = load(
+        tmp_path,
+        environ,
+        file=file,
+        flags={"model": "flag", "sub_model": None},
+    )
+    assert (settings.model, settings.sub_model, settings.max_usd) == ("flag", "environment", 1.0)
+    assert (settings.base_url, settings.api_key) == ("http://openai.example/v1", Secret("sk-fallback"))
+    assert settings.sources["sub_model"] == "RLM_MCP_SUB_MODEL"
+
+
+def test_nothing_set_gives_defaults_below_home(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    assert settings == Settings(data_dir=tmp_path / ".local/share/rlm-mcp", cache_dir=tmp_path / ".cache/rlm-mcp")
+
+
+def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
+    assert load_settings(environ={"HOME": str(tmp_path)}).model is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"RLM_MCP_MODLE": "x"}, "RLM_MCP_MODLE is no setting: did you mean RLM_MCP_MODEL?"),
+        ({"RLM_MCP_MAX_USD": "much"}, "RLM_MCP_MAX_USD is 'much', not a number from 0: write for example 0.50"),
+        ({"RLM_MCP_MAX_USD": "nan"}, "RLM_MCP_MAX_USD is 'nan', not a number from 0: write for example 0.50"),
+        ({"RLM_MCP_CONCURRENCY": "0"}, "RLM_MCP_CONCURRENCY is '0': write a number from 1"),
+        (
+            {"RLM_MCP_BASE_URL": "localhost:8000"},
+            "RLM_MCP_BASE_URL is 'localhost:8000', not a URL: write for example https://api.openai.com/v1",
+        ),
+        (
+            {"RLM_MCP_PRICES": '{"m": [1]}'},
+            "RLM_MCP_PRICES gives 'm' the price [1]: write {\"model\": [dollars per million tokens in, out]}",
+        ),
+        ({"RLM_MCP_SUB_CALL_CACHE": "maybe"}, "RLM_MCP_SUB_CALL_CACHE is 'maybe': write true or false"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(tmp_path: Path, environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load(tmp_path, environ)
+    assert str(error.value) == sentence
+
+
+def test_a_wrong_key_of_the_file_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"sets 'max_dollar', which is no setting: did you mean max_"):
+        load(tmp_path, file="max_dollar = 1")
+    with pytest.raises(SettingsError, match=r"config.toml is not TOML \("):
+        load(tmp_path, file="model = ")
+
+
+def test_a_wrong_flag_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"'sub_modell' is no setting: did you mean sub_model?"):
+        load(tmp_path, flags={"sub_modell": "x"})
+
+
+def test_a_foreign_variable_is_only_reported(tmp_path: Path) -> None:
+    assert load(tmp_path, {"RLM_MCP_SOMETHING_ELSE": "1"}).warnings == (
+        "RLM_MCP_SOMETHING_ELSE is no setting and was ignored",
+    )
+
+
+def test_a_key_never_shows_and_a_broken_one_is_not_quoted(tmp_path: Path) -> None:
+    settings = load(tmp_path, {"RLM_MCP_API_KEY": "sk-very-secret"})
+    assert "very" not in repr(settings) + str(settings) + f"{settings.api_key}"
+    with pytest.raises(SettingsError) as error:
+        load(tmp_path, {"RLM_MCP_API_KEY": "sk-very\nsecret"})
+    assert str(error.value) == "RLM_MCP_API_KEY holds a character that no API key has: copy the key again"
+
+
+def test_a_secret_scrubs_itself_and_what_looks_like_a_key() -> None:
+    secret = Secret("hunter2-hunter2")
+    assert secret.scrub("bad key hunter2-hunter2 or sk-ab**********yz.") == "bad key [key] or [key]"
+
+
+def test_prices_are_lists_or_objects(tmp_path: Path) -> None:
+    settings = load(tmp_path, {"RLM_MCP_PRICES": '{"a": [1, 2.5], "b": {"in": 0, "out": 3}}'})
+    assert settings.prices == {
+        "a": Price(usd_per_mtok_in=1, usd_per_mtok_out=2.5),
+        "b": Price(usd_per_mtok_in=0, usd_per_mtok_out=3),
+    }
+    assert load(tmp_path, file="[prices]\na = [1, 2]").prices == {"a": Price(usd_per_mtok_in=1, usd_per_mtok_out=2)}
+
+
+def test_roots_are_separated_like_paths(tmp_path: Path) -> None:
+    assert load(tmp_path, {"RLM_MCP_ROOTS": "/a:/b"}).roots == (Path("/a"), Path("/b"))
+
+
+def test_the_endpoint_path_is_taken_off_the_base_url(tmp_path: Path) -> None:
+    assert load(tmp_path, {"RLM_MCP_BASE_URL": "http://h/v1/chat/completions"}).base_url == "http://h/v1"
+
+
+def test_a_run_may_lower_a_limit_that_was_set_but_not_raise_it(tmp_path: Path) -> None:
+    settings = load(tmp_path, {"RLM_MCP_MAX_USD": "0.5"})
+    assert settings.limits(max_usd=2).max_usd == 0.5
+    assert settings.limits(max_usd=0.1).max_usd == 0.1
+    assert settings.limits(max_seconds=1e6).max_seconds == 1e6  # only a default
+    with pytest.raises(SettingsError, match="max_sub_calls=-1 is no limit"):
+        settings.limits(max_sub_calls=-1)
