@@ -5,7 +5,7 @@ contract. A result stays under RESULT_CHARS in either form; what is cut says so 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from mcp_types import CallToolResult, TextContent
@@ -55,38 +55,38 @@ class InspectResult(WireResult):
     name: str
     view: Literal["overview", "read", "search", "code"]
     # overview
-    uri: str | None = None
-    kind: str | None = None
-    bytes: int | None = None
-    chars: int | None = None
-    lines: int | None = None
-    files: int | None = None
-    estimated_tokens: int | None = None
-    created_at: str | None = None
-    source: str | None = None
-    structure: dict[str, Any] | None = None
-    head: str | None = None
-    tail: str | None = None
-    largest_files: list[dict[str, Any]] | None = None
+    uri: str = ""
+    kind: str = ""
+    bytes: int = 0
+    chars: int = 0
+    lines: int = 0
+    files: int = 0
+    estimated_tokens: int = 0
+    created_at: str = ""
+    source: str = ""
+    structure: dict[str, Any] = {}
+    head: str = ""
+    tail: str = ""
+    largest_files: list[dict[str, Any]] = []
     # read
-    path: str | None = None
-    start_line: int | None = None
-    end_line: int | None = None
-    text: str | None = None
-    truncated: bool | None = None
+    path: str = ""
+    start_line: int = 0
+    end_line: int = 0
+    text: str = ""
+    truncated: bool = False
     next_start_line: int | None = None
     # search
-    matches: list[dict[str, Any]] | None = None
-    total: int | None = None
+    matches: list[dict[str, Any]] = []
+    total: int = 0
     # code
-    stdout: str | None = None
+    stdout: str = ""
     value: str | None = None
     error: dict[str, Any] | None = None
-    stdout_chars: int | None = None
-    seconds: float | None = None
-    variables: list[dict[str, Any]] | None = None
-    notes: list[str] | None = None
-    message: str | None = None
+    stdout_chars: int = 0
+    seconds: float = 0
+    variables: list[dict[str, Any]] = []
+    notes: list[str] = []
+    message: str = ""
 
 
 class Citation(WireResult):
@@ -167,9 +167,10 @@ def _lines(name: str, value: Any) -> Iterable[str]:
 
 
 def _row(row: Mapping[str, Any]) -> str:
-    """One record on one line; `path` and `line` lead as grep prints them."""
-    if row.keys() == {"path", "line", "text"}:
-        return f"{row['path']}:{row['line']}: {row['text']}"
+    """One record on one line; matches as grep prints them, `-` before the line number of a line of context."""
+    match row:
+        case {"path": path, "line": line, "text": text, **rest}:
+            return f"{path}{'-' if rest else ':'}{line}: {text}"
     return ", ".join(f"{name}={_scalar(value)}" for name, value in row.items())
 
 
@@ -188,12 +189,12 @@ def cut(text: str, json_chars: int = PAGE_CHARS) -> str:
 
     Control characters take six characters in JSON, so cutting by len() alone could exceed a result's size sixfold.
     """
-    if len(text) * 6 <= json_chars or _json_chars(text) <= json_chars:
+    if len(text) * 6 <= json_chars or json_chars(text) <= json_chars:
         return text
     low, high = 0, min(len(text), json_chars)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _json_chars(text[:middle]) <= json_chars else (low, middle - 1)
+        low, high = (middle, high) if json_chars(text[:middle]) <= json_chars else (low, middle - 1)
     return text[:low]
 
 
@@ -208,5 +209,39 @@ def head_and_tail(text: str, json_chars: int, *, true_chars: int | None = None) 
     return f"{head}\n… [{omitted} characters not shown] …\n{tail}"
 
 
-def _json_chars(text: str) -> int:
+def json_chars(text: str) -> int:
+    """The length of `text` as a JSON string, quotes included."""
     return len(json.dumps(text, ensure_ascii=False))
+
+
+def input_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool's argument schema in fewer tokens: no titles, no null branches, no empty defaults.
+
+    Leaving an argument out says the same as null, which the server accepts whatever the schema says.
+    """
+    return {
+        "type": "object",
+        "properties": {name: _argument(content) for name, content in schema["properties"].items()},
+        **({"required": schema["required"]} if "required" in schema else {}),
+    }
+
+
+def _argument(schema: Mapping[str, Any]) -> dict[str, Any]:
+    branches = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
+    plain = dict(schema) | (branches[0] if len(branches) == 1 else {})
+    silent = {"title", "anyOf", "additionalProperties"} | ({"default"} if plain.get("default") in (None, "", 0) else set())
+    return {name: content for name, content in plain.items() if name not in silent}
+
+
+def output_schema(schema: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """A result's fields and their types, one level deep: tools/list is paid for in every conversation."""
+    properties = {
+        name: {"type": _type(content)} for name, content in schema["properties"].items() if name not in leave_out
+    }
+    return {"type": "object", "properties": properties, "required": schema["required"][:1]}
+
+
+def _type(schema: Mapping[str, Any]) -> Any:
+    if "anyOf" in schema:
+        return [_type(branch) for branch in schema["anyOf"]]
+    return schema.get("type", "object")

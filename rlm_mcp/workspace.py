@@ -2,17 +2,77 @@
 
     async with open_workspace(settings) as workspace:
         run_id = await workspace.start(SolveRequest(query="…", contexts=("app.log",)))
-        state = await workspace.wait(run_id, seconds=45)
+        async for progress in workspace.follow(run_id): ...
+        state = await workspace.state(run_id)
 
-Runs are tasks of the workspace: they outlive the request that started them and end with it at the latest.
+Runs are tasks of the workspace: they outlive the request that started them and end with the workspace at the latest,
+leaving a record that `resume` goes on with. Store and runs are synchronous and do disk work, so every call of them
+happens on a worker thread; the objects here belong to the event loop.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+import hashlib
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
 
-from rlm_mcp.cells import CellResult
+import anyio
+from anyio.abc import TaskGroup
+
+from rlm_mcp.cells import CellResult, Repl
+from rlm_mcp.contexts.context import Context, Lines, Page
+from rlm_mcp.contexts.describe import Overview, describe
+from rlm_mcp.contexts.search import SearchResult, search
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.errors import RlmError
+from rlm_mcp.runs import Run, RunPage, Runs, RunState
+from rlm_mcp.solve import Event, OpenRepl
+
+HEARTBEAT_SECONDS = 5.0
+"""`follow` reports at least so often; clients that reset their limit on progress want it every ten seconds."""
+
+CALM_SECONDS = 0.2
+"""The shortest time between two reports: a batch of a hundred sub-calls is one step to a reader."""
+
+INSPECT_REPLS = 8
+"""REPLs of `inspect_context` kept open; the one that was used longest ago makes room."""
+
+READ_CHARS = 20_000
+"""Lines in one tool result, with room for escapes and the other fields under its 32,000."""
+
+DOING = {
+    "run_started": "starting",
+    "routed": "asking the root model",
+    "root_reply": "running its code",
+    "sub_reply": "running its code, asking sub-models",
+    "sub_failed": "running its code, asking sub-models",
+    "cell": "asking the root model",
+    "run_ended": "done",
+}
+"""event of a run -> what comes after it, for the progress text"""
+
+CANCELLED = {"status": "cancelled", "stopped_by": "cancelled", "message": "Cancelled; what it had is in its trace."}
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+class EmptyRequest(RlmError):
+    """A question without words, or about nothing."""
+
+
+class RunElsewhere(RlmError):
+    """A run belongs to another process."""
+
+
+class NoCallsHere(RlmError):
+    """Code in an inspect REPL asked for a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,30 +85,370 @@ class SolveRequest:
     mode: Literal["auto", "direct", "rlm"] = "auto"
     max_depth: int | None = None
     max_usd: float | None = None
+    max_tokens: int | None = None
     max_sub_calls: int | None = None
     max_seconds: float | None = None
     max_iterations: int | None = None
     model: str | None = None
     sub_model: str | None = None
-    output_schema: dict[str, Any] | None = None
+    output_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """A live run in one look, for heartbeats. `events` only grows."""
 
-    run_id: str
-    events: int
-    iteration: int
-    depth: int
-    sub_calls: int
-    cost_usd: float | None
-    seconds: float
-    doing: str
+    events: int = 0
+    iteration: int = 0
+    depth: int = 0
+    sub_calls: int = 0
+    cost_usd: float | None = None
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    doing: str = "starting"
+
+    def __str__(self) -> str:
+        parts = [
+            f"turn {self.iteration}",
+            f"depth {self.depth}" if self.depth else "",
+            f"{self.sub_calls} sub-calls",
+            "" if self.cost_usd is None else f"${self.cost_usd:.4f}",
+            f"{self.seconds:.0f} s",
+            self.doing,
+        ]
+        return " · ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Something that resources show has changed: the list of them, or one of them (`uri`)."""
+    """Something that resources show has changed: the list of them, or the one at `uri`."""
 
     uri: str | None = None
+
+
+class Launch(Protocol):
+    """One request made ready to run: everything that can be refused has been refused."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the record's first event says about it."""
+
+    async def play(self, run: Run, on_event: Callable[[Event], None]) -> None:
+        """Runs it to its end and records the end. Cancellation is recorded as such by the caller."""
+
+
+Prepare = Callable[[SolveRequest, Sequence[Context]], Launch]
+"""Makes a request ready, or raises: no model, an unknown price under a limit in dollars, a bad schema."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Live:
+    """A run of this process."""
+
+    run: Run
+    fingerprint: str
+    started: float
+    max_seconds: float | None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    finished: anyio.Event = field(default_factory=anyio.Event)
+    news: anyio.Event = field(default_factory=anyio.Event)
+    progress: Progress = field(default_factory=Progress)
+    ended: bool = False
+    """the record has its last event"""
+
+    def note(self, event: Event) -> None:
+        """Takes in one event of the run."""
+        self.progress = advance(self.progress, event)
+        self.ended = self.ended or (event["event"] == "run_ended" and not event.get("path"))
+        self.news.set()
+        self.news = anyio.Event()
+
+    def look(self) -> Progress:
+        """Where it stands now."""
+        seconds = time.monotonic() - self.started
+        left = None if self.max_seconds is None else max(self.max_seconds - seconds, 0.0)
+        return replace(self.progress, seconds=seconds, seconds_left=left)
+
+
+@dataclass(slots=True, kw_only=True)
+class _OpenRepl:
+    """An inspect REPL, and the order in which cells enter it."""
+
+    repl: Repl
+    exit: AsyncExitStack
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+class Workspace:
+    """The things of one process and of one owner. Made by `open_workspace`."""
+
+    def __init__(self, *, store: Store, runs: Runs, prepare: Prepare, open_repl: OpenRepl, tasks: TaskGroup) -> None:
+        self.store = store
+        self.runs = runs
+        self._prepare = prepare
+        self._open_repl = open_repl
+        self._tasks = tasks
+        self._live: dict[str, _Live] = {}
+        self._repls: OrderedDict[str, _OpenRepl] = OrderedDict()
+        self._listeners: list[Callable[[Change], Awaitable[None]]] = []
+        self._changes, self._changed = anyio.create_memory_object_stream[Change](float("inf"))
+
+    def __repr__(self) -> str:
+        return f"<Workspace {self.runs.directory.parent}, {len(self._live)} live runs, {len(self._repls)} REPLs>"
+
+    # --- contexts
+
+    async def register(self, *, source: str = "", text: str = "", name: str | None = None) -> Context:
+        """Stores a source or a text; the same content under the same name is the same context."""
+        if source:
+            context = await _in_thread(self.store.register_source, source, name=name)
+        else:
+            context = await _in_thread(self.store.register_text, text, name=name)
+        self._changes.send_nowait(Change())
+        return context
+
+    async def context(self, ref: str) -> Context:
+        """The context with this id or name. Raises UnknownContext."""
+        return await _in_thread(self.store.get, ref)
+
+    async def contexts(self, query: str = "", *, limit: int = 20, cursor: str | None = None) -> Page:
+        """One page of contexts, newest first."""
+        return await _in_thread(self.store.list, query, limit=limit, cursor=cursor)
+
+    async def all_contexts(self) -> list[Context]:
+        """Every context, newest first."""
+        found: list[Context] = []
+        cursor: str | None = None
+        while True:
+            page = await self.contexts(limit=1_000, cursor=cursor)
+            found += page.contexts
+            if (cursor := page.next_cursor) is None:
+                return found
+
+    async def paths(self, ref: str) -> list[str]:
+        """The paths of a context's files."""
+        files = await _in_thread(self.store.files, await self.context(ref))
+        return [file.path for file in files]
+
+    async def overview(self, context: Context) -> Overview:
+        """What a context is made of."""
+        return await _in_thread(describe, self.store, context)
+
+    async def read(
+        self, context: Context, start_line: int, end_line: int | None, path: str | None, *, max_chars: int = READ_CHARS
+    ) -> Lines:
+        """Some lines of a context."""
+        return await _in_thread(
+            self.store.read_lines, context, start_line, end_line, path=path, max_chars=max_chars
+        )
+
+    async def search(
+        self, context: Context, pattern: str, *, path: str | None, max_matches: int, context_lines: int
+    ) -> SearchResult:
+        """Lines that match a pattern."""
+        return await _in_thread(
+            search, self.store, context, pattern, path=path, max_matches=max_matches, context_lines=context_lines
+        )
+
+    async def remove(self, ref: str) -> Context:
+        """Forgets a context. Raises ContextInUse while a run reads it."""
+        context = await _in_thread(self.store.remove, ref)
+        await self._close_repl(context.context_id)
+        self._changes.send_nowait(Change())
+        return context
+
+    # --- the inspect REPLs
+
+    async def run_code(self, context: Context, code: str, *, seconds: float, reset: bool = False) -> CellResult:
+        """Runs a cell in this context's REPL, which is opened on first use. Cells of one context queue up."""
+        if reset:
+            await self._close_repl(context.context_id)
+        opened = self._repls.get(context.context_id) or await self._open(context)
+        self._repls.move_to_end(context.context_id)
+        async with opened.lock:
+            return await opened.repl.run(code, seconds=seconds)
+
+    async def _open(self, context: Context) -> _OpenRepl:
+        exit_stack = AsyncExitStack()
+        repl = await exit_stack.enter_async_context(self._open_repl((context,), NoCalls()))
+        if (raced := self._repls.get(context.context_id)) is not None:
+            await exit_stack.aclose()
+            return raced
+        self._repls[context.context_id] = opened = _OpenRepl(repl=repl, exit=exit_stack)
+        for idle in [key for key, other in self._repls.items() if not other.lock.locked() and other is not opened]:
+            if len(self._repls) <= INSPECT_REPLS:
+                break
+            await self._close_repl(idle)
+        return opened
+
+    async def _close_repl(self, context_id: str) -> None:
+        if (opened := self._repls.pop(context_id, None)) is not None:
+            async with opened.lock:
+                await opened.exit.aclose()
+
+    # --- runs
+
+    def run_uri(self, run_id: str) -> str:
+        """The address of a run as an MCP resource."""
+        return f"rlm://runs/{run_id}"
+
+    async def start(self, request: SolveRequest) -> str:
+        """Starts a run, or finds the live one that answers the very same request. Returns its id."""
+        if not request.query.strip():
+            raise EmptyRequest("query is empty: ask a question about the contexts.")
+        if not request.contexts:
+            raise EmptyRequest("contexts is empty: name at least one registered context (register_context makes one).")
+        contexts = [await self.context(ref) for ref in dict.fromkeys(request.contexts)]
+        fingerprint = _fingerprint(request, contexts)
+        for live in self._live.values():
+            if live.fingerprint == fingerprint:
+                return live.run.run_id
+        launch = self._prepare(request, contexts)
+        run = await _in_thread(self.runs.create, {**launch.facts, "fingerprint": fingerprint})
+        self._begin(run, launch, contexts, fingerprint, request.max_seconds)
+        self._changes.send_nowait(Change())
+        return run.run_id
+
+    def _begin(
+        self, run: Run, launch: Launch, contexts: Sequence[Context], fingerprint: str, max_seconds: float | None
+    ) -> None:
+        live = _Live(run=run, fingerprint=fingerprint, started=time.monotonic(), max_seconds=max_seconds)
+        self._live[run.run_id] = live
+        self._tasks.start_soon(self._play, live, launch, [context.context_id for context in contexts])
+
+    async def _play(self, live: _Live, launch: Launch, context_ids: Sequence[str]) -> None:
+        """One run as a task: its end is in its record, however it ends."""
+        run = live.run
+        try:
+            with live.scope, self.store.in_use(context_ids, run.run_id):
+                await launch.play(run, live.note)
+            if live.scope.cancelled_caught and not live.ended:
+                await _in_thread(run.append, {"event": "run_ended", **CANCELLED})
+        except Exception as error:  # noqa: BLE001 - the run's task is where a bug must end: the server goes on
+            if not live.ended:
+                await _in_thread(run.append, {"event": "run_ended", **_failed(error)})
+            if not isinstance(error, RlmError):
+                log.exception("run %s failed", run.run_id)
+        finally:
+            run.close()
+            self._live.pop(run.run_id, None)
+            live.finished.set()
+            live.news.set()
+            self._changes.send_nowait(Change(uri=self.run_uri(run.run_id)))
+
+    async def follow(self, run_id: str) -> AsyncIterator[Progress]:
+        """Where a run stands, after every event and at least every HEARTBEAT_SECONDS, until it has ended."""
+        run_id = (await self._find(run_id)).run_id
+        while (live := self._live.get(run_id)) is not None:
+            yield live.look()
+            with anyio.move_on_after(HEARTBEAT_SECONDS):
+                await live.news.wait()
+            with anyio.move_on_after(CALM_SECONDS):
+                await live.finished.wait()
+        while (await self.state(run_id)).status == "running":
+            yield Progress(doing="running in another process")
+            await anyio.sleep(1)
+
+    def progress(self, run_id: str) -> Progress | None:
+        """Where a run of this process stands; None for any other."""
+        live = self._live.get(run_id)
+        return None if live is None else live.look()
+
+    async def state(self, run_id: str) -> RunState:
+        """A run as its record tells it. Raises UnknownRun."""
+        return await _in_thread((await self._find(run_id)).state)
+
+    async def list_runs(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
+        """Runs, newest first."""
+        return await _in_thread(self.runs.list, limit=limit, cursor=cursor)
+
+    async def trace(self, run_id: str) -> str:
+        """The record of a run, as it stands on disk."""
+        run = await self._find(run_id)
+        return await _in_thread(partial(run.events_path.read_text, encoding="utf-8"))
+
+    def stop(self, run_id: str) -> None:
+        """Cancels a run of this process without waiting for its end."""
+        if (live := self._live.get(run_id)) is not None:
+            live.scope.cancel()
+
+    async def cancel(self, run_id: str) -> RunState:
+        """Stops a run, its cell and its model calls; what it has stays. A run that has ended is left as it is."""
+        run = await self._find(run_id)
+        if (live := self._live.get(run.run_id)) is not None:
+            live.scope.cancel()
+            await live.finished.wait()
+        state = await _in_thread(run.state)
+        if state.status == "running":
+            raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp: cancel it there.")
+        return state
+
+    async def _find(self, run_id: str) -> Run:
+        if (live := self._live.get(run_id)) is not None:
+            return live.run
+        return await _in_thread(self.runs.get, run_id)
+
+    # --- changes
+
+    def on_change(self, listener: Callable[[Change], Awaitable[None]]) -> None:
+        """Calls `listener` with every change from now on, one at a time."""
+        self._listeners.append(listener)
+
+    async def announce_changes(self) -> None:
+        """Hands changes to the listeners, until cancelled."""
+        async for change in self._changed:
+            for listener in self._listeners:
+                await listener(change)
+
+    async def close(self) -> None:
+        """Ends live runs, leaving records that can be resumed, and closes every REPL."""
+        for context_id in list(self._repls):
+            await self._close_repl(context_id)
+
+
+class NoCalls:
+    """What code in an inspect REPL may ask of a model: nothing, and here is what to do instead."""
+
+    async def llm_query(self, prompt: str, **_: object) -> object:
+        """Refuses."""
+        raise NoCallsHere("inspect_context has no sub-model: print the passages and judge them, or use rlm_solve.")
+
+    async def rlm_query(self, query: str, context: object) -> object:
+        """Refuses."""
+        raise NoCallsHere("inspect_context has no sub-model: print the passages and judge them, or use rlm_solve.")
+
+    def budget(self) -> dict[str, object]:
+        """Nothing to spend."""
+        return {}
+
+
+def advance(progress: Progress, event: Event) -> Progress:
+    """The progress after one more event of the run or of one of its child runs."""
+    spent = event.get("spent") or {}
+    depth = str(event.get("path") or "").count(".") + bool(event.get("path"))
+    top = depth == 0
+    return replace(
+        progress,
+        events=progress.events + 1,
+        iteration=max(progress.iteration, event.get("turn") or 0) if top else progress.iteration,
+        depth=max(progress.depth, depth),
+        sub_calls=max(progress.sub_calls, spent.get("sub_calls") or 0),
+        cost_usd=spent.get("cost_usd", progress.cost_usd),
+        doing=DOING.get(event["event"], progress.doing),
+    )
+
+
+def _fingerprint(request: SolveRequest, contexts: Sequence[Context]) -> str:
+    """The same for the same request over the same contexts, whichever way they were named."""
+    facts = asdict(request) | {"contexts": [context.context_id for context in contexts]}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    text = str(error) if isinstance(error, RlmError) else "The run ended by a fault of rlm-mcp; its log has the details."
+    return {"status": "failed", "stopped_by": "error", "message": text}
+
+
+async def _in_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """A blocking call off the event loop. It is not interrupted; whoever waits for it may be."""
+    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)

@@ -1,0 +1,117 @@
+"""The MCP server: tools, resources and prompts over a workspace, in both protocol eras.
+
+    async with open_workspace(load_settings()) as workspace:
+        server = build_server(workspace)
+
+The SDK's MCPServer does the protocol. This file puts the parts together and translates: near-miss argument names into
+real ones, and our errors, whose text is made for readers, into the two kinds that the SDK passes on.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mcp.server.caching import CacheHint
+from mcp.server.lowlevel.helper_types import ReadResourceContents
+from mcp.server.mcpserver import Context as Request
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp_types import CallToolResult, InputRequiredResult, Resource
+from pydantic import AnyUrl, ValidationError
+
+from rlm_mcp import __version__
+from rlm_mcp.arguments import forgive
+from rlm_mcp.errors import RlmError, UnknownContext, UnknownPath, UnknownRun
+from rlm_mcp.guides import INSTRUCTIONS, add_prompts
+from rlm_mcp.notices import Notices
+from rlm_mcp.resources import Resources
+from rlm_mcp.tools import Tools
+from rlm_mcp.workspace import Workspace
+
+FRESH_MS = 1_000
+"""Lists change with every register and every run; clients with a subscription are told anyway."""
+
+FIXED_MS = 3_600_000
+"""Tools, prompts and templates never change while a process runs."""
+
+
+class RlmServer(MCPServer[None]):
+    """An MCPServer whose resources are those of a workspace and whose errors speak to models."""
+
+    def __init__(self, workspace: Callable[[], Workspace], notices: Notices) -> None:
+        self._resources = Resources(workspace)
+        tools = Tools(workspace).all()
+        self._arguments = {tool.name: tuple(tool.parameters["properties"]) for tool in tools}
+        super().__init__(
+            "rlm-mcp",
+            title="RLM: reason over inputs larger than a context window",
+            instructions=INSTRUCTIONS,
+            version=__version__,
+            tools=tools,
+            subscriptions=notices.bus,
+            middleware=[notices.middleware],
+            warn_on_duplicate_tools=False,
+            log_level="WARNING",
+            cache_hints={
+                "tools/list": CacheHint(ttl_ms=FIXED_MS, scope="public"),
+                "prompts/list": CacheHint(ttl_ms=FIXED_MS, scope="public"),
+                "resources/templates/list": CacheHint(ttl_ms=FIXED_MS, scope="public"),
+                "resources/list": CacheHint(ttl_ms=FRESH_MS),
+                "resources/read": CacheHint(ttl_ms=FRESH_MS),
+            },
+        )
+        self._resources.add_to(self)
+        add_prompts(self)
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Request[None, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Forgives argument names, then lets the SDK validate and run the tool. Our errors leave with their own text."""
+        try:
+            known = self._arguments.get(name)
+            return await super().call_tool(name, arguments if known is None else forgive(name, arguments, known), context)
+        except RlmError as error:
+            raise ToolError(str(error)) from error
+        except ToolError as error:
+            match error.__cause__:
+                case RlmError() as ours:
+                    raise ToolError(str(ours)) from ours
+                case ValidationError() as invalid:
+                    raise ToolError(f"{name}: {_sentence(invalid)}") from error
+                case _:
+                    raise
+
+    async def list_resources(self) -> list[Resource]:
+        """Every context and the newest runs of the caller."""
+        return await self._resources.listing()
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Request[None, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Reads through the templates; an unknown id is "not found", whatever else is wrong keeps its sentence."""
+        try:
+            return await super().read_resource(uri, context)
+        except ResourceError as error:
+            match error.__cause__:
+                case UnknownContext() | UnknownPath() | UnknownRun() as missing:
+                    raise ResourceNotFoundError(str(missing)) from missing
+                case RlmError() as ours:
+                    raise ResourceError(str(ours)) from ours
+                case _:
+                    raise
+
+
+def build_server(workspace: Workspace) -> RlmServer:
+    """A server over an open workspace; whoever opened the workspace closes it after serving."""
+    notices = Notices()
+    workspace.on_change(notices.announce)
+    return RlmServer(lambda: workspace, notices)
+
+
+def _sentence(invalid: ValidationError) -> str:
+    """What pydantic found, without its dump of the input: `contexts: Input should be a valid list (given 5)`."""
+    wrong = []
+    for error in invalid.errors(include_url=False)[:5]:
+        place = ".".join(str(part) for part in error["loc"]) or "arguments"
+        given = "" if error["type"] == "missing" else f" (given {repr(error['input'])[:80]})"
+        wrong.append(f"{place}: {error['msg']}{given}")
+    return "; ".join(wrong)
