@@ -40,7 +40,7 @@ class Final:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawCitation:
-    """One `cite(...)` as the code called it; nothing about it is verified yet. Lines count from 1, both ends included."""
+    """One `cite(...)` as the code called it, not verified yet. Lines count from 1, both ends included."""
 
     context: str
     path: str
@@ -51,7 +51,7 @@ class RawCitation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """Characters [start, end) of one file of a context that code has looked at, as the guest's own objects noticed it."""
+    """Characters [start, end) of one file that code has looked at, as the guest's own objects noticed it."""
 
     context: str
     path: str
