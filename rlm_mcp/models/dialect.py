@@ -1,0 +1,424 @@
+"""How one server speaks the OpenAI API: bodies of requests, readings of replies, and what an error teaches. No I/O.
+
+Servers that call themselves compatible differ in the name of the length limit, in whether they know a system role, a
+temperature, a JSON Schema, in whether they answer without streaming, and some serve only the Responses API. Nobody
+tells beforehand. So the first request is in the commonest dialect, an error that names a difference gives another
+dialect (`learn`), and whoever sends the requests remembers it.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from rlm_mcp.models.base import Message
+
+# Names of the schema in a request; providers ask for one and show it to nobody.
+SCHEMA_NAME = "reply"
+
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|exceed_context_size|maximum context length|context (?:length|size|window)|"
+    r"prompt is too long|input is too long|too many tokens|reduce the length|token limit",
+    re.IGNORECASE,
+)
+_WINDOW = re.compile(
+    r"(?:context (?:length|size|window)\D{0,40}?|limit\D{0,20}?|maximum\D{0,20}?|> )\(?(\d{3,9})\)?", re.IGNORECASE
+)
+_LENGTH_LIMIT = re.compile(
+    r"(?:at most|less than or equal to|maximum(?: value)?(?: of)?|<=)\s*`?(\d{2,7})", re.IGNORECASE
+)
+_REFUSED = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|extra|not permitted|not allowed|invalid|deprecated"
+    r"|cannot be used|must be|does not|only",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One way of speaking the API. `longest_reply` is the largest length limit that the server takes, if it said so."""
+
+    api: Literal["chat", "responses"] = "chat"
+    length_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    longest_reply: int | None = None
+    system_role: bool = True
+    ends_with_user: bool = False
+    temperature: bool = True
+    structured: Literal["json_schema", "json_object", "none"] = "json_schema"
+    stream: bool = False
+    stream_usage: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a body said. Token counts are None where the server did not count."""
+
+    text: str
+    reasoning: str = ""
+    finish_reason: str = "stop"
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_prompt_tokens: int = 0
+    cost_usd: float | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An error as the server worded it. `status` is that of HTTP, or the one that a body with status 200 carried."""
+
+    status: int
+    text: str
+    code: str = ""
+    param: str = ""
+    body: Mapping[str, Any] | None = None
+    retry_after: float | None = None
+
+    def says(self, *words: str) -> bool:
+        """Whether all `words` stand in it."""
+        whole = f"{self.text} {self.code} {self.param}".lower()
+        return all(word in whole for word in words)
+
+
+class NotAReply(ValueError):
+    """A body that is no reply of this API; str() says what it is instead."""
+
+
+class BrokenOff(NotAReply):
+    """A body that ends before the reply does: as good as a broken connection."""
+
+
+def first_dialect(model: str, host: str) -> Dialect:
+    """The dialect to begin with."""
+    if host == "api.openai.com":
+        reasons = re.match(r"(o\d|gpt-5)", model) is not None
+        return Dialect(length_name="max_completion_tokens", temperature=not reasons)
+    return Dialect()
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+def request(
+    dialect: Dialect,
+    model: str,
+    messages: Sequence[Message],
+    *,
+    max_tokens: int | None,
+    temperature: float | None,
+    schema: Mapping[str, object] | None,
+) -> tuple[str, dict[str, Any]]:
+    """Path and JSON body of a request."""
+    body: dict[str, Any] = {"model": model}
+    if max_tokens is not None and dialect.longest_reply is not None:
+        max_tokens = min(max_tokens, dialect.longest_reply)
+    if temperature is not None and dialect.temperature:
+        body["temperature"] = temperature
+    if dialect.stream:
+        body["stream"] = True
+    if dialect.api == "responses":
+        return "/responses", body | _responses_body(dialect, messages, max_tokens, schema)
+    body["messages"] = [{"role": m.role, "content": m.content} for m in arrange(messages, dialect)]
+    if max_tokens is not None:
+        body[dialect.length_name] = max_tokens
+    if dialect.stream and dialect.stream_usage:
+        body["stream_options"] = {"include_usage": True}
+    if schema is not None and dialect.structured == "json_schema":
+        described = {"name": SCHEMA_NAME, "schema": schema, "strict": is_strict(schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": described}
+    elif schema is not None and dialect.structured == "json_object":
+        body["response_format"] = {"type": "json_object"}
+    return "/chat/completions", body
+
+
+def arrange(messages: Sequence[Message], dialect: Dialect) -> list[Message]:
+    """The same chat as servers want it: neighbours of one role joined, since templates insist on taking turns.
+
+    llama.cpp answers 400 to two assistant messages at the end; Gemma's template knows no system role.
+    """
+    arranged: list[Message] = []
+    for message in messages:
+        role = message.role
+        if role == "system" and (not dialect.system_role or (arranged and arranged[-1].role != "system")):
+            role = "user"  # after the first, a system message is an instruction in the middle of the chat
+        if arranged and arranged[-1].role == role:
+            joined = f"{arranged[-1].content}\n\n{message.content}"
+            arranged[-1] = Message(role=role, content=joined)
+        else:
+            arranged.append(Message(role=role, content=message.content))
+    if dialect.ends_with_user and arranged and arranged[-1].role == "assistant":
+        arranged.append(Message(role="user", content="Go on."))
+    return arranged
+
+
+def is_strict(schema: object) -> bool:
+    """Whether a schema keeps the rules of strict mode: every object closed, and all its properties required."""
+    if isinstance(schema, list):
+        return all(is_strict(part) for part in schema)
+    if not isinstance(schema, Mapping):
+        return True
+    properties = schema.get("properties")
+    if schema.get("type") == "object" or isinstance(properties, Mapping):
+        names = set(properties) if isinstance(properties, Mapping) else set()
+        required = schema.get("required")
+        if schema.get("additionalProperties") is not False or names != set(
+            required if isinstance(required, list) else ()
+        ):
+            return False
+    return all(is_strict(part) for key, part in schema.items() if key not in {"enum", "const", "default", "examples"})
+
+
+def _responses_body(
+    dialect: Dialect, messages: Sequence[Message], max_tokens: int | None, schema: Mapping[str, object] | None
+) -> dict[str, Any]:
+    body: dict[str, Any] = {"store": False}
+    body["input"] = [{"role": m.role, "content": m.content} for m in arrange(messages, dialect)]
+    if max_tokens is not None:
+        body["max_output_tokens"] = max(16, max_tokens)  # the API refuses less
+    if schema is not None and dialect.structured == "json_schema":
+        shape = {"type": "json_schema", "name": SCHEMA_NAME, "schema": schema, "strict": is_strict(schema)}
+        body["text"] = {"format": shape}
+    return body
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def read(text: str) -> Reply | Refusal:
+    """A body with status 200, as JSON or as a stream of events, of either API. Raises NotAReply."""
+    if not text.strip():
+        raise BrokenOff("an empty body")
+    events = list(_events(text)) if text.lstrip().startswith(("data:", "event:", ":")) else None
+    try:
+        body = json.loads(text) if events is None else _gathered(events, ended="[DONE]" in text[-200:])
+    except json.JSONDecodeError as error:
+        start = " ".join(text.split())[:80]
+        raise NotAReply(f"no JSON, but {start!r}") from error
+    if not isinstance(body, dict):
+        raise NotAReply(f"JSON that is no object: {text[:80]!r}")
+    if body.get("error"):
+        return _refusal(200, text, body)
+    if isinstance(body.get("output"), list):
+        return _read_responses(body)
+    if isinstance(body.get("choices"), list) and body["choices"]:
+        return _read_chat(body)
+    raise NotAReply(f"an object without choices: {text[:80]!r}")
+
+
+def refusal_in(status: int, text: str) -> Refusal:
+    """The error in a body, in whichever of its shapes: {"error": {…}}, {"error": "…"}, {"message": …}, plain text."""
+    try:
+        body = json.loads(text)
+    except json.JSONDecodeError:
+        body = None
+    return _refusal(status, text, body)
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """What a provider asks to wait: Retry-After-Ms, or Retry-After as seconds or as a date."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):
+            seconds = float(headers[name]) / unit
+            return seconds if 0 <= seconds < float("inf") else None
+    try:
+        at = parsedate_to_datetime(headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+    return max(0.0, at.timestamp() - time.time())
+
+
+def model_names(text: str) -> list[str]:
+    """The ids in the body of /models; empty if it is something else."""
+    with suppress(json.JSONDecodeError):
+        body = json.loads(text)
+        rows = body.get("data") if isinstance(body, dict) else None
+        if isinstance(rows, list):
+            return [str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row]
+    return []
+
+
+def _refusal(status: int, text: str, body: object) -> Refusal:
+    error: object = body.get("error", body) if isinstance(body, Mapping) else None
+    if isinstance(error, Mapping):
+        code = error.get("code")
+        if isinstance(code, int) and status == 200:  # gateways put the real status there
+            status = code
+        message = str(error.get("message") or error.get("detail") or error)
+        word = str(code or error.get("type") or "")
+        return Refusal(status=status, text=message, code=word, param=str(error.get("param") or ""), body=error)
+    return Refusal(status=status, text=str(error or text).strip())
+
+
+def _read_chat(body: Mapping[str, Any]) -> Reply:
+    choice = body["choices"][0]
+    message = choice.get("message") or {}
+    text = _text(message.get("content")) or str(message.get("refusal") or "") or str(choice.get("text") or "")
+    for call in message.get("tool_calls") or ():
+        # A call that nobody offered: kept as text, for the parser of replies to judge.
+        text += f"\n<tool_call>{json.dumps(call.get('function', call), ensure_ascii=False)}</tool_call>"
+    reasoning = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking") or ""
+    usage = body.get("usage") or {}
+    return Reply(
+        text=text.strip("\n") if message.get("tool_calls") else text,
+        reasoning=_text(reasoning),
+        finish_reason=str(choice.get("finish_reason") or "stop"),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_prompt_tokens=_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")) or 0,
+        cost_usd=_dollars(usage),
+        model=str(body.get("model") or ""),
+    )
+
+
+def _read_responses(body: Mapping[str, Any]) -> Reply:
+    text, reasoning = "", ""
+    for item in body["output"]:
+        parts = item.get("content") or item.get("summary") or []
+        if item.get("type") == "message":
+            text += _text(parts)
+        elif item.get("type") == "reasoning":
+            reasoning += _text(parts)
+    usage = body.get("usage") or {}
+    cut = (body.get("incomplete_details") or {}).get("reason") == "max_output_tokens"
+    return Reply(
+        text=text,
+        reasoning=reasoning,
+        finish_reason="length" if cut else "stop",
+        prompt_tokens=_count(usage.get("input_tokens")),
+        completion_tokens=_count(usage.get("output_tokens")),
+        cached_prompt_tokens=_count((usage.get("input_tokens_details") or {}).get("cached_tokens")) or 0,
+        cost_usd=_dollars(usage),
+        model=str(body.get("model") or ""),
+    )
+
+
+def _text(content: object) -> str:
+    """Content is a text, or a list of parts with texts in them."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = (
+            part.get("text") or part.get("refusal") or "" if isinstance(part, Mapping) else part for part in content
+        )
+        return "".join(str(part) for part in parts)
+    return ""
+
+
+def _count(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _dollars(usage: Mapping[str, Any]) -> float | None:
+    """Gateways such as OpenRouter report what a call cost."""
+    cost = usage.get("cost")
+    return float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None
+
+
+def _events(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+        if data and data != "[DONE]":
+            event = json.loads(data)
+            if isinstance(event, dict):
+                yield event
+
+
+def _gathered(events: Sequence[dict[str, Any]], *, ended: bool) -> dict[str, Any]:
+    """The body that a server would have sent without streaming. Raises NotAReply for a stream that breaks off."""
+    for event in events:
+        if event.get("error"):
+            return event
+        if event.get("type") in {"response.completed", "response.incomplete"}:
+            response: dict[str, Any] = event["response"]
+            return response
+    text, reasoning, finish, usage, model = "", "", None, None, ""
+    for event in events:
+        usage = event.get("usage") or usage
+        model = event.get("model") or model
+        for choice in event.get("choices") or ():
+            delta = choice.get("delta") or choice.get("message") or {}
+            text += _text(delta.get("content")) or str(choice.get("text") or "")
+            reasoning += _text(delta.get("reasoning_content") or delta.get("reasoning") or "")
+            finish = choice.get("finish_reason") or finish
+    if finish is None and not ended:
+        raise BrokenOff(f"a stream that breaks off after {len(text)} characters")
+    message = {"content": text, "reasoning_content": reasoning}
+    choices = [{"message": message, "finish_reason": finish}] if events else []
+    return {"choices": choices, "usage": usage, "model": model}
+
+
+# --- learning -----------------------------------------------------------------------------------------------------
+
+
+def learn(dialect: Dialect, refusal: Refusal) -> Dialect | None:
+    """Another dialect that may cure this refusal, or None. Callers stop at a dialect that they have tried."""
+    if refusal.status in {401, 402, 403, 408, 429}:
+        return None
+    if refusal.status in {404, 405} or refusal.says("v1/responses"):
+        absent = refusal.says("v1/responses") or not refusal.says("model")
+        return replace(dialect, api="responses") if dialect.api == "chat" and absent else None
+    for rule in (_learn_length, _learn_schema, _learn_temperature, _learn_stream, _learn_roles):
+        if (learned := rule(dialect, refusal)) is not None and learned != dialect:
+            return learned
+    return None
+
+
+def _learn_length(dialect: Dialect, refusal: Refusal) -> Dialect | None:
+    if not (refusal.says("max_tokens") or refusal.says("max_completion_tokens")):
+        return None
+    if refusal.says("too large") or refusal.says("at most") or refusal.says("maximum value"):
+        limits = [int(found) for found in _LENGTH_LIMIT.findall(refusal.text)]
+        if limits and (dialect.longest_reply is None or min(limits) < dialect.longest_reply):
+            return replace(dialect, longest_reply=min(limits))
+    if dialect.length_name == "max_tokens" and refusal.says("max_completion_tokens"):
+        return replace(dialect, length_name="max_completion_tokens")
+    if dialect.length_name == "max_completion_tokens" and _REFUSED.search(refusal.text):
+        return replace(dialect, length_name="max_tokens")
+    return None
+
+
+def _learn_schema(dialect: Dialect, refusal: Refusal) -> Dialect | None:
+    named = any(
+        refusal.says(word) for word in ("response_format", "json_schema", "text.format", "structured", "grammar")
+    )
+    if not named or dialect.structured == "none":
+        return None
+    objects = dialect.structured == "json_schema" and not refusal.says("json_object")
+    return replace(dialect, structured="json_object" if objects else "none")
+
+
+def _learn_temperature(dialect: Dialect, refusal: Refusal) -> Dialect | None:
+    return replace(dialect, temperature=False) if refusal.says("temperature") else None
+
+
+def _learn_stream(dialect: Dialect, refusal: Refusal) -> Dialect | None:
+    if refusal.says("stream_options"):
+        return replace(dialect, stream_usage=False)
+    return replace(dialect, stream=True) if refusal.says("stream") and not dialect.stream else None
+
+
+def _learn_roles(dialect: Dialect, refusal: Refusal) -> Dialect | None:
+    if dialect.system_role and (refusal.says("system") or refusal.says("alternat")) and refusal.status != 503:
+        return replace(dialect, system_role=False)
+    if refusal.says("assistant") or refusal.says("prefill") or refusal.says("last message"):
+        return replace(dialect, ends_with_user=True)
+    return None
+
+
+def window_in(refusal: Refusal) -> int | None:
+    """The window's size if the refusal says that the prompt is over it, 0 if it does not say the size; else None."""
+    if refusal.status not in {400, 413, 422, 500} or not (refusal.status == 413 or _says_too_long(refusal)):
+        return None
+    for name in ("n_ctx", "context_length", "max_context_length"):  # llama.cpp puts n_ctx beside the message
+        if refusal.body is not None and isinstance(refusal.body.get(name), int):
+            return int(refusal.body[name])
+    found = _WINDOW.search(refusal.text)
+    return int(found.group(1)) if found else 0
+
+
+def _says_too_long(refusal: Refusal) -> bool:
+    return _TOO_LONG.search(f"{refusal.code} {refusal.text}") is not None

@@ -1,0 +1,319 @@
+"""The client against a scripted server on loopback: what it sends, what it reads, what it says when it fails."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import anyio
+import pytest
+
+from rlm_mcp.errors import (
+    EndpointUnreachable,
+    KeyRefused,
+    ModelError,
+    PromptOverWindow,
+    ProviderFailed,
+    RateLimited,
+    RequestRefused,
+    UnknownModel,
+)
+from rlm_mcp.models.base import Completion, Message, Profile, Usage
+from rlm_mcp.models.openai import OpenAIModel, OpenAIProvider
+from rlm_mcp.secret import Secret
+from tests.peers.openai_server import Fault, OpenAIServer, Quirks, Request, Said
+
+pytestmark = pytest.mark.anyio
+
+HELLO = [Message(role="system", content="Be brief."), Message(role="user", content="Hello, who are you?")]
+KEY = "sk-test-1234567890"
+PRICED = Profile(usd_per_mtok_in=1.0, usd_per_mtok_out=10.0)
+
+
+@dataclass
+class Sleeper:
+    """Takes the place of anyio.sleep: keeps what it was asked for and returns at once."""
+
+    asked: list[float] = field(default_factory=list)
+
+    async def __call__(self, seconds: float) -> None:
+        self.asked.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def connected(
+    server: OpenAIServer,
+    *,
+    name: str = "scripted",
+    profile: Profile | None = None,
+    sleep: Callable[[float], object] | None = None,
+    path: str = "",
+) -> AsyncIterator[OpenAIModel]:
+    async with server:
+        provider = OpenAIProvider(
+            (server.base_url + path),
+            Secret(KEY),
+            sleep=sleep if isinstance(sleep, Sleeper) else Sleeper(),
+            jitter=lambda: 0.0,
+        )
+        try:
+            with anyio.fail_after(10):
+                yield provider.model(name, profile or Profile())
+        finally:
+            await provider.aclose()
+
+
+async def failure(server: OpenAIServer, *, name: str = "scripted", path: str = "") -> ModelError:
+    async with connected(server, name=name, path=path) as model:
+        with pytest.raises(ModelError) as error:
+            await model.complete(HELLO)
+    return error.value
+
+
+async def test_a_reply_with_its_usage_and_price() -> None:
+    async with connected(OpenAIServer(["I am a script."]), profile=PRICED) as model:
+        completion = await model.complete(HELLO, max_tokens=50, temperature=0.2)
+    assert completion == Completion(
+        text="I am a script.",
+        usage=Usage(prompt_tokens=8, completion_tokens=4, cost_usd=48e-6),
+        model="scripted",
+    )
+
+
+async def test_what_is_sent() -> None:
+    server = OpenAIServer(["ok"])
+    async with connected(server) as model:
+        await model.complete(HELLO, max_tokens=50, temperature=0.2)
+    assert server.requests[0].body == {
+        "model": "scripted",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello, who are you?"}],
+        "max_tokens": 50,
+        "temperature": 0.2,
+    }
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_the_providers_own_figure_goes_before_the_price_table() -> None:
+    async with connected(OpenAIServer([Said(text="ok", cost=0.25)]), profile=PRICED) as model:
+        assert (await model.complete(HELLO)).usage.cost_usd == 0.25
+
+
+async def test_reasoning_is_kept_apart_from_the_text() -> None:
+    async with connected(OpenAIServer([Said(text="42", reasoning="six times seven")])) as model:
+        completion = await model.complete(HELLO)
+    assert (completion.text, completion.reasoning) == ("42", "six times seven")
+
+
+async def test_an_empty_reply_is_a_reply() -> None:
+    async with connected(OpenAIServer([""])) as model:
+        assert (await model.complete(HELLO)).text == ""
+
+
+async def test_without_usage_tokens_are_estimated_and_marked() -> None:
+    async with connected(OpenAIServer(["four char"], quirks=Quirks(usage=False)), profile=PRICED) as model:
+        usage = (await model.complete(HELLO)).usage
+    assert usage == Usage(prompt_tokens=24, completion_tokens=3, estimated=True)
+
+
+@pytest.mark.parametrize(
+    "quirks",
+    [
+        Quirks(length_name="max_completion_tokens"),
+        Quirks(longest_reply=20),
+        Quirks(system_role=False),
+        Quirks(temperature=False),
+        Quirks(structured=False),
+        Quirks(stream_only=True),
+        Quirks(responses_only=True),
+        Quirks(takes_turns=True),
+        Quirks(length_name="max_completion_tokens", system_role=False, temperature=False, stream_only=True),
+    ],
+    ids=lambda quirks: str(quirks).replace("Quirks", ""),
+)
+async def test_a_dialect_is_learned_once_and_remembered(quirks: Quirks) -> None:
+    server = OpenAIServer(["ok"], quirks=quirks)
+    chat = [*HELLO, Message(role="assistant", content="One."), Message(role="assistant", content="Two.")]
+    schema = {"type": "object", "properties": {"value": {"type": "string"}}}
+    async with connected(server) as model:
+        await model.complete(chat, max_tokens=50, temperature=0.2, schema=schema)
+        learned = server.counts.requests
+        completion = await model.complete(chat, max_tokens=50, temperature=0.2, schema=schema)
+    assert completion.text == "ok"
+    assert (completion.usage.prompt_tokens > 0, completion.usage.failed_requests) == (True, 0)
+    assert server.counts.requests == learned + 1
+
+
+async def test_bodies_in_parts_and_streams_nobody_asked_for_are_read() -> None:
+    for quirks in (Quirks(parts=True), Quirks(always_streams=True)):
+        async with connected(OpenAIServer(["in several pieces"], quirks=quirks)) as model:
+            assert (await model.complete(HELLO)).text == "in several pieces"
+
+
+async def test_a_wrong_key_is_one_sentence_without_the_key() -> None:
+    error = await failure(OpenAIServer(["ok"], api_key="another"))
+    assert isinstance(error, KeyRefused)
+    assert "refused the API key (401: Incorrect API key provided: [key]" in str(error)
+    assert "set RLM_MCP_API_KEY to a key of this provider" in str(error)
+    assert KEY not in str(error)
+
+
+async def test_an_unknown_model_names_the_near_ones() -> None:
+    error = await failure(OpenAIServer(["ok"], models=["gpt-small", "gpt-large"]), name="gpt-smal")
+    assert isinstance(error, UnknownModel)
+    assert "has no model 'gpt-smal' (404): it serves gpt-small" in str(error)
+
+
+async def test_a_base_url_that_is_none_says_how_it_ends() -> None:
+    error = await failure(OpenAIServer(["ok"]), path="/chat")
+    assert isinstance(error, EndpointUnreachable)
+    assert "has no chat completions (404: Not Found): check RLM_MCP_BASE_URL" in str(error)
+
+
+async def test_a_page_instead_of_a_reply_is_said() -> None:
+    error = await failure(OpenAIServer([Fault(body="<html>Welcome</html>")]))
+    assert isinstance(error, ProviderFailed)
+    assert "answered with no JSON, but '<html>Welcome</html>': check RLM_MCP_BASE_URL" in str(error)
+
+
+async def test_an_endpoint_that_is_down_is_tried_three_times_and_named() -> None:
+    server = OpenAIServer(["ok"])
+    async with server:
+        url = server.base_url
+    sleep = Sleeper()
+    provider = OpenAIProvider(url, Secret(""), sleep=sleep, jitter=lambda: 1.0)
+    with anyio.fail_after(10), pytest.raises(EndpointUnreachable) as error:
+        await provider.model("scripted", Profile()).complete(HELLO)
+    await provider.aclose()
+    assert str(error.value).startswith(f"nothing answers at {url} (3 times): ")
+    assert str(error.value).endswith("start the server there or set RLM_MCP_BASE_URL")
+    assert sleep.asked == [0.2, 0.4]
+    assert (error.value.failed_requests, error.value.unanswered_requests) == (3, 0)
+
+
+async def test_429_waits_as_long_as_it_is_told() -> None:
+    sleep = Sleeper()
+    server = OpenAIServer(["ok"], faults={0: Fault(status=429, retry_after=0.02), 1: Fault(status=429)})
+    async with connected(server, sleep=sleep) as model:
+        completion = await model.complete(HELLO)
+    assert (completion.text, completion.usage.failed_requests, sleep.asked) == ("ok", 2, [0.02, 1.0])
+
+
+async def test_a_wait_of_an_hour_is_not_waited() -> None:
+    error = await failure(OpenAIServer(["ok"], faults=lambda request: Fault(status=429, retry_after=3600)))
+    assert isinstance(error, RateLimited)
+    assert "asks to wait 3600 s" in str(error)
+
+
+async def test_an_account_out_of_credit_is_not_asked_again() -> None:
+    server = OpenAIServer([Fault(status=429, message="You exceeded your current quota, check your plan and billing")])
+    error = await failure(server)
+    assert "is out of credit (429" in str(error)
+    assert server.counts.requests == 1
+
+
+async def test_server_errors_are_tried_again_and_then_said() -> None:
+    sleep = Sleeper()
+    async with connected(
+        OpenAIServer(["ok"], faults={0: Fault(status=500), 1: Fault(status=502)}), sleep=sleep
+    ) as model:
+        completion = await model.complete(HELLO)
+    assert (completion.usage.failed_requests, sleep.asked) == (2, [0.25, 0.5])
+    error = await failure(OpenAIServer([Fault(status=500, message="out of memory")]))
+    assert isinstance(error, ProviderFailed)
+    assert "failed 5 times, last with 500: out of memory; try later" in str(error)
+
+
+@pytest.mark.parametrize("drop", ["before", "during"])
+async def test_a_broken_connection_is_tried_again_and_may_have_been_billed(drop: str) -> None:
+    fault = Fault(drop="before" if drop == "before" else "during")
+    async with connected(OpenAIServer(["ok" * 500], faults={0: fault})) as model:
+        usage = (await model.complete(HELLO)).usage
+    assert (usage.failed_requests, usage.unanswered_requests) == (1, 1)
+
+
+async def test_a_stream_that_breaks_off_is_a_broken_connection() -> None:
+    half = 'data: {"choices":[{"delta":{"content":"half of"},"finish_reason":null}]}\n\n'
+    async with connected(OpenAIServer(["whole"], faults={0: Fault(body=half)})) as model:
+        completion = await model.complete(HELLO)
+    assert (completion.text, completion.usage.unanswered_requests) == ("whole", 1)
+
+
+async def test_a_prompt_over_the_window_is_refused_before_anything_is_sent() -> None:
+    server = OpenAIServer(["ok"])
+    async with connected(server, profile=Profile(window_tokens=1000)) as model:
+        with pytest.raises(PromptOverWindow) as error:
+            await model.complete([Message(role="user", content="x" * 40_000)])
+    assert str(error.value) == (
+        "the prompt of 40,000 characters, about 10,008 tokens, does not fit into model 'scripted': its window holds"
+        " 1,000; send at most about 3,000 characters at once"
+    )
+    assert server.counts.requests == 0
+
+
+async def test_a_window_that_the_server_names_is_remembered() -> None:
+    server = OpenAIServer(["ok"], quirks=Quirks(window_tokens=500))
+    async with connected(server) as model:
+        for _ in range(2):
+            with pytest.raises(PromptOverWindow, match="its window holds 500"):
+                await model.complete([Message(role="user", content="x" * 40_000)])
+    assert (server.counts.requests, model.profile.window_tokens) == (1, 500)
+
+
+async def test_another_400_is_quoted() -> None:
+    error = await failure(OpenAIServer([Fault(status=400, message="the moon is in the wrong phase")]))
+    assert isinstance(error, RequestRefused)
+    assert "refused a request to model 'scripted' (400: the moon is in the wrong phase)" in str(error)
+
+
+async def test_strict_schemas_are_said_to_be_strict() -> None:
+    server = OpenAIServer(["{}"])
+    closed = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    async with connected(server) as model:
+        await model.complete(HELLO, schema=closed)
+        await model.complete(HELLO, schema={"type": "object", "properties": {"a": {"type": "string"}}})
+    strict = [request.body["response_format"]["json_schema"]["strict"] for request in server.requests]
+    assert strict == [True, False]
+
+
+async def test_cancelling_closes_the_connection_at_once() -> None:
+    server = OpenAIServer(["never"], latency=3600)
+    async with connected(server) as model:
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(model.complete, HELLO)
+            while server.counts.in_flight < 3:
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        assert server.counts.requests == 3
+
+
+async def test_many_calls_at_once_count_exactly_what_the_server_counted() -> None:
+    def faults(request: Request) -> Fault | None:
+        kinds = {3: Fault(status=429), 7: Fault(status=500), 11: Fault(drop="before"), 13: Fault(drop="during")}
+        return kinds.get(request.number % 17)
+
+    server = OpenAIServer(lambda request: "reply to " + request.last, faults=faults)
+    spent = Usage()
+    async with connected(server) as model, anyio.create_task_group() as group:
+
+        async def ask(number: int) -> None:
+            nonlocal spent
+            usage = (await model.complete([Message(role="user", content=f"question {number}")])).usage
+            spent = replace(
+                spent,
+                prompt_tokens=spent.prompt_tokens + usage.prompt_tokens,
+                completion_tokens=spent.completion_tokens + usage.completion_tokens,
+                failed_requests=spent.failed_requests + usage.failed_requests,
+            )
+
+        for number in range(200):
+            group.start_soon(ask, number)
+    counts = server.counts
+    assert (spent.prompt_tokens, spent.completion_tokens) == (counts.prompt_tokens, counts.completion_tokens)
+    assert counts.replies == 200
+    assert spent.failed_requests == counts.requests - 200
