@@ -4,6 +4,7 @@ RlmError
 ├── ContextError
 │   ├── UnknownContext      no context has that id or name
 │   ├── UnknownPath         the context has no such file, or the file must be named
+│   ├── OutOfRange          there are no such lines or characters
 │   ├── SourceRefused       the source cannot be a context: missing, unreadable, empty, binary, unsafe, …
 │   │   └── OutsideRoots    it lies outside the directories that may be registered
 │   ├── SourceChanged       the source changed while or after it was read
@@ -135,6 +136,10 @@ class UnknownContext(ContextError):
 
 class UnknownPath(ContextError):
     """The context has no such file, or has many and none was named."""
+
+
+class OutOfRange(ContextError):
+    """The file has no such lines or characters."""
 
 
 class SourceRefused(ContextError):

@@ -1,10 +1,22 @@
 """Search at native speed: ripgrep over the stored blobs, in linear time and under a deadline."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import translate
+from pathlib import Path
 
-from .context import Context
+from ..errors import OutOfRange, UnknownPath
+from . import reading
+from .context import Context, FileEntry
+from .deadline import Deadline
+from .ripgrep import MAPPED_ABOVE_LINE_BYTES, Hit, Pattern, check_pattern, count_lines, find_lines
 from .store import Store
+
+MAX_LINE_CHARS = 1_000
+"""What is shown of a long line: this much around its first match."""
+
+MAX_MATCHES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,5 +51,125 @@ def search(
     literal: bool = False,
     seconds: float = 10.0,
 ) -> SearchResult:
-    """Find lines that match a regular expression (or a literal); `path` is one path or a glob. Raises SearchRefused."""
-    raise NotImplementedError
+    """Find lines that match a regular expression (or a literal); `path` is one path or a glob.
+
+    Raises SearchRefused, UnknownPath, OutOfRange, SourceChanged.
+    """
+    if not 0 <= max_matches <= MAX_MATCHES or not 0 <= context_lines <= MAX_MATCHES:
+        raise OutOfRange(
+            f"max_matches {max_matches} and context_lines {context_lines} must be from 0 to {MAX_MATCHES:,}"
+        )
+    wanted = Pattern(text=pattern, literal=literal, ignore_case=ignore_case)
+    check_pattern(wanted)
+    deadline = Deadline(seconds)
+    files = [entry for entry in _chosen(store, context, path) if entry.bytes]
+    counts = count_lines(
+        wanted, {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in files}, deadline
+    )
+    complete = not deadline.passed
+    found = _first_matches(
+        files, counts, wanted, most=max_matches, context_lines=context_lines, deadline=Deadline(seconds)
+    )
+    total = sum(counts.get(entry.blob, 0) for entry in files)
+    shown = sum(match.is_match for match in found)
+    return SearchResult(
+        matches=tuple(found), total=max(total, shown), truncated=shown < total or not complete, complete=complete
+    )
+
+
+def _chosen(store: Store, context: Context, path: str | None) -> Sequence[FileEntry]:
+    """Give the files that a path or a glob names; a glob without a slash is one for names in any directory."""
+    if path is None or path in {"", context.name}:
+        return store.files(context)
+    if not any(char in path for char in "*?["):
+        return [store.file(context, path)]
+    files = store.files(context)
+    if any(entry.path == path for entry in files):
+        return [entry for entry in files if entry.path == path]
+    glob = path.removeprefix(f"/context/{context.name}/")
+    fits = re.compile(translate(glob.replace("**/", "*") if "/" in glob else f"*{glob}")).match
+    chosen = [entry for entry in files if fits(entry.path) or ("/" not in glob and fits(f"/{entry.path}"))]
+    if not chosen:
+        raise UnknownPath(
+            f"no file of {context.name} fits {path[:200]!r}: it has {files[0].path} and {len(files) - 1:,} more"
+        )
+    return chosen
+
+
+def _first_matches(
+    files: Sequence[FileEntry],
+    counts: dict[Path, int],
+    pattern: Pattern,
+    *,
+    most: int,
+    context_lines: int,
+    deadline: Deadline,
+) -> list[Match]:
+    found: list[Match] = []
+    missing = most
+    for entry in files:
+        if not missing or deadline.passed:
+            break
+        if entry.blob not in counts:
+            continue
+        huge = entry.longest_line > MAPPED_ABOVE_LINE_BYTES
+        hits = find_lines(pattern, entry.blob, huge_lines=huge, most=missing, deadline=deadline)
+        missing -= len(hits)
+        found.extend(_shown(entry, hits, context_lines))
+    return found
+
+
+def _shown(entry: FileEntry, hits: Sequence[Hit], context_lines: int) -> list[Match]:
+    """Give the hits of one file with the lines around them, each line once."""
+    shown: dict[int, Match] = {}
+    for hit in hits:
+        before = _window_before(entry.blob, hit.byte)
+        after = reading.read_bytes(entry.blob, hit.byte, hit.byte + 4 * MAX_LINE_CHARS)
+        shown[hit.line] = Match(path=entry.path, line=hit.line, text=_cut(before, after))
+        if context_lines:
+            for line, text in _around(entry, hit, context_lines):
+                shown.setdefault(line, Match(path=entry.path, line=line, text=text, is_match=False))
+    return [shown[line] for line in sorted(shown)]
+
+
+def _window_before(blob: Path, byte: int) -> bytes:
+    start = max(byte - 4 * MAX_LINE_CHARS, 0)
+    data = reading.read_bytes(blob, start, byte)
+    line_end = data.rfind(b"\n")
+    return data[line_end + 1 :] if line_end >= 0 or start == 0 else b"\0" + data
+
+
+def _cut(before: bytes, after: bytes) -> str:
+    """Show a line around the place where a match begins; `before` begins with NUL when it is itself cut."""
+    line_end = after.find(b"\n")
+    ends = line_end >= 0 or len(after) < 4 * MAX_LINE_CHARS
+    left = before.removeprefix(b"\0").decode(errors="ignore")
+    right = (
+        (after[:line_end] if line_end >= 0 else after).decode(errors="replace" if ends else "ignore").removesuffix("\r")
+    )
+    if len(left) + len(right) <= MAX_LINE_CHARS and ends and not before.startswith(b"\0"):
+        return left + right
+    kept_left = left[-(MAX_LINE_CHARS // 4) :]
+    kept_right = right[: MAX_LINE_CHARS - len(kept_left)]
+    begins = len(kept_left) == len(left) and not before.startswith(b"\0")
+    return ("" if begins else "…") + kept_left + kept_right + ("" if ends and len(kept_right) == len(right) else "…")
+
+
+def _around(entry: FileEntry, hit: Hit, context_lines: int) -> list[tuple[int, str]]:
+    """Give the lines before and after a hit, as far as they lie within reach of it."""
+    reach = 4 * MAX_LINE_CHARS * (context_lines + 1)
+    start = max(hit.byte - reach, 0)
+    before = reading.read_bytes(entry.blob, start, hit.byte).split(b"\n")[:-1]
+    if start:
+        before = before[1:]
+    after = reading.read_bytes(entry.blob, hit.byte, hit.byte + reach).split(b"\n")[1:]
+    if after and not after[-1]:
+        after = after[:-1]
+    numbered = [(hit.line - back, line) for back, line in enumerate(reversed(before[-context_lines:]), 1)]
+    numbered += [(hit.line + ahead, line) for ahead, line in enumerate(after[:context_lines], 1)]
+    return [(line, _short(text)) for line, text in numbered]
+
+
+def _short(line: bytes) -> str:
+    text = line.decode(errors="replace").removesuffix("\r")
+    return text if len(text) <= MAX_LINE_CHARS else text[:MAX_LINE_CHARS] + "…"

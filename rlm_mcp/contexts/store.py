@@ -1,13 +1,65 @@
-"""The store of contexts: one directory that many processes may use at once."""
+"""The store of contexts: one directory that many processes may use at once.
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+contexts/catalogue.sqlite3     what there is (catalogue.py)
+contexts/blobs/ab/ab….txt      texts by hash, with their line index when they are large (blobs.py)
+contexts/indexes/….index       line indexes of files that are referenced where they lie (references.py)
+contexts/incoming/TOKEN/       what a process is taking in; rubbish once that process is dead
+contexts/holders/TOKEN.lock    locked by the process while it lives (holders.py)
+"""
+
+import difflib
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
+from shutil import rmtree
+from typing import BinaryIO
 
-from .context import Context, FileEntry, Freed, Lines, Page, Place, Skipped
+from ..errors import (
+    ContextInUse,
+    NameTaken,
+    OutOfRange,
+    SourceChanged,
+    SourceRefused,
+    StoreDamaged,
+    StoreFull,
+    UnknownContext,
+    UnknownPath,
+)
+from . import reading
+from .blobs import Blobs, Intake, NotText, disk_errors
+from .catalogue import Catalogue, FileRow
+from .context import Context, FileEntry, Freed, Kind, Lines, Page, Place, Skipped
+from .encoding import mend
+from .holders import Holder, bury, dead_tokens, is_alive
+from .lineindex import Counts, LineIndex
+from .naming import check_name, context_id, safe_name
+from .references import Reference, ReferenceIndexes, is_reference, refer_to, reference_of
+from .sources.source import Piece, Source
 
 REFERENCE_ABOVE_BYTES = 1 << 30
 """A file this large is referenced where it lies: copying it would take seconds and double the disk it needs."""
+
+INLINE = "text"
+"""The source of a context that was given as text."""
+
+MAX_NOTES = 20
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What registering has found so far."""
+
+    kind: Kind
+    location: str
+    files: dict[str, FileRow] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    exact: bool = True
 
 
 class Store:
@@ -23,47 +75,320 @@ class Store:
         roots: Sequence[Path] | None = None,
         quota_bytes: int | None = None,
         reference_above_bytes: int = REFERENCE_ABOVE_BYTES,
-    ) -> None: ...
+    ) -> None:
+        self._directory = data_dir / "contexts"
+        self._roots = roots
+        self._quota = quota_bytes
+        self._reference_above = reference_above_bytes
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with disk_errors():
+                self._holder = Holder(self._directory / "holders")
+                self._blobs = Blobs(self._directory / "blobs")
+        except OSError as error:
+            raise StoreDamaged(
+                f"{self._directory} cannot be used as a store ({error.strerror}): "
+                "check its permissions or set RLM_MCP_DATA_DIR to another directory"
+            ) from error
+        try:
+            self._catalogue = Catalogue(self._directory / "catalogue.sqlite3")
+        except BaseException:
+            self._holder.close()
+            raise
+        self._indexes = ReferenceIndexes(self._directory / "indexes", on_complete=self._note_counts)
+        self._intakes = count(1)
+        if any(dead_tokens(self._directory / "holders")):
+            self.gc()
+
+    def __repr__(self) -> str:
+        return f"<Store {self._directory}>"
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop background indexing and let go of the catalogue; also called by leaving the `with` block."""
+        self._indexes.close()
+        self._catalogue.close()
+        self._holder.close()
+
+    # --- registering
 
     def register_text(self, text: str, *, name: str | None = None) -> Context:
         """Store a text given inline. Raises SourceRefused, NameTaken, StoreFull."""
-        raise NotImplementedError
+        from io import BytesIO
+
+        if not text:
+            raise SourceRefused("the text is empty: there is nothing to register")
+        wanted = None if name is None else check_name(name)
+        data, lone = mend(text)
+        gathered = _Gathered(kind="text", location=INLINE)
+        if lone:
+            gathered.notes.append(f"{lone:,} lone surrogates were replaced by U+FFFD")
+        with self._intake() as intake:
+            self._take(intake, gathered, "text.txt", BytesIO(data), already_text=True)
+            only = gathered.files["text.txt"]
+            return self._commit(intake, gathered, wanted=wanted, default=f"text-{only.blob[:8]}", options={})
 
     def register_source(
         self, source: str, *, name: str | None = None, reference: bool | None = None, include_secrets: bool = False
     ) -> Context:
-        """Store a file, directory, glob, git revision (`path@revision`), archive or document found at a path."""
-        raise NotImplementedError
+        """Store a file, directory, glob, git revision (`path@revision`), archive or document found at a path.
+
+        `reference` True leaves a file where it is, False copies it whatever its size. Raises SourceRefused,
+        OutsideRoots, SourceChanged, NameTaken, StoreFull.
+        """
+        from .sources.opening import open_source
+
+        wanted = None if name is None else check_name(name)
+        options: dict[str, object] = {"reference": reference, "include_secrets": include_secrets}
+        opened = open_source(source, roots=self._roots, secrets=include_secrets)
+        gathered = _Gathered(kind=opened.kind, location=opened.location)
+        with self._intake() as intake:
+            if not self._refer(opened, gathered, reference=reference):
+                self._gather(intake, opened, gathered)
+            return self._commit(intake, gathered, wanted=wanted, default=safe_name(opened.name), options=options)
 
     def refresh(self, ref: str) -> Context:
         """Register the same source again: the same context if nothing changed, else its next version."""
-        raise NotImplementedError
+        context = self.get(ref)
+        if context.source == INLINE:
+            return context
+        options = self._catalogue.options(context.context_id)
+        return self.register_source(
+            context.source,
+            name=context.name,
+            reference=True if options.get("reference") else None,
+            include_secrets=bool(options.get("include_secrets")),
+        )
+
+    def _intake(self) -> Intake:
+        room = None if self._quota is None else self._quota - self._catalogue.stored_bytes()
+        directory = self._directory / "incoming" / self._holder.token / str(next(self._intakes))
+        return Intake(self._blobs, directory, room_bytes=room)
+
+    def _refer(self, opened: Source, gathered: _Gathered, *, reference: bool | None) -> bool:
+        """Reference a plain file if it is large or that is wanted; False when it has to be taken in."""
+        path = opened.plain_file
+        if path is None or reference is False or (not reference and path.stat().st_size <= self._reference_above):
+            return False
+        referred = refer_to(path)
+        if referred is None:
+            gathered.notes.append(f"{path.name} is not UTF-8 throughout: it was converted into a copy, not referenced")
+            return False
+        made, estimate = referred
+        gathered.exact = False
+        gathered.files[path.name] = _row(path.name, made.key, estimate)
+        gathered.notes.append(
+            f"{path.name} is referenced where it lies; lines and chars are estimates until it is indexed"
+        )
+        return True
+
+    def _gather(self, intake: Intake, opened: Source, gathered: _Gathered) -> None:
+        """Take in every piece of a source; of many, one that cannot be read is skipped with its reason."""
+        for piece in opened.pieces:
+            if isinstance(piece, Skipped):
+                gathered.skipped.append(piece)
+                continue
+            try:
+                self._take_piece(intake, gathered, piece)
+            except (SourceRefused, SourceChanged) as error:
+                if opened.kind == "text":
+                    raise _about(opened.location, error) from error
+                gathered.skipped.append(Skipped(path=piece.path, reason=str(error)))
+        if not any(row.bytes for row in gathered.files.values()):
+            if opened.kind == "text":
+                raise SourceRefused(f"{opened.location} is empty: there is nothing to register")
+            raise SourceRefused(
+                f"{opened.location} holds no text{_reasons(gathered.skipped)}: name a directory or glob with text files"
+            )
+
+    def _take_piece(self, intake: Intake, gathered: _Gathered, piece: Piece) -> None:
+        with piece.open() as opened:
+            taken = self._take(intake, gathered, piece.path, opened.file)
+        gathered.files[taken] = replace(gathered.files[taken], pages=opened.pages)
+        gathered.notes.extend(opened.notes)
+
+    def _take(
+        self, intake: Intake, gathered: _Gathered, path: str, file: BinaryIO, *, already_text: bool = False
+    ) -> str:
+        """Take in one file and give the path it got: two names may look the same once they are printable."""
+        part = intake.take(file, already_text=already_text)
+        shown = next(name for name in chain([path], (f"{path}~{n}" for n in count(2))) if name not in gathered.files)
+        row = _row(shown, part.blob, part.counts)
+        gathered.files[shown] = replace(row, encoding=part.encoding, invalid_bytes=part.invalid_bytes)
+        if part.had_bom or part.encoding != "utf-8":
+            mark = " with a byte order mark" if part.had_bom else ""
+            gathered.notes.append(f"{shown} was {part.encoding}{mark}, stored as UTF-8")
+        if part.invalid_bytes:
+            gathered.notes.append(f"{shown}: {part.invalid_bytes:,} invalid bytes were replaced by U+FFFD")
+        if part.nuls:
+            gathered.notes.append(f"{shown} holds {part.nuls:,} NUL characters")
+        return shown
+
+    def _commit(
+        self, intake: Intake, gathered: _Gathered, *, wanted: str | None, default: str, options: dict[str, object]
+    ) -> Context:
+        """Make it all appear at once, under the lock that every other change takes too."""
+        intake.settle()
+        rows = sorted(gathered.files.values(), key=lambda row: row.path)
+        with disk_errors(), self._catalogue.writing():
+            name, identity = self._settle_name(gathered, rows, wanted=wanted, default=default)
+            context = self._catalogue.by_id(identity)
+            if context is None:
+                intake.place()
+                context = _context(
+                    gathered, rows, name=name, identity=identity, version=self._catalogue.last_version(name) + 1
+                )
+                self._catalogue.add(context, rows, gathered.skipped, options)
+            elif not context.current:
+                self._catalogue.make_current(context)
+                context = replace(context, current=True)
+        if not context.exact:
+            self._indexes.grow(reference_of(rows[0].blob))
+        return context
+
+    def _settle_name(
+        self, gathered: _Gathered, rows: Sequence[FileRow], *, wanted: str | None, default: str
+    ) -> tuple[str, str]:
+        """Find the name that this content may have: a free one, its own, or that of its source's last version."""
+        candidates = (wanted,) if wanted else (default, *(f"{default}-{n}" for n in range(2, 10_000)))
+        for name in candidates:
+            identity = context_id(name, gathered.kind, rows)
+            there = self._catalogue.by_name(name)
+            same_source = there is not None and there.source == gathered.location != INLINE
+            if there is None or there.context_id == identity or same_source:
+                return name, identity
+        raise NameTaken(
+            f"the name {wanted or default!r} belongs to other content, from {there.source if there else 'elsewhere'}: "
+            "choose another name, or remove that context first"
+        )
+
+    # --- finding
 
     def get(self, ref: str) -> Context:
         """Find the context with this id, or the newest with this name. Raises UnknownContext."""
-        raise NotImplementedError
+        ref = ref.removeprefix("rlm://contexts/")
+        context = self._catalogue.by_id(ref) or self._catalogue.by_name(ref)
+        if context is None:
+            known = [there.name for there in self._catalogue.page("", after=None, limit=100)]
+            near = difflib.get_close_matches(ref, known, n=3) or known[:3]
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else "nothing is registered yet; "
+            raise UnknownContext(
+                f"no context has the id or name {ref[:100]!r}: {hint}`list_contexts` shows all, `register_context` adds one"
+            )
+        return context
 
     def list(self, query: str = "", *, limit: int = 20, cursor: str | None = None) -> Page:
-        """Current contexts whose name or source contains `query`, newest first."""
-        raise NotImplementedError
+        """Current contexts whose name or source contains `query`, newest first. Raises OutOfRange for a bad cursor."""
+        if limit < 1:
+            raise OutOfRange(f"a page of {limit} contexts cannot be listed: ask for 1 or more")
+        after: tuple[str, str] | None = None
+        if cursor is not None:
+            created_at, mark, identity = cursor.partition("~")
+            if not mark:
+                raise OutOfRange(
+                    f"{cursor[:60]!r} is not a cursor that `list_contexts` gave: leave it out to begin at the first page"
+                )
+            after = (created_at, identity)
+        found = self._catalogue.page(query, after=after, limit=limit + 1)
+        more = len(found) > limit
+        last = found[:limit][-1] if more else None
+        return Page(
+            contexts=tuple(found[:limit]),
+            next_cursor=f"{last.created_at}~{last.context_id}" if last else None,
+            total=self._catalogue.count(query),
+        )
+
+    # --- removing
 
     def remove(self, ref: str) -> Context:
-        """Forget a context and free what only it used. Raises UnknownContext, ContextInUse."""
-        raise NotImplementedError
+        """Forget a context, older versions of its name too, and free what only they used.
+
+        Raises UnknownContext, ContextInUse.
+        """
+        with self._catalogue.writing():
+            context = self.get(ref)
+            if runs := self._living_users(context.context_id):
+                raise ContextInUse(
+                    f"{context.name} ({context.context_id}) is used by {', '.join(runs)}: wait for that, or `cancel_run` it first"
+                )
+            older = self._catalogue.versions(context.name) if context.current else []
+            self._forget([context.context_id, *(one for one in older if not self._living_users(one))])
+        return context
 
     @contextmanager
     def in_use(self, context_ids: Collection[str], run_id: str) -> Iterator[None]:
         """Hold these contexts: until the block ends or this process dies, no process can remove them."""
-        raise NotImplementedError
-        yield
+        with self._catalogue.writing():
+            for identity in context_ids:
+                self._catalogue.add_use(self.get(identity).context_id, run_id, self._holder.token)
+        try:
+            yield
+        finally:
+            with self._catalogue.writing():
+                self._catalogue.end_use(context_ids, run_id, self._holder.token)
+
+    def gc(self, *, keep: Collection[str] | None = None) -> Freed:
+        """Delete blobs that nothing uses and the remains of dead processes.
+
+        With `keep` (ids that runs cite), also forget superseded versions that are neither in it nor in use.
+        """
+        holders = self._directory / "holders"
+        with self._catalogue.writing():
+            for token in tuple(dead_tokens(holders)):
+                rmtree(self._directory / "incoming" / token, ignore_errors=True)
+                self._catalogue.end_uses_of(token)
+                bury(holders, token)
+            old = (
+                []
+                if keep is None
+                else [one for one in self._catalogue.superseded() if one not in keep and not self._living_users(one)]
+            )
+            freed = self._forget(old)
+            used = self._catalogue.blobs()
+            orphans = {name for name in self._blobs.names() if name not in used}
+            freed_bytes = freed.bytes + sum(self._blobs.delete(name) for name in orphans)
+            referenced = {reference_of(blob).index_name for blob in used if is_reference(blob)}
+            for name in self._indexes.names():
+                if name not in referenced:
+                    self._indexes.delete(name)
+        return Freed(blobs=freed.blobs + len(orphans), bytes=freed_bytes, versions=len(old))
+
+    def _living_users(self, identity: str) -> Sequence[str]:
+        holders = self._directory / "holders"
+        return [run_id for run_id, token in self._catalogue.users(identity) if is_alive(holders, token)]
+
+    def _forget(self, identities: Sequence[str]) -> Freed:
+        """Delete contexts and the blobs that were only theirs. The caller holds the write lock."""
+        blobs = {row.blob for identity in identities for row in self._catalogue.files(identity)}
+        for identity in identities:
+            self._catalogue.delete(identity)
+        freed_bytes = freed_blobs = 0
+        for blob in self._catalogue.unused_of(blobs):
+            if is_reference(blob):
+                self._indexes.delete(reference_of(blob).index_name)
+            else:
+                freed_bytes += self._blobs.delete(blob)
+                freed_blobs += 1
+        return Freed(blobs=freed_blobs, bytes=freed_bytes)
+
+    # --- reading
 
     def files(self, context: Context) -> Sequence[FileEntry]:
         """Every text of the context, by path. Raises SourceChanged when a referenced file is not what it was."""
-        raise NotImplementedError
+        return tuple(self._entry(row) for row in self._catalogue.files(context.context_id))
+
+    def file(self, context: Context, path: str | None = None) -> FileEntry:
+        """One text of the context; of one that has a single text it need not be named. Raises UnknownPath."""
+        return self._entry(self._row(context, path))
 
     def skipped(self, context: Context) -> Sequence[Skipped]:
         """What the source held that is not in the context, and why."""
-        raise NotImplementedError
+        return tuple(self._catalogue.skipped(context.context_id))
 
     def read_lines(
         self,
@@ -74,32 +399,189 @@ class Store:
         path: str | None = None,
         max_chars: int = 24_000,
     ) -> Lines:
-        """Read lines `start_line` to `end_line`, 1-based and inclusive; negative numbers count from the end."""
-        raise NotImplementedError
+        """Read lines `start_line` to `end_line`, 1-based and inclusive; negative numbers count from the end.
+
+        Without `end_line`, as many as fit. Line ends are kept. A line longer than `max_chars` is cut; `read_chars` has
+        the rest. Raises UnknownPath, OutOfRange, SourceChanged.
+        """
+        row = self._row(context, path)
+        last_wanted = end_line if end_line is not None else -1 if start_line < 0 else start_line + max_chars
+        from_end = start_line < 0 or (end_line is not None and end_line < 0)
+        index = self._index(row, lambda counts: not from_end and counts.lines > last_wanted)
+        total = index.counts.lines
+        first = start_line if start_line >= 0 else max(total + 1 + start_line, 1)
+        last = min(total, last_wanted if last_wanted >= 0 else total + 1 + last_wanted)
+        if not 1 <= first <= total or last < first:
+            raise OutOfRange(
+                f"{row.path} has lines 1 to {total:,}, not {start_line:,} to {'the end' if end_line is None else f'{end_line:,}'}: "
+                "lines are counted from 1, the end is included"
+            )
+        return self._lines(self._blob(row), index, row.path, first, last, max_chars=max_chars)
+
+    def _lines(self, blob: Path, index: LineIndex, path: str, first: int, last: int, *, max_chars: int) -> Lines:
+        start = reading.byte_of_line(blob, index, first)
+        end = reading.byte_of_line(blob, index, last + 1)
+        text = reading.head_of_bytes(blob, start, end, max_chars=max_chars)
+        total = index.counts.lines
+        whole = len(text.encode()) >= end - start or (len(text) < max_chars)
+        if not whole and (cut := text.rfind("\n") + 1):
+            text = text[:cut]
+            last = first + text.count("\n") - 1
+        elif not whole:
+            last = first
+        return Lines(
+            path=path,
+            start_line=first,
+            end_line=last,
+            text=text,
+            truncated=not whole,
+            next_start_line=last + 1 if last < total else None,
+        )
 
     def read_chars(self, context: Context, start: int, end: int, *, path: str | None = None) -> str:
         """Read the characters `[start:end]` of one file; bounds as of a slice, already non-negative."""
-        raise NotImplementedError
+        if start < 0 or end < 0:
+            raise OutOfRange(f"characters {start} to {end} cannot be read: both are counted from 0")
+        row = self._row(context, path)
+        index = self._index(row, lambda counts: counts.chars > end)
+        blob = self._blob(row)
+        first = reading.byte_of_char(blob, index, start)
+        return reading.read_text(blob, first, max(reading.byte_of_char(blob, index, end), first))
 
     def place(self, context: Context, line: int, *, path: str | None = None) -> Place:
-        """Give the byte and character offset and the page of a line."""
-        raise NotImplementedError
+        """Give the byte and character offset and the page of a line. Raises UnknownPath, OutOfRange."""
+        row = self._row(context, path)
+        index = self._index(row, lambda counts: counts.lines > line)
+        if not 1 <= line <= index.counts.lines:
+            raise OutOfRange(f"{row.path} has lines 1 to {index.counts.lines:,}, not {line:,}")
+        blob = self._blob(row)
+        byte = reading.byte_of_line(blob, index, line)
+        page = bisect_right([mark.line for mark in row.pages], line)
+        return Place(
+            path=row.path,
+            line=line,
+            byte=byte,
+            char=reading.char_of_byte(blob, index, byte),
+            page=row.pages[page - 1].label if page else None,
+        )
 
     def text(self, context: Context, path: str | None = None) -> str:
         """Load one file whole; of a `text` context its only one."""
-        raise NotImplementedError
+        blob = self._blob(self._row(context, path))
+        try:
+            return blob.read_bytes().decode(errors="replace")
+        except OSError as error:
+            raise StoreDamaged(
+                f"{blob} cannot be read ({error.strerror}): remove the context and register it again"
+            ) from error
 
     def mounts(self, context: Context) -> Mapping[str, Path]:
         """Relative guest path -> UTF-8 file on disk, to be shown read-only at `/context/<name>/<relative path>`."""
-        raise NotImplementedError
+        return {entry.path: entry.blob for entry in self.files(context)}
 
-    def gc(self, *, keep: Collection[str] | None = None) -> Freed:
-        """Delete blobs that nothing uses and the remains of dead processes.
+    def line_index(self, context: Context, path: str | None = None) -> LineIndex:
+        """The running counts of one file, complete; of a large referenced file this may take seconds."""
+        return self._index(self._row(context, path), lambda _: False)
 
-        With `keep` (ids that runs cite), also forget superseded versions that are neither in it nor in use.
-        """
-        raise NotImplementedError
+    def settle(self, seconds: float = 60.0) -> bool:
+        """Wait until the files referenced by this process are indexed; False when that takes longer."""
+        return self._indexes.wait(seconds)
 
-    def close(self) -> None:
-        """Stop background indexing and let go of the catalogue; also called by leaving the `with` block."""
-        raise NotImplementedError
+    # ---
+
+    def _row(self, context: Context, path: str | None) -> FileRow:
+        rows = self._catalogue.files(context.context_id)
+        if not rows:
+            raise UnknownContext(f"{context.name} ({context.context_id}) has been removed: register it again")
+        if path is None or path in {"", context.name}:
+            if len(rows) == 1:
+                return rows[0]
+            some = ", ".join(row.path for row in rows[:3])
+            raise UnknownPath(f"{context.name} has {len(rows):,} files ({some}, …): say which with `path`")
+        wanted = path.removeprefix(f"/context/{context.name}/").removeprefix("./").lstrip("/")
+        exact = [row for row in rows if row.path == wanted]
+        ending = [row for row in rows if row.path.endswith(f"/{wanted}")]
+        if exact or len(ending) == 1:
+            return (exact or ending)[0]
+        near = difflib.get_close_matches(wanted, [row.path for row in (ending or rows)], n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {rows[0].path} and {len(rows) - 1:,} more"
+        raise UnknownPath(f"{context.name} has no file {path[:200]!r}: {hint}")
+
+    def _entry(self, row: FileRow) -> FileEntry:
+        return FileEntry(
+            path=row.path,
+            blob=self._blob(row),
+            bytes=row.bytes,
+            chars=row.chars,
+            lines=row.lines,
+            longest_line=row.longest_line,
+            encoding=row.encoding,
+            invalid_bytes=row.invalid_bytes,
+            pages=row.pages,
+        )
+
+    def _blob(self, row: FileRow) -> Path:
+        return reference_of(row.blob).check() if is_reference(row.blob) else self._blobs.path(row.blob)
+
+    def _index(self, row: FileRow, far_enough: Callable[[Counts], bool]) -> LineIndex:
+        if not is_reference(row.blob):
+            return self._blobs.index(row.blob)
+        reference = reference_of(row.blob)
+        reference.check()
+        return self._indexes.index(reference, far_enough)
+
+    def _note_counts(self, reference: Reference, counts: Counts) -> None:
+        """Put exact counts in the place of estimates, once a referenced file is indexed."""
+        with self._catalogue.writing():
+            self._catalogue.set_counts(
+                reference.key, chars=counts.chars, lines=counts.lines, longest_line=counts.longest_line
+            )
+
+
+def _row(path: str, blob: str, counts: Counts) -> FileRow:
+    return FileRow(
+        path=path,
+        blob=blob,
+        bytes=counts.bytes,
+        chars=counts.chars,
+        lines=counts.lines,
+        longest_line=counts.longest_line,
+    )
+
+
+def _context(gathered: _Gathered, rows: Sequence[FileRow], *, name: str, identity: str, version: int) -> Context:
+    notes = gathered.notes[:MAX_NOTES]
+    if more := len(gathered.notes) - len(notes):
+        notes.append(f"and {more:,} more such notes")
+    return Context(
+        context_id=identity,
+        name=name,
+        kind=gathered.kind,
+        bytes=sum(row.bytes for row in rows),
+        chars=sum(row.chars for row in rows),
+        lines=sum(row.lines for row in rows),
+        files=len(rows),
+        created_at=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        source=gathered.location,
+        version=version,
+        exact=gathered.exact,
+        notes=tuple(notes),
+        skipped=len(gathered.skipped),
+    )
+
+
+def _about(location: str, error: SourceRefused | SourceChanged) -> SourceRefused | SourceChanged:
+    """Put the path before an error that does not name it."""
+    if isinstance(error, NotText):
+        return SourceRefused(
+            f"{location} is binary, not text: convert it to text first (`rlm-mcp[documents]` reads PDF and Office files)"
+        )
+    return error
+
+
+def _reasons(skipped: Sequence[Skipped]) -> str:
+    """Sum up why everything was skipped."""
+    if not skipped:
+        return ""
+    shown = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:3])
+    return f" ({len(skipped):,} skipped: {shown})"

@@ -1,0 +1,304 @@
+"""Texts on disk, named by the SHA-256 of their UTF-8 bytes, so that the same text is kept once.
+
+Theory of operation. A text is written under `incoming/<token>/`, where nobody looks, and hashed, counted and indexed on
+the way. It gets its name by a rename, while the caller holds the catalogue's write lock; deleting happens under the same
+lock. So a blob that the catalogue names exists, whatever was killed, and blobs that it does not name are rubbish.
+Blobs are flushed to the disk before they are named, so this holds for a power failure too.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import SourceRefused, StoreDamaged, StoreFull
+from .encoding import SAMPLE_BYTES, UTF8, Utf8Stream, detect
+from .lineindex import Counts, IndexBuilder, LineIndex, build_index, map_index, write_index
+
+CHUNK_BYTES = 1 << 20
+"""Large enough that Python's own work per chunk does not count."""
+
+INDEXED_ABOVE_BYTES = 1 << 20
+"""A smaller text is indexed again at each use: that takes a millisecond, and saves half of the files."""
+
+IN_FLIGHT = 3
+"""Chunks handed to the writing thread at a time: enough to keep both busy, little memory."""
+
+FLUSHERS = 8
+FLUSHED_ASIDE_BYTES = 1 << 18
+"""Small texts are written and flushed eight at a time: file systems group flushes, and 5,000 one by one take seconds."""
+
+MEMORY_BYTES = 4 << 20
+"""A text up to this size is held in memory until its hash is known, and not written at all if the store has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A text that was taken in but has no name yet."""
+
+    blob: str
+    path: Path
+    index: LineIndex
+    encoding: str
+    had_bom: bool
+    invalid_bytes: int
+    nuls: int
+
+    @property
+    def counts(self) -> Counts:
+        """Sizes of the stored UTF-8 text."""
+        return self.index.counts
+
+
+class NotText(SourceRefused):
+    """The bytes are not a text in any encoding that is known here."""
+
+
+class Blobs:
+    """The blob files of one store; everything that changes them is called by one that holds the catalogue's lock."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def __repr__(self) -> str:
+        return f"<Blobs {self._directory}>"
+
+    def path(self, blob: str) -> Path:
+        """Where a blob is, or would be."""
+        return self._directory / blob[:2] / f"{blob}.txt"
+
+    def share(self, blob: str, part: Path) -> bool:
+        """Give a blob that is there a second name, under which it survives its removal; False when it is not there."""
+        path = self.path(blob)
+        try:
+            if path.stat().st_size > INDEXED_ABOVE_BYTES:
+                os.link(path.with_suffix(".index"), part.with_suffix(".index"))
+            os.link(path, part)
+        except OSError:  # not there, or the file system has no hard links
+            part.with_suffix(".index").unlink(missing_ok=True)
+            return False
+        return True
+
+    def index(self, blob: str) -> LineIndex:
+        """Give the line index of a blob, mapped or made. Raises StoreDamaged when the blob is gone."""
+        path = self.path(blob)
+        try:
+            if path.stat().st_size <= INDEXED_ABOVE_BYTES:
+                return build_index(path.read_bytes())
+            return map_index(path.with_suffix(".index"))
+        except FileNotFoundError as error:
+            raise StoreDamaged(
+                f"{error.filename} is missing from the store: remove the context and register it again"
+            ) from error
+        except ValueError as error:
+            raise StoreDamaged(f"{error}: remove the context and register it again") from error
+
+    def place(self, part: Part) -> None:
+        """Give a part its name. The caller holds the catalogue's write lock."""
+        path = self.path(part.blob)
+        if path.exists():
+            return
+        path.parent.mkdir(exist_ok=True)
+        index = part.path.with_suffix(".index")
+        if index.exists():
+            index.replace(path.with_suffix(".index"))
+        part.path.replace(path)
+
+    def delete(self, blob: str) -> int:
+        """Delete a blob and give its size. The caller holds the catalogue's write lock."""
+        path = self.path(blob)
+        size = path.stat().st_size if path.exists() else 0
+        path.unlink(missing_ok=True)
+        path.with_suffix(".index").unlink(missing_ok=True)
+        return size
+
+    def names(self) -> Iterator[str]:
+        """Give the name of every blob, and of an index that lost its blob."""
+        for path in self._directory.glob("??/*"):
+            yield path.stem
+
+
+class Intake:
+    """Takes texts in for one registration; leaving the `with` block deletes what was not placed."""
+
+    def __init__(self, blobs: Blobs, directory: Path, *, room_bytes: int | None) -> None:
+        self._blobs = blobs
+        self._directory = directory
+        self._room = room_bytes
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blob-writer")
+        self._flushers = ThreadPoolExecutor(max_workers=FLUSHERS, thread_name_prefix="blob-flusher")
+        self._flushing: deque[Future[None]] = deque()
+        self._parts: list[Part] = []
+        self._taken = 0
+
+    def __enter__(self) -> "Intake":
+        with disk_errors():
+            self._directory.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.shutdown()
+        self._flushers.shutdown(cancel_futures=True)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def take(self, file: BinaryIO, *, already_text: bool = False) -> Part:
+        """Read a file to its end. Raises NotText, StoreFull, and what reading the file raises."""
+        sample = _read_fully(file, SAMPLE_BYTES)
+        encoding = UTF8 if already_text else detect(sample)
+        if encoding is None:
+            raise NotText("it is binary, not text")
+        stream = Utf8Stream(encoding)
+        chunks = stream.convert(_chain(sample, file))
+        held = _hold(chunks)
+        blob, path, index = self._keep(held) if isinstance(held, bytes) else self._write(held.chunks)
+        part = Part(
+            blob=blob,
+            path=path,
+            index=index,
+            encoding=encoding.codec,
+            had_bom=encoding.bom_bytes > 0,
+            invalid_bytes=stream.invalid_bytes,
+            nuls=stream.nuls,
+        )
+        self._parts.append(part)
+        return part
+
+    def settle(self) -> None:
+        """Wait until everything taken in is on the disk; call before placing. Raises StoreFull."""
+        while self._flushing:
+            self._flushing.popleft().result()
+
+    def place(self) -> None:
+        """Give every part its name. The caller holds the catalogue's write lock."""
+        for part in self._parts:
+            self._blobs.place(part)
+
+    def _keep(self, data: bytes) -> tuple[str, Path, LineIndex]:
+        """Take in a small text, which need not be written if the store has it."""
+        blob = hashlib.sha256(data).hexdigest()
+        index = build_index(data)
+        path = self._next_path()
+        if self._blobs.share(blob, path):
+            return blob, path, index
+        self._claim(len(data))
+        if len(data) > FLUSHED_ASIDE_BYTES:
+            _write_flushed(path, data)
+        else:
+            if len(self._flushing) == 8 * FLUSHERS:
+                self._flushing.popleft().result()
+            self._flushing.append(self._flushers.submit(_write_flushed, path, data))
+        self._write_index(index, path)
+        return blob, path, index
+
+    def _write(self, chunks: Iterable[bytes]) -> tuple[str, Path, LineIndex]:
+        """Take in a large text in constant memory: this thread counts while another hashes and writes."""
+        digest = hashlib.sha256()
+        builder = IndexBuilder()
+        path = self._next_path()
+        with disk_errors(), path.open("xb", buffering=0) as file:
+
+            def put(data: bytes) -> None:
+                digest.update(data)
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+
+            writing: list[Future[None]] = []
+            for data in chunks:
+                self._claim(len(data))
+                if len(writing) == IN_FLIGHT:
+                    writing.pop(0).result()
+                writing.append(self._writer.submit(put, data))
+                builder.feed(data)
+            for future in writing:
+                future.result()
+            os.fsync(file.fileno())
+        index = builder.index()
+        self._write_index(index, path)
+        return digest.hexdigest(), path, index
+
+    def _write_index(self, index: LineIndex, path: Path) -> None:
+        if index.counts.bytes > INDEXED_ABOVE_BYTES:
+            with disk_errors():
+                write_index(index, path.with_suffix(".index"))
+
+    def _next_path(self) -> Path:
+        self._taken += 1
+        return self._directory / f"{self._taken}.txt"
+
+    def _claim(self, size: int) -> None:
+        if self._room is None:
+            return
+        self._room -= size
+        if self._room < 0:
+            raise StoreFull(
+                "this would take the store over its quota: remove contexts (`rlm-mcp contexts rm NAME`), "
+                "collect what is unused (`rlm-mcp contexts gc`), or raise the quota"
+            )
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    with disk_errors(), path.open("xb", buffering=0) as file:
+        file.write(data)
+        os.fsync(file.fileno())
+
+
+@dataclass(frozen=True, slots=True)
+class _TooLarge:
+    chunks: Iterator[bytes]
+
+
+def _hold(chunks: Iterator[bytes]) -> "bytes | _TooLarge":
+    """Collect a text that fits in memory; of a larger one give back all chunks, none lost."""
+    held: list[bytes] = []
+    size = 0
+    for data in chunks:
+        held.append(data)
+        size += len(data)
+        if size > MEMORY_BYTES:
+            return _TooLarge(_after(held, chunks))
+    return b"".join(held)
+
+
+def _after(held: list[bytes], chunks: Iterator[bytes]) -> Iterator[bytes]:
+    while held:
+        yield held.pop(0)
+    yield from chunks
+
+
+def _read_fully(file: BinaryIO, size: int) -> bytes:
+    """Read `size` bytes, or to the end; a raw file may give less at a time."""
+    data = file.read(size)
+    while 0 < len(data) < size and (more := file.read(size - len(data))):
+        data += more
+    return data
+
+
+def _chain(sample: bytes, file: BinaryIO) -> Iterator[bytes]:
+    if sample:
+        yield sample
+    if len(sample) == SAMPLE_BYTES:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn "no space left" into an error that says what to do; used around every write of the store."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StoreFull(
+                f"the disk that holds the store is full ({error.strerror}): free some space or set RLM_MCP_DATA_DIR "
+                "to a directory on another disk; nothing was stored"
+            ) from error
+        raise

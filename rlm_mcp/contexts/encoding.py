@@ -1,0 +1,189 @@
+"""From bytes of unknown encoding to UTF-8: what they are is decided once, from a sample, then they stream through.
+
+Kept: CRLF, NUL, every valid character. Dropped: the byte order mark. Replaced by U+FFFD and counted: what cannot be
+decoded. Text that is already UTF-8 passes through unchanged, byte for byte.
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+SAMPLE_BYTES = 1 << 16
+"""Enough to tell text from binary; `git` looks at 8,000 bytes, but formats with a text header need more."""
+
+GUESS_BYTES = 1 << 12
+"""What charset-normalizer is shown, taken from lines that are not ASCII: its time grows with it, its answer hardly."""
+
+WESTERN = {"cp1252", "latin_1"}
+"""Read as cp1252, which is Latin-1 with letters and quotes in the place of its control characters."""
+
+BINARY_SHARE = 0.05
+"""A text may hold a few control characters (an escape sequence, a torn write full of NULs at the end), no more."""
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is its beginning
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_REPLACEMENT = "\ufffd".encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """How to read a file: the codec, and how many bytes of byte order mark come first."""
+
+    codec: str
+    bom_bytes: int = 0
+
+
+UTF8 = Encoding(codec="utf-8")
+
+
+def detect(sample: bytes) -> Encoding | None:
+    """Decide from the first `SAMPLE_BYTES` of a file; None means binary."""
+    for bom, codec in _BOMS:
+        if sample.startswith(bom) and not (codec == "utf-32-le" and len(sample) % 4):
+            return Encoding(codec=codec, bom_bytes=len(bom))
+    if b"\0" in sample and (wide := _utf16_without_mark(sample)):
+        return wide
+    if _is_utf8(sample):
+        return None if _share(sample, _CONTROLS) > BINARY_SHARE else UTF8
+    if b"\0" in sample or _share(sample, _CONTROLS) > BINARY_SHARE / 5:
+        return None
+    if _mostly_utf8(sample):
+        return UTF8
+    guess = _guess(sample)
+    if guess is None and _share(sample, bytes(range(0x80, 0x100))) > 0.3:  # noqa: PLR2004 - no text in a known script
+        return None
+    return guess or UTF8
+
+
+def _is_utf8(sample: bytes) -> bool:
+    """Tell whether the sample is valid UTF-8, but for a character cut at its end."""
+    if sample.isascii():
+        return True
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _mostly_utf8(sample: bytes) -> bool:
+    """Tell whether the valid characters beyond ASCII outnumber the invalid bytes."""
+    text = sample.decode(errors="replace")
+    invalid = text.count("\ufffd")
+    return sum(not char.isascii() for char in text) - invalid >= invalid
+
+
+def _utf16_without_mark(sample: bytes) -> Encoding | None:
+    """Recognise UTF-16 text in a Latin script: every other byte is NUL, the rest is text."""
+    even, odd = sample[0::2], sample[1::2]
+    for zeros, letters, codec in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
+        if zeros and zeros.count(0) > 0.9 * len(zeros) and _share(letters, _CONTROLS) <= BINARY_SHARE:
+            return Encoding(codec=codec)
+    return None
+
+
+def _guess(sample: bytes) -> Encoding | None:
+    """Ask charset-normalizer, and believe it when most of what it decodes beyond ASCII stands in words."""
+    from charset_normalizer import from_bytes
+
+    lines = b"\n".join(line for line in sample.splitlines() if not line.isascii())[:GUESS_BYTES]
+    ranked = list(from_bytes(lines))
+    if not ranked or ranked[0].encoding in {"utf_8", "ascii"}:
+        return None
+    best = ranked[0]
+    # A few accents fit many code pages; among equals the Western one is far the most frequent.
+    western = (match for match in ranked if WESTERN & {match.encoding, *match.could_be_from_charset})
+    chosen = next((match for match in western if match.chaos <= best.chaos and match.coherence >= best.coherence), best)
+    codec = chosen.encoding if chosen is best and chosen.encoding not in WESTERN else "cp1252"
+    text = lines.decode(codec, errors="replace")
+    foreign = sum(not char.isascii() for char in text)
+    in_words = sum(not char.isascii() for word in _WORD.findall(text) for char in word)
+    return Encoding(codec=codec) if in_words * 2 >= foreign else None
+
+
+def _share(sample: bytes, wanted: bytes) -> float:
+    return 1 - len(sample.translate(None, wanted)) / max(len(sample), 1)
+
+
+class Utf8Stream:
+    """Turns chunks of a file into chunks of UTF-8; `invalid_bytes` and `nuls` count as they pass."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self.invalid_bytes = 0
+        self.nuls = 0
+
+    def __repr__(self) -> str:
+        return f"<Utf8Stream from {self._encoding.codec}, {self.invalid_bytes} invalid bytes>"
+
+    def convert(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Convert a whole file, from its first byte."""
+        utf8 = self._pass_through(chunks) if self._encoding.codec == "utf-8" else self._decode(chunks)
+        for data in utf8:
+            if b"\0" in data:
+                self.nuls += data.count(0)
+            yield data
+
+    def _pass_through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        rest = b""
+        skip = self._encoding.bom_bytes
+        for chunk in chunks:
+            data = rest + chunk[skip:] if rest or skip else chunk
+            skip, rest = 0, b""
+            if not data.isascii():
+                cut = len(data) - _unfinished(data)
+                data, rest = data[:cut], data[cut:]
+                data = self._valid(data)
+            yield data
+        if rest:
+            yield self._valid(rest)
+
+    def _valid(self, data: bytes) -> bytes:
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            mended = data.decode(errors="replace").encode()
+            self.invalid_bytes += mended.count(_REPLACEMENT) - data.count(_REPLACEMENT)
+            return mended
+        return data
+
+    def _decode(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        decoder = codecs.getincrementaldecoder(self._encoding.codec)("replace")
+        skip = self._encoding.bom_bytes
+        for chunk in chunks:
+            yield self._counted(decoder.decode(chunk[skip:]))
+            skip = 0
+        yield self._counted(decoder.decode(b"", final=True))
+
+    def _counted(self, text: str) -> bytes:
+        self.invalid_bytes += text.count("\ufffd")
+        return text.encode(errors="replace")
+
+
+def _unfinished(data: bytes) -> int:
+    """Count the bytes at the end that may be the beginning of a character."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte < 0x80:  # noqa: PLR2004 - an ASCII byte
+            return 0
+        if byte >= 0xC0:  # noqa: PLR2004 - the first byte of a character
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4  # noqa: PLR2004 - RFC 3629, section 3
+            return back if back < length else 0
+    return 0
+
+
+def mend(text: str) -> tuple[bytes, int]:
+    """Encode a Python string; lone surrogates, which UTF-8 cannot hold, become U+FFFD and are counted."""
+    try:
+        return text.encode(), 0
+    except UnicodeEncodeError:
+        lone = sum("\ud800" <= char <= "\udfff" for char in text)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode(), lone

@@ -1,0 +1,72 @@
+"""Who is alive: each process locks a file of its own, and the system releases the lock when it dies.
+
+What a process holds in the store (half-written blobs, contexts that its runs use) is filed under its token; anybody can
+tell whether the process is still there by trying the lock, so a kill leaves nothing that must be cleared by hand.
+"""
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Holder:
+    """This process's lock in `directory`; `token` names it. Closed by `close`, or by the end of the process."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.token = f"{os.getpid()}-{secrets.token_hex(6)}"
+        self._path = directory / f"{self.token}.lock"
+        # Locked under another name first: nobody may see the file unlocked and take its process for dead.
+        hidden = directory / f"{self.token}.new"
+        self._descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        _lock(self._descriptor)
+        hidden.rename(self._path)
+
+    def __repr__(self) -> str:
+        return f"<Holder {self.token}>"
+
+    def close(self) -> None:
+        """Let go; the token counts as dead from now on."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def is_alive(directory: Path, token: str) -> bool:
+    """Tell whether the process that made `token` still runs and has not closed its holder."""
+    try:
+        descriptor = os.open(directory / f"{token}.lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        _lock(descriptor)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def dead_tokens(directory: Path) -> Iterator[str]:
+    """Give the tokens of processes that died without closing their holder."""
+    for path in directory.glob("*.lock"):
+        if not is_alive(directory, path.stem):
+            yield path.stem
+
+
+def bury(directory: Path, token: str) -> None:
+    """Forget a dead process."""
+    (directory / f"{token}.lock").unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""Reading by address: lines, characters and bytes of a UTF-8 file with the help of its line index.
+
+Nothing here holds more than one block beyond what it returns, and files are read rather than mapped: a mapped file that
+somebody truncates kills the process.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .lineindex import BLOCK_BYTES, LineIndex
+
+
+def read_bytes(path: Path, start: int, end: int) -> bytes:
+    """Read the bytes `[start:end]`."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        data = bytearray()
+        while len(data) < end - start and (more := file.read(end - start - len(data))):
+            data += more
+    return bytes(data)
+
+
+def byte_of_line(path: Path, index: LineIndex, line: int) -> int:
+    """Give the offset at which a 1-based line begins; one past the last line gives the size of the file."""
+    if line <= 1:
+        return 0
+    if line > index.counts.lines:
+        return index.counts.bytes
+    block = index.block_of_line(line)
+    start = block * BLOCK_BYTES
+    line_ends = line - 1 - index.lines_before[block]
+    data = read_bytes(path, start, start + BLOCK_BYTES)
+    rest = data.split(b"\n", line_ends)[-1]
+    return start + len(data) - len(rest)
+
+
+def line_of_byte(path: Path, index: LineIndex, byte: int) -> int:
+    """Give the 1-based line that the byte is in."""
+    block = byte // BLOCK_BYTES
+    if block >= len(index.lines_before):
+        return max(index.counts.lines, 1)
+    return 1 + index.lines_before[block] + read_bytes(path, block * BLOCK_BYTES, byte).count(b"\n")
+
+
+def char_of_byte(path: Path, index: LineIndex, byte: int) -> int:
+    """Give the 0-based offset in characters of the character that begins at a byte offset."""
+    if byte >= index.counts.bytes:
+        return index.counts.chars
+    block = byte // BLOCK_BYTES
+    data = read_bytes(path, block * BLOCK_BYTES, byte)
+    return index.chars_before[block] + _begun(data)
+
+
+def byte_of_char(path: Path, index: LineIndex, char: int) -> int:
+    """Give the offset at which a 0-based character begins; one past the last gives the size of the file."""
+    if char >= index.counts.chars:
+        return index.counts.bytes
+    block = index.block_of_char(char)
+    start = block * BLOCK_BYTES
+    wanted = char - index.chars_before[block]
+    data = read_bytes(path, start, start + BLOCK_BYTES)
+    if data.isascii():
+        return start + wanted
+    skipped = len(data) - len(data.lstrip(_CONTINUATION))
+    text = data[skipped:].decode(errors="replace")
+    return start + skipped + len(text[:wanted].encode())
+
+
+def read_text(path: Path, start: int, end: int) -> str:
+    """Read the bytes `[start:end]`, which begin and end with whole characters, as text."""
+    return read_bytes(path, start, end).decode(errors="replace")
+
+
+def head_of_bytes(path: Path, start: int, end: int, *, max_chars: int) -> str:
+    """Read at most `max_chars` characters from `[start:end]`."""
+    data = read_bytes(path, start, min(end, start + 4 * max_chars))
+    return data.decode(errors="ignore" if end > start + len(data) else "replace")[:max_chars]
+
+
+def blocks_of(path: Path, start: int, end: int, *, size: int = 1 << 20) -> Iterator[bytes]:
+    """Give the bytes `[start:end]` a piece at a time."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while start < end and (data := file.read(min(size, end - start))):
+            start += len(data)
+            yield data
+
+
+_CONTINUATION = bytes(range(0x80, 0xC0))
+
+
+def _begun(data: bytes) -> int:
+    return len(data) if data.isascii() else len(data.translate(None, _CONTINUATION))

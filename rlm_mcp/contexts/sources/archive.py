@@ -1,0 +1,122 @@
+"""An archive: zip or tar. Its members become files of a context without ever being written under their own names.
+
+So a member cannot land outside; one whose name says that it wants to, a link, a device and a nested archive are listed
+as skipped.
+"""
+
+import posixpath
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ...errors import SourceRefused
+from ..context import Skipped
+from .compressed import check_ratio, damaged, open_compressed
+from .directory import printable
+from .file import open_regular
+from .secrets import is_secret
+from .source import MAX_FILES, Allowed, Opened, Piece
+
+TAR_MAGIC_AT = 257
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
+"""Of an archive with members, and of an empty one."""
+UNIX_LINK = 0xA
+"""S_IFLNK, as the top four bits of a zip member's Unix mode."""
+
+
+def is_tar(head: bytes) -> bool:
+    """Tell by its first 512 bytes whether a file is a tar archive."""
+    return head[TAR_MAGIC_AT : TAR_MAGIC_AT + 5] == b"ustar"
+
+
+def zip_members(path: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
+    """Give the members of a zip archive in order of name."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise damaged(path, error) from error
+    with archive:
+        members = archive.infolist()
+        _check_count(path, len(members))
+        # A member cannot expand beyond the size it declares: zipfile stops there.
+        check_ratio(path.name, produced=sum(info.file_size for info in members), consumed=path.stat().st_size)
+        for info in sorted(members, key=lambda info: info.filename):
+            if info.is_dir():
+                continue
+            shown = _shown(info.filename)
+            if skipped := _refused(shown, info.filename, allowed):
+                yield skipped
+            elif info.flag_bits & 1:
+                yield Skipped(path=shown, reason="encrypted: unpack the archive yourself and register the directory")
+            elif (info.external_attr >> 28) == UNIX_LINK:
+                yield Skipped(path=shown, reason="link inside an archive")
+            else:
+                yield Piece(path=shown, open=partial(_open_zip_member, path, archive, info))
+
+
+def tar_members(path: Path, *, method: str | None, allowed: Allowed) -> Iterator[Piece | Skipped]:
+    """Give the members of a tar archive in the order they lie, which is the only one a stream has."""
+    with open_compressed(path, method) if method else open_regular(path) as opened:
+        try:
+            with tarfile.open(fileobj=opened.file, mode="r|") as archive:
+                count = 0
+                for member in archive:
+                    if member.isdir():
+                        continue
+                    count += 1
+                    _check_count(path, count)
+                    shown = _shown(member.name)
+                    if skipped := _refused(shown, member.name, allowed):
+                        yield skipped
+                    elif not member.isreg():
+                        kind = (
+                            "link inside an archive"
+                            if member.issym() or member.islnk()
+                            else "device or FIFO in an archive"
+                        )
+                        yield Skipped(path=shown, reason=kind)
+                    else:
+                        yield Piece(path=shown, open=partial(_open_tar_member, archive, member))
+        except tarfile.TarError as error:
+            raise damaged(path, error) from error
+
+
+@contextmanager
+def _open_zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Opened]:
+    try:
+        with archive.open(info) as file:
+            yield Opened(file=cast(BinaryIO, file))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise damaged(path / info.filename, error) from error
+
+
+@contextmanager
+def _open_tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Opened]:
+    file = archive.extractfile(member)
+    if file is None:
+        raise SourceRefused(f"{member.name} in the archive has no content")
+    with file:
+        yield Opened(file=cast(BinaryIO, file))
+
+
+def _shown(name: str) -> str:
+    """Give a member's name as a path inside the context: no leading slash or `./`, no backslash."""
+    return printable(posixpath.normpath(name.replace("\\", "/")).lstrip("/"))
+
+
+def _refused(shown: str, name: str, allowed: Allowed) -> Skipped | None:
+    if ".." in name.replace("\\", "/").split("/") or name.startswith(("/", "\\")) or name[1:2] == ":":
+        return Skipped(path=shown, reason="its name leads outside the archive")
+    if not allowed.secrets and is_secret(shown):
+        return Skipped(path=shown, reason="secret: its name says that it holds credentials")
+    return None
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_FILES:
+        raise SourceRefused(f"{path} holds more than {MAX_FILES:,} files: unpack it and register a directory inside it")

@@ -1,0 +1,169 @@
+"""A compressed file: gzip, Zstandard, bzip2 or xz, unpacked while it is read, with a bound on how far it may expand."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ...errors import SourceRefused
+from .file import open_regular
+from .source import Opened
+
+MAX_RATIO = 200
+"""Logs compress 10 to 100 times; bombs a thousand times and more."""
+
+FREE_BYTES = 256 << 20
+"""Expanding this far harms nobody, whatever the ratio."""
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
+_SUFFIXES = {".gz", ".zst", ".bz2", ".xz", ".tgz", ".tbz2", ".txz", ".tzst"}
+
+
+def compression(head: bytes) -> str | None:
+    """Tell by its first bytes how a file is compressed."""
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def without_suffix(name: str) -> str:
+    """Give the name a file had before it was compressed."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and dot + suffix.lower() in _SUFFIXES else name
+
+
+@contextmanager
+def open_compressed(path: Path, method: str) -> Iterator[Opened]:
+    """Open a compressed file as what it holds. Raises SourceRefused when it is damaged or expands too far."""
+    with open_regular(path) as opened:
+        counted = CountedReader(opened.file)
+        try:
+            yield Opened(file=cast(BinaryIO, Bounded(_reader(counted, method), counted, path.name)), notes=opened.notes)
+        except (EOFError, zlib.error, lzma.LZMAError) as error:
+            raise damaged(path, error) from error
+        except OSError as error:
+            if error.errno is None:  # gzip.BadGzipFile, "Invalid data stream" of bz2
+                raise damaged(path, error) from error
+            raise
+        except Exception as error:
+            if type(error).__name__ == "ZstdError":  # named, so that zstandard is imported only for .zst files
+                raise damaged(path, error) from error
+            raise
+
+
+def _reader(file: "CountedReader", method: str) -> BinaryIO:
+    match method:
+        case "gzip":
+            return cast(BinaryIO, gzip.GzipFile(fileobj=cast(BinaryIO, file)))
+        case "bzip2":
+            return cast(BinaryIO, bz2.BZ2File(cast(BinaryIO, file)))
+        case "xz":
+            return cast(BinaryIO, lzma.LZMAFile(cast(BinaryIO, file)))
+        case _:
+            return cast(BinaryIO, _ZstandardReader(file))
+
+
+class CountedReader(io.RawIOBase):
+    """A file that knows how much of it has been read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.consumed = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
+        data = self._file.read(len(view))
+        view[: len(data)] = data
+        self.consumed += len(data)
+        return len(data)
+
+
+class _ZstandardReader(io.RawIOBase):
+    """Zstandard frames one after another; unlike the library's reader it notices when the last one is cut short."""
+
+    FED_BYTES = 2048
+    """Four bytes can stand for 128 KiB, so this bounds what one step may produce to 64 MiB."""
+
+    def __init__(self, file: CountedReader) -> None:
+        import zstandard
+
+        # 128 MiB is what `zstd --ultra --long=27` asks for, and what the zstd tool itself accepts unasked.
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+        self._frame = self._decompressor.decompressobj()
+        self._begun = False
+        self._file = file
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
+        while not self._ready and self._feed(self._file.read(self.FED_BYTES) or b""):
+            pass
+        size = min(len(view), len(self._ready))
+        view[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def _feed(self, data: bytes) -> bool:
+        if not data:
+            if self._begun:
+                raise EOFError("it ends inside a frame")
+            return False
+        pieces = []
+        while data:
+            pieces.append(self._frame.decompress(data))
+            self._begun = not self._frame.eof
+            data = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = self._decompressor.decompressobj()
+        self._ready = memoryview(b"".join(pieces))
+        return True
+
+
+class Bounded(io.RawIOBase):
+    """What a compressed file expands to, cut off with SourceRefused where it looks like a bomb."""
+
+    def __init__(self, reader: BinaryIO, counted: CountedReader, name: str) -> None:
+        self._reader = reader
+        self._counted = counted
+        self._name = name
+        self._produced = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._reader.read(size)
+        self._produced += len(data)
+        check_ratio(self._name, produced=self._produced, consumed=self._counted.consumed)
+        return data
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+def check_ratio(name: str, *, produced: int, consumed: int) -> None:
+    """Raise SourceRefused when so much came out of so little that it must be a bomb."""
+    if produced > FREE_BYTES and produced > MAX_RATIO * max(consumed, 1):
+        raise SourceRefused(
+            f"{name} expands more than {MAX_RATIO} times, {consumed:,} bytes to over {produced:,}, as bombs do: "
+            "unpack it yourself if you trust it, and register the result"
+        )
+
+
+def damaged(path: Path, error: Exception) -> SourceRefused:
+    """Say that a compressed file or archive cannot be unpacked."""
+    return SourceRefused(
+        f"{path} is damaged or cut short ({error}): fetch it again, or unpack what can be saved and register that"
+    )

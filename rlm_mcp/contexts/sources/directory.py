@@ -1,0 +1,96 @@
+"""A directory: every text under it, links followed only to files that may be read, the rest listed with its reason."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import SourceRefused
+from ..context import Skipped
+from .file import file_piece, refusal, what_it_is
+from .secrets import is_secret
+from .source import MAX_FILES, Allowed, Piece
+
+NOT_WORTH_READING = {
+    ".git": "the repository itself",
+    ".hg": "the repository itself",
+    ".svn": "the repository itself",
+    "node_modules": "installed packages",
+    ".venv": "installed packages",
+    "__pycache__": "compiled files",
+    ".mypy_cache": "a cache",
+    ".pytest_cache": "a cache",
+    ".ruff_cache": "a cache",
+    ".hypothesis": "a cache",
+    ".tox": "installed packages",
+}
+"""Directories that nobody means when naming their parent; each is listed as skipped, and can be registered by itself."""
+
+
+def walk(directory: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
+    """Give the files under a directory in order of path."""
+    count = 0
+    for path, entry in _files(directory, ""):
+        item = entry if isinstance(entry, Skipped) else consider(Path(entry.path), shown=path, allowed=allowed)
+        count += 1
+        if count > MAX_FILES:
+            raise SourceRefused(
+                f"{directory} holds more than {MAX_FILES:,} files: register a directory inside it, or a glob"
+            )
+        yield item
+
+
+def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
+    """Decide whether a file found in a directory becomes a piece."""
+    from .opening import piece_in_directory
+
+    if not allowed.secrets and is_secret(shown):
+        return Skipped(path=shown, reason="secret: its name says that it holds credentials")
+    try:
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            target = path.resolve(strict=True)
+            if not allowed.covers(target):
+                return Skipped(path=shown, reason="link to outside the directories that may be registered")
+            if not allowed.secrets and is_secret(target):
+                return Skipped(path=shown, reason="secret: a link to a file whose name says that it holds credentials")
+            status = target.stat()
+            if stat.S_ISDIR(status.st_mode):
+                return Skipped(path=shown, reason="link to a directory")
+            path = target
+    except (OSError, RuntimeError, ValueError) as error:  # before 3.13 a loop of links is a RuntimeError
+        text = str(refusal(shown, error)) if isinstance(error, OSError | ValueError) else "a loop of symbolic links"
+        return Skipped(path=shown, reason=text)
+    if not stat.S_ISREG(status.st_mode):
+        return Skipped(path=shown, reason=f"{what_it_is(status.st_mode)}, not a regular file")
+    return piece_in_directory(path, shown=shown) if status.st_size else file_piece(path, shown=shown)
+
+
+def _files(directory: Path, prefix: str) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
+    """Walk in sorted order without following links; directories not worth reading and unreadable ones are Skipped."""
+    try:
+        with os.scandir(directory) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+    except OSError as error:
+        shown = prefix or "."
+        yield shown, Skipped(path=shown, reason=str(refusal(shown, error)))
+        return
+    for entry in entries:
+        shown = prefix + printable(entry.name)
+        if not entry.is_dir(follow_symlinks=False):
+            yield shown, entry
+        elif entry.name in NOT_WORTH_READING:
+            yield (
+                shown,
+                Skipped(
+                    path=f"{shown}/", reason=f"{NOT_WORTH_READING[entry.name]}: register it by itself if it matters"
+                ),
+            )
+        else:
+            yield from _files(Path(entry.path), f"{shown}/")
+
+
+def printable(name: str) -> str:
+    """Show a file name that may not be UTF-8, and may hold line ends, in one line of text."""
+    text = os.fsencode(name).decode(errors="replace")
+    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)

@@ -1,0 +1,118 @@
+"""A regular file, read as it was at the moment it was opened, or refused with the reason."""
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ...errors import SourceChanged, SourceRefused
+from .source import Opened, Piece
+
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""Non-blocking: opening a FIFO would otherwise wait for a writer for ever."""
+
+
+def file_piece(path: Path, *, shown: str) -> Piece:
+    """Make the piece of a plain file; `shown` is its path inside the context."""
+    return Piece(path=shown, open=lambda: open_regular(path))
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[Opened]:
+    """Open a regular file; on leaving, raise SourceChanged if what was read never was its content at one time."""
+    try:
+        descriptor = os.open(path, _OPEN_FLAGS)
+    except (OSError, ValueError) as error:
+        raise refusal(path, error) from error
+    with open(descriptor, "rb", buffering=0) as raw:  # noqa: PTH123 - a descriptor, not a path
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise SourceRefused(
+                f"{path} is {what_it_is(before.st_mode)}, not a regular file: name a file, directory or glob"
+            )
+        file = _FirstBytes(raw, before.st_size)
+        opened = Opened(file=cast(BinaryIO, file))
+        try:
+            yield opened
+        except OSError as error:
+            raise refusal(path, error) from error
+        after = os.fstat(descriptor)
+        if file.missing and file.ended:
+            raise SourceChanged(
+                f"{path} shrank from {before.st_size:,} to {after.st_size:,} bytes while it was read: "
+                "register it again when nothing writes to it, or register a copy"
+            )
+        if after.st_size > before.st_size:
+            opened.notes.append(
+                f"{path.name} grew while it was read: its first {before.st_size:,} bytes are registered"
+            )
+        elif after.st_mtime_ns != before.st_mtime_ns:
+            raise SourceChanged(
+                f"{path} was overwritten while it was read: register it again when nothing writes to it, or register a copy"
+            )
+
+
+class _FirstBytes(io.RawIOBase):
+    """The first `size` bytes of a file that may be growing."""
+
+    def __init__(self, raw: io.FileIO, size: int) -> None:
+        self._raw = raw
+        self.missing = size
+        self.ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self.missing if size < 0 else min(size, self.missing)
+        data = self._raw.read(wanted) or b""
+        self.missing -= len(data)
+        self.ended |= wanted > len(data) == 0
+        return data
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+def what_it_is(mode: int) -> str:
+    """Name a kind of file for an error."""
+    kinds = {
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFLNK: "a symbolic link",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something special")
+
+
+def refusal(path: Path | str, error: OSError | ValueError) -> SourceRefused:
+    """Say in one sentence why a path cannot be read."""
+    match getattr(error, "errno", None):
+        case errno.ENOENT | errno.ENOTDIR:
+            return SourceRefused(
+                f"{path} does not exist: check the path, it is taken from {Path.cwd()} when it is relative"
+            )
+        case errno.EACCES | errno.EPERM:
+            return SourceRefused(f"{path} may not be read by this user: change its permissions or register a copy")
+        case errno.ELOOP:
+            return SourceRefused(f"{path} is a loop of symbolic links: name what it should lead to")
+        case errno.ENAMETOOLONG:
+            return SourceRefused(
+                f"{str(path)[:80]}… is too long for a path: to register text itself, pass it as `text`"
+            )
+        case errno.ENXIO:
+            return SourceRefused(f"{path} is a socket or a device without a driver: name a file, directory or glob")
+        case None:
+            return SourceRefused(f"{str(path)[:200]!r} cannot be a path ({error}): name a file, directory or glob")
+        case _:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            return SourceRefused(f"{path} cannot be read ({reason}): check the disk it lies on, or register a copy")

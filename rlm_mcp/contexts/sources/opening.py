@@ -1,0 +1,166 @@
+"""From what a user wrote to a source: a path, a glob, a `file:` address or `repository@revision`.
+
+Roots are checked on the path that is left when all links are resolved.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ...errors import OutsideRoots, SourceRefused
+from ..context import Skipped
+from . import archive, compressed, directory, documents, git, pattern
+from .file import file_piece, open_regular, refusal, what_it_is
+from .secrets import is_secret
+from .source import Allowed, Piece, Source
+
+HEAD_BYTES = 512
+"""Reaches the magic of every kind; tar's is the farthest, at 257."""
+
+
+def open_source(source: str, *, roots: Sequence[Path] | None, secrets: bool = False) -> Source:
+    """Find out what a source is. Raises SourceRefused and OutsideRoots; files are opened when their turn comes."""
+    if not source.strip():
+        raise SourceRefused("the source is empty: name a file, directory or glob, or pass the text itself as `text`")
+    allowed = Allowed(
+        roots=None if roots is None else tuple(Path(os.path.realpath(root)) for root in roots), secrets=secrets
+    )
+    written = _path_of_address(source) if source.startswith("file:") else source
+    given = Path(os.path.expanduser(written))  # noqa: PTH111 - keeps an unknown ~user as it is, instead of raising
+    try:
+        exists = os.path.lexists(given)
+    except ValueError as error:
+        raise refusal(source, error) from error
+    if exists:
+        return _from_path(_resolved(given, allowed, written=written), allowed)
+    if pattern.is_pattern(written):
+        base = _resolved(pattern.fixed_part(str(given)), allowed, written=written)
+        return Source(
+            kind="files",
+            name=base.name or "files",
+            location=str(base / str(given)[len(str(pattern.fixed_part(str(given)))) :].lstrip("/\\")),
+            pieces=pattern.match(str(given), base=base, allowed=allowed),
+        )
+    if found := git.split_revision(written):
+        base = _resolved(found[0], allowed, written=written)
+        return Source(
+            kind="files",
+            name=f"{base.name}@{found[1].replace('/', '-')}",
+            location=f"{base}@{found[1]}",
+            pieces=git.at_revision(base, found[1], allowed=allowed),
+        )
+    _resolved(given, allowed, written=written)
+    raise SourceRefused(f"{written} does not exist: check the path")
+
+
+def _path_of_address(source: str) -> str:
+    parts = urlsplit(source)
+    if parts.netloc not in {"", "localhost"}:
+        raise SourceRefused(f"{source} is on another machine: only files of this one can be registered")
+    return unquote(parts.path)
+
+
+def _resolved(given: Path, allowed: Allowed, *, written: str) -> Path:
+    """Follow all links and check the roots; whether something outside exists is not told."""
+    real = Path(os.path.realpath(given))
+    if not allowed.covers(real):
+        where = ", ".join(str(root) for root in allowed.roots or ()) or "none are configured"
+        raise OutsideRoots(
+            f"{written} is outside the directories that may be registered ({where}): add its directory to RLM_MCP_ROOTS"
+        )
+    try:
+        return given.resolve(strict=True)
+    except (OSError, ValueError) as error:
+        raise refusal(written, error) from error
+    except RuntimeError as error:  # what a loop of links is before Python 3.13
+        raise SourceRefused(f"{written} is a loop of symbolic links: name what it should lead to") from error
+
+
+def _from_path(path: Path, allowed: Allowed) -> Source:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise refusal(path, error) from error
+    if stat.S_ISDIR(mode):
+        return _from_directory(path, allowed)
+    if not stat.S_ISREG(mode):
+        raise SourceRefused(f"{path} is {what_it_is(mode)}, not a regular file: name a file, directory or glob")
+    if not allowed.secrets and is_secret(path):
+        raise SourceRefused(
+            f"{path} is not registered because its name says that it holds credentials: copy what is needed to another name"
+        )
+    return _from_file(path, allowed)
+
+
+def _from_directory(path: Path, allowed: Allowed) -> Source:
+    pieces = git.tracked(path, allowed=allowed) if git.is_repository(path) else None
+    return Source(
+        kind="files",
+        name=path.name or "root",
+        location=str(path),
+        pieces=pieces or directory.walk(path, allowed=allowed),
+    )
+
+
+def _from_file(path: Path, allowed: Allowed) -> Source:
+    head = _head(path)
+    if not head:
+        raise SourceRefused(f"{path} is empty: there is nothing to register")
+    location, name = str(path), path.name
+    if method := compressed.compression(head):
+        with compressed.open_compressed(path, method) as opened:
+            inner = opened.file.read(HEAD_BYTES)
+        if archive.is_tar(inner):
+            pieces = archive.tar_members(path, method=method, allowed=allowed)
+            return Source(kind="files", name=name, location=location, pieces=pieces)
+        piece = Piece(path=compressed.without_suffix(name), open=partial(compressed.open_compressed, path, method))
+        return Source(kind="text", name=name, location=location, pieces=iter([piece]))
+    if archive.is_tar(head):
+        return Source(
+            kind="files", name=name, location=location, pieces=archive.tar_members(path, method=None, allowed=allowed)
+        )
+    if convert := documents.converter(path, head):
+        piece = Piece(path=name, open=partial(convert, path))
+        return Source(kind="text", name=name, location=location, pieces=iter([piece]))
+    if head.startswith(archive.ZIP_MAGICS):
+        return Source(kind="files", name=name, location=location, pieces=archive.zip_members(path, allowed=allowed))
+    return Source(
+        kind="text", name=name, location=location, pieces=iter([file_piece(path, shown=name)]), plain_file=path
+    )
+
+
+def piece_in_directory(path: Path, *, shown: str) -> Piece | Skipped:
+    """Decide how a regular file that was found in a directory is read."""
+    if not may_be_special(path):
+        return file_piece(path, shown=shown)
+    try:
+        head = _head(path)
+    except SourceRefused as error:
+        return Skipped(path=shown, reason=str(error))
+    if method := compressed.compression(head):
+        if ".tar." in path.name.lower() or path.suffix.lower() == ".tgz":
+            return Skipped(path=shown, reason="archive inside a directory: register it by itself")
+        return Piece(path=shown, open=partial(compressed.open_compressed, path, method))
+    if archive.is_tar(head):
+        return Skipped(path=shown, reason="archive inside a directory: register it by itself")
+    if path.suffix.lower() not in documents.SOURCE_LIKE and (convert := documents.converter(path, head)):
+        return Piece(path=shown, open=partial(convert, path))
+    if head.startswith(archive.ZIP_MAGICS):
+        return Skipped(path=shown, reason="archive inside a directory: register it by itself")
+    return file_piece(path, shown=shown)
+
+
+def may_be_special(path: Path) -> bool:
+    """Tell by its suffix whether a file needs a second look; most files of a checkout do not, and are opened once."""
+    return path.suffix.lower() in _SPECIAL
+
+
+_SPECIAL = {".gz", ".bz2", ".xz", ".zst", ".tgz", ".tar", ".zip", ".whl", ".jar"} | documents.SUFFIXES
+
+
+def _head(path: Path) -> bytes:
+    with open_regular(path) as opened:
+        return opened.file.read(HEAD_BYTES)

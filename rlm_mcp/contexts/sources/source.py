@@ -1,0 +1,52 @@
+"""What a loader gives: a source with a name and its pieces, each opened when its turn comes, in order, once."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from ..context import Kind, PageMark, Skipped
+
+MAX_FILES = 200_000
+"""More files than this in one context and its listings stop being useful; it is also a bound on archives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A piece while it is read. `notes` may grow until the piece is closed."""
+
+    file: BinaryIO
+    pages: tuple[PageMark, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One future file of a context. Opening and closing raise SourceRefused, SourceChanged or OSError."""
+
+    path: str
+    open: Callable[[], AbstractContextManager[Opened]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Something that can be registered. `plain_file` is set when the source is one file stored as it is."""
+
+    kind: Kind
+    name: str
+    location: str
+    pieces: Iterator[Piece | Skipped]
+    plain_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """What may be read: paths under `roots` (None: any), and secrets only when `secrets` says so."""
+
+    roots: tuple[Path, ...] | None
+    secrets: bool = False
+
+    def covers(self, path: Path) -> bool:
+        """Tell whether a path, already free of links, lies under a root."""
+        return self.roots is None or any(path.is_relative_to(root) for root in self.roots)
