@@ -213,11 +213,16 @@ class Vfs:
     def openat(self, dirfd: int, path: bytes, flags: int, mode: int = 0) -> int:
         if len(self.descriptors.files) >= MOST_DESCRIPTORS:
             return -Errno.EMFILE
+        access = flags & O_ACCMODE
+        create = flags & O_CREAT
+        if access == O_ACCMODE or (create and flags & O_DIRECTORY):
+            return -Errno.EINVAL
+        if create and path[-1:] == b"/":
+            parent, *_ = self._entry(dirfd, path)
+            return parent if parent < 0 else -Errno.EISDIR
         start = self._start(dirfd, path)
         if start < 0:
             return start
-        access = flags & O_ACCMODE
-        create = flags & O_CREAT
         exclusive = create and flags & O_EXCL
         parent, name, ino, slash = self.tree.walk(start, path, follow=not (flags & O_NOFOLLOW or exclusive))
         if parent < 0:
@@ -226,16 +231,13 @@ class Vfs:
             error = self._may_open(self.tree.nodes[ino], access, flags) if not exclusive else -Errno.EEXIST
             if error:
                 return error
-            if flags & O_TRUNC and isinstance(node := self.tree.own(ino), MemoryFile):
-                set_length(self.tree, node, 0)
-                node.mtime = node.ctime = self.tree.clock()
+            if flags & O_TRUNC and type(self.tree.nodes[ino]) is MemoryFile:
+                self._resize(ino, 0)
         else:
             if not create:
                 return -Errno.ENOENT
             if slash:
                 return -Errno.EISDIR
-            if flags & O_DIRECTORY:
-                return -Errno.EINVAL
             error = self._may_add(parent) or self.tree.reserve_node()
             if error:
                 return error
@@ -664,8 +666,6 @@ class Vfs:
 
     def _may_open(self, node: Node, access: int, flags: int) -> int:
         writing = access != 0 or flags & O_TRUNC
-        if access == O_ACCMODE:
-            return -Errno.EINVAL
         if type(node) is Symlink:
             return -Errno.ENOTDIR if flags & O_DIRECTORY else -Errno.ELOOP
         if type(node) is Directory:

@@ -53,6 +53,8 @@ OPTIONS = st.lists(
     max_size=3,
     unique=True,
 ).map(tuple)
+# What O_CREAT means for O_DIRECTORY has changed between versions of Linux.
+OPTIONS = OPTIONS.filter(lambda names: not {"O_CREAT", "O_DIRECTORY"} <= set(names))
 FDS = st.integers(3, 8)
 SIZES = st.sampled_from([0, 1, 5, 100, CHUNK - 1, CHUNK, CHUNK + 3, 2 * CHUNK + 1])
 DATA = st.tuples(st.sampled_from([0, 1, 3, 100, CHUNK, CHUNK + 7]), st.sampled_from([b"x", b"y", b"\0"])).map(
@@ -332,10 +334,17 @@ def test_every_operation_ends_as_on_linux(sequence: list[Operation]) -> None:
     vfs = new_vfs()
     with real_directory() as linux:
         for place, operation in enumerate(sequence):
+            if operation[0] == "pwrite" and appends(vfs, operation[1]):
+                continue  # Linux appends, which its manual calls a bug
             ours = on_guest(vfs, operation)
             theirs = linux.apply(operation, ours)
             assert ours == theirs, (place, operation)
         check_books(vfs)
+
+
+def appends(vfs: Vfs, fd: int) -> bool:
+    flags = vfs.fcntl(fd, 3, 0)
+    return flags > 0 and bool(flags & guest_flags("O_RDONLY", ("O_APPEND",)))
 
 
 def picture(vfs: Vfs) -> dict[str, object]:
