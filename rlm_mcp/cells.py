@@ -51,7 +51,7 @@ class RawCitation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """Characters [start, end) of one file that code has looked at, as the guest's own objects noticed it."""
+    """Characters [start, end) of a file that code has looked at, as the guest's own objects noticed it."""
 
     context: str
     path: str
@@ -61,7 +61,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """Everything one executed block left behind. `stdout` may be cut (`truncated`); `stdout_chars` is its true length."""
+    """What one executed block left behind. `stdout` may be cut (`truncated`); `stdout_chars` is its true length."""
 
     code: str
     stdout: str = ""

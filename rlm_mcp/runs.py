@@ -4,12 +4,12 @@
     runs/<run_id>/answer.txt|json   the answer, byte-exact, written to a temporary name and renamed
     runs/<run_id>/checkpoint.bin    the REPL after the last finished turn, replaced atomically
 
-What survives what: every event is handed to the operating system before `append` returns, so a killed process loses nothing.
-`fsync` is done at the first and the last event and for the answer; a power cut may take the tail in between, and the reader
-accepts a torn last line. Everything else about a run (its state, what `resume` and `replay` feed back) is computed from
-the events. They hold no machine path: contexts are named by id, name and size.
+What survives what: every event is handed to the operating system before `append` returns, so a killed process loses
+nothing. `fsync` is done at the first and the last event and for the answer; a power cut may take the tail in between,
+and the reader accepts a torn last line. Everything else about a run (its state, what `resume` and `replay` feed back)
+is computed from the events. They hold no machine path: contexts are named by id, name and size.
 
-A live run holds an advisory lock on its events file. A record that says "running" while nobody holds the lock was cut off.
+A live run holds an advisory lock on its events file. One that says "running" while nobody holds the lock was cut off.
 """
 
 import hashlib
@@ -17,9 +17,8 @@ import json
 import os
 import secrets
 import threading
-from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -34,7 +33,9 @@ except ImportError:  # Windows has none: there a cut-off run keeps the status "r
 
 FORMAT = 1
 INLINE_ANSWER_CHARS = 200_000  # a longer answer is kept only in its own file, so that reading events stays cheap
-CHECKPOINT_MAX_BYTES = 64 << 20  # beyond this a turn's checkpoint costs more disk than running its code again costs time
+CHECKPOINT_MAX_BYTES = (
+    64 << 20
+)  # beyond this a turn's checkpoint costs more disk than running its code again costs time
 
 Status = Literal["running", "completed", "failed", "cancelled"]
 StoppedBy = Literal["final", "iterations", "usd", "tokens", "sub_calls", "seconds", "cancelled", "error"]
@@ -56,7 +57,7 @@ class Citation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How many characters of the contexts were read, and which: `ranges` maps "context_id/path" to [start, end) pairs."""
+    """How many characters of the contexts were read, and which."""
 
     total_chars: int = 0
     read_by_code: int = 0
@@ -132,7 +133,10 @@ class Runs:
         return run
 
     def get(self, run_id: str) -> "Run":
-        """The run with this id, or the only one whose id starts so (`run-` may be left out). Raises UnknownRun, AmbiguousRun."""
+        """The run with this id, or the only one whose id starts so; `run-` may be left out.
+
+        Raises UnknownRun, AmbiguousRun.
+        """
         ids = self._ids()
         if run_id in ids:
             return Run(self.directory / run_id)
@@ -141,7 +145,9 @@ class Runs:
             return Run(self.directory / found[0])
         if found:
             raise AmbiguousRun(f"{run_id!r} fits {len(found)} runs ({', '.join(found[:5])}): give more of the id")
-        raise UnknownRun(f"there is no run {run_id!r} among the {len(ids)} stored runs: list them with `rlm-mcp runs list`")
+        raise UnknownRun(
+            f"there is no run {run_id!r} among the {len(ids)} stored runs: list them with `rlm-mcp runs list`"
+        )
 
     def list(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
         """Runs newest first; `cursor` is the `next_cursor` of the page before."""
@@ -226,7 +232,8 @@ class Run:
         """Replaces the REPL checkpoint by that of `turn`; False when it is too big to keep."""
         if len(data) > CHECKPOINT_MAX_BYTES:
             return False
-        _replace(self.directory / "checkpoint.bin", turn.to_bytes(8, "little") + data)
+        # Not synced: after a power cut the code of the turns is simply run again.
+        _replace(self.directory / "checkpoint.bin", turn.to_bytes(8, "little") + data, sync=False)
         return True
 
     def checkpoint(self) -> tuple[int, bytes] | None:
@@ -282,7 +289,8 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
                 continue  # a line that a crash tore and a later writer ended
             if number == 0 and event.get("format", 0) > FORMAT:
                 raise RunRecordTooNew(
-                    f"{path.parent.name} was written in format {event['format']}, this version reads up to {FORMAT}: update rlm-mcp"
+                    f"{path.parent.name} was written in format {event['format']}, this version reads up to {FORMAT}:"
+                    " update rlm-mcp"
                 )
             yield event
 
@@ -307,7 +315,7 @@ def fold(events: Iterator[dict[str, Any]]) -> RunState:
                 usage = _usage(event.get("spent"), usage)
             case "root_reply" | "sub_reply" | "sub_failed":
                 usage = _usage(event.get("spent"), usage)
-            case "run_ended":
+            case "run_ended" if not event.get("path"):
                 ended = event
                 usage = _usage(event.get("usage"), usage)
     coverage = ended.get("coverage") or {}
@@ -358,45 +366,47 @@ def call_key(kind: str, *parts: object) -> str:
 
 
 class Tape:
-    """What a record has already paid for, handed out again: root replies by order, sub-calls by key, cells by turn.
+    """What a record has already paid for, handed out again: root replies and cells by turn, sub-calls by key.
 
-    `resume` gives the tape of its own record and goes on where it ends; `replay` is `strict`: it has nothing but the tape.
-    `difference` is the first place where the new run asked for something else than the record holds.
+    `resume` gives the tape of its own record and goes on where it ends. `replay` is `strict`: it has nothing but the
+    tape. `difference` is the first place where the new run asked for or did something else than the record says.
     """
 
-    def __init__(self, events: Iterator[dict[str, Any]] = iter(()), *, strict: bool = False) -> None:
+    def __init__(self, events: Iterable[Mapping[str, Any]] = (), *, strict: bool = False) -> None:
         self.strict = strict
         self.difference: str | None = None
-        self.ended: dict[str, Any] | None = None
-        self._roots: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
+        self.spent: dict[str, Any] = {}
+        """the usage on record when it ended"""
+        self._roots: dict[tuple[str, int], dict[str, Any]] = {}
         self._subs: dict[str, dict[str, Any]] = {}
         self._cells: dict[tuple[str, int, int], dict[str, Any]] = {}
         for event in events:
-            self._load(event)
+            self._load(dict(event))
 
     def _load(self, event: dict[str, Any]) -> None:
         path = event.get("path", "")
         match event["event"]:
             case "root_reply":
-                self._roots[path].append(event)
+                self._roots[path, event["turn"]] = event
             case "sub_reply":
                 self._subs[event["key"]] = event
+            case "sub_failed":
+                self._subs.setdefault(event["key"], event)
             case "cell":
                 self._cells[path, event["turn"], event["block"]] = event
-            case "run_ended":
-                self.ended = event
+            case "run_ended" if not path:
+                self.spent = dict(event.get("usage") or {})
+
+    def holds(self, path: str) -> bool:
+        """Whether this (child) run had begun."""
+        return (path, 1) in self._roots
 
     def root(self, path: str, turn: int) -> dict[str, Any] | None:
-        """The next recorded root reply of this (child) run."""
-        replies = self._roots[path]
-        while replies and replies[0]["turn"] < turn:
-            replies.popleft()
-        if replies and replies[0]["turn"] == turn:
-            return replies.popleft()
-        return None
+        """The recorded root reply of this turn."""
+        return self._roots.get((path, turn))
 
     def sub(self, key: str) -> dict[str, Any] | None:
-        """The recorded answer to this very request; it may be asked for any number of times."""
+        """The recorded answer ("value") or failure ("error") of this very request."""
         return self._subs.get(key)
 
     def cell(self, path: str, turn: int, block: int) -> dict[str, Any] | None:
@@ -409,19 +419,44 @@ class Tape:
             self.difference = sentence
 
 
+class NoRecord:
+    """A record that keeps nothing on disk, for replays and tests; `events` holds what was written."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.answer: object = None
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Keeps one event in memory, as JSON would."""
+        self.events.append(json.loads(json.dumps(event, default=str)))
+
+    def write_answer(self, answer: object) -> None:
+        """Keeps the answer in memory."""
+        self.answer = answer
+
+    def save_checkpoint(self, turn: int, data: bytes) -> bool:  # noqa: ARG002 - the Record protocol
+        """Keeps no checkpoint."""
+        return False
+
+    def checkpoint(self) -> tuple[int, bytes] | None:
+        """There is none."""
+        return None
+
+
 def _answer_bytes(answer: object) -> tuple[str, bytes]:
     if isinstance(answer, str):
         return "answer.txt", answer.encode("utf-8", "surrogatepass")
     return "answer.json", json.dumps(answer, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Writes a file so that a reader sees the old bytes or the new ones, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 
@@ -457,8 +492,3 @@ def _with(state: RunState, **changes: Any) -> RunState:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def usage_json(usage: RunUsage) -> dict[str, Any]:
-    """The usage as the record and the clients see it."""
-    return asdict(usage)

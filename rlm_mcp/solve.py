@@ -1,74 +1,426 @@
-"""The algorithm: a root model writes code over a context it has not seen, until code sets the final answer."""
+"""The algorithm: a root model writes code over a context it has not seen, until code sets the final answer.
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+    state = REPL(context);  history = metadata of the context, never the context itself
+    repeat:  code ← root model(history)
+             result ← run code; the code may ask sub-models, or whole runs like this one over parts
+             history ← history + code + head, tail and true length of the output
+    until the code has set the final answer
 
-from rlm_mcp.cells import GuestCalls, Repl
-from rlm_mcp.contexts.store import Context, Store
-from rlm_mcp.models.base import Model
-from rlm_mcp.runs import Citation, Coverage, Run, RunUsage, Status, StoppedBy, Tape
+`solve` is that, and every decision of a run can be found from here: which way (router.py), what a reply or a result
+means (trajectory.py), what may be spent (budget.py), what an answer rests on (evidence.py). `_Level` is one run at one
+depth: it does what `solve` says, first looking whether the record has already done it.
+"""
 
-Event = Mapping[str, Any]
-"""One thing that happened in a run, as `runs.py` writes it: always an "event" name, "path" of the (child) run, and facts."""
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
 
+import anyio
 
-class OpenRepl(Protocol):
-    """Opens a REPL in which `context` and `contexts` are bound.
+from rlm_mcp import evidence, prompts
+from rlm_mcp.briefing import brief_of_value, briefs
+from rlm_mcp.budget import Ledger, paid_call
+from rlm_mcp.calls import Calls
+from rlm_mcp.cells import CellResult, RawCitation, Repl
+from rlm_mcp.engine import Engine, Outcome, Task
+from rlm_mcp.errors import BudgetExceeded, ModelError, PromptOverWindow, ReplayDiffers, SubCallFailed
+from rlm_mcp.models.base import Completion
+from rlm_mcp.prompts import Remaining
+from rlm_mcp.router import Route, route
+from rlm_mcp.runs import Citation, Coverage, RunUsage, Status, StoppedBy, ended_event, prompt_hash
+from rlm_mcp.trajectory import Again, Ask, Finish, Question, Rules, Run, Step, Trajectory
 
-    For the run a client asked for they are the stored `contexts`. A child run has none: its `context` is `value`, a JSON
-    value (text, list, or mapping of path to text) that the parent's code passed to `rlm_query`.
-    """
-
-    def __call__(
-        self, contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
-    ) -> AbstractAsyncContextManager[Repl]:
-        """Starts it on entering and closes it on leaving."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One question. `value` is the context of a child run, which has no stored contexts."""
-
-    query: str
-    contexts: tuple[Context, ...] = ()
-    value: object = None
-    mode: Literal["auto", "direct", "rlm"] = "auto"
-    max_depth: int | None = None
-    """None: as deep as the router thinks fit"""
-    output_schema: Mapping[str, Any] | None = None
-    path: str = ""
-    """"" for the run a client asked for, "1" or "1.2" … for child runs"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a run ended, and with what. The best answer so far is there even when a limit stopped the run."""
-
-    status: Status
-    answer: Any
-    stopped_by: StoppedBy
-    answered_by: str = ""
-    citations: tuple[Citation, ...] = ()
-    coverage: Coverage = field(default_factory=Coverage)
-    usage: RunUsage = field(default_factory=RunUsage)
-    iterations: int = 0
-    mode: str = ""
-    mode_reason: str = ""
-    depth: int = 0
-    message: str = ""
+STRONG_TURNS = 20
+WEAK_TURNS = 10  # what a small model has not found by then it does not find
+WEAK_REPLY_TOKENS = 1_024  # a small model that writes more than this is repeating itself
+CHILD_SHARE = 0.5  # of what is left: two children in a row leave a quarter to the parent
+LAST_SHARE = 0.15  # of the seconds: room for the last turn, which is a model call and a short block
+FINAL_FORMS = frozenset({"FINAL", "FINAL_VAR", "SUBMIT", "answer"})
+_MOST_SHRINKS = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """What every level of one run shares: the models, the REPL opener, the stored text, the record."""
+async def solve(task: Task, engine: Engine, ledger: Ledger) -> Outcome:
+    """Runs one question to its end. Only cancellation and bugs come out as exceptions; the best answer is recorded."""
+    level = _Level(task, engine, ledger)
+    try:
+        finish, stopped_by, message = await _answer(level)
+    except anyio.get_cancelled_exc_class():
+        level.end(level.trajectory.best(), "cancelled", "Cancelled.")
+        raise
+    if not task.path:
+        await level.weigh_evidence(finish.answer)
+    return level.end(finish, stopped_by, message)
 
-    root: Model
-    sub: Model
-    open_repl: OpenRepl
-    store: Store
-    run: Run
-    on_event: Callable[[Event], None] = lambda event: None
-    tape: Tape = field(default_factory=Tape)
-    """what the record already holds: empty for a new run, the run's own events on resume, strict on replay"""
+
+async def _answer(level: "_Level") -> tuple[Finish, StoppedBy, str]:
+    """The answer, what ended the run, and what there is to say about it."""
+    trajectory = level.trajectory
+    step: Step = Again(why="start")
+    try:
+        way = await level.choose_way()
+        if way.mode == "direct":
+            return await level.answer_directly(), "final", ""
+        async with level.open_repl() as repl:
+            while not isinstance(step, Finish):
+                ask = trajectory.ask(level.remaining(), last=level.why_last())
+                step = trajectory.receive_reply(await level.ask_root(ask))
+                while isinstance(step, Run):
+                    step = trajectory.receive_cell(await level.run(repl, step))
+                await level.finish_turn(repl, step)
+    except BudgetExceeded as error:
+        return trajectory.best(), _limit(error.which), str(error)
+    except ModelError as error:
+        return trajectory.best(), "error", str(error)
+    return step, level.stopped_by(step), ""
+
+
+class _Level:
+    """One run at one depth. What the tape holds is not asked, run or recorded again."""
+
+    def __init__(self, task: Task, engine: Engine, ledger: Ledger) -> None:
+        self.task, self.engine, self.ledger = task, engine, ledger
+        self.trajectory = Trajectory(Question(query=task.query))
+        self.way = Route(mode="rlm", depth=0, reason="")
+        self.turn = 0
+        self._taped: dict[str, Any] | None = None
+        self._remaining = Remaining(turn=0, turns=1)
+        self._last = ("", "")
+        """the limit that makes this turn the last one, and the same in words"""
+        self._dearest = (0.0, 0)
+        """dollars and tokens of the dearest root call so far"""
+        self._saved = None if task.path or engine.tape.strict else engine.record.checkpoint()
+        self._cited: tuple[RawCitation, ...] = ()
+        self._evidence: tuple[tuple[Citation, ...], Coverage] = ((), Coverage())
+
+    def __repr__(self) -> str:
+        return f"turn {self.turn}" + (f" of {self.task.path}" if self.task.path else "")
+
+    # --- the way ------------------------------------------------------------------------------------------------
+
+    async def choose_way(self) -> Route:
+        """Direct or the loop, and how deep; sets up the trajectory for it."""
+        task, root = self.task, self.engine.root
+        if task.contexts:
+            told = await anyio.to_thread.run_sync(briefs, self.engine.store, task.contexts)
+            tokens = sum(context.estimated_tokens for context in task.contexts)
+        else:
+            told = (brief_of_value(task.value),)
+            tokens = told[0].chars // 3
+        self.way = route(
+            task.query,
+            tokens,
+            root=root.profile,
+            mode=task.mode,
+            max_depth=task.max_depth,
+            max_usd=self.ledger.left().usd,
+        )
+        schema = task.output_schema
+        question = Question(
+            query=task.query,
+            briefs=told,
+            schema=schema,
+            check=partial(self.engine.check_schema, schema) if schema is not None else lambda _: None,
+        )
+        self.trajectory = Trajectory(question, _rules(self.engine))
+        if self.engine.tape.strict or not self.engine.tape.holds(task.path):
+            way = self.way
+            self._record({"event": "routed", "mode": way.mode, "depth": way.depth, "reason": way.reason})
+        return self.way
+
+    def open_repl(self) -> Any:
+        """The REPL of this level, with what its code may ask."""
+        engine, task = self.engine, self.task
+        calls = Calls(
+            ask=engine.ask_sub(self.ledger),
+            child=self._run_child if self.way.depth > 0 else None,
+            ledger=self.ledger,
+            tape=engine.tape,
+            reading=engine.reading,
+            record=self._record,
+        )
+        return engine.open_repl(task.contexts, calls, value=task.value)
+
+    async def _run_child(self, query: str, context: object, name: str) -> object:
+        """`rlm_query`: a run like this one over a part, with its own ledger and its own place in the record."""
+        path = f"{self.task.path}.{name}" if self.task.path else name
+        child = Task(query=query, value=context, max_depth=self.way.depth - 1, path=path)
+        engine = replace(self.engine, root=self.engine.sub)
+        outcome = await solve(child, engine, self.ledger.child(share=CHILD_SHARE))
+        if outcome.answer is None:
+            raise SubCallFailed(
+                f"The run over this part ended without an answer: {outcome.message or outcome.stopped_by}"
+            )
+        return outcome.answer
+
+    # --- one turn -----------------------------------------------------------------------------------------------
+
+    def remaining(self) -> Remaining:
+        """Begins a turn: its number, and what is left; from the record where the turn is on record."""
+        self.turn += 1
+        self._taped = self.engine.tape.root(self.task.path, self.turn)
+        if self._taped is not None:
+            self._remaining = Remaining(**self._taped["left"])
+            return self._remaining
+        if self.engine.tape.strict:
+            raise ReplayDiffers(f"the replay needs a turn {self.turn} that the record does not hold")
+        left = self.ledger.left()
+        self._remaining = Remaining(
+            turn=self.turn,
+            turns=self.ledger.limits.max_iterations or (WEAK_TURNS if self.trajectory.is_weak else STRONG_TURNS),
+            seconds=left.seconds,
+            usd=left.usd,
+            sub_calls=left.sub_calls,
+            tokens=left.tokens,
+        )
+        return self._remaining
+
+    def why_last(self) -> str:
+        """Why this has to be the last turn: what is left of a limit pays for one call at most. Else empty."""
+        if self._taped is not None:
+            self._last = tuple(self._taped["last"])
+            return self._last[1]
+        left, (usd, tokens), seconds = self.ledger.left(), self._dearest, self.ledger.limits.max_seconds
+        if left.seconds is not None and seconds is not None and left.seconds < LAST_SHARE * seconds:
+            self._last = "seconds", "the time is nearly used up"
+        elif left.usd is not None and left.usd < 2 * usd:
+            self._last = "usd", "the dollars are nearly used up"
+        elif left.tokens is not None and left.tokens < 2 * tokens:
+            self._last = "tokens", "the tokens are nearly used up"
+        return self._last[1]
+
+    async def ask_root(self, ask: Ask) -> str:
+        """The root model's reply: from the tape, else from the model, and then on record."""
+        if self._taped is not None:
+            return self._reply_on_tape(self._taped, ask)
+        self.ledger.take_iteration()
+        for shrinks in range(_MOST_SHRINKS):
+            try:
+                completion = await self._complete(ask, shrinks)
+            except PromptOverWindow:
+                ask = self.trajectory.shrink(ask)
+                continue
+            self.trajectory.measured(completion.usage.prompt_tokens, ask.messages)
+            return completion.text
+        raise PromptOverWindow(
+            f"turn {ask.turn} is over the window of {self.engine.root.name!r} even when shortened: state the model's"
+            f" true window_tokens (now {self.trajectory.rules.window_tokens:,})"
+        )
+
+    async def _complete(self, ask: Ask, shrinks: int) -> Completion:
+        began = time.monotonic()
+        with anyio.move_on_after(self.ledger.left().seconds):
+            completion = await paid_call(
+                self.ledger,
+                self.engine.root,
+                ask.messages,
+                kind="root",
+                max_tokens=self.trajectory.rules.reply_tokens,
+                temperature=ask.temperature,
+            )
+            self._note_reply(ask, completion, shrinks=shrinks, seconds=round(time.monotonic() - began, 3))
+            return completion
+        raise BudgetExceeded("the time was used up while the root model was being asked", which="seconds")
+
+    def _note_reply(self, ask: Ask, completion: Completion, *, shrinks: int, seconds: float) -> None:
+        usage = completion.usage
+        usd, tokens = self._dearest
+        tokens = max(tokens, usage.prompt_tokens + usage.completion_tokens)
+        self._dearest = max(usd, usage.cost_usd or 0.0), tokens
+        self._record(
+            {
+                "event": "root_reply",
+                "prompt_hash": prompt_hash(ask.messages),
+                "text": completion.text,
+                "finish_reason": completion.finish_reason,
+                "model": completion.model,
+                "temperature": ask.temperature,
+                "left": asdict(self._remaining),
+                "last": self._last,
+                "shrinks": shrinks,
+                "usage": asdict(usage),
+                "seconds": seconds,
+                "spent": asdict(self.ledger.spent()),
+            }
+        )
+
+    def _reply_on_tape(self, taped: dict[str, Any], ask: Ask) -> str:
+        for _ in range(taped["shrinks"]):
+            ask = self.trajectory.shrink(ask)
+        if self.engine.tape.strict:
+            if prompt_hash(ask.messages) != taped["prompt_hash"]:
+                self.engine.tape.differ(f"{self} asked the root model something else than the record says")
+            self._record(taped)
+        self.trajectory.measured(taped["usage"]["prompt_tokens"], ask.messages)
+        return str(taped["text"])
+
+    async def run(self, repl: Repl, step: Run) -> CellResult:
+        """What a block did. Blocks up to the checkpoint come from the record; the first one after it restores it."""
+        taped = self.engine.tape.cell(self.task.path, self.turn, step.block)
+        known = CellResult.from_json(taped) if taped is not None else None
+        if known is not None and self._saved is not None and self.turn <= self._saved[0]:
+            cell = known
+        else:
+            await self._restore(repl)
+            cell = await self._run_in_time(repl, step.code)
+            if known is None or self.engine.tape.strict:
+                self._record({"event": "cell", "block": step.block, **cell.to_json()})
+            if known is not None and _said(known) != _said(cell):
+                self.engine.tape.differ(f"{self} block {step.block} {_difference(known, cell)}")
+            if known is not None and not self.engine.tape.strict:
+                cell = known
+        self._cited += cell.citations
+        self.engine.reading.ran(cell)
+        self.engine.reading.printed(prompts.output_text(cell, prompts.shown_to(self.trajectory.rules.strength)))
+        return cell
+
+    async def _restore(self, repl: Repl) -> None:
+        if self._saved is not None:
+            await repl.restore(self._saved[1])
+            self._saved = None
+
+    async def _run_in_time(self, repl: Repl, code: str) -> CellResult:
+        """Runs a block for as long as leaves the time of a last turn."""
+        limit, left = self.ledger.limits.max_seconds, self.ledger.left().seconds
+        if limit is None or left is None:
+            return await repl.run(code)
+        seconds = max(0.0, left if self._last[1] else left - LAST_SHARE * limit / 2)
+        with anyio.move_on_after(seconds):
+            return await repl.run(code)
+        return CellResult(code=code, stopped_by="deadline", seconds=seconds, variables=await repl.variables())
+
+    async def finish_turn(self, repl: Repl, step: Step) -> None:
+        """Puts the decision on record, and what the REPL holds now."""
+        if self._taped is not None and not self.engine.tape.strict:
+            return
+        match step:
+            case Again():
+                self._record({"event": "decided", "step": "again", "why": step.why, "detail": step.detail})
+            case Finish():
+                self._record({"event": "decided", "step": "finish", "why": step.answered_by, "detail": step.doubt})
+        if not self.task.path and not self.engine.tape.strict and isinstance(step, Again):
+            await self._restore(repl)
+            data = await repl.checkpoint()
+            await anyio.to_thread.run_sync(self.engine.record.save_checkpoint, self.turn, data)
+
+    # --- the other way ------------------------------------------------------------------------------------------
+
+    async def answer_directly(self) -> Finish:
+        """One call that holds everything; under a schema a second one when the first does not satisfy it."""
+        task = self.task
+        texts = await anyio.to_thread.run_sync(_texts, task, self.engine)
+        for text in texts.values():
+            self.engine.reading.shown(text)
+        messages = prompts.direct(task.query, texts, task.output_schema)
+        for _ in range(1 if task.output_schema is None else 2):
+            self.remaining()
+            said = await self.ask_root(Ask(messages=messages, turn=self.turn, is_last=True))
+            finish = self.trajectory.take_text(said)
+            if finish.answered_by != "invalid":
+                break
+            messages = prompts.direct_again(messages, said, finish.doubt)
+        return finish
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    async def weigh_evidence(self, answer: object) -> None:
+        """Checks what the answer rests on, and works out how much of the contexts was read."""
+        store, contexts = self.engine.store, self.task.contexts
+        in_thread = anyio.to_thread.run_sync
+        citations = await in_thread(evidence.cited, store, contexts, tuple(self._cited), answer)
+        self._evidence = citations, await in_thread(self.engine.reading.coverage, store, contexts)
+
+    def stopped_by(self, finish: Finish) -> StoppedBy:
+        """What ended a run that was not broken off."""
+        if finish.answered_by in FINAL_FORMS:
+            return "final"
+        if self._last[1]:
+            return _limit(self._last[0])
+        return "iterations" if self._remaining.turn >= self._remaining.turns else "final"
+
+    def end(self, finish: Finish, stopped_by: StoppedBy, message: str) -> Outcome:
+        """Puts the end on record."""
+        citations, coverage = self._evidence
+        outcome = Outcome(
+            status=_status(finish, stopped_by),
+            answer=finish.answer,
+            stopped_by=stopped_by,
+            answered_by=finish.answered_by,
+            citations=citations,
+            coverage=coverage,
+            usage=RunUsage(**(self.engine.tape.spent if self.engine.tape.strict else asdict(self.ledger.spent()))),
+            iterations=self.turn,
+            mode=self.way.mode,
+            mode_reason=self.way.reason,
+            depth=self.way.depth,
+            message=" ".join(part for part in (message, _marked(finish)) if part),
+        )
+        if not self.task.path and finish.answer is not None:
+            self.engine.record.write_answer(finish.answer)
+        self._record(ended_event(**asdict(outcome)))
+        return outcome
+
+    def _record(self, event: Mapping[str, Any]) -> None:
+        full = {"event": event["event"], "path": self.task.path, "turn": self.turn, **event}
+        self.engine.record.append(full)
+        self.engine.on_event(full)
+
+
+def _rules(engine: Engine) -> Rules:
+    root, sub = engine.root.profile, engine.sub.profile
+    most = WEAK_REPLY_TOKENS if root.strength == "weak" else root.max_output_tokens
+    return Rules(
+        strength=root.strength,
+        window_tokens=root.window_tokens,
+        reply_tokens=min(most, root.max_output_tokens, root.window_tokens // 4),
+        # Logs and code come to two and a half characters to a token.
+        sub_prompt_chars=min(100_000, max(1_000, int(sub.window_tokens * 0.75 * 2.5) // 1_000 * 1_000)),
+    )
+
+
+def _texts(task: Task, engine: Engine) -> dict[str, str]:
+    """Everything the contexts hold, by name and path."""
+    if not task.contexts:
+        value = task.value
+        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {"context": str(value)}
+    return {
+        context.name if context.kind == "text" else f"{context.name}/{entry.path}": engine.store.text(
+            context, entry.path
+        )
+        for context in task.contexts
+        for entry in engine.store.files(context)
+    }
+
+
+def _said(cell: CellResult) -> tuple[Any, ...]:
+    return cell.stdout, cell.value, cell.error and (cell.error.type, cell.error.message), cell.final
+
+
+def _difference(known: CellResult, cell: CellResult) -> str:
+    if known.stdout != cell.stdout:
+        return f"printed {cell.stdout[:80]!r} where the record has {known.stdout[:80]!r}"
+    now, then = cell.value or cell.error or cell.final, known.value or known.error or known.final
+    return f"gave {now} where the record has {then}"
+
+
+def _limit(which: str) -> StoppedBy:
+    match which:
+        case "usd" | "tokens" | "sub_calls" | "seconds" | "iterations":
+            return which
+    return "error"
+
+
+def _status(finish: Finish, stopped_by: StoppedBy) -> Status:
+    if stopped_by == "cancelled":
+        return "cancelled"
+    return "failed" if stopped_by == "error" or finish.answer is None else "completed"
+
+
+def _marked(finish: Finish) -> str:
+    """What the caller has to know about an answer that nothing vouches for."""
+    if finish.answer is None:
+        return "There is no answer."
+    if finish.doubt:
+        return f"This is the best answer so far, not a confirmed one: {finish.doubt}."
+    return ""

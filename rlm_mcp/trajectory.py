@@ -39,7 +39,7 @@ Text in outputs decides nothing: it is only searched for literals that the model
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlm_mcp import prompts
@@ -244,9 +244,11 @@ class Trajectory:
         if guessed and prompt_tokens:
             self._tokens_ratio = max(self._tokens_ratio, prompt_tokens / guessed)
 
-    def over_window(self) -> None:
-        """The provider refused the prompt as too long: counts text as more tokens, so that `ask` compacts."""
+    def shrink(self, ask: Ask) -> Ask:
+        """The same request, shortened after the provider refused it as too long."""
         self._tokens_ratio *= 1.5
+        self._compact()
+        return replace(ask, messages=self._messages())
 
     def _tokens(self) -> float:
         return estimate_prompt(self._messages()) * self._tokens_ratio + self.rules.reply_tokens
@@ -430,6 +432,18 @@ class Trajectory:
         except ValueError:
             return value
 
+    def take_text(self, text: str) -> Finish:
+        """The answer of a direct call: the reply itself, under a schema read as JSON and checked."""
+        said = parse_reply(text).text
+        value = self._read_as_json(_unfenced(said))
+        problem = self.question.check(value)
+        if problem is not None:
+            self._doubted = Finish(answer=said, answered_by="invalid", doubt=f"it breaks the output schema: {problem}")
+            return self._doubted
+        self._words = said
+        answer = value if self.question.schema is not None else said
+        return Finish(answer=answer or None, answered_by="text", doubt="" if said else "the reply was empty")
+
     # --- ending without an answer -------------------------------------------------------------------------------
 
     def best(self, *, words_first: bool = False) -> Finish:
@@ -454,6 +468,12 @@ class Trajectory:
 
 def _fenced(blocks: Sequence[str]) -> str:
     return "\n".join(f"```repl\n{block}\n```" for block in blocks)
+
+
+def _unfenced(text: str) -> str:
+    """JSON without the fence that models put around it."""
+    found = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?```\s*", text, re.DOTALL)
+    return found.group(1) if found else text
 
 
 def _first_line(text: str) -> str:

@@ -1,0 +1,158 @@
+"""What code in a run's REPL may ask for: answered from the record, by the sub-model, or by a child run.
+
+Every answer is recorded before the code gets it, under a key made of the request. So a run that goes on after a crash
+gives the same request the same answer and pays nothing again, and a replay needs no model at all.
+"""
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import anyio
+
+from rlm_mcp.budget import Ledger, Left
+from rlm_mcp.errors import RlmError, SubCallFailed
+from rlm_mcp.evidence import Reading
+from rlm_mcp.runs import Tape, call_key
+
+_HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key stands for the rest
+
+
+class AskSub(Protocol):
+    """Asks the sub-model: `subcalls.py` with its cache, limiter and schemas."""
+
+    async def llm_query(
+        self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
+    ) -> object:
+        """As in cells.GuestCalls."""
+
+
+class Calls:
+    """The GuestCalls of one run at one depth. `child` runs a child over a value, or is None at the last depth."""
+
+    def __init__(
+        self,
+        *,
+        ask: AskSub,
+        child: Callable[[str, object, str], Awaitable[object]] | None,
+        ledger: Ledger,
+        tape: Tape,
+        reading: Reading,
+        record: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._ask = ask
+        self._child = child
+        self._ledger = ledger
+        self._tape = tape
+        self._reading = reading
+        self._record = record
+        self._children: dict[str, _Pending] = {}
+
+    def __repr__(self) -> str:
+        return f"<Calls, {len(self._children)} children, {'strict tape' if self._tape.strict else 'live'}>"
+
+    async def llm_query(
+        self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
+    ) -> object:
+        """The recorded reply to this very request, else the sub-model's."""
+        key = call_key("llm", prompt, material, model, schema)
+        self._reading.shown(prompt if material is None else material)
+        return await self._answered(
+            key,
+            lambda: self._ask.llm_query(prompt, model=model, schema=schema, material=material),
+            kind="llm",
+            facts={"prompt_chars": len(prompt) + len(material or ""), "prompt_head": prompt[:_HEAD_CHARS]},
+        )
+
+    async def rlm_query(self, query: str, context: object) -> object:
+        """A child run over `context`; at the last depth a plain call with the context as its material."""
+        if self._child is None:
+            text = context if isinstance(context, str) else json.dumps(context, ensure_ascii=False)
+            return await self.llm_query(query, material=text)
+        key = call_key("rlm", query, context)
+        pending = self._children.get(key)
+        if pending is None:
+            pending = self._children[key] = _Pending()
+            await pending.fill(self._child_answer(key, query, context))
+        return await pending.value()
+
+    async def _child_answer(self, key: str, query: str, context: object) -> object:
+        child = self._child
+        assert child is not None  # noqa: S101 - rlm_query has looked
+        if self._tape.strict:
+            # A replay executes the code of children too; only model replies come from the record.
+            return await child(query, context, key[:8])
+        facts = {"prompt_head": query[:_HEAD_CHARS], "child": key[:8]}
+        return await self._answered(key, lambda: child(query, context, key[:8]), kind="rlm", facts=facts)
+
+    def budget(self) -> dict[str, object]:
+        """What is left, in the words of the limits; None where there is no limit."""
+        left: Left = self._ledger.left()
+        return {
+            "usd": left.usd,
+            "tokens": left.tokens,
+            "sub_calls": left.sub_calls,
+            "seconds": None if left.seconds is None else round(left.seconds, 1),
+            "iterations": left.iterations,
+        }
+
+    async def _answered(
+        self, key: str, ask: Callable[[], Awaitable[object]], *, kind: str, facts: Mapping[str, Any]
+    ) -> object:
+        taped = self._tape.sub(key)
+        if self._tape.strict:
+            return self._from_tape(taped, str(facts["prompt_head"]))
+        if taped is not None and "error" not in taped:
+            return taped["value"]
+        began = time.monotonic()
+        try:
+            value = await ask()
+        except RlmError as error:
+            self._record(
+                {"event": "sub_failed", "key": key, "kind": kind, **facts, "error": str(error)} | self._spent()
+            )
+            raise
+        seconds = round(time.monotonic() - began, 3)
+        event = {"event": "sub_reply", "key": key, "kind": kind, **facts, "value": value, "seconds": seconds}
+        self._record(event | self._spent())
+        return value
+
+    def _from_tape(self, taped: dict[str, Any] | None, prompt: str) -> object:
+        if taped is None:
+            self._tape.differ(f"code made a sub-call that the record does not hold: {prompt[:80]!r}")
+            raise SubCallFailed("This is a replay, and its record holds no reply to this prompt.")
+        self._record(taped)
+        if "error" in taped:
+            raise SubCallFailed(taped["error"])
+        return taped["value"]
+
+    def _spent(self) -> dict[str, Any]:
+        return {"spent": asdict(self._ledger.spent())}
+
+
+class _Pending:
+    """One answer that several askers may wait for."""
+
+    def __init__(self) -> None:
+        self._done = anyio.Event()
+        self._value: object = None
+        self._error: RlmError | None = None
+
+    async def fill(self, answer: Awaitable[object]) -> None:
+        try:
+            self._value = await answer
+        except RlmError as error:
+            self._error = error
+        except BaseException:
+            self._error = SubCallFailed("the child run was cancelled")
+            raise
+        finally:
+            self._done.set()
+
+    async def value(self) -> object:
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value

@@ -1,0 +1,302 @@
+"""What an answer rests on: citations checked against the stored text, and how much of the text was read by whom.
+
+A citation is `verified` when the stored lines hold its quote. A quote that stands elsewhere is corrected to the nearest
+place where it does; one that stands nowhere stays in the result, marked. Nothing here trusts what code or a model said.
+
+Coverage is counted in characters. A line counts as read by a model when it was shown to the root model or stood in a
+sub-call's prompt, wherever in the contexts that line stands. A text counts as read by code when a block that did not
+fail used it whole; slices with constant bounds count as such. Both are lower bounds where text was cut within a line.
+"""
+
+import ast
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rlm_mcp.cells import CellResult, RawCitation
+from rlm_mcp.contexts.context import Context
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.replies import parse
+from rlm_mcp.runs import Citation, Coverage
+
+MOST_CHARS = 64_000_000  # beyond this reading every context once more at the end of a run would be felt
+_LEAST_QUOTE = 20  # shorter quotes in an answer are words in quotation marks rather than evidence
+_MOST_QUOTES = 50
+_MOST_QUOTE_CHARS = 2_000
+_LEAST_FRAGMENT = 200
+_MOST_FRAGMENTS = 500
+
+_QUOTED = re.compile(r'"([^"\n]+)"|“([^”]+)”|«([^»]+)»|^>[ \t]?(.+)$', re.MULTILINE)
+
+Range = tuple[int, int]
+
+
+def cited(
+    store: Store, contexts: Sequence[Context], raw: Sequence[RawCitation], answer: object
+) -> tuple[Citation, ...]:
+    """All evidence of a run: what code cited and what the answer quotes, checked, without repetitions."""
+    texts = _Texts(store, contexts)
+    found = [_verify(texts, one) for one in raw]
+    found += [_place(texts, quote) for quote in quotes_in(answer)]
+    return tuple(dict.fromkeys(found))
+
+
+def quotes_in(answer: object) -> list[str]:
+    """The passages that an answer puts in quotation marks or block quotes, longest texts inside objects included."""
+    quotes: list[str] = []
+    for text in _strings(answer):
+        quotes += ["".join(marks) for marks in _QUOTED.findall(text)]
+    return [quote.strip() for quote in quotes if len(quote.strip()) >= _LEAST_QUOTE][:_MOST_QUOTES]
+
+
+def _strings(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for part in value.values():
+                yield from _strings(part)
+        case list() | tuple():
+            for part in value:
+                yield from _strings(part)
+
+
+class _Texts:
+    """The stored texts of a run by (context, path), loaded when needed and kept for the next citation."""
+
+    def __init__(self, store: Store, contexts: Sequence[Context]) -> None:
+        self._store = store
+        self._contexts = contexts
+        self._loaded: dict[tuple[str, str], str] = {}
+
+    def paths(self, context: Context) -> list[str]:
+        return [entry.path for entry in self._store.files(context)]
+
+    def candidates(self, name: str, path: str) -> Iterator[tuple[Context, str]]:
+        """The texts a citation can mean, the likeliest first: an exact path, then one that ends so."""
+        wanted = path.removeprefix("/context/").lstrip("./")
+        for context in self._contexts:
+            if name and name not in {context.context_id, context.name}:
+                continue
+            paths = self.paths(context)
+            local = wanted.removeprefix(f"{context.name}/")
+            if len(paths) == 1 and local in {"", context.name, paths[0]}:
+                yield context, paths[0]
+                continue
+            yield from ((context, found) for found in paths if found == local)
+            yield from ((context, found) for found in paths if found != local and local and found.endswith("/" + local))
+
+    def every(self) -> Iterator[tuple[Context, str]]:
+        for context in self._contexts:
+            yield from ((context, path) for path in self.paths(context))
+
+    def text(self, context: Context, path: str) -> str:
+        key = (context.context_id, path)
+        if key not in self._loaded:
+            self._loaded[key] = self._store.text(context, path)
+        return self._loaded[key]
+
+
+def _verify(texts: _Texts, raw: RawCitation) -> Citation:
+    """One citation of code. Without a quote, the cited lines themselves become the quote."""
+    for context, path in texts.candidates(raw.context, raw.path):
+        lines = texts.text(context, path).splitlines()
+        start, end = raw.start_line, max(raw.end_line, raw.start_line)
+        here = "\n".join(lines[start - 1 : end]) if 0 < start <= len(lines) else ""
+        at = Citation(
+            context_id=context.context_id,
+            path=path,
+            start_line=start,
+            end_line=min(end, len(lines)) if here else end,
+            quote=here[:_MOST_QUOTE_CHARS] if raw.quote is None else raw.quote,
+            verified=bool(here) if raw.quote is None else raw.quote.strip() != "" and raw.quote.strip("\n") in here,
+        )
+        if at.verified or raw.quote is None:
+            return at
+        nearest = _nearest(texts.text(context, path), raw.quote, start)
+        if nearest is not None:
+            first, last, exact = nearest
+            return replace(at, start_line=first, end_line=last, quote=exact, verified=True, corrected=True)
+    elsewhere = _place(texts, raw.quote) if raw.quote else None
+    if elsewhere is not None and elsewhere.verified:
+        return replace(elsewhere, corrected=True)
+    return Citation(
+        context_id=raw.context,
+        path=raw.path,
+        start_line=raw.start_line,
+        end_line=raw.end_line,
+        quote=raw.quote or "",
+        verified=False,
+    )
+
+
+def _place(texts: _Texts, quote: str) -> Citation:
+    """Where a quote of the answer stands, or an unverified citation without a place."""
+    for context, path in texts.every():
+        nearest = _nearest(texts.text(context, path), quote, 1)
+        if nearest is not None:
+            first, last, exact = nearest
+            return Citation(
+                context_id=context.context_id, path=path, start_line=first, end_line=last, quote=exact, verified=True
+            )
+    return Citation(context_id="", path="", start_line=0, end_line=0, quote=quote, verified=False)
+
+
+def _nearest(text: str, quote: str, line: int) -> tuple[int, int, str] | None:
+    """First line, last line and exact words of the occurrence of `quote` nearest to `line`; blanks may differ."""
+    words = quote.split()
+    if not words:
+        return None
+    exact = list(re.finditer(re.escape(quote.strip()), text))
+    spans = exact or list(re.finditer(r"\s+".join(re.escape(word) for word in words), text))
+    if not spans:
+        return None
+    starts = _line_starts(text)
+    best = min(spans, key=lambda found: abs(bisect_right(starts, found.start()) - line))
+    return bisect_right(starts, best.start()), bisect_right(starts, best.end() - 1), best.group()
+
+
+def _line_starts(text: str) -> list[int]:
+    starts = [0]
+    starts += [found.end() for found in re.finditer(r"\n", text)]
+    return starts
+
+
+# --- coverage -----------------------------------------------------------------------------------------------------
+
+
+class Reading:
+    """Collects what was read while a run goes on, as cheaply as possible; `coverage` works it out at the end."""
+
+    def __init__(self) -> None:
+        self._lines: set[int] = set()
+        self._fragments: list[str] = []
+        self._uses: list[tuple[str, str, Range | None]] = []
+
+    def shown(self, text: str) -> None:
+        """Text that a model has read: an output shown to the root, a prompt of a sub-call."""
+        for line in text.split("\n"):
+            self._note(line)
+
+    def printed(self, text: str) -> None:
+        """The same for output, where lines may also stand inside a printed list of strings."""
+        self.shown(text)
+        for quoted in re.findall(r"'((?:[^'\\\n]|\\.)+)'|\"((?:[^\"\\\n]|\\.)+)\"", text):
+            self._note((quoted[0] or quoted[1]).removesuffix("\\n"))
+
+    def ran(self, cell: CellResult) -> None:
+        """A block that has run: what the guest noticed it reading, else what its code says."""
+        if cell.reads:
+            self._uses += [(read.context, read.path, (read.start, read.end)) for read in cell.reads]
+        elif cell.error is None:
+            self._uses += uses_in(cell.code)
+
+    def _note(self, line: str) -> None:
+        line = line.strip()
+        if line:
+            self._lines.add(hash(line))
+        if len(line) >= _LEAST_FRAGMENT and len(self._fragments) < _MOST_FRAGMENTS:
+            self._fragments.append(line)
+
+    def coverage(self, store: Store, contexts: Sequence[Context]) -> Coverage:
+        """The share of the contexts that was read. Contexts over MOST_CHARS together are not looked through again."""
+        total = sum(context.chars for context in contexts)
+        by_code: dict[str, list[Range]] = {}
+        by_model: dict[str, list[Range]] = {}
+        for context in contexts:
+            for entry in store.files(context):
+                key = f"{context.context_id}/{entry.path}"
+                code = merged(self._code_ranges(context, entry.path, entry.chars))
+                model = merged(self._model_ranges(store.text(context, entry.path))) if total <= MOST_CHARS else []
+                by_code |= {key: code} if code else {}
+                by_model |= {key: model} if model else {}
+        return Coverage(
+            total_chars=total,
+            read_by_code=sum(end - start for ranges in by_code.values() for start, end in ranges),
+            read_by_model=sum(end - start for ranges in by_model.values() for start, end in ranges),
+            ranges={"code": by_code, "model": by_model},
+        )
+
+    def _code_ranges(self, context: Context, path: str, chars: int) -> Iterator[Range]:
+        for name, used_path, part in self._uses:
+            if name in {"", context.name, context.context_id} and used_path in {"", path}:
+                start, end = part or (0, chars)
+                start = max(0, start + chars) if start < 0 else start
+                end = max(0, end + chars) if end < 0 else end
+                if start < min(end, chars):
+                    yield start, min(end, chars)
+
+    def _model_ranges(self, text: str) -> Iterator[Range]:
+        at, is_read = 0, False
+        for line in text.splitlines(keepends=True):
+            is_read = hash(line.strip()) in self._lines if line.strip() else is_read
+            if is_read:
+                yield at, at + len(line)
+            at += len(line)
+        for fragment in self._fragments:
+            found = text.find(fragment)
+            if found >= 0:
+                yield found, found + len(fragment)
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """The same characters as sorted ranges that do not touch."""
+    result: list[Range] = []
+    for start, end in sorted(ranges):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
+
+
+def uses_in(code: str) -> list[tuple[str, str, Range | None]]:
+    """Which contexts, paths and ranges a block reads: ("", "", None) is all of everything.
+
+    `len(context)`, names and keys read nothing; a slice with constant bounds reads that; any other use reads the whole.
+    """
+    tree = parse(code)
+    if tree is None:
+        return []
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    uses: list[tuple[str, str, Range | None]] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id="context" | "contexts", ctx=ast.Load()):
+                uses += _use_of(node, parents)
+            case ast.Call(func=ast.Name(id="search" | "open")):
+                uses.append(("", "", None))
+    return uses
+
+
+def _use_of(node: ast.Name, parents: Mapping[Any, Any]) -> Iterator[tuple[str, str, Range | None]]:
+    parent = parents.get(node)
+    match parent:
+        case ast.Call(func=ast.Name(id="len" | "type" | "isinstance" | "dir" | "id" | "hasattr")):
+            return
+        case ast.Attribute(attr="keys" | "name" | "names"):
+            return
+        case ast.For(iter=iterated) if iterated is node and node.id == "contexts":
+            return
+        case ast.Subscript(slice=ast.Slice(lower=lower, upper=upper, step=None)):
+            start, end = _constant(lower, 0), _constant(upper, 1 << 62)
+            yield "", "", (start, end) if start is not None and end is not None else None
+        case ast.Subscript(slice=ast.Constant(value=str(key))) if node.id == "contexts":
+            yield key, "", None
+        case ast.Subscript(slice=ast.Constant(value=str(key))):
+            yield "", key, None
+        case _:
+            yield "", "", None
+
+
+def _constant(node: ast.expr | None, default: int) -> int | None:
+    match node:
+        case None:
+            return default
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
+            return -number
+    return None
