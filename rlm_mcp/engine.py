@@ -76,8 +76,6 @@ class Engine:
     on_event: Callable[[Event], None] = lambda _: None
     tape: Tape = field(default_factory=Tape)
     """what is already known: nothing for a new run, the run's own events on resume, a record (strict) on replay"""
-    check_schema: Callable[[Mapping[str, Any], object], str | None] = lambda _schema, _value: None
-    """why a value breaks a JSON Schema, in a sentence, or None"""
     reading: Reading = field(default_factory=Reading)
 
 

@@ -26,10 +26,12 @@ from rlm_mcp.calls import Calls
 from rlm_mcp.cells import CellResult, RawCitation, Repl
 from rlm_mcp.engine import Engine, Outcome, Task
 from rlm_mcp.errors import BudgetExceeded, ModelError, PromptOverWindow, ReplayDiffers, SubCallFailed
+from rlm_mcp.grounding import plain
 from rlm_mcp.models.base import Completion
 from rlm_mcp.prompts import Remaining
 from rlm_mcp.router import Route, route
 from rlm_mcp.runs import Citation, Coverage, RunUsage, Status, StoppedBy, ended_event, prompt_hash
+from rlm_mcp.shapes import complaint
 from rlm_mcp.trajectory import Again, Ask, Finish, Question, Rules, Run, Step, Trajectory
 
 STRONG_TURNS = 20
@@ -56,12 +58,12 @@ async def solve(task: Task, engine: Engine, ledger: Ledger) -> Outcome:
 
 async def _answer(level: "_Level") -> tuple[Finish, StoppedBy, str]:
     """The answer, what ended the run, and what there is to say about it."""
-    trajectory = level.trajectory
     step: Step = Again(why="start")
     try:
         way = await level.choose_way()
         if way.mode == "direct":
             return await level.answer_directly(), "final", ""
+        trajectory = level.trajectory
         async with level.open_repl() as repl:
             while not isinstance(step, Finish):
                 ask = trajectory.ask(level.remaining(), last=level.why_last())
@@ -70,9 +72,9 @@ async def _answer(level: "_Level") -> tuple[Finish, StoppedBy, str]:
                     step = trajectory.receive_cell(await level.run(repl, step))
                 await level.finish_turn(repl, step)
     except BudgetExceeded as error:
-        return trajectory.best(), _limit(error.which), str(error)
+        return level.trajectory.best(), _limit(error.which), str(error)
     except ModelError as error:
-        return trajectory.best(), "error", str(error)
+        return level.trajectory.best(), "error", str(error)
     return step, level.stopped_by(step), ""
 
 
@@ -121,7 +123,7 @@ class _Level:
             query=task.query,
             briefs=told,
             schema=schema,
-            check=partial(self.engine.check_schema, schema) if schema is not None else lambda _: None,
+            check=partial(complaint, schema) if schema is not None else lambda _: None,
         )
         self.trajectory = Trajectory(question, _rules(self.engine))
         if self.engine.tape.strict or not self.engine.tape.holds(task.path):
@@ -342,9 +344,12 @@ class _Level:
     def end(self, finish: Finish, stopped_by: StoppedBy, message: str) -> Outcome:
         """Puts the end on record."""
         citations, coverage = self._evidence
+        # A client gets text unless it asked for a type; code that called rlm_query gets the value as it was set.
+        as_set = self.task.path or self.task.output_schema is not None or finish.answer is None
+        answer = finish.answer if as_set else plain(finish.answer)
         outcome = Outcome(
             status=_status(finish, stopped_by),
-            answer=finish.answer,
+            answer=answer,
             stopped_by=stopped_by,
             answered_by=finish.answered_by,
             citations=citations,
@@ -356,8 +361,8 @@ class _Level:
             depth=self.way.depth,
             message=" ".join(part for part in (message, _marked(finish)) if part),
         )
-        if not self.task.path and finish.answer is not None:
-            self.engine.record.write_answer(finish.answer)
+        if not self.task.path and answer is not None:
+            self.engine.record.write_answer(answer)
         self._record(ended_event(**asdict(outcome)))
         return outcome
 
