@@ -6,20 +6,9 @@ An open file has the offset and the status flags; descriptors made by `dup` shar
 from __future__ import annotations
 
 from wasm_runtime.errno import Errno
+from wasm_runtime.vfs_flags import O_ACCMODE, O_RDWR, O_WRONLY
 
 MOST_DESCRIPTORS = 1024
-
-O_ACCMODE = 0o3
-O_WRONLY = 0o1
-O_RDWR = 0o2
-O_CREAT = 0o100
-O_EXCL = 0o200
-O_TRUNC = 0o1000
-O_APPEND = 0o2000
-O_NONBLOCK = 0o4000
-O_DIRECTORY = 0o200000
-O_NOFOLLOW = 0o400000
-O_CLOEXEC = 0o2000000
 
 
 class OpenFile:
@@ -34,10 +23,12 @@ class OpenFile:
 
     @property
     def readable(self) -> bool:
+        """Whether it was opened for reading."""
         return self.flags & O_ACCMODE != O_WRONLY
 
     @property
     def writable(self) -> bool:
+        """Whether it was opened for writing."""
         return self.flags & O_ACCMODE in (O_WRONLY, O_RDWR)
 
 

@@ -7,7 +7,6 @@ The host binds its own under `/dev` (standard input and output, the host channel
 from collections.abc import Callable
 from typing import Protocol
 
-
 # A guest may ask for 2 GiB in one read; a short read is legal and keeps the host's buffer small.
 LONGEST_READ = 1 << 20
 
@@ -29,9 +28,11 @@ class NullDevice:
     """`/dev/null`: always at its end, takes everything."""
 
     def read(self, n: int) -> bytes:  # noqa: ARG002 - Device's signature
+        """Return nothing."""
         return b""
 
     def write(self, data: memoryview) -> int:
+        """Take all of it."""
         return len(data)
 
 
@@ -39,6 +40,7 @@ class ZeroDevice(NullDevice):
     """`/dev/zero`: as many zeros as are asked for."""
 
     def read(self, n: int) -> bytes:
+        """Return zeros."""
         return bytes(min(n, LONGEST_READ))
 
 
@@ -49,4 +51,5 @@ class RandomDevice(NullDevice):
         self._random = random
 
     def read(self, n: int) -> bytes:
+        """Return bytes of the source."""
         return self._random(min(n, LONGEST_READ))

@@ -28,15 +28,18 @@ class FixedQuota:
         self.used_bytes = 0
 
     def reserve(self, n: int) -> bool:
+        """Take n bytes, or return False where they would pass the limit."""
         if self.used_bytes + n > self.limit_bytes:
             return False
         self.used_bytes += n
         return True
 
     def release(self, n: int) -> None:
+        """Give back n bytes."""
         self.used_bytes -= n
 
     def available(self) -> int:
+        """Bytes below the limit."""
         return max(0, self.limit_bytes - self.used_bytes)
 
     def __repr__(self) -> str:

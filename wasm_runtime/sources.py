@@ -38,6 +38,7 @@ class BytesSource:
         self.size = len(self._data)
 
     def read_into(self, offset: int, target: memoryview) -> int:
+        """Copy them."""
         target[:] = self._data[offset : offset + len(target)]
         return 0
 
@@ -51,6 +52,7 @@ class MissingSource:
         self.size = size
 
     def read_into(self, offset: int, target: memoryview) -> int:  # noqa: ARG002 - Source's signature
+        """Fail with EIO."""
         return -Errno.EIO
 
 
@@ -72,6 +74,7 @@ class HostFile:
         self._identity = (facts.st_dev, facts.st_ino)
 
     def read_into(self, offset: int, target: memoryview) -> int:
+        """Read from the disk or the page cache; EIO when the file is not what it was."""
         try:
             fd = os.open(self._path, _OPEN_FLAGS)
         except OSError:

@@ -13,9 +13,10 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 
-from wasm_runtime.descriptors import MOST_DESCRIPTORS, O_ACCMODE, O_APPEND, O_NONBLOCK, Descriptors, OpenFile
+from wasm_runtime.descriptors import MOST_DESCRIPTORS, Descriptors, OpenFile
 from wasm_runtime.sources import MissingSource
 from wasm_runtime.vfs_content import CHUNK_COST, LONGEST_FILE
+from wasm_runtime.vfs_flags import O_ACCMODE, O_APPEND, O_NONBLOCK
 from wasm_runtime.vfs_nodes import (
     CHUNK,
     FIRST_GUEST_INO,

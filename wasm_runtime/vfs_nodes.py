@@ -92,6 +92,7 @@ class Node:
 
     @property
     def size(self) -> int:
+        """Bytes, as `stat` tells them."""
         return 0
 
     def _copy_to(self, other: Node) -> None:
@@ -123,9 +124,11 @@ class Directory(Node):
 
     @property
     def size(self) -> int:
+        """The same for every directory, as on many file systems."""
         return 4096
 
     def copy(self, epoch: int) -> Directory:
+        """Copy the table of entries with it."""
         other = Directory(self.ino, epoch, self.mode, 0, self.parent)
         self._copy_to(other)
         other.entries = self.entries.copy()
@@ -171,9 +174,11 @@ class MemoryFile(Node):
 
     @property
     def size(self) -> int:
+        """Where the file ends."""
         return self.length
 
     def copy(self, epoch: int) -> MemoryFile:
+        """Copy the table of chunks with it; the chunks are shared."""
         other = MemoryFile(self.ino, epoch, self.mode, 0)
         self._copy_to(other)
         other.chunks = self.chunks.copy()
@@ -193,9 +198,11 @@ class MountedFile(Node):
 
     @property
     def size(self) -> int:
+        """The source's, fixed when it was mounted."""
         return self.source.size
 
     def copy(self, epoch: int) -> MountedFile:
+        """Share the source."""
         other = MountedFile(self.ino, epoch, 0, self.mounted_at, self.source)
         self._copy_to(other)
         return other
@@ -212,9 +219,11 @@ class Symlink(Node):
 
     @property
     def size(self) -> int:
+        """The length of the target."""
         return len(self.target)
 
     def copy(self, epoch: int) -> Symlink:
+        """Copy all there is."""
         other = Symlink(self.ino, epoch, 0, self.target)
         self._copy_to(other)
         return other
@@ -230,6 +239,7 @@ class DeviceNode(Node):
         self.device = device
 
     def copy(self, epoch: int) -> DeviceNode:
+        """Copy the name; the device is found by it."""
         other = DeviceNode(self.ino, epoch, 0, self.device)
         self._copy_to(other)
         return other

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from wasm_runtime.errno import Errno
 from wasm_runtime.quota import FixedQuota
-from wasm_runtime.vfs import AT_FDCWD, Vfs
+from wasm_runtime.vfs import Vfs
 from wasm_runtime.vfs_content import CHUNK_COST, read_at
+from wasm_runtime.vfs_flags import AT_FDCWD
 from wasm_runtime.vfs_nodes import CHUNK, FIRST_GUEST_INO, Directory, MemoryFile, Symlink
 from wasm_runtime.vfs_tree import NODE_COST
 
@@ -101,9 +102,9 @@ BASE = b"/tmp/x/y/z"
 
 
 def guest_flags(access: str, options: tuple[str, ...]) -> int:
-    import wasm_runtime.descriptors as numbers
+    import wasm_runtime.vfs_flags as numbers
 
-    values = {"O_RDONLY": 0, **vars(numbers)}
+    values = vars(numbers)
     return sum(values[name] for name in (access, *options))
 
 
@@ -299,7 +300,7 @@ class Linux:
             case ("listdir", path):
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=base)
                 try:
-                    return sorted(os.fsencode(name) for name in os.listdir(fd))
+                    return sorted(os.fsencode(name) for name in os.listdir(fd))  # noqa: PTH208
                 finally:
                     os.close(fd)
         return 0
@@ -458,9 +459,7 @@ def test_a_clone_and_its_origin_do_not_see_each_others_changes(
 
 @settings(deadline=None, max_examples=200)
 @given(SEQUENCES, SEQUENCES)
-def test_a_dump_loaded_elsewhere_goes_on_as_the_original_does(
-    before: list[Operation], after: list[Operation]
-) -> None:
+def test_a_dump_loaded_elsewhere_goes_on_as_the_original_does(before: list[Operation], after: list[Operation]) -> None:
     vfs, other = new_vfs(), new_vfs()
     apply(vfs, before)
     apply(other, after)
