@@ -110,7 +110,7 @@ def _guess(sample: bytes) -> Encoding | None:
 
 
 def _share(sample: bytes, wanted: bytes) -> float:
-    return 1 - len(sample.translate(None, wanted)) / max(len(sample), 1)
+    return (len(sample) - len(sample.translate(None, wanted))) / max(len(sample), 1)
 
 
 class Utf8Stream:

@@ -1,0 +1,93 @@
+"""Headings of documents, and the names of languages and file types."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from .context import PageMark
+
+MAX_HEADINGS = 40
+_HASHES = re.compile(r"(#{1,6})\s+(\S.{0,150})")
+_NUMBERED = re.compile(r"((?:\d+\.)+\d*|[IVXLC]+\.|CHAPTER|Chapter|PART|Part|APPENDIX|Appendix)\s+(\S.{0,100})")
+_UNDERLINE = re.compile(r"([=\-~^\"'*+#])\1{2,}")
+_PROSE = {"", ".md", ".markdown", ".rst", ".txt", ".adoc", ".org", ".pdf", ".docx", ".html", ".htm", ".epub"}
+
+LANGUAGES = {
+    ".py": "Python", ".pyi": "Python", ".ipynb": "notebook", ".js": "JavaScript", ".mjs": "JavaScript", ".cjs": "JavaScript",
+    ".jsx": "JavaScript", ".ts": "TypeScript", ".tsx": "TypeScript", ".java": "Java", ".kt": "Kotlin", ".scala": "Scala",
+    ".c": "C", ".h": "C", ".cc": "C++", ".cpp": "C++", ".cxx": "C++", ".hpp": "C++", ".hh": "C++", ".cs": "C#", ".go": "Go",
+    ".rs": "Rust", ".rb": "Ruby", ".php": "PHP", ".swift": "Swift", ".m": "Objective-C", ".r": "R", ".jl": "Julia",
+    ".lua": "Lua", ".pl": "Perl", ".pm": "Perl", ".sh": "shell", ".bash": "shell", ".zsh": "shell", ".ps1": "PowerShell",
+    ".sql": "SQL", ".html": "HTML", ".htm": "HTML", ".css": "CSS", ".scss": "CSS", ".xml": "XML", ".xsl": "XML", ".svg": "SVG",
+    ".json": "JSON", ".jsonl": "JSON Lines", ".yaml": "YAML", ".yml": "YAML", ".toml": "TOML", ".ini": "INI", ".cfg": "INI",
+    ".csv": "CSV", ".tsv": "TSV", ".md": "Markdown", ".rst": "reStructuredText", ".tex": "TeX", ".txt": "plain text",
+    ".log": "log", ".ex": "Elixir", ".exs": "Elixir", ".erl": "Erlang", ".hs": "Haskell", ".ml": "OCaml", ".clj": "Clojure",
+    ".zig": "Zig", ".nim": "Nim", ".dart": "Dart", ".vue": "Vue", ".svelte": "Svelte", ".proto": "Protocol Buffers",
+    ".tf": "Terraform", ".f90": "Fortran", ".asm": "assembly", ".s": "assembly", ".wat": "WebAssembly text", ".diff": "diff",
+    ".patch": "diff", ".po": "translations", ".eml": "e-mail", ".mbox": "mailbox",
+}  # fmt: skip
+_NAMES = {
+    "makefile": "Makefile",
+    "dockerfile": "Dockerfile",
+    "cmakelists.txt": "CMake",
+    "readme": "plain text",
+    "license": "plain text",
+}
+
+
+def language(path: str) -> str:
+    """Name the language or type of a file by its name; a compressed file by what it was before."""
+    pure = PurePosixPath(path)
+    if pure.suffix.lower() in {".gz", ".bz2", ".xz", ".zst"}:
+        pure = pure.with_suffix("")
+    return LANGUAGES.get(pure.suffix.lower()) or _NAMES.get(pure.name.lower()) or pure.suffix.lower() or "no suffix"
+
+
+def headings(lines: Sequence[str], *, suffix: str, pages: Sequence[PageMark] = ()) -> dict[str, object]:
+    """Find the headings of a document; `lines` begins at line 1. Pages come first, being certain."""
+    described: dict[str, object] = {}
+    if pages:
+        described["pages"] = {
+            "count": len(pages),
+            "first": [{"line": mark.line, "label": mark.label} for mark in pages[:10]],
+        }
+    if suffix not in _PROSE:
+        return described
+    found: list[dict[str, object]] = []
+    fenced = False
+    for number, line in enumerate(lines, 1):
+        fenced ^= line.startswith(("```", "~~~"))
+        if fenced:
+            continue
+        if (match := _HASHES.fullmatch(line)) and suffix not in {".txt", ""}:
+            found.append({"line": number, "level": len(match[1]), "text": match[2].strip("# ")})
+        elif _underlined(lines, number):
+            found.append(
+                {"line": number - 1, "level": 1 if line[0] == "=" else 2, "text": lines[number - 2].strip()[:150]}
+            )
+        elif _alone(lines, number) and _NUMBERED.fullmatch(line.strip()):
+            found.append({"line": number, "level": 1, "text": line.strip()})
+    if len(found) >= 2:  # noqa: PLR2004 - one line that looks like a heading proves nothing
+        described["headings"] = found[:MAX_HEADINGS]
+        if len(found) > MAX_HEADINGS:
+            described["more_headings"] = len(found) - MAX_HEADINGS
+    return described
+
+
+def _underlined(lines: Sequence[str], number: int) -> bool:
+    """Tell whether this line underlines the one before, which stands alone."""
+    line = lines[number - 1]
+    if number < 2 or not _UNDERLINE.fullmatch(line):  # noqa: PLR2004
+        return False
+    title = lines[number - 2]
+    return (
+        0 < len(title.strip()) <= len(line) + 2
+        and title[0] not in " -=|+"
+        and (number == 2 or not lines[number - 3].strip())
+    )  # noqa: PLR2004
+
+
+def _alone(lines: Sequence[str], number: int) -> bool:
+    before = lines[number - 2] if number > 1 else ""
+    after = lines[number] if number < len(lines) else ""
+    return not before.strip() and not after.strip()

@@ -1,0 +1,159 @@
+"""Data with columns: JSON, JSON Lines, CSV and TSV. A format is named only after it has parsed."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+MAX_COLUMNS = 60
+MAX_SAMPLES = 3
+PARSED_SHARE = 0.95
+DELIMITERS = {",": "csv", "\t": "tsv", ";": "csv with semicolons", "|": "csv with bars"}
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?)?(Z|[+-]\d\d:?\d\d)?|\d\d?[/.]\d\d?[/.]\d{2,4}")
+
+
+def describe_json(text: str) -> dict[str, object] | None:
+    """Describe a text that is one JSON value, or None when it is not."""
+    if text.lstrip()[:1] not in {"{", "["}:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    described: dict[str, object] = {"format": "json", "shape": _shape(value, depth=3)}
+    records = value if isinstance(value, list) else next((v for v in value.values() if isinstance(v, list)), [])
+    if records and all(isinstance(record, dict) for record in records):
+        described |= {"records": len(records), "columns": _columns(records)}
+    return described
+
+
+def describe_json_lines(lines: Sequence[str]) -> dict[str, object] | None:
+    """Describe JSON Lines, or None when the sampled lines do not parse as objects."""
+    filled = [line for line in lines if line.strip()]
+    if len(filled) < 2 or not filled[0].lstrip().startswith("{"):  # noqa: PLR2004 - one object is plain JSON
+        return None
+    records = []
+    for line in filled[:: max(len(filled) // 2_000, 1)]:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    tried = len(filled[:: max(len(filled) // 2_000, 1)])
+    if len(records) < PARSED_SHARE * tried:
+        return None
+    return {"format": "json lines", "parsed": f"{len(records)} of {tried} sampled lines", "columns": _columns(records)}
+
+
+def describe_csv(lines: Sequence[str], *, suffix: str) -> dict[str, object] | None:
+    """Describe rows of equally many fields, or None. Without a telling suffix every row must fit, below a header."""
+    telling = suffix in {".csv", ".tsv", ".tab", ".psv"}
+    for delimiter, name in DELIMITERS.items():
+        rows = _rows(lines, delimiter)
+        if len(rows) < (2 if telling else 6):
+            continue
+        width = len(rows[0])
+        fitting = [row for row in rows if len(row) == width]
+        header = _is_header(rows)
+        if width < 2 or len(fitting) < (PARSED_SHARE if telling else 1) * len(rows) or not (header or telling):  # noqa: PLR2004
+            continue
+        names = rows[0] if header else [f"column {at + 1}" for at in range(width)]
+        records = [dict(zip(names, row, strict=True)) for row in fitting[1 if header else 0 :]]
+        return {
+            "format": name,
+            "header": header,
+            "parsed": f"{len(fitting)} of {len(rows)} sampled rows have {width} fields",
+            "columns": _columns(records),
+        }
+    return None
+
+
+def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """Parse the sampled lines as they follow each other; a field with a line end in it stays one."""
+    few = [line for line in lines[:3_000] if line.strip()]
+    try:
+        return list(csv.reader(io.StringIO("\n".join(few)), delimiter=delimiter, strict=True))
+    except csv.Error:
+        return []
+
+
+def _is_header(rows: Sequence[Sequence[str]]) -> bool:
+    first = rows[0]
+    return len(set(first)) == len(first) and all(
+        name.strip() and _type(name) == "text" and len(name) <= 60 for name in first
+    )  # noqa: PLR2004 - longer is a sentence, not a name
+
+
+def _columns(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Give name, types, samples and how often a column is filled, in order of first appearance."""
+    names: dict[str, None] = {}
+    for record in records:
+        names.update(dict.fromkeys(record))
+    columns: list[dict[str, object]] = []
+    for name in list(names)[:MAX_COLUMNS]:
+        values = [record[name] for record in records if record.get(name) not in (None, "")]
+        shown = [_short(value) for value in values]
+        column: dict[str, object] = {
+            "name": str(name)[:100],
+            "type": _types(values),
+            "samples": list(dict.fromkeys(shown))[:MAX_SAMPLES],
+        }
+        if len(values) < len(records):
+            column["filled"] = f"{len(values)} of {len(records)} sampled"
+        if 1 <= len(distinct := set(shown)) <= 12 and len(records) >= 3 * len(distinct):  # noqa: PLR2004 - few enough to be categories
+            column["values"] = sorted(distinct)
+            del column["samples"]
+        columns.append(column)
+    if len(names) > MAX_COLUMNS:
+        columns.append({"name": f"and {len(names) - MAX_COLUMNS} more"})
+    return columns
+
+
+def _types(values: Iterable[object]) -> str:
+    kinds = sorted({_type(value) for value in values})
+    if kinds == ["integer", "number"]:
+        return "number"
+    return " or ".join(kinds) or "empty"
+
+
+def _type(value: object) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case list():
+            return "array"
+        case dict():
+            return "object"
+        case str() if re.fullmatch(r"[+-]?\d{1,18}", value):
+            return "integer"
+        case str() if re.fullmatch(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?", value):
+            return "number"
+        case str() if _DATE.fullmatch(value):
+            return "date"
+        case _:
+            return "text"
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:79] + "…"  # noqa: PLR2004 - enough to recognise a value
+
+
+def _shape(value: object, *, depth: int) -> object:
+    """Show how a value is built: keys, lengths and types, a few levels deep."""
+    match value:
+        case dict() if depth:
+            shown = {str(key)[:60]: _shape(inner, depth=depth - 1) for key, inner in list(value.items())[:20]}
+            return shown | ({"…": f"{len(value) - 20} more keys"} if len(value) > 20 else {})  # noqa: PLR2004
+        case list() if depth and value:
+            return [f"{len(value)} items", _shape(value[0], depth=depth - 1)]
+        case list() | dict():
+            return f"{_type(value)} of {len(value)}"
+        case _:
+            return "null" if value is None else _type(value)
