@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar
 
-from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown
+from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown, PromptOverWindow
 from rlm_mcp.models.base import Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
 from rlm_mcp.turns import Turns
 
@@ -265,11 +265,14 @@ async def paid_call(
 ) -> Completion:
     """Reserves, asks, settles: the only way a run asks a model.
 
-    `max_tokens` is cut to what the model's profile allows beside the prompt. Raises BudgetExceeded before anything is
-    sent, ModelError after. A cancelled call is charged its prompt, because the provider may bill it.
+    `max_tokens` is cut to what the model's profile allows beside the prompt. Raises PromptOverWindow and BudgetExceeded
+    before anything is sent, ModelError after. A cancelled call is charged its prompt, because the provider may bill it.
     """
     profile = model.profile
-    beside_prompt = max(MIN_COMPLETION_TOKENS, profile.window_tokens - estimate_prompt(messages))
+    beside_prompt = profile.window_tokens - estimate_prompt(messages)
+    if beside_prompt < 1:
+        raise over_window(model, messages)
+    beside_prompt = max(beside_prompt, MIN_COMPLETION_TOKENS)
     wanted = min(max_tokens or USUAL_COMPLETION_TOKENS[kind], profile.max_output_tokens, beside_prompt)
     room = await ledger.reserve(kind, prompt_tokens=bound_prompt(messages), max_tokens=wanted, profile=profile)
     try:
@@ -282,6 +285,15 @@ async def paid_call(
         raise
     room.settle(completion.usage)
     return completion
+
+
+def over_window(model: Model, messages: Sequence[Message]) -> PromptOverWindow:
+    """What is said of a prompt that does not fit into the model's window."""
+    chars, window = sum(len(message.content) for message in messages), model.profile.window_tokens
+    return PromptOverWindow(
+        f"the prompt of {chars:,} characters, about {estimate_prompt(messages):,} tokens, is over the window of model"
+        f" {model.name!r}, {window:,} tokens: send at most about {min(window * 3, chars * 2 // 3):,} characters at once"
+    )
 
 
 class _Account:

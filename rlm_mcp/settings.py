@@ -50,7 +50,8 @@ class Settings:
     max_tokens: int | None = None
     max_sub_calls: int = 1_000
     max_seconds: float = 1_800.0
-    max_iterations: int = 30
+    max_iterations: int | None = None
+    """None: as many as the profile of the root model has"""
     max_depth: int | None = None
     concurrency: int = 64
     sources: Mapping[str, str] = field(default_factory=dict)

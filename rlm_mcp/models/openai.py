@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
+from rlm_mcp.budget import over_window
 from rlm_mcp.errors import (
     EndpointUnreachable,
     KeyRefused,
@@ -166,7 +167,6 @@ class OpenAIModel:
         schema: Mapping[str, object] | None = None,
     ) -> Completion:
         """One reply; sent again on 429, 5xx and broken connections, and in another dialect where the server asks."""
-        self._check_window(messages)
         tally, dialect = _Tally(), self._dialect
         tried = {dialect}
         while True:
@@ -222,7 +222,8 @@ class OpenAIModel:
         if (window := dialects.window_in(refusal)) is not None:
             if window:
                 self.profile = replace(self.profile, window_tokens=window)
-            raise self._error(PromptOverWindow, self._over_window(messages, said=True), tally)
+            text = str(over_window(self, messages))
+            raise self._error(PromptOverWindow, text, tally)
         kind = _retried_as(refusal)
         if kind is not None:
             tally.by_kind[kind] += 1
@@ -256,20 +257,6 @@ class OpenAIModel:
         )
 
     # --- what goes wrong, in words --------------------------------------------------------------------------------
-
-    def _check_window(self, messages: Sequence[Message]) -> None:
-        if estimate_prompt(messages) > self.profile.window_tokens:
-            raise PromptOverWindow(self._over_window(messages, said=False))
-
-    def _over_window(self, messages: Sequence[Message], *, said: bool) -> str:
-        chars, window = sum(len(message.content) for message in messages), self.profile.window_tokens
-        holds = (
-            f"its window holds {window:,}" if not said or window < estimate_prompt(messages) else "it has refused it"
-        )
-        return (
-            f"the prompt of {chars:,} characters, about {estimate_prompt(messages):,} tokens, does not fit into model"
-            f" {self.name!r}: {holds}; send at most about {min(window * 3, chars * 2 // 3):,} characters at once"
-        )
 
     def _unreachable(self, answer: NoAnswer, tally: _Tally) -> str:
         times = f" ({tally.failed} times)" if tally.failed > 1 else ""

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from rlm_mcp.budget import BudgetLimits, Ledger, Spent, paid_call
-from rlm_mcp.errors import BudgetExceeded, PriceUnknown, ProviderFailed
+from rlm_mcp.errors import BudgetExceeded, PriceUnknown, PromptOverWindow, ProviderFailed
 from rlm_mcp.models.base import Message, Profile, Usage
 from rlm_mcp.models.scripted import ScriptedModel
 
@@ -188,6 +188,19 @@ async def test_paid_call_asks_for_no_more_than_is_left() -> None:
     model = ScriptedModel(["ok"])
     await paid_call(ledger, model, [Message(role="user", content="x" * 200)], kind="root")
     assert model.calls[0].max_tokens == 300 - 101 - 8
+
+
+@pytest.mark.anyio
+async def test_a_prompt_over_the_window_is_refused_before_anything_is_reserved() -> None:
+    ledger = Ledger()
+    model = ScriptedModel(["ok"], profile=Profile(window_tokens=1000))
+    with pytest.raises(PromptOverWindow) as error:
+        await paid_call(ledger, model, [Message(role="user", content="x" * 40_000)], kind="sub")
+    assert str(error.value) == (
+        "the prompt of 40,000 characters, about 10,008 tokens, is over the window of model 'scripted', 1,000 tokens:"
+        " send at most about 3,000 characters at once"
+    )
+    assert (model.calls, ledger.spent().sub_calls) == ([], 0)
 
 
 @pytest.mark.anyio

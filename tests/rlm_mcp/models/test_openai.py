@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import anyio
 import pytest
 
+from rlm_mcp.budget import Ledger, paid_call
 from rlm_mcp.errors import (
     EndpointUnreachable,
     KeyRefused,
@@ -238,24 +239,13 @@ async def test_a_stream_that_breaks_off_is_a_broken_connection() -> None:
     assert (completion.text, completion.usage.unanswered_requests) == ("whole", 1)
 
 
-async def test_a_prompt_over_the_window_is_refused_before_anything_is_sent() -> None:
-    server = OpenAIServer(["ok"])
-    async with connected(server, profile=Profile(window_tokens=1000)) as model:
-        with pytest.raises(PromptOverWindow) as error:
-            await model.complete([Message(role="user", content="x" * 40_000)])
-    assert str(error.value) == (
-        "the prompt of 40,000 characters, about 10,008 tokens, does not fit into model 'scripted': its window holds"
-        " 1,000; send at most about 3,000 characters at once"
-    )
-    assert server.counts.requests == 0
-
-
 async def test_a_window_that_the_server_names_is_remembered() -> None:
     server = OpenAIServer(["ok"], quirks=Quirks(window_tokens=500))
+    prompt = [Message(role="user", content="x" * 40_000)]
     async with connected(server) as model:
         for _ in range(2):
-            with pytest.raises(PromptOverWindow, match="its window holds 500"):
-                await model.complete([Message(role="user", content="x" * 40_000)])
+            with pytest.raises(PromptOverWindow, match="is over the window of model 'scripted', 500 tokens"):
+                await paid_call(Ledger(), model, prompt, kind="sub")
     assert (server.counts.requests, model.profile.window_tokens) == (1, 500)
 
 

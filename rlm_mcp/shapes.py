@@ -1,0 +1,244 @@
+"""What a reply has to look like: short types and JSON Schemas, how a model is told, and how its reply is read.
+
+A shape is a JSON Schema, or a short type: "yes|no" (one of these words), "int", "float", "bool", "str", "list[str]",
+"list[yes|no]", "dict", or {"name": "str", "age": "int"} for an object with these fields. Providers bind replies to
+objects only, so anything else travels as {"value": …}. Pure functions; jsonschema is imported when it is needed.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from rlm_mcp.errors import SchemaError
+
+Schema = Mapping[str, object]
+
+VALUE = "value"
+_SCALARS: dict[str, dict[str, object]] = {
+    "str": {"type": "string"},
+    "string": {"type": "string"},
+    "text": {"type": "string"},
+    "int": {"type": "integer"},
+    "integer": {"type": "integer"},
+    "float": {"type": "number"},
+    "number": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "boolean": {"type": "boolean"},
+    "dict": {"type": "object"},
+    "object": {"type": "object"},
+    "list": {"type": "array"},
+    "array": {"type": "array"},
+    "any": {},
+}
+_SCHEMA_KEYWORDS = frozenset(
+    {"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "properties", "items", "$schema", "required"}
+)
+_FENCE = re.compile(r"```[\w-]*\s*\n(.*?)(?:```|\Z)", re.DOTALL)
+_THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_TRUE, _FALSE = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
+_SHOWN_CHARS = 200
+# Places where a JSON value may begin in a reply with words around it; a hostile reply has a hundred thousand.
+MOST_STARTS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """`schema` is of the value itself; `sent` is the object schema that goes to the provider."""
+
+    schema: Schema
+    sent: Schema
+    wrapped: bool
+
+    def instruction(self) -> str:
+        """What the model is told, for providers that cannot bind it."""
+        labels = self.schema.get("enum")
+        if self.wrapped and isinstance(labels, list):
+            options = " or ".join(json.dumps({VALUE: label}, ensure_ascii=False) for label in labels)
+            return f"Reply with only this JSON: {options}"
+        return f"Reply with only one JSON object that follows this schema: {json.dumps(self.sent, ensure_ascii=False)}"
+
+    def read(self, text: str) -> Any:
+        """The value in a reply. Raises SchemaError, whose text says what is wrong with it."""
+        value = self._value_in(without_thinking(text))
+        if (why := complaint(self.schema, value)) is not None:
+            raise SchemaError(f"the reply does not follow the schema: {why}")
+        return value
+
+    def _value_in(self, text: str) -> Any:
+        found, value = _json_in(text)
+        if not found:
+            value = text.strip()
+        if self.wrapped and isinstance(value, Mapping) and VALUE in value and self.schema.get("type") != "object":
+            value = value[VALUE]
+        if (
+            not found
+            and not isinstance(self.schema.get("enum"), list)
+            and self.schema.get("type") in {"object", "array"}
+        ):
+            raise SchemaError(f"the reply holds no JSON: {_cut(text.strip())}")
+        return _coerced(value, self.schema)
+
+
+def shape_of(schema: object) -> Shape:
+    """The shape that `schema` means. Raises SchemaError."""
+    schema = _expanded(schema)
+    _check_schema(schema)
+    if _is_object(schema):
+        return Shape(schema=schema, sent=schema, wrapped=False)
+    sent: dict[str, object] = {"type": "object", "properties": {VALUE: schema}}
+    sent |= {"required": [VALUE], "additionalProperties": False}
+    return Shape(schema=schema, sent=sent, wrapped=True)
+
+
+def complaint(schema: Schema, value: object) -> str | None:
+    """Why `value` breaks the JSON Schema, in a sentence that names the place, or None."""
+    import jsonschema  # type: ignore[import-untyped] # ships no annotations
+
+    try:
+        error = jsonschema.exceptions.best_match(_validator(_canonical(schema)).iter_errors(value))
+    except jsonschema.exceptions._WrappedReferencingError as unresolved:  # noqa: SLF001 # it has no public name
+        return f"the schema refers to what is not in it: {unresolved}"
+    if error is None:
+        return None
+    place = "".join(f"[{part!r}]" for part in error.absolute_path)
+    return f"{'at ' + place + ' ' if place else ''}{_cut(str(error.message))}"
+
+
+def without_thinking(text: str) -> str:
+    """A reply without the thinking that some models put into it."""
+    return _THINKING.sub("", text).strip() if "<" in text else text
+
+
+def _expanded(schema: object) -> Schema:
+    if isinstance(schema, str):
+        return _from_word(schema.strip())
+    if isinstance(schema, list) and schema and all(isinstance(label, str | int | float | bool) for label in schema):
+        return {"enum": list(schema)}
+    if isinstance(schema, Mapping):
+        if _SCHEMA_KEYWORDS & schema.keys() or not schema:
+            return schema
+        fields: dict[str, object] = {str(name): _expanded(part) for name, part in schema.items()}
+        return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    raise SchemaError(_not_a_shape(schema))
+
+
+def _from_word(word: str) -> Schema:
+    if (inner := re.fullmatch(r"(?:list|array)\[(.+)\]", word, re.IGNORECASE | re.DOTALL)) is not None:
+        return {"type": "array", "items": _from_word(inner.group(1).strip())}
+    if re.fullmatch(r"dict\[.+\]", word, re.IGNORECASE):
+        return {"type": "object"}
+    if "|" in word:
+        labels = [label.strip().strip("'\"") for label in word.split("|")]
+        if not all(labels):
+            raise SchemaError(_not_a_shape(word))
+        kinds = [_SCALARS.get(label.lower()) for label in labels if label != "None"]
+        if all(kind is not None for kind in kinds) and kinds:
+            return {"anyOf": [*kinds, *([{"type": "null"}] if "None" in labels else [])]}
+        return {"enum": list(dict.fromkeys(labels))}
+    if (scalar := _SCALARS.get(word.lower())) is not None:
+        return scalar
+    if word.startswith("{"):
+        try:
+            return _expanded(json.loads(word))
+        except json.JSONDecodeError as error:
+            raise SchemaError(_not_a_shape(word)) from error
+    raise SchemaError(_not_a_shape(word))
+
+
+def _not_a_shape(schema: object) -> str:
+    return (
+        f"schema={_cut(repr(schema))} is neither a JSON Schema nor a short type: write for example 'yes|no', 'int',"
+        " 'list[str]' or {'name': 'str'}"
+    )
+
+
+def _check_schema(schema: Schema) -> None:
+    import jsonschema
+
+    try:
+        _validator(_canonical(schema))
+    except jsonschema.exceptions.SchemaError as error:
+        raise SchemaError(f"schema={_cut(repr(schema))} is no JSON Schema: {_cut(str(error.message))}") from error
+
+
+def _canonical(schema: Schema) -> str:
+    return json.dumps(schema, sort_keys=True)
+
+
+@lru_cache(maxsize=256)  # a batch of a thousand calls has one schema, and checking it takes milliseconds
+def _validator(canonical: str) -> Any:
+    import jsonschema
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped] # ships no annotations
+
+    schema = json.loads(canonical)
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    kind.check_schema(schema)
+    return kind(schema, registry=REGISTRY)  # with a registry given, a $ref to an address is not fetched
+
+
+def _is_object(schema: Schema) -> bool:
+    return schema.get("type") == "object" or "properties" in schema
+
+
+def _json_in(text: str) -> tuple[bool, Any]:
+    """The JSON of a reply: the whole of it, a fenced block, or the first object or array in it."""
+    candidates = [text.strip(), *(block.strip() for block in _FENCE.findall(text))]
+    for candidate in candidates:
+        try:
+            return True, json.loads(candidate)
+        except (json.JSONDecodeError, RecursionError):
+            continue
+    decoder = json.JSONDecoder()
+    for start in islice(re.finditer(r"[\[{]", text), MOST_STARTS):
+        try:
+            return True, decoder.raw_decode(text, start.start())[0]
+        except (json.JSONDecodeError, RecursionError):
+            continue
+    return False, None
+
+
+def _coerced(value: Any, schema: Schema) -> Any:
+    """What plainly means the right thing: "Yes." for yes, "42" for 42, "True" for true."""
+    labels = schema.get("enum")
+    if isinstance(labels, list) and value not in labels:
+        said = _plain(value)
+        same = [label for label in labels if _plain(label) == said]
+        inside = [
+            label for label in labels if isinstance(label, str) and re.search(rf"\b{re.escape(_plain(label))}\b", said)
+        ]
+        matching = same or inside
+        return matching[0] if len(matching) == 1 else value
+    match schema.get("type"):
+        case "integer" | "number" if isinstance(value, str):
+            return _number(value, whole=schema.get("type") == "integer")
+        case "integer" if isinstance(value, float) and value.is_integer():
+            return int(value)
+        case "boolean" if not isinstance(value, bool):
+            said = _plain(value)
+            return True if said in _TRUE else False if said in _FALSE else value
+        case "string" if isinstance(value, int | float | bool):
+            return str(value)
+        case "array" if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
+            items: Any = schema["items"]
+            return [_coerced(part, items) for part in value]
+    return value
+
+
+def _plain(value: object) -> str:
+    return str(value).strip().strip(".!\"'`* ").lower()
+
+
+def _number(text: str, *, whole: bool) -> Any:
+    plain = text.strip().rstrip(".").replace(",", "").replace("_", "")
+    try:
+        return int(plain) if whole else float(plain)
+    except ValueError:
+        return text
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
