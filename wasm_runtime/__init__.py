@@ -1,1 +1,34 @@
 """Pyodide's CPython on Wasmtime, with no JavaScript engine: sessions that start in a fraction of a millisecond."""
+
+from wasm_runtime.errors import (
+    CallRefused,
+    GuestCallError,
+    ImageError,
+    OutOfMemoryBudget,
+    RuntimeFailure,
+    SessionBusy,
+    SessionClosed,
+    SnapshotMismatch,
+)
+from wasm_runtime.limits import Limits
+from wasm_runtime.results import ExecError, ExecResult
+from wasm_runtime.runtime import Runtime
+from wasm_runtime.session import Session
+from wasm_runtime.snapshot import Checkpoint
+
+__all__ = [
+    "CallRefused",
+    "Checkpoint",
+    "ExecError",
+    "ExecResult",
+    "GuestCallError",
+    "ImageError",
+    "Limits",
+    "OutOfMemoryBudget",
+    "Runtime",
+    "RuntimeFailure",
+    "Session",
+    "SessionBusy",
+    "SessionClosed",
+    "SnapshotMismatch",
+]

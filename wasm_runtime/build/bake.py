@@ -1,0 +1,163 @@
+"""From a booted interpreter to a module that contains it.
+
+    assembled.wasm ─ boot, import, remember addresses ─> memory and globals ─ put in place of the data segments,
+    strip exports, drop what nothing refers to any more ─> baked.wasm
+
+Reproducible: clock, randomness and inode numbers are constants while baking, so two bakes give the same bytes.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import wasmtime
+
+from wasm_runtime.build import boot
+from wasm_runtime.build.assemble import Binaryen, trampoline_slot
+from wasm_runtime.build.wasm_file import WasmFile
+from wasm_runtime.capture import Capture
+from wasm_runtime.engine import make_engine
+from wasm_runtime.imports.guest import Guest
+from wasm_runtime.interpreter import GLOBALS, Interpreter
+from wasm_runtime.linking import make_linker, running
+from wasm_runtime.memory import PAGE_BYTES, GuestMemory
+from wasm_runtime.quota import FixedQuota
+from wasm_runtime.vfs import Vfs
+
+# 2026-01-01T00:00:00Z: what the guest's clock says while the image is baked.
+BAKE_TIME_NS = 1_767_225_600_000_000_000
+KEPT_EXPORTS = frozenset(
+    ["memory", *GLOBALS, "PyObject_CallNoArgs", "PyErr_Clear", "PyGILState_Ensure", "PyGILState_Release"]
+)
+GUEST_PACKAGE = "/lib/python3.14/host"
+
+# What code that models write imports, and what that imports in turn. Each costs image size and saves its
+# import time (datetime 4 ms, asyncio 60 ms) in every session.
+PRELOADED = """
+    abc argparse array ast asyncio base64 binascii bisect builtins bz2 calendar cmath codecs collections
+    collections.abc colorsys concurrent.futures configparser contextlib contextvars copy csv dataclasses datetime
+    decimal difflib dis email email.message email.parser email.utils enum errno fileinput fnmatch fractions functools
+    gc glob gzip hashlib heapq hmac html html.parser html.entities importlib importlib.util inspect io ipaddress
+    itertools json keyword linecache locale logging lzma math mimetypes numbers operator os os.path pathlib pickle
+    pkgutil platform posixpath pprint queue quopri random re reprlib sched secrets shlex shutil signal sqlite3
+    statistics stat string stringprep struct sys tempfile textwrap threading time timeit token tokenize traceback
+    types typing unicodedata unittest urllib urllib.parse uuid warnings weakref xml xml.etree.ElementTree xml.sax
+    xml.dom.minidom zipfile zlib zoneinfo
+""".split()
+
+_SOURCE = f"""
+import sys, importlib
+for name in {PRELOADED!r}:
+    importlib.import_module(name)
+import os, json, gc
+from host import cells
+sys.modules["__main__"].__dict__.pop("name", None)
+facts = {{"serve": id(cells.serve), "stdout": id(cells.stdout.pending), "stderr": id(cells.stderr.pending)}}
+os.write(1, json.dumps(facts).encode())
+for name in ["facts", "json", "os", "importlib", "cells", "sys"]:
+    del globals()[name]
+gc.collect(); gc.freeze(); del gc
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the host finds things in guest memory. `serve` is a Python function object; the rest are bytes."""
+
+    serve: int
+    stdout_pending: int
+    stderr_pending: int
+    signal_handling: int
+
+
+class _NoHost:
+    """`/dev/host` while baking: the descriptor must exist, nobody is behind it."""
+
+    def read(self, n: int) -> bytes:  # noqa: ARG002 - Device's signature
+        return b""
+
+    def write(self, data: memoryview) -> int:
+        return len(data)
+
+
+def bake(assembled: Path, stdlib_zip: Path, work: Path, binaryen: Binaryen) -> tuple[Path, Addresses]:
+    """Make `baked.wasm` in `work`; -> its path and the addresses the host needs."""
+    engine = make_engine()
+    module = wasmtime.Module.from_file(engine, str(assembled))
+    prelinked = make_linker(engine, module).instantiate_pre(module)
+    interpreter = Interpreter(engine, prelinked, memory_bytes=1 << 30)
+    addresses = _boot(interpreter, stdlib_zip, trampoline_slot(WasmFile.load(assembled)))
+    image = WasmFile.load(assembled)
+    image.set_active_data(_occupied_runs(interpreter.memory))
+    image.set_memory_minimum(interpreter.memory.size // PAGE_BYTES)
+    defined = image.mutable_globals()[: len(GLOBALS)]
+    image.set_mutable_i32_globals(dict(zip(defined, interpreter.globals(), strict=True)))
+    image.set_exports([e for e in image.exports() if e.name in KEPT_EXPORTS])
+    stripped, baked = work / "stripped.wasm", work / "baked.wasm"
+    image.save(stripped)
+    binaryen.run("wasm-opt", stripped, "--remove-unused-module-elements", "-o", baked)
+    return baked, addresses
+
+
+def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
+    out, err = Capture(1 << 20), Capture(1 << 20)
+    devices = {"/dev/stdin": Capture(0), "/dev/stdout": out, "/dev/stderr": err, "/dev/host": _NoHost()}
+    vfs = Vfs(clock=lambda: BAKE_TIME_NS, quota=FixedQuota(1 << 24), devices=devices, random=_constant_random)
+    vfs.mount(boot.STDLIB_ZIP, stdlib_zip)
+    for file in sorted(files("wasm_runtime").joinpath("guest/host").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".py"):
+            vfs.mount(f"{GUEST_PACKAGE}/{file.name}", file.read_bytes())
+    guest = Guest(
+        memory=interpreter.memory,
+        vfs=vfs,
+        grow=interpreter.grow,
+        clock_ns=lambda: BAKE_TIME_NS,
+        monotonic_ns=lambda: 0,
+        random=_constant_random,
+    )
+    with running(guest):
+        try:
+            boot.start_python(interpreter, slot)
+            boot.run_source(interpreter, _OPEN_HOST)
+            boot.run_source(interpreter, _SOURCE)
+        except (boot.BootError, wasmtime.Trap) as error:
+            raise boot.BootError(f"{error}\n{out.text()}{err.text()}") from guest.failure or error
+    facts = json.loads(out.text())
+    return Addresses(
+        serve=facts["serve"],
+        stdout_pending=_bytearray_buffer(interpreter.memory, facts["stdout"]),
+        stderr_pending=_bytearray_buffer(interpreter.memory, facts["stderr"]),
+        signal_handling=interpreter.address("Py_EMSCRIPTEN_SIGNAL_HANDLING"),
+    )
+
+
+# The host opens /dev/host as the first file of each session, so it is descriptor 3 there too.
+_OPEN_HOST = """
+import os
+assert os.open("/dev/host", os.O_RDWR) == 3
+del os
+"""
+
+
+def _bytearray_buffer(memory: GuestMemory, address: int) -> int:
+    """Return where a bytearray object keeps its bytes: `ob_start`, the sixth word of PyByteArrayObject (wasm32)."""
+    return memory.u32(address + 20)
+
+
+def _constant_random(n: int) -> bytes:
+    return bytes(n)
+
+
+def _occupied_runs(memory: GuestMemory) -> list[tuple[int, bytes]]:
+    """(address, bytes) of the parts of memory that are not zero, whole 4 KiB pages, near neighbours joined."""
+    data = bytes(memory.view(0, memory.size))
+    page, gap = 4096, 64 << 10
+    occupied = [at for at in range(0, len(data), page) if data[at : at + page].strip(b"\0")]
+    runs: list[list[int]] = []
+    for at in occupied:
+        if runs and at - runs[-1][1] <= gap:
+            runs[-1][1] = at + page
+        else:
+            runs.append([at, at + page])
+    return [(start, data[start:end]) for start, end in runs]

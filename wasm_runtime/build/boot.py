@@ -1,0 +1,85 @@
+"""Starts CPython inside a fresh instance, the way PEP 741 embeds it. Pyodide's own `main` is never run.
+
+Only the build boots: what users run is the memory that a booted interpreter left behind.
+"""
+
+import struct
+from collections.abc import Sequence
+
+from wasm_runtime.build.pins import CPYTHON_VERSION
+from wasm_runtime.interpreter import Interpreter
+
+_MINOR = CPYTHON_VERSION.rsplit(".", 1)[0]  # "3.14"
+STDLIB_ZIP = f"/lib/python{_MINOR.replace('.', '')}.zip"
+STDLIB_DIR = f"/lib/python{_MINOR}"
+
+_INTEGERS = {
+    "site_import": 0,
+    "write_bytecode": 0,
+    "utf8_mode": 1,
+    "buffered_stdio": 0,
+    "use_environment": 0,
+    "user_site_directory": 0,
+    "safe_path": 1,
+    # The seed of str hashes is part of the image: sessions differ in what `random` and `os.urandom` give, not here.
+    "use_hash_seed": 1,
+    "hash_seed": 0x52_4C_4D,
+    "install_signal_handlers": 1,
+}
+_STRINGS = {"executable": "/bin/python3", "home": "/", "program_name": "python3", "stdlib_dir": STDLIB_DIR}
+_LISTS = {"module_search_paths": [STDLIB_ZIP, STDLIB_DIR], "argv": [""]}
+
+
+class BootError(Exception):
+    """CPython did not start, or build-time Python failed; the guest has printed why."""
+
+
+def start_python(guest: Interpreter, trampoline_slot: int) -> None:
+    """Run the constructors and initialise CPython; BootError with CPython's reason."""
+    guest.call("__wasm_call_ctors")
+    # CPython asks this table slot to call C functions whose signature does not match the call.
+    offset = guest.memory.u32(guest.address("_PyEM_EMSCRIPTEN_TRAMPOLINE_OFFSET"))
+    guest.memory.write_u32(guest.address("_PyRuntime") + offset, trampoline_slot)
+    config = guest.call("PyInitConfig_Create")
+    for name, value in _INTEGERS.items():
+        # The i64 parameter is passed as wasmtime passes it: as a Python int.
+        _check(guest, config, guest.call("PyInitConfig_SetInt", config, _text(guest, name), value))
+    for name, text in _STRINGS.items():
+        _check(guest, config, guest.call("PyInitConfig_SetStr", config, _text(guest, name), _text(guest, text)))
+    for name, texts in _LISTS.items():
+        array = _array(guest, texts)
+        _check(guest, config, guest.call("PyInitConfig_SetStrList", config, _text(guest, name), len(texts), array))
+    _check(guest, config, guest.call("Py_InitializeFromInitConfig", config))
+    guest.call("PyInitConfig_Free", config)
+
+
+def run_source(guest: Interpreter, source: str) -> None:
+    """Execute Python in `__main__`; BootError when it raises."""
+    text = _text(guest, source)
+    status = guest.call("PyRun_SimpleString", text)
+    guest.call("free", text)
+    if status:
+        raise BootError("Python that runs while the image is baked raised; its traceback is above")
+
+
+def _check(guest: Interpreter, config: int, status: int) -> None:
+    if status == 0:
+        return
+    slot = guest.call("malloc", 4)
+    guest.call("PyInitConfig_GetError", config, slot)
+    reason = guest.memory.c_string(guest.memory.u32(slot)).decode(errors="replace")
+    raise BootError(f"CPython refused its configuration: {reason}")
+
+
+def _text(guest: Interpreter, text: str) -> int:
+    data = text.encode() + b"\0"
+    address = guest.call("malloc", len(data))
+    guest.memory.view(address, len(data))[:] = data
+    return address
+
+
+def _array(guest: Interpreter, texts: Sequence[str]) -> int:
+    pointers = [_text(guest, text) for text in texts]
+    address = guest.call("malloc", 4 * len(pointers))
+    guest.memory.view(address, 4 * len(pointers))[:] = struct.pack(f"<{len(pointers)}I", *pointers)
+    return address

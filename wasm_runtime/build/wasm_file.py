@@ -1,0 +1,262 @@
+"""A WebAssembly binary as editable sections: read, change a few, write back.
+
+Only what the build needs. Sections that are not asked for stay the bytes they were, so an edit here
+cannot disturb code it does not name. Encoding: WebAssembly 3.0, chapter 5 (binary format).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from wasm_runtime.build.opcodes import loop_body_offsets
+
+CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, CODE, DATA, DATA_COUNT, TAG = range(14)
+FUNC_KIND, TABLE_KIND, MEMORY_KIND, GLOBAL_KIND = range(4)
+HEADER = b"\0asm\1\0\0\0"
+
+
+class Import(NamedTuple):
+    """One entry of the import section; `descriptor` is the encoded type behind the kind byte."""
+
+    module: str
+    name: str
+    kind: int
+    descriptor: bytes
+
+
+class Export(NamedTuple):
+    """One entry of the export section."""
+
+    name: str
+    kind: int
+    index: int
+
+
+def read_uleb(data: bytes, position: int) -> tuple[int, int]:
+    """Unsigned LEB128 at `position` -> (value, position behind it)."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def uleb(value: int) -> bytes:
+    """Unsigned LEB128 of `value`."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def sleb(value: int) -> bytes:
+    """Signed LEB128 of `value`."""
+    out = bytearray()
+    while True:
+        byte = value & 0x7F
+        value >>= 7
+        if (value == 0 and not byte & 0x40) or (value == -1 and byte & 0x40):
+            out.append(byte)
+            return bytes(out)
+        out.append(byte | 0x80)
+
+
+def _name(data: bytes, position: int) -> tuple[str, int]:
+    length, position = read_uleb(data, position)
+    return data[position : position + length].decode(), position + length
+
+
+def _encoded_name(name: str) -> bytes:
+    encoded = name.encode()
+    return uleb(len(encoded)) + encoded
+
+
+@dataclass(slots=True)
+class WasmFile:
+    """The sections of one module, in file order: (id, body)."""
+
+    sections: list[tuple[int, bytes]]
+
+    @classmethod
+    def load(cls, path: Path) -> "WasmFile":
+        """Split the file at `path` into sections; ValueError when it is not a wasm binary."""
+        data = path.read_bytes()
+        if not data.startswith(HEADER):
+            raise ValueError(f"{path.name} does not start with the WebAssembly header: it is not a wasm module")
+        sections, position = [], len(HEADER)
+        while position < len(data):
+            number = data[position]
+            length, start = read_uleb(data, position + 1)
+            sections.append((number, data[start : start + length]))
+            position = start + length
+        return cls(sections)
+
+    def save(self, path: Path) -> None:
+        """Write the module to `path`."""
+        path.write_bytes(HEADER + b"".join(bytes([n]) + uleb(len(body)) + body for n, body in self.sections))
+
+    def body(self, number: int) -> bytes:
+        """The body of the first section `number`, empty when there is none."""
+        return next((body for n, body in self.sections if n == number), b"")
+
+    def replace(self, number: int, body: bytes | None) -> None:
+        """Give section `number` another body, or remove it."""
+        kept = ((n, body if n == number else old) for n, old in self.sections)
+        self.sections = [(n, b) for n, b in kept if b is not None]
+
+    def imports(self) -> list[Import]:
+        """The import section."""
+        data = self.body(IMPORT)
+        count, position = read_uleb(data, 0)
+        found = []
+        for _ in range(count):
+            module, position = _name(data, position)
+            name, position = _name(data, position)
+            kind, start = data[position], position + 1
+            if kind == FUNC_KIND:
+                _, position = read_uleb(data, start)
+            elif kind == GLOBAL_KIND:
+                position = start + 2
+            elif kind == MEMORY_KIND:
+                position = _behind_limits(data, start)
+            elif kind == TABLE_KIND:
+                position = _behind_limits(data, start + 1)
+            else:
+                raise ValueError(f"import {module}.{name} has kind {kind}, which this build does not know")
+            found.append(Import(module, name, kind, data[start:position]))
+        return found
+
+    def set_imports(self, imports: list[Import]) -> None:
+        """Write the import section anew; indices follow the order."""
+        body = b"".join(
+            _encoded_name(i.module) + _encoded_name(i.name) + bytes([i.kind]) + i.descriptor for i in imports
+        )
+        self.replace(IMPORT, uleb(len(imports)) + body)
+
+    def exports(self) -> list[Export]:
+        """The export section."""
+        data = self.body(EXPORT)
+        count, position = read_uleb(data, 0)
+        found = []
+        for _ in range(count):
+            name, position = _name(data, position)
+            index, behind = read_uleb(data, position + 1)
+            found.append(Export(name, data[position], index))
+            position = behind
+        return found
+
+    def set_exports(self, exports: list[Export]) -> None:
+        """Write the export section anew."""
+        body = b"".join(_encoded_name(e.name) + bytes([e.kind]) + uleb(e.index) for e in exports)
+        self.replace(EXPORT, uleb(len(exports)) + body)
+
+    def functype(self, type_index: int) -> tuple[bytes, bytes]:
+        """(parameter types, result types) of type `type_index`, one byte a value type."""
+        return self._functypes()[type_index]
+
+    def _functypes(self) -> list[tuple[bytes, bytes]]:
+        data = self.body(TYPE)
+        count, position = read_uleb(data, 0)
+        found = []
+        for _ in range(count):
+            if data[position] != 0x60:
+                raise ValueError(f"type {len(found)} has form {data[position]:#x}: only plain function types are expected")
+            length, position = read_uleb(data, position + 1)
+            params, position = data[position : position + length], position + length
+            length, position = read_uleb(data, position)
+            results, position = data[position : position + length], position + length
+            found.append((params, results))
+        return found
+
+    def set_memory_minimum(self, pages: int) -> None:
+        """Let the (only, defined) memory start with `pages` pages of 64 KiB; its maximum stays."""
+        data = self.body(MEMORY)
+        count, position = read_uleb(data, 0)
+        if count != 1 or data[position] != 1:
+            raise ValueError("the module should define one memory with a maximum")
+        _, behind = read_uleb(data, position + 1)
+        self.replace(MEMORY, data[: position + 1] + uleb(pages) + data[behind:])
+
+    def set_mutable_i32_globals(self, values: Mapping[int, int]) -> None:
+        """Give defined globals (index among the *defined* ones -> value) another initial value."""
+        data = self.body(GLOBAL)
+        count, position = read_uleb(data, 0)
+        out = bytearray(uleb(count))
+        for index in range(count):
+            value_type, mutable, opcode = data[position], data[position + 1], data[position + 2]
+            if (value_type, opcode) != (0x7F, 0x41):
+                raise ValueError(f"global {index} is not an i32 constant")
+            behind = position + 3
+            while data[behind] & 0x80:
+                behind += 1
+            behind += 2  # the last byte of the number and `end`
+            if index in values:
+                out += bytes([value_type, mutable, opcode]) + sleb(_signed32(values[index])) + b"\x0b"
+            else:
+                out += data[position:behind]
+            position = behind
+        self.replace(GLOBAL, bytes(out))
+
+    def mutable_globals(self) -> list[int]:
+        """Indices, among the defined globals, of the mutable ones."""
+        data = self.body(GLOBAL)
+        count, position = read_uleb(data, 0)
+        found = []
+        for index in range(count):
+            if data[position + 1]:
+                found.append(index)
+            position += 3
+            while data[position] & 0x80:
+                position += 1
+            position += 2
+        return found
+
+    def set_active_data(self, runs: list[tuple[int, bytes]]) -> None:
+        """Replace all data segments by active ones of memory 0: (address, bytes). Drops the data count."""
+        body = b"".join(b"\x00\x41" + sleb(_signed32(at)) + b"\x0b" + uleb(len(part)) + part for at, part in runs)
+        self.replace(DATA, uleb(len(runs)) + body)
+        self.replace(DATA_COUNT, None)
+
+    def function_bodies(self) -> Iterator[bytes]:
+        """The code section, one body (locals and instructions) a defined function."""
+        data = self.body(CODE)
+        count, position = read_uleb(data, 0)
+        for _ in range(count):
+            length, position = read_uleb(data, position)
+            yield data[position : position + length]
+            position += length
+
+    def insert_at_loop_heads(self, instructions: bytes, *, skip: frozenset[int]) -> int:
+        """Insert stack-neutral `instructions` at the head of every loop; -> how many loops.
+
+        `skip` names functions by their index among the defined ones.
+        """
+        total, out = 0, []
+        for index, function in enumerate(self.function_bodies()):
+            body = function
+            if index not in skip:
+                offsets = loop_body_offsets(function)
+                total += len(offsets)
+                pieces = [function[a:b] for a, b in zip([0, *offsets], [*offsets, len(function)], strict=True)]
+                body = instructions.join(pieces)
+            out.append(uleb(len(body)) + body)
+        self.replace(CODE, uleb(len(out)) + b"".join(out))
+        return total
+
+
+def _behind_limits(data: bytes, position: int) -> int:
+    has_maximum = data[position] & 1
+    _, position = read_uleb(data, position + 1)
+    if has_maximum:
+        _, position = read_uleb(data, position)
+    return position
+
+
+def _signed32(value: int) -> int:
+    return (value & 0xFFFFFFFF) - (1 << 32 if value & 0x80000000 else 0)

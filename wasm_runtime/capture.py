@@ -1,0 +1,61 @@
+"""What a guest printed: the beginning and the end of it, and how long it really was."""
+
+import codecs
+from collections import deque
+
+_NOTE = "\n… {count} bytes of output left out …\n"
+
+
+class Capture:
+    """A `Device` that keeps at most about `limit` bytes: half from the beginning, half from the end."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, for the next cell."""
+        self._head = bytearray()
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self._dropped = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.chars = 0  # the true length, of what was dropped too
+
+    @property
+    def truncated(self) -> bool:
+        """Whether something in the middle was dropped."""
+        return self._dropped > 0
+
+    def text(self) -> str:
+        """Return what was kept, with a note in the middle when something was dropped."""
+        tail = b"".join(self._tail)
+        if not self._dropped:
+            return (bytes(self._head) + tail).decode("utf-8", "replace")
+        excess = max(0, len(tail) - self._half)
+        note = _NOTE.format(count=self._dropped + excess)
+        return self._head.decode("utf-8", "ignore") + note + tail[excess:].decode("utf-8", "ignore")
+
+    def read(self, n: int) -> bytes:  # noqa: ARG002 - Device's signature
+        return b""
+
+    def write(self, data: memoryview) -> int:
+        self.add(bytes(data))
+        return len(data)
+
+    def add(self, piece: bytes) -> None:
+        """Take a piece of output."""
+        self.chars += len(self._decoder.decode(piece))
+        room = self._half - len(self._head)
+        if room > 0:
+            self._head += piece[:room]
+            piece = piece[room:]
+        if not piece:
+            return
+        self._tail.append(piece)
+        self._tail_bytes += len(piece)
+        # Whole pieces go, so up to one piece more than half the limit is held; `text` cuts it.
+        while self._tail_bytes - len(self._tail[0]) >= self._half:
+            gone = len(self._tail.popleft())
+            self._tail_bytes -= gone
+            self._dropped += gone

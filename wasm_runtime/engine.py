@@ -1,0 +1,26 @@
+"""How Wasmtime is configured. Every flag here is part of the key of the compile cache."""
+
+import wasmtime
+
+# wasmtime-py cannot enlarge the async stack, and a wasm stack beyond it panics the process.
+WASM_STACK_BYTES = 2 << 20
+
+FLAGS = (
+    "wasm_exceptions",
+    "wasm_gc",
+    "wasm_reference_types",
+    "wasm_function_references",
+    "wasm_tail_call",
+    "wasm_threads",
+)
+
+
+def make_engine() -> wasmtime.Engine:
+    """Return an engine for Pyodide's module; guests are stopped by loop checks, so epochs stay off."""
+    config = wasmtime.Config()
+    for flag in FLAGS:
+        setattr(config, flag, True)
+    config.wasm_stack_switching = False
+    config.max_wasm_stack = WASM_STACK_BYTES
+    config.parallel_compilation = True
+    return wasmtime.Engine(config)

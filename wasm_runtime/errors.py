@@ -1,0 +1,53 @@
+"""Errors of wasm_runtime. What guest code raises is data (`ExecResult.error`), never one of these.
+
+RuntimeFailure
+├── ImageError           the image or a compiled module cannot be used
+├── SnapshotMismatch     a checkpoint was made by another image
+├── OutOfMemoryBudget    the process-wide memory budget is spent
+├── SessionClosed        the session was closed
+├── SessionBusy          the session is running another cell
+├── SessionLost          the guest trapped and there was no state to go back to
+└── GuestCallError       a guest function called with `Session.call` raised
+CallRefused              raised by a host function to show its text to the guest
+"""
+
+
+class RuntimeFailure(Exception):  # noqa: N818 - the tree above reads as sentences, `SessionClosed` and the like
+    """Base of every error of this package."""
+
+
+class ImageError(RuntimeFailure):
+    """The image or a compiled module is missing, torn or foreign, and could not be made anew."""
+
+
+class SnapshotMismatch(RuntimeFailure):
+    """A checkpoint was made by another image, or is not a checkpoint."""
+
+
+class OutOfMemoryBudget(RuntimeFailure):
+    """The memory budget of all sessions of this process is spent."""
+
+
+class SessionClosed(RuntimeFailure):
+    """The session was closed."""
+
+
+class SessionBusy(RuntimeFailure):
+    """The session is running a cell on another thread; a session never queues."""
+
+
+class SessionLost(RuntimeFailure):
+    """The guest trapped and the session has no state to go back to."""
+
+
+class GuestCallError(RuntimeFailure):
+    """A guest function called with `Session.call` raised; the text is the guest's."""
+
+    def __init__(self, type_name: str, message: str) -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.type_name = type_name
+        self.message = message
+
+
+class CallRefused(Exception):  # noqa: N818 - it is an answer to the guest, not a failure of the host
+    """Raised by a host function: the guest sees this text as a RuntimeError."""

@@ -1,0 +1,101 @@
+"""Talking to the host, from inside the guest. Everything goes through one file: a line out, a line back.
+
+`call` waits for one answer; `submit` and `wait` keep many calls in flight; `call_async` is the same for
+coroutines. A host function that refuses raises RuntimeError with the host's text.
+"""
+
+import json
+import os
+
+FD = 3  # the first descriptor that the bake opens; the host opens it again in every session
+_READ_BYTES = 1 << 16
+
+# Bound here, so that code which rebinds `os.write` or `json.dumps` changes its own view only.
+_write, _read, _loads = os.write, os.read, json.loads
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Failed:
+    """The place of an answer that did not come: `error` says why. It is false, and its text is the reason."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error):
+        self.error = error
+
+    def __bool__(self):
+        return False
+
+    def __str__(self):
+        return self.error
+
+    def __repr__(self):
+        return f"<failed: {self.error}>"
+
+
+def exchange(message):
+    """Send one message, return the host's answer to it. KeyboardInterrupt when the host was told to stop us."""
+    line = _encode(message).encode() + b"\n"
+    sent = _write(FD, line)
+    if sent != len(line):
+        raise ValueError(f"a message of {len(line)} bytes to the host is too long: pass less at once")
+    reply = _read(FD, _READ_BYTES)
+    if not reply.endswith(b"\n"):
+        parts = [reply]
+        while not parts[-1].endswith(b"\n"):
+            part = _read(FD, 1 << 20)
+            if not part:
+                raise RuntimeError("the host gave no whole answer")
+            parts.append(part)
+        reply = b"".join(parts)
+    answer = _loads(reply)
+    if "interrupted" in answer:
+        raise KeyboardInterrupt
+    return answer
+
+
+def _value(answer):
+    if "ok" in answer:
+        return answer["ok"]
+    raise RuntimeError(answer["refused"])
+
+
+def call(name, /, *args, **kwargs):
+    """Call a host function and wait for its value."""
+    return _value(exchange({"do": "call", "name": name, "args": args, "kwargs": kwargs}))
+
+
+def submit(name, /, *args, **kwargs):
+    """Start a host function; return a ticket for `wait`."""
+    return _value(exchange({"do": "submit", "name": name, "args": args, "kwargs": kwargs}))
+
+
+def wait(tickets):
+    """Wait for all tickets; return their values in order, a `Failed` in the place of each that failed."""
+    answers = _value(exchange({"do": "wait", "tickets": tickets, "all": True}))
+    by_ticket = {ticket: answer["ok"] if "ok" in answer else Failed(answer["refused"]) for ticket, answer in answers}
+    return [by_ticket[ticket] for ticket in tickets]
+
+
+async def call_async(name, /, *args, **kwargs):
+    """Call a host function from a coroutine; others run meanwhile."""
+    from host import loop
+
+    return _value(await loop.ticket_future(submit(name, *args, **kwargs)))
+
+
+def sleep(seconds):
+    """Sleep on the host, where it can be interrupted."""
+    _value(exchange({"do": "sleep", "seconds": seconds}))
+
+
+def function(name):
+    """Return a plain Python function that calls the host function `name`."""
+
+    def proxy(*args, **kwargs):
+        return call(name, *args, **kwargs)
+
+    proxy.__name__ = proxy.__qualname__ = name
+    proxy.host_name = name
+    proxy.__doc__ = f"Call {name} on the host and wait for its value."
+    return proxy

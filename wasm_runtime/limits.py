@@ -1,0 +1,26 @@
+"""What one session may use."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one session; ValueError for one that makes no sense.
+
+    memory_bytes   the guest's heap and its files together; beyond it the guest gets MemoryError or ENOSPC
+    cell_seconds   the time one cell may run, without the time it waits for host functions
+    output_bytes   how much of stdout, and of stderr, is kept a cell: half from its beginning, half from its end
+    """
+
+    memory_bytes: int = 512 << 20
+    cell_seconds: float = 30.0
+    output_bytes: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        # The interpreter itself is 30 MiB; below twice that, ordinary imports fail in odd places.
+        if not 64 << 20 <= self.memory_bytes <= 4 << 30:
+            raise ValueError(f"memory_bytes is {self.memory_bytes}: give from 64 MiB ({64 << 20}) to 4 GiB ({4 << 30})")
+        if not 0 < self.cell_seconds <= 86400:
+            raise ValueError(f"cell_seconds is {self.cell_seconds}: give more than 0 and at most 86400")
+        if not 1024 <= self.output_bytes <= 1 << 30:
+            raise ValueError(f"output_bytes is {self.output_bytes}: give from 1024 to 1073741824")

@@ -1,0 +1,207 @@
+"""Which pages of guest memory were written, without looking at them.
+
+Theory of operation (Linux). Wasmtime maps the image privately from the compiled file, and a page that the
+guest writes becomes anonymous: in `/proc/self/pagemap` it is present (or swapped) and not file-mapped. Eight
+bytes a page, readable without privileges; every eighth byte and one regular expression find the runs.
+`madvise(MADV_DONTNEED)` on a private mapping drops the written pages, and the next read sees the file again.
+
+So going back to the image is one system call, and a saved state is the bytes of the written pages. A session
+that holds much would copy much before every cell; long runs are therefore *settled*: written to a memory
+file and mapped privately from it. They count as unwritten from then on, and DONTNEED returns to their settled bytes.
+
+Where there is no pagemap (macOS, Windows), `CopiedPages` copies and compares whole memory: same results, more
+time. Sources: Documentation/admin-guide/mm/pagemap.rst; madvise(2).
+"""
+
+import ctypes
+import functools
+import mmap
+import os
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from wasm_runtime.memory import GuestMemory
+
+PAGE = 4096
+# Runs at least this long are settled once a session has written more than SETTLE_ABOVE in all.
+_LONG_RUN = 64 * PAGE
+_SETTLE_ABOVE = 4 << 20
+# The high byte of an entry: 0x80 present, 0x40 swapped, 0x20 file-mapped or shared.
+_WRITTEN = re.compile(rb"[\x40-\x5f\x80-\x9f\xc0-\xdf]+")
+_PROT_READ_WRITE = 0x3
+_MAP_PRIVATE_FIXED = 0x02 | 0x10
+_MAP_ANONYMOUS = 0x20
+
+Runs = list[tuple[int, bytes]]  # (address, bytes)
+Extents = list[tuple[int, int]]  # (address, length)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPages:
+    """Bytes of the pages that were written when it was made, and the length memory had."""
+
+    runs: Runs
+    size: int
+
+
+class Pages(Protocol):
+    """The written pages of one guest's memory."""
+
+    def save(self) -> SavedPages:
+        """Remember this state, so that `restore` can return to it; the last one saved is the one that counts."""
+
+    def restore(self, saved: SavedPages) -> None:
+        """Put memory back to the last saved state; what grew since is zeros."""
+
+    def changed(self) -> Runs:
+        """Everything that differs from the image: what a fork or a checkpoint needs."""
+
+    def replace(self, runs: Runs) -> None:
+        """Make memory the image plus `runs`, whatever it was."""
+
+    def close(self) -> None:
+        """Give back what is held outside guest memory."""
+
+
+class MappedPages:
+    """`Pages` by page map. `image_bytes` is where memory ends that the image fills; beyond it fresh pages are zero."""
+
+    def __init__(self, memory: GuestMemory, image_bytes: int) -> None:
+        self._memory = memory
+        self._image_bytes = image_bytes
+        self._settled: Extents = []
+        self._file: int | None = None
+
+    def save(self) -> SavedPages:
+        extents = self._written()
+        if sum(length for _, length in extents) > _SETTLE_ABOVE:
+            # Only beyond the image: there, "as in the image" is zeros and needs no file to come back to.
+            long = [e for e in extents if e[1] >= _LONG_RUN and e[0] >= self._image_bytes]
+            for start, length in long:
+                self._settle(start, length)
+            extents = [e for e in extents if e not in long]
+        return SavedPages(self._bytes(extents), self._memory.size)
+
+    def restore(self, saved: SavedPages) -> None:
+        self._drop_written()
+        self._put(saved.runs)
+
+    def changed(self) -> Runs:
+        return self._bytes(_union([*self._written(), *self._settled]))
+
+    def replace(self, runs: Runs) -> None:
+        for start, length in self._settled:
+            _map(self._memory.base + start, length, _MAP_ANONYMOUS, -1, 0)
+        self._settled = []
+        self._drop_written()
+        self._put(runs)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _written(self) -> Extents:
+        pages = self._memory.size // PAGE
+        entries = os.pread(_pagemap(os.getpid()), pages * 8, self._memory.base // PAGE * 8)
+        return [(m.start() * PAGE, (m.end() - m.start()) * PAGE) for m in _WRITTEN.finditer(entries[7::8])]
+
+    def _settle(self, start: int, length: int) -> None:
+        if self._file is None:
+            self._file = os.memfd_create("guest-pages", os.MFD_CLOEXEC)
+        view, done = self._memory.view(start, length), 0
+        while done < length:
+            done += os.pwrite(self._file, view[done:], start + done)
+        _map(self._memory.base + start, length, 0, self._file, start)
+        self._settled = _union([*self._settled, (start, length)])
+
+    def _drop_written(self) -> None:
+        if _libc().madvise(ctypes.c_void_p(self._memory.base), ctypes.c_size_t(self._memory.size), mmap.MADV_DONTNEED):
+            raise OSError(ctypes.get_errno(), "madvise refused to drop the pages of a guest")
+
+    def _bytes(self, extents: Extents) -> Runs:
+        return [(start, bytes(self._memory.view(start, length))) for start, length in extents]
+
+    def _put(self, runs: Runs) -> None:
+        for start, data in runs:
+            self._memory.view(start, len(data))[:] = data
+
+
+class CopiedPages:
+    """`Pages` by copying: `image` is what a fresh memory holds, shared by all sessions."""
+
+    def __init__(self, memory: GuestMemory, image: bytes) -> None:
+        self._memory = memory
+        self._image = image
+
+    def save(self) -> SavedPages:
+        return SavedPages([(0, bytes(self._memory.view(0, self._memory.size)))], self._memory.size)
+
+    def restore(self, saved: SavedPages) -> None:
+        (_, data), view = saved.runs[0], self._memory.view(0, self._memory.size)
+        view[: len(data)] = data
+        view[len(data) :] = bytes(len(view) - len(data))
+
+    def changed(self) -> Runs:
+        runs: Runs = []
+        data = bytes(self._memory.view(0, self._memory.size))
+        blank = bytes(PAGE)
+        for start in range(0, len(data), PAGE):
+            page = data[start : start + PAGE]
+            if page != (self._image[start : start + PAGE] or blank):
+                if runs and runs[-1][0] + len(runs[-1][1]) == start:
+                    runs[-1] = (runs[-1][0], runs[-1][1] + page)
+                else:
+                    runs.append((start, page))
+        return runs
+
+    def replace(self, runs: Runs) -> None:
+        view = self._memory.view(0, self._memory.size)
+        view[: len(self._image)] = self._image
+        view[len(self._image) :] = bytes(len(view) - len(self._image))
+        for start, data in runs:
+            view[start : start + len(data)] = data
+
+    def close(self) -> None:
+        """Nothing is held outside."""
+
+
+def page_map_available() -> bool:
+    """Whether this system can tell written pages: Linux with a readable page map."""
+    try:
+        return hasattr(os, "memfd_create") and os.fstat(_pagemap(os.getpid())) is not None
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=1)
+def _pagemap(_pid: int) -> int:
+    # By process: after a fork of the host the old descriptor would still show the parent's memory.
+    return os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+    return libc
+
+
+def _map(address: int, length: int, flags: int, file: int, offset: int) -> None:
+    """Map privately and writable at exactly `address`."""
+    if _libc().mmap(address, length, _PROT_READ_WRITE, _MAP_PRIVATE_FIXED | flags, file, offset) != address:
+        raise OSError(ctypes.get_errno(), "mmap refused to map pages of a guest")
+
+
+def _union(extents: Extents) -> Extents:
+    """Merge extents that touch or overlap."""
+    merged: Extents = []
+    for start, length in sorted(extents):
+        if merged and start <= merged[-1][0] + merged[-1][1]:
+            first = merged[-1][0]
+            merged[-1] = (first, max(first + merged[-1][1], start + length) - first)
+        else:
+            merged.append((start, length))
+    return merged

@@ -1,0 +1,120 @@
+"""The Runtime: what all sessions share. One engine, one compiled module, one linker, one watch."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+from wasm_runtime.artifacts import compiled_module, load_image
+from wasm_runtime.budget import MemoryBudget
+from wasm_runtime.engine import make_engine
+from wasm_runtime.errors import RuntimeFailure
+from wasm_runtime.limits import Limits
+from wasm_runtime.linking import make_linker
+from wasm_runtime.memory import GuestMemory
+from wasm_runtime.pages import CopiedPages, MappedPages, Pages, page_map_available
+from wasm_runtime.session import FileSource, Session
+from wasm_runtime.watch import Watch
+
+# Host functions that were submitted and block; those that return futures hold no thread.
+_SUBMITTED_AT_ONCE = 64
+
+
+class Runtime:
+    """Makes sessions. Safe to use from many threads; close it after its sessions, or use it in a `with`."""
+
+    def __init__(
+        self,
+        cache_dir: Path | None = None,
+        *,
+        memory_budget_bytes: int | None = None,
+        on_progress: Callable[[str], None] | None = None,
+        page_map: bool | None = None,
+    ) -> None:
+        """Load the compiled image, or compile it once for this machine (about 10 s) into `cache_dir`.
+
+        `memory_budget_bytes` bounds what all sessions hold beyond the shared image. `page_map=False` copies
+        memory instead of asking the system what was written, as on systems that cannot tell.
+        Raises ImageError.
+        """
+        self.image = load_image()
+        self.engine = make_engine()
+        module = compiled_module(self.engine, self.image, cache_dir, on_progress or (lambda _: None))
+        self.prelinked = make_linker(self.engine, module).instantiate_pre(module)
+        self.watch = Watch()
+        self.budget = MemoryBudget(memory_budget_bytes)
+        self._page_map = page_map_available() if page_map is None else page_map
+        self._fresh_memory: bytes | None = None
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._closed = False
+
+    def session(
+        self,
+        *,
+        limits: Limits | None = None,
+        files: Mapping[str, FileSource] | None = None,
+        calls: Mapping[str, Callable[..., object]] | None = None,
+    ) -> Session:
+        """Return a new session.
+
+        files   absolute guest path -> bytes, text or a file of the host; read-only, a host file is not copied
+        calls   name -> function called with the guest's JSON arguments on the guest's thread; it returns a JSON
+                value, or a `concurrent.futures.Future` of one so that many can be in flight; `CallRefused`
+                shows its text to the guest, any other exception only a general one
+        Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute.
+        """
+        if self._closed:
+            raise RuntimeFailure(f"{self!r} was closed: make a new Runtime")
+        session = Session(self, limits=limits or Limits(), files=files or {}, calls=calls or {})
+        with self._lock:
+            self._sessions.add(session)
+        return session
+
+    def close(self) -> None:
+        """Close every session, then the threads."""
+        with self._lock:
+            self._closed = True
+            sessions = list(self._sessions)
+        for session in sessions:
+            session.close()
+        self.watch.close()
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._sessions)} sessions"
+        return f"<Runtime {state}, image {self.image.sha256[:12]}, {self.budget!r}>"
+
+    # for sessions
+
+    def pages(self, memory: GuestMemory) -> Pages:
+        """Return the page tracker for a fresh instance's memory."""
+        if self._page_map:
+            return MappedPages(memory, self.image.memory_bytes)
+        with self._lock:
+            if self._fresh_memory is None:
+                self._fresh_memory = bytes(memory.view(0, memory.size))
+        return CopiedPages(memory, self._fresh_memory)
+
+    def executor(self) -> Executor:
+        """Return the threads for submitted host functions, made when first needed."""
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(_SUBMITTED_AT_ONCE, thread_name_prefix="wasm-call")
+            return self._executor
+
+    def forget(self, session: Session) -> None:
+        """Take notice that a session was closed."""
+        with self._lock:
+            self._sessions.discard(session)
