@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import SourceRefused, StoreDamaged, StoreFull
-from .encoding import SAMPLE_BYTES, UTF8, Utf8Stream, detect
-from .lineindex import Counts, IndexBuilder, LineIndex, build_index, map_index, write_index
+from rlm_mcp.contexts.encoding import SAMPLE_BYTES, UTF8, Utf8Stream, detect
+from rlm_mcp.contexts.lineindex import Counts, IndexBuilder, LineIndex, build_index, map_index, write_index
+from rlm_mcp.errors import SourceRefused, StoreDamaged, StoreFull
 
 CHUNK_BYTES = 1 << 20
 """Large enough that Python's own work per chunk does not count."""

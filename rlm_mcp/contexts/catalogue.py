@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import StoreDamaged, StoreFull
-from .context import Context, PageMark, Skipped
+from rlm_mcp.contexts.context import Context, PageMark, Skipped
+from rlm_mcp.errors import StoreDamaged, StoreFull
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from . import reading
-from .context import Context, FileEntry
-from .deadline import Deadline
-from .logformat import describe_log, repeated_lines
-from .outline import headings, language
-from .sampling import Sample, take_sample
-from .store import Store
-from .tables import describe_csv, describe_json, describe_json_lines
+from rlm_mcp.contexts import reading
+from rlm_mcp.contexts.context import Context, FileEntry
+from rlm_mcp.contexts.deadline import Deadline
+from rlm_mcp.contexts.logformat import describe_log, repeated_lines
+from rlm_mcp.contexts.outline import headings, language
+from rlm_mcp.contexts.sampling import Sample, take_sample
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.tables import describe_csv, describe_json, describe_json_lines
 
 HEAD_CHARS = 1_500
 TAIL_CHARS = 800
@@ -125,7 +125,9 @@ def _first_words(lines: Sequence[str]) -> dict[str, object]:
     counts = Counter(line.split(maxsplit=1)[0] for line in lines)
     if not 2 <= len(counts) <= len(lines) / FEW_WORDS:
         return {}
-    return {"first_words": {"distinct": len(counts), "most_frequent": [word[:60] for word, _ in counts.most_common(12)]}}
+    return {
+        "first_words": {"distinct": len(counts), "most_frequent": [word[:60] for word, _ in counts.most_common(12)]}
+    }
 
 
 def _describe_files(files: Sequence[FileEntry], largest: Sequence[FileEntry], deadline: Deadline) -> dict[str, object]:

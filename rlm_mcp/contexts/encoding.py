@@ -58,7 +58,7 @@ def detect(sample: bytes) -> Encoding | None:
     if _mostly_utf8(sample):
         return UTF8
     guess = _guess(sample)
-    if guess is None and _share(sample, bytes(range(0x80, 0x100))) > 0.3:  # noqa: PLR2004 - no text in a known script
+    if guess is None and _share(sample, bytes(range(0x80, 0x100))) > 0.3:
         return None
     return guess or UTF8
 
@@ -172,10 +172,10 @@ def _unfinished(data: bytes) -> int:
     """Count the bytes at the end that may be the beginning of a character."""
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
-        if byte < 0x80:  # noqa: PLR2004 - an ASCII byte
+        if byte < 0x80:
             return 0
-        if byte >= 0xC0:  # noqa: PLR2004 - the first byte of a character
-            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4  # noqa: PLR2004 - RFC 3629, section 3
+        if byte >= 0xC0:
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
             return back if back < length else 0
     return 0
 

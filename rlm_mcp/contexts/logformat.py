@@ -8,6 +8,7 @@ STAMPED_SHARE = 0.5
 """Stack traces and wrapped messages have no stamp of their own."""
 
 PARSED_SHARE = 0.8
+MAX_LINE_CHARS = 2_000
 
 _STAMPS = {
     "ISO 8601": r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?",
@@ -38,8 +39,8 @@ _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-f]{8,}\b|\d+")
 
 def describe_log(lines: Sequence[str], *, whole: bool) -> dict[str, object] | None:
     """Describe a log, or None when too few lines carry a time stamp. `whole` says whether `lines` is all there is."""
-    filled = [line for line in lines if line.strip()]
-    if len(filled) < 3:  # noqa: PLR2004 - two stamps are no log yet
+    filled = [line[:MAX_LINE_CHARS] for line in lines if line.strip()]
+    if len(filled) < 3:
         return None
     name, stamp = _stamp_of(filled)
     if stamp is None:

@@ -5,9 +5,9 @@ import json
 import re
 from collections.abc import Sequence
 
-from ..errors import NameTaken
-from .catalogue import FileRow
-from .context import Kind
+from rlm_mcp.contexts.catalogue import FileRow
+from rlm_mcp.contexts.context import Kind
+from rlm_mcp.errors import NameTaken
 
 MAX_NAME = 100
 _ID = re.compile(r"ctx_[0-9a-f]{16}")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from .context import PageMark
+from rlm_mcp.contexts.context import PageMark
 
 MAX_HEADINGS = 40
 _HASHES = re.compile(r"(#{1,6})\s+(\S.{0,150})")
@@ -67,7 +67,7 @@ def headings(lines: Sequence[str], *, suffix: str, pages: Sequence[PageMark] = (
             )
         elif _alone(lines, number) and _NUMBERED.fullmatch(line.strip()):
             found.append({"line": number, "level": 1, "text": line.strip()})
-    if len(found) >= 2:  # noqa: PLR2004 - one line that looks like a heading proves nothing
+    if len(found) >= 2:
         described["headings"] = found[:MAX_HEADINGS]
         if len(found) > MAX_HEADINGS:
             described["more_headings"] = len(found) - MAX_HEADINGS
@@ -77,14 +77,14 @@ def headings(lines: Sequence[str], *, suffix: str, pages: Sequence[PageMark] = (
 def _underlined(lines: Sequence[str], number: int) -> bool:
     """Tell whether this line underlines the one before, which stands alone."""
     line = lines[number - 1]
-    if number < 2 or not _UNDERLINE.fullmatch(line):  # noqa: PLR2004
+    if number < 2 or not _UNDERLINE.fullmatch(line):
         return False
     title = lines[number - 2]
     return (
         0 < len(title.strip()) <= len(line) + 2
         and title[0] not in " -=|+"
         and (number == 2 or not lines[number - 3].strip())
-    )  # noqa: PLR2004
+    )
 
 
 def _alone(lines: Sequence[str], number: int) -> bool:

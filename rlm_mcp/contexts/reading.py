@@ -7,7 +7,7 @@ somebody truncates kills the process.
 from collections.abc import Iterator
 from pathlib import Path
 
-from .lineindex import BLOCK_BYTES, LineIndex
+from rlm_mcp.contexts.lineindex import BLOCK_BYTES, LineIndex
 
 
 def read_bytes(path: Path, start: int, end: int) -> bytes:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..errors import SourceChanged
-from .encoding import SAMPLE_BYTES, UTF8, detect
-from .lineindex import Counts, IndexBuilder, LineIndex, map_index, write_index
+from rlm_mcp.contexts.encoding import SAMPLE_BYTES, UTF8, detect
+from rlm_mcp.contexts.lineindex import Counts, IndexBuilder, LineIndex, map_index, write_index
+from rlm_mcp.errors import SourceChanged
 
 STEP_BYTES = 4 << 20
 """How far the index moves before somebody else may have the lock: about 4 ms."""

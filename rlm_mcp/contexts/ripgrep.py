@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from shutil import which
 
-from ..errors import SearchRefused
-from .deadline import Deadline
+from rlm_mcp.contexts.deadline import Deadline
+from rlm_mcp.errors import SearchRefused
 
 ARGUMENT_BYTES = 24_000 if sys.platform == "win32" else 100_000
 """How much of file names goes on one command line; Windows takes 32,767 characters."""
@@ -150,7 +150,7 @@ def _lines_of(command: Sequence[str], pattern: Pattern, deadline: Deadline) -> I
             complaint = process.stderr.read().decode(errors="replace")
         finally:
             process.kill()
-    if process.wait() == 2 and not deadline.passed:  # noqa: PLR2004 - 1 is "no match", 2 is an error
+    if process.wait() == 2 and not deadline.passed:
         raise SearchRefused(explain(pattern, complaint))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import reading
+from rlm_mcp.contexts import reading
 
 WHOLE_BYTES = 4 << 20
 """Up to here a text is looked at whole; that takes some tenths of a second."""
@@ -52,9 +52,7 @@ def take_sample(path: Path, size: int, *, whole_bytes: int = WHOLE_BYTES) -> Sam
 def _lines(data: bytes, *, begins: bool, ends: bool) -> tuple[str, ...]:
     """Give the lines that lie whole in a piece of a file; a piece with no line end gives itself, cut."""
     lines = data.split(b"\n")
-    if ends and not lines[-1]:
-        lines = lines[:-1]
-    elif not ends and len(lines) > 1:
+    if (ends and not lines[-1]) or (not ends and len(lines) > 1):
         lines = lines[:-1]
     if not begins and len(lines) > 1:
         lines = lines[1:]

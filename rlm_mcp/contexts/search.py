@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import Path
 
-from ..errors import OutOfRange, UnknownPath
-from . import reading
-from .context import Context, FileEntry
-from .deadline import Deadline
-from .ripgrep import MAPPED_ABOVE_LINE_BYTES, Hit, Pattern, check_pattern, count_lines, find_lines
-from .store import Store
+from rlm_mcp.contexts import reading
+from rlm_mcp.contexts.context import Context, FileEntry
+from rlm_mcp.contexts.deadline import Deadline
+from rlm_mcp.contexts.ripgrep import MAPPED_ABOVE_LINE_BYTES, Hit, Pattern, check_pattern, count_lines, find_lines
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.errors import OutOfRange, UnknownPath
 
 MAX_LINE_CHARS = 1_000
 """What is shown of a long line: this much around its first match."""

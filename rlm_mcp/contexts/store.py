@@ -8,7 +8,6 @@ contexts/holders/TOKEN.lock    locked by the process while it lives (holders.py)
 """
 
 import difflib
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,27 +18,26 @@ from pathlib import Path
 from shutil import rmtree
 from typing import BinaryIO
 
-from ..errors import (
+from rlm_mcp.contexts import reading
+from rlm_mcp.contexts.blobs import Blobs, Intake, NotText, disk_errors
+from rlm_mcp.contexts.catalogue import Catalogue, FileRow
+from rlm_mcp.contexts.context import Context, FileEntry, Freed, Kind, Lines, Page, Place, Skipped
+from rlm_mcp.contexts.encoding import mend
+from rlm_mcp.contexts.holders import Holder, bury, dead_tokens, is_alive
+from rlm_mcp.contexts.lineindex import Counts, LineIndex
+from rlm_mcp.contexts.naming import check_name, context_id, safe_name
+from rlm_mcp.contexts.references import Reference, ReferenceIndexes, is_reference, refer_to, reference_of
+from rlm_mcp.contexts.sources.source import Piece, Source
+from rlm_mcp.errors import (
     ContextInUse,
     NameTaken,
     OutOfRange,
     SourceChanged,
     SourceRefused,
     StoreDamaged,
-    StoreFull,
     UnknownContext,
     UnknownPath,
 )
-from . import reading
-from .blobs import Blobs, Intake, NotText, disk_errors
-from .catalogue import Catalogue, FileRow
-from .context import Context, FileEntry, Freed, Kind, Lines, Page, Place, Skipped
-from .encoding import mend
-from .holders import Holder, bury, dead_tokens, is_alive
-from .lineindex import Counts, LineIndex
-from .naming import check_name, context_id, safe_name
-from .references import Reference, ReferenceIndexes, is_reference, refer_to, reference_of
-from .sources.source import Piece, Source
 
 REFERENCE_ABOVE_BYTES = 1 << 30
 """A file this large is referenced where it lies: copying it would take seconds and double the disk it needs."""
@@ -141,7 +139,7 @@ class Store:
         `reference` True leaves a file where it is, False copies it whatever its size. Raises SourceRefused,
         OutsideRoots, SourceChanged, NameTaken, StoreFull.
         """
-        from .sources.opening import open_source
+        from rlm_mcp.contexts.sources.opening import open_source
 
         wanted = None if name is None else check_name(name)
         options: dict[str, object] = {"reference": reference, "include_secrets": include_secrets}

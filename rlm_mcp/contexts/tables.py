@@ -31,7 +31,7 @@ def describe_json(text: str) -> dict[str, object] | None:
 def describe_json_lines(lines: Sequence[str]) -> dict[str, object] | None:
     """Describe JSON Lines, or None when the sampled lines do not parse as objects."""
     filled = [line for line in lines if line.strip()]
-    if len(filled) < 2 or not filled[0].lstrip().startswith("{"):  # noqa: PLR2004 - one object is plain JSON
+    if len(filled) < 2 or not filled[0].lstrip().startswith("{"):
         return None
     records = []
     for line in filled[:: max(len(filled) // 2_000, 1)]:
@@ -57,7 +57,7 @@ def describe_csv(lines: Sequence[str], *, suffix: str) -> dict[str, object] | No
         width = len(rows[0])
         fitting = [row for row in rows if len(row) == width]
         header = _is_header(rows)
-        if width < 2 or len(fitting) < (PARSED_SHARE if telling else 1) * len(rows) or not (header or telling):  # noqa: PLR2004
+        if width < 2 or len(fitting) < (PARSED_SHARE if telling else 1) * len(rows) or not (header or telling):
             continue
         names = rows[0] if header else [f"column {at + 1}" for at in range(width)]
         records = [dict(zip(names, row, strict=True)) for row in fitting[1 if header else 0 :]]
@@ -83,7 +83,7 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     first = rows[0]
     return len(set(first)) == len(first) and all(
         name.strip() and _type(name) == "text" and len(name) <= 60 for name in first
-    )  # noqa: PLR2004 - longer is a sentence, not a name
+    )
 
 
 def _columns(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
@@ -102,7 +102,7 @@ def _columns(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]
         }
         if len(values) < len(records):
             column["filled"] = f"{len(values)} of {len(records)} sampled"
-        if 1 <= len(distinct := set(shown)) <= 12 and len(records) >= 3 * len(distinct):  # noqa: PLR2004 - few enough to be categories
+        if 1 <= len(distinct := set(shown)) <= 12 and len(records) >= 3 * len(distinct):
             column["values"] = sorted(distinct)
             del column["samples"]
         columns.append(column)
@@ -142,7 +142,7 @@ def _type(value: object) -> str:
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:79] + "…"  # noqa: PLR2004 - enough to recognise a value
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _shape(value: object, *, depth: int) -> object:
@@ -150,7 +150,7 @@ def _shape(value: object, *, depth: int) -> object:
     match value:
         case dict() if depth:
             shown = {str(key)[:60]: _shape(inner, depth=depth - 1) for key, inner in list(value.items())[:20]}
-            return shown | ({"…": f"{len(value) - 20} more keys"} if len(value) > 20 else {})  # noqa: PLR2004
+            return shown | ({"…": f"{len(value) - 20} more keys"} if len(value) > 20 else {})
         case list() if depth and value:
             return [f"{len(value)} items", _shape(value[0], depth=depth - 1)]
         case list() | dict():

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ...errors import SourceRefused
-from ..context import Skipped
-from .compressed import check_ratio, damaged, open_compressed
-from .directory import printable
-from .file import open_regular
-from .secrets import is_secret
-from .source import MAX_FILES, Allowed, Opened, Piece
+from rlm_mcp.contexts.context import Skipped
+from rlm_mcp.contexts.sources.compressed import check_ratio, damaged, open_compressed
+from rlm_mcp.contexts.sources.directory import printable
+from rlm_mcp.contexts.sources.file import open_regular
+from rlm_mcp.contexts.sources.secrets import is_secret
+from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Opened, Piece
+from rlm_mcp.errors import SourceRefused
 
 TAR_MAGIC_AT = 257
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -90,7 +90,7 @@ def tar_members(path: Path, *, method: str | None, allowed: Allowed) -> Iterator
 def _open_zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Opened]:
     try:
         with archive.open(info) as file:
-            yield Opened(file=cast(BinaryIO, file))
+            yield Opened(file=cast("BinaryIO", file))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise damaged(path / info.filename, error) from error
 
@@ -101,7 +101,7 @@ def _open_tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Itera
     if file is None:
         raise SourceRefused(f"{member.name} in the archive has no content")
     with file:
-        yield Opened(file=cast(BinaryIO, file))
+        yield Opened(file=cast("BinaryIO", file))
 
 
 def _shown(name: str) -> str:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ...errors import SourceRefused
-from .file import open_regular
-from .source import Opened
+from rlm_mcp.contexts.sources.file import open_regular
+from rlm_mcp.contexts.sources.source import Opened
+from rlm_mcp.errors import SourceRefused
 
 MAX_RATIO = 200
 """Logs compress 10 to 100 times; bombs a thousand times and more."""
@@ -41,7 +41,9 @@ def open_compressed(path: Path, method: str) -> Iterator[Opened]:
     with open_regular(path) as opened:
         counted = CountedReader(opened.file)
         try:
-            yield Opened(file=cast(BinaryIO, Bounded(_reader(counted, method), counted, path.name)), notes=opened.notes)
+            yield Opened(
+                file=cast("BinaryIO", Bounded(_reader(counted, method), counted, path.name)), notes=opened.notes
+            )
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise damaged(path, error) from error
         except OSError as error:
@@ -57,13 +59,13 @@ def open_compressed(path: Path, method: str) -> Iterator[Opened]:
 def _reader(file: "CountedReader", method: str) -> BinaryIO:
     match method:
         case "gzip":
-            return cast(BinaryIO, gzip.GzipFile(fileobj=cast(BinaryIO, file)))
+            return cast("BinaryIO", gzip.GzipFile(fileobj=cast("BinaryIO", file)))
         case "bzip2":
-            return cast(BinaryIO, bz2.BZ2File(cast(BinaryIO, file)))
+            return cast("BinaryIO", bz2.BZ2File(cast("BinaryIO", file)))
         case "xz":
-            return cast(BinaryIO, lzma.LZMAFile(cast(BinaryIO, file)))
+            return cast("BinaryIO", lzma.LZMAFile(cast("BinaryIO", file)))
         case _:
-            return cast(BinaryIO, _ZstandardReader(file))
+            return cast("BinaryIO", _ZstandardReader(file))
 
 
 class CountedReader(io.RawIOBase):

@@ -5,11 +5,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import SourceRefused
-from ..context import Skipped
-from .file import file_piece, refusal, what_it_is
-from .secrets import is_secret
-from .source import MAX_FILES, Allowed, Piece
+from rlm_mcp.contexts.context import Skipped
+from rlm_mcp.contexts.sources.file import file_piece, refusal, what_it_is
+from rlm_mcp.contexts.sources.secrets import is_secret
+from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Piece
+from rlm_mcp.errors import SourceRefused
 
 NOT_WORTH_READING = {
     ".git": "the repository itself",
@@ -42,7 +42,7 @@ def walk(directory: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
 
 def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
     """Decide whether a file found in a directory becomes a piece."""
-    from .opening import piece_in_directory
+    from rlm_mcp.contexts.sources.opening import piece_in_directory
 
     if not allowed.secrets and is_secret(shown):
         return Skipped(path=shown, reason="secret: its name says that it holds credentials")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from .source import Opened
+from rlm_mcp.contexts.sources.source import Opened
 
 SUFFIXES: frozenset[str] = frozenset()
 SOURCE_LIKE: frozenset[str] = frozenset()

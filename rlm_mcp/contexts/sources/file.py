@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ...errors import SourceChanged, SourceRefused
-from .source import Opened, Piece
+from rlm_mcp.contexts.sources.source import Opened, Piece
+from rlm_mcp.errors import SourceChanged, SourceRefused
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """Non-blocking: opening a FIFO would otherwise wait for a writer for ever."""
@@ -35,7 +35,7 @@ def open_regular(path: Path) -> Iterator[Opened]:
                 f"{path} is {what_it_is(before.st_mode)}, not a regular file: name a file, directory or glob"
             )
         file = _FirstBytes(raw, before.st_size)
-        opened = Opened(file=cast(BinaryIO, file))
+        opened = Opened(file=cast("BinaryIO", file))
         try:
             yield opened
         except OSError as error:

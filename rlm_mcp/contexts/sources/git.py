@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
-from ...errors import SourceRefused
-from ..context import Skipped
-from .directory import consider, printable
-from .secrets import is_secret
-from .source import MAX_FILES, Allowed, Opened, Piece
+from rlm_mcp.contexts.context import Skipped
+from rlm_mcp.contexts.sources.directory import consider, printable
+from rlm_mcp.contexts.sources.secrets import is_secret
+from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Opened, Piece
+from rlm_mcp.errors import SourceRefused
 
 GIT_SECONDS = 60.0
 """Listing a million files takes about ten."""
@@ -131,7 +131,7 @@ def _open_object(process: "subprocess.Popen[bytes]", sha: str) -> Iterator[Opene
     process.stdin.write(f"{sha}\n".encode())
     process.stdin.flush()
     header = process.stdout.readline().split()
-    if len(header) != 3:  # noqa: PLR2004 - sha, type, size; otherwise "<sha> missing"
+    if len(header) != 3:
         raise SourceRefused(
             f"the repository lacks object {sha}: fetch it in full (`git fetch --unshallow`) and register again"
         )

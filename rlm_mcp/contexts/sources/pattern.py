@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import SourceRefused
-from ..context import Skipped
-from .directory import NOT_WORTH_READING, consider, printable
-from .source import MAX_FILES, Allowed, Piece
+from rlm_mcp.contexts.context import Skipped
+from rlm_mcp.contexts.sources.directory import NOT_WORTH_READING, consider, printable
+from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Piece
+from rlm_mcp.errors import SourceRefused
 
 
 def is_pattern(source: str) -> bool:
