@@ -1,0 +1,120 @@
+"""Finds OpenAI-compatible servers on this machine, and asks a local server what it knows of a model.
+
+Synchronous, on the standard library, and only for local addresses: a provider on the internet is never probed. Nothing
+here raises for a server that is absent, slow or odd; it is then as if it were not there. Run it on a worker thread.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_mcp.models.profiles import is_local
+
+# Where they listen if nobody says otherwise. The order is that of preference.
+USUAL_PORTS: Sequence[tuple[str, int]] = (("Ollama", 11434), ("LM Studio", 1234), ("llama.cpp", 8080), ("vLLM", 8000))
+# A server on this machine answers in a millisecond; one that is loading a model may take longer, and is not ready.
+FIND_SECONDS = 0.5
+ASK_SECONDS = 2.0
+# What Ollama gives a model that is not loaded yet, whatever its window is; it cuts longer prompts without a word.
+OLLAMA_WINDOW_TOKENS = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalServer:
+    """A server that answered, and the models it lists."""
+
+    name: str
+    base_url: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a server says of a model; None where it does not."""
+
+    window_tokens: int | None = None
+    billions: float | None = None
+
+
+def find_local_servers(
+    ports: Sequence[tuple[str, int]] = USUAL_PORTS, *, seconds: float = FIND_SECONDS
+) -> list[LocalServer]:
+    """The servers that answer on `ports` with a list of models, in the order of `ports`."""
+
+    def look(name: str, port: int) -> LocalServer | None:
+        base_url = f"http://127.0.0.1:{port}/v1"
+        models = [str(row["id"]) for row in _rows(base_url, seconds) if "embed" not in str(row["id"]).lower()]
+        return LocalServer(name=name, base_url=base_url, models=tuple(models)) if models else None
+
+    with ThreadPoolExecutor(max_workers=max(1, len(ports))) as pool:
+        found = pool.map(lambda pair: look(*pair), ports)
+        return [server for server in found if server is not None]
+
+
+def served_models(base_url: str) -> list[str]:
+    """The models that a local server lists; empty for any other address."""
+    return [str(row["id"]) for row in _rows(base_url, ASK_SECONDS)] if is_local(base_url) else []
+
+
+def facts_of(base_url: str, model: str) -> Facts:
+    """What the local server at `base_url` says of `model`."""
+    if not is_local(base_url):
+        return Facts()
+    rows = _rows(base_url, ASK_SECONDS)
+    row = next((row for row in rows if row["id"] == model), rows[0] if len(rows) == 1 else None)
+    if row is None:
+        return Facts()
+    root = base_url.removesuffix("/v1")
+    match row.get("owned_by"):
+        case "llamacpp":
+            settings = _get(f"{root}/props", ASK_SECONDS).get("default_generation_settings")
+            window = settings.get("n_ctx") if isinstance(settings, Mapping) else None
+            return Facts(window_tokens=_whole(window), billions=_billions((row.get("meta") or {}).get("n_params")))
+        case "library":
+            return _ollama(root, model)
+        case "organization_owner":
+            rows = _get(f"{root}/api/v0/models", ASK_SECONDS).get("data") or []
+            known: Mapping[str, Any] = next((r for r in rows if isinstance(r, Mapping) and r.get("id") == model), {})
+            return Facts(window_tokens=_whole(known.get("loaded_context_length") or known.get("max_context_length")))
+    names = ("max_model_len", "context_length", "max_context_length", "context_window")
+    return Facts(window_tokens=next((_whole(row[name]) for name in names if row.get(name)), None))
+
+
+def _ollama(root: str, model: str) -> Facts:
+    loaded = [row for row in _get(f"{root}/api/ps", ASK_SECONDS).get("models") or () if row.get("model") == model]
+    listed = [row for row in _get(f"{root}/api/tags", ASK_SECONDS).get("models") or () if row.get("model") == model]
+    window = _whole(loaded[0].get("context_length")) if loaded else None
+    size = str((listed[0].get("details") or {}).get("parameter_size") or "") if listed else ""
+    number = size.removesuffix("B") if size.endswith("B") else ""
+    billions = float(number) if number.replace(".", "", 1).isdigit() else None
+    return Facts(window_tokens=window or OLLAMA_WINDOW_TOKENS, billions=billions)
+
+
+def _rows(base_url: str, seconds: float) -> list[Mapping[str, Any]]:
+    rows = _get(f"{base_url}/models", seconds).get("data")
+    return [row for row in rows if isinstance(row, Mapping) and "id" in row] if isinstance(rows, list) else []
+
+
+def _get(url: str, seconds: float) -> Mapping[str, Any]:
+    """The JSON object at `url`; an empty one if there is none."""
+    from http.client import HTTPException
+    from urllib.request import ProxyHandler, build_opener
+
+    try:
+        opener = build_opener(ProxyHandler({}))  # a proxy of the environment does not serve this machine
+        with opener.open(url, timeout=seconds) as response:
+            body = json.loads(response.read(4 << 20))
+    except (OSError, ValueError, HTTPException):  # absent or slow; no JSON; something that does not speak HTTP
+        return {}
+    return body if isinstance(body, Mapping) else {}
+
+
+def _whole(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+
+
+def _billions(parameters: object) -> float | None:
+    count = _whole(parameters)
+    return None if count is None else count / 1e9
