@@ -9,10 +9,12 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from rlm_mcp.contexts.context import Context, PageMark, Skipped
+from rlm_mcp.contexts.lineindex import Counts
 from rlm_mcp.errors import StoreDamaged, StoreFull
 
 SCHEMA_VERSION = 1
@@ -44,9 +46,6 @@ CREATE TABLE IF NOT EXISTS uses (
 );
 CREATE INDEX IF NOT EXISTS uses_of_context ON uses (context_id);
 """
-_CONTEXT = (
-    "context_id, name, version, current, kind, source, created_at, bytes, chars, lines, files, skipped, exact, notes"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ class Catalogue:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise StoreDamaged(
-                f"{self._path} has version {version}, this rlm-mcp knows {SCHEMA_VERSION}: "
+                f"the catalogue {self._path} has version {version}, this rlm-mcp knows {SCHEMA_VERSION}: "
                 "update rlm-mcp, or set RLM_MCP_DATA_DIR to another directory"
             )
         if version < SCHEMA_VERSION:
@@ -116,29 +115,30 @@ class Catalogue:
 
     def by_id(self, context_id: str) -> Context | None:
         """Find a context, current or superseded, by its id."""
-        rows = self._contexts(f"SELECT {_CONTEXT} FROM contexts WHERE context_id = ?", (context_id,))
+        rows = self._contexts("SELECT * FROM contexts WHERE context_id = ?", (context_id,))
         return rows[0] if rows else None
 
     def by_name(self, name: str) -> Context | None:
         """Find the current version of a name."""
-        rows = self._contexts(f"SELECT {_CONTEXT} FROM contexts WHERE name = ? AND current", (name,))
+        rows = self._contexts("SELECT * FROM contexts WHERE name = ? AND current", (name,))
         return rows[0] if rows else None
 
     def page(self, query: str, *, after: tuple[str, str] | None, limit: int) -> list[Context]:
         """Give current contexts, newest first, that come after the pair of creation time and id."""
         at, context_id = after or ("9", "")
         return self._contexts(
-            f"SELECT {_CONTEXT} FROM contexts WHERE current AND (created_at < ? OR (created_at = ? AND context_id > ?)) "
-            "AND (? = '' OR instr(lower(name), ?) OR instr(lower(source), ?)) "
-            "ORDER BY created_at DESC, context_id LIMIT ?",
-            (at, at, context_id, query, query.lower(), query.lower(), limit),
+            "SELECT * FROM contexts WHERE current AND (created_at < ?1 OR (created_at = ?1 AND context_id > ?2)) "
+            "AND (?3 = '' OR instr(lower(name), ?3) OR instr(lower(source), ?3)) "
+            "ORDER BY created_at DESC, context_id LIMIT ?4",
+            (at, context_id, query.lower(), limit),
         )
 
     def count(self, query: str) -> int:
         """Count current contexts that fit the query."""
         return self._number(
-            "SELECT count(*) FROM contexts WHERE current AND (? = '' OR instr(lower(name), ?) OR instr(lower(source), ?))",
-            (query, query.lower(), query.lower()),
+            "SELECT count(*) FROM contexts "
+            "WHERE current AND (?1 = '' OR instr(lower(name), ?1) OR instr(lower(source), ?1))",
+            (query.lower(),),
         )
 
     def last_version(self, name: str) -> int:
@@ -206,7 +206,8 @@ class Catalogue:
     def stored_bytes(self) -> int:
         """Give the size of all blobs that are copies, each counted once."""
         return self._number(
-            "SELECT coalesce(sum(bytes), 0) FROM (SELECT max(bytes) AS bytes FROM files WHERE blob NOT LIKE 'ref:%' GROUP BY blob)"
+            "SELECT coalesce(sum(bytes), 0) FROM "
+            "(SELECT max(bytes) AS bytes FROM files WHERE blob NOT LIKE 'ref:%' GROUP BY blob)"
         )
 
     def versions(self, name: str) -> list[str]:
@@ -229,25 +230,12 @@ class Catalogue:
     ) -> None:
         """Add a context with its files and make it the current version of its name."""
         self._db.execute("UPDATE contexts SET current = 0 WHERE name = ? AND current", (context.name,))
+        values = {field.name: getattr(context, field.name) for field in fields(context)}
+        values |= {"notes": json.dumps(context.notes), "options": json.dumps(options)}
         self._db.execute(
-            f"INSERT INTO contexts ({_CONTEXT}, options) VALUES ({', '.join('?' * 15)})",
-            (
-                context.context_id,
-                context.name,
-                context.version,
-                context.current,
-                context.kind,
-                context.source,
-                context.created_at,
-                context.bytes,
-                context.chars,
-                context.lines,
-                context.files,
-                context.skipped,
-                context.exact,
-                json.dumps(context.notes),
-                json.dumps(options),
-            ),
+            "INSERT INTO contexts VALUES (:context_id, :name, :version, :current, :kind, :source, :options, :created_at, "
+            ":bytes, :chars, :lines, :files, :skipped, :exact, :notes)",
+            values,
         )
         self._db.executemany(
             "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -276,15 +264,16 @@ class Catalogue:
         self._db.execute("UPDATE contexts SET current = 0 WHERE name = ? AND current", (context.name,))
         self._db.execute("UPDATE contexts SET current = 1 WHERE context_id = ?", (context.context_id,))
 
-    def set_counts(self, blob: str, *, chars: int, lines: int, longest_line: int) -> None:
+    def set_counts(self, blob: str, counts: Counts) -> None:
         """Put exact counts in the place of estimates, wherever this text is the only one of its context."""
         self._db.execute(
-            "UPDATE files SET chars = ?, lines = ?, longest_line = ? WHERE blob = ?", (chars, lines, longest_line, blob)
+            "UPDATE files SET chars = ?, lines = ?, longest_line = ? WHERE blob = ?",
+            (counts.chars, counts.lines, counts.longest_line, blob),
         )
         self._db.execute(
             "UPDATE contexts SET chars = ?, lines = ?, exact = 1 "
             "WHERE context_id IN (SELECT context_id FROM files WHERE blob = ?)",
-            (chars, lines, blob),
+            (counts.chars, counts.lines, blob),
         )
 
     def delete(self, context_id: str) -> None:
@@ -298,7 +287,8 @@ class Catalogue:
     def end_use(self, context_ids: Iterable[str], run_id: str, holder: str) -> None:
         """Take back `add_use`, once for each id."""
         self._db.executemany(
-            "DELETE FROM uses WHERE rowid = (SELECT rowid FROM uses WHERE context_id = ? AND run_id = ? AND holder = ? LIMIT 1)",
+            "DELETE FROM uses WHERE rowid = "
+            "(SELECT rowid FROM uses WHERE context_id = ? AND run_id = ? AND holder = ? LIMIT 1)",
             ((context_id, run_id, holder) for context_id in context_ids),
         )
 
@@ -310,32 +300,21 @@ class Catalogue:
 
     def _contexts(self, statement: str, values: tuple[object, ...]) -> list[Context]:
         with self._lock:
-            rows = self._db.execute(statement, values).fetchall()
-        return [
-            Context(
-                context_id=context_id,
-                name=name,
-                version=version,
-                current=bool(current),
-                kind=kind,
-                source=source,
-                created_at=created_at,
-                bytes=size,
-                chars=chars,
-                lines=lines,
-                files=files,
-                skipped=skipped,
-                exact=bool(exact),
-                notes=tuple(json.loads(notes)),
-            )
-            for (
-                context_id, name, version, current, kind, source, created_at, size, chars, lines, files, skipped, exact, notes,
-            ) in rows
-        ]  # fmt: skip
+            cursor = self._db.execute(statement, values)
+            names = [column[0] for column in cursor.description]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor]
+        return [_context(row) for row in rows]
 
     def _number(self, statement: str, values: tuple[object, ...] = ()) -> int:
         with self._lock:
             return int(self._db.execute(statement, values).fetchone()[0])
+
+
+def _context(row: dict[str, Any]) -> Context:
+    del row["options"]
+    row["current"], row["exact"] = bool(row["current"]), bool(row["exact"])
+    row["notes"] = tuple(json.loads(row["notes"]))
+    return Context(**row)
 
 
 @contextmanager
@@ -346,7 +325,8 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if "full" in str(error):
             raise StoreFull(
-                f"the disk that holds {path} is full: free some space or set RLM_MCP_DATA_DIR to a directory on another disk"
+                f"the disk that holds {path} is full: "
+                "free some space or set RLM_MCP_DATA_DIR to a directory on another disk"
             ) from error
         if "locked" in str(error):
             raise StoreDamaged(

@@ -8,31 +8,29 @@ contexts/holders/TOKEN.lock    locked by the process while it lives (holders.py)
 """
 
 import difflib
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from itertools import chain, count
+from dataclasses import replace
+from io import BytesIO
+from itertools import count
 from pathlib import Path
 from shutil import rmtree
-from typing import BinaryIO
+from typing import Self
 
-from rlm_mcp.contexts import reading
-from rlm_mcp.contexts.blobs import Blobs, Intake, NotText, disk_errors
+from rlm_mcp.contexts.addresses import Addressed
+from rlm_mcp.contexts.blobs import Blobs, Intake, disk_errors
 from rlm_mcp.contexts.catalogue import Catalogue, FileRow
-from rlm_mcp.contexts.context import Context, FileEntry, Freed, Kind, Lines, Page, Place, Skipped
+from rlm_mcp.contexts.context import Context, FileEntry, Freed, Lines, Page, Place, Skipped
 from rlm_mcp.contexts.encoding import mend
+from rlm_mcp.contexts.gathering import Gathering
 from rlm_mcp.contexts.holders import Holder, bury, dead_tokens, is_alive
 from rlm_mcp.contexts.lineindex import Counts, LineIndex
 from rlm_mcp.contexts.naming import check_name, context_id, safe_name
-from rlm_mcp.contexts.references import Reference, ReferenceIndexes, is_reference, refer_to, reference_of
-from rlm_mcp.contexts.sources.source import Piece, Source
+from rlm_mcp.contexts.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.errors import (
     ContextInUse,
     NameTaken,
     OutOfRange,
-    SourceChanged,
     SourceRefused,
     StoreDamaged,
     UnknownContext,
@@ -44,20 +42,6 @@ REFERENCE_ABOVE_BYTES = 1 << 30
 
 INLINE = "text"
 """The source of a context that was given as text."""
-
-MAX_NOTES = 20
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """What registering has found so far."""
-
-    kind: Kind
-    location: str
-    files: dict[str, FileRow] = field(default_factory=dict)
-    skipped: list[Skipped] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    exact: bool = True
 
 
 class Store:
@@ -101,7 +85,7 @@ class Store:
     def __repr__(self) -> str:
         return f"<Store {self._directory}>"
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,19 +101,18 @@ class Store:
 
     def register_text(self, text: str, *, name: str | None = None) -> Context:
         """Store a text given inline. Raises SourceRefused, NameTaken, StoreFull."""
-        from io import BytesIO
-
         if not text:
             raise SourceRefused("the text is empty: there is nothing to register")
         wanted = None if name is None else check_name(name)
         data, lone = mend(text)
-        gathered = _Gathered(kind="text", location=INLINE)
-        if lone:
-            gathered.notes.append(f"{lone:,} lone surrogates were replaced by U+FFFD")
         with self._intake() as intake:
-            self._take(intake, gathered, "text.txt", BytesIO(data), already_text=True)
-            only = gathered.files["text.txt"]
-            return self._commit(intake, gathered, wanted=wanted, default=f"text-{only.blob[:8]}", options={})
+            gathering = Gathering(intake, kind="text", location=INLINE)
+            if lone:
+                gathering.note(f"{lone:,} lone surrogates were replaced by U+FFFD")
+            gathering.take("text.txt", BytesIO(data), already_text=True)
+            return self._commit(
+                intake, gathering, wanted=wanted, default=f"text-{gathering.rows[0].blob[:8]}", options={}
+            )
 
     def register_source(
         self, source: str, *, name: str | None = None, reference: bool | None = None, include_secrets: bool = False
@@ -144,11 +127,13 @@ class Store:
         wanted = None if name is None else check_name(name)
         options: dict[str, object] = {"reference": reference, "include_secrets": include_secrets}
         opened = open_source(source, roots=self._roots, secrets=include_secrets)
-        gathered = _Gathered(kind=opened.kind, location=opened.location)
         with self._intake() as intake:
-            if not self._refer(opened, gathered, reference=reference):
-                self._gather(intake, opened, gathered)
-            return self._commit(intake, gathered, wanted=wanted, default=safe_name(opened.name), options=options)
+            gathering = Gathering(intake, kind=opened.kind, location=opened.location)
+            plain = opened.plain_file
+            large = plain is not None and (reference or plain.stat().st_size > self._reference_above)
+            if plain is None or reference is False or not large or not gathering.refer(plain):
+                gathering.take_all(opened)
+            return self._commit(intake, gathering, wanted=wanted, default=safe_name(opened.name), options=options)
 
     def refresh(self, ref: str) -> Context:
         """Register the same source again: the same context if nothing changed, else its next version."""
@@ -168,80 +153,20 @@ class Store:
         directory = self._directory / "incoming" / self._holder.token / str(next(self._intakes))
         return Intake(self._blobs, directory, room_bytes=room)
 
-    def _refer(self, opened: Source, gathered: _Gathered, *, reference: bool | None) -> bool:
-        """Reference a plain file if it is large or that is wanted; False when it has to be taken in."""
-        path = opened.plain_file
-        if path is None or reference is False or (not reference and path.stat().st_size <= self._reference_above):
-            return False
-        referred = refer_to(path)
-        if referred is None:
-            gathered.notes.append(f"{path.name} is not UTF-8 throughout: it was converted into a copy, not referenced")
-            return False
-        made, estimate = referred
-        gathered.exact = False
-        gathered.files[path.name] = _row(path.name, made.key, estimate)
-        gathered.notes.append(
-            f"{path.name} is referenced where it lies; lines and chars are estimates until it is indexed"
-        )
-        return True
-
-    def _gather(self, intake: Intake, opened: Source, gathered: _Gathered) -> None:
-        """Take in every piece of a source; of many, one that cannot be read is skipped with its reason."""
-        for piece in opened.pieces:
-            if isinstance(piece, Skipped):
-                gathered.skipped.append(piece)
-                continue
-            try:
-                self._take_piece(intake, gathered, piece)
-            except (SourceRefused, SourceChanged) as error:
-                if opened.kind == "text":
-                    raise _about(opened.location, error) from error
-                gathered.skipped.append(Skipped(path=piece.path, reason=str(error)))
-        if not any(row.bytes for row in gathered.files.values()):
-            if opened.kind == "text":
-                raise SourceRefused(f"{opened.location} is empty: there is nothing to register")
-            raise SourceRefused(
-                f"{opened.location} holds no text{_reasons(gathered.skipped)}: name a directory or glob with text files"
-            )
-
-    def _take_piece(self, intake: Intake, gathered: _Gathered, piece: Piece) -> None:
-        with piece.open() as opened:
-            taken = self._take(intake, gathered, piece.path, opened.file)
-        gathered.files[taken] = replace(gathered.files[taken], pages=opened.pages)
-        gathered.notes.extend(opened.notes)
-
-    def _take(
-        self, intake: Intake, gathered: _Gathered, path: str, file: BinaryIO, *, already_text: bool = False
-    ) -> str:
-        """Take in one file and give the path it got: two names may look the same once they are printable."""
-        part = intake.take(file, already_text=already_text)
-        shown = next(name for name in chain([path], (f"{path}~{n}" for n in count(2))) if name not in gathered.files)
-        row = _row(shown, part.blob, part.counts)
-        gathered.files[shown] = replace(row, encoding=part.encoding, invalid_bytes=part.invalid_bytes)
-        if part.had_bom or part.encoding != "utf-8":
-            mark = " with a byte order mark" if part.had_bom else ""
-            gathered.notes.append(f"{shown} was {part.encoding}{mark}, stored as UTF-8")
-        if part.invalid_bytes:
-            gathered.notes.append(f"{shown}: {part.invalid_bytes:,} invalid bytes were replaced by U+FFFD")
-        if part.nuls:
-            gathered.notes.append(f"{shown} holds {part.nuls:,} NUL characters")
-        return shown
-
     def _commit(
-        self, intake: Intake, gathered: _Gathered, *, wanted: str | None, default: str, options: dict[str, object]
+        self, intake: Intake, gathering: Gathering, *, wanted: str | None, default: str, options: dict[str, object]
     ) -> Context:
         """Make it all appear at once, under the lock that every other change takes too."""
         intake.settle()
-        rows = sorted(gathered.files.values(), key=lambda row: row.path)
+        rows = gathering.rows
         with disk_errors(), self._catalogue.writing():
-            name, identity = self._settle_name(gathered, rows, wanted=wanted, default=default)
+            name, identity = self._settle_name(gathering, rows, wanted=wanted, default=default)
             context = self._catalogue.by_id(identity)
             if context is None:
                 intake.place()
-                context = _context(
-                    gathered, rows, name=name, identity=identity, version=self._catalogue.last_version(name) + 1
-                )
-                self._catalogue.add(context, rows, gathered.skipped, options)
+                version = self._catalogue.last_version(name) + 1
+                context = gathering.context(name=name, identity=identity, version=version)
+                self._catalogue.add(context, rows, gathering.skipped, options)
             elif not context.current:
                 self._catalogue.make_current(context)
                 context = replace(context, current=True)
@@ -250,18 +175,19 @@ class Store:
         return context
 
     def _settle_name(
-        self, gathered: _Gathered, rows: Sequence[FileRow], *, wanted: str | None, default: str
+        self, gathering: Gathering, rows: Sequence[FileRow], *, wanted: str | None, default: str
     ) -> tuple[str, str]:
         """Find the name that this content may have: a free one, its own, or that of its source's last version."""
         candidates = (wanted,) if wanted else (default, *(f"{default}-{n}" for n in range(2, 10_000)))
+        there = None
         for name in candidates:
-            identity = context_id(name, gathered.kind, rows)
+            identity = context_id(name, gathering.kind, rows)
             there = self._catalogue.by_name(name)
-            same_source = there is not None and there.source == gathered.location != INLINE
+            same_source = there is not None and there.source == gathering.location != INLINE
             if there is None or there.context_id == identity or same_source:
                 return name, identity
         raise NameTaken(
-            f"the name {wanted or default!r} belongs to other content, from {there.source if there else 'elsewhere'}: "
+            f"the name {wanted or default!r} belongs to other content (source: {there.source if there else 'many'}): "
             "choose another name, or remove that context first"
         )
 
@@ -402,66 +328,15 @@ class Store:
         Without `end_line`, as many as fit. Line ends are kept. A line longer than `max_chars` is cut; `read_chars` has
         the rest. Raises UnknownPath, OutOfRange, SourceChanged.
         """
-        row = self._row(context, path)
-        last_wanted = end_line if end_line is not None else -1 if start_line < 0 else start_line + max_chars
-        from_end = start_line < 0 or (end_line is not None and end_line < 0)
-        index = self._index(row, lambda counts: not from_end and counts.lines > last_wanted)
-        total = index.counts.lines
-        first = start_line if start_line >= 0 else max(total + 1 + start_line, 1)
-        last = min(total, last_wanted if last_wanted >= 0 else total + 1 + last_wanted)
-        if not 1 <= first <= total or last < first:
-            raise OutOfRange(
-                f"{row.path} has lines 1 to {total:,}, not {start_line:,} to {'the end' if end_line is None else f'{end_line:,}'}: "
-                "lines are counted from 1, the end is included"
-            )
-        return self._lines(self._blob(row), index, row.path, first, last, max_chars=max_chars)
-
-    def _lines(self, blob: Path, index: LineIndex, path: str, first: int, last: int, *, max_chars: int) -> Lines:
-        start = reading.byte_of_line(blob, index, first)
-        end = reading.byte_of_line(blob, index, last + 1)
-        text = reading.head_of_bytes(blob, start, end, max_chars=max_chars)
-        total = index.counts.lines
-        whole = len(text.encode()) >= end - start or (len(text) < max_chars)
-        if not whole and (cut := text.rfind("\n") + 1):
-            text = text[:cut]
-            last = first + text.count("\n") - 1
-        elif not whole:
-            last = first
-        return Lines(
-            path=path,
-            start_line=first,
-            end_line=last,
-            text=text,
-            truncated=not whole,
-            next_start_line=last + 1 if last < total else None,
-        )
+        return self._addressed(context, path).read_lines(start_line, end_line, max_chars=max_chars)
 
     def read_chars(self, context: Context, start: int, end: int, *, path: str | None = None) -> str:
         """Read the characters `[start:end]` of one file; bounds as of a slice, already non-negative."""
-        if start < 0 or end < 0:
-            raise OutOfRange(f"characters {start} to {end} cannot be read: both are counted from 0")
-        row = self._row(context, path)
-        index = self._index(row, lambda counts: counts.chars > end)
-        blob = self._blob(row)
-        first = reading.byte_of_char(blob, index, start)
-        return reading.read_text(blob, first, max(reading.byte_of_char(blob, index, end), first))
+        return self._addressed(context, path).read_chars(start, end)
 
     def place(self, context: Context, line: int, *, path: str | None = None) -> Place:
         """Give the byte and character offset and the page of a line. Raises UnknownPath, OutOfRange."""
-        row = self._row(context, path)
-        index = self._index(row, lambda counts: counts.lines > line)
-        if not 1 <= line <= index.counts.lines:
-            raise OutOfRange(f"{row.path} has lines 1 to {index.counts.lines:,}, not {line:,}")
-        blob = self._blob(row)
-        byte = reading.byte_of_line(blob, index, line)
-        page = bisect_right([mark.line for mark in row.pages], line)
-        return Place(
-            path=row.path,
-            line=line,
-            byte=byte,
-            char=reading.char_of_byte(blob, index, byte),
-            page=row.pages[page - 1].label if page else None,
-        )
+        return self._addressed(context, path).place(line)
 
     def text(self, context: Context, path: str | None = None) -> str:
         """Load one file whole; of a `text` context its only one."""
@@ -486,6 +361,10 @@ class Store:
         return self._indexes.wait(seconds)
 
     # ---
+
+    def _addressed(self, context: Context, path: str | None) -> Addressed:
+        row = self._row(context, path)
+        return Addressed(row=row, blob=self._blob(row), index=lambda far_enough: self._index(row, far_enough))
 
     def _row(self, context: Context, path: str | None) -> FileRow:
         rows = self._catalogue.files(context.context_id)
@@ -519,7 +398,8 @@ class Store:
         )
 
     def _blob(self, row: FileRow) -> Path:
-        return reference_of(row.blob).check() if is_reference(row.blob) else self._blobs.path(row.blob)
+        """Give the file that holds a text, if it is what the catalogue says. Raises SourceChanged, StoreDamaged."""
+        return reference_of(row.blob).check() if is_reference(row.blob) else self._blobs.checked(row.blob, row.bytes)
 
     def _index(self, row: FileRow, far_enough: Callable[[Counts], bool]) -> LineIndex:
         if not is_reference(row.blob):
@@ -531,55 +411,4 @@ class Store:
     def _note_counts(self, reference: Reference, counts: Counts) -> None:
         """Put exact counts in the place of estimates, once a referenced file is indexed."""
         with self._catalogue.writing():
-            self._catalogue.set_counts(
-                reference.key, chars=counts.chars, lines=counts.lines, longest_line=counts.longest_line
-            )
-
-
-def _row(path: str, blob: str, counts: Counts) -> FileRow:
-    return FileRow(
-        path=path,
-        blob=blob,
-        bytes=counts.bytes,
-        chars=counts.chars,
-        lines=counts.lines,
-        longest_line=counts.longest_line,
-    )
-
-
-def _context(gathered: _Gathered, rows: Sequence[FileRow], *, name: str, identity: str, version: int) -> Context:
-    notes = gathered.notes[:MAX_NOTES]
-    if more := len(gathered.notes) - len(notes):
-        notes.append(f"and {more:,} more such notes")
-    return Context(
-        context_id=identity,
-        name=name,
-        kind=gathered.kind,
-        bytes=sum(row.bytes for row in rows),
-        chars=sum(row.chars for row in rows),
-        lines=sum(row.lines for row in rows),
-        files=len(rows),
-        created_at=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        source=gathered.location,
-        version=version,
-        exact=gathered.exact,
-        notes=tuple(notes),
-        skipped=len(gathered.skipped),
-    )
-
-
-def _about(location: str, error: SourceRefused | SourceChanged) -> SourceRefused | SourceChanged:
-    """Put the path before an error that does not name it."""
-    if isinstance(error, NotText):
-        return SourceRefused(
-            f"{location} is binary, not text: convert it to text first (`rlm-mcp[documents]` reads PDF and Office files)"
-        )
-    return error
-
-
-def _reasons(skipped: Sequence[Skipped]) -> str:
-    """Sum up why everything was skipped."""
-    if not skipped:
-        return ""
-    shown = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:3])
-    return f" ({len(skipped):,} skipped: {shown})"
+            self._catalogue.set_counts(reference.key, counts)

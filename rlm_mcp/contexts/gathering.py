@@ -1,0 +1,143 @@
+"""From a source to the rows of a context: every piece taken in, or skipped with its reason, and what must be told about it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import chain, count
+from pathlib import Path
+from typing import BinaryIO
+
+from rlm_mcp.contexts.blobs import Intake, NotText
+from rlm_mcp.contexts.catalogue import FileRow
+from rlm_mcp.contexts.context import Context, Kind, Skipped
+from rlm_mcp.contexts.lineindex import Counts
+from rlm_mcp.contexts.references import refer_to
+from rlm_mcp.contexts.sources.source import Piece, Source
+from rlm_mcp.errors import SourceChanged, SourceRefused
+
+MAX_NOTES = 20
+
+
+class Gathering:
+    """What registering one source has found so far; the texts themselves are in the intake."""
+
+    def __init__(self, intake: Intake, *, kind: Kind, location: str) -> None:
+        self._intake = intake
+        self._files: dict[str, FileRow] = {}
+        self._notes: list[str] = []
+        self.kind = kind
+        self.location = location
+        self.skipped: list[Skipped] = []
+        self.exact = True
+
+    def __repr__(self) -> str:
+        return f"<Gathering {self.location}, {len(self._files)} files, {len(self.skipped)} skipped>"
+
+    @property
+    def rows(self) -> Sequence[FileRow]:
+        """The files by path."""
+        return sorted(self._files.values(), key=lambda row: row.path)
+
+    def note(self, text: str) -> None:
+        """Remember something that the user should know about the content."""
+        self._notes.append(text)
+
+    def refer(self, path: Path) -> bool:
+        """Reference a file where it lies; False when it must be converted, and so be copied."""
+        referred = refer_to(path)
+        if referred is None:
+            self.note(f"{path.name} is not UTF-8 throughout: it was converted into a copy, not referenced")
+            return False
+        reference, estimate = referred
+        self.exact = False
+        self._files[path.name] = _row(path.name, reference.key, estimate)
+        self.note(f"{path.name} is referenced where it lies: while it is being indexed, lines and chars are estimates")
+        return True
+
+    def take_all(self, source: Source) -> None:
+        """Take in every piece of a source; of many, one that cannot be read is skipped with its reason."""
+        for piece in source.pieces:
+            if isinstance(piece, Skipped):
+                self.skipped.append(piece)
+                continue
+            try:
+                self._take_piece(piece)
+            except (SourceRefused, SourceChanged) as error:
+                if self.kind == "text":
+                    raise _about(self.location, error) from error
+                self.skipped.append(Skipped(path=piece.path, reason=str(error)))
+        if not any(row.bytes for row in self._files.values()):
+            if self.kind == "text":
+                raise SourceRefused(f"{self.location} is empty: there is nothing to register")
+            raise SourceRefused(
+                f"{self.location} holds no text{_reasons(self.skipped)}: name a directory or glob with text files"
+            )
+
+    def _take_piece(self, piece: Piece) -> None:
+        with piece.open() as opened:
+            shown = self.take(piece.path, opened.file)
+        self._files[shown] = replace(self._files[shown], pages=opened.pages)
+        self._notes.extend(opened.notes)
+
+    def take(self, path: str, file: BinaryIO, *, already_text: bool = False) -> str:
+        """Take in one text and give the path it got: two names may look the same once they are printable."""
+        part = self._intake.take(file, already_text=already_text)
+        shown = next(name for name in chain([path], (f"{path}~{n}" for n in count(2))) if name not in self._files)
+        row = _row(shown, part.blob, part.counts)
+        self._files[shown] = replace(row, encoding=part.encoding, invalid_bytes=part.invalid_bytes)
+        if part.had_bom or part.encoding != "utf-8":
+            mark = " with a byte order mark" if part.had_bom else ""
+            self.note(f"{shown} was {part.encoding}{mark}, stored as UTF-8")
+        if part.invalid_bytes:
+            self.note(f"{shown}: {part.invalid_bytes:,} invalid bytes were replaced by U+FFFD")
+        if part.nuls:
+            self.note(f"{shown} holds {part.nuls:,} NUL characters")
+        return shown
+
+    def context(self, *, name: str, identity: str, version: int) -> Context:
+        """Make the context that has all this."""
+        rows = self.rows
+        notes = self._notes[:MAX_NOTES]
+        if more := len(self._notes) - len(notes):
+            notes.append(f"and {more:,} more such notes")
+        return Context(
+            context_id=identity,
+            name=name,
+            kind=self.kind,
+            bytes=sum(row.bytes for row in rows),
+            chars=sum(row.chars for row in rows),
+            lines=sum(row.lines for row in rows),
+            files=len(rows),
+            created_at=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            source=self.location,
+            version=version,
+            exact=self.exact,
+            notes=tuple(notes),
+            skipped=len(self.skipped),
+        )
+
+
+def _row(path: str, blob: str, counts: Counts) -> FileRow:
+    return FileRow(
+        path=path,
+        blob=blob,
+        bytes=counts.bytes,
+        chars=counts.chars,
+        lines=counts.lines,
+        longest_line=counts.longest_line,
+    )
+
+
+def _about(location: str, error: SourceRefused | SourceChanged) -> SourceRefused | SourceChanged:
+    """Put the path before an error that does not name it."""
+    if isinstance(error, NotText):
+        return SourceRefused(f"{location} is binary, not text: convert it to text and register that")
+    return error
+
+
+def _reasons(skipped: Sequence[Skipped]) -> str:
+    """Sum up why everything was skipped."""
+    if not skipped:
+        return ""
+    shown = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:3])
+    return f" ({len(skipped):,} skipped: {shown})"
