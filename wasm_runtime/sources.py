@@ -7,6 +7,7 @@ use up the host's. The guest never sees the host's path.
 """
 
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -65,10 +66,10 @@ class HostFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.resolve(strict=True)
-        if not self._path.is_file():
-            raise ValueError(f"{path} is not a regular file: only regular files can be mounted")
+        self._path = path.absolute()
         facts = self._path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError(f"{path} is not a regular file: only regular files can be mounted")
         self.size = facts.st_size
         self.mtime_ns: int | None = facts.st_mtime_ns
         self._identity = (facts.st_dev, facts.st_ino)

@@ -112,9 +112,8 @@ class DescriptorCalls(OpenTree):
         if command == F_GETFD:
             return FD_CLOEXEC if fd in self.descriptors.close_on_exec else 0
         if command == F_SETFD:
-            (self.descriptors.close_on_exec.add if argument & FD_CLOEXEC else self.descriptors.close_on_exec.discard)(
-                fd
-            )
+            closing = self.descriptors.close_on_exec
+            (closing.add if argument & FD_CLOEXEC else closing.discard)(fd)
             return 0
         if command == F_GETFL:
             return file.flags
