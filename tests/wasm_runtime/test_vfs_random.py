@@ -487,3 +487,53 @@ def test_a_quota_is_never_exceeded_and_forgetting_gives_back_what_was_kept(
     check_books(vfs)
     vfs.close()
     assert vfs.tree.charged == 0
+
+
+ODD = st.one_of(
+    st.integers(-3, 9),
+    st.sampled_from(
+        [-100, 0x100, 0x1000, 1023, 1024, CHUNK, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63)]
+    ),
+    st.integers(-(1 << 63), (1 << 63) - 1),
+)
+ODD_PATHS = st.one_of(
+    st.sampled_from([b"/", b".", b"..", b"/tmp", b"/dev/zero", b"/home/data/text", b"/context/text", b"a", b"a/b"]),
+    st.binary(max_size=12),
+    st.integers(250, 5000).map(lambda n: b"n" * n),
+)
+ODD_CALLS = st.one_of(
+    st.tuples(st.just("openat"), ODD, ODD_PATHS, st.one_of(ODD, st.integers(0, 0o3777)), ODD),
+    st.tuples(st.sampled_from(["close_fd", "dup", "fsync", "fstat", "fchdir", "fstatfs", "umask"]), ODD),
+    st.tuples(st.sampled_from(["read", "getdents", "ioctl", "ftruncate", "fchmod"]), ODD, ODD),
+    st.tuples(st.sampled_from(["pread", "lseek", "dup3", "fcntl", "fchown"]), ODD, ODD, ODD),
+    st.tuples(st.just("fallocate"), ODD, ODD, ODD, ODD),
+    st.tuples(st.just("write"), ODD, DATA),
+    st.tuples(st.just("pwrite"), ODD, DATA, ODD),
+    st.tuples(st.sampled_from(["stat", "lstat", "statfs", "rmdir", "chdir"]), ODD_PATHS),
+    st.tuples(st.sampled_from(["truncate", "chmod"]), ODD_PATHS, ODD),
+    st.tuples(st.sampled_from(["fstatat", "unlinkat", "mkdirat", "mknodat"]), ODD, ODD_PATHS, ODD),
+    st.tuples(st.sampled_from(["faccessat", "fchmodat", "utimensat"]), ODD, ODD_PATHS, ODD, ODD),
+    st.tuples(st.just("fchownat"), ODD, ODD_PATHS, ODD, ODD, ODD),
+    st.tuples(st.just("readlinkat"), ODD, ODD_PATHS),
+    st.tuples(st.just("symlinkat"), ODD_PATHS, ODD, ODD_PATHS),
+    st.tuples(st.just("renameat"), ODD, ODD_PATHS, ODD, ODD_PATHS),
+    st.tuples(st.just("getcwd")),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(ODD_CALLS, max_size=30))
+def test_no_call_raises_whatever_a_guest_passes(calls: list[Operation]) -> None:
+    vfs = new_vfs(FixedQuota(1 << 20))
+    mark = vfs.mark()
+    for name, *arguments in calls:
+        if name in ("read", "pread") and arguments[1] > CHUNK:
+            arguments[1] = CHUNK  # the caller of these allocates
+        getattr(vfs, name)(*arguments)
+        check_books(vfs)
+    copy = new_vfs(FixedQuota(1 << 20))
+    copy.load(vfs.dump())
+    check_books(copy)
+    vfs.undo(mark)
+    check_books(vfs)
+    assert picture(vfs) == picture(new_vfs())
