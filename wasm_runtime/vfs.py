@@ -1,4 +1,4 @@
-"""The guest's file system calls: what each one returns is decided here, and nothing else happens.
+"""The guest's file system: it decides what each call returns, and does nothing else.
 
 Every call returns a result or a negated `Errno`: an int, negative for an error, where the result is a number,
 otherwise a value or a negative int. None raises for anything a guest can do. Paths and names are bytes as the
