@@ -57,7 +57,8 @@ RESTART_TEMPERATURE = 0.8  # at the temperature of the other turns the same prom
 COMPACT_ABOVE = 0.7  # of the window: what a turn adds (an output, a long reply) must still fit
 COMPACT_TO = 0.4  # far below, so that the prefix cache is lost rarely
 _KEPT_TURNS = 2
-_MOST_SUMMARY_ROWS = 80
+SUMMARY_SHARE = 0.08  # of the window, for what became of the oldest turns
+_CHARS_PER_TOKEN = 3
 _MOST_ROW_CHARS = 100
 
 
@@ -214,7 +215,7 @@ class Trajectory:
         messages = [self._system()]
         user = prompts.opening(self.question.query, self.question.briefs, self.question.schema, self.rules.strength)
         if self._summary:
-            rows = self._summary[-_MOST_SUMMARY_ROWS:]
+            rows = self._summary_rows()
             user += "\n\n" + prompts.summary(rows, len(self._summary) - len(rows))
         for turn in self._turns:
             if turn.said:
@@ -223,6 +224,17 @@ class Trajectory:
             else:
                 user = f"{user}\n\n{turn.told}"
         return (*messages, Message(role="user", content=user))
+
+    def _summary_rows(self) -> list[str]:
+        """The newest rows of the summary that a share of the window holds."""
+        room = SUMMARY_SHARE * self.rules.window_tokens * _CHARS_PER_TOKEN
+        rows: list[str] = []
+        for row in reversed(self._summary):
+            room -= len(row)
+            if room < 0:
+                break
+            rows.insert(0, row)
+        return rows
 
     def _fresh(self) -> tuple[Message, ...]:
         """The short prompt of a weak model's final step, in place of the dialogue."""
