@@ -74,7 +74,7 @@ def route(
         return Route(mode="direct", depth=0, reason=reason)
     if max_usd is not None and context_tokens <= room:
         cheapest = root.cost_usd(_ROOT_CALLS[0] * _ROOT_PROMPT[0], _ROOT_CALLS[0] * _ROOT_REPLY[0])
-        once = root.cost_usd(context_tokens, 500)
+        once = root.cost_usd(context_tokens, _DIRECT_REPLY[0])
         if cheapest is not None and once is not None and once <= max_usd < cheapest:
             reason = (
                 f"direct because max_usd={max_usd:g} pays one call (${once:.4f}) and no run (${cheapest:.4f} or more)"
@@ -112,13 +112,14 @@ _ROOT_CALLS = (3, 12)
 _ROOT_PROMPT = (2_000, 12_000)
 _ROOT_REPLY = (150, 800)
 _SUB_REPLY = (50, 1_000)
+_DIRECT_REPLY = (200, 2_000)
 
 
 def estimate(way: Route, context_tokens: Sequence[int], *, root: Profile, sub: Profile) -> Estimate:
     """Low: code alone finds the answer. High: many turns, and sub-calls read every context once."""
     total = sum(context_tokens)
     if way.mode == "direct":
-        prompt, reply = (total, total + 1_000), (100, 2_000)
+        prompt, reply = (total, total + 1_000), _DIRECT_REPLY
         usd = _usd(root, prompt, reply)
         return Estimate(route=way, calls=(1, 1), tokens=(prompt[0] + reply[0], prompt[1] + reply[1]), usd=usd)
     piece = max(2_000, min(25_000, sub.window_tokens // 2))
