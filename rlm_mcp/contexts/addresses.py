@@ -33,7 +33,7 @@ class Addressed:
         if not 1 <= first <= total or last < first:
             asked = f"{start_line:,} to {'the end' if end_line is None else f'{end_line:,}'}"
             raise OutOfRange(
-                f"{self.row.path} has lines 1 to {total:,}, not {asked}: lines are counted from 1 and the end is included"
+                f"{self.row.path} has lines 1 to {total:,}, not {asked}: lines are counted from 1, the end is included"
             )
         return self._lines(index, first, last, max_chars)
 

@@ -85,8 +85,8 @@ class Catalogue:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise StoreDamaged(
-                f"the catalogue {self._path} has version {version}, this rlm-mcp knows {SCHEMA_VERSION}: "
-                "update rlm-mcp, or set RLM_MCP_DATA_DIR to another directory"
+                f"{self._path} is a catalogue of version {version}, this rlm-mcp knows {SCHEMA_VERSION}: "
+                "install a newer one, or set RLM_MCP_DATA_DIR to another directory"
             )
         if version < SCHEMA_VERSION:
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
@@ -233,8 +233,8 @@ class Catalogue:
         values = {field.name: getattr(context, field.name) for field in fields(context)}
         values |= {"notes": json.dumps(context.notes), "options": json.dumps(options)}
         self._db.execute(
-            "INSERT INTO contexts VALUES (:context_id, :name, :version, :current, :kind, :source, :options, :created_at, "
-            ":bytes, :chars, :lines, :files, :skipped, :exact, :notes)",
+            "INSERT INTO contexts VALUES (:context_id, :name, :version, :current, :kind, :source, :options, "
+            ":created_at, :bytes, :chars, :lines, :files, :skipped, :exact, :notes)",
             values,
         )
         self._db.executemany(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 BYTES_PER_TOKEN = 3.5
-"""Between English prose (about 4.3 bytes a token) and logs or code (about 2.7); three-byte scripts come to one a character."""
+"""Between English prose (about 4.3) and logs or code (about 2.7); scripts of three bytes come to one a character."""
 
 Kind = Literal["text", "files"]
 
@@ -78,7 +78,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """Lines `start_line` to `end_line` of one file, 1-based and inclusive; `end_line < start_line` when there are none."""
+    """Lines `start_line` to `end_line` of one file, 1-based and inclusive; `truncated` when `max_chars` cut them."""
 
     path: str
     start_line: int
@@ -90,7 +90,7 @@ class Lines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Every address of the beginning of one line: offsets from the beginning of its file, and its page if it has pages."""
+    """Every address of the beginning of a line: offsets from the beginning of its file, and its page if it has any."""
 
     path: str
     line: int

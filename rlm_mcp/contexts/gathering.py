@@ -1,4 +1,4 @@
-"""From a source to the rows of a context: every piece taken in, or skipped with its reason, and what must be told about it."""
+"""From a source to the rows of a context: every piece taken in, or skipped with its reason, and what to tell of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,12 +1,12 @@
-"""Where lines and characters are in a UTF-8 file: running counts at the start of every block.
+r"""Where lines and characters are in a UTF-8 file: running counts at the start of every block.
 
 Theory of operation. A file is cut into blocks of 64 KiB. For each the index holds how many line ends and how many
 characters come before it; a character belongs to the block its first byte is in. Finding a line is then a bisection
 and a scan of one block, whatever the lengths of the lines, and the index is 1/4096 of the file. A line ends with
-`\\n`; `\\r` stays in the text; a last line without a line end counts.
+`\n`; `\r` stays in the text; a last line without a line end counts.
 
-On disk: the header `HEADER`, then `lines_before` and `chars_before`, unsigned 64-bit, all in native byte order. The file
-is mapped, so that the index of 10 GB (2.5 MB) costs nothing until it is used.
+On disk: the header `HEADER`, then `lines_before` and `chars_before`, unsigned 64-bit, all in native byte order. The
+file is mapped, so that the index of 10 GB (2.5 MB) costs nothing until it is used.
 """
 
 import mmap
@@ -83,7 +83,7 @@ class IndexBuilder:
         self._measure_lines(data)
 
     def _measure_lines(self, data: bytes) -> None:
-        """Look for a line longer than the longest so far, by leaps of that length: few steps, whatever the line count."""
+        """Look for a line longer than the longest so far, by leaps of that length: few steps, however many lines."""
         base = self._bytes - len(data)
         start = self._line_start - base
         while start < len(data):

@@ -1,4 +1,4 @@
-"""Logs: recognised by time stamps that are really there, described with an expression that really parses their lines."""
+"""Logs: recognised by time stamps that are really there, described with an expression that does parse their lines."""
 
 import re
 from collections import Counter
@@ -28,7 +28,10 @@ _SHAPES = (
     r"^(?P<time>{stamp}) - +(?P<level>{level}) +\[(?P<thread>.*?)\] - ?(?P<message>.*)$",
     r"^(?P<time>{stamp}) +(?P<pid>\d+) +(?P<level>{level}) +(?P<component>[^\s:]+): ?(?P<message>.*)$",
     r"^\[(?P<time>{stamp})\] +\[(?P<level>\w+)\] +(?P<message>.*)$",
-    r"^(?P<client>\S+) \S+ (?P<user>\S+) \[(?P<time>{stamp})\] \"(?P<request>[^\"]*)\" (?P<status>\d+) (?P<size>\S+)(?P<rest>.*)$",
+    (
+        r"^(?P<client>\S+) \S+ (?P<user>\S+) \[(?P<time>{stamp})\] "
+        r"\"(?P<request>[^\"]*)\" (?P<status>\d+) (?P<size>\S+)(?P<rest>.*)$"
+    ),
     r"^(?P<time>{stamp}) (?P<host>\S+) (?P<process>[^\s:\[]+)(?:\[(?P<pid>\d+)\])?: ?(?P<message>.*)$",
     r"^(?P<time>{stamp}) +(?P<level>{level}) +(?P<component>[^\s:]+): ?(?P<message>.*)$",
     r"^\[?(?P<time>{stamp})\]?[ :-]+\[?(?P<level>{level})\]?[ :-]+(?P<message>.*)$",

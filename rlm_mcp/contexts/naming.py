@@ -33,7 +33,7 @@ def safe_name(name: str) -> str:
 
 
 def context_id(name: str, kind: Kind, files: Sequence[FileRow]) -> str:
-    """Derive the id from name and content, so that the same content under the same name is the same context everywhere."""
+    """Derive the id from name and content: the same content under the same name is the same context everywhere."""
     content = [(row.path if kind == "files" else "", row.blob) for row in files]
     digest = hashlib.sha256(json.dumps([name, kind, content]).encode("utf-8", "surrogatepass"))
     return f"ctx_{digest.hexdigest()[:16]}"

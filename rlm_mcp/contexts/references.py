@@ -52,7 +52,7 @@ class Reference:
             status = Path(self.path).stat()
         except OSError as error:
             raise SourceChanged(
-                f"{self.path} is registered by reference and is gone ({error.strerror}): put it back, or remove the context"
+                f"{self.path}, registered by reference, is gone ({error.strerror}): put it back, or remove the context"
             ) from error
         if status.st_size != self.size:
             raise SourceChanged(

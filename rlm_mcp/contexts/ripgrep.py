@@ -139,7 +139,7 @@ def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, dea
 @contextmanager
 def _lines_of(command: Sequence[str], pattern: Pattern, deadline: Deadline) -> Iterator[Iterator[bytes]]:
     """Run ripgrep and give the lines it prints; at the deadline it is killed, which ends them."""
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - ripgrep; pattern and paths cannot become options
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={}
     )
     with process, deadline.at_end(process.kill):
@@ -200,4 +200,7 @@ def explain(pattern: Pattern, complaint: str) -> str:
     if "size limit" in complaint or "too big" in complaint:
         return f"the pattern {pattern.text!r} becomes too large: make its repetition counts smaller"
     reason = complaint.strip().splitlines()[-1].removeprefix("error: ").strip()
-    return f"the pattern {pattern.text!r} is not a regular expression ({reason}): escape what is meant literally, or set literal"
+    return (
+        f"the pattern {pattern.text!r} is not a regular expression ({reason}): "
+        "escape what is meant literally, or search for it as a literal"
+    )

@@ -21,7 +21,7 @@ MAX_MATCHES = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """One matching line, or a line of context around one (`is_match` False). `text` has no line end and is cut when long."""
+    """A matching line, or a line of context around one (`is_match` False); without line end, cut when long."""
 
     path: str
     line: int
@@ -31,7 +31,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """Matching lines in order of path and line. `total` counts all; `complete` is False when the deadline cut the count."""
+    """Matching lines by path and line. `total` counts all; `complete` is False when the deadline cut the count."""
 
     matches: Sequence[Match]
     total: int

@@ -202,7 +202,8 @@ class Store:
             near = difflib.get_close_matches(ref, known, n=3) or known[:3]
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else "nothing is registered yet; "
             raise UnknownContext(
-                f"no context has the id or name {ref[:100]!r}: {hint}`list_contexts` shows all, `register_context` adds one"
+                f"no context has the id or name {ref[:100]!r}: {hint}"
+                "`list_contexts` shows all, `register_context` adds one"
             )
         return context
 
@@ -215,7 +216,7 @@ class Store:
             created_at, mark, identity = cursor.partition("~")
             if not mark:
                 raise OutOfRange(
-                    f"{cursor[:60]!r} is not a cursor that `list_contexts` gave: leave it out to begin at the first page"
+                    f"{cursor[:60]!r} is not a cursor that `list_contexts` gave: leave it out to begin anew"
                 )
             after = (created_at, identity)
         found = self._catalogue.page(query, after=after, limit=limit + 1)
@@ -238,7 +239,7 @@ class Store:
             context = self.get(ref)
             if runs := self._living_users(context.context_id):
                 raise ContextInUse(
-                    f"{context.name} ({context.context_id}) is used by {', '.join(runs)}: wait for that, or `cancel_run` it first"
+                    f"{context.name} ({context.context_id}) is used by {', '.join(runs)}: wait for that or `cancel_run`"
                 )
             older = self._catalogue.versions(context.name) if context.current else []
             self._forget([context.context_id, *(one for one in older if not self._living_users(one))])

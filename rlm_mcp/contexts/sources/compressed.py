@@ -76,9 +76,11 @@ class CountedReader(io.RawIOBase):
         self.consumed = 0
 
     def readable(self) -> bool:
+        """Say yes, as the io module wants to know."""
         return True
 
     def readinto(self, buffer: object) -> int:
+        """Fill a buffer as far as one read goes."""
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
         data = self._file.read(len(view))
         view[: len(data)] = data
@@ -103,9 +105,11 @@ class _ZstandardReader(io.RawIOBase):
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
+        """Say yes, as the io module wants to know."""
         return True
 
     def readinto(self, buffer: object) -> int:
+        """Fill a buffer as far as one read goes."""
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
         while not self._ready and self._feed(self._file.read(self.FED_BYTES) or b""):
             pass
@@ -140,15 +144,18 @@ class Bounded(io.RawIOBase):
         self._produced = 0
 
     def readable(self) -> bool:
+        """Say yes, as the io module wants to know."""
         return True
 
     def read(self, size: int = -1) -> bytes:
+        """Read on. Raises SourceRefused when it looks like a bomb."""
         data = self._reader.read(size)
         self._produced += len(data)
         check_ratio(self._name, produced=self._produced, consumed=self._counted.consumed)
         return data
 
     def readinto(self, buffer: object) -> int:
+        """Fill a buffer as far as one read goes."""
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
         data = self.read(len(view))
         view[: len(data)] = data

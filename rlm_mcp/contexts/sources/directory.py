@@ -24,20 +24,17 @@ NOT_WORTH_READING = {
     ".hypothesis": "a cache",
     ".tox": "installed packages",
 }
-"""Directories that nobody means when naming their parent; each is listed as skipped, and can be registered by itself."""
+"""Directories that nobody means by naming their parent; each is listed as skipped, and can be registered by itself."""
 
 
 def walk(directory: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
     """Give the files under a directory in order of path."""
-    count = 0
-    for path, entry in _files(directory, ""):
-        item = entry if isinstance(entry, Skipped) else consider(Path(entry.path), shown=path, allowed=allowed)
-        count += 1
-        if count > MAX_FILES:
+    for count, (path, entry) in enumerate(_files(directory, "")):
+        if count == MAX_FILES:
             raise SourceRefused(
                 f"{directory} holds more than {MAX_FILES:,} files: register a directory inside it, or a glob"
             )
-        yield item
+        yield entry if isinstance(entry, Skipped) else consider(Path(entry.path), shown=path, allowed=allowed)
 
 
 def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:

@@ -1,15 +1,117 @@
-"""Documents: the text of a PDF, an Office file, a web page, a notebook or a mailbox, with where its pages begin."""
+"""Documents: the text of a PDF, an Office file, a web page, a notebook or mail, with where its pages begin.
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+Each section begins with a line such as `[page 3]`, so that a page can be cited by who sees only the text. Converters
+are other people's parsers, run in this process: they are bounded in what they may produce, not in time.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, cast
 
+from rlm_mcp.contexts.context import PageMark
+from rlm_mcp.contexts.encoding import mend
 from rlm_mcp.contexts.sources.source import Opened
+from rlm_mcp.errors import SourceRefused
 
-SUFFIXES: frozenset[str] = frozenset()
-SOURCE_LIKE: frozenset[str] = frozenset()
+MAX_TEXT_BYTES = 512 << 20
+"""No honest document holds more text; a zip bomb in an Office file does."""
+
+IN_MEMORY_BYTES = 8 << 20
+
+SOURCE_LIKE = frozenset({".html", ".htm", ".ipynb"})
+"""In a directory these are source code; named by themselves they are documents to read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A page, sheet, slide, cell or message; without a label when the format has none."""
+
+    text: str
+    label: str | None = None
+
+
+Sections = Callable[[Path], Iterator[Section]]
+
+
+def _converters() -> dict[str, Sections]:
+    from rlm_mcp.contexts.sources import mail, notebook, office, pdf, webpage
+
+    return {
+        ".pdf": pdf.sections,
+        ".docx": office.paragraphs,
+        ".pptx": office.slides,
+        ".xlsx": office.sheets,
+        ".html": webpage.sections,
+        ".htm": webpage.sections,
+        ".ipynb": notebook.sections,
+        ".eml": mail.message,
+        ".mbox": mail.messages,
+    }
+
+
+SUFFIXES = frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".ipynb", ".eml", ".mbox"})
 
 
 def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManager[Opened]] | None:
     """Give the function that opens this document as text, or None when it is no document."""
-    return None
+    suffix = ".pdf" if head.startswith(b"%PDF-") else path.suffix.lower()
+    if suffix not in SUFFIXES or (suffix in {".html", ".htm"} and find_spec("bs4") is None):
+        return None
+    if suffix in {".docx", ".pptx", ".xlsx"} and not head.startswith(b"PK"):
+        return None
+    return partial(_open_document, sections=_converters()[suffix])
+
+
+@contextmanager
+def _open_document(path: Path, *, sections: Sections) -> Iterator[Opened]:
+    """Convert a document into a temporary file. Raises SourceRefused when it cannot be read."""
+    with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as text:
+        pages = _write(path, sections, cast("BinaryIO", text))
+        text.seek(0)
+        yield Opened(file=cast("BinaryIO", text), pages=tuple(pages))
+
+
+def _write(path: Path, sections: Sections, file: BinaryIO) -> list[PageMark]:
+    pages: list[PageMark] = []
+    line = 1
+    for section in _sections_of(path, sections):
+        if section.label is not None:
+            pages.append(PageMark(line=line, label=section.label))
+        mark = "" if section.label is None else f"[{section.label}]\n"
+        data, _ = mend(mark + section.text.rstrip() + "\n\n")
+        file.write(data)
+        line += data.count(b"\n")
+        if file.tell() > MAX_TEXT_BYTES:
+            raise SourceRefused(
+                f"{path} holds over {MAX_TEXT_BYTES >> 20} MiB of text: convert it yourself and register that"
+            )
+    return pages
+
+
+def _sections_of(path: Path, sections: Sections) -> Iterator[Section]:
+    """Read a document with somebody else's parser, which raises whatever it likes."""
+    try:
+        yield from sections(path)
+    except (SourceRefused, OSError):
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise SourceRefused(
+            f"{path} cannot be read as a document ({reason[:200]}): export it as text and register that"
+        ) from error
+
+
+def library(name: str, path: Path) -> Any:
+    """Import what reads a kind of document. Raises SourceRefused when the extra is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SourceRefused(
+            f"{path} is a document that {name} could read, which is not installed: `pip install 'rlm-mcp[documents]'`"
+        ) from error

@@ -52,7 +52,8 @@ def open_regular(path: Path) -> Iterator[Opened]:
             )
         elif after.st_mtime_ns != before.st_mtime_ns:
             raise SourceChanged(
-                f"{path} was overwritten while it was read: register it again when nothing writes to it, or register a copy"
+                f"{path} was overwritten while it was read: "
+                "register it again when nothing writes to it, or register a copy"
             )
 
 

@@ -109,7 +109,7 @@ def _objects(directory: Path, entries: list[bytes], allowed: Allowed) -> Iterato
 
 @contextmanager
 def _cat_file(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - git, with arguments made here
         _command(directory, "cat-file", "--batch"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -143,7 +143,7 @@ def _open_object(process: "subprocess.Popen[bytes]", sha: str) -> Iterator[Opene
 def _git(directory: Path, *arguments: str) -> bytes | None:
     """Run git and give what it prints, or None when it fails: not a repository, or one owned by somebody else."""
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - git; a path cannot become an option, a revision is checked
             _command(directory, *arguments),
             capture_output=True,
             stdin=subprocess.DEVNULL,

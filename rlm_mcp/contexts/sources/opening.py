@@ -90,7 +90,8 @@ def _from_path(path: Path, allowed: Allowed) -> Source:
         raise SourceRefused(f"{path} is {what_it_is(mode)}, not a regular file: name a file, directory or glob")
     if not allowed.secrets and is_secret(path):
         raise SourceRefused(
-            f"{path} is not registered because its name says that it holds credentials: copy what is needed to another name"
+            f"{path} is not registered because its name says that it holds credentials: "
+            "copy what is needed to a file of another name"
         )
     return _from_file(path, allowed)
 

@@ -1,7 +1,6 @@
 """A glob: the files that fit a pattern such as `logs/**/*.log`, named from the part of it that has no wildcard."""
 
 import glob
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,5 +35,5 @@ def match(source: str, *, base: Path, allowed: Allowed) -> Iterator[Piece | Skip
     if len(paths) > MAX_FILES:
         raise SourceRefused(f"more than {MAX_FILES:,} files fit {source}: narrow the pattern")
     for path in paths:
-        shown = "/".join(printable(part) for part in path.split(os.sep))
+        shown = "/".join(printable(part) for part in Path(path).parts)
         yield consider(base / path, shown=shown, allowed=allowed)

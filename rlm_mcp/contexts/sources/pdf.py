@@ -1,0 +1,23 @@
+"""PDF: the text layer of every page. A scanned page has none, and says so."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlm_mcp.contexts.sources.documents import Section, library
+from rlm_mcp.errors import SourceRefused
+
+
+def sections(path: Path) -> Iterator[Section]:
+    """Give the pages of a PDF."""
+    reader = library("pypdf", path).PdfReader(path)
+    if reader.is_encrypted and not reader.decrypt(""):
+        raise SourceRefused(f"{path} is encrypted: save a copy without a password and register that")
+    empty = 0
+    for number, page in enumerate(reader.pages, 1):
+        text = str(page.extract_text())
+        empty += not text.strip()
+        yield Section(label=f"page {number}", text=text or "(no text on this page)")
+    if empty == len(reader.pages):
+        raise SourceRefused(
+            f"{path} has no text on its {empty} pages: recognise it first (OCR) and register the result"
+        )
