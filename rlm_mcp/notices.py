@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.session import ServerSession
 from mcp.server.subscriptions import InMemorySubscriptionBus, ResourcesListChanged, ResourceUpdated
@@ -27,6 +28,10 @@ CONNECTIONS = 256
 """Handshake-era connections that are told of changes. The oldest are forgotten: the SDK does not say when one ends."""
 
 
+SEND_SECONDS = 1.0
+"""A connection that takes longer to take a notice has stopped reading, and is forgotten."""
+
+
 class Notices:
     """Tells clients what changed. One for a server."""
 
@@ -40,11 +45,14 @@ class Notices:
     async def announce(self, change: Change) -> None:
         """Sends one change to everyone who asked for it. A client that is gone costs nothing."""
         await self.bus.publish(ResourcesListChanged() if change.uri is None else ResourceUpdated(uri=change.uri))
-        for session, subscribed in list(self._sessions.values()):
-            if change.uri is None:
-                await session.send_resource_list_changed()
-            elif change.uri in subscribed:
-                await session.send_resource_updated(change.uri)
+        for key, (session, subscribed) in list(self._sessions.items()):
+            with anyio.move_on_after(SEND_SECONDS) as sending:
+                if change.uri is None:
+                    await session.send_resource_list_changed()
+                elif change.uri in subscribed:
+                    await session.send_resource_updated(change.uri)
+            if sending.cancelled_caught:
+                self._sessions.pop(key, None)
 
     async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Serves subscriptions of the handshake era, says so when it is asked what it can do, and pages resources."""

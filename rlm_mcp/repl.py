@@ -1,6 +1,368 @@
 """The async face of a sandbox session: one persistent Python namespace with the contexts in it.
 
 Together with `workspace.py` the only file that knows `wasm_runtime`. A cell runs on a worker thread, one at a time for
-a session; what the code asks of the run (`GuestCalls`) comes back to the event loop, so that many sub-calls are in
-flight from one cell. Cancelling `run` interrupts the guest and the calls it waits for.
+a session. What its code asks of the run (`GuestCalls`) is handed to the event loop as a future, so that many sub-calls
+are in flight from one cell; time spent waiting for them is not the cell's. Cancelling `run` interrupts the guest, which
+cancels the calls it waits for; the namespace is kept.
+
+A Sandbox is what all sessions of a process share. Loading it takes milliseconds when the compiled image is cached and
+seconds when it is not, so it happens on a thread from the start on and only the first cell waits for it.
 """
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.abc import BlockingPortal
+from anyio.from_thread import BlockingPortal as Portal
+
+from rlm_mcp.cells import CellError, CellResult, Final, GuestCalls, RawCitation, Read, Repl, Variable
+from rlm_mcp.contexts.context import Context
+from rlm_mcp.contexts.search import search
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.errors import RlmError
+
+if TYPE_CHECKING:
+    from wasm_runtime import ExecResult, Limits, Runtime, Session
+
+CELL_SECONDS = 30.0
+"""CPU time of one cell unless the caller says otherwise; counting and parsing 100 MB takes a few."""
+
+MEMORY_BYTES = 512 << 20
+OUTPUT_BYTES = 1 << 20
+HISTORY_CHARS = 200_000
+"""Of one cell's stdout, kept for code that looks back at `history`."""
+
+SEARCH_MATCHES = 10_000
+"""The most lines that one search brings into the namespace."""
+
+THREADS = 64
+"""Cells of different sessions that run at once; a cell that waits for sub-calls holds its thread too."""
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+class SandboxUnavailable(RlmError):
+    """The sandbox could not be loaded on this machine."""
+
+
+class Sandbox:
+    """The wasm runtime of this process and the way from its threads back to the event loop. Made by `open_sandbox`."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+        self._loaded = anyio.Event()
+        self._runtime: Runtime | None = None
+        self._failure: Exception | None = None
+        self._threads = anyio.CapacityLimiter(THREADS)
+
+    def __repr__(self) -> str:
+        state = "loaded" if self._runtime else "broken" if self._failure else "loading"
+        return f"<Sandbox {state}, {self._threads.borrowed_tokens} cells running>"
+
+    async def load(self, cache_dir: Path) -> None:
+        """Loads the compiled image, or compiles it once. A failure is kept for whoever needs the sandbox."""
+        try:
+            self._runtime = await anyio.to_thread.run_sync(_start_runtime, cache_dir, abandon_on_cancel=True)
+        except Exception as error:
+            log.exception("the sandbox could not be loaded")
+            self._failure = error
+        finally:
+            self._loaded.set()
+
+    async def runtime(self) -> "Runtime":
+        """The runtime, once it is loaded. Raises SandboxUnavailable."""
+        await self._loaded.wait()
+        if self._runtime is None:
+            raise SandboxUnavailable(
+                f"the Python sandbox could not be loaded ({self._failure}): see the log, or reinstall rlm-mcp."
+            ) from self._failure
+        return self._runtime
+
+    async def close(self) -> None:
+        """Closes the runtime if it was loaded; a load that is still going on is left to the end of the process."""
+        if self._runtime is not None:
+            await self.on_thread(self._runtime.close)
+
+    async def on_thread(self, function: Callable[..., _T], *args: Any) -> _T:
+        """A blocking call on a thread of the sandbox; not interrupted by cancellation."""
+        return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._threads)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
+        """From a sandbox thread: runs `function` (async or not) on the event loop. Cancelling the future cancels it."""
+        return self._portal.start_task_soon(function, *args)
+
+    @asynccontextmanager
+    async def open_repl(
+        self, store: Store, contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
+    ) -> AsyncIterator[Repl]:
+        """A REPL with these contexts bound, or with `value` as the context of a child run. Closed on leaving."""
+        from wasm_runtime import Limits
+
+        runtime = await self.runtime()
+        limits = Limits(memory_bytes=MEMORY_BYTES, cell_seconds=CELL_SECONDS, output_bytes=OUTPUT_BYTES)
+        with anyio.CancelScope(shield=True):
+            session = await self.on_thread(_open_session, runtime, limits, store, contexts, self._handlers(store, contexts, calls), value)
+        try:
+            yield SandboxRepl(self, session)
+        finally:
+            session.interrupt()
+            with anyio.CancelScope(shield=True):
+                await self.on_thread(session.close)
+
+    def _handlers(
+        self, store: Store, contexts: Sequence[Context], calls: GuestCalls
+    ) -> dict[str, Callable[..., Any]]:
+        """What guest code may call on the host. Everything it passes is checked here: it comes from outside."""
+        by_name = {context.name: context for context in contexts}
+
+        def llm_query(prompt: object, model: object = None, schema: object = None, material: object = None) -> Any:
+            if not isinstance(prompt, str) or not isinstance(model, str | None) or not isinstance(material, str | None):
+                raise _refused("llm_query takes a prompt, and optionally model= and schema=")
+            asked = partial(calls.llm_query, prompt, model=model, schema=schema, material=material)
+            return self.call(_answer, asked)
+
+        def rlm_query(query: object, context: object) -> Any:
+            if not isinstance(query, str):
+                raise _refused("rlm_query takes a query and a context")
+            return self.call(_answer, partial(calls.rlm_query, query, context))
+
+        def budget() -> Any:
+            return self.call(calls.budget)
+
+        def search_context(
+            pattern: object, name: object, path: object, most: object, around: object, ignore_case: object, literal: object
+        ) -> Any:
+            if not (isinstance(pattern, str) and isinstance(path, str | None)):
+                raise _refused("search takes a pattern as text")
+            found = _spoken(
+                partial(
+                    search,
+                    store,
+                    _named(by_name, name),
+                    pattern,
+                    path=path,
+                    max_matches=min(max(_whole(most), 1), SEARCH_MATCHES),
+                    context_lines=min(max(_whole(around), 0), 50),
+                    ignore_case=bool(ignore_case),
+                    literal=bool(literal),
+                )
+            )
+            matches = [{"path": m.path, "line": m.line, "text": m.text} for m in found.matches]
+            return {"matches": matches, "total": found.total}
+
+        def read_chars(name: object, path: object, start: object, end: object) -> Any:
+            context = _named(by_name, name)
+            return _spoken(partial(store.read_chars, context, _whole(start), _whole(end), path=str(path)))
+
+        def read_lines(name: object, path: object, first: object, last: object) -> Any:
+            context, line = _named(by_name, name), _whole(first)
+            read = partial(store.read_lines, context, line, _whole(last), path=str(path), max_chars=4 << 20)
+            lines = _spoken(read)
+            begin = store.place(context, line, path=str(path)).char
+            return {"lines": lines.text.splitlines(), "start": begin, "end": begin + len(lines.text)}
+
+        return {
+            "llm_query": llm_query,
+            "rlm_query": rlm_query,
+            "budget": budget,
+            "search": search_context,
+            "read_chars": read_chars,
+            "read_lines": read_lines,
+        }
+
+
+class SandboxRepl:
+    """A Repl over one session. One cell at a time; others wait for their turn."""
+
+    def __init__(self, sandbox: Sandbox, session: "Session") -> None:
+        self._sandbox = sandbox
+        self._session = session
+        self._lock = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<SandboxRepl {self._session!r}>"
+
+    async def run(self, code: str, *, seconds: float | None = None) -> CellResult:
+        """Executes one cell. Cancellation interrupts it and keeps the namespace."""
+        async with self._lock:
+            return await self._interruptibly(_run_cell, self._session, code, seconds)
+
+    async def variables(self) -> tuple[Variable, ...]:
+        """All user variables, newest first."""
+        async with self._lock:
+            found = await self._interruptibly(self._session.call, "prelude:variables")
+        return tuple(Variable(**variable) for variable in found)
+
+    async def checkpoint(self) -> bytes:
+        """The namespace as bytes, small: only what differs from the image."""
+        async with self._lock:
+            return await self._interruptibly(lambda: self._session.checkpoint().to_bytes())
+
+    async def restore(self, data: bytes) -> None:
+        """Replaces the namespace by a checkpoint's, which may come from another process."""
+        from wasm_runtime import Checkpoint
+
+        async with self._lock:
+            await self._interruptibly(lambda: self._session.restore(Checkpoint.from_bytes(data)))
+
+    async def _interruptibly(self, function: Callable[..., _T], *args: Any) -> _T:
+        """A blocking call of the session. When the caller is cancelled, the guest is interrupted and then waited for."""
+        done = False
+        async with anyio.create_task_group() as tasks:
+
+            async def interrupt_when_cancelled() -> None:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    if not done:
+                        self._session.interrupt()
+
+            tasks.start_soon(interrupt_when_cancelled)
+            with anyio.CancelScope(shield=True):
+                result = await self._sandbox.on_thread(function, *args)
+                done = True
+            tasks.cancel_scope.cancel()
+        return result
+
+
+@asynccontextmanager
+async def open_sandbox(cache_dir: Path) -> AsyncIterator[Sandbox]:
+    """The sandbox of this process, loading in the background from now on."""
+    async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
+        sandbox = Sandbox(portal)
+        tasks.start_soon(sandbox.load, cache_dir)
+        try:
+            yield sandbox
+        finally:
+            with anyio.CancelScope(shield=True):
+                await sandbox.close()
+            tasks.cancel_scope.cancel()
+
+
+# --- on a sandbox thread
+
+
+def _start_runtime(cache_dir: Path) -> "Runtime":
+    from wasm_runtime import Runtime
+
+    return Runtime(cache_dir)
+
+
+def _open_session(
+    runtime: "Runtime",
+    limits: "Limits",
+    store: Store,
+    contexts: Sequence[Context],
+    handlers: Mapping[str, Callable[..., Any]],
+    value: object,
+) -> "Session":
+    """A session with the contexts mounted, the prelude installed and `context` bound."""
+    mounted: dict[str, bytes | str | Path] = {}
+    described = []
+    for context in contexts:
+        at = f"/context/{context.name}"
+        mounts = store.mounts(context)
+        mounted |= {f"{at}/{path}": file for path, file in mounts.items()}
+        entries = {entry.path: entry for entry in store.files(context)}
+        described.append(
+            {
+                "name": context.name,
+                "kind": context.kind,
+                "files": [
+                    {"path": e.path, "guest": f"{at}/{path}", "bytes": e.bytes, "chars": e.chars, "lines": e.lines}
+                    for path, e in zip(mounts, entries.values(), strict=True)
+                ],
+            }
+        )
+    session = runtime.session(limits=limits, files=mounted, calls=handlers)
+    try:
+        for module in ("texts", "prelude"):
+            session.install(module, _guest_source(module))
+        session.call("prelude:start", described, value, not contexts)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+@cache
+def _guest_source(module: str) -> str:
+    return files("rlm_mcp.guest").joinpath(f"{module}.py").read_text("utf-8")
+
+
+def _run_cell(session: "Session", code: str, seconds: float | None) -> CellResult:
+    """The cell itself, and what the prelude noticed around it."""
+    prepared = session.call("prelude:before", code)
+    done = session.exec(prepared, seconds=seconds)
+    left = session.call("prelude:after", done.stdout[:HISTORY_CHARS])
+    return _cell(code, done, left)
+
+
+def _cell(code: str, done: "ExecResult", left: Mapping[str, Any]) -> CellResult:
+    return CellResult(
+        code=code,
+        stdout=done.stdout,
+        stderr=done.stderr,
+        value=done.value,
+        error=None
+        if done.error is None
+        else CellError(
+            type=done.error.type, message=done.error.message, line=done.error.line, traceback=done.error.traceback
+        ),
+        truncated=done.truncated,
+        stdout_chars=done.stdout_chars,
+        seconds=done.seconds,
+        stopped_by=done.stopped_by,
+        undone=done.undone,
+        variables=tuple(Variable(**variable) for variable in left["variables"]),
+        changed=tuple(left["changed"]),
+        final=None if left["final"] is None else Final(**left["final"]),
+        citations=tuple(RawCitation(**citation) for citation in left["citations"]),
+        reads=tuple(Read(context=c, path=p, start=s, end=e) for c, p, s, e in left["reads"]),
+        notes=tuple(left["notes"]),
+    )
+
+
+# --- host calls
+
+
+async def _answer(asked: Callable[[], Any]) -> object:
+    """A sub-call whose refusals speak to the guest; other exceptions stay generic there and are logged."""
+    try:
+        return await asked()
+    except RlmError as error:
+        raise _refused(str(error)) from error
+
+
+def _spoken(function: Callable[[], _T]) -> _T:
+    try:
+        return function()
+    except RlmError as error:
+        raise _refused(str(error)) from error
+
+
+def _refused(text: str) -> Exception:
+    from wasm_runtime import CallRefused
+
+    return CallRefused(text)
+
+
+def _named(by_name: Mapping[str, Context], name: object) -> Context:
+    if not isinstance(name, str) or name not in by_name:
+        raise _refused(f"there is no context {name!r} here; there are: {', '.join(by_name)}")
+    return by_name[name]
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int):
+        raise _refused(f"{value!r} is not a whole number")
+    return value

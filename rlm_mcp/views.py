@@ -23,7 +23,7 @@ from rlm_mcp.wire import (
     Usage,
     cut,
     head_and_tail,
-    json_chars,
+    json_length,
     send,
 )
 
@@ -126,7 +126,7 @@ def _answer_page(answer: Any, offset: int) -> tuple[Any, int, bool]:
     text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     if answer is None:
         return None, 0, False
-    if not isinstance(answer, str) and offset == 0 and json_chars(text) <= PAGE_CHARS:
+    if not isinstance(answer, str) and offset == 0 and json_length(text) <= PAGE_CHARS:
         return answer, len(text), False
     page = cut(text[offset:], PAGE_CHARS)
     return page, len(text), offset + len(page) < len(text)

@@ -143,8 +143,21 @@ class RunResult(WireResult):
 
 def send(result: WireResult, *, only: Iterable[str] | None = None) -> CallToolResult:
     """The tool result for `result`: its fields as structured content (of these `only`, if given) and as compact text."""
-    structured = result.model_dump(mode="json", include=None if only is None else set(only))
+    structured = _sendable(result.model_dump(include=None if only is None else set(only)))
     return CallToolResult(content=[TextContent(text=compact(structured))], structured_content=structured)
+
+
+def _sendable(value: Any) -> Any:
+    """The value without lone surrogates, which stand for undecodable bytes inside and have no form on the wire."""
+    match value:
+        case str() if not value.isascii():
+            return value.encode("utf-8", "replace").decode("utf-8")
+        case dict():
+            return {_sendable(name): _sendable(content) for name, content in value.items()}
+        case list():
+            return [_sendable(content) for content in value]
+        case _:
+            return value
 
 
 def compact(fields: Mapping[str, Any]) -> str:
@@ -189,12 +202,12 @@ def cut(text: str, json_chars: int = PAGE_CHARS) -> str:
 
     Control characters take six characters in JSON, so cutting by len() alone could exceed a result's size sixfold.
     """
-    if len(text) * 6 <= json_chars or json_chars(text) <= json_chars:
+    if len(text) * 6 <= json_chars or json_length(text) <= json_chars:
         return text
     low, high = 0, min(len(text), json_chars)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if json_chars(text[:middle]) <= json_chars else (low, middle - 1)
+        low, high = (middle, high) if json_length(text[:middle]) <= json_chars else (low, middle - 1)
     return text[:low]
 
 
@@ -209,7 +222,7 @@ def head_and_tail(text: str, json_chars: int, *, true_chars: int | None = None) 
     return f"{head}\n… [{omitted} characters not shown] …\n{tail}"
 
 
-def json_chars(text: str) -> int:
+def json_length(text: str) -> int:
     """The length of `text` as a JSON string, quotes included."""
     return len(json.dumps(text, ensure_ascii=False))
 

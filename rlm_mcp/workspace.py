@@ -31,7 +31,7 @@ from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.errors import RlmError
 from rlm_mcp.runs import Run, RunPage, Runs, RunState
-from rlm_mcp.solve import Event, OpenRepl
+from rlm_mcp.engine import Event, OpenRepl
 
 HEARTBEAT_SECONDS = 5.0
 """`follow` reports at least so often; clients that reset their limit on progress want it every ten seconds."""
@@ -395,15 +395,21 @@ class Workspace:
         self._listeners.append(listener)
 
     async def announce_changes(self) -> None:
-        """Hands changes to the listeners, until cancelled."""
-        async for change in self._changed:
-            for listener in self._listeners:
-                await listener(change)
+        """Hands changes to the listeners, until the workspace is closed."""
+        async with self._changed:
+            async for change in self._changed:
+                for listener in self._listeners:
+                    await listener(change)
 
     async def close(self) -> None:
-        """Ends live runs, leaving records that can be resumed, and closes every REPL."""
+        """Stops live runs, leaving records that can be resumed, and closes every REPL. Idempotent."""
+        for live in list(self._live.values()):
+            live.scope.cancel()
+        for live in list(self._live.values()):
+            await live.finished.wait()
         for context_id in list(self._repls):
             await self._close_repl(context_id)
+        self._changes.close()
 
 
 class NoCalls:

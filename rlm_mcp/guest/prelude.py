@@ -1,0 +1,598 @@
+"""What code in the REPL finds: the context, sub-calls, search, citations and the ways to end a run.
+
+Runs inside the sandbox as a module of its own, outside the user's namespace. The host calls `start` once, `before` and
+`after` around every cell. Code may rebind any name; `before` puts the functions back and says so, because small models
+like to define their own `llm_query`. Money is counted on the host: nothing here can spend more than the run may.
+"""
+
+import ast
+import builtins
+import io
+import json
+import re
+import reprlib
+import sys
+import types
+
+import __main__
+import host
+import texts
+
+PREVIEW_CHARS = 200
+CLASSIFY_ITEMS = 8
+"""Texts in one sub-call of classify: more are dearer to get wrong than calls are to make."""
+
+CLASSIFY_CHARS = 8_000
+
+INPUT_NAMES = re.compile(r"(?:.*/)?(?:context|input|stdin|data|document|text|file|log)(?:\.\w{1,5})?$")
+"""File names under which code that ignores `context` looks for it."""
+
+
+class _State:
+    """What a cell leaves behind for `after`."""
+
+    def __init__(self):
+        self.final = None
+        self.citations = []
+        self.notes = []
+        self.names = {}
+        self.baseline = set()
+        self.provided = {}
+        self.contexts = []
+        self.history = []
+
+
+_state = _State()
+
+
+# --- the context
+
+
+def start(contexts, value, has_value):
+    """Binds `context` and `contexts` and every function. `value` is the context of a child run."""
+    _state.contexts = contexts
+    by_name = {}
+    for one in contexts:
+        origins = {
+            f["path"]: texts.Origin(one["name"], f["path"], f["guest"], f["bytes"], f["chars"], f["lines"])
+            for f in one["files"]
+        }
+        single = one["kind"] == "text" and len(origins) == 1
+        by_name[one["name"]] = texts.load(next(iter(origins.values()))) if single else texts.Files(origins)
+    if has_value:
+        by_name["context"] = value
+    context = next(iter(by_name.values())) if len(by_name) == 1 else by_name
+    _state.provided = {
+        "context": context, "contexts": by_name, "history": _state.history, "llm_query": llm_query,
+        "llm_query_batched": llm_query_batched, "llm_batch": llm_query_batched, "llm_query_async": llm_query_async,
+        "rlm_query": rlm_query, "rlm_query_batched": rlm_query_batched, "sub_RLM": rlm_query, "classify": classify,
+        "search": search, "cite": cite, "budget": budget, "SHOW_VARS": SHOW_VARS, "FINAL": FINAL,
+        "FINAL_VAR": FINAL_VAR, "SUBMIT": SUBMIT,
+    }  # fmt: skip
+    vars(__main__).update(_state.provided)
+    __main__.answer = {"content": "", "ready": False}
+    _state.baseline = set(vars(__main__)) - {"answer"}
+    builtins.open = io.open = _open
+
+
+def _main_text():
+    """The text that open("context") and input() deliver: the only one, or all joined."""
+    context = _state.provided["context"]
+    if isinstance(context, str | texts.BigText):
+        return context
+    if isinstance(context, dict):
+        return "\n".join(str(text) for text in context.values())
+    return context if isinstance(context, str) else json.dumps(context, default=str)
+
+
+class _Reader(io.TextIOBase):
+    """The context as a file, opened when it is first read."""
+
+    def __init__(self):
+        self._file = None
+
+    def _opened(self):
+        if self._file is None:
+            text = _main_text()
+            self._file = text.origin.open() if isinstance(text, texts.BigText) else io.StringIO(str(text), newline="")
+            if isinstance(text, texts.Text):
+                text.origin.note()
+        return self._file
+
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        return self._opened().read(size)
+
+    def readline(self, size=-1):
+        return self._opened().readline(size)
+
+    def __iter__(self):
+        return self._opened()
+
+
+def _open(file, mode="r", *args, **kwargs):
+    """The real open, which delivers the context to code that looks for it in a file."""
+    try:
+        return texts.REAL_OPEN(file, mode, *args, **kwargs)
+    except FileNotFoundError:
+        if not isinstance(file, str) or "r" not in mode or "+" in mode:
+            raise
+        context = _state.provided["context"]
+        if isinstance(context, texts.Files) and file in context:
+            found = context[file]
+        elif INPUT_NAMES.match(file) or any(file.endswith(one["name"]) for one in _state.contexts):
+            found = None
+        else:
+            raise FileNotFoundError(f"no file {file!r}: the input is in the variable `context`") from None
+        if found is None:
+            reader = _Reader()
+        else:
+            reader = found.origin.open() if isinstance(found, texts.BigText) else io.StringIO(str(found), newline="")
+        return io.BytesIO(reader.read().encode("utf-8", "surrogateescape")) if "b" in mode else reader
+
+
+# --- around a cell
+
+
+def before(code):
+    """Prepares a cell: the code to run in its place, which has as many lines."""
+    _state.final = None
+    _state.citations = []
+    _state.notes = []
+    texts.reads.clear()
+    sys.stdin = _Reader()
+    space = vars(__main__)
+    for name, value in _state.provided.items():
+        if space.get(name) is not value and name != "context":
+            space[name] = value
+            _state.notes.append(f"`{name}` is provided; what you bound to this name was dropped.")
+    _state.names = {name: _mark(value) for name, value in space.items()}
+    return _without_literal_context(code)
+
+
+def after(stdout):
+    """What the cell left: the final answer, citations, notes, reads and variables. JSON values only."""
+    _state.history.append(stdout)
+    answer = vars(__main__).get("answer")
+    if _state.final is None and isinstance(answer, dict) and answer.get("ready"):
+        _state.final = {"value": _json(answer.get("content")), "via": "answer"}
+        answer["ready"] = False
+    variables, changed = _variables()
+    return {
+        "final": _state.final,
+        "citations": _state.citations,
+        "notes": list(dict.fromkeys(_state.notes)),
+        "reads": [list(read) for read in texts.reads],
+        "variables": variables,
+        "changed": changed,
+    }
+
+
+def variables():
+    """All user variables, newest first."""
+    return _variables()[0]
+
+
+def _without_literal_context(code):
+    """`code` with every assignment of a literal to `context` blanked out, line for line."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return code
+    _note_whole_reads(tree)
+    dropped = [node for node in ast.walk(tree) if _assigns_literal_context(node)]
+    if not dropped:
+        return code
+    lines = code.encode().split(b"\n")
+    for node in sorted(dropped, key=lambda node: node.lineno, reverse=True):
+        first, last = node.lineno - 1, node.end_lineno - 1
+        head, tail = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
+        lines[first : last + 1] = [head + b"pass" + (tail if first == last else b"")] + [
+            tail if at == last else b"" for at in range(first + 1, last + 1)
+        ]
+    _state.notes.append("`context` already holds the input; your assignment of a literal to it was dropped.")
+    return b"\n".join(lines).decode()
+
+
+def _assigns_literal_context(node):
+    match node:
+        case ast.Assign(targets=[ast.Name(id="context")], value=value) | ast.AnnAssign(
+            target=ast.Name(id="context"), value=value
+        ):
+            return value is not None and _is_literal(value)
+    return False
+
+
+def _is_literal(node):
+    match node:
+        case ast.Constant() | ast.JoinedStr(values=[ast.Constant()]):
+            return True
+        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
+            return all(map(_is_literal, parts))
+        case ast.Dict(keys=keys, values=values):
+            return all(key is not None and _is_literal(key) for key in keys) and all(map(_is_literal, values))
+        case ast.BinOp(left=left, right=right):
+            return _is_literal(left) and _is_literal(right)
+        case ast.Call(func=ast.Attribute(value=value, attr="strip" | "lstrip" | "rstrip" | "format"), args=[]):
+            return _is_literal(value)
+    return False
+
+
+HARMLESS = {"len", "type", "isinstance", "id", "repr", "dir", "hasattr", "callable", "llm_query", "rlm_query", "FINAL"}
+
+
+def _note_whole_reads(tree):
+    """Passing `context` to a function (re.findall, json.loads) reads it where no method of ours can notice."""
+    context = _state.provided["context"]
+    if not isinstance(context, texts.Text):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") not in HARMLESS:
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+            if any(isinstance(value, ast.Name) and value.id == "context" for value in given):
+                context.origin.note()
+
+
+# --- variables
+
+
+def _mark(value):
+    """Changes when a name is bound anew, and mostly when its value grows or shrinks."""
+    try:
+        return id(value), len(value) if isinstance(value, list | dict | set | str | bytes | tuple) else 0
+    except BaseException:
+        return id(value), 0
+
+
+def _variables():
+    space = vars(__main__)
+    names = [
+        name
+        for name, value in list(space.items())
+        if not name.startswith("_") and name not in _state.baseline and not isinstance(value, types.ModuleType)
+        and not (name == "answer" and _is_untouched_answer(value))
+    ]  # fmt: skip
+    changed = [name for name in names if _state.names.get(name) != _mark(space[name])]
+    ordered = changed[::-1] + [name for name in names[::-1] if name not in set(changed)]
+    return [_variable(name, space[name]) for name in ordered[:200]], changed
+
+
+def _is_untouched_answer(value):
+    return isinstance(value, dict) and not value.get("content")
+
+
+def _variable(name, value):
+    size = None
+    try:
+        if not isinstance(value, type):
+            size = len(value)
+    except BaseException:
+        size = None
+    return {"name": name, "type": type(value).__name__, "size": size, "preview": _preview(value)}
+
+
+_short = reprlib.Repr()
+_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = _short.maxfrozenset = _short.maxdeque = 6
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
+def _preview(value):
+    try:
+        if isinstance(value, str):
+            shown = repr(str.__getitem__(value, slice(0, PREVIEW_CHARS)))
+        elif isinstance(value, types.FunctionType):
+            shown = f"def {value.__name__}(…)"
+        else:
+            shown = _short.repr(value)
+    except BaseException as error:
+        shown = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    return shown if len(shown) <= PREVIEW_CHARS else shown[: PREVIEW_CHARS - 1] + "…"
+
+
+class Shown(str):
+    """A text whose repr is itself, so that a bare expression shows it line by line."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return str.__str__(self)
+
+
+def SHOW_VARS():
+    """The variables there are, one a line."""
+    rows = [f"{v['name']}: {v['type']}" + (f"[{v['size']}]" if v["size"] is not None else "") for v in variables()]
+    return Shown("\n".join(rows) or "no variables yet")
+
+
+# --- sub-calls
+
+
+class FailedCall(str):
+    """A sub-call that gave no answer: false, and as text the reason."""
+
+    __slots__ = ()
+
+    @property
+    def error(self):
+        return str.__str__(self)
+
+    def __bool__(self):
+        return False
+
+
+def _prompt(prompt):
+    """Text of what was passed as a prompt: texts, or several of them, or chat messages."""
+    if isinstance(prompt, str):
+        return str.__str__(prompt)
+    if isinstance(prompt, dict) and "content" in prompt:
+        return _prompt(prompt["content"])
+    if isinstance(prompt, list | tuple):
+        return "\n\n".join(map(_prompt, prompt))
+    return str(prompt)
+
+
+def _query_arguments(prompt, more, model, schema, material):
+    for extra in more:
+        if not isinstance(extra, str) or len(extra) > 80 or "\n" in extra or " " in extra.strip():
+            material = _prompt(extra) if material is None else f"{material}\n\n{_prompt(extra)}"
+        else:
+            model = extra
+    return {
+        "prompt": _prompt(prompt),
+        "model": model,
+        "schema": schema if schema is None or isinstance(schema, str | dict) else _schema(schema),
+        "material": None if material is None else _prompt(material),
+    }
+
+
+def _schema(schema):
+    """`schema=int`, `schema=["yes", "no"]` as the short texts that the host knows."""
+    if isinstance(schema, type):
+        return schema.__name__
+    if isinstance(schema, list | tuple | set):
+        return {"enum": [str(one) for one in schema]}
+    return str(schema)
+
+
+def llm_query(prompt, *more, model=None, schema=None, material=None):
+    """Asks a sub-model that sees only this prompt. Text, or a value of `schema`."""
+    return host.call("llm_query", **_query_arguments(prompt, more, model, schema, material))
+
+
+def llm_query_batched(prompts, *more, model=None, schema=None, material=None):
+    """The same for many prompts in parallel, in order; one that failed is a FailedCall, which is false."""
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    calls = [_query_arguments(prompt, more, model, schema, material) for prompt in prompts]
+    return _all("llm_query", calls)
+
+
+async def llm_query_async(prompt, *more, model=None, schema=None, material=None):
+    """`await` it, or gather many."""
+    return await host.call_async("llm_query", **_query_arguments(prompt, more, model, schema, material))
+
+
+def rlm_query(query, context=None, *_):
+    """A whole run like this one over `context`, for a part that is itself too long for one prompt."""
+    return host.call("rlm_query", query=_prompt(query), context=_json(_given(context)))
+
+
+def rlm_query_batched(pairs, contexts=None):
+    """Many such runs in parallel: (query, context) pairs, or queries and contexts as two lists."""
+    if contexts is not None:
+        pairs = list(zip(pairs, contexts, strict=True))
+    calls = [
+        {"query": _prompt(pair), "context": _json(_given(None))}
+        if isinstance(pair, str)
+        else {"query": _prompt(pair[0]), "context": _json(_given(pair[1]))}
+        for pair in pairs
+    ]
+    return _all("rlm_query", calls)
+
+
+def _given(context):
+    return _state.provided["context"] if context is None else context
+
+
+def _all(name, calls):
+    results = host.wait([host.submit(name, **call) for call in calls])
+    return [FailedCall(str(result)) if isinstance(result, BaseException) else result for result in results]
+
+
+def classify(items, question, labels, *, examples=(), model=None, batch=CLASSIFY_ITEMS):
+    """One of `labels` for each of `items`, in order, judged by a sub-model. `examples` are (item, label) pairs."""
+    labels = [str(label) for label in labels]
+    items = [_prompt(item) for item in items]
+    results = [None] * len(items)
+    groups = _groups(items, max(1, int(batch)))
+    for group, reply in zip(groups, _all("llm_query", [_judge(items, g, question, labels, examples, model) for g in groups])):
+        for index, label in zip(group, _labels(reply, len(group), labels)):
+            results[index] = label
+    left = [i for i, label in enumerate(results) if not isinstance(label, str) or isinstance(label, FailedCall)]
+    retried = [i for i in left if len(groups) < len(items) or results[i] is None]
+    replies = _all("llm_query", [_judge(items, [i], question, labels, examples, model) for i in retried])
+    for index, reply in zip(retried, replies):
+        label = _labels(reply, 1, labels)[0]
+        results[index] = label if label is not None else FailedCall(f"no label for item {index}")
+    return results
+
+
+def _groups(items, batch):
+    groups, chars = [[]], 0
+    for index, item in enumerate(items):
+        if groups[-1] and (len(groups[-1]) >= batch or chars + len(item) > CLASSIFY_CHARS):
+            groups.append([])
+            chars = 0
+        groups[-1].append(index)
+        chars += len(item)
+    return [group for group in groups if group]
+
+
+def _judge(items, group, question, labels, examples, model):
+    """The prompt for some items, with as many labels bound by the schema."""
+    choice = ", ".join(labels)
+    shown = "".join(f"Text: {_prompt(item)}\nLabel: {label}\n\n" for item, label in examples)
+    numbered = "\n".join(f"{number}. {items[index]}" for number, index in enumerate(group, 1))
+    prompt = (
+        f"{question}\nFor each numbered text give exactly one of these labels: {choice}.\n\n{shown}"
+        f"Texts:\n{numbered}\n\nLabels, {len(group)} in this order:"
+    )
+    array = {"type": "array", "items": {"enum": labels}, "minItems": len(group), "maxItems": len(group)}
+    schema = {"type": "object", "properties": {"labels": array}, "required": ["labels"], "additionalProperties": False}
+    return {"prompt": prompt, "model": model, "schema": schema, "material": None}
+
+
+def _labels(reply, count, labels):
+    """The labels of one reply; the failure for each item, or None where the reply cannot be used."""
+    if isinstance(reply, FailedCall):
+        return [reply] * count
+    given = reply.get("labels") if isinstance(reply, dict) else reply
+    if not isinstance(given, list) or len(given) != count:
+        return [None] * count
+    known = {label.casefold(): label for label in labels}
+    return [known.get(str(label).strip().casefold()) for label in given]
+
+
+def budget():
+    """What is left of the run's limits; None where there is none."""
+    return host.call("budget")
+
+
+# --- looking and citing
+
+
+class Match(dict):
+    """One matching line: .path, .line, .text, also as keys."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __repr__(self):
+        return f"{self['path']}:{self['line']}: {self['text']}"
+
+
+class Matches(list):
+    """Matching lines; `.total` counts those that were not returned too."""
+
+    total = 0
+
+
+def search(pattern, path=None, max_matches=20, *, context=None, context_lines=0, ignore_case=False, literal=False):
+    """Lines that match a regex, found at host speed. A compiled pattern is taken too."""
+    if isinstance(pattern, re.Pattern):
+        ignore_case = ignore_case or bool(pattern.flags & re.IGNORECASE)
+        pattern = pattern.pattern
+    names = [one["name"] for one in _state.contexts]
+    if not names:
+        return _search_value(pattern, max_matches, ignore_case=ignore_case, literal=literal)
+    found = Matches()
+    for name in names if context is None else [context]:
+        reply = host.call(
+            "search", pattern, name, path, int(max_matches), int(context_lines), bool(ignore_case), bool(literal)
+        )
+        for match in reply["matches"]:
+            found.append(Match(match, context=name) if len(names) > 1 else Match(match))
+        found.total += reply["total"]
+        for one in _state.contexts:
+            if one["name"] == name:
+                for file in one["files"]:
+                    if path is None or file["path"] == path:
+                        texts.note(name, file["path"], 0, file["chars"])
+    return found
+
+
+def _search_value(pattern, max_matches, *, ignore_case, literal):
+    """The same over a child run's value, in the guest."""
+    regex = re.compile(re.escape(pattern) if literal else pattern, re.IGNORECASE if ignore_case else 0)
+    value = _state.provided["context"]
+    parts = value.items() if isinstance(value, dict) else [("context", value)]
+    found = Matches()
+    for path, text in parts:
+        lines = text.split("\n") if isinstance(text, str) else [_prompt(t) for t in text] if isinstance(text, list) else [str(text)]
+        for number, line in enumerate(lines, 1):
+            if regex.search(line):
+                found.total += 1
+                if len(found) < max_matches:
+                    found.append(Match(path=path, line=number, text=line))
+    return found
+
+
+def cite(path="", start_line=None, end_line=None, quote=None, context=None):
+    """Evidence for the answer: lines of a file, with the words that stand there. Checked by the host."""
+    if isinstance(path, Match):
+        path, start_line, quote = path["path"], path["line"], quote or path["text"]
+    if isinstance(path, int):
+        path, start_line, end_line, quote = "", path, start_line, end_line if quote is None else quote
+    if isinstance(end_line, str):
+        end_line, quote = None, end_line
+    first = int(start_line or 1)
+    last = first if end_line is None else int(end_line)
+    name = context or (_state.contexts[0]["name"] if len(_state.contexts) == 1 else "")
+    _state.citations.append(
+        {
+            "context": str(name), "path": str(path), "start_line": first, "end_line": last,
+            "quote": None if quote is None else str(quote)[:4_000],
+        }
+    )  # fmt: skip
+    return f"{path or name}:{first}" + (f"-{last}" if last != first else "")
+
+
+# --- ending
+
+
+def FINAL(*values):
+    """Ends the run with this value when the cell is done."""
+    value = values[0] if len(values) == 1 else list(values)
+    _state.final = {"value": _json(value), "via": "FINAL"}
+
+
+def FINAL_VAR(name):
+    """Ends the run with the value of a variable."""
+    value = name
+    if isinstance(name, str) and name.strip("`'\" ").isidentifier():
+        name = name.strip("`'\" ")
+        if name not in vars(__main__):
+            raise NameError(f"there is no variable {name!r}; there are: {', '.join(v['name'] for v in variables())}")
+        value = vars(__main__)[name]
+    _state.final = {"value": _json(value), "via": "FINAL_VAR"}
+
+
+def SUBMIT(*values, **fields):
+    """Ends the run with a value, or with an object of the given fields."""
+    if fields and not values:
+        value = next(iter(fields.values())) if list(fields) == ["answer"] else fields
+    else:
+        value = values[0] if len(values) == 1 else list(values)
+    _state.final = {"value": _json(value), "via": "SUBMIT"}
+
+
+def _json(value, depth=0):
+    """`value` as JSON: texts and files of the context as plain text, sets as lists, other objects as their str()."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if value == value and abs(value) != float("inf") else str(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, texts.BigText) or depth > 50:
+        return str(value)
+    if isinstance(value, dict):
+        return {k if type(k) is str else str(k): _json(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(v, depth + 1) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_json(v, depth + 1) for v in value), key=str)
+    if hasattr(value, "items") and callable(value.items):
+        return {str(k): _json(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, types.GeneratorType | map | filter | range) or type(value).__name__ in ("dict_keys", "dict_values", "deque"):
+        return [_json(v, depth + 1) for v in value]
+    return str(value)

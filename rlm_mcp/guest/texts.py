@@ -1,0 +1,339 @@
+"""The context as code sees it: texts that notice what is read of them, and files that are loaded when they are used.
+
+Runs inside the sandbox. A text that fits is a real `str`, so that every library takes it; the subclass only notices
+reads. A longer one is a `BigText`: it acts like a str for what scales (len, slices, `in`, find, count, lines) and asks
+the host for characters by position. Offsets are characters, from 0.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+
+import host
+
+MAX_STR_BYTES = 64 << 20
+"""A text up to this size becomes a str: with the copies that code makes of it, it stays well below 512 MiB."""
+
+MAX_WIDE_CHARS = 16 << 20
+"""The same for a text with characters beyond ASCII, which may take four bytes each."""
+
+CHUNK_CHARS = 4 << 20
+
+reads: list[tuple[str, str, int, int]] = []
+"""(context, path, start, end) of what code has looked at since the cell began"""
+
+
+def note(context: str, path: str, start: int, end: int) -> None:
+    """Remembers one read; a scan in steps stays one entry."""
+    if end <= start:
+        return
+    if reads:
+        last_context, last_path, last_start, last_end = reads[-1]
+        if (last_context, last_path) == (context, path) and last_start <= start <= last_end:
+            reads[-1] = (context, path, last_start, max(end, last_end))
+            return
+    if len(reads) < 10_000:
+        reads.append((context, path, start, end))
+
+
+class Origin:
+    """Where a text comes from."""
+
+    __slots__ = ("bytes", "chars", "context", "guest", "lines", "path")
+
+    def __init__(self, context, path, guest, bytes, chars, lines):
+        self.context, self.path, self.guest = context, path, guest
+        self.bytes, self.chars, self.lines = bytes, chars, lines
+
+    def note(self, start=0, end=None):
+        note(self.context, self.path, start, self.chars if end is None else end)
+
+    def open(self):
+        """The text as a file; reading from it counts as reading all of it."""
+        self.note()
+        return REAL_OPEN(self.guest, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+REAL_OPEN = io.open
+
+
+def load(origin):
+    """The text: a str if it fits, else an object that acts like one."""
+    limit = MAX_STR_BYTES if origin.bytes == origin.chars else MAX_WIDE_CHARS
+    if origin.chars > limit:
+        return BigText(origin)
+    with REAL_OPEN(origin.guest, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        text = Text(file.read())
+    text.origin = origin
+    return text
+
+
+class Text(str):
+    """A str that knows where it stands in a context. Results of its methods are plain strings."""
+
+    __slots__ = ("origin",)
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            self.origin.note(*((start, stop) if step > 0 else (stop + 1, start + 1)))
+        else:
+            index = key.__index__()
+            self.origin.note(index % len(self) if len(self) else 0, (index % len(self) if len(self) else 0) + 1)
+        return str.__getitem__(self, key)
+
+    def __reduce__(self):
+        return (str, (str.__str__(self),))
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __copy__(self):
+        return self
+
+
+def _noticing(name):
+    method = getattr(str, name)
+
+    def noticed(self, *args, **kwargs):
+        self.origin.note()
+        return method(self, *args, **kwargs)
+
+    noticed.__name__ = name
+    return noticed
+
+
+WHOLE = (
+    "__contains__ __iter__ casefold count encode endswith expandtabs find format index isascii join lower partition "
+    "replace rfind rindex rpartition rsplit split splitlines startswith strip lstrip rstrip swapcase title translate upper"
+)
+for _name in WHOLE.split():
+    setattr(Text, _name, _noticing(_name))
+
+
+class Lines(Sequence):
+    """The lines of a long text, without their ends, read as they are asked for."""
+
+    def __init__(self, origin):
+        self._origin = origin
+
+    def __len__(self):
+        return self._origin.lines
+
+    def __iter__(self) -> Iterator[str]:
+        with self._origin.open() as file:
+            for line in file:
+                yield line.removesuffix("\n").removesuffix("\r")
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step == 1:
+                return self._between(start, stop)
+            return [self[i] for i in range(start, stop, step)]
+        index = key if key >= 0 else key + len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"line {key} of {len(self)}")
+        return self._between(index, index + 1)[0]
+
+    def _between(self, start, stop):
+        lines = []
+        while start < stop:
+            part = host.call("read_lines", self._origin.context, self._origin.path, start + 1, stop)
+            lines += part["lines"]
+            note(self._origin.context, self._origin.path, part["start"], part["end"])
+            start += max(len(part["lines"]), 1)
+        return lines
+
+    def __repr__(self):
+        return f"<{len(self)} lines of {self._origin.path}>"
+
+
+class BigText:
+    """A text too long to be a str here. Slice it, iterate over its lines, or use search(pattern)."""
+
+    def __init__(self, origin):
+        self.origin = origin
+
+    def __len__(self):
+        return self.origin.chars
+
+    def __repr__(self):
+        return f"<{len(self)} characters of {self.origin.path}: slice it, iterate over its lines, or use search(pattern)>"
+
+    def __str__(self):
+        if len(self) > MAX_WIDE_CHARS:
+            raise MemoryError(f"{self!r} does not fit into a str")
+        return self[:]
+
+    def __getitem__(self, key):
+        if not isinstance(key, slice):
+            index = key if key >= 0 else key + len(self)
+            if not 0 <= index < len(self):
+                raise IndexError("string index out of range")
+            return self._between(index, index + 1)
+        start, stop, step = key.indices(len(self))
+        if step == 1:
+            return self._between(start, stop)
+        low, high = (start, stop) if step > 0 else (stop + 1, start + 1)
+        return self._between(low, high)[start - low :: step]
+
+    def _between(self, start, stop):
+        if stop - start > MAX_STR_BYTES:
+            raise MemoryError(f"a slice of {stop - start} characters is too long: take at most {MAX_STR_BYTES}")
+        self.origin.note(start, stop)
+        parts = []
+        for at in range(start, stop, CHUNK_CHARS):
+            parts.append(host.call("read_chars", self.origin.context, self.origin.path, at, min(at + CHUNK_CHARS, stop)))
+        return "".join(parts)
+
+    def __iter__(self):
+        return iter(Lines(self.origin))
+
+    def __contains__(self, needle):
+        return self.find(needle) >= 0
+
+    def _found(self, needle, start, stop):
+        """Positions of `needle`, none overlapping another."""
+        if not needle:
+            raise ValueError("an empty text is everywhere")
+        at, tail = 0, ""
+        free = start
+        with self.origin.open() as file:
+            while piece := file.read(CHUNK_CHARS):
+                text = tail + piece
+                base = at - len(tail)
+                found = text.find(needle, max(free - base, 0))
+                while found >= 0:
+                    if base + found + len(needle) > stop:
+                        return
+                    yield base + found
+                    free = base + found + len(needle)
+                    found = text.find(needle, free - base)
+                at += len(piece)
+                tail = text[-(len(needle) - 1) :] if len(needle) > 1 else ""
+
+    def find(self, needle, start=0, stop=None):
+        start, stop, _ = slice(start, stop).indices(len(self))
+        return next(self._found(needle, start, stop), -1)
+
+    def index(self, needle, start=0, stop=None):
+        if (found := self.find(needle, start, stop)) < 0:
+            raise ValueError("substring not found")
+        return found
+
+    def count(self, needle, start=0, stop=None):
+        start, stop, _ = slice(start, stop).indices(len(self))
+        return sum(1 for _ in self._found(needle, start, stop))
+
+    def startswith(self, prefix):
+        return any(self[: len(p)] == p for p in (prefix if isinstance(prefix, tuple) else (prefix,)))
+
+    def endswith(self, suffix):
+        return any(self[-len(s) :] == s for s in (suffix if isinstance(suffix, tuple) else (suffix,)) if s)
+
+    def splitlines(self, keepends=False):
+        return Lines(self.origin)
+
+    def split(self, sep=None, maxsplit=-1):
+        if sep in ("\n", "\r\n"):
+            return Lines(self.origin)
+        raise TypeError(f"{self!r} can be split into lines only")
+
+    def __getattr__(self, name):
+        if name.startswith("__") or not hasattr(str, name):
+            raise AttributeError(name)
+        raise AttributeError(f"{name}() would copy all of {self!r}; take a slice first: context[a:b].{name}(...)")
+
+
+class Files(dict):
+    """A mapping from path to text, loaded on use; what was not used lately is dropped again.
+
+    A dict, because code asks `isinstance(context, dict)`. A path may be given by its end if that is unambiguous.
+    """
+
+    KEPT_CHARS = MAX_STR_BYTES
+
+    def __init__(self, origins):
+        super().__init__(dict.fromkeys(origins))
+        self.origins = origins
+
+    def _path(self, path):
+        if dict.__contains__(self, path):
+            return path
+        wanted = str(path).removeprefix("./").removeprefix("/context/")
+        near = [p for p in self.origins if p == wanted or p.endswith("/" + wanted) or wanted.endswith("/" + p)]
+        return near[0] if len(near) == 1 else None
+
+    def __getitem__(self, path):
+        found = self._path(path)
+        if found is None:
+            some = ", ".join(list(self.origins)[:5])
+            raise KeyError(f"{path!r} is none of the {len(self)} paths ({some}, …)")
+        text = dict.__getitem__(self, found)
+        if text is None:
+            text = load(self.origins[found])
+            self._make_room(len(text))
+            dict.__setitem__(self, found, text)
+        return text
+
+    def _make_room(self, chars):
+        held = [(p, t) for p, t in dict.items(self) if t is not None]
+        used = chars + sum(len(t) for _, t in held)
+        for path, text in held:
+            if used <= self.KEPT_CHARS:
+                return
+            dict.__setitem__(self, path, None)
+            used -= len(text)
+
+    def __contains__(self, path):
+        return isinstance(path, str) and self._path(path) is not None
+
+    def __iter__(self):
+        return dict.__iter__(self)
+
+    def get(self, path, default=None):
+        return self[path] if path in self else default
+
+    def values(self):
+        return _Values(self)
+
+    def items(self):
+        return _Items(self)
+
+    def __repr__(self):
+        some = ", ".join(f"{p} ({o.chars} chars)" for p, o in list(self.origins.items())[:10])
+        return f"<{len(self)} files by path: {some}{', …' if len(self) > 10 else ''}>"
+
+    __str__ = __repr__
+
+    def __setitem__(self, path, text):
+        raise TypeError("the context is read-only; copy what you change into a variable of your own")
+
+    def __delitem__(self, path):
+        raise TypeError("the context is read-only; copy what you change into a variable of your own")
+
+    def copy(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class _Values:
+    """The texts of a Files, one loaded at a time."""
+
+    def __init__(self, files):
+        self._files = files
+
+    def __len__(self):
+        return len(self._files)
+
+    def __iter__(self):
+        return (self._files[path] for path in self._files)
+
+
+class _Items(_Values):
+    """Paths and texts of a Files, one loaded at a time."""
+
+    def __iter__(self):
+        return ((path, self._files[path]) for path in self._files)
