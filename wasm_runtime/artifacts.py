@@ -40,6 +40,7 @@ class Image:
     stdout_pending: int
     stderr_pending: int
     signal_handling: int
+    stack_low: int
     stdlib_path: str
     stdlib: Path
 

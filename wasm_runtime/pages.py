@@ -28,21 +28,46 @@ PAGE = 4096
 _LONG_RUN = 64 * PAGE
 _SETTLE_ABOVE = 4 << 20
 # The high byte of an entry: 0x80 present, 0x40 swapped, 0x20 file-mapped or shared.
-_WRITTEN = re.compile(rb"[\x40-\x5f\x80-\x9f\xc0-\xdf]+")
+# Up to two unwritten pages in between are taken along: copying them is cheaper than another run.
+_RUN = rb"[\x40-\x5f\x80-\x9f\xc0-\xdf]+"
+_WRITTEN = re.compile(_RUN + rb"(?:.{1,2}" + _RUN + rb")*", re.DOTALL)
 _PROT_READ_WRITE = 0x3
 _MAP_PRIVATE_FIXED = 0x02 | 0x10
 _MAP_ANONYMOUS = 0x20
 
 Runs = list[tuple[int, bytes]]  # (address, bytes)
-Extents = list[tuple[int, int]]  # (address, length)
+Extent = tuple[int, int]
+Extents = list[Extent]  # (address, length)
+
+
+class Buffers:
+    """Memory to save pages into, used again by the next cell of any session: fresh memory costs a fault a page."""
+
+    _KEPT_BYTES = 8 << 20
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def take(self, size: int) -> bytearray:
+        """Return a buffer of at least `size` bytes."""
+        try:
+            buffer = self._free.pop()
+        except IndexError:
+            return bytearray(max(size, 1 << 20))
+        return buffer if len(buffer) >= size else bytearray(size * 3 // 2)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Keep a buffer for the next cell, unless it is uncommonly large."""
+        if len(buffer) <= self._KEPT_BYTES:
+            self._free.append(buffer)
 
 
 @dataclass(frozen=True, slots=True)
 class SavedPages:
-    """Bytes of the pages that were written when it was made, and the length memory had."""
+    """Where the pages were that had been written when it was made, and their bytes one after the other."""
 
-    runs: Runs
-    size: int
+    extents: Extents
+    buffer: bytearray
 
 
 class Pages(Protocol):
@@ -53,6 +78,9 @@ class Pages(Protocol):
 
     def restore(self, saved: SavedPages) -> None:
         """Put memory back to the last saved state; what grew since is zeros."""
+
+    def forget(self, saved: SavedPages) -> None:
+        """Give back what is kept for `restore`."""
 
     def changed(self) -> Runs:
         """Everything that differs from the image: what a fork or a checkpoint needs."""
@@ -65,11 +93,17 @@ class Pages(Protocol):
 
 
 class MappedPages:
-    """`Pages` by page map. `image_bytes` is where memory ends that the image fills; beyond it fresh pages are zero."""
+    """`Pages` by page map."""
 
-    def __init__(self, memory: GuestMemory, image_bytes: int) -> None:
+    def __init__(self, memory: GuestMemory, buffers: Buffers, *, image_bytes: int, dead: Extent) -> None:
+        """`image_bytes`: where the image ends; beyond it fresh pages are zero.
+
+        `dead`: the free part of the C stack between two cells, whose bytes mean nothing and are not saved.
+        """
         self._memory = memory
+        self._buffers = buffers
         self._image_bytes = image_bytes
+        self._dead_start, self._dead_end = dead[0] // PAGE * PAGE, dead[1] // PAGE * PAGE
         self._settled: Extents = []
         self._file: int | None = None
 
@@ -81,11 +115,22 @@ class MappedPages:
             for start, length in long:
                 self._settle(start, length)
             extents = [e for e in extents if e not in long]
-        return SavedPages(self._bytes(extents), self._memory.size)
+        buffer = self._buffers.take(sum(length for _, length in extents))
+        position, view = 0, self._memory.view
+        for start, length in extents:
+            buffer[position : position + length] = view(start, length)
+            position += length
+        return SavedPages(extents, buffer)
 
     def restore(self, saved: SavedPages) -> None:
         self._drop_written()
-        self._put(saved.runs)
+        position = 0
+        for start, length in saved.extents:
+            self._memory.view(start, length)[:] = memoryview(saved.buffer)[position : position + length]
+            position += length
+
+    def forget(self, saved: SavedPages) -> None:
+        self._buffers.give_back(saved.buffer)
 
     def changed(self) -> Runs:
         return self._bytes(_union([*self._written(), *self._settled]))
@@ -103,9 +148,13 @@ class MappedPages:
             self._file = None
 
     def _written(self) -> Extents:
-        pages = self._memory.size // PAGE
-        entries = os.pread(_pagemap(os.getpid()), pages * 8, self._memory.base // PAGE * 8)
-        return [(m.start() * PAGE, (m.end() - m.start()) * PAGE) for m in _WRITTEN.finditer(entries[7::8])]
+        return [*self._written_between(0, self._dead_start), *self._written_between(self._dead_end, self._memory.size)]
+
+    def _written_between(self, start: int, end: int) -> Extents:
+        pagemap = _pagemap(os.getpid())
+        entries = os.pread(pagemap, (end - start) // PAGE * 8, (self._memory.base + start) // PAGE * 8)
+        runs = (m.span() for m in _WRITTEN.finditer(entries[7::8]))
+        return [(start + first * PAGE, (last - first) * PAGE) for first, last in runs]
 
     def _settle(self, start: int, length: int) -> None:
         if self._file is None:
@@ -136,12 +185,15 @@ class CopiedPages:
         self._image = image
 
     def save(self) -> SavedPages:
-        return SavedPages([(0, bytes(self._memory.view(0, self._memory.size)))], self._memory.size)
+        return SavedPages([(0, self._memory.size)], bytearray(self._memory.view(0, self._memory.size)))
 
     def restore(self, saved: SavedPages) -> None:
-        (_, data), view = saved.runs[0], self._memory.view(0, self._memory.size)
-        view[: len(data)] = data
-        view[len(data) :] = bytes(len(view) - len(data))
+        view = self._memory.view(0, self._memory.size)
+        view[: len(saved.buffer)] = saved.buffer
+        view[len(saved.buffer) :] = bytes(len(view) - len(saved.buffer))
+
+    def forget(self, saved: SavedPages) -> None:
+        """It goes with its last reference."""
 
     def changed(self) -> Runs:
         runs: Runs = []

@@ -15,7 +15,7 @@ from wasm_runtime.errors import RuntimeFailure
 from wasm_runtime.limits import Limits
 from wasm_runtime.linking import make_linker
 from wasm_runtime.memory import GuestMemory
-from wasm_runtime.pages import CopiedPages, MappedPages, Pages, page_map_available
+from wasm_runtime.pages import Buffers, CopiedPages, MappedPages, Pages, page_map_available
 from wasm_runtime.session import FileSource, Session
 from wasm_runtime.watch import Watch
 
@@ -47,6 +47,7 @@ class Runtime:
         self.watch = Watch()
         self.budget = MemoryBudget(memory_budget_bytes)
         self._page_map = page_map_available() if page_map is None else page_map
+        self._buffers = Buffers()
         self._fresh_memory: bytes | None = None
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
@@ -101,7 +102,9 @@ class Runtime:
     def pages(self, memory: GuestMemory) -> Pages:
         """Return the page tracker for a fresh instance's memory."""
         if self._page_map:
-            return MappedPages(memory, self.image.memory_bytes)
+            return MappedPages(
+                memory, self._buffers, image_bytes=self.image.memory_bytes, dead=(self.image.stack_low, self.image.globals[0])
+            )
         with self._lock:
             if self._fresh_memory is None:
                 self._fresh_memory = bytes(memory.view(0, memory.size))

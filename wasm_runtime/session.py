@@ -256,6 +256,7 @@ class Session:
             self._undo(saved)
             self._state = "RUNNING"
         self._vfs.forget(saved.mark)
+        self._pages.forget(saved.pages)
         if self._guest.failure is not None:
             raise RuntimeFailure("a host function of the sandbox failed; the cell was ended") from self._guest.failure
         if trapped is not None:

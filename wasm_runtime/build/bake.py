@@ -7,9 +7,11 @@ Reproducible: clock, randomness and inode numbers are constants while baking, so
 """
 
 import json
+import struct
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import wasmtime
 
@@ -46,20 +48,53 @@ PRELOADED = """
     xml.dom.minidom zipfile zlib zoneinfo
 """.split()
 
-_SOURCE = f"""
-import sys, importlib
+_IMPORT = f"""
+import importlib
 for name in {PRELOADED!r}:
     importlib.import_module(name)
-import os, json, gc
 from host import cells
-sys.modules["__main__"].__dict__.pop("name", None)
-facts = {{"serve": id(cells.serve), "stdout": id(cells.stdout.pending), "stderr": id(cells.stderr.pending)}}
-os.write(1, json.dumps(facts).encode())
-for name in ["facts", "json", "os", "importlib", "cells", "sys"]:
-    del globals()[name]
-gc.collect(); gc.freeze(); del gc
+import array, gc, json, os, sys
+del name, importlib
 """
 
+# Reference counts are written whenever an object is touched. Objects of the image are made immortal, as CPython's
+# own constants are, so that touching them leaves their pages shared between sessions.
+_LIST_OBJECTS = """
+def reachable():
+    found = {}
+    waiting = gc.get_objects()
+    own = {id(found), id(waiting)}
+    while waiting:
+        item = waiting.pop()
+        if id(item) not in found and id(item) not in own:
+            found[id(item)] = item
+            waiting.extend(gc.get_referents(item))
+    return found
+
+gc.collect()
+found = reachable()  # holds every object until its count is written: a freed one would be part of the heap's books
+objects = array.array("I", found)
+facts = {
+    "serve": id(cells.serve), "stdout": id(cells.stdout.pending), "stderr": id(cells.stderr.pending), "none": id(None),
+    "objects": objects.buffer_info(),
+}
+os.write(1, json.dumps(facts).encode())
+"""
+
+# Free blocks between those of the image would be handed out first, one more page written for each. They are filled,
+# largest first, until an allocation comes from the untouched end of the heap; a session's own objects then lie together.
+_FILL_HOLES = """
+del found, objects, facts, reachable
+gc.collect()
+end = id(bytearray(1 << 18))
+fillers = []
+for size in [*range(1 << 16, 1 << 10, -1 << 10), *range(1 << 10, 0, -8)]:
+    while id(filler := bytes(size)) < end:
+        fillers.append(filler)
+cells.fillers = fillers
+del end, fillers, filler, size, cells, array, json, os, sys
+gc.collect(); gc.freeze(); del gc
+"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
@@ -69,6 +104,7 @@ class Addresses:
     stdout_pending: int
     stderr_pending: int
     signal_handling: int
+    stack_low: int  # the C stack grows down to here
 
 
 class _NoHost:
@@ -120,15 +156,19 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
         try:
             boot.start_python(interpreter, slot)
             boot.run_source(interpreter, _OPEN_HOST)
-            boot.run_source(interpreter, _SOURCE)
+            boot.run_source(interpreter, _IMPORT)
+            boot.run_source(interpreter, _LIST_OBJECTS)
+            facts = json.loads(out.text())
+            _make_immortal(interpreter.memory, facts)
+            boot.run_source(interpreter, _FILL_HOLES)
         except (boot.BootError, wasmtime.Trap) as error:
             raise boot.BootError(f"{error}\n{out.text()}{err.text()}") from guest.failure or error
-    facts = json.loads(out.text())
     return Addresses(
         serve=facts["serve"],
         stdout_pending=_bytearray_buffer(interpreter.memory, facts["stdout"]),
         stderr_pending=_bytearray_buffer(interpreter.memory, facts["stderr"]),
         signal_handling=interpreter.address("Py_EMSCRIPTEN_SIGNAL_HANDLING"),
+        stack_low=interpreter.call("emscripten_stack_get_end"),
     )
 
 
@@ -143,6 +183,14 @@ del os
 def _bytearray_buffer(memory: GuestMemory, address: int) -> int:
     """Return where a bytearray object keeps its bytes: `ob_start`, the sixth word of PyByteArrayObject (wasm32)."""
     return memory.u32(address + 20)
+
+
+def _make_immortal(memory: GuestMemory, facts: dict[str, Any]) -> None:
+    """Give every listed object the reference count of None (`_Py_IMMORTAL_INITIAL_REFCNT`), the first word of each."""
+    start, count = facts["objects"]
+    count_of_none = memory.u32(facts["none"])
+    for (address,) in struct.iter_unpack("<I", bytes(memory.view(start, 4 * count))):
+        memory.write_u32(address, count_of_none)
 
 
 def _constant_random(n: int) -> bytes:

@@ -20,6 +20,7 @@ stdout, stderr = Stream(1, "<stdout>"), Stream(2, "<stderr>")
 _OWN_FILES = host.__file__.rpartition("/")[0]
 _VALUE_CHARS = 1 << 20
 _TRACEBACK_CHARS = 1 << 14
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 # What the namespace holds before anything ran in it; `reset` of a session starts a new guest instead.
 _exchange = host.exchange
@@ -44,7 +45,6 @@ def _run_cell(request):
     global _interruptible
     name, code = request["name"], request["code"]
     sys.stdout, sys.stderr = stdout, stderr
-    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     try:
         _interruptible = True
         value, shown = _execute(code, name)
@@ -53,6 +53,7 @@ def _run_cell(request):
         return {"value": shown}
     except BaseException as error:
         _interruptible = False
+        _remember_lines(name, code)
         return {"error": _describe(error, name)}
 
 
@@ -65,6 +66,8 @@ def _on_interrupt(signum, frame):
 def _execute(code, name):
     tree = ast.parse(code, name)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    if any(isinstance(node, _DEFINITIONS) for node in tree.body):
+        _remember_lines(name, code)  # what is defined here may fail in a later cell
     if tree.body:
         _evaluate(compile(tree, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True))
     if last is None:
@@ -72,6 +75,10 @@ def _execute(code, name):
     expression = ast.Expression(last.value)
     value = _evaluate(compile(expression, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True))
     return value, value is not None
+
+
+def _remember_lines(name, code):
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
 
 
 def _evaluate(code):
