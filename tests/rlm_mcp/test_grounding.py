@@ -71,7 +71,8 @@ def test_own_literals_and_protocol_words_are_no_evidence() -> None:
 
 
 def test_what_is_empty() -> None:
-    assert all(is_empty(value, zero=False) for value in (None, "", " ", [], {}, "[]", "None", {"a": None}))
+    nothing: list[object] = [None, "", " ", [], {}, "[]", "None", {"a": None}]
+    assert all(is_empty(value, zero=False) for value in nothing)
     assert not any(is_empty(value, zero=False) for value in (0, "0", False, "no", "not found", [0]))
     assert all(is_empty(value, zero=True) for value in (0, "0", 0.0, "not found", {"a": 0}))
 
