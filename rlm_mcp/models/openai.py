@@ -4,6 +4,7 @@ The client library sends one request and reads one body. What a body means is de
 again in retries.py, how many at once in limiter.py; this file does what they decide and words what goes wrong.
 """
 
+import asyncio
 import importlib
 import random
 from collections import Counter
@@ -315,12 +316,14 @@ def _connect(base_url: str, api_key: Secret) -> "openai.AsyncOpenAI":
     import openai
 
     timeout = httpx2.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS, pool=None)
-    # No cap of its own on connections: the limiter is the cap. Proxies of the environment do not serve this machine.
-    http_client = openai.DefaultAsyncHttpxClient(
-        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=256),
-        timeout=timeout,
-        trust_env=not is_local(base_url),
-    )
+    if _is_plain(base_url):
+        from rlm_mcp.models.plainhttp import PlainTransport
+
+        http_client = openai.DefaultAsyncHttpxClient(transport=PlainTransport(), timeout=timeout, trust_env=False)
+    else:
+        # No cap of its own on connections: the limiter is the cap.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256)
+        http_client = openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout, trust_env=not is_local(base_url))
     return openai.AsyncOpenAI(
         base_url=base_url,
         api_key=api_key.reveal() or "none",  # local servers want none, the library wants one
@@ -328,6 +331,15 @@ def _connect(base_url: str, api_key: Secret) -> "openai.AsyncOpenAI":
         timeout=timeout,
         http_client=http_client,
     )
+
+
+def _is_plain(base_url: str) -> bool:
+    """Whether plainhttp.py serves: a local server without TLS, on asyncio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio
+        return False
+    return base_url.startswith("http://") and is_local(base_url)
 
 
 async def _send(client: "openai.AsyncOpenAI", path: str, body: Mapping[str, Any] | None) -> Answer | NoAnswer:
