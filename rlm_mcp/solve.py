@@ -25,9 +25,9 @@ from rlm_mcp.budget import Ledger, paid_call
 from rlm_mcp.calls import Calls
 from rlm_mcp.cells import CellResult, RawCitation, Repl
 from rlm_mcp.engine import Engine, Outcome, Task
-from rlm_mcp.errors import BudgetExceeded, ModelError, PromptOverWindow, ReplayDiffers, SubCallFailed
+from rlm_mcp.errors import BudgetExceeded, PromptOverWindow, ReplayDiffers, RlmError, SubCallFailed
 from rlm_mcp.grounding import plain
-from rlm_mcp.models.base import Completion
+from rlm_mcp.models.base import Completion, bound_prompt
 from rlm_mcp.prompts import Remaining
 from rlm_mcp.router import Route, route
 from rlm_mcp.runs import Citation, Coverage, RunUsage, Status, StoppedBy, ended_event, prompt_hash
@@ -41,6 +41,7 @@ CHILD_SHARE = 0.5  # of what is left: two children in a row leave a quarter to t
 LAST_SHARE = 0.15  # of the seconds: room for the last turn, which is a model call and a short block
 FINAL_FORMS = frozenset({"FINAL", "FINAL_VAR", "SUBMIT", "answer"})
 _MOST_SHRINKS = 3
+_LEAST_REPLY = 256  # tokens: a short block that submits a variable
 
 
 async def solve(task: Task, engine: Engine, ledger: Ledger) -> Outcome:
@@ -73,7 +74,7 @@ async def _answer(level: "_Level") -> tuple[Finish, StoppedBy, str]:
                 await level.finish_turn(repl, step)
     except BudgetExceeded as error:
         return level.trajectory.best(), _limit(error.which), str(error)
-    except ModelError as error:
+    except RlmError as error:
         return level.trajectory.best(), "error", str(error)
     return step, level.stopped_by(step), ""
 
@@ -91,7 +92,7 @@ class _Level:
         self._last = ("", "")
         """the limit that makes this turn the last one, and the same in words"""
         self._dearest = (0.0, 0)
-        """dollars and tokens of the dearest root call so far"""
+        """dollars and tokens that the dearest root call so far made the ledger set aside"""
         self._saved = None if task.path or engine.tape.strict else engine.record.checkpoint()
         self._cited: tuple[RawCitation, ...] = ()
         self._evidence: tuple[tuple[Citation, ...], Coverage] = ((), Coverage())
@@ -166,7 +167,9 @@ class _Level:
             self._remaining = Remaining(**self._taped["left"])
             return self._remaining
         if self.engine.tape.strict:
-            raise ReplayDiffers(f"the replay needs a turn {self.turn} that the record does not hold")
+            missing = f"the replay needs a {self} that the record does not hold"
+            self.engine.tape.differ(missing)
+            raise ReplayDiffers(missing)
         left = self.ledger.left()
         self._remaining = Remaining(
             turn=self.turn,
@@ -226,10 +229,10 @@ class _Level:
         raise BudgetExceeded("the time was used up while the root model was being asked", which="seconds")
 
     def _note_reply(self, ask: Ask, completion: Completion, *, shrinks: int, seconds: float) -> None:
-        usage = completion.usage
-        usd, tokens = self._dearest
-        tokens = max(tokens, usage.prompt_tokens + usage.completion_tokens)
-        self._dearest = max(usd, usage.cost_usd or 0.0), tokens
+        # What the ledger will want to set aside for such a call, which is more than it cost.
+        tokens = bound_prompt(ask.messages)
+        usd = self.engine.root.profile.cost_usd(tokens, _LEAST_REPLY) or 0.0
+        self._dearest = max(self._dearest[0], usd), max(self._dearest[1], tokens + _LEAST_REPLY)
         self._record(
             {
                 "event": "root_reply",
@@ -241,7 +244,7 @@ class _Level:
                 "left": asdict(self._remaining),
                 "last": self._last,
                 "shrinks": shrinks,
-                "usage": asdict(usage),
+                "usage": asdict(completion.usage),
                 "seconds": seconds,
                 "spent": asdict(self.ledger.spent()),
             }
