@@ -2,8 +2,10 @@ from dataclasses import dataclass, field
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rlm_mcp.budget import BudgetLimits, Ledger, Spent, paid_call
+from rlm_mcp.budget import BudgetLimits, Ledger, Reservation, Spent, paid_call
 from rlm_mcp.errors import BudgetExceeded, PriceUnknown, PromptOverWindow, ProviderFailed
 from rlm_mcp.models.base import Message, Profile, Usage
 from rlm_mcp.models.scripted import ScriptedModel
@@ -224,3 +226,52 @@ class Peak:
 
     def __exit__(self, *_: object) -> None:
         self.now -= 1
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "settle", "release", "child"]),
+        st.integers(min_value=0, max_value=5),
+        st.integers(min_value=1, max_value=400),
+        st.integers(min_value=1, max_value=400),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_no_order_of_calls_in_a_tree_of_runs_passes_a_limit(steps: list[tuple[str, int, int, int]]) -> None:
+    limits = BudgetLimits(max_tokens=3000, max_usd=0.01, max_sub_calls=12, concurrency=4)
+    tree = [Ledger(limits, clock=Clock())]
+    flying: list[Reservation] = []
+    for step, index, prompt, completion in steps:
+        ledger = tree[index % len(tree)]
+        if step == "child":
+            tree.append(ledger.child(share=0.5))
+        elif step == "reserve":
+            try:
+                room = ledger.try_reserve("root", prompt_tokens=prompt, max_tokens=completion, profile=PRICED)
+            except BudgetExceeded:
+                continue
+            flying += [room] if room is not None else []
+        elif flying:
+            room = flying.pop(index % len(flying))
+            if step == "release":
+                room.release(unanswered_requests=index % 2)
+            else:
+                used = Usage(
+                    prompt_tokens=room.prompt_tokens,
+                    completion_tokens=min(completion, room.max_tokens),
+                    cost_usd=PRICED.cost_usd(room.prompt_tokens, min(completion, room.max_tokens)),
+                )
+                room.settle(used)
+        for one in tree:
+            spent = one.spent()
+            assert spent.prompt_tokens + spent.completion_tokens <= (one.limits.max_tokens or 0)
+            assert (spent.cost_usd or 0.0) <= (one.limits.max_usd or 0.0) + 1e-12
+            assert spent.sub_calls <= 12
+        assert len(flying) <= 4
+    for room in flying:
+        room.release()
+    reserved = tree[0].accounts[0]
+    assert (reserved.in_flight, reserved.reserved_tokens, reserved.reserved_usd) == (0, 0, 0.0)
