@@ -148,7 +148,9 @@ class MappedPages:
             self._file = None
 
     def _written(self) -> Extents:
-        return [*self._written_between(0, self._dead_start), *self._written_between(self._dead_end, self._memory.size)]
+        # Divided where the image ends: a run that began inside it could not be settled.
+        edges = [(0, self._dead_start), (self._dead_end, self._image_bytes), (self._image_bytes, self._memory.size)]
+        return [extent for start, end in edges for extent in self._written_between(start, end)]
 
     def _written_between(self, start: int, end: int) -> Extents:
         pagemap = _pagemap(os.getpid())
