@@ -37,7 +37,7 @@ class Sample(Protocol):
 
 
 class SamplingModel:
-    """A model that the client runs, pays and chooses. No usage is reported: tokens are estimates, the cost is unknown."""
+    """A model that the client runs, pays and chooses. No usage is reported: tokens are estimates, cost is unknown."""
 
     def __init__(self, sample: Sample, *, profile: Profile | None = None) -> None:
         self.name = "client"
