@@ -37,6 +37,7 @@ class Image:
     memory_bytes: int
     globals: tuple[int, ...]
     serve: int
+    worker: int
     stdout_pending: int
     stderr_pending: int
     signal_handling: int

@@ -9,6 +9,12 @@ clean. Everything a guest sends is data from a stranger: its size, its shape and
     {"do": "wait", "tickets", "all", "seconds"}       answers of those that are ready, or of all
     {"do": "cancel", "tickets"}   {"do": "sleep", "seconds"}
     {"do": "next"}   {"do": "done", "report"}         the cell to run, and what came of it
+    {"do": "fork", "count", "workers", "ahead"}       have copies of this guest work on `count` items
+    {"do": "item"}   {"do": "item_done", "index", "outcome"}    a copy asks for work, and hands it in
+    {"do": "end_scopes"}                              forget what ran ahead
+
+Calls and sleeps may carry a "scope": the number of a task that ran ahead in a copy. Where the copy made the same
+call, its answer is taken instead of making the call again (see parallel).
 
 An answer is {"ok": value}, {"refused": text} or {"interrupted": true}.
 """
@@ -20,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 from wasm_runtime.errno import Errno
 from wasm_runtime.errors import CallRefused
@@ -28,6 +35,21 @@ logger = logging.getLogger("wasm_runtime")
 
 Json = object
 HostFunction = Callable[..., object]
+
+class Errand(Protocol):
+    """Where a copy gets its items from, and where it hands in what came of them."""
+
+    def next(self) -> dict[str, Json] | None:
+        """Return the next item, or None when there is no more."""
+
+    def done(self, index: int, outcome: dict[str, Json]) -> None:
+        """Take what came of an item."""
+
+
+# What a task did ahead: a key of each call it made, and the call's answer when it comes.
+CallLog = list[tuple[str, "Future[object]"]]
+# (count, workers, ahead) -> an answer
+ForkFunction = Callable[[int, int, bool], dict[str, Json]]
 
 # A message holds a prompt or an answer; a text larger than this belongs into a mounted file.
 MESSAGE_BYTES = 256 << 20
@@ -44,15 +66,21 @@ class Channel:
         *,
         waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
         interruption_told: Callable[[], None] = lambda: None,
+        fork: ForkFunction | None = None,
     ) -> None:
         """`executor` runs submitted functions; `waiting` is entered while the guest waits for the host's work.
 
-        `interruption_told` is called when an answer tells the guest that it was interrupted.
+        `interruption_told` is called when an answer tells the guest that it was interrupted; `fork` answers a
+        request to work in copies.
         """
         self._calls = calls
         self._executor = executor
         self._waiting = waiting
         self._interruption_told = interruption_told
+        self._fork = fork
+        self.errand: Errand | None = None
+        self.log: CallLog = []
+        self._ahead: dict[int, CallLog] = {}
         self._reply = memoryview(b"")
         self._tickets: dict[int, Future[object]] = {}
         self._numbers = itertools.count(1)
@@ -72,8 +100,18 @@ class Channel:
         if not self._interrupted.done():
             self._interrupted.set_result(None)
 
+    @property
+    def interrupted(self) -> "Future[None]":
+        """Done once the guest is to stop waiting."""
+        return self._interrupted
+
+    def ran_ahead(self, logs: Mapping[int, CallLog]) -> None:
+        """Answer calls of scope `number` from what its task did ahead."""
+        self._ahead = dict(logs)
+
     def cancel_all(self) -> None:
         """Cancel what is in flight; its answers are dropped."""
+        self._ahead.clear()
         for future in self._tickets.values():
             future.cancel()
         self._tickets.clear()
@@ -100,32 +138,46 @@ class Channel:
 
     def _answer(self, message: dict[str, Json]) -> dict[str, Json]:
         match message:
-            case {"do": "call", "name": str(name), "args": list(args), "kwargs": dict(kwargs)}:
-                return self._call(name, args, kwargs)
-            case {"do": "submit", "name": str(name), "args": list(args), "kwargs": dict(kwargs)}:
-                return self._submit(name, args, kwargs)
+            case {"do": "call", "name": str(name), "args": list(args), "kwargs": dict(kwargs), **rest}:
+                return self._call(name, args, kwargs, rest.get("scope"))
+            case {"do": "submit", "name": str(name), "args": list(args), "kwargs": dict(kwargs), **rest}:
+                return self._submit(name, args, kwargs, rest.get("scope"))
             case {"do": "wait", "tickets": list(tickets), "all": bool(everything), **rest}:
                 return self._wait(tickets, everything=everything, seconds=_seconds(rest.get("seconds")))
             case {"do": "cancel", "tickets": list(tickets)}:
                 for ticket in tickets:
                     self._tickets.pop(ticket, Future()).cancel()
                 return {"ok": None}
-            case {"do": "sleep", "seconds": int() | float() as seconds}:
-                return self._sleep(_seconds(seconds))
+            case {"do": "sleep", "seconds": int() | float() as seconds, **rest}:
+                return self._sleep(_seconds(seconds), rest.get("scope"))
             case {"do": "next"} if self._request is not None:
                 request, self._request = self._request, None
                 return {"ok": request}
             case {"do": "done", "report": dict(report)}:
                 self.report = report
                 return {"ok": None}
+            case {"do": "fork", "count": int(count), "workers": int(workers), "ahead": bool(ahead)} if self._fork:
+                with self._waiting():
+                    return self._fork(count, workers, ahead)
+            case {"do": "item"} if self.errand is not None:
+                self.log = []
+                return {"ok": self.errand.next()}
+            case {"do": "item_done", "index": int(index), "outcome": dict(outcome)} if self.errand is not None:
+                self.errand.done(index, outcome)
+                return {"ok": None}
+            case {"do": "end_scopes"}:
+                self._ahead.clear()
+                return {"ok": None}
         return {"refused": "the host has no answer to this message"}
 
-    def _call(self, name: str, args: list[Json], kwargs: dict[str, Json]) -> dict[str, Json]:
+    def _call(self, name: str, args: list[Json], kwargs: dict[str, Json], scope: Json) -> dict[str, Json]:
         function = self._calls.get(name)
         if function is None:
             return _unknown(name)
         with self._waiting():
-            future = _started(function, args, kwargs)
+            key = _key(name, args, kwargs)
+            future = self._taken_ahead(scope, key) or _started(function, args, kwargs)
+            self._note(key, future)
             if not future.done():
                 wait_for_futures([future, self._interrupted], return_when=FIRST_COMPLETED)
             if not future.done():
@@ -133,15 +185,31 @@ class Channel:
                 return {"interrupted": True}
         return _outcome(name, future)
 
-    def _submit(self, name: str, args: list[Json], kwargs: dict[str, Json]) -> dict[str, Json]:
+    def _submit(self, name: str, args: list[Json], kwargs: dict[str, Json], scope: Json) -> dict[str, Json]:
         function = self._calls.get(name)
         if function is None:
             return _unknown(name)
         if len(self._tickets) >= TICKETS_AT_MOST:
             return {"refused": f"{TICKETS_AT_MOST} calls are in flight already: wait for some of them first"}
         ticket = next(self._numbers)
-        self._tickets[ticket] = _flattened(self._executor().submit(function, *args, **kwargs), name)
+        key = _key(name, args, kwargs)
+        future = self._taken_ahead(scope, key) or _flattened(self._executor().submit(function, *args, **kwargs))
+        self._note(key, future)
+        self._tickets[ticket] = future
         return {"ok": ticket}
+
+    def _note(self, key: str, future: Future[object]) -> None:
+        if self.errand is not None:
+            self.log.append((key, future))
+
+    def _taken_ahead(self, scope: Json, key: str) -> Future[object] | None:
+        """Return the answer that task `scope` got to the same call ahead, once."""
+        log = self._ahead.get(scope, []) if isinstance(scope, int) else []
+        for position, (logged, future) in enumerate(log):
+            if logged == key and not future.cancelled():
+                del log[position]
+                return future
+        return None
 
     def _wait(self, tickets: list[int], *, everything: bool, seconds: float | None) -> dict[str, Json]:
         unknown = [ticket for ticket in tickets if ticket not in self._tickets]
@@ -171,8 +239,18 @@ class Channel:
                 return False
         return False
 
-    def _sleep(self, seconds: float | None) -> dict[str, Json]:
-        return {"interrupted": True} if self._wait_until(set(), everything=False, seconds=seconds) else {"ok": None}
+    def _sleep(self, seconds: float | None, scope: Json) -> dict[str, Json]:
+        key = _key("time.sleep", [seconds], {})
+        if self._taken_ahead(scope, key) is not None:
+            return {"ok": None}
+        if self._wait_until(set(), everything=False, seconds=seconds):
+            return {"interrupted": True}
+        self._note(key, _finished(None))
+        return {"ok": None}
+
+
+def _key(name: str, args: list[Json], kwargs: dict[str, Json]) -> str:
+    return json.dumps([name, args, kwargs], sort_keys=True)
 
 
 def _seconds(value: Json) -> float | None:
@@ -194,14 +272,16 @@ def _started(function: HostFunction, args: Iterable[Json], kwargs: Mapping[str, 
         future: Future[object] = Future()
         future.set_exception(error)
         return future
-    if isinstance(value, Future):
-        return value
-    future = Future()
+    return value if isinstance(value, Future) else _finished(value)
+
+
+def _finished(value: object) -> Future[object]:
+    future: Future[object] = Future()
     future.set_result(value)
     return future
 
 
-def _flattened(outer: Future[object], name: str) -> Future[object]:
+def _flattened(outer: Future[object]) -> Future[object]:
     """Return a future of what `outer`'s function returns, or of what the future it returns comes to."""
     result: Future[object] = Future()
 

@@ -21,6 +21,7 @@ from wasm_runtime.watch import Watch
 
 # Host functions that were submitted and block; those that return futures hold no thread.
 _SUBMITTED_AT_ONCE = 64
+_COPIES_AT_ONCE = 64
 
 
 class Runtime:
@@ -51,6 +52,7 @@ class Runtime:
         self._fresh_memory: bytes | None = None
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
+        self._crew_threads: ThreadPoolExecutor | None = None
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._closed = False
 
@@ -84,8 +86,9 @@ class Runtime:
         for session in sessions:
             session.close()
         self.watch.close()
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
+        for threads in (self._executor, self._crew_threads):
+            if threads is not None:
+                threads.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Runtime:
         return self
@@ -116,6 +119,13 @@ class Runtime:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_SUBMITTED_AT_ONCE, thread_name_prefix="wasm-call")
             return self._executor
+
+    def crew_threads(self) -> Executor:
+        """Return the threads that copies made inside a cell run on, made when first needed."""
+        with self._lock:
+            if self._crew_threads is None:
+                self._crew_threads = ThreadPoolExecutor(_COPIES_AT_ONCE, thread_name_prefix="wasm-copy")
+            return self._crew_threads
 
     def forget(self, session: Session) -> None:
         """Take notice that a session was closed."""

@@ -31,7 +31,8 @@ import wasmtime
 
 from wasm_runtime.budget import SessionMemory
 from wasm_runtime.capture import Capture
-from wasm_runtime.channel import Channel
+from wasm_runtime.channel import CallLog, Channel, Errand
+from wasm_runtime.crew import Crew
 from wasm_runtime.devices import Device, NullDevice
 from wasm_runtime.errors import GuestCallError, RuntimeFailure, SessionBusy, SessionClosed, SnapshotMismatch
 from wasm_runtime.imports.guest import Guest
@@ -39,7 +40,7 @@ from wasm_runtime.interpreter import Interpreter
 from wasm_runtime.limits import Limits
 from wasm_runtime.linking import running
 from wasm_runtime.memory import INTERRUPT_ADDRESS, KILL_ADDRESS, PAGE_BYTES, BadPointer
-from wasm_runtime.pages import SavedPages
+from wasm_runtime.pages import Runs, SavedPages
 from wasm_runtime.results import ExecError, ExecResult, StoppedBy
 from wasm_runtime.snapshot import Checkpoint
 from wasm_runtime.vfs import AT_FDCWD, Mark, Vfs
@@ -85,7 +86,11 @@ class Session:
         self._stdout, self._stderr = Capture(limits.output_bytes), Capture(limits.output_bytes)
         self._deadline = runtime.watch.deadline(self)
         self._channel = Channel(
-            calls, runtime.executor, waiting=self._deadline.paused, interruption_told=self._clear_stops
+            calls,
+            runtime.executor,
+            waiting=self._deadline.paused,
+            interruption_told=self._clear_stops,
+            fork=self._work_in_copies,
         )
         self._vfs = self._new_vfs()
         self._guest = Guest(memory=self._interpreter.memory, vfs=self._vfs, grow=self._grow)
@@ -356,26 +361,68 @@ class Session:
         self._interpreter.set_globals(saved.globals)
         self._execs, self._fresh, self._unexposed = saved.execs, True, []
 
-    def _fork(self) -> Session:
-        child = Session(self._runtime, limits=self.limits, files=self._files, calls=self._calls)
+    def _fork(self, changed: Runs | None = None) -> Session:
+        """Copy this session, whose guest stands still meanwhile; `changed` is `pages.changed()`, if it is known."""
+        child = self._runtime.session(limits=self.limits, files=self._files, calls=self._calls)
         try:
-            child._adopt(self)
+            child._adopt(self, self._pages.changed() if changed is None else changed)
         except BaseException:
             child.close()
             raise
         return child
 
-    def _adopt(self, parent: Session) -> None:
-        """Become a copy of `parent`, whose guest stands still meanwhile."""
+    def _adopt(self, parent: Session, changed: Runs) -> None:
         missing = parent._interpreter.memory.size - self._interpreter.memory.size
         if missing > 0:
             self._memory.require(missing)
             self._interpreter.grow(parent._interpreter.memory.size)
         self._vfs.close()
         self._vfs = self._guest.vfs = parent._vfs.clone(quota=self._memory, devices=self._devices())
-        self._pages.replace(parent._pages.changed())
+        self._pages.replace(changed)
         self._interpreter.set_globals(parent._interpreter.globals())
         self._execs, self._fresh, self._unexposed = parent._execs, True, []
+
+    def _work_in_copies(self, count: int, workers: int, ahead: bool) -> dict[str, object]:  # noqa: FBT001 - ForkFunction
+        changed, left, fork_lock = self._pages.changed(), self._deadline.left, threading.Lock()
+
+        def copy() -> Session:
+            with fork_lock:  # they read this session's files and counters
+                return self._fork(changed)
+
+        crew = Crew(copy, count=count, ahead=ahead, seconds=left)
+        answer = crew.work(self._runtime.crew_threads(), workers, self._channel.interrupted)
+        self._deadline.charge(crew.longest_seconds)
+        self._channel.ran_ahead(crew.logs)
+        return answer
+
+    def work_off(self, errand: Errand, seconds: float) -> StoppedBy | None:
+        """As a copy made inside a host call: run the guest's `worker` on items of `errand`; -> what stopped it."""
+        self._channel.errand = errand
+        with self._running(), self._deadline.running(seconds), running(self._guest):
+            try:
+                # The original let go of its thread state around the call; the copy takes it up again.
+                gil = self._interpreter.call("PyGILState_Ensure")
+                self._interpreter.call("PyObject_CallNoArgs", self._runtime.image.worker)
+                self._interpreter.call("PyGILState_Release", gil)
+            except wasmtime.Trap as trap:
+                return self._cause(trap)
+        return None
+
+    def take_output(self) -> str:
+        """Return and forget what was printed since the last time."""
+        text = self._stdout.text()
+        self._stdout.clear()
+        return text
+
+    @property
+    def call_log(self) -> CallLog:
+        """The host calls of the item that a copy works on."""
+        return self._channel.log
+
+    @property
+    def seconds_left(self) -> float:
+        """What is left of the time of the cell that runs."""
+        return self._deadline.left
 
     def _release(self) -> None:
         self._channel.cancel_all()

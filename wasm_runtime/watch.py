@@ -62,6 +62,17 @@ class Deadline:
         finally:
             self._start()
 
+    @property
+    def left(self) -> float:
+        """Seconds of the cell's own time that are left."""
+        with self._lock:
+            return self._left if self._ends is None else max(0.0, self._ends - time.monotonic())
+
+    def charge(self, seconds: float) -> None:
+        """Take time that was spent elsewhere for the cell, while its own stands still."""
+        with self._lock:
+            self._left = max(0.0, self._left - seconds)
+
     def expire(self) -> None:
         """End the time of the cell that runs, if one does. The firm step follows after the grace."""
         with self._lock:

@@ -52,7 +52,7 @@ _IMPORT = f"""
 import importlib
 for name in {PRELOADED!r}:
     importlib.import_module(name)
-from host import cells
+from host import cells, parallel
 import array, gc, json, os, sys
 del name, importlib
 """
@@ -75,7 +75,8 @@ gc.collect()
 found = reachable()  # holds every object until its count is written: a freed one would be part of the heap's books
 objects = array.array("I", found)
 facts = {
-    "serve": id(cells.serve), "stdout": id(cells.stdout.pending), "stderr": id(cells.stderr.pending), "none": id(None),
+    "serve": id(cells.serve), "worker": id(parallel.worker),
+    "stdout": id(cells.stdout.pending), "stderr": id(cells.stderr.pending), "none": id(None),
     "objects": objects.buffer_info(),
 }
 os.write(1, json.dumps(facts).encode())
@@ -92,15 +93,16 @@ for size in [*range(1 << 16, 1 << 10, -1 << 10), *range(1 << 10, 0, -8)]:
     while id(filler := bytes(size)) < end:
         fillers.append(filler)
 cells.fillers = fillers
-del end, fillers, filler, size, cells, array, json, os, sys
+del end, fillers, filler, size, cells, parallel, array, json, os, sys
 gc.collect(); gc.freeze(); del gc
 """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where the host finds things in guest memory. `serve` is a Python function object; the rest are bytes."""
+    """Where the host finds things in guest memory. `serve` and `worker` are Python functions; the rest are bytes."""
 
     serve: int
+    worker: int
     stdout_pending: int
     stderr_pending: int
     signal_handling: int
@@ -165,6 +167,7 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
             raise boot.BootError(f"{error}\n{out.text()}{err.text()}") from guest.failure or error
     return Addresses(
         serve=facts["serve"],
+        worker=facts["worker"],
         stdout_pending=_bytearray_buffer(interpreter.memory, facts["stdout"]),
         stderr_pending=_bytearray_buffer(interpreter.memory, facts["stderr"]),
         signal_handling=interpreter.address("Py_EMSCRIPTEN_SIGNAL_HANDLING"),

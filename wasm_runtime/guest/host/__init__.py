@@ -4,11 +4,15 @@
 coroutines. A host function that refuses raises RuntimeError with the host's text.
 """
 
+import contextlib
 import json
 import os
+import random
+import sys
 
 FD = 3  # the first descriptor that the bake opens; the host opens it again in every session
 _READ_BYTES = 1 << 16
+_scope = None  # which task of a batch runs here after it ran ahead; see parallel
 
 # Bound here, so that code which rebinds `os.write` or `json.dumps` changes its own view only.
 _write, _read, _loads = os.write, os.read, json.loads
@@ -54,7 +58,8 @@ def exchange(message):
     return answer
 
 
-def _value(answer):
+def value(answer):
+    """Return what an answer holds, or raise RuntimeError with the reason why it holds nothing."""
     if "ok" in answer:
         return answer["ok"]
     raise RuntimeError(answer["refused"])
@@ -62,17 +67,17 @@ def _value(answer):
 
 def call(name, /, *args, **kwargs):
     """Call a host function and wait for its value."""
-    return _value(exchange({"do": "call", "name": name, "args": args, "kwargs": kwargs}))
+    return value(exchange({"do": "call", "name": name, "args": args, "kwargs": kwargs, "scope": _scope}))
 
 
 def submit(name, /, *args, **kwargs):
     """Start a host function; return a ticket for `wait`."""
-    return _value(exchange({"do": "submit", "name": name, "args": args, "kwargs": kwargs}))
+    return value(exchange({"do": "submit", "name": name, "args": args, "kwargs": kwargs, "scope": _scope}))
 
 
 def wait(tickets):
     """Wait for all tickets; return their values in order, a `Failed` in the place of each that failed."""
-    answers = _value(exchange({"do": "wait", "tickets": tickets, "all": True}))
+    answers = value(exchange({"do": "wait", "tickets": tickets, "all": True}))
     by_ticket = {ticket: answer["ok"] if "ok" in answer else Failed(answer["refused"]) for ticket, answer in answers}
     return [by_ticket[ticket] for ticket in tickets]
 
@@ -81,12 +86,48 @@ async def call_async(name, /, *args, **kwargs):
     """Call a host function from a coroutine; others run meanwhile."""
     from host import loop
 
-    return _value(await loop.ticket_future(submit(name, *args, **kwargs)))
+    return value(await loop.ticket_future(submit(name, *args, **kwargs)))
 
 
 def sleep(seconds):
     """Sleep on the host, where it can be interrupted."""
-    _value(exchange({"do": "sleep", "seconds": seconds}))
+    value(exchange({"do": "sleep", "seconds": seconds, "scope": _scope}))
+
+
+@contextlib.contextmanager
+def scope(number):
+    """Let calls in the body take the answers that task `number` got when it ran ahead."""
+    global _scope
+    outer, _scope = _scope, number
+    try:
+        yield
+    finally:
+        _scope = outer
+
+
+def end_scopes():
+    """Have the host drop the answers that nobody asked for again."""
+    value(exchange({"do": "end_scopes"}))
+
+
+def flush():
+    """Hand pending output to the host."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def drop_pending_output():
+    """Forget output that was pending when this copy was made; the original still has it."""
+    from host import cells
+
+    cells.stdout.drop()
+    cells.stderr.drop()
+
+
+def reseed(entropy):
+    """Make random numbers independent of those of other sessions and copies."""
+    if entropy:
+        random.seed(bytes.fromhex(entropy))
 
 
 def function(name):

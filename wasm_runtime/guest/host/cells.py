@@ -1,9 +1,10 @@
 """Runs cells: one block of code each, in `__main__`, and tells the host what came of it."""
 
 import ast
+import builtins
 import inspect
 import linecache
-import random
+import numbers
 import signal
 import sys
 import time
@@ -12,7 +13,7 @@ import types
 
 import __main__
 import host
-from host import loop, shims
+from host import loop, parallel
 from host.streams import Stream
 
 stdout, stderr = Stream(1, "<stdout>"), Stream(2, "<stderr>")
@@ -31,7 +32,7 @@ def serve():
     """Fetch one request from the host, carry it out, report. Called by the host, once a request."""
     request = _exchange({"do": "next"})["ok"]
     if "entropy" in request:
-        random.seed(bytes.fromhex(request["entropy"]))
+        host.reseed(request["entropy"])
         for name in request["functions"]:
             setattr(__main__, name, host.function(name))
     report = _KINDS[request["kind"]](request)
@@ -48,6 +49,7 @@ def _run_cell(request):
     try:
         _interruptible = True
         value, shown = _execute(code, name)
+        parallel.run_threads()
         shown = _cut(repr(value), _VALUE_CHARS) if shown else None
         _interruptible = False
         return {"value": shown}
@@ -130,6 +132,16 @@ def _cut(text, limit):
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
 
 
+def _sleep(seconds):
+    """time.sleep on the host, where it can be stopped. Threads that were started run first."""
+    if not isinstance(seconds, numbers.Real):
+        raise TypeError(f"{type(seconds).__name__!r} object cannot be interpreted as an integer or float")
+    if seconds < 0:
+        raise ValueError("sleep length must be non-negative")
+    parallel.run_threads()
+    host.sleep(float(seconds))
+
+
 def _call(request):
     """Call `module:function` with JSON arguments; the report holds its JSON value."""
     module, _, function = request["function"].partition(":")
@@ -155,6 +167,9 @@ def _install(request):
 
 
 _KINDS = {"cell": _run_cell, "call": _call, "install": _install}
-shims.install()
-time.sleep = host.sleep
+parallel.install()
+builtins.parallel_map = parallel.parallel_map
+time.sleep = _sleep
+# libffi's calls go through JavaScript, which is not there: `import ctypes` is an ImportError.
+sys.modules["_ctypes"] = None
 signal.signal(signal.SIGINT, _on_interrupt)

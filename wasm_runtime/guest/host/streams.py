@@ -44,10 +44,14 @@ class Stream(io.TextIOBase):
 
     def flush(self):
         data = bytes(self.pending[_HEADER : self._end])
-        self._end = _HEADER
-        self.pending[:_HEADER] = bytes(_HEADER)
+        self.drop()
         while data:
             data = data[_write(self._fd, data) :]
+
+    def drop(self):
+        """Forget what is pending."""
+        self._end = _HEADER
+        self.pending[:_HEADER] = bytes(_HEADER)
 
     def writable(self):
         return True
