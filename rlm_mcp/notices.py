@@ -62,7 +62,9 @@ class Notices:
             case "notifications/initialized":
                 self._remember(ctx.session)
                 return await call_next(ctx)
-            case "resources/subscribe" | "resources/unsubscribe" if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            case "resources/subscribe" | "resources/unsubscribe" if (
+                ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS
+            ):
                 self._subscribe(ctx.session, ctx.params or {}, wanted=ctx.method == "resources/subscribe")
                 return {}
             case "resources/list":

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from anyio.abc import BlockingPortal
-from anyio.from_thread import BlockingPortal as Portal
+from anyio.from_thread import BlockingPortal
 
 from rlm_mcp.cells import CellError, CellResult, Final, GuestCalls, RawCitation, Read, Repl, Variable
 from rlm_mcp.contexts.context import Context
@@ -57,7 +56,7 @@ class SandboxUnavailable(RlmError):
 class Sandbox:
     """The wasm runtime of this process and the way from its threads back to the event loop. Made by `open_sandbox`."""
 
-    def __init__(self, portal: Portal) -> None:
+    def __init__(self, portal: BlockingPortal) -> None:
         self._portal = portal
         self._loaded = anyio.Event()
         self._runtime: Runtime | None = None
@@ -110,7 +109,9 @@ class Sandbox:
         runtime = await self.runtime()
         limits = Limits(memory_bytes=MEMORY_BYTES, cell_seconds=CELL_SECONDS, output_bytes=OUTPUT_BYTES)
         with anyio.CancelScope(shield=True):
-            session = await self.on_thread(_open_session, runtime, limits, store, contexts, self._handlers(store, contexts, calls), value)
+            session = await self.on_thread(
+                _open_session, runtime, limits, store, contexts, self._handlers(store, contexts, calls), value
+            )
         try:
             yield SandboxRepl(self, session)
         finally:
@@ -118,9 +119,7 @@ class Sandbox:
             with anyio.CancelScope(shield=True):
                 await self.on_thread(session.close)
 
-    def _handlers(
-        self, store: Store, contexts: Sequence[Context], calls: GuestCalls
-    ) -> dict[str, Callable[..., Any]]:
+    def _handlers(self, store: Store, contexts: Sequence[Context], calls: GuestCalls) -> dict[str, Callable[..., Any]]:
         """What guest code may call on the host. Everything it passes is checked here: it comes from outside."""
         by_name = {context.name: context for context in contexts}
 
@@ -139,7 +138,13 @@ class Sandbox:
             return self.call(calls.budget)
 
         def search_context(
-            pattern: object, name: object, path: object, most: object, around: object, ignore_case: object, literal: object
+            pattern: object,
+            name: object,
+            path: object,
+            most: object,
+            around: object,
+            ignore_case: object,
+            literal: object,
         ) -> Any:
             if not (isinstance(pattern, str) and isinstance(path, str | None)):
                 raise _refused("search takes a pattern as text")
@@ -200,7 +205,7 @@ class SandboxRepl:
         """All user variables, newest first."""
         async with self._lock:
             found = await self._interruptibly(self._session.call, "prelude:variables")
-        return tuple(Variable(**variable) for variable in found)
+        return tuple(Variable(**variable) for variable in _rows(found))
 
     async def checkpoint(self) -> bytes:
         """The namespace as bytes, small: only what differs from the image."""
@@ -215,7 +220,10 @@ class SandboxRepl:
             await self._interruptibly(lambda: self._session.restore(Checkpoint.from_bytes(data)))
 
     async def _interruptibly(self, function: Callable[..., _T], *args: Any) -> _T:
-        """A blocking call of the session. When the caller is cancelled, the guest is interrupted and then waited for."""
+        """A blocking call of the session. When the caller is cancelled, the guest is interrupted and then waited for.
+
+        What the interrupted cell had printed is returned; the cancellation takes effect where the caller next waits.
+        """
         done = False
         async with anyio.create_task_group() as tasks:
 
@@ -301,10 +309,10 @@ def _guest_source(module: str) -> str:
 
 def _run_cell(session: "Session", code: str, seconds: float | None) -> CellResult:
     """The cell itself, and what the prelude noticed around it."""
-    prepared = session.call("prelude:before", code)
+    prepared = str(session.call("prelude:before", code))
     done = session.exec(prepared, seconds=seconds)
     left = session.call("prelude:after", done.stdout[:HISTORY_CHARS])
-    return _cell(code, done, left)
+    return _cell(code, done, left if isinstance(left, dict) else {})
 
 
 def _cell(code: str, done: "ExecResult", left: Mapping[str, Any]) -> CellResult:
@@ -330,6 +338,11 @@ def _cell(code: str, done: "ExecResult", left: Mapping[str, Any]) -> CellResult:
         reads=tuple(Read(context=c, path=p, start=s, end=e) for c, p, s, e in left["reads"]),
         notes=tuple(left["notes"]),
     )
+
+
+def _rows(value: object) -> list[Any]:
+    """A list from the guest, or none: its own code may have broken the prelude."""
+    return value if isinstance(value, list) else []
 
 
 # --- host calls

@@ -77,7 +77,7 @@ class Resources:
             description="Everything that happened in a run, one JSON object a line.",
             mime_type="application/x-ndjson",
         )(self.trace)
-        server.completion()(self.complete)
+        server.completion()(self.complete)  # type: ignore[no-untyped-call] # the SDK leaves it unannotated
 
     async def listing(self) -> list[Resource]:
         """Every context and the newest runs."""
@@ -113,9 +113,7 @@ class Resources:
         workspace = self._workspace()
         return await self._piece(workspace, await workspace.context(context_id), 1, None, path)
 
-    async def _piece(
-        self, workspace: Workspace, stored: Context, start: int, end: int | None, path: str | None
-    ) -> str:
+    async def _piece(self, workspace: Workspace, stored: Context, start: int, end: int | None, path: str | None) -> str:
         lines = await workspace.read(stored, start, end, path, max_chars=PIECE_CHARS)
         if not lines.truncated or lines.next_start_line is None:
             return lines.text
@@ -140,7 +138,7 @@ class Resources:
 
     async def complete(
         self,
-        ref: PromptReference | ResourceTemplateReference,
+        ref: PromptReference | ResourceTemplateReference,  # noqa: ARG002 - argument names tell enough
         argument: CompletionArgument,
         context: CompletionContext | None,
     ) -> Completion | None:

@@ -65,10 +65,12 @@ class RlmServer(MCPServer[None]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Request[None, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Forgives argument names, then lets the SDK validate and run the tool. Our errors leave with their own text."""
+        """Forgives argument names, then lets the SDK run the tool; our errors leave with their own text."""
         try:
             known = self._arguments.get(name)
-            return await super().call_tool(name, arguments if known is None else forgive(name, arguments, known), context)
+            return await super().call_tool(
+                name, arguments if known is None else forgive(name, arguments, known), context
+            )
         except RlmError as error:
             raise ToolError(str(error)) from error
         except ToolError as error:

@@ -71,7 +71,7 @@ async def _end_on_signal(ended: anyio.Event) -> None:
 
 
 async def _end_when(condition: Callable[[], bool], ended: anyio.Event) -> None:
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - the system does not tell
         await anyio.sleep(WATCH_SECONDS)
     ended.set()
 

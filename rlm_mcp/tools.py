@@ -15,6 +15,7 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from rlm_mcp.errors import RlmError
+from rlm_mcp.launch import SolveRequest
 from rlm_mcp.views import (
     code_result,
     context_page,
@@ -26,7 +27,7 @@ from rlm_mcp.views import (
 )
 from rlm_mcp.waiting import eta, longest_wait
 from rlm_mcp.wire import ContextPage, ContextResult, InspectResult, RunResult, input_schema, output_schema, send
-from rlm_mcp.workspace import SolveRequest, Workspace
+from rlm_mcp.workspace import Workspace
 
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
@@ -53,11 +54,21 @@ class Tools:
         return [
             _tool(self.register_context, "Register a context", ADDS),
             _tool(self.list_contexts, "List contexts", READS),
-            _tool(self.inspect_context, "Look into a context", RUNS_CODE, unlisted=ContextResult.model_fields.keys() - {"context_id"}),
+            _tool(
+                self.inspect_context,
+                "Look into a context",
+                RUNS_CODE,
+                unlisted=ContextResult.model_fields.keys() - {"context_id"},
+            ),
             _tool(self.rlm_solve, "Answer a question over contexts", SPENDS),
             _tool(self.rlm_result, "Wait for a run", READS),
             _tool(self.cancel_run, "Cancel a run", ENDS, unlisted=RunResult.model_fields.keys() - {"run_id", "status"}),
-            _tool(self.remove_context, "Forget a context", ENDS, unlisted=ContextResult.model_fields.keys() - {"context_id"}),
+            _tool(
+                self.remove_context,
+                "Forget a context",
+                ENDS,
+                unlisted=ContextResult.model_fields.keys() - {"context_id"},
+            ),
         ]
 
     async def register_context(
@@ -66,8 +77,11 @@ class Tools:
         text: str = "",
         name: str = "",
     ) -> Annotated[CallToolResult, ContextResult]:
-        """Store an input too long to read (log, codebase, transcripts, dump) by path, or `text`; returns its handle
-        at once. The same content and name give the same context. Free. Next: rlm_solve, or inspect_context."""
+        """Store an input too long to read (log, codebase, transcripts, dump) by path, or `text`.
+
+        Returns its handle at once. The same content and name give the same context. Free. Next: rlm_solve, or
+        inspect_context.
+        """
         if bool(source) == bool(text):
             raise UnclearCall("register_context takes either source (a path or glob) or text, and a non-empty one.")
         return send(context_result(await self._workspace().register(source=source, text=text, name=name or None)))
@@ -85,6 +99,7 @@ class Tools:
     async def inspect_context(
         self,
         context: ContextRef,
+        *,
         start_line: Annotated[int, Field(ge=0, description="read from here, 1-based")] = 0,
         end_line: Annotated[int, Field(ge=0)] = 0,
         path: Annotated[str, Field(description="one file, for read or search")] = "",
@@ -95,9 +110,12 @@ class Tools:
         timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30,
         reset: Annotated[bool, Field(description="forget the variables first")] = False,
     ) -> Annotated[CallToolResult, InspectResult]:
-        """Look into a context yourself, free and fast: no further argument gives an overview; start_line/end_line
-        reads; search greps; code runs Python in a sandbox (no network). Use it for exact facts: counts, lookups,
-        parsing. Where meaning must be judged over much text, use rlm_solve."""
+        """Look into a context yourself, free and fast.
+
+        No further argument gives an overview; start_line/end_line reads; search greps; code runs Python in a sandbox
+        (no network). Use it for exact facts: counts, lookups, parsing. Where meaning must be judged over much text,
+        use rlm_solve.
+        """
         workspace = self._workspace()
         asked = [what for what in (search, code, start_line or end_line) if what]
         if len(asked) > 1:
@@ -129,10 +147,12 @@ class Tools:
         sub_model: str = "",
         output_schema: Annotated[dict[str, Any] | None, Field(description="JSON Schema of the answer")] = None,
     ) -> Annotated[CallToolResult, RunResult]:
-        """Answer a question over contexts of any size: a model writes code over them and asks sub-models, with
-        verified citations. For summaries, comparisons, classification or multi-hop questions over long input; not
-        for what one search or count answers. Costs model calls and 10 s to minutes. Returns the answer, or status
-        running with a run_id: then call rlm_result, never rlm_solve again."""
+        """Answer a question over contexts of any size, with verified citations.
+
+        A model writes code over them and asks sub-models. For summaries, comparisons, classification or multi-hop
+        questions over long input; not for what one search or count answers. Costs model calls and 10 s to minutes. Returns the answer, or status
+        running with a run_id: then call rlm_result, never rlm_solve again.
+        """
         workspace = self._workspace()
         run_id = await workspace.start(
             SolveRequest(

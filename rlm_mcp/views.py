@@ -8,9 +8,9 @@ from typing import Any
 from mcp_types import CallToolResult
 
 from rlm_mcp.cells import CellResult
+from rlm_mcp.contexts.context import Context, Lines, Page
 from rlm_mcp.contexts.describe import Overview
 from rlm_mcp.contexts.search import SearchResult
-from rlm_mcp.contexts.context import Context, Lines, Page
 from rlm_mcp.runs import RunState
 from rlm_mcp.wire import (
     PAGE_CHARS,
@@ -66,7 +66,10 @@ def read_result(context: Context, lines: Lines) -> CallToolResult:
 
 def search_result(context: Context, found: SearchResult) -> CallToolResult:
     """The matches that fit into one result."""
-    rows = [{"path": m.path, "line": m.line, "text": m.text} | ({} if m.is_match else {"is_match": False}) for m in found.matches]
+    rows = [
+        {"path": m.path, "line": m.line, "text": m.text} | ({} if m.is_match else {"is_match": False})
+        for m in found.matches
+    ]
     matches = list(_fitting(rows, PAGE_CHARS))
     truncated = found.truncated or len(matches) < len(found.matches)
     return _inspected("search", context, matches=matches, total=found.total, truncated=truncated)

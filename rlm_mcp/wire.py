@@ -142,7 +142,7 @@ class RunResult(WireResult):
 
 
 def send(result: WireResult, *, only: Iterable[str] | None = None) -> CallToolResult:
-    """The tool result for `result`: its fields as structured content (of these `only`, if given) and as compact text."""
+    """The tool result for `result`: its fields (`only` these, if given) as structured content and as compact text."""
     structured = _sendable(result.model_dump(include=None if only is None else set(only)))
     return CallToolResult(content=[TextContent(text=compact(structured))], structured_content=structured)
 
@@ -242,7 +242,9 @@ def input_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _argument(schema: Mapping[str, Any]) -> dict[str, Any]:
     branches = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
     plain = dict(schema) | (branches[0] if len(branches) == 1 else {})
-    silent = {"title", "anyOf", "additionalProperties"} | ({"default"} if plain.get("default") in (None, "", 0) else set())
+    silent = {"title", "anyOf", "additionalProperties"} | (
+        {"default"} if plain.get("default") in (None, "", 0) else set()
+    )
     return {name: content for name, content in plain.items() if name not in silent}
 
 

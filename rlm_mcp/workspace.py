@@ -15,23 +15,29 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
+from rlm_mcp.budget import Spent
 from rlm_mcp.cells import CellResult, Repl
 from rlm_mcp.contexts.context import Context, Lines, Page
 from rlm_mcp.contexts.describe import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store import Store
+from rlm_mcp.engine import Event, OpenRepl, Outcome
 from rlm_mcp.errors import RlmError
-from rlm_mcp.runs import Run, RunPage, Runs, RunState
-from rlm_mcp.engine import Event, OpenRepl
+from rlm_mcp.launch import ChooseModels, Launch, Launcher, SolveRequest
+from rlm_mcp.providers import open_models
+from rlm_mcp.repl import open_sandbox
+from rlm_mcp.replycache import ReplyCache
+from rlm_mcp.runs import NoRecord, Run, RunPage, Runs, RunState
+from rlm_mcp.settings import Settings
 
 HEARTBEAT_SECONDS = 5.0
 """`follow` reports at least so often; clients that reset their limit on progress want it every ten seconds."""
@@ -67,31 +73,16 @@ class EmptyRequest(RlmError):
     """A question without words, or about nothing."""
 
 
+class RunEnded(RlmError):
+    """There is nothing to go on with."""
+
+
 class RunElsewhere(RlmError):
     """A run belongs to another process."""
 
 
 class NoCallsHere(RlmError):
     """Code in an inspect REPL asked for a model."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SolveRequest:
-    """A question about contexts, as a caller asks it. None means: as the settings say."""
-
-    query: str
-    contexts: tuple[str, ...]
-    """ids or names"""
-    mode: Literal["auto", "direct", "rlm"] = "auto"
-    max_depth: int | None = None
-    max_usd: float | None = None
-    max_tokens: int | None = None
-    max_sub_calls: int | None = None
-    max_seconds: float | None = None
-    max_iterations: int | None = None
-    model: str | None = None
-    sub_model: str | None = None
-    output_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,21 +115,6 @@ class Change:
     """Something that resources show has changed: the list of them, or the one at `uri`."""
 
     uri: str | None = None
-
-
-class Launch(Protocol):
-    """One request made ready to run: everything that can be refused has been refused."""
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the record's first event says about it."""
-
-    async def play(self, run: Run, on_event: Callable[[Event], None]) -> None:
-        """Runs it to its end and records the end. Cancellation is recorded as such by the caller."""
-
-
-Prepare = Callable[[SolveRequest, Sequence[Context]], Launch]
-"""Makes a request ready, or raises: no model, an unknown price under a limit in dollars, a bad schema."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,10 +158,10 @@ class _OpenRepl:
 class Workspace:
     """The things of one process and of one owner. Made by `open_workspace`."""
 
-    def __init__(self, *, store: Store, runs: Runs, prepare: Prepare, open_repl: OpenRepl, tasks: TaskGroup) -> None:
+    def __init__(self, *, store: Store, runs: Runs, launcher: Launcher, open_repl: OpenRepl, tasks: TaskGroup) -> None:
         self.store = store
         self.runs = runs
-        self._prepare = prepare
+        self._launcher = launcher
         self._open_repl = open_repl
         self._tasks = tasks
         self._live: dict[str, _Live] = {}
@@ -238,9 +214,7 @@ class Workspace:
         self, context: Context, start_line: int, end_line: int | None, path: str | None, *, max_chars: int = READ_CHARS
     ) -> Lines:
         """Some lines of a context."""
-        return await _in_thread(
-            self.store.read_lines, context, start_line, end_line, path=path, max_chars=max_chars
-        )
+        return await _in_thread(self.store.read_lines, context, start_line, end_line, path=path, max_chars=max_chars)
 
     async def search(
         self, context: Context, pattern: str, *, path: str | None, max_matches: int, context_lines: int
@@ -303,28 +277,50 @@ class Workspace:
         for live in self._live.values():
             if live.fingerprint == fingerprint:
                 return live.run.run_id
-        launch = self._prepare(request, contexts)
+        launch = await self._launcher.new(request, contexts)
         run = await _in_thread(self.runs.create, {**launch.facts, "fingerprint": fingerprint})
-        self._begin(run, launch, contexts, fingerprint, request.max_seconds)
+        self._begin(run, launch, fingerprint)
         self._changes.send_nowait(Change())
         return run.run_id
 
-    def _begin(
-        self, run: Run, launch: Launch, contexts: Sequence[Context], fingerprint: str, max_seconds: float | None
-    ) -> None:
-        live = _Live(run=run, fingerprint=fingerprint, started=time.monotonic(), max_seconds=max_seconds)
-        self._live[run.run_id] = live
-        self._tasks.start_soon(self._play, live, launch, [context.context_id for context in contexts])
+    async def resume(self, run_id: str) -> str:
+        """Goes on with a run that was cut off, cancelled or stopped by a limit that has been raised. Returns its id."""
+        run = await self._find(run_id)
+        if run.run_id in self._live:
+            return run.run_id
+        state = await _in_thread(run.state)
+        if state.status == "running":
+            raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp: wait for it with rlm_result.")
+        if state.status == "completed" and state.stopped_by == "final":
+            raise RunEnded(f"{run.run_id} has its final answer: read it with rlm_result, or start a new run.")
+        events = await _in_thread(lambda: list(run.events()))
+        launch = await self._launcher.resumed(events, Spent.from_json(asdict(state.usage)))
+        await _in_thread(run.append, {"event": "run_resumed"})
+        self._begin(run, launch, state.fingerprint)
+        return run.run_id
 
-    async def _play(self, live: _Live, launch: Launch, context_ids: Sequence[str]) -> None:
+    async def replay(self, run_id: str, on_event: Callable[[Event], None]) -> tuple[Outcome, str | None]:
+        """Executes a recorded run again, its model replies from the record; the outcome and the first difference."""
+        run = await self._find(run_id)
+        launch = self._launcher.replayed(await _in_thread(lambda: list(run.events())))
+        outcome = await launch.play(NoRecord(), on_event)
+        return outcome, launch.tape.difference
+
+    def _begin(self, run: Run, launch: Launch, fingerprint: str) -> None:
+        seconds = launch.limits.max_seconds
+        live = _Live(run=run, fingerprint=fingerprint, started=time.monotonic(), max_seconds=seconds)
+        self._live[run.run_id] = live
+        self._tasks.start_soon(self._play, live, launch)
+
+    async def _play(self, live: _Live, launch: Launch) -> None:
         """One run as a task: its end is in its record, however it ends."""
         run = live.run
         try:
-            with live.scope, self.store.in_use(context_ids, run.run_id):
+            with live.scope, self.store.in_use([c.context_id for c in launch.task.contexts], run.run_id):
                 await launch.play(run, live.note)
             if live.scope.cancelled_caught and not live.ended:
                 await _in_thread(run.append, {"event": "run_ended", **CANCELLED})
-        except Exception as error:  # noqa: BLE001 - the run's task is where a bug must end: the server goes on
+        except Exception as error:
             if not live.ended:
                 await _in_thread(run.append, {"event": "run_ended", **_failed(error)})
             if not isinstance(error, RlmError):
@@ -412,16 +408,46 @@ class Workspace:
         self._changes.close()
 
 
+@asynccontextmanager
+async def open_workspace(
+    settings: Settings, *, choose: ChooseModels | None = None, open_repl: OpenRepl | None = None
+) -> AsyncIterator[Workspace]:
+    """Everything a process needs, ready at once: the sandbox loads in the background, connections open on first use.
+
+    `choose` and `open_repl` stand in for the configured models and for the sandbox.
+    """
+    async with AsyncExitStack() as stack:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = stack.enter_context(Store(settings.data_dir, roots=settings.roots))
+        cache = ReplyCache(settings.cache_dir) if settings.sub_call_cache else None
+        if choose is None:
+            choose = (await stack.enter_async_context(open_models(settings))).choose
+        if open_repl is None:
+            open_repl = partial((await stack.enter_async_context(open_sandbox(settings.cache_dir))).open_repl, store)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        workspace = Workspace(
+            store=store,
+            runs=Runs(settings.data_dir),
+            launcher=Launcher(settings, choose, store, open_repl, cache),
+            open_repl=open_repl,
+            tasks=tasks,
+        )
+        tasks.start_soon(workspace.announce_changes)
+        try:
+            yield workspace
+        finally:
+            with anyio.CancelScope(shield=True):
+                await workspace.close()
+
+
 class NoCalls:
     """What code in an inspect REPL may ask of a model: nothing, and here is what to do instead."""
 
-    async def llm_query(self, prompt: str, **_: object) -> object:
+    async def llm_query(self, *_: object, **__: object) -> object:
         """Refuses."""
         raise NoCallsHere("inspect_context has no sub-model: print the passages and judge them, or use rlm_solve.")
 
-    async def rlm_query(self, query: str, context: object) -> object:
-        """Refuses."""
-        raise NoCallsHere("inspect_context has no sub-model: print the passages and judge them, or use rlm_solve.")
+    rlm_query = llm_query
 
     def budget(self) -> dict[str, object]:
         """Nothing to spend."""
@@ -451,7 +477,7 @@ def _fingerprint(request: SolveRequest, contexts: Sequence[Context]) -> str:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    text = str(error) if isinstance(error, RlmError) else "The run ended by a fault of rlm-mcp; its log has the details."
+    text = str(error) if isinstance(error, RlmError) else "The run ended by a fault of rlm-mcp; see its log."
     return {"status": "failed", "stopped_by": "error", "message": text}
 
 

@@ -13,10 +13,13 @@ import re
 import reprlib
 import sys
 import types
+from collections import deque
+from collections.abc import KeysView, ValuesView
 
-import __main__
 import host
 import texts
+
+import __main__
 
 PREVIEW_CHARS = 200
 CLASSIFY_ITEMS = 8
@@ -251,12 +254,18 @@ def _variables():
     names = [
         name
         for name, value in list(space.items())
-        if not name.startswith("_") and name not in _state.baseline and not isinstance(value, types.ModuleType)
+        if not name.startswith("_") and name not in _state.baseline and not _is_imported(value)
         and not (name == "answer" and _is_untouched_answer(value))
     ]  # fmt: skip
     changed = [name for name in names if _state.names.get(name) != _mark(space[name])]
     ordered = changed[::-1] + [name for name in names[::-1] if name not in set(changed)]
     return [_variable(name, space[name]) for name in ordered[:200]], changed
+
+
+def _is_imported(value):
+    """Modules, and classes and functions that were not made in a cell: names, not results."""
+    made_elsewhere = getattr(value, "__module__", "__main__") != "__main__"
+    return isinstance(value, types.ModuleType) or (callable(value) and hasattr(value, "__name__") and made_elsewhere)
 
 
 def _is_untouched_answer(value):
@@ -397,8 +406,10 @@ def _given(context):
 
 
 def _all(name, calls):
+    if not calls:
+        return []
     results = host.wait([host.submit(name, **call) for call in calls])
-    return [FailedCall(str(result)) if isinstance(result, BaseException) else result for result in results]
+    return [FailedCall(str(result)) if isinstance(result, host.Failed) else result for result in results]
 
 
 def classify(items, question, labels, *, examples=(), model=None, batch=CLASSIFY_ITEMS):
@@ -407,13 +418,14 @@ def classify(items, question, labels, *, examples=(), model=None, batch=CLASSIFY
     items = [_prompt(item) for item in items]
     results = [None] * len(items)
     groups = _groups(items, max(1, int(batch)))
-    for group, reply in zip(groups, _all("llm_query", [_judge(items, g, question, labels, examples, model) for g in groups])):
-        for index, label in zip(group, _labels(reply, len(group), labels)):
+    replies = _all("llm_query", [_judge(items, group, question, labels, examples, model) for group in groups])
+    for group, reply in zip(groups, replies, strict=True):
+        for index, label in zip(group, _labels(reply, len(group), labels), strict=True):
             results[index] = label
     left = [i for i, label in enumerate(results) if not isinstance(label, str) or isinstance(label, FailedCall)]
     retried = [i for i in left if len(groups) < len(items) or results[i] is None]
     replies = _all("llm_query", [_judge(items, [i], question, labels, examples, model) for i in retried])
-    for index, reply in zip(retried, replies):
+    for index, reply in zip(retried, replies, strict=True):
         label = _labels(reply, 1, labels)[0]
         results[index] = label if label is not None else FailedCall(f"no label for item {index}")
     return results
@@ -515,7 +527,7 @@ def _search_value(pattern, max_matches, *, ignore_case, literal):
     parts = value.items() if isinstance(value, dict) else [("context", value)]
     found = Matches()
     for path, text in parts:
-        lines = text.split("\n") if isinstance(text, str) else [_prompt(t) for t in text] if isinstance(text, list) else [str(text)]
+        lines = [_prompt(one) for one in text] if isinstance(text, list) else str(text).split("\n")
         for number, line in enumerate(lines, 1):
             if regex.search(line):
                 found.total += 1
@@ -535,6 +547,9 @@ def cite(path="", start_line=None, end_line=None, quote=None, context=None):
     first = int(start_line or 1)
     last = first if end_line is None else int(end_line)
     name = context or (_state.contexts[0]["name"] if len(_state.contexts) == 1 else "")
+    files = [file["path"] for one in _state.contexts if one["name"] == name for file in one["files"]]
+    if len(files) == 1:
+        path = files[0]
     _state.citations.append(
         {
             "context": str(name), "path": str(path), "start_line": first, "end_line": last,
@@ -593,6 +608,6 @@ def _json(value, depth=0):
         return sorted((_json(v, depth + 1) for v in value), key=str)
     if hasattr(value, "items") and callable(value.items):
         return {str(k): _json(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, types.GeneratorType | map | filter | range) or type(value).__name__ in ("dict_keys", "dict_values", "deque"):
+    if isinstance(value, types.GeneratorType | map | filter | range | KeysView | ValuesView | deque):
         return [_json(v, depth + 1) for v in value]
     return str(value)

@@ -104,7 +104,8 @@ def _noticing(name):
 
 WHOLE = (
     "__contains__ __iter__ casefold count encode endswith expandtabs find format index isascii join lower partition "
-    "replace rfind rindex rpartition rsplit split splitlines startswith strip lstrip rstrip swapcase title translate upper"
+    "replace rfind rindex rpartition rsplit split splitlines startswith strip lstrip rstrip swapcase title translate "
+    "upper"
 )
 for _name in WHOLE.split():
     setattr(Text, _name, _noticing(_name))
@@ -158,7 +159,8 @@ class BigText:
         return self.origin.chars
 
     def __repr__(self):
-        return f"<{len(self)} characters of {self.origin.path}: slice it, iterate over its lines, or use search(pattern)>"
+        size = f"{len(self)} characters of {self.origin.path}"
+        return f"<{size}: slice it, iterate over its lines, or use search(pattern)>"
 
     def __str__(self):
         if len(self) > MAX_WIDE_CHARS:
@@ -181,10 +183,9 @@ class BigText:
         if stop - start > MAX_STR_BYTES:
             raise MemoryError(f"a slice of {stop - start} characters is too long: take at most {MAX_STR_BYTES}")
         self.origin.note(start, stop)
-        parts = []
-        for at in range(start, stop, CHUNK_CHARS):
-            parts.append(host.call("read_chars", self.origin.context, self.origin.path, at, min(at + CHUNK_CHARS, stop)))
-        return "".join(parts)
+        where = self.origin.context, self.origin.path
+        starts = range(start, stop, CHUNK_CHARS)
+        return "".join(host.call("read_chars", *where, at, min(at + CHUNK_CHARS, stop)) for at in starts)
 
     def __iter__(self):
         return iter(Lines(self.origin))
@@ -231,10 +232,10 @@ class BigText:
     def endswith(self, suffix):
         return any(self[-len(s) :] == s for s in (suffix if isinstance(suffix, tuple) else (suffix,)) if s)
 
-    def splitlines(self, keepends=False):
+    def splitlines(self, keepends=False):  # noqa: ARG002, FBT002 - the signature of str
         return Lines(self.origin)
 
-    def split(self, sep=None, maxsplit=-1):
+    def split(self, sep=None, maxsplit=-1):  # noqa: ARG002 - the signature of str
         if sep in ("\n", "\r\n"):
             return Lines(self.origin)
         raise TypeError(f"{self!r} can be split into lines only")
@@ -292,7 +293,7 @@ class Files(dict):
         return dict.__iter__(self)
 
     def get(self, path, default=None):
-        return self[path] if path in self else default
+        return self[path] if path in self else default  # noqa: SIM401 - dict.get would not load
 
     def values(self):
         return _Values(self)

@@ -1,70 +1,84 @@
-"""A workspace over a temporary directory, and a client in either protocol era."""
+"""A workspace over a temporary directory, and a client in either protocol era.
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+The models and the REPL are scripted, the store, the runs and the algorithm are real.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 from mcp import Client
 
-from rlm_mcp.cells import CellResult, GuestCalls
-from rlm_mcp.contexts.context import Context
-from rlm_mcp.contexts.store import Store
-from rlm_mcp.runs import Run, Runs
+from rlm_mcp.cells import CellResult, Final, GuestCalls
+from rlm_mcp.launch import RunModels
+from rlm_mcp.models.base import Completion, Message, Profile, Usage
 from rlm_mcp.scripted_repl import ScriptedOpener
 from rlm_mcp.server import build_server
-from rlm_mcp.engine import Event
-from rlm_mcp.workspace import SolveRequest, Workspace
+from rlm_mcp.settings import Settings
+from rlm_mcp.workspace import Workspace, open_workspace
 
 LOG = "".join(
     f"2026-11-22 10:00:{i:02d} {'ERROR' if i % 3 == 0 else 'INFO'} worker-{i % 4} did thing {i}\n" for i in range(60)
 )
 
 
-class Play:
-    """A run that the test drives: it takes two turns, then waits for `go` and ends with `answer`."""
+class HeldModel:
+    """Replies with a look at the context, then waits for `go` before it gives the answer."""
 
-    def __init__(self, answer: Any = "42") -> None:
-        self.answer = answer
+    name = "held"
+    provider = "test"
+    profile = Profile()
+
+    def __init__(self) -> None:
         self.go = anyio.Event()
-        self.started = 0
+        self.waiting = anyio.Event()
         self.cancelled = anyio.Event()
+        self.asked = 0
+        self.answer = "42"
 
-    def prepare(self, request: SolveRequest, contexts: Sequence[Context]) -> "Play":
-        self.started += 1
-        self.facts: Mapping[str, Any] = {
-            "query": request.query,
-            "contexts": [{"context_id": c.context_id, "name": c.name} for c in contexts],
-        }
-        return self
-
-    async def play(self, run: Run, on_event: Callable[[Event], None]) -> None:
-        for turn in (1, 2):
-            event = {"event": "root_reply", "path": "", "turn": turn, "text": "…", "spent": {"sub_calls": turn * 3}}
-            run.append(event)
-            on_event(event)
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        schema: Mapping[str, object] | None = None,
+    ) -> Completion:
+        self.asked += 1
+        if self.asked == 1:
+            return Completion(text="```repl\nlen(context)\n```", usage=Usage(prompt_tokens=10, completion_tokens=5))
+        self.waiting.set()
         try:
             await self.go.wait()
         except anyio.get_cancelled_exc_class():
             self.cancelled.set()
             raise
-        chars = len(self.answer) if isinstance(self.answer, str) else 0
-        ended = {
-            "event": "run_ended",
-            "status": "completed",
-            "answer": self.answer,
-            "answer_chars": chars,
-            "stopped_by": "final",
-            "iterations": 2,
-        }
-        run.append(ended)
-        on_event(ended)
+        return Completion(text="```repl\nFINAL(result)\n```", usage=Usage(prompt_tokens=20, completion_tokens=5))
 
 
-async def echo_cell(code: str, calls: GuestCalls) -> CellResult:
-    """Stands for the sandbox where the sandbox is not what is tested: prints the code, its value is its length."""
-    return CellResult(code=code, stdout=f"ran {code}\n", value=str(len(code)))
+@pytest.fixture
+def model() -> HeldModel:
+    return HeldModel()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+
+
+@pytest.fixture
+async def workspace(settings: Settings, model: HeldModel) -> AsyncIterator[Workspace]:
+    async def choose(root: str | None, sub: str | None) -> RunModels:
+        return RunModels(root=model, sub=model)
+
+    async def run_cell(code: str, calls: GuestCalls) -> CellResult:
+        if "FINAL" in code:
+            return CellResult(code=code, final=Final(value=model.answer))
+        return CellResult(code=code, stdout=f"ran {code}\n", value=str(len(code)))
+
+    async with open_workspace(settings, choose=choose, open_repl=ScriptedOpener(run_cell)) as workspace:
+        yield workspace
 
 
 @pytest.fixture
@@ -72,27 +86,6 @@ def log_file(tmp_path: Path) -> Path:
     path = tmp_path / "worker.log"
     path.write_text(LOG)
     return path
-
-
-@pytest.fixture
-def play() -> Play:
-    return Play()
-
-
-@pytest.fixture
-async def workspace(tmp_path: Path, play: Play) -> AsyncIterator[Workspace]:
-    with Store(tmp_path / "data") as store:
-        async with anyio.create_task_group() as tasks:
-            workspace = Workspace(
-                store=store,
-                runs=Runs(tmp_path / "data"),
-                prepare=play.prepare,
-                open_repl=ScriptedOpener(echo_cell),
-                tasks=tasks,
-            )
-            tasks.start_soon(workspace.announce_changes)
-            yield workspace
-            await workspace.close()
 
 
 @pytest.fixture(params=["auto", "legacy"])

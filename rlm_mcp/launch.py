@@ -1,0 +1,193 @@
+"""How a request becomes a run: models chosen, limits fixed, everything refused that can be refused before it costs.
+
+A Launch is played once: `Launcher.new` for a request, `Launcher.resumed` for a record that goes on, `Launcher.replayed`
+for one that is executed again with nothing but its model replies.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from rlm_mcp.budget import BudgetLimits, Ledger, Spent
+from rlm_mcp.contexts.context import Context
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.engine import Engine, Event, OpenRepl, Outcome, Record, Task, started_facts
+from rlm_mcp.models.base import Model, Profile
+from rlm_mcp.models.scripted import ScriptedModel
+from rlm_mcp.replycache import ReplyCache
+from rlm_mcp.runs import Tape
+from rlm_mcp.settings import Settings
+from rlm_mcp.shapes import shape_of
+from rlm_mcp.solve import solve
+from rlm_mcp.subcalls import SubCalls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveRequest:
+    """A question about contexts, as a caller asks it. None means: as the settings say."""
+
+    query: str
+    contexts: tuple[str, ...]
+    """ids or names"""
+    mode: Literal["auto", "direct", "rlm"] = "auto"
+    max_depth: int | None = None
+    max_usd: float | None = None
+    max_tokens: int | None = None
+    max_sub_calls: int | None = None
+    max_seconds: float | None = None
+    max_iterations: int | None = None
+    model: str | None = None
+    sub_model: str | None = None
+    output_schema: Mapping[str, Any] | None = None
+
+
+class Models(Protocol):
+    """The models of one run."""
+
+    @property
+    def root(self) -> Model:
+        """Writes the code."""
+
+    @property
+    def sub(self) -> Model:
+        """Answers sub-calls that name no model."""
+
+    @property
+    def named(self) -> Mapping[str, Model]:
+        """Those that code may name, the default first."""
+
+
+ChooseModels = Callable[[str | None, str | None], Awaitable[Models]]
+"""The models for a root and a sub-model name, or for none. Raises NoModelConfigured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunModels:
+    """Models that are already there."""
+
+    root: Model
+    sub: Model
+
+    @property
+    def named(self) -> Mapping[str, Model]:
+        """Both, by name."""
+        return {self.sub.name: self.sub, self.root.name: self.root}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One run, ready to be played."""
+
+    task: Task
+    models: Models
+    limits: BudgetLimits
+    store: Store
+    open_repl: OpenRepl
+    cache: ReplyCache | None
+    tape: Tape
+    already: Spent | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the first event of its record says."""
+        return started_facts(self.task, root=self.models.root, sub=self.models.sub, limits=self.limits)
+
+    async def play(self, record: Record, on_event: Callable[[Event], None]) -> Outcome:
+        """Runs it to its end, which is then on record."""
+        engine = Engine(
+            root=self.models.root,
+            sub=self.models.sub,
+            ask_sub=SubCalls(self.models.named, cache=self.cache).paid_from,
+            open_repl=self.open_repl,
+            store=self.store,
+            record=record,
+            on_event=on_event,
+            tape=self.tape,
+        )
+        return await solve(self.task, engine, Ledger(self.limits, already=self.already))
+
+
+class Launcher:
+    """Makes launches over one store, one sandbox and one choice of models."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        choose: ChooseModels,
+        store: Store,
+        open_repl: OpenRepl,
+        cache: ReplyCache | None = None,
+    ) -> None:
+        self._settings = settings
+        self._choose = choose
+        self._store = store
+        self._open_repl = open_repl
+        self._cache = cache
+
+    async def new(self, request: SolveRequest, contexts: Sequence[Context]) -> Launch:
+        """A run of `request`. Raises NoModelConfigured, SchemaError, SettingsError."""
+        if request.output_schema is not None:
+            shape_of(dict(request.output_schema))
+        limits = self._settings.limits(
+            max_usd=request.max_usd,
+            max_tokens=request.max_tokens,
+            max_sub_calls=request.max_sub_calls,
+            max_seconds=request.max_seconds,
+            max_iterations=request.max_iterations,
+            max_depth=request.max_depth,
+        )
+        task = Task(
+            query=request.query,
+            contexts=tuple(contexts),
+            mode=request.mode,
+            max_depth=limits.max_depth,
+            output_schema=request.output_schema,
+        )
+        models = await self._choose(request.model, request.sub_model)
+        return self._launch(task, models, limits, Tape())
+
+    async def resumed(self, events: Sequence[Mapping[str, Any]], spent: Spent) -> Launch:
+        """The rest of the run that these events began, with its models; what was paid for is not paid again."""
+        started = events[0]
+        models = await self._choose(started["models"]["root"]["name"], started["models"]["sub"]["name"])
+        return self._launch(self._task(started), models, BudgetLimits(**started["limits"]), Tape(events), spent)
+
+    def replayed(self, events: Sequence[Mapping[str, Any]], contexts: Sequence[Context] | None = None) -> Launch:
+        """The same run again: every block of code is executed, every model reply comes from the events.
+
+        `contexts` stand for the recorded ones, which are otherwise looked up by their ids.
+        """
+        started = events[0]
+        models = RunModels(root=_recorded(started["models"]["root"]), sub=_recorded(started["models"]["sub"]))
+        tape = Tape(events, strict=True)
+        return self._launch(self._task(started, contexts), models, BudgetLimits(), tape)
+
+    def _task(self, started: Mapping[str, Any], contexts: Sequence[Context] | None = None) -> Task:
+        if contexts is None:
+            contexts = [self._store.get(context["context_id"]) for context in started["contexts"]]
+        return Task(
+            query=started["query"],
+            contexts=tuple(contexts),
+            mode=started["mode_asked"],
+            max_depth=started["max_depth"],
+            output_schema=started["output_schema"],
+        )
+
+    def _launch(
+        self, task: Task, models: Models, limits: BudgetLimits, tape: Tape, already: Spent | None = None
+    ) -> Launch:
+        return Launch(
+            task=task,
+            models=models,
+            limits=limits,
+            store=self._store,
+            open_repl=self._open_repl,
+            cache=self._cache,
+            tape=tape,
+            already=already,
+        )
+
+
+def _recorded(model: Mapping[str, Any]) -> ScriptedModel:
+    """A model that has the name and profile of a recorded one, and says nothing new."""
+    return ScriptedModel([], name=model["name"], profile=Profile(**model["profile"]))
