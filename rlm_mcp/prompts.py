@@ -92,7 +92,7 @@ code
 The code is run in a REPL and you are shown what it prints. Variables stay.
 The variable `context` already holds the whole input. Never assign to `context`, never type its text, do not open files.
 You can call:
-search(pattern)  lines of the input that match a regex, as objects with .line and .text
+search(pattern)  all lines of the input that match a regex, as objects with .line (number) and .text
 classify(items, question, labels)  a label for each text in a list, when the meaning of the texts decides
 llm_query(prompt)  asks a model about text that you put into the prompt
 FINAL(value)  gives the answer and ends the task
@@ -114,6 +114,8 @@ class Brief:
     structure: str = ""
     samples: tuple[str, ...] = ()
     """real lines: first, middle, last"""
+    hits: tuple[str, ...] = ()
+    """real lines that hold rare words of the question"""
     largest: tuple[str, ...] = ()
     """for files: "path (n lines)" of the largest"""
 
@@ -167,6 +169,8 @@ def brief_text(brief: Brief, *, only: bool) -> str:
         parts.append("Largest files: " + ", ".join(brief.largest))
     if brief.samples:
         parts.append("Some of its lines:\n" + as_data(sample_text(brief.samples)))
+    if brief.hits:
+        parts.append("Lines that hold words of the question:\n" + as_data(sample_text(brief.hits)))
     return "\n".join(parts)
 
 
@@ -242,6 +246,8 @@ def error_text(cell: CellResult, strength: Strength) -> str:
     place = f"Line {where}" if where is not None else "The block"
     code = lines[where - 1].strip() if where is not None and 0 < where <= len(lines) else ""
     raised = f"{place} failed with {cell.error.type}: {_cut(cell.error.message, 600)}"
+    if cell.error.type == "JSONDecodeError" and cell.error.message.startswith("Extra data"):
+        raised += "\nThe text holds several JSON values: parse each line by itself."
     if strength == "strong" and cell.error.traceback:
         raised += "\n" + as_data(_cut_front(cell.error.traceback, 1_500))
     elif code:
@@ -305,12 +311,18 @@ def names_a_variable(name: str) -> str:
     return f'FINAL({name!r}) would return just this word. To return the variable, write FINAL_VAR("{name}").'
 
 
-def questioned_empty(value: str, samples: Sequence[str]) -> str:
+def questioned_empty(value: str, samples: Sequence[str], strength: Strength) -> str:
     """The answer to a result that is empty or zero."""
     text = f"The result is {_cut(value, 60)}. Is that right, or did the code not match the real format of the context?"
     if samples:
         text += " Some of its real lines:\n" + as_data(sample_text(samples))
-    return text + "\nCheck the code against them. If the result is right, submit it with FINAL."
+    text += "\nCheck the code against them. If the result is right, submit it with FINAL."
+    if strength == "weak":
+        text += (
+            " If it is the meaning of the lines that decides, no word in them will: "
+            "labels = classify(list_of_lines, question, [label, label]) judges each line."
+        )
+    return text
 
 
 def invalid_answer(problem: str) -> str:

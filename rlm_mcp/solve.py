@@ -106,7 +106,7 @@ class _Level:
         """Direct or the loop, and how deep; sets up the trajectory for it."""
         task, root = self.task, self.engine.root
         if task.contexts:
-            told = await anyio.to_thread.run_sync(briefs, self.engine.store, task.contexts)
+            told = await anyio.to_thread.run_sync(briefs, self.engine.store, task.contexts, task.query)
             tokens = sum(context.estimated_tokens for context in task.contexts)
         else:
             told = (brief_of_value(task.value),)

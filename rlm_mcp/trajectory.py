@@ -321,6 +321,9 @@ class Trajectory:
             self._restart = tried.failed
             return Again(why="restart", detail=tried.failed)
         if self._doubted is not None and tried.turn == self._doubted_at:
+            if is_empty(self._doubted.answer, zero=True) and self._raise("empty again"):
+                self._restart = f"the result {plain(self._doubted.answer)}, which is doubtful"
+                return Again(why="restart", detail=self._restart)
             return self._doubted
         self._presses += 1
         if self._presses > MOST_PRESSES:
@@ -352,7 +355,12 @@ class Trajectory:
         self._note_outcome(failed, cell)
         if self._last:
             return self.best()
-        if failed is None and self.is_weak and cell.changed == () and is_empty(value_of(cell), zero=True):
+        if (
+            failed is None
+            and self.is_weak
+            and (shown(cell) or not cell.changed)
+            and is_empty(value_of(cell), zero=True)
+        ):
             self._question_empty(plain(value_of(cell)))
         return Again(why="output", detail=failed or "")
 
@@ -410,16 +418,16 @@ class Trajectory:
                 yield "word", "it is the name of a variable", prompts.names_a_variable(value)
             elif isinstance(value, str) and value.strip().lower() in PLACEHOLDERS:
                 yield "word", "it is a placeholder", prompts.ungrounded(value, looked=has_looked)
-            elif not has_looked:
+            elif not has_looked and not is_grounded(value, self._evidence()):
                 yield "typed", "no code had looked at the context", prompts.ungrounded(value, looked=False)
             elif self.is_weak and not is_grounded(value, self._evidence()):
                 yield "typed", "it was typed and occurs in no output", prompts.ungrounded(value, looked=True)
         if is_empty(value, zero=self.is_weak):
-            yield "empty", "it is empty", prompts.questioned_empty(plain(value), self._samples())
+            yield "empty", "it is empty", self._empty_question(plain(value))
 
     def _question_empty(self, result: str) -> None:
         if self._raise("empty"):
-            self._said.append(prompts.questioned_empty(result or "empty", self._samples()))
+            self._said.append(self._empty_question(result or "empty"))
 
     def _raise(self, kind: str) -> bool:
         """Whether a doubt of this kind is raised for the first time; the second time it is not raised."""
@@ -427,12 +435,18 @@ class Trajectory:
         self._raised.add(kind)
         return first
 
-    def _samples(self) -> tuple[str, ...]:
-        return self.question.briefs[0].samples if self.question.briefs else ()
+    def _empty_question(self, result: str) -> str:
+        samples = self.question.briefs[0].samples if self.question.briefs else ()
+        return prompts.questioned_empty(result, samples, self.rules.strength)
 
     def _evidence(self) -> str:
-        """What blocks before the last one have shown, without what they only repeated from their own code."""
-        return "\n".join(evidence(cell) for cell in self.cells[:-1])
+        """What the model has seen before its last block, without what its code only repeated.
+
+        Lines found by the words of the question count; the samples do not: a word of theirs is easily guessed.
+        """
+        told = [line for brief in self.question.briefs for line in brief.hits]
+        seen = [CellResult(code="", stdout="\n".join(told)), *self.cells[:-1]]
+        return "\n".join(evidence(cell) for cell in seen)
 
     def _read_as_json(self, value: object) -> object:
         """Under a schema that wants no string, a string that holds JSON is read."""

@@ -496,11 +496,18 @@ class Matches(list):
     total = 0
 
 
-def search(pattern, path=None, max_matches=20, *, context=None, context_lines=0, ignore_case=False, literal=False):
+def search(pattern, path=None, max_matches=10_000, *, context=None, context_lines=0, ignore_case=False, literal=False):
     """Lines that match a regex, found at host speed. A compiled pattern is taken too."""
     if isinstance(pattern, re.Pattern):
         ignore_case = ignore_case or bool(pattern.flags & re.IGNORECASE)
         pattern = pattern.pattern
+    # re.search's argument order comes naturally: search(pattern, context, re.IGNORECASE)
+    for given in (path, max_matches):
+        ignore_case = ignore_case or (isinstance(given, re.RegexFlag) and bool(given & re.IGNORECASE))
+    if not isinstance(path, str) or path == _state.provided["context"] or "\n" in path:
+        path = None
+    if isinstance(max_matches, re.RegexFlag) or not isinstance(max_matches, int):
+        max_matches = 10_000
     names = [one["name"] for one in _state.contexts]
     if not names:
         return _search_value(pattern, max_matches, ignore_case=ignore_case, literal=literal)
