@@ -377,6 +377,7 @@ class Tape:
         self.difference: str | None = None
         self.spent: dict[str, Any] = {}
         """the usage on record when it ended"""
+        self._ways: dict[str, dict[str, Any]] = {}
         self._roots: dict[tuple[str, int], dict[str, Any]] = {}
         self._subs: dict[str, dict[str, Any]] = {}
         self._cells: dict[tuple[str, int, int], dict[str, Any]] = {}
@@ -386,6 +387,8 @@ class Tape:
     def _load(self, event: dict[str, Any]) -> None:
         path = event.get("path", "")
         match event["event"]:
+            case "routed":
+                self._ways[path] = event
             case "root_reply":
                 self._roots[path, event["turn"]] = event
             case "sub_reply":
@@ -397,9 +400,9 @@ class Tape:
             case "run_ended" if not path:
                 self.spent = dict(event.get("usage") or {})
 
-    def holds(self, path: str) -> bool:
-        """Whether this (child) run had begun."""
-        return (path, 1) in self._roots
+    def way(self, path: str) -> dict[str, Any] | None:
+        """The way that this (child) run had taken, if it had begun."""
+        return self._ways.get(path)
 
     def root(self, path: str, turn: int) -> dict[str, Any] | None:
         """The recorded root reply of this turn."""

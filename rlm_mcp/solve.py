@@ -111,14 +111,15 @@ class _Level:
         else:
             told = (brief_of_value(task.value),)
             tokens = told[0].chars // 3
-        self.way = route(
-            task.query,
-            tokens,
-            root=root.profile,
-            mode=task.mode,
-            max_depth=task.max_depth,
-            max_usd=self.ledger.left().usd,
-        )
+        taped = self.engine.tape.way(task.path)
+        if taped is not None:
+            # What is left of a budget may speak for another way by now; the turns on record took this one.
+            self.way = Route(mode=taped["mode"], depth=taped["depth"], reason=taped["reason"])
+        else:
+            left = self.ledger.left().usd
+            self.way = route(
+                task.query, tokens, root=root.profile, mode=task.mode, max_depth=task.max_depth, max_usd=left
+            )
         schema = task.output_schema
         question = Question(
             query=task.query,
@@ -127,7 +128,7 @@ class _Level:
             check=partial(complaint, schema) if schema is not None else lambda _: None,
         )
         self.trajectory = Trajectory(question, _rules(self.engine))
-        if self.engine.tape.strict or not self.engine.tape.holds(task.path):
+        if self.engine.tape.strict or taped is None:
             way = self.way
             self._record({"event": "routed", "mode": way.mode, "depth": way.depth, "reason": way.reason})
         return self.way
