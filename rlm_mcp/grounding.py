@@ -16,7 +16,7 @@ from rlm_mcp.replies import parse
 
 PLACEHOLDERS = frozenset({"answer", "your answer", "final answer", "final_answer", "result", "value", "...", "todo"})
 
-_PROTOCOL_WORDS = re.compile(r"\b(FINAL|FINAL_VAR|SUBMIT)\s*\(|```|\banswer\[")
+_PROTOCOL_WORDS = re.compile(r"\b(FINAL|FINAL_VAR|SUBMIT)\s*\(|```|\banswer\[|</?(think|tool_call|output)\b|<\|\w")
 _MOST_HOPS = 5  # from a name to the literal behind it
 _MOST_VALUE_CHARS = 2_000  # a longer print is a look at data rather than a result
 _MOST_WORDS_OF_A_VALUE = 6  # beyond that it is a sentence, which no output holds word for word
