@@ -313,9 +313,14 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise StoreFull(
                 f"the disk that holds the store is full ({error.strerror}): free some space or set RLM_MCP_DATA_DIR "
                 "to a directory on another disk; nothing was stored"
             ) from error
-        raise
+        if error.errno is None:  # no system call failed: the source's decompressor complains so
+            raise
+        raise StoreDamaged(
+            f"the store cannot be written ({error.strerror}, {error.filename or 'while writing'}): "
+            "check the permissions of its directory and the disk; nothing was stored"
+        ) from error

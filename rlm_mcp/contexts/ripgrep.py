@@ -178,7 +178,7 @@ _INSTEAD = (
         "match what follows too, or search for the positive part and filter the matches in code",
     ),
     (r"\\[1-9]|\(\?P=", "back-reference", "search for the general shape and compare the parts in code"),
-    (r"\(\?>|[*+?}]\+", "atomic group or possessive quantifier", "write the plain one: nothing backtracks here"),
+    (r"\(\?>", "atomic group", "write a plain group `(?:…)`: nothing backtracks here"),
     (r"\\Z", r"\Z", r"write `$`, or `\z` for the very end"),
     (r"\(\?\(", "conditional group", "search for each case by itself"),
 )

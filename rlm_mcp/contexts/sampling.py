@@ -6,10 +6,13 @@ from pathlib import Path
 from rlm_mcp.contexts import reading
 
 WHOLE_BYTES = 4 << 20
-"""Up to here a text is looked at whole; that takes some tenths of a second."""
+WHOLE_LINES = 30_000
+"""Up to here a text is looked at whole; describing it then takes some tenths of a second."""
 
 PLACES = 16
 PLACE_BYTES = 1 << 16
+PLACE_LINES = 1_000
+"""What is looked at of each of so many places of a larger text; of its head and tail four times as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +37,20 @@ class Sample:
         return "\n".join(self.head) if self.whole else None
 
 
-def take_sample(path: Path, size: int, *, whole_bytes: int = WHOLE_BYTES) -> Sample:
-    """Look at a UTF-8 file of so many bytes."""
-    if size <= whole_bytes:
-        lines = _lines(reading.read_bytes(path, 0, size), begins=True, ends=True)
-        return Sample(size=size, whole=True, head=lines, middle=(), tail=(), longest_line=_longest(lines))
-    head = _lines(reading.read_bytes(path, 0, 4 * PLACE_BYTES), begins=True, ends=False)
-    tail = _lines(reading.read_bytes(path, size - 4 * PLACE_BYTES, size), begins=False, ends=True)
+def take_sample(path: Path, *, size: int, lines: int) -> Sample:
+    """Look at a UTF-8 file of so many bytes and lines."""
+    if size <= WHOLE_BYTES and lines <= WHOLE_LINES:
+        whole = _lines(reading.read_bytes(path, 0, size), begins=True, ends=True)
+        return Sample(size=size, whole=True, head=whole, middle=(), tail=(), longest_line=_longest(whole))
+    edge = min(4 * PLACE_BYTES, size)
+    head = _lines(reading.read_bytes(path, 0, edge), begins=True, ends=False)[: 4 * PLACE_LINES]
+    tail = _lines(reading.read_bytes(path, size - edge, size), begins=False, ends=True)[-4 * PLACE_LINES :]
     middle: list[str] = []
     for place in range(1, PLACES):
         start = size * place // PLACES
-        middle.extend(_lines(reading.read_bytes(path, start, start + PLACE_BYTES), begins=False, ends=False))
-    longest = max(_longest(head), _longest(tail), _longest(tuple(middle)))
+        found = _lines(reading.read_bytes(path, start, min(start + PLACE_BYTES, size)), begins=False, ends=False)
+        middle.extend(found[:PLACE_LINES])
+    longest = max(map(_longest, (head, tail, tuple(middle))))
     return Sample(size=size, whole=False, head=head, middle=tuple(middle), tail=tail, longest_line=longest)
 
 

@@ -81,7 +81,7 @@ def tar_members(path: Path, *, method: str | None, allowed: Allowed) -> Iterator
                         )
                         yield Skipped(path=shown, reason=kind)
                     else:
-                        yield Piece(path=shown, open=partial(_open_tar_member, archive, member))
+                        yield Piece(path=shown, open=partial(_open_tar_member, path, archive, member))
         except tarfile.TarError as error:
             raise damaged(path, error) from error
 
@@ -96,12 +96,15 @@ def _open_zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo
 
 
 @contextmanager
-def _open_tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Opened]:
+def _open_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Opened]:
     file = archive.extractfile(member)
     if file is None:
-        raise SourceRefused(f"{member.name} in the archive has no content")
-    with file:
-        yield Opened(file=cast("BinaryIO", file))
+        raise SourceRefused(f"{member.name} in {path} has no content")
+    try:
+        with file:
+            yield Opened(file=cast("BinaryIO", file))
+    except tarfile.TarError as error:
+        raise damaged(path, error) from error
 
 
 def _shown(name: str) -> str:

@@ -14,10 +14,10 @@ from rlm_mcp.contexts.sources.file import open_regular
 from rlm_mcp.contexts.sources.source import Opened
 from rlm_mcp.errors import SourceRefused
 
-MAX_RATIO = 200
+MAX_RATIO = 250
 """Logs compress 10 to 100 times; bombs a thousand times and more."""
 
-FREE_BYTES = 256 << 20
+FREE_BYTES = 64 << 20
 """Expanding this far harms nobody, whatever the ratio."""
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}

@@ -1,5 +1,6 @@
 """A directory: every text under it, links followed only to files that may be read, the rest listed with its reason."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -55,9 +56,10 @@ def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
             if stat.S_ISDIR(status.st_mode):
                 return Skipped(path=shown, reason="link to a directory")
             path = target
-    except (OSError, RuntimeError, ValueError) as error:  # before 3.13 a loop of links is a RuntimeError
-        text = str(refusal(shown, error)) if isinstance(error, OSError | ValueError) else "a loop of symbolic links"
-        return Skipped(path=shown, reason=text)
+    except RuntimeError:  # what a loop of links is before Python 3.13
+        return Skipped(path=shown, reason=str(refusal(shown, OSError(errno.ELOOP, "loop"))))
+    except (OSError, ValueError) as error:
+        return Skipped(path=shown, reason=str(refusal(shown, error)))
     if not stat.S_ISREG(status.st_mode):
         return Skipped(path=shown, reason=f"{what_it_is(status.st_mode)}, not a regular file")
     return piece_in_directory(path, shown=shown) if status.st_size else file_piece(path, shown=shown)

@@ -15,6 +15,8 @@ from rlm_mcp.errors import SourceChanged, SourceRefused
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """Non-blocking: opening a FIFO would otherwise wait for a writer for ever."""
 
+SHOWN_PATH_CHARS = 200
+
 
 def file_piece(path: Path, *, shown: str) -> Piece:
     """Make the piece of a plain file; `shown` is its path inside the context."""
@@ -34,12 +36,9 @@ def open_regular(path: Path) -> Iterator[Opened]:
             raise SourceRefused(
                 f"{path} is {what_it_is(before.st_mode)}, not a regular file: name a file, directory or glob"
             )
-        file = _FirstBytes(raw, before.st_size)
+        file = _FirstBytes(path, raw, before.st_size)
         opened = Opened(file=cast("BinaryIO", file))
-        try:
-            yield opened
-        except OSError as error:
-            raise refusal(path, error) from error
+        yield opened
         after = os.fstat(descriptor)
         if file.missing and file.ended:
             raise SourceChanged(
@@ -60,7 +59,8 @@ def open_regular(path: Path) -> Iterator[Opened]:
 class _FirstBytes(io.RawIOBase):
     """The first `size` bytes of a file that may be growing."""
 
-    def __init__(self, raw: io.FileIO, size: int) -> None:
+    def __init__(self, path: Path, raw: io.FileIO, size: int) -> None:
+        self._path = path
         self._raw = raw
         self.missing = size
         self.ended = False
@@ -70,7 +70,10 @@ class _FirstBytes(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         wanted = self.missing if size < 0 else min(size, self.missing)
-        data = self._raw.read(wanted) or b""
+        try:
+            data = self._raw.read(wanted) or b""
+        except OSError as error:
+            raise refusal(self._path, error) from error
         self.missing -= len(data)
         self.ended |= wanted > len(data) == 0
         return data
@@ -97,23 +100,21 @@ def what_it_is(mode: int) -> str:
 
 def refusal(path: Path | str, error: OSError | ValueError) -> SourceRefused:
     """Say in one sentence why a path cannot be read."""
+    shown = str(path) if len(str(path)) <= SHOWN_PATH_CHARS else f"{str(path)[:SHOWN_PATH_CHARS]}…"
     match getattr(error, "errno", None):
         case errno.ENOENT | errno.ENOTDIR:
-            return SourceRefused(
-                f"{path} does not exist: check the path, it is taken from {Path.cwd()} when it is relative"
-            )
+            taken_from = "" if Path(path).is_absolute() else f", which is taken from {Path.cwd()}"
+            return SourceRefused(f"{shown} does not exist: check the path{taken_from}")
         case errno.EACCES | errno.EPERM:
-            return SourceRefused(f"{path} may not be read by this user: change its permissions or register a copy")
+            return SourceRefused(f"{shown} may not be read by this user: change its permissions or register a copy")
         case errno.ELOOP:
-            return SourceRefused(f"{path} is a loop of symbolic links: name what it should lead to")
+            return SourceRefused(f"{shown} is a loop of symbolic links: name what it should lead to")
         case errno.ENAMETOOLONG:
-            return SourceRefused(
-                f"{str(path)[:80]}… is too long for a path: to register text itself, pass it as `text`"
-            )
+            return SourceRefused(f"{shown} is too long for a path: to register text itself, pass it as `text`")
         case errno.ENXIO:
-            return SourceRefused(f"{path} is a socket or a device without a driver: name a file, directory or glob")
+            return SourceRefused(f"{shown} is a socket or a device without a driver: name a file, directory or glob")
         case None:
-            return SourceRefused(f"{str(path)[:200]!r} cannot be a path ({error}): name a file, directory or glob")
+            return SourceRefused(f"{shown!r} cannot be a path ({error}): name a file, directory or glob")
         case _:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            return SourceRefused(f"{path} cannot be read ({reason}): check the disk it lies on, or register a copy")
+            return SourceRefused(f"{shown} cannot be read ({reason}): check the disk it lies on, or register a copy")

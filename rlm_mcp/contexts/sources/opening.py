@@ -25,16 +25,14 @@ def open_source(source: str, *, roots: Sequence[Path] | None, secrets: bool = Fa
     """Find out what a source is. Raises SourceRefused and OutsideRoots; files are opened when their turn comes."""
     if not source.strip():
         raise SourceRefused("the source is empty: name a file, directory or glob, or pass the text itself as `text`")
+    if "\0" in source:
+        raise refusal(source, ValueError("it holds a NUL"))
     allowed = Allowed(
         roots=None if roots is None else tuple(Path(os.path.realpath(root)) for root in roots), secrets=secrets
     )
     written = _path_of_address(source) if source.startswith("file:") else source
     given = Path(os.path.expanduser(written))  # noqa: PTH111 - keeps an unknown ~user as it is, instead of raising
-    try:
-        exists = os.path.lexists(given)
-    except ValueError as error:
-        raise refusal(source, error) from error
-    if exists:
+    if os.path.lexists(given):
         return _from_path(_resolved(given, allowed, written=written), allowed)
     if pattern.is_pattern(written):
         base = _resolved(pattern.fixed_part(str(given)), allowed, written=written)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rlm_mcp.contexts.sources.documents import Section, library
 
-BLOCKS = ["p", "div", "br", "li", "tr", "section", "article", "pre", "blockquote", "table", "ul", "ol", "dt", "dd"]
+BLOCKS = ["p", "div", "section", "article", "pre", "blockquote", "table", "ul", "ol", "dl"]
+LINES = ["br", "li", "tr", "dt", "dd"]
 
 
 def sections(path: Path) -> Iterator[Section]:
@@ -21,10 +22,12 @@ def sections(path: Path) -> Iterator[Section]:
     for cell in page(["td", "th"]):
         cell.insert_after("\t")
     for block in page(BLOCKS):
+        block.insert_before("\n")
         block.insert_after("\n")
-    lines = (" ".join(line.split(" ")).strip() for line in page.get_text().splitlines())
+    for line in page(LINES):
+        line.insert_before("\n")
     text: list[str] = []
-    for line in lines:
-        if line or (text and text[-1]):
-            text.append(line)
+    for shown in map(str.strip, page.get_text().splitlines()):
+        if shown or (text and text[-1]):
+            text.append(shown)
     yield Section(text="\n".join(text))

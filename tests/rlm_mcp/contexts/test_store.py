@@ -45,7 +45,7 @@ def test_an_id_does_not_depend_on_the_store(store: Store, tmp_path: Path) -> Non
 
 def test_a_name_of_other_content_is_refused_and_nothing_changes(store: Store) -> None:
     first = store.register_text("one", name="notes")
-    with pytest.raises(NameTaken, match="the name 'notes' belongs to other content .*choose another name"):
+    with pytest.raises(NameTaken, match=r"the name 'notes' belongs to other content .*choose another name"):
         store.register_text("two", name="notes")
     assert store.list().contexts == (first,)
 
@@ -153,9 +153,8 @@ def test_removing_a_name_removes_its_older_versions(store: Store, files: Path) -
 def test_a_context_in_use_is_not_removed_by_any_process(store: Store, tmp_path: Path) -> None:
     context = store.register_text("x", name="notes")
     with Store(tmp_path / "data") as other:
-        with store.in_use([context.context_id], "run_1"):
-            with pytest.raises(ContextInUse, match="is used by run_1"):
-                other.remove("notes")
+        with store.in_use([context.context_id], "run_1"), pytest.raises(ContextInUse, match="is used by run_1"):
+            other.remove("notes")
         other.remove("notes")
 
 
@@ -235,7 +234,7 @@ def test_a_blob_that_lost_its_content_is_noticed(store: Store) -> None:
 
 def test_a_directory_that_cannot_be_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(StoreDamaged, match="cannot be used as a store .*RLM_MCP_DATA_DIR"):
+    with pytest.raises(StoreDamaged, match=r"cannot be used as a store .*RLM_MCP_DATA_DIR"):
         Store(tmp_path / "data")
 
 
