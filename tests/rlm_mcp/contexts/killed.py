@@ -1,7 +1,7 @@
 """Registers in child processes that kill themselves at a chosen step, then looks at what each left behind.
 
-Run by test_kill.py as `killed.py DATA_DIR SOURCES KILLS`; a process of its own, because it forks. The steps are lines of
-rlm_mcp.contexts: the child traces itself and sends itself SIGKILL before the n-th, so that every stage of a
+Run by test_kill.py as `killed.py DATA_DIR SOURCES KILLS`; a process of its own, because it forks. The steps are lines
+of rlm_mcp.contexts: the child traces itself and sends itself SIGKILL before the n-th, so that every stage of a
 registration is hit, the same ones on every run.
 """
 

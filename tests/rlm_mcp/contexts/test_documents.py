@@ -94,7 +94,8 @@ def test_sheets_are_rows_separated_by_tabs(store: Store, files: Path) -> None:
 
 def test_a_web_page_is_its_text(store: Store, files: Path) -> None:
     pytest.importorskip("bs4")
-    (files / "a.html").write_text("<title>T</title><script>no</script><h2>Head</h2><p>some <b>bold</b> text<ul><li>one<li>two</ul>end")
+    page = "<title>T</title><script>no</script><h2>Head</h2><p>some <b>bold</b> text<ul><li>one<li>two</ul>end"
+    (files / "a.html").write_text(page)
     assert registered(store, files / "a.html")[0] == "T\n\n## Head\n\nsome bold text\n\none\ntwo\nend\n\n"
 
 
