@@ -76,7 +76,7 @@ def compiled_module(
         on_progress("the sandbox is compiled")
         module = _read(engine, path)
     if module is None:
-        raise ImageError(f"the compiled sandbox in {folder} cannot be read back: free some disk space, or name another folder")
+        raise ImageError(f"the compiled sandbox in {folder} cannot be read back: free some disk space, or name another")
     return module
 
 
@@ -121,14 +121,14 @@ def _private_folder(cache_dir: Path) -> Path:
         facts = folder.lstat()
     except OSError as error:
         raise ImageError(
-            f"the cache folder {folder} cannot be made ({error.strerror}): name another with cache_dir or RLM_MCP_CACHE_DIR"
+            f"the cache folder {folder} cannot be made ({error.strerror}): name another (cache_dir, RLM_MCP_CACHE_DIR)"
         ) from error
     if not hasattr(os, "getuid"):
         return folder
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
         raise ImageError(
-            f"the cache folder {folder} belongs to another user or is a link: remove it, or name another with cache_dir "
-            "or RLM_MCP_CACHE_DIR"
+            f"the cache folder {folder} belongs to another user or is a link: remove it, or name another "
+            "(cache_dir, RLM_MCP_CACHE_DIR)"
         )
     if facts.st_mode & 0o077:
         for file in folder.iterdir():
@@ -166,7 +166,7 @@ def _write(path: Path, compiled: bytes | bytearray) -> None:
     except OSError as error:
         raise ImageError(
             f"the compiled sandbox ({len(compiled) >> 20} MiB) cannot be written to {path.parent} ({error.strerror}): "
-            "free some space, or name another folder with cache_dir or RLM_MCP_CACHE_DIR"
+            "free some space, or name another folder (cache_dir, RLM_MCP_CACHE_DIR)"
         ) from error
 
 

@@ -46,16 +46,19 @@ class SessionMemory:
         self._taken = 0
 
     def reserve(self, n: int) -> bool:
+        """Take n bytes from both, or nothing and return False."""
         if self._image_bytes + self._taken + n > self._limit or not self._budget.reserve(n):
             return False
         self._taken += n
         return True
 
     def release(self, n: int) -> None:
+        """Give back n bytes to both."""
         self._budget.release(n)
         self._taken -= n
 
     def available(self) -> int:
+        """Bytes that both have left."""
         return max(0, min(self._limit - self._image_bytes - self._taken, self._budget.available()))
 
     def require(self, n: int) -> None:

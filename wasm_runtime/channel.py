@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 from wasm_runtime.errno import Errno
 from wasm_runtime.errors import CallRefused
@@ -35,6 +35,7 @@ logger = logging.getLogger("wasm_runtime")
 
 Json = object
 HostFunction = Callable[..., object]
+
 
 class Errand(Protocol):
     """Where a copy gets its items from, and where it hands in what came of them."""
@@ -119,10 +120,12 @@ class Channel:
     # the guest's side
 
     def read(self, n: int) -> bytes:
+        """The rest of the last answer, as far as n bytes go."""
         part, self._reply = self._reply[:n], self._reply[n:]
         return bytes(part)
 
     def write(self, data: memoryview) -> int:
+        """Answer one message; the write is over when the answer can be read."""
         if len(data) > MESSAGE_BYTES:
             return -Errno.EMSGSIZE
         try:
@@ -179,7 +182,7 @@ class Channel:
             future = self._taken_ahead(scope, key) or _started(function, args, kwargs)
             self._note(key, future)
             if not future.done():
-                wait_for_futures([future, self._interrupted], return_when=FIRST_COMPLETED)
+                _wait_for_first([future, self._interrupted])
             if not future.done():
                 future.cancel()
                 return {"interrupted": True}
@@ -231,7 +234,7 @@ class Channel:
         if not everything and len(pending) < len(futures):
             return False
         while pending or not futures:
-            done, _ = wait_for_futures([*pending, self._interrupted], timeout=seconds, return_when=FIRST_COMPLETED)
+            done = _wait_for_first([*pending, self._interrupted], seconds)
             if self._interrupted in done:
                 return True
             pending -= done
@@ -249,13 +252,17 @@ class Channel:
         return {"ok": None}
 
 
+def _wait_for_first(futures: Iterable[Future[Any]], seconds: float | None = None) -> set[Future[Any]]:
+    return wait_for_futures(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
+
+
 def _key(name: str, args: list[Json], kwargs: dict[str, Json]) -> str:
     return json.dumps([name, args, kwargs], sort_keys=True)
 
 
 def _seconds(value: Json) -> float | None:
     """Return a number of seconds that a wait accepts: never negative, at most a day."""
-    if isinstance(value, int | float) and value == value:  # noqa: PLR0124 - not-a-number is not a time
+    if isinstance(value, int | float) and value == value:  # not-a-number is not a time
         return min(max(float(value), 0.0), 86400.0)
     return None
 
@@ -321,7 +328,7 @@ def _outcome(name: str, future: Future[object]) -> dict[str, Json]:
     except (TypeError, ValueError, RecursionError) as error:
         logger.warning("host function %s gave a value that is not JSON, or raised", name, exc_info=error)
         return {"refused": f"the host function {name} failed".replace("  ", " ")}
-    except Exception as error:  # noqa: BLE001 - any failure of a host function is an answer for the guest
+    except Exception as error:  # any failure of a host function is an answer for the guest
         logger.warning("host function %s raised", name, exc_info=error)
         return {"refused": f"the host function {name} failed".replace("  ", " ")}
     return {"ok": value}

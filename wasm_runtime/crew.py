@@ -74,7 +74,7 @@ class Crew:
                     used = min(time.monotonic() - started, self._seconds - session.seconds_left)
                     self.longest_seconds = max(self.longest_seconds, used)
                 if stopped is not None and errand.current is not None:
-                    self.take(errand.current, {"error": f"the copy that worked on this item was stopped: {stopped}"}, session)
+                    self.take(errand.current, {"error": f"the work on this item was stopped: {stopped}"}, session)
 
     def take(self, index: int, outcome: dict[str, Json], session: "Session") -> None:
         """Take what came of item `index`."""
@@ -112,10 +112,12 @@ class _Items:
         self.current: int | None = None
 
     def next(self) -> dict[str, Json] | None:
+        """The next item for this copy."""
         self.current = self._crew.next_index()
         return None if self.current is None else self._crew.order(self.current)
 
     def done(self, index: int, outcome: dict[str, Json]) -> None:
+        """What came of the item this copy works on."""
         if index == self.current:  # a guest may say anything; it speaks for its own item only
             self._crew.take(index, outcome, self._session)
             self.current = None

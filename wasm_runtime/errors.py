@@ -12,7 +12,7 @@ CallRefused              raised by a host function to show its text to the guest
 """
 
 
-class RuntimeFailure(Exception):  # noqa: N818 - the tree above reads as sentences, `SessionClosed` and the like
+class RuntimeFailure(Exception):
     """Base of every error of this package."""
 
 
@@ -49,5 +49,5 @@ class GuestCallError(RuntimeFailure):
         self.message = message
 
 
-class CallRefused(Exception):  # noqa: N818 - it is an answer to the guest, not a failure of the host
+class CallRefused(Exception):
     """Raised by a host function: the guest sees this text as a RuntimeError."""

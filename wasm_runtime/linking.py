@@ -53,7 +53,7 @@ def make_linker(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.Li
         seen.add((entry.module, name))
         providers = [(p.FUNCTIONS[name], p.ERRNO_SIGN) for p in _PROVIDERS if name in p.FUNCTIONS]
         if len(providers) != 1 or not isinstance(signature, wasmtime.FuncType):
-            raise ImageError(f"the image imports {entry.module}.{name}, which {len(providers)} files provide: rebuild it")
+            raise ImageError(f"the image imports {entry.module}.{name}, provided by {len(providers)} files: rebuild it")
         function, sign = providers[0]
         linker.define_func(entry.module, name, signature, _guarded(function, signature, sign))
     return linker

@@ -17,8 +17,8 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
 
-class BadPointer(Exception):  # noqa: N818 - never leaves the package: it becomes EFAULT for the guest
-    """The guest passed a pointer or length that does not lie in its memory."""
+class BadPointer(Exception):
+    """The guest passed a pointer or length that does not lie in its memory; it becomes EFAULT."""
 
 
 class GuestMemory:

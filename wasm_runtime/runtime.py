@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 from wasm_runtime.artifacts import compiled_module, load_image
 from wasm_runtime.budget import MemoryBudget
@@ -90,7 +91,7 @@ class Runtime:
             if threads is not None:
                 threads.shutdown(cancel_futures=True)
 
-    def __enter__(self) -> Runtime:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +107,10 @@ class Runtime:
         """Return the page tracker for a fresh instance's memory."""
         if self._page_map:
             return MappedPages(
-                memory, self._buffers, image_bytes=self.image.memory_bytes, dead=(self.image.stack_low, self.image.globals[0])
+                memory,
+                self._buffers,
+                image_bytes=self.image.memory_bytes,
+                dead=(self.image.stack_low, self.image.globals[0]),
             )
         with self._lock:
             if self._fresh_memory is None:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import wasmtime
 
@@ -43,7 +43,8 @@ from wasm_runtime.memory import INTERRUPT_ADDRESS, KILL_ADDRESS, PAGE_BYTES, Bad
 from wasm_runtime.pages import Runs, SavedPages
 from wasm_runtime.results import ExecError, ExecResult, StoppedBy
 from wasm_runtime.snapshot import Checkpoint
-from wasm_runtime.vfs import AT_FDCWD, Mark, Vfs
+from wasm_runtime.vfs import Mark, Vfs
+from wasm_runtime.vfs_flags import AT_FDCWD
 
 if TYPE_CHECKING:
     from wasm_runtime.runtime import Runtime
@@ -115,7 +116,7 @@ class Session:
         Raises GuestCallError with what it raised, or that it was stopped.
         """
         with self._running():
-            request = {"kind": "call", "function": function, "args": list(args)}
+            request: dict[str, object] = {"kind": "call", "function": function, "args": list(args)}
             return self._ask(request, self.limits.cell_seconds if seconds is None else seconds)
 
     def install(self, module: str, source: str) -> None:
@@ -138,8 +139,8 @@ class Session:
         """Put the session into a saved state. Raises SnapshotMismatch, OutOfMemoryBudget."""
         if saved.image != self._runtime.image.sha256:
             raise SnapshotMismatch(
-                f"this checkpoint was made by image {saved.image[:12]}, this runtime has {self._runtime.image.sha256[:12]}: "
-                "run the cells again in a new session"
+                f"this checkpoint was made by image {saved.image[:12]}, this runtime has "
+                f"{self._runtime.image.sha256[:12]}: run the cells again in a new session"
             )
         with self._running():
             self._load(saved)
@@ -161,8 +162,6 @@ class Session:
 
     def close(self) -> None:
         """End the session and give back its memory; a cell that runs on another thread is stopped first."""
-        if self._state == "CLOSED":
-            return
         while not self._turn.acquire(timeout=0.05):
             self.interrupt()
         try:
@@ -172,7 +171,7 @@ class Session:
         finally:
             self._turn.release()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -185,12 +184,14 @@ class Session:
     # Stoppable: called by the watch, from its thread
 
     def soft_stop(self) -> None:
+        """Raise KeyboardInterrupt in the guest at its next poll, and end the wait it may be in."""
         memory = self._interpreter.memory
         memory.poke(INTERRUPT_ADDRESS, 1)
         memory.poke(self._runtime.image.signal_handling, 1)
         self._channel.interrupt()
 
     def hard_stop(self) -> None:
+        """Trap the guest at its next loop head."""
         self._interpreter.memory.poke(KILL_ADDRESS, 1)
 
     # inside
@@ -213,7 +214,7 @@ class Session:
         self._stdout.clear()
         self._stderr.clear()
         started = time.perf_counter()
-        request = {"kind": "cell", "code": code, "name": f"<cell {next(self._cell_names)}>"}
+        request: dict[str, object] = {"kind": "cell", "code": code, "name": f"<cell {next(self._cell_names)}>"}
         report, stopped, undone = self._serve(request, seconds)
         error = _error(report.get("error"), stopped, seconds)
         value = report.get("value")
@@ -365,7 +366,7 @@ class Session:
         """Copy this session, whose guest stands still meanwhile; `changed` is `pages.changed()`, if it is known."""
         child = self._runtime.session(limits=self.limits, files=self._files, calls=self._calls)
         try:
-            child._adopt(self, self._pages.changed() if changed is None else changed)
+            child._adopt(self, self._pages.changed() if changed is None else changed)  # noqa: SLF001 - another Session
         except BaseException:
             child.close()
             raise

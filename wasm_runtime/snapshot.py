@@ -1,6 +1,6 @@
-"""A checkpoint: what a session has that the image has not, as a value.
+r"""A checkpoint: what a session has that the image has not, as a value.
 
-Bytes: b"WRCP1\\n", the length of a JSON header (u32, little-endian), the header, then zstd-compressed bytes of
+Bytes: b"WRCP1\n", the length of a JSON header (u32, little-endian), the header, then zstd-compressed bytes of
 all runs in order, then the file system's dump. The header names the image: addresses mean nothing in another.
 """
 

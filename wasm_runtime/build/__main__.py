@@ -57,7 +57,7 @@ def build(work: Path) -> tuple[dict[str, object], Path, Path]:
     baked, addresses = bake(assemble(pyodide, work, binaryen), stdlib, work, binaryen)
     inputs = [_described(PYODIDE, pyodide, _INPUTS), _described(BINARYEN, binaryen.package, ("index.js",))]
     guest = {f.name: _sha256(f) for f in sorted((IMAGE_FOLDER.parent / "guest/host").glob("*.py"))}
-    manifest = {
+    manifest: dict[str, object] = {
         "cpython": CPYTHON_VERSION,
         "inputs": [*inputs, {"name": "wasm_runtime/guest/host", "sha256": guest}],
         "image": _image_facts(baked, addresses),

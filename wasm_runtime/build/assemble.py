@@ -1,6 +1,6 @@
 """From Pyodide's module to one that Wasmtime runs: translated, self-contained, stoppable.
 
-    pyodide.asm.wasm ─ translate ─ merge(stubs, trampoline) ─ table slot for the trampoline ─ loop checks ─> assembled.wasm
+    pyodide.asm.wasm ─ translate ─ merge(stubs, trampoline) ─ trampoline's table slot ─ loop checks ─> assembled.wasm
 
 Loop checks: the head of every loop loads one word (KILL_ADDRESS) and traps when it is set. The host writes
 that word from another thread. Compared with Wasmtime's epoch interruption, which also checks every function
@@ -16,7 +16,18 @@ from pathlib import Path
 import wasmtime
 
 from wasm_runtime.build import stubs
-from wasm_runtime.build.wasm_file import ELEMENT, FUNC_KIND, TABLE, Export, Import, WasmFile, read_uleb, sleb, uleb
+from wasm_runtime.build.wasm_file import (
+    ELEMENT,
+    FUNC_KIND,
+    GLOBAL_KIND,
+    TABLE,
+    Export,
+    Import,
+    WasmFile,
+    read_uleb,
+    sleb,
+    uleb,
+)
 from wasm_runtime.memory import KILL_ADDRESS
 
 # Without --disable-compact-imports Binaryen writes an import section that Wasmtime refuses.
@@ -24,7 +35,7 @@ _BINARYEN_FLAGS = ["--all-features", "--disable-compact-imports"]
 # Node's default stack overflows in Binaryen's optimiser on functions of this size.
 _NODE = ["node", "--stack-size=30000"]
 
-# local.get of a constant: i32.const KILL; i32.atomic.load align=4; if; unreachable; end
+# i32.const KILL; i32.atomic.load align=4; if; unreachable; end
 LOOP_CHECK = b"\x41" + sleb(KILL_ADDRESS) + b"\xfe\x10\x02\x00" + b"\x04\x40\x00\x0b"
 
 
@@ -74,15 +85,15 @@ def _trampoline(javascript: str) -> bytes:
     """Return the module that Pyodide keeps as hexadecimal text: it calls a C function whatever its signature."""
     found = re.search(r'hexStringToUTF8Array\("([0-9a-f]+)"\)', javascript)
     if found is None:
-        raise ValueError("pyodide.asm.mjs holds no call of hexStringToUTF8Array: the trampoline moved, look for it there")
+        raise ValueError("pyodide.asm.mjs holds no call of hexStringToUTF8Array: look there where the trampoline went")
     return bytes.fromhex(found[1])
 
 
 def _give_trampoline_a_table_slot(module: WasmFile) -> None:
     """Append `trampoline_call` to the function table, one slot behind its former end."""
-    index = next(e.index for e in module.exports() if e.name == "trampoline_call")
+    index = next(e.number for e in module.exports() if e.name == "trampoline_call")
     table = module.body(TABLE)
-    count, start = read_uleb(table, 0)
+    _, start = read_uleb(table, 0)
     if table[start : start + 2] != b"\x70\x00":
         raise ValueError("the first table should hold functions and have no maximum")
     size, behind = read_uleb(table, start + 2)
@@ -102,8 +113,8 @@ def trampoline_slot(module: WasmFile) -> int:
 
 def _export_mutable_globals(module: WasmFile) -> None:
     """Export every mutable global as `global_<n>`: together with memory they are the interpreter's whole state."""
-    imported = sum(i.kind == stubs.GLOBAL_KIND for i in module.imports())
-    extra = [Export(f"global_{n}", stubs.GLOBAL_KIND, imported + n) for n in module.mutable_globals()[:4]]
+    imported = sum(i.kind == GLOBAL_KIND for i in module.imports())
+    extra = [Export(f"global_{n}", GLOBAL_KIND, imported + n) for n in module.mutable_globals()[:4]]
     module.set_exports([*module.exports(), *extra])
 
 

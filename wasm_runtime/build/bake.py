@@ -19,6 +19,7 @@ from wasm_runtime.build import boot
 from wasm_runtime.build.assemble import Binaryen, trampoline_slot
 from wasm_runtime.build.wasm_file import WasmFile
 from wasm_runtime.capture import Capture
+from wasm_runtime.devices import Device
 from wasm_runtime.engine import make_engine
 from wasm_runtime.imports.guest import Guest
 from wasm_runtime.interpreter import GLOBALS, Interpreter
@@ -83,7 +84,7 @@ os.write(1, json.dumps(facts).encode())
 """
 
 # Free blocks between those of the image would be handed out first, one more page written for each. They are filled,
-# largest first, until an allocation comes from the untouched end of the heap; a session's own objects then lie together.
+# largest first, until an allocation comes from the untouched end of the heap: a session's own objects lie together.
 _FILL_HOLES = """
 del found, objects, facts, reachable
 gc.collect()
@@ -96,6 +97,7 @@ cells.fillers = fillers
 del end, fillers, filler, size, cells, parallel, array, json, os, sys
 gc.collect(); gc.freeze(); del gc
 """
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
@@ -140,7 +142,12 @@ def bake(assembled: Path, stdlib_zip: Path, work: Path, binaryen: Binaryen) -> t
 
 def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
     out, err = Capture(1 << 20), Capture(1 << 20)
-    devices = {"/dev/stdin": Capture(0), "/dev/stdout": out, "/dev/stderr": err, "/dev/host": _NoHost()}
+    devices: dict[str, Device] = {
+        "/dev/stdin": Capture(0),
+        "/dev/stdout": out,
+        "/dev/stderr": err,
+        "/dev/host": _NoHost(),
+    }
     vfs = Vfs(clock=lambda: BAKE_TIME_NS, quota=FixedQuota(1 << 24), devices=devices, random=_constant_random)
     vfs.mount(boot.STDLIB_ZIP, stdlib_zip)
     for file in sorted(files("wasm_runtime").joinpath("guest/host").iterdir(), key=lambda f: f.name):

@@ -76,7 +76,7 @@ def _behind_immediates(data: bytes, position: int) -> int:
     else:
         number, shape = opcode, _SHAPES.get(opcode)
     if shape is None:
-        raise ValueError(f"instruction {opcode:#x} {number} is not known to the build: add its immediates to opcodes.py")
+        raise ValueError(f"instruction {opcode:#x} {number} is not known to the build: add its immediates here")
     for kind in shape:
         position = _behind(data, position, kind)
     return position

@@ -95,7 +95,9 @@ _SPECIAL = {
 
 def stub_module(main: WasmFile) -> tuple[str, str, list[str]]:
     """-> (text of module `env`, text of module `wasi_snapshot_preview1`, names that trap when called)."""
-    env, wasi, trapping = [], [], []
+    env: list[str] = []
+    wasi: list[str] = []
+    trapping: list[str] = []
     host: dict[str, str] = {}
     for name in ENDINGS.values():
         signature = "(param i32)" if name == "guest_exit" else ""

@@ -30,7 +30,7 @@ class Export(NamedTuple):
 
     name: str
     kind: int
-    index: int
+    number: int
 
 
 def read_uleb(data: bytes, position: int) -> tuple[int, int]:
@@ -153,7 +153,7 @@ class WasmFile:
 
     def set_exports(self, exports: list[Export]) -> None:
         """Write the export section anew."""
-        body = b"".join(_encoded_name(e.name) + bytes([e.kind]) + uleb(e.index) for e in exports)
+        body = b"".join(_encoded_name(e.name) + bytes([e.kind]) + uleb(e.number) for e in exports)
         self.replace(EXPORT, uleb(len(exports)) + body)
 
     def functype(self, type_index: int) -> tuple[bytes, bytes]:
@@ -163,10 +163,10 @@ class WasmFile:
     def _functypes(self) -> list[tuple[bytes, bytes]]:
         data = self.body(TYPE)
         count, position = read_uleb(data, 0)
-        found = []
+        found: list[tuple[bytes, bytes]] = []
         for _ in range(count):
             if data[position] != 0x60:
-                raise ValueError(f"type {len(found)} has form {data[position]:#x}: only plain function types are expected")
+                raise ValueError(f"type {len(found)} has form {data[position]:#x}: only function types are expected")
             length, position = read_uleb(data, position + 1)
             params, position = data[position : position + length], position + length
             length, position = read_uleb(data, position)
@@ -207,7 +207,7 @@ class WasmFile:
         """Indices, among the defined globals, of the mutable ones."""
         data = self.body(GLOBAL)
         count, position = read_uleb(data, 0)
-        found = []
+        found: list[int] = []
         for index in range(count):
             if data[position + 1]:
                 found.append(index)

@@ -52,7 +52,8 @@ def timegm(guest: Guest, address: int) -> int:
     year += years + 1900
     if not 1 <= year <= _YEAR_AT_MOST:
         return -1
-    seconds = calendar.timegm((year, month + 1, 1, 0, 0, 0)) + (day - 1) * 86400 + hour * 3600 + minute * 60 + second
+    start_of_month = calendar.timegm((year, month + 1, 1, 0, 0, 0))
+    seconds = int(start_of_month + (day - 1) * 86400 + hour * 3600 + minute * 60 + second)
     gmtime(guest, seconds, address)
     return seconds
 

@@ -151,9 +151,7 @@ def getdents64(guest: Guest, fd: int, buffer: int, size: int) -> int:
     if isinstance(entries, int):
         return entries
     for number, entry in enumerate(entries):
-        _DIRENT.pack_into(
-            view, number * _DIRENT_BYTES, entry.ino, entry.cookie, _DIRENT_BYTES, entry.type, entry.name
-        )
+        _DIRENT.pack_into(view, number * _DIRENT_BYTES, entry.ino, entry.cookie, _DIRENT_BYTES, entry.type, entry.name)
     return len(entries) * _DIRENT_BYTES
 
 
@@ -213,11 +211,10 @@ def _time(seconds: int, nanoseconds: int) -> int | None:
 
 ERRNO_SIGN = -1  # syscalls return the negated errno
 
-FUNCTIONS: dict[str, Callable[..., int | float | None]] = {
-    f"__syscall_{function.__name__}": function
-    for function in [
-        openat, fcntl64, ioctl, faccessat, chdir, fchdir, getcwd, chmod, fchmod, fchmodat2, fchownat, fchown32, dup,
-        dup3, fdatasync, fstat64, stat64, lstat64, newfstatat, ftruncate64, truncate64, fallocate, getdents64, mkdirat,
-        readlinkat, unlinkat, rmdir, renameat, symlinkat, statfs64, fstatfs64, utimensat,
-    ]
-}  # fmt: skip
+_CALLS: list[Callable[..., int]] = [
+    openat, fcntl64, ioctl, faccessat, chdir, fchdir, getcwd, chmod, fchmod, fchmodat2, fchownat, fchown32, dup,
+    dup3, fdatasync, fstat64, stat64, lstat64, newfstatat, ftruncate64, truncate64, fallocate, getdents64, mkdirat,
+    readlinkat, unlinkat, rmdir, renameat, symlinkat, statfs64, fstatfs64, utimensat,
+]  # fmt: skip
+
+FUNCTIONS: dict[str, Callable[..., int | float | None]] = {f"__syscall_{call.__name__}": call for call in _CALLS}

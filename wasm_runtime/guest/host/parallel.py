@@ -43,7 +43,8 @@ def _forked(function, items, workers, ahead):
     host.flush()
     _task = (function, items)
     try:
-        return host.value(_exchange({"do": "fork", "count": len(items), "workers": min(workers, len(items)), "ahead": ahead}))
+        request = {"do": "fork", "count": len(items), "workers": min(workers, len(items)), "ahead": ahead}
+        return host.value(_exchange(request))
     finally:
         _task = None
 
