@@ -94,17 +94,19 @@ class Launch:
 
     async def play(self, record: Record, on_event: Callable[[Event], None]) -> Outcome:
         """Runs it to its end, which is then on record."""
+        calls = SubCalls(self.models.named, cache=self.cache)
         engine = Engine(
             root=self.models.root,
             sub=self.models.sub,
-            ask_sub=SubCalls(self.models.named, cache=self.cache).paid_from,
+            ask_sub=calls.paid_from,
             open_repl=self.open_repl,
             store=self.store,
             record=record,
             on_event=on_event,
             tape=self.tape,
         )
-        return await solve(self.task, engine, Ledger(self.limits, already=self.already))
+        async with calls.open():
+            return await solve(self.task, engine, Ledger(self.limits, already=self.already))
 
 
 class Launcher:
@@ -125,7 +127,7 @@ class Launcher:
         self._cache = cache
 
     async def new(self, request: SolveRequest, contexts: Sequence[Context]) -> Launch:
-        """A run of `request`. Raises NoModelConfigured, SchemaError, SettingsError."""
+        """A run of `request`. Raises NoModelConfigured, PriceUnknown, SchemaError, SettingsError."""
         if request.output_schema is not None:
             shape_of(dict(request.output_schema))
         limits = self._settings.limits(
@@ -144,6 +146,7 @@ class Launcher:
             output_schema=request.output_schema,
         )
         models = await self._choose(request.model, request.sub_model)
+        Ledger(limits).require_prices((models.root, models.sub))
         return self._launch(task, models, limits, Tape())
 
     async def resumed(self, events: Sequence[Mapping[str, Any]], spent: Spent) -> Launch:

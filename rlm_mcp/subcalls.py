@@ -15,9 +15,10 @@ marked off from the instruction by a marker that is a hash of the material, whic
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import anyio
 
@@ -56,6 +57,8 @@ class SubCalls:
         self._models = models
         self._cache = cache
         self._asked: dict[str, _Asked] = {}
+        self._scopes: dict[anyio.CancelScope, None] = {}
+        self._stopped = False
 
     def __repr__(self) -> str:
         return f"<SubCalls of {', '.join(self._models)}, {len(self._asked)} asked>"
@@ -64,8 +67,43 @@ class SubCalls:
         """The same sub-calls, paid from `ledger`."""
         return PaidSubCalls(self, ledger)
 
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Self]:
+        """Ends every call in flight when the block is left, and at once when it is cancelled.
+
+        Calls come from the guest's thread and run in tasks that the run does not own; this ties them to it.
+        """
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._stop_when_cancelled)
+            try:
+                yield self
+            except Exception as error:  # noqa: BLE001 # raised below, where the group does not wrap it
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _stop_when_cancelled(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._stopped = True
+            for scope in list(self._scopes):
+                scope.cancel()
+
     async def ask(self, ledger: Ledger, request: "_Request") -> object:
         """The answer to a request: an earlier one, or a new one that later ones will share."""
+        if not self._stopped:
+            with anyio.CancelScope() as scope:
+                self._scopes[scope] = None
+                try:
+                    return await self._answer(ledger, request)
+                finally:
+                    del self._scopes[scope]
+        raise SubCallFailed("the run has been stopped")
+
+    async def _answer(self, ledger: Ledger, request: "_Request") -> object:
         while True:
             asked = self._asked.get(request.key)
             if asked is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from rlm_mcp.budget import over_window
@@ -106,6 +107,7 @@ class OpenAIProvider:
         """Sends one request when the limiter lets it, and tells the limiter how it went."""
         client = await self._connected()
         async with self.limiter.slot() as slot:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # a slot that came with the cancellation sends nothing
             answer = await _send(client, path, body)
             _report(slot, answer)
         return answer

@@ -1,8 +1,8 @@
 """A scripted OpenAI-compatible server on loopback, for tests, benchmarks and trying things by hand.
 
-It replies with what a function of the request says, counts requests and tokens, and can be made as awkward as real
-servers are: wrong keys, unknown models, rate limits, server errors, latency, broken connections, empty replies,
-windows, dialects.
+It replies with what a function of the request says, counts requests and tokens (GET /counts tells them), and can be
+made as awkward as real servers are: wrong keys, unknown models, rate limits, server errors, latency, broken
+connections, empty replies, windows, dialects.
 
     async with OpenAIServer(lambda request: "hello") as server: ...          # in this event loop
     with OpenAIServer(good_root).in_thread() as server: ...                  # beside it, for other processes
@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 JSON = dict[str, Any]
@@ -207,8 +207,8 @@ class OpenAIServer:
         try:
             while (read := await self._read_request(reader)) is not None:
                 await self._answer(*read, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, _Dropped):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, _Dropped):
+            pass  # a cancelled connection ends like the others: asyncio logs one that ends by an exception
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
@@ -222,7 +222,8 @@ class OpenAIServer:
         method, path, _ = first.split(" ", 2)
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        self.counts.last_byte_in = time.monotonic()
+        if method == "POST":
+            self.counts.last_byte_in = time.monotonic()
         return method, path, headers, body
 
     async def _answer(
@@ -238,6 +239,8 @@ class OpenAIServer:
             given = headers.get("authorization", "").removeprefix("Bearer ")
             message = f"Incorrect API key provided: {given}. You can find your API key in your account."
             return await _send_error(writer, 401, message, code="invalid_api_key")
+        if path == "/counts":
+            return await _send(writer, 200, json.dumps(asdict(self.counts)))
         if path == "/v1/models":
             rows = [{"id": name, "object": "model", "max_model_len": self.quirks.window_tokens} for name in self.models]
             return await _send(writer, 200, json.dumps({"object": "list", "data": rows}))

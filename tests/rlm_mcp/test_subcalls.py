@@ -127,6 +127,31 @@ async def test_one_failure_does_not_lose_the_others() -> None:
     assert outcomes == {"0": "0", "1": "1", "2": "failed: no", "3": "3"}
 
 
+async def test_calls_that_nobody_owns_end_with_the_run() -> None:
+    model = ScriptedModel(lambda asked: "late", seconds=3600)
+    calls = SubCalls({"m": model})
+    sub = calls.paid_from(Ledger())
+    ended: list[str] = []
+
+    async def ask(prompt: str) -> None:
+        try:
+            await sub.llm_query(prompt)
+        except SubCallFailed as error:
+            ended.append(str(error))
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as guests:
+            with anyio.CancelScope() as run:
+                async with calls.open():
+                    for number in range(5):
+                        guests.start_soon(ask, str(number))
+                    await anyio.wait_all_tasks_blocked()
+                    run.cancel()
+        await ask("another")
+    assert ended == ["the run has been stopped"] * 6
+    assert (len(model.calls), sub.ledger.spent().failed_calls) == (5, 5)
+
+
 async def test_a_reply_on_disk_is_not_paid_again(tmp_path: Path) -> None:
     cache = ReplyCache(tmp_path)
     first, _ = calls(["yes"], cache=cache)
