@@ -24,7 +24,7 @@ HOW_TO_READ = {
 }
 """format, as `describe` names it after parsing -> one way to read it"""
 
-_TOLD = ("shape", "levels", "columns", "headings", "languages", "file_types", "types", "delimiter")
+_TOLD = ("shape", "levels", "first_time", "last_time", "line_regex", "headings", "languages", "types", "rows")
 _MOST_STRUCTURE_CHARS = 600
 _MOST_WORDS = 8
 _MOST_HITS = 3
@@ -32,7 +32,7 @@ _RARE = 40  # a word in more lines than this says what the context is about rath
 _SEARCH_SECONDS = 1.0
 _MOST_LARGEST = 8
 _FEW_LINES = 4
-_CUT = 200  # what is shown of a line; lines that differ only behind that look the same
+_SEEN = 200  # what is shown of a line; lines that differ only behind that look the same
 _LINE_CHARS = 2_000  # enough of a line to show its form; the prompt cuts it further
 
 
@@ -71,14 +71,18 @@ def samples_of(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(full[index][:_LINE_CHARS] for index in sorted(wanted) if 0 <= index < len(full))
 
 
-def structure_text(structure: Mapping[str, object]) -> str:
-    """What `describe` has established, in one line, the format and how to read it first."""
+def format_text(structure: Mapping[str, object]) -> str:
+    """The format that `describe` has parsed, how to read it, and its columns."""
     found = str(structure.get("format") or "")
-    parts = [found] if found not in {"", "text"} else []
+    parts = [found] if found not in {"", "text", "files"} else []
     parts += [HOW_TO_READ[found]] if found in HOW_TO_READ else []
-    parts += [f"{name}: {_short(structure[name])}" for name in _TOLD if structure.get(name) not in (None, "", [], {})]
-    text = "; ".join(parts)
-    return text if len(text) <= _MOST_STRUCTURE_CHARS else text[: _MOST_STRUCTURE_CHARS - 1] + "…"
+    parts += [f"columns: {_short(structure['columns'])}"] if structure.get("columns") else []
+    return _cut("; ".join(parts))
+
+
+def structure_text(structure: Mapping[str, object]) -> str:
+    """What else `describe` has established, in one line."""
+    return _cut("; ".join(f"{name}: {_short(structure[name])}" for name in _TOLD if structure.get(name)))
 
 
 def words_of(query: str) -> list[str]:
@@ -119,9 +123,10 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
         chars=context.chars,
         lines=context.lines,
         files=context.files,
+        format=format_text(overview.structure),
         structure=structure_text(overview.structure),
         samples=samples,
-        hits=tuple(hit for hit in hits(store, context, query) if hit[:_CUT] not in {line[:_CUT] for line in samples}),
+        hits=tuple(hit for hit in hits(store, context, query) if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
         largest=()
         if is_text
         else tuple(f"{f.path} ({f.lines:,} lines)" for f in overview.largest_files[:_MOST_LARGEST]),
@@ -139,6 +144,10 @@ def _stored_samples(store: Store, overview: Overview) -> tuple[str, ...]:
     middle = store.read_lines(context, middle_line, middle_line + 2, max_chars=_LINE_CHARS).text.splitlines()
     picked = [*head[:2], *[line for line in middle if line.strip()][:1], *tail[-1:]]
     return tuple(line[:_LINE_CHARS] for line in dict.fromkeys(picked))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_STRUCTURE_CHARS else text[: _MOST_STRUCTURE_CHARS - 1] + "…"
 
 
 def _short(value: object) -> str:

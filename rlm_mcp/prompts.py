@@ -111,7 +111,10 @@ class Brief:
     chars: int
     lines: int = 0
     files: int = 1
+    format: str = ""
+    """the format and how to read it, where it was parsed"""
     structure: str = ""
+    """what else is known of it; left out for weak models, which mistake counts for the text itself"""
     samples: tuple[str, ...] = ()
     """real lines: first, middle, last"""
     hits: tuple[str, ...] = ()
@@ -142,7 +145,7 @@ def system(strength: Strength, *, sub_prompt_chars: int = 100_000) -> Message:
 def opening(query: str, briefs: Sequence[Brief], schema: Mapping[str, Any] | None, strength: Strength) -> str:
     """The question and what is known of the contexts; the first user message."""
     parts = [f"Question: {query}"]
-    parts += [brief_text(brief, only=len(briefs) == 1) for brief in briefs[:_MOST_BRIEFS]]
+    parts += [brief_text(brief, strength, only=len(briefs) == 1) for brief in briefs[:_MOST_BRIEFS]]
     if len(briefs) > _MOST_BRIEFS:
         parts.append(f"and {len(briefs) - _MOST_BRIEFS} more contexts: see contexts.keys()")
     if schema is not None:
@@ -152,7 +155,7 @@ def opening(query: str, briefs: Sequence[Brief], schema: Mapping[str, Any] | Non
     return "\n\n".join(parts)
 
 
-def brief_text(brief: Brief, *, only: bool) -> str:
+def brief_text(brief: Brief, strength: Strength, *, only: bool) -> str:
     """One context in a few lines. Its lines are shown by repr, so that blanks and separators can be seen."""
     name = "`context`" if only else f"`contexts[{brief.name!r}]`"
     match brief.kind:
@@ -162,8 +165,9 @@ def brief_text(brief: Brief, *, only: bool) -> str:
             what = f"{name} is a mapping from path to text: {brief.files:,} files, {brief.chars:,} characters"
         case "list":
             what = f"{name} is a list of {brief.lines:,} items, {brief.chars:,} characters"
-    if brief.structure:
-        what += f" ({brief.structure})"
+    known = [brief.format] if strength == "weak" else [brief.format, brief.structure]
+    if any(known):
+        what += f" ({'; '.join(part for part in known if part)})"
     parts = [what + "."]
     if brief.largest:
         parts.append("Largest files: " + ", ".join(brief.largest))

@@ -320,11 +320,13 @@ class Trajectory:
         if tried.failed is not None:
             self._restart = tried.failed
             return Again(why="restart", detail=tried.failed)
-        if self._doubted is not None and tried.turn == self._doubted_at:
-            if is_empty(self._doubted.answer, zero=True) and self._raise("empty again"):
-                self._restart = f"the result {plain(self._doubted.answer)}, which is doubtful"
-                return Again(why="restart", detail=self._restart)
-            return self._doubted
+        doubted = self._doubted if tried.turn == self._doubted_at else None
+        result = plain(doubted.answer) if doubted else tried.shown
+        if is_empty(result, zero=True) and self._raise("empty again"):
+            self._restart = f"the result {result or 'nothing'}, which is doubtful"
+            return Again(why="restart", detail=self._restart)
+        if doubted is not None:
+            return doubted
         self._presses += 1
         if self._presses > MOST_PRESSES:
             return self.best()
