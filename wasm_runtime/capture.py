@@ -5,8 +5,6 @@ from collections import deque
 _NOTE = "\n… {count} bytes of output left out …\n"
 # UTF-8 has one byte a character that is none of these; ten times as fast to count as decoding what may be no UTF-8.
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
-# UTF-8 has one byte a character that is none of these; ten times as fast to count as decoding what may be no UTF-8.
-_CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 
 
 class Capture:

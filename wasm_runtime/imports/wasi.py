@@ -11,8 +11,6 @@ _IOVECS_AT_MOST = 1024  # Linux's IOV_MAX
 _RANDOM_BYTES_AT_MOST = 1 << 20
 # No buffer is begun after this many bytes: a thousand large ones would keep the host from stopping the guest.
 _TRANSFER_BYTES_AT_MOST = 128 << 20
-# No buffer is begun after this many bytes: a thousand large ones would keep the host from stopping the guest.
-_TRANSFER_BYTES_AT_MOST = 128 << 20
 # Clocks tick in microseconds for the guest: finer ones serve only to measure the host.
 _CLOCK_STEP_NS = 1000
 _FILE_TYPE_CHARACTER_DEVICE, _FILE_TYPE_DIRECTORY, _FILE_TYPE_REGULAR = 2, 3, 4
