@@ -5,6 +5,7 @@ Reading a whole context gives its description and says how to read on; a 10 GB o
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
@@ -94,6 +95,7 @@ class Resources:
             "structure": overview.structure,
             "head": overview.head,
             "tail": overview.tail,
+            "largest_files": [asdict(file) for file in overview.largest_files],
             "how_to_read_on": [
                 f"{stored.uri}/lines/1-200 (lines 1 to 200; add ?path= for one file)",
                 f"{stored.uri}/files/<path>",

@@ -150,8 +150,8 @@ class Tools:
         """Answer a question over contexts of any size, with verified citations.
 
         A model writes code over them and asks sub-models. For summaries, comparisons, classification or multi-hop
-        questions over long input; not for what one search or count answers. Costs model calls and 10 s to minutes. Returns the answer, or status
-        running with a run_id: then call rlm_result, never rlm_solve again.
+        questions over long input; not for what one search or count answers. Costs model calls and 10 s to minutes.
+        Returns the answer, or status running with a run_id: then call rlm_result, never rlm_solve again.
         """
         workspace = self._workspace()
         run_id = await workspace.start(

@@ -302,7 +302,13 @@ class Workspace:
     async def replay(self, run_id: str, on_event: Callable[[Event], None]) -> tuple[Outcome, str | None]:
         """Executes a recorded run again, its model replies from the record; the outcome and the first difference."""
         run = await self._find(run_id)
-        launch = self._launcher.replayed(await _in_thread(lambda: list(run.events())))
+        return await self.replay_events(await _in_thread(lambda: list(run.events())), None, on_event)
+
+    async def replay_events(
+        self, events: Sequence[Event], contexts: Sequence[Context] | None, on_event: Callable[[Event], None]
+    ) -> tuple[Outcome, str | None]:
+        """The same for a record from elsewhere, over `contexts` in the place of the recorded ones."""
+        launch = self._launcher.replayed(events, contexts)
         outcome = await launch.play(NoRecord(), on_event)
         return outcome, launch.tape.difference
 
