@@ -68,10 +68,10 @@ async def _answer(level: "_Level") -> tuple[Finish, StoppedBy, str]:
         async with level.open_repl() as repl:
             while not isinstance(step, Finish):
                 ask = trajectory.ask(level.remaining(), last=level.why_last())
-                step = trajectory.receive_reply(await level.ask_root(ask))
+                step = trajectory.receive_reply(await level.ask_root(ask, repl))
                 while isinstance(step, Run):
                     step = trajectory.receive_cell(await level.run(repl, step))
-                await level.finish_turn(repl, step)
+                level.note(step)
     except BudgetExceeded as error:
         return level.trajectory.best(), _limit(error.which), str(error)
     except RlmError as error:
@@ -94,6 +94,8 @@ class _Level:
         self._dearest = (0.0, 0)
         """dollars and tokens that the dearest root call so far made the ledger set aside"""
         self._saved = None if task.path or engine.tape.strict else engine.record.checkpoint()
+        self._is_unsaved = False
+        """blocks have run in the REPL that no checkpoint holds"""
         self._cited: tuple[RawCitation, ...] = ()
         self._evidence: tuple[tuple[Citation, ...], Coverage] = ((), Coverage())
 
@@ -196,11 +198,39 @@ class _Level:
             self._last = "tokens", "the tokens are nearly used up"
         return self._last[1]
 
-    async def ask_root(self, ask: Ask) -> str:
-        """The root model's reply: from the tape, else from the model, and then on record."""
+    async def ask_root(self, ask: Ask, repl: Repl | None = None) -> str:
+        """The root model's reply: from the tape, else from the model, and then on record. Saves the REPL meanwhile."""
         if self._taped is not None:
             return self._reply_on_tape(self._taped, ask)
         self.ledger.take_iteration()
+        if repl is None or not self._is_unsaved:
+            return await self._reply(ask)
+        wait = self.engine.save_after_seconds
+        if wait <= 0:
+            await self._save(repl, wait)
+            return await self._reply(ask)
+        failure: RlmError | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._save, repl, wait)
+            try:
+                reply = await self._reply(ask)
+            except RlmError as error:  # the task group would wrap it
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return reply
+
+    async def _save(self, repl: Repl, wait: float) -> None:
+        """Keeps what the REPL holds after the last finished turn. Once begun, it is finished."""
+        turn = self.turn - 1
+        await anyio.sleep(wait)
+        with anyio.CancelScope(shield=True):
+            data = await repl.checkpoint()
+            await anyio.to_thread.run_sync(self.engine.record.save_checkpoint, turn, data)
+            self._is_unsaved = False
+
+    async def _reply(self, ask: Ask) -> str:
         for shrinks in range(_MOST_SHRINKS):
             try:
                 completion = await self._complete(ask, shrinks)
@@ -269,6 +299,7 @@ class _Level:
             cell = known
         else:
             await self._restore(repl)
+            self._is_unsaved = not self.task.path and not self.engine.tape.strict
             cell = await self._run_in_time(repl, step.code)
             if known is None or self.engine.tape.strict:
                 self._record({"event": "cell", "block": step.block, **cell.to_json()})
@@ -296,8 +327,8 @@ class _Level:
             return await repl.run(code)
         return CellResult(code=code, stopped_by="deadline", seconds=seconds, variables=await repl.variables())
 
-    async def finish_turn(self, repl: Repl, step: Step) -> None:
-        """Puts the decision on record, and what the REPL holds now."""
+    def note(self, step: Step) -> None:
+        """Puts the decision of a turn on record."""
         if self._taped is not None and not self.engine.tape.strict:
             return
         match step:
@@ -305,10 +336,6 @@ class _Level:
                 self._record({"event": "decided", "step": "again", "why": step.why, "detail": step.detail})
             case Finish():
                 self._record({"event": "decided", "step": "finish", "why": step.answered_by, "detail": step.doubt})
-        if not self.task.path and not self.engine.tape.strict and isinstance(step, Again):
-            await self._restore(repl)
-            data = await repl.checkpoint()
-            await anyio.to_thread.run_sync(self.engine.record.save_checkpoint, self.turn, data)
 
     # --- the other way ------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The loop with a scripted model and a scripted REPL: every way a run can go and end."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class World:
             store=self.store,
             record=record,
             tape=tape or Tape(),
+            save_after_seconds=0,
         )
 
     async def solve(
@@ -411,6 +412,76 @@ async def test_a_sub_call_that_was_answered_before_the_kill_is_not_made_again(wo
 
     assert outcome.answer == "yes"
     assert sub.calls == []
+
+
+class MortalRun(Run):
+    """A record whose process dies right after its event number `last` is on disk."""
+
+    last = 0
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        super().append(event)
+        self.last -= 1
+        if self.last == 0:
+            raise Killed
+
+
+async def play_by_code(code: str, calls: GuestCalls) -> CellResult:
+    """A REPL that needs no memory: what a block does depends on its code alone."""
+    if "llm_query" in code:
+        one = await calls.llm_query("Is 'disk full' an error?", schema="yes|no")
+        other = await calls.llm_query("Is 'all is well' an error?", schema="yes|no")
+        return CellResult(code="", stdout=f"{one} {other}\n")
+    return {LOOK: GOOD[0], COUNT: GOOD[1], ANSWER: GOOD[2]}[f"```repl\n{code}\n```"]
+
+
+@pytest.mark.parametrize("last", range(1, 16))
+async def test_killed_after_any_event_a_run_goes_on_and_no_call_is_made_twice(world: World, last: int) -> None:
+    replies = [LOOK, "```repl\nprint(llm_query('a'), llm_query('b'))\n```", COUNT, ANSWER]
+    root, sub = ScriptedModel(replies), ScriptedModel(['{"value": "yes"}', '{"value": "no"}'])
+    task = world.task()
+    run = world.begin(task, root, BudgetLimits())
+    run.close()
+    mortal = MortalRun(run.directory, writable=True)
+    mortal.last = last
+    engine = world.engine(root, ScriptedOpener(play_by_code), mortal, sub=sub)
+    died = False
+    try:
+        await solve(task, engine, Ledger())
+    except Killed:
+        died = True
+    mortal.close()
+    assert died == (last < 16)
+
+    run = world.record = world.runs.get(run.run_id)
+    engine = world.engine(root, ScriptedOpener(play_by_code), run, sub=sub, tape=Tape(run.events()))
+    outcome = await solve(task, engine, Ledger(already=Spent.from_json(asdict(run.state().usage))))
+
+    assert outcome.answer == "429"
+    assert (len(root.calls), len(sub.calls)) == (4, 2)
+    assert (outcome.usage.root_calls, outcome.usage.sub_calls) == (4, 2)
+    assert [event["turn"] for event in world.events("root_reply")] == [1, 2, 3, 4]
+    assert [event["turn"] for event in world.events("cell")] == [1, 2, 3, 4]
+    assert len(world.events("sub_reply")) == 2
+
+
+async def test_the_repl_is_saved_while_a_slow_model_is_asked_and_not_for_an_instant_one(world: World) -> None:
+    for seconds, after, saved in [(0.0, 60, None), (0.05, 0.001, (2, b"2"))]:
+        root = ScriptedModel([LOOK, COUNT, ANSWER], seconds=seconds)
+        run = world.begin(world.task(), root, BudgetLimits())
+        engine = replace(world.engine(root, ScriptedOpener(GOOD), run), save_after_seconds=after)
+        outcome = await solve(world.task(), engine, Ledger())
+
+        assert (outcome.answer, run.checkpoint()) == ("429", saved)
+        run.close()
+
+
+async def test_a_model_that_fails_while_the_repl_is_saved_ends_the_run_in_its_own_words(world: World) -> None:
+    root = ScriptedModel([LOOK, KeyRefused("the key was refused")], seconds=0.05)
+    engine = replace(world.engine(root, ScriptedOpener(GOOD), NoRecord()), save_after_seconds=0.001)
+    outcome = await solve(world.task(), engine, Ledger())
+
+    assert outcome.message.startswith("the key was refused")
 
 
 # --- replay
