@@ -1,0 +1,288 @@
+"""What the engine adds to the time of its models, and whether it counts and stops as it should.
+
+    python -m benchmarks.engine [figure …] [--repeat 5]
+
+Everything is real but the model: a scripted OpenAI-compatible server in a process of its own, on loopback, with
+latency. Figures are medians of `--repeat` runs. The aims are for two cores without other load; the load is printed.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import re
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import anyio
+
+from rlm_mcp.launch import SolveRequest
+from rlm_mcp.models.limiter import START
+from rlm_mcp.runs import RunState
+from rlm_mcp.settings import load_settings
+from rlm_mcp.workspace import Workspace, open_workspace
+from tests.peers.openai_server import Fault, OpenAIServer, Request
+
+CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the compiled sandbox is made once, not measured here
+TEXT = "".join(f"line {number}: nothing happened at all\n" for number in range(20_000))
+
+# --- the server: a root model that does what the question says ----------------------------------------------------
+
+
+def behave(request: Request) -> str:
+    """`turns N`: N turns, the last of them FINAL. `batch N`: one batch of N sub-calls, then FINAL."""
+    if "FINAL" not in request.text:
+        return "ok " + request.last[:40]
+    asked = re.search(r"(turns|batch) (\d+)", request.text)
+    kind, number = (asked.group(1), int(asked.group(2))) if asked else ("turns", 1)
+    turn = sum(message["role"] == "assistant" for message in request.messages) + 1
+    if kind == "batch" and turn == 1:
+        return (
+            f"```repl\nreplies = llm_query_batched([f'question {{i}}: ' + 'x' * 500 for i in range({number})])\n"
+            "done = sum(1 for reply in replies if reply)\nprint(done)\n```"
+        )
+    if kind == "batch":
+        return "```repl\nFINAL(done)\n```"
+    if turn < number:
+        return f"```repl\nseen_{turn} = context[{turn * 100}:{turn * 100 + 40}]\nprint({turn}, seen_{turn})\n```"
+    return f"```repl\nFINAL(seen_{max(1, turn - 1)})\n```"
+
+
+def go_wrong(request: Request) -> Fault | None:
+    """Every way of failing, spread over the requests."""
+    ways = {
+        5: Fault(status=429, retry_after=0.01, latency=0.0),
+        11: Fault(status=500, latency=0.0),
+        17: Fault(drop="before"),
+        23: Fault(drop="during"),
+    }
+    return ways.get(request.number % 29)
+
+
+def serve(latency: float, sub_latency: float, *, faults: bool) -> None:
+    """Runs the server until killed; prints its base URL."""
+
+    def slowly(request: Request) -> Fault | None:
+        fault = go_wrong(request) if faults else None
+        if fault is not None:
+            return fault
+        return Fault(latency=latency if "FINAL" in request.text else sub_latency)
+
+    async def main() -> None:
+        async with OpenAIServer(behave, faults=slowly, keep_requests=False) as server:
+            print(server.base_url, flush=True)
+            await anyio.sleep_forever()
+
+    anyio.run(main)
+
+
+@asynccontextmanager
+async def serving(*, latency: float = 0.0, sub_latency: float = 0.0, faults: bool = False) -> AsyncIterator[str]:
+    """A server in a process of its own; its base URL."""
+    command = [sys.executable, "-m", "benchmarks.engine", "--serve", str(latency), str(sub_latency), str(int(faults))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 # our own server, made once
+        assert process.stdout is not None
+        url = await anyio.to_thread.run_sync(process.stdout.readline)
+        try:
+            yield url.strip()
+        finally:
+            process.kill()
+
+
+def counts(url: str) -> dict[str, Any]:
+    with urlopen(url.removesuffix("/v1") + "/counts") as response:  # noqa: S310 # our own server
+        found: dict[str, Any] = json.loads(response.read())
+    return found
+
+
+# --- the engine ---------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def engine(url: str, data_dir: Path | None = None) -> AsyncIterator[Workspace]:
+    """A workspace with one context, its sandbox warm."""
+    with tempfile.TemporaryDirectory() as directory:
+        settings = load_settings(
+            {
+                "base_url": url,
+                "model": "scripted",
+                "data_dir": data_dir or Path(directory),
+                "cache_dir": CACHE_DIR,
+                "sub_call_cache": False,
+                "max_sub_calls": 100_000,
+            },
+            environ={},
+        )
+        async with open_workspace(settings) as workspace:
+            context = await workspace.register(text=TEXT, name="text")
+            await workspace.run_code(context, "1 + 1", seconds=300)
+            yield workspace
+
+
+async def ask(workspace: Workspace, query: str) -> RunState:
+    run_id = await workspace.start(SolveRequest(query=query, contexts=("text",), mode="rlm"))
+    async for _ in workspace.follow(run_id):
+        pass
+    state = await workspace.state(run_id)
+    assert state.stopped_by == "final", f"{state.stopped_by}: {state.message}"
+    return state
+
+
+async def timed(function: Callable[[], Awaitable[object]]) -> float:
+    began = time.perf_counter()
+    await function()
+    return time.perf_counter() - began
+
+
+# --- the figures --------------------------------------------------------------------------------------------------
+
+
+async def turns(repeat: int) -> None:
+    async with serving() as url, engine(url) as workspace:
+        await ask(workspace, "warm: turns 3")
+        seconds = [await timed(lambda n=n: ask(workspace, f"number {n}: turns 20")) for n in range(repeat)]  # type: ignore[misc] # a default binds n
+    report("a run of 20 turns, instant model", statistics.median(seconds), "s", 0.25)
+    report("overhead of a turn, HTTP included", statistics.median(seconds) / 20 * 1000, "ms", 5)
+
+
+async def batch(repeat: int) -> None:
+    ideal = 1000 / 64 * 0.1
+    async with serving(sub_latency=0.1) as url, engine(url) as workspace:
+        cold = await timed(lambda: ask(workspace, "first: batch 1000"))
+        seconds = [await timed(lambda n=n: ask(workspace, f"number {n}: batch 1000")) for n in range(repeat)]  # type: ignore[misc] # as above
+        most = counts(url)["most_in_flight"]
+    report("1,000 sub-calls of 100 ms, whole run, limiter warm", statistics.median(seconds) / ideal, "x ideal", 1.1)
+    report(f"the same, limiter starting at {START}", cold / ideal, "x ideal", None)
+    report("most in flight", most, "", None)
+
+
+async def many(_: int) -> None:
+    async with serving(latency=0.05) as url, engine(url) as workspace:
+        finished: list[float] = []
+
+        async def one(number: int) -> None:
+            began = time.perf_counter()
+            await ask(workspace, f"number {number}: turns 10")
+            finished.append(time.perf_counter() - began)
+
+        async with anyio.create_task_group() as group:
+            for number in range(50):
+                group.start_soon(one, number)
+    report("50 runs of 10 turns at once: the first ends", min(finished), "s", None)
+    report("50 runs of 10 turns at once: the last ends", max(finished), "s", None)
+    report("peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB", 1024)
+
+
+async def tokens(_: int) -> None:
+    async with serving(sub_latency=0.01, faults=True) as url, engine(url) as workspace:
+        before = counts(url)
+        state = await ask(workspace, "number 1: batch 500")
+        after = counts(url)
+    served = sum(after[name] - before[name] for name in ("prompt_tokens", "completion_tokens"))
+    counted = state.usage.prompt_tokens + state.usage.completion_tokens
+    report("tokens reported minus tokens served, under faults", counted - served, "", 0)
+    failed = after["requests"] - before["requests"] - (after["replies"] - before["replies"])
+    report("failed requests reported minus those seen", state.usage.failed_calls - failed, "", 0)
+
+
+async def cancel(repeat: int) -> None:
+    after: list[float] = []
+    for number in range(repeat):
+        async with serving(sub_latency=0.02) as url, engine(url) as workspace:
+            run_id = await workspace.start(
+                SolveRequest(query=f"number {number}: batch 20000", contexts=("text",), mode="rlm")
+            )
+            while counts(url)["requests"] < 200:  # noqa: ASYNC110 # the counts are in another process
+                await anyio.sleep(0.01)
+            began = time.monotonic()
+            await workspace.cancel(run_id)
+            await anyio.sleep(0.3)
+            after.append(max(0.0, counts(url)["last_byte_in"] - began))
+    report("from cancel to the last byte sent to the provider", max(after), "s", 0.2)
+
+
+async def kill(repeat: int) -> None:
+    """Kills a process in the middle of a run, resumes it in another, and counts what was on record and asked again."""
+    repeated, ended = 0, 0
+    async with serving(latency=0.01, sub_latency=0.02) as url:
+        for number in range(repeat):
+            with tempfile.TemporaryDirectory() as directory:
+                repeated += await _kill_once(url, Path(directory), number)
+                ended += 1
+    report(f"recorded calls asked again in {ended} killed and resumed runs", repeated, "", 0)
+
+
+async def _kill_once(url: str, data_dir: Path, number: int) -> int:
+    command = [sys.executable, "-m", "benchmarks.engine", "--run", url, str(data_dir), f"number {number}: batch 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 # the process to be killed
+        assert process.stdout is not None
+        run_id = (await anyio.to_thread.run_sync(process.stdout.readline)).strip()
+        await anyio.sleep(random.uniform(0.0, 0.8))
+        process.send_signal(signal.SIGKILL)
+    record = data_dir / "runs" / run_id / "events.jsonl"
+    recorded = sum(b'"root_reply"' in line or b'"sub_reply"' in line for line in record.read_bytes().splitlines())
+    before = counts(url)["requests"]
+    async with engine(url, data_dir) as workspace:
+        await workspace.resume(run_id)
+        async for _ in workspace.follow(run_id):
+            pass
+        state = await workspace.state(run_id)
+    assert state.stopped_by == "final", f"{state.stopped_by}: {state.message}"
+    needed = 62 - recorded  # two turns and sixty sub-calls
+    asked: int = counts(url)["requests"] - before
+    return max(0, asked - needed)
+
+
+async def run_for_ever(url: str, data_dir: Path, query: str) -> None:
+    async with engine(url, data_dir) as workspace:
+        run_id = await workspace.start(SolveRequest(query=query, contexts=("text",), mode="rlm"))
+        print(run_id, flush=True)
+        await anyio.sleep_forever()
+
+
+def report(what: str, value: float, unit: str, aim: float | None) -> None:
+    shown = f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.3f}"
+    met = "" if aim is None else f"   aim {aim:g}" + ("" if value <= aim else "   MISSED")
+    print(f"{what:55s} {shown:>10s} {unit}{met}", flush=True)
+
+
+FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
+    "turns": turns,
+    "batch": batch,
+    "many": many,
+    "tokens": tokens,
+    "cancel": cancel,
+    "kill": kill,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Figures of the engine.")
+    parser.add_argument("figures", nargs="*", help=f"which: {', '.join(FIGURES)}; all if none is named")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(float(options.serve[0]), float(options.serve[1]), faults=options.serve[2] == "1")
+    elif options.run:
+        anyio.run(run_for_ever, options.run[0], Path(options.run[1]), options.run[2])
+    else:
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, Python {sys.version.split()[0]}")
+        for name in options.figures or FIGURES:
+            anyio.run(FIGURES[name], options.repeat)
+
+
+if __name__ == "__main__":
+    main()
