@@ -22,6 +22,7 @@ An answer is {"ok": value}, {"refused": text} or {"interrupted": true}.
 import itertools
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for_futures
@@ -54,7 +55,10 @@ ForkFunction = Callable[[int, int, bool], dict[str, Json]]
 
 # A message holds a prompt or an answer; a text larger than this belongs into a mounted file.
 MESSAGE_BYTES = 256 << 20
+# Lists and objects in it; parsed, `[],` is twenty times as large as it was sent.
+MESSAGE_PARTS = 1 << 20
 TICKETS_AT_MOST = 20_000
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 class Channel:
@@ -126,11 +130,11 @@ class Channel:
 
     def write(self, data: memoryview) -> int:
         """Answer one message; the write is over when the answer can be read."""
-        if len(data) > MESSAGE_BYTES:
+        line = bytes(data) if len(data) <= MESSAGE_BYTES else b""
+        if len(data) > MESSAGE_BYTES or _parts_beyond(line, MESSAGE_PARTS):
             return -Errno.EMSGSIZE
         try:
-            message = json.loads(bytes(data))
-            answer = self._answer(message)
+            answer = self._answer(json.loads(line))
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
             answer = {"refused": f"the host did not understand a message of {len(data)} bytes ({type(error).__name__})"}
         if "interrupted" in answer:
@@ -160,6 +164,8 @@ class Channel:
                 self.report = report
                 return {"ok": None}
             case {"do": "fork", "count": int(count), "workers": int(workers), "ahead": bool(ahead)} if self._fork:
+                if self.errand is not None:  # its thread would wait for the threads that all copies share
+                    return {"refused": "this runs in a copy already: copies do not make copies"}
                 with self._waiting():
                     return self._fork(count, workers, ahead)
             case {"do": "item"} if self.errand is not None:
@@ -215,6 +221,7 @@ class Channel:
         return None
 
     def _wait(self, tickets: list[int], *, everything: bool, seconds: float | None) -> dict[str, Json]:
+        tickets = list(dict.fromkeys(tickets))
         unknown = [ticket for ticket in tickets if ticket not in self._tickets]
         if unknown:
             return {"refused": f"ticket {unknown[0]!r} is not in flight"}
@@ -252,6 +259,17 @@ class Channel:
         return {"ok": None}
 
 
+def _parts_beyond(line: bytes, limit: int) -> bool:
+    """Whether a JSON text has more than `limit` commas and opening brackets, those in strings left out."""
+    if _parts(line) <= limit:
+        return False
+    return _parts(_STRING.sub(b"", line)) > limit
+
+
+def _parts(line: bytes) -> int:
+    return line.count(b",") + line.count(b"[") + line.count(b"{")
+
+
 def _wait_for_first(futures: Iterable[Future[Any]], seconds: float | None = None) -> set[Future[Any]]:
     return wait_for_futures(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
 
@@ -263,7 +281,7 @@ def _key(name: str, args: list[Json], kwargs: dict[str, Json]) -> str:
 def _seconds(value: Json) -> float | None:
     """Return a number of seconds that a wait accepts: never negative, at most a day."""
     if isinstance(value, int | float) and value == value:  # not-a-number is not a time
-        return min(max(float(value), 0.0), 86400.0)
+        return float(min(max(value, 0), 86400))
     return None
 
 
