@@ -29,6 +29,9 @@ CHUNK_BYTES = 1 << 18
 INDEXED_ABOVE_BYTES = 1 << 20
 """A smaller text is indexed again at each use: that takes a millisecond, and saves half of the files."""
 
+INDEXES_KEPT = 256
+"""A blob never changes, so neither does its index; kept ones save reading a text that is read line by line."""
+
 IN_FLIGHT = 3
 """Chunks handed to the writing thread at a time: enough to keep both busy, little memory."""
 
@@ -71,6 +74,7 @@ class Blobs:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._indexes: dict[str, LineIndex] = {}
         directory.mkdir(parents=True, exist_ok=True)
 
     def __repr__(self) -> str:
@@ -102,7 +106,15 @@ class Blobs:
         return True
 
     def index(self, blob: str) -> LineIndex:
-        """Give the line index of a blob, mapped or made. Raises StoreDamaged when the blob is gone."""
+        """Give the line index of a blob, kept, mapped or made. Raises StoreDamaged when the blob is gone."""
+        index = self._indexes.get(blob)
+        if index is None:
+            if len(self._indexes) >= INDEXES_KEPT:
+                self._indexes.clear()
+            index = self._indexes[blob] = self._load_index(blob)
+        return index
+
+    def _load_index(self, blob: str) -> LineIndex:
         path = self.path(blob)
         try:
             if path.stat().st_size <= INDEXED_ABOVE_BYTES:

@@ -153,28 +153,17 @@ class Catalogue:
 
     def files(self, context_id: str) -> list[FileRow]:
         """Give the files of a context by path."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT path, blob, bytes, chars, lines, longest_line, encoding, invalid_bytes, pages "
-                "FROM files WHERE context_id = ? ORDER BY path",
-                (context_id,),
-            ).fetchall()
-        return [
-            FileRow(
-                path=path,
-                blob=blob,
-                bytes=size,
-                chars=chars,
-                lines=lines,
-                longest_line=longest,
-                encoding=encoding,
-                invalid_bytes=invalid,
-                pages=tuple(PageMark(line=line, label=label) for line, label in json.loads(pages))
-                if pages != "[]"
-                else (),
-            )
-            for path, blob, size, chars, lines, longest, encoding, invalid, pages in rows
-        ]
+        return self._files("SELECT * FROM files WHERE context_id = ? ORDER BY path", (context_id,))
+
+    def file(self, context_id: str, path: str) -> FileRow | None:
+        """Find one file of a context."""
+        rows = self._files("SELECT * FROM files WHERE context_id = ? AND path = ?", (context_id, path))
+        return rows[0] if rows else None
+
+    def only_file(self, context_id: str) -> FileRow | None:
+        """Give the file of a context that has one."""
+        rows = self._files("SELECT * FROM files WHERE context_id = ? LIMIT 2", (context_id,))
+        return rows[0] if len(rows) == 1 else None
 
     def skipped(self, context_id: str) -> list[Skipped]:
         """Give what was left out of a context."""
@@ -304,6 +293,24 @@ class Catalogue:
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor]
         return [_context(row) for row in rows]
+
+    def _files(self, statement: str, values: tuple[object, ...]) -> list[FileRow]:
+        with self._lock:
+            rows = self._db.execute(statement, values).fetchall()
+        return [
+            FileRow(
+                path=path,
+                blob=blob,
+                bytes=size,
+                chars=chars,
+                lines=lines,
+                longest_line=longest,
+                encoding=encoding,
+                invalid_bytes=invalid,
+                pages=tuple(PageMark(line=at, label=label) for at, label in json.loads(pages)) if pages != "[]" else (),
+            )
+            for _, path, blob, size, chars, lines, longest, encoding, invalid, pages in rows
+        ]
 
     def _number(self, statement: str, values: tuple[object, ...] = ()) -> int:
         with self._lock:

@@ -141,10 +141,11 @@ class Store:
         if context.source == INLINE:
             return context
         options = self._catalogue.options(context.context_id)
+        reference = options.get("reference")
         return self.register_source(
             context.source,
             name=context.name,
-            reference=True if options.get("reference") else None,
+            reference=reference if isinstance(reference, bool) else None,
             include_secrets=bool(options.get("include_secrets")),
         )
 
@@ -249,13 +250,14 @@ class Store:
     def in_use(self, context_ids: Collection[str], run_id: str) -> Iterator[None]:
         """Hold these contexts: until the block ends or this process dies, no process can remove them."""
         with self._catalogue.writing():
-            for identity in context_ids:
-                self._catalogue.add_use(self.get(identity).context_id, run_id, self._holder.token)
+            held = [self.get(identity).context_id for identity in context_ids]
+            for identity in held:
+                self._catalogue.add_use(identity, run_id, self._holder.token)
         try:
             yield
         finally:
             with self._catalogue.writing():
-                self._catalogue.end_use(context_ids, run_id, self._holder.token)
+                self._catalogue.end_use(held, run_id, self._holder.token)
 
     def gc(self, *, keep: Collection[str] | None = None) -> Freed:
         """Delete blobs that nothing uses and the remains of dead processes.
@@ -368,22 +370,26 @@ class Store:
         return Addressed(row=row, blob=self._blob(row), index=lambda far_enough: self._index(row, far_enough))
 
     def _row(self, context: Context, path: str | None) -> FileRow:
+        identity = context.context_id
+        whole = path is None or path in {"", context.name}
+        wanted = "" if whole else str(path).removeprefix(f"/context/{context.name}/").removeprefix("./").lstrip("/")
+        found = self._catalogue.only_file(identity) if whole else self._catalogue.file(identity, wanted)
+        return found or self._nearest(context, wanted)
+
+    def _nearest(self, context: Context, wanted: str) -> FileRow:
+        """Find the one file whose path ends so, or say which there are. Raises UnknownPath, UnknownContext."""
         rows = self._catalogue.files(context.context_id)
         if not rows:
             raise UnknownContext(f"{context.name} ({context.context_id}) has been removed: register it again")
-        if path is None or path in {"", context.name}:
-            if len(rows) == 1:
-                return rows[0]
+        if not wanted:
             some = ", ".join(row.path for row in rows[:3])
             raise UnknownPath(f"{context.name} has {len(rows):,} files ({some}, …): say which with `path`")
-        wanted = path.removeprefix(f"/context/{context.name}/").removeprefix("./").lstrip("/")
-        exact = [row for row in rows if row.path == wanted]
         ending = [row for row in rows if row.path.endswith(f"/{wanted}")]
-        if exact or len(ending) == 1:
-            return (exact or ending)[0]
+        if len(ending) == 1:
+            return ending[0]
         near = difflib.get_close_matches(wanted, [row.path for row in (ending or rows)], n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {rows[0].path} and {len(rows) - 1:,} more"
-        raise UnknownPath(f"{context.name} has no file {path[:200]!r}: {hint}")
+        raise UnknownPath(f"{context.name} has no file {wanted[:200]!r}: {hint}")
 
     def _entry(self, row: FileRow) -> FileEntry:
         return FileEntry(

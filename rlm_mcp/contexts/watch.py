@@ -1,0 +1,72 @@
+"""Watching a source: when its files change it is registered again, as the next version of its name.
+
+Runs that use the older version keep it, by id.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rlm_mcp.contexts.context import Context
+from rlm_mcp.contexts.sources.directory import NOT_WORTH_READING
+from rlm_mcp.contexts.sources.pattern import fixed_part, is_pattern
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.errors import ContextError, SourceRefused
+
+SETTLE_MS = 400
+"""Changes that come within this time of each other are taken together: a build writes many files at once."""
+
+
+def watch(
+    store: Store,
+    ref: str,
+    *,
+    stop: threading.Event,
+    on_version: Callable[[Context], None],
+    on_trouble: Callable[[ContextError], None],
+) -> None:
+    """Register a context's source again whenever it changes, until `stop` is set. Blocks: give it a thread.
+
+    `on_version` gets every new version, `on_trouble` what kept one from being registered; the watch goes on.
+    Raises UnknownContext, SourceRefused.
+    """
+    context = store.get(ref)
+    for _ in _changes(_watched(context), stop):
+        try:
+            latest = store.refresh(context.name)
+        except ContextError as error:
+            on_trouble(error)
+            continue
+        if latest.context_id != context.context_id:
+            context = latest
+            on_version(latest)
+
+
+def _watched(context: Context) -> Path:
+    """Give the directory or file to watch; of a file its directory, because editors replace files."""
+    source = Path(context.source)
+    if source.is_file():
+        return source.parent
+    if source.is_dir():
+        return source
+    if is_pattern(context.source) and fixed_part(context.source).is_dir():
+        return fixed_part(context.source)
+    raise SourceRefused(f"{context.name} comes from {context.source}, which cannot change or is gone: nothing to watch")
+
+
+def _changes(path: Path, stop: threading.Event) -> Iterator[None]:
+    try:
+        from watchfiles import watch as changes
+    except ImportError as error:
+        raise SourceRefused(
+            "watching needs watchfiles, which is not installed: `pip install 'rlm-mcp[watch]'`"
+        ) from error
+
+    def matters(_: object, changed: str) -> bool:
+        """Leave out what registering leaves out: a commit or a compiled file changes nothing."""
+        below = Path(changed).relative_to(path) if Path(changed).is_relative_to(path) else Path(changed)
+        return not NOT_WORTH_READING.keys() & set(below.parts)
+
+    for batch in changes(path, watch_filter=matters, stop_event=stop, debounce=SETTLE_MS, raise_interrupt=False):
+        if batch:
+            yield
