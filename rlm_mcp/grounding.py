@@ -22,6 +22,7 @@ _MOST_VALUE_CHARS = 2_000  # a longer print is a look at data rather than a resu
 _MOST_WORDS_OF_A_VALUE = 6  # beyond that it is a sentence, which no output holds word for word
 _EMPTY = frozenset({"", "none", "null", "[]", "{}", "()", "set()", "''", '""'})
 _EMPTY_OR_ZERO = _EMPTY | {"0", "0.0", "counter()", "not found", "no matches", "no match", "nan", "n/a", "unknown"}
+_FOUND_NOTHING = re.compile(r"(no|none|nothing)\b.{0,40}\b(found|match\w*)\b.{0,30}|.{0,40}\bnot found\b.{0,30}")
 
 
 def is_typed(codes: Sequence[str]) -> bool:
@@ -62,7 +63,8 @@ def is_empty(value: object, *, zero: bool) -> bool:
         case int() | float():
             return zero and value == 0
         case str():
-            return value.strip().lower() in (_EMPTY_OR_ZERO if zero else _EMPTY)
+            text = value.strip().lower()
+            return text in (_EMPTY_OR_ZERO if zero else _EMPTY) or (zero and _FOUND_NOTHING.fullmatch(text) is not None)
         case dict():
             return all(is_empty(part, zero=zero) for part in value.values())
         case list() | tuple():

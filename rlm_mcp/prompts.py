@@ -172,15 +172,20 @@ def brief_text(brief: Brief, strength: Strength, *, only: bool) -> str:
     if brief.largest:
         parts.append("Largest files: " + ", ".join(brief.largest))
     if brief.samples:
-        parts.append("Some of its lines:\n" + as_data(sample_text(brief.samples)))
+        parts.append("Some of its lines:\n" + sample_text(brief.samples, strength))
     if brief.hits:
-        parts.append("Lines that hold words of the question:\n" + as_data(sample_text(brief.hits)))
+        parts.append("Lines that hold words of the question:\n" + sample_text(brief.hits, strength))
     return "\n".join(parts)
 
 
-def sample_text(samples: Sequence[str]) -> str:
-    """Real lines, each by repr and cut."""
-    return "\n".join(_cut(repr(line), _SAMPLE_CHARS) for line in samples[:_MOST_SAMPLES])
+def sample_text(samples: Sequence[str], strength: Strength) -> str:
+    """Real lines, each by repr and cut.
+
+    A weak model is shown them without tags: it looked for the tags in the context. A repr cannot hold a line end, so
+    what stands in it cannot pass for a line of ours.
+    """
+    text = "\n".join(_cut(repr(line), _SAMPLE_CHARS) for line in samples[:_MOST_SAMPLES])
+    return _defuse(text) if strength == "weak" else as_data(text)
 
 
 def status(left: Remaining, strength: Strength) -> str:
@@ -319,7 +324,7 @@ def questioned_empty(value: str, samples: Sequence[str], strength: Strength) -> 
     """The answer to a result that is empty or zero."""
     text = f"The result is {_cut(value, 60)}. Is that right, or did the code not match the real format of the context?"
     if samples:
-        text += " Some of its real lines:\n" + as_data(sample_text(samples))
+        text += " Some of its real lines:\n" + sample_text(samples, strength)
     text += "\nCheck the code against them. If the result is right, submit it with FINAL."
     if strength == "weak":
         text += (
@@ -327,6 +332,11 @@ def questioned_empty(value: str, samples: Sequence[str], strength: Strength) -> 
             "labels = classify(list_of_lines, question, [label, label]) judges each line."
         )
     return text
+
+
+def nothing_matched(samples: Sequence[str], strength: Strength) -> str:
+    """Follows an error that comes of a pattern or a filter that matched nothing."""
+    return "Nothing in the context matched. Some of its real lines:\n" + sample_text(samples, strength)
 
 
 def invalid_answer(problem: str) -> str:

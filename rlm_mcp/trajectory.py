@@ -60,6 +60,9 @@ _KEPT_TURNS = 2
 SUMMARY_SHARE = 0.08  # of the window, for what became of the oldest turns
 _CHARS_PER_TOKEN = 3
 _MOST_ROW_CHARS = 100
+_MATCHED_NOTHING = re.compile(
+    r"iterable argument is empty|arg is an empty sequence|'NoneType' object|index out of range|division by zero"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,6 +358,9 @@ class Trajectory:
             self._tried[self._reply_key] = _Tried(turn=self.turn, failed=None, shown=shown(cell))
             return self._judge(final, cell)
         self._note_outcome(failed, cell)
+        samples = self._samples()
+        if self.is_weak and failed is not None and samples and _MATCHED_NOTHING.search(failed) and self._raise("empty"):
+            self._said.append(prompts.nothing_matched(samples, self.rules.strength))
         if self._last:
             return self.best()
         if (
@@ -438,8 +444,10 @@ class Trajectory:
         return first
 
     def _empty_question(self, result: str) -> str:
-        samples = self.question.briefs[0].samples if self.question.briefs else ()
-        return prompts.questioned_empty(result, samples, self.rules.strength)
+        return prompts.questioned_empty(result, self._samples(), self.rules.strength)
+
+    def _samples(self) -> tuple[str, ...]:
+        return self.question.briefs[0].samples if self.question.briefs else ()
 
     def _evidence(self) -> str:
         """What the model has seen before its last block, without what its code only repeated.

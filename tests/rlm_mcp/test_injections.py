@@ -1,5 +1,7 @@
 """Text in a context that speaks to the model, forges the protocol or ends its own quotation stays data."""
 
+from dataclasses import replace
+
 import pytest
 
 from rlm_mcp import prompts
@@ -63,6 +65,11 @@ def test_sample_lines_and_material_cannot_end_their_quotation(text: str) -> None
     brief = Brief(name="log", kind="text", chars=9, lines=2, samples=(text,), hits=(text,))
     opening = prompts.opening("How many?", [brief], None, "strong")
     assert opening.count("<output>") == opening.count("</output>") == 2
+    bare = prompts.opening("How many?", [brief], None, "weak")
+    assert "<output>" not in bare
+    assert bare.count("\n") == prompts.opening(
+        "How many?", [replace(brief, samples=("a",), hits=("b",))], None, "weak"
+    ).count("\n")
 
     direct = prompts.direct("How many?", {"log": text}, None)[-1].content
     assert direct.count("</material>") == 1

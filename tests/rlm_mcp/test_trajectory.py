@@ -308,6 +308,16 @@ def test_a_printed_zero_is_questioned_once_for_a_weak_model() -> None:
     assert "The result is 0." not in dialogue.next_prompt()
 
 
+def test_an_error_of_finding_nothing_comes_with_real_lines_once() -> None:
+    dialogue = Dialogue(WEAK)
+    nothing = CellError(type="AttributeError", message="'NoneType' object has no attribute 'group'", line=1)
+    dialogue.code("re.search('x', context).group()", CellResult(code="", error=nothing))
+
+    assert "Nothing in the context matched. Some of its real lines:\n'10:01 INFO start'" in dialogue.next_prompt()
+    dialogue.code("re.search('y', context).group()", CellResult(code="", error=nothing))
+    assert "Nothing in the context matched." not in dialogue.next_prompt()
+
+
 def test_an_answer_that_breaks_the_schema_is_sent_back_with_the_reason_every_time() -> None:
     def check(value: object) -> str | None:
         return None if isinstance(value, int) else "it is no integer"
