@@ -34,7 +34,14 @@ from wasm_runtime.capture import Capture
 from wasm_runtime.channel import CallLog, Channel, Errand
 from wasm_runtime.crew import Crew
 from wasm_runtime.devices import Device, NullDevice
-from wasm_runtime.errors import GuestCallError, RuntimeFailure, SessionBusy, SessionClosed, SnapshotMismatch
+from wasm_runtime.errors import (
+    GuestCallError,
+    OutOfMemoryBudget,
+    RuntimeFailure,
+    SessionBusy,
+    SessionClosed,
+    SnapshotMismatch,
+)
 from wasm_runtime.imports.guest import Guest
 from wasm_runtime.interpreter import Interpreter
 from wasm_runtime.limits import Limits
@@ -56,6 +63,8 @@ FileSource = bytes | str | Path
 _GROWTH_BYTES = 1 << 20
 _PENDING_HEADER = 4
 _PENDING_AT_MOST = 1 << 14
+# The guest cuts what it tells to half of this; one that has been tampered with might not.
+_TOLD_CHARS, _NAME_CHARS = 2 << 20, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +230,7 @@ class Session:
         return ExecResult(
             stdout=self._stdout.text(),
             stderr=self._stderr.text(),
-            value=value if isinstance(value, str) else None,
+            value=value[:_TOLD_CHARS] if isinstance(value, str) else None,
             error=error,
             truncated=self._stdout.truncated or self._stderr.truncated,
             stdout_chars=self._stdout.chars,
@@ -356,6 +365,9 @@ class Session:
         except ValueError as error:
             vfs.close()
             raise SnapshotMismatch(f"the files of this checkpoint cannot be read: {error}") from error
+        except MemoryError as error:
+            vfs.close()
+            raise OutOfMemoryBudget(f"the files of this checkpoint do not fit: {error}") from error
         self._vfs.close()
         self._vfs = self._guest.vfs = vfs
         self._pages.replace(saved.runs)
@@ -377,8 +389,14 @@ class Session:
         if missing > 0:
             self._memory.require(missing)
             self._interpreter.grow(parent._interpreter.memory.size)
+        try:
+            files = parent._vfs.clone(quota=self._memory, devices=self._devices())
+        except MemoryError as error:
+            raise OutOfMemoryBudget(
+                f"{error}: close other sessions, or raise memory_budget_bytes of the Runtime"
+            ) from error
         self._vfs.close()
-        self._vfs = self._guest.vfs = parent._vfs.clone(quota=self._memory, devices=self._devices())
+        self._vfs = self._guest.vfs = files
         self._pages.replace(changed)
         self._interpreter.set_globals(parent._interpreter.globals())
         self._execs, self._fresh, self._unexposed = parent._execs, True, []
@@ -421,6 +439,11 @@ class Session:
         return self._channel.log
 
     @property
+    def stopped_by(self) -> StoppedBy | None:
+        """What has asked the cell that runs to stop."""
+        return self._deadline.expired
+
+    @property
     def seconds_left(self) -> float:
         """What is left of the time of the cell that runs."""
         return self._deadline.left
@@ -443,7 +466,7 @@ def _error(raised: object, stopped: StoppedBy | None, seconds: float) -> ExecErr
     """Return what ended the cell: the guest's exception, in the words of the host where the host caused it."""
     told = raised if isinstance(raised, dict) else {}
     line = told.get("line")
-    kind, message = str(told.get("type", "")), str(told.get("message", ""))
+    kind, message = str(told.get("type", ""))[:_NAME_CHARS], str(told.get("message", ""))[:_TOLD_CHARS]
     match stopped:
         case "deadline":
             kind, message = "TimeoutError", f"the cell was stopped after {seconds:g} s"
@@ -463,5 +486,5 @@ def _error(raised: object, stopped: StoppedBy | None, seconds: float) -> ExecErr
         type=kind,
         message=message,
         line=line if isinstance(line, int) else None,
-        traceback=str(told.get("traceback", "")) or f"{kind}: {message}",
+        traceback=str(told.get("traceback", ""))[:_TOLD_CHARS] or f"{kind}: {message}",
     )
