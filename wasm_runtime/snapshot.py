@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 import zstandard
 
 from wasm_runtime.errors import SnapshotMismatch
+from wasm_runtime.interpreter import GLOBALS
 from wasm_runtime.pages import Runs
 
 _MAGIC = b"WRCP1\n"
 _LENGTH = struct.Struct("<I")
 _LONGEST_HEADER = 16 << 20
+_LARGEST_MEMORY = 4 << 30
+_MALFORMED = (
+    ValueError, KeyError, TypeError, OverflowError, RecursionError, MemoryError, struct.error, zstandard.ZstdError
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,7 @@ class Checkpoint:
         """Return the checkpoint that `to_bytes` wrote; SnapshotMismatch when the bytes are not one."""
         try:
             return cls._parse(data)
-        except (ValueError, KeyError, TypeError, struct.error, zstandard.ZstdError, MemoryError) as error:
+        except _MALFORMED as error:
             raise SnapshotMismatch(
                 f"these {len(data)} bytes are not a whole checkpoint ({error}): it was cut short, or is something else"
             ) from error
@@ -63,20 +68,34 @@ class Checkpoint:
         if length > _LONGEST_HEADER:
             raise ValueError("its header is too long")
         header = json.loads(data[start : start + length])
-        expected = sum(size for _, size in header["runs"]) + header["files"]
-        body = zstandard.ZstdDecompressor().decompress(data[start + length :], max_output_size=expected)
-        if len(body) != expected:
-            raise ValueError(f"it holds {len(body)} of {expected} bytes")
+        extents = [(int(address), int(size)) for address, size in header["runs"]]
+        memory_bytes = int(header["memory_bytes"])
+        cells = tuple(int(g) for g in header["globals"])
+        files = int(header["files"])
+        if (
+            files < 0
+            or not 0 < memory_bytes <= _LARGEST_MEMORY
+            or any(a < 0 or n < 0 or a + n > memory_bytes for a, n in extents)
+        ):
+            raise ValueError("its pages lie outside its memory")
+        if len(cells) != len(GLOBALS) or any(not -(1 << 31) <= g < 1 << 31 for g in cells):
+            raise ValueError("its globals are not those of an image")
+        packed = data[start + length :]
+        expected = sum(size for _, size in extents) + files
+        told = zstandard.get_frame_parameters(packed).content_size
+        if told != expected:  # asked before anything is unpacked: a few bytes can claim to be many
+            raise ValueError(f"it holds {told} of {expected} bytes")
+        body = zstandard.ZstdDecompressor().decompress(packed)
         runs: Runs = []
         position = 0
-        for address, size in header["runs"]:
-            runs.append((int(address), body[position : position + size]))
+        for address, size in extents:
+            runs.append((address, body[position : position + size]))
             position += size
         return cls(
             image=str(header["image"]),
             runs=runs,
-            memory_bytes=int(header["memory_bytes"]),
-            globals=tuple(int(g) for g in header["globals"]),
+            memory_bytes=memory_bytes,
+            globals=cells,
             files=body[position:],
             execs=int(header["execs"]),
         )
