@@ -307,6 +307,7 @@ class _Account:
         self.tokens_bound = already.prompt_tokens + already.completion_tokens
         self.usd = self.usd_bound = already.cost_usd or 0.0
         self.unpriced_calls = self.calls if already.cost_usd is None else 0
+        self.priced_calls = 0 if already.cost_usd is None else self.calls
         self.iterations = 0
         self.reserved_tokens = 0
         self.reserved_usd = 0.0
@@ -351,7 +352,7 @@ class _Account:
             failed_calls=self.failed_calls,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
-            cost_usd=round(self.usd, 9) if self.calls and not self.unpriced_calls else None,
+            cost_usd=round(self.usd, 9) if self.priced_calls and not self.unpriced_calls else None,
             seconds=self.seconds,
         )
 
@@ -398,6 +399,7 @@ class _Account:
         self.completion_tokens += usage.completion_tokens
         tokens = usage.prompt_tokens + usage.completion_tokens
         self.usd += usage.cost_usd or 0.0
+        self.priced_calls += usage.cost_usd is not None
         self.unpriced_calls += tokens > 0 and usage.cost_usd is None
 
         unseen = usage.unanswered_requests * room.prompt_tokens

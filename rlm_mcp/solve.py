@@ -27,7 +27,7 @@ from rlm_mcp.cells import CellResult, RawCitation, Repl
 from rlm_mcp.engine import Engine, Outcome, Task
 from rlm_mcp.errors import BudgetExceeded, PromptOverWindow, ReplayDiffers, RlmError, SubCallFailed
 from rlm_mcp.grounding import plain
-from rlm_mcp.models.base import Completion, bound_prompt
+from rlm_mcp.models.base import Completion, Model, bound_prompt
 from rlm_mcp.prompts import Remaining
 from rlm_mcp.router import Route, route
 from rlm_mcp.runs import Citation, Coverage, RunUsage, Status, StoppedBy, ended_event, prompt_hash
@@ -96,6 +96,7 @@ class _Level:
         self._saved = None if task.path or engine.tape.strict else engine.record.checkpoint()
         self._is_unsaved = False
         """blocks have run in the REPL that no checkpoint holds"""
+        self._silence = ""
         self._cited: tuple[RawCitation, ...] = ()
         self._evidence: tuple[tuple[Citation, ...], Coverage] = ((), Coverage())
 
@@ -238,6 +239,7 @@ class _Level:
                 ask = self.trajectory.shrink(ask)
                 continue
             self.trajectory.measured(completion.usage.prompt_tokens, ask.messages)
+            self._silence = "" if completion.text.strip() else _silence(self.engine.root, completion)
             return completion.text
         raise PromptOverWindow(
             f"turn {ask.turn} is over the window of {self.engine.root.name!r} even when shortened: state the model's"
@@ -390,7 +392,7 @@ class _Level:
             mode=self.way.mode,
             mode_reason=self.way.reason,
             depth=self.way.depth,
-            message=" ".join(part for part in (message, _marked(finish)) if part),
+            message=" ".join(part for part in (message, self._silence, _marked(finish)) if part),
         )
         if not self.task.path and answer is not None:
             self.engine.record.write_answer(answer)
@@ -451,6 +453,16 @@ def _status(finish: Finish, stopped_by: StoppedBy) -> Status:
     if stopped_by == "cancelled":
         return "cancelled"
     return "failed" if stopped_by == "error" or finish.answer is None else "completed"
+
+
+def _silence(model: Model, completion: Completion) -> str:
+    """What there is to say of an empty reply, should it be the last one."""
+    spent, why = completion.usage.completion_tokens, completion.finish_reason
+    if why == "length":
+        return (
+            f"Model {model.name!r} spent its {spent} tokens on thinking and said nothing: choose one that thinks less."
+        )
+    return f"Model {model.name!r} replied with nothing ({why}, {spent} tokens): choose another model."
 
 
 def _marked(finish: Finish) -> str:
