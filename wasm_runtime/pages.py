@@ -1,8 +1,9 @@
 """Which pages of guest memory were written, without looking at them.
 
 Theory of operation (Linux). Wasmtime maps the image privately from the compiled file, and a page that the
-guest writes becomes anonymous: in `/proc/self/pagemap` it is present (or swapped) and not file-mapped. Eight
-bytes a page, readable without privileges; every eighth byte and one regular expression find the runs.
+guest writes becomes anonymous: in `/proc/self/pagemap` it is present (or swapped) and not file-mapped. From
+Linux 6.7 on one ioctl lists the runs of such pages; before, the map is read, eight bytes a page, and every eighth
+byte and one regular expression find them. Neither needs privileges.
 `madvise(MADV_DONTNEED)` on a private mapping drops the written pages, and the next read sees the file again.
 
 So going back to the image is one system call, and a saved state is the bytes of the written pages. A session
@@ -14,10 +15,13 @@ time. Sources: Documentation/admin-guide/mm/pagemap.rst; madvise(2).
 """
 
 import ctypes
+import fcntl
 import functools
 import mmap
 import os
 import re
+import struct
+import threading
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +35,14 @@ _SETTLE_ABOVE = 4 << 20
 # Up to two unwritten pages in between are taken along: copying them is cheaper than another run.
 _RUN = rb"[\x40-\x5f\x80-\x9f\xc0-\xdf]+"
 _WRITTEN = re.compile(_RUN + rb"(?:.{1,2}" + _RUN + rb")*", re.DOTALL)
+# PAGEMAP_SCAN, _IOWR('f', 16, struct pm_scan_arg), and that struct: size, flags, start, end, walk_end, vec, vec_len,
+# max_pages, category_inverted, category_mask, category_anyof_mask, return_mask. It fills vec with regions of three
+# words: start, end, categories.
+_PAGEMAP_SCAN = 0xC0606610
+_SCAN = struct.Struct("12Q")
+_WALK_END = 4
+_REGIONS = 2048
+_IS_FILE, _IS_PRESENT, _IS_SWAPPED, _IS_ZERO_PAGE = 1 << 2, 1 << 3, 1 << 4, 1 << 5
 _PROT_READ_WRITE = 0x3
 _MAP_PRIVATE_FIXED = 0x02 | 0x10
 _MAP_ANONYMOUS = 0x20
@@ -106,6 +118,7 @@ class MappedPages:
         self._dead_start, self._dead_end = dead[0] // PAGE * PAGE, dead[1] // PAGE * PAGE
         self._settled: Extents = []
         self._file: int | None = None
+        self._find = _scanned if _scan_available() else _looked_up
 
     def save(self) -> SavedPages:
         extents = self._written()
@@ -116,10 +129,11 @@ class MappedPages:
                 self._settle(start, length)
             extents = [e for e in extents if e not in long]
         buffer = self._buffers.take(sum(length for _, length in extents))
-        position, view = 0, self._memory.view
+        whole, copy, position = self._memory.view(0, self._memory.size), memoryview(buffer), 0
         for start, length in extents:
-            buffer[position : position + length] = view(start, length)
-            position += length
+            end = position + length
+            copy[position:end] = whole[start : start + length]
+            position = end
         return SavedPages(extents, buffer)
 
     def restore(self, saved: SavedPages) -> None:
@@ -153,10 +167,7 @@ class MappedPages:
         return [extent for start, end in edges for extent in self._written_between(start, end)]
 
     def _written_between(self, start: int, end: int) -> Extents:
-        pagemap = _pagemap(os.getpid())
-        entries = os.pread(pagemap, (end - start) // PAGE * 8, (self._memory.base + start) // PAGE * 8)
-        runs = (m.span() for m in _WRITTEN.finditer(entries[7::8]))
-        return [(start + first * PAGE, (last - first) * PAGE) for first, last in runs]
+        return self._find(self._memory.base, start, end)
 
     def _settle(self, start: int, length: int) -> None:
         if self._file is None:
@@ -233,6 +244,54 @@ def page_map_available() -> bool:
 def _pagemap(_pid: int) -> int:
     # By process: after a fork of the host the old descriptor would still show the parent's memory.
     return os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _looked_up(base: int, start: int, end: int) -> Extents:
+    """Return the written runs between two guest addresses from the map itself."""
+    entries = os.pread(_pagemap(os.getpid()), (end - start) // PAGE * 8, (base + start) // PAGE * 8)
+    runs = (m.span() for m in _WRITTEN.finditer(entries[7::8]))
+    return [(start + first * PAGE, (last - first) * PAGE) for first, last in runs]
+
+
+def _scanned(base: int, start: int, end: int) -> Extents:
+    """Return the written runs between two guest addresses, as the kernel lists them."""
+    pagemap, found = _pagemap(os.getpid()), _found
+    runs: Extents = []
+    at, stop = base + start, base + end
+    while at < stop:
+        request = bytearray(_scan_request(at, stop, found.address))
+        count = fcntl.ioctl(pagemap, _PAGEMAP_SCAN, request)
+        at = _SCAN.unpack(request)[_WALK_END]
+        words = found.words[: 3 * count].tolist()
+        runs += [(first - base, last - first) for first, last in zip(words[::3], words[1::3], strict=True)]
+    return runs
+
+
+def _scan_request(start: int, end: int, vec: int) -> bytes:
+    other = _IS_FILE | _IS_ZERO_PAGE  # categories that a written page has not; a zero page was read, not written
+    written = _IS_PRESENT | _IS_SWAPPED  # those of which it has one
+    return _SCAN.pack(_SCAN.size, 0, start, end, 0, vec, _REGIONS, 0, other, other, written, written)
+
+
+class _Found(threading.local):
+    """Room for what one thread's scans find."""
+
+    def __init__(self) -> None:
+        vec = (ctypes.c_uint64 * (3 * _REGIONS))()
+        self.address = ctypes.addressof(vec)
+        self.words = memoryview(vec).cast("B").cast("Q")
+
+
+_found = _Found()
+
+
+@functools.cache
+def _scan_available() -> bool:
+    try:
+        fcntl.ioctl(_pagemap(os.getpid()), _PAGEMAP_SCAN, bytearray(_scan_request(0, PAGE, _found.address)))
+    except OSError:
+        return False
+    return True
 
 
 @functools.cache
