@@ -192,12 +192,25 @@ def read(text: str) -> Reply | Refusal:
     """A body with status 200, as JSON or as a stream of events, of either API. Raises NotAReply."""
     if not text.strip():
         raise BrokenOff("an empty body")
-    events = list(_events(text)) if text.lstrip().startswith(("data:", "event:", ":")) else None
     try:
-        body = json.loads(text) if events is None else _gathered(events, ended="[DONE]" in text[-200:])
-    except json.JSONDecodeError as error:
+        return _read_body(_body(text), text)
+    except NotAReply:
+        raise
+    except (json.JSONDecodeError, RecursionError) as error:
         start = " ".join(text.split())[:80]
         raise NotAReply(f"no JSON, but {start!r}") from error
+    except (AttributeError, TypeError, LookupError, ValueError, OverflowError) as error:
+        # A field is of another kind than in the API.
+        raise NotAReply(f"an object of another shape: {text[:80]!r}") from error
+
+
+def _body(text: str) -> object:
+    if not text.lstrip().startswith(("data:", "event:", ":")):
+        return json.loads(text)
+    return _gathered(list(_events(text)), ended="[DONE]" in text[-200:])
+
+
+def _read_body(body: object, text: str) -> Reply | Refusal:
     if not isinstance(body, dict):
         raise NotAReply(f"JSON that is no object: {text[:80]!r}")
     if body.get("error"):
@@ -245,7 +258,7 @@ def _refusal(status: int, text: str, body: object) -> Refusal:
     error: object = body.get("error", body) if isinstance(body, Mapping) else None
     if isinstance(error, Mapping):
         code = error.get("code")
-        if isinstance(code, int) and status == 200:  # gateways put the real status there
+        if isinstance(code, int) and 400 <= code < 600 and status == 200:  # gateways put the real status there
             status = code
         message = str(error.get("message") or error.get("detail") or error)
         word = str(code or error.get("type") or "")
@@ -309,20 +322,25 @@ def _text(content: object) -> str:
 
 
 def _count(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return max(0, int(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _dollars(usage: Mapping[str, Any]) -> float | None:
     """Gateways such as OpenRouter report what a call cost."""
     cost = usage.get("cost")
-    return float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None
+    if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
+        return float(cost)
+    return None
 
 
 def _events(text: str) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
         if data and data != "[DONE]":
-            event = json.loads(data)
+            try:
+                event = json.loads(data)
+            except json.JSONDecodeError as error:
+                raise BrokenOff("a stream that breaks off in the middle of an event") from error
             if isinstance(event, dict):
                 yield event
 

@@ -1,9 +1,13 @@
 """Decisions about requests, replies and errors, without a server."""
 
+import json
 import time
+from contextlib import suppress
 from email.utils import formatdate
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlm_mcp.models.base import Message
 from rlm_mcp.models.dialect import (
@@ -22,6 +26,8 @@ from rlm_mcp.models.dialect import (
     retry_after_seconds,
     window_in,
 )
+
+WORDS = ["choices", "message", "content", "usage", "prompt_tokens", "error", "code", "output", "delta", "type", "cost"]
 
 
 def chat(*pairs: tuple[str, str]) -> list[Message]:
@@ -204,6 +210,27 @@ def test_a_stream_is_put_together() -> None:
 def test_what_is_no_reply_is_said(body: str, kind: type[NotAReply]) -> None:
     with pytest.raises(kind):
         read(body)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JUNK, st.booleans())
+def test_no_body_makes_it_fail_otherwise(body: object, stream: bool) -> None:
+    text = json.dumps(body)
+    with suppress(NotAReply):
+        read(f"data: {text}\n\n" if stream else text)
+    refusal = refusal_in(400, text)
+    assert (learn(Dialect(), refusal), window_in(refusal)) is not None
+
+
+def test_a_stream_cut_inside_an_event_is_broken_off() -> None:
+    with pytest.raises(BrokenOff):
+        read('data: {"choices":[{"delta":{"con')
 
 
 def test_strictness_looks_into_every_part() -> None:
