@@ -55,8 +55,7 @@ executed.
 In the REPL
 - `context`: a str (or an object that acts like one), or for files a mapping from path to text; `contexts[name]` \
 when there are several. They are also read-only files under /context/<name>/. They cannot be changed.
-- `search(pattern, path=None, max_matches=20)`: regex over the context at host speed; matches with .path, .line, \
-.text.
+- `search(pattern, path=None)`: all lines that match a regex, at host speed, as objects with .path, .line, .text.
 - `llm_query(prompt, schema=None)`: asks a model that sees only this prompt; `schema` ("yes|no", "int", \
 "list[str]" or a JSON Schema) makes it return that type. It takes about {sub_prompt_chars} characters.
 - `llm_query_batched(prompts, schema=None)`: the same in parallel, in order; a failed one is an object with \

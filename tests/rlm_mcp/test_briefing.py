@@ -1,0 +1,80 @@
+"""What the root model is told of its contexts before it has looked."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlm_mcp.briefing import brief_of_value, briefs, words_of
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.prompts import opening
+
+LOG = [f"2026-11-22 10:00:{n % 60:02} INFO worker-{n % 4} did thing {n}" for n in range(500)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    yield store
+    store.close()
+
+
+def test_a_log_is_told_by_its_size_its_format_and_four_real_lines(store: Store) -> None:
+    log = store.register_text("\n".join(LOG), name="app.log")
+    (brief,) = briefs(store, [log], "How many lines are there?")
+
+    assert (brief.name, brief.kind, brief.lines, brief.format) == ("app.log", "text", 500, "log")
+    assert brief.samples == (LOG[0], LOG[1], LOG[249], LOG[499])
+    assert brief.hits == ()
+
+
+def test_lines_with_rare_words_of_the_question_are_shown(store: Store) -> None:
+    lines = [*LOG[:300], "NOTE: the access code of project Zephyr is trunk-275.", *LOG[300:]]
+    log = store.register_text("\n".join(lines), name="app.log")
+    (brief,) = briefs(store, [log], "What is the access code of project zephyr?")
+
+    assert brief.hits == ("NOTE: the access code of project Zephyr is trunk-275.",)
+
+
+def test_a_word_that_stands_everywhere_finds_nothing(store: Store) -> None:
+    log = store.register_text("\n".join(LOG), name="app.log")
+
+    assert briefs(store, [log], "What did the worker do?")[0].hits == ()
+
+
+def test_a_format_comes_with_the_way_to_read_it(store: Store) -> None:
+    rows = "\n".join(json.dumps({"id": n, "status": "open" if n % 2 else "closed"}) for n in range(50))
+    data = store.register_text(rows, name="rows")
+    (brief,) = briefs(store, [data], "How many are open?")
+
+    assert brief.format.startswith("json lines; every line is one JSON value: json.loads(line)")
+    assert "status text (closed, open)" in brief.format
+
+
+def test_files_are_told_by_number_and_the_largest(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    for n in range(12):
+        (source / f"m{n}.py").write_text("x = 1\n" * (n + 1))
+    (source / "deploy.py").write_text("GATEWAY = 'billing'\n")
+    code = store.register_source(str(source), name="src")
+    (brief,) = briefs(store, [code], "Where is the GATEWAY?")
+
+    assert (brief.kind, brief.files, len(brief.largest)) == ("files", 13, 8)
+    assert brief.largest[0] == "m11.py (12 lines)"
+    assert brief.hits == ("deploy.py:1: GATEWAY = 'billing'",)
+    assert "`context` is a mapping from path to text: 13 files" in opening("Where?", [brief], None, "weak")
+
+
+def test_the_context_of_a_child_is_told_by_its_value() -> None:
+    text, mapping, items = brief_of_value("a\nb\n\nc"), brief_of_value({"a": "xx", "b": "y"}), brief_of_value(["p", "q"])
+
+    assert (text.kind, text.chars, text.samples) == ("text", 6, ("a", "b", "c"))
+    assert (mapping.kind, mapping.files, mapping.largest[0]) == ("files", 2, "a (2 characters)")
+    assert (items.kind, items.lines, items.samples) == ("list", 2, ("p", "q"))
+
+
+def test_words_of_a_question_are_those_that_a_text_may_hold() -> None:
+    assert words_of("How many lines have the level WARN in Foo.java?") == ["Foo.java", "WARN"]
+    assert words_of("What is it?") == []
