@@ -1,7 +1,7 @@
 """The event loop of the guest: asyncio without sockets or threads, awake for host calls."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -21,7 +21,7 @@ def session() -> Iterator[Session]:
     def fail() -> None:
         raise RuntimeError("a secret of the host")
 
-    calls = {"meet": meet, "double": lambda n: 2 * n, "fail": fail}
+    calls: dict[str, Callable[..., object]] = {"meet": meet, "double": lambda n: 2 * n, "fail": fail}
     with Runtime() as runtime, runtime.session(limits=Limits(cell_seconds=20), calls=calls) as session:
         session.exec("import asyncio, host")
         yield session
