@@ -1,7 +1,7 @@
 """Working on many items at once: parallel_map, executors and threads, and what they promise of variables."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -38,7 +38,7 @@ def meeting() -> Meeting:
 
 @pytest.fixture
 def session(runtime: Runtime, meeting: Meeting) -> Iterator[Session]:
-    calls = {"meet": meeting, "double": lambda n: 2 * n}
+    calls: dict[str, Callable[..., object]] = {"meet": meeting, "double": lambda n: 2 * n}
     with runtime.session(limits=Limits(cell_seconds=20), calls=calls) as session:
         yield session
 
