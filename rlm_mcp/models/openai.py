@@ -1,16 +1,14 @@
 """Models behind an OpenAI-compatible endpoint. The only importer of `openai`, and only when asked: that takes 0.6 s.
 
 The client library sends one request and reads one body. What a body means is decided in dialect.py, whether to send
-again in retries.py, how many at once in limiter.py; this file does what they decide and words what goes wrong.
+again in retries.py, how many at once in limiter.py, what an error is called in failures.py; this file does it.
 """
 
 import asyncio
 import importlib
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,19 +17,12 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from rlm_mcp.budget import over_window
-from rlm_mcp.errors import (
-    EndpointUnreachable,
-    KeyRefused,
-    ModelError,
-    PromptOverWindow,
-    ProviderFailed,
-    RateLimited,
-    RequestRefused,
-    UnknownModel,
-)
+from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models import dialect as dialects
+from rlm_mcp.models import failures
 from rlm_mcp.models.base import Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
 from rlm_mcp.models.dialect import BrokenOff, NotAReply, Refusal, Reply
+from rlm_mcp.models.failures import NoAnswer, Tally
 from rlm_mcp.models.limiter import Limiter, Slot
 from rlm_mcp.models.profiles import is_local
 from rlm_mcp.models.retries import Failure, FailureKind, next_wait
@@ -55,24 +46,6 @@ class Answer:
     status: int
     text: str
     retry_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoAnswer:
-    """A request that brought no response. `sent` says that the provider may have seen, and may bill it."""
-
-    kind: FailureKind
-    why: str
-    sent: bool
-
-
-@dataclass(slots=True)
-class _Tally:
-    """The failures of one call so far."""
-
-    by_kind: Counter[FailureKind] = field(default_factory=Counter)
-    failed: int = 0
-    unanswered: int = 0
 
 
 class OpenAIProvider:
@@ -170,7 +143,7 @@ class OpenAIModel:
         schema: Mapping[str, object] | None = None,
     ) -> Completion:
         """One reply; sent again on 429, 5xx and broken connections, and in another dialect where the server asks."""
-        tally, dialect = _Tally(), self._dialect
+        tally, dialect = Tally(), self._dialect
         tried = {dialect}
         while True:
             path, body = dialects.request(
@@ -188,7 +161,7 @@ class OpenAIModel:
             else:
                 await self._retry_or_raise(result, messages, tally)
 
-    async def _ask(self, path: str, body: Mapping[str, Any], tally: _Tally) -> Reply | Refusal:
+    async def _ask(self, path: str, body: Mapping[str, Any], tally: Tally) -> Reply | Refusal:
         """Sends until there is an answer that is a reply or says why not."""
         while True:
             answer = self._read(await self._endpoint.post(path, body), tally)
@@ -198,45 +171,48 @@ class OpenAIModel:
             if isinstance(answer, Refusal):
                 return answer
             tally.unanswered += answer.sent
-            tally.by_kind[answer.kind] += 1
-            wait = next_wait(Failure(kind=answer.kind), tally.by_kind[answer.kind], self._endpoint.jitter)
-            if wait is None:
-                raise self._error(EndpointUnreachable, self._unreachable(answer, tally), tally)
-            await self._endpoint.sleep(wait)
+            if not await self._waited(Failure(kind=answer.kind), tally):
+                raise failures.unreachable(self.provider, answer, tally)
 
-    def _read(self, answer: Answer | NoAnswer, tally: _Tally) -> Reply | Refusal | NoAnswer:
+    def _read(self, answer: Answer | NoAnswer, tally: Tally) -> Reply | Refusal | NoAnswer:
         if isinstance(answer, NoAnswer):
-            return answer
+            return replace(answer, why=self._endpoint.scrub(answer.why))
         if answer.status >= 300:
-            return replace(dialects.refusal_in(answer.status, answer.text), retry_after=answer.retry_after)
+            return self._quoted(dialects.refusal_in(answer.status, answer.text), answer.retry_after)
         try:
-            return dialects.read(answer.text)
+            read = dialects.read(answer.text)
         except BrokenOff as error:
             return NoAnswer(kind="broken", why=str(error), sent=True)
         except NotAReply as error:
             tally.failed += 1
-            text = (
-                f"{self.provider} answered with {self._endpoint.scrub(str(error))}: check RLM_MCP_BASE_URL, the base of"
-            )
-            raise self._error(ProviderFailed, f"{text} an OpenAI-compatible API usually ends in /v1", tally) from error
+            raise failures.no_reply(self.provider, self._endpoint.scrub(str(error)), tally) from error
+        return self._quoted(read, answer.retry_after) if isinstance(read, Refusal) else read
 
-    async def _retry_or_raise(self, refusal: Refusal, messages: Sequence[Message], tally: _Tally) -> None:
+    def _quoted(self, refusal: Refusal, retry_after: float | None) -> Refusal:
+        """The refusal with a text that can be shown."""
+        return replace(refusal, text=self._endpoint.scrub(refusal.text), retry_after=retry_after)
+
+    async def _retry_or_raise(self, refusal: Refusal, messages: Sequence[Message], tally: Tally) -> None:
         """Waits before the same request goes out again, or raises what this refusal means."""
         if (window := dialects.window_in(refusal)) is not None:
             if window:
                 self.profile = replace(self.profile, window_tokens=window)
-            text = str(over_window(self, messages))
-            raise self._error(PromptOverWindow, text, tally)
-        kind = _retried_as(refusal)
-        if kind is not None:
-            tally.by_kind[kind] += 1
-            failure = Failure(kind=kind, retry_after=refusal.retry_after)
-            if (wait := next_wait(failure, tally.by_kind[kind], self._endpoint.jitter)) is not None:
-                await self._endpoint.sleep(wait)
-                return
-        raise await self._meaning(refusal, tally)
+            raise tally.error(PromptOverWindow, str(over_window(self, messages)))
+        kind = failures.retried_as(refusal)
+        if kind is not None and await self._waited(Failure(kind=kind, retry_after=refusal.retry_after), tally):
+            return
+        served = await self._endpoint.model_names() if refusal.status in {404, 405} else []
+        raise failures.refused(self.provider, self.name, refusal, served, tally)
 
-    def _completion(self, reply: Reply, messages: Sequence[Message], tally: _Tally) -> Completion:
+    async def _waited(self, failure: Failure, tally: Tally) -> bool:
+        """Whether it has waited for another try; False when it is time to give up."""
+        tally.by_kind[failure.kind] += 1
+        wait = next_wait(failure, tally.by_kind[failure.kind], self._endpoint.jitter)
+        if wait is not None:
+            await self._endpoint.sleep(wait)
+        return wait is not None
+
+    def _completion(self, reply: Reply, messages: Sequence[Message], tally: Tally) -> Completion:
         prompt, completion = reply.prompt_tokens, reply.completion_tokens
         counted = prompt is not None and completion is not None
         cost = reply.cost_usd
@@ -258,59 +234,6 @@ class OpenAIModel:
             model=reply.model or self.name,
             reasoning=reply.reasoning,
         )
-
-    # --- what goes wrong, in words --------------------------------------------------------------------------------
-
-    def _unreachable(self, answer: NoAnswer, tally: _Tally) -> str:
-        times = f" ({tally.failed} times)" if tally.failed > 1 else ""
-        if answer.kind == "unreachable":
-            return (
-                f"nothing answers at {self.provider}{times}: {self._endpoint.scrub(answer.why)}; start the server there"
-                " or set RLM_MCP_BASE_URL"
-            )
-        if answer.kind == "timeout":
-            return f"{self.provider} did not answer within {REPLY_SECONDS:g} s{times}: send less at once or try later"
-        return f"{self.provider} broke off the connection{times}: {self._endpoint.scrub(answer.why)}; try later"
-
-    async def _meaning(self, refusal: Refusal, tally: _Tally) -> ModelError:
-        """The error that a refusal amounts to."""
-        quoted = self._endpoint.scrub(refusal.text) or "no reason given"
-        match refusal.status:
-            case 401 | 403:
-                text = f"{self.provider} refused the API key ({refusal.status}: {quoted}): set RLM_MCP_API_KEY"
-                return self._error(KeyRefused, f"{text} to a key of this provider", tally)
-            case 404 | 405:
-                return await self._not_found(refusal, quoted, tally)
-            case 402 | 429:
-                return self._error(RateLimited, self._limited(refusal, quoted, tally), tally)
-            case status if status >= 500 or status in {408, 409, 425}:
-                text = f"{self.provider} failed {tally.failed} times, last with {status}: {quoted}; try later"
-                return self._error(ProviderFailed, text, tally)
-            case status:
-                text = (
-                    f"{self.provider} refused a request to model {self.name!r} ({status}: {quoted}): change the model"
-                )
-                return self._error(RequestRefused, f"{text} or what is asked of it", tally)
-
-    async def _not_found(self, refusal: Refusal, quoted: str, tally: _Tally) -> ModelError:
-        names = await self._endpoint.model_names()
-        if (not names or self.name in names) and not refusal.says("model"):
-            text = f"{self.provider} has no chat completions ({refusal.status}: {quoted}): check RLM_MCP_BASE_URL;"
-            return self._error(EndpointUnreachable, f"{text} it usually ends in /v1", tally)
-        near = get_close_matches(self.name, names, n=3, cutoff=0.3) or names[:5]
-        serves = f"it serves {', '.join(near)}{' and others' if len(names) > len(near) else ''}" if near else quoted
-        text = f"{self.provider} has no model {self.name!r} ({refusal.status}): {serves}; set RLM_MCP_MODEL or"
-        return self._error(UnknownModel, f"{text} RLM_MCP_SUB_MODEL to one that it serves", tally)
-
-    def _limited(self, refusal: Refusal, quoted: str, tally: _Tally) -> str:
-        if _out_of_credit(refusal):
-            return f"the account at {self.provider} is out of credit ({refusal.status}: {quoted}): top it up"
-        if refusal.retry_after is not None and tally.failed == 1:
-            return f"{self.provider} asks to wait {refusal.retry_after:g} s (429: {quoted}): come back then"
-        return f"{self.provider} answered 429 {tally.failed} times ({quoted}): try later or lower RLM_MCP_CONCURRENCY"
-
-    def _error(self, kind: type[ModelError], text: str, tally: _Tally) -> ModelError:
-        return kind(text, failed_requests=tally.failed, unanswered_requests=tally.unanswered)
 
 
 def _connect(base_url: str, api_key: Secret) -> "openai.AsyncOpenAI":
@@ -358,7 +281,8 @@ async def _send(client: "openai.AsyncOpenAI", path: str, body: Mapping[str, Any]
     except openai.APITimeoutError as error:
         connecting = isinstance(error.__cause__, httpx2.ConnectTimeout)
         kind: FailureKind = "unreachable" if connecting else "timeout"
-        return NoAnswer(kind=kind, why="no connection in time", sent=not connecting)
+        limit = CONNECT_SECONDS if connecting else REPLY_SECONDS
+        return NoAnswer(kind=kind, why=f"{limit:g} s have passed", sent=not connecting)
     except openai.APIConnectionError as error:
         refused = isinstance(error.__cause__, httpx2.ConnectError)
         why = str(error.__cause__ or error) or type(error.__cause__).__name__
@@ -383,13 +307,3 @@ def _report(slot: Slot, answer: Answer | NoAnswer) -> None:
         slot.answered()
     else:
         slot.failed()
-
-
-def _retried_as(refusal: Refusal) -> FailureKind | None:
-    if refusal.status == 429:
-        return None if _out_of_credit(refusal) else "rate"
-    return "server" if refusal.status >= 500 or refusal.status in {408, 409, 425} else None
-
-
-def _out_of_credit(refusal: Refusal) -> bool:
-    return refusal.status == 402 or refusal.says("insufficient_quota") or refusal.says("billing")

@@ -1,0 +1,112 @@
+"""What went wrong with a call, in one sentence each: the value that was wrong, what the provider said, what to do.
+
+Pure: whoever has asked passes in what came back. A provider's words arrive here scrubbed of keys.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from rlm_mcp.errors import (
+    EndpointUnreachable,
+    KeyRefused,
+    ModelError,
+    ProviderFailed,
+    RateLimited,
+    RequestRefused,
+    UnknownModel,
+)
+from rlm_mcp.models.dialect import Refusal
+from rlm_mcp.models.retries import FailureKind
+
+# Statuses of trouble that passes: request timeout, conflict, too early.
+PASSING = frozenset({408, 409, 425})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoAnswer:
+    """A request that brought no response. `sent` says that the provider may have seen, and may bill it."""
+
+    kind: FailureKind
+    why: str
+    sent: bool
+
+
+@dataclass(slots=True)
+class Tally:
+    """The failures of one call so far."""
+
+    by_kind: Counter[FailureKind] = field(default_factory=Counter)
+    failed: int = 0
+    unanswered: int = 0
+
+    def error(self, kind: type[ModelError], text: str) -> ModelError:
+        """An error that carries these numbers."""
+        return kind(text, failed_requests=self.failed, unanswered_requests=self.unanswered)
+
+
+def retried_as(refusal: Refusal) -> FailureKind | None:
+    """Which kind of passing trouble a refusal is; None where the same request will not do better."""
+    if refusal.status == 429:
+        return None if out_of_credit(refusal) else "rate"
+    return "server" if refusal.status >= 500 or refusal.status in PASSING else None
+
+
+def out_of_credit(refusal: Refusal) -> bool:
+    """Whether money is what is missing."""
+    return refusal.status == 402 or refusal.says("insufficient_quota") or refusal.says("billing")
+
+
+def unreachable(url: str, answer: NoAnswer, tally: Tally) -> ModelError:
+    """No response, however often it was tried."""
+    times = f" ({tally.failed} times)" if tally.failed > 1 else ""
+    match answer.kind:
+        case "unreachable":
+            text = f"nothing answers at {url}{times}: {answer.why}; start the server there or set RLM_MCP_BASE_URL"
+        case "timeout":
+            text = f"{url} did not answer in time{times}: {answer.why}; send less at once or try later"
+        case _:
+            text = f"{url} broke off the connection{times}: {answer.why}; try later"
+    return tally.error(EndpointUnreachable, text)
+
+
+def no_reply(url: str, what: str, tally: Tally) -> ModelError:
+    """A response that is not of this API."""
+    remedy = "check RLM_MCP_BASE_URL, the base of an OpenAI-compatible API usually ends in /v1"
+    return tally.error(ProviderFailed, f"{url} answered with {what}: {remedy}")
+
+
+def refused(url: str, model: str, refusal: Refusal, served: Sequence[str], tally: Tally) -> ModelError:
+    """A refusal that stays. `served` are the models that the provider lists, which only a 404 asks for."""
+    said, status = refusal.text or "no reason given", refusal.status
+    if status in {401, 403}:
+        text = f"{url} refused the API key ({status}: {said}): set RLM_MCP_API_KEY to a key of this provider"
+        return tally.error(KeyRefused, text)
+    if status in {404, 405}:
+        return _not_found(url, model, refusal, served, tally)
+    if status in {402, 429}:
+        return tally.error(RateLimited, _limited(url, refusal, tally))
+    if status >= 500 or status in PASSING:
+        return tally.error(ProviderFailed, f"{url} failed {tally.failed} times, last with {status}: {said}; try later")
+    text = f"{url} refused a request to model {model!r} ({status}: {said}): change the model or what is asked of it"
+    return tally.error(RequestRefused, text)
+
+
+def _not_found(url: str, model: str, refusal: Refusal, served: Sequence[str], tally: Tally) -> ModelError:
+    said, status = refusal.text or "no reason given", refusal.status
+    if (not served or model in served) and not refusal.says("model"):
+        text = f"{url} has no chat completions ({status}: {said}): check RLM_MCP_BASE_URL; it usually ends in /v1"
+        return tally.error(EndpointUnreachable, text)
+    near = get_close_matches(model, served, n=3, cutoff=0.3) or list(served[:5])
+    serves = f"it serves {', '.join(near)}{' and others' if len(served) > len(near) else ''}" if near else said
+    remedy = "set RLM_MCP_MODEL or RLM_MCP_SUB_MODEL to one that it serves"
+    return tally.error(UnknownModel, f"{url} has no model {model!r} ({status}): {serves}; {remedy}")
+
+
+def _limited(url: str, refusal: Refusal, tally: Tally) -> str:
+    if out_of_credit(refusal):
+        return f"the account at {url} is out of credit ({refusal.status}: {refusal.text}): top it up"
+    if refusal.retry_after is not None and tally.failed == 1:
+        return f"{url} asks to wait {refusal.retry_after:g} s (429: {refusal.text}): come back then"
+    return f"{url} answered 429 {tally.failed} times ({refusal.text}): try later or lower RLM_MCP_CONCURRENCY"
