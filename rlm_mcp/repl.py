@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.from_thread import BlockingPortal
 
 from rlm_mcp.cells import CellError, CellResult, Final, GuestCalls, RawCitation, Read, Repl, Variable
@@ -204,20 +205,20 @@ class SandboxRepl:
     async def variables(self) -> tuple[Variable, ...]:
         """All user variables, newest first."""
         async with self._lock:
-            found = await self._interruptibly(self._session.call, "prelude:variables")
+            found = await self._whole(self._session.call, "prelude:variables")
         return tuple(Variable(**variable) for variable in _rows(found))
 
     async def checkpoint(self) -> bytes:
         """The namespace as bytes, small: only what differs from the image."""
         async with self._lock:
-            return await self._interruptibly(lambda: self._session.checkpoint().to_bytes())
+            return await self._whole(lambda: self._session.checkpoint().to_bytes())
 
     async def restore(self, data: bytes) -> None:
         """Replaces the namespace by a checkpoint's, which may come from another process."""
         from wasm_runtime import Checkpoint
 
         async with self._lock:
-            await self._interruptibly(lambda: self._session.restore(Checkpoint.from_bytes(data)))
+            await self._whole(lambda: self._session.restore(Checkpoint.from_bytes(data)))
 
     async def _interruptibly(self, function: Callable[..., _T], *args: Any) -> _T:
         """A blocking call of the session. When the caller is cancelled, the guest is interrupted and then waited for.
@@ -239,6 +240,12 @@ class SandboxRepl:
                 result = await self._sandbox.on_thread(function, *args)
                 done = True
             tasks.cancel_scope.cancel()
+        return result
+
+    async def _whole(self, function: Callable[..., _T], *args: Any) -> _T:
+        """The same for a call whose result means nothing to a caller that was cancelled."""
+        result = await self._interruptibly(function, *args)
+        await anyio.lowlevel.checkpoint_if_cancelled()
         return result
 
 

@@ -27,21 +27,18 @@ INITIALIZE = {
 }
 
 
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def environ(tmp_path: Path, cache_dir: Path) -> dict[str, str]:
+def environ(tmp_path: Path, sandbox_cache: Path) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return inherited | {"RLM_MCP_DATA_DIR": str(tmp_path / "data"), "RLM_MCP_CACHE_DIR": str(cache_dir)}
+    return inherited | {"RLM_MCP_DATA_DIR": str(tmp_path / "data"), "RLM_MCP_CACHE_DIR": str(sandbox_cache)}
 
 
 @pytest.fixture
 def server(environ: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A server that has answered `initialize`."""
-    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:
+    with subprocess.Popen(  # noqa: S603 - our own command
+        COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps(INITIALIZE).encode() + b"\n")
@@ -105,7 +102,7 @@ def test_the_death_of_its_parent_ends_it(environ: dict[str, str], tmp_path: Path
         "sys.stdin.buffer.raw  # never read: the server does\n"
         "time.sleep(600)\n"
     )
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-c", starter],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -124,10 +121,8 @@ def test_the_death_of_its_parent_ends_it(environ: dict[str, str], tmp_path: Path
         assert parent.stdout.read() == b""
 
 
-def test_two_servers_of_one_user_work_side_by_side(
-    server: "subprocess.Popen[bytes]", environ: dict[str, str]
-) -> None:
-    second = subprocess.run(
+def test_two_servers_of_one_user_work_side_by_side(server: "subprocess.Popen[bytes]", environ: dict[str, str]) -> None:
+    second = subprocess.run(  # noqa: S603 - our own command
         [*COMMAND, "contexts", "list", "--json"], env=environ, capture_output=True, timeout=20, check=True
     )
     assert json.loads(second.stdout) == []

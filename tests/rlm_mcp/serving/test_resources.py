@@ -93,7 +93,9 @@ async def test_names_ids_and_paths_are_completed(client: Client, context: Contex
     template = ResourceTemplateReference(uri="rlm://contexts/{context_id}")
     by_id = await client.complete(template, {"name": "context_id", "value": ""})
     assert by_id.completion.values == [context.context_id]
-    runs = await client.complete(ResourceTemplateReference(uri="rlm://runs/{run_id}"), {"name": "run_id", "value": "run"})
+    runs = await client.complete(
+        ResourceTemplateReference(uri="rlm://runs/{run_id}"), {"name": "run_id", "value": "run"}
+    )
     assert runs.completion.values == [run_id]
     files = ResourceTemplateReference(uri="rlm://contexts/{context_id}/files/{+path}")
     chosen = {"context_id": context.context_id}

@@ -71,9 +71,7 @@ async def test_cancel_run_stops_the_model_call_and_keeps_the_record(client: Clie
     assert await call(client, "rlm_result", run_id=run["run_id"]) == cancelled
 
 
-async def test_cancelling_the_request_cancels_the_run(
-    client: Client, model: HeldModel, workspace: Workspace
-) -> None:
+async def test_cancelling_the_request_cancels_the_run(client: Client, model: HeldModel, workspace: Workspace) -> None:
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call_ignored, client)

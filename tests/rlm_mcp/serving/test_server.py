@@ -8,6 +8,8 @@ from mcp_types import CallToolResult
 
 from rlm_mcp.guides import INSTRUCTIONS
 
+from .conftest import LOG
+
 pytestmark = pytest.mark.anyio
 
 TOOLS = [
@@ -55,11 +57,12 @@ async def test_instructions_fit_what_clients_keep(client: Client) -> None:
 
 
 async def test_a_registered_text_is_read_back_by_lines(client: Client, log_file: Path) -> None:
+    lines = LOG.splitlines()
     context = await called(client, "register_context", source=str(log_file))
     assert context["lines"] == 60
     assert context["uri"] == f"rlm://contexts/{context['context_id']}"
     read = await called(client, "inspect_context", context=context["name"], start_line=2, end_line=3)
-    assert read["text"].splitlines() == log_file.read_text().splitlines()[1:3]
+    assert read["text"].splitlines() == lines[1:3]
     assert (read["start_line"], read["end_line"], read["truncated"]) == (2, 3, False)
 
 
@@ -116,9 +119,7 @@ async def test_removed_contexts_are_unknown(client: Client) -> None:
         ("cancel_run", {"run_id": "run-0", "colour": "red"}, "no argument 'colour'; it takes run_id"),
     ],
 )
-async def test_mistakes_are_told_in_a_sentence(
-    client: Client, tool: str, arguments: dict[str, Any], says: str
-) -> None:
+async def test_mistakes_are_told_in_a_sentence(client: Client, tool: str, arguments: dict[str, Any], says: str) -> None:
     await called(client, "register_context", text="some text", name="t")
     assert says in await refused(client, tool, **arguments)
 

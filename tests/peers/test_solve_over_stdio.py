@@ -1,0 +1,116 @@
+"""The main job with nothing in our process faked: an MCP client, the server process, the sandbox, an endpoint."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp_types import CallToolResult
+
+from tests.peers.openai_server import OpenAIServer, Request
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("era", ["auto", "legacy"])]
+
+CODE = """```repl
+from collections import Counter
+errors = Counter(line.split("[")[1].split("]")[0] for line in context.splitlines() if " ERROR " in line)
+replies = llm_query_batched([f"Sum up this component: {name}" for name in errors])
+hit = search("ERROR", max_matches=1)[0]
+cite(hit)
+print(errors, replies)
+```"""
+
+
+class Root:
+    """A root model that looks, then answers; sub-calls are echoed. While `slow`, the second turn never comes."""
+
+    def __init__(self) -> None:
+        self.slow = False
+
+    def __call__(self, request: Request) -> str:
+        if "Sum up this component" in request.last:
+            return "a component"
+        if all(message["role"] != "assistant" for message in request.messages):
+            return CODE
+        if self.slow:
+            return "```repl\nimport time\nwhile True: pass\n```"
+        return "```repl\nFINAL(dict(errors.most_common(1)))\n```"
+
+
+@pytest.fixture(scope="module")
+def root() -> Root:
+    return Root()
+
+
+@pytest.fixture(scope="module")
+def endpoint(root: Root) -> Iterator[OpenAIServer]:
+    with OpenAIServer(root).in_thread() as server:
+        yield server
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Path:
+    path = tmp_path / "app.log"
+    for_line = [("ERROR" if i % 5 == 0 else "INFO", "payments" if i % 2 else "mailer", i) for i in range(3_001)]
+    path.write_text("".join(f"10:00:00 {level} [{component}] step {i}\n" for level, component, i in for_line))
+    return path
+
+
+@pytest.fixture
+def parameters(tmp_path: Path, sandbox_cache: Path, endpoint: OpenAIServer) -> StdioServerParameters:
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "RLM_MCP_DATA_DIR": str(tmp_path / "data"),
+        "RLM_MCP_CACHE_DIR": str(sandbox_cache),
+        "RLM_MCP_BASE_URL": endpoint.base_url,
+        "RLM_MCP_MODEL": "scripted",
+        "RLM_MCP_API_KEY": "sk-test",
+    }
+    return StdioServerParameters(command=sys.executable, args=["-m", "rlm_mcp.cli"], env=environ)
+
+
+async def called(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    assert isinstance(result, CallToolResult)
+    assert not result.is_error, result.content
+    fields: dict[str, Any] = result.structured_content
+    return fields
+
+
+async def test_a_question_is_answered_with_a_verified_citation(
+    era: str, parameters: StdioServerParameters, log_file: Path, root: Root
+) -> None:
+    root.slow = False
+    with anyio.fail_after(60):
+        async with Client(parameters, mode=era) as client:
+            context = await called(client, "register_context", source=str(log_file))
+            run = await called(
+                client, "rlm_solve", query="Which component logs the most errors?", contexts=["app.log"], mode="rlm"
+            )
+    assert (run["status"], run["stopped_by"]) == ("completed", "final")
+    assert "mailer" in str(run["answer"])
+    assert run["usage"]["sub_calls"] + run["usage"]["cached_calls"] == 2
+    assert run["coverage"]["read_by_code"] == context["chars"]
+    assert [(c["path"], c["start_line"], c["verified"]) for c in run["citations"]] == [("app.log", 1, True)]
+
+
+async def test_cancelling_in_mid_run_stops_the_sandbox(
+    era: str, parameters: StdioServerParameters, log_file: Path, root: Root
+) -> None:
+    root.slow = True
+    with anyio.fail_after(60):
+        async with Client(parameters, mode=era) as client:
+            await called(client, "register_context", source=str(log_file))
+            question = {"query": "Loop for ever?", "contexts": ["app.log"], "mode": "rlm"}
+            run = await called(client, "rlm_solve", **question, wait_seconds=0)
+            while run["iterations"] < 2:
+                run = await called(client, "rlm_result", run_id=run["run_id"], wait_seconds=0.1)
+            cancelled = await called(client, "cancel_run", run_id=run["run_id"])
+            assert cancelled["status"] == "cancelled"
+            assert cancelled["usage"]["root_calls"] == 2
+            assert (await called(client, "remove_context", context="app.log"))["name"] == "app.log"
