@@ -24,6 +24,7 @@ from rlm_mcp.errors import RlmError, UnknownContext, UnknownPath, UnknownRun
 from rlm_mcp.guides import INSTRUCTIONS, add_prompts
 from rlm_mcp.notices import Notices
 from rlm_mcp.resources import Resources
+from rlm_mcp.tasks import Tasks
 from rlm_mcp.tools import Tools
 from rlm_mcp.workspace import Workspace
 
@@ -47,6 +48,7 @@ class RlmServer(MCPServer[None]):
             instructions=INSTRUCTIONS,
             version=__version__,
             tools=tools,
+            extensions=[Tasks(workspace)],
             subscriptions=notices.bus,
             middleware=[notices.middleware],
             warn_on_duplicate_tools=False,
