@@ -6,7 +6,7 @@ wasm: a store runs on one thread at a time, and a thread runs one guest at a tim
 call runs on another thread, or nests and puts the outer guest back).
 
 No host function may raise: wasmtime-py carries a Python exception through one process-global slot, and two
-threads can get each other's. `_guarded` turns a bad pointer into EFAULT, and anything else into EIO with the
+threads can get each other's. `guarded` turns a bad pointer into EFAULT, and anything else into EIO with the
 exception kept in `Guest.failure`, which the session raises once the guest has returned.
 """
 
@@ -22,7 +22,7 @@ from wasm_runtime.imports import emscripten, syscalls, wasi
 from wasm_runtime.imports.guest import Guest
 from wasm_runtime.memory import BadPointer
 
-_PROVIDERS = (wasi, syscalls, emscripten)
+PROVIDERS = (wasi, syscalls, emscripten)
 
 
 class _Running(threading.local):
@@ -51,17 +51,18 @@ def make_linker(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.Li
         if (entry.module, name) in seen:
             continue
         seen.add((entry.module, name))
-        providers = [(p.FUNCTIONS[name], p.ERRNO_SIGN) for p in _PROVIDERS if name in p.FUNCTIONS]
+        providers = [(p.FUNCTIONS[name], p.ERRNO_SIGN) for p in PROVIDERS if name in p.FUNCTIONS]
         if len(providers) != 1 or not isinstance(signature, wasmtime.FuncType):
             raise ImageError(f"the image imports {entry.module}.{name}, provided by {len(providers)} files: rebuild it")
         function, sign = providers[0]
-        linker.define_func(entry.module, name, signature, _guarded(function, signature, sign))
+        linker.define_func(entry.module, name, signature, guarded(function, signature, sign))
     return linker
 
 
-def _guarded(
+def guarded(
     function: Callable[..., int | float | None], signature: wasmtime.FuncType, errno_sign: int
 ) -> Callable[..., int | float | None]:
+    """Return `function` bound to the guest that runs on the calling thread, with no way to raise."""
     fault: int | float | None = errno_sign * Errno.EFAULT
     broken: int | float | None = errno_sign * Errno.EIO
     if not signature.results:

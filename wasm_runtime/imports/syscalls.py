@@ -11,6 +11,7 @@ from wasm_runtime.imports.guest import Guest
 from wasm_runtime.vfs_nodes import Stat, StatFs
 
 _STAT = struct.Struct("<6Iq2iqI4xqI4xqI4xQ")
+_MOST_BLOCKS = 0x7FFFFFFF  # the field is an i32, and a file may be longer
 _DIRENT_BYTES = 280
 _DIRENT = struct.Struct("<QqHB256s")
 _NS = 1_000_000_000
@@ -33,8 +34,8 @@ def _write_stat(guest: Guest, address: int, stat: Stat | int) -> int:
     times = [part for ns in (stat.atime_ns, stat.mtime_ns, stat.ctime_ns) for part in divmod(ns, _NS)]
     _STAT.pack_into(
         guest.memory.view(address, _STAT.size), 0,
-        stat.dev, stat.mode, stat.nlink, stat.uid, stat.gid, stat.rdev, stat.size, stat.blksize, stat.blocks,
-        *times, stat.ino,
+        stat.dev, stat.mode, stat.nlink, stat.uid, stat.gid, stat.rdev, stat.size, stat.blksize,
+        min(stat.blocks, _MOST_BLOCKS), *times, stat.ino,
     )  # fmt: skip
     return 0
 
@@ -199,6 +200,8 @@ def utimensat(guest: Guest, dirfd: int, path: int, times: int, flags: int) -> in
     mtime: int | None = -1
     if times:
         values = struct.unpack("<qI4xqI4x", guest.memory.view(times, 32))
+        if any(ns >= _NS and ns not in (_UTIME_NOW, _UTIME_OMIT) for ns in values[1::2]):
+            return -Errno.EINVAL
         atime, mtime = _time(*values[:2]), _time(*values[2:])
     return guest.vfs.utimensat(dirfd, _path(guest, path) if path else None, atime, mtime, flags)
 

@@ -1,0 +1,69 @@
+"""One runtime a module, and sessions that are checked after the attack.
+
+Whatever a test does to `session`, afterwards its variables are there, the next cell ends within a second, and once
+it is closed the process has the threads, children and descriptors that it had before, and its memory back.
+`broken_session` is for attacks on the session's own insides: only `reset` is promised to repair those.
+"""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wasm_runtime import Limits, Runtime, Session
+
+BUDGET_BYTES = 1 << 30
+LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=0.4, output_bytes=1 << 16)
+KEPT = "['kept', 41]"
+
+
+def open_descriptors() -> int:
+    """How many files this process has open, where the system tells."""
+    mine = Path("/proc/self/fd")
+    return len(list(mine.iterdir())) if mine.exists() else 0
+
+
+def host_state() -> dict[str, object]:
+    """What an attack must not change in this process. The pool that runs submitted calls may have started."""
+    mine = Path("/proc/self")
+    tasks = list((mine / "task").iterdir()) if mine.exists() else []
+    return {
+        "threads": sorted(t.name for t in threading.enumerate() if not t.name.startswith("wasm-call")),
+        "children": [child for task in tasks for child in (task / "children").read_text().split()],
+        "working directory": Path.cwd(),
+    }
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[Runtime]:
+    with Runtime(memory_budget_bytes=BUDGET_BYTES) as runtime:
+        with runtime.session(limits=LIMITS) as first:  # starts the watch, opens the page map
+            first.exec("kept = 1")
+        yield runtime
+
+
+@pytest.fixture
+def session(runtime: Runtime) -> Iterator[Session]:
+    before, descriptors = host_state(), open_descriptors()
+    with runtime.session(limits=LIMITS, calls={"echo": lambda value: value}) as session:
+        assert session.exec("kept = ['kept']\nkept.append(41)").error is None
+        yield session
+        assert session.exec("kept", seconds=1).value == KEPT
+        assert session.exec("kept[1] + 1", seconds=1).value == "42"
+    assert host_state() == before
+    assert open_descriptors() <= descriptors
+    assert runtime.budget.available() == BUDGET_BYTES
+
+
+@pytest.fixture
+def broken_session(runtime: Runtime) -> Iterator[Session]:
+    before, descriptors = host_state(), open_descriptors()
+    with runtime.session(limits=LIMITS, calls={"echo": lambda value: value}) as session:
+        yield session
+        session.reset()
+        assert session.exec("6 * 7", seconds=1).value == "42"
+        assert session.exec("print(echo('hello'))", seconds=1).stdout == "hello\n"
+    assert host_state() == before
+    assert open_descriptors() <= descriptors
+    assert runtime.budget.available() == BUDGET_BYTES
