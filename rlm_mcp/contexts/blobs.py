@@ -40,8 +40,8 @@ UNFLUSHED_ABOVE_BYTES = 64 << 20
 What a power failure then does to it is noticed by its size."""
 
 FLUSHERS = 8
-FLUSHED_ASIDE_BYTES = 1 << 18
-"""Small texts are written and flushed eight at a time: file systems group flushes; 5,000 one by one take seconds."""
+"""Threads that flush, when all is written. File systems group flushes that come together: measured on ext4, 5,000 files
+take 26 s one by one and 0.4 s by eight."""
 
 MEMORY_BYTES = 4 << 20
 """A text up to this size is held in memory until its hash is known, and not written at all if the store has it."""
@@ -95,13 +95,9 @@ class Blobs:
 
     def share(self, blob: str, part: Path) -> bool:
         """Give a blob that is there a second name, under which it survives its removal; False when it is not there."""
-        path = self.path(blob)
         try:
-            if path.stat().st_size > INDEXED_ABOVE_BYTES:
-                os.link(path.with_suffix(".index"), part.with_suffix(".index"))
-            os.link(path, part)
+            os.link(self.path(blob), part)
         except OSError:  # not there, or the file system has no hard links
-            part.with_suffix(".index").unlink(missing_ok=True)
             return False
         return True
 
@@ -130,13 +126,9 @@ class Blobs:
     def place(self, part: Part) -> None:
         """Give a part its name. The caller holds the catalogue's write lock."""
         path = self.path(part.blob)
-        if path.exists():
-            return
-        path.parent.mkdir(exist_ok=True)
-        index = part.path.with_suffix(".index")
-        if index.exists():
-            index.replace(path.with_suffix(".index"))
-        part.path.replace(path)
+        if part.counts.bytes > INDEXED_ABOVE_BYTES:
+            _move(part.path.with_suffix(".index"), path.with_suffix(".index"))
+        _move(part.path, path)
 
     def delete(self, blob: str) -> int:
         """Delete a blob and give its size. The caller holds the catalogue's write lock."""
@@ -161,8 +153,7 @@ class Intake:
         self._room = room_bytes
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blob-writer")
         self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blob-hasher")
-        self._flushers = ThreadPoolExecutor(max_workers=FLUSHERS, thread_name_prefix="blob-flusher")
-        self._flushing: deque[Future[None]] = deque()
+        self._unflushed: list[Path] = []
         self._parts: list[Part] = []
         self._taken = 0
 
@@ -174,7 +165,6 @@ class Intake:
     def __exit__(self, *_: object) -> None:
         for threads in (self._writer, self._hasher):
             threads.shutdown(cancel_futures=True)
-        self._flushers.shutdown(cancel_futures=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def take(self, file: BinaryIO, *, already_text: bool = False) -> Part:
@@ -201,8 +191,11 @@ class Intake:
 
     def settle(self) -> None:
         """Wait until everything taken in is on the disk; call before placing. Raises StoreFull."""
-        while self._flushing:
-            self._flushing.popleft().result()
+        with disk_errors(), ThreadPoolExecutor(max_workers=FLUSHERS, thread_name_prefix="blob-flusher") as flushers:
+            shares = [self._unflushed[n::FLUSHERS] for n in range(FLUSHERS)]
+            for _ in flushers.map(_flush, shares):
+                pass
+        self._unflushed.clear()
 
     def place(self) -> None:
         """Give every part its name. The caller holds the catalogue's write lock."""
@@ -214,16 +207,12 @@ class Intake:
         blob = hashlib.sha256(data).hexdigest()
         index = build_index(data)
         path = self._next_path()
-        if self._blobs.share(blob, path):
-            return blob, path, index
-        self._claim(len(data))
-        if len(data) > FLUSHED_ASIDE_BYTES:
-            _write_flushed(path, data)
-        else:
-            if len(self._flushing) == 8 * FLUSHERS:
-                self._flushing.popleft().result()
-            self._flushing.append(self._flushers.submit(_write_flushed, path, data))
         self._write_index(index, path)
+        if not self._blobs.share(blob, path):
+            self._claim(len(data))
+            with disk_errors(), path.open("xb", buffering=0) as file:
+                _write_all(file, data)
+            self._unflushed.append(path)
         return blob, path, index
 
     def _write(self, chunks: Iterable[bytes]) -> tuple[str, Path, LineIndex]:
@@ -242,10 +231,10 @@ class Intake:
                 builder.feed(data)
             for future in begun:
                 future.result()
-            if builder.bytes_seen <= UNFLUSHED_ABOVE_BYTES:
-                os.fsync(file.fileno())
         index = builder.index()
         self._write_index(index, path)
+        if index.counts.bytes <= UNFLUSHED_ABOVE_BYTES:
+            self._unflushed.append(path)
         return digest.hexdigest(), path, index
 
     def _write_index(self, index: LineIndex, path: Path) -> None:
@@ -274,10 +263,21 @@ def _write_all(file: FileIO, data: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _write_flushed(path: Path, data: bytes) -> None:
-    with disk_errors(), path.open("xb", buffering=0) as file:
-        file.write(data)
-        os.fsync(file.fileno())
+def _flush(paths: Iterable[Path]) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.replace(target)
+    except FileNotFoundError:
+        target.parent.mkdir(exist_ok=True)
+        source.replace(target)
 
 
 @dataclass(frozen=True, slots=True)
