@@ -16,6 +16,7 @@ reported usage, which holds only what providers said. Everything here runs on on
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
 from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown, PromptOverWindow
@@ -217,12 +218,13 @@ class Ledger:
 
     async def reserve(self, kind: CallKind, *, prompt_tokens: int, max_tokens: int, profile: Profile) -> Reservation:
         """Sets room aside for one call, waiting its turn while calls in flight hold it. Raises BudgetExceeded."""
+        attempt = partial(self.try_reserve, kind, prompt_tokens=prompt_tokens, max_tokens=max_tokens, profile=profile)
+        if not self._queue and (room := attempt()) is not None:
+            return room
         async with self._queue.take() as turn:
-            while True:
-                room = self.try_reserve(kind, prompt_tokens=prompt_tokens, max_tokens=max_tokens, profile=profile)
-                if room is not None:
-                    return room
+            while (room := attempt()) is None:
                 await turn.again()
+            return room
 
     def try_reserve(
         self, kind: CallKind, *, prompt_tokens: int, max_tokens: int, profile: Profile

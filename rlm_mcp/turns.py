@@ -43,17 +43,21 @@ class Turn:
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self._event = anyio.Event()
+        self._event: anyio.Event | None = None
 
     def wake(self) -> None:
         """Ends the wait in `again`."""
-        self._event.set()
+        if self._event is not None:
+            self._event.set()
 
     async def again(self, seconds: float | None = None) -> None:
         """Waits until woken, or for `seconds`."""
         self._event = anyio.Event()
-        with anyio.move_on_after(seconds):
+        if seconds is None:
             await self._event.wait()
+        else:
+            with anyio.move_on_after(seconds):
+                await self._event.wait()
 
     async def __aenter__(self) -> Self:
         self._turns.join(self)

@@ -134,9 +134,12 @@ class Limiter:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Slot]:
         """Permission for one request, given back at the end of the block."""
-        async with self._turns.take() as turn:
-            while (seconds := self.concurrency.wait_seconds(self._clock())) != 0:
-                await turn.again(seconds)
+        if self._turns or self.concurrency.wait_seconds(self._clock()) != 0:
+            async with self._turns.take() as turn:
+                while (seconds := self.concurrency.wait_seconds(self._clock())) != 0:
+                    await turn.again(seconds)
+                slot = Slot(self.concurrency, self._clock)
+        else:
             slot = Slot(self.concurrency, self._clock)
         try:
             yield slot
