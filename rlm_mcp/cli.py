@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "serve":
             return _serve(options)
+        if options.command == "token":
+            return _token(options)
         return anyio.run(_in_workspace, options)
     except RlmError as error:
         return _complain(error)
@@ -67,11 +69,20 @@ def _serve(options: argparse.Namespace) -> int:
     if options.http:
         from rlm_mcp.http import serve_http
 
-        return serve_http(settings, options.http, token=options.token)
+        return serve_http(settings, options.http, options.token_file, tuple(options.allow_host))
     from rlm_mcp.stdio import serve_stdio
     from rlm_mcp.workspace import open_workspace
 
     serve_stdio(lambda: open_workspace(settings))
+    return ANSWERED
+
+
+def _token(options: argparse.Namespace) -> int:
+    from rlm_mcp.tokens import digest_of, new_token
+
+    token = new_token()
+    print(f"{options.name} {digest_of(token)}")
+    print(f"The line above belongs into the token file. The token, which is shown only now: {token}", file=sys.stderr)
     return ANSWERED
 
 
@@ -301,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
         common.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS if name == "prices" else None)
 
     parser = argparse.ArgumentParser(prog="rlm-mcp", description=__doc__, parents=[common])
-    parser.set_defaults(command="serve", http=None, token=None, json=False, quiet=False)
+    parser.set_defaults(command="serve", http=None, json=False, quiet=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
@@ -312,7 +323,8 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = command("serve", None, "serve MCP on stdio, or over HTTP")
     serve.add_argument("--http", metavar="HOST:PORT", help="streamable HTTP instead of stdio")
-    serve.add_argument("--token", help="bearer token that HTTP clients must send")
+    serve.add_argument("--token-file", metavar="FILE", help="who may come in over HTTP, one NAME SHA256 a line")
+    serve.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a Host header to accept")
 
     solve = command("solve", _solve, "answer a question over files, directories or registered contexts")
     solve.add_argument("query")
@@ -351,6 +363,10 @@ def _parser() -> argparse.ArgumentParser:
         ("export", _runs_export, "its record, one JSON object a line"),
     ):
         command(name, run, text, runs).add_argument("id")
+
+    token = commands.add_parser("token", help="make a bearer token for serve --http", parents=[common])
+    token.add_argument("name", help="whose contexts and runs it opens")
+    token.set_defaults(command="token")
 
     command("demo", _demo, "replay a recorded run over a log that ships with rlm-mcp")
     return parser

@@ -68,6 +68,11 @@ class Sandbox:
         state = "loaded" if self._runtime else "broken" if self._failure else "loading"
         return f"<Sandbox {state}, {self._threads.borrowed_tokens} cells running>"
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a cell could run now."""
+        return self._runtime is not None
+
     async def load(self, cache_dir: Path) -> None:
         """Loads the compiled image, or compiles it once. A failure is kept for whoever needs the sandbox."""
         try:

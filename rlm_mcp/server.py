@@ -7,10 +7,13 @@ The SDK's MCPServer does the protocol. This file puts the parts together and tra
 real ones, and our errors, whose text is made for readers, into the two kinds that the SDK passes on.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.settings import AuthSettings
 from mcp.server.caching import CacheHint
+from mcp.server.context import ServerMiddleware
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context as Request
 from mcp.server.mcpserver import MCPServer
@@ -38,7 +41,15 @@ FIXED_MS = 3_600_000
 class RlmServer(MCPServer[None]):
     """An MCPServer whose resources are those of a workspace and whose errors speak to models."""
 
-    def __init__(self, workspace: Callable[[], Workspace], notices: Notices) -> None:
+    def __init__(
+        self,
+        workspace: Callable[[], Workspace],
+        notices: Notices,
+        *,
+        before: Sequence[ServerMiddleware[None]] = (),
+        token_verifier: TokenVerifier | None = None,
+        auth: AuthSettings | None = None,
+    ) -> None:
         self._resources = Resources(workspace)
         tools = Tools(workspace).all()
         self._arguments = {tool.name: tuple(tool.parameters["properties"]) for tool in tools}
@@ -50,7 +61,9 @@ class RlmServer(MCPServer[None]):
             tools=tools,
             extensions=[Tasks(workspace)],
             subscriptions=notices.bus,
-            middleware=[notices.middleware],
+            middleware=[*before, notices.middleware],
+            token_verifier=token_verifier,
+            auth=auth,
             warn_on_duplicate_tools=False,
             log_level="WARNING",
             cache_hints={

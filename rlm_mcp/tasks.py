@@ -16,6 +16,7 @@ from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, RequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import Field
 
 from rlm_mcp.errors import RlmError
 from rlm_mcp.runs import RunState
@@ -38,7 +39,7 @@ class TaskParams(RequestParams):
 class UpdateParams(TaskParams):
     """Brings answers to questions of a task; ours ask none."""
 
-    input_responses: dict[str, Any] = {}
+    input_responses: dict[str, Any] = Field(default_factory=dict)
 
 
 class Tasks(Extension):
@@ -89,7 +90,7 @@ class Tasks(Extension):
         """The task as the extension shows it, with the tool result once there is one."""
         state = await self._state(task_id)
         progress = self._workspace().progress(state.run_id)
-        task = {
+        task: dict[str, Any] = {
             "taskId": state.run_id,
             "status": {"running": "working", "cancelled": "cancelled"}.get(state.status, "completed"),
             "statusMessage": str(progress or state.message or state.status),

@@ -34,7 +34,7 @@ from rlm_mcp.engine import Event, OpenRepl, Outcome
 from rlm_mcp.errors import RlmError
 from rlm_mcp.launch import ChooseModels, Launch, Launcher, SolveRequest
 from rlm_mcp.providers import open_models
-from rlm_mcp.repl import open_sandbox
+from rlm_mcp.repl import Sandbox, open_sandbox
 from rlm_mcp.replycache import ReplyCache
 from rlm_mcp.runs import NoRecord, Run, RunPage, Runs, RunState
 from rlm_mcp.settings import Settings
@@ -416,11 +416,16 @@ class Workspace:
 
 @asynccontextmanager
 async def open_workspace(
-    settings: Settings, *, choose: ChooseModels | None = None, open_repl: OpenRepl | None = None
+    settings: Settings,
+    *,
+    choose: ChooseModels | None = None,
+    sandbox: Sandbox | None = None,
+    open_repl: OpenRepl | None = None,
 ) -> AsyncIterator[Workspace]:
     """Everything a process needs, ready at once: the sandbox loads in the background, connections open on first use.
 
-    `choose` and `open_repl` stand in for the configured models and for the sandbox.
+    `choose` and `open_repl` stand in for the configured models and for the REPL; a `sandbox` that is open already can
+    be shared.
     """
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -429,7 +434,8 @@ async def open_workspace(
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose
         if open_repl is None:
-            open_repl = partial((await stack.enter_async_context(open_sandbox(settings.cache_dir))).open_repl, store)
+            shared = sandbox or await stack.enter_async_context(open_sandbox(settings.cache_dir))
+            open_repl = partial(shared.open_repl, store)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         workspace = Workspace(
             store=store,

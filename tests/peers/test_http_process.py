@@ -1,0 +1,141 @@
+"""The server over HTTP, as a process: both eras, tokens, namespaces, what it refuses."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CallToolResult
+
+from rlm_mcp.tokens import digest_of
+
+pytestmark = pytest.mark.anyio
+
+Serve = Callable[..., AbstractContextManager[str]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, sandbox_cache: Path) -> Serve:
+    """Starts a server and gives its URL once it listens."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "RLM_MCP_DATA_DIR": str(tmp_path / "data"),
+        "RLM_MCP_CACHE_DIR": str(sandbox_cache),
+    }
+
+    @contextmanager
+    def serving(*options: str) -> Iterator[str]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "rlm_mcp.cli", "serve", "--http", f"127.0.0.1:{port}", *options]
+        with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
+            assert process.stderr is not None
+            assert b"serving MCP on" in process.stderr.readline()
+            yield f"http://127.0.0.1:{port}"
+            process.terminate()
+            process.communicate(timeout=10)
+            assert process.returncode == 0
+
+    return serving
+
+
+@asynccontextmanager
+async def connected(url: str, era: str, token: str | None = None) -> AsyncIterator[Client]:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+        await listening(http, url)
+        async with Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=era) as client:
+            yield client
+
+
+async def listening(http: httpx2.AsyncClient, url: str) -> None:
+    """The line on stderr comes just before the socket is there."""
+    with anyio.fail_after(10):
+        while True:
+            try:
+                answer = await http.get(f"{url}/health")
+            except httpx2.ConnectError:
+                continue
+            assert answer.json() == {"status": "ok"}
+            return
+
+
+async def called(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    assert isinstance(result, CallToolResult)
+    assert not result.is_error, result.content
+    fields: dict[str, Any] = result.structured_content
+    return fields
+
+
+@pytest.mark.parametrize("era", ["auto", "legacy"])
+async def test_a_context_is_registered_and_inspected_with_code(serve: Serve, era: str) -> None:
+    with serve() as url, anyio.fail_after(60):
+        async with connected(url, era) as client:
+            await called(client, "register_context", text="a b c", name="abc")
+            cell = await called(client, "inspect_context", context="abc", code="context.split()")
+            assert cell["value"] == "['a', 'b', 'c']"
+            assert [str(r.uri) for r in (await client.list_resources()).resources] == [
+                (await called(client, "list_contexts"))["contexts"][0]["uri"]
+            ]
+
+
+async def test_paths_of_the_server_are_closed_unless_roots_are_named(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "a.txt").write_text("a")
+    with serve() as url, anyio.fail_after(30):
+        async with connected(url, "auto") as client:
+            result = await client.call_tool("register_context", {"source": str(tmp_path / "open" / "a.txt")})
+            assert isinstance(result, CallToolResult)
+            assert result.is_error
+    with serve("--roots", str(tmp_path / "open")) as url, anyio.fail_after(30):
+        async with connected(url, "auto") as client:
+            assert (await called(client, "register_context", source=str(tmp_path / "open" / "a.txt")))["chars"] == 1
+
+
+async def test_tokens_open_separate_namespaces(serve: Serve, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"# who\nann {digest_of('token-of-ann')}\nbob {digest_of('token-of-bob')}\n")
+    with serve("--token-file", str(tokens)) as url, anyio.fail_after(60):
+        async with connected(url, "auto", "token-of-ann") as ann, connected(url, "legacy", "token-of-bob") as bob:
+            context = await called(ann, "register_context", text="secret", name="mine")
+            assert (await called(bob, "list_contexts"))["contexts"] == []
+            for ref in ("mine", context["context_id"]):
+                result = await bob.call_tool("inspect_context", {"context": ref})
+                assert isinstance(result, CallToolResult)
+                assert result.is_error
+        async with httpx2.AsyncClient() as http:
+            for headers in ({}, {"Authorization": "Bearer wrong"}):
+                assert (await http.post(f"{url}/mcp", headers=headers, json={})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status"), [("Host", "evil.example", 421), ("Origin", "http://evil.example", 403)]
+)
+async def test_rebound_names_are_refused(serve: Serve, header: str, value: str, status: int) -> None:
+    request = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    accept = {"Accept": "application/json, text/event-stream"}
+    with serve() as url, anyio.fail_after(30):
+        async with httpx2.AsyncClient() as http:
+            await listening(http, url)
+            answer = await http.post(f"{url}/mcp", headers={header: value, **accept}, json=request)
+    assert answer.status_code == status
+
+
+def test_a_public_address_without_tokens_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rlm_mcp.cli", "serve", "--http", "0.0.0.0:0", "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 - our own command
+    assert done.returncode == 2
+    assert "--token-file" in done.stderr
+    assert "Traceback" not in done.stderr
