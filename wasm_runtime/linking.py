@@ -36,9 +36,11 @@ _running = _Running()
 def running(guest: Guest) -> Iterator[None]:
     """Let host functions called on this thread act on `guest`."""
     outer, _running.guest = _running.guest, guest
+    guest.enter()
     try:
         yield
     finally:
+        guest.leave()
         _running.guest = outer
 
 

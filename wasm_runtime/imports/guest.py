@@ -9,6 +9,12 @@ from wasm_runtime.memory import GuestMemory
 from wasm_runtime.vfs import Vfs
 
 
+def _from_zero() -> Callable[[], int]:
+    """A clock that starts now: the host's own would tell how long this machine has been up."""
+    started = time.monotonic_ns()
+    return lambda: time.monotonic_ns() - started
+
+
 @dataclass(slots=True, kw_only=True)
 class Guest:
     """One running interpreter: its memory, its files, its clock, and how it ended if it did.
@@ -22,8 +28,23 @@ class Guest:
     vfs: Vfs
     grow: Callable[[int], bool]
     clock_ns: Callable[[], int] = time.time_ns
-    monotonic_ns: Callable[[], int] = time.monotonic_ns
+    monotonic_ns: Callable[[], int] = field(default_factory=_from_zero)
     random: Callable[[int], bytes] = os.urandom
     ended: str | None = None
     exit_status: int = 0
     failure: BaseException | None = field(default=None, repr=False)
+    _used_ns: int = 0
+    _entered_ns: int = 0
+
+    def enter(self) -> None:
+        """Take notice that its code begins to run."""
+        self._entered_ns = self.monotonic_ns()
+
+    def leave(self) -> None:
+        """Take notice that its code has ended."""
+        self._used_ns = self.cpu_ns()
+        self._entered_ns = self.monotonic_ns()
+
+    def cpu_ns(self) -> int:
+        """How long its code has run. The C library's `clock` fails beyond 35 minutes, so idle time is left out."""
+        return self._used_ns + self.monotonic_ns() - self._entered_ns

@@ -85,8 +85,10 @@ def fd_fdstat_get(guest: Guest, fd: int, result: int) -> int:
 def clock_time_get(guest: Guest, clock: int, _precision: int, result: int) -> int:
     if clock == _REALTIME:
         now = guest.clock_ns()
-    elif clock in (_MONOTONIC, _PROCESS_CPU, _THREAD_CPU):
+    elif clock == _MONOTONIC:
         now = guest.monotonic_ns()
+    elif clock in (_PROCESS_CPU, _THREAD_CPU):
+        now = guest.cpu_ns()
     else:
         return Errno.EINVAL
     guest.memory.write_u64(result, now - now % _CLOCK_STEP_NS)
