@@ -19,6 +19,8 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
+import anyio
+
 from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown, PromptOverWindow
 from rlm_mcp.models.base import Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
 from rlm_mcp.turns import Turns
@@ -160,6 +162,11 @@ class Ledger:
         """Turns of the root model counted so far, without those of children."""
         return self._account.iterations
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the first limit of time here or above; None where there is none."""
+        return _least(account.seconds_left for account in self._accounts)
+
     def left(self) -> Left:
         """What remains to this run: the least of its own limits and of its parents'."""
         limit = self.limits.max_iterations
@@ -167,7 +174,7 @@ class Ledger:
             usd=_least(account.usd_left for account in self._accounts),
             tokens=_least(account.tokens_left for account in self._accounts),
             sub_calls=_least(account.sub_calls_left for account in self._accounts),
-            seconds=_least(account.seconds_left for account in self._accounts),
+            seconds=self.seconds_left,
             iterations=None if limit is None else max(0, limit - self._account.iterations),
         )
 
@@ -268,7 +275,8 @@ async def paid_call(
     """Reserves, asks, settles: the only way a run asks a model.
 
     `max_tokens` is cut to what the model's profile allows beside the prompt. Raises PromptOverWindow and BudgetExceeded
-    before anything is sent, ModelError after. A cancelled call is charged its prompt, because the provider may bill it.
+    before anything is sent; after that ModelError, or BudgetExceeded when the run's time is over first. A call that is
+    cancelled is charged its prompt, because the provider may bill it.
     """
     profile = model.profile
     beside_prompt = profile.window_tokens - estimate_prompt(messages)
@@ -276,17 +284,24 @@ async def paid_call(
         raise over_window(model, messages)
     beside_prompt = max(beside_prompt, MIN_COMPLETION_TOKENS)
     wanted = min(max_tokens or USUAL_COMPLETION_TOKENS[kind], profile.max_output_tokens, beside_prompt)
-    room = await ledger.reserve(kind, prompt_tokens=bound_prompt(messages), max_tokens=wanted, profile=profile)
-    try:
-        completion = await model.complete(messages, max_tokens=room.max_tokens, temperature=temperature, schema=schema)
-    except ModelError as error:
-        room.release(failed_requests=error.failed_requests, unanswered_requests=error.unanswered_requests)
-        raise
-    except BaseException:  # cancellation, or a bug in a model: the room must come back either way
-        room.release(unanswered_requests=1)
-        raise
-    room.settle(completion.usage)
-    return completion
+    with anyio.move_on_after(ledger.seconds_left):
+        room = await ledger.reserve(kind, prompt_tokens=bound_prompt(messages), max_tokens=wanted, profile=profile)
+        try:
+            completion = await model.complete(
+                messages, max_tokens=room.max_tokens, temperature=temperature, schema=schema
+            )
+        except ModelError as error:
+            room.release(failed_requests=error.failed_requests, unanswered_requests=error.unanswered_requests)
+            raise
+        except BaseException:  # cancellation, or a bug in a model: the room must come back either way
+            room.release(unanswered_requests=1)
+            raise
+        room.settle(completion.usage)
+        return completion
+    raise BudgetExceeded(
+        f"the run's time was over before model {model.name!r} had answered: raise max_seconds to give it more",
+        which="seconds",
+    )
 
 
 def over_window(model: Model, messages: Sequence[Message]) -> PromptOverWindow:

@@ -228,6 +228,15 @@ class Peak:
         self.now -= 1
 
 
+@pytest.mark.anyio
+async def test_a_call_does_not_outlast_the_run() -> None:
+    ledger = Ledger(BudgetLimits(max_seconds=0.05))
+    model = ScriptedModel(["late"], seconds=3600)
+    with anyio.fail_after(5), pytest.raises(BudgetExceeded, match="time was over before model 'scripted' had") as error:
+        await paid_call(ledger, model, [Message(role="user", content="hi")], kind="sub")
+    assert (error.value.which, ledger.spent().failed_calls) == ("seconds", 1)
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["reserve", "settle", "release", "child"]),
