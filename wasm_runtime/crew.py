@@ -74,12 +74,14 @@ class Crew:
                     used = min(time.monotonic() - started, self._seconds - session.seconds_left)
                     self.longest_seconds = max(self.longest_seconds, used)
                 if stopped is not None and errand.current is not None:
-                    self.take(errand.current, {"error": f"the work on this item was stopped: {stopped}"}, session)
+                    self._outcomes[errand.current] = {"error": f"the work on this item was stopped: {stopped}"}
 
     def take(self, index: int, outcome: dict[str, Json], session: "Session") -> None:
         """Take what came of item `index`."""
         if self._ahead:
             self.logs[index] = session.call_log
+        elif session.stopped_by is not None:
+            self._outcomes[index] = {"error": f"the work on this item was stopped: {session.stopped_by}"}
         else:
             self._outcomes[index] = outcome | {"stdout": session.take_output()}
 

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import contextlib
 import inspect
 import linecache
 import numbers
@@ -27,6 +28,10 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _exchange = host.exchange
 _interruptible = False
 
+# Given up when memory has run out, so that there is room to say so: more than one arena of CPython's allocator.
+_RESERVE_BYTES = (1 << 20) + (1 << 17)
+_reserve = bytearray(_RESERVE_BYTES)
+
 
 def serve():
     """Fetch one request from the host, carry it out, report. Called by the host, once a request."""
@@ -35,10 +40,27 @@ def serve():
         host.reseed(request["entropy"])
         for name in request["functions"]:
             setattr(__main__, name, host.function(name))
+    try:
+        _carry_out(request)
+    except MemoryError:  # outside the cell's own code: while it was read, or told about
+        _reserve.clear()
+        _exchange({"do": "done", "report": {"error": {"type": "MemoryError", "message": ""}}})
+
+
+def _carry_out(request):
     report = _KINDS[request["kind"]](request)
     stdout.flush()
     stderr.flush()
     _exchange({"do": "done", "report": report})
+    _keep_reserve()
+
+
+def _keep_reserve():
+    """Take the reserve again once there is ample room; until then cells that free memory need it themselves."""
+    if not _reserve:
+        with contextlib.suppress(MemoryError):
+            _reserve.resize(4 * _RESERVE_BYTES)
+            del _reserve[_RESERVE_BYTES:]
 
 
 def _run_cell(request):
@@ -55,6 +77,8 @@ def _run_cell(request):
         return {"value": shown}
     except BaseException as error:
         _interruptible = False
+        if isinstance(error, MemoryError):
+            _reserve.clear()
         _remember_lines(name, code)
         return {"error": _describe(error, name)}
 
@@ -66,27 +90,37 @@ def _on_interrupt(signum, frame):
 
 
 def _execute(code, name):
+    """Return the value of the last expression, and whether there is one to show."""
     tree = ast.parse(code, name)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     if any(isinstance(node, _DEFINITIONS) for node in tree.body):
         _remember_lines(name, code)  # what is defined here may fail in a later cell
-    if tree.body:
-        _evaluate(compile(tree, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True))
-    if last is None:
-        return None, False
-    expression = ast.Expression(last.value)
-    value = _evaluate(compile(expression, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True))
-    return value, value is not None
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    parts = [compile(tree, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)]
+    if last is not None:
+        expression = ast.Expression(last.value)
+        parts.append(compile(expression, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True))
+    # One part that awaits puts all of the cell on the loop: `asyncio.create_task` before the `await` needs it too.
+    if any(map(_awaits, parts)):
+        value = loop.run(_awaited(parts))
+    else:
+        value = [eval(part, __main__.__dict__) for part in parts][-1]
+    return value, last is not None and value is not None
+
+
+async def _awaited(parts):
+    for part in parts:
+        value = eval(part, __main__.__dict__)
+        if _awaits(part):
+            value = await value
+    return value
+
+
+def _awaits(part):
+    return part.co_flags & inspect.CO_COROUTINE
 
 
 def _remember_lines(name, code):
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
-
-
-def _evaluate(code):
-    if code.co_flags & inspect.CO_COROUTINE:
-        return loop.run(types.FunctionType(code, __main__.__dict__)())
-    return eval(code, __main__.__dict__)
 
 
 def _describe(error, name):
@@ -116,13 +150,26 @@ def _message(error):
 
 
 def _traceback(error):
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
-        tb = tb.tb_next
     try:
-        return "".join(traceback.format_exception(type(error), error, tb))
+        whole = traceback.TracebackException.from_exception(error)
+        for part in _chain(whole):
+            part.stack[:] = _shown_frames(part.stack)
+        return "".join(whole.format())
     except Exception as second:
         return f"{type(error).__name__}: <its traceback cannot be shown: {type(second).__name__}>"
+
+
+def _shown_frames(frames):
+    """Leave out what runs the cell, before its first line, and our own files."""
+    cells = [number for number, frame in enumerate(frames) if frame.filename.startswith("<cell")]
+    return [frame for frame in frames[cells[0] if cells else 0 :] if not frame.filename.startswith(_OWN_FILES)]
+
+
+def _chain(told):
+    """An exception and those it came from, without the exceptions inside groups."""
+    while told is not None:
+        yield told
+        told = told.__cause__ or told.__context__
 
 
 def _cut(text, limit):
