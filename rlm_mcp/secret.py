@@ -3,7 +3,7 @@
 import re
 
 # What keys look like in error texts that quote them whole or in part ("sk-ab***yz").
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key)-[\w*.\-]{6,}|\bBearer\s+\S+")
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|gsk|xai)-[\w*.\-]{6,}|\bBearer\s+\S+")
 
 
 class Secret:
