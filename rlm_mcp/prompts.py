@@ -38,6 +38,7 @@ WEAK = Shown(head=700, tail=300, variable=200, variables=8)
 _MOST_BRIEFS = 20
 _MOST_SAMPLES = 4
 _SAMPLE_CHARS = 240
+_COUNTS = re.compile(r"\b(how many|number of|count)\b", re.IGNORECASE)
 
 STRONG_SYSTEM = """\
 You answer a question about a context that is too long to be read at once. You have not seen it: it is a \
@@ -151,7 +152,18 @@ def opening(query: str, briefs: Sequence[Brief], schema: Mapping[str, Any] | Non
         parts.append(f"The value given to FINAL must satisfy this JSON Schema: {_json(schema)}")
     if strength == "weak":
         parts.append("Write Python code that computes the answer from `context` and prints it.")
+        if _COUNTS.search(query) and any(brief.kind == "text" and not brief.format for brief in briefs):
+            parts.append(_count_by_meaning(query))
     return "\n\n".join(parts)
+
+
+def _count_by_meaning(query: str) -> str:
+    """How a weak model counts lines of prose by what they mean; it copies this, so it holds the question itself."""
+    asked = json.dumps(f"Does this text count for the question: {query}", ensure_ascii=False)
+    return (
+        "If it is the meaning of the lines that counts, not words in them, let a model judge each line:\n"
+        f'labels = classify(context.splitlines(), {asked}, ["yes", "no"])\nprint(labels.count("yes"))'
+    )
 
 
 def brief_text(brief: Brief, strength: Strength, *, only: bool) -> str:
