@@ -7,6 +7,7 @@ latency. Figures are medians of `--repeat` runs. The aims are for two cores with
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -214,16 +215,19 @@ async def cancel(repeat: int) -> None:
 
 async def kill(repeat: int) -> None:
     """Kills a process in the middle of a run, resumes it in another, and counts what was on record and asked again."""
-    repeated, ended = 0, 0
+    again: list[int] = []
     async with serving(latency=0.01, sub_latency=0.02) as url:
-        for number in range(repeat):
+        for number in itertools.count():
             with tempfile.TemporaryDirectory() as directory:
-                repeated += await _kill_once(url, Path(directory), number)
-                ended += 1
-    report(f"recorded calls asked again in {ended} killed and resumed runs", repeated, "", 0)
+                asked = await _kill_once(url, Path(directory), number)
+            again += [] if asked is None else [asked]
+            if len(again) == repeat:
+                break
+    report(f"calls on record asked again in {repeat} killed and resumed runs", sum(again), "", 0)
 
 
-async def _kill_once(url: str, data_dir: Path, number: int) -> int:
+async def _kill_once(url: str, data_dir: Path, number: int) -> int | None:
+    """How many calls were asked again; None where the run was over before it was killed."""
     command = [sys.executable, "-m", "benchmarks.engine", "--run", url, str(data_dir), f"number {number}: batch 60"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 # the process to be killed
         assert process.stdout is not None
@@ -231,7 +235,10 @@ async def _kill_once(url: str, data_dir: Path, number: int) -> int:
         await anyio.sleep(random.uniform(0.0, 0.8))
         process.send_signal(signal.SIGKILL)
     record = data_dir / "runs" / run_id / "events.jsonl"
-    recorded = sum(b'"root_reply"' in line or b'"sub_reply"' in line for line in record.read_bytes().splitlines())
+    lines = record.read_bytes().splitlines()
+    if any(b'"run_ended"' in line for line in lines):
+        return None
+    recorded = sum(b'"root_reply"' in line or b'"sub_reply"' in line for line in lines)
     before = counts(url)["requests"]
     async with engine(url, data_dir) as workspace:
         await workspace.resume(run_id)
