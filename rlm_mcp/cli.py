@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _serve(options)
         if options.command == "token":
             return _token(options)
+        if options.command == "doctor":
+            return anyio.run(_doctor, options)
         return anyio.run(_in_workspace, options)
     except RlmError as error:
         return _complain(error)
@@ -86,6 +88,25 @@ def _token(options: argparse.Namespace) -> int:
     return ANSWERED
 
 
+async def _doctor(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from rlm_mcp.doctor import examine
+
+    def tell(text: str) -> None:
+        print(f"  {text}", file=sys.stderr)
+
+    checks = []
+    async for check in examine(_settings(options), warm=options.warm, on_progress=tell):
+        checks.append(check)
+        if not options.json:
+            remedy = f"\n         {check.remedy}" if check.remedy else ""
+            print(_harmless(f"{check.status:<8} {check.name}: {check.detail}{remedy}"))
+    if options.json:
+        _print_json([asdict(check) for check in checks])
+    return FAILED if any(check.status == "failure" for check in checks) else ANSWERED
+
+
 async def _in_workspace(options: argparse.Namespace) -> int:
     from rlm_mcp.workspace import open_workspace
 
@@ -95,10 +116,7 @@ async def _in_workspace(options: argparse.Namespace) -> int:
             settings = replace(settings, data_dir=Path(scratch))
         async with open_workspace(settings) as workspace:
             run: Command = options.run
-            try:
-                return await run(options, workspace)
-            except RlmError as error:  # here, because it would leave the workspace inside an ExceptionGroup
-                return _complain(error)
+            return await run(options, workspace)
 
 
 # --- commands
@@ -107,7 +125,7 @@ async def _in_workspace(options: argparse.Namespace) -> int:
 async def _solve(options: argparse.Namespace, workspace: "Workspace") -> int:
     from rlm_mcp.launch import SolveRequest
 
-    contexts = [await _context(workspace, source) for source in options.source]
+    contexts = [await workspace.find_or_register(source) for source in options.source]
     schema = None if options.schema is None else _json_argument(options.schema)
     request = SolveRequest(
         query=options.query,
@@ -133,7 +151,7 @@ async def _watch(options: argparse.Namespace, workspace: "Workspace", run_id: st
 async def _inspect(options: argparse.Namespace, workspace: "Workspace") -> int:
     from rlm_mcp import views
 
-    context = await _context(workspace, options.source)
+    context = await workspace.find_or_register(options.source)
     if options.code is not None:
         code = sys.stdin.read() if options.code == "-" else options.code
         cell = await workspace.run_code(context, code, seconds=options.seconds)
@@ -266,18 +284,6 @@ def _harmless(text: str) -> str:
 # --- what is asked
 
 
-async def _context(workspace: "Workspace", source: str) -> "Context":
-    """The context of an argument: an id or name that is registered, else a path."""
-    from rlm_mcp.errors import UnknownContext
-
-    if not await anyio.Path(source).exists():
-        try:
-            return await workspace.context(source)
-        except UnknownContext:
-            pass  # the store says best what is wrong with a path
-    return await workspace.register(source=source)
-
-
 def _status(state: "RunState") -> int:
     if state.status == "completed" and state.stopped_by == "final":
         return ANSWERED
@@ -367,6 +373,10 @@ def _parser() -> argparse.ArgumentParser:
     token = commands.add_parser("token", help="make a bearer token for serve --http", parents=[common])
     token.add_argument("name", help="whose contexts and runs it opens")
     token.set_defaults(command="token")
+
+    doctor = commands.add_parser("doctor", help="check this machine, the sandbox and the model", parents=[common])
+    doctor.add_argument("--warm", action="store_true", help="compile the sandbox now, where it is not compiled yet")
+    doctor.set_defaults(command="doctor")
 
     command("demo", _demo, "replay a recorded run over a log that ships with rlm-mcp")
     return parser

@@ -6,7 +6,7 @@ ships with the package, every sub-call is matched by its prompt, every citation 
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.resources import as_file, files
@@ -59,17 +59,21 @@ class Teller:
 
 
 async def play_demo(workspace: Workspace, out: TextIO, *, as_json: bool) -> bool:
-    """Replays the recorded run. True when it came out as recorded."""
+    """Replays the recorded run that ships with the package. True when it came out as recorded."""
     with _data("shop.log") as log, _data("run.jsonl") as record:
         if not record.is_file():
             raise NoDemo("this build of rlm-mcp has no recorded run: install a released version, or use rlm-mcp solve.")
-        events = list(read_events(record))
-        context = await workspace.register(source=str(log), name="shop.log")
-        told = Teller(io.StringIO() if as_json else out)
-        model = events[0]["models"]["root"]["name"]
-        told.say(f"{context.name}: {context.lines:,} lines, {context.chars:,} characters. Replaying a run of {model}.")
-        told.say(f"Question: {events[0]['query']}\n")
-        outcome, difference = await workspace.replay_events(events, (context,), told.event)
+        return await replay(workspace, list(read_events(record)), log, out, as_json=as_json)
+
+
+async def replay(workspace: Workspace, events: Sequence[Event], log: Path, out: TextIO, *, as_json: bool) -> bool:
+    """Replays a recorded run over `log` and tells it, as it goes or as one JSON object."""
+    context = await workspace.register(source=str(log), name=log.name)
+    told = Teller(io.StringIO() if as_json else out)
+    model = events[0]["models"]["root"]["name"]
+    told.say(f"{context.name}: {context.lines:,} lines, {context.chars:,} characters. Replaying a run of {model}.")
+    told.say(f"Question: {events[0]['query']}\n")
+    outcome, difference = await workspace.replay_events(events, (context,), told.event)
     if as_json:
         out.write(json.dumps(_facts(outcome, difference), ensure_ascii=True, indent=1) + "\n")
     else:

@@ -16,7 +16,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ from rlm_mcp.contexts.describe import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.engine import Event, OpenRepl, Outcome
-from rlm_mcp.errors import RlmError
+from rlm_mcp.errors import RlmError, UnknownContext
 from rlm_mcp.launch import ChooseModels, Launch, Launcher, SolveRequest
 from rlm_mcp.providers import open_models
 from rlm_mcp.repl import Sandbox, open_sandbox
@@ -182,6 +182,13 @@ class Workspace:
             context = await _in_thread(self.store.register_text, text, name=name)
         self._changes.send_nowait(Change())
         return context
+
+    async def find_or_register(self, source: str) -> Context:
+        """The context of an existing path, or the one that has this id or name. The store says what is wrong else."""
+        if not await anyio.Path(source).exists():
+            with suppress(UnknownContext):
+                return await self.context(source)
+        return await self.register(source=source)
 
     async def context(self, ref: str) -> Context:
         """The context with this id or name. Raises UnknownContext."""
@@ -427,6 +434,7 @@ async def open_workspace(
     `choose` and `open_repl` stand in for the configured models and for the REPL; a `sandbox` that is open already can
     be shared.
     """
+    failure: Exception | None = None
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         store = stack.enter_context(Store(settings.data_dir, roots=settings.roots))
@@ -434,8 +442,9 @@ async def open_workspace(
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose
         if open_repl is None:
-            shared = sandbox or await stack.enter_async_context(open_sandbox(settings.cache_dir))
-            open_repl = partial(shared.open_repl, store)
+            if sandbox is None:
+                sandbox = await stack.enter_async_context(open_sandbox(settings.cache_dir))
+            open_repl = partial(sandbox.open_repl, store)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         workspace = Workspace(
             store=store,
@@ -447,9 +456,13 @@ async def open_workspace(
         tasks.start_soon(workspace.announce_changes)
         try:
             yield workspace
+        except Exception as error:  # noqa: BLE001 - raised again
+            failure = error  # below: here the task group would wrap it in an ExceptionGroup
         finally:
             with anyio.CancelScope(shield=True):
                 await workspace.close()
+    if failure is not None:
+        raise failure
 
 
 class NoCalls:

@@ -1,0 +1,132 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_mcp.cli import main
+from tests.peers.openai_server import OpenAIServer, Request
+
+Run = Callable[..., tuple[int, str, str]]
+
+LOG = "".join(f"line {i} {'ERROR' if i % 3 == 0 else 'INFO'}\n" for i in range(300))
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Path:
+    path = tmp_path / "app.log"
+    path.write_text(LOG)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, sandbox_cache: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command; its exit status, stdout and stderr."""
+
+    def running(*arguments: str) -> tuple[int, str, str]:
+        places = ["--data-dir", str(tmp_path / "data"), "--cache-dir", str(sandbox_cache)]
+        try:
+            status = main([*arguments, *places])
+        except SystemExit as error:
+            status = int(str(error.code))
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return running
+
+
+@pytest.fixture
+def endpoint() -> Iterator[OpenAIServer]:
+    def reply(request: Request) -> str:
+        if all(message["role"] != "assistant" for message in request.messages):
+            return "```repl\nn = context.count('ERROR')\nn\n```"
+        if "How long" in request.text:
+            return "```repl\nprint(len(context))\n```"
+        return "```repl\nFINAL(n)\n```"
+
+    with OpenAIServer(reply).in_thread() as server:
+        yield server
+
+
+def test_contexts_are_added_listed_and_removed(run: Run, log_file: Path) -> None:
+    assert run("contexts", "add", str(log_file), "--name", "a")[0] == 0
+    status, out, _ = run("contexts", "list", "--json")
+    assert (status, [context["name"] for context in json.loads(out)]) == (0, ["a"])
+    assert "a" in run("contexts")[1]
+    assert run("contexts", "rm", "a")[0] == 0
+    assert json.loads(run("contexts", "list", "--json")[1]) == []
+
+
+def test_inspect_shows_overview_lines_matches_and_code(run: Run, log_file: Path) -> None:
+    overview = json.loads(run("inspect", str(log_file), "--json")[1])
+    assert (overview["lines"], overview["view"]) == (300, "overview")
+    assert json.loads(run("inspect", "app.log", "--lines", "2-3", "--json")[1])["text"] == "line 1 INFO\nline 2 INFO\n"
+    assert json.loads(run("inspect", "app.log", "--search", "line 29[67] ", "--json")[1])["total"] == 2
+    status, out, _ = run("inspect", "app.log", "--code", "len(context)", "--json")
+    assert (status, json.loads(out)["value"]) == (0, str(len(LOG)))
+    status, out, _ = run("inspect", "app.log", "--code", "1/0")
+    assert status == 1
+    assert "ZeroDivisionError" in out
+
+
+def test_terminal_control_sequences_of_a_context_are_shown_as_escapes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "evil.log").write_text("a\x1b[2Jb\u202ec\n")
+    _, out, _ = run("inspect", str(tmp_path / "evil.log"), "--lines", "1-1")
+    assert "a\\x1b[2Jb\\u202ec" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["inspect", "nothing.log"], 1, "nothing.log"),
+        (["runs", "show", "run-0"], 1, "run-0"),
+        (["contexts", "rm", "nothing"], 1, "nothing"),
+        (["solve", "question"], 2, "source"),
+        (["no-such-command"], 2, "no-such-command"),
+        (["serve", "--http", "somewhere"], 2, "--http"),
+        (["serve", "--http", "127.0.0.1:0", "--token-file", "nothing"], 2, "nothing"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_a_status(run: Run, arguments: list[str], status: int, says: str) -> None:
+    ended, out, error = run(*arguments)
+    assert ended == status
+    assert says in error
+    assert "Traceback" not in error
+    assert out == ""
+
+
+def asked(run: Run, endpoint: OpenAIServer, *arguments: str) -> tuple[int, Any, str]:
+    status, out, error = run("solve", *arguments, "--json", "--base-url", endpoint.base_url, "--model", "scripted")
+    return status, json.loads(out), error
+
+
+def test_solve_answers_and_its_run_is_shown_exported_and_replayed(
+    run: Run, endpoint: OpenAIServer, log_file: Path
+) -> None:
+    status, answered, progress = asked(run, endpoint, "How many errors?", str(log_file), "--mode", "rlm")
+    assert (status, answered["answer"], answered["stopped_by"]) == (0, "100", "final")
+    assert answered["run_id"] in progress
+    assert json.loads(run("runs", "--json")[1])[0]["run_id"] == answered["run_id"]
+    shown = run("runs", "show", answered["run_id"])
+    assert (shown[0], shown[1]) == (0, "100\n")
+    exported = [json.loads(line) for line in run("runs", "export", answered["run_id"])[1].splitlines()]
+    assert (exported[0]["event"], exported[-1]["event"]) == ("run_started", "run_ended")
+    status, out, _ = run("runs", "replay", answered["run_id"], "--json")
+    assert (status, json.loads(out)) == (0, {"answer": "100", "status": "completed", "difference": None})
+
+
+def test_a_limit_that_stops_a_run_is_status_three(run: Run, endpoint: OpenAIServer, log_file: Path) -> None:
+    limits = ["--mode", "rlm", "--max-iterations", "2"]
+    status, answered, _ = asked(run, endpoint, "How long is it?", str(log_file), *limits)
+    assert (status, answered["stopped_by"]) == (3, "iterations")
+    assert answered["answer"] is not None
+
+
+def test_a_token_is_shown_once_and_its_hash_is_what_the_file_gets(run: Run, tmp_path: Path) -> None:
+    status, line, token = run("token", "ann")
+    assert status == 0
+    (tmp_path / "tokens").write_text(line)
+    assert line.split()[0] == "ann"
+    assert token.split()[-1] not in line

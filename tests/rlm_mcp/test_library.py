@@ -1,0 +1,47 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rlm_mcp
+from rlm_mcp.errors import SourceRefused
+from rlm_mcp.launch import RunModels
+from rlm_mcp.models.scripted import ScriptedModel
+from rlm_mcp.settings import Settings
+
+
+@pytest.mark.anyio
+async def test_solve_answers_over_a_path_and_over_texts(tmp_path: Path, sandbox_cache: Path) -> None:
+    (tmp_path / "a.log").write_text("one\ntwo\n")
+    settings = Settings(data_dir=tmp_path / "data", cache_dir=sandbox_cache, sub_call_cache=False)
+
+    async def choose(root: str | None, sub: str | None) -> RunModels:
+        model = ScriptedModel(["```repl\nn = context.count('o')\nn\n```", "```repl\nFINAL(n)\n```"])
+        return RunModels(root=model, sub=model)
+
+    state = await rlm_mcp.solve("How many o?", [tmp_path / "a.log"], mode="rlm", settings=settings, choose=choose)
+    assert (state.status, state.answer, state.stopped_by) == ("completed", "2", "final")
+    texts = await rlm_mcp.solve("How many o?", {"b": "ooo"}, mode="rlm", settings=settings, choose=choose)
+    assert texts.answer == "3"
+
+
+@pytest.mark.anyio
+async def test_what_can_be_told_before_it_costs_is_raised_as_itself(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    with pytest.raises(SourceRefused, match=r"nothing\.log"):
+        await rlm_mcp.solve("?", [tmp_path / "nothing.log"], settings=settings)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, rlm_mcp; print(sys.modules.keys() & {'mcp', 'openai', 'wasmtime', 'pydantic', 'anyio'})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout == "set()\n"
+
+
+def test_public_names_stay_what_they_are_whatever_is_imported() -> None:
+    import rlm_mcp.solve
+
+    assert callable(rlm_mcp.solve)
+    assert set(rlm_mcp.__all__) == {"__version__", "build_server", "load_settings", "open_workspace", "solve"}
+    assert all(getattr(rlm_mcp, name) is not None for name in rlm_mcp.__all__)
