@@ -6,6 +6,7 @@ What the tape holds is not asked, run or recorded again (resume), or is asked an
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ RunChild = Callable[[Task, Engine, Ledger], Awaitable[Outcome]]
 
 STRONG_TURNS = 20
 WEAK_TURNS = 10  # what a small model has not found by then it does not find
+STRONG_REPLY_TOKENS = 16_384  # thinking included; the ledger sets this much aside while a call is in flight
 WEAK_REPLY_TOKENS = 1_024  # a small model that writes more than this is repeating itself
 CHILD_SHARE = 0.5  # of what is left: two children in a row leave a quarter to the parent
 LAST_SHARE = 0.15  # of the seconds: room for the last turn, which is a model call and a short block
@@ -96,7 +98,7 @@ class Level:
             self._record({"event": "routed", "mode": way.mode, "depth": way.depth, "reason": way.reason})
         return self.way
 
-    def open_repl(self) -> Any:
+    def open_repl(self) -> AbstractAsyncContextManager[Repl]:
         """The REPL of this level, with what its code may ask."""
         engine, task = self.engine, self.task
         calls = Calls(
@@ -115,7 +117,7 @@ class Level:
         child = Task(query=query, value=context, max_depth=self.way.depth - 1, path=path)
         engine = replace(self.engine, root=self.engine.sub)
         outcome = await self.run_child(child, engine, self.ledger.child(share=CHILD_SHARE))
-        if outcome.answer is None:
+        if outcome.status == "failed":
             raise SubCallFailed(
                 f"The run over this part ended without an answer: {outcome.message or outcome.stopped_by}"
             )
@@ -230,6 +232,7 @@ class Level:
             {
                 "event": "root_reply",
                 "prompt_hash": prompt_hash(ask.messages),
+                **_told(ask),
                 "text": completion.text,
                 "finish_reason": completion.finish_reason,
                 "model": completion.model,
@@ -375,9 +378,17 @@ class Level:
         self.engine.on_event(full)
 
 
+def _told(ask: Ask) -> dict[str, str]:
+    """The user message of a prompt that stands alone: the opening, a fresh start, the final step of a weak model.
+
+    Those of other turns are the outputs before them, which are on record already.
+    """
+    return {"told": ask.messages[-1].content} if len(ask.messages) == 2 else {}
+
+
 def _rules(engine: Engine) -> Rules:
     root, sub = engine.root.profile, engine.sub.profile
-    most = WEAK_REPLY_TOKENS if root.strength == "weak" else root.max_output_tokens
+    most = WEAK_REPLY_TOKENS if root.strength == "weak" else STRONG_REPLY_TOKENS
     return Rules(
         strength=root.strength,
         window_tokens=root.window_tokens,
