@@ -94,14 +94,15 @@ async def _exchange(connection: _Connection, request: httpx2.Request) -> tuple[h
     body = await request.aread()
     connection.writer.write(_head(request, body) + body)
     await connection.writer.drain()
-    status, headers = await _read_head(connection.reader)
+    version, status, headers = await _read_head(connection.reader)
     while 100 <= status < 200:
-        status, headers = await _read_head(connection.reader)
+        version, status, headers = await _read_head(connection.reader)
     content, delimited = await _read_body(connection.reader, status, headers)
     # The encoding of the transfer is undone; what is left of the headers describes the content.
     kept = [(name, value) for name, value in headers if name not in {b"transfer-encoding", b"content-length"}]
     response = httpx2.Response(status, headers=kept, content=content, request=request)
-    return response, delimited and _value(headers, b"connection").lower() != b"close"
+    said = _value(headers, b"connection").lower()
+    return response, delimited and (said != b"close" if version != b"HTTP/1.0" else said == b"keep-alive")
 
 
 def _head(request: httpx2.Request, body: bytes) -> bytes:
@@ -113,14 +114,14 @@ def _head(request: httpx2.Request, body: bytes) -> bytes:
     return b"\r\n".join(lines)
 
 
-async def _read_head(reader: asyncio.StreamReader) -> tuple[int, list[tuple[bytes, bytes]]]:
+async def _read_head(reader: asyncio.StreamReader) -> tuple[bytes, int, list[tuple[bytes, bytes]]]:
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head[:-4].split(b"\r\n")
     version, _, rest = first.partition(b" ")
     if not version.startswith(b"HTTP/1."):
         raise ValueError(f"not HTTP/1: {first[:60]!r}")
     pairs = (line.partition(b":") for line in lines)
-    return int(rest[:3]), [(name.strip().lower(), value.strip()) for name, _, value in pairs]
+    return version, int(rest[:3]), [(name.strip().lower(), value.strip()) for name, _, value in pairs]
 
 
 async def _read_body(

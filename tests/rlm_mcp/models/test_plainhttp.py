@@ -123,6 +123,14 @@ async def test_a_refused_connection_and_a_slow_reply_are_the_librarys_errors() -
             await client.get(url)
 
 
+async def test_an_old_server_closes_after_each_reply_unless_it_says_otherwise() -> None:
+    server = Bytes(*[OK.replace(b"1.1", b"1.0")] * 3)
+    async with asking(server) as (client, url):
+        for _ in range(3):
+            assert (await client.get(url)).text == "ok"
+    assert server.connections == 3
+
+
 async def test_an_idle_connection_that_the_server_closed_is_not_used() -> None:
     server = Bytes(OK, b"HTTP/1.1 200 OK\r\n\r\nbye", OK)
     async with asking(server) as (client, url):
