@@ -288,8 +288,10 @@ class Level:
         if limit is None or left is None:
             return await repl.run(code)
         seconds = max(0.0, left if self._last[1] else left - LAST_SHARE * limit / 2)
-        with anyio.move_on_after(seconds):
-            return await repl.run(code)
+        with anyio.move_on_after(seconds) as time_left:
+            cell = await repl.run(code)
+            # A REPL may give back what an interrupted block had printed rather than raise the cancellation.
+            return replace(cell, stopped_by="deadline") if time_left.cancel_called else cell
         return CellResult(code=code, stopped_by="deadline", seconds=seconds, variables=await repl.variables())
 
     def note(self, step: Step) -> None:
