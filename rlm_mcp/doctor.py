@@ -94,4 +94,5 @@ async def _model(settings: Settings) -> Check:
             return Check(name="model", status="failure", detail=str(error), remedy="see the sentence")
     seconds, used = time.perf_counter() - started, done.usage.prompt_tokens + done.usage.completion_tokens
     found = f" (found: {chosen.found})" if chosen.found else ""
-    return Check(name="model", status="ok", detail=f"{chosen.root.name}{found} answered in {seconds:.1f} s, {used} tokens")
+    detail = f"{chosen.root.name}{found} answered in {seconds:.1f} s, {used} tokens"
+    return Check(name="model", status="ok", detail=detail)

@@ -274,7 +274,8 @@ async def open_sandbox(cache_dir: Path) -> AsyncIterator[Sandbox]:
 def _start_runtime(cache_dir: Path) -> "Runtime":
     from wasm_runtime import Runtime
 
-    return Runtime(cache_dir)
+    # Compiling takes seconds, once for a machine: whoever waits for it is told, on stderr.
+    return Runtime(cache_dir, on_progress=log.warning)
 
 
 def _open_session(
