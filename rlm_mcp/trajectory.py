@@ -292,6 +292,9 @@ class Trajectory:
         if not reply.blocks:
             return self._without_code(reply)
         self._nudges = 0
+        if self.is_weak:
+            # At temperature 0 a small model may write the same block until its reply is full.
+            reply = replace(reply, blocks=tuple({normalise(block): block for block in reply.blocks}.values()))
         # A weak model repeats what it sees: its history shows the form wanted, and no output that it imagined.
         said = _fenced(reply.blocks) if self.is_weak else reply.text
         self._turns.append(_Turn(said=said, row=_row(self.turn, reply), cell=len(self.cells)))

@@ -388,6 +388,15 @@ def test_a_strong_model_may_run_the_same_code_again_and_is_told_when_nothing_cha
     assert "This is the same code as in turn 1. Its result is already known" in dialogue.next_prompt()
 
 
+def test_a_block_that_a_weak_model_wrote_many_times_in_one_reply_is_run_once() -> None:
+    dialogue = Dialogue(WEAK)
+
+    assert dialogue.reply("```repl\nn = 1\n```\n" * 9 + "```repl\nprint(n)\n```", printed(""), printed("1")) == Again(
+        why="output"
+    )
+    assert [cell.code for cell in dialogue.trajectory.cells] == ["n = 1", "print(n)"]
+
+
 # --- the last turn
 
 
