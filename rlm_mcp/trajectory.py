@@ -18,7 +18,7 @@ model collects in `_said` and becomes the next user message when `ask` closes th
 So roles alternate, and a prefix once sent is never changed, except by compaction and by a restart.
 
 An answer is a value that code has set (`CellResult.final`). It is accepted unless one of these doubts applies. Each is
-raised at most once in a run; the same answer given again is accepted.
+raised at most once in a run; the same answer given again is accepted, and marked where the doubt still holds.
 
     word      FINAL("total") where `total` is a variable, or a placeholder: the word itself was hardly meant
     typed     a literal, and no block has shown anything yet; for weak models a literal that occurs in no output
@@ -331,6 +331,9 @@ class Trajectory:
         if is_empty(result, zero=True) and self._raise("empty again"):
             self._restart = f"the result {result or 'nothing'}, which is doubtful"
             return Again(why="restart", detail=self._restart)
+        if doubted is not None and doubted.answered_by == "invalid":
+            self._restart = f"an answer that was refused: {doubted.doubt}"
+            return Again(why="restart", detail=doubted.doubt)
         if doubted is not None:
             return doubted
         self._presses += 1
@@ -404,13 +407,13 @@ class Trajectory:
             return self._doubt(
                 Finish(answer=final.value, answered_by="invalid", doubt=doubt), prompts.invalid_answer(problem)
             )
-        if self._doubted is not None and self._doubted.answer == value:
-            return Finish(answer=value, answered_by=final.via)
+        is_repeated = self._doubted is not None and self._doubted.answer == value
         for kind, doubt, told in self._doubts(value, cell):
-            if self._last:
-                return Finish(answer=value, answered_by=final.via, doubt=doubt)
-            if self._raise(kind):
-                return self._doubt(Finish(answer=value, answered_by=final.via, doubt=doubt), told)
+            finish = Finish(answer=value, answered_by=final.via, doubt=doubt)
+            if self._raise(kind) and not is_repeated:
+                return self._doubt(finish, told)
+            if self._last or kind != "empty":  # nothing found twice is a finding; a guess stays a guess
+                return finish
         return Finish(answer=value, answered_by=final.via)
 
     def _doubt(self, finish: Finish, told: str) -> Step:

@@ -204,7 +204,9 @@ def test_a_typed_answer_before_anything_was_looked_at_is_refused_once() -> None:
         why="doubt", detail="no code had looked at the context"
     )
     assert "no code has looked at the context yet" in dialogue.next_prompt()
-    assert dialogue.code("FINAL('disk')", final("disk")) == Finish(answer="disk", answered_by="FINAL")
+    assert dialogue.code("FINAL('disk')", final("disk")) == Finish(
+        answer="disk", answered_by="FINAL", doubt="no code had looked at the context"
+    )
 
 
 def test_a_typed_answer_that_an_output_holds_is_accepted() -> None:
@@ -329,6 +331,14 @@ def test_an_answer_that_breaks_the_schema_is_sent_back_with_the_reason_every_tim
     assert step == Again(why="doubt", detail="it does not satisfy the output schema: it is no integer")
     assert "it is no integer" in dialogue.next_prompt()
     assert dialogue.code("FINAL(str(17))", final("17")) == Finish(answer=17, answered_by="FINAL")
+
+
+def test_a_weak_model_that_insists_on_an_invalid_answer_starts_over() -> None:
+    dialogue = Dialogue(WEAK, replace(QUESTION, schema={"type": "integer"}, check=lambda _: "it is no integer"))
+    dialogue.code("FINAL(find())", final("many"))
+
+    step = dialogue.reply("```repl\nFINAL(find())\n```")
+    assert step == Again(why="restart", detail="it does not satisfy the output schema: it is no integer")
 
 
 def test_the_last_answer_is_returned_though_it_breaks_the_schema() -> None:
