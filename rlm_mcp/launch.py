@@ -12,6 +12,7 @@ from rlm_mcp.budget import BudgetLimits, Ledger, Spent
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.engine import Engine, Event, OpenRepl, Outcome, Record, Task, started_facts
+from rlm_mcp.errors import NoModelConfigured
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.replycache import ReplyCache
@@ -126,8 +127,13 @@ class Launcher:
         self._open_repl = open_repl
         self._cache = cache
 
-    async def new(self, request: SolveRequest, contexts: Sequence[Context]) -> Launch:
-        """A run of `request`. Raises NoModelConfigured, PriceUnknown, SchemaError, SettingsError."""
+    async def new(
+        self, request: SolveRequest, contexts: Sequence[Context], *, otherwise: Model | None = None
+    ) -> Launch:
+        """A run of `request`; `otherwise` is asked where no model is configured.
+
+        Raises NoModelConfigured, PriceUnknown, SchemaError, SettingsError.
+        """
         if request.output_schema is not None:
             shape_of(dict(request.output_schema))
         limits = self._settings.limits(
@@ -145,7 +151,12 @@ class Launcher:
             max_depth=limits.max_depth,
             output_schema=request.output_schema,
         )
-        models = await self._choose(request.model, request.sub_model)
+        try:
+            models = await self._choose(request.model, request.sub_model)
+        except NoModelConfigured:
+            if otherwise is None:
+                raise
+            models = RunModels(root=otherwise, sub=otherwise)
         Ledger(limits).require_prices((models.root, models.sub))
         return self._launch(task, models, limits, Tape())
 

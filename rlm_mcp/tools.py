@@ -14,6 +14,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
+from rlm_mcp.client_model import client_model
 from rlm_mcp.errors import RlmError
 from rlm_mcp.launch import SolveRequest
 from rlm_mcp.views import (
@@ -166,7 +167,8 @@ class Tools:
                 model=model or None,
                 sub_model=sub_model or None,
                 output_schema=output_schema,
-            )
+            ),
+            otherwise=client_model(request),
         )
         try:
             return await self._follow(request, run_id, wait_seconds)

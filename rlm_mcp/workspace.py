@@ -33,6 +33,7 @@ from rlm_mcp.contexts.store import Store
 from rlm_mcp.engine import Event, OpenRepl, Outcome
 from rlm_mcp.errors import RlmError, UnknownContext
 from rlm_mcp.launch import ChooseModels, Launch, Launcher, SolveRequest
+from rlm_mcp.models.base import Model
 from rlm_mcp.providers import open_models
 from rlm_mcp.repl import Sandbox, open_sandbox
 from rlm_mcp.replycache import ReplyCache
@@ -273,8 +274,11 @@ class Workspace:
         """The address of a run as an MCP resource."""
         return f"rlm://runs/{run_id}"
 
-    async def start(self, request: SolveRequest) -> str:
-        """Starts a run, or finds the live one that answers the very same request. Returns its id."""
+    async def start(self, request: SolveRequest, *, otherwise: Model | None = None) -> str:
+        """Starts a run, or finds the live one that answers the very same request. Returns its id.
+
+        `otherwise` is asked where no model is configured.
+        """
         if not request.query.strip():
             raise EmptyRequest("query is empty: ask a question about the contexts.")
         if not request.contexts:
@@ -284,7 +288,7 @@ class Workspace:
         for live in self._live.values():
             if live.fingerprint == fingerprint:
                 return live.run.run_id
-        launch = await self._launcher.new(request, contexts)
+        launch = await self._launcher.new(request, contexts, otherwise=otherwise)
         run = await _in_thread(self.runs.create, {**launch.facts, "fingerprint": fingerprint})
         self._begin(run, launch, fingerprint)
         self._changes.send_nowait(Change())
