@@ -25,6 +25,8 @@ MOST_CHARS = 64_000_000  # beyond this reading every context once more at the en
 _LEAST_QUOTE = 20  # shorter quotes in an answer are words in quotation marks rather than evidence
 _MOST_QUOTES = 50
 _MOST_QUOTE_CHARS = 2_000
+_LEAST_ANSWER, _MOST_ANSWER = 4, 200  # characters of an answer that is looked up by itself
+_MOST_LINES = 3
 _LEAST_FRAGMENT = 200
 _MOST_FRAGMENTS = 500
 
@@ -40,6 +42,8 @@ def cited(
     texts = _Texts(store, contexts)
     found = [_verify(texts, one) for one in raw]
     found += [_place(texts, quote) for quote in quotes_in(answer)]
+    if not found and isinstance(answer, str) and sum(context.chars for context in contexts) <= MOST_CHARS:
+        found = _lines_with(texts, answer.strip())
     return tuple(dict.fromkeys(found))
 
 
@@ -156,6 +160,32 @@ def _nearest(text: str, quote: str, line: int) -> tuple[int, int, str] | None:
     starts = _line_starts(text)
     best = min(spans, key=lambda found: abs(bisect_right(starts, found.start()) - line))
     return bisect_right(starts, best.start()), bisect_right(starts, best.end() - 1), best.group()
+
+
+def _lines_with(texts: _Texts, answer: str) -> list[Citation]:
+    """For a short answer without any citation: the lines that hold it, if they are few enough to mean anything."""
+    if not _LEAST_ANSWER <= len(answer) <= _MOST_ANSWER or "\n" in answer:
+        return []
+    found: list[Citation] = []
+    whole = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)")
+    for context, path in texts.every():
+        text = texts.text(context, path)
+        for match in whole.finditer(text):
+            if len(found) == _MOST_LINES:
+                return []
+            line = text.count("\n", 0, match.start()) + 1
+            quote = text[text.rfind("\n", 0, match.start()) + 1 :].partition("\n")[0][:_MOST_QUOTE_CHARS]
+            found.append(
+                Citation(
+                    context_id=context.context_id,
+                    path=path,
+                    start_line=line,
+                    end_line=line,
+                    quote=quote if answer in quote else answer,
+                    verified=True,
+                )
+            )
+    return found
 
 
 def _line_starts(text: str) -> list[int]:

@@ -84,6 +84,13 @@ def test_quotes_in_the_answer_are_looked_up_too(store: Store, log: Context) -> N
     assert (invented.verified, invented.context_id) == (False, "")
 
 
+def test_a_short_answer_without_citations_is_looked_up_by_itself(store: Store, log: Context) -> None:
+    (citation,) = cited(store, [log], [], "step 31")
+    assert (citation.verified, citation.start_line, citation.quote) == (True, 32, LINES[31])
+    assert cited(store, [log], [], "pump") == ()
+    assert cited(store, [log], [], "42") == ()
+
+
 def test_a_path_may_be_shortened_or_absolute(store: Store, tmp_path: Path) -> None:
     root = tmp_path / "src"
     (root / "deep").mkdir(parents=True)
