@@ -64,7 +64,7 @@ def model() -> HeldModel:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    return Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", roots=(tmp_path,))
 
 
 @pytest.fixture
