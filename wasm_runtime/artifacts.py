@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import stat
 import tempfile
 import zlib
@@ -57,8 +58,18 @@ def load_image() -> Image:
     return Image(**facts, stdlib=folder / STDLIB_FILE)
 
 
+def module_bytes() -> bytes:
+    """Return the baked module as it is committed, not compressed."""
+    return zstandard.ZstdDecompressor().decompress((_image_folder() / MODULE_FILE).read_bytes())
+
+
 def compiled_module(
-    engine: wasmtime.Engine, image: Image, cache_dir: Path | None, on_progress: Callable[[str], None]
+    engine: wasmtime.Engine,
+    image: Image,
+    cache_dir: Path | None,
+    on_progress: Callable[[str], None],
+    *,
+    read_module: Callable[[], bytes] = module_bytes,
 ) -> wasmtime.Module:
     """Return the module ready to run: from the cache, or compiled into it. ImageError when neither works."""
     folder = _private_folder(cache_dir or default_cache_dir())
@@ -71,13 +82,19 @@ def compiled_module(
         if module is not None:
             return module
         on_progress("compiling the sandbox for this machine (once; about 10 s)")
-        compiled = wasmtime.Module(engine, module_bytes()).serialize()
-        _write(path, compiled)
+        _write(path, _compile(engine, read_module()))
         on_progress("the sandbox is compiled")
         module = _read(engine, path)
     if module is None:
         raise ImageError(f"the compiled sandbox in {folder} cannot be read back: free some disk space, or name another")
     return module
+
+
+def _compile(engine: wasmtime.Engine, module: bytes) -> bytes | bytearray:
+    try:
+        return wasmtime.Module(engine, module).serialize()
+    except wasmtime.WasmtimeError as error:
+        raise ImageError(f"the sandbox image cannot be compiled on this machine: {error}") from error
 
 
 def is_compiled(image: Image, cache_dir: Path | None) -> bool:
@@ -88,11 +105,6 @@ def is_compiled(image: Image, cache_dir: Path | None) -> bool:
 def default_cache_dir() -> Path:
     """Return where this user's programs keep what can be made again."""
     return Path.home() / ".cache"
-
-
-def module_bytes() -> bytes:
-    """Return the baked module as it is committed, not compressed."""
-    return zstandard.ZstdDecompressor().decompress((_image_folder() / MODULE_FILE).read_bytes())
 
 
 def _image_folder() -> Path:
@@ -131,9 +143,9 @@ def _private_folder(cache_dir: Path) -> Path:
             "(cache_dir, RLM_MCP_CACHE_DIR)"
         )
     if facts.st_mode & 0o077:
-        for file in folder.iterdir():
-            file.unlink()
         folder.chmod(0o700)
+        for file in folder.iterdir():
+            shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
     return folder
 
 
@@ -158,16 +170,24 @@ def _write(path: Path, compiled: bytes | bytearray) -> None:
             (path.with_suffix(".json"), json.dumps({"bytes": len(compiled), "crc32": zlib.crc32(compiled)}).encode()),
             (path, compiled),
         ]:
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(file.name).replace(target)
+            _write_whole(target, data)
     except OSError as error:
         raise ImageError(
             f"the compiled sandbox ({len(compiled) >> 20} MiB) cannot be written to {path.parent} ({error.strerror}): "
             "free some space, or name another folder (cache_dir, RLM_MCP_CACHE_DIR)"
         ) from error
+
+
+def _write_whole(target: Path, data: bytes | bytearray) -> None:
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(target)
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
+            raise
 
 
 def _crc32(path: Path) -> int:

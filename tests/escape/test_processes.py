@@ -1,5 +1,7 @@
 """Processes and native code: none can be started, and what is broken inside the guest stays inside it."""
 
+import os
+
 import pytest
 
 from wasm_runtime import Runtime, Session
@@ -116,10 +118,10 @@ def test_killing_the_interpreter_is_undone(session: Session, code: str) -> None:
         "import io; f = io.FileIO.__new__(io.FileIO); f.read()",
         "import sqlite3; c = sqlite3.connect(':memory:'); c.enable_load_extension(True); c.load_extension('/lib/x')",
         "import sqlite3; sqlite3.connect(':memory:').execute('select ' + '(' * 5000 + '1' + ')' * 5000)",
-        "import re; re.compile(b'x')._code if hasattr(re.compile(b'x'), '_code') else __import__('_sre').compile('', 0, [1, 2, 3], 0, {}, ())",
+        "import _sre; _sre.compile('', 0, [1, 2, 3], 0, {}, ())",
         "import struct; struct.unpack_from('<Q', b'x' * 8, -9)",
         "memoryview(b'abc').cast('B').__getitem__(10 ** 9)",
-        "import array; a = array.array('q', [1]); a.__setstate__({}) if hasattr(a, '__setstate__') else a.frombytes(b'x')",
+        "import array; array.array('q', [1]).frombytes(b'x')",
     ],
 )
 def test_damage_stays_inside_and_is_an_exception_or_undone(broken_session: Session, code: str) -> None:
@@ -137,6 +139,4 @@ from host.parallel import parallel_map
 parallel_map(lambda n: Evil(), [1, 2])
 """
         session.exec(code, seconds=10)
-    import os
-
     assert "PWNED" not in os.environ
