@@ -178,6 +178,11 @@ class Catalogue:
         with self._lock:
             return list(self._db.execute("SELECT run_id, holder FROM uses WHERE context_id = ?", (context_id,)))
 
+    def holders(self) -> list[str]:
+        """Give every process that notes say uses something."""
+        with self._lock:
+            return [holder for (holder,) in self._db.execute("SELECT DISTINCT holder FROM uses")]
+
     def blobs(self) -> set[str]:
         """Give every blob that a context uses."""
         with self._lock:

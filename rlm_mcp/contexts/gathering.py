@@ -24,6 +24,7 @@ class Gathering:
     def __init__(self, intake: Intake, *, kind: Kind, location: str) -> None:
         self._intake = intake
         self._files: dict[str, FileRow] = {}
+        self._directories: set[str] = set()
         self._notes: list[str] = []
         self.kind = kind
         self.location = location
@@ -82,7 +83,7 @@ class Gathering:
     def take(self, path: str, file: BinaryIO, *, already_text: bool = False) -> str:
         """Take in one text and give the path it got: two names may look the same once they are printable."""
         part = self._intake.take(file, already_text=already_text)
-        shown = next(name for name in chain([path], (f"{path}~{n}" for n in count(2))) if name not in self._files)
+        shown = self._free_path(path)
         row = _row(shown, part.blob, part.counts)
         self._files[shown] = replace(row, encoding=part.encoding, invalid_bytes=part.invalid_bytes)
         if part.had_bom or part.encoding != "utf-8":
@@ -92,6 +93,19 @@ class Gathering:
             self.note(f"{shown}: {part.invalid_bytes:,} invalid bytes were replaced by U+FFFD")
         if part.nuls:
             self.note(f"{shown} holds {part.nuls:,} NUL characters")
+        return shown
+
+    def _free_path(self, path: str) -> str:
+        """Give a path that is neither taken nor below a file: an archive may hold both `a` and `a/b`."""
+        parents = [path[:at] for at, char in enumerate(path) if char == "/"]
+        if any(parent in self._files for parent in parents):
+            path = path.replace("/", "_")
+        shown = next(
+            name
+            for name in chain([path], (f"{path}~{n}" for n in count(2)))
+            if name not in self._files and name not in self._directories
+        )
+        self._directories.update(parents)
         return shown
 
     def context(self, *, name: str, identity: str, version: int) -> Context:

@@ -22,18 +22,27 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+_HIDDEN = ".new"
+
+
 class Holder:
     """This process's lock in `directory`; `token` names it. Closed by `close`, or by the end of the process."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.token = f"{os.getpid()}-{secrets.token_hex(6)}"
-        self._path = directory / f"{self.token}.lock"
-        # Locked under another name first: nobody may see the file unlocked and take its process for dead.
-        hidden = directory / f"{self.token}.new"
-        self._descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        _lock(self._descriptor)
-        hidden.rename(self._path)
+        while True:
+            self.token = f"{os.getpid()}-{secrets.token_hex(6)}"
+            self._path = directory / f"{self.token}.lock"
+            # Locked under another name first: nobody may see the file unlocked and take its process for dead.
+            hidden = directory / f"{self.token}{_HIDDEN}"
+            self._descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            _lock(self._descriptor)
+            try:
+                hidden.rename(self._path)
+            except FileNotFoundError:  # cleared away in the moment before it was locked
+                os.close(self._descriptor)
+            else:
+                break
 
     def __repr__(self) -> str:
         return f"<Holder {self.token}>"
@@ -46,8 +55,12 @@ class Holder:
 
 def is_alive(directory: Path, token: str) -> bool:
     """Tell whether the process that made `token` still runs and has not closed its holder."""
+    return _is_locked(directory / f"{token}.lock")
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(directory / f"{token}.lock", os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
@@ -62,11 +75,12 @@ def is_alive(directory: Path, token: str) -> bool:
 
 def dead_tokens(directory: Path) -> Iterator[str]:
     """Give the tokens of processes that died without closing their holder."""
-    for path in directory.glob("*.lock"):
-        if not is_alive(directory, path.stem):
+    for path in directory.glob("*"):
+        if not _is_locked(path):
             yield path.stem
 
 
 def bury(directory: Path, token: str) -> None:
     """Forget a dead process."""
     (directory / f"{token}.lock").unlink(missing_ok=True)
+    (directory / f"{token}{_HIDDEN}").unlink(missing_ok=True)

@@ -150,12 +150,13 @@ class GrowingIndex:
         return False
 
     def _save(self) -> None:
+        """Write the index for other processes; where that fails, they and the next one make their own."""
         part = self._saved_as.with_name(f"{self._saved_as.name}.{os.getpid()}.{threading.get_ident()}.part")
-        self._saved_as.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self._saved_as.parent.mkdir(parents=True, exist_ok=True)
             write_index(self._builder.index(), part)
             part.replace(self._saved_as)
-        finally:
+        except OSError:
             part.unlink(missing_ok=True)
 
 
@@ -219,6 +220,8 @@ class ReferenceIndexes:
         finally:
             with self._lock:
                 self._growing.pop(reference.key, None)
+                if growing.complete:
+                    self._mapped[reference.key] = growing.reach(lambda _: True)
 
     def wait(self, seconds: float) -> bool:
         """Wait until everything begun is indexed; False when that takes longer."""

@@ -7,23 +7,22 @@ contexts/incoming/TOKEN/       what a process is taking in; rubbish once that pr
 contexts/holders/TOKEN.lock    locked by the process while it lives (holders.py)
 """
 
-import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from itertools import count
 from pathlib import Path
-from shutil import rmtree
 from typing import Self
 
 from rlm_mcp.contexts.addresses import Addressed
 from rlm_mcp.contexts.blobs import Blobs, Intake, disk_errors
 from rlm_mcp.contexts.catalogue import Catalogue, FileRow
+from rlm_mcp.contexts.collecting import Collector
 from rlm_mcp.contexts.context import Context, FileEntry, Freed, Lines, Page, Place, Skipped
 from rlm_mcp.contexts.encoding import mend
 from rlm_mcp.contexts.gathering import Gathering
-from rlm_mcp.contexts.holders import Holder, bury, dead_tokens, is_alive
+from rlm_mcp.contexts.holders import Holder, dead_tokens
 from rlm_mcp.contexts.lineindex import Counts, LineIndex
 from rlm_mcp.contexts.naming import check_name, context_id, safe_name
 from rlm_mcp.contexts.references import Reference, ReferenceIndexes, is_reference, reference_of
@@ -33,6 +32,7 @@ from rlm_mcp.errors import (
     OutOfRange,
     SourceRefused,
     StoreDamaged,
+    StoreFull,
     UnknownContext,
     UnknownPath,
 )
@@ -79,7 +79,10 @@ class Store:
             raise
         self._indexes = ReferenceIndexes(self._directory / "indexes", on_complete=self._note_counts)
         self._intakes = count(1)
-        if any(dead_tokens(self._directory / "holders")):
+        self._collector = Collector(
+            directory=self._directory, catalogue=self._catalogue, blobs=self._blobs, indexes=self._indexes
+        )
+        if any(dead_tokens(self._collector.holders)):
             self.gc()
 
     def __repr__(self) -> str:
@@ -160,17 +163,21 @@ class Store:
         """Make it all appear at once, under the lock that every other change takes too."""
         intake.settle()
         rows = gathering.rows
-        with disk_errors(), self._catalogue.writing():
-            name, identity = self._settle_name(gathering, rows, wanted=wanted, default=default)
-            context = self._catalogue.by_id(identity)
-            if context is None:
-                intake.place()
-                version = self._catalogue.last_version(name) + 1
-                context = gathering.context(name=name, identity=identity, version=version)
-                self._catalogue.add(context, rows, gathering.skipped, options)
-            elif not context.current:
-                self._catalogue.make_current(context)
-                context = replace(context, current=True)
+        try:
+            with disk_errors(), self._catalogue.writing():
+                name, identity = self._settle_name(gathering, rows, wanted=wanted, default=default)
+                context = self._catalogue.by_id(identity)
+                if context is None:
+                    intake.place()
+                    version = self._catalogue.last_version(name) + 1
+                    context = gathering.context(name=name, identity=identity, version=version)
+                    self._catalogue.add(context, rows, gathering.skipped, options)
+                elif not context.current:
+                    self._catalogue.make_current(context)
+                    context = replace(context, current=True)
+        except StoreFull:
+            self._collector.sweep([row.blob for row in rows if not is_reference(row.blob)])
+            raise
         if not context.exact:
             self._indexes.grow(reference_of(rows[0].blob))
         return context
@@ -200,7 +207,7 @@ class Store:
         context = self._catalogue.by_id(ref) or self._catalogue.by_name(ref)
         if context is None:
             known = [there.name for there in self._catalogue.page("", after=None, limit=100)]
-            near = difflib.get_close_matches(ref, known, n=3) or known[:3]
+            near = _near(ref, known) or known[:3]
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else "nothing is registered yet; "
             raise UnknownContext(
                 f"no context has the id or name {ref[:100]!r}: {hint}"
@@ -238,12 +245,14 @@ class Store:
         """
         with self._catalogue.writing():
             context = self.get(ref)
-            if runs := self._living_users(context.context_id):
+            if runs := self._collector.living_users(context.context_id):
                 raise ContextInUse(
                     f"{context.name} ({context.context_id}) is used by {', '.join(runs)}: wait for that or `cancel_run`"
                 )
             older = self._catalogue.versions(context.name) if context.current else []
-            self._forget([context.context_id, *(one for one in older if not self._living_users(one))])
+            unused = [one for one in older if not self._collector.living_users(one)]
+            texts = self._collector.forget([context.context_id, *unused])
+        self._collector.sweep(texts)
         return context
 
     @contextmanager
@@ -264,44 +273,14 @@ class Store:
 
         With `keep` (ids that runs cite), also forget superseded versions that are neither in it nor in use.
         """
-        holders = self._directory / "holders"
-        with self._catalogue.writing():
-            for token in tuple(dead_tokens(holders)):
-                rmtree(self._directory / "incoming" / token, ignore_errors=True)
-                self._catalogue.end_uses_of(token)
-                bury(holders, token)
-            old = (
-                []
-                if keep is None
-                else [one for one in self._catalogue.superseded() if one not in keep and not self._living_users(one)]
-            )
-            freed = self._forget(old)
-            used = self._catalogue.blobs()
-            orphans = {name for name in self._blobs.names() if name not in used}
-            freed_bytes = freed.bytes + sum(self._blobs.delete(name) for name in orphans)
-            referenced = {reference_of(blob).index_name for blob in used if is_reference(blob)}
-            for name in self._indexes.names():
-                if name not in referenced:
-                    self._indexes.delete(name)
-        return Freed(blobs=freed.blobs + len(orphans), bytes=freed_bytes, versions=len(old))
-
-    def _living_users(self, identity: str) -> Sequence[str]:
-        holders = self._directory / "holders"
-        return [run_id for run_id, token in self._catalogue.users(identity) if is_alive(holders, token)]
-
-    def _forget(self, identities: Sequence[str]) -> Freed:
-        """Delete contexts and the blobs that were only theirs. The caller holds the write lock."""
-        blobs = {row.blob for identity in identities for row in self._catalogue.files(identity)}
-        for identity in identities:
-            self._catalogue.delete(identity)
-        freed_bytes = freed_blobs = 0
-        for blob in self._catalogue.unused_of(blobs):
-            if is_reference(blob):
-                self._indexes.delete(reference_of(blob).index_name)
-            else:
-                freed_bytes += self._blobs.delete(blob)
-                freed_blobs += 1
-        return Freed(blobs=freed_blobs, bytes=freed_bytes)
+        with disk_errors():
+            with self._catalogue.writing():
+                old = [] if keep is None else self._collector.old_versions(keep)
+                texts = self._collector.forget(old)
+            freed = self._collector.sweep(texts)
+            rest = self._collector.sweep_all()
+            self._collector.clear_dead()
+        return Freed(blobs=freed.blobs + rest.blobs, bytes=freed.bytes + rest.bytes, versions=len(old))
 
     # --- reading
 
@@ -387,7 +366,7 @@ class Store:
         ending = [row for row in rows if row.path.endswith(f"/{wanted}")]
         if len(ending) == 1:
             return ending[0]
-        near = difflib.get_close_matches(wanted, [row.path for row in (ending or rows)], n=3, cutoff=0.4)
+        near = _near(wanted, [row.path for row in (ending or rows)])
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {rows[0].path} and {len(rows) - 1:,} more"
         raise UnknownPath(f"{context.name} has no file {wanted[:200]!r}: {hint}")
 
@@ -419,3 +398,10 @@ class Store:
         """Put exact counts in the place of estimates, once a referenced file is indexed."""
         with self._catalogue.writing():
             self._catalogue.set_counts(reference.key, counts)
+
+
+def _near(wanted: str, known: Sequence[str]) -> Sequence[str]:
+    """Choose the few that look most like what was asked for."""
+    from difflib import get_close_matches
+
+    return get_close_matches(wanted, known, n=3, cutoff=0.4)

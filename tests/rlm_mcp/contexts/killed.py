@@ -1,10 +1,11 @@
 """Registers in child processes that kill themselves at a chosen step, then looks at what each left behind.
 
-Run by test_kill.py as `killed.py DATA_DIR SOURCES KILLS`; a process of its own, because it forks. The steps are lines
-of rlm_mcp.contexts: the child traces itself and sends itself SIGKILL before the n-th, so that every stage of a
-registration is hit, the same ones on every run.
+Run by test_kill.py as `killed.py DATA_DIR SOURCES KILLS`; a process of its own, because it forks. The child
+traces itself and sends itself SIGKILL before one of the lines of rlm_mcp.contexts that it would run, the last time it
+would: so that every stage is hit, the same ones on every run.
 """
 
+import json
 import os
 import signal
 import sys
@@ -29,30 +30,33 @@ def register_everything(data_dir: Path, sources: Path) -> None:
         store.gc(keep=[])
 
 
-def in_child(data_dir: Path, sources: Path, kill_at: int | None) -> int:
-    """Do it in a child that dies before step `kill_at`; give the number of steps of one that lives."""
+def in_child(data_dir: Path, sources: Path, kill_at: int | None) -> list[int]:
+    """Do it in a child that dies before step `kill_at`; of one that lives give the last step at every line it ran."""
     reader, writer = os.pipe()
     if child := os.fork():
         os.close(writer)
         with os.fdopen(reader) as pipe:
-            steps = pipe.read()
+            told = pipe.read()
         os.waitpid(child, 0)
-        return int(steps or 0)
-    steps_done = 0
+        return sorted(json.loads(told or "[]"))
+    steps = 0
+    last_step_at: dict[tuple[str, int], int] = {}
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal steps_done
+        nonlocal steps
         if not frame.f_code.co_filename.startswith(CONTEXTS):
             return None
-        steps_done += event == "line"
-        if steps_done == kill_at:
+        steps += event == "line"
+        last_step_at[frame.f_code.co_filename, frame.f_lineno] = steps
+        if steps == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
     sys.settrace(trace)
     register_everything(data_dir, sources)
     sys.settrace(None)
-    os.write(writer, str(steps_done).encode())
+    with os.fdopen(writer, "w") as pipe:
+        json.dump(list(last_step_at.values()), pipe)
     os._exit(0)
 
 
@@ -76,11 +80,11 @@ def check(data_dir: Path) -> None:
 
 def main() -> None:
     data_dir, sources, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    steps = in_child(data_dir / "counted", sources, None)
+    points = in_child(data_dir / "counted", sources, None)
     for kill in range(kills):
-        in_child(data_dir / "killed", sources, 1 + steps * kill // kills)
+        in_child(data_dir / "killed", sources, points[len(points) * kill // kills])
         check(data_dir / "killed")
-    sys.stdout.write(f"{kills} kills over {steps} steps\n")
+    sys.stdout.write(f"{kills} kills at {len(points)} lines of {points[-1]} steps\n")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,18 @@ def test_members_that_lead_outside_are_skipped(store: Store, files: Path) -> Non
     )
 
 
+def test_a_path_below_a_file_is_given_another(store: Store, files: Path) -> None:
+    make_tar(files / "odd.tar", [(member(name), f"{name}\n".encode()) for name in ("a", "a/b", "c/d", "c", "c")])
+    context = store.register_source(str(files / "odd.tar"))
+    assert {entry.path: entry.blob.read_text() for entry in store.files(context)} == {
+        "a": "a\n",
+        "a_b": "a/b\n",
+        "c/d": "c/d\n",
+        "c~2": "c\n",
+        "c~3": "c\n",
+    }
+
+
 def test_a_zip_archive_is_its_texts_and_paths_are_made_harmless(store: Store, files: Path) -> None:
     with zipfile.ZipFile(files / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("dir/b.txt", "b\n")
