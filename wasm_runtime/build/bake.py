@@ -6,6 +6,7 @@
 Reproducible: clock, randomness and inode numbers are constants while baking, so two bakes give the same bytes.
 """
 
+import functools
 import json
 import struct
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import wasmtime
 
-from wasm_runtime.build import boot
+from wasm_runtime.build import boot, warm_up
 from wasm_runtime.build.assemble import Binaryen, trampoline_slot
 from wasm_runtime.build.wasm_file import WasmFile
 from wasm_runtime.capture import Capture
@@ -53,14 +54,18 @@ _IMPORT = f"""
 import importlib
 for name in {PRELOADED!r}:
     importlib.import_module(name)
-from host import cells, parallel
-import array, gc, json, os, sys
+from host import cells
+import os
+os.write(1, b"%d" % id(cells.serve))
 del name, importlib
 """
 
 # Reference counts are written whenever an object is touched. Objects of the image are made immortal, as CPython's
 # own constants are, so that touching them leaves their pages shared between sessions.
 _LIST_OBJECTS = """
+from host import cells, parallel
+import array, gc, json, os
+
 def reachable():
     found = {}
     waiting = gc.get_objects()
@@ -85,16 +90,22 @@ os.write(1, json.dumps(facts).encode())
 
 # Free blocks between those of the image would be handed out first, one more page written for each. They are filled,
 # largest first, until an allocation comes from the untouched end of the heap: a session's own objects lie together.
+# The bytes of a bytes object are part of it, so its address says where a block is; ints and objects are as small as
+# the two smallest blocks.
 _FILL_HOLES = """
 del found, objects, facts, reachable
 gc.collect()
-end = id(bytearray(1 << 18))
+end = id(bytes(1 << 18))
 fillers = []
 for size in [*range(1 << 16, 1 << 10, -1 << 10), *range(1 << 10, 0, -8)]:
     while id(filler := bytes(size)) < end:
         fillers.append(filler)
+while id(filler := len(fillers) + 1000) < end:
+    fillers.append(filler)
+while id(filler := object()) < end:
+    fillers.append(filler)
 cells.fillers = fillers
-del end, fillers, filler, size, cells, parallel, array, json, os, sys
+del end, fillers, filler, size, cells, parallel, array, json, os
 gc.collect(); gc.freeze(); del gc
 """
 
@@ -109,16 +120,6 @@ class Addresses:
     stderr_pending: int
     signal_handling: int
     stack_low: int  # the C stack grows down to here
-
-
-class _NoHost:
-    """`/dev/host` while baking: the descriptor must exist, nobody is behind it."""
-
-    def read(self, n: int) -> bytes:  # noqa: ARG002 - Device's signature
-        return b""
-
-    def write(self, data: memoryview) -> int:
-        return len(data)
 
 
 def bake(assembled: Path, stdlib_zip: Path, work: Path, binaryen: Binaryen) -> tuple[Path, Addresses]:
@@ -141,12 +142,12 @@ def bake(assembled: Path, stdlib_zip: Path, work: Path, binaryen: Binaryen) -> t
 
 
 def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
-    out, err = Capture(1 << 20), Capture(1 << 20)
+    out, err, host = Capture(1 << 20), Capture(1 << 20), warm_up.channel()
     devices: dict[str, Device] = {
         "/dev/stdin": Capture(0),
         "/dev/stdout": out,
         "/dev/stderr": err,
-        "/dev/host": _NoHost(),
+        "/dev/host": host,
     }
     vfs = Vfs(clock=lambda: BAKE_TIME_NS, quota=FixedQuota(1 << 24), devices=devices, random=_constant_random)
     vfs.mount(boot.STDLIB_ZIP, stdlib_zip)
@@ -166,10 +167,14 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
             boot.start_python(interpreter, slot)
             boot.run_source(interpreter, _OPEN_HOST)
             boot.run_source(interpreter, _IMPORT)
+            serve = functools.partial(interpreter.call, "PyObject_CallNoArgs", int(out.text()))
+            warm_up.run_everything(host, serve)
+            out.clear()
             boot.run_source(interpreter, _LIST_OBJECTS)
             facts = json.loads(out.text())
             _make_immortal(interpreter.memory, facts)
             boot.run_source(interpreter, _FILL_HOLES)
+            warm_up.settle(host, serve)
         except (boot.BootError, wasmtime.Trap) as error:
             raise boot.BootError(f"{error}\n{out.text()}{err.text()}") from guest.failure or error
     return Addresses(
