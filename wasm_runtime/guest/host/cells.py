@@ -217,6 +217,8 @@ _KINDS = {"cell": _run_cell, "call": _call, "install": _install}
 parallel.install()
 builtins.parallel_map = parallel.parallel_map
 time.sleep = _sleep
-# libffi's calls go through JavaScript, which is not there: `import ctypes` is an ImportError.
-sys.modules["_ctypes"] = None
+# libffi's calls go through JavaScript, which is not there, and neither is what Pyodide's own packages talk to; their
+# Python halves come with the standard library's zip. Importing them is an ImportError.
+for _missing in ("_ctypes", "pyodide", "_pyodide", "pyodide_js"):
+    sys.modules[_missing] = None
 signal.signal(signal.SIGINT, _on_interrupt)
