@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlm_mcp.library import solve
-    from rlm_mcp.server import build_server
-    from rlm_mcp.settings import load_settings
-    from rlm_mcp.workspace import open_workspace
+    from rlm_mcp.library import solve  # noqa: TC004 - see _Package
+    from rlm_mcp.server import build_server  # noqa: TC004 - see _Package
+    from rlm_mcp.settings import load_settings  # noqa: TC004 - see _Package
+    from rlm_mcp.workspace import open_workspace  # noqa: TC004 - see _Package
 
 __version__ = "0.1.0"
 

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -48,6 +49,12 @@ CALM_SECONDS = 0.2
 
 INSPECT_REPLS = 8
 """REPLs of `inspect_context` kept open; the one that was used longest ago makes room."""
+
+RECENT_RUNS = 100
+"""Looked through for a run of the same request."""
+
+WISH_SECONDS = 0.5
+"""Between two looks for the wish of another process to cancel a run."""
 
 READ_CHARS = 20_000
 """Lines in one tool result, with room for escapes and the other fields under its 32,000."""
@@ -275,9 +282,10 @@ class Workspace:
         return f"rlm://runs/{run_id}"
 
     async def start(self, request: SolveRequest, *, otherwise: Model | None = None) -> str:
-        """Starts a run, or finds the live one that answers the very same request. Returns its id.
+        """Starts a run and returns its id.
 
-        `otherwise` is asked where no model is configured.
+        The very same request finds the run that is at it already, in this process or another, and goes on with one
+        that was cut off when its process died. `otherwise` is asked where no model is configured.
         """
         if not request.query.strip():
             raise EmptyRequest("query is empty: ask a question about the contexts.")
@@ -288,11 +296,25 @@ class Workspace:
         for live in self._live.values():
             if live.fingerprint == fingerprint:
                 return live.run.run_id
+        if (begun := await _in_thread(self._begun, fingerprint)) is not None:
+            return begun.run_id if begun.is_live() else await self.resume(begun.run_id)
         launch = await self._launcher.new(request, contexts, otherwise=otherwise)
         run = await _in_thread(self.runs.create, {**launch.facts, "fingerprint": fingerprint})
         self._begin(run, launch, fingerprint)
         self._changes.send_nowait(Change())
         return run.run_id
+
+    def _begun(self, fingerprint: str) -> Run | None:
+        """A recent run of this request whose record has no end."""
+        if not self.runs.directory.is_dir():
+            return None
+        newest = sorted(self.runs.directory.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
+        for entry in newest[:RECENT_RUNS]:
+            run = Run(entry)
+            started = next(run.events(), {}) if run.events_path.is_file() else {}
+            if started.get("fingerprint") == fingerprint and not _has_ended(run):
+                return run
+        return None
 
     async def resume(self, run_id: str) -> str:
         """Goes on with a run that was cut off, cancelled or stopped by a limit that has been raised. Returns its id."""
@@ -327,7 +349,9 @@ class Workspace:
         seconds = launch.limits.max_seconds
         live = _Live(run=run, fingerprint=fingerprint, started=time.monotonic(), max_seconds=seconds)
         self._live[run.run_id] = live
+        _cancel_wish(run).unlink(missing_ok=True)
         self._tasks.start_soon(self._play, live, launch)
+        self._tasks.start_soon(self._watch_wish, live)
 
     async def _play(self, live: _Live, launch: Launch) -> None:
         """One run as a task: its end is in its record, however it ends."""
@@ -348,6 +372,14 @@ class Workspace:
             live.finished.set()
             live.news.set()
             self._changes.send_nowait(Change(uri=self.run_uri(run.run_id)))
+
+    async def _watch_wish(self, live: _Live) -> None:
+        """Cancels the run when another process wishes so."""
+        while not live.finished.is_set():
+            with anyio.move_on_after(WISH_SECONDS):
+                await live.finished.wait()
+            if _cancel_wish(live.run).exists():
+                live.scope.cancel()
 
     async def follow(self, run_id: str) -> AsyncIterator[Progress]:
         """Where a run stands, after every event and at least every HEARTBEAT_SECONDS, until it has ended."""
@@ -391,9 +423,14 @@ class Workspace:
         if (live := self._live.get(run.run_id)) is not None:
             live.scope.cancel()
             await live.finished.wait()
+        elif run.is_live():
+            _cancel_wish(run).touch()
+            with anyio.move_on_after(WISH_SECONDS * 8):
+                while run.is_live():  # noqa: ASYNC110 - the other process does not tell
+                    await anyio.sleep(WISH_SECONDS / 4)
         state = await _in_thread(run.state)
         if state.status == "running":
-            raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp: cancel it there.")
+            raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp, which does not react: end that one.")
         return state
 
     async def _find(self, run_id: str) -> Run:
@@ -497,6 +534,17 @@ def advance(progress: Progress, event: Event) -> Progress:
         cost_usd=spent.get("cost_usd", progress.cost_usd),
         doing=DOING.get(event["event"], progress.doing),
     )
+
+
+def _has_ended(run: Run) -> bool:
+    """Whether its record has a last event."""
+    marks = [e["event"] for e in run.events() if e["event"] in {"run_ended", "run_resumed"} and not e.get("path")]
+    return marks[-1:] == ["run_ended"]
+
+
+def _cancel_wish(run: Run) -> Path:
+    """The file by which one process asks another to cancel a run."""
+    return run.directory / "cancel"
 
 
 def _fingerprint(request: SolveRequest, contexts: Sequence[Context]) -> str:

@@ -1,0 +1,135 @@
+"""Runs of one data directory seen from several workspaces, as from several processes."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from rlm_mcp.cells import CellResult, Final, GuestCalls
+from rlm_mcp.launch import RunModels, SolveRequest
+from rlm_mcp.models.base import Completion, Message, Profile, Usage
+from rlm_mcp.runs import Runs
+from rlm_mcp.scripted_repl import ScriptedOpener
+from rlm_mcp.settings import Settings
+from rlm_mcp.workspace import RunElsewhere, RunEnded, Workspace, open_workspace
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = SolveRequest(query="How many?", contexts=("t",), mode="rlm")
+
+
+class Model:
+    """Looks first; from its second call on it answers when `go` is set."""
+
+    name = "model"
+    provider = "test"
+    profile = Profile()
+
+    def __init__(self) -> None:
+        self.go = anyio.Event()
+        self.waits = anyio.Event()
+        self.asked = 0
+
+    async def complete(self, messages: Sequence[Message], **_: object) -> Completion:
+        self.asked += 1
+        if all(message.role != "assistant" for message in messages):
+            return Completion(text="```repl\nlen(context)\n```", usage=Usage(prompt_tokens=10))
+        self.waits.set()
+        await self.go.wait()
+        return Completion(text="```repl\nFINAL(n)\n```", usage=Usage(prompt_tokens=10))
+
+
+class Machine:
+    """One data directory; `open` gives a workspace of another process on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.settings = Settings(data_dir=directory / "data", cache_dir=directory / "cache", sub_call_cache=False)
+        self.model = Model()
+
+    def open(self) -> AbstractAsyncContextManager[Workspace]:
+        async def choose(root: str | None, sub: str | None) -> RunModels:
+            return RunModels(root=self.model, sub=self.model)
+
+        async def run_cell(code: str, calls: GuestCalls) -> CellResult:
+            return CellResult(code=code, value="9", final=Final(value=9) if "FINAL" in code else None)
+
+        return open_workspace(self.settings, choose=choose, open_repl=ScriptedOpener(run_cell))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+async def cut_off(machine: Machine) -> str:
+    """A run whose process died after its first turn."""
+    async with machine.open() as workspace:
+        await workspace.register(text="some text", name="t")
+        run_id = await workspace.start(REQUEST)
+        await machine.model.waits.wait()
+    events = Runs(machine.settings.data_dir).get(run_id).events_path
+    kept = [line for line in events.read_text().splitlines(keepends=True) if '"run_ended"' not in line]
+    events.write_text("".join(kept))
+    return run_id
+
+
+async def test_the_same_request_goes_on_with_a_run_that_was_cut_off(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        run_id = await cut_off(machine)
+        machine.model.go.set()
+        async with machine.open() as workspace:
+            assert await workspace.start(REQUEST) == run_id
+            async for _ in workspace.follow(run_id):
+                pass
+            state = await workspace.state(run_id)
+    assert (state.status, state.answer, state.iterations) == ("completed", "9", 2)
+    assert machine.model.asked == 3  # the first turn was not paid again
+
+
+async def test_a_finished_run_is_not_resumed_and_a_new_one_is_started(machine: Machine) -> None:
+    machine.model.go.set()
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            await workspace.register(text="some text", name="t")
+            first = await workspace.start(REQUEST)
+            async for _ in workspace.follow(first):
+                pass
+            assert await workspace.start(REQUEST) != first
+            with pytest.raises(RunEnded, match="has its final answer"):
+                await workspace.resume(first)
+
+
+async def test_a_run_is_seen_and_cancelled_from_another_process(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open() as one, machine.open() as other:
+            await one.register(text="some text", name="t")
+            run_id = await one.start(REQUEST)
+            assert (await other.state(run_id)).status == "running"
+            assert await other.start(REQUEST) == run_id
+            with pytest.raises(RunElsewhere):
+                await other.resume(run_id)
+            assert (await other.cancel(run_id)).status == "cancelled"
+
+
+async def test_a_cancelled_run_is_resumed_when_asked_to(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            await workspace.register(text="some text", name="t")
+            run_id = await workspace.start(REQUEST)
+            assert (await workspace.cancel(run_id)).status == "cancelled"
+            machine.model.go.set()
+            assert await workspace.resume(run_id) == run_id
+            async for _ in workspace.follow(run_id):
+                pass
+            assert (await workspace.state(run_id)).answer == "9"
+
+
+async def test_inspect_repls_make_room_for_each_other(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            for number in range(12):
+                context = await workspace.register(text=f"text {number}", name=f"t{number}")
+                assert (await workspace.run_code(context, "1", seconds=5)).value == "9"
+            assert repr(workspace).endswith("0 live runs, 8 REPLs>")
