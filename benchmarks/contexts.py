@@ -85,6 +85,11 @@ def count_matches(pattern: re.Pattern[bytes], data: bytes) -> int:
     return sum(1 for _ in pattern.finditer(data))
 
 
+def head_of(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
+
+
 class Bench:
     """Where the files of a run lie, and how large they are."""
 
@@ -177,7 +182,7 @@ def searching(bench: Bench) -> dict[str, object]:
             ours = timed(partial(search, store, context, pattern, seconds=60), repeats=5)
             command = [ripgrep(), "--no-config", "-c", "-e", pattern, str(path)]
             theirs = timed(partial(run, command), repeats=5)
-            piece = path.read_bytes()[:100_000_000]
+            piece = head_of(path, 100_000_000)
             compiled = re.compile(pattern.encode())
             python = timed(partial(count_matches, compiled, piece))
             python *= path.stat().st_size / len(piece)
