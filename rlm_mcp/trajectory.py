@@ -328,7 +328,7 @@ class Trajectory:
             return Again(why="restart", detail=tried.failed)
         doubted = self._doubted if tried.turn == self._doubted_at else None
         result = plain(doubted.answer) if doubted else tried.shown
-        if is_empty(result, zero=True) and self._raise("empty again"):
+        if is_empty(result, zero=True) and (self._raise("empty again") or self._raise("empty once more")):
             self._restart = f"the result {result or 'nothing'}, which is doubtful"
             return Again(why="restart", detail=self._restart)
         if doubted is not None and doubted.answered_by == "invalid":
@@ -369,12 +369,8 @@ class Trajectory:
             self._said.append(prompts.nothing_matched(samples, self.rules.strength))
         if self._last:
             return self.best()
-        if (
-            failed is None
-            and self.is_weak
-            and (shown(cell) or not cell.changed)
-            and is_empty(value_of(cell), zero=True)
-        ):
+        expects_output = shown(cell) or not cell.changed or "print(" in cell.code
+        if failed is None and self.is_weak and expects_output and is_empty(value_of(cell), zero=True):
             self._question_empty(plain(value_of(cell)))
         return Again(why="output", detail=failed or "")
 
@@ -453,7 +449,9 @@ class Trajectory:
         return prompts.questioned_empty(result, self._samples(), self.rules.strength)
 
     def _samples(self) -> tuple[str, ...]:
-        return self.question.briefs[0].samples if self.question.briefs else ()
+        """Real lines to check code against: those that hold words of the question, then the others."""
+        found = [line for brief in self.question.briefs[:1] for line in (*brief.hits, *brief.samples)]
+        return tuple(found)
 
     def _evidence(self) -> str:
         """What the model has seen before its last block, without what its code only repeated.

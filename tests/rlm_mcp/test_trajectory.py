@@ -310,6 +310,14 @@ def test_a_printed_zero_is_questioned_once_for_a_weak_model() -> None:
     assert "The result is 0." not in dialogue.next_prompt()
 
 
+def test_code_that_was_to_print_and_did_not_is_shown_the_lines_that_matter() -> None:
+    found = replace(BRIEF, hits=("operator mara rolled it back",))
+    dialogue = Dialogue(WEAK, replace(QUESTION, briefs=(found,)))
+    dialogue.code("for line in lines:\n    if x:\n        print(line)", printed("", changed=("lines",)))
+
+    assert "Some of its real lines:\n'operator mara rolled it back'\n'10:01 INFO start'" in dialogue.next_prompt()
+
+
 def test_an_error_of_finding_nothing_comes_with_real_lines_once() -> None:
     dialogue = Dialogue(WEAK)
     nothing = CellError(type="AttributeError", message="'NoneType' object has no attribute 'group'", line=1)
