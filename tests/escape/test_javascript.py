@@ -29,7 +29,7 @@ from wasm_runtime import Session
         "import importlib; importlib.import_module('js')",
         "__import__('js').fetch('http://127.0.0.1')",
         "import sys; sys.modules['js'].globalThis",
-        "import sys; sys.modules['pyodide_js']",
+        "import sys; sys.modules['pyodide_js'].x",
         "import _imp; _imp.create_builtin(__import__('importlib.util').util.spec_from_loader('_pyodide_core', None)).x",
         "[c for c in object.__subclasses__() if 'Js' in c.__name__][0]",
         "().__class__.__base__.__subclasses__()[0].constructor.constructor('return process')()",
