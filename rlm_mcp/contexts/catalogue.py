@@ -33,7 +33,7 @@ CREATE INDEX IF NOT EXISTS newest_first ON contexts (current, created_at DESC, c
 CREATE TABLE IF NOT EXISTS files (
     context_id TEXT NOT NULL REFERENCES contexts ON DELETE CASCADE, path TEXT NOT NULL, blob TEXT NOT NULL,
     bytes INTEGER NOT NULL, chars INTEGER NOT NULL, lines INTEGER NOT NULL, longest_line INTEGER NOT NULL,
-    encoding TEXT NOT NULL, invalid_bytes INTEGER NOT NULL, pages TEXT NOT NULL,
+    encoding TEXT NOT NULL, invalid_bytes INTEGER NOT NULL, pages TEXT NOT NULL, exact INTEGER NOT NULL,
     PRIMARY KEY (context_id, path)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS users_of_blob ON files (blob);
@@ -61,6 +61,7 @@ class FileRow:
     encoding: str = "utf-8"
     invalid_bytes: int = 0
     pages: tuple[PageMark, ...] = ()
+    exact: bool = True
 
 
 class Catalogue:
@@ -106,10 +107,10 @@ class Catalogue:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     # --- reading
 
@@ -232,7 +233,7 @@ class Catalogue:
             values,
         )
         self._db.executemany(
-            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
                     context.context_id,
@@ -245,6 +246,7 @@ class Catalogue:
                     row.encoding,
                     row.invalid_bytes,
                     json.dumps([(mark.line, mark.label) for mark in row.pages]),
+                    row.exact,
                 )
                 for row in files
             ),
@@ -259,15 +261,16 @@ class Catalogue:
         self._db.execute("UPDATE contexts SET current = 1 WHERE context_id = ?", (context.context_id,))
 
     def set_counts(self, blob: str, counts: Counts) -> None:
-        """Put exact counts in the place of estimates, wherever this text is the only one of its context."""
+        """Put exact counts in the place of estimates, in every context that has this text."""
         self._db.execute(
-            "UPDATE files SET chars = ?, lines = ?, longest_line = ? WHERE blob = ?",
+            "UPDATE files SET chars = ?, lines = ?, longest_line = ?, exact = 1 WHERE blob = ?",
             (counts.chars, counts.lines, counts.longest_line, blob),
         )
         self._db.execute(
-            "UPDATE contexts SET chars = ?, lines = ?, exact = 1 "
+            "UPDATE contexts SET (chars, lines, exact) = (SELECT sum(chars), sum(lines), min(exact) FROM files "
+            "WHERE files.context_id = contexts.context_id) "
             "WHERE context_id IN (SELECT context_id FROM files WHERE blob = ?)",
-            (counts.chars, counts.lines, blob),
+            (blob,),
         )
 
     def delete(self, context_id: str) -> None:
@@ -313,8 +316,9 @@ class Catalogue:
                 encoding=encoding,
                 invalid_bytes=invalid,
                 pages=tuple(PageMark(line=at, label=label) for at, label in json.loads(pages)) if pages != "[]" else (),
+                exact=bool(exact),
             )
-            for _, path, blob, size, chars, lines, longest, encoding, invalid, pages in rows
+            for _, path, blob, size, chars, lines, longest, encoding, invalid, pages, exact in rows
         ]
 
     def _number(self, statement: str, values: tuple[object, ...] = ()) -> int:

@@ -1,6 +1,6 @@
 """From a source to the rows of a context: every piece taken in, or skipped with its reason, and what to tell of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, count
@@ -19,17 +19,27 @@ MAX_NOTES = 20
 
 
 class Gathering:
-    """What registering one source has found so far; the texts themselves are in the intake."""
+    """What registering one source has found so far; the texts themselves are in the intake.
 
-    def __init__(self, intake: Intake, *, kind: Kind, location: str) -> None:
+    `refers` decides of a plain file whether it is referenced where it lies instead of being copied.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        kind: Kind,
+        location: str,
+        refers: Callable[[Path], bool] = lambda _: False,
+    ) -> None:
         self._intake = intake
+        self._refers = refers
         self._files: dict[str, FileRow] = {}
         self._directories: set[str] = set()
         self._notes: list[str] = []
         self.kind = kind
         self.location = location
         self.skipped: list[Skipped] = []
-        self.exact = True
 
     def __repr__(self) -> str:
         return f"<Gathering {self.location}, {len(self._files)} files, {len(self.skipped)} skipped>"
@@ -43,16 +53,16 @@ class Gathering:
         """Remember something that the user should know about the content."""
         self._notes.append(text)
 
-    def refer(self, path: Path) -> bool:
+    def _refer(self, path: Path, shown: str) -> bool:
         """Reference a file where it lies; False when it must be converted, and so be copied."""
         referred = refer_to(path)
         if referred is None:
-            self.note(f"{path.name} is not UTF-8 throughout: it was converted into a copy, not referenced")
+            self.note(f"{shown} is not UTF-8 throughout: it was converted into a copy, not referenced")
             return False
         reference, estimate = referred
-        self.exact = False
-        self._files[path.name] = _row(path.name, reference.key, estimate)
-        self.note(f"{path.name} is referenced where it lies: while it is being indexed, lines and chars are estimates")
+        shown = self._free_path(shown)
+        self._files[shown] = replace(_row(shown, reference.key, estimate), exact=False)
+        self.note(f"{shown} is referenced where it lies: while it is being indexed, lines and chars are estimates")
         return True
 
     def take_all(self, source: Source) -> None:
@@ -75,6 +85,8 @@ class Gathering:
             )
 
     def _take_piece(self, piece: Piece) -> None:
+        if piece.plain is not None and self._refers(piece.plain) and self._refer(piece.plain, piece.path):
+            return
         with piece.open() as opened:
             shown = self.take(piece.path, opened.file)
         self._files[shown] = replace(self._files[shown], pages=opened.pages)
@@ -125,7 +137,7 @@ class Gathering:
             created_at=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             source=self.location,
             version=version,
-            exact=self.exact,
+            exact=all(row.exact for row in rows),
             notes=tuple(notes),
             skipped=len(self.skipped),
         )

@@ -27,12 +27,12 @@ from rlm_mcp.contexts.lineindex import Counts, LineIndex
 from rlm_mcp.contexts.naming import check_name, context_id, safe_name
 from rlm_mcp.contexts.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.errors import (
+    ContextError,
     ContextInUse,
     NameTaken,
     OutOfRange,
     SourceRefused,
     StoreDamaged,
-    StoreFull,
     UnknownContext,
     UnknownPath,
 )
@@ -129,13 +129,14 @@ class Store:
 
         wanted = None if name is None else check_name(name)
         options: dict[str, object] = {"reference": reference, "include_secrets": include_secrets}
-        opened = open_source(source, roots=self._roots, secrets=include_secrets)
+        opened = open_source(source, roots=self._roots, store=self._directory, secrets=include_secrets)
+
+        def refers(path: Path) -> bool:
+            return path.stat().st_size > self._reference_above if reference is None else reference
+
         with self._intake() as intake:
-            gathering = Gathering(intake, kind=opened.kind, location=opened.location)
-            plain = opened.plain_file
-            large = plain is not None and (reference or plain.stat().st_size > self._reference_above)
-            if plain is None or reference is False or not large or not gathering.refer(plain):
-                gathering.take_all(opened)
+            gathering = Gathering(intake, kind=opened.kind, location=opened.location, refers=refers)
+            gathering.take_all(opened)
             return self._commit(intake, gathering, wanted=wanted, default=safe_name(opened.name), options=options)
 
     def refresh(self, ref: str) -> Context:
@@ -175,11 +176,13 @@ class Store:
                 elif not context.current:
                     self._catalogue.make_current(context)
                     context = replace(context, current=True)
-        except StoreFull:
+        except ContextError:
             self._collector.sweep([row.blob for row in rows if not is_reference(row.blob)])
             raise
         if not context.exact:
-            self._indexes.grow(reference_of(rows[0].blob))
+            for row in rows:
+                if is_reference(row.blob):
+                    self._indexes.grow(reference_of(row.blob))
         return context
 
     def _settle_name(

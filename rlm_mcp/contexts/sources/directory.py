@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from rlm_mcp.contexts.context import Skipped
@@ -30,11 +31,12 @@ NOT_WORTH_READING = {
 
 def walk(directory: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
     """Give the files under a directory in order of path."""
-    for count, (path, entry) in enumerate(_files(directory, "")):
-        if count == MAX_FILES:
-            raise SourceRefused(
-                f"{directory} holds more than {MAX_FILES:,} files: register a directory inside it, or a glob"
-            )
+    entries = list(islice(_files(directory, "", allowed), MAX_FILES + 1))
+    if len(entries) > MAX_FILES:
+        raise SourceRefused(
+            f"{directory} holds more than {MAX_FILES:,} files: register a directory inside it, or a glob"
+        )
+    for path, entry in entries:
         yield entry if isinstance(entry, Skipped) else consider(Path(entry.path), shown=path, allowed=allowed)
 
 
@@ -45,6 +47,8 @@ def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
     if not allowed.secrets and is_secret(shown):
         return Skipped(path=shown, reason="secret: its name says that it holds credentials")
     try:
+        if allowed.is_store(path):
+            return Skipped(path=shown, reason="the store of contexts itself")
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             target = path.resolve(strict=True)
@@ -65,7 +69,7 @@ def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
     return piece_in_directory(path, shown=shown) if status.st_size else file_piece(path, shown=shown)
 
 
-def _files(directory: Path, prefix: str) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
+def _files(directory: Path, prefix: str, allowed: Allowed) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
     """Walk in sorted order without following links; directories not worth reading and unreadable ones are Skipped."""
     try:
         with os.scandir(directory) as scan:
@@ -78,6 +82,8 @@ def _files(directory: Path, prefix: str) -> Iterator[tuple[str, "os.DirEntry[str
         shown = prefix + printable(entry.name)
         if not entry.is_dir(follow_symlinks=False):
             yield shown, entry
+        elif allowed.is_store(Path(entry.path)):
+            yield shown, Skipped(path=f"{shown}/", reason="the store of contexts itself")
         elif entry.name in NOT_WORTH_READING:
             yield (
                 shown,
@@ -86,7 +92,7 @@ def _files(directory: Path, prefix: str) -> Iterator[tuple[str, "os.DirEntry[str
                 ),
             )
         else:
-            yield from _files(Path(entry.path), f"{shown}/")
+            yield from _files(Path(entry.path), f"{shown}/", allowed)
 
 
 def printable(name: str) -> str:

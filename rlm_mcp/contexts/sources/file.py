@@ -20,7 +20,7 @@ SHOWN_PATH_CHARS = 200
 
 def file_piece(path: Path, *, shown: str) -> Piece:
     """Make the piece of a plain file; `shown` is its path inside the context."""
-    return Piece(path=shown, open=lambda: open_regular(path))
+    return Piece(path=shown, open=lambda: open_regular(path), plain=path)
 
 
 @contextmanager

@@ -21,14 +21,18 @@ HEAD_BYTES = 512
 """Reaches the magic of every kind; tar's is the farthest, at 257."""
 
 
-def open_source(source: str, *, roots: Sequence[Path] | None, secrets: bool = False) -> Source:
+def open_source(
+    source: str, *, roots: Sequence[Path] | None, store: Path | None = None, secrets: bool = False
+) -> Source:
     """Find out what a source is. Raises SourceRefused and OutsideRoots; files are opened when their turn comes."""
     if not source.strip():
         raise SourceRefused("the source is empty: name a file, directory or glob, or pass the text itself as `text`")
     if "\0" in source:
         raise refusal(source, ValueError("it holds a NUL"))
     allowed = Allowed(
-        roots=None if roots is None else tuple(Path(os.path.realpath(root)) for root in roots), secrets=secrets
+        roots=None if roots is None else tuple(Path(os.path.realpath(root)) for root in roots),
+        store=None if store is None else Path(os.path.realpath(store)),
+        secrets=secrets,
     )
     written = _path_of_address(source) if source.startswith("file:") else source
     given = Path(os.path.expanduser(written))  # noqa: PTH111 - keeps an unknown ~user as it is, instead of raising
@@ -78,6 +82,8 @@ def _resolved(given: Path, allowed: Allowed, *, written: str) -> Path:
 
 
 def _from_path(path: Path, allowed: Allowed) -> Source:
+    if allowed.is_store(path):
+        raise SourceRefused(f"{path} lies in the store of contexts itself: register what it was made from")
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -126,9 +132,7 @@ def _from_file(path: Path, allowed: Allowed) -> Source:
         return Source(kind="text", name=name, location=location, pieces=iter([piece]))
     if head.startswith(archive.ZIP_MAGICS):
         return Source(kind="files", name=name, location=location, pieces=archive.zip_members(path, allowed=allowed))
-    return Source(
-        kind="text", name=name, location=location, pieces=iter([file_piece(path, shown=name)]), plain_file=path
-    )
+    return Source(kind="text", name=name, location=location, pieces=iter([file_piece(path, shown=name)]))
 
 
 def piece_in_directory(path: Path, *, shown: str) -> Piece | Skipped:

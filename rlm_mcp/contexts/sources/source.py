@@ -23,30 +23,38 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One future file of a context. Opening and closing raise SourceRefused, SourceChanged or OSError."""
+    """One future file of a context; `plain` is the file on disk whose bytes it has, if it is one.
+
+    Opening, reading and closing raise SourceRefused or SourceChanged.
+    """
 
     path: str
     open: Callable[[], AbstractContextManager[Opened]]
+    plain: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Something that can be registered. `plain_file` is set when the source is one file stored as it is."""
+    """Something that can be registered."""
 
     kind: Kind
     name: str
     location: str
     pieces: Iterator[Piece | Skipped]
-    plain_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowed:
-    """What may be read: paths under `roots` (None: any), and secrets only when `secrets` says so."""
+    """What may be read: paths under `roots` (None: any) but not under `store`, and secrets when `secrets` says so."""
 
     roots: tuple[Path, ...] | None
+    store: Path | None = None
     secrets: bool = False
 
     def covers(self, path: Path) -> bool:
         """Tell whether a path, already free of links, lies under a root."""
         return self.roots is None or any(path.is_relative_to(root) for root in self.roots)
+
+    def is_store(self, path: Path) -> bool:
+        """Tell whether a path lies in the store itself: registering that would never end."""
+        return self.store is not None and path.is_relative_to(self.store)

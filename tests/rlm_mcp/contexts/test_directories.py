@@ -172,3 +172,15 @@ def test_what_a_repository_configures_is_not_run(store: Store, repository: Path)
     git(repository, "config", "core.fsmonitor", str(trap))
     assert "a.py" in paths(store, repository)
     assert not (repository / "sprung").exists()
+
+
+def test_the_store_does_not_register_itself(tmp_path: Path) -> None:
+    write(tmp_path, {"a.txt": "a\n"})
+    with Store(tmp_path / "data") as store:
+        store.register_text("stored before")
+        context = store.register_source(str(tmp_path))
+        assert [entry.path for entry in store.files(context)] == ["a.txt"]
+        assert store.skipped(context) == (Skipped(path="data/contexts/", reason="the store of contexts itself"),)
+        assert paths(store, f"{tmp_path}/**/*.txt") == ["a.txt"]
+        with pytest.raises(SourceRefused, match="lies in the store of contexts itself"):
+            store.register_source(str(tmp_path / "data" / "contexts" / "blobs"))

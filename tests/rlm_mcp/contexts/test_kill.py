@@ -16,4 +16,4 @@ def test_a_kill_at_any_of_a_hundred_points_leaves_all_or_nothing(files: Path, tm
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("100 kills over ")
+    assert done.stdout.startswith("100 kills at ")

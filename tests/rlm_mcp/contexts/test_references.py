@@ -104,3 +104,17 @@ def test_removing_a_reference_leaves_the_file_and_deletes_the_index(store: Store
     assert not list((tmp_path / "data" / "contexts" / "indexes").iterdir())
     with pytest.raises(UnknownContext):
         store.get("big.log")
+
+
+def test_large_files_in_a_directory_are_referenced_and_the_rest_copied(tmp_path: Path, log: Path) -> None:
+    (log.parent / "small.txt").write_text("one\ntwo\n")
+    with Store(tmp_path / "data", reference_above_bytes=1_000_000) as store:
+        context = store.register_source(str(log.parent))
+        mounts = store.mounts(context)
+        assert mounts["big.log"] == log
+        assert mounts["small.txt"] != log.parent / "small.txt"
+        assert store.settle()
+        exact = store.get("files")
+        lines = log.read_text().count("\n")
+        assert (exact.exact, exact.lines, exact.chars) == (True, lines + 2, len(log.read_text()) + 8)
+        assert store.file(exact, "big.log").lines == lines
