@@ -35,19 +35,18 @@ _reserve = bytearray(_RESERVE_BYTES)
 
 def serve():
     """Fetch one request from the host, carry it out, report. Called by the host, once a request."""
-    request = _exchange({"do": "next"})["ok"]
-    if "entropy" in request:
-        host.reseed(request["entropy"])
-        for name in request["functions"]:
-            setattr(__main__, name, host.function(name))
     try:
-        _carry_out(request)
+        _carry_out(_exchange({"do": "next"})["ok"])
     except MemoryError:  # outside the cell's own code: while it was read, or told about
         _reserve.clear()
         _exchange({"do": "done", "report": {"error": {"type": "MemoryError", "message": ""}}})
 
 
 def _carry_out(request):
+    if "entropy" in request:
+        host.reseed(request["entropy"])
+        for name in request["functions"]:
+            setattr(__main__, name, host.function(name))
     report = _KINDS[request["kind"]](request)
     stdout.flush()
     stderr.flush()
