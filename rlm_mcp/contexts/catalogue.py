@@ -17,35 +17,38 @@ from rlm_mcp.contexts.context import Context, PageMark, Skipped
 from rlm_mcp.contexts.lineindex import Counts
 from rlm_mcp.errors import StoreDamaged, StoreFull
 
-SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
 """How long to wait for another process's write; placing 100,000 blobs takes a few seconds."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS contexts (
+_STEPS = (
+    """
+CREATE TABLE contexts (
     context_id TEXT PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL, current INTEGER NOT NULL,
     kind TEXT NOT NULL, source TEXT NOT NULL, options TEXT NOT NULL, created_at TEXT NOT NULL, bytes INTEGER NOT NULL,
     chars INTEGER NOT NULL, lines INTEGER NOT NULL, files INTEGER NOT NULL, skipped INTEGER NOT NULL,
     exact INTEGER NOT NULL, notes TEXT NOT NULL
 );
-CREATE UNIQUE INDEX IF NOT EXISTS current_names ON contexts (name) WHERE current;
-CREATE INDEX IF NOT EXISTS newest_first ON contexts (current, created_at DESC, context_id);
-CREATE TABLE IF NOT EXISTS files (
+CREATE UNIQUE INDEX current_names ON contexts (name) WHERE current;
+CREATE INDEX newest_first ON contexts (current, created_at DESC, context_id);
+CREATE TABLE files (
     context_id TEXT NOT NULL REFERENCES contexts ON DELETE CASCADE, path TEXT NOT NULL, blob TEXT NOT NULL,
     bytes INTEGER NOT NULL, chars INTEGER NOT NULL, lines INTEGER NOT NULL, longest_line INTEGER NOT NULL,
-    encoding TEXT NOT NULL, invalid_bytes INTEGER NOT NULL, pages TEXT NOT NULL, exact INTEGER NOT NULL,
+    encoding TEXT NOT NULL, invalid_bytes INTEGER NOT NULL, pages TEXT NOT NULL,
     PRIMARY KEY (context_id, path)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS users_of_blob ON files (blob);
-CREATE TABLE IF NOT EXISTS skipped (
+CREATE INDEX users_of_blob ON files (blob);
+CREATE TABLE skipped (
     context_id TEXT NOT NULL REFERENCES contexts ON DELETE CASCADE, path TEXT NOT NULL, reason TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS skipped_of_context ON skipped (context_id);
-CREATE TABLE IF NOT EXISTS uses (
+CREATE INDEX skipped_of_context ON skipped (context_id);
+CREATE TABLE uses (
     context_id TEXT NOT NULL REFERENCES contexts ON DELETE CASCADE, run_id TEXT NOT NULL, holder TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS uses_of_context ON uses (context_id);
-"""
+CREATE INDEX uses_of_context ON uses (context_id);
+""",
+    "ALTER TABLE files ADD COLUMN exact INTEGER NOT NULL DEFAULT 1;",
+)
+"""The n-th step brings a catalogue from version n to n + 1. Never change one: catalogues out there have taken it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +86,25 @@ class Catalogue:
         # FULL: a context that was reported as registered is there after a power failure.
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise StoreDamaged(
-                f"{self._path} is a catalogue of version {version}, this rlm-mcp knows {SCHEMA_VERSION}: "
-                "install a newer one, or set RLM_MCP_DATA_DIR to another directory"
-            )
-        if version < SCHEMA_VERSION:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+        if self._version() != len(_STEPS):
+            self._upgrade()
+
+    def _version(self) -> int:
+        return self._number("PRAGMA user_version")
+
+    def _upgrade(self) -> None:
+        """Bring the tables to this version; of many processes that try, one does."""
+        with self.writing():
+            version = self._version()
+            if version > len(_STEPS):
+                raise StoreDamaged(
+                    f"{self._path} is a catalogue of version {version}, this rlm-mcp knows {len(_STEPS)}: "
+                    "install a newer one, or set RLM_MCP_DATA_DIR to another directory"
+                )
+            for step in _STEPS[version:]:
+                for statement in step.split(";\n"):
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {len(_STEPS)}")
 
     def __repr__(self) -> str:
         return f"<Catalogue {self._path}>"

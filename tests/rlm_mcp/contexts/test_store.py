@@ -1,3 +1,4 @@
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -242,4 +243,25 @@ def test_a_catalogue_that_is_not_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data" / "contexts").mkdir(parents=True)
     (tmp_path / "data" / "contexts" / "catalogue.sqlite3").write_bytes(b"not a database" * 100)
     with pytest.raises(StoreDamaged, match="is not a usable catalogue"):
+        Store(tmp_path / "data")
+
+
+def test_a_catalogue_of_an_older_version_is_brought_to_this_one(tmp_path: Path) -> None:
+    with Store(tmp_path / "data") as store:
+        context = store.register_text("x", name="n")
+    with sqlite3.connect(tmp_path / "data" / "contexts" / "catalogue.sqlite3") as database:
+        database.execute("ALTER TABLE files DROP COLUMN exact")
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    with Store(tmp_path / "data") as store:
+        assert store.get("n") == context
+        assert store.register_text("y").lines == 1
+
+
+def test_a_catalogue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path / "data").close()
+    with sqlite3.connect(tmp_path / "data" / "contexts" / "catalogue.sqlite3") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(StoreDamaged, match=r"is a catalogue of version 99, .*install a newer one"):
         Store(tmp_path / "data")
