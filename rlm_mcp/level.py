@@ -4,6 +4,7 @@ What the tape holds is not asked, run or recorded again (resume), or is asked an
 (replay, a strict tape). Blocks up to the saved checkpoint are not executed; the first one after it restores the REPL.
 """
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -235,7 +236,7 @@ class Level:
                 **_told(ask),
                 "text": completion.text,
                 "finish_reason": completion.finish_reason,
-                "model": completion.model,
+                "model": _without_directory(completion.model),
                 "temperature": ask.temperature,
                 "left": asdict(self._remaining),
                 "last": self._last,
@@ -386,6 +387,11 @@ def _told(ask: Ask) -> dict[str, str]:
     Those of other turns are the outputs before them, which are on record already.
     """
     return {"told": ask.messages[-1].content} if len(ask.messages) == 2 else {}
+
+
+def _without_directory(model: str) -> str:
+    """A model's name; local servers report the path of its file, which has no business in a record."""
+    return re.split(r"[/\\]", model)[-1] if re.match(r"/|\\|[A-Za-z]:", model) else model
 
 
 def _rules(engine: Engine) -> Rules:
