@@ -71,11 +71,12 @@ def _serve(options: argparse.Namespace) -> int:
     if options.http:
         from rlm_mcp.http import serve_http
 
-        return serve_http(settings, options.http, options.token_file, tuple(options.allow_host))
+        serve_http(settings, options.http, options.token_file, tuple(options.allow_host))
+        return ANSWERED
     from rlm_mcp.stdio import serve_stdio
     from rlm_mcp.workspace import open_workspace
 
-    serve_stdio(lambda: open_workspace(settings))
+    serve_stdio(lambda: open_workspace(settings, warm=True))
     return ANSWERED
 
 

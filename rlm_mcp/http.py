@@ -7,6 +7,7 @@ may be registered by path unless directories were named (`--roots`, RLM_MCP_ROOT
 
 import ipaddress
 import logging
+import os
 import signal
 import time
 from collections import OrderedDict
@@ -32,12 +33,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rlm_mcp.errors import RlmError, SettingsError
+from rlm_mcp.logs import configure_logging
 from rlm_mcp.notices import Notices
 from rlm_mcp.providers import open_models
 from rlm_mcp.repl import open_sandbox
 from rlm_mcp.server import RlmServer
 from rlm_mcp.settings import Settings
-from rlm_mcp.stdio import configure_logging
 from rlm_mcp.tokens import TokenFile, read_token_file
 from rlm_mcp.workspace import Workspace, open_workspace
 
@@ -115,6 +116,7 @@ async def open_http_server(
     if settings.roots is None:
         settings = replace(settings, roots=())
     async with open_sandbox(settings.cache_dir) as sandbox, open_models(settings) as models:
+        sandbox.begin_loading()
 
         def open_for(owner: str) -> AbstractAsyncContextManager[Workspace]:
             own = settings if owner == EVERYBODY else replace(settings, data_dir=settings.data_dir / "owners" / owner)
@@ -135,13 +137,13 @@ async def open_http_server(
             tasks.cancel_scope.cancel()
 
 
-def serve_http(settings: Settings, address: str, token_file: str | None, allowed_hosts: tuple[str, ...] = ()) -> int:
+def serve_http(settings: Settings, address: str, token_file: str | None, allowed_hosts: tuple[str, ...] = ()) -> None:
     """Serves until SIGTERM or SIGINT. Runs that are cut off leave records that can be resumed."""
-    configure_logging()
+    configure_logging(structured=True)
     host, port = parse_address(address)
     tokens = None if token_file is None else read_token_file(Path(token_file))
 
-    async def main() -> int:
+    async def main() -> None:
         async with open_http_server(settings, host, port, tokens, allowed_hosts) as app:
             config = uvicorn.Config(
                 app,
@@ -155,12 +157,13 @@ def serve_http(settings: Settings, address: str, token_file: str | None, allowed
             # uvicorn stops on these signals and then raises them again, which would end the process before its cleanup.
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
                 await uvicorn.Server(config).serve()
-        return 0
 
     try:
-        return anyio.run(main)
+        anyio.run(main)
     except* RlmError as group:
         raise group.exceptions[0] from None
+    logging.shutdown()
+    os._exit(0)  # the sandbox may still be compiling on a thread, which nothing can stop
 
 
 def parse_address(address: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ are in flight from one cell; time spent waiting for them is not the cell's. Canc
 cancels the calls it waits for; the namespace is kept.
 
 A Sandbox is what all sessions of a process share. Loading it takes milliseconds when the compiled image is cached and
-seconds when it is not, so it happens on a thread from the start on and only the first cell waits for it.
+seconds when it is not, so a server begins it on a thread when it starts, and only the first cell waits for it.
 """
 
 import logging
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.lowlevel
+from anyio.abc import TaskGroup
 from anyio.from_thread import BlockingPortal
 
 from rlm_mcp.cells import CellError, CellResult, Final, GuestCalls, RawCitation, Read, Repl, Variable
@@ -57,15 +58,19 @@ class SandboxUnavailable(RlmError):
 class Sandbox:
     """The wasm runtime of this process and the way from its threads back to the event loop. Made by `open_sandbox`."""
 
-    def __init__(self, portal: BlockingPortal) -> None:
+    def __init__(self, cache_dir: Path, portal: BlockingPortal, tasks: TaskGroup) -> None:
+        self._cache_dir = cache_dir
         self._portal = portal
+        self._tasks = tasks
+        self._loading = False
         self._loaded = anyio.Event()
         self._runtime: Runtime | None = None
         self._failure: Exception | None = None
         self._threads = anyio.CapacityLimiter(THREADS)
 
     def __repr__(self) -> str:
-        state = "loaded" if self._runtime else "broken" if self._failure else "loading"
+        waiting = "loading" if self._loading else "not loaded"
+        state = "loaded" if self._runtime else "broken" if self._failure else waiting
         return f"<Sandbox {state}, {self._threads.borrowed_tokens} cells running>"
 
     @property
@@ -73,10 +78,16 @@ class Sandbox:
         """Whether a cell could run now."""
         return self._runtime is not None
 
-    async def load(self, cache_dir: Path) -> None:
-        """Loads the compiled image, or compiles it once. A failure is kept for whoever needs the sandbox."""
+    def begin_loading(self) -> None:
+        """Loads the compiled image in the background, or compiles it once, which takes seconds."""
+        if not self._loading:
+            self._loading = True
+            self._tasks.start_soon(self._load)
+
+    async def _load(self) -> None:
+        """A failure is kept for whoever needs the sandbox."""
         try:
-            self._runtime = await anyio.to_thread.run_sync(_start_runtime, cache_dir, abandon_on_cancel=True)
+            self._runtime = await anyio.to_thread.run_sync(_start_runtime, self._cache_dir, abandon_on_cancel=True)
         except Exception as error:
             log.exception("the sandbox could not be loaded")
             self._failure = error
@@ -85,6 +96,7 @@ class Sandbox:
 
     async def runtime(self) -> "Runtime":
         """The runtime, once it is loaded. Raises SandboxUnavailable."""
+        self.begin_loading()
         await self._loaded.wait()
         if self._runtime is None:
             raise SandboxUnavailable(
@@ -256,10 +268,9 @@ class SandboxRepl:
 
 @asynccontextmanager
 async def open_sandbox(cache_dir: Path) -> AsyncIterator[Sandbox]:
-    """The sandbox of this process, loading in the background from now on."""
+    """The sandbox of this process; the first REPL loads it, or `begin_loading`, which servers call at once."""
     async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
-        sandbox = Sandbox(portal)
-        tasks.start_soon(sandbox.load, cache_dir)
+        sandbox = Sandbox(cache_dir, portal, tasks)
         try:
             yield sandbox
         finally:

@@ -246,12 +246,13 @@ class Run:
 
     def state(self) -> RunState:
         """What the record says; a record without an end and without a writer counts as failed and resumable."""
+        is_live = self.is_live()  # asked first: a run that ends in between has its end on record when it is read
         state = fold(self.events())
         if state.answer is None and state.status != "running":
             answer = self.answer()
             if answer is not None:
                 state = _with(state, answer=answer)
-        if state.status == "running" and not self.is_live():
+        if state.status == "running" and not is_live:
             message = f"the process that ran it ended before it did: `rlm-mcp runs resume {self.run_id}` goes on"
             state = _with(state, status="failed", stopped_by="error", message=message)
         return state

@@ -9,13 +9,13 @@ import logging
 import os
 import select
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import anyio
 
+from rlm_mcp.logs import configure_logging
 from rlm_mcp.server import build_server
 from rlm_mcp.workspace import Workspace
 
@@ -27,20 +27,12 @@ CLOSE_SECONDS = 0.6
 
 OpenWorkspace = Callable[[], AbstractAsyncContextManager[Workspace]]
 
-log = logging.getLogger(__name__)
-
 
 def serve_stdio(open_workspace: OpenWorkspace) -> None:
     """Serves MCP on stdin and stdout until the client is gone, then ends the process with status 0."""
     parent, wire = os.getppid(), os.dup(1)
     configure_logging()
     anyio.run(_serve, open_workspace, partial(_nobody_listens, parent, wire))
-
-
-def configure_logging() -> None:
-    """Logs to stderr. Done before the SDK is constructed, which would install a handler of its own."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.captureWarnings(capture=True)
 
 
 async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], bool]) -> None:

@@ -469,11 +469,12 @@ async def open_workspace(
     choose: ChooseModels | None = None,
     sandbox: Sandbox | None = None,
     open_repl: OpenRepl | None = None,
+    warm: bool = False,
 ) -> AsyncIterator[Workspace]:
-    """Everything a process needs, ready at once: the sandbox loads in the background, connections open on first use.
+    """Everything a process needs, ready at once: the sandbox loads and connections open on first use.
 
     `choose` and `open_repl` stand in for the configured models and for the REPL; a `sandbox` that is open already can
-    be shared.
+    be shared. `warm` begins to load the sandbox now, in the background.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
@@ -485,6 +486,8 @@ async def open_workspace(
         if open_repl is None:
             if sandbox is None:
                 sandbox = await stack.enter_async_context(open_sandbox(settings.cache_dir))
+            if warm:
+                sandbox.begin_loading()
             open_repl = partial(sandbox.open_repl, store)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         workspace = Workspace(

@@ -17,6 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
 from rlm_mcp.tokens import digest_of
+from tests.peers.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.anyio
 
@@ -139,3 +140,28 @@ def test_a_public_address_without_tokens_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--token-file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_closing_the_response_of_a_running_call_cancels_its_run(
+    serve: Serve, endpoint: OpenAIServer, tmp_path: Path
+) -> None:
+    options = ["--base-url", endpoint.base_url, "--model", "scripted"]
+    with serve(*options) as url, anyio.fail_after(60):
+        async with connected(url, "auto") as client:
+            await called(client, "register_context", text="a b c", name="abc")
+            async with anyio.create_task_group() as tasks:
+                question = {"query": "Loop for ever?", "contexts": ["abc"], "mode": "rlm"}
+                tasks.start_soon(client.call_tool, "rlm_solve", question)
+                runs: list[str] = []
+                while not runs:
+                    listed = (await client.list_resources(cache_mode="bypass")).resources
+                    runs = [resource.name for resource in listed if resource.name.startswith("run-")]
+                tasks.cancel_scope.cancel()
+            run = await called(client, "rlm_result", run_id=runs[0], wait_seconds=20)
+    assert (run["status"], run["stopped_by"]) == ("cancelled", "cancelled"), run["message"]
+
+
+@pytest.fixture
+def endpoint() -> Iterator[OpenAIServer]:
+    with OpenAIServer(lambda _: "```repl\nwhile True: pass\n```").in_thread() as server:
+        yield server
