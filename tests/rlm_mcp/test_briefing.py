@@ -68,7 +68,8 @@ def test_files_are_told_by_number_and_the_largest(store: Store, tmp_path: Path) 
 
 
 def test_the_context_of_a_child_is_told_by_its_value() -> None:
-    text, mapping, items = brief_of_value("a\nb\n\nc"), brief_of_value({"a": "xx", "b": "y"}), brief_of_value(["p", "q"])
+    text, items = brief_of_value("a\nb\n\nc"), brief_of_value(["p", "q"])
+    mapping = brief_of_value({"a": "xx", "b": "y"})
 
     assert (text.kind, text.chars, text.samples) == ("text", 6, ("a", "b", "c"))
     assert (mapping.kind, mapping.files, mapping.largest[0]) == ("files", 2, "a (2 characters)")
