@@ -1,0 +1,316 @@
+"""What /dev/host answers, message by message; no guest is needed for it."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wasm_runtime.channel import MESSAGE_BYTES, MESSAGE_PARTS, TICKETS_AT_MOST, Channel
+from wasm_runtime.errno import Errno
+from wasm_runtime.errors import CallRefused
+
+
+class RunAtOnce(Executor):
+    """Runs what is submitted on the calling thread, so that tests need no waiting."""
+
+    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override]
+        future: Future[object] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - as executors do
+            future.set_exception(error)
+        return future
+
+
+def make_channel(**calls: Callable[..., object]) -> Channel:
+    return Channel(calls, RunAtOnce)
+
+
+def ask(channel: Channel, message: object) -> dict[str, object]:
+    line = (message if isinstance(message, str) else json.dumps(message)).encode() + b"\n"
+    assert channel.write(memoryview(line)) == len(line)
+    reply = channel.read(1 << 30)
+    assert reply.endswith(b"\n")
+    answer = json.loads(reply)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def call(name: str, *args: object, **kwargs: object) -> dict[str, object]:
+    return {"do": "call", "name": name, "args": args, "kwargs": kwargs}
+
+
+def submit(name: str, *args: object) -> dict[str, object]:
+    return {"do": "submit", "name": name, "args": args, "kwargs": {}}
+
+
+def wait(*tickets: object, everything: bool = True, seconds: float | None = None) -> dict[str, object]:
+    return {"do": "wait", "tickets": tickets, "all": everything, "seconds": seconds}
+
+
+# one call
+
+
+def test_a_call_is_answered_with_the_functions_value() -> None:
+    channel = make_channel(add=lambda a, b=0: a + b)
+    assert ask(channel, call("add", 1)) == {"ok": 1}
+    assert ask(channel, call("add", 1, b=2)) == {"ok": 3}
+    assert ask(channel, call("add", "a", b="\ud800")) == {"ok": "a\ud800"}
+
+
+def test_a_call_may_return_a_future() -> None:
+    answer: Future[object] = Future()
+    answer.set_result([1, 2])
+    assert ask(make_channel(later=lambda: answer), call("later")) == {"ok": [1, 2]}
+
+
+@pytest.mark.parametrize("message", [call("missing"), submit("missing"), call("__class__")])
+def test_a_function_that_is_not_there_is_refused_by_name(message: dict[str, object]) -> None:
+    assert ask(make_channel(), message) == {"refused": f"the host has no function {message['name']!r}"}
+
+
+def test_a_refusal_shows_its_text_and_any_other_exception_is_logged_instead(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse() -> None:
+        raise CallRefused("no more money")
+
+    def fail() -> None:
+        raise ValueError("the password is 1234")
+
+    channel = make_channel(refuse=refuse, fail=fail)
+    with caplog.at_level(logging.WARNING, "wasm_runtime"):
+        assert ask(channel, call("refuse")) == {"refused": "no more money"}
+        assert caplog.records == []
+        assert ask(channel, call("fail")) == {"refused": "the host function fail failed"}
+        assert ask(channel, submit("fail")) == {"ok": 1}
+        assert ask(channel, wait(1)) == {"ok": [[1, {"refused": "the host function failed"}]]}
+    assert "1234" in caplog.text
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", lambda: 0, 1j])
+def test_a_value_that_is_no_json_is_a_failure_of_the_function(value: object) -> None:
+    assert ask(make_channel(give=lambda: value), call("give")) == {"refused": "the host function give failed"}
+
+
+def test_arguments_that_do_not_fit_are_a_failure_of_the_function() -> None:
+    assert ask(make_channel(one=lambda a: a), call("one", 1, 2)) == {"refused": "the host function one failed"}
+
+
+# many calls
+
+
+def test_tickets_are_answered_in_any_order_and_once() -> None:
+    channel = make_channel(double=lambda n: 2 * n)
+    assert [ask(channel, submit("double", n)) for n in (1, 2, 3)] == [{"ok": 1}, {"ok": 2}, {"ok": 3}]
+    assert ask(channel, wait(3, 1)) == {"ok": [[3, {"ok": 6}], [1, {"ok": 2}]]}
+    assert ask(channel, wait(1)) == {"refused": "ticket 1 is not in flight"}
+    assert ask(channel, wait(2)) == {"ok": [[2, {"ok": 4}]]}
+
+
+def test_a_ticket_named_twice_is_answered_once() -> None:
+    channel = make_channel(echo=lambda value: value)
+    ask(channel, submit("echo", "a"))
+    assert ask(channel, wait(1, 1, 1.0)) == {"ok": [[1, {"ok": "a"}]]}
+
+
+def test_waiting_for_one_returns_those_that_are_ready() -> None:
+    never: Future[object] = Future()
+    channel = make_channel(echo=lambda value: value, never=lambda: never)
+    ask(channel, submit("never"))
+    ask(channel, submit("echo", "a"))
+    assert ask(channel, wait(1, 2, everything=False)) == {"ok": [[2, {"ok": "a"}]]}
+    assert ask(channel, wait(1, everything=False, seconds=0)) == {"ok": []}
+
+
+def test_submitted_functions_may_return_futures_too() -> None:
+    answer: Future[object] = Future()
+    channel = make_channel(later=lambda: answer)
+    ask(channel, submit("later"))
+    assert ask(channel, wait(1, seconds=0)) == {"ok": []}
+    answer.set_result("now")
+    assert ask(channel, wait(1)) == {"ok": [[1, {"ok": "now"}]]}
+
+
+def test_cancelling_a_ticket_cancels_the_future_behind_it() -> None:
+    answer: Future[object] = Future()
+    channel = make_channel(later=lambda: answer)
+    ask(channel, submit("later"))
+    assert ask(channel, {"do": "cancel", "tickets": [1, 99]}) == {"ok": None}
+    assert answer.cancelled()
+    assert ask(channel, wait(1)) == {"refused": "ticket 1 is not in flight"}
+
+
+def test_a_future_that_somebody_else_cancelled_says_so() -> None:
+    answer: Future[object] = Future()
+    answer.cancel()
+    assert ask(make_channel(later=lambda: answer), call("later")) == {"refused": "the call was cancelled"}
+
+
+def test_calls_in_flight_are_bounded() -> None:
+    never: Future[object] = Future()
+    channel = make_channel(never=lambda: never)
+    for number in range(TICKETS_AT_MOST):
+        assert ask(channel, submit("never")) == {"ok": number + 1}
+    refused = {"refused": f"{TICKETS_AT_MOST} calls are in flight already: wait for some of them first"}
+    assert ask(channel, submit("never")) == refused
+    channel.cancel_all()
+    assert never.cancelled()
+    assert "ok" in ask(channel, submit("never"))
+
+
+# interruption
+
+
+def test_an_interrupt_ends_the_wait_cancels_its_futures_and_is_told_once() -> None:
+    never: Future[object] = Future()
+    told: list[str] = []
+    channel = Channel({"never": lambda: never}, RunAtOnce, interruption_told=lambda: told.append("told"))
+    channel.interrupt()
+    channel.interrupt()
+    assert ask(channel, call("never")) == {"interrupted": True}
+    assert never.cancelled()
+    assert told == ["told"]
+    assert ask(channel, {"do": "sleep", "seconds": 0}) == {"ok": None}
+
+
+def test_an_interrupt_during_a_wait_for_tickets_cancels_them() -> None:
+    never: Future[object] = Future()
+    channel = make_channel(never=lambda: never)
+    ask(channel, submit("never"))
+    channel.interrupt()
+    assert ask(channel, wait(1)) == {"interrupted": True}
+    assert never.cancelled()
+    assert ask(channel, wait(1)) == {"refused": "ticket 1 is not in flight"}
+
+
+def test_an_interrupt_does_not_take_an_answer_that_is_there() -> None:
+    channel = make_channel(echo=lambda value: value)
+    channel.interrupt()
+    assert ask(channel, call("echo", 1)) == {"ok": 1}
+
+
+def test_a_new_cell_does_not_inherit_an_interrupt() -> None:
+    channel = make_channel()
+    channel.interrupt()
+    channel.begin({"kind": "cell"})
+    assert ask(channel, {"do": "sleep", "seconds": 0}) == {"ok": None}
+
+
+def test_an_interrupt_from_another_thread_ends_a_sleep() -> None:
+    channel = make_channel()
+    with ThreadPoolExecutor(1) as other:
+        sleeping = other.submit(ask, channel, {"do": "sleep", "seconds": 600})
+        channel.interrupt()
+        assert sleeping.result(10) == {"interrupted": True}
+
+
+def test_time_stands_still_while_the_host_works_and_not_while_the_guest_sleeps() -> None:
+    entered: list[str] = []
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        entered.append("waiting")
+        yield
+
+    channel = Channel({"echo": lambda value: value}, RunAtOnce, waiting=waiting)
+    ask(channel, {"do": "sleep", "seconds": 0})
+    ask(channel, wait(everything=False, seconds=0))
+    assert entered == []
+    ask(channel, call("echo", 1))
+    ask(channel, submit("echo", 1))
+    ask(channel, wait(1))
+    assert entered == ["waiting", "waiting"]
+
+
+# the session's side
+
+
+def test_a_request_is_handed_out_once_and_its_report_is_kept() -> None:
+    channel = make_channel()
+    channel.begin({"kind": "cell", "code": "1"})
+    assert ask(channel, {"do": "next"}) == {"ok": {"kind": "cell", "code": "1"}}
+    assert "refused" in ask(channel, {"do": "next"})
+    assert channel.report is None
+    assert ask(channel, {"do": "done", "report": {"value": "1"}}) == {"ok": None}
+    assert channel.report == {"value": "1"}
+    channel.begin({"kind": "cell"})
+    assert channel.report is None
+
+
+def test_a_guest_that_is_no_copy_gets_no_items() -> None:
+    for message in ({"do": "item"}, {"do": "item_done", "index": 0, "outcome": {}}):
+        assert ask(make_channel(), message) == {"refused": "the host has no answer to this message"}
+
+
+def test_a_guest_whose_session_cannot_fork_is_refused() -> None:
+    message = {"do": "fork", "count": 2, "workers": 2, "ahead": False}
+    assert ask(make_channel(), message) == {"refused": "the host has no answer to this message"}
+
+
+# strangers
+
+
+def test_a_message_too_long_or_too_wide_is_not_read() -> None:
+    channel = make_channel(echo=lambda value: value)
+    assert channel.write(memoryview(bytes(MESSAGE_BYTES + 1))) == -Errno.EMSGSIZE
+    wide = json.dumps([0] * (MESSAGE_PARTS + 2)).encode()
+    assert channel.write(memoryview(wide)) == -Errno.EMSGSIZE
+    text = '[{,"\\' * (MESSAGE_PARTS // 2)
+    assert ask(channel, call("echo", text)) == {"ok": text}
+
+
+def test_a_reply_is_read_in_pieces_and_dropped_by_the_next_message() -> None:
+    channel = make_channel(echo=lambda value: value)
+    line = json.dumps(call("echo", "abc")).encode()
+    channel.write(memoryview(line))
+    assert [channel.read(5), channel.read(5), channel.read(100), channel.read(100)] == [
+        b'{"ok"',
+        b':"abc',
+        b'"}\n',
+        b"",
+    ]
+    channel.write(memoryview(line))
+    channel.write(memoryview(json.dumps(call("echo", 1)).encode()))
+    assert channel.read(100) == b'{"ok":1}\n'
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([10**400, -(10**400)]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+verbs = st.sampled_from(["call", "submit", "wait", "cancel", "next", "done", "fork", "item", "item_done", "end_scopes"])
+fields = st.sampled_from(["name", "args", "kwargs", "tickets", "all", "seconds", "report", "scope", "count", "index"])
+messages = st.one_of(
+    json_values,
+    st.builds(lambda verb, rest: {"do": verb, **rest}, verbs, st.dictionaries(fields, json_values)),
+    st.fixed_dictionaries(
+        {"do": st.sampled_from(["call", "submit"]), "name": st.sampled_from(["echo", "fail", "other"]),
+         "args": st.lists(json_values, max_size=2), "scope": json_values,
+         "kwargs": st.dictionaries(st.text(max_size=3), json_values, max_size=2)},
+    ),
+    st.builds(
+        lambda tickets, everything: {"do": "wait", "tickets": tickets, "all": everything, "seconds": 0},
+        st.lists(st.integers(0, 4) | json_values, min_size=1, max_size=4), st.booleans(),
+    ),
+)  # fmt: skip
+
+
+@given(st.lists(messages.map(json.dumps) | st.text(max_size=20), max_size=8))
+def test_any_messages_get_answers_and_raise_nothing(lines: list[str]) -> None:
+    def fail() -> None:
+        raise ValueError
+
+    logging.getLogger("wasm_runtime").setLevel(logging.CRITICAL)
+    channel = make_channel(echo=lambda value: value, fail=fail)
+    for line in lines:
+        assert set(ask(channel, line)) <= {"ok", "refused"}
