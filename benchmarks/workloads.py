@@ -53,7 +53,7 @@ def workloads(size: int) -> dict[str, Callable[[], object]]:
         "split and count": lambda: (len(text.split()), text.count("error"), text.count("\n")),
         "Counter": lambda: Counter(words).most_common(10),
         "json.loads": lambda: len(json.loads(records)),
-        "sort": lambda: (sorted(lines, key=len)[-1], sorted(words)[len(words) // 2]),
+        "sort": lambda: (sorted(lines, key=len)[len(lines) // 2], sorted(words)[len(words) // 2]),
         "filter lines": lambda: len(
             [line.upper() for line in lines if "error" in line and not line.startswith("2026-01-01")]
         ),
