@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import translate
 from pathlib import Path
 
 from rlm_mcp.contexts import reading
 from rlm_mcp.contexts.context import Context, FileEntry
 from rlm_mcp.contexts.deadline import Deadline
+from rlm_mcp.contexts.globs import glob_regex, is_glob
 from rlm_mcp.contexts.ripgrep import MAPPED_ABOVE_LINE_BYTES, Hit, Pattern, check_pattern, count_lines, find_lines
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.errors import OutOfRange, UnknownPath
@@ -81,18 +81,20 @@ def _chosen(store: Store, context: Context, path: str | None) -> Sequence[FileEn
     """Give the files that a path or a glob names; a glob without a slash is one for names in any directory."""
     if path is None or path in {"", context.name}:
         return store.files(context)
-    if not any(char in path for char in "*?["):
+    if not is_glob(path):
         return [store.file(context, path)]
     files = store.files(context)
-    if any(entry.path == path for entry in files):
-        return [entry for entry in files if entry.path == path]
+    if named := [entry for entry in files if entry.path == path]:
+        return named
     glob = path.removeprefix(f"/context/{context.name}/")
-    fits = re.compile(translate(glob.replace("**/", "*") if "/" in glob else f"*{glob}")).match
-    chosen = [entry for entry in files if fits(entry.path) or ("/" not in glob and fits(f"/{entry.path}"))]
+    try:
+        fits = glob_regex(glob if "/" in glob else f"**/{glob}").fullmatch
+    except re.error as error:
+        raise UnknownPath(f"{path[:200]!r} is not a glob ({error}): a `[` begins a set such as `[0-9]`") from error
+    chosen = [entry for entry in files if fits(entry.path)]
     if not chosen:
-        raise UnknownPath(
-            f"no file of {context.name} fits {path[:200]!r}: it has {files[0].path} and {len(files) - 1:,} more"
-        )
+        example = f"it has {files[0].path} and {len(files) - 1:,} more"
+        raise UnknownPath(f"no file of {context.name} fits {path[:200]!r}: {example}")
     return chosen
 
 

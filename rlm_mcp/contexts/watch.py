@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rlm_mcp.contexts.context import Context
+from rlm_mcp.contexts.globs import is_glob
 from rlm_mcp.contexts.sources.directory import NOT_WORTH_READING
-from rlm_mcp.contexts.sources.pattern import fixed_part, is_pattern
+from rlm_mcp.contexts.sources.pattern import fixed_part
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.errors import ContextError, SourceRefused
 
@@ -49,7 +50,7 @@ def _watched(context: Context) -> Path:
         return source.parent
     if source.is_dir():
         return source
-    if is_pattern(context.source) and fixed_part(context.source).is_dir():
+    if is_glob(context.source) and fixed_part(context.source).is_dir():
         return fixed_part(context.source)
     raise SourceRefused(f"{context.name} comes from {context.source}, which cannot change or is gone: nothing to watch")
 

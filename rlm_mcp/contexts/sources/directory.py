@@ -13,6 +13,8 @@ from rlm_mcp.contexts.sources.secrets import is_secret
 from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Piece
 from rlm_mcp.errors import SourceRefused
 
+OUTSIDE = "link to outside the directories that may be registered"
+
 NOT_WORTH_READING = {
     ".git": "the repository itself",
     ".hg": "the repository itself",
@@ -31,7 +33,7 @@ NOT_WORTH_READING = {
 
 def walk(directory: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
     """Give the files under a directory in order of path."""
-    entries = list(islice(_files(directory, "", allowed), MAX_FILES + 1))
+    entries = list(islice(files_below(directory, allowed=allowed), MAX_FILES + 1))
     if len(entries) > MAX_FILES:
         raise SourceRefused(
             f"{directory} holds more than {MAX_FILES:,} files: register a directory inside it, or a glob"
@@ -49,11 +51,13 @@ def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
     try:
         if allowed.is_store(path):
             return Skipped(path=shown, reason="the store of contexts itself")
+        if not allowed.covers(Path(os.path.realpath(path.parent))):
+            return Skipped(path=shown, reason=OUTSIDE)
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             target = path.resolve(strict=True)
             if not allowed.covers(target):
-                return Skipped(path=shown, reason="link to outside the directories that may be registered")
+                return Skipped(path=shown, reason=OUTSIDE)
             if not allowed.secrets and is_secret(target):
                 return Skipped(path=shown, reason="secret: a link to a file whose name says that it holds credentials")
             status = target.stat()
@@ -69,30 +73,36 @@ def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
     return piece_in_directory(path, shown=shown) if status.st_size else file_piece(path, shown=shown)
 
 
-def _files(directory: Path, prefix: str, allowed: Allowed) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
-    """Walk in sorted order without following links; directories not worth reading and unreadable ones are Skipped."""
+def files_below(
+    directory: Path, *, allowed: Allowed, depth: int | None = None, prefix: str = ""
+) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
+    """Walk in sorted order, at most `depth` directories deep, without following links.
+
+    Directories not worth reading and unreadable ones are Skipped.
+    """
     try:
         with os.scandir(directory) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
-        shown = prefix or "."
-        yield shown, Skipped(path=shown, reason=str(refusal(shown, error)))
+        yield prefix, Skipped(path=prefix or ".", reason=str(refusal(prefix or ".", error)))
         return
     for entry in entries:
         shown = prefix + printable(entry.name)
         if not entry.is_dir(follow_symlinks=False):
             yield shown, entry
-        elif allowed.is_store(Path(entry.path)):
-            yield shown, Skipped(path=f"{shown}/", reason="the store of contexts itself")
-        elif entry.name in NOT_WORTH_READING:
-            yield (
-                shown,
-                Skipped(
-                    path=f"{shown}/", reason=f"{NOT_WORTH_READING[entry.name]}: register it by itself if it matters"
-                ),
-            )
-        else:
-            yield from _files(Path(entry.path), f"{shown}/", allowed)
+        elif (reason := _not_entered(entry, allowed)) is not None:
+            yield shown, Skipped(path=f"{shown}/", reason=reason)
+        elif depth is None or depth > 0:
+            deeper = None if depth is None else depth - 1
+            yield from files_below(Path(entry.path), allowed=allowed, depth=deeper, prefix=f"{shown}/")
+
+
+def _not_entered(entry: "os.DirEntry[str]", allowed: Allowed) -> str | None:
+    if allowed.is_store(Path(entry.path)):
+        return "the store of contexts itself"
+    if entry.name in NOT_WORTH_READING:
+        return f"{NOT_WORTH_READING[entry.name]}: register it by itself if it matters"
+    return None
 
 
 def printable(name: str) -> str:

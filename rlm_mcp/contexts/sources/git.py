@@ -80,6 +80,9 @@ def split_revision(source: str) -> tuple[Path, str] | None:
 
 def at_revision(directory: Path, revision: str, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
     """Give the files of a revision, read from the repository, whatever the work tree holds. Raises SourceRefused."""
+    objects = _git(directory, "rev-parse", "--git-common-dir")
+    if objects is None or not allowed.covers(Path(os.path.realpath(directory / os.fsdecode(objects.rstrip(b"\n"))))):
+        raise SourceRefused(f"the repository of {directory} lies outside the directories that may be registered")
     commit = _git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if commit is None:
         raise SourceRefused(f"{directory} has no revision {revision!r}: `git -C {directory} log` shows what it has")

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rlm_mcp.contexts.context import Skipped
+from rlm_mcp.contexts.globs import is_glob
 from rlm_mcp.contexts.sources import archive, compressed, directory, documents, git, pattern
 from rlm_mcp.contexts.sources.file import file_piece, open_regular, refusal, what_it_is
 from rlm_mcp.contexts.sources.secrets import is_secret
@@ -38,12 +39,12 @@ def open_source(
     given = Path(os.path.expanduser(written))  # noqa: PTH111 - keeps an unknown ~user as it is, instead of raising
     if os.path.lexists(given):
         return _from_path(_resolved(given, allowed, written=written), allowed)
-    if pattern.is_pattern(written):
+    if is_glob(written):
         base = _resolved(pattern.fixed_part(str(given)), allowed, written=written)
         return Source(
             kind="files",
             name=base.name or "files",
-            location=str(base / str(given)[len(str(pattern.fixed_part(str(given)))) :].lstrip("/\\")),
+            location=str(base / pattern.wild_part(str(given))),
             pieces=pattern.match(str(given), base=base, allowed=allowed),
         )
     if found := git.split_revision(written):

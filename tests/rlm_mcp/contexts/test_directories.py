@@ -184,3 +184,30 @@ def test_the_store_does_not_register_itself(tmp_path: Path) -> None:
         assert paths(store, f"{tmp_path}/**/*.txt") == ["a.txt"]
         with pytest.raises(SourceRefused, match="lies in the store of contexts itself"):
             store.register_source(str(tmp_path / "data" / "contexts" / "blobs"))
+
+
+def test_a_glob_does_not_walk_through_links_out_of_the_roots(tmp_path: Path, files: Path) -> None:
+    write(tmp_path, {"files/in/a.log": "a\n", "outside/b.log": "b\n"})
+    (files / "out").symlink_to(tmp_path / "outside")
+    with Store(tmp_path / "data", roots=[files]) as store:
+        assert paths(store, f"{files}/**/*.log") == ["in/a.log"]
+        with pytest.raises(OutsideRoots):
+            store.register_source(f"{files}/out/*.log")
+
+
+def test_a_repository_whose_directory_became_a_link_does_not_lead_outside(tmp_path: Path, repository: Path) -> None:
+    write(tmp_path, {"outside/b.py": "outside\n"})
+    (repository / "sub").rename(tmp_path / "away")
+    (repository / "sub").symlink_to(tmp_path / "outside")
+    with Store(tmp_path / "data", roots=[repository]) as store:
+        context = store.register_source(str(repository))
+        assert "sub/b.py" not in [entry.path for entry in store.files(context)]
+
+
+def test_a_revision_is_not_read_from_a_repository_outside_the_roots(tmp_path: Path, repository: Path) -> None:
+    git(repository, "worktree", "add", "-q", str(tmp_path / "tree"), "v1")
+    with (
+        Store(tmp_path / "data", roots=[tmp_path / "tree"]) as store,
+        pytest.raises(SourceRefused, match="lies outside the directories that may be registered"),
+    ):
+        store.register_source(f"{tmp_path / 'tree'}@v1")
