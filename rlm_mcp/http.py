@@ -48,6 +48,9 @@ EVERYBODY = "everybody"
 REQUESTS_PER_SECOND, BURST = 20.0, 200.0
 """Of one owner. A client that lists, reads and polls stays far below; a runaway loop does not."""
 
+QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
+"""What one owner may store, and the runs of one owner that go on at once."""
+
 CLOSE_SECONDS = 2
 
 OpenFor = Callable[[str], AbstractAsyncContextManager[Workspace]]
@@ -120,7 +123,9 @@ async def open_http_server(
 
         def open_for(owner: str) -> AbstractAsyncContextManager[Workspace]:
             own = settings if owner == EVERYBODY else replace(settings, data_dir=settings.data_dir / "owners" / owner)
-            return open_workspace(own, choose=models.choose, sandbox=sandbox)
+            return open_workspace(
+                own, choose=models.choose, sandbox=sandbox, quota_bytes=QUOTA_BYTES, most_runs=MOST_RUNS
+            )
 
         async with anyio.create_task_group() as tasks:
             owners = Owners(open_for, tasks)

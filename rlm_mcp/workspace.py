@@ -81,6 +81,10 @@ class EmptyRequest(RlmError):
     """A question without words, or about nothing."""
 
 
+class TooManyRuns(RlmError):
+    """An owner's runs at once are limited, and there are that many."""
+
+
 class RunEnded(RlmError):
     """There is nothing to go on with."""
 
@@ -166,12 +170,22 @@ class _OpenRepl:
 class Workspace:
     """The things of one process and of one owner. Made by `open_workspace`."""
 
-    def __init__(self, *, store: Store, runs: Runs, launcher: Launcher, open_repl: OpenRepl, tasks: TaskGroup) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        runs: Runs,
+        launcher: Launcher,
+        open_repl: OpenRepl,
+        tasks: TaskGroup,
+        most_runs: int | None = None,
+    ) -> None:
         self.store = store
         self.runs = runs
         self._launcher = launcher
         self._open_repl = open_repl
         self._tasks = tasks
+        self._most_runs = most_runs
         self._live: dict[str, _Live] = {}
         self._repls: OrderedDict[str, _OpenRepl] = OrderedDict()
         self._listeners: list[Callable[[Change], Awaitable[None]]] = []
@@ -298,6 +312,8 @@ class Workspace:
                 return live.run.run_id
         if (begun := await _in_thread(self._begun, fingerprint)) is not None:
             return begun.run_id if begun.is_live() else await self.resume(begun.run_id)
+        if self._most_runs is not None and len(self._live) >= self._most_runs:
+            raise TooManyRuns(f"{len(self._live)} runs are going on: wait for one with rlm_result, or cancel one.")
         launch = await self._launcher.new(request, contexts, otherwise=otherwise)
         run = await _in_thread(self.runs.create, {**launch.facts, "fingerprint": fingerprint})
         self._begin(run, launch, fingerprint)
@@ -470,16 +486,19 @@ async def open_workspace(
     sandbox: Sandbox | None = None,
     open_repl: OpenRepl | None = None,
     warm: bool = False,
+    quota_bytes: int | None = None,
+    most_runs: int | None = None,
 ) -> AsyncIterator[Workspace]:
     """Everything a process needs, ready at once: the sandbox loads and connections open on first use.
 
     `choose` and `open_repl` stand in for the configured models and for the REPL; a `sandbox` that is open already can
-    be shared. `warm` begins to load the sandbox now, in the background.
+    be shared. `warm` begins to load the sandbox now, in the background. `quota_bytes` bounds what is stored,
+    `most_runs` the runs that go on at once.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        store = stack.enter_context(Store(settings.data_dir, roots=settings.roots))
+        store = stack.enter_context(Store(settings.data_dir, roots=settings.roots, quota_bytes=quota_bytes))
         cache = stack.enter_context(closing(ReplyCache(settings.cache_dir))) if settings.sub_call_cache else None
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose
@@ -496,6 +515,7 @@ async def open_workspace(
             launcher=Launcher(settings, choose, store, open_repl, cache),
             open_repl=open_repl,
             tasks=tasks,
+            most_runs=most_runs,
         )
         tasks.start_soon(workspace.announce_changes)
         try:

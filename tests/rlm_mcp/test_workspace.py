@@ -13,7 +13,7 @@ from rlm_mcp.models.base import Completion, Message, Profile, Usage
 from rlm_mcp.runs import Runs
 from rlm_mcp.scripted_repl import ScriptedOpener
 from rlm_mcp.settings import Settings
-from rlm_mcp.workspace import RunElsewhere, RunEnded, Workspace, open_workspace
+from rlm_mcp.workspace import RunElsewhere, RunEnded, TooManyRuns, Workspace, open_workspace
 
 pytestmark = pytest.mark.anyio
 
@@ -48,14 +48,14 @@ class Machine:
         self.settings = Settings(data_dir=directory / "data", cache_dir=directory / "cache", sub_call_cache=False)
         self.model = Model()
 
-    def open(self) -> AbstractAsyncContextManager[Workspace]:
+    def open(self, most_runs: int | None = None) -> AbstractAsyncContextManager[Workspace]:
         async def choose(root: str | None, sub: str | None) -> RunModels:
             return RunModels(root=self.model, sub=self.model)
 
         async def run_cell(code: str, calls: GuestCalls) -> CellResult:
             return CellResult(code=code, value="9", final=Final(value=9) if "FINAL" in code else None)
 
-        return open_workspace(self.settings, choose=choose, open_repl=ScriptedOpener(run_cell))
+        return open_workspace(self.settings, choose=choose, open_repl=ScriptedOpener(run_cell), most_runs=most_runs)
 
 
 @pytest.fixture
@@ -133,3 +133,13 @@ async def test_inspect_repls_make_room_for_each_other(machine: Machine) -> None:
                 context = await workspace.register(text=f"text {number}", name=f"t{number}")
                 assert (await workspace.run_code(context, "1", seconds=5)).value == "9"
             assert repr(workspace).endswith("0 live runs, 8 REPLs>")
+
+
+async def test_runs_at_once_are_limited_where_they_are(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open(most_runs=1) as workspace:
+            await workspace.register(text="some text", name="t")
+            first = await workspace.start(REQUEST)
+            assert await workspace.start(REQUEST) == first
+            with pytest.raises(TooManyRuns, match="1 runs are going on"):
+                await workspace.start(SolveRequest(query="Another?", contexts=("t",)))
