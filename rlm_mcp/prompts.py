@@ -331,6 +331,12 @@ def names_a_variable(name: str) -> str:
     return f'FINAL({name!r}) would return just this word. To return the variable, write FINAL_VAR("{name}").'
 
 
+def not_a_number(value: object) -> str:
+    """The answer to a FINAL that gives something else where a number was asked for."""
+    got = _cut(repr(value), 80)
+    return f"The question asks for a number, and FINAL got {got}. Compute the number and call FINAL with it."
+
+
 def questioned_empty(value: str, samples: Sequence[str], strength: Strength) -> str:
     """The answer to a result that is empty or zero."""
     text = f"The result is {_cut(value, 60)}. Is that right, or did the code not match the real format of the context?"

@@ -328,6 +328,16 @@ def test_an_error_of_finding_nothing_comes_with_real_lines_once() -> None:
     assert "Nothing in the context matched." not in dialogue.next_prompt()
 
 
+def test_a_question_of_how_many_wants_a_number_from_a_weak_model() -> None:
+    counting = replace(QUESTION, query="How many components fail?")
+
+    assert Dialogue(WEAK, counting).code("FINAL(find())", final("disk, net")) == Again(
+        why="doubt", detail="the question asks for a number"
+    )
+    for value in (2, "2", "There are 2 of them.", "none of them", "1,234"):
+        assert isinstance(Dialogue(WEAK, counting).code("FINAL(find())", final(value)), Finish)
+
+
 def test_an_answer_that_breaks_the_schema_is_sent_back_with_the_reason_every_time() -> None:
     def check(value: object) -> str | None:
         return None if isinstance(value, int) else "it is no integer"
