@@ -331,10 +331,11 @@ def names_a_variable(name: str) -> str:
     return f'FINAL({name!r}) would return just this word. To return the variable, write FINAL_VAR("{name}").'
 
 
-def not_a_number(value: object) -> str:
-    """The answer to a FINAL that gives something else where a number was asked for."""
+def not_a_number(value: object, printed: str) -> str:
+    """The answer to a FINAL that gives something else where a number was asked for; `printed` is one seen before."""
     got = _cut(repr(value), 80)
-    return f"The question asks for a number, and FINAL got {got}. Compute the number and call FINAL with it."
+    seen = f" A block printed {printed}: if that is the answer, call FINAL({printed})." if printed else ""
+    return f"The question asks for a number, and FINAL got {got}.{seen} Else compute the number and call FINAL with it."
 
 
 def questioned_empty(value: str, samples: Sequence[str], strength: Strength) -> str:

@@ -436,7 +436,7 @@ class Trajectory:
             elif self.is_weak and not is_grounded(value, self._evidence()):
                 yield "typed", "it was typed and occurs in no output", prompts.ungrounded(value, looked=True)
         if self.is_weak and _HOW_MANY.match(self.question.query) and not _A_NUMBER.fullmatch(plain(value).strip()):
-            yield "number", "the question asks for a number", prompts.not_a_number(value)
+            yield "number", "the question asks for a number", prompts.not_a_number(value, self._last_number())
         if is_empty(value, zero=self.is_weak):
             yield "empty", "it is empty", self._empty_question(plain(value))
 
@@ -449,6 +449,11 @@ class Trajectory:
         first = kind not in self._raised
         self._raised.add(kind)
         return first
+
+    def _last_number(self) -> str:
+        """The number that the newest block showed, of those that showed nothing else."""
+        values = (value_of(cell).strip() for cell in reversed(self.cells[:-1]))
+        return next((value for value in values if re.fullmatch(r"\d[\d,.]*", value)), "")
 
     def _empty_question(self, result: str) -> str:
         return prompts.questioned_empty(result, self._samples(), self.rules.strength)

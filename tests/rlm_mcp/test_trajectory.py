@@ -334,6 +334,10 @@ def test_a_question_of_how_many_wants_a_number_from_a_weak_model() -> None:
     assert Dialogue(WEAK, counting).code("FINAL(find())", final("disk, net")) == Again(
         why="doubt", detail="the question asks for a number"
     )
+    dialogue = Dialogue(WEAK, counting)
+    dialogue.code("print(len(names))", printed("2\n"))
+    dialogue.code("FINAL(names)", final(["disk", "net"]))
+    assert "A block printed 2: if that is the answer, call FINAL(2)." in dialogue.next_prompt()
     for value in (2, "2", "There are 2 of them.", "none of them", "1,234"):
         assert isinstance(Dialogue(WEAK, counting).code("FINAL(find())", final(value)), Finish)
 
