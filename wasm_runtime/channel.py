@@ -5,7 +5,7 @@ request drops what was left of the last answer: a guest that was interrupted bet
 clean. Everything a guest sends is data from a stranger: its size, its shape and its names are checked here.
 
     {"do": "call", "name", "args", "kwargs"}          one host function, waited for
-    {"do": "submit", "name", "args", "kwargs"}        the same, answered at once with a ticket
+    {"do": "submit", "name", "calls"}                 many, [args, kwargs] each, answered at once with tickets
     {"do": "wait", "tickets", "all", "seconds"}       answers of those that are ready, or of all
     {"do": "cancel", "tickets"}   {"do": "sleep", "seconds"}
     {"do": "next"}   {"do": "done", "report"}         the cell to run, and what came of it
@@ -23,6 +23,8 @@ import itertools
 import json
 import logging
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for_futures
@@ -87,7 +89,9 @@ class Channel:
         self.log: CallLog = []
         self._ahead: dict[int, CallLog] = {}
         self._reply = memoryview(b"")
-        self._tickets: dict[int, Future[object]] = {}
+        self._tickets: dict[int, tuple[str, Future[object]]] = {}
+        self._settled: set[int] = set()
+        self._news = threading.Condition()
         self._numbers = itertools.count(1)
         self._interrupted: Future[None] = Future()
         self._request: dict[str, Json] | None = None
@@ -102,8 +106,10 @@ class Channel:
 
     def interrupt(self) -> None:
         """End the wait the guest is in, or the next one, with {"interrupted": true}."""
-        if not self._interrupted.done():
-            self._interrupted.set_result(None)
+        with self._news:
+            if not self._interrupted.done():
+                self._interrupted.set_result(None)
+            self._news.notify_all()
 
     @property
     def interrupted(self) -> "Future[None]":
@@ -117,9 +123,10 @@ class Channel:
     def cancel_all(self) -> None:
         """Cancel what is in flight; its answers are dropped."""
         self._ahead.clear()
-        for future in self._tickets.values():
+        for _, future in self._tickets.values():
             future.cancel()
         self._tickets.clear()
+        self._settled.clear()
 
     # the guest's side
 
@@ -136,127 +143,172 @@ class Channel:
         try:
             answer = self._answer(json.loads(line))
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-            answer = {"refused": f"the host did not understand a message of {len(data)} bytes ({type(error).__name__})"}
-        if "interrupted" in answer:
+            answer = _refused(f"the host did not understand a message of {len(data)} bytes ({type(error).__name__})")
+        if answer == _INTERRUPTED:
             self._interrupted = Future()
             self._interruption_told()
-        self._reply = memoryview(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+        self._reply = memoryview(answer.encode() + b"\n")
         return len(data)
 
-    def _answer(self, message: dict[str, Json]) -> dict[str, Json]:
+    def _answer(self, message: dict[str, Json]) -> str:
+        """The answer to a message, as JSON."""
         match message:
             case {"do": "call", "name": str(name), "args": list(args), "kwargs": dict(kwargs), **rest}:
                 return self._call(name, args, kwargs, rest.get("scope"))
-            case {"do": "submit", "name": str(name), "args": list(args), "kwargs": dict(kwargs), **rest}:
-                return self._submit(name, args, kwargs, rest.get("scope"))
+            case {"do": "submit", "name": str(name), "calls": list(calls), **rest}:
+                return self._submit(name, calls, rest.get("scope"))
             case {"do": "wait", "tickets": list(tickets), "all": bool(everything), **rest}:
                 return self._wait(tickets, everything=everything, seconds=_seconds(rest.get("seconds")))
             case {"do": "cancel", "tickets": list(tickets)}:
                 for ticket in tickets:
-                    self._tickets.pop(ticket, Future()).cancel()
-                return {"ok": None}
+                    self._collected(ticket)[1].cancel()
+                return _OK
             case {"do": "sleep", "seconds": int() | float() as seconds, **rest}:
                 return self._sleep(_seconds(seconds), rest.get("scope"))
             case {"do": "next"} if self._request is not None:
                 request, self._request = self._request, None
-                return {"ok": request}
+                return _ok(request)
             case {"do": "done", "report": dict(report)}:
                 self.report = report
-                return {"ok": None}
+                return _OK
             case {"do": "fork", "count": int(count), "workers": int(workers), "ahead": bool(ahead)} if self._fork:
                 if self.errand is not None:  # its thread would wait for the threads that all copies share
-                    return {"refused": "this runs in a copy already: copies do not make copies"}
+                    return _refused("this runs in a copy already: copies do not make copies")
                 with self._waiting():
-                    return self._fork(count, workers, ahead)
+                    return _encode(self._fork(count, workers, ahead))
             case {"do": "item"} if self.errand is not None:
                 self.log = []
-                return {"ok": self.errand.next()}
+                return _ok(self.errand.next())
             case {"do": "item_done", "index": int(index), "outcome": dict(outcome)} if self.errand is not None:
                 self.errand.done(index, outcome)
-                return {"ok": None}
+                return _OK
             case {"do": "end_scopes"}:
                 self._ahead.clear()
-                return {"ok": None}
-        return {"refused": "the host has no answer to this message"}
+                return _OK
+        return _refused("the host has no answer to this message")
 
-    def _call(self, name: str, args: list[Json], kwargs: dict[str, Json], scope: Json) -> dict[str, Json]:
+    def _call(self, name: str, args: list[Json], kwargs: dict[str, Json], scope: Json) -> str:
         function = self._calls.get(name)
         if function is None:
             return _unknown(name)
         with self._waiting():
-            key = _key(name, args, kwargs)
-            future = self._taken_ahead(scope, key) or _started(function, args, kwargs)
-            self._note(key, future)
+            future = self._taken_ahead(scope, name, args, kwargs) or _started(function, args, kwargs)
+            self._note(name, args, kwargs, future)
             if not future.done():
-                _wait_for_first([future, self._interrupted])
+                either: list[Future[Any]] = [future, self._interrupted]
+                wait_for_futures(either, return_when=FIRST_COMPLETED)
             if not future.done():
                 future.cancel()
-                return {"interrupted": True}
+                return _INTERRUPTED
         return _outcome(name, future)
 
-    def _submit(self, name: str, args: list[Json], kwargs: dict[str, Json], scope: Json) -> dict[str, Json]:
+    def _submit(self, name: str, calls: list[Json], scope: Json) -> str:
         function = self._calls.get(name)
         if function is None:
             return _unknown(name)
-        if len(self._tickets) >= TICKETS_AT_MOST:
-            return {"refused": f"{TICKETS_AT_MOST} calls are in flight already: wait for some of them first"}
+        if len(self._tickets) + len(calls) > TICKETS_AT_MOST:
+            return _refused(
+                f"{len(self._tickets)} calls are in flight and {len(calls)} more would be over {TICKETS_AT_MOST}: "
+                "wait for some of them first"
+            )
+        tickets = []
+        for call in calls:
+            match call:
+                case [list(args), dict(kwargs)]:
+                    tickets.append(self._sent(function, name, args, kwargs, scope))
+                case _:
+                    return _refused("a call to submit is a list of its arguments and an object of its named ones")
+        return _ok(tickets)
+
+    def _sent(self, function: HostFunction, name: str, args: list[Json], kwargs: dict[str, Json], scope: Json) -> int:
+        """Start one call; -> its ticket."""
         ticket = next(self._numbers)
-        key = _key(name, args, kwargs)
-        future = self._taken_ahead(scope, key) or _flattened(self._executor().submit(function, *args, **kwargs))
-        self._note(key, future)
-        self._tickets[ticket] = future
-        return {"ok": ticket}
+        future = self._taken_ahead(scope, name, args, kwargs)
+        if future is None:
+            future = _flattened(self._executor().submit(function, *args, **kwargs))
+        self._note(name, args, kwargs, future)
+        self._tickets[ticket] = (name, future)
 
-    def _note(self, key: str, future: Future[object]) -> None:
+        def settled(_: Future[object]) -> None:
+            with self._news:
+                if ticket in self._tickets:
+                    self._settled.add(ticket)
+                    self._news.notify_all()
+
+        future.add_done_callback(settled)
+        return ticket
+
+    def _collected(self, ticket: int) -> tuple[str, Future[object]]:
+        """Take a ticket out of the books; -> the function it was for, and its answer."""
+        with self._news:
+            self._settled.discard(ticket)
+            return self._tickets.pop(ticket, None) or ("", _finished(None))
+
+    def _note(self, name: str, args: list[Json], kwargs: dict[str, Json], future: Future[object]) -> None:
         if self.errand is not None:
-            self.log.append((key, future))
+            self.log.append((_key(name, args, kwargs), future))
 
-    def _taken_ahead(self, scope: Json, key: str) -> Future[object] | None:
+    def _taken_ahead(self, scope: Json, name: str, args: list[Json], kwargs: dict[str, Json]) -> Future[object] | None:
         """Return the answer that task `scope` got to the same call ahead, once."""
-        log = self._ahead.get(scope, []) if isinstance(scope, int) else []
+        log = self._ahead.get(scope) if isinstance(scope, int) else None
+        if not log:
+            return None
+        key = _key(name, args, kwargs)
         for position, (logged, future) in enumerate(log):
             if logged == key and not future.cancelled():
                 del log[position]
                 return future
         return None
 
-    def _wait(self, tickets: list[int], *, everything: bool, seconds: float | None) -> dict[str, Json]:
-        tickets = list(dict.fromkeys(tickets))
-        unknown = [ticket for ticket in tickets if ticket not in self._tickets]
+    def _wait(self, tickets: list[int], *, everything: bool, seconds: float | None) -> str:
+        wanted = set(tickets)
+        unknown = wanted - self._tickets.keys()
         if unknown:
-            return {"refused": f"ticket {unknown[0]!r} is not in flight"}
-        futures = {self._tickets[ticket] for ticket in tickets}
-        with self._waiting() if futures else nullcontext():
-            interrupted = self._wait_until(futures, everything=everything, seconds=seconds)
-        if interrupted:
-            for ticket in tickets:
-                self._tickets.pop(ticket).cancel()
-            return {"interrupted": True}
-        ready = [ticket for ticket in tickets if self._tickets[ticket].done()]
-        return {"ok": [[ticket, _outcome("", self._tickets.pop(ticket))] for ticket in ready]}
+            return _refused(f"ticket {unknown.pop()!r} is not in flight")
+        with self._waiting() if wanted else nullcontext():
+            ready = self._wait_until(wanted, everything=everything, seconds=seconds)
+        if ready is None:
+            for ticket in wanted:
+                self._collected(ticket)[1].cancel()
+            return _INTERRUPTED
+        asked = (ticket for ticket in dict.fromkeys(tickets) if ticket in ready)
+        outcomes = (f"[{ticket},{_outcome(*self._collected(ticket))}]" for ticket in asked)
+        return f'{{"ok":[{",".join(outcomes)}]}}'
 
-    def _wait_until(self, futures: set[Future[object]], *, everything: bool, seconds: float | None) -> bool:
-        """Wait for one or all of `futures`, at most `seconds`; True when the guest was interrupted instead."""
-        pending: set[Future[object]] = {f for f in futures if not f.done()}
-        if not everything and len(pending) < len(futures):
-            return False
-        while pending or not futures:
-            done = _wait_for_first([*pending, self._interrupted], seconds)
-            if self._interrupted in done:
-                return True
-            pending -= done
-            if not everything or not done:
-                return False
-        return False
+    def _wait_until(self, wanted: set[int], *, everything: bool, seconds: float | None) -> set[int] | None:
+        """Wait for one or all of `wanted`, at most `seconds`; -> those that are ready, None after an interrupt."""
+        ends = None if seconds is None else time.monotonic() + seconds
+        with self._news:
+            while not self._interrupted.done():
+                ready = wanted & self._settled
+                if ready if not everything else len(ready) == len(wanted):
+                    return ready
+                left = None if ends is None else ends - time.monotonic()
+                if left is not None and left <= 0:
+                    return ready
+                self._news.wait(left)
+        return None
 
-    def _sleep(self, seconds: float | None, scope: Json) -> dict[str, Json]:
-        key = _key("time.sleep", [seconds], {})
-        if self._taken_ahead(scope, key) is not None:
-            return {"ok": None}
-        if self._wait_until(set(), everything=False, seconds=seconds):
-            return {"interrupted": True}
-        self._note(key, _finished(None))
-        return {"ok": None}
+    def _sleep(self, seconds: float | None, scope: Json) -> str:
+        if self._taken_ahead(scope, "time.sleep", [seconds], {}) is not None:
+            return _OK
+        if self._wait_until(set(), everything=False, seconds=seconds) is None:
+            return _INTERRUPTED
+        self._note("time.sleep", [seconds], {}, _finished(None))
+        return _OK
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_OK = _encode({"ok": None})
+_INTERRUPTED = _encode({"interrupted": True})
+
+
+def _ok(value: Json) -> str:
+    return _encode({"ok": value})
+
+
+def _refused(text: str) -> str:
+    return _encode({"refused": text})
 
 
 def _parts_beyond(line: bytes, limit: int) -> bool:
@@ -270,10 +322,6 @@ def _parts(line: bytes) -> int:
     return line.count(b",") + line.count(b"[") + line.count(b"{")
 
 
-def _wait_for_first(futures: Iterable[Future[Any]], seconds: float | None = None) -> set[Future[Any]]:
-    return wait_for_futures(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
-
-
 def _key(name: str, args: list[Json], kwargs: dict[str, Json]) -> str:
     return json.dumps([name, args, kwargs], sort_keys=True)
 
@@ -285,8 +333,8 @@ def _seconds(value: Json) -> float | None:
     return None
 
 
-def _unknown(name: str) -> dict[str, Json]:
-    return {"refused": f"the host has no function {name[:100]!r}"}
+def _unknown(name: str) -> str:
+    return _refused(f"the host has no function {name[:100]!r}")
 
 
 def _started(function: HostFunction, args: Iterable[Json], kwargs: Mapping[str, Json]) -> Future[object]:
@@ -334,19 +382,14 @@ def _settle(future: Future[object], *, value: object = None, error: BaseExceptio
             future.set_result(value)
 
 
-def _outcome(name: str, future: Future[object]) -> dict[str, Json]:
+def _outcome(name: str, future: Future[object]) -> str:
     """Turn a finished future into an answer. Only `CallRefused` shows its text: others may hold a secret."""
     try:
-        value = future.result()
-        json.dumps(value)
+        return _ok(future.result())
     except CallRefused as refusal:
-        return {"refused": str(refusal)}
+        return _refused(str(refusal))
     except CancelledError:
-        return {"refused": "the call was cancelled"}
-    except (TypeError, ValueError, RecursionError) as error:
-        logger.warning("host function %s gave a value that is not JSON, or raised", name, exc_info=error)
-        return {"refused": f"the host function {name} failed".replace("  ", " ")}
-    except Exception as error:  # any failure of a host function is an answer for the guest
-        logger.warning("host function %s raised", name, exc_info=error)
-        return {"refused": f"the host function {name} failed".replace("  ", " ")}
-    return {"ok": value}
+        return _refused("the call was cancelled")
+    except Exception as error:  # any failure of a host function, or a value that is not JSON, is an answer
+        logger.warning("host function %s raised, or gave a value that is not JSON", name, exc_info=error)
+        return _refused(f"the host function {name} failed")

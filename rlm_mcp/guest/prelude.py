@@ -408,7 +408,7 @@ def _given(context):
 def _all(name, calls):
     if not calls:
         return []
-    results = host.wait([host.submit(name, **call) for call in calls])
+    results = host.wait(host.submit_all(name, [((), call) for call in calls]))
     return [FailedCall(str(result)) if isinstance(result, host.Failed) else result for result in results]
 
 

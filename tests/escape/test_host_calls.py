@@ -98,7 +98,7 @@ FORGED = [
     b'{"do": "call", "name": "echo", "args": {}, "kwargs": []}\n',
     b'{"do": "call", "name": "echo", "args": [1, 2, 3], "kwargs": {}}\n',
     b'{"do": "call", "name": "echo", "args": [], "kwargs": {"self": 1, "fn": 2, "": 3}}\n',
-    b'{"do": "submit", "name": "echo", "args": [1, 2], "kwargs": {"fn": 1}}\n',
+    b'{"do": "submit", "name": "echo", "calls": [[[1, 2], {"fn": 1}]]}\n',
     b'{"do": "wait", "tickets": [99], "all": true}\n',
     b'{"do": "wait", "tickets": [[]], "all": true}\n',
     b'{"do": "wait", "tickets": [{}], "all": true}\n',

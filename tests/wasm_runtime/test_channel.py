@@ -46,7 +46,7 @@ def call(name: str, *args: object, **kwargs: object) -> dict[str, object]:
 
 
 def submit(name: str, *args: object) -> dict[str, object]:
-    return {"do": "submit", "name": name, "args": args, "kwargs": {}}
+    return {"do": "submit", "name": name, "calls": [[args, {}]]}
 
 
 def wait(*tickets: object, everything: bool = True, seconds: float | None = None) -> dict[str, object]:
@@ -86,8 +86,8 @@ def test_a_refusal_shows_its_text_and_any_other_exception_is_logged_instead(capl
         assert ask(channel, call("refuse")) == {"refused": "no more money"}
         assert caplog.records == []
         assert ask(channel, call("fail")) == {"refused": "the host function fail failed"}
-        assert ask(channel, submit("fail")) == {"ok": 1}
-        assert ask(channel, wait(1)) == {"ok": [[1, {"refused": "the host function failed"}]]}
+        assert ask(channel, submit("fail")) == {"ok": [1]}
+        assert ask(channel, wait(1)) == {"ok": [[1, {"refused": "the host function fail failed"}]]}
     assert "1234" in caplog.text
 
 
@@ -105,7 +105,7 @@ def test_arguments_that_do_not_fit_are_a_failure_of_the_function() -> None:
 
 def test_tickets_are_answered_in_any_order_and_once() -> None:
     channel = make_channel(double=lambda n: 2 * n)
-    assert [ask(channel, submit("double", n)) for n in (1, 2, 3)] == [{"ok": 1}, {"ok": 2}, {"ok": 3}]
+    assert [ask(channel, submit("double", n)) for n in (1, 2, 3)] == [{"ok": [1]}, {"ok": [2]}, {"ok": [3]}]
     assert ask(channel, wait(3, 1)) == {"ok": [[3, {"ok": 6}], [1, {"ok": 2}]]}
     assert ask(channel, wait(1)) == {"refused": "ticket 1 is not in flight"}
     assert ask(channel, wait(2)) == {"ok": [[2, {"ok": 4}]]}
@@ -154,9 +154,11 @@ def test_calls_in_flight_are_bounded() -> None:
     never: Future[object] = Future()
     channel = make_channel(never=lambda: never)
     for number in range(TICKETS_AT_MOST):
-        assert ask(channel, submit("never")) == {"ok": number + 1}
-    refused = {"refused": f"{TICKETS_AT_MOST} calls are in flight already: wait for some of them first"}
-    assert ask(channel, submit("never")) == refused
+        assert ask(channel, submit("never")) == {"ok": [number + 1]}
+    text = (
+        f"{TICKETS_AT_MOST} calls are in flight and 1 more would be over {TICKETS_AT_MOST}: wait for some of them first"
+    )
+    assert ask(channel, submit("never")) == {"refused": text}
     channel.cancel_all()
     assert never.cancelled()
     assert "ok" in ask(channel, submit("never"))

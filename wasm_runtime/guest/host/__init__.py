@@ -72,7 +72,12 @@ def call(name, /, *args, **kwargs):
 
 def submit(name, /, *args, **kwargs):
     """Start a host function; return a ticket for `wait`."""
-    return value(exchange({"do": "submit", "name": name, "args": args, "kwargs": kwargs, "scope": _scope}))
+    return submit_all(name, [(args, kwargs)])[0]
+
+
+def submit_all(name, calls):
+    """Start a host function once for each (args, kwargs) of `calls`; return tickets for `wait`."""
+    return value(exchange({"do": "submit", "name": name, "calls": calls, "scope": _scope}))
 
 
 def wait(tickets):
