@@ -181,7 +181,7 @@ class Intake:
             blob=blob,
             path=path,
             index=index,
-            encoding=encoding.codec,
+            encoding=stream.codec,
             had_bom=encoding.bom_bytes > 0,
             invalid_bytes=stream.invalid_bytes,
             nuls=stream.nuls,

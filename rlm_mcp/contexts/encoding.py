@@ -8,6 +8,7 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 SAMPLE_BYTES = 1 << 16
 """Enough to tell text from binary; `git` looks at 8,000 bytes, but formats with a text header need more."""
@@ -114,33 +115,42 @@ def _share(sample: bytes, wanted: bytes) -> float:
 
 
 class Utf8Stream:
-    """Turns chunks of a file into chunks of UTF-8; `invalid_bytes` and `nuls` count as they pass."""
+    """Turns chunks of a file into chunks of UTF-8; `invalid_bytes` and `nuls` count as they pass.
+
+    `codec` is what the file turned out to be in: one that begins in ASCII may show only later that it is not UTF-8.
+    """
 
     def __init__(self, encoding: Encoding) -> None:
-        self._encoding = encoding
+        self._bom_bytes = encoding.bom_bytes
+        self.codec = encoding.codec
         self.invalid_bytes = 0
         self.nuls = 0
 
     def __repr__(self) -> str:
-        return f"<Utf8Stream from {self._encoding.codec}, {self.invalid_bytes} invalid bytes>"
+        return f"<Utf8Stream from {self.codec}, {self.invalid_bytes} invalid bytes>"
 
     def convert(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Convert a whole file, from its first byte."""
-        utf8 = self._pass_through(chunks) if self._encoding.codec == "utf-8" else self._decode(chunks)
-        for data in utf8:
+        unmarked = _without_first(chunks, self._bom_bytes)
+        for data in self._pass_through(unmarked) if self.codec == "utf-8" else self._decode(unmarked):
             if b"\0" in data:
                 self.nuls += data.count(0)
             yield data
 
-    def _pass_through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def _pass_through(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         rest = b""
-        skip = self._encoding.bom_bytes
+        ascii_so_far = True
         for chunk in chunks:
-            data = rest + chunk[skip:] if rest or skip else chunk
-            skip, rest = 0, b""
+            data = rest + chunk if rest else chunk
+            rest = b""
             if not data.isascii():
                 cut = len(data) - _unfinished(data)
+                if ascii_so_far and (foreign := _foreign(data[:cut])):
+                    self.codec = foreign.codec
+                    yield from self._decode(chain([data], chunks))
+                    return
                 data, rest = data[:cut], data[cut:]
+                ascii_so_far = ascii_so_far and data.isascii()
                 data = self._valid(data)
             yield data
         if rest:
@@ -156,16 +166,28 @@ class Utf8Stream:
         return data
 
     def _decode(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        decoder = codecs.getincrementaldecoder(self._encoding.codec)("replace")
-        skip = self._encoding.bom_bytes
+        decoder = codecs.getincrementaldecoder(self.codec)("replace")
         for chunk in chunks:
-            yield self._counted(decoder.decode(chunk[skip:]))
-            skip = 0
+            yield self._counted(decoder.decode(chunk))
         yield self._counted(decoder.decode(b"", final=True))
 
     def _counted(self, text: str) -> bytes:
         self.invalid_bytes += text.count("\ufffd")
         return text.encode(errors="replace")
+
+
+def _without_first(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Drop the first bytes of a file."""
+    for chunk in chunks:
+        yield chunk[size:] if size else chunk
+        size = max(size - len(chunk), 0)
+
+
+def _foreign(data: bytes) -> Encoding | None:
+    """Find the encoding of the first bytes beyond ASCII in a file, when they are not UTF-8."""
+    if _is_utf8(data) or _mostly_utf8(data):
+        return None
+    return _guess(data)
 
 
 def _unfinished(data: bytes) -> int:

@@ -111,9 +111,12 @@ def _is_utf8_inside(sample: bytes) -> bool:
 class GrowingIndex:
     """The index of one referenced file while it is being made; any thread may move it forward."""
 
-    def __init__(self, reference: Reference, *, saved_as: Path, on_complete: Callable[[Counts], None]) -> None:
+    def __init__(
+        self, reference: Reference, *, saved_as: Path, parts: Path, on_complete: Callable[[Counts], None]
+    ) -> None:
         self._reference = reference
         self._saved_as = saved_as
+        self._parts = parts
         self._on_complete = on_complete
         self._builder = IndexBuilder()
         self._lock = threading.Lock()
@@ -151,9 +154,10 @@ class GrowingIndex:
 
     def _save(self) -> None:
         """Write the index for other processes; where that fails, they and the next one make their own."""
-        part = self._saved_as.with_name(f"{self._saved_as.name}.{os.getpid()}.{threading.get_ident()}.part")
+        part = self._parts / self._saved_as.name
         try:
-            self._saved_as.parent.mkdir(parents=True, exist_ok=True)
+            self._parts.mkdir(parents=True, exist_ok=True)
+            self._saved_as.parent.mkdir(exist_ok=True)
             write_index(self._builder.index(), part)
             part.replace(self._saved_as)
         except OSError:
@@ -161,10 +165,14 @@ class GrowingIndex:
 
 
 class ReferenceIndexes:
-    """The indexes of referenced files: mapped when they are on disk, else made by one thread after another."""
+    """The indexes of referenced files: mapped when they are on disk, else made in the background.
 
-    def __init__(self, directory: Path, *, on_complete: Callable[[Reference, Counts], None]) -> None:
+    They are written under `parts` and appear in `directory` whole.
+    """
+
+    def __init__(self, directory: Path, *, parts: Path, on_complete: Callable[[Reference, Counts], None]) -> None:
         self._directory = directory
+        self._parts = parts
         self._on_complete = on_complete
         self._growing: dict[str, GrowingIndex] = {}
         self._mapped: dict[str, LineIndex] = {}
@@ -201,6 +209,7 @@ class ReferenceIndexes:
                 growing = GrowingIndex(
                     reference,
                     saved_as=self._directory / f"{reference.index_name}.index",
+                    parts=self._parts,
                     on_complete=lambda counts: self._on_complete(reference, counts),
                 )
                 self._growing[reference.key] = growing

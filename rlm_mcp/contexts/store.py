@@ -13,6 +13,7 @@ from dataclasses import replace
 from io import BytesIO
 from itertools import count
 from pathlib import Path
+from shutil import rmtree
 from typing import Self
 
 from rlm_mcp.contexts.addresses import Addressed
@@ -77,7 +78,10 @@ class Store:
         except BaseException:
             self._holder.close()
             raise
-        self._indexes = ReferenceIndexes(self._directory / "indexes", on_complete=self._note_counts)
+        self._incoming = self._directory / "incoming" / self._holder.token
+        self._indexes = ReferenceIndexes(
+            self._directory / "indexes", parts=self._incoming, on_complete=self._note_counts
+        )
         self._intakes = count(1)
         self._collector = Collector(
             directory=self._directory, catalogue=self._catalogue, blobs=self._blobs, indexes=self._indexes
@@ -98,6 +102,7 @@ class Store:
         """Stop background indexing and let go of the catalogue; also called by leaving the `with` block."""
         self._indexes.close()
         self._catalogue.close()
+        rmtree(self._incoming, ignore_errors=True)
         self._holder.close()
 
     # --- registering
@@ -155,8 +160,7 @@ class Store:
 
     def _intake(self) -> Intake:
         room = None if self._quota is None else self._quota - self._catalogue.stored_bytes()
-        directory = self._directory / "incoming" / self._holder.token / str(next(self._intakes))
-        return Intake(self._blobs, directory, room_bytes=room)
+        return Intake(self._blobs, self._incoming / str(next(self._intakes)), room_bytes=room)
 
     def _commit(
         self, intake: Intake, gathering: Gathering, *, wanted: str | None, default: str, options: dict[str, object]

@@ -164,13 +164,10 @@ def _command(directory: Path, *arguments: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Give git what it needs to find its user's safe directories, and no way to ask or fetch."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in {"PATH", "HOME", "SYSTEMROOT", "USERPROFILE", "XDG_CONFIG_HOME"}
-    }
-    return kept | {
+    """Give git what it needs to find its user's safe directories, and no way to ask, to fetch or to be redirected."""
+    return {
+        "PATH": os.defpath,
+        "HOME": os.path.expanduser("~"),  # noqa: PTH111 - Path.home() raises where there is none
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_NO_LAZY_FETCH": "1",

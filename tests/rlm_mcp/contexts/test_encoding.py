@@ -73,7 +73,17 @@ def test_utf8_passes_through_unchanged_whatever_the_pieces(text: str, pieces: in
 def test_any_bytes_become_what_python_makes_of_them(data: bytes, pieces: int) -> None:
     stream = Utf8Stream(UTF8)
     text = b"".join(stream.convert(data[at : at + pieces] for at in range(0, len(data), pieces))).decode()
-    assert text == data.decode(errors="replace")
+    assert text == data.decode(stream.codec, errors="replace")
+
+
+def test_a_file_that_shows_late_that_it_is_not_utf8_is_still_understood() -> None:
+    data = b"plain line\n" * 20_000 + FRENCH.encode("latin-1")
+    assert converted(data, pieces=65_536) == (data.decode("latin-1"), 0)
+
+
+def test_late_bytes_that_make_no_words_are_replaced() -> None:
+    data = b"plain line\n" * 20_000 + b"\xff\xfe\n" + "é\n".encode()
+    assert converted(data, pieces=65_536) == (data.decode(errors="replace"), 2)
 
 
 @given(st.text(st.characters()))
