@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 import wasmtime
 
+from wasm_runtime.callbacks import define
 from wasm_runtime.errno import Errno
 from wasm_runtime.errors import ImageError
 from wasm_runtime.imports import emscripten, syscalls, wasi
@@ -57,7 +58,7 @@ def make_linker(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.Li
         if len(providers) != 1 or not isinstance(signature, wasmtime.FuncType):
             raise ImageError(f"the image imports {entry.module}.{name}, provided by {len(providers)} files: rebuild it")
         function, sign = providers[0]
-        linker.define_func(entry.module, name, signature, guarded(function, signature, sign))
+        define(linker, entry.module, name, signature, guarded(function, signature, sign))
     return linker
 
 
