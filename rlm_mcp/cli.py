@@ -71,7 +71,14 @@ def _serve(options: argparse.Namespace) -> int:
     if options.http:
         from rlm_mcp.http import serve_http
 
-        serve_http(settings, options.http, options.token_file, tuple(options.allow_host))
+        serve_http(
+            settings,
+            options.http,
+            token_file=options.token_file,
+            oauth_issuer=options.oauth_issuer,
+            oauth_resource=options.oauth_resource,
+            allowed_hosts=tuple(options.allow_host),
+        )
         return ANSWERED
     from rlm_mcp.stdio import serve_stdio
     from rlm_mcp.workspace import open_workspace
@@ -331,6 +338,8 @@ def _parser() -> argparse.ArgumentParser:
     serve = command("serve", None, "serve MCP on stdio, or over HTTP")
     serve.add_argument("--http", metavar="HOST:PORT", help="streamable HTTP instead of stdio")
     serve.add_argument("--token-file", metavar="FILE", help="who may come in over HTTP, one NAME SHA256 a line")
+    serve.add_argument("--oauth-issuer", metavar="URL", help="take access tokens (JWT) of this authorization server")
+    serve.add_argument("--oauth-resource", metavar="URL", help="what they must be issued for; our own URL if not given")
     serve.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a Host header to accept")
 
     solve = command("solve", _solve, "answer a question over files, directories or registered contexts")

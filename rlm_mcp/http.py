@@ -5,6 +5,7 @@ All workspaces share one sandbox and one pool of models. Paths are those of the 
 may be registered by path unless directories were named (`--roots`, RLM_MCP_ROOTS).
 """
 
+import hashlib
 import ipaddress
 import logging
 import os
@@ -13,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import anyio
 import uvicorn
 from anyio.abc import TaskGroup, TaskStatus
 from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.transport_security import TransportSecuritySettings
@@ -35,11 +37,12 @@ from starlette.responses import JSONResponse, Response
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.logs import configure_logging
 from rlm_mcp.notices import Notices
+from rlm_mcp.oauth import discover
 from rlm_mcp.providers import open_models
 from rlm_mcp.repl import open_sandbox
 from rlm_mcp.server import RlmServer
 from rlm_mcp.settings import Settings
-from rlm_mcp.tokens import TokenFile, read_token_file
+from rlm_mcp.tokens import read_token_file
 from rlm_mcp.workspace import Workspace, open_workspace
 
 EVERYBODY = "everybody"
@@ -102,19 +105,42 @@ class Owners:
 
 
 def current_owner() -> str:
-    """The name of the token that the current request carries."""
+    """A name, fit for a directory, of whoever sent the current request."""
     token = get_access_token()
-    return EVERYBODY if token is None else token.client_id
+    if token is None:
+        return EVERYBODY
+    if token.claims is None:
+        return token.client_id
+    who = f"{token.claims['iss']}\0{token.subject}"
+    return f"oauth-{hashlib.sha256(who.encode()).hexdigest()[:32]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may come in: whose tokens count, and what an OAuth client is told about where to get one."""
+
+    verifier: TokenVerifier
+    issuer: str
+    resource: str | None = None
+
+    def settings(self) -> AuthSettings:
+        """The same for the SDK. Static tokens have no authorization server to point to, so no metadata either."""
+        return AuthSettings(
+            issuer_url=AnyHttpUrl(self.issuer),
+            resource_server_url=None if self.resource is None else AnyHttpUrl(self.resource),
+            validate_token_resource=None if self.resource is None else True,
+        )
 
 
 @asynccontextmanager
 async def open_http_server(
-    settings: Settings, host: str, port: int, tokens: TokenFile | None, allowed_hosts: tuple[str, ...] = ()
+    settings: Settings, host: str, access: Access | None, allowed_hosts: tuple[str, ...] = ()
 ) -> AsyncIterator[Starlette]:
     """The ASGI application. Raises SettingsError for an address that anybody could reach without a token."""
-    if tokens is None and not is_loopback(host):
+    if access is None and not is_loopback(host):
         raise SettingsError(
-            f"{host} can be reached from other machines: give --token-file (see `rlm-mcp token`), or serve on 127.0.0.1"
+            f"{host} can be reached from other machines: give --token-file (see `rlm-mcp token`) or --oauth-issuer, or "
+            "serve on 127.0.0.1"
         )
     if settings.roots is None:
         settings = replace(settings, roots=())
@@ -133,8 +159,8 @@ async def open_http_server(
                 owners.current,
                 owners.notices,
                 before=[owners.middleware],
-                token_verifier=tokens,
-                auth=None if tokens is None else _auth(host, port),
+                token_verifier=None if access is None else access.verifier,
+                auth=None if access is None else access.settings(),
             )
             server.custom_route("/health", methods=["GET"])(_healthy)
             server.custom_route("/ready", methods=["GET"])(partial(_ready, lambda: sandbox.is_loaded))
@@ -142,14 +168,26 @@ async def open_http_server(
             tasks.cancel_scope.cancel()
 
 
-def serve_http(settings: Settings, address: str, token_file: str | None, allowed_hosts: tuple[str, ...] = ()) -> None:
+def serve_http(
+    settings: Settings,
+    address: str,
+    *,
+    token_file: str | None = None,
+    oauth_issuer: str | None = None,
+    oauth_resource: str | None = None,
+    allowed_hosts: tuple[str, ...] = (),
+) -> None:
     """Serves until SIGTERM or SIGINT. Runs that are cut off leave records that can be resumed."""
     configure_logging(structured=True)
     host, port = parse_address(address)
-    tokens = None if token_file is None else read_token_file(Path(token_file))
+    shown = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def main() -> None:
-        async with open_http_server(settings, host, port, tokens, allowed_hosts) as app:
+        access = None if token_file is None else Access(verifier=read_token_file(Path(token_file)), issuer=shown)
+        if oauth_issuer is not None:
+            resource = oauth_resource or f"{shown}/mcp"
+            access = Access(verifier=await discover(oauth_issuer, resource), issuer=oauth_issuer, resource=resource)
+        async with open_http_server(settings, host, access, allowed_hosts) as app:
             config = uvicorn.Config(
                 app,
                 host=host,
@@ -158,7 +196,7 @@ def serve_http(settings: Settings, address: str, token_file: str | None, allowed
                 access_log=False,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )
-            logging.getLogger("rlm_mcp").warning("serving MCP on http://%s/mcp", address)
+            logging.getLogger("rlm_mcp").warning("serving MCP on %s/mcp", shown)
             # uvicorn stops on these signals and then raises them again, which would end the process before its cleanup.
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
                 await uvicorn.Server(config).serve()
@@ -185,12 +223,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _auth(host: str, port: int) -> AuthSettings:
-    """Static tokens: no authorization server to point to, so no metadata either."""
-    shown = f"[{host}]" if ":" in host else host
-    return AuthSettings(issuer_url=AnyHttpUrl(f"http://{shown}:{port}"), resource_server_url=None)
 
 
 def _security(host: str, allowed_hosts: tuple[str, ...]) -> TransportSecuritySettings:

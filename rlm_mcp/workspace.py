@@ -315,8 +315,9 @@ class Workspace:
         if self._most_runs is not None and len(self._live) >= self._most_runs:
             raise TooManyRuns(f"{len(self._live)} runs are going on: wait for one with rlm_result, or cancel one.")
         launch = await self._launcher.new(request, contexts, otherwise=otherwise)
-        run = await _in_thread(self.runs.create, {**launch.facts, "fingerprint": fingerprint})
-        self._begin(run, launch, fingerprint)
+        with anyio.CancelScope(shield=True):  # a caller that gives up just now must not leave a record without a run
+            run = await _in_thread(self.runs.create, {**launch.facts, "fingerprint": fingerprint})
+            self._begin(run, launch, fingerprint)
         self._changes.send_nowait(Change())
         return run.run_id
 
@@ -344,8 +345,9 @@ class Workspace:
             raise RunEnded(f"{run.run_id} has its final answer: read it with rlm_result, or start a new run.")
         events = await _in_thread(lambda: list(run.events()))
         launch = await self._launcher.resumed(events, Spent.from_json(asdict(state.usage)))
-        await _in_thread(run.append, {"event": "run_resumed"})
-        self._begin(run, launch, state.fingerprint)
+        with anyio.CancelScope(shield=True):
+            await _in_thread(run.append, {"event": "run_resumed"})
+            self._begin(run, launch, state.fingerprint)
         return run.run_id
 
     async def replay(self, run_id: str, on_event: Callable[[Event], None]) -> tuple[Outcome, str | None]:

@@ -35,7 +35,7 @@ LAYERS: dict[str, list[str]] = {
     ],
     "rlm_mcp": [
         "errors cells secret turns models models.base replies wire guides logs demo_data demo_data.*",
-        """contexts contexts.* runs budget prompts shapes replycache tokens arguments grounding scripted_repl
+        """contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding scripted_repl
         models.profiles models.limiter models.dialect models.retries models.discovery models.plainhttp models.failures
         models.scripted models.sampling""",
         "settings models.openai evidence router trajectory client_model views briefing",

@@ -1,17 +1,24 @@
 """The server over HTTP, as a process: both eras, tokens, namespaces, what it refuses."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx2
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
@@ -165,3 +172,44 @@ async def test_closing_the_response_of_a_running_call_cancels_its_run(
 def endpoint() -> Iterator[OpenAIServer]:
     with OpenAIServer(lambda _: "```repl\nwhile True: pass\n```").in_thread() as server:
         yield server
+
+
+async def test_access_tokens_of_an_authorization_server_open_separate_namespaces(serve: Serve) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    with issuing(key) as issuer, serve("--oauth-issuer", issuer, "--oauth-resource", "https://rlm.example/mcp") as url:
+
+        def token(who: str) -> str:
+            claims = {"iss": issuer, "aud": "https://rlm.example/mcp", "sub": who, "exp": int(time.time()) + 60}
+            return jwt.encode(claims, key, "RS256", headers={"kid": "k"})
+
+        with anyio.fail_after(60):
+            async with connected(url, "auto", token("ann")) as ann, connected(url, "auto", token("bob")) as bob:
+                await called(ann, "register_context", text="secret", name="mine")
+                assert (await called(bob, "list_contexts"))["contexts"] == []
+            async with httpx2.AsyncClient() as http:
+                refused = await http.post(f"{url}/mcp", json={})
+                assert refused.status_code == 401
+                assert "resource_metadata=" in refused.headers["www-authenticate"]
+
+
+@contextmanager
+def issuing(key: rsa.RSAPrivateKey) -> Iterator[str]:
+    """An authorization server as far as we ask one: its metadata and its keys."""
+    jwk = json.loads(RSAAlgorithm.to_jwk(key.public_key())) | {"kid": "k", "use": "sig", "alg": "RS256"}
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            issuer = f"http://127.0.0.1:{self.server.server_port}"  # type: ignore[attr-defined]
+            metadata = {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps({"keys": [jwk]} if self.path == "/keys" else metadata).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
