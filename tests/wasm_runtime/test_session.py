@@ -1,0 +1,402 @@
+"""A session, as those who use the package see it."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from wasm_runtime import (
+    Checkpoint,
+    ExecError,
+    GuestCallError,
+    Limits,
+    OutOfMemoryBudget,
+    Runtime,
+    RuntimeFailure,
+    Session,
+    SessionBusy,
+    SessionClosed,
+    SnapshotMismatch,
+)
+from wasm_runtime.pages import page_map_available
+
+LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=5)
+ways = [pytest.param(True, marks=pytest.mark.skipif(not page_map_available(), reason="no page map here")), False]
+
+
+@pytest.fixture(scope="module", params=ways, ids=["page map", "comparing"])
+def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    with Runtime(page_map=request.param) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def session(runtime: Runtime) -> Iterator[Session]:
+    with runtime.session(limits=LIMITS) as session:
+        yield session
+
+
+# what a cell gives
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "stdout"),
+    [
+        ("1 + 1", "2", ""),
+        ("x = 1", None, ""),
+        ("None", None, ""),
+        ("print('a'); 'b'", "'b'", "a\n"),
+        ("for i in range(2): i", None, ""),
+        ("def f(): return 1", None, ""),
+        ("'a\\nb'", "'a\\nb'", ""),
+        ("1;", "1", ""),
+        ("", None, ""),
+        ("# nothing", None, ""),
+        ("import asyncio\nawait asyncio.sleep(0, 'slept')", "'slept'", ""),
+        ("[await c for c in [__import__('asyncio').sleep(0, n) for n in (1, 2)]]", "[1, 2]", ""),
+        ("import asyncio; asyncio.run(asyncio.sleep(0, 5))", "5", ""),
+        ("async def f(): return 3\nawait f()", "3", ""),
+        ("import asyncio\nt = asyncio.create_task(asyncio.sleep(0, 4))\nawait t", "4", ""),
+        ("print('é', end='')", None, "é"),
+    ],
+)
+def test_a_cell_gives_its_last_expression_and_what_it_printed(
+    session: Session, code: str, value: str | None, stdout: str
+) -> None:
+    result = session.exec(code)
+    assert (result.error, result.value, result.stdout) == (None, value, stdout)
+    assert (result.stopped_by, result.undone, result.truncated) == (None, False, False)
+    assert result.stdout_chars == len(stdout)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message", "line"),
+    [
+        ("1 / 0", "ZeroDivisionError", "division by zero", 1),
+        ("x = 1\ny = [\n  x,\n  unknown,\n]", "NameError", "name 'unknown' is not defined", 4),
+        ("def f():\n    raise KeyError('k')\n\nf()", "KeyError", "'k'", 2),
+        ("x = (", "SyntaxError", "'(' was never closed (<cell 1>, line 1)", 1),
+        ("raise SystemExit(3)", "SystemExit", "3", 1),
+        ("import json\njson.loads('{')", "JSONDecodeError", "Expecting property name", 2),
+        ("await missing", "NameError", "name 'missing' is not defined", 1),
+        ("assert 1 == 2, 'no'", "AssertionError", "no", 1),
+    ],
+)
+def test_an_exception_is_a_result_that_names_the_line(
+    session: Session, code: str, kind: str, message: str, line: int
+) -> None:
+    error = session.exec(code).error
+    assert error is not None
+    assert (error.type, error.line) == (kind, line)
+    assert error.message.startswith(message)
+
+
+def test_a_traceback_shows_the_cells_own_lines_and_none_of_ours(session: Session) -> None:
+    session.exec("def half(n):\n    return 1 / n")
+    error = session.exec("half(0)").error
+    assert error == ExecError(
+        type="ZeroDivisionError",
+        message="division by zero",
+        line=1,
+        traceback=(
+            "Traceback (most recent call last):\n"
+            '  File "<cell 2>", line 1, in <module>\n    half(0)\n    ~~~~^^^\n'
+            '  File "<cell 1>", line 2, in half\n    return 1 / n\n           ~~^~~\n'
+            "ZeroDivisionError: division by zero\n"
+        ),
+    )
+
+
+def test_standard_error_is_apart(session: Session) -> None:
+    result = session.exec("import sys, warnings; print('out'); print('err', file=sys.stderr)")
+    assert (result.stdout, result.stderr) == ("out\n", "err\n")
+
+
+def test_variables_survive_exceptions_deadlines_and_traps(session: Session) -> None:
+    session.exec("x = [1]")
+    session.exec("x.append(2); 1 / 0")
+    assert session.exec("x.append(3)\nwhile True: pass", seconds=0.1).stopped_by == "deadline"
+    assert session.exec("x.append(4); import os; os._exit(1)").undone
+    assert session.exec("x").value == "[1, 2, 3]"
+
+
+# the state table
+
+
+def test_a_session_tells_its_state(runtime: Runtime) -> None:
+    session = runtime.session(limits=LIMITS)
+    assert repr(session).startswith("<Session NEW, 0 execs, ")
+    session.exec("1")
+    session.exec("2")
+    assert repr(session).startswith("<Session READY, 2 execs, ")
+    session.close()
+    assert repr(session) == "<Session CLOSED, 2 execs>"
+
+
+def test_a_closed_session_refuses_everything_but_closing(runtime: Runtime) -> None:
+    session = runtime.session(limits=LIMITS)
+    session.exec("1")
+    saved = session.checkpoint()
+    session.close()
+    session.close()
+    session.interrupt()
+    actions: list[Callable[[], object]] = [
+        lambda: session.exec("1"),
+        lambda: session.call("m:f"),
+        lambda: session.install("m", ""),
+        session.checkpoint,
+        lambda: session.restore(saved),
+        session.fork,
+        session.reset,
+    ]
+    for action in actions:
+        with pytest.raises(SessionClosed, match="make a new session"):
+            action()
+
+
+def test_a_session_that_runs_on_another_thread_is_busy(runtime: Runtime) -> None:
+    begun, answer = threading.Event(), Future[int]()
+
+    def wait() -> Future[int]:
+        begun.set()
+        return answer
+
+    with runtime.session(limits=LIMITS, calls={"wait": wait}) as session, ThreadPoolExecutor(1) as other:
+        running = other.submit(session.exec, "wait()")
+        assert begun.wait(10)
+        with pytest.raises(SessionBusy, match="is running a cell on another thread"):
+            session.exec("1")
+        answer.set_result(5)
+        assert running.result(10).value == "5"
+        assert session.exec("1").value == "1"
+
+
+def test_a_closed_runtime_makes_no_sessions_and_has_closed_those_it_made() -> None:
+    with Runtime() as runtime:
+        session = runtime.session()
+    assert repr(session).startswith("<Session CLOSED")
+    with pytest.raises(RuntimeFailure, match="was closed"):
+        runtime.session()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"memory_bytes": 1 << 20}, {"memory_bytes": 1 << 40}, {"cell_seconds": 0}, {"cell_seconds": float("nan")},
+     {"cell_seconds": 10**6}, {"output_bytes": 10}, {"output_bytes": 1 << 40}],
+)  # fmt: skip
+def test_limits_that_make_no_sense_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(change))} is .*: give"):
+        Limits(**change)  # type: ignore[arg-type]
+
+
+# interrupts
+
+
+def test_an_interrupt_from_another_thread_keeps_what_the_cell_did(runtime: Runtime) -> None:
+    begun = threading.Event()
+    with runtime.session(limits=LIMITS, calls={"begun": begun.set}) as session, ThreadPoolExecutor(1) as other:
+        running = other.submit(session.exec, "x = 1\nbegun()\nwhile True: x += 1")
+        assert begun.wait(10)
+        session.interrupt()
+        result = running.result(10)
+        assert result.error is not None
+        assert (result.error.type, result.stopped_by, result.undone) == ("KeyboardInterrupt", "interrupt", False)
+        assert result.error.message == "the cell was interrupted; variables are kept"
+        assert session.exec("x > 0").value == "True"
+
+
+def test_an_interrupt_while_nothing_runs_does_nothing(session: Session) -> None:
+    session.interrupt()
+    assert session.exec("sum(range(100_000))").error is None
+
+
+def test_the_deadline_says_how_long_the_cell_had(session: Session) -> None:
+    error = session.exec("while True: pass", seconds=0.1).error
+    assert error is not None
+    assert (error.type, error.message) == ("TimeoutError", "the cell was stopped after 0.1 s; variables are kept")
+
+
+def test_waiting_for_the_host_does_not_count(runtime: Runtime) -> None:
+    answer = Future[int]()
+    timer = threading.Timer(0.5, answer.set_result, [7])
+    with runtime.session(limits=LIMITS, calls={"ask": lambda: answer}) as session:
+        timer.start()
+        assert session.exec("ask()", seconds=0.2).value == "7"
+        timer.join()
+
+
+# modules and calls into the guest
+
+
+def test_an_installed_module_is_importable_and_not_in_the_namespace(session: Session) -> None:
+    session.install("tools", "import math\nroot = math.sqrt\ndef twice(n, *, plus=0): return 2 * n + plus")
+    assert session.exec("'tools' in dir(), __import__('tools').twice(4)").value == "(False, 8)"
+    assert session.call("tools:twice", 21) == 42
+    assert session.call("tools:root", 16) == 4.0
+
+
+def test_a_module_that_fails_says_so_and_is_not_there(session: Session) -> None:
+    with pytest.raises(GuestCallError, match="ZeroDivisionError: division by zero"):
+        session.install("broken", "1 / 0")
+    with pytest.raises(GuestCallError, match="SyntaxError"):
+        session.install("broken", "def")
+    assert session.exec("import broken").error is not None
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("tools:fail", "ValueError: no"),
+        ("tools:missing", "AttributeError"),
+        ("missing:f", "KeyError"),
+        ("tools", "AttributeError"),
+        ("tools:thing", "TypeError"),
+    ],
+)
+def test_a_guest_function_that_raises_is_a_guest_call_error(session: Session, function: str, message: str) -> None:
+    session.install("tools", "def fail(): raise ValueError('no')\ndef thing(): return object()")
+    with pytest.raises(GuestCallError, match=message):
+        session.call(function)
+
+
+def test_installed_modules_may_put_names_into_the_namespace(session: Session) -> None:
+    session.install("prelude", "import __main__\n__main__.answer = {'ready': False}")
+    assert session.exec("answer['ready']").value == "False"
+
+
+# files
+
+
+def test_files_are_mounted_from_bytes_text_and_paths(runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "on disk").write_text("from the disk")
+    files: dict[str, bytes | str | Path] = {
+        "/context/a/b": b"\xff\xfe",
+        "/context/text": "héllo",
+        "/context/disk": tmp_path / "on disk",
+    }
+    with runtime.session(limits=LIMITS, files=files) as session:
+        code = "[open(f'/context/{n}', 'rb').read() for n in ('a/b', 'text', 'disk')]"
+        assert session.exec(code).value == repr([b"\xff\xfe", "héllo".encode(), b"from the disk"])
+
+
+def test_a_file_that_is_not_there_or_a_relative_guest_path_is_refused(runtime: Runtime, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="missing"):
+        runtime.session(files={"/context/a": tmp_path / "missing"})
+    with pytest.raises(ValueError, match="relative"):
+        runtime.session(files={"relative/path": b""})
+    with pytest.raises(ValueError, match="regular file"):
+        runtime.session(files={"/context/a": tmp_path})
+
+
+# sessions as values
+
+
+def test_a_checkpoint_brings_back_variables_functions_and_files(session: Session) -> None:
+    session.exec("x = {'a': [1, 2]}\ndef f(n): return n + len(x)\nimport re; p = re.compile('a+')")
+    session.exec("open('/tmp/note', 'w').write('note')")
+    saved = session.checkpoint()
+    session.exec("x.clear(); del f; open('/tmp/note', 'w').write('gone')")
+    session.restore(saved)
+    assert (
+        session.exec("x, f(1), open('/tmp/note').read(), p.findall('aab')").value
+        == "({'a': [1, 2]}, 2, 'note', ['aa'])"
+    )
+
+
+def test_a_checkpoint_is_small_and_can_be_restored_twice_and_elsewhere(runtime: Runtime, session: Session) -> None:
+    session.exec("x = 5")
+    data = session.checkpoint().to_bytes()
+    assert len(data) < 1 << 20
+    for _ in range(2):
+        with runtime.session(limits=LIMITS) as other:
+            other.restore(Checkpoint.from_bytes(data))
+            assert other.exec("x = x + 1; x").value == "6"
+
+
+def test_a_checkpoint_is_restored_in_another_process(session: Session, tmp_path: Path) -> None:
+    session.exec("words = ['from', 'elsewhere']\ndef join(): return ' '.join(words)")
+    (tmp_path / "saved").write_bytes(session.checkpoint().to_bytes())
+    program = (
+        "import sys, pathlib\nfrom wasm_runtime import Checkpoint, Runtime\n"
+        "with Runtime() as runtime, runtime.session() as session:\n"
+        "    session.restore(Checkpoint.from_bytes(pathlib.Path(sys.argv[1]).read_bytes()))\n"
+        "    print(session.exec('join()').value)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "saved")]
+    root = Path(__file__).parents[2]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=root)  # noqa: S603
+    assert shown.stdout == "'from elsewhere'\n"
+
+
+def test_a_checkpoint_of_another_image_is_refused(session: Session) -> None:
+    session.exec("kept = 1")
+    saved = session.checkpoint()
+    foreign = Checkpoint(
+        image="00" * 32,
+        runs=saved.runs,
+        memory_bytes=saved.memory_bytes,
+        globals=saved.globals,
+        files=saved.files,
+        execs=1,
+    )
+    with pytest.raises(SnapshotMismatch, match="this checkpoint was made by image 000000000000"):
+        session.restore(foreign)
+    assert session.exec("kept").value == "1"
+
+
+def test_a_checkpoint_whose_files_are_broken_is_refused_and_the_session_kept(session: Session) -> None:
+    session.exec("kept = 1")
+    saved = session.checkpoint()
+    broken = Checkpoint(
+        image=saved.image,
+        runs=saved.runs,
+        memory_bytes=saved.memory_bytes,
+        globals=saved.globals,
+        files=b"junk",
+        execs=1,
+    )
+    with pytest.raises(SnapshotMismatch, match="files of this checkpoint cannot be read"):
+        session.restore(broken)
+    assert session.exec("kept").value == "1"
+
+
+def test_a_fork_is_independent_both_ways(session: Session) -> None:
+    session.exec("x = [1]\nopen('/tmp/f', 'w').write('one')")
+    with session.fork() as fork:
+        fork.exec("x.append('fork'); open('/tmp/f', 'a').write(' fork')")
+        session.exec("x.append('parent')")
+        assert session.exec("x, open('/tmp/f').read()").value == "([1, 'parent'], 'one')"
+        assert fork.exec("x, open('/tmp/f').read()").value == "([1, 'fork'], 'one fork')"
+        with fork.fork() as second:
+            assert second.exec("x").value == "[1, 'fork']"
+
+
+def test_a_fork_outlives_its_parent_and_has_its_calls(runtime: Runtime) -> None:
+    with runtime.session(limits=LIMITS, calls={"double": lambda n: 2 * n}) as session:
+        session.exec("x = 4")
+        fork = session.fork()
+    assert fork.exec("double(x)").value == "8"
+    fork.close()
+
+
+def test_reset_forgets_all_but_mounts_and_calls(runtime: Runtime) -> None:
+    with runtime.session(limits=LIMITS, files={"/context/a": b"text"}, calls={"double": lambda n: 2 * n}) as session:
+        session.exec("x = 1; double = None; open('/tmp/f', 'w').close()")
+        session.reset()
+        code = "import os; 'x' in dir(), double(2), os.listdir('/tmp'), open('/context/a').read()"
+        assert session.exec(code).value == "(False, 4, [], 'text')"
+
+
+def test_a_session_without_room_for_its_memory_is_refused() -> None:
+    with Runtime(memory_budget_bytes=20 << 20) as runtime, runtime.session(limits=LIMITS) as session:
+        session.exec("x = bytes(15 << 20)")
+        saved = session.checkpoint()
+        with runtime.session(limits=LIMITS) as other:
+            other.exec("kept = 1")
+            with pytest.raises(OutOfMemoryBudget):
+                other.restore(saved)
+            assert other.exec("kept").value == "1"
