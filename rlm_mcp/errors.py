@@ -17,6 +17,7 @@ RlmError
 ├── ModelError ── KeyRefused, UnknownModel, EndpointUnreachable, RateLimited, ProviderFailed, RequestRefused,
 │                 PromptOverWindow, EmptyReply
 ├── SchemaError, SubCallFailed
+├── UnknownRun, AmbiguousRun, RunBusy, RunRecordTooNew, ReplayDiffers
 ├── BudgetExceeded
 """
 
@@ -119,8 +120,8 @@ class ReplayDiffers(RlmError):
     """A replay asked for something that the record does not hold."""
 
 
-class AnswerInvalid(RlmError):
-    """The final answer does not satisfy the run's output schema."""
+class RunBusy(RlmError):
+    """Another process is writing this run."""
 
 
 # -- contexts ---------------------------------------------------------------------------------------------------------

@@ -17,13 +17,14 @@ import json
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from rlm_mcp.errors import AmbiguousRun, RunRecordTooNew, UnknownRun
+from rlm_mcp.errors import AmbiguousRun, RunBusy, RunRecordTooNew, UnknownRun
 from rlm_mcp.models.base import Message
 
 try:
@@ -33,6 +34,7 @@ except ImportError:  # Windows has none: there a cut-off run keeps the status "r
 
 FORMAT = 1
 INLINE_ANSWER_CHARS = 200_000  # a longer answer is kept only in its own file, so that reading events stays cheap
+_LOCK_TRIES = 10
 CHECKPOINT_MAX_BYTES = (
     64 << 20
 )  # beyond this a turn's checkpoint costs more disk than running its code again costs time
@@ -271,11 +273,26 @@ class Run:
     def _open(self) -> IO[bytes]:
         if self._file is None:
             file = self._events.open("ab+")
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _lock(file):
+                file.close()
+                raise RunBusy(f"{self.run_id} is being run by another process: wait for it, or cancel it there")
             _drop_torn_line(file)
             self._file = file
         return self._file
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Takes the writer's lock, unless another process holds it. Whoever asks `is_live` holds it for microseconds."""
+    if fcntl is None:
+        return True
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.005)
+        else:
+            return True
+    return False
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

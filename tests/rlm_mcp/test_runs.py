@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.errors import AmbiguousRun, RunRecordTooNew, UnknownRun
+from rlm_mcp.errors import AmbiguousRun, RunBusy, RunRecordTooNew, UnknownRun
 from rlm_mcp.models.base import Message
 from rlm_mcp.runs import Run, Runs, Tape, call_key, ended_event, fold, prompt_hash, read_events
 
@@ -83,6 +83,15 @@ def test_a_record_without_an_end_or_a_writer_counts_as_cut_off(tmp_path: Path) -
     state = Runs(tmp_path).get(run.run_id).state()
     assert (state.status, state.stopped_by) == ("failed", "error")
     assert f"rlm-mcp runs resume {run.run_id}" in state.message
+
+
+def test_a_run_has_one_writer(tmp_path: Path) -> None:
+    run = Runs(tmp_path).create(STARTED)
+
+    with pytest.raises(RunBusy, match=f"{run.run_id} is being run by another process"):
+        Run(run.directory, writable=True)
+    run.close()
+    Run(run.directory, writable=True).close()
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
