@@ -30,6 +30,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
+_PRINTABLE = bytes(range(32, 127))
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _REPLACEMENT = "\ufffd".encode()
 
@@ -96,7 +97,7 @@ def _guess(sample: bytes) -> Encoding | None:
     from charset_normalizer import from_bytes
 
     lines = b"\n".join(line for line in sample.splitlines() if not line.isascii())[:GUESS_BYTES]
-    ranked = list(from_bytes(lines))
+    ranked = [match for match in from_bytes(lines) if _extends_ascii(match.encoding)]
     if not ranked or ranked[0].encoding in {"utf_8", "ascii"}:
         return None
     best = ranked[0]
@@ -108,6 +109,11 @@ def _guess(sample: bytes) -> Encoding | None:
     foreign = sum(not char.isascii() for char in text)
     in_words = sum(not char.isascii() for word in _WORD.findall(text) for char in word)
     return Encoding(codec=codec) if in_words * 2 >= foreign else None
+
+
+def _extends_ascii(codec: str) -> bool:
+    """Tell whether ASCII is what it is in this codec; in EBCDIC it is not, and nobody has a log in UTF-7."""
+    return _PRINTABLE.decode(codec, errors="replace") == _PRINTABLE.decode()
 
 
 def _share(sample: bytes, wanted: bytes) -> float:

@@ -172,8 +172,8 @@ class Store:
             with disk_errors(), self._catalogue.writing():
                 name, identity = self._settle_name(gathering, rows, wanted=wanted, default=default)
                 context = self._catalogue.by_id(identity)
+                intake.place()
                 if context is None:
-                    intake.place()
                     version = self._catalogue.last_version(name) + 1
                     context = gathering.context(name=name, identity=identity, version=version)
                     self._catalogue.add(context, rows, gathering.skipped, options)

@@ -233,6 +233,21 @@ def test_a_blob_that_lost_its_content_is_noticed(store: Store) -> None:
         store.read_lines(context, 1)
 
 
+def test_registering_a_text_again_leaves_the_file_that_others_read(store: Store, files: Path) -> None:
+    (files / "big.log").write_text("a line of text\n" * 400_000)
+    first = store.register_source(str(files / "big.log"))
+    identity = store.file(first).blob.stat().st_ino
+    store.register_source(str(files / "big.log"), name="again")
+    assert store.file(first).blob.stat().st_ino == identity
+
+
+def test_registering_again_mends_a_damaged_blob(store: Store) -> None:
+    context = store.register_text("some text", name="a")
+    store.file(context).blob.write_text("")
+    assert store.register_text("some text", name="a") == context
+    assert store.text(context) == "some text"
+
+
 def test_a_directory_that_cannot_be_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with pytest.raises(StoreDamaged, match=r"cannot be used as a store .*RLM_MCP_DATA_DIR"):
