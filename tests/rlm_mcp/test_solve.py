@@ -513,6 +513,21 @@ async def test_a_replay_answers_sub_calls_from_the_record(world: World) -> None:
     assert (outcome.answer, tape.difference) == ("yes", None)
 
 
+async def test_a_replay_executes_the_code_of_children_too(world: World) -> None:
+    def opener() -> ScriptedOpener:
+        return ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
+
+    live = NoRecord()
+    root, sub = ScriptedModel([ASK_CHILD]), ScriptedModel([COUNT, ANSWER])
+    first = await solve(world.task(), world.engine(root, opener(), live, sub=sub), Ledger())
+    tape, repl, again, nobody = Tape(live.events, strict=True), opener(), NoRecord(), ScriptedModel([])
+    outcome = await solve(world.task(), world.engine(nobody, repl, again, tape=tape), Ledger())
+
+    assert (outcome.answer, outcome.usage, tape.difference) == (first.answer, first.usage, None)
+    assert [len(opened.ran) for opened in repl.opened] == [1, 2]
+    assert {event["path"] for event in again.events} == {event["path"] for event in live.events}
+
+
 async def test_a_replay_names_the_first_block_that_did_something_else(world: World) -> None:
     await world.solve([LOOK, COUNT, ANSWER])
     _, tape, _ = await replayed(world, [GOOD[0], replace(GOOD[1], stdout="428\n"), GOOD[2]])
