@@ -90,7 +90,7 @@ class Blobs:
         found = path.stat().st_size if path.exists() else None
         if found != size:
             state = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
-            raise StoreDamaged(f"{path} {state}: remove the context and register it again")
+            raise StoreDamaged(f"{path} {state}: register it again")
         return path
 
     def share(self, blob: str, part: Path, *, size: int) -> bool:
@@ -120,11 +120,9 @@ class Blobs:
                 return build_index(path.read_bytes())
             return map_index(path.with_suffix(".index"))
         except FileNotFoundError as error:
-            raise StoreDamaged(
-                f"{error.filename} is missing from the store: remove the context and register it again"
-            ) from error
+            raise StoreDamaged(f"{error.filename} is missing from the store: register it again") from error
         except ValueError as error:
-            raise StoreDamaged(f"{error}: remove the context and register it again") from error
+            raise StoreDamaged(f"{error}: register it again") from error
 
     def place(self, part: Part) -> None:
         """Give a part its name. The caller holds the catalogue's write lock."""

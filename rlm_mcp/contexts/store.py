@@ -333,9 +333,7 @@ class Store:
         try:
             return blob.read_bytes().decode(errors="replace")
         except OSError as error:
-            raise StoreDamaged(
-                f"{blob} cannot be read ({error.strerror}): remove the context and register it again"
-            ) from error
+            raise StoreDamaged(f"{blob} cannot be read ({error.strerror}): register it again") from error
 
     def mounts(self, context: Context) -> Mapping[str, Path]:
         """Relative guest path -> UTF-8 file on disk, to be shown read-only at `/context/<name>/<relative path>`."""
