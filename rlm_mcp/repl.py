@@ -10,9 +10,10 @@ seconds when it is not, so a server begins it on a thread when it starts, and on
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +23,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 from anyio.from_thread import BlockingPortal
+from pydantic import TypeAdapter, ValidationError
 
 from rlm_mcp.cells import CellError, CellResult, Final, GuestCalls, RawCitation, Read, Repl, Variable
 from rlm_mcp.contexts.context import Context
@@ -37,6 +39,7 @@ CELL_SECONDS = 30.0
 
 MEMORY_BYTES = 512 << 20
 OUTPUT_BYTES = 1 << 20
+MOST_NOTES = 10
 HISTORY_CHARS = 200_000
 """Of one cell's stdout, kept for code that looks back at `history`."""
 
@@ -53,6 +56,10 @@ _T = TypeVar("_T")
 
 class SandboxUnavailable(RlmError):
     """The sandbox could not be loaded on this machine."""
+
+
+class SandboxFailed(RlmError):
+    """A session could not be made, or ended under the cell that it ran."""
 
 
 class Sandbox:
@@ -222,8 +229,7 @@ class SandboxRepl:
     async def variables(self) -> tuple[Variable, ...]:
         """All user variables, newest first."""
         async with self._lock:
-            found = await self._whole(self._session.call, "prelude:variables")
-        return tuple(Variable(**variable) for variable in _rows(found))
+            return await self._whole(_variables, self._session)
 
     async def checkpoint(self) -> bytes:
         """The namespace as bytes, small: only what differs from the image."""
@@ -243,6 +249,7 @@ class SandboxRepl:
         What the interrupted cell had printed is returned; the cancellation takes effect where the caller next waits.
         """
         done = False
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
 
             async def interrupt_when_cancelled() -> None:
@@ -254,9 +261,14 @@ class SandboxRepl:
 
             tasks.start_soon(interrupt_when_cancelled)
             with anyio.CancelScope(shield=True):
-                result = await self._sandbox.on_thread(function, *args)
+                try:
+                    result = await self._sandbox.on_thread(function, *args)
+                except Exception as error:  # noqa: BLE001 - raised again
+                    failure = error  # below: here the task group would wrap it
                 done = True
             tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         return result
 
     async def _whole(self, function: Callable[..., _T], *args: Any) -> _T:
@@ -315,14 +327,15 @@ def _open_session(
                 ],
             }
         )
-    session = runtime.session(limits=limits, files=mounted, calls=handlers)
-    try:
-        for module in ("texts", "prelude"):
-            session.install(module, _guest_source(module))
-        session.call("prelude:start", described, value, not contexts)
-    except BaseException:
-        session.close()
-        raise
+    with _told():
+        session = runtime.session(limits=limits, files=mounted, calls=handlers)
+        try:
+            for module in ("texts", "prelude"):
+                session.install(module, _guest_source(module))
+            session.call("prelude:start", described, value, not contexts)
+        except BaseException:
+            session.close()
+            raise
     return session
 
 
@@ -331,42 +344,90 @@ def _guest_source(module: str) -> str:
     return files("rlm_mcp.guest").joinpath(f"{module}.py").read_text("utf-8")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Left:
+    """What the prelude says of a cell. It comes out of the sandbox, so it is validated as anything from outside."""
+
+    final: Final | None = None
+    citations: tuple[RawCitation, ...] = ()
+    notes: tuple[str, ...] = ()
+    reads: tuple[tuple[str, str, int, int], ...] = ()
+    variables: tuple[Variable, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+_DAMAGED = "The REPL's own functions did not answer after this block: free memory, or go on with what you have."
+
+
 def _run_cell(session: "Session", code: str, seconds: float | None) -> CellResult:
-    """The cell itself, and what the prelude noticed around it."""
-    prepared = str(session.call("prelude:before", code))
-    done = session.exec(prepared, seconds=seconds)
-    left = session.call("prelude:after", done.stdout[:HISTORY_CHARS])
-    return _cell(code, done, left if isinstance(left, dict) else {})
+    """The cell itself, and what the prelude noticed around it.
+
+    A full heap or a broken prelude costs the notices, never the cell.
+    """
+    from wasm_runtime import GuestCallError
+
+    with _told():
+        try:
+            prepared = session.call("prelude:before", code)
+        except GuestCallError:
+            prepared = code
+        done = session.exec(prepared if isinstance(prepared, str) else code, seconds=seconds)
+        try:
+            left = _left().validate_python(session.call("prelude:after", done.stdout[:HISTORY_CHARS]))
+        except (GuestCallError, ValidationError):
+            left = _Left(notes=(_DAMAGED,))
+    return _cell(code, done, left)
 
 
-def _cell(code: str, done: "ExecResult", left: Mapping[str, Any]) -> CellResult:
+def _cell(code: str, done: "ExecResult", left: _Left) -> CellResult:
+    raised = done.error
+    error = raised and CellError(**{name: getattr(raised, name) for name in CellError.__slots__})
     return CellResult(
         code=code,
         stdout=done.stdout,
         stderr=done.stderr,
         value=done.value,
-        error=None
-        if done.error is None
-        else CellError(
-            type=done.error.type, message=done.error.message, line=done.error.line, traceback=done.error.traceback
-        ),
+        error=error or None,
         truncated=done.truncated,
         stdout_chars=done.stdout_chars,
         seconds=done.seconds,
         stopped_by=done.stopped_by,
         undone=done.undone,
-        variables=tuple(Variable(**variable) for variable in left["variables"]),
-        changed=tuple(left["changed"]),
-        final=None if left["final"] is None else Final(**left["final"]),
-        citations=tuple(RawCitation(**citation) for citation in left["citations"]),
-        reads=tuple(Read(context=c, path=p, start=s, end=e) for c, p, s, e in left["reads"]),
-        notes=tuple(left["notes"]),
+        variables=left.variables,
+        changed=left.changed,
+        final=left.final,
+        citations=left.citations,
+        reads=tuple(Read(context=c, path=p, start=s, end=e) for c, p, s, e in left.reads),
+        notes=left.notes[:MOST_NOTES],
     )
 
 
-def _rows(value: object) -> list[Any]:
-    """A list from the guest, or none: its own code may have broken the prelude."""
-    return value if isinstance(value, list) else []
+def _variables(session: "Session") -> tuple[Variable, ...]:
+    from wasm_runtime import GuestCallError
+
+    with _told():
+        try:
+            return _left().validate_python({"variables": session.call("prelude:variables")}).variables
+        except (GuestCallError, ValidationError):
+            return ()
+
+
+@cache
+def _left() -> TypeAdapter[_Left]:
+    return TypeAdapter(_Left)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turns what the runtime raises into an error whose text may be shown."""
+    from wasm_runtime import RuntimeFailure, SessionBusy, SessionClosed
+
+    try:
+        yield
+    except (SessionClosed, SessionBusy) as error:  # busy with being closed: cells themselves take turns
+        raise SandboxFailed("the REPL was closed or reset while this block ran: run it again.") from error
+    except RuntimeFailure as error:
+        raise SandboxFailed(f"the sandbox failed: {error}") from error
 
 
 # --- host calls

@@ -286,8 +286,7 @@ class Workspace:
 
     async def _close_repl(self, context_id: str) -> None:
         if (opened := self._repls.pop(context_id, None)) is not None:
-            async with opened.lock:
-                await opened.exit.aclose()
+            await opened.exit.aclose()  # a cell that still runs is interrupted, and told so
 
     # --- runs
 

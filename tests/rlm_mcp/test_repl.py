@@ -12,7 +12,7 @@ from rlm_mcp.cells import CellResult, Final, RawCitation, Read, Repl
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.errors import SubCallFailed
-from rlm_mcp.repl import Sandbox, open_sandbox
+from rlm_mcp.repl import Sandbox, SandboxFailed, open_sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -299,3 +299,40 @@ async def test_budget_history_and_variables_are_there(opened: Opener) -> None:
     repl = await opened.text()
     await repl.run("print('hello')\nn = 5")
     assert await value_of(repl, "budget(), history, SHOW_VARS()") == "({'sub_calls': 7}, ['hello\\n'], n: int)"
+
+
+async def test_a_full_heap_costs_a_cell_its_notices_and_not_the_session(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("kept = 1\nhoard = []\nwhile True: hoard.append('x' * 1_000_000)", seconds=60)
+    assert cell.error is not None
+    assert cell.error.type == "MemoryError"
+    await repl.run("hoard = None")
+    assert await value_of(repl, "kept, len(context)") == f"(1, {len(TEXT)})"
+
+
+async def test_a_broken_prelude_costs_the_notices_and_not_the_cells(opened: Opener) -> None:
+    repl = await opened.text()
+    await repl.run("import prelude\nprelude.after = lambda stdout: {'notes': 5}\nprelude.before = None")
+    cell = await repl.run("print('still here')\n1 + 1")
+    assert (cell.stdout, cell.value, cell.variables) == ("still here\n", "2", ())
+    assert len(cell.notes) == 1
+
+
+async def test_closing_under_a_running_cell_tells_its_caller(sandbox: Sandbox, tmp_path: Path) -> None:
+    with Store(tmp_path / "data") as store, anyio.fail_after(20):
+        context = await anyio.to_thread.run_sync(lambda: store.register_text("text"))
+        stack = AsyncExitStack()
+        repl = await stack.enter_async_context(sandbox.open_repl(store, [context], Sub()))
+        ended: list[str] = []
+
+        async def run() -> None:
+            try:
+                ended.append(str((await repl.run("while True: pass")).stopped_by))
+            except SandboxFailed as error:
+                ended.append(str(error))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await anyio.wait_all_tasks_blocked()
+            await stack.aclose()
+    assert ended in (["interrupt"], ["the REPL was closed or reset while this block ran: run it again."])
