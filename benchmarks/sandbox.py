@@ -32,6 +32,7 @@ PYODIDE = "pyodide@314.0.7"
 OWN = "wasm_runtime"
 BASELINE = "/usr/bin/python3"
 _SECONDS_PER_GROUP = 900
+_CPU_TURNS = 3
 
 _HELLO_OWN = """
 from wasm_runtime import Runtime
@@ -165,7 +166,7 @@ def _node(folder: Path, *, quick: bool) -> Contender:
         name="Node + Pyodide",
         command=(*driver, str(folder)),
         hello=(*driver, str(folder), "hello"),
-        arguments=(str(text_file()), str(_HERE / "workloads.py"), *(("2000000", "1") if quick else ("10000000", "3"))),
+        arguments=(str(text_file()), str(_HERE / "workloads.py"), *(("2000000", "1") if quick else ("10000000", "1"))),
         missing="" if installed else f"npm install --prefix {folder} {PYODIDE}",
     )
 
@@ -182,7 +183,7 @@ def _has(python: str, module: str) -> bool:
 def measure(contender: Contender, group: str, into: Measured, *, quick: bool) -> None:
     """Run a contender's driver for one group and take what it prints."""
     if group == "hello":
-        into.samples["hello"] = [_first_print(contender) for _ in range(3 if quick else 7)]
+        into.samples["hello"] = [_first_print(contender) for _ in range(3 if quick else 5)]
         return
     command = [*contender.command, group, *contender.arguments]
     try:
@@ -194,7 +195,8 @@ def measure(contender: Contender, group: str, into: Measured, *, quick: bool) ->
         return
     for line in done.stdout.splitlines():
         if line.startswith("{"):
-            into.samples.update(json.loads(line))
+            for name, values in json.loads(line).items():
+                into.samples.setdefault(name, []).extend(values)
     if done.returncode:
         into.failures.append(
             f"{group}: {done.stderr.strip().splitlines()[-1][:200] if done.stderr else done.returncode}"
@@ -314,7 +316,9 @@ def main() -> None:
     present = [c for c in everyone if not c.missing]
     for contender in present:
         results[contender.name] = Measured()
-    for group in groups:
+    # Ratios need contenders that met the same load: the workloads take turns.
+    turns = [group for group in groups for _ in range(_CPU_TURNS if group == "cpu" else 1)]
+    for group in turns:
         for contender in present:
             print(f"{group}: {contender.name}, {load()} …", file=sys.stderr, flush=True)
             measure(contender, group, results[contender.name], quick=options.quick)

@@ -67,7 +67,7 @@ def text_file() -> Path:
 
 def workload_source() -> str:
     """Return the ten CPU workloads as one program."""
-    settings = "SIZE, ROUNDS = 2_000_000, 1\n" if QUICK else "SIZE, ROUNDS = 10_000_000, 3\n"
+    settings = "SIZE, ROUNDS = 2_000_000, 1\n" if QUICK else "SIZE, ROUNDS = 10_000_000, 1\n"
     return settings + Path(__file__).parents[1].joinpath("workloads.py").read_text(encoding="utf-8")
 
 
