@@ -158,7 +158,6 @@ class Intake:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blob-writer")
         self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blob-hasher")
         self._unflushed: list[Path] = []
-        self._parts: list[Part] = []
         self._taken = 0
 
     def __enter__(self) -> Self:
@@ -181,7 +180,7 @@ class Intake:
         chunks = stream.convert(_chain(sample, file))
         held = _hold(chunks)
         blob, path, index = self._keep(held) if isinstance(held, bytes) else self._write(held.chunks)
-        part = Part(
+        return Part(
             blob=blob,
             path=path,
             index=index,
@@ -190,8 +189,6 @@ class Intake:
             invalid_bytes=stream.invalid_bytes,
             nuls=stream.nuls,
         )
-        self._parts.append(part)
-        return part
 
     def settle(self) -> None:
         """Wait until everything taken in is on the disk; call before placing. Raises StoreFull."""
@@ -201,9 +198,9 @@ class Intake:
                 pass
         self._unflushed.clear()
 
-    def place(self) -> None:
-        """Give every part its name. The caller holds the catalogue's write lock."""
-        for part in self._parts:
+    def place(self, parts: Iterable[Part]) -> None:
+        """Give these parts their names. The caller holds the catalogue's write lock."""
+        for part in parts:
             self._blobs.place(part)
 
     def _keep(self, data: bytes) -> tuple[str, Path, LineIndex]:

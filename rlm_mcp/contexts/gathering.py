@@ -3,15 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 from itertools import chain, count
 from pathlib import Path
-from typing import BinaryIO
 
-from rlm_mcp.contexts.blobs import Intake, NotText
+from rlm_mcp.contexts.blobs import Intake, NotText, Part
 from rlm_mcp.contexts.catalogue import FileRow
-from rlm_mcp.contexts.context import Context, Kind, Skipped
+from rlm_mcp.contexts.context import Context, Kind, PageMark, Skipped
 from rlm_mcp.contexts.lineindex import Counts
 from rlm_mcp.contexts.references import refer_to
+from rlm_mcp.contexts.sources.file import refusal
 from rlm_mcp.contexts.sources.source import Piece, Source
 from rlm_mcp.errors import SourceChanged, SourceRefused
 
@@ -40,6 +41,7 @@ class Gathering:
         self.kind = kind
         self.location = location
         self.skipped: list[Skipped] = []
+        self.parts: list[Part] = []
 
     def __repr__(self) -> str:
         return f"<Gathering {self.location}, {len(self._files)} files, {len(self.skipped)} skipped>"
@@ -55,7 +57,10 @@ class Gathering:
 
     def _refer(self, path: Path, shown: str) -> bool:
         """Reference a file where it lies; False when it must be converted, and so be copied."""
-        referred = refer_to(path)
+        try:
+            referred = refer_to(path)
+        except OSError as error:
+            raise refusal(path, error) from error
         if referred is None:
             self.note(f"{shown} is not UTF-8 throughout: it was converted into a copy, not referenced")
             return False
@@ -85,19 +90,23 @@ class Gathering:
             )
 
     def _take_piece(self, piece: Piece) -> None:
+        """Take in a piece; it counts only once it is closed, which is when a change while it was read is noticed."""
         if piece.plain is not None and self._refers(piece.plain) and self._refer(piece.plain, piece.path):
             return
         with piece.open() as opened:
-            shown = self.take(piece.path, opened.file)
-        self._files[shown] = replace(self._files[shown], pages=opened.pages)
+            part = self._intake.take(opened.file)
+        self._add(piece.path, part, opened.pages)
         self._notes.extend(opened.notes)
 
-    def take(self, path: str, file: BinaryIO, *, already_text: bool = False) -> str:
-        """Take in one text and give the path it got: two names may look the same once they are printable."""
-        part = self._intake.take(file, already_text=already_text)
+    def take_text(self, path: str, data: bytes) -> None:
+        """Take in a text that is UTF-8 already."""
+        self._add(path, self._intake.take(BytesIO(data), already_text=True))
+
+    def _add(self, path: str, part: Part, pages: tuple[PageMark, ...] = ()) -> None:
         shown = self._free_path(path)
         row = _row(shown, part.blob, part.counts)
-        self._files[shown] = replace(row, encoding=part.encoding, invalid_bytes=part.invalid_bytes)
+        self._files[shown] = replace(row, encoding=part.encoding, invalid_bytes=part.invalid_bytes, pages=pages)
+        self.parts.append(part)
         if part.had_bom or part.encoding != "utf-8":
             mark = " with a byte order mark" if part.had_bom else ""
             self.note(f"{shown} was {part.encoding}{mark}, stored as UTF-8")
@@ -105,7 +114,6 @@ class Gathering:
             self.note(f"{shown}: {part.invalid_bytes:,} invalid bytes were replaced by U+FFFD")
         if part.nuls:
             self.note(f"{shown} holds {part.nuls:,} NUL characters")
-        return shown
 
     def _free_path(self, path: str) -> str:
         """Give a path that is neither taken nor below a file: an archive may hold both `a` and `a/b`."""

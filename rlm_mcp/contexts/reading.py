@@ -4,19 +4,22 @@ Nothing here holds more than one block beyond what it returns, and files are rea
 somebody truncates kills the process.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from rlm_mcp.contexts.lineindex import BLOCK_BYTES, LineIndex
+from rlm_mcp.errors import StoreDamaged
 
 
 def read_bytes(path: Path, start: int, end: int) -> bytes:
-    """Read the bytes `[start:end]`."""
-    with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        data = bytearray()
-        while len(data) < end - start and (more := file.read(end - start - len(data))):
-            data += more
+    """Read the bytes `[start:end]`. Raises StoreDamaged when the file cannot be read."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            data = bytearray()
+            while len(data) < end - start and (more := file.read(end - start - len(data))):
+                data += more
+    except OSError as error:
+        raise StoreDamaged(f"{path} cannot be read ({error.strerror}): register it again") from error
     return bytes(data)
 
 
@@ -75,15 +78,6 @@ def head_of_bytes(path: Path, start: int, end: int, *, max_chars: int) -> str:
     """Read at most `max_chars` characters from `[start:end]`."""
     data = read_bytes(path, start, min(end, start + 4 * max_chars))
     return data.decode(errors="ignore" if end > start + len(data) else "replace")[:max_chars]
-
-
-def blocks_of(path: Path, start: int, end: int, *, size: int = 1 << 20) -> Iterator[bytes]:
-    """Give the bytes `[start:end]` a piece at a time."""
-    with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        while start < end and (data := file.read(min(size, end - start))):
-            start += len(data)
-            yield data
 
 
 _CONTINUATION = bytes(range(0x80, 0xC0))

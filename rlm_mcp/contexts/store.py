@@ -10,7 +10,6 @@ contexts/holders/TOKEN.lock    locked by the process while it lives (holders.py)
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from io import BytesIO
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
@@ -25,7 +24,7 @@ from rlm_mcp.contexts.encoding import mend
 from rlm_mcp.contexts.gathering import Gathering
 from rlm_mcp.contexts.holders import Holder, dead_tokens
 from rlm_mcp.contexts.lineindex import Counts, LineIndex
-from rlm_mcp.contexts.naming import check_name, context_id, safe_name
+from rlm_mcp.contexts.naming import MAX_NAME, check_name, context_id, safe_name
 from rlm_mcp.contexts.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.errors import (
     ContextError,
@@ -117,7 +116,7 @@ class Store:
             gathering = Gathering(intake, kind="text", location=INLINE)
             if lone:
                 gathering.note(f"{lone:,} lone surrogates were replaced by U+FFFD")
-            gathering.take("text.txt", BytesIO(data), already_text=True)
+            gathering.take_text("text.txt", data)
             return self._commit(
                 intake, gathering, wanted=wanted, default=f"text-{gathering.rows[0].blob[:8]}", options={}
             )
@@ -137,7 +136,9 @@ class Store:
         opened = open_source(source, roots=self._roots, store=self._directory, secrets=include_secrets)
 
         def refers(path: Path) -> bool:
-            return path.stat().st_size > self._reference_above if reference is None else reference
+            if reference is not None:
+                return reference
+            return path.exists() and path.stat().st_size > self._reference_above
 
         with self._intake() as intake:
             gathering = Gathering(intake, kind=opened.kind, location=opened.location, refers=refers)
@@ -172,7 +173,7 @@ class Store:
             with disk_errors(), self._catalogue.writing():
                 name, identity = self._settle_name(gathering, rows, wanted=wanted, default=default)
                 context = self._catalogue.by_id(identity)
-                intake.place()
+                intake.place(gathering.parts)
                 if context is None:
                     version = self._catalogue.last_version(name) + 1
                     context = gathering.context(name=name, identity=identity, version=version)
@@ -214,7 +215,7 @@ class Store:
         context = self._catalogue.by_id(ref) or self._catalogue.by_name(ref)
         if context is None:
             known = [there.name for there in self._catalogue.page("", after=None, limit=100)]
-            near = _near(ref, known) or known[:3]
+            near = _near(ref[:MAX_NAME], known) or known[:3]
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else "nothing is registered yet; "
             raise UnknownContext(
                 f"no context has the id or name {ref[:100]!r}: {hint}"
