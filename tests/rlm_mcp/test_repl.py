@@ -132,6 +132,8 @@ async def test_a_stub_of_a_provided_function_lasts_one_cell(opened: Opener) -> N
     [
         "llm_query_batched([f'q{i}' for i in range(30)])",
         "import asyncio\nawait asyncio.gather(*[llm_query_async(f'q{i}') for i in range(30)])",
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "list(ThreadPoolExecutor(30).map(llm_query, [f'q{i}' for i in range(30)]))",
     ],
 )
 async def test_sub_calls_are_in_flight_together(opened: Opener, code: str) -> None:
@@ -336,3 +338,45 @@ async def test_closing_under_a_running_cell_tells_its_caller(sandbox: Sandbox, t
             await anyio.wait_all_tasks_blocked()
             await stack.aclose()
     assert ended in (["interrupt"], ["the REPL was closed or reset while this block ran: run it again."])
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "len(t)",
+        "t[0]",
+        "t[-1]",
+        "t[5:17]",
+        "t[-9:]",
+        "t[::7][:20]",
+        "t[40:20:-3]",
+        "'ERR\u00d6R' in t",
+        "'absent' in t",
+        "t.find('line 77 ')",
+        "t.find('line 7', 5000)",
+        "t.index('INFO')",
+        "t.count('ERR\u00d6R')",
+        "t.count('line', 100, 1000)",
+        "t.startswith('line 0'), t.endswith('INFO')",
+        "t.splitlines()[3:6]",
+        "t.split('\\n')[-2]",
+        "len(t.splitlines())",
+        "[line for line in t.splitlines()][500]",
+        "str(t) == str(context)",
+    ],
+)
+async def test_a_text_too_long_for_a_str_acts_like_one(opened: Opener, expression: str) -> None:
+    repl = await opened.text(TEXT.replace("ERROR", "ERR\u00d6R").removesuffix("\n"))
+    await repl.run("from texts import BigText\nbig = BigText(context.origin)")
+    for_str = await value_of(repl, f"t = context\n{expression}")
+    for_big = await value_of(repl, f"t = big\n{expression}")
+    assert for_big == for_str
+
+
+async def test_what_a_long_text_cannot_do_says_what_to_do(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("from texts import BigText\nBigText(context.origin).lower()")
+    assert cell.error is not None
+    assert "take a slice first: context[a:b].lower(...)" in cell.error.message
+    lines = await value_of(repl, "sum(1 for line in BigText(context.origin) if 'ERROR' in line)")
+    assert lines == "334"
