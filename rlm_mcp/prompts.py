@@ -334,8 +334,11 @@ def names_a_variable(name: str) -> str:
 def not_a_number(value: object, printed: str) -> str:
     """The answer to a FINAL that gives something else where a number was asked for; `printed` is one seen before."""
     got = _cut(repr(value), 80)
-    seen = f" A block printed {printed}: if that is the answer, call FINAL({printed})." if printed else ""
-    return f"The question asks for a number, and FINAL got {got}.{seen} Else compute the number and call FINAL with it."
+    refused = f"FINAL was not accepted: the question asks for a number, and the value is {got}."
+    if printed:
+        refused += f" The number that the code printed is {printed}. If it is the answer:"
+        return f"{refused}\n```repl\nFINAL({printed})\n```"
+    return f"{refused} Compute the number, print it, then call FINAL with it."
 
 
 def questioned_empty(value: str, samples: Sequence[str], strength: Strength) -> str:

@@ -406,6 +406,11 @@ class Trajectory:
             return self._doubt(
                 Finish(answer=final.value, answered_by="invalid", doubt=doubt), prompts.invalid_answer(problem)
             )
+        if value is None and self.question.schema is None:
+            if self._last:
+                return self.best()
+            self._said.append(self._empty_question("None"))
+            return Again(why="doubt", detail="it is None")
         is_repeated = self._doubted is not None and self._doubted.answer == value
         for kind, doubt, told in self._doubts(value, cell):
             finish = Finish(answer=value, answered_by=final.via, doubt=doubt)

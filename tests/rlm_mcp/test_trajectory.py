@@ -294,6 +294,17 @@ def test_an_empty_answer_is_questioned_once_with_real_lines() -> None:
     assert dialogue.code("FINAL(find())", final([])) == Finish(answer=[], answered_by="FINAL")
 
 
+def test_none_is_never_an_answer() -> None:
+    dialogue = Dialogue(STRONG)
+    dialogue.code("print(count())", printed("17"))
+
+    assert dialogue.code("FINAL(None)", final(None)) == Again(why="doubt", detail="it is None")
+    assert dialogue.code("FINAL(None)", final(None)) == Again(why="doubt", detail="it is None")
+    assert dialogue.code("FINAL(None)", final(None), last="the time is used up") == Finish(
+        answer="17", answered_by="value", doubt="it is what the last block showed"
+    )
+
+
 def test_zero_is_questioned_for_a_weak_model_only() -> None:
     weak, strong = Dialogue(WEAK), Dialogue(STRONG)
 
@@ -337,7 +348,7 @@ def test_a_question_of_how_many_wants_a_number_from_a_weak_model() -> None:
     dialogue = Dialogue(WEAK, counting)
     dialogue.code("print(len(names))", printed("2\n"))
     dialogue.code("FINAL(names)", final(["disk", "net"]))
-    assert "A block printed 2: if that is the answer, call FINAL(2)." in dialogue.next_prompt()
+    assert "The number that the code printed is 2." in dialogue.next_prompt()
     for value in (2, "2", "There are 2 of them.", "none of them", "1,234"):
         assert isinstance(Dialogue(WEAK, counting).code("FINAL(find())", final(value)), Finish)
 
