@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # From the bottom. Within a line, files of one package (contexts, models, vfs calls) may import each other.
 LAYERS: dict[str, list[str]] = {
     "wasm_runtime": [
-        "errors errno limits results memory devices quota vfs_flags watch capture engine image imports",
+        "errors errno limits results memory devices quota vfs_flags watch capture engine callbacks image imports",
         "channel budget sources descriptors pages interpreter artifacts",
         "crew snapshot vfs_nodes",
         "vfs_tree",
@@ -34,7 +34,7 @@ LAYERS: dict[str, list[str]] = {
         "build build.*",
     ],
     "rlm_mcp": [
-        "errors cells secret turns models models.base replies wire guides logs demo_data demo_data.*",
+        "errors cells secret terminal turns models models.base replies wire guides logs demo_data demo_data.*",
         """contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding scripted_repl
         models.profiles models.limiter models.dialect models.retries models.discovery models.plainhttp models.failures
         models.scripted models.sampling""",

@@ -1,8 +1,17 @@
 """Memory, counted before it is used: per session, and for all sessions of a process together."""
 
+import os
 import threading
 
 from wasm_runtime.errors import OutOfMemoryBudget
+
+
+def default_budget_bytes() -> int | None:
+    """Half of this machine's memory, or None where the system does not tell how much it has."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 class MemoryBudget:

@@ -19,6 +19,7 @@ call, its answer is taken instead of making the call again (see parallel).
 An answer is {"ok": value}, {"refused": text} or {"interrupted": true}.
 """
 
+import hashlib
 import itertools
 import json
 import logging
@@ -323,7 +324,8 @@ def _parts(line: bytes) -> int:
 
 
 def _key(name: str, args: list[Json], kwargs: dict[str, Json]) -> str:
-    return json.dumps([name, args, kwargs], sort_keys=True)
+    """Return what two calls that ask the same have in common: a digest, for a prompt may be long and logs many."""
+    return hashlib.blake2b(json.dumps([name, args, kwargs], sort_keys=True).encode(), digest_size=20).hexdigest()
 
 
 def _seconds(value: Json) -> float | None:

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future
 from concurrent.futures import wait as wait_for_futures
 from typing import TYPE_CHECKING
 
-from wasm_runtime.channel import CallLog, Json
+from wasm_runtime.channel import MESSAGE_BYTES, CallLog, Json
 
 if TYPE_CHECKING:
     from wasm_runtime.session import Session
@@ -35,6 +35,7 @@ class Crew:
         self._seconds = min(seconds, _AHEAD_SECONDS) if ahead else seconds
         self._waiting = deque(range(min(count, ITEMS_AT_MOST)))
         self._outcomes: dict[int, dict[str, Json]] = {}
+        self._outcome_bytes = 0
         self._lock = threading.Lock()
         self._at_work: set[Session] = set()
         self._stopped = False
@@ -61,17 +62,22 @@ class Crew:
         return {"ok": [] if self._ahead else [self._outcomes.get(index, missing) for index in range(self._count)]}
 
     def _member(self) -> None:
-        """Work until there are no items: with one copy, or with another where one was lost to an item."""
-        while self._waiting and not self._stopped:
+        """Work until there are no items: with one copy, or with another where one was lost to an item.
+
+        All its copies together have the time of one: a thousand items that never end take no longer than one.
+        """
+        left = self._seconds
+        while self._waiting and not self._stopped and left > 0:
             with self._copy() as session:
                 with self._lock:
                     self._at_work.add(session)
                 errand = _Items(self, session)
                 started = time.monotonic()
-                stopped = session.work_off(errand, self._seconds)
+                stopped = session.work_off(errand, left)
+                left = session.seconds_left if session.stopped_by is None else 0.0
                 with self._lock:
                     self._at_work.discard(session)
-                    used = min(time.monotonic() - started, self._seconds - session.seconds_left)
+                    used = min(time.monotonic() - started, self._seconds - left)
                     self.longest_seconds = max(self.longest_seconds, used)
                 if stopped is not None and errand.current is not None:
                     self._outcomes[errand.current] = {"error": f"the work on this item was stopped: {stopped}"}
@@ -83,7 +89,14 @@ class Crew:
         elif session.stopped_by is not None:
             self._outcomes[index] = {"error": f"the work on this item was stopped: {session.stopped_by}"}
         else:
-            self._outcomes[index] = outcome | {"stdout": session.take_output()}
+            self._outcomes[index] = self._bounded(outcome | {"stdout": session.take_output()})
+
+    def _bounded(self, outcome: dict[str, Json]) -> dict[str, Json]:
+        with self._lock:
+            self._outcome_bytes += sum(len(text) for text in outcome.values() if isinstance(text, str))
+            if self._outcome_bytes <= MESSAGE_BYTES:
+                return outcome
+        return {"error": f"the values of all items are more than {MESSAGE_BYTES >> 20} MiB: return less from each"}
 
     def next_index(self) -> int | None:
         """Return an item nobody works on, or None."""

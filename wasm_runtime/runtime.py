@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from wasm_runtime.artifacts import compiled_module, load_image
-from wasm_runtime.budget import MemoryBudget
+from wasm_runtime.budget import MemoryBudget, default_budget_bytes
 from wasm_runtime.engine import make_engine
 from wasm_runtime.errors import RuntimeFailure
 from wasm_runtime.limits import Limits
@@ -38,7 +38,8 @@ class Runtime:
     ) -> None:
         """Load the compiled image, or compile it once for this machine (about 10 s) into `cache_dir`.
 
-        `memory_budget_bytes` bounds what all sessions hold beyond the shared image. `page_map=False` copies
+        `memory_budget_bytes` bounds what all sessions hold beyond the shared image, copies made by guests among
+        them; half of this machine's memory unless another bound is given. `page_map=False` copies
         memory instead of asking the system what was written, as on systems that cannot tell.
         Raises ImageError.
         """
@@ -47,7 +48,7 @@ class Runtime:
         module = compiled_module(self.engine, self.image, cache_dir, on_progress or (lambda _: None))
         self.prelinked = make_linker(self.engine, module).instantiate_pre(module)
         self.watch = Watch()
-        self.budget = MemoryBudget(memory_budget_bytes)
+        self.budget = MemoryBudget(default_budget_bytes() if memory_budget_bytes is None else memory_budget_bytes)
         self._page_map = page_map_available() if page_map is None else page_map
         self._buffers = Buffers()
         self._fresh_memory: bytes | None = None

@@ -322,3 +322,22 @@ def test_a_copy_that_never_ends_ends_with_the_deadline(session: Session) -> None
     result = session.exec(code, seconds=0.5)
     assert result.error is not None
     assert result.stopped_by in {"deadline", None}
+
+
+def test_a_thousand_items_that_never_end_are_not_all_begun(runtime: Runtime) -> None:
+    begun: list[int] = []
+    with runtime.session(limits=LIMITS, calls={"begun": begun.append}) as session:
+        code = "def spin(n):\n    begun(n)\n    while True: pass\nparallel_map(spin, range(1000), workers=4)"
+        assert session.exec(code, seconds=0.3).error is not None
+    assert 0 < len(begun) <= 20
+
+
+def test_copies_are_charged_to_the_budget_of_the_process() -> None:
+    with Runtime(memory_budget_bytes=60 << 20) as runtime, runtime.session(limits=LIMITS) as session:
+        session.exec("hoard = bytes(25 << 20)")
+        assert session.exec("parallel_map(lambda n: len(hoard) + n, range(4))", seconds=20).error is None
+        session.exec("more = bytes(10 << 20)")
+        result = session.exec("parallel_map(len, ['a', 'b'])", seconds=20)
+        assert result.error is not None
+        assert "the copies could not be made" in result.error.message
+        assert session.exec("len(hoard) + len(more)").value == str(35 << 20)
