@@ -18,6 +18,7 @@ import anyio
 
 from rlm_mcp import __version__
 from rlm_mcp.errors import NoModelConfigured, RlmError, SettingsError
+from rlm_mcp.terminal import harmless
 
 if TYPE_CHECKING:
     from rlm_mcp.contexts.context import Context
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: RlmError) -> int:
-    print(f"rlm-mcp: {_harmless(str(error))}", file=sys.stderr)
+    print(f"rlm-mcp: {harmless(str(error))}", file=sys.stderr)
     return USAGE if isinstance(error, SettingsError) and not isinstance(error, NoModelConfigured) else FAILED
 
 
@@ -109,7 +110,7 @@ async def _doctor(options: argparse.Namespace) -> int:
         checks.append(check)
         if not options.json:
             remedy = f"\n         {check.remedy}" if check.remedy else ""
-            print(_harmless(f"{check.status:<8} {check.name}: {check.detail}{remedy}"))
+            print(harmless(f"{check.status:<8} {check.name}: {check.detail}{remedy}"))
     if options.json:
         _print_json([asdict(check) for check in checks])
     return FAILED if any(check.status == "failure" for check in checks) else ANSWERED
@@ -186,7 +187,7 @@ async def _contexts_list(options: argparse.Namespace, workspace: "Workspace") ->
         _print_json([_context_facts(context) for context in contexts])
     for context in [] if options.json else contexts:
         size = f"{context.chars:>12,} chars {context.lines:>9,} lines"
-        print(_harmless(f"{context.context_id}  {size}  {context.name}  ({context.source})"))
+        print(harmless(f"{context.context_id}  {size}  {context.name}  ({context.source})"))
     return ANSWERED
 
 
@@ -206,7 +207,7 @@ async def _runs_list(options: argparse.Namespace, workspace: "Workspace") -> int
     if options.json:
         _print_json([_run_facts(workspace, run) for run in runs])
     for run in [] if options.json else runs:
-        print(_harmless(f"{run.run_id}  {run.created_at[:19]}  {run.status:<9}  {run.query[:90]}"))
+        print(harmless(f"{run.run_id}  {run.created_at[:19]}  {run.status:<9}  {run.query[:90]}"))
     return ANSWERED
 
 
@@ -252,10 +253,10 @@ def _show_run(options: argparse.Namespace, workspace: "Workspace", state: "RunSt
         return
     answer = facts.pop("answer")
     if answer is not None:
-        print(_harmless(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)))
+        print(harmless(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)))
     from rlm_mcp.wire import compact
 
-    print(_harmless(compact(facts)), file=sys.stderr)
+    print(harmless(compact(facts)), file=sys.stderr)
 
 
 def _run_facts(workspace: "Workspace", state: "RunState") -> dict[str, Any]:
@@ -277,16 +278,11 @@ def _show(options: argparse.Namespace, facts: dict[str, Any]) -> None:
         return
     from rlm_mcp.wire import compact
 
-    print(_harmless(compact(facts)))
+    print(harmless(compact(facts)))
 
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=True, indent=1, default=str))
-
-
-def _harmless(text: str) -> str:
-    """The text without what a terminal would obey: control characters and bidirectional marks appear as escapes."""
-    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # --- what is asked

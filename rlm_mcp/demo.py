@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from rlm_mcp.engine import Event, Outcome
 from rlm_mcp.errors import RlmError
 from rlm_mcp.runs import read_events
+from rlm_mcp.terminal import harmless
 from rlm_mcp.workspace import Workspace
 
 SHOWN_CHARS = 600
@@ -49,12 +50,12 @@ class Teller:
         """One event, in a few lines or none."""
         depth = "  " * (event["path"].count(".") + 1) if event.get("path") else ""
         for line in _told(event):
-            self._out.write(f"{depth}{line}\n")
+            self._out.write(f"{depth}{harmless(line)}\n")
         self._out.flush()
 
     def say(self, text: str) -> None:
         """One sentence."""
-        self._out.write(f"{text}\n")
+        self._out.write(f"{harmless(text)}\n")
         self._out.flush()
 
 
