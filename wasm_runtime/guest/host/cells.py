@@ -50,7 +50,10 @@ def _carry_out(request):
     report = _KINDS[request["kind"]](request)
     stdout.flush()
     stderr.flush()
-    _exchange({"do": "done", "report": report})
+    try:
+        _exchange({"do": "done", "report": report})
+    except (TypeError, ValueError, RecursionError) as error:  # what a called function returned is not JSON
+        _exchange({"do": "done", "report": {"error": {"type": type(error).__name__, "message": str(error)}}})
     _keep_reserve()
 
 
