@@ -7,8 +7,8 @@ from typing import Any
 
 from mcp.server.mcpserver import Context as Request
 
+from rlm_mcp.progress import Progress
 from rlm_mcp.runs import RunState
-from rlm_mcp.workspace import Progress
 
 UNKNOWN_CLIENT_SECONDS = 55.0
 """SDK clients, Codex and Zed give up after 60 s."""

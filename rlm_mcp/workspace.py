@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -26,15 +25,17 @@ import anyio
 from anyio.abc import TaskGroup
 
 from rlm_mcp.budget import Spent
-from rlm_mcp.cells import CellResult, Repl
+from rlm_mcp.cells import CellResult
 from rlm_mcp.contexts.context import Context, Lines, Page
 from rlm_mcp.contexts.describe import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.engine import Event, OpenRepl, Outcome
 from rlm_mcp.errors import RlmError, UnknownContext
+from rlm_mcp.inspecting import InspectRepls
 from rlm_mcp.launch import ChooseModels, Launch, Launcher, SolveRequest
 from rlm_mcp.models.base import Model
+from rlm_mcp.progress import Progress, advance
 from rlm_mcp.providers import open_models
 from rlm_mcp.repl import Sandbox, open_sandbox
 from rlm_mcp.replycache import ReplyCache
@@ -47,9 +48,6 @@ HEARTBEAT_SECONDS = 5.0
 CALM_SECONDS = 0.2
 """The shortest time between two reports: a batch of a hundred sub-calls is one step to a reader."""
 
-INSPECT_REPLS = 8
-"""REPLs of `inspect_context` kept open; the one that was used longest ago makes room."""
-
 RECENT_RUNS = 100
 """Looked through for a run of the same request."""
 
@@ -58,17 +56,6 @@ WISH_SECONDS = 0.5
 
 READ_CHARS = 20_000
 """Lines in one tool result, with room for escapes and the other fields under its 32,000."""
-
-DOING = {
-    "run_started": "starting",
-    "routed": "asking the root model",
-    "root_reply": "running its code",
-    "sub_reply": "running its code, asking sub-models",
-    "sub_failed": "running its code, asking sub-models",
-    "cell": "asking the root model",
-    "run_ended": "done",
-}
-"""event of a run -> what comes after it, for the progress text"""
 
 CANCELLED = {"status": "cancelled", "stopped_by": "cancelled", "message": "Cancelled; what it had is in its trace."}
 
@@ -91,35 +78,6 @@ class RunEnded(RlmError):
 
 class RunElsewhere(RlmError):
     """A run belongs to another process."""
-
-
-class NoCallsHere(RlmError):
-    """Code in an inspect REPL asked for a model."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """A live run in one look, for heartbeats. `events` only grows."""
-
-    events: int = 0
-    iteration: int = 0
-    depth: int = 0
-    sub_calls: int = 0
-    cost_usd: float | None = None
-    seconds: float = 0.0
-    seconds_left: float | None = None
-    doing: str = "starting"
-
-    def __str__(self) -> str:
-        parts = [
-            f"turn {self.iteration}",
-            f"depth {self.depth}" if self.depth else "",
-            f"{self.sub_calls} sub-calls",
-            "" if self.cost_usd is None else f"${self.cost_usd:.4f}",
-            f"{self.seconds:.0f} s",
-            self.doing,
-        ]
-        return " · ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,15 +116,6 @@ class _Live:
         return replace(self.progress, seconds=seconds, seconds_left=left)
 
 
-@dataclass(slots=True, kw_only=True)
-class _OpenRepl:
-    """An inspect REPL, and the order in which cells enter it."""
-
-    repl: Repl
-    exit: AsyncExitStack
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
-
-
 class Workspace:
     """The things of one process and of one owner. Made by `open_workspace`."""
 
@@ -183,16 +132,15 @@ class Workspace:
         self.store = store
         self.runs = runs
         self._launcher = launcher
-        self._open_repl = open_repl
         self._tasks = tasks
         self._most_runs = most_runs
         self._live: dict[str, _Live] = {}
-        self._repls: OrderedDict[str, _OpenRepl] = OrderedDict()
+        self._repls = InspectRepls(open_repl)
         self._listeners: list[Callable[[Change], Awaitable[None]]] = []
         self._changes, self._changed = anyio.create_memory_object_stream[Change](float("inf"))
 
     def __repr__(self) -> str:
-        return f"<Workspace {self.runs.directory.parent}, {len(self._live)} live runs, {len(self._repls)} REPLs>"
+        return f"<Workspace {self.runs.directory.parent}, {len(self._live)} live runs, {self._repls!r}>"
 
     # --- contexts
 
@@ -256,37 +204,15 @@ class Workspace:
     async def remove(self, ref: str) -> Context:
         """Forgets a context. Raises ContextInUse while a run reads it."""
         context = await _in_thread(self.store.remove, ref)
-        await self._close_repl(context.context_id)
+        await self._repls.close(context.context_id)
         self._changes.send_nowait(Change())
         return context
-
-    # --- the inspect REPLs
 
     async def run_code(self, context: Context, code: str, *, seconds: float, reset: bool = False) -> CellResult:
         """Runs a cell in this context's REPL, which is opened on first use. Cells of one context queue up."""
         if reset:
-            await self._close_repl(context.context_id)
-        opened = self._repls.get(context.context_id) or await self._open(context)
-        self._repls.move_to_end(context.context_id)
-        async with opened.lock:
-            return await opened.repl.run(code, seconds=seconds)
-
-    async def _open(self, context: Context) -> _OpenRepl:
-        exit_stack = AsyncExitStack()
-        repl = await exit_stack.enter_async_context(self._open_repl((context,), NoCalls()))
-        if (raced := self._repls.get(context.context_id)) is not None:
-            await exit_stack.aclose()
-            return raced
-        self._repls[context.context_id] = opened = _OpenRepl(repl=repl, exit=exit_stack)
-        for idle in [key for key, other in self._repls.items() if not other.lock.locked() and other is not opened]:
-            if len(self._repls) <= INSPECT_REPLS:
-                break
-            await self._close_repl(idle)
-        return opened
-
-    async def _close_repl(self, context_id: str) -> None:
-        if (opened := self._repls.pop(context_id, None)) is not None:
-            await opened.exit.aclose()  # a cell that still runs is interrupted, and told so
+            await self._repls.close(context.context_id)
+        return await self._repls.run(context, code, seconds=seconds)
 
     # --- runs
 
@@ -474,8 +400,7 @@ class Workspace:
             live.scope.cancel()
         for live in list(self._live.values()):
             await live.finished.wait()
-        for context_id in list(self._repls):
-            await self._close_repl(context_id)
+        await self._repls.close_all()
         self._changes.close()
 
 
@@ -528,36 +453,6 @@ async def open_workspace(
                 await workspace.close()
     if failure is not None:
         raise failure
-
-
-class NoCalls:
-    """What code in an inspect REPL may ask of a model: nothing, and here is what to do instead."""
-
-    async def llm_query(self, *_: object, **__: object) -> object:
-        """Refuses."""
-        raise NoCallsHere("inspect_context has no sub-model: print the passages and judge them, or use rlm_solve.")
-
-    rlm_query = llm_query
-
-    def budget(self) -> dict[str, object]:
-        """Nothing to spend."""
-        return {}
-
-
-def advance(progress: Progress, event: Event) -> Progress:
-    """The progress after one more event of the run or of one of its child runs."""
-    spent = event.get("spent") or {}
-    depth = str(event.get("path") or "").count(".") + bool(event.get("path"))
-    top = depth == 0
-    return replace(
-        progress,
-        events=progress.events + 1,
-        iteration=max(progress.iteration, event.get("turn") or 0) if top else progress.iteration,
-        depth=max(progress.depth, depth),
-        sub_calls=max(progress.sub_calls, spent.get("sub_calls") or 0),
-        cost_usd=spent.get("cost_usd", progress.cost_usd),
-        doing=DOING.get(event["event"], progress.doing),
-    )
 
 
 def _has_ended(run: Run) -> bool:

@@ -34,14 +34,14 @@ LAYERS: dict[str, list[str]] = {
         "build build.*",
     ],
     "rlm_mcp": [
-        "errors cells secret terminal turns models models.base replies wire guides logs demo_data demo_data.*",
+        "errors cells secret terminal progress turns models models.base replies wire guides logs demo_data demo_data.*",
         """contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding scripted_repl
         models.profiles models.limiter models.dialect models.retries models.discovery models.plainhttp models.failures
         models.scripted models.sampling""",
         "settings models.openai evidence router trajectory client_model views briefing",
         "repl subcalls providers calls",
         "engine doctor",
-        "level",
+        "level inspecting",
         "solve",
         "launch",
         "workspace",

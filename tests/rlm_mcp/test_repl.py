@@ -132,8 +132,7 @@ async def test_a_stub_of_a_provided_function_lasts_one_cell(opened: Opener) -> N
     [
         "llm_query_batched([f'q{i}' for i in range(30)])",
         "import asyncio\nawait asyncio.gather(*[llm_query_async(f'q{i}') for i in range(30)])",
-        "from concurrent.futures import ThreadPoolExecutor\n"
-        "list(ThreadPoolExecutor(30).map(llm_query, [f'q{i}' for i in range(30)]))",
+        "import concurrent.futures as f\nlist(f.ThreadPoolExecutor(30).map(llm_query, [f'q{i}' for i in range(30)]))",
     ],
 )
 async def test_sub_calls_are_in_flight_together(opened: Opener, code: str) -> None:

@@ -2,9 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from rlm_mcp.progress import Progress, advance
 from rlm_mcp.runs import RunState
 from rlm_mcp.waiting import eta, longest_wait
-from rlm_mcp.workspace import Progress, advance
 
 
 @pytest.mark.parametrize(

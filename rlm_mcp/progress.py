@@ -1,0 +1,57 @@
+"""Where a live run stands: in one look, out of its events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+DOING = {
+    "run_started": "starting",
+    "routed": "asking the root model",
+    "root_reply": "running its code",
+    "sub_reply": "running its code, asking sub-models",
+    "sub_failed": "running its code, asking sub-models",
+    "cell": "asking the root model",
+    "run_ended": "done",
+}
+"""event of a run -> what comes after it, for the progress text"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A live run in one look, for heartbeats. `events` only grows."""
+
+    events: int = 0
+    iteration: int = 0
+    depth: int = 0
+    sub_calls: int = 0
+    cost_usd: float | None = None
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    doing: str = "starting"
+
+    def __str__(self) -> str:
+        parts = [
+            f"turn {self.iteration}",
+            f"depth {self.depth}" if self.depth else "",
+            f"{self.sub_calls} sub-calls",
+            "" if self.cost_usd is None else f"${self.cost_usd:.4f}",
+            f"{self.seconds:.0f} s",
+            self.doing,
+        ]
+        return " · ".join(part for part in parts if part)
+
+
+def advance(progress: Progress, event: Mapping[str, Any]) -> Progress:
+    """The progress after one more event of the run or of one of its child runs."""
+    spent = event.get("spent") or {}
+    depth = str(event.get("path") or "").count(".") + bool(event.get("path"))
+    top = depth == 0
+    return replace(
+        progress,
+        events=progress.events + 1,
+        iteration=max(progress.iteration, event.get("turn") or 0) if top else progress.iteration,
+        depth=max(progress.depth, depth),
+        sub_calls=max(progress.sub_calls, spent.get("sub_calls") or 0),
+        cost_usd=spent.get("cost_usd", progress.cost_usd),
+        doing=DOING.get(event["event"], progress.doing),
+    )
