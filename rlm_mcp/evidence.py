@@ -6,6 +6,10 @@ place where it does; one that stands nowhere stays in the result, marked. Nothin
 Coverage is counted in characters. A line counts as read by a model when it was shown to the root model or stood in a
 sub-call's prompt, wherever in the contexts that line stands. A text counts as read by code when a block that did not
 fail used it whole; slices with constant bounds count as such. Both are lower bounds where text was cut within a line.
+
+Contexts of more than MOST_CHARS together are never loaded: a quote is looked for around the cited line, then by search,
+which may miss one that is far inside a very long line or whose blanks differ over line ends. A line ends at a line
+feed, as everywhere in the store.
 """
 
 import ast
@@ -13,11 +17,15 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 from rlm_mcp.cells import CellResult, RawCitation
-from rlm_mcp.contexts.context import Context
+from rlm_mcp.contexts.context import Context, Lines
+from rlm_mcp.contexts.deadline import Deadline
+from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store import Store
+from rlm_mcp.errors import OutOfRange, SearchRefused
 from rlm_mcp.replies import parse
 from rlm_mcp.runs import Citation, Coverage
 
@@ -25,6 +33,11 @@ MOST_CHARS = 64_000_000  # beyond this reading every context once more at the en
 _LEAST_QUOTE = 20  # shorter quotes in an answer are words in quotation marks rather than evidence
 _MOST_QUOTES = 50
 _MOST_QUOTE_CHARS = 2_000
+_MOST_CITED_CHARS = 1_000_000  # of cited lines, in which the quote is looked for
+_REACH_CHARS = 200_000  # before and after a line, in which a quote of a large text is looked for
+_MOST_SEARCHED = 500  # characters of a quote that are searched for; the rest is compared where they stand
+_MOST_PLACES = 50
+_SEARCH_SECONDS = 20.0  # for all quotes of a run together
 _LEAST_ANSWER, _MOST_ANSWER = 4, 200  # characters of an answer that is looked up by itself
 _MOST_LINES = 3
 _LEAST_FRAGMENT = 200
@@ -33,16 +46,26 @@ _MOST_FRAGMENTS = 500
 _QUOTED = re.compile(r'"([^"\n]+)"|“([^”]+)”|«([^»]+)»|^>[ \t]?(.+)$', re.MULTILINE)
 
 Range = tuple[int, int]
+Found = tuple[int, int, str]
+"""First line, last line and exact words of a passage."""
 
 
 def cited(
-    store: Store, contexts: Sequence[Context], raw: Sequence[RawCitation], answer: object
+    store: Store,
+    contexts: Sequence[Context],
+    raw: Sequence[RawCitation],
+    answer: object,
+    *,
+    load_chars: int = MOST_CHARS,
 ) -> tuple[Citation, ...]:
-    """All evidence of a run: what code cited and what the answer quotes, checked, without repetitions."""
-    texts = _Texts(store, contexts)
+    """All evidence of a run: what code cited and what the answer quotes, checked, without repetitions.
+
+    Contexts of at most `load_chars` together are loaded for that.
+    """
+    texts = _Texts(store, contexts, load_chars)
     found = [_verify(texts, one) for one in raw]
     found += [_place(texts, quote) for quote in quotes_in(answer)]
-    if not found and isinstance(answer, str) and sum(context.chars for context in contexts) <= MOST_CHARS:
+    if not found and isinstance(answer, str) and texts.are_loadable:
         found = _lines_with(texts, answer.strip())
     return tuple(dict.fromkeys(found))
 
@@ -68,15 +91,20 @@ def _strings(value: object) -> Iterator[str]:
 
 
 class _Texts:
-    """The stored texts of a run by (context, path), loaded when needed and kept for the next citation."""
+    """The stored texts of a run by (context, path): loaded and kept while they are few, else read by address."""
 
-    def __init__(self, store: Store, contexts: Sequence[Context]) -> None:
+    def __init__(self, store: Store, contexts: Sequence[Context], load_chars: int) -> None:
         self._store = store
         self._contexts = contexts
         self._loaded: dict[tuple[str, str], str] = {}
+        self._paths: dict[str, list[str]] = {}
+        self._deadline = Deadline(_SEARCH_SECONDS)
+        self.are_loadable = sum(context.chars for context in contexts) <= load_chars
 
     def paths(self, context: Context) -> list[str]:
-        return [entry.path for entry in self._store.files(context)]
+        if context.context_id not in self._paths:
+            self._paths[context.context_id] = [entry.path for entry in self._store.files(context)]
+        return self._paths[context.context_id]
 
     def candidates(self, name: str, path: str) -> Iterator[tuple[Context, str]]:
         """The texts a citation can mean, the likeliest first: an exact path, then one that ends so."""
@@ -102,24 +130,90 @@ class _Texts:
             self._loaded[key] = self._store.text(context, path)
         return self._loaded[key]
 
+    def lines(self, context: Context, path: str, start: int, end: int) -> Lines | None:
+        """These lines, or None where the text has no such line."""
+        if start < 1:
+            return None
+        try:
+            return self._store.read_lines(context, start, end, path=path, max_chars=_MOST_CITED_CHARS)
+        except OutOfRange:
+            return None
+
+    def nearest(self, context: Context, path: str, quote: str, line: int) -> Found | None:
+        """The occurrence of a quote in one text that is nearest to a line."""
+        if self.are_loadable:
+            return _nearest(self.text(context, path), quote, line)
+        around = self._around(context, path, quote, line)
+        return around or next((found for _, found in self._searched(context, path, quote, line)), None)
+
+    def anywhere(self, quote: str) -> tuple[Context, str, Found] | None:
+        """The first place of a quote in any of the texts."""
+        for context in self._contexts:
+            if not self.are_loadable:
+                for path, found in self._searched(context, None, quote, 1):
+                    return context, path, found
+                continue
+            for path in self.paths(context):
+                if (nearest := _nearest(self.text(context, path), quote, 1)) is not None:
+                    return context, path, nearest
+        return None
+
+    def _around(self, context: Context, path: str, quote: str, line: int) -> Found | None:
+        """The occurrence nearest to a line within reach of it."""
+        try:
+            at = self._store.place(context, line, path=path).char
+        except OutOfRange:
+            return None
+        reach = _REACH_CHARS + len(quote)
+        first = max(at - reach, 0)
+        window = self._store.read_chars(context, first, at + reach, path=path)
+        above = line - 1 - window.count("\n", 0, at - first)
+        nearest = _nearest(window, quote, line - above)
+        return None if nearest is None else (nearest[0] + above, nearest[1] + above, nearest[2])
+
+    def _searched(self, context: Context, path: str | None, quote: str, line: int) -> Iterator[tuple[str, Found]]:
+        """Where a search for the quote's longest line leads to all of it; then the same with blanks that differ."""
+        part = max(quote.splitlines(), key=len, default="").strip()[:_MOST_SEARCHED]
+        blank = r"\s+".join(re.escape(word) for word in part.split())
+        for pattern, literal in ((part, True), (blank, False)):
+            if not pattern or self._deadline.passed:
+                return
+            try:
+                result = search(
+                    self._store,
+                    context,
+                    pattern,
+                    path=path,
+                    max_matches=_MOST_PLACES,
+                    literal=literal,
+                    seconds=self._deadline.seconds_left,
+                )
+            except SearchRefused:  # it holds what no stored text has
+                return
+            for match in sorted(result.matches, key=lambda match: abs(match.line - line)):
+                if (found := self._around(context, match.path, quote, match.line)) is not None:
+                    yield match.path, found
+
 
 def _verify(texts: _Texts, raw: RawCitation) -> Citation:
     """One citation of code. Without a quote, the cited lines themselves become the quote."""
     for context, path in texts.candidates(raw.context, raw.path):
-        lines = texts.text(context, path).splitlines()
         start, end = raw.start_line, max(raw.end_line, raw.start_line)
-        here = "\n".join(lines[start - 1 : end]) if 0 < start <= len(lines) else ""
+        lines = texts.lines(context, path, start, end)
+        here = "" if lines is None else _plain(lines.text).removesuffix("\n")
         at = Citation(
             context_id=context.context_id,
             path=path,
             start_line=start,
-            end_line=min(end, len(lines)) if here else end,
+            end_line=end if lines is None else lines.end_line,
             quote=here[:_MOST_QUOTE_CHARS] if raw.quote is None else raw.quote,
-            verified=bool(here) if raw.quote is None else raw.quote.strip() != "" and raw.quote.strip("\n") in here,
+            verified=bool(here)
+            if raw.quote is None
+            else raw.quote.strip() != "" and _plain(raw.quote).strip("\n") in here,
         )
         if at.verified or raw.quote is None:
             return at
-        nearest = _nearest(texts.text(context, path), raw.quote, start)
+        nearest = texts.nearest(context, path, raw.quote, start)
         if nearest is not None:
             first, last, exact = nearest
             return replace(at, start_line=first, end_line=last, quote=exact, verified=True, corrected=True)
@@ -136,20 +230,24 @@ def _verify(texts: _Texts, raw: RawCitation) -> Citation:
     )
 
 
+def _plain(text: str) -> str:
+    """The text as it looks the same with either kind of line end; the store keeps both."""
+    return text.replace("\r\n", "\n")
+
+
 def _place(texts: _Texts, quote: str) -> Citation:
     """Where a quote of the answer stands, or an unverified citation without a place."""
-    for context, path in texts.every():
-        nearest = _nearest(texts.text(context, path), quote, 1)
-        if nearest is not None:
-            first, last, exact = nearest
-            return Citation(
-                context_id=context.context_id, path=path, start_line=first, end_line=last, quote=exact, verified=True
-            )
-    return Citation(context_id="", path="", start_line=0, end_line=0, quote=quote, verified=False)
+    found = texts.anywhere(quote)
+    if found is None:
+        return Citation(context_id="", path="", start_line=0, end_line=0, quote=quote, verified=False)
+    context, path, (first, last, exact) = found
+    return Citation(
+        context_id=context.context_id, path=path, start_line=first, end_line=last, quote=exact, verified=True
+    )
 
 
-def _nearest(text: str, quote: str, line: int) -> tuple[int, int, str] | None:
-    """First line, last line and exact words of the occurrence of `quote` nearest to `line`; blanks may differ."""
+def _nearest(text: str, quote: str, line: int) -> Found | None:
+    """The occurrence of `quote` nearest to `line`; blanks may differ."""
     words = quote.split()
     if not words:
         return None
@@ -174,7 +272,7 @@ def _lines_with(texts: _Texts, answer: str) -> list[Citation]:
             if len(found) == _MOST_LINES:
                 return []
             line = text.count("\n", 0, match.start()) + 1
-            quote = text[text.rfind("\n", 0, match.start()) + 1 :].partition("\n")[0][:_MOST_QUOTE_CHARS]
+            quote = text[text.rfind("\n", 0, match.start()) + 1 :].partition("\n")[0].rstrip("\r")[:_MOST_QUOTE_CHARS]
             found.append(
                 Citation(
                     context_id=context.context_id,
@@ -260,7 +358,7 @@ class Reading:
 
     def _model_ranges(self, text: str) -> Iterator[Range]:
         at, is_read = 0, False
-        for line in text.splitlines(keepends=True):
+        for line in StringIO(text, newline="\n"):
             is_read = hash(line.strip()) in self._lines if line.strip() else is_read
             if is_read:
                 yield at, at + len(line)

@@ -1,6 +1,6 @@
 """Citations checked against the stored text, and what counts as read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -113,6 +113,89 @@ def test_the_same_citation_is_listed_once(store: Store, log: Context) -> None:
 def test_quotes_are_found_in_objects_and_block_quotes() -> None:
     assert quotes_in({"why": ["> a block quote that is long enough"]}) == ["a block quote that is long enough"]
     assert quotes_in('the word "timeout" is short') == []
+
+
+# --- contexts too large to be loaded
+
+
+class Loadless(Store):
+    """A store that gives no text whole."""
+
+    def text(self, context: Context, path: str | None = None) -> str:
+        raise AssertionError(f"{context.name} was loaded")
+
+
+def cited_unloaded(store: Store, contexts: Sequence[Context], raw: list[RawCitation], answer: object) -> list[Citation]:
+    return list(cited(store, contexts, raw, answer, load_chars=0))
+
+
+@pytest.fixture
+def loadless(tmp_path: Path) -> Iterator[Store]:
+    with Loadless(tmp_path / "large") as store:
+        yield store
+
+
+LONG = [f"{n} {'filler ' * 30}" for n in range(5_000)]
+LONG[10] = LONG[2_500] = "the valve  was opened by hand"
+LONG[4_990] = "the pump stopped here\r\nand so did the fan\r"
+
+
+@pytest.mark.parametrize(
+    ("quote", "cited_at", "found_at"),
+    [
+        ("the valve  was opened by hand", 11, 11),
+        ("the valve  was opened by hand", 2_400, 2_501),
+        ("the valve was opened by hand", 20, 11),
+        ("the pump stopped here\nand so did the fan", 4_991, 4_991),
+        ("the pump stopped here and so did the fan", 4_900, 4_991),
+        ("4321 filler filler", 1, 4_322),
+        ("4321 filler filler", 999_999, 4_322),
+        ("the valve exploded", 11, None),
+        ("no stored\0text", 11, None),
+    ],
+)
+def test_a_quote_of_a_large_text_is_found_by_address_and_search(
+    loadless: Store, quote: str, cited_at: int, found_at: int | None
+) -> None:
+    context = loadless.register_text("\n".join(LONG), name="log")
+    raw = RawCitation(context="log", path="", start_line=cited_at, end_line=cited_at + 1, quote=quote)
+    (citation,) = cited_unloaded(loadless, [context], [raw], None)
+
+    assert citation.verified == (found_at is not None)
+    assert found_at in {None, citation.start_line}
+
+
+def test_a_quote_of_the_answer_is_found_in_one_of_many_files_without_loading_any(
+    loadless: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "src").mkdir()
+    for n in range(30):
+        (tmp_path / "src" / f"{n:02}.txt").write_text(f"one\nthis file has the number {n} in it\n")
+    context = loadless.register_source(str(tmp_path / "src"))
+    found, invented = cited_unloaded(
+        loadless, [context], [], 'It says "this file has the number 17 in it", and "this file has no number at all".'
+    )
+
+    assert (found.verified, found.path, found.start_line, found.end_line) == (True, "17.txt", 2, 2)
+    assert not invented.verified
+
+
+# --- lines
+
+
+def test_only_a_line_feed_ends_a_line(store: Store) -> None:
+    context = store.register_text("a\x0cb\u2028c\r\nsecond\x85line\r\nthird", name="odd")
+    raw = [RawCitation(context="odd", path="", start_line=n, end_line=n) for n in (1, 2, 3, 4)]
+
+    assert [(one.quote, one.verified) for one in cited(store, [context], raw, None)] == [
+        ("a\x0cb\u2028c", True),
+        ("second\x85line", True),
+        ("third", True),
+        ("", False),
+    ]
+    reading = Reading()
+    reading.shown("second\x85line")
+    assert reading.coverage(store, [context]).read_by_model == len("second\x85line\r\n")
 
 
 # --- coverage
