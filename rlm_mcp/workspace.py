@@ -300,8 +300,9 @@ class Workspace:
         """One run as a task: its end is in its record, however it ends."""
         run = live.run
         try:
-            with live.scope, self.store.in_use([c.context_id for c in launch.task.contexts], run.run_id):
-                await launch.play(run, live.note)
+            with live.scope:
+                async with _in_use(self.store, [c.context_id for c in launch.task.contexts], run.run_id):
+                    await launch.play(run, live.note)
             if live.scope.cancelled_caught and not live.ended:
                 await _in_thread(run.append, {"event": "run_ended", **CANCELLED})
         except Exception as error:
@@ -475,6 +476,18 @@ def _fingerprint(request: SolveRequest, contexts: Sequence[Context]) -> str:
 def _failed(error: Exception) -> dict[str, Any]:
     text = str(error) if isinstance(error, RlmError) else "The run ended by a fault of rlm-mcp; see its log."
     return {"status": "failed", "stopped_by": "error", "message": text}
+
+
+@asynccontextmanager
+async def _in_use(store: Store, context_ids: Sequence[str], run_id: str) -> AsyncIterator[None]:
+    """`store.in_use` off the event loop, because it waits for other writers; whole even when cancelled meanwhile."""
+    held = store.in_use(context_ids, run_id)
+    await anyio.to_thread.run_sync(held.__enter__)
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(held.__exit__, None, None, None)
 
 
 async def _in_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:

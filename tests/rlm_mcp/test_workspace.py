@@ -1,7 +1,8 @@
 """Runs of one data directory seen from several workspaces, as from several processes."""
 
+import sqlite3
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 
 import anyio
@@ -143,3 +144,20 @@ async def test_runs_at_once_are_limited_where_they_are(machine: Machine) -> None
             assert await workspace.start(REQUEST) == first
             with pytest.raises(TooManyRuns, match="1 runs are going on"):
                 await workspace.start(SolveRequest(query="Another?", contexts=("t",)))
+
+
+async def test_a_run_that_waits_for_another_writer_of_the_store_holds_up_nothing_else(machine: Machine) -> None:
+    machine.model.go.set()
+    catalogue = machine.settings.data_dir / "contexts" / "catalogue.sqlite3"
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            await workspace.register(text="some text", name="t")
+            with closing(sqlite3.connect(catalogue, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                run_id = await workspace.start(REQUEST)
+                assert (await workspace.state(run_id)).status == "running"
+                other.execute("ROLLBACK")
+            async for _ in workspace.follow(run_id):
+                pass
+            assert (await workspace.state(run_id)).status == "completed"
+            assert (await workspace.remove("t")).name == "t"  # it is no longer in use
