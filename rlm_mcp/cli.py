@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ANSWERED, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
 
-SETTING_FLAGS = ("model", "sub_model", "base_url", "data_dir", "cache_dir", "roots", "prices")
+SETTING_FLAGS = ("model", "sub_model", "base_url", "data_dir", "cache_dir", "roots", "quota_bytes", "prices")
 LIMIT_FLAGS = ("max_usd", "max_tokens", "max_sub_calls", "max_seconds", "max_iterations", "max_depth")
 
 Command = Callable[[argparse.Namespace, "Workspace"], Coroutine[Any, Any, int]]
@@ -81,9 +81,12 @@ def _serve(options: argparse.Namespace) -> int:
             allowed_hosts=tuple(options.allow_host),
         )
         return ANSWERED
+    from rlm_mcp.settings import local_roots
     from rlm_mcp.stdio import serve_stdio
     from rlm_mcp.workspace import open_workspace
 
+    if settings.roots is None:  # paths are named by the client's model here, and by the user in every other command
+        settings = replace(settings, roots=local_roots())
     serve_stdio(lambda: open_workspace(settings, warm=True))
     return ANSWERED
 

@@ -52,7 +52,7 @@ REQUESTS_PER_SECOND, BURST = 20.0, 200.0
 """Of one owner. A client that lists, reads and polls stays far below; a runaway loop does not."""
 
 QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
-"""What one owner may store, and the runs of one owner that go on at once."""
+"""What one owner may store unless RLM_MCP_QUOTA_BYTES says otherwise, and the runs of one owner at once."""
 
 CLOSE_SECONDS = 2
 
@@ -142,16 +142,13 @@ async def open_http_server(
             f"{host} can be reached from other machines: give --token-file (see `rlm-mcp token`) or --oauth-issuer, or "
             "serve on 127.0.0.1"
         )
-    if settings.roots is None:
-        settings = replace(settings, roots=())
+    settings = replace(settings, roots=settings.roots or (), quota_bytes=settings.quota_bytes or QUOTA_BYTES)
     async with open_sandbox(settings.cache_dir) as sandbox, open_models(settings) as models:
         sandbox.begin_loading()
 
         def open_for(owner: str) -> AbstractAsyncContextManager[Workspace]:
             own = settings if owner == EVERYBODY else replace(settings, data_dir=settings.data_dir / "owners" / owner)
-            return open_workspace(
-                own, choose=models.choose, sandbox=sandbox, quota_bytes=QUOTA_BYTES, most_runs=MOST_RUNS
-            )
+            return open_workspace(own, choose=models.choose, sandbox=sandbox, most_runs=MOST_RUNS)
 
         async with anyio.create_task_group() as tasks:
             owners = Owners(open_for, tasks)

@@ -42,6 +42,9 @@ class Settings:
     api_key: Secret = field(default_factory=lambda: Secret(""))
     sub_api_key: Secret = field(default_factory=lambda: Secret(""))
     roots: tuple[Path, ...] | None = None
+    """None: any where the user himself names the path, `local_roots` where a client on stdio does, none over HTTP"""
+    quota_bytes: int | None = None
+    """of one store; None: as much as the disk holds, over HTTP what http.py allows"""
     prices: Mapping[str, Price] = field(default_factory=dict)
     window_tokens: int | None = None
     sub_window_tokens: int | None = None
@@ -115,6 +118,16 @@ def load_settings(
         values[name] = _PARSERS[name](raw, source)
     sources = {name: source for name, (_, source) in found.items()}
     return Settings(**values, sources=sources, warnings=tuple(warnings))
+
+
+def local_roots(environ: Mapping[str, str] | None = None, *, directory: Path | None = None) -> tuple[Path, ...]:
+    """What a client of this machine's user may have registered where no roots are set: home and working directory.
+
+    Neither counts where it is the top of the file system, in which graphical clients start their servers.
+    """
+    environ = os.environ if environ is None else environ
+    found = dict.fromkeys([Path(environ.get("HOME") or Path.home()).resolve(), (directory or Path.cwd()).resolve()])
+    return tuple(path for path in found if path != path.parent)
 
 
 # --- the three places ---------------------------------------------------------------------------------------------
@@ -280,6 +293,7 @@ _PARSERS: dict[str, Callable[[object, str], object]] = {
     "data_dir": _path,
     "cache_dir": _path,
     "roots": _paths,
+    "quota_bytes": _count,
     "prices": _prices,
     "window_tokens": _count,
     "sub_window_tokens": _count,

@@ -413,19 +413,18 @@ async def open_workspace(
     sandbox: Sandbox | None = None,
     open_repl: OpenRepl | None = None,
     warm: bool = False,
-    quota_bytes: int | None = None,
     most_runs: int | None = None,
 ) -> AsyncIterator[Workspace]:
     """Everything a process needs, ready at once: the sandbox loads and connections open on first use.
 
     `choose` and `open_repl` stand in for the configured models and for the REPL; a `sandbox` that is open already can
-    be shared. `warm` begins to load the sandbox now, in the background. `quota_bytes` bounds what is stored,
-    `most_runs` the runs that go on at once.
+    be shared. `warm` begins to load the sandbox now, in the background. `most_runs` bounds the runs that go on
+    at once.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        store = stack.enter_context(Store(settings.data_dir, roots=settings.roots, quota_bytes=quota_bytes))
+        store = stack.enter_context(Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes))
         cache = stack.enter_context(closing(ReplyCache(settings.cache_dir))) if settings.sub_call_cache else None
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose

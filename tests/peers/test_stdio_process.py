@@ -93,6 +93,32 @@ def test_a_closed_stdout_ends_it_cleanly(server: "subprocess.Popen[bytes]") -> N
     assert server.wait(timeout=3) == 0
 
 
+@pytest.mark.anyio
+async def test_paths_outside_home_and_working_directory_are_refused_unless_roots_are_named(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    for name in ("home", "work", "else"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").write_text(name)
+    (tmp_path / "home" / "link.txt").symlink_to(tmp_path / "else" / "else.txt")
+
+    async def refused(**environment: str) -> list[str]:
+        parameters = StdioServerParameters(
+            command=COMMAND[0], args=COMMAND[1:], env=environ | environment, cwd=tmp_path / "work"
+        )
+        async with Client(parameters) as client:
+            paths = [tmp_path / path for path in ("home/home.txt", "work/work.txt", "else/else.txt", "home/link.txt")]
+            results = [await client.call_tool("register_context", {"source": str(path)}) for path in paths]
+            return [path.name for path, result in zip(paths, results, strict=True) if result.is_error]
+
+    with anyio.fail_after(60):
+        assert await refused(HOME=str(tmp_path / "home")) == ["else.txt", "link.txt"]
+        assert await refused(HOME=str(tmp_path / "home"), RLM_MCP_ROOTS=str(tmp_path / "else")) == [
+            "home.txt",
+            "work.txt",
+        ]
+
+
 def test_the_death_of_its_parent_ends_it(environ: dict[str, str], tmp_path: Path) -> None:
     """A parent starts the server with pipes that somebody else keeps open, tells its pid, and dies."""
     starter = (

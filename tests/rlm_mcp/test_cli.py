@@ -58,6 +58,20 @@ def test_contexts_are_added_listed_and_removed(run: Run, log_file: Path) -> None
     assert json.loads(run("contexts", "list", "--json")[1]) == []
 
 
+def test_the_user_may_name_any_path_unless_roots_are_set(run: Run, log_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    status, _, error = run("contexts", "add", str(log_file), "--roots", str(tmp_path / "open"))
+    assert status == 1
+    assert "outside the directories that may be registered" in error
+    assert run("contexts", "add", str(log_file))[0] == 0
+
+
+def test_the_quota_of_the_settings_bounds_the_store(run: Run, log_file: Path) -> None:
+    status, _, error = run("contexts", "add", str(log_file), "--quota-bytes", "1000")
+    assert status == 1
+    assert "over its quota" in error
+
+
 def test_inspect_shows_overview_lines_matches_and_code(run: Run, log_file: Path) -> None:
     overview = json.loads(run("inspect", str(log_file), "--json")[1])
     assert (overview["lines"], overview["view"]) == (300, "overview")

@@ -6,7 +6,7 @@ import pytest
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.models.profiles import Price
 from rlm_mcp.secret import Secret
-from rlm_mcp.settings import Settings, load_settings
+from rlm_mcp.settings import Settings, load_settings, local_roots
 
 
 def load(
@@ -115,6 +115,19 @@ def test_prices_are_lists_or_objects(tmp_path: Path) -> None:
 
 def test_roots_are_separated_like_paths(tmp_path: Path) -> None:
     assert load(tmp_path, {"RLM_MCP_ROOTS": "/a:/b"}).roots == (Path("/a"), Path("/b"))
+
+
+def test_a_client_may_register_what_lies_in_home_and_working_directory_but_not_everything(tmp_path: Path) -> None:
+    home, work = tmp_path / "home", tmp_path / "work"
+    assert local_roots({"HOME": str(home)}, directory=work) == (home, work)
+    assert local_roots({"HOME": str(home)}, directory=home) == (home,)
+    assert local_roots({"HOME": "/"}, directory=Path("/")) == ()
+
+
+def test_a_quota_is_a_number_of_bytes(tmp_path: Path) -> None:
+    assert load(tmp_path, {"RLM_MCP_QUOTA_BYTES": "5000"}).quota_bytes == 5_000
+    with pytest.raises(SettingsError, match="RLM_MCP_QUOTA_BYTES is '5 GB', not a number"):
+        load(tmp_path, {"RLM_MCP_QUOTA_BYTES": "5 GB"})
 
 
 def test_the_endpoint_path_is_taken_off_the_base_url(tmp_path: Path) -> None:
