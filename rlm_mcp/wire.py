@@ -38,6 +38,9 @@ class ContextResult(WireResult):
     estimated_tokens: int
     created_at: str
     source: str
+    version: int = 1
+    skipped: int = 0
+    notes: list[str] = []
 
 
 class ContextPage(WireResult):
@@ -64,6 +67,8 @@ class InspectResult(WireResult):
     estimated_tokens: int = 0
     created_at: str = ""
     source: str = ""
+    version: int = 0
+    skipped: int = 0
     structure: dict[str, Any] = {}
     head: str = ""
     tail: str = ""

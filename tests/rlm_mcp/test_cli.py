@@ -58,6 +58,21 @@ def test_contexts_are_added_listed_and_removed(run: Run, log_file: Path) -> None
     assert json.loads(run("contexts", "list", "--json")[1]) == []
 
 
+def test_notes_version_and_skipped_files_are_told_when_adding_and_in_the_overview(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "a.txt").write_bytes(b"one \xff two\n")
+    (source / "b.bin").write_bytes(bytes(range(256)))
+    (source / ".env").write_text("KEY=1")
+    added = json.loads(run("contexts", "add", str(source), "--json")[1])
+    assert (added["version"], added["files"], added["skipped"]) == (1, 1, 2)
+    assert added["notes"]
+    (source / "c.txt").write_text("new\n")
+    overview = json.loads(run("inspect", str(source), "--json")[1])
+    assert (overview["version"], overview["skipped"], overview["notes"]) == (2, 2, added["notes"])
+    assert "skipped: 2\n" in run("inspect", "src")[1]
+
+
 def test_the_user_may_name_any_path_unless_roots_are_set(run: Run, log_file: Path, tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     status, _, error = run("contexts", "add", str(log_file), "--roots", str(tmp_path / "open"))
