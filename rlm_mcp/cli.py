@@ -7,7 +7,9 @@ answers its first request in under two seconds.
 
 import argparse
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +199,46 @@ async def _contexts_list(options: argparse.Namespace, workspace: "Workspace") ->
 async def _contexts_add(options: argparse.Namespace, workspace: "Workspace") -> int:
     context = await workspace.register(source=options.source, name=options.name)
     _show(options, _context_facts(context))
+    return await _contexts_watch(options, workspace, context) if options.watch else ANSWERED
+
+
+async def _contexts_watch(options: argparse.Namespace, workspace: "Workspace", context: "Context") -> int:
+    """Shows every new version of a source until SIGINT or SIGTERM."""
+    stop = threading.Event()
+
+    def tell(latest: "Context") -> None:
+        _show(options, _context_facts(latest))
+        sys.stdout.flush()
+
+    def complain(error: RlmError) -> None:
+        _complain(error)
+
+    async def stop_on_signal() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                stop.set()
+
+    sys.stdout.flush()
+    print(f"watching {harmless(context.source)} until Ctrl-C", file=sys.stderr)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stop_on_signal)
+            await workspace.watch(context, stop=stop, on_version=tell, on_trouble=complain)
+            tasks.cancel_scope.cancel()
+    except* (RlmError, BrokenPipeError) as group:
+        raise group.exceptions[0] from None
+    return ANSWERED
+
+
+async def _contexts_refresh(options: argparse.Namespace, workspace: "Workspace") -> int:
+    _show(options, _context_facts(await workspace.refresh(options.name)))
+    return ANSWERED
+
+
+async def _contexts_gc(options: argparse.Namespace, workspace: "Workspace") -> int:
+    from dataclasses import asdict
+
+    _show(options, asdict(await workspace.collect()))
     return ANSWERED
 
 
@@ -365,7 +407,10 @@ def _parser() -> argparse.ArgumentParser:
     add = command("add", _contexts_add, "register a source", contexts)
     add.add_argument("source")
     add.add_argument("--name")
+    add.add_argument("--watch", action="store_true", help="register new versions as the source changes, until Ctrl-C")
+    command("refresh", _contexts_refresh, "register its source as it is now", contexts).add_argument("name")
     command("rm", _contexts_rm, "forget one", contexts).add_argument("name")
+    command("gc", _contexts_gc, "free old versions that no run is about, and what nothing uses", contexts)
 
     of_runs = command("runs", _runs_list, "runs on record")
     of_runs.set_defaults(limit=20)

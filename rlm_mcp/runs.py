@@ -162,6 +162,11 @@ class Runs:
             next_cursor=f"{page[-1][0]}|{page[-1][1]}" if rest and page else None,
         )
 
+    def context_ids(self) -> "set[str]":
+        """The contexts that any run on record was asked about. Raises RunRecordTooNew."""
+        started = (next(Run(self.directory / run_id).events(), {}) for run_id in self._ids())
+        return {context["context_id"] for event in started for context in event.get("contexts", ())}
+
     def _ids(self) -> "set[str]":
         if not self.directory.is_dir():
             return set()

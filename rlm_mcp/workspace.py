@@ -13,6 +13,7 @@ happens on a worker thread; the objects here belong to the event loop.
 import hashlib
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
@@ -22,16 +23,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import anyio.from_thread
 from anyio.abc import TaskGroup
 
 from rlm_mcp.budget import Spent
 from rlm_mcp.cells import CellResult
-from rlm_mcp.contexts.context import Context, Lines, Page
+from rlm_mcp.contexts.context import Context, Freed, Lines, Page
 from rlm_mcp.contexts.describe import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.watch import watch
 from rlm_mcp.engine import Event, OpenRepl, Outcome
-from rlm_mcp.errors import RlmError, UnknownContext
+from rlm_mcp.errors import ContextError, RlmError, UnknownContext
 from rlm_mcp.inspecting import InspectRepls
 from rlm_mcp.launch import ChooseModels, Launch, Launcher, SolveRequest
 from rlm_mcp.models.base import Model
@@ -207,6 +210,36 @@ class Workspace:
         await self._repls.close(context.context_id)
         self._changes.send_nowait(Change())
         return context
+
+    async def refresh(self, ref: str) -> Context:
+        """Registers a context's source as it is now: the same context, or the next version of it."""
+        context = await _in_thread(self.store.refresh, ref)
+        self._changes.send_nowait(Change())
+        return context
+
+    async def collect(self) -> Freed:
+        """Forgets old versions that no run on record is about, and deletes what nothing uses."""
+        return await _in_thread(lambda: self.store.gc(keep=self.runs.context_ids()))
+
+    async def watch(
+        self,
+        context: Context,
+        *,
+        stop: threading.Event,
+        on_version: Callable[[Context], None],
+        on_trouble: Callable[[ContextError], None],
+    ) -> None:
+        """Registers a source again whenever it changes, until `stop` is set and not before, even when cancelled.
+
+        Both functions are called on another thread. Raises SourceRefused.
+        """
+
+        def announce(latest: Context) -> None:
+            anyio.from_thread.run_sync(self._changes.send_nowait, Change())
+            on_version(latest)
+
+        watching = partial(watch, self.store, context.name, stop=stop, on_version=announce, on_trouble=on_trouble)
+        await anyio.to_thread.run_sync(watching)
 
     async def run_code(self, context: Context, code: str, *, seconds: float, reset: bool = False) -> CellResult:
         """Runs a cell in this context's REPL, which is opened on first use. Cells of one context queue up."""

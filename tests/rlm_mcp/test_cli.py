@@ -1,6 +1,13 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 import pytest
@@ -71,6 +78,79 @@ def test_notes_version_and_skipped_files_are_told_when_adding_and_in_the_overvie
     overview = json.loads(run("inspect", str(source), "--json")[1])
     assert (overview["version"], overview["skipped"], overview["notes"]) == (2, 2, added["notes"])
     assert "skipped: 2\n" in run("inspect", "src")[1]
+
+
+def test_a_changed_source_is_refreshed_to_its_next_version_and_old_ones_are_collected(run: Run, log_file: Path) -> None:
+    first = json.loads(run("contexts", "add", str(log_file), "--json")[1])
+    assert json.loads(run("contexts", "refresh", "app.log", "--json")[1]) == first
+    log_file.write_text("new\n")
+    status, out, _ = run("contexts", "refresh", "app.log", "--json")
+    assert (status, json.loads(out)["chars"]) == (0, 4)
+    assert run("contexts", "refresh", "nothing")[0] == 1
+
+    status, out, _ = run("contexts", "gc", "--json")
+    assert (status, json.loads(out)) == (0, {"blobs": 1, "bytes": len(LOG), "versions": 1})
+    assert run("inspect", first["context_id"])[0] == 1
+    assert run("inspect", "app.log")[0] == 0
+
+
+def test_a_version_that_a_run_is_about_is_not_collected(run: Run, endpoint: OpenAIServer, log_file: Path) -> None:
+    first = json.loads(run("contexts", "add", str(log_file), "--json")[1])
+    asked(run, endpoint, "How many errors?", "app.log", "--mode", "rlm")
+    log_file.write_text("new\n")
+    run("contexts", "refresh", "app.log")
+    assert json.loads(run("contexts", "gc", "--json")[1])["versions"] == 0
+    assert run("inspect", first["context_id"])[0] == 0
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    return [sys.executable, "-m", "rlm_mcp.cli", "--data-dir", str(tmp_path / "data"), "contexts", "add"]
+
+
+def test_a_watched_source_is_registered_again_until_interrupted(command: list[str], log_file: Path) -> None:
+    pytest.importorskip("watchfiles")
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [*command, str(log_file), "--watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "watching" in process.stderr.readline()
+        versions: Queue[str] = Queue()
+        lines = process.stdout
+
+        def listen() -> None:
+            for line in lines:
+                if "version" in line:
+                    versions.put(line)
+
+        threading.Thread(target=listen).start()
+        assert versions.get(timeout=20) == "version: 1\n"
+        seen = ""
+        for n in range(1, 21):  # the watch may only be starting: write until it notices
+            log_file.write_text("new\n" * n)
+            with suppress(Empty):
+                seen = versions.get(timeout=1)
+                break
+        assert seen == "version: 2\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_watching_without_its_extra_is_one_sentence(command: list[str], log_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "watchfiles.py").write_text("raise ImportError\n")
+    ended = subprocess.run(  # noqa: S603 - our own command
+        [*command, str(log_file), "--watch"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "without")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "`pip install 'rlm-mcp[watch]'`" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_the_user_may_name_any_path_unless_roots_are_set(run: Run, log_file: Path, tmp_path: Path) -> None:
