@@ -16,7 +16,9 @@ def price(item: str) -> float:
 with tempfile.TemporaryDirectory() as folder, Runtime() as runtime:
     log = Path(folder, "app.log")
     log.write_text("ok\nERROR disk\nok\n")
-    with runtime.session(limits=Limits(cell_seconds=1), files={"/data/app.log": log}, calls={"price": price}) as session:
+    with runtime.session(
+        limits=Limits(cell_seconds=1), files={"/data/app.log": log}, calls={"price": price}
+    ) as session:
         session.exec("errors = [l for l in open('/data/app.log') if 'ERROR' in l]")
         print(session.exec("len(errors), price('tea')").value)  # (1, 2.5)
         print(session.exec("price('milk')").error)  # RuntimeError: there is no milk, only tea
