@@ -7,6 +7,7 @@ answers its first request in under two seconds.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -40,18 +41,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
     options = _parser().parse_args(argv)
     try:
-        if options.command == "serve":
-            return _serve(options)
-        if options.command == "token":
-            return _token(options)
-        if options.command == "doctor":
-            return anyio.run(_doctor, options)
-        return anyio.run(_in_workspace, options)
+        status = _run(options)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        return _nobody_reads()
     except RlmError as error:
         return _complain(error)
     except KeyboardInterrupt:
         print("rlm-mcp: interrupted", file=sys.stderr)
         return FAILED
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "serve":
+        return _serve(options)
+    if options.command == "token":
+        return _token(options)
+    if options.command == "doctor":
+        return anyio.run(_doctor, options)
+    return anyio.run(_in_workspace, options)
+
+
+def _nobody_reads() -> int:
+    """What `| head` does: the reader has enough. What is still buffered goes nowhere, else Python complains at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    return ANSWERED
 
 
 def _complain(error: RlmError) -> int:

@@ -65,6 +65,26 @@ def test_contexts_are_added_listed_and_removed(run: Run, log_file: Path) -> None
     assert json.loads(run("contexts", "list", "--json")[1]) == []
 
 
+@pytest.mark.parametrize("json_flag", [[], ["--json"]])
+def test_a_reader_that_has_enough_ends_a_command_quietly(log_file: Path, tmp_path: Path, json_flag: list[str]) -> None:
+    log_file.write_text(LOG * 50)
+    inspect = [sys.executable, "-m", "rlm_mcp.cli", "inspect", str(log_file), "--search", "line", "--max", "500"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(  # noqa: S603 - our own command
+            [*inspect, "--data-dir", str(tmp_path / "data"), *json_flag],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_notes_version_and_skipped_files_are_told_when_adding_and_in_the_overview(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "src"
     source.mkdir()
