@@ -254,7 +254,7 @@ class Intake:
         if self._room < 0:
             raise StoreFull(
                 "this would take the store over its quota: remove contexts (`rlm-mcp contexts rm NAME`), "
-                "collect what is unused (`rlm-mcp contexts gc`), or raise the quota"
+                "collect what is unused (`rlm-mcp contexts gc`), or raise RLM_MCP_QUOTA_BYTES"
             )
 
 

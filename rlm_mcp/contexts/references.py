@@ -46,13 +46,15 @@ class Reference:
     def check(self) -> Path:
         """Give the path if the file still is what was registered. Raises SourceChanged."""
         remedy = (
-            "`rlm-mcp contexts refresh` or registering it again takes it as it is now; older citations may not hold"
+            "`register_context` with this path or `rlm-mcp contexts refresh NAME` takes it as it is now; "
+            "older citations may not hold"
         )
         try:
             status = Path(self.path).stat()
         except OSError as error:
             raise SourceChanged(
-                f"{self.path}, registered by reference, is gone ({error.strerror}): put it back, or remove the context"
+                f"{self.path}, registered by reference, is gone ({error.strerror}): put it back, or forget the context "
+                "with `remove_context` or `rlm-mcp contexts rm NAME`"
             ) from error
         if status.st_size != self.size:
             raise SourceChanged(

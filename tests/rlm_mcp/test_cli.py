@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,6 +64,16 @@ def test_contexts_are_added_listed_and_removed(run: Run, log_file: Path) -> None
     assert "a" in run("contexts")[1]
     assert run("contexts", "rm", "a")[0] == 0
     assert json.loads(run("contexts", "list", "--json")[1]) == []
+
+
+def test_every_command_that_a_text_names_exists(run: Run) -> None:
+    root = Path(__file__).parents[2]
+    texts = [*(root / "rlm_mcp").rglob("*.py"), *(root / "docs").glob("*.md"), root / "README.md"]
+    named = {
+        name for file in texts for name in re.findall(r"`(?:rlm-mcp )?((?:contexts|runs) [a-z]+)", file.read_text())
+    }
+    assert named >= {"contexts refresh", "contexts gc", "contexts rm"}
+    assert {name: run(*name.split(), "--help")[0] for name in named} == dict.fromkeys(named, 0)
 
 
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])

@@ -79,7 +79,7 @@ def test_a_file_that_changed_since_is_noticed_at_use_and_can_be_refreshed(store:
         (log.parent / "new").write_text(log.read_text())
         (log.parent / "new").replace(log)
     for use in (store.read_lines, store.place):
-        with pytest.raises(SourceChanged, match=r"since it was registered: .*refresh"):
+        with pytest.raises(SourceChanged, match=r"since it was registered: .*`rlm-mcp contexts refresh NAME`"):
             use(old, 1)
     with pytest.raises(SourceChanged):
         store.mounts(old)
