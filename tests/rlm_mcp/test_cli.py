@@ -69,9 +69,8 @@ def test_contexts_are_added_listed_and_removed(run: Run, log_file: Path) -> None
 def test_every_command_that_a_text_names_exists(run: Run) -> None:
     root = Path(__file__).parents[2]
     texts = [*(root / "rlm_mcp").rglob("*.py"), *(root / "docs").glob("*.md"), root / "README.md"]
-    named = {
-        name for file in texts for name in re.findall(r"`(?:rlm-mcp )?((?:contexts|runs) [a-z]+)", file.read_text())
-    }
+    command = re.compile(r"`(?:rlm-mcp )?((?:contexts|runs) [a-z]+)")
+    named = {name for file in texts for name in command.findall(file.read_text("utf-8"))}
     assert named >= {"contexts refresh", "contexts gc", "contexts rm"}
     assert {name: run(*name.split(), "--help")[0] for name in named} == dict.fromkeys(named, 0)
 
