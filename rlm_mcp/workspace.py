@@ -32,7 +32,6 @@ from rlm_mcp.contexts.context import Context, Freed, Lines, Page
 from rlm_mcp.contexts.describe import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store import Store
-from rlm_mcp.contexts.watch import watch
 from rlm_mcp.engine import Event, OpenRepl, Outcome
 from rlm_mcp.errors import ContextError, RlmError, UnknownContext
 from rlm_mcp.inspecting import InspectRepls
@@ -233,6 +232,7 @@ class Workspace:
 
         Both functions are called on another thread. Raises SourceRefused.
         """
+        from rlm_mcp.contexts.watch import watch
 
         def announce(latest: Context) -> None:
             anyio.from_thread.run_sync(self._changes.send_nowait, Change())
