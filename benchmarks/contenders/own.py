@@ -113,7 +113,7 @@ def sub_calls() -> None:
 
     items = f"range({SUB_CALLS})"
     ways = {
-        "batched": f"import host\nlen(host.wait([host.submit('ask', i) for i in {items}]))",
+        "batched": f"import host\nlen(host.wait(host.submit_all('ask', [((i,), {{}}) for i in {items}])))",
         "executor": "from concurrent.futures import ThreadPoolExecutor\n"
         f"with ThreadPoolExecutor({SUB_CALLS}) as pool:\n    done = len(list(pool.map(ask, {items})))\ndone",
         "parallel_map": f"len(parallel_map(ask, {items}))",

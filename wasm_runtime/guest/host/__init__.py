@@ -37,12 +37,17 @@ class Failed:
         return f"<failed: {self.error}>"
 
 
-def exchange(message):
-    """Send one message, return the host's answer to it. KeyboardInterrupt when the host was told to stop us."""
+def tell(message):
+    """Send one message and leave its answer unread; the next message drops it."""
     line = _encode(message).encode() + b"\n"
     sent = _write(FD, line)
     if sent != len(line):
         raise ValueError(f"a message of {len(line)} bytes to the host is too long: pass less at once")
+
+
+def exchange(message):
+    """Send one message, return the host's answer to it. KeyboardInterrupt when the host was told to stop us."""
+    tell(message)
     reply = _read(FD, _READ_BYTES)
     if not reply.endswith(b"\n"):
         parts = [reply]

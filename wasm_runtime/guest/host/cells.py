@@ -25,7 +25,7 @@ _TRACEBACK_CHARS = 1 << 14
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 # What the namespace holds before anything ran in it; `reset` of a session starts a new guest instead.
-_exchange = host.exchange
+_exchange, _tell = host.exchange, host.tell
 _interruptible = False
 
 # Given up when memory has run out, so that there is room to say so: more than one arena of CPython's allocator.
@@ -39,7 +39,7 @@ def serve():
         _carry_out(_exchange({"do": "next"})["ok"])
     except MemoryError:  # outside the cell's own code: while it was read, or told about
         _reserve.clear()
-        _exchange({"do": "done", "report": {"error": {"type": "MemoryError", "message": ""}}})
+        _tell({"do": "done", "report": {"error": {"type": "MemoryError", "message": ""}}})
 
 
 def _carry_out(request):
@@ -51,9 +51,9 @@ def _carry_out(request):
     stdout.flush()
     stderr.flush()
     try:
-        _exchange({"do": "done", "report": report})
+        _tell({"do": "done", "report": report})
     except (TypeError, ValueError, RecursionError) as error:  # what a called function returned is not JSON
-        _exchange({"do": "done", "report": {"error": {"type": type(error).__name__, "message": str(error)}}})
+        _tell({"do": "done", "report": {"error": {"type": type(error).__name__, "message": str(error)}}})
     _keep_reserve()
 
 

@@ -20,7 +20,6 @@ import host
 
 _exchange = host.exchange
 _WORKERS_AT_MOST = 64
-_AHEAD_WORKERS = 32
 
 _task = None  # (function, items) while copies work on it
 _is_copy = False
@@ -104,7 +103,7 @@ def _call_task(task):
 def run_all(tasks):
     """Run (function, args, kwargs) tasks; return [(value, None) or (None, exception)] in order."""
     if len(tasks) > 1 and not _is_copy:
-        _forked(_call_task, tasks, _AHEAD_WORKERS, ahead=True)
+        _forked(_call_task, tasks, _WORKERS_AT_MOST, ahead=True)
     outcomes = []
     for number, task in enumerate(tasks):
         with host.scope(number):
