@@ -201,8 +201,9 @@ def _without_literal_context(code):
 
 def _assigns_literal_context(node):
     match node:
-        case ast.Assign(targets=[ast.Name(id="context")], value=value) | ast.AnnAssign(
-            target=ast.Name(id="context"), value=value
+        case (
+            ast.Assign(targets=[ast.Name(id="context")], value=value)
+            | ast.AnnAssign(target=ast.Name(id="context"), value=value)
         ):
             return value is not None and _is_literal(value)
     return False
