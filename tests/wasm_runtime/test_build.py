@@ -8,8 +8,9 @@ import pytest
 import wasmtime
 
 from wasm_runtime.build.assemble import LOOP_CHECK
+from wasm_runtime.build.leb import read_uleb, sleb, uleb
 from wasm_runtime.build.opcodes import loop_body_offsets
-from wasm_runtime.build.wasm_file import Export, Import, WasmFile, read_uleb, sleb, uleb
+from wasm_runtime.build.wasm_file import Export, Import, WasmFile
 from wasm_runtime.engine import make_engine
 from wasm_runtime.memory import KILL_ADDRESS
 

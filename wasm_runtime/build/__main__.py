@@ -22,8 +22,9 @@ from wasm_runtime.build import boot
 from wasm_runtime.build.assemble import Binaryen, assemble
 from wasm_runtime.build.bake import Addresses, bake
 from wasm_runtime.build.fetch import fetch
+from wasm_runtime.build.leb import read_uleb
 from wasm_runtime.build.pins import BINARYEN, CPYTHON_VERSION, PYODIDE, Package
-from wasm_runtime.build.wasm_file import MEMORY, WasmFile, read_uleb
+from wasm_runtime.build.wasm_file import MEMORY, WasmFile
 from wasm_runtime.engine import make_engine
 from wasm_runtime.interpreter import Interpreter
 from wasm_runtime.linking import make_linker

@@ -4,6 +4,8 @@ WebAssembly 3.0, chapter 5.4: every opcode is followed by immediates of a fixed 
 not listed stops the build, so a module from another toolchain cannot be instrumented half.
 """
 
+from wasm_runtime.build.leb import read_uleb
+
 LOOP = 0x03
 
 # Shape letters: b block type, u LEB number (signed or unsigned: the length rule is the same), m memory
@@ -51,7 +53,7 @@ def loop_body_offsets(function: bytes) -> list[int]:
 
 
 def _behind_locals(data: bytes) -> int:
-    groups, position = _uleb(data, 0)
+    groups, position = read_uleb(data, 0)
     for _ in range(groups):
         position = _behind_leb(data, position)
         position += 1  # a value type of one byte; reference types with an index do not occur in C code
@@ -62,16 +64,16 @@ def _behind_immediates(data: bytes, position: int) -> int:
     opcode = data[position]
     position += 1
     if opcode == 0xFC:
-        number, position = _uleb(data, position)
+        number, position = read_uleb(data, position)
         shape = _BULK_SHAPES.get(number)
     elif opcode == 0xFD:
-        number, position = _uleb(data, position)
+        number, position = read_uleb(data, position)
         shape = _simd_shape(number)
     elif opcode == 0xFB:
-        number, position = _uleb(data, position)
+        number, position = read_uleb(data, position)
         shape = _GC_SHAPES.get(number)
     elif opcode == 0xFE:
-        number, position = _uleb(data, position)
+        number, position = read_uleb(data, position)
         shape = "1" if number == 3 else "m"  # 3 is atomic.fence
     else:
         number, shape = opcode, _SHAPES.get(opcode)
@@ -86,17 +88,17 @@ def _behind(data: bytes, position: int, kind: str) -> int:
     if kind in "ub":
         return _behind_leb(data, position)  # block types 0x40 and 0x7c..0x7f are one byte, like a short LEB
     if kind == "m":
-        flags, position = _uleb(data, position)
+        flags, position = read_uleb(data, position)
         if flags & 0x40:
             position = _behind_leb(data, position)
         return _behind_leb(data, position)
     if kind == "v":
-        count, position = _uleb(data, position)
+        count, position = read_uleb(data, position)
         for _ in range(count):
             position = _behind_leb(data, position)
         return position
     if kind == "c":
-        count, position = _uleb(data, position)
+        count, position = read_uleb(data, position)
         for _ in range(count):
             clause = data[position]
             position = _behind_leb(data, position + 1)
@@ -116,17 +118,6 @@ def _simd_shape(number: int) -> str:
     if 84 <= number <= 91:
         return "m1"
     return ""
-
-
-def _uleb(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
 
 
 def _behind_leb(data: bytes, position: int) -> int:

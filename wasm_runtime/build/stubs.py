@@ -8,6 +8,7 @@ Two things live here because only the module can do them without the host raisin
 a signal poll that reads one word of memory, and imports that never return.
 """
 
+from wasm_runtime.build.leb import read_uleb
 from wasm_runtime.build.wasm_file import FUNC_KIND, GLOBAL_KIND, WasmFile
 from wasm_runtime.errno import Errno
 from wasm_runtime.memory import INTERRUPT_ADDRESS
@@ -105,7 +106,7 @@ def stub_module(main: WasmFile) -> tuple[str, str, list[str]]:
     for entry in main.imports():
         if entry.kind != FUNC_KIND or entry.name in HOST:
             continue
-        params, results = main.functype(_type_index(entry.descriptor))
+        params, results = main.functype(read_uleb(entry.descriptor, 0)[0])
         text = _function(entry.name, params, results, trapping)
         (wasi if entry.module == "wasi_snapshot_preview1" else env).append(text)
     shared = '(import "main" "memory" (memory 1)) (import "main" "__indirect_function_table" (table 1 funcref))'
@@ -139,11 +140,3 @@ def _constant(value: int, results: bytes) -> str:
         return ""
     kind = VALUE_TYPES[results[0]]
     return "(ref.null extern)" if kind == "externref" else f"({kind}.const {value})"
-
-
-def _type_index(descriptor: bytes) -> int:
-    value = shift = 0
-    for byte in descriptor:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-    return value

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from wasm_runtime.build.leb import read_uleb, sleb, uleb
 from wasm_runtime.build.opcodes import loop_body_offsets
 
 CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, CODE, DATA, DATA_COUNT, TAG = range(14)
@@ -31,40 +32,6 @@ class Export(NamedTuple):
     name: str
     kind: int
     number: int
-
-
-def read_uleb(data: bytes, position: int) -> tuple[int, int]:
-    """Unsigned LEB128 at `position` -> (value, position behind it)."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-
-
-def uleb(value: int) -> bytes:
-    """Unsigned LEB128 of `value`."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def sleb(value: int) -> bytes:
-    """Signed LEB128 of `value`."""
-    out = bytearray()
-    while True:
-        byte = value & 0x7F
-        value >>= 7
-        if (value == 0 and not byte & 0x40) or (value == -1 and byte & 0x40):
-            out.append(byte)
-            return bytes(out)
-        out.append(byte | 0x80)
 
 
 def _name(data: bytes, position: int) -> tuple[str, int]:
