@@ -75,10 +75,7 @@ class Runtime:
         """
         if self._closed:
             raise RuntimeFailure(f"{self!r} was closed: make a new Runtime")
-        session = Session(self, limits=limits or Limits(), files=files or {}, calls=calls or {})
-        with self._lock:
-            self._sessions.add(session)
-        return session
+        return self.enrol(Session(self, limits=limits or Limits(), files=files or {}, calls=calls or {}))
 
     def close(self) -> None:
         """Close every session, then the threads."""
@@ -131,6 +128,12 @@ class Runtime:
             if self._crew_threads is None:
                 self._crew_threads = ThreadPoolExecutor(_COPIES_AT_ONCE, thread_name_prefix="wasm-copy")
             return self._crew_threads
+
+    def enrol(self, session: Session) -> Session:
+        """Take a new session into account, so that `close` closes it too."""
+        with self._lock:
+            self._sessions.add(session)
+        return session
 
     def forget(self, session: Session) -> None:
         """Take notice that a session was closed."""

@@ -86,7 +86,9 @@ class Session:
         limits: Limits,
         files: Mapping[str, FileSource],
         calls: Mapping[str, Callable[..., object]],
+        copy_of: Session | None = None,
     ) -> None:
+        """`copy_of` gives its files to the new session; `fork` then gives it the rest."""
         self._runtime, self.limits, self._files, self._calls = runtime, limits, files, calls
         self._state: State = "NEW"
         self._turn = threading.Lock()
@@ -102,7 +104,7 @@ class Session:
             interruption_told=self._clear_stops,
             fork=self._work_in_copies,
         )
-        self._vfs = self._new_vfs()
+        self._vfs = self._new_vfs() if copy_of is None else self._copied_vfs(copy_of)
         self._guest = Guest(memory=self._interpreter.memory, vfs=self._vfs, grow=self._grow)
         self._fresh, self._unexposed = True, list(calls)
         self._execs = 0
@@ -338,6 +340,14 @@ class Session:
         vfs.openat(AT_FDCWD, b"/dev/host", os.O_RDWR)  # descriptor 3, as in the image
         return vfs
 
+    def _copied_vfs(self, original: Session) -> Vfs:
+        try:
+            return original._vfs.clone(quota=self._memory, devices=self._devices())
+        except MemoryError as error:
+            raise OutOfMemoryBudget(
+                f"{error}: close other sessions, or raise memory_budget_bytes of the Runtime"
+            ) from error
+
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(
             image=self._runtime.image.sha256,
@@ -376,7 +386,9 @@ class Session:
 
     def _fork(self, changed: Runs | None = None) -> Session:
         """Copy this session, whose guest stands still meanwhile; `changed` is `pages.changed()`, if it is known."""
-        child = self._runtime.session(limits=self.limits, files=self._files, calls=self._calls)
+        child = self._runtime.enrol(
+            Session(self._runtime, limits=self.limits, files=self._files, calls=self._calls, copy_of=self)
+        )
         try:
             child._adopt(self, self._pages.changed() if changed is None else changed)  # noqa: SLF001 - another Session
         except BaseException:
@@ -389,14 +401,6 @@ class Session:
         if missing > 0:
             self._memory.require(missing)
             self._interpreter.grow(parent._interpreter.memory.size)
-        try:
-            files = parent._vfs.clone(quota=self._memory, devices=self._devices())
-        except MemoryError as error:
-            raise OutOfMemoryBudget(
-                f"{error}: close other sessions, or raise memory_budget_bytes of the Runtime"
-            ) from error
-        self._vfs.close()
-        self._vfs = self._guest.vfs = files
         self._pages.replace(changed)
         self._interpreter.set_globals(parent._interpreter.globals())
         self._execs, self._fresh, self._unexposed = parent._execs, True, []
