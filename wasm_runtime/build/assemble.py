@@ -3,10 +3,10 @@
     pyodide.asm.wasm ─ translate ─ merge(stubs, trampoline) ─ trampoline's table slot ─ loop checks ─> assembled.wasm
 
 Loop checks: the head of every loop loads one word (KILL_ADDRESS) and traps when it is set. The host writes
-that word from another thread. Compared with Wasmtime's epoch interruption, which also checks every function
-entry, this costs a quarter as much (see benchmarks/sandbox.py) and stops the same programs: without a loop,
-execution ends by itself, and recursion ends at the stack limit. The load is atomic because Cranelift may
-merge two plain loads with no store between them, and a loop of loops would then test its flag once.
+that word from another thread. Wasmtime's epoch interruption would stop the same programs, but checks every function
+entry as well. Loops are enough: without one, execution ends by itself, and recursion ends at the stack limit. The
+load is atomic because Cranelift may merge two plain loads with no store between them, and a loop of loops would then
+test its flag once.
 """
 
 import re
