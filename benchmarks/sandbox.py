@@ -176,7 +176,7 @@ def _driver(python: str, name: str) -> tuple[str, ...]:
 
 
 def _has(python: str, module: str) -> bool:
-    found = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)  # noqa: S603
+    found = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)  # noqa: S603 - a fixed command
     return found.returncode == 0
 
 
@@ -187,7 +187,7 @@ def measure(contender: Contender, group: str, into: Measured, *, quick: bool) ->
         return
     command = [*contender.command, group, *contender.arguments]
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(  # noqa: S603 - a fixed command
             command, cwd=_ROOT, capture_output=True, text=True, timeout=_SECONDS_PER_GROUP, check=False
         )
     except subprocess.TimeoutExpired:
@@ -206,7 +206,7 @@ def measure(contender: Contender, group: str, into: Measured, *, quick: bool) ->
 def _first_print(contender: Contender) -> float:
     """Return the time from starting a program to the line that its sandbox printed."""
     started = time.perf_counter()
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(  # noqa: S603 - a fixed command
         contender.hello, cwd=_ROOT, stdout=subprocess.PIPE, text=True
     ) as program:
         assert program.stdout is not None

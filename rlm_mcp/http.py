@@ -224,7 +224,7 @@ def is_loopback(host: str) -> bool:
 
 def _security(host: str, allowed_hosts: tuple[str, ...]) -> TransportSecuritySettings:
     """Host and Origin checks against DNS rebinding; names that clients use from elsewhere are added by the operator."""
-    names = ("127.0.0.1", "localhost", "[::1]", *([] if host in {"0.0.0.0", "::"} else [host]), *allowed_hosts)  # noqa: S104
+    names = ("127.0.0.1", "localhost", "[::1]", *([] if host in {"0.0.0.0", "::"} else [host]), *allowed_hosts)  # noqa: S104 - compared, not bound
     hosts = [f"{name}:*" for name in names] + list(allowed_hosts)
     origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in hosts]
     return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)

@@ -368,7 +368,7 @@ class Level:
             mode=self.way.mode,
             mode_reason=self.way.reason,
             depth=self.way.depth,
-            message=" ".join(part for part in (*said, self._silence, _marked(finish)) if part),
+            message=_sentences(*said, self._silence, _marked(finish)),
         )
         if not self.task.path and answer is not None:
             self.engine.record.write_answer(answer)
@@ -453,6 +453,12 @@ def _silence(model: Model, completion: Completion) -> str:
             f"Model {model.name!r} spent its {spent} tokens on thinking and said nothing: choose one that thinks less."
         )
     return f"Model {model.name!r} replied with nothing ({why}, {spent} tokens): choose another model."
+
+
+def _sentences(*parts: str) -> str:
+    """Those that are not empty, one after the other; errors come without the full stop that the next one needs."""
+    *before, last = [part for part in parts if part] or [""]
+    return " ".join([*(part if part.endswith(".") else f"{part}." for part in before), last])
 
 
 def _marked(finish: Finish) -> str:

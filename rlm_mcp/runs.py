@@ -30,7 +30,7 @@ from rlm_mcp.models.base import Message
 try:
     import fcntl
 except ImportError:  # Windows has none: there a cut-off run keeps the status "running" until it is resumed
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment] # absent on this system
 
 FORMAT = 1
 INLINE_ANSWER_CHARS = 200_000  # a longer answer is kept only in its own file, so that reading events stays cheap

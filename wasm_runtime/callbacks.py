@@ -17,7 +17,7 @@ import wasmtime
 try:
     from wasmtime import _ffi as _binding
 except ImportError:
-    _binding = None  # type: ignore[assignment]
+    _binding = None  # type: ignore[assignment] # absent on this system
 
 HostFunction = Callable[..., int | float | None]
 

@@ -190,7 +190,7 @@ class Tree:
     def _enter(self, here: int, name: bytes, path: bytes) -> int:
         directory = self.nodes[here]
         if not isinstance(directory, Directory):
-            raise ValueError(f"{path!r} cannot be mounted at: a parent of it is no directory")  # noqa: TRY004
+            raise ValueError(f"{path!r} cannot be mounted at: a parent of it is no directory")  # noqa: TRY004 - the value is wrong, not the type
         if name in directory.entries:
             return directory.entries[name][0]
         if not directory.readonly and self.reserve_node() < 0:

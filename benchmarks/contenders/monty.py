@@ -35,7 +35,7 @@ def execs() -> None:
         first = []
         for _ in range(often(200, quick=50)):
             with pool.checkout() as session:
-                first += sample(lambda session=session: session.feed_run("1 + 1"), repeats=1)  # type: ignore[misc]
+                first += sample(lambda session=session: session.feed_run("1 + 1"), repeats=1)  # type: ignore[misc] # mypy cannot infer a default of a lambda
         with pool.checkout() as session:
             later = sample(lambda: session.feed_run("1 + 1"), repeats=often(1000, quick=300))
     tell(first_exec=first, later_exec=later)
@@ -59,7 +59,7 @@ def calls() -> None:
     count = 500
     with monty.Monty() as pool, pool.checkout(limits={"max_suspensions": 1_000_000}) as session:
         code = f"for i in range({count}): back(i)"
-        run = lambda: session.feed_run(code, external_lookup={"back": lambda value: value})  # noqa: E731
+        run = lambda: session.feed_run(code, external_lookup={"back": lambda value: value})  # noqa: E731 - sampled by name
         tell(host_call=[t / count for t in sample(run, repeats=often(20, quick=5))])
 
 

@@ -7,7 +7,7 @@ from benchmarks.contenders.measuring import drive, often, sample, tell, text_fil
 
 
 def fresh() -> None:
-    start = lambda: subprocess.run([sys.executable, "-c", "pass"], check=True)  # noqa: E731
+    start = lambda: subprocess.run([sys.executable, "-c", "pass"], check=True)  # noqa: E731 - sampled by name
     tell(fresh=sample(start, repeats=often(20, quick=5)))
 
 

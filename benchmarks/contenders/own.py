@@ -121,7 +121,7 @@ def sub_calls() -> None:
     with Runtime() as runtime, runtime.session(calls={"ask": ask}) as session:
         for name, code in ways.items():
             assert _run(session, code).value == str(SUB_CALLS), name
-            tell(**{name: sample(lambda code=code: _run(session, code), repeats=often(15, quick=5))})  # type: ignore[misc]
+            tell(**{name: sample(lambda code=code: _run(session, code), repeats=often(15, quick=5))})  # type: ignore[misc] # mypy cannot infer a default of a lambda
     loop.call_soon_threadsafe(loop.stop)
 
 

@@ -36,7 +36,7 @@ def execs() -> None:
     first = []
     for _ in range(often(20, quick=5)):
         with wasi.Session() as session:
-            first += sample(lambda session=session: session.run("1 + 1"), repeats=1)  # type: ignore[misc]
+            first += sample(lambda session=session: session.run("1 + 1"), repeats=1)  # type: ignore[misc] # mypy cannot infer a default of a lambda
     with wasi.Session() as session:
         later = sample(lambda: session.run("1 + 1"), repeats=200)
     tell(first_exec=first, later_exec=later)

@@ -199,7 +199,7 @@ def issuing(key: rsa.RSAPrivateKey) -> Iterator[str]:
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            issuer = f"http://127.0.0.1:{self.server.server_port}"  # type: ignore[attr-defined]
+            issuer = f"http://127.0.0.1:{self.server.server_port}"  # type: ignore[attr-defined] # an attribute of this one class
             metadata = {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
             self.send_response(200)
             self.send_header("Content-Type", "application/json")

@@ -35,7 +35,7 @@ async def test_what_can_be_told_before_it_costs_is_raised_as_itself(tmp_path: Pa
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, rlm_mcp; print(sys.modules.keys() & {'mcp', 'openai', 'wasmtime', 'pydantic', 'anyio'})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - a fixed command
     assert done.stdout == "set()\n"
 
 

@@ -7,7 +7,7 @@ from rlm_mcp.logs import JsonLines
 
 def test_a_structured_log_line_is_one_json_object() -> None:
     try:
-        1 / 0  # noqa: B018
+        1 / 0  # noqa: B018 - raises on purpose
     except ZeroDivisionError:
         record = logging.LogRecord("rlm_mcp", logging.ERROR, "", 0, "run %s failed\n", ("run-1",), sys.exc_info())
     line = JsonLines().format(record)

@@ -19,7 +19,7 @@ from rlm_mcp.waiting import eta, longest_wait
 )
 def test_a_wait_ends_below_the_limit_of_its_client(client: str | None, seconds: float) -> None:
     params = None if client is None else SimpleNamespace(client_info=SimpleNamespace(name=client))
-    assert longest_wait(SimpleNamespace(session=SimpleNamespace(client_params=params))) == seconds  # type: ignore[arg-type]
+    assert longest_wait(SimpleNamespace(session=SimpleNamespace(client_params=params))) == seconds  # type: ignore[arg-type] # a stand-in, or wrong on purpose
 
 
 def test_a_running_run_tells_the_next_call_and_a_guess_of_the_time() -> None:

@@ -18,7 +18,7 @@ from wasm_runtime.errors import CallRefused
 class RunAtOnce(Executor):
     """Runs what is submitted on the calling thread, so that tests need no waiting."""
 
-    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override]
+    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override] # the executor protocol has only this much here
         future: Future[object] = Future()
         try:
             future.set_result(fn(*args, **kwargs))

@@ -41,7 +41,7 @@ class Copy:
             outcome = self._work(self, order)
             if self.stopped_by is not None:
                 return self.stopped_by
-            errand.done(order["index"], outcome)  # type: ignore[arg-type]
+            errand.done(order["index"], outcome)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
         return None
 
 
@@ -55,7 +55,7 @@ def run(
         copies.append(Copy(work))
         return copies[-1]
 
-    crew = Crew(copy, count=count, ahead=ahead, seconds=seconds)  # type: ignore[arg-type]
+    crew = Crew(copy, count=count, ahead=ahead, seconds=seconds)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
     never: Future[None] = Future()
     with ThreadPoolExecutor(8) as threads:
         return crew.work(threads, workers, never), copies
@@ -95,10 +95,10 @@ def test_a_copy_that_is_lost_to_an_item_is_replaced() -> None:
             while (order := errand.next()) is not None:
                 if order["index"] == 1:
                     return "trap"
-                errand.done(order["index"], {"value": "v"})  # type: ignore[arg-type]
+                errand.done(order["index"], {"value": "v"})  # type: ignore[arg-type] # a stand-in, or wrong on purpose
             return None
 
-    crew = Crew(lambda: Lost(lambda *_: {}), count=4, ahead=False, seconds=10)  # type: ignore[arg-type, return-value]
+    crew = Crew(lambda: Lost(lambda *_: {}), count=4, ahead=False, seconds=10)  # type: ignore[arg-type, return-value] # a stand-in, or wrong on purpose
     with ThreadPoolExecutor(1) as threads:
         answer = crew.work(threads, 1, Future())
     done = {"value": "v", "stdout": "printed"}
@@ -139,7 +139,7 @@ def test_an_interrupt_stops_the_copies_and_says_so() -> None:
         made.append(Copy(work))
         return made[-1]
 
-    crew = Crew(copy, count=50, ahead=False, seconds=10)  # type: ignore[arg-type]
+    crew = Crew(copy, count=50, ahead=False, seconds=10)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
     with ThreadPoolExecutor(4) as threads:
         assert crew.work(threads, 2, interrupted) == {"interrupted": True}
     assert len(made) <= 2
@@ -149,6 +149,6 @@ def test_copies_that_cannot_be_made_are_told() -> None:
     def copy() -> Copy:
         raise MemoryError("no room")
 
-    crew = Crew(copy, count=2, ahead=False, seconds=10)  # type: ignore[arg-type]
+    crew = Crew(copy, count=2, ahead=False, seconds=10)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
     with ThreadPoolExecutor(2) as threads:
         assert crew.work(threads, 2, Future()) == {"refused": "the copies could not be made: no room"}

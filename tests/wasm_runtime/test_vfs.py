@@ -259,7 +259,7 @@ def test_null_zero_and_urandom_behave_and_never_make_a_large_buffer() -> None:
     null, zero, urandom = (vfs.openat(AT_FDCWD, b"/dev/" + name, O_RDWR) for name in (b"null", b"zero", b"urandom"))
     assert (vfs.read(null, 10), vfs.write(null, b"abc")) == (b"", 3)
     assert (vfs.read(zero, 3), vfs.read(urandom, 3)) == (b"\0\0\0", b"rrr")
-    assert len(vfs.read(zero, 1 << 40)) == 1 << 20  # type: ignore[arg-type]
+    assert len(vfs.read(zero, 1 << 40)) == 1 << 20  # type: ignore[arg-type] # a stand-in, or wrong on purpose
     assert vfs.lseek(zero, 5, os.SEEK_SET) == 0
     assert stat.S_ISCHR(facts(vfs.fstat(null)).mode)
 

@@ -129,7 +129,7 @@ def test_a_clone_shares_bytes_until_one_of_the_two_writes() -> None:
     assert (clone.pread(fd, 4, 0), clone.pread(fd, 4, 2 * CHUNK)) == (b"xxxx", b"its!")
     assert vfs.tree.charged == clone.tree.charged
     ours, its = (tree.nodes[FIRST_GUEST_INO + 2] for tree in (vfs.tree, clone.tree))
-    assert ours.chunks[1] is its.chunks[1]  # type: ignore[attr-defined]
+    assert ours.chunks[1] is its.chunks[1]  # type: ignore[attr-defined] # an attribute of this one class
 
 
 def test_a_clone_has_positions_of_its_own_and_may_have_other_devices() -> None:

@@ -300,7 +300,7 @@ class Linux:
             case ("listdir", path):
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=base)
                 try:
-                    return sorted(os.fsencode(name) for name in os.listdir(fd))  # noqa: PTH208
+                    return sorted(os.fsencode(name) for name in os.listdir(fd))  # noqa: PTH208 - a descriptor has no Path
                 finally:
                     os.close(fd)
         return 0
