@@ -49,6 +49,10 @@ LAYERS: dict[str, list[str]] = {
         "tools",
         "server",
         "stdio http",
+        "commands commands.registry",
+        "commands.output",
+        "commands.serving commands.solving commands.inspecting commands.contexts commands.machine commands.demo",
+        "commands.runs",
         "cli",
     ],
 }

@@ -1,0 +1,54 @@
+"""`serve` and `token`: the MCP server, and who may come in over HTTP."""
+
+import argparse
+import sys
+from dataclasses import replace
+
+from rlm_mcp.commands.registry import ANSWERED, Commands, settings_of
+
+
+def add(commands: Commands) -> None:
+    """Registers `serve` and `token`."""
+    parser = commands.add("serve", serve, "serve MCP on stdio, or over HTTP")
+    parser.add_argument("--http", metavar="HOST:PORT", help="streamable HTTP instead of stdio")
+    parser.add_argument("--token-file", metavar="FILE", help="who may come in over HTTP, one NAME SHA256 a line")
+    parser.add_argument("--oauth-issuer", metavar="URL", help="take access tokens (JWT) of this authorization server")
+    parser.add_argument("--oauth-resource", metavar="URL", help="what they must be issued for (our own URL)")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a Host header to accept")
+    token = commands.add("token", make_token, "make a bearer token for serve --http")
+    token.add_argument("name", help="whose contexts and runs it opens")
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serves until the client or a signal ends it."""
+    settings = settings_of(options)
+    if options.http:
+        from rlm_mcp.http import serve_http
+
+        serve_http(
+            settings,
+            options.http,
+            token_file=options.token_file,
+            oauth_issuer=options.oauth_issuer,
+            oauth_resource=options.oauth_resource,
+            allowed_hosts=tuple(options.allow_host),
+        )
+        return ANSWERED
+    from rlm_mcp.settings import local_roots
+    from rlm_mcp.stdio import serve_stdio
+    from rlm_mcp.workspace import open_workspace
+
+    if settings.roots is None:  # paths are named by the client's model here, and by the user in every other command
+        settings = replace(settings, roots=local_roots())
+    serve_stdio(lambda: open_workspace(settings, warm=True))
+    return ANSWERED
+
+
+def make_token(options: argparse.Namespace) -> int:
+    """Prints the line for the token file; the token itself goes to stderr, once."""
+    from rlm_mcp.tokens import digest_of, new_token
+
+    token = new_token()
+    print(f"{options.name} {digest_of(token)}")
+    print(f"The line above belongs into the token file. The token, which is shown only now: {token}", file=sys.stderr)
+    return ANSWERED

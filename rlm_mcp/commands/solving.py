@@ -1,0 +1,60 @@
+"""`solve`: one run, its answer on stdout."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rlm_mcp.commands.output import show_run
+from rlm_mcp.commands.registry import LIMIT_FLAGS, Commands, in_workspace
+from rlm_mcp.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rlm_mcp.workspace import Workspace
+
+
+def add(commands: Commands) -> None:
+    """Registers `solve`."""
+    text = "answer a question over files, directories or registered contexts"
+    parser = commands.add("solve", in_workspace(solve), text)
+    parser.add_argument("query")
+    parser.add_argument("source", nargs="+")
+    parser.add_argument("--mode", choices=["auto", "direct", "rlm"], default="auto")
+    parser.add_argument("--schema", help="JSON Schema of the answer")
+    for name in LIMIT_FLAGS:
+        number = float if name in {"max_usd", "max_seconds"} else int
+        parser.add_argument(f"--{name.replace('_', '-')}", type=number)
+
+
+async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """Registers what is not registered yet, starts a run and follows it."""
+    from rlm_mcp.launch import SolveRequest
+
+    contexts = [await workspace.find_or_register(source) for source in options.source]
+    request = SolveRequest(
+        query=options.query,
+        contexts=tuple(context.context_id for context in contexts),
+        mode=options.mode,
+        output_schema=None if options.schema is None else _schema(options.schema),
+        **{name: getattr(options, name) for name in LIMIT_FLAGS},
+    )
+    return await watch(options, workspace, await workspace.start(request))
+
+
+async def watch(options: argparse.Namespace, workspace: "Workspace", run_id: str) -> int:
+    """Follows a run to its end and prints it."""
+    print(f"{run_id} started", file=sys.stderr)
+    async for progress in workspace.follow(run_id):
+        if not options.quiet:
+            print(f"  {progress}", file=sys.stderr)
+    return show_run(options, workspace, await workspace.state(run_id))
+
+
+def _schema(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"--schema is not JSON ({error}): pass a JSON Schema") from error
+    if not isinstance(value, dict):
+        raise SettingsError("--schema is not an object: pass a JSON Schema")
+    return value
