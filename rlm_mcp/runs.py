@@ -7,7 +7,9 @@
 What survives what: every event is handed to the operating system before `append` returns, so a killed process loses
 nothing. `fsync` is done at the first and the last event and for the answer; a power cut may take the tail in between,
 and the reader accepts a torn last line. Everything else about a run (its state, what `resume` and `replay` feed back)
-is computed from the events. They hold no machine path: contexts are named by id, name and size.
+is computed from the events. They hold no machine path: contexts are named by id, name and size. `at` in an event is the
+seconds of wall clock since the run was created, pauses before a resume included; an event that tells of something with
+a length (a reply, a block) is written at its end and has the length in `seconds`.
 
 A live run holds an advisory lock on its events file. One that says "running" while nobody holds the lock was cut off.
 """
@@ -182,6 +184,7 @@ class Run:
         self._events = directory / "events.jsonl"
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
+        self._created: float | None = None
         if writable:
             self._open()
 
@@ -201,14 +204,21 @@ class Run:
         return self._events
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Writes one event now. Safe from any thread; the bytes are with the operating system on return."""
-        line = json.dumps(event, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
+        """Writes one event now, with the time. Safe from any thread; the operating system has the bytes on return."""
         with self._lock:
             file = self._open()
-            file.write(line)
+            timed = {**event, "at": round(max(0.0, time.time() - self._created_time(event)), 3)}
+            file.write(json.dumps(timed, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n")
             file.flush()
             if event.get("event") in {"run_started", "run_ended"}:
                 os.fsync(file.fileno())
+
+    def _created_time(self, event: Mapping[str, Any]) -> float:
+        """When the run was created, in seconds since 1970; `event` is the first one where there is none yet."""
+        if self._created is None:
+            created_at = self.created_at or str(event.get("created_at", ""))
+            self._created = datetime.fromisoformat(created_at).timestamp() if created_at else time.time()
+        return self._created
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Everything written so far. Raises RunRecordTooNew."""

@@ -1,6 +1,7 @@
 """Runs on disk: what is written when, what a torn or newer record reads like, what a tape hands out."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,19 @@ def test_an_event_is_on_disk_when_append_returns(tmp_path: Path) -> None:
     assert lines[0]["format"] == 1
     assert lines[0]["run_id"] == run.run_id
     run.close()
+
+
+def test_every_event_says_when_it_was_written(tmp_path: Path) -> None:
+    directory = tmp_path / "runs" / "run-1"
+    directory.mkdir(parents=True)
+    created = datetime.now(UTC) - timedelta(seconds=100)
+    started = {"event": "run_started", "format": 1, "run_id": "run-1", "created_at": created.isoformat()}
+    (directory / "events.jsonl").write_text(json.dumps(started) + "\n")
+    run = Run(directory, writable=True)
+    run.append({"event": "run_resumed", "at": 3.0})
+    run.close()
+
+    assert [event.get("at", 0.0) >= 100 for event in run.events()] == [False, True]
 
 
 def test_the_state_is_folded_from_the_events(tmp_path: Path) -> None:
