@@ -27,6 +27,7 @@ from rlm_mcp.errors import RlmError, UnknownContext, UnknownPath, UnknownRun
 from rlm_mcp.guides import INSTRUCTIONS, add_prompts
 from rlm_mcp.notices import Notices
 from rlm_mcp.resources import Resources
+from rlm_mcp.run_tasks import RunTasks
 from rlm_mcp.tasks import Tasks
 from rlm_mcp.tools import Tools
 from rlm_mcp.workspace import Workspace
@@ -59,7 +60,7 @@ class RlmServer(MCPServer[None]):
             instructions=INSTRUCTIONS,
             version=__version__,
             tools=tools,
-            extensions=[Tasks(workspace)],
+            extensions=[Tasks(RunTasks(workspace))],
             subscriptions=notices.bus,
             middleware=[*before, notices.middleware],
             token_verifier=token_verifier,

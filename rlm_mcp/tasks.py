@@ -1,33 +1,34 @@
-"""The MCP Tasks extension (`io.modelcontextprotocol/tasks`, SEP-2663): a run is a task.
+"""The MCP Tasks extension (`io.modelcontextprotocol/tasks`, SEP-2663) over anything that works in the background.
 
-A client that declares the extension gets a task handle from `rlm_solve` instead of a wait, and polls it. The task id is
-the run id, so a task survives a reconnect, a restart and this extension: `rlm_result` reads the same run. Errors of the
-request itself (an unknown context, no model) are answered at once, as an ordinary result. Only for 2026-07-28 clients;
-the experimental tasks of 2025-11-25 are another protocol.
+A client that declares the extension on its request gets a handle from a long tool instead of a wait, and polls it.
+What the tasks are is told by a `Background`: run_tasks.py has ours, the conformance suite is given another. Only for
+2026-07-28 clients; the experimental tasks of 2025-11-25 are another protocol.
 """
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, RequestParams
+from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
+from mcp_types import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    ErrorData,
+    RequestParams,
+)
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import Field
 
 from rlm_mcp.errors import RlmError
-from rlm_mcp.runs import RunState
-from rlm_mcp.views import run_result
-from rlm_mcp.wire import send
-from rlm_mcp.workspace import Workspace
 
 IDENTIFIER = "io.modelcontextprotocol/tasks"
 MODERN = frozenset(MODERN_PROTOCOL_VERSIONS)
-POLL_MS = 2_000
-"""A run takes from ten seconds to minutes."""
 
 
 class TaskParams(RequestParams):
@@ -37,18 +38,58 @@ class TaskParams(RequestParams):
 
 
 class UpdateParams(TaskParams):
-    """Brings answers to questions of a task; ours ask none."""
+    """Brings answers to questions of a task, by the names of the questions."""
 
     input_responses: dict[str, Any] = Field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task at one moment. A completed one has a result, also where the tool reports an error; a failed one an error.
+
+    `questions` are requests to the client (`elicitation/create` …) by name, for as long as they are open.
+    """
+
+    task_id: str
+    status: Literal["working", "input_required", "completed", "failed", "cancelled"]
+    message: str
+    created_at: str
+    updated_at: str
+    poll_ms: int
+    questions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    result: CallToolResult | None = None
+    error: ErrorData | None = None
+
+
+class Background(Protocol):
+    """Work that outlives the request that began it. All but `begin` raise RlmError for an id that is not known."""
+
+    @property
+    def tools(self) -> Collection[str]:
+        """Whose calls may become tasks."""
+
+    async def begin(
+        self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> Task | HandlerResult:
+        """Begins the work of a call. Returns its task, which `look` finds from now on, or the result of a short one."""
+
+    async def look(self, task_id: str) -> Task:
+        """The task as it stands."""
+
+    async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
+        """Takes what the client answered to `questions`; other names are ignored."""
+
+    async def cancel(self, task_id: str) -> None:
+        """Asks the work to stop; for one that has ended, nothing."""
+
+
 class Tasks(Extension):
-    """Runs as tasks, over whichever workspace belongs to the caller of the current request."""
+    """The extension's methods, its negotiation and its forms on the wire."""
 
     identifier = IDENTIFIER
 
-    def __init__(self, workspace: Callable[[], Workspace]) -> None:
-        self._workspace = workspace
+    def __init__(self, background: Background) -> None:
+        self._background = background
 
     def methods(self) -> Sequence[MethodBinding]:
         """Polling, updating, cancelling."""
@@ -61,52 +102,31 @@ class Tasks(Extension):
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
-        """Turns a run that is not done at once into a task, if the client said on this request that it can take one."""
-        if params.name != "rlm_solve" or not _declared(ctx):
+        """Answers with a task where the tool makes one and the client said on this request that it can take it."""
+        if params.name not in self._background.tools or not _declared(ctx):
             return await call_next(ctx)
-        # The handler reads the arguments from this very object; there is no other way to hand it changed ones.
-        params.arguments = {**(params.arguments or {}), "wait_seconds": 0}
-        result = await call_next(ctx)
-        run = result.structured_content if isinstance(result, CallToolResult) else None
-        if not isinstance(run, dict) or run.get("status") != "running":
-            return result
-        return {"resultType": "task", **await self._task(run["run_id"])}
+        begun = await self._background.begin(params, ctx, call_next)
+        return {"resultType": "task", **_handle(begun)} if isinstance(begun, Task) else begun
 
     async def _get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
-        require_client_extension(ctx, IDENTIFIER)
-        return await self._task(params.task_id)
+        _check(ctx, params)
+        return _detailed(await self._look(params.task_id))
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> HandlerResult:
-        require_client_extension(ctx, IDENTIFIER)
-        await self._state(params.task_id)
+        _check(ctx, params)
+        await self._look(params.task_id)
+        await self._background.answer(params.task_id, params.input_responses)
         return {}
 
     async def _cancel(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
-        require_client_extension(ctx, IDENTIFIER)
-        self._workspace().stop((await self._state(params.task_id)).run_id)
+        _check(ctx, params)
+        await self._look(params.task_id)
+        await self._background.cancel(params.task_id)
         return {}
 
-    async def _task(self, task_id: str) -> dict[str, Any]:
-        """The task as the extension shows it, with the tool result once there is one."""
-        state = await self._state(task_id)
-        progress = self._workspace().progress(state.run_id)
-        task: dict[str, Any] = {
-            "taskId": state.run_id,
-            "status": {"running": "working", "cancelled": "cancelled"}.get(state.status, "completed"),
-            "statusMessage": str(progress or state.message or state.status),
-            "createdAt": state.created_at,
-            "lastUpdatedAt": datetime.now(UTC).isoformat(),
-            "ttlMs": None,
-            "pollIntervalMs": POLL_MS,
-        }
-        if task["status"] == "completed":
-            result = send(run_result(state, uri=self._workspace().run_uri(state.run_id)))
-            task["result"] = result.model_dump(by_alias=True, mode="json", exclude_none=True)
-        return task
-
-    async def _state(self, task_id: str) -> RunState:
+    async def _look(self, task_id: str) -> Task:
         try:
-            return await self._workspace().state(task_id)
+            return await self._background.look(task_id)
         except RlmError as error:
             raise MCPError(INVALID_PARAMS, str(error)) from error
 
@@ -115,3 +135,37 @@ def _declared(ctx: ServerRequestContext[Any, Any]) -> bool:
     capabilities = ctx.session.client_capabilities
     declared = None if capabilities is None else capabilities.extensions
     return ctx.protocol_version in MODERN and declared is not None and IDENTIFIER in declared
+
+
+def _check(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> None:
+    """Refuses clients without the extension, and over HTTP a routing header that does not name the task."""
+    require_client_extension(ctx, IDENTIFIER)
+    if ctx.request is None:  # stdio and in memory
+        return
+    if decode_header_value(ctx.request.headers.get(MCP_NAME_HEADER)) != params.task_id:
+        raise MCPError(HEADER_MISMATCH, f"{MCP_NAME_HEADER} header does not match the request body's taskId")
+
+
+def _handle(task: Task) -> dict[str, Any]:
+    """What a call that became a task is answered."""
+    return {
+        "taskId": task.task_id,
+        "status": task.status,
+        "statusMessage": task.message,
+        "createdAt": task.created_at,
+        "lastUpdatedAt": task.updated_at,
+        "ttlMs": None,  # a run is kept until somebody deletes its record
+        "pollIntervalMs": task.poll_ms,
+    }
+
+
+def _detailed(task: Task) -> dict[str, Any]:
+    """What a poll is answered."""
+    detailed = _handle(task)
+    if task.questions:
+        detailed["inputRequests"] = dict(task.questions)
+    if task.result is not None:
+        detailed["result"] = task.result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    if task.error is not None:
+        detailed["error"] = task.error.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return detailed

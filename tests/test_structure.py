@@ -37,7 +37,7 @@ LAYERS: dict[str, list[str]] = {
         "errors cells secret terminal progress turns models models.base replies wire guides logs demo_data demo_data.*",
         """contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding scripted_repl
         models.profiles models.limiter models.dialect models.retries models.discovery models.plainhttp models.failures
-        models.scripted models.sampling""",
+        models.scripted models.sampling tasks""",
         "settings models.openai evidence router trajectory client_model views briefing",
         "repl subcalls providers calls",
         "engine doctor",
@@ -45,7 +45,7 @@ LAYERS: dict[str, list[str]] = {
         "solve",
         "launch",
         "workspace",
-        "library waiting notices resources demo tasks",
+        "library waiting notices resources demo run_tasks",
         "tools",
         "server",
         "stdio http",
