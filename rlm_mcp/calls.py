@@ -41,6 +41,7 @@ class Calls:
         tape: Tape,
         reading: Reading,
         record: Callable[[dict[str, Any]], None],
+        tell: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self._ask = ask
         self._child = child
@@ -48,6 +49,7 @@ class Calls:
         self._tape = tape
         self._reading = reading
         self._record = record
+        self._tell = tell
         self._children: dict[str, _Pending] = {}
 
     def __repr__(self) -> str:
@@ -107,6 +109,7 @@ class Calls:
         if taped is not None and "error" not in taped:
             return taped["value"]
         began = time.monotonic()
+        self._tell({"event": "sub_asked", "key": key, "kind": kind, **facts})
         try:
             value = await ask()
         except RlmError as error:

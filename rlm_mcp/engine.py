@@ -15,7 +15,10 @@ from rlm_mcp.models.base import Model
 from rlm_mcp.runs import Citation, Coverage, RunUsage, Status, StoppedBy, Tape
 
 Event = Mapping[str, Any]
-"""One thing that happened in a run, as `runs.py` writes it: "event", "path" of the (child) run, "turn", and facts."""
+"""One thing that happened in a run, as `runs.py` writes it: "event", "path" of the (child) run, "turn", and facts.
+
+What only begins is told to `on_event` and not put on record: root_asked, cell_begun, sub_asked.
+"""
 
 
 class OpenRepl(Protocol):

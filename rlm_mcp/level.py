@@ -109,6 +109,7 @@ class Level:
             tape=engine.tape,
             reading=engine.reading,
             record=self._record,
+            tell=self._tell,
         )
         return engine.open_repl(task.contexts, calls, value=task.value)
 
@@ -167,6 +168,7 @@ class Level:
         if self._taped is not None:
             return self._reply_on_tape(self._taped, ask)
         self.ledger.take_iteration()
+        self._tell({"event": "root_asked", "model": self.engine.root.name})
         if repl is None or not self._is_unsaved:
             return await self._reply(ask)
         wait = self.engine.save_after_seconds
@@ -266,6 +268,7 @@ class Level:
         else:
             await self._restore(repl)
             self._is_unsaved = not self.task.path and not self.engine.tape.strict
+            self._tell({"event": "cell_begun", "block": step.block, "code": step.code})
             cell = await self._run_in_time(repl, step.code)
             if known is None or self.engine.tape.strict:
                 self._record({"event": "cell", "block": step.block, **cell.to_json()})
@@ -376,9 +379,15 @@ class Level:
         return outcome
 
     def _record(self, event: Mapping[str, Any]) -> None:
-        full = {"event": event["event"], "path": self.task.path, "turn": self.turn, **event}
+        full = self._placed(event)
         self.engine.record.append(full)
         self.engine.on_event(full)
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        self.engine.on_event(self._placed(event))
+
+    def _placed(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        return {"event": event["event"], "path": self.task.path, "turn": self.turn, **event}
 
 
 def _told(ask: Ask) -> dict[str, str]:

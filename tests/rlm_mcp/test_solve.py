@@ -128,6 +128,18 @@ async def test_a_run_from_the_question_to_the_answer(world: World) -> None:
     assert world.record.answer() == "429"
 
 
+async def test_what_begins_is_told_and_not_recorded(world: World) -> None:
+    told: list[str] = []
+    root, sub, record = ScriptedModel([ASK]), ScriptedModel(["yes"]), NoRecord()
+    engine = world.engine(root, ScriptedOpener(asking()), record, sub=sub)
+    await solve(world.task(), replace(engine, on_event=lambda event: told.append(event["event"])), Ledger())
+
+    assert told == [
+        "routed", "root_asked", "root_reply", "cell_begun", "sub_asked", "sub_reply", "cell", "decided", "run_ended",
+    ]  # fmt: skip
+    assert {"root_asked", "cell_begun", "sub_asked"}.isdisjoint(event["event"] for event in record.events)
+
+
 async def test_the_context_is_never_in_a_prompt_beyond_its_samples(world: World) -> None:
     await world.solve([LOOK, COUNT, ANSWER])
 
