@@ -15,7 +15,7 @@ reported usage, which holds only what providers said. Everything here runs on on
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
@@ -62,11 +62,32 @@ class Spent:
     cost_usd: float | None = None
     seconds: float = 0.0
 
+    def to_json(self) -> dict[str, Any]:
+        """The same as a JSON object, for records."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The `usage` of a run record; names it does not know are ignored."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in data.items() if name in known})
+
+
+@dataclass(slots=True)
+class Bill:
+    """What one sub-call came to, filled in while it goes on, so that it is there when the call fails.
+
+    `usage` sums all its requests, the second one for a reply of the wrong shape included. `cached` says that another
+    call, or the cache on disk, had the answer.
+    """
+
+    model: str = ""
+    cached: bool = False
+    usage: Usage = field(default_factory=Usage)
+
+    def add(self, usage: Usage) -> None:
+        """Takes in one more request."""
+        self.usage = self.usage.plus(usage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +128,11 @@ class Reservation:
             self.is_open = False
             self.close(self, usage)
 
-    def release(self, *, failed_requests: int = 1, unanswered_requests: int = 0) -> None:
+    def release(self, *, failed_requests: int = 1, unanswered_requests: int = 0) -> Usage:
         """Gives the room back after a call that brought nothing; unanswered requests are charged their prompts."""
-        self.settle(Usage(failed_requests=failed_requests, unanswered_requests=unanswered_requests))
+        usage = Usage(failed_requests=failed_requests, unanswered_requests=unanswered_requests)
+        self.settle(usage)
+        return usage
 
 
 class Ledger:
@@ -271,13 +294,15 @@ async def paid_call(
     max_tokens: int | None = None,
     temperature: float | None = None,
     schema: Mapping[str, object] | None = None,
+    bill: Bill | None = None,
 ) -> Completion:
-    """Reserves, asks, settles: the only way a run asks a model.
+    """Reserves, asks, settles: the only way a run asks a model. What it cost is added to `bill` too.
 
     `max_tokens` is cut to what the model's profile allows beside the prompt. Raises PromptOverWindow and BudgetExceeded
     before anything is sent; after that ModelError, or BudgetExceeded when the run's time is over first. A call that is
     cancelled is charged its prompt, because the provider may bill it.
     """
+    bill = bill or Bill()
     profile = model.profile
     beside_prompt = profile.window_tokens - estimate_prompt(messages)
     if beside_prompt < 1:
@@ -291,12 +316,13 @@ async def paid_call(
                 messages, max_tokens=room.max_tokens, temperature=temperature, schema=schema
             )
         except ModelError as error:
-            room.release(failed_requests=error.failed_requests, unanswered_requests=error.unanswered_requests)
+            bill.add(room.release(failed_requests=error.failed_requests, unanswered_requests=error.unanswered_requests))
             raise
         except BaseException:  # cancellation, or a bug in a model: the room must come back either way
-            room.release(unanswered_requests=1)
+            bill.add(room.release(unanswered_requests=1))
             raise
         room.settle(completion.usage)
+        bill.add(completion.usage)
         return completion
     raise BudgetExceeded(
         f"the run's time was over before model {model.name!r} had answered: raise max_seconds to give it more",

@@ -7,12 +7,11 @@ gives the same request the same answer and pays nothing again, and a replay need
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import anyio
 
-from rlm_mcp.budget import Ledger, Left
+from rlm_mcp.budget import Bill, Ledger, Left
 from rlm_mcp.errors import RlmError, SubCallFailed
 from rlm_mcp.evidence import Reading
 from rlm_mcp.runs import Tape, call_key
@@ -24,9 +23,15 @@ class AskSub(Protocol):
     """Asks the sub-model: `subcalls.py` with its cache, limiter and schemas."""
 
     async def llm_query(
-        self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
+        self,
+        prompt: str,
+        *,
+        model: str | None = None,
+        schema: object | None = None,
+        material: str | None = None,
+        bill: Bill | None = None,
     ) -> object:
-        """As in cells.GuestCalls."""
+        """As in cells.GuestCalls; fills in `bill`, also when it raises."""
 
 
 class Calls:
@@ -63,7 +68,7 @@ class Calls:
         self._reading.shown(prompt if material is None else material)
         return await self._answered(
             key,
-            lambda: self._ask.llm_query(prompt, model=model, schema=schema, material=material),
+            lambda bill: self._ask.llm_query(prompt, model=model, schema=schema, material=material, bill=bill),
             kind="llm",
             facts={"prompt_chars": len(prompt) + len(material or ""), "prompt_head": prompt[:_HEAD_CHARS]},
         )
@@ -87,7 +92,7 @@ class Calls:
             # A replay executes the code of children too; only model replies come from the record.
             return await child(query, context, key[:8])
         facts = {"prompt_head": query[:_HEAD_CHARS], "child": key[:8]}
-        return await self._answered(key, lambda: child(query, context, key[:8]), kind="rlm", facts=facts)
+        return await self._answered(key, lambda _: child(query, context, key[:8]), kind="rlm", facts=facts)
 
     def budget(self) -> dict[str, object]:
         """What is left, in the words of the limits; None where there is no limit."""
@@ -101,25 +106,27 @@ class Calls:
         }
 
     async def _answered(
-        self, key: str, ask: Callable[[], Awaitable[object]], *, kind: str, facts: Mapping[str, Any]
+        self, key: str, ask: Callable[[Bill], Awaitable[object]], *, kind: str, facts: Mapping[str, Any]
     ) -> object:
         taped = self._tape.sub(key)
         if self._tape.strict:
             return self._from_tape(taped, str(facts["prompt_head"]))
         if taped is not None and "error" not in taped:
             return taped["value"]
-        began = time.monotonic()
+        began, bill = time.monotonic(), Bill()
         self._tell({"event": "sub_asked", "key": key, "kind": kind, **facts})
+
+        def note(event: str, **outcome: object) -> None:
+            seconds = round(time.monotonic() - began, 3)
+            told = {"event": event, "key": key, "kind": kind, **facts, **outcome, "seconds": seconds, **_billed(bill)}
+            self._record({**told, "spent": self._ledger.spent().to_json()})
+
         try:
-            value = await ask()
+            value = await ask(bill)
         except RlmError as error:
-            self._record(
-                {"event": "sub_failed", "key": key, "kind": kind, **facts, "error": str(error)} | self._spent()
-            )
+            note("sub_failed", error=str(error))
             raise
-        seconds = round(time.monotonic() - began, 3)
-        event = {"event": "sub_reply", "key": key, "kind": kind, **facts, "value": value, "seconds": seconds}
-        self._record(event | self._spent())
+        note("sub_reply", value=value)
         return value
 
     def _from_tape(self, taped: dict[str, Any] | None, prompt: str) -> object:
@@ -131,8 +138,12 @@ class Calls:
             raise SubCallFailed(taped["error"])
         return taped["value"]
 
-    def _spent(self) -> dict[str, Any]:
-        return {"spent": asdict(self._ledger.spent())}
+
+def _billed(bill: Bill) -> dict[str, Any]:
+    """Who answered and for how much; nothing for a child run, whose own events tell."""
+    if not bill.model:
+        return {}
+    return {"model": bill.model, "cached": bill.cached, "usage": bill.usage.to_json()}
 
 
 class _Pending:

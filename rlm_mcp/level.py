@@ -96,7 +96,10 @@ class Level:
         self.trajectory = Trajectory(question, _rules(self.engine))
         if self.engine.tape.strict or taped is None:
             way = self.way
-            self._record({"event": "routed", "mode": way.mode, "depth": way.depth, "reason": way.reason})
+            routed = {"event": "routed", "mode": way.mode, "depth": way.depth, "reason": way.reason}
+            # run_started has these for the run that a client asked for.
+            asked = {"query": task.query, "chars": sum(brief.chars for brief in told), "model": root.name}
+            self._record(routed | asked if task.path else routed)
         return self.way
 
     def open_repl(self) -> AbstractAsyncContextManager[Repl]:
@@ -243,9 +246,9 @@ class Level:
                 "left": asdict(self._remaining),
                 "last": self._last,
                 "shrinks": shrinks,
-                "usage": asdict(completion.usage),
+                "usage": completion.usage.to_json(),
                 "seconds": seconds,
-                "spent": asdict(self.ledger.spent()),
+                "spent": self.ledger.spent().to_json(),
             }
         )
 

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import anyio
 
-from rlm_mcp.budget import Ledger, paid_call
+from rlm_mcp.budget import Bill, Ledger, paid_call
 from rlm_mcp.errors import BudgetExceeded, ModelError, SchemaError, SubCallFailed
 from rlm_mcp.models.base import Completion, Message, Model
 from rlm_mcp.replycache import ReplyCache, reply_key
@@ -92,34 +92,35 @@ class SubCalls:
             for scope in list(self._scopes):
                 scope.cancel()
 
-    async def ask(self, ledger: Ledger, request: "_Request") -> object:
+    async def ask(self, ledger: Ledger, request: "_Request", bill: Bill) -> object:
         """The answer to a request: an earlier one, or a new one that later ones will share."""
         if not self._stopped:
             with anyio.CancelScope() as scope:
                 self._scopes[scope] = None
                 try:
-                    return await self._answer(ledger, request)
+                    return await self._answer(ledger, request, bill)
                 finally:
                     del self._scopes[scope]
         raise SubCallFailed("the run has been stopped")
 
-    async def _answer(self, ledger: Ledger, request: "_Request") -> object:
+    async def _answer(self, ledger: Ledger, request: "_Request", bill: Bill) -> object:
         while True:
             asked = self._asked.get(request.key)
             if asked is None:
-                return await self._ask_first(ledger, request)
+                return await self._ask_first(ledger, request, bill)
             await asked.done.wait()
             if asked.error is not None:
                 raise SubCallFailed(str(asked.error)) from asked.error
             if not asked.abandoned:
                 ledger.count_cached()
+                bill.cached = True
                 return asked.value
             # Whoever asked first was cancelled; the next one asks again.
 
-    async def _ask_first(self, ledger: Ledger, request: "_Request") -> object:
+    async def _ask_first(self, ledger: Ledger, request: "_Request", bill: Bill) -> object:
         asked = self._asked[request.key] = _Asked()
         try:
-            asked.value = await self._cached_or_new(ledger, request)
+            asked.value = await self._cached_or_new(ledger, request, bill)
         except SubCallFailed as error:
             asked.error = error
             del self._asked[request.key]  # a later request tries again; those that wait now share the failure
@@ -132,7 +133,7 @@ class SubCalls:
             asked.done.set()
         return asked.value
 
-    async def _cached_or_new(self, ledger: Ledger, request: "_Request") -> object:
+    async def _cached_or_new(self, ledger: Ledger, request: "_Request", bill: Bill) -> object:
         if self._cache is not None and (kept := self._cache.get(request.key)) is not None:
             try:
                 value = request.read(kept)
@@ -140,8 +141,9 @@ class SubCalls:
                 pass  # written by a version that read replies otherwise
             else:
                 ledger.count_cached()
+                bill.cached = True
                 return value
-        text, value = await _ask_model(ledger, request)
+        text, value = await _ask_model(ledger, request, bill)
         if self._cache is not None:
             self._cache.put(request.key, text)
         return value
@@ -181,11 +183,19 @@ class PaidSubCalls:
     ledger: Ledger
 
     async def llm_query(
-        self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
+        self,
+        prompt: str,
+        *,
+        model: str | None = None,
+        schema: object | None = None,
+        material: str | None = None,
+        bill: Bill | None = None,
     ) -> object:
         """One sub-call: text, or a value of the shape `schema`. Raises SubCallFailed."""
+        bill = bill or Bill()
         request = self.calls.request(prompt, model=model, schema=schema, material=material)
-        return await self.calls.ask(self.ledger, request)
+        bill.model = request.model.name
+        return await self.calls.ask(self.ledger, request, bill)
 
 
 def compose(prompt: str, material: str | None, shape: Shape | None) -> tuple[Message, ...]:
@@ -241,12 +251,12 @@ class _Asked:
     abandoned: bool = False
 
 
-async def _ask_model(ledger: Ledger, request: _Request) -> tuple[str, object]:
+async def _ask_model(ledger: Ledger, request: _Request, bill: Bill) -> tuple[str, object]:
     """The reply as text and as value. A reply that is empty or of another shape is answered once with what is wrong."""
     messages = request.messages
     why = ""
     for _ in range(2):
-        completion = await _complete(ledger, request, messages)
+        completion = await _complete(ledger, request, messages, bill)
         if not without_thinking(completion.text).strip():
             why = _empty(request.model, completion)
             continue
@@ -260,7 +270,7 @@ async def _ask_model(ledger: Ledger, request: _Request) -> tuple[str, object]:
     raise SubCallFailed(f"the sub-call failed twice: {why}")
 
 
-async def _complete(ledger: Ledger, request: _Request, messages: tuple[Message, ...]) -> Completion:
+async def _complete(ledger: Ledger, request: _Request, messages: tuple[Message, ...], bill: Bill) -> Completion:
     model = request.model
     try:
         return await paid_call(
@@ -271,6 +281,7 @@ async def _complete(ledger: Ledger, request: _Request, messages: tuple[Message, 
             max_tokens=WEAK_REPLY_TOKENS if model.profile.strength == "weak" else None,
             temperature=request.temperature,
             schema=None if request.shape is None else request.shape.sent,
+            bill=bill,
         )
     except (ModelError, BudgetExceeded) as error:
         raise SubCallFailed(str(error)) from error

@@ -4,9 +4,9 @@ Values only; nothing here opens a connection or counts money. The kinds of model
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
 
@@ -29,6 +29,7 @@ class Usage:
     `cost_usd` is None where neither the provider nor a price table says it. `estimated` marks token counts that the
     provider did not report. `failed_requests` counts requests that were answered with an error or not at all,
     `unanswered_requests` those of them that may have been billed all the same: the connection broke after sending.
+    `request_seconds` is how long requests were under way; the rest of a call's time it waited for its turn.
     """
 
     prompt_tokens: int = 0
@@ -38,6 +39,28 @@ class Usage:
     estimated: bool = False
     failed_requests: int = 0
     unanswered_requests: int = 0
+    request_seconds: float = field(default=0.0, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a JSON object, for records."""
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "request_seconds": round(self.request_seconds, 3)
+        }
+
+    def plus(self, other: "Usage") -> "Usage":
+        """Both calls together; the cost is None where one of them asked for tokens at an unknown price."""
+        known = [usage.cost_usd for usage in (self, other) if usage.prompt_tokens or usage.completion_tokens]
+        costs = [cost for cost in known if cost is not None]
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_prompt_tokens=self.cached_prompt_tokens + other.cached_prompt_tokens,
+            cost_usd=sum(costs) if costs and len(costs) == len(known) else None,
+            estimated=self.estimated or other.estimated,
+            failed_requests=self.failed_requests + other.failed_requests,
+            unanswered_requests=self.unanswered_requests + other.unanswered_requests,
+            request_seconds=self.request_seconds + other.request_seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

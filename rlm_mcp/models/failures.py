@@ -35,11 +35,12 @@ class NoAnswer:
 
 @dataclass(slots=True)
 class Tally:
-    """The failures of one call so far."""
+    """The failures of one call so far, and how long its requests were under way."""
 
     by_kind: Counter[FailureKind] = field(default_factory=Counter)
     failed: int = 0
     unanswered: int = 0
+    request_seconds: float = 0.0
 
     def error(self, kind: type[ModelError], text: str) -> ModelError:
         """An error that carries these numbers."""

@@ -7,6 +7,7 @@ again in retries.py, how many at once in limiter.py, what an error is called in 
 import asyncio
 import importlib
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -76,12 +77,14 @@ class OpenAIProvider:
         """A model that this endpoint serves; nothing is asked yet."""
         return OpenAIModel(self, name, profile)
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Answer | NoAnswer:
+    async def post(self, path: str, body: Mapping[str, Any], tally: Tally) -> Answer | NoAnswer:
         """Sends one request when the limiter lets it, and tells the limiter how it went."""
         client = await self._connected()
         async with self.limiter.slot() as slot:
             await anyio.lowlevel.checkpoint_if_cancelled()  # a slot that came with the cancellation sends nothing
+            began = time.monotonic()
             answer = await _send(client, path, body)
+            tally.request_seconds += time.monotonic() - began
             _report(slot, answer)
         return answer
 
@@ -164,7 +167,7 @@ class OpenAIModel:
     async def _ask(self, path: str, body: Mapping[str, Any], tally: Tally) -> Reply | Refusal:
         """Sends until there is an answer that is a reply or says why not."""
         while True:
-            answer = self._read(await self._endpoint.post(path, body), tally)
+            answer = self._read(await self._endpoint.post(path, body, tally), tally)
             if isinstance(answer, Reply):
                 return answer
             tally.failed += 1
@@ -226,6 +229,7 @@ class OpenAIModel:
             estimated=not counted,
             failed_requests=tally.failed,
             unanswered_requests=tally.unanswered,
+            request_seconds=tally.request_seconds,
         )
         return Completion(
             text=reply.text,

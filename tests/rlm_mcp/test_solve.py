@@ -1,6 +1,7 @@
 """The loop with a scripted model and a scripted REPL: every way a run can go and end."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rlm_mcp.cells import CellError, CellResult, Final, GuestCalls, RawCitation,
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.engine import Engine, Outcome, Task, started_facts
-from rlm_mcp.errors import KeyRefused, PromptOverWindow, SubCallFailed
+from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import Asked, ScriptedModel
 from rlm_mcp.runs import NoRecord, Run, Runs, Tape
@@ -329,6 +330,34 @@ async def test_a_child_is_a_whole_run_with_its_own_place_in_the_record(world: Wo
     children = {event["path"] for event in world.events("root_reply")} - {""}
     assert len(children) == 1
     assert [event["path"] for event in world.events("run_ended")] == [*children, ""]
+    routed = world.events("routed")[1]
+    assert {name: routed[name] for name in ("path", "query", "chars", "model")} == {
+        "path": children.pop(),
+        "query": "How many disks?",
+        "chars": 45_000,
+        "model": "scripted",
+    }
+
+
+async def test_a_sub_call_on_record_says_who_answered_and_for_how_much(world: World) -> None:
+    sub = ScriptedModel(["yes", ProviderFailed("no luck", failed_requests=3, unanswered_requests=1)], name="small")
+    two = "```repl\nllm_query('Is it?')\nFINAL(1)\n```"
+
+    async def play(code: str, calls: GuestCalls) -> CellResult:
+        for prompt in ("Is it?", "Is it?", "Was it?"):
+            with suppress(SubCallFailed):
+                await calls.llm_query(prompt)
+        return CellResult(code="", final=Final(value=1))
+
+    await world.solve([two], play, sub=sub)
+    first, again = world.events("sub_reply")
+    (failed,) = world.events("sub_failed")
+    assert [event["model"] for event in (first, again, failed)] == ["small"] * 3
+    assert [event["cached"] for event in (first, again, failed)] == [False, True, False]
+    assert first["usage"]["prompt_tokens"] > 0
+    assert again["usage"]["prompt_tokens"] == 0
+    assert (failed["usage"]["failed_requests"], failed["usage"]["unanswered_requests"]) == (3, 1)
+    assert all({"at", "seconds", "key", "spent"} <= event.keys() for event in (first, again, failed))
 
 
 async def test_at_the_last_depth_a_child_is_a_plain_call_with_the_text_as_material(world: World) -> None:
