@@ -220,9 +220,9 @@ class Run:
             self._created = datetime.fromisoformat(created_at).timestamp() if created_at else time.time()
         return self._created
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Everything written so far. Raises RunRecordTooNew."""
-        return read_events(self._events)
+    def events(self, *, until: int | None = None) -> Iterator[dict[str, Any]]:
+        """Everything written so far, or while the record had `until` bytes. Raises RunRecordTooNew."""
+        return read_events(self._events, until=until)
 
     def close(self) -> None:
         """Gives the writer's lock back. Idempotent."""
@@ -310,11 +310,13 @@ def _lock(file: IO[bytes]) -> bool:
     return False
 
 
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
+def read_events(path: Path, *, until: int | None = None) -> Iterator[dict[str, Any]]:
     """The events of a record file. A torn last line is left out; a newer format raises RunRecordTooNew."""
+    size = 0
     with path.open("rb") as file:
         for number, line in enumerate(file):
-            if not line.endswith(b"\n"):
+            size += len(line)
+            if not line.endswith(b"\n") or (until is not None and size > until):
                 return
             try:
                 event = json.loads(line)

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,9 +104,12 @@ class _Live:
     progress: Progress = field(default_factory=Progress)
     ended: bool = False
     """the record has its last event"""
+    listeners: list[Callable[[Event], None]] = field(default_factory=list)
 
     def note(self, event: Event) -> None:
         """Takes in one event of the run."""
+        for listener in self.listeners:
+            listener(event)
         self.progress = advance(self.progress, event)
         self.ended = self.ended or (event["event"] == "run_ended" and not event.get("path"))
         self.news.set()
@@ -371,6 +375,27 @@ class Workspace:
             yield Progress(doing="running in another process")
             await anyio.sleep(1)
 
+    async def attend(self, run_id: str, on_event: Callable[[Event], None]) -> None:
+        """Hands over every event of a run until it has ended: those on record first, then each as it happens.
+
+        What only begins is told for a run of this process alone.
+        """
+        run = await self._find(run_id)
+        live = self._live.get(run.run_id)
+        if live is None:
+            await _read_along(run, on_event)
+            return
+        waiting: list[Event] = []
+        live.listeners.append(waiting.append)
+        on_record = run.events_path.stat().st_size  # just now: the run writes and tells in this thread
+        for event in await _in_thread(lambda: list(run.events(until=on_record))):
+            on_event(event)
+        live.listeners.remove(waiting.append)
+        live.listeners.append(on_event)
+        for missed in waiting:
+            on_event(missed)
+        await live.finished.wait()
+
     def progress(self, run_id: str) -> Progress | None:
         """Where a run of this process stands; None for any other."""
         live = self._live.get(run_id)
@@ -486,6 +511,19 @@ async def open_workspace(
                 await workspace.close()
     if failure is not None:
         raise failure
+
+
+async def _read_along(run: Run, on_event: Callable[[Event], None]) -> None:
+    """Events of a run of another process, as its record grows."""
+    seen, is_live = 0, True
+    while is_live:
+        is_live = await _in_thread(run.is_live)
+        news = await _in_thread(lambda skipped: list(islice(run.events(), skipped, None)), seen)
+        for event in news:
+            on_event(event)
+        seen += len(news)
+        if is_live:
+            await anyio.sleep(WISH_SECONDS)
 
 
 def _has_ended(run: Run) -> bool:

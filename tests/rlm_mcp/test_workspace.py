@@ -127,6 +127,27 @@ async def test_a_cancelled_run_is_resumed_when_asked_to(machine: Machine) -> Non
             assert (await workspace.state(run_id)).answer == "9"
 
 
+async def test_who_attends_a_run_gets_each_event_once_also_when_late_or_in_another_process(machine: Machine) -> None:
+    early: list[str] = []
+    late: list[str] = []
+    elsewhere: list[str] = []
+    with anyio.fail_after(10):
+        async with machine.open() as one, machine.open() as other, anyio.create_task_group() as tasks:
+            await one.register(text="some text", name="t")
+            run_id = await one.start(REQUEST)
+            tasks.start_soon(one.attend, run_id, lambda event: early.append(event["event"]))
+            await machine.model.waits.wait()
+            tasks.start_soon(one.attend, run_id, lambda event: late.append(event["event"]))
+            tasks.start_soon(other.attend, run_id, lambda event: elsewhere.append(event["event"]))
+            machine.model.go.set()
+        recorded = [event["event"] for event in one.runs.get(run_id).events()]
+    begins = {"root_asked", "cell_begun"}
+    assert early[:4] == ["run_started", "routed", "root_asked", "root_reply"]
+    assert [event for event in early if event not in begins] == recorded
+    assert [event for event in late if event not in begins] == recorded
+    assert elsewhere == recorded
+
+
 async def test_inspect_repls_make_room_for_each_other(machine: Machine) -> None:
     with anyio.fail_after(10):
         async with machine.open() as workspace:
