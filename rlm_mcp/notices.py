@@ -19,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from rlm_mcp.workspace import Change
+from rlm_mcp.changes import Change
 
 PAGE_SIZE = 200
 """Resources in one page of `resources/list`, about 60 kB."""

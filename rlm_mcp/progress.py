@@ -7,13 +7,16 @@ from typing import Any
 DOING = {
     "run_started": "starting",
     "routed": "asking the root model",
+    "root_asked": "asking the root model",
     "root_reply": "running its code",
+    "cell_begun": "running its code",
+    "sub_asked": "running its code, asking sub-models",
     "sub_reply": "running its code, asking sub-models",
     "sub_failed": "running its code, asking sub-models",
     "cell": "asking the root model",
     "run_ended": "done",
 }
-"""event of a run -> what comes after it, for the progress text"""
+"""event of a run -> what the run does from then on, for the progress text"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

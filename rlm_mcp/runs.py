@@ -341,7 +341,7 @@ def fold(events: Iterator[dict[str, Any]]) -> RunState:
         match event["event"]:
             case "run_started":
                 started = event
-            case "run_resumed":
+            case "run_resumed" | "run_left":
                 ended = {}
             case "routed" if not event.get("path"):
                 route = event

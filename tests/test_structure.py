@@ -34,16 +34,18 @@ LAYERS: dict[str, list[str]] = {
         "build build.*",
     ],
     "rlm_mcp": [
-        "errors cells secret terminal progress turns models models.base replies wire guides logs demo_data demo_data.*",
+        """errors cells secret terminal progress turns threads changes models models.base replies wire guides logs
+        demo_data demo_data.*""",
         """contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding scripted_repl
-        models.profiles models.limiter models.dialect models.retries models.discovery models.plainhttp models.failures
+        models.profiles models.limiter models.dialect models.retries models.discovery models.plainhttp models.exchange models.failures
         models.scripted models.sampling tasks""",
-        "settings models.openai evidence router trajectory client_model views briefing",
+        "settings models.openai evidence router trajectory client_model views briefing unfinished",
         "repl subcalls providers calls",
         "engine doctor",
         "level inspecting",
         "solve",
         "launch",
+        "live_runs",
         "workspace",
         "library waiting notices resources demo run_tasks",
         "tools",

@@ -10,11 +10,12 @@ import pytest
 
 from rlm_mcp.cells import CellResult, Final, GuestCalls
 from rlm_mcp.launch import RunModels, SolveRequest
+from rlm_mcp.live_runs import RunElsewhere, RunEnded, TooManyRuns
 from rlm_mcp.models.base import Completion, Message, Profile, Usage
 from rlm_mcp.runs import Runs
 from rlm_mcp.scripted_repl import ScriptedOpener
 from rlm_mcp.settings import Settings
-from rlm_mcp.workspace import RunElsewhere, RunEnded, TooManyRuns, Workspace, open_workspace
+from rlm_mcp.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.anyio
 

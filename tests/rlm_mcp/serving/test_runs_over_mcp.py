@@ -103,12 +103,12 @@ async def test_progress_tells_what_the_run_is_doing(client: Client, model: HeldM
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         told.append((progress, message or ""))
-        if "turn 1" in (message or ""):
+        if "turn 2" in (message or ""):
             model.go.set()
 
     with anyio.fail_after(10):
         await client.call_tool("rlm_solve", QUESTION, progress_callback=on_progress)
-    assert any("turn 1" in message and "sub-calls" in message for _, message in told)
+    assert any("turn 2" in message and "asking the root model" in message for _, message in told)
     steps = [progress for progress, _ in told]
     assert steps == sorted(set(steps))
 

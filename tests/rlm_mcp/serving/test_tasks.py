@@ -106,7 +106,7 @@ async def test_a_task_survives_a_reconnect_and_is_cancelled(workspace: Workspace
             await model.waiting.wait()
             state = await client.session.send_request(request("tasks/get", run["run_id"]), TaskState)
             assert state.status == "working"
-            assert "turn 1" in state.status_message
+            assert "turn 2" in state.status_message
             await client.session.send_request(request("tasks/cancel", run["run_id"]), Result)
             await model.cancelled.wait()
             while state.status == "working":
