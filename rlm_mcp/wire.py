@@ -255,13 +255,12 @@ def _argument(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def output_schema(schema: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> dict[str, Any]:
     """A result's fields and their types, one level deep: tools/list is paid for in every conversation."""
-    properties = {
-        name: {"type": _type(content)} for name, content in schema["properties"].items() if name not in leave_out
-    }
+    properties = {name: _shape(content) for name, content in schema["properties"].items() if name not in leave_out}
     return {"type": "object", "properties": properties, "required": schema["required"][:1]}
 
 
-def _type(schema: Mapping[str, Any]) -> Any:
+def _shape(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Branches where a field has several types: some clients refuse a list of them."""
     if "anyOf" in schema:
-        return [_type(branch) for branch in schema["anyOf"]]
-    return schema.get("type", "object")
+        return {"anyOf": [_shape(branch) for branch in schema["anyOf"]]}
+    return {"type": schema.get("type", "object")}

@@ -48,7 +48,7 @@ async def test_tools_list_is_complete_and_costs_under_two_thousand_tokens(client
     assert all(tool.title and tool.description and tool.annotations and tool.output_schema for tool in tools)
     assert all(len(tool.description or "") <= 2_048 for tool in tools)
     wire = "".join(tool.model_dump_json(by_alias=True, exclude_none=True) for tool in tools)
-    assert len(wire) < 7_400  # JSON of schemas runs at 3.8 characters a token or more
+    assert len(wire) < 7_700  # Anthropic's published tokenizer takes 3.9 characters of it a token, o200k 4.0
 
 
 async def test_instructions_fit_what_clients_keep(client: Client) -> None:
