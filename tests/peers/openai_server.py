@@ -476,8 +476,9 @@ class Script:
 LOOK = """I look at the input first.
 
 ```repl
-print(type(context).__name__, len(context))
-print(str(context)[:600])
+text = "\\n".join(context.values()) if hasattr(context, "values") else str(context)
+print(type(context).__name__, len(context), len(text))
+print(text[:600])
 ```"""
 
 COUNT_BY_COMPONENT = """The lines are `date time LEVEL [thread] component: message`. I count them by component.
@@ -486,7 +487,7 @@ COUNT_BY_COMPONENT = """The lines are `date time LEVEL [thread] component: messa
 import re
 from collections import Counter
 counts = Counter()
-for line in str(context).splitlines():
+for line in text.splitlines():
     found = re.match(r"\\S+ \\S+ +{level} +(?:\\[[^\\]]*\\] +)?([\\w.$-]+)", line)
     if found:
         counts[found.group(1)] += 1
@@ -496,7 +497,7 @@ answer_text = f"{{top}} with {{number}} {level} lines"
 ```"""
 
 COUNT_LINES = """```repl
-number = sum(1 for line in str(context).splitlines() if "{word}" in line)
+number = sum(1 for line in text.splitlines() if "{word}" in line)
 print(number)
 answer_text = str(number)
 ```"""
@@ -508,7 +509,6 @@ FINAL(answer_text)
 ASK_IN_PIECES = """Meaning has to be judged here, so I ask about each piece, all at once.
 
 ```repl
-text = str(context)
 size = 20000
 pieces = [text[start:start + size] for start in range(0, len(text), size)] or [""]
 question = {question!r}

@@ -1,0 +1,200 @@
+"""What README and docs/ say: links lead somewhere, commands exist and end well when they are run as they stand.
+
+Every block fenced as `sh` or `python` is run in a made-up home directory, beside the files that the texts speak of,
+with a scripted model server as the endpoint. A block that no test can run says why: `<!-- not run: … -->` before it.
+"""
+
+import importlib.util
+import io
+import mailbox
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.peers.openai_server import OpenAIServer, good_root
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# What a reader has typed before or what never ends by itself is stood in for; everything else is the real thing.
+STAND_INS = r"""
+set -eu
+pip() {  # this very environment came from these commands: what is left to check is that they name what exists
+    test "$1" = install
+    shift
+    for requirement in "$@"; do
+        case "$requirement" in
+            -e | . | '.[dev]' | '.[otel]' | rlm-mcp | 'rlm-mcp[documents]' | 'rlm-mcp[watch]' | 'rlm-mcp[otel]') ;;
+            *) echo "pip install $requirement: no such extra" >&2; return 1 ;;
+        esac
+    done
+}
+pytest() { :; }  # it is running
+rlm-mcp() {
+    case "$*" in
+        *serve* | *--watch*) timeout --signal=TERM 3 rlm-mcp "$@" || test $? = 124 ;;
+        *) command rlm-mcp "$@" ;;
+    esac
+}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A fenced block of a document."""
+
+    document: str
+    line: int
+    language: str
+    text: str
+    not_run: str
+
+
+def blocks() -> Iterator[Block]:
+    for document in DOCUMENTS:
+        text = document.read_text("utf-8")
+        pattern = re.compile(r"(?:<!-- not run: ([^>]+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+        for found in pattern.finditer(text):
+            yield Block(
+                document=str(document.relative_to(ROOT)),
+                line=text.count("\n", 0, found.start(2)) + 1,
+                language=found[2],
+                text=found[3],
+                not_run=found[1] or "",
+            )
+
+
+RUN = [block for block in blocks() if block.language in {"sh", "python"}]
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[OpenAIServer]:
+    with OpenAIServer(good_root, models=["scripted", "gpt-5", "gpt-5-mini"]).in_thread() as server:
+        yield server
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home directory with what the texts speak of."""
+    log = "".join(
+        f"2026-11-{1 + i % 7:02} 10:00:{i % 60:02} {'ERROR' if i % 9 == 0 else 'INFO'} [main] shop.Cart: order {i}\n"
+        for i in range(900)
+    )
+    (tmp_path / "server.log").write_text(log)
+    (tmp_path / "logs").mkdir()
+    for day in range(1, 8):
+        (tmp_path / "logs" / f"app-2026-11-{day:02}.log").write_text(log)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "main.py").write_text("def main():\n    raise NotImplementedError('todo')\n")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "q3.pdf").write_bytes(_pdf("Revenue rose by 4 percent."))
+    with zipfile.ZipFile(tmp_path / "dump.zip", "w") as archive:
+        archive.writestr("orders.csv", "id,total\n1,20\n2,30\n")
+    box = mailbox.mbox(str(tmp_path / "inbox.mbox"))
+    box.add("From: ada@example.com\nSubject: order\n\nWhere is my order?\n")
+    box.close()
+    return tmp_path
+
+
+def _pdf(text: str) -> bytes:
+    """The smallest PDF with one page of text."""
+    stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET"
+    objects = [
+        "<</Type/Catalog/Pages 2 0 R>>",
+        "<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        "<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        f"<</Length {len(stream)}>>\nstream\n{stream}\nendstream",
+        "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    out = io.BytesIO(b"")
+    out.write(b"%PDF-1.4\n")
+    places = []
+    for number, body in enumerate(objects, 1):
+        places.append(out.tell())
+        out.write(f"{number} 0 obj\n{body}\nendobj\n".encode())
+    start = out.tell()
+    out.write(f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n".encode())
+    out.write(b"".join(f"{place:010} 00000 n \n".encode() for place in places))
+    out.write(f"trailer<</Size {len(objects) + 1}/Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n".encode())
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("block", RUN, ids=lambda block: f"{block.document}:{block.line}")
+def test_every_block_ends_well(block: Block, home: Path, endpoint: OpenAIServer, sandbox_cache: Path) -> None:
+    if block.not_run:
+        pytest.skip(block.not_run)
+    environ = {
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "LANG": "C.UTF-8",
+        "RLM_MCP_CACHE_DIR": str(sandbox_cache),
+        "RLM_MCP_BASE_URL": endpoint.base_url,
+        "RLM_MCP_MODEL": "scripted",
+    }
+    done = subprocess.run(  # noqa: S603 # the commands of our own documents
+        ["/bin/bash", "-c", STAND_INS + block.text] if block.language == "sh" else [sys.executable, "-c", block.text],
+        check=False,
+        cwd=ROOT if "benchmarks" in block.text or "wasm_runtime" in block.text else home,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_few_blocks_are_left_out_and_each_says_why() -> None:
+    left_out = [block for block in RUN if block.not_run]
+    assert len(left_out) < len(RUN) / 3
+    assert all(len(block.not_run) > 20 for block in left_out)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text("utf-8")
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"", text):
+        link = target[0] or target[1]
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        file = document if not path else (document.parent / path).resolve()
+        if not file.exists() or (anchor and anchor not in _anchors(file)):
+            broken.append(link)
+    assert broken == []
+
+
+def _anchors(document: Path) -> set[str]:
+    """The anchors that headings get: lower case, words joined by hyphens, punctuation left out."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_pages_written_from_the_code_are_up_to_date() -> None:
+    """`python docs/generate.py` writes them."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    written = {name: (ROOT / "docs" / name).read_text("utf-8") for name in generate.PAGES}
+    assert written == {name: page() for name, page in generate.PAGES.items()}
+
+
+def test_messages_quoted_as_symptoms_are_real_ones() -> None:
+    """A quote is searched in the sources, where a message may be split over lines and "…" stands for values."""
+    sources = [*(ROOT / "rlm_mcp").rglob("*.py"), *(ROOT / "wasm_runtime").rglob("*.py")]
+    code = "\n".join(re.sub(r'"\s*\n\s*f?"', "", file.read_text("utf-8")) for file in sources)
+    rows = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8").splitlines()
+    quotes = [quote for row in rows for quote in re.findall(r'^\| [^|]*?"([^"|]+)"', row)]
+    pieces = [piece.strip() for quote in quotes for piece in quote.split("…") if piece.strip()]
+    assert pieces
+    assert [piece for piece in pieces if piece not in code] == []
