@@ -22,6 +22,8 @@ WEAK_DIRECT_TOKENS = 1_000  # small models read even short texts badly and write
 WEAK_DIRECT_AGGREGATE_TOKENS = 200
 DEEP_TOKENS = 1 << 20  # a piece of a tenth of this is still more than one prompt should hold
 _ROOM_FOR_REPLY = 2_048
+_LEAST_RUN = (6_000, 450)  # tokens in and out of a run of three turns
+_LEAST_REPLY = 200
 _AGGREGATE = re.compile(
     r"\b(how (many|much|often)|count|number of|total|sum|average|mean|median|most|least|fewest|largest|smallest|longest"
     r"|every|each|all|list|rank|sort|order|unique|distinct|percent\w*|share|ratio|frequen\w+|compare|per)\b",
@@ -73,8 +75,8 @@ def route(
         reason = f"direct because {context_tokens:,} tokens of context are at most {limit:,} ({what})"
         return Route(mode="direct", depth=0, reason=reason)
     if max_usd is not None and context_tokens <= room:
-        cheapest = root.cost_usd(_ROOT_CALLS[0] * _ROOT_PROMPT[0], _ROOT_CALLS[0] * _ROOT_REPLY[0])
-        once = root.cost_usd(context_tokens, _DIRECT_REPLY[0])
+        cheapest = root.cost_usd(*_LEAST_RUN)
+        once = root.cost_usd(context_tokens, _LEAST_REPLY)
         if cheapest is not None and once is not None and once <= max_usd < cheapest:
             reason = (
                 f"direct because max_usd={max_usd:g} pays one call (${once:.4f}) and no run (${cheapest:.4f} or more)"
@@ -107,36 +109,80 @@ def _depth(context_tokens: int, root: Profile, max_depth: int | None) -> tuple[i
     return depth, why
 
 
-# Ranges over runs of published traces: calls of the root, tokens of one prompt, tokens of one reply.
-_ROOT_CALLS = (3, 12)
-_ROOT_PROMPT = (2_000, 12_000)
-_ROOT_REPLY = (150, 800)
-_SUB_REPLY = (50, 1_000)
-_DIRECT_REPLY = (200, 2_000)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """What runs of one kind of model are like: nine of ten lie within these ranges (low, high)."""
+
+    root_calls: tuple[int, int]
+    root_prompt: tuple[int, int]
+    root_reply: tuple[int, int]
+    sub_piece: int
+    """tokens of context in one sub-call"""
+    sub_reply: tuple[int, int]
 
 
-def estimate(way: Route, context_tokens: Sequence[int], *, root: Profile, sub: Profile) -> Estimate:
-    """Low: code alone finds the answer. High: many turns, and sub-calls read every context once."""
+# Strong: runs of published traces; the longest reply is mostly thinking. Weak: runs of a 1.5B model, which judges lines
+# eight at a time. A prompt of the root is the system prompt and the outputs so far.
+_STRONG = _Shape(
+    root_calls=(2, 20), root_prompt=(1_200, 16_000), root_reply=(50, 2_000), sub_piece=25_000, sub_reply=(10, 1_000)
+)
+_WEAK = _Shape(root_calls=(1, 10), root_prompt=(250, 1_500), root_reply=(2, 400), sub_piece=400, sub_reply=(2, 200))
+_DIRECT_PROMPT = (50, 500)  # beside the material
+_DIRECT_REPLY = (1, 2_000)
+_TOKENS_OF_ESTIMATED = 2  # logs and figures take two bytes to a token where prose takes four
+_MOST_SUB_CALLS = 1_000  # the default limit
+_CHILD_TOKENS = 100_000  # a part that is worth a child run
+
+
+def estimate(
+    way: Route, context_tokens: Sequence[int], *, root: Profile, sub: Profile, has_schema: bool = False
+) -> Estimate:
+    """What a run that takes this `way` will probably need, before anything is spent. Pure: call `route` first.
+
+    `context_tokens` are the `estimated_tokens` of its contexts, `root` and `sub` the profiles of its models. Low: code
+    alone finds the answer, in few turns. High: many turns, sub-calls read every context once at each depth, and text
+    takes two bytes to a token. `tokens` are prompts and replies together. `usd` is None unless the price of each model
+    that may be asked is known; (0.0, 0.0) is a price of nothing. The limits of a run are not looked at: where one is
+    below the high end, it is what the run can take at most.
+    """
     total = sum(context_tokens)
     if way.mode == "direct":
-        prompt, reply = (total, total + 1_000), _DIRECT_REPLY
-        usd = _usd(root, prompt, reply)
-        return Estimate(route=way, calls=(1, 1), tokens=(prompt[0] + reply[0], prompt[1] + reply[1]), usd=usd)
-    piece = max(2_000, min(25_000, sub.window_tokens // 2))
-    sub_calls = (0, -(-total // piece) * (1 + way.depth))
-    root_prompt = (_ROOT_CALLS[0] * _ROOT_PROMPT[0], _ROOT_CALLS[1] * _ROOT_PROMPT[1])
-    root_reply = (_ROOT_CALLS[0] * _ROOT_REPLY[0], _ROOT_CALLS[1] * _ROOT_REPLY[1])
-    sub_prompt = (0, total * (1 + way.depth))
-    sub_reply = (0, sub_calls[1] * _SUB_REPLY[1])
-    of_root, of_sub = _usd(root, root_prompt, root_reply), _usd(sub, sub_prompt, sub_reply)
-    return Estimate(
-        route=way,
-        calls=(_ROOT_CALLS[0], _ROOT_CALLS[1] + sub_calls[1]),
-        tokens=(root_prompt[0] + root_reply[0], root_prompt[1] + root_reply[1] + sub_prompt[1] + sub_reply[1]),
-        usd=None if of_root is None or of_sub is None else (of_root[0] + of_sub[0], of_root[1] + of_sub[1]),
+        most = 2 if has_schema else 1  # a reply that breaks the schema is asked for once more
+        fits = root.window_tokens  # what does not fit is refused before it is paid for
+        prompt = min(fits, total + _DIRECT_PROMPT[0]), most * min(fits, _most(total) + _DIRECT_PROMPT[1])
+        reply = _DIRECT_REPLY[0], most * min(_DIRECT_REPLY[1], root.max_output_tokens)
+        return _estimate(way, (1, most), [(root, prompt, reply)])
+    shape = _WEAK if root.strength == "weak" else _STRONG
+    reads = 1 + way.depth  # high: each level has every context read once
+    piece = max(1, min(shape.sub_piece, sub.window_tokens // 2))
+    sub_calls = min(_MOST_SUB_CALLS, reads * -(-_most(total) // piece))
+    children = way.depth * -(-_most(total) // _CHILD_TOKENS)
+    calls = shape.root_calls[0], shape.root_calls[1] * (1 + children) + sub_calls
+    of_root = _root_tokens(shape.root_prompt, shape.root_calls), _root_tokens(shape.root_reply, shape.root_calls)
+    of_child = shape.root_calls[1] * children
+    of_sub = (
+        (0, of_child * shape.root_prompt[1] + min(reads * _most(total), sub_calls * piece) + sub_calls * 200),
+        (0, of_child * shape.root_reply[1] + sub_calls * shape.sub_reply[1]),
     )
+    return _estimate(way, calls, [(root, *of_root), (sub, *of_sub)])
 
 
-def _usd(profile: Profile, prompt: tuple[int, int], reply: tuple[int, int]) -> tuple[float, float] | None:
-    low, high = profile.cost_usd(prompt[0], reply[0]), profile.cost_usd(prompt[1], reply[1])
-    return None if low is None or high is None else (low, high)
+_Range = tuple[int, int]
+
+
+def _estimate(way: Route, calls: _Range, paid: Sequence[tuple[Profile, _Range, _Range]]) -> Estimate:
+    """Adds up prompts and replies, each with the prices of its model."""
+    low, high = (sum(prompt[end] + reply[end] for _, prompt, reply in paid) for end in (0, 1))
+    costs = [[profile.cost_usd(prompt[end], reply[end]) for profile, prompt, reply in paid] for end in (0, 1)]
+    known = [[cost for cost in at_end if cost is not None] for at_end in costs]
+    is_priced = all(len(priced) == len(paid) for priced in known)
+    usd = (sum(known[0]), sum(known[1])) if is_priced else None
+    return Estimate(route=way, calls=calls, tokens=(low, high), usd=usd)
+
+
+def _most(tokens: int) -> int:
+    return tokens * _TOKENS_OF_ESTIMATED
+
+
+def _root_tokens(each: _Range, calls: _Range) -> _Range:
+    return each[0] * calls[0], each[1] * calls[1]
