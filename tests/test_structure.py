@@ -36,9 +36,9 @@ LAYERS: dict[str, list[str]] = {
     "rlm_mcp": [
         """errors cells secret terminal progress turns threads changes models models.base replies wire guides logs
         demo_data demo_data.*""",
-        """contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding scripted_repl
-        models.profiles models.limiter models.dialect models.retries models.discovery models.plainhttp models.exchange models.failures
-        models.scripted models.sampling tasks""",
+        """clients clients.* contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding
+        scripted_repl models.profiles models.limiter models.dialect models.retries models.discovery models.exchange
+        models.plainhttp models.failures models.scripted models.sampling tasks""",
         "settings models.openai evidence router trajectory client_model views briefing unfinished",
         "repl subcalls providers calls",
         "engine doctor",

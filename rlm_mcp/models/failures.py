@@ -18,19 +18,11 @@ from rlm_mcp.errors import (
     UnknownModel,
 )
 from rlm_mcp.models.dialect import Refusal
+from rlm_mcp.models.exchange import NoAnswer
 from rlm_mcp.models.retries import FailureKind
 
 # Statuses of trouble that passes: request timeout, conflict, too early.
 PASSING = frozenset({408, 409, 425})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoAnswer:
-    """A request that brought no response. `sent` says that the provider may have seen, and may bill it."""
-
-    kind: FailureKind
-    why: str
-    sent: bool
 
 
 @dataclass(slots=True)

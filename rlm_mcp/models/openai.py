@@ -1,6 +1,6 @@
 """Models behind an OpenAI-compatible endpoint. The only importer of `openai`, and only when asked: that takes 0.6 s.
 
-The client library sends one request and reads one body. What a body means is decided in dialect.py, whether to send
+A sender (exchange.py) sends one request and reads one body. What a body means is decided in dialect.py, whether to send
 again in retries.py, how many at once in limiter.py, what an error is called in failures.py; this file does it.
 """
 
@@ -9,13 +9,15 @@ import importlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+from anyio.abc import TaskStatus
 
 from rlm_mcp.budget import over_window
 from rlm_mcp.errors import PromptOverWindow
@@ -23,30 +25,28 @@ from rlm_mcp.models import dialect as dialects
 from rlm_mcp.models import failures
 from rlm_mcp.models.base import Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
 from rlm_mcp.models.dialect import BrokenOff, NotAReply, Refusal, Reply
-from rlm_mcp.models.failures import NoAnswer, Tally
+from rlm_mcp.models.exchange import (
+    CONNECT_SECONDS,
+    LATE_SECONDS,
+    REPLY_SECONDS,
+    Answer,
+    NoAnswer,
+    Sender,
+    no_connection,
+    no_connection_in_time,
+    no_reply_in_time,
+)
+from rlm_mcp.models.failures import Tally
 from rlm_mcp.models.limiter import Limiter, Slot
+from rlm_mcp.models.plainhttp import PlainSender
 from rlm_mcp.models.profiles import is_local
-from rlm_mcp.models.retries import Failure, FailureKind, next_wait
+from rlm_mcp.models.retries import Failure, next_wait
 from rlm_mcp.secret import Secret
 
-if TYPE_CHECKING:
-    import httpx2
-    import openai
+_T = TypeVar("_T")
 
-# A long reply of a slow local model: 16,000 tokens at 20 a second are 13 minutes.
-REPLY_SECONDS = 900.0
-CONNECT_SECONDS = 5.0
 # Of a provider's own words: enough for the reason, not for a page of HTML.
 QUOTED_CHARS = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A response of HTTP, whatever its status."""
-
-    status: int
-    text: str
-    retry_after: float | None = None
 
 
 class OpenAIProvider:
@@ -67,7 +67,7 @@ class OpenAIProvider:
         self.sleep = sleep
         self.jitter = jitter
         self._api_key = api_key
-        self._client: openai.AsyncOpenAI | None = None
+        self._sender: Sender | None = None
         self._connecting = anyio.Lock()
 
     def __repr__(self) -> str:
@@ -79,20 +79,20 @@ class OpenAIProvider:
 
     async def post(self, path: str, body: Mapping[str, Any], tally: Tally) -> Answer | NoAnswer:
         """Sends one request when the limiter lets it, and tells the limiter how it went."""
-        client = await self._connected()
+        sender = self._sender or await self._connected()
         async with self.limiter.slot() as slot:
             await anyio.lowlevel.checkpoint_if_cancelled()  # a slot that came with the cancellation sends nothing
             began = time.monotonic()
-            answer = await _send(client, path, body)
+            answer = await sender.send(path, body)
             tally.request_seconds += time.monotonic() - began
             _report(slot, answer)
         return answer
 
     async def model_names(self) -> list[str]:
         """What the endpoint says it serves; empty where it does not say."""
-        client = await self._connected()
+        sender = self._sender or await self._connected()
         with anyio.move_on_after(CONNECT_SECONDS):
-            answer = await _send(client, "/models", None)
+            answer = await sender.send("/models", None)
             if isinstance(answer, Answer) and answer.status == 200:
                 return dialects.model_names(answer.text)
         return []
@@ -104,18 +104,18 @@ class OpenAIProvider:
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        if self._sender is not None:
+            await self._sender.aclose()
+            self._sender = None
 
-    async def _connected(self) -> "openai.AsyncOpenAI":
-        if self._client is not None:
-            return self._client
+    async def _connected(self) -> Sender:
         async with self._connecting:
-            if self._client is None:
+            if self._sender is None and _is_plain(self.base_url):
+                self._sender = PlainSender(self.base_url, self._api_key)
+            elif self._sender is None:
                 await anyio.to_thread.run_sync(importlib.import_module, "openai")
-                self._client = _connect(self.base_url, self._api_key)
-        return self._client
+                self._sender = LibrarySender(self.base_url, self._api_key)
+        return self._sender
 
 
 class OpenAIModel:
@@ -240,26 +240,84 @@ class OpenAIModel:
         )
 
 
-def _connect(base_url: str, api_key: Secret) -> "openai.AsyncOpenAI":
-    import httpx2
-    import openai
+class LibrarySender:
+    """The client library, for addresses with TLS and for those that are not local."""
 
-    timeout = httpx2.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS, pool=None)
-    if _is_plain(base_url):
-        from rlm_mcp.models.plainhttp import PlainTransport
+    def __init__(self, base_url: str, api_key: Secret, *, late_seconds: float = LATE_SECONDS) -> None:
+        import httpx2
+        import openai
 
-        http_client = openai.DefaultAsyncHttpxClient(transport=PlainTransport(), timeout=timeout, trust_env=False)
-    else:
+        timeout = httpx2.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS, pool=None)
         # No cap of its own on connections: the limiter is the cap.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256)
-        http_client = openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout, trust_env=not is_local(base_url))
-    return openai.AsyncOpenAI(
-        base_url=base_url,
-        api_key=api_key.reveal() or "none",  # local servers want none, the library wants one
-        max_retries=0,  # retries.py decides, so that every request is counted and the limiter sees every 429
-        timeout=timeout,
-        http_client=http_client,
-    )
+        self._late_seconds = late_seconds
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key.reveal() or "none",  # local servers want none, the library wants one
+            max_retries=0,  # retries.py decides, so that every request is counted and the limiter sees every 429
+            timeout=timeout,
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=limits, timeout=timeout, trust_env=not is_local(base_url)
+            ),
+        )
+
+    async def send(self, path: str, body: Mapping[str, Any] | None) -> Answer | NoAnswer:
+        """As in exchange.Sender."""
+        return await _finished(partial(self._send, path, body), self._late_seconds)
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+    async def _send(self, path: str, body: Mapping[str, Any] | None) -> Answer | NoAnswer:
+        import httpx2
+        import openai
+
+        try:
+            if body is None:
+                response = await self._client.get(path, cast_to=httpx2.Response)
+            else:
+                response = await self._client.post(path, cast_to=httpx2.Response, body=body)
+        except openai.APIStatusError as error:
+            response = error.response
+        except openai.APITimeoutError as error:
+            connecting = isinstance(error.__cause__, httpx2.ConnectTimeout)
+            return no_connection_in_time() if connecting else no_reply_in_time()
+        except openai.APIConnectionError as error:
+            why = str(error.__cause__ or error) or type(error.__cause__).__name__
+            if isinstance(error.__cause__, httpx2.ConnectError):
+                return no_connection(why)
+            return NoAnswer(kind="broken", why=why, sent=True)
+        return Answer(
+            status=response.status_code,
+            text=response.text,
+            retry_after=dialects.retry_after_seconds(response.headers),
+        )
+
+
+async def _finished(function: Callable[[], Awaitable[_T]], late_seconds: float) -> _T:
+    """What `function` returns. When the caller is cancelled it has `late_seconds` more to come to its end."""
+    results: list[_T] = []
+    shield = anyio.CancelScope(shield=True)
+
+    async def run(*, task_status: TaskStatus[anyio.Event]) -> None:
+        done = anyio.Event()
+        task_status.started(done)
+        with shield:
+            results.append(await function())
+        done.set()
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            done = await tasks.start(run)
+            try:
+                await done.wait()
+            finally:
+                shield.deadline = anyio.current_time() + late_seconds
+    except anyio.get_cancelled_exc_class():
+        if not results:
+            raise
+    return results[0]
 
 
 def _is_plain(base_url: str) -> bool:
@@ -269,37 +327,6 @@ def _is_plain(base_url: str) -> bool:
     except RuntimeError:  # trio
         return False
     return base_url.startswith("http://") and is_local(base_url)
-
-
-async def _send(client: "openai.AsyncOpenAI", path: str, body: Mapping[str, Any] | None) -> Answer | NoAnswer:
-    import httpx2
-    import openai
-
-    try:
-        if body is None:
-            response = await client.get(path, cast_to=httpx2.Response)
-        else:
-            response = await client.post(path, cast_to=httpx2.Response, body=body)
-    except openai.APIStatusError as error:
-        return _answer(error.response)
-    except openai.APITimeoutError as error:
-        connecting = isinstance(error.__cause__, httpx2.ConnectTimeout)
-        kind: FailureKind = "unreachable" if connecting else "timeout"
-        limit = CONNECT_SECONDS if connecting else REPLY_SECONDS
-        return NoAnswer(kind=kind, why=f"{limit:g} s have passed", sent=not connecting)
-    except openai.APIConnectionError as error:
-        refused = isinstance(error.__cause__, httpx2.ConnectError)
-        why = str(error.__cause__ or error) or type(error.__cause__).__name__
-        return NoAnswer(kind="unreachable" if refused else "broken", why=why, sent=not refused)
-    return _answer(response)
-
-
-def _answer(response: "httpx2.Response") -> Answer:
-    return Answer(
-        status=response.status_code,
-        text=response.text,
-        retry_after=dialects.retry_after_seconds(response.headers),
-    )
 
 
 def _report(slot: Slot, answer: Answer | NoAnswer) -> None:
