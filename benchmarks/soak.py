@@ -1,0 +1,514 @@
+"""A server under many clients for minutes: does anything grow, does anybody wait, does a run get lost?
+
+    python -m benchmarks.soak [--minutes 10] [--clients 50]
+
+One real `rlm-mcp serve --http` process and, beside it on the data of the same owners, one `rlm-mcp` on stdio for every
+eighth client. Clients are processes (soak_client.py) of both protocol eras that register, inspect with code, read,
+solve with a scripted model, cancel, abandon and disconnect; a third of them die by SIGKILL, and some stdio servers do.
+Four more clients do nothing but measure how long `tools/list` takes all the while. Everything is on 127.0.0.1, lives in
+a temporary directory, and is ended by the end. Exit status 1 where a verdict is BAD.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import re
+import secrets
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from itertools import count
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import anyio
+
+from benchmarks.soak_client import Ending, Plan, live
+from rlm_mcp.errors import RlmError
+from rlm_mcp.runs import Run, Runs, RunState
+from rlm_mcp.settings import load_settings
+from rlm_mcp.tokens import digest_of
+from rlm_mcp.workspace import open_workspace
+from tests.peers.openai_server import Fault, OpenAIServer, Request
+
+OWNERS = 10
+STDIO_EVERY = 8
+SAMPLE_SECONDS = 2.0
+WARM_UP = 0.25
+"""of the time, at least 20 s: until every owner has come, every pool is full and every cache is warm"""
+
+MARK = "SOAK_MARK"
+CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"
+"""The compiled sandbox is made once, not measured here."""
+
+LATENCY, SUB_LATENCY = 0.1, 0.2
+RESUMED = 10
+"""runs that were cut off or cancelled and are resumed in the end"""
+
+# --- the scripted model ---------------------------------------------------------------------------------------------
+
+CODE = {
+    "sum": "parts = llm_query_batched([f'soak-{tag} part {{i}}: {{context[i * 100 :][:80]}}' for i in range(4)])",
+    "flood": "parts = llm_query_batched([f'soak-{tag} part {{i}}' for i in range(600)])",
+    "spin": "while True: pass",
+    "turns": "seen = context[len(context) // 2 :][:80]\nprint(seen)",
+}
+TURNS = {"sum": 2, "flood": 2, "spin": 2, "turns": 5}
+
+
+def behave(request: Request) -> str:
+    """A root model that does what the tag in its question says; a sub-model that says ok."""
+    asked = re.search(r"soak-((\w+)-\d+-\d+)", request.text)
+    if asked is None or "FINAL" not in request.text:
+        return "ok"
+    tag, kind = asked.groups()
+    turn = sum(message["role"] == "assistant" for message in request.messages) + 1
+    if turn >= TURNS[kind]:
+        return f"```repl\nFINAL('{kind} is done: ' + str(len(context)))\n```"
+    return f"```repl\n{CODE[kind].format(tag=tag)}\nprint({turn})\n```"
+
+
+def serve_model(log: Path) -> None:
+    """Serves until killed; prints its base URL, and logs when it last heard and spoke of each tag."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def note(request: Request) -> None:
+        if asked := re.search(r"soak-((?:flood|spin)-\d+-\d+)", request.text):
+            os.write(file, f"{asked.group(1)} {time.monotonic()}\n".encode())
+
+    def slowly(request: Request) -> Fault:
+        note(request)
+        return Fault(latency=LATENCY if "FINAL" in request.text else SUB_LATENCY)
+
+    def answer(request: Request) -> str:
+        note(request)
+        return behave(request)
+
+    async def main() -> None:
+        async with OpenAIServer(answer, faults=slowly, keep_requests=False) as server:
+            print(server.base_url, flush=True)
+            await anyio.sleep_forever()
+
+    anyio.run(main)
+
+
+# --- what is measured -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The server process at one moment."""
+
+    at: float
+    rss_mb: float
+    pss_mb: float
+    anonymous_mb: float
+    files: int
+    threads: int
+    children: int
+
+
+def sample(pid: int) -> Sample:
+    process = Path(f"/proc/{pid}")
+    rollup = dict(re.findall(r"^(\w+): +(\d+) kB$", (process / "smaps_rollup").read_text(), re.MULTILINE))
+    status = (process / "status").read_text()
+    return Sample(
+        at=time.monotonic(),
+        rss_mb=int(rollup["Rss"]) / 1024,
+        pss_mb=int(rollup["Pss"]) / 1024,
+        anonymous_mb=int(rollup["Anonymous"]) / 1024,
+        files=len(list((process / "fd").iterdir())),
+        threads=int(re.findall(r"^Threads:\s+(\d+)$", status, re.MULTILINE)[0]),
+        children=sum(parent == pid for _, parent in processes()),
+    )
+
+
+def processes() -> Iterator[tuple[int, int]]:
+    """(pid, parent) of every process."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            yield int(entry.name), int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+
+
+def marked(mark: str) -> dict[int, int]:
+    """pid -> parent of the servers that were started with this mark."""
+    found = {}
+    for pid, parent in processes():
+        try:
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue
+        if f"{MARK}={mark}".encode() in environ:
+            found[pid] = parent
+    return found
+
+
+# --- what runs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where the soak takes place."""
+
+    directory: Path
+    url: str
+    model_url: str
+    mark: str
+    tokens: dict[str, str]
+
+    @property
+    def journal(self) -> Path:
+        return self.directory / "journal"
+
+    def data_of(self, owner: str) -> Path:
+        return self.directory / "data" / "owners" / owner
+
+    def environ(self, data_dir: Path) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.directory),
+            "RLM_MCP_DATA_DIR": str(data_dir),
+            "RLM_MCP_CACHE_DIR": str(CACHE_DIR),
+            "RLM_MCP_BASE_URL": self.model_url,
+            "RLM_MCP_MODEL": "scripted",
+            "RLM_MCP_SUB_CALL_CACHE": "0",
+            MARK: self.mark,
+        }
+
+
+@contextmanager
+def model_server(log: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.soak", "--model-log", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 # our own server
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@contextmanager
+def http_server(stage: Stage, watched: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+    program = ["rlm_mcp.cli"] if watched is None else ["benchmarks.loop_watch", str(watched)]
+    (tokens := stage.directory / "tokens").write_text(
+        "".join(f"{owner} {digest_of(token)}\n" for owner, token in stage.tokens.items())
+    )
+    address = stage.url.removeprefix("http://")
+    command = [sys.executable, "-m", *program, "serve", "--http", address, "--token-file", str(tokens)]
+    with (stage.directory / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=stage.environ(stage.directory / "data"), stderr=log)  # noqa: S603 # our own server
+        try:
+            while not is_ready(stage.url):
+                assert process.poll() is None, (stage.directory / "server.log").read_text()
+                time.sleep(0.1)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def is_ready(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/ready") as answer:  # noqa: S310 # our own server
+            return bool(answer.status == 200)
+    except (URLError, ConnectionError):
+        return False
+
+
+class Crowd:
+    """Keeps as many clients alive as there should be."""
+
+    def __init__(self, stage: Stage, clients: int, until: float) -> None:
+        self._stage = stage
+        self._until = until
+        self._numbers = count()
+        self._fork = multiprocessing.get_context("forkserver")
+        self._fork.set_forkserver_preload(["benchmarks.soak_client"])
+        self._chance = random.Random(1)
+        self._alive: dict[int, ForkServerProcess | None] = dict.fromkeys(range(clients))
+        self._watchers = [self._start(self._watcher(number)) for number in range(4)]
+        self.endings: Counter[str] = Counter()
+
+    def keep_up(self) -> None:
+        """Starts a client in each place whose client has gone; some at a time, as clients come."""
+        for place, process in self._alive.items():
+            if process is not None and not process.is_alive():
+                process.join()
+                process.close()
+                self._alive[place] = None
+            if self._alive[place] is None and time.monotonic() < self._until - 2:
+                plan = self._plan(place)
+                self.endings[plan.ending] += 1
+                self._alive[place] = self._start(plan)
+                time.sleep(0.02)
+
+    def end(self) -> None:
+        """Lets the clients come to their ends, and kills who does not."""
+        for process in [*self._alive.values(), *self._watchers]:
+            if process is not None:
+                process.join(max(0.0, self._until + 20 - time.monotonic()))
+                process.kill()
+                process.join()
+
+    def _start(self, plan: Plan) -> ForkServerProcess:
+        process = self._fork.Process(target=live, args=(plan,))
+        process.start()
+        return process
+
+    def _plan(self, place: int) -> Plan:
+        on_stdio = place % STDIO_EVERY == 0
+        endings: list[Ending] = ["leaves", "drops", "dies", *(["kills its server"] if on_stdio else [])]  # type: ignore[list-item] # literals
+        seconds = self._chance.uniform(20, 60) if on_stdio else self._chance.uniform(10, 40)
+        seconds = max(1.0, min(seconds, self._until - time.monotonic()))
+        return self._made(place, on_stdio=on_stdio, seconds=seconds, ending=self._chance.choice(endings))
+
+    def _watcher(self, number: int) -> Plan:
+        seconds = self._until - time.monotonic()
+        return self._made(number, on_stdio=number == 3, seconds=seconds, ending="leaves", only_lists=True)
+
+    def _made(self, place: int, *, on_stdio: bool, seconds: float, ending: Ending, only_lists: bool = False) -> Plan:
+        stage, number = self._stage, next(self._numbers)
+        owner = f"watcher{place}" if only_lists else f"owner{place % OWNERS}"
+        return Plan(
+            number=number,
+            owner=owner,
+            era="auto" if number % 2 else "legacy",
+            url=stage.url,
+            token=stage.tokens[owner],
+            command=(sys.executable, "-m", "rlm_mcp.cli") if on_stdio else (),
+            environ=stage.environ(stage.data_of(owner)),
+            seconds=seconds,
+            ending=ending,
+            only_lists=only_lists,
+            journal=stage.journal,
+        )
+
+
+# --- the report -----------------------------------------------------------------------------------------------------
+
+
+class Report:
+    """Lines and verdicts."""
+
+    def __init__(self) -> None:
+        self.bad = 0
+
+    def say(self, what: str, value: object) -> None:
+        print(f"{what:40s} {value}", flush=True)
+
+    def judge(self, what: str, value: object, *, good: bool) -> None:
+        self.bad += not good
+        print(f"{what:40s} {value}   {'ok' if good else 'BAD'}", flush=True)
+
+    def flat(self, what: str, values: Sequence[float], *, slack: float) -> None:
+        """Whether the last third is no higher than the first, but for `slack`."""
+        third = max(1, len(values) // 3)
+        thirds = [statistics.median(part) for part in (values[:third], values[third : 2 * third], values[-third:])]
+        shown = " -> ".join(f"{value:.0f}" for value in thirds) + f"   most {max(values):.0f}"
+        self.judge(what, shown, good=thirds[2] <= thirds[0] + slack)
+
+
+def tell(report: Report, stage: Stage, samples: Sequence[Sample], minutes: float) -> None:
+    began = samples[0].at
+    warm = max(20.0, minutes * 60 * WARM_UP)
+    for name in [field.name for field in fields(Sample) if field.name != "at"]:
+        values = [getattr(s, name) for s in samples if s.at - began >= warm]
+        first = statistics.median(values[: len(values) // 3 or 1])
+        slack = {"files": 8, "threads": 4, "children": 0}.get(name, 5 + 0.04 * first)
+        report.flat(f"{name.replace('_mb', ', MB')}, medians of thirds", values, slack=slack)
+    notes = [json.loads(line) for line in stage.journal.read_text().splitlines()]
+    seen = Counter(note["what"] for note in notes)
+    report.say("clients connected, steps done", f"{seen['connected']}, {seen['step']}")
+    report.say("told to wait by a limit", seen["busy"])
+    for via in ("http", "stdio"):
+        took = sorted(n["seconds"] * 1000 for n in notes if n["what"] == "listed" and n["via"] == via)
+        shown = (
+            f"p50 {took[len(took) // 2]:.1f}, p99 {took[len(took) * 99 // 100]:.1f}, most {took[-1]:.0f}, n {len(took)}"
+        )
+        report.judge(f"tools/list over {via}, ms", shown, good=took[len(took) * 99 // 100] < 100)
+    troubles = Counter(re.sub(r"\d+", "#", note["text"]) for note in notes if note["what"] == "trouble")
+    report.judge("steps that failed", troubles.total(), good=not troubles)
+    for text, times in troubles.most_common(5):
+        report.say(f"  {times} times", text[:300])
+    tell_cancels(report, stage, notes)
+
+
+def tell_cancels(report: Report, stage: Stage, notes: Sequence[dict[str, Any]]) -> None:
+    heard: dict[str, float] = {}
+    for line in (stage.directory / "model.log").read_text().splitlines():
+        tag, at = line.split()
+        heard[tag] = float(at)
+    ended = {n["tag"]: n["at"] for n in notes if n["what"] == "cancelled" and n["tag"] in heard}
+    late = sorted(max(0.0, heard[tag] - at) for tag, at in ended.items()) or [0.0]
+    shown = f"p50 {late[len(late) // 2]:.3f}, p99 {late[len(late) * 99 // 100]:.3f}, most {late[-1]:.3f}, n {len(late)}"
+    report.judge("cancel to last word at the model, s", shown, good=late[len(late) * 99 // 100] <= 0.2)
+
+
+def tell_runs(report: Report, stage: Stage) -> None:
+    """Every run that a client was told of, and every other that was begun, is on record with an end."""
+    notes = [json.loads(line) for line in stage.journal.read_text().splitlines()]
+    accepted = {(note["owner"], note["run"]) for note in notes if note["what"] == "accepted"}
+    states = {
+        (owner, entry.name): Run(entry).state()
+        for owner in stage.tokens
+        if (directory := Runs(stage.data_of(owner)).directory).is_dir()
+        for entry in directory.iterdir()
+    }
+    ends = Counter(end_of(state) for state in states.values())
+    report.say("runs by how they ended", ", ".join(f"{end} {n}" for end, n in sorted(ends.items())))
+    lost = accepted - states.keys()
+    report.judge("accepted runs, of them lost", f"{len(accepted)}, {len(lost)}", good=not lost)
+    wrong = [state for state in states.values() if end_of(state) not in {"completed", "cancelled", "cut off"}]
+    report.judge("runs without a proper end", len(wrong), good=not wrong)
+    for state in wrong[:3]:
+        report.say(f"  {state.run_id}", f"{state.status} {state.stopped_by}: {state.message[:200]}")
+    again = [key for key, state in states.items() if end_of(state) == "cut off"]
+    again += [key for key, state in states.items() if end_of(state) == "cancelled" and "soak-turns" in state.query]
+    finished = sum(resume(stage, owner, run_id) for owner, run_id in again[:RESUMED])
+    report.judge(
+        "resumed, of them finished", f"{len(again[:RESUMED])}, {finished}", good=finished == len(again[:RESUMED])
+    )
+
+
+def end_of(state: RunState) -> str:
+    cut_off = state.status == "failed" and "resume" in state.message
+    return "cut off" if cut_off else state.status
+
+
+def resume(stage: Stage, owner: str, run_id: str) -> bool:
+    """Whether a run goes on to a proper end in another process; one that spins or floods is cancelled there."""
+
+    async def main() -> bool:
+        settings = load_settings({}, environ=stage.environ(stage.data_of(owner)))
+        async with open_workspace(settings) as workspace:
+            query = (await workspace.state(run_id)).query
+            await workspace.resume(run_id)
+            with anyio.move_on_after(0.5 if re.search("soak-(flood|spin)", query) else 30):
+                async for _ in workspace.follow(run_id):
+                    pass
+            state = await workspace.cancel(run_id)
+            return state.status in {"completed", "cancelled"}
+
+    try:
+        return anyio.run(main)
+    except RlmError as error:
+        print(f"  {run_id}: {error}")
+        return False
+
+
+def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) -> int:
+    report = Report()
+    load, version = os.getloadavg()[0], sys.version.split()[0]
+    report.say("machine", f"{os.cpu_count()} cores, load {load:.2f} before, Python {version}")
+    report.say("clients, minutes", f"{clients} and 4 that only list, {minutes:g}")
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        owners = [f"owner{n}" for n in range(OWNERS)] + [f"watcher{n}" for n in range(4)]
+        stage = Stage(
+            directory=directory,
+            url=url,
+            model_url=stack.enter_context(model_server(directory / "model.log")),
+            mark=secrets.token_hex(8),
+            tokens={owner: secrets.token_hex(16) for owner in owners},
+        )
+        stack.callback(kill_all, stage.mark)
+        with http_server(stage, watched) as server:
+            before = sample(server.pid)
+            until = time.monotonic() + minutes * 60
+            crowd = Crowd(stage, clients, until)
+            samples: list[Sample] = []
+            orphans: set[int] = set()
+            never = 0
+            while time.monotonic() < until:
+                crowd.keep_up()
+                if not samples or time.monotonic() - samples[-1].at >= SAMPLE_SECONDS:
+                    samples.append(sample(server.pid))
+                    parentless = {
+                        pid for pid, parent in marked(stage.mark).items() if parent == 1 and pid != server.pid
+                    }
+                    never += len(parentless & orphans)
+                    orphans = parentless
+                time.sleep(0.1)
+            crowd.end()
+            report.say("clients by how they end", ", ".join(f"{end} {n}" for end, n in sorted(crowd.endings.items())))
+            time.sleep(3)
+            after = sample(server.pid)
+            tell(report, stage, samples, minutes)
+            report.say("the server before any client", before_and_after(before))
+            report.say("the server after the last one", before_and_after(after))
+            report.judge("stdio servers that outlived clients 2 s", never, good=never == 0)
+            cpu = os.sysconf("SC_CLK_TCK")
+            ticks = (Path(f"/proc/{server.pid}") / "stat").read_text().rpartition(")")[2].split()
+            report.say(
+                "CPU of the server, of one core", f"{(int(ticks[11]) + int(ticks[12])) / cpu / minutes / 60:.0%}"
+            )
+            began = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            status = server.wait(timeout=10)
+            seconds = time.monotonic() - began
+            report.judge("SIGTERM: status, seconds", f"{status}, {seconds:.2f}", good=status == 0 and seconds < 3)
+        left = marked(stage.mark)
+        report.judge("processes left", len(left), good=not left)
+        errors = Counter(logged(directory / "server.log"))
+        report.judge("warnings and errors in the log", errors.total(), good=not errors)
+        for text, times in errors.most_common(3):
+            report.say(f"  {times} times", text)
+        tell_runs(report, stage)
+        if keep is not None:
+            shutil.copytree(directory, keep, dirs_exist_ok=True)
+    report.say("verdict", "good" if not report.bad else f"{report.bad} BAD")
+    return report.bad
+
+
+def before_and_after(s: Sample) -> str:
+    return f"{s.rss_mb:.0f} MB, {s.anonymous_mb:.0f} anonymous, {s.files} files, {s.threads} threads"
+
+
+def logged(log: Path) -> Iterator[str]:
+    """What the server complained about."""
+    for line in log.read_text().splitlines():
+        text = json.loads(line)["message"] if line.startswith("{") else line
+        if not text.startswith("serving MCP"):
+            yield text[:120]
+
+
+def kill_all(mark: str) -> None:
+    for pid in marked(mark):
+        os.kill(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Many clients for minutes.")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--watch-loop", type=Path, help="run the server under loop_watch.py, which reports here")
+    parser.add_argument("--keep", type=Path, help="copy records, journal and logs here")
+    parser.add_argument("--model-log", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.model_log is not None:
+        serve_model(options.model_log)
+        return
+    sys.exit(min(1, soak(options.minutes, options.clients, options.watch_loop, options.keep)))
+
+
+if __name__ == "__main__":
+    main()

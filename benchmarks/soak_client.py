@@ -1,0 +1,255 @@
+"""One client of the soak, in a process of its own: a real MCP Client that works for a while and then goes, or dies.
+
+What it saw is appended to the journal that all clients share, one JSON line at a time, so that a client that is killed
+leaves everything up to that moment. Times are `time.monotonic()`, which all processes of a machine share.
+"""
+
+import json
+import logging
+import os
+import random
+import re
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import httpx2
+from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult, TextContent
+
+Ending = Literal["leaves", "drops", "dies", "kills its server"]
+"""after a step · in the middle of one · by SIGKILL · a stdio server is what dies by SIGKILL"""
+
+GONE = re.compile(r"no context has the id")
+LINES = 400
+BUSY = re.compile(r"runs are going on|requests a second")
+"""The server's limits; a client that meets them waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one client does. Without a `command` it connects to `url`."""
+
+    number: int
+    owner: str
+    era: str
+    url: str
+    token: str
+    command: tuple[str, ...] = ()
+    environ: dict[str, str]
+    seconds: float
+    ending: Ending
+    only_lists: bool = False
+    """calls tools/list and nothing else, for as long as it lives"""
+    journal: Path
+
+
+class Journal:
+    """Appends what a client saw."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._who = {"client": plan.number, "owner": plan.owner, "via": "stdio" if plan.command else "http"}
+        self._file = os.open(plan.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def note(self, what: str, **facts: object) -> None:
+        line = json.dumps({"what": what, **facts, **self._who, "at": time.monotonic()})
+        os.write(self._file, line.encode() + b"\n")
+
+
+class Busy(Exception):
+    """The server said that this is too much at once."""
+
+
+class Refused(Exception):
+    """A tool answered with an error."""
+
+
+def live(plan: Plan) -> None:
+    """The whole life of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the soak ends its clients itself
+    if not plan.only_lists:
+        os.nice(10)  # it stands for another machine: what it computes is not to slow the server down
+    logging.disable()  # the SDK tells of every call that a client breaks off
+    journal = Journal(plan)
+    if plan.ending == "dies":
+        killer = threading.Timer(plan.seconds, os.kill, (os.getpid(), signal.SIGKILL))
+        killer.daemon = True
+        killer.start()
+    try:
+        anyio.run(_live, plan, journal)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the report tells it
+        journal.note("trouble", text=_told(error))
+
+
+async def _live(plan: Plan, journal: Journal) -> None:
+    chance = random.Random(plan.number)
+    with anyio.move_on_after(plan.seconds if plan.ending == "drops" else 3_600):
+        began = time.monotonic()
+        async with _connected(plan) as client:
+            journal.note("connected", seconds=time.monotonic() - began)
+            visitor = Visitor(client, plan, journal, chance)
+            if plan.only_lists:
+                await visitor.watch(began + plan.seconds)
+            else:
+                await visitor.work(began + plan.seconds)
+
+
+@asynccontextmanager
+async def _connected(plan: Plan) -> AsyncIterator[Client]:
+    if plan.command:
+        parameters = StdioServerParameters(command=plan.command[0], args=list(plan.command[1:]), env=plan.environ)
+        async with Client(parameters, mode=plan.era) as client:
+            yield client
+        return
+    headers = {"Authorization": f"Bearer {plan.token}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=60, verify=False) as http,
+        Client(streamable_http_client(f"{plan.url}/mcp", http_client=http), mode=plan.era) as client,
+    ):
+        yield client
+
+
+class Visitor:
+    """A client at work: every step is something that real clients do."""
+
+    def __init__(self, client: Client, plan: Plan, journal: Journal, chance: random.Random) -> None:
+        self._client = client
+        self._plan = plan
+        self._journal = journal
+        self._chance = chance
+        self._context = f"c{plan.number}"
+        self._asked = 0
+
+    async def watch(self, until: float) -> None:
+        while time.monotonic() < until:
+            await self.look()
+            await anyio.sleep(0.2)
+
+    async def work(self, until: float) -> None:
+        steps: dict[Callable[[], Awaitable[None]], int] = {
+            self.look: 4,
+            self.run_code: 3,
+            self.read: 2,
+            self.resources: 1,
+            self.solve: 3,
+            self.cancel: 1,
+            self.abandon: 1,
+        }
+        await self.register()
+        while time.monotonic() < until:
+            (step,) = self._chance.choices(list(steps), list(steps.values()))
+            try:
+                await step()
+            except Busy:
+                self._journal.note("busy")
+                await anyio.sleep(1)
+            except Refused as refused:
+                self._journal.note("trouble", text=f"{step.__name__}: {refused}")
+            self._journal.note("step", name=step.__name__)
+            await anyio.sleep(self._chance.uniform(1.0, 3.0))
+        if self._plan.ending == "kills its server":
+            self._kill_server()
+        else:
+            await self._call("remove_context", context=self._context)
+
+    async def look(self) -> None:
+        began = time.monotonic()
+        await self._client.list_tools(cache_mode="bypass")
+        self._journal.note("listed", seconds=time.monotonic() - began)
+
+    async def register(self) -> None:
+        text = "".join(f"{n} {self._context} {self._chance.random()}\n" for n in range(LINES))
+        await self._call("register_context", text=text, name=self._context)
+
+    async def run_code(self) -> None:
+        code = self._chance.choice(
+            ["kept = len(context.splitlines())\nkept", "big = [str(n) for n in range(100_000)]\nlen(big)", "1 / 0"]
+        )
+        await self._call("inspect_context", context=self._context, code=code)
+
+    async def read(self) -> None:
+        await self._call("inspect_context", context=self._context, start_line=1, end_line=50)
+        await self._call("inspect_context", context=self._context, search=r"\b7\d* ")
+        await self._call("inspect_context", context=self._context)
+
+    async def resources(self) -> None:
+        listed = (await self._client.list_resources(cache_mode="bypass")).resources
+        try:
+            await self._client.read_resource(str(self._chance.choice(listed).uri))
+        except MCPError as error:  # of the same owner's other clients, one may have removed it meanwhile
+            raise (Busy if GONE.search(str(error)) else Refused)(str(error)) from error
+
+    async def solve(self) -> None:
+        run = await self._solve(self._chance.choice(["sum", "turns"]), wait_seconds=self._chance.choice([0, 45]))
+        self._journal.note("accepted", run=run["run_id"])
+        if self._chance.random() < 0.7 and run["status"] == "running":
+            run = await self._call("rlm_result", run_id=run["run_id"])
+        self._journal.note("solved", status=run["status"])
+
+    async def cancel(self) -> None:
+        kind = self._chance.choice(["flood", "flood", "spin"])
+        run = await self._solve(kind, wait_seconds=0)
+        self._journal.note("accepted", run=run["run_id"])
+        await anyio.sleep(self._chance.uniform(0.3, 1.0))
+        self._journal.note("cancelled", tag=self._tag(kind))
+        await self._call("cancel_run", run_id=run["run_id"])
+
+    async def abandon(self) -> None:
+        """Gives a running call up, as a client does whose user presses Escape."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._solve_quietly)
+            await anyio.sleep(self._chance.uniform(0.3, 1.0))
+            self._journal.note("cancelled", tag=self._tag("flood"))
+            tasks.cancel_scope.cancel()
+
+    async def _solve_quietly(self) -> None:
+        try:
+            await self._solve("flood", wait_seconds=45)
+        except Busy:
+            self._journal.note("busy")
+
+    def _tag(self, kind: str) -> str:
+        """Names a question to the scripted model, and says what it is to do."""
+        return f"{kind}-{self._plan.number}-{self._asked}"
+
+    async def _solve(self, kind: str, *, wait_seconds: float) -> dict[str, Any]:
+        self._asked += 1
+        query = f"Do soak-{self._tag(kind)}."
+        return await self._call(
+            "rlm_solve", query=query, contexts=[self._context], mode="rlm", wait_seconds=wait_seconds
+        )
+
+    async def _call(self, tool: str, **arguments: object) -> dict[str, Any]:
+        try:
+            result = await self._client.call_tool(tool, arguments)
+        except MCPError as error:
+            raise (Busy if BUSY.search(str(error)) else Refused)(f"{tool}: {error}") from error
+        assert isinstance(result, CallToolResult)
+        if result.is_error:
+            text = " ".join(block.text for block in result.content if isinstance(block, TextContent))
+            raise (Busy if BUSY.search(text) else Refused)(f"{tool}: {text}")
+        fields: dict[str, Any] = result.structured_content or {}
+        return fields
+
+    def _kill_server(self) -> None:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_told(inner) for inner in error.exceptions)
+    return f"{type(error).__name__}: {error}"[:300]
