@@ -1,10 +1,11 @@
-"""Forgives near-miss argument names before a tool call is validated, and says which argument a tool does not have.
+"""Forgives near-miss argument names before a tool call is validated, and says which name does not exist.
 
 Models write `question` for `query` and one id where a list is wanted. The SDK drops unknown arguments silently; a
 dropped `max_cost` would cost money, so an argument that is no near miss is an error with the tool's real names.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from rlm_mcp.errors import RlmError
@@ -35,6 +36,18 @@ NEAR_MISSES: Mapping[str, Mapping[str, str]] = {
 
 class UnknownArgument(RlmError):
     """A call has an argument that its tool does not take."""
+
+
+class UnknownName(RlmError):
+    """There is no tool or prompt of that name."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    """The error for a tool or prompt that does not exist, with the nearest one that does."""
+    names = list(known)
+    near = get_close_matches(name[:80], names, n=1)
+    meant = f": did you mean {near[0]}?" if near else "."
+    return UnknownName(f"there is no {kind} {name[:80]!r}{meant} The {kind}s are {', '.join(names)}.")
 
 
 def forgive(tool: str, arguments: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context as Request
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
-from mcp_types import CallToolResult, InputRequiredResult, Resource
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Resource
 from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp import __version__
-from rlm_mcp.arguments import forgive
+from rlm_mcp.arguments import forgive, unknown
 from rlm_mcp.errors import RlmError, UnknownContext, UnknownPath, UnknownRun
 from rlm_mcp.guides import INSTRUCTIONS, add_prompts
 from rlm_mcp.notices import Notices
@@ -83,10 +84,9 @@ class RlmServer(MCPServer[None]):
     ) -> CallToolResult | InputRequiredResult:
         """Forgives argument names, then lets the SDK run the tool; our errors leave with their own text."""
         try:
-            known = self._arguments.get(name)
-            return await super().call_tool(
-                name, arguments if known is None else forgive(name, arguments, known), context
-            )
+            if name not in self._arguments:
+                raise unknown("tool", name, self._arguments)
+            return await super().call_tool(name, forgive(name, arguments, self._arguments[name]), context)
         except RlmError as error:
             raise ToolError(str(error)) from error
         except ToolError as error:
@@ -108,14 +108,33 @@ class RlmServer(MCPServer[None]):
         """Reads through the templates; an unknown id is "not found", whatever else is wrong keeps its sentence."""
         try:
             return await super().read_resource(uri, context)
+        except ResourceNotFoundError as error:
+            raise ResourceNotFoundError(
+                f"no resource is at {str(uri)[:200]}: resources/list and resources/templates/list tell what there is"
+            ) from error
         except ResourceError as error:
             match error.__cause__:
+                case ValidationError() as invalid:
+                    raise MCPError(INVALID_PARAMS, f"{str(uri)[:200]}: {_sentence(invalid)}") from error
                 case UnknownContext() | UnknownPath() | UnknownRun() as missing:
                     raise ResourceNotFoundError(str(missing)) from missing
                 case RlmError() as ours:
                     raise ResourceError(str(ours)) from ours
                 case _:
                     raise
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Request[None, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """Renders a prompt; a name or arguments that do not fit are invalid parameters, told in a sentence."""
+        prompts = {prompt.name: prompt.arguments or [] for prompt in await self.list_prompts()}
+        if name not in prompts:
+            raise MCPError(INVALID_PARAMS, str(unknown("prompt", name, prompts)))
+        takes = [argument.name for argument in prompts[name]]
+        if sorted(arguments or ()) != sorted(takes):
+            given = ", ".join(map(repr, arguments or ()))[:200] or "none"
+            raise MCPError(INVALID_PARAMS, f"{name} takes the arguments {', '.join(takes)}; given: {given}")
+        return await super().get_prompt(name, arguments, context)
 
 
 def build_server(workspace: Workspace) -> RlmServer:

@@ -4,6 +4,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
+from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 
 from rlm_mcp.guides import INSTRUCTIONS
@@ -117,11 +118,44 @@ async def test_removed_contexts_are_unknown(client: Client) -> None:
         ("rlm_result", {"run_id": "run-0"}, "run-0"),
         ("cancel_run", {"run_id": "run-0"}, "run-0"),
         ("cancel_run", {"run_id": "run-0", "colour": "red"}, "no argument 'colour'; it takes run_id"),
+        ("rlm_solv", {}, "did you mean rlm_solve? The tools are register_context, list_contexts,"),
     ],
 )
 async def test_mistakes_are_told_in_a_sentence(client: Client, tool: str, arguments: dict[str, Any], says: str) -> None:
     await called(client, "register_context", text="some text", name="t")
     assert says in await refused(client, tool, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("be_a_root", {}, "there is no prompt 'be_a_root': did you mean be_the_root?"),
+        ("be_the_root", {"context": "t"}, "be_the_root takes the arguments context, question; given: 'context'"),
+        ("be_the_root", {"context": "t", "question": "q", "x": "1"}, "given: 'context', 'question', 'x'"),
+    ],
+)
+async def test_mistakes_in_prompts_are_invalid_parameters(
+    client: Client, name: str, arguments: dict[str, str], says: str
+) -> None:
+    with pytest.raises(MCPError) as refused:
+        await client.get_prompt(name, arguments)
+    assert refused.value.error.code == -32602
+    assert says in refused.value.error.message
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("rlm://contexts/t/lines/1-end", "end: Input should be a valid integer"),
+        ("rlm://nothing/t", "no resource is at rlm://nothing/t: resources/list"),
+        ("file:///etc/passwd", "no resource is at file:///etc/passwd"),
+    ],
+)
+async def test_mistakes_in_addresses_are_invalid_parameters(client: Client, uri: str, says: str) -> None:
+    with pytest.raises(MCPError) as refused:
+        await client.read_resource(uri)
+    assert refused.value.error.code == -32602
+    assert says in refused.value.error.message
 
 
 async def test_every_list_and_prompt_answers(client: Client) -> None:
