@@ -13,7 +13,8 @@ RlmError
 │   ├── StoreFull           the disk or the quota is full
 │   ├── StoreDamaged        the store's files are not what the catalogue says
 │   └── SearchRefused       the pattern is not one that can be searched in linear time
-├── SettingsError ── NoModelConfigured, PriceUnknown
+├── SettingsError ── NoModelConfigured, PriceUnknown, UnknownClient
+├── ClientConfigError
 ├── ModelError ── KeyRefused, UnknownModel, EndpointUnreachable, RateLimited, ProviderFailed, RequestRefused,
 │                 PromptOverWindow, EmptyReply
 ├── SchemaError, SubCallFailed
@@ -39,6 +40,14 @@ class NoModelConfigured(SettingsError):
 
 class PriceUnknown(SettingsError):
     """A limit in dollars was set for a model that has no known price."""
+
+
+class UnknownClient(SettingsError):
+    """No MCP client of this name is known."""
+
+
+class ClientConfigError(RlmError):
+    """The configuration of an MCP client could not be read or changed; it is as it was."""
 
 
 class ModelError(RlmError):

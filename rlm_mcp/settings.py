@@ -1,21 +1,25 @@
 """What the user has set: flags over environment over ~/.config/rlm-mcp/config.toml. The only reader of os.environ.
 
-Every setting has one name, `max_usd`, which is the flag (--max-usd), the key of the file (max_usd) and, in capitals
-after RLM_MCP_, the variable (RLM_MCP_MAX_USD). Any other name is refused with the nearest right one.
+Every setting has one name, `max_usd`, which is the key of the file, the flag (--max-usd) where there is one and, in
+capitals after RLM_MCP_, the variable (RLM_MCP_MAX_USD). Any other name is refused with the nearest right one. A setting
+is a field of `Settings` and a row of `SETTINGS`; where its value came from is tracked for all of them alike.
 """
 
 import json
 import math
 import os
+import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from rlm_mcp.budget import BudgetLimits
+from rlm_mcp.clients.places import Place
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.models.profiles import Price
 from rlm_mcp.secret import Secret
@@ -57,7 +61,10 @@ class Settings:
     """None: as many as the profile of the root model has"""
     max_depth: int | None = None
     concurrency: int = 64
+    confirm_usd: float | None = None
+    """None: a client's user is never asked before a run"""
     sources: Mapping[str, str] = field(default_factory=dict)
+    """of what was set, where: "--model", "RLM_MCP_MODEL", "model in ~/.config/rlm-mcp/config.toml, line 3\""""
     warnings: tuple[str, ...] = ()
 
     def limits(
@@ -99,25 +106,29 @@ def load_settings(
 ) -> Settings:
     """Reads the three places. A flag that is None was not given. Raises SettingsError."""
     environ = os.environ if environ is None else environ
-    home = Path(environ.get("HOME") or Path.home())
-    config_file = config_file or Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "rlm-mcp" / "config.toml"
     found: dict[str, tuple[object, str]] = {}
     for name, variable in FALLBACK_VARIABLES.items():
         if environ.get(variable, "").strip():
             found[name] = (environ[variable], variable)
-    found.update(_from_file(config_file))
+    found.update(_from_file(config_file or config_path(environ)))
     from_environment, warnings = _from_environment(environ)
     found.update(from_environment)
     found.update(_from_flags(flags or {}))
 
     values: dict[str, Any] = {
-        "data_dir": Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "rlm-mcp",
-        "cache_dir": Path(environ.get("XDG_CACHE_HOME") or home / ".cache") / "rlm-mcp",
+        "data_dir": Path(environ.get("XDG_DATA_HOME") or _home(environ) / ".local" / "share") / "rlm-mcp",
+        "cache_dir": Path(environ.get("XDG_CACHE_HOME") or _home(environ) / ".cache") / "rlm-mcp",
     }
     for name, (raw, source) in found.items():
-        values[name] = _PARSERS[name](raw, source)
+        values[name] = SETTINGS[name].parse(raw, source)
     sources = {name: source for name, (_, source) in found.items()}
     return Settings(**values, sources=sources, warnings=tuple(warnings))
+
+
+def config_path(environ: Mapping[str, str] | None = None) -> Path:
+    """The file of settings, whether it exists or not."""
+    environ = os.environ if environ is None else environ
+    return Path(environ.get("XDG_CONFIG_HOME") or _home(environ) / ".config") / "rlm-mcp" / "config.toml"
 
 
 def local_roots(environ: Mapping[str, str] | None = None, *, directory: Path | None = None) -> tuple[Path, ...]:
@@ -126,8 +137,79 @@ def local_roots(environ: Mapping[str, str] | None = None, *, directory: Path | N
     Neither counts where it is the top of the file system, in which graphical clients start their servers.
     """
     environ = os.environ if environ is None else environ
-    found = dict.fromkeys([Path(environ.get("HOME") or Path.home()).resolve(), (directory or Path.cwd()).resolve()])
+    found = dict.fromkeys([_home(environ).resolve(), (directory or Path.cwd()).resolve()])
     return tuple(path for path in found if path != path.parent)
+
+
+def own_place(environ: Mapping[str, str] | None = None) -> Place:
+    """This machine as far as it decides where MCP clients keep their configurations."""
+    environ = os.environ if environ is None else environ
+    return Place(platform=sys.platform, home=_home(environ), environ=dict(environ))
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or Path.home())
+
+
+# --- what is in force ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """One setting as it is now. `value` is of JSON, and secrets are masked in it; `origin` says where it was set."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def in_force(settings: Settings) -> list[InForce]:
+    """All settings, in the order of `SETTINGS`."""
+    return [
+        InForce(name=name, value=_shown(getattr(settings, name)), origin=settings.sources.get(name, "default"))
+        for name in SETTINGS
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingRow:
+    """One setting as the documentation lists it; `flag` is empty where there is none."""
+
+    name: str
+    variable: str
+    flag: str
+    default: str
+    meaning: str
+
+
+def settings_table() -> list[SettingRow]:
+    """What can be set, for the documentation."""
+    bare = Settings(data_dir=Path("~/.local/share/rlm-mcp"), cache_dir=Path("~/.cache/rlm-mcp"))
+    return [
+        SettingRow(
+            name=name,
+            variable=PREFIX + name.upper(),
+            flag=_flag_of(name) if setting.has_flag else "",
+            default=setting.default or str(_shown(getattr(bare, name))),
+            meaning=setting.meaning,
+        )
+        for name, setting in SETTINGS.items()
+    ]
+
+
+def _shown(value: object) -> Any:
+    match value:
+        case Secret():
+            return "***" if value else None
+        case Price():
+            return [value.usd_per_mtok_in, value.usd_per_mtok_out]
+        case Path():
+            return str(value)
+        case tuple():
+            return [_shown(part) for part in value]
+        case Mapping():
+            return {name: _shown(part) for name, part in value.items()}
+    return value
 
 
 # --- the three places ---------------------------------------------------------------------------------------------
@@ -145,16 +227,23 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML ({error}): correct that line") from error
     for key in table:
-        if key not in _PARSERS:
-            raise SettingsError(f"{path} sets {key!r}, which is no setting: {_nearest(key, list(_PARSERS))}")
-    return {key: (value, f"{key} in {path}") for key, value in table.items()}
+        if key not in SETTINGS:
+            place = f"{path}, line {_line_of(key, text)},"
+            raise SettingsError(f"{place} sets {key!r}, which is no setting: {_nearest(key, list(SETTINGS))}")
+    return {key: (value, f"{key} in {path}, line {_line_of(key, text)}") for key, value in table.items()}
+
+
+def _line_of(key: str, text: str) -> int:
+    """The line of TOML on which a key of the top level stands, as a key or as the name of a table."""
+    found = re.search(rf"""^[ \t]*\[?[ \t]*["']?{re.escape(key)}["']?[ \t]*[=.\]]""", text, re.MULTILINE)
+    return text.count("\n", 0, found.start()) + 1 if found else 1
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[object, str]], list[str]]:
     """Empty variables count as not set, because that is how wrappers unset them."""
     found: dict[str, tuple[object, str]] = {}
     warnings: list[str] = []
-    variables = {PREFIX + name.upper(): name for name in _PARSERS}
+    variables = {PREFIX + name.upper(): name for name in SETTINGS}
     for variable, value in environ.items():
         if not variable.startswith(PREFIX) or not value.strip():
             continue
@@ -169,9 +258,13 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[objec
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:
     for name in flags:
-        if name not in _PARSERS:
-            raise SettingsError(f"{name!r} is no setting: {_nearest(name, list(_PARSERS))}")
-    return {name: (value, "--" + name.replace("_", "-")) for name, value in flags.items() if value is not None}
+        if name not in SETTINGS:
+            raise SettingsError(f"{name!r} is no setting: {_nearest(name, list(SETTINGS))}")
+    return {name: (value, _flag_of(name)) for name, value in flags.items() if value is not None}
+
+
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _nearest(name: str, names: list[str]) -> str:
@@ -283,28 +376,68 @@ def _price(model: object, row: object, source: str, shape: str) -> Price:
     raise SettingsError(f"{source} gives {model!r} the price {row!r}: {shape}")
 
 
-_PARSERS: dict[str, Callable[[object, str], object]] = {
-    "model": _text,
-    "sub_model": _text,
-    "base_url": _url,
-    "sub_base_url": _url,
-    "api_key": _secret,
-    "sub_api_key": _secret,
-    "data_dir": _path,
-    "cache_dir": _path,
-    "roots": _paths,
-    "quota_bytes": _count,
-    "prices": _prices,
-    "window_tokens": _count,
-    "sub_window_tokens": _count,
-    "sub_call_cache": _flag,
-    "max_usd": _number,
-    "max_tokens": _whole,
-    "max_sub_calls": _whole,
-    "max_seconds": _number,
-    "max_iterations": _count,
-    "max_depth": _whole,
-    "concurrency": _count,
-}
+# --- the settings -------------------------------------------------------------------------------------------------
 
-SETTING_NAMES = tuple(f.name for f in fields(Settings) if f.name in _PARSERS)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How one setting is read, and what the documentation says of it."""
+
+    parse: Callable[[object, str], object]
+    meaning: str
+    default: str = ""
+    """in words, where the value does not say it"""
+    has_flag: bool = False
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "model": Setting(parse=_text, meaning="model of the runs", default="what a local server has", has_flag=True),
+    "sub_model": Setting(parse=_text, meaning="model of sub-calls", default="the same", has_flag=True),
+    "base_url": Setting(
+        parse=_url,
+        meaning="the OpenAI-compatible endpoint; OPENAI_BASE_URL counts too",
+        default="a local server; OpenAI where a key is set",
+        has_flag=True,
+    ),
+    "sub_base_url": Setting(parse=_url, meaning="endpoint of sub-calls", default="the same"),
+    "api_key": Setting(parse=_secret, meaning="its key; OPENAI_API_KEY counts too", default="none"),
+    "sub_api_key": Setting(parse=_secret, meaning="key of the endpoint of sub-calls", default="none"),
+    "data_dir": Setting(parse=_path, meaning="where contexts and runs are kept", has_flag=True),
+    "cache_dir": Setting(parse=_path, meaning="where the compiled sandbox is kept", has_flag=True),
+    "roots": Setting(
+        parse=_paths,
+        meaning="directories that may be registered, with the path separator between them",
+        default="home and working directory; none over HTTP; any for your own commands",
+        has_flag=True,
+    ),
+    "quota_bytes": Setting(
+        parse=_count,
+        meaning="what the contexts may take on disk",
+        default="no limit; over HTTP 20 GiB for each owner",
+        has_flag=True,
+    ),
+    "prices": Setting(
+        parse=_prices,
+        meaning="JSON: model to dollars per million tokens [in, out]",
+        default="the table that ships with rlm-mcp",
+        has_flag=True,
+    ),
+    "window_tokens": Setting(parse=_count, meaning="context window of the model", default="asked or known by name"),
+    "sub_window_tokens": Setting(parse=_count, meaning="window of the model of sub-calls", default="likewise"),
+    "sub_call_cache": Setting(parse=_flag, meaning="whether answers of sub-calls are kept and used again"),
+    "max_usd": Setting(parse=_number, meaning="dollars of one run", default="no limit", has_flag=True),
+    "max_tokens": Setting(parse=_whole, meaning="tokens of one run", default="no limit", has_flag=True),
+    "max_sub_calls": Setting(parse=_whole, meaning="sub-calls of one run", has_flag=True),
+    "max_seconds": Setting(parse=_number, meaning="seconds of one run", has_flag=True),
+    "max_iterations": Setting(
+        parse=_count, meaning="turns of a run's root model", default="by the model's strength", has_flag=True
+    ),
+    "max_depth": Setting(parse=_whole, meaning="depth of recursive runs", default="by the router", has_flag=True),
+    "concurrency": Setting(parse=_count, meaning="sub-calls of a run in flight at once"),
+    "confirm_usd": Setting(
+        parse=_number,
+        meaning="dollars; a run that may cost more is confirmed by the client's user, where the client can ask",
+        default="never ask",
+        has_flag=True,
+    ),
+}

@@ -1,12 +1,14 @@
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from rlm_mcp.commands.registry import LIMIT_FLAGS, SETTING_FLAGS
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.models.profiles import Price
 from rlm_mcp.secret import Secret
-from rlm_mcp.settings import Settings, load_settings, local_roots
+from rlm_mcp.settings import SETTINGS, Settings, config_path, in_force, load_settings, local_roots, settings_table
 
 
 def load(
@@ -74,8 +76,12 @@ def test_a_wrong_value_is_one_sentence(tmp_path: Path, environ: dict[str, str], 
 
 
 def test_a_wrong_key_of_the_file_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"sets 'max_dollar', which is no setting: did you mean max_"):
-        load(tmp_path, file="max_dollar = 1")
+    with pytest.raises(
+        SettingsError, match=r"config.toml, line 3, sets 'max_dollar', which is no setting: did you mean max_"
+    ):
+        load(tmp_path, file="# limits\nmodel = 'max_dollar = 1'\nmax_dollar = 1")
+    with pytest.raises(SettingsError, match=r"max_usd in .*config.toml, line 2 is 'much', not a number"):
+        load(tmp_path, file="\nmax_usd = 'much'")
     with pytest.raises(SettingsError, match=r"config.toml is not TOML \("):
         load(tmp_path, file="model = ")
 
@@ -141,3 +147,35 @@ def test_a_run_may_lower_a_limit_that_was_set_but_not_raise_it(tmp_path: Path) -
     assert settings.limits(max_seconds=1e6).max_seconds == 1e6  # only a default
     with pytest.raises(SettingsError, match="max_sub_calls=-1 is no limit"):
         settings.limits(max_sub_calls=-1)
+
+
+def test_what_is_in_force_says_where_each_value_was_set_and_masks_secrets(tmp_path: Path) -> None:
+    file = "model = 'm'\n\n[prices]\nm = [1, 2]\n"
+    settings = load(
+        tmp_path, {"RLM_MCP_API_KEY": "sk-very-secret", "RLM_MCP_ROOTS": "/a:/b"}, file=file, flags={"max_usd": 1}
+    )
+    rows = {row.name: (row.value, row.origin) for row in in_force(settings)}
+    assert list(rows) == list(SETTINGS)
+    config = tmp_path / "config.toml"
+    assert rows["model"] == ("m", f"model in {config}, line 1")
+    assert rows["prices"] == ({"m": [1.0, 2.0]}, f"prices in {config}, line 3")
+    assert rows["api_key"] == ("***", "RLM_MCP_API_KEY")
+    assert rows["roots"] == (["/a", "/b"], "RLM_MCP_ROOTS")
+    assert rows["max_usd"] == (1.0, "--max-usd")
+    assert rows["max_sub_calls"] == (1_000, "default")
+    assert rows["sub_api_key"] == (None, "default")
+
+
+def test_every_field_that_can_be_set_is_a_row_of_the_table_with_its_flag() -> None:
+    fields = {field.name for field in dataclasses.fields(Settings)} - {"sources", "warnings"}
+    assert set(SETTINGS) == fields
+    rows = {row.name: row for row in settings_table()}
+    assert {name for name, row in rows.items() if row.flag} == {*SETTING_FLAGS, *LIMIT_FLAGS}
+    assert (rows["max_usd"].variable, rows["max_usd"].flag) == ("RLM_MCP_MAX_USD", "--max-usd")
+    assert rows["data_dir"].default == "~/.local/share/rlm-mcp"
+    assert all(row.meaning and row.default not in {"", "None"} for row in rows.values())
+
+
+def test_the_file_is_in_the_configuration_folder(tmp_path: Path) -> None:
+    assert config_path({"HOME": str(tmp_path)}) == tmp_path / ".config/rlm-mcp/config.toml"
+    assert config_path({"XDG_CONFIG_HOME": "/x", "HOME": "/h"}) == Path("/x/rlm-mcp/config.toml")
