@@ -1,9 +1,13 @@
 """What of the things that resources show has changed, and who is told of it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
+
+CALM_SECONDS = 0.2
+"""The shortest time between two tellings: a client that registers ten files looks at the list once or twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +22,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[Change], Awaitable[None]]] = []
+        self._closed = anyio.Event()
         self._send, self._receive = anyio.create_memory_object_stream[Change](float("inf"))
 
     def __repr__(self) -> str:
@@ -35,12 +40,21 @@ class Changes:
         self._listeners.append(listener)
 
     async def tell(self) -> None:
-        """Hands changes to the listeners, until `close`."""
+        """Hands changes to the listeners, until `close`: the first at once, then what came in a while, each once."""
         async with self._receive:
             async for change in self._receive:
-                for listener in self._listeners:
-                    await listener(change)
+                for each in dict.fromkeys([change, *self._waiting()]):
+                    for listener in self._listeners:
+                        await listener(each)
+                with anyio.move_on_after(CALM_SECONDS):
+                    await self._closed.wait()
+
+    def _waiting(self) -> Iterator[Change]:
+        with suppress(anyio.WouldBlock, anyio.EndOfStream):
+            while True:
+                yield self._receive.receive_nowait()
 
     def close(self) -> None:
         """Ends `tell` once it has told everything."""
+        self._closed.set()
         self._send.close()

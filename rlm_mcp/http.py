@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -67,9 +67,9 @@ class Owners:
         self._tasks = tasks
         self._clock = clock
         self._open: dict[str, Workspace] = {}
-        self._opening = anyio.Lock()
+        self._opening: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._allowance: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self.notices = Notices()
+        self.notices = Notices(current_owner)
 
     def __repr__(self) -> str:
         return f"<Owners {len(self._open)} open>"
@@ -83,7 +83,7 @@ class Owners:
         owner = current_owner()
         if ctx.request_id is not None:
             self._charge(owner)
-        async with self._opening:
+        async with self._opening[owner]:
             if owner not in self._open:
                 self._open[owner] = await self._tasks.start(self._hold, owner)
         return await call_next(ctx)
@@ -99,7 +99,7 @@ class Owners:
 
     async def _hold(self, owner: str, *, task_status: TaskStatus[Workspace]) -> None:
         async with self._open_for(owner) as workspace:
-            workspace.on_change(self.notices.announce)
+            workspace.on_change(partial(self.notices.announce, owner=owner))
             task_status.started(workspace)
             await anyio.sleep_forever()
 

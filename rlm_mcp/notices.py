@@ -7,14 +7,16 @@ serves lists in one page; the middleware here adds all three.
 """
 
 import base64
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.session import ServerSession
-from mcp.server.subscriptions import InMemorySubscriptionBus, ResourcesListChanged, ResourceUpdated
+from mcp.server.subscriptions import ResourcesListChanged, ResourceUpdated, ServerEvent
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -24,35 +26,71 @@ from rlm_mcp.changes import Change
 PAGE_SIZE = 200
 """Resources in one page of `resources/list`, about 60 kB."""
 
-CONNECTIONS = 256
-"""Handshake-era connections that are told of changes. The oldest are forgotten: the SDK does not say when one ends."""
-
-
 SEND_SECONDS = 1.0
 """A connection that takes longer to take a notice has stopped reading, and is forgotten."""
 
 
-class Notices:
-    """Tells clients what changed. One for a server."""
+class OwnedBus:
+    """A SubscriptionBus of the SDK whose events have owners. Who listens is whoever sends the request that listens."""
 
-    def __init__(self) -> None:
-        self.bus = InMemorySubscriptionBus()
-        self._sessions: OrderedDict[int, tuple[ServerSession, set[str]]] = OrderedDict()
+    def __init__(self, whose: Callable[[], str]) -> None:
+        self._whose = whose
+        self._listeners: dict[object, tuple[str, Callable[[ServerEvent], None]]] = {}
 
     def __repr__(self) -> str:
-        return f"<Notices to {len(self._sessions)} handshake connections>"
+        return f"<OwnedBus of {len(self._listeners)} listeners>"
 
-    async def announce(self, change: Change) -> None:
-        """Sends one change to everyone who asked for it. A client that is gone costs nothing."""
-        await self.bus.publish(ResourcesListChanged() if change.uri is None else ResourceUpdated(uri=change.uri))
-        for key, (session, subscribed) in list(self._sessions.items()):
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        """Calls `listener` with what is published to its owner, until the returned function is called."""
+        key = object()
+        self._listeners[key] = self._whose(), listener
+
+        def unsubscribe() -> None:
+            self._listeners.pop(key, None)
+
+        return unsubscribe
+
+    async def publish(self, event: ServerEvent) -> None:
+        """Hands an event to the owner of the current request."""
+        await self.publish_to(self._whose(), event)
+
+    async def publish_to(self, owner: str, event: ServerEvent) -> None:
+        """Hands an event to the listeners of one owner, and lets their streams send it before the next."""
+        for whose, listener in list(self._listeners.values()):
+            if whose == owner:
+                listener(event)
+        await anyio.lowlevel.checkpoint()
+
+
+def _nobody_else() -> str:
+    return ""
+
+
+class Notices:
+    """Tells clients what changed. One for a server; where it has owners, `whose` names that of the current request."""
+
+    def __init__(self, whose: Callable[[], str] = _nobody_else) -> None:
+        self.bus = OwnedBus(whose)
+        self._whose = whose
+        self._connections: dict[Connection, _Connected] = {}
+
+    def __repr__(self) -> str:
+        return f"<Notices to {len(self._connections)} handshake connections>"
+
+    async def announce(self, change: Change, *, owner: str = "") -> None:
+        """Sends one change to everyone of its owner who asked for it. A client that is gone costs nothing."""
+        event = ResourcesListChanged() if change.uri is None else ResourceUpdated(uri=change.uri)
+        await self.bus.publish_to(owner, event)
+        for connection, connected in list(self._connections.items()):
+            if connected.owner != owner:
+                continue
             with anyio.move_on_after(SEND_SECONDS) as sending:
                 if change.uri is None:
-                    await session.send_resource_list_changed()
-                elif change.uri in subscribed:
-                    await session.send_resource_updated(change.uri)
+                    await connection.send_resource_list_changed()
+                elif change.uri in connected.subscribed:
+                    await connection.send_resource_updated(change.uri)
             if sending.cancelled_caught:
-                self._sessions.pop(key, None)
+                self._forget(connection)
 
     async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Serves subscriptions of the handshake era, says so when it is asked what it can do, and pages resources."""
@@ -74,12 +112,14 @@ class Notices:
 
     def _remember(self, session: ServerSession) -> set[str]:
         """The URIs that this connection subscribed to. A session is made per request; its connection is what lasts."""
-        key = id(session.client_params)
-        _, subscribed = self._sessions.setdefault(key, (session, set()))
-        self._sessions.move_to_end(key)
-        while len(self._sessions) > CONNECTIONS:
-            self._sessions.popitem(last=False)
-        return subscribed
+        connection = session._connection  # noqa: SLF001 - where the SDK wants cleanup; it hands it out in no other way
+        if connection not in self._connections:
+            self._connections[connection] = _Connected(owner=self._whose())
+            connection.exit_stack.callback(self._forget, connection)
+        return self._connections[connection].subscribed
+
+    def _forget(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
 
     def _subscribe(self, session: ServerSession, params: Mapping[str, Any], *, wanted: bool) -> None:
         uri = params.get("uri")
@@ -87,6 +127,14 @@ class Notices:
             raise MCPError(INVALID_PARAMS, "resources/subscribe needs a uri")
         subscribed = self._remember(session)
         (subscribed.add if wanted else subscribed.discard)(uri)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Connected:
+    """A handshake-era connection: whose it is, and what it subscribed to."""
+
+    owner: str
+    subscribed: set[str] = field(default_factory=set)
 
 
 def _with_change_notices(result: HandlerResult) -> HandlerResult:

@@ -185,6 +185,12 @@ class Workspace(LiveRuns):
 @asynccontextmanager
 async def open_workspace(
     settings: Settings,
+def _open_store(settings: Settings) -> Store:
+    """Takes milliseconds, or as long as another process writes."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes)
+
+
     *,
     choose: ChooseModels | None = None,
     sandbox: Sandbox | None = None,
@@ -201,8 +207,8 @@ async def open_workspace(
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        store = stack.enter_context(Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes))
+        # Not to be abandoned: a store that nobody holds would never be closed.
+        store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings))
         cache = stack.enter_context(closing(ReplyCache(settings.cache_dir))) if settings.sub_call_cache else None
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose
