@@ -45,10 +45,24 @@ def show_run(options: argparse.Namespace, workspace: "Workspace", state: "RunSta
     answer = facts.pop("answer")
     if answer is not None:
         print(harmless(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)))
+    if not options.quiet:
+        _show_facts(facts, state)
+    elif state.message:
+        print(f"rlm-mcp: {harmless(state.message)}", file=sys.stderr)
+    return status_of(state)
+
+
+def _show_facts(facts: dict[str, Any], state: "RunState") -> None:
+    if sys.stderr.isatty():
+        from rlm_mcp.console.drawing import console_on
+        from rlm_mcp.console.ending import show_ended
+
+        sys.stdout.flush()
+        console_on(sys.stderr).print(show_ended(state))
+        return
     from rlm_mcp.wire import compact
 
     print(harmless(compact(facts)), file=sys.stderr)
-    return status_of(state)
 
 
 def status_of(state: "RunState") -> int:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.commands.output import show_run
-from rlm_mcp.commands.registry import LIMIT_FLAGS, Commands, in_workspace
+from rlm_mcp.commands.registry import FAILED, LIMIT_FLAGS, Commands, in_workspace
 from rlm_mcp.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -43,10 +43,9 @@ async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 async def watch(options: argparse.Namespace, workspace: "Workspace", run_id: str) -> int:
     """Follows a run to its end and prints it."""
-    print(f"{run_id} started", file=sys.stderr)
-    async for progress in workspace.follow(run_id):
-        if not options.quiet:
-            print(f"  {progress}", file=sys.stderr)
+    from rlm_mcp.console.following import follow
+
+    await follow(workspace, run_id, sys.stderr, quiet=options.quiet, exit_status=FAILED)
     return show_run(options, workspace, await workspace.state(run_id))
 
 

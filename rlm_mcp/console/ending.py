@@ -1,0 +1,76 @@
+"""What a terminal shows of a run that is over, below its answer: how it ended, what it rests on, what it took."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from rlm_mcp.console.excerpt import one_line
+from rlm_mcp.console.screen import Hanging
+from rlm_mcp.runs import Citation, RunState
+
+MOST_CITATIONS = 8
+GO_ON = {"running", "failed", "cancelled"}
+"""How a run stands that `runs resume` can take further; one that a limit stopped needs a higher limit too."""
+
+
+def show_ended(state: RunState) -> RenderableType:
+    """A few lines about a run; the answer is not among them."""
+    return Group(*_lines(state))
+
+
+def _lines(state: RunState) -> Iterator[RenderableType]:
+    yield Text("")
+    yield Hanging(_mark(state), one_line(_how(state)))
+    for citation in state.citations[:MOST_CITATIONS]:
+        yield _citation(citation)
+    if (more := len(state.citations) - MOST_CITATIONS) > 0:
+        yield Text(f"  … {more} more citations", "dim")
+    yield Hanging("  ", Text(_took(state), "dim"))
+    if state.status in GO_ON:
+        yield Hanging("  ", f"rlm-mcp runs resume {state.run_id}    goes on with it", rows=2)
+    yield Hanging("  ", f"rlm-mcp runs view {state.run_id}      shows every step", rows=2)
+
+
+def _mark(state: RunState) -> tuple[str, str]:
+    if state.status != "completed":
+        return "✗ ", "red"
+    return ("✓ ", "green") if state.stopped_by == "final" else ("! ", "yellow")
+
+
+def _how(state: RunState) -> str:
+    match state.status, state.stopped_by:
+        case "completed", "final":
+            said = "answered"
+        case "completed", limit:
+            said = f"stopped by the limit on {limit}, with the best answer so far"
+        case "cancelled", _:
+            said = "stopped" if state.answer is None else "stopped, with the best answer so far"
+        case "running", _:
+            said = "goes on in another process"
+        case _:
+            said = "failed"
+    message = state.message.removeprefix("Cancelled.").strip()
+    return f"{said}. {message}" if message else said
+
+
+def _citation(citation: Citation) -> RenderableType:
+    lines = f"{citation.start_line}" + (f"-{citation.end_line}" if citation.end_line != citation.start_line else "")
+    mark = ("  ✓ ", "green") if citation.verified else ("  ? ", "yellow")
+    place = one_line(f"{citation.path}:{lines}") + ("" if citation.verified else " (not found there)")
+    return Hanging(mark, Text.assemble((place, "cyan"), " ", one_line(citation.quote or "")), rows=2)
+
+
+def _took(state: RunState) -> str:
+    usage, coverage = state.usage, state.coverage
+    parts = [
+        f"{state.iterations} turn{'' if state.iterations == 1 else 's'}",
+        f"{usage.sub_calls:,} sub-calls" + (f", {usage.failed_calls} failed" if usage.failed_calls else ""),
+        f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out",
+        "price unknown" if usage.cost_usd is None else f"${usage.cost_usd:.4f}",
+        f"{usage.seconds:.1f} s",
+    ]
+    if coverage.total_chars:
+        code, model = (100 * part / coverage.total_chars for part in (coverage.read_by_code, coverage.read_by_model))
+        parts.append(f"code read {code:.0f} % of the context, models {model:.1f} %")
+    return " · ".join(parts)

@@ -1,0 +1,48 @@
+"""The part of a text that is shown, and how much is not."""
+
+from dataclasses import dataclass
+
+from rlm_mcp.terminal import harmless
+
+LINE_CHARS = 400
+"""Of one line: beyond this it is data, not something to read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """Some lines of a text, made harmless. Of `total_lines` and `total_chars`, these are the first and the last."""
+
+    first: tuple[str, ...]
+    last: tuple[str, ...] = ()
+    total_lines: int = 0
+    total_chars: int = 0
+
+    @property
+    def left_out(self) -> int:
+        """How many lines are not shown."""
+        return self.total_lines - len(self.first) - len(self.last)
+
+
+def excerpt(text: str, *, first: int, last: int = 0, total_chars: int | None = None) -> Excerpt:
+    """The `first` and `last` lines of a text. `total_chars` is its true length where it has been cut already."""
+    lines = text.rstrip("\n").split("\n") if text.strip("\n") else []
+    if len(lines) <= first + last + 1:  # to say that one line is left out takes a line too
+        first, last = len(lines), 0
+    return Excerpt(
+        first=tuple(_line(line) for line in lines[:first]),
+        last=tuple(_line(line) for line in lines[len(lines) - last :]) if last else (),
+        total_lines=len(lines),
+        total_chars=len(text) if total_chars is None else total_chars,
+    )
+
+
+def one_line(text: str, *, chars: int = LINE_CHARS) -> str:
+    """A text as one line of at most `chars`, harmless."""
+    words = " ".join(text[: chars * 4].split())
+    return harmless(words if len(words) <= chars else f"{words[: chars - 1]}…")
+
+
+def _line(line: str) -> str:
+    cut = line.rstrip("\r")
+    told = cut if len(cut) <= LINE_CHARS else f"{cut[:LINE_CHARS]}… ({len(cut):,} characters)"
+    return harmless(told.expandtabs(4))
