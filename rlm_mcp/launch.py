@@ -5,22 +5,27 @@ for one that is executed again with nothing but its model replies.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeVar
 
 from rlm_mcp.budget import BudgetLimits, Ledger, Spent
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
+from rlm_mcp.desk import CLIENT, Desk
 from rlm_mcp.engine import Engine, Event, OpenRepl, Outcome, Record, Task, started_facts
 from rlm_mcp.errors import NoModelConfigured
 from rlm_mcp.models.base import Model, Profile
+from rlm_mcp.models.sampling import SamplingModel
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.replycache import ReplyCache
+from rlm_mcp.router import Estimate, estimate, route
 from rlm_mcp.runs import Tape
 from rlm_mcp.settings import Settings
 from rlm_mcp.shapes import shape_of
 from rlm_mcp.solve import solve
 from rlm_mcp.subcalls import SubCalls
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,8 @@ class Launch:
     cache: ReplyCache | None
     tape: Tape
     already: Spent | None = None
+    desk: Desk | None = None
+    """where it lays its questions to the client's model, if it asks that"""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -127,23 +134,14 @@ class Launcher:
         self._open_repl = open_repl
         self._cache = cache
 
-    async def new(
-        self, request: SolveRequest, contexts: Sequence[Context], *, otherwise: Model | None = None
-    ) -> Launch:
-        """A run of `request`; `otherwise` is asked where no model is configured.
+    async def new(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Launch:
+        """A run of `request`. With `sampling` the client's model may be asked: where it is named, or no other is set.
 
         Raises NoModelConfigured, PriceUnknown, SchemaError, SettingsError.
         """
         if request.output_schema is not None:
             shape_of(dict(request.output_schema))
-        limits = self._settings.limits(
-            max_usd=request.max_usd,
-            max_tokens=request.max_tokens,
-            max_sub_calls=request.max_sub_calls,
-            max_seconds=request.max_seconds,
-            max_iterations=request.max_iterations,
-            max_depth=request.max_depth,
-        )
+        limits = self._limits(request)
         task = Task(
             query=request.query,
             contexts=tuple(contexts),
@@ -151,20 +149,73 @@ class Launcher:
             max_depth=limits.max_depth,
             output_schema=request.output_schema,
         )
-        try:
-            models = await self._choose(request.model, request.sub_model)
-        except NoModelConfigured:
-            if otherwise is None:
-                raise
-            models = RunModels(root=otherwise, sub=otherwise)
+        desk = Desk()
+        models = await self._models(request.model, request.sub_model, desk if sampling else None)
         Ledger(limits).require_prices((models.root, models.sub))
-        return self._launch(task, models, limits, Tape())
+        return replace(self._launch(task, models, limits, Tape()), desk=desk)
+
+    async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
+        """What the run would take, bounded by its limits. Asks no model. Raises as `new` does, and PromptOverWindow."""
+        limits = self._limits(request)
+        models = await self._models(request.model, request.sub_model, Desk() if sampling else None)
+        tokens = [context.estimated_tokens for context in contexts]
+        root, sub = models.root.profile, models.sub.profile
+        way = route(
+            request.query,
+            sum(tokens),
+            root=root,
+            mode=request.mode,
+            max_depth=limits.max_depth,
+            max_usd=limits.max_usd,
+        )
+        guess = estimate(way, tokens, root=root, sub=sub, has_schema=request.output_schema is not None)
+        return replace(
+            guess,
+            tokens=_at_most(guess.tokens, limits.max_tokens),
+            usd=None if guess.usd is None else _at_most(guess.usd, limits.max_usd),
+        )
 
     async def resumed(self, events: Sequence[Mapping[str, Any]], spent: Spent) -> Launch:
         """The rest of the run that these events began, with its models; what was paid for is not paid again."""
         started = events[0]
-        models = await self._choose(started["models"]["root"]["name"], started["models"]["sub"]["name"])
-        return self._launch(self._task(started), models, BudgetLimits(**started["limits"]), Tape(events), spent)
+        desk = Desk()
+        models = await self._models(started["models"]["root"]["name"], started["models"]["sub"]["name"], desk)
+        launch = self._launch(self._task(started), models, BudgetLimits(**started["limits"]), Tape(events), spent)
+        return replace(launch, desk=desk)
+
+    async def _models(self, root: str | None, sub: str | None, desk: Desk | None) -> Models:
+        """The models of these names; `client` is the one that answers what is laid on the desk."""
+        wanted = root or self._settings.model, sub or self._settings.sub_model
+        client = None if desk is None else SamplingModel(desk)
+        if CLIENT not in wanted:
+            try:
+                return await self._choose(root, sub)
+            except NoModelConfigured:
+                if client is None:
+                    raise
+            return RunModels(root=client, sub=client)
+        if client is None:
+            raise NoModelConfigured(
+                f"the model {CLIENT!r} is that of an MCP client, and this one does not offer sampling: name another "
+                "model, or use the prompt be_the_root, which needs none"
+            )
+        match wanted:
+            case "client", None | "client":
+                return RunModels(root=client, sub=client)
+            case "client", other:
+                return RunModels(root=client, sub=(await self._choose(other, other)).sub)
+            case other, _:
+                return RunModels(root=(await self._choose(other, other)).root, sub=client)
+
+    def _limits(self, request: SolveRequest) -> BudgetLimits:
+        return self._settings.limits(
+            max_usd=request.max_usd,
+            max_tokens=request.max_tokens,
+            max_sub_calls=request.max_sub_calls,
+            max_seconds=request.max_seconds,
+            max_iterations=request.max_iterations,
+            max_depth=request.max_depth,
+        )
 
     def replayed(self, events: Sequence[Mapping[str, Any]], contexts: Sequence[Context] | None = None) -> Launch:
         """The same run again: every block of code is executed, every model reply comes from the events.
@@ -205,3 +256,7 @@ class Launcher:
 def _recorded(model: Mapping[str, Any]) -> ScriptedModel:
     """A model that has the name and profile of a recorded one, and says nothing new."""
     return ScriptedModel([], name=model["name"], profile=Profile(**model["profile"]))
+
+
+def _at_most(guess: tuple[_Number, _Number], limit: _Number | None) -> tuple[_Number, _Number]:
+    return guess if limit is None else (min(guess[0], limit), min(guess[1], limit))

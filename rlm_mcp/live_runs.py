@@ -25,11 +25,12 @@ from rlm_mcp.budget import Spent
 from rlm_mcp.changes import Change, Changes
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
+from rlm_mcp.desk import Desk
 from rlm_mcp.engine import Event, Outcome
 from rlm_mcp.errors import RlmError
 from rlm_mcp.launch import Launch, Launcher, SolveRequest
-from rlm_mcp.models.base import Model
 from rlm_mcp.progress import Progress, advance
+from rlm_mcp.router import Estimate
 from rlm_mcp.runs import NoRecord, Run, RunPage, Runs, RunState
 from rlm_mcp.threads import in_thread
 from rlm_mcp.unfinished import has_ended, is_left, left_runs
@@ -86,6 +87,7 @@ class Live:
     left: bool = False
     """it is stopped only because the server ends"""
     listeners: list[Callable[[Event], None]] = field(default_factory=list)
+    desk: Desk | None = None
 
     def note(self, event: Event) -> None:
         """Takes in one event of the run."""
@@ -140,11 +142,11 @@ class LiveRuns:
 
     # --- beginning
 
-    async def start(self, request: SolveRequest, *, otherwise: Model | None = None) -> str:
+    async def start(self, request: SolveRequest, *, sampling: bool = False) -> str:
         """Starts a run and returns its id.
 
         The very same request finds the run that is at it already, in this process or another, and goes on with one
-        that was cut off when its process died. `otherwise` is asked where no model is configured.
+        that was cut off when its process died. With `sampling` the client's own model may be asked.
         """
         contexts = await self._contexts_of(request)
         fingerprint = _fingerprint(request, contexts)
@@ -152,13 +154,24 @@ class LiveRuns:
             return begun
         if self._most_runs is not None and len(self._live) >= self._most_runs:
             raise TooManyRuns(f"{len(self._live)} runs are going on: wait for one with rlm_result, or cancel one.")
-        launch = await self._launcher.new(request, contexts, otherwise=otherwise)
+        launch = await self._launcher.new(request, contexts, sampling=sampling)
         facts = {**launch.facts, "fingerprint": fingerprint, "served": self._serves}
         with anyio.CancelScope(shield=True):  # a caller that gives up just now must not leave a record without a run
             run = await in_thread(self.runs.create, facts)
             self._begin(run, launch, fingerprint)
         self.changes.add(Change())
         return run.run_id
+
+    async def estimate(self, request: SolveRequest, *, sampling: bool = False) -> Estimate:
+        """What a run of this request would take. Nothing is started and no model is asked."""
+        return await self._launcher.estimate(request, await self._contexts_of(request), sampling=sampling)
+
+    async def is_new(self, request: SolveRequest) -> bool:
+        """Whether no run is at this very request, nor was cut off at it."""
+        fingerprint = _fingerprint(request, await self._contexts_of(request))
+        if any(live.fingerprint == fingerprint for live in self._live.values()):
+            return False
+        return await in_thread(_without_end, self.runs, fingerprint) is None
 
     async def _contexts_of(self, request: SolveRequest) -> list[Context]:
         if not request.query.strip():
@@ -200,9 +213,9 @@ class LiveRuns:
             await self._pick_up(run_id)
 
     async def pick_up_left(self, run_id: str) -> None:
-        """The same for one run, should it be such a one; for a run that somebody asks for."""
+        """The same for one run that somebody asks for, should it be such a one."""
         if self._serves and run_id not in self._live and await in_thread(is_left, await self._find(run_id)):
-            await self._pick_up((await self._find(run_id)).run_id)
+            await self._pick_up(run_id)
 
     async def _pick_up(self, run_id: str) -> None:
         try:
@@ -227,7 +240,9 @@ class LiveRuns:
 
     def _begin(self, run: Run, launch: Launch, fingerprint: str) -> None:
         seconds = launch.limits.max_seconds
-        live = Live(run=run, fingerprint=fingerprint, started=time.monotonic(), max_seconds=seconds)
+        live = Live(run=run, fingerprint=fingerprint, started=time.monotonic(), max_seconds=seconds, desk=launch.desk)
+        if launch.desk is not None:
+            launch.desk.on_question = live.wake
         self._live[run.run_id] = live
         _cancel_wish(run).unlink(missing_ok=True)
         self._tasks.start_soon(self._play, live, launch)
@@ -305,6 +320,15 @@ class LiveRuns:
         """Where a run of this process stands; None for any other."""
         live = self._live.get(run_id)
         return None if live is None else live.look()
+
+    def desk(self, run_id: str) -> Desk | None:
+        """Where a run of this process lays its questions to the client's model."""
+        live = self._live.get(run_id)
+        return None if live is None else live.desk
+
+    async def full_id(self, run_id: str) -> str:
+        """The id of the run that a shortened one means. Raises UnknownRun, AmbiguousRun."""
+        return (await self._find(run_id)).run_id
 
     async def state(self, run_id: str) -> RunState:
         """A run as its record tells it. Raises UnknownRun."""

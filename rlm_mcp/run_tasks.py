@@ -6,11 +6,13 @@ the request itself (an unknown context, no model) are answered at once, as an or
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types import CallToolRequestParams, CallToolResult
 
+from rlm_mcp.asking import answered, open_questions
+from rlm_mcp.runs import RunState
 from rlm_mcp.tasks import Task
 from rlm_mcp.views import run_result
 from rlm_mcp.wire import send
@@ -45,20 +47,40 @@ class RunTasks:
         workspace = self._workspace()
         state = await workspace.state(task_id)
         ended = state.status in {"completed", "failed"}
+        desk = workspace.desk(state.run_id)
+        questions = {} if desk is None else open_questions(desk)
         return Task(
             task_id=state.run_id,
-            status="completed" if ended else "cancelled" if state.status == "cancelled" else "working",
+            status=_status(state, is_asking=bool(questions)),
             message=str(workspace.progress(state.run_id) or state.message or state.status),
             created_at=state.created_at,
             updated_at=datetime.now(UTC).isoformat(),
             poll_ms=POLL_MS,
+            questions={
+                name: question.model_dump(by_alias=True, mode="json", exclude_none=True)
+                for name, question in questions.items()
+            },
             result=send(run_result(state, uri=workspace.run_uri(state.run_id))) if ended else None,
         )
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
-        """Nothing: a run asks no questions."""
+        """Lays what the client's model said on the desk of the run."""
+        if (desk := self._workspace().desk(task_id)) is not None:
+            answered(desk, responses)
 
     async def cancel(self, task_id: str) -> None:
         """Stops the run and keeps what it has."""
         workspace = self._workspace()
         workspace.stop((await workspace.state(task_id)).run_id)
+
+
+def _status(
+    state: RunState, *, is_asking: bool
+) -> Literal["working", "input_required", "completed", "failed", "cancelled"]:
+    match state.status:
+        case "running":
+            return "input_required" if is_asking else "working"
+        case "cancelled":
+            return "cancelled"
+        case _:  # a run that failed is a result that tells why
+            return "completed"

@@ -11,23 +11,34 @@ from typing import Annotated, Any, Literal
 import anyio
 from mcp.server.mcpserver import Context as Request
 from mcp.server.mcpserver.tools import Tool
-from mcp_types import CallToolResult, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
-from rlm_mcp.client_model import client_model
+from rlm_mcp.asking import Round, confirm, has_to_return, offers_sampling, take_along, visit
 from rlm_mcp.errors import RlmError
 from rlm_mcp.launch import SolveRequest
 from rlm_mcp.views import (
     code_result,
     context_page,
     context_result,
+    estimate_result,
+    estimate_text,
     overview_result,
     read_result,
     run_result,
     search_result,
 )
 from rlm_mcp.waiting import eta, longest_wait
-from rlm_mcp.wire import ContextPage, ContextResult, InspectResult, RunResult, input_schema, output_schema, send
+from rlm_mcp.wire import (
+    ContextPage,
+    ContextResult,
+    InspectResult,
+    RunResult,
+    SolveResult,
+    input_schema,
+    output_schema,
+    send,
+)
 from rlm_mcp.workspace import Workspace
 
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -138,6 +149,7 @@ class Tools:
         query: Annotated[str, Field(description="self-contained question")],
         contexts: Annotated[list[str], Field(description="ids or names")],
         request: Request[Any, Any],
+        *,
         wait_seconds: WaitSeconds = 45,
         mode: Literal["auto", "direct", "rlm"] = "auto",
         max_depth: Annotated[int | None, Field(ge=0, le=5)] = None,
@@ -147,7 +159,8 @@ class Tools:
         model: str = "",
         sub_model: str = "",
         output_schema: Annotated[dict[str, Any] | None, Field(description="JSON Schema of the answer")] = None,
-    ) -> Annotated[CallToolResult, RunResult]:
+        estimate_only: Annotated[bool, Field(description="tell calls, tokens, dollars; start nothing")] = False,
+    ) -> Annotated[CallToolResult, SolveResult] | InputRequiredResult:
         """Answer a question over contexts of any size, with verified citations.
 
         A model writes code over them and asks sub-models. For summaries, comparisons, classification or multi-hop
@@ -155,25 +168,30 @@ class Tools:
         Returns the answer, or status running with a run_id: then call rlm_result, never rlm_solve again.
         """
         workspace = self._workspace()
-        run_id = await workspace.start(
-            SolveRequest(
-                query=query,
-                contexts=tuple(contexts),
-                mode=mode,
-                max_depth=max_depth,
-                max_usd=max_usd,
-                max_sub_calls=max_sub_calls,
-                max_seconds=max_seconds,
-                model=model or None,
-                sub_model=sub_model or None,
-                output_schema=output_schema,
-            ),
-            otherwise=client_model(request),
+        asked = SolveRequest(
+            query=query,
+            contexts=tuple(contexts),
+            mode=mode,
+            max_depth=max_depth,
+            max_usd=max_usd,
+            max_sub_calls=max_sub_calls,
+            max_seconds=max_seconds,
+            model=model or None,
+            sub_model=sub_model or None,
+            output_schema=output_schema,
         )
+        sampling = offers_sampling(request)
+        if estimate_only:
+            return estimate_result(await workspace.estimate(asked, sampling=sampling))
+        run_id = Round.of(request).run_id
+        if run_id is None:
+            if (unconfirmed := await self._confirm(request, asked, sampling=sampling)) is not None:
+                return unconfirmed
+            run_id = await workspace.start(asked, sampling=sampling)
         try:
             return await self._follow(request, run_id, wait_seconds)
         except anyio.get_cancelled_exc_class():
-            workspace.stop(run_id)  # the caller of rlm_solve gave up: nothing may be spent any more
+            workspace.give_up(run_id)
             raise
 
     async def rlm_result(
@@ -182,7 +200,7 @@ class Tools:
         request: Request[Any, Any],
         wait_seconds: WaitSeconds = 45,
         offset: Annotated[int, Field(ge=0, description="where in the answer to read on")] = 0,
-    ) -> Annotated[CallToolResult, RunResult]:
+    ) -> Annotated[CallToolResult, RunResult] | InputRequiredResult:
         """Wait for a run, or read it again, or page through a long answer by offset. Free."""
         return await self._follow(request, run_id, wait_seconds, offset=offset)
 
@@ -196,17 +214,44 @@ class Tools:
         """Forget a context for good; its source file is untouched. Refused while a run uses it."""
         return send(context_result(await self._workspace().remove(context)))
 
-    async def _follow(self, request: Request[Any, Any], run_id: str, seconds: float, offset: int = 0) -> CallToolResult:
-        """Waits for the end of the run, with progress, at most as long as the client's own limit allows."""
+    async def _confirm(
+        self, request: Request[Any, Any], asked: SolveRequest, *, sampling: bool
+    ) -> InputRequiredResult | None:
+        """Has the user agree to a run that may cost more than the operator's threshold. None: it may be started."""
         workspace = self._workspace()
-        with anyio.move_on_after(min(seconds, longest_wait(request))):
+        threshold = workspace.confirm_usd
+        if threshold is None or not await workspace.is_new(asked):
+            return None
+        guess = await workspace.estimate(asked, sampling=sampling)
+        if guess.usd is None or guess.usd[1] <= threshold:
+            return None
+        return await confirm(request, f"Start this run? {estimate_text(guess)} Question: {asked.query[:300]}")
+
+    async def _follow(
+        self, request: Request[Any, Any], run_id: str, seconds: float, offset: int = 0
+    ) -> CallToolResult | InputRequiredResult:
+        """Waits for the end of the run, with progress, at most as long as the client's own limit allows.
+
+        Where the run asks the client's model and this client has to be handed the questions, ends with them.
+        """
+        workspace = self._workspace()
+        run_id = await workspace.full_id(run_id)
+        await workspace.pick_up_left(run_id)
+        desk = workspace.desk(run_id)
+        if desk is not None:
+            visit(request, desk)
+        with workspace.waited_for(run_id), anyio.move_on_after(min(seconds, longest_wait(request))):
             beats = 0  # what a client is told has to grow, also while nothing happens
             async for progress in workspace.follow(run_id):
+                if desk is not None and has_to_return(request, desk):
+                    if (questions := take_along(request, desk, run_id=run_id)) is not None:
+                        return questions
+                    break
                 beats += 1
                 await request.report_progress(beats, None, str(progress))
         state = await workspace.state(run_id)
-        message = eta(state, workspace.progress(state.run_id)) if state.status == "running" else ""
-        return send(run_result(state, uri=workspace.run_uri(state.run_id), message=message, offset=offset))
+        message = eta(state, workspace.progress(run_id)) if state.status == "running" else ""
+        return send(run_result(state, uri=workspace.run_uri(run_id), message=message, offset=offset))
 
 
 def _tool(

@@ -11,6 +11,7 @@ from rlm_mcp.cells import CellResult
 from rlm_mcp.contexts.context import Context, Lines, Page
 from rlm_mcp.contexts.describe import Overview
 from rlm_mcp.contexts.search import SearchResult
+from rlm_mcp.router import Estimate
 from rlm_mcp.runs import RunState
 from rlm_mcp.wire import (
     PAGE_CHARS,
@@ -18,8 +19,10 @@ from rlm_mcp.wire import (
     ContextPage,
     ContextResult,
     Coverage,
+    EstimateFacts,
     InspectResult,
     RunResult,
+    SolveResult,
     Usage,
     cut,
     head_and_tail,
@@ -122,6 +125,21 @@ def run_result(state: RunState, *, uri: str, message: str = "", offset: int = 0)
         trace_uri=f"{uri}/trace",
         message=" ".join(part for part in (state.message, message) if part.strip()).strip(),
     )
+
+
+def estimate_text(guess: Estimate) -> str:
+    """The guess in a sentence."""
+    calls, tokens = (f"{low:,} to {high:,}" for low, high in (guess.calls, guess.tokens))
+    dollars = "an unknown number of dollars" if guess.usd is None else f"${guess.usd[0]:.4f} to ${guess.usd[1]:.4f}"
+    return f"It would probably take {calls} model calls, {tokens} tokens and {dollars}."
+
+
+def estimate_result(guess: Estimate) -> CallToolResult:
+    """What a run would take, and how to start it."""
+    facts = EstimateFacts(calls=guess.calls, tokens=guess.tokens, cost_usd=guess.usd, reason=guess.route.reason)
+    message = f"{estimate_text(guess)} Nothing was started: call rlm_solve without estimate_only to start it."
+    result = SolveResult(mode=guess.route.mode, depth=guess.route.depth, estimate=facts, message=message)
+    return send(result, only=["run_id", "status", "mode", "depth", "estimate", "message"])
 
 
 def _answer_page(answer: Any, offset: int) -> tuple[Any, int, bool]:

@@ -146,6 +146,34 @@ class RunResult(WireResult):
     message: str
 
 
+class EstimateFacts(WireResult):
+    """What a run would take, as ranges (low, high). `cost_usd` is null where a price is not known."""
+
+    calls: tuple[int, int]
+    tokens: tuple[int, int]
+    cost_usd: tuple[float, float] | None
+    reason: str
+
+
+class SolveResult(RunResult):
+    """What `rlm_solve` returns: a run, or with `estimate_only` the fields that tell what it would take."""
+
+    run_id: str = ""
+    status: Literal["running", "completed", "failed", "cancelled", "estimated"] = "estimated"  # type: ignore[assignment] # one status more
+    answer_chars: int = 0
+    truncated: bool = False
+    citations: list[Citation] = []
+    coverage: Coverage = Coverage(total_chars=0, read_by_code=0, read_by_model=0)
+    usage: Usage = Usage(
+        root_calls=0, sub_calls=0, cached_calls=0, failed_calls=0, prompt_tokens=0, completion_tokens=0, seconds=0
+    )
+    iterations: int = 0
+    mode: str
+    depth: int
+    estimate: EstimateFacts | None = None
+    trace_uri: str = ""
+
+
 def send(result: WireResult, *, only: Iterable[str] | None = None) -> CallToolResult:
     """The tool result for `result`: its fields (`only` these, if given) as structured content and as compact text."""
     structured = _sendable(result.model_dump(include=None if only is None else set(only)))

@@ -18,7 +18,7 @@ import anyio
 import anyio.from_thread
 from anyio.abc import TaskGroup
 
-from rlm_mcp.cells import CellResult
+from rlm_mcp.cells import CellResult, GuestCalls
 from rlm_mcp.changes import Change, Changes
 from rlm_mcp.contexts.context import Context, Freed, Lines, Page
 from rlm_mcp.contexts.describe import Overview, describe
@@ -53,6 +53,7 @@ class Workspace(LiveRuns):
         tasks: TaskGroup,
         most_runs: int | None = None,
         serves: bool = False,
+        confirm_usd: float | None = None,
     ) -> None:
         super().__init__(
             store=store,
@@ -64,6 +65,8 @@ class Workspace(LiveRuns):
             serves=serves,
         )
         self._repls = InspectRepls(open_repl)
+        self.confirm_usd = confirm_usd
+        """a run that may cost more is confirmed by the user first"""
 
     def __repr__(self) -> str:
         return f"<Workspace {self.runs.directory.parent}, {len(self._live)} live runs, {self._repls!r}>"
@@ -165,11 +168,20 @@ class Workspace(LiveRuns):
         watching = partial(watch, self.store, context.name, stop=stop, on_version=announce, on_trouble=on_trouble)
         await anyio.to_thread.run_sync(watching)
 
-    async def run_code(self, context: Context, code: str, *, seconds: float, reset: bool = False) -> CellResult:
-        """Runs a cell in this context's REPL, which is opened on first use. Cells of one context queue up."""
+    async def run_code(
+        self, context: Context, code: str, *, seconds: float, reset: bool = False, calls: GuestCalls | None = None
+    ) -> CellResult:
+        """Runs a cell in this context's REPL, which is opened on first use. Cells of one context queue up.
+
+        What code may ask of models is settled by the `calls` of the first one; without any, nothing.
+        """
         if reset:
             await self._repls.close(context.context_id)
-        return await self._repls.run(context, code, seconds=seconds)
+        return await self._repls.run(context, code, seconds=seconds, calls=calls)
+
+    async def complete(self, context: Context, text: str, *, calls: GuestCalls | None = None) -> tuple[str, ...]:
+        """What a name that was begun can become in this context's REPL."""
+        return await self._repls.complete(context, text, calls=calls)
 
     def on_change(self, listener: Callable[[Change], Awaitable[None]]) -> None:
         """Calls `listener` with every change from now on, one at a time."""
@@ -182,15 +194,15 @@ class Workspace(LiveRuns):
         self.changes.close()
 
 
-@asynccontextmanager
-async def open_workspace(
-    settings: Settings,
 def _open_store(settings: Settings) -> Store:
     """Takes milliseconds, or as long as another process writes."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes)
 
 
+@asynccontextmanager
+async def open_workspace(
+    settings: Settings,
     *,
     choose: ChooseModels | None = None,
     sandbox: Sandbox | None = None,
@@ -227,6 +239,7 @@ def _open_store(settings: Settings) -> Store:
             tasks=tasks,
             most_runs=most_runs,
             serves=serves,
+            confirm_usd=settings.confirm_usd,
         )
         tasks.start_soon(workspace.changes.tell)
         try:

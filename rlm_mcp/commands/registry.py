@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 ANSWERED, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
 
-SETTING_FLAGS = ("model", "sub_model", "base_url", "data_dir", "cache_dir", "roots", "quota_bytes", "prices")
+SETTING_FLAGS = (
+    "model", "sub_model", "base_url", "data_dir", "cache_dir", "roots", "quota_bytes", "prices", "confirm_usd"
+)  # fmt: skip
 LIMIT_FLAGS = ("max_usd", "max_tokens", "max_sub_calls", "max_seconds", "max_iterations", "max_depth")
 
 Run = Callable[[argparse.Namespace], int]
