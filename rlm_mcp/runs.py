@@ -148,9 +148,10 @@ class Runs:
         if len(found) == 1:
             return Run(self.directory / found[0])
         if found:
-            raise AmbiguousRun(f"{run_id!r} fits {len(found)} runs ({', '.join(found[:5])}): give more of the id")
+            raise AmbiguousRun(f"{run_id[:80]!r} fits {len(found)} runs ({', '.join(found[:5])}): give more of the id")
         raise UnknownRun(
-            f"there is no run {run_id!r} among the {len(ids)} stored runs: list them with `rlm-mcp runs list`"
+            f"there is no run {run_id[:80]!r} among the {len(ids)} stored: give the run_id that rlm_solve returned, or "
+            "list them with `rlm-mcp runs list`"
         )
 
     def list(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
