@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -144,7 +144,34 @@ def local_roots(environ: Mapping[str, str] | None = None, *, directory: Path | N
 def own_place(environ: Mapping[str, str] | None = None) -> Place:
     """This machine as far as it decides where MCP clients keep their configurations."""
     environ = os.environ if environ is None else environ
-    return Place(platform=sys.platform, home=_home(environ), environ=dict(environ))
+    return Place(platform=sys.platform, home=_home(environ), variables=dict(environ))
+
+
+def checked_environment(
+    flags: Mapping[str, str], names: Sequence[str], environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Variables for a server that is started elsewhere: those of the flags, and each NAME=VALUE or NAME of here.
+
+    Paths are made absolute, since it starts in another directory. Raises SettingsError for what it would not take.
+    """
+    environ = os.environ if environ is None else environ
+    found: dict[str, str] = {}
+    for name, value in flags.items():
+        parsed = SETTINGS[name].parse(value, _flag_of(name))
+        parts = [
+            part.absolute() for part in (parsed if isinstance(parsed, tuple) else (parsed,)) if isinstance(part, Path)
+        ]
+        found[PREFIX + name.upper()] = os.pathsep.join(map(str, parts)) if parts else value
+    for given in names:
+        name, has_value, value = given.partition("=")
+        if not has_value and not environ.get(name, "").strip():
+            raise SettingsError(f"--env {name}: there is no such variable here: set it, or write --env {name}=VALUE")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise SettingsError(f"--env {given.split('=')[0]!r} is no name of a variable: write --env NAME=VALUE")
+        found[name] = value if has_value else environ[name]
+    for name, (raw, source) in _from_environment(found)[0].items():
+        SETTINGS[name].parse(raw, source)
+    return found
 
 
 def _home(environ: Mapping[str, str]) -> Path:
@@ -165,10 +192,12 @@ class InForce:
 
 def in_force(settings: Settings) -> list[InForce]:
     """All settings, in the order of `SETTINGS`."""
-    return [
-        InForce(name=name, value=_shown(getattr(settings, name)), origin=settings.sources.get(name, "default"))
-        for name in SETTINGS
-    ]
+    rows = []
+    for name, setting in SETTINGS.items():
+        value = _shown(getattr(settings, name))
+        default = f"default: {setting.default}" if setting.default and not value else "default"
+        rows.append(InForce(name=name, value=value, origin=settings.sources.get(name, default)))
+    return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ A text for which that fails is not changed.
 """
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,31 +44,37 @@ def entry_in(text: str, client: Client) -> Any:
 
 def with_entry(text: str, client: Client, entry: dict[str, Any]) -> str:
     """The text with this entry and otherwise unchanged."""
-    expected: dict[str, Any] = deepcopy(read(text, client))
-    inner = expected
-    for key in client.container:
-        if not isinstance(inner.get(key), dict):
-            inner[key] = {}
-        inner = inner[key]
-    inner[client.path[-1]] = entry
-    return _proved(_EDITORS[client.format].with_value(text, client.path, entry), expected, client)
+    said = read(text, client)
+    new = _EDITORS[client.format].with_value(text, client.path, entry)
+    return _proved(new, [_with(said, client.path, entry)], client)
 
 
 def without_entry(text: str, client: Client) -> str:
     """The text without the entry and otherwise unchanged."""
     if entry_in(text, client) is None:
         return text
-    expected: dict[str, Any] = deepcopy(read(text, client))
-    inner = expected
-    for key in client.container:
-        inner = inner[key]
-    del inner[client.path[-1]]
-    return _proved(_EDITORS[client.format].without_value(text, client.path), expected, client)
+    said = read(text, client)
+    new = _EDITORS[client.format].without_value(text, client.path)
+    # In TOML the table of all servers is gone with the last of them, in the others it stays and is empty.
+    return _proved(new, [_without(said, client.path), _without(said, client.path, prune=True)], client)
 
 
-def _proved(text: str, expected: dict[str, Any], client: Client) -> str:
+def _with(said: Any, path: Sequence[str], entry: Any) -> Any:
+    if not path:
+        return entry
+    said = said if isinstance(said, dict) else {}
+    return said | {path[0]: _with(said.get(path[0]), path[1:], entry)}
+
+
+def _without(said: dict[str, Any], path: Sequence[str], *, prune: bool = False) -> dict[str, Any]:
+    rest = {key: part for key, part in said.items() if key != path[0]}
+    inner = _without(said[path[0]], path[1:], prune=prune) if path[1:] else None
+    return rest if inner is None or (prune and not inner) else rest | {path[0]: inner}
+
+
+def _proved(text: str, expected: Sequence[Any], client: Client) -> str:
     try:
-        if _canonical(read(text, client)) == _canonical(expected):
+        if _canonical(read(text, client)) in map(_canonical, expected):
             return text
         why = "is written in a way that cannot be changed without risk to the rest"
     except (NotEditable, RecursionError) as error:

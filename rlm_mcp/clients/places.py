@@ -11,7 +11,7 @@ class Place:
 
     platform: str
     home: PurePath
-    environ: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_windows(self) -> bool:
@@ -28,7 +28,7 @@ class Place:
 
     def variable(self, name: str) -> PurePath | None:
         """The folder that a variable names, if it is set."""
-        value = self.environ.get(name, "").strip()
+        value = self.variables.get(name, "").strip()
         return type(self.home)(value) if value else None
 
     def _folder(self, name: str) -> PurePath:

@@ -42,8 +42,8 @@ def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
     spans = list(_spans(text, path))
     if spans:
         (start, end), *others = spans
-        for one, other in reversed(others):
-            text = text[:one] + text[other:]
+        for other in reversed(others):
+            text = _cut(text, *other)
         ends_open = end == len(text) and not text.endswith("\n")
         return text[:start] + (block.rstrip("\r\n") if ends_open else block) + text[end:]
     if not text:
@@ -55,16 +55,21 @@ def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
 
 def without_value(text: str, path: Sequence[str]) -> str:
     """The text without the table at `path` and the tables below it."""
-    for start, end in reversed(list(_spans(text, path))):
-        before, after = text[:start], text[end:]
-        for newline in ("\r\n", "\n"):  # the empty line that stands before a table
-            if before.endswith(newline * 2) or before == newline:
-                before = before.removesuffix(newline)
-                break
-        if not after and not text.endswith("\n"):
-            before = before.removesuffix("\n").removesuffix("\r")
-        text = before + after
+    for span in reversed(list(_spans(text, path))):
+        text = _cut(text, *span)
     return text
+
+
+def _cut(text: str, start: int, end: int) -> str:
+    """The text without a table and the empty line that stands before it."""
+    before, after = text[:start], text[end:]
+    for newline in ("\r\n", "\n"):
+        if before.endswith(newline * 2) or before == newline:
+            before = before.removesuffix(newline)
+            break
+    if not after and not text.endswith("\n"):
+        before = before.removesuffix("\n").removesuffix("\r")
+    return before + after
 
 
 def _spans(text: str, path: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 def read(text: str) -> Any:
     """What the text says; an empty mapping where it says nothing. Raises NotEditable."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        said = YAML(typ="safe", pure=True).load(text)
+        said = _parser().load(text)
     except (YAMLError, ValueError, RecursionError) as error:
         raise NotEditable(f"is not YAML ({_sentence(error)})") from error
     if said is not None and not isinstance(said, dict):
@@ -34,6 +33,9 @@ def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
     parent_key, key = path
     newline, root = line_end(text), _composed(text)
     pair = _pair(root, parent_key)
+    if pair is None and root is not None and root.flow_style:
+        at, comma = root.start_mark.index + 1, ", " if root.value else ""
+        return spliced(text, [(at, at, json.dumps({parent_key: {key: value}})[1:-1] + comma)])
     if pair is None:
         gap = "" if not text or text.endswith("\n") else newline
         block = f"{parent_key}:\n" + _block(key, value, indent="  ", step="  ")
@@ -103,11 +105,17 @@ def _without_in_flow(text: str, parent: "Node", found: tuple["Node", "Node"]) ->
 
 
 def _composed(text: str) -> "Node | None":
+    read(text)  # composing does not see all that is wrong
+    node: Node | None = _parser().compose(text)
+    return node
+
+
+def _parser() -> Any:
     from ruamel.yaml import YAML
 
-    read(text)  # composing does not see all that is wrong
-    node: Node | None = YAML(typ="safe", pure=True).compose(text)
-    return node
+    parser = YAML(typ="safe", pure=True)
+    parser.composer.warn_double_anchors = False  # it is allowed
+    return parser
 
 
 def _pair(node: "Node | None", key: str) -> tuple["Node", "Node"] | None:
@@ -126,16 +134,18 @@ def _step(children: Sequence[tuple["Node", "Node"]], *, default: str) -> str:
 
 def _lines_of(text: str, pair: tuple["Node", "Node"]) -> tuple[int, int]:
     """The lines of an entry in a block, from that of its key to that of its last value."""
-    return text.rfind("\n", 0, pair[0].start_mark.index) + 1, _next_line(text, _end_of(pair[1]))
+    return text.rfind("\n", 0, pair[0].start_mark.index) + 1, _next_line(text, _end_of(*pair))
 
 
-def _end_of(node: "Node") -> int:
-    """Where the last character of a value stands; the mark of a block lies further, behind comments."""
-    if isinstance(node.value, list) and node.value and not node.flow_style:
-        last = node.value[-1]
-        return _end_of(last[1] if isinstance(last, tuple) else last)
-    end: int = node.end_mark.index
-    if getattr(node, "style", None) in {"|", ">"}:
+def _end_of(key: "Node", value: "Node") -> int:
+    """Where the last character of an entry stands; the marks of blocks and of empty values lie behind comments."""
+    end: int = value.end_mark.index
+    if value.start_mark.index == end:
+        return int(key.end_mark.index)
+    if isinstance(value.value, list) and value.value and not value.flow_style:
+        last = value.value[-1]
+        return _end_of(*last) if isinstance(last, tuple) else _end_of(value.value[-2] if value.value[1:] else key, last)
+    if getattr(value, "style", None) in {"|", ">"}:
         return end - 1  # it ends where the next line begins
     return end
 

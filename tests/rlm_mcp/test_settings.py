@@ -163,7 +163,7 @@ def test_what_is_in_force_says_where_each_value_was_set_and_masks_secrets(tmp_pa
     assert rows["roots"] == (["/a", "/b"], "RLM_MCP_ROOTS")
     assert rows["max_usd"] == (1.0, "--max-usd")
     assert rows["max_sub_calls"] == (1_000, "default")
-    assert rows["sub_api_key"] == (None, "default")
+    assert rows["sub_api_key"] == (None, "default: none")
 
 
 def test_every_field_that_can_be_set_is_a_row_of_the_table_with_its_flag() -> None:

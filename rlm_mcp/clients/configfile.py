@@ -1,0 +1,167 @@
+"""The file of a client's configuration: read whole, replaced whole or not at all, with a copy of what was there.
+
+A link is followed and stays a link. The new text is written beside the file and then takes its place, with the same
+permissions and owner, and only if the file is still what was read.
+"""
+
+import contextlib
+import errno
+import glob
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from rlm_mcp.errors import ClientConfigError
+
+BACKUP_SUFFIX = ".before-rlm-mcp"
+_BOM = "\ufeff"
+
+Write = Callable[[int, bytes], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFile:
+    """A file as it was read. `path` is how it is named, `target` where it is; contents are None where there is none."""
+
+    path: Path
+    target: Path
+    content: bytes | None = None
+    backup: bytes | None = None
+    mode: int = 0o600
+
+    @property
+    def backup_path(self) -> Path:
+        """Where the copy is kept."""
+        return self.target.with_name(self.target.name + BACKUP_SUFFIX)
+
+    @property
+    def text(self) -> str:
+        """What it says, without a byte order mark. Raises ClientConfigError."""
+        return decoded(self.content or b"", self.path)
+
+    def encoded(self, text: str) -> bytes:
+        """A text as this file would hold it: with a byte order mark if it has one."""
+        has_mark = (self.content or b"").startswith(_BOM.encode())
+        return ((_BOM if has_mark else "") + text).encode()
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """UTF-8, without a byte order mark."""
+    try:
+        return content.decode("utf-8").removeprefix(_BOM)
+    except UnicodeDecodeError as error:
+        raise ClientConfigError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 and try again") from error
+
+
+def locate(places: Sequence[PurePath]) -> Path:
+    """The first place whose folder exists, else the last; a `*` is any name."""
+    for place in places:
+        if "*" not in str(place):
+            if Path(place).parent.is_dir():
+                return Path(place)
+        elif found := sorted(glob.glob(str(place.parent))):  # noqa: PTH207 - the pattern is of a whole path
+            return Path(found[0], place.name)
+    return Path(places[-1])
+
+
+def read_config(path: Path) -> ConfigFile:
+    """The file at `path`, and its copy. Raises ClientConfigError."""
+    try:
+        target = path.resolve()
+        content, mode = _read(target)
+        backup, _ = _read(target.with_name(target.name + BACKUP_SUFFIX))
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        raise ClientConfigError(f"{path} cannot be read ({_why(error)}): nothing was changed") from error
+    return ConfigFile(path=path, target=target, content=content, backup=backup, mode=mode)
+
+
+def replace_config(file: ConfigFile, content: bytes | None, *, write: Write = os.write) -> None:
+    """Makes `content` the content of the file; None removes it. Raises ClientConfigError, and then nothing changed."""
+    if file.content is not None and not file.mode & 0o222:
+        raise ClientConfigError(f"{file.target} is read-only: nothing was changed; allow writing and try again")
+    try:
+        if content is None:
+            _check_unchanged(file)
+            file.target.unlink(missing_ok=True)
+        else:
+            file.target.parent.mkdir(parents=True, exist_ok=True)
+            _replace(file.target, content, file, write)
+    except OSError as error:
+        raise ClientConfigError(f"{file.target} cannot be written ({_why(error)}): nothing was changed") from error
+
+
+def keep_backup(file: ConfigFile, *, write: Write = os.write) -> Path | None:
+    """Copies what the file holds beside it; returns where, or None where there is nothing to copy."""
+    if file.content is None:
+        return None
+    _check_unchanged(file)
+    try:
+        _replace(file.backup_path, file.content, None, write, mode=file.mode)
+    except OSError as error:
+        raise ClientConfigError(
+            f"{file.backup_path} cannot be written ({_why(error)}): nothing was changed, since there would be no copy"
+        ) from error
+    return file.backup_path
+
+
+def drop_backup(file: ConfigFile) -> None:
+    """Removes the copy, once the file is what it was."""
+    with contextlib.suppress(OSError):
+        file.backup_path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[bytes | None, int]:
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as opened:
+            facts = os.fstat(opened.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise OSError(errno.EINVAL, "it is not a file")
+            return opened.read(), stat.S_IMODE(facts.st_mode)
+    except FileNotFoundError:
+        return None, 0o600
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+
+
+def _check_unchanged(file: ConfigFile) -> None:
+    if read_config(file.path).content != file.content:
+        raise ClientConfigError(
+            f"{file.target} was changed by another program meanwhile: nothing was written; try again"
+        )
+
+
+def _replace(
+    target: Path, content: bytes, expected: ConfigFile | None, write: Write, *, mode: int | None = None
+) -> None:
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        try:
+            if hasattr(os, "fchmod"):
+                os.fchmod(descriptor, mode if mode is not None else expected.mode if expected else 0o600)
+                with contextlib.suppress(OSError):  # only root can, and only root needs to
+                    owner = target.stat() if target.exists() else target.parent.stat()
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            rest = memoryview(content)
+            while rest:
+                rest = rest[write(descriptor, bytes(rest)) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if expected is not None:
+            _check_unchanged(expected)
+        Path(name).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
