@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_mcp.contexts.context import Context, PageMark, Skipped
+from rlm_mcp.contexts.encoding import mend
 from rlm_mcp.contexts.lineindex import Counts
 from rlm_mcp.errors import StoreDamaged, StoreFull
 
@@ -311,14 +312,14 @@ class Catalogue:
 
     def _contexts(self, statement: str, values: tuple[object, ...]) -> list[Context]:
         with self._lock:
-            cursor = self._db.execute(statement, values)
+            cursor = self._db.execute(statement, _storable(values))
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor]
         return [_context(row) for row in rows]
 
     def _files(self, statement: str, values: tuple[object, ...]) -> list[FileRow]:
         with self._lock:
-            rows = self._db.execute(statement, values).fetchall()
+            rows = self._db.execute(statement, _storable(values)).fetchall()
         return [
             FileRow(
                 path=path,
@@ -337,7 +338,12 @@ class Catalogue:
 
     def _number(self, statement: str, values: tuple[object, ...] = ()) -> int:
         with self._lock:
-            return int(self._db.execute(statement, values).fetchone()[0])
+            return int(self._db.execute(statement, _storable(values)).fetchone()[0])
+
+
+def _storable(values: tuple[object, ...]) -> tuple[object, ...]:
+    """Values to look for; lone surrogates, which SQLite refuses, stand as texts are stored with them."""
+    return tuple(mend(value)[0].decode() if isinstance(value, str) else value for value in values)
 
 
 def _context(row: dict[str, Any]) -> Context:
