@@ -13,7 +13,7 @@ from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.desk import CLIENT, Desk
 from rlm_mcp.engine import Engine, Event, OpenRepl, Outcome, Record, Task, started_facts
-from rlm_mcp.errors import NoModelConfigured
+from rlm_mcp.errors import NoModelConfigured, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
 from rlm_mcp.models.scripted import ScriptedModel
@@ -140,7 +140,10 @@ class Launcher:
         Raises NoModelConfigured, PriceUnknown, SchemaError, SettingsError.
         """
         if request.output_schema is not None:
-            shape_of(dict(request.output_schema))
+            try:
+                shape_of(dict(request.output_schema))
+            except SchemaError as error:
+                raise SchemaError(f"output_schema: {error}") from error
         limits = self._limits(request)
         task = Task(
             query=request.query,
