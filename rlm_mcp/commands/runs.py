@@ -2,7 +2,13 @@
 
 import argparse
 import sys
+import webbrowser
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
 
 from rlm_mcp.commands.output import print_json, run_facts, show_run
 from rlm_mcp.commands.registry import ANSWERED, FAILED, Commands, in_workspace
@@ -21,6 +27,11 @@ def add(commands: Commands) -> None:
     runs.add("list", in_workspace(list_runs), "list them").add_argument("--limit", type=int, default=SHOWN_RUNS)
     runs.add("show", in_workspace(show), "its answer, citations and usage").add_argument("id")
     runs.add("resume", in_workspace(resume), "go on with a run that was cut off").add_argument("id")
+    view_parser = runs.add("view", in_workspace(view), "write its page: answer, evidence, timeline, turns")
+    view_parser.add_argument("id")
+    view_parser.add_argument("--out", help="the file to write (default: next to the record)")
+    view_parser.add_argument("--serve", action="store_true", help="serve it on 127.0.0.1 instead, following the run")
+    view_parser.add_argument("--open", action="store_true", help="open it in the browser")
     text = "execute its code again with the recorded model replies"
     runs.add("replay", in_workspace(replay), text).add_argument("id")
     runs.add("export", in_workspace(export), "its record, one JSON object a line").add_argument("id")
@@ -40,6 +51,34 @@ async def list_runs(options: argparse.Namespace, workspace: "Workspace") -> int:
 async def show(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Prints a run as `solve` printed it."""
     return show_run(options, workspace, await workspace.state(options.id))
+
+
+async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """Writes the page of a run and prints where it is, or serves it until Ctrl-C."""
+    from rlm_mcp.viewer.page import write_page
+
+    run = await anyio.to_thread.run_sync(workspace.runs.get, options.id)
+    if options.serve:
+        from rlm_mcp.viewer.live import serve_page
+
+        await serve_page(run, workspace.store, tell=partial(_told, options, note="serving until Ctrl-C"))
+        return ANSWERED
+    out = None if options.out is None else Path(options.out)
+    path = await anyio.to_thread.run_sync(write_page, run, workspace.store, out)
+    _told(options, str(path.resolve()), uri=path.resolve().as_uri())
+    return ANSWERED
+
+
+def _told(options: argparse.Namespace, place: str, *, uri: str = "", note: str = "") -> None:
+    """Prints where a page is, and opens it if that is wanted."""
+    if options.json:
+        print_json({"page": place})
+    else:
+        print(harmless(place), flush=True)
+    if note and not options.quiet:
+        print(note, file=sys.stderr)
+    if options.open and not webbrowser.open(uri or place):
+        print("rlm-mcp: no browser was found: open the page by hand", file=sys.stderr)
 
 
 async def resume(options: argparse.Namespace, workspace: "Workspace") -> int:

@@ -1,0 +1,147 @@
+"""The page of a run served on loopback, following the run while it goes on.
+
+Nobody but this user's browser is to read it: it listens on 127.0.0.1 alone, takes only requests that name this very
+address as their host (so no other name can be pointed at it), and lies under a path that cannot be guessed (so no other
+page can ask for it). Nothing can be changed through it.
+"""
+
+import json
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.runs import Run, read_events
+from rlm_mcp.viewer.page import assemble, page_data
+from rlm_mcp.viewer.passages import Quoted, quoted
+from rlm_mcp.viewer.story import Story
+
+HOST = "127.0.0.1"
+CLOSE_SECONDS = 1
+
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class Following:
+    """A run read on from where it was read last. Safe from any thread."""
+
+    def __init__(self, run: Run, store: Store) -> None:
+        self._run = run
+        self._store = store
+        self._story = Story()
+        self._position = 0
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Following {self._run.run_id}, {self._position:,} bytes read>"
+
+    def page(self) -> str:
+        """The page as it is now. Raises RecordDamaged, RunRecordTooNew."""
+        with self._lock:
+            data, is_live = self._data()
+            title = self._story.title
+        return assemble("run", title=title, data={**data, "follow": is_live}, follows=True)
+
+    def news(self, rows: int) -> Mapping[str, Any] | None:
+        """What a page with so many rows does not have; None while the run goes on and there is nothing new."""
+        with self._lock:
+            data, is_live = self._data()
+        if is_live and len(data["rows"]) <= rows:
+            return None
+        return {**data, "rows": data["rows"][rows:]}
+
+    def _data(self) -> tuple[dict[str, Any], bool]:
+        is_live = self._run.is_live()  # asked first: what is written before the end is then read
+        self._read_on()
+        story = self._story
+        texts = quoted(self._store, story.context_ids, story.citations) if story.has_ended else Quoted()
+        answer = self._run.answer() if story.has_ended else None
+        data = page_data(story, texts, is_live=is_live, answer=answer)
+        return {**data, "rows": list(story.rows)}, is_live and not story.has_ended
+
+    def _read_on(self) -> None:
+        for event, end in read_events_from(self._run, self._position):
+            self._story.tell(event)
+            self._position = end
+
+
+def read_events_from(run: Run, position: int) -> list[tuple[object, int]]:
+    """The events that begin at `position` of the record, each with the position after it."""
+    if position == 0:
+        next(read_events(run.events_path), None)  # it refuses a record of a newer format
+    found: list[tuple[object, int]] = []
+    with run.events_path.open("rb") as file:
+        file.seek(position)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            position += len(line)
+            try:
+                found.append((json.loads(line), position))
+            except ValueError:
+                found.append((None, position))
+    return found
+
+
+def application(following: Following, *, token: str, port: int) -> Starlette:
+    """The server's two pages: the run, and what is new of it."""
+    hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+
+    def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        def guard(request: Request) -> Response:
+            if request.headers.get("host") not in hosts:
+                return PlainTextResponse("wrong host", status_code=421, headers=_HEADERS)
+            if not secrets.compare_digest(request.path_params["token"].encode(), token.encode()):
+                return PlainTextResponse("not found", status_code=404, headers=_HEADERS)
+            return answer(request)
+
+        return guard
+
+    def page(_: Request) -> Response:
+        return HTMLResponse(following.page(), headers=_HEADERS)
+
+    def news(request: Request) -> Response:
+        rows = request.query_params.get("rows", "0")
+        found = following.news(int(rows) if rows.isascii() and rows.isdigit() else 0)
+        if found is None:
+            return Response(status_code=204, headers=_HEADERS)
+        return Response(json.dumps(found, allow_nan=False), media_type="application/json", headers=_HEADERS)
+
+    return Starlette(routes=[Route("/{token}/", guarded(page)), Route("/{token}/data", guarded(news))])
+
+
+async def serve_page(run: Run, store: Store, *, tell: Callable[[str], None], port: int = 0) -> None:
+    """Serves a run's page until SIGINT or SIGTERM. `tell` gets its address. Raises RunRecordTooNew, RecordDamaged."""
+    following = Following(run, store)
+    await anyio.to_thread.run_sync(following.page)  # a record that cannot be shown is told here, not in the browser
+    token = secrets.token_urlsafe(16)
+    with socket.create_server((HOST, port)) as listening:
+        port = listening.getsockname()[1]
+        config = uvicorn.Config(
+            application(following, token=token, port=port),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+        )
+        tell(f"http://{HOST}:{port}/{token}/")
+        # uvicorn stops on these signals and then raises them again, which would end the process before its cleanup.
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
+            await uvicorn.Server(config).serve(sockets=[listening])

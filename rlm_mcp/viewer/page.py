@@ -1,0 +1,175 @@
+"""The page itself: a story and what the store adds to it, as one HTML file that needs nothing and can do no harm.
+
+Texts of models and contexts reach the page as one JSON object in a data block, in which no `<`, `>` or `&` is left, and
+the script shows them as text and never as markup. The content security policy allows the page's own style and script,
+named by their hashes, and nothing else: no other script, no request, no form, no frame.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from rlm_mcp import __version__
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.errors import RlmError
+from rlm_mcp.runs import Run
+from rlm_mcp.terminal import harmless
+from rlm_mcp.viewer.coverage import strips
+from rlm_mcp.viewer.passages import Quoted, quoted
+from rlm_mcp.viewer.story import Story, told
+
+FILE_NAME = "page.html"
+
+# In the order in which they are put together: each may use what those before it define.
+_SHARED = ("dom.js", "code.js", "theme.js")
+_SCRIPTS = {
+    "run": (
+        *_SHARED,
+        "tree.js",
+        "grid.js",
+        "flight.js",
+        "answer.js",
+        "coverage.js",
+        "spending.js",
+        "turns.js",
+        "detail.js",
+        "run.js",
+    ),
+    "compare": (*_SHARED, "compare.js"),
+}
+
+Kind = Literal["run", "compare"]
+
+
+class PageNotWritten(RlmError):
+    """The file of a page cannot be written."""
+
+
+def write_page(record: Run | Iterable[object], store: Store, path: Path | None = None) -> Path:
+    """Writes the page of a run and returns where it is.
+
+    `record` is a stored run, or its events from elsewhere (then `path` must be given). The page of a stored run lies
+    next to its record unless `path` says otherwise. Raises RunRecordTooNew, RecordDamaged, PageNotWritten.
+    """
+    if path is None:
+        if not isinstance(record, Run):
+            raise ValueError("events alone have no directory: say where the page is to be written")
+        path = record.directory / FILE_NAME
+    return write_text(path, run_page(record, store))
+
+
+def write_text(path: Path, page: str) -> Path:
+    """Writes a page under another name first and renames it, so that a browser never reads half of it."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(page)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise PageNotWritten(
+            f"the page cannot be written to {path} ({error.strerror}): name another place with --out"
+        ) from error
+    return path
+
+
+def run_page(record: Run | Iterable[object], store: Store) -> str:
+    """The page of a run, as a text. Raises RunRecordTooNew, RecordDamaged."""
+    story, facts = run_facts(record, store)
+    return assemble("run", title=story.title, data=facts)
+
+
+def run_facts(record: Run | Iterable[object], store: Store) -> tuple[Story, dict[str, Any]]:
+    """What the page of a run shows, read from its record and from the store."""
+    if not isinstance(record, Run):
+        story = told(record)
+        return story, page_data(story, quoted(store, story.context_ids, story.citations))
+    is_live = record.is_live()  # asked first: a run that ends in between has its end on record when it is read
+    story = told(record.events())
+    texts = quoted(store, story.context_ids, story.citations)
+    data = page_data(story, texts, is_live=is_live, answer=record.answer())
+    if not is_live and is_torn(record.events_path):
+        data["head"]["notes"].append("The record ends in the middle of an event, so what came after it is lost.")
+    return story, data
+
+
+def page_data(story: Story, texts: Quoted, *, is_live: bool = False, answer: object = None) -> dict[str, Any]:
+    """What the script of the page gets."""
+    return {
+        "version": __version__,
+        "head": story.head(is_live=is_live, answer=answer),
+        "rows": story.rows,
+        "passages": texts.passages,
+        "coverage": strips(story.coverage, story.contexts, texts.files, texts.places) if story.coverage else None,
+    }
+
+
+def is_torn(record: Path) -> bool:
+    """Whether the record stops in the middle of a line."""
+    with record.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read(1) != b"\n"
+
+
+# --- putting it together
+
+
+def assemble(kind: Kind, *, title: str, data: Mapping[str, Any], follows: bool = False) -> str:
+    """The HTML. `follows`: the page is served, and may ask its own server for what is new."""
+    style, script = _part("page.css"), "".join(_part(name) for name in _SCRIPTS[kind])
+    script = f'(() => {{\n"use strict";\n{script}}})();\n'
+    parts = {
+        "policy": policy(style, script, follows=follows),
+        "title": html.escape(harmless(title)),
+        "kind": kind,
+        "style": style,
+        "data": as_data(data),
+        "script": script,
+    }
+    # Split once: what is filled in may hold any text, marks like these too.
+    pieces = re.split(r"\{\{(\w+)\}\}", _part("page.html"))
+    return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
+
+
+def policy(style: str, script: str, *, follows: bool) -> str:
+    """The content security policy: this style, this script, and requests to the page's own server if it follows one."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"style-src '{_hash(style)}'",
+            f"script-src '{_hash(script)}'",
+            "img-src data:",
+            "connect-src 'self'" if follows else "connect-src 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ]
+    )
+
+
+def as_data(value: object) -> str:
+    """JSON that can stand in a script element: ASCII, and nothing that begins a tag, a comment or an entity."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+@cache
+def _part(name: str) -> str:
+    return files("rlm_mcp.viewer").joinpath("static", name).read_text(encoding="utf-8")

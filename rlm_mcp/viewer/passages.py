@@ -1,0 +1,90 @@
+"""What a page quotes from the store: the lines of each citation with those around them, and how long the files are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_mcp.contexts.context import Context
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.errors import ContextError, OutOfRange
+from rlm_mcp.viewer.coverage import FileSize
+from rlm_mcp.viewer.story import Cut, cut
+
+LINES_AROUND = 3
+MOST_PASSAGE_CHARS = 12_000
+MOST_AROUND_CHARS = 2_000
+MOST_LINE_CHARS = 2_000
+MOST_PASSAGES = 200  # beyond these a citation is shown by its quote alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quoted:
+    """What the store adds to a record. Everything in it is ready for JSON."""
+
+    passages: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """by the number of the citation"""
+    places: Mapping[int, tuple[str, str, int]] = field(default_factory=dict)
+    """context, path and first character of each citation"""
+    files: Mapping[str, Sequence[FileSize]] = field(default_factory=dict)
+    """by context id"""
+
+
+def quoted(store: Store, context_ids: Sequence[str], citations: Sequence[Mapping[str, Any]]) -> Quoted:
+    """Reads them. A context that has been removed is left out; a citation whose text cannot be read says why."""
+    contexts: dict[str, Context] = {}
+    files: dict[str, Sequence[FileSize]] = {}
+    for identity in context_ids:
+        try:
+            contexts[identity] = store.get(identity)
+            entries = store.files(contexts[identity])
+        except ContextError:
+            continue
+        files[identity] = [FileSize(path=entry.path, chars=entry.chars) for entry in entries]
+    passages: dict[int, Mapping[str, Any]] = {}
+    places: dict[int, tuple[str, str, int]] = {}
+    for number, citation in enumerate(citations[:MOST_PASSAGES]):
+        if citation["state"] == "unverified" or citation["start_line"] < 1:
+            continue
+        context = contexts.get(str(citation["context_id"]))
+        if context is None:
+            passages[number] = {"missing": "The context is no longer stored, so only the quote can be shown."}
+            continue
+        try:
+            passages[number] = _passage(store, context, citation)
+            char = store.place(context, citation["start_line"], path=citation["path"]).char
+        except ContextError as error:
+            passages[number] = {"missing": f"The text cannot be read: {error}"}
+        else:
+            places[number] = (context.context_id, str(citation["path"]), char)
+    return Quoted(passages=passages, places=places, files=files)
+
+
+def _passage(store: Store, context: Context, citation: Mapping[str, Any]) -> dict[str, Any]:
+    """The cited lines, and a few on either side."""
+    path, start, end = str(citation["path"]), int(citation["start_line"]), int(citation["end_line"])
+    cited = store.read_lines(context, start, end, path=path, max_chars=MOST_PASSAGE_CHARS)
+    first = max(1, start - LINES_AROUND)
+    before = _around(store, context, path, first, start - 1)
+    after = [] if cited.truncated else _around(store, context, path, end + 1, end + LINES_AROUND)
+    return {
+        "first_line": start - len(before),
+        "before": before,
+        "cited": _lines(cited.text),
+        "after": after,
+        "cut": cited.truncated,
+    }
+
+
+def _around(store: Store, context: Context, path: str, first: int, last: int) -> list[Cut]:
+    """Some lines, or none where the text ends or the lines are too long to be worth it."""
+    if last < first:
+        return []
+    try:
+        lines = store.read_lines(context, first, last, path=path, max_chars=MOST_AROUND_CHARS)
+    except OutOfRange:
+        return []
+    return [] if lines.truncated else _lines(lines.text)
+
+
+def _lines(text: str) -> list[Cut]:
+    return [cut(line.removesuffix("\r"), MOST_LINE_CHARS) for line in text.removesuffix("\n").split("\n")]
