@@ -24,7 +24,7 @@ from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp import __version__
 from rlm_mcp.arguments import forgive, unknown
-from rlm_mcp.errors import RlmError, UnknownContext, UnknownPath, UnknownRun
+from rlm_mcp.errors import OutOfRange, RlmError, UnknownContext, UnknownPath, UnknownRun
 from rlm_mcp.guides import INSTRUCTIONS, add_prompts
 from rlm_mcp.notices import Notices
 from rlm_mcp.resources import Resources
@@ -116,7 +116,7 @@ class RlmServer(MCPServer[None]):
             match error.__cause__:
                 case ValidationError() as invalid:
                     raise MCPError(INVALID_PARAMS, f"{str(uri)[:200]}: {_sentence(invalid)}") from error
-                case UnknownContext() | UnknownPath() | UnknownRun() as missing:
+                case UnknownContext() | UnknownPath() | UnknownRun() | OutOfRange() as missing:
                     raise ResourceNotFoundError(str(missing)) from missing
                 case RlmError() as ours:
                     raise ResourceError(str(ours)) from ours
