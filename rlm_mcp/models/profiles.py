@@ -54,6 +54,11 @@ def profile_of(
     return profile
 
 
+def is_known(name: str, base_url: str) -> bool:
+    """Whether the table has this model."""
+    return _known(name, base_url) is not None
+
+
 def is_local(base_url: str) -> bool:
     """Whether a base URL is on this machine or in its private network."""
     host = urlsplit(base_url).hostname or ""
