@@ -191,8 +191,8 @@ async def _model(name: str, model: Model, settings: Settings, chosen: Chosen) ->
 async def _window(model: Model, settings: Settings, *, is_sub: bool) -> tuple[str, list[str]]:
     """The window and who says so, with a doubt where nobody does."""
     window = f"window {model.profile.window_tokens:,} tokens"
-    own = settings.sub_window_tokens if is_sub else settings.window_tokens
-    if own is not None:
+    has_own_endpoint = is_sub and (settings.sub_base_url is not None or bool(settings.sub_api_key))
+    if (is_sub and settings.sub_window_tokens) or (settings.window_tokens and not has_own_endpoint):
         return f"{window} as set", []
     facts = await anyio.to_thread.run_sync(facts_of, model.provider, model.name)
     if facts.window_tokens is not None:
