@@ -133,6 +133,9 @@ class Repl(Protocol):
     async def variables(self) -> tuple[Variable, ...]:
         """All user variables, newest first."""
 
+    async def complete(self, text: str) -> tuple[str, ...]:
+        """What a name that was begun can become, as its namespace stands."""
+
     async def checkpoint(self) -> bytes:
         """The namespace as bytes that `restore` takes, also in another process."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from rlm_mcp.cells import CellResult, Repl
+from rlm_mcp.cells import CellResult, GuestCalls, Repl
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.engine import OpenRepl
 from rlm_mcp.errors import RlmError
@@ -52,12 +52,17 @@ class InspectRepls:
     def __repr__(self) -> str:
         return f"{len(self._opened)} REPLs"
 
-    async def run(self, context: Context, code: str, *, seconds: float) -> CellResult:
-        """Runs a cell. Cells of one context queue up."""
-        opened = self._opened.get(context.context_id) or await self._open(context)
-        self._opened.move_to_end(context.context_id)
+    async def run(self, context: Context, code: str, *, seconds: float, calls: GuestCalls | None = None) -> CellResult:
+        """Runs a cell. Cells of one context queue up. `calls` counts when the REPL is opened."""
+        opened = await self._get(context, calls)
         async with opened.lock:
             return await opened.repl.run(code, seconds=seconds)
+
+    async def complete(self, context: Context, text: str, *, calls: GuestCalls | None = None) -> tuple[str, ...]:
+        """What a name that was begun can become."""
+        opened = await self._get(context, calls)
+        async with opened.lock:
+            return await opened.repl.complete(text)
 
     async def close(self, context_id: str) -> None:
         """Forgets the variables of a context. A cell that still runs is interrupted, and told so."""
@@ -69,9 +74,14 @@ class InspectRepls:
         for context_id in list(self._opened):
             await self.close(context_id)
 
-    async def _open(self, context: Context) -> _Opened:
+    async def _get(self, context: Context, calls: GuestCalls | None) -> _Opened:
+        opened = self._opened.get(context.context_id) or await self._open(context, calls or NoCalls())
+        self._opened.move_to_end(context.context_id)
+        return opened
+
+    async def _open(self, context: Context, calls: GuestCalls) -> _Opened:
         exit_stack = AsyncExitStack()
-        repl = await exit_stack.enter_async_context(self._open_repl((context,), NoCalls()))
+        repl = await exit_stack.enter_async_context(self._open_repl((context,), calls))
         if (raced := self._opened.get(context.context_id)) is not None:
             await exit_stack.aclose()
             return raced

@@ -231,6 +231,11 @@ class SandboxRepl:
         async with self._lock:
             return await self._whole(_variables, self._session)
 
+    async def complete(self, text: str) -> tuple[str, ...]:
+        """The names that `text` begins, from inside: computed attributes run there, for as long as a cell may."""
+        async with self._lock:
+            return await self._whole(_complete, self._session, text)
+
     async def checkpoint(self) -> bytes:
         """The namespace as bytes, small: only what differs from the image."""
         async with self._lock:
@@ -408,6 +413,17 @@ def _variables(session: "Session") -> tuple[Variable, ...]:
     with _told():
         try:
             return _left().validate_python({"variables": session.call("prelude:variables")}).variables
+        except (GuestCallError, ValidationError):
+            return ()
+
+
+def _complete(session: "Session", text: str) -> tuple[str, ...]:
+    from wasm_runtime import GuestCallError
+
+    with _told():
+        try:
+            session.install("completion", _guest_source("completion"))
+            return TypeAdapter(tuple[str, ...]).validate_python(session.call("completion:complete", text))
         except (GuestCallError, ValidationError):
             return ()
 

@@ -46,6 +46,10 @@ class ScriptedRepl:
         """Those of the last result."""
         return self._last.variables if self._last else ()
 
+    async def complete(self, text: str) -> tuple[str, ...]:
+        """The variables of the last result that begin so."""
+        return tuple(variable.name for variable in await self.variables() if variable.name.startswith(text))
+
     async def checkpoint(self) -> bytes:
         """How many blocks have run."""
         return str(len(self.ran)).encode()

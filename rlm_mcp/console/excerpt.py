@@ -23,14 +23,16 @@ class Excerpt:
         return self.total_lines - len(self.first) - len(self.last)
 
 
-def excerpt(text: str, *, first: int, last: int = 0, total_chars: int | None = None) -> Excerpt:
+def excerpt(
+    text: str, *, first: int, last: int = 0, total_chars: int | None = None, line_chars: int = LINE_CHARS
+) -> Excerpt:
     """The `first` and `last` lines of a text. `total_chars` is its true length where it has been cut already."""
     lines = text.rstrip("\n").split("\n") if text.strip("\n") else []
     if len(lines) <= first + last + 1:  # to say that one line is left out takes a line too
         first, last = len(lines), 0
     return Excerpt(
-        first=tuple(_line(line) for line in lines[:first]),
-        last=tuple(_line(line) for line in lines[len(lines) - last :]) if last else (),
+        first=tuple(_line(line, line_chars) for line in lines[:first]),
+        last=tuple(_line(line, line_chars) for line in lines[len(lines) - last :]) if last else (),
         total_lines=len(lines),
         total_chars=len(text) if total_chars is None else total_chars,
     )
@@ -42,7 +44,7 @@ def one_line(text: str, *, chars: int = LINE_CHARS) -> str:
     return harmless(words if len(words) <= chars else f"{words[: chars - 1]}…")
 
 
-def _line(line: str) -> str:
+def _line(line: str, chars: int) -> str:
     cut = line.rstrip("\r")
-    told = cut if len(cut) <= LINE_CHARS else f"{cut[:LINE_CHARS]}… ({len(cut):,} characters)"
+    told = cut if len(cut) <= chars else f"{cut[:chars]}… ({len(cut):,} characters)"
     return harmless(told.expandtabs(4))

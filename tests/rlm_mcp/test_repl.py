@@ -379,3 +379,14 @@ async def test_what_a_long_text_cannot_do_says_what_to_do(opened: Opener) -> Non
     assert "take a slice first: context[a:b].lower(...)" in cell.error.message
     lines = await value_of(repl, "sum(1 for line in BigText(context.origin) if 'ERROR' in line)")
     assert lines == "334"
+
+
+async def test_a_name_that_was_begun_is_completed_from_inside_and_no_cell_runs_for_it(opened: Opener) -> None:
+    repl = await opened.text()
+    await repl.run("counted = {'a': 1}\nclass Thing:\n    @property\n    def broken(self): 1 / 0\nthing = Thing()")
+    assert await repl.complete("coun") == ("counted",)
+    assert await repl.complete("counted.it") == ("counted.items",)
+    assert "llm_query_batched" in await repl.complete("llm_")
+    assert "lambda" in await repl.complete("lam")
+    assert [await repl.complete(text) for text in ("thing.broken.x", "nothing.x", "f().x", "a b", "")] == [()] * 5
+    assert await value_of(repl, "len(history)") == "1"
