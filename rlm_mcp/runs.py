@@ -17,6 +17,7 @@ A live run holds an advisory lock on its events file. One that says "running" wh
 import hashlib
 import json
 import os
+import re
 import secrets
 import threading
 import time
@@ -36,6 +37,8 @@ except ImportError:  # Windows has none: there a cut-off run keeps the status "r
 
 FORMAT = 1
 INLINE_ANSWER_CHARS = 200_000  # a longer answer is kept only in its own file, so that reading events stays cheap
+_RUN_ID = re.compile(r"run-[0-9a-f]{12}")
+_OUTLINE = (b'{"event":"run_', b'{"event":"routed"')  # how `append` begins the lines that say what became of a run
 _LOCK_TRIES = 10
 CHECKPOINT_MAX_BYTES = (
     64 << 20
@@ -123,6 +126,8 @@ class Runs:
 
     def __init__(self, data_dir: Path) -> None:
         self.directory = data_dir / "runs"
+        self._created: dict[str, str] = {}
+        """run id -> when it was created, of runs that were listed before: it never changes"""
 
     def __repr__(self) -> str:
         return f"<Runs {self.directory}>"
@@ -141,9 +146,9 @@ class Runs:
 
         Raises UnknownRun, AmbiguousRun.
         """
-        ids = self._ids()
-        if run_id in ids:
+        if _RUN_ID.fullmatch(run_id) and (self.directory / run_id / "events.jsonl").is_file():
             return Run(self.directory / run_id)
+        ids = self._ids()
         found = [i for i in ids if run_id and (i.startswith(run_id) or i.removeprefix("run-").startswith(run_id))]
         if len(found) == 1:
             return Run(self.directory / found[0])
@@ -156,12 +161,12 @@ class Runs:
 
     def list(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
         """Runs newest first; `cursor` is the `next_cursor` of the page before."""
-        order = sorted(((self.get(i).created_at, i) for i in self._ids()), reverse=True)
+        order = sorted(((self._created_at(i), i) for i in self._ids()), reverse=True)
         if cursor is not None:
             order = [pair for pair in order if f"{pair[0]}|{pair[1]}" < cursor]
         page, rest = order[:limit], order[limit:]
         return RunPage(
-            runs=tuple(self.get(run_id).state() for _, run_id in page),
+            runs=tuple(Run(self.directory / run_id).state() for _, run_id in page),
             next_cursor=f"{page[-1][0]}|{page[-1][1]}" if rest and page else None,
         )
 
@@ -169,6 +174,11 @@ class Runs:
         """The contexts that any run on record was asked about. Raises RunRecordTooNew."""
         started = (next(Run(self.directory / run_id).events(), {}) for run_id in self._ids())
         return {context["context_id"] for event in started for context in event.get("contexts", ())}
+
+    def _created_at(self, run_id: str) -> str:
+        if run_id not in self._created:
+            self._created[run_id] = Run(self.directory / run_id).created_at
+        return self._created[run_id]
 
     def _ids(self) -> "set[str]":
         if not self.directory.is_dir():
@@ -265,7 +275,7 @@ class Run:
     def state(self) -> RunState:
         """What the record says; a record without an end and without a writer counts as failed and resumable."""
         is_live = self.is_live()  # asked first: a run that ends in between has its end on record when it is read
-        state = fold(self.events())
+        state = fold(self._telling_events())
         if state.answer is None and state.status != "running":
             answer = self.answer()
             if answer is not None:
@@ -274,6 +284,13 @@ class Run:
             message = f"the process that ran it ended before it did: `rlm-mcp runs resume {self.run_id}` goes on"
             state = _with(state, status="failed", stopped_by="error", message=message)
         return state
+
+    def _telling_events(self) -> Iterator[dict[str, Any]]:
+        """The events that its state is made of: of a run that ended as runs do, the few that tell all of it."""
+        outline = list(read_events(self._events, only=_OUTLINE))
+        last = outline[-1] if outline else {}
+        tells_all = last.get("event") == "run_ended" and not last.get("path") and {"usage", "iterations"} <= last.keys()
+        return iter(outline) if tells_all else self.events()
 
     def is_live(self) -> bool:
         """Whether some process, this one included, holds the writer's lock."""
@@ -311,14 +328,19 @@ def _lock(file: IO[bytes]) -> bool:
     return False
 
 
-def read_events(path: Path, *, until: int | None = None) -> Iterator[dict[str, Any]]:
-    """The events of a record file. A torn last line is left out; a newer format raises RunRecordTooNew."""
+def read_events(path: Path, *, until: int | None = None, only: tuple[bytes, ...] = ()) -> Iterator[dict[str, Any]]:
+    """The events of a record file. A torn last line is left out; a newer format raises RunRecordTooNew.
+
+    With `only`, what follows the first line is parsed where it begins so.
+    """
     size = 0
     with path.open("rb") as file:
         for number, line in enumerate(file):
             size += len(line)
             if not line.endswith(b"\n") or (until is not None and size > until):
                 return
+            if only and number and not line.startswith(only):
+                continue
             try:
                 event = json.loads(line)
             except ValueError:

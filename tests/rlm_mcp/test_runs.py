@@ -57,6 +57,24 @@ def test_the_state_is_folded_from_the_events(tmp_path: Path) -> None:
     run.close()
 
 
+def test_the_few_events_that_an_ended_run_is_told_from_tell_the_same_as_all(tmp_path: Path) -> None:
+    run = Runs(tmp_path).create(STARTED)
+    run.append({"event": "routed", "path": "", "mode": "rlm", "depth": 1, "reason": "because"})
+    run.append({"event": "root_reply", "path": "", "turn": 2, "spent": {"root_calls": 2}})
+    run.append({"event": "routed", "path": "1", "mode": "direct", "depth": 0})
+    run.append({"event": "run_ended", "path": "1", "status": "failed"})
+    cancelled = {"event": "run_ended", "status": "cancelled", "stopped_by": "cancelled"}
+    run.append(cancelled)
+    run.close()
+    assert (run.state().iterations, run.state().usage.root_calls) == (2, 2)
+
+    run.append({"event": "run_resumed"})
+    run.append(ended_event(status="completed", answer="17", iterations=3, usage={"root_calls": 4}))
+    run.close()
+    assert run.state() == fold(run.events())
+    assert (run.state().iterations, run.state().usage.root_calls, run.state().mode) == (3, 4, "rlm")
+
+
 def test_the_end_of_a_child_is_not_the_end_of_the_run(tmp_path: Path) -> None:
     run = Runs(tmp_path).create(STARTED)
     run.append({"path": "ab12", **ended_event(status="completed", answer="part")})
