@@ -1,34 +1,27 @@
-"""The server over streamable HTTP, in both protocol eras: who may come in, whose things they see, how much they may do.
+"""The server over streamable HTTP, in both protocol eras: where it listens, who may come in, how it ends.
 
-Every token name has a workspace of its own, under the data directory: contexts and runs of others do not exist for it.
-All workspaces share one sandbox and one pool of models. Paths are those of the server's machine, so over HTTP nothing
-may be registered by path unless directories were named (`--roots`, RLM_MCP_ROOTS).
+Paths are those of the server's machine, so over HTTP nothing may be registered by path unless directories were named
+(`--roots`, RLM_MCP_ROOTS). On SIGTERM or SIGINT runs are stopped and left on record, calls that wait for them are
+answered, and the next server on the same data directory goes on with them.
 """
 
-import hashlib
 import ipaddress
 import logging
 import os
 import signal
-import time
-from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from socket import socket
+from types import FrameType
 
 import anyio
 import uvicorn
-from anyio.abc import TaskGroup, TaskStatus
-from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.transport_security import TransportSecuritySettings
-from mcp.shared.exceptions import MCPError
-from mcp_types import INTERNAL_ERROR
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -36,83 +29,34 @@ from starlette.responses import JSONResponse, Response
 
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.logs import configure_logging
-from rlm_mcp.notices import Notices
 from rlm_mcp.oauth import discover
+from rlm_mcp.owners import EVERYBODY, Owners
 from rlm_mcp.providers import open_models
 from rlm_mcp.repl import open_sandbox
+from rlm_mcp.runs import Runs
 from rlm_mcp.server import RlmServer
 from rlm_mcp.settings import Settings
+from rlm_mcp.threads import in_thread
 from rlm_mcp.tokens import read_token_file
+from rlm_mcp.unfinished import left_runs
 from rlm_mcp.workspace import Workspace, open_workspace
-
-EVERYBODY = "everybody"
-"""The owner where there are no tokens."""
-
-REQUESTS_PER_SECOND, BURST = 20.0, 200.0
-"""Of one owner. A client that lists, reads and polls stays far below; a runaway loop does not."""
 
 QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
 """What one owner may store unless RLM_MCP_QUOTA_BYTES says otherwise, and the runs of one owner at once."""
 
 CLOSE_SECONDS = 2
+"""For answering calls that wait."""
 
-OpenFor = Callable[[str], AbstractAsyncContextManager[Workspace]]
-
-
-class Owners:
-    """The workspaces of everyone who has come in, each open until the server ends."""
-
-    def __init__(self, open_for: OpenFor, tasks: TaskGroup, clock: Callable[[], float] = time.monotonic) -> None:
-        self._open_for = open_for
-        self._tasks = tasks
-        self._clock = clock
-        self._open: dict[str, Workspace] = {}
-        self._opening: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
-        self._allowance: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self.notices = Notices(current_owner)
-
-    def __repr__(self) -> str:
-        return f"<Owners {len(self._open)} open>"
-
-    def current(self) -> Workspace:
-        """The workspace of whoever sent the current request; the middleware has opened it."""
-        return self._open[current_owner()]
-
-    async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """Opens the caller's workspace before anything is asked of it, and slows down who asks too much."""
-        owner = current_owner()
-        if ctx.request_id is not None:
-            self._charge(owner)
-        async with self._opening[owner]:
-            if owner not in self._open:
-                self._open[owner] = await self._tasks.start(self._hold, owner)
-        return await call_next(ctx)
-
-    def _charge(self, owner: str) -> None:
-        """One request of a token bucket. Raises MCPError when it is empty."""
-        now = self._clock()
-        left, then = self._allowance.get(owner, (BURST, now))
-        left = min(BURST, left + (now - then) * REQUESTS_PER_SECOND) - 1
-        self._allowance[owner] = max(left, -1.0), now
-        if left < 0:
-            raise MCPError(INTERNAL_ERROR, f"more than {REQUESTS_PER_SECOND:.0f} requests a second: wait a second")
-
-    async def _hold(self, owner: str, *, task_status: TaskStatus[Workspace]) -> None:
-        async with self._open_for(owner) as workspace:
-            workspace.on_change(partial(self.notices.announce, owner=owner))
-            task_status.started(workspace)
-            await anyio.sleep_forever()
+MOST_CONNECTIONS = 1_000
+"""Beyond this the answer is 503: every connection holds a descriptor, and most systems give a process 1,024."""
 
 
-def current_owner() -> str:
-    """A name, fit for a directory, of whoever sent the current request."""
-    token = get_access_token()
-    if token is None:
-        return EVERYBODY
-    if token.claims is None:
-        return token.client_id
-    who = f"{token.claims['iss']}\0{token.subject}"
-    return f"oauth-{hashlib.sha256(who.encode()).hexdigest()[:32]}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpServer:
+    """The ASGI application, and whose workspaces it serves."""
+
+    app: Starlette
+    owners: Owners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +66,8 @@ class Access:
     verifier: TokenVerifier
     issuer: str
     resource: str | None = None
+    names: Collection[str] | None = None
+    """of all who may come in; None: only the issuer knows"""
 
     def settings(self) -> AuthSettings:
         """The same for the SDK. Static tokens have no authorization server to point to, so no metadata either."""
@@ -135,8 +81,8 @@ class Access:
 @asynccontextmanager
 async def open_http_server(
     settings: Settings, host: str, access: Access | None, allowed_hosts: tuple[str, ...] = ()
-) -> AsyncIterator[Starlette]:
-    """The ASGI application. Raises SettingsError for an address that anybody could reach without a token."""
+) -> AsyncIterator[HttpServer]:
+    """The server, without a socket. Raises SettingsError for an address that anybody could reach without a token."""
     if access is None and not is_loopback(host):
         raise SettingsError(
             f"{host} can be reached from other machines: give --token-file (see `rlm-mcp token`) or --oauth-issuer, or "
@@ -148,7 +94,7 @@ async def open_http_server(
 
         def open_for(owner: str) -> AbstractAsyncContextManager[Workspace]:
             own = settings if owner == EVERYBODY else replace(settings, data_dir=settings.data_dir / "owners" / owner)
-            return open_workspace(own, choose=models.choose, sandbox=sandbox, most_runs=MOST_RUNS)
+            return open_workspace(own, choose=models.choose, sandbox=sandbox, most_runs=MOST_RUNS, serves=True)
 
         async with anyio.create_task_group() as tasks:
             owners = Owners(open_for, tasks)
@@ -161,8 +107,18 @@ async def open_http_server(
             )
             server.custom_route("/health", methods=["GET"])(_healthy)
             server.custom_route("/ready", methods=["GET"])(partial(_ready, lambda: sandbox.is_loaded))
-            yield server.streamable_http_app(host=host, transport_security=_security(host, allowed_hosts))
+            tasks.start_soon(owners.pick_up, await in_thread(_owners_with_left_runs, settings.data_dir, access))
+            app = server.streamable_http_app(host=host, transport_security=_security(host, allowed_hosts))
+            yield HttpServer(app=app, owners=owners)
             tasks.cancel_scope.cancel()
+
+
+def _owners_with_left_runs(data_dir: Path, access: Access | None) -> list[str]:
+    """Those who may still come in and whose runs a server before this one left."""
+    if access is None:
+        return [EVERYBODY] if left_runs(Runs(data_dir)) else []
+    found = [entry.name for entry in (data_dir / "owners").glob("*") if left_runs(Runs(entry))]
+    return [name for name in found if access.names is None or name in access.names]
 
 
 def serve_http(
@@ -180,23 +136,27 @@ def serve_http(
     shown = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def main() -> None:
-        access = None if token_file is None else Access(verifier=read_token_file(Path(token_file)), issuer=shown)
+        access = None
+        if token_file is not None:
+            tokens = read_token_file(Path(token_file))
+            access = Access(verifier=tokens, issuer=shown, names=tokens.names)
         if oauth_issuer is not None:
             resource = oauth_resource or f"{shown}/mcp"
             access = Access(verifier=await discover(oauth_issuer, resource), issuer=oauth_issuer, resource=resource)
-        async with open_http_server(settings, host, access, allowed_hosts) as app:
+        async with open_http_server(settings, host, access, allowed_hosts) as server:
             config = uvicorn.Config(
-                app,
+                server.app,
                 host=host,
                 port=port,
                 log_config=None,
                 access_log=False,
+                limit_concurrency=MOST_CONNECTIONS,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )
             logging.getLogger("rlm_mcp").warning("serving MCP on %s/mcp", shown)
             # uvicorn stops on these signals and then raises them again, which would end the process before its cleanup.
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
-                await uvicorn.Server(config).serve()
+                await _Listening(config, server.owners).serve()
 
     try:
         anyio.run(main)
@@ -204,6 +164,24 @@ def serve_http(
         raise group.exceptions[0] from None
     logging.shutdown()
     os._exit(0)  # the sandbox may still be compiling on a thread, which nothing can stop
+
+
+class _Listening(uvicorn.Server):
+    """Uvicorn, which on a signal lets open requests end for CLOSE_SECONDS: calls that wait for runs then can."""
+
+    def __init__(self, config: uvicorn.Config, owners: Owners) -> None:
+        super().__init__(config)
+        self._owners = owners
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal, before any connection is closed, which would look as if the client had gone."""
+        self._owners.leave()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stops the runs, then what uvicorn does."""
+        await self._owners.stop_all()
+        await super().shutdown(sockets)
 
 
 def parse_address(address: str) -> tuple[str, int]:

@@ -49,6 +49,8 @@ WISH_SECONDS = 0.5
 
 CANCELLED = {"status": "cancelled", "stopped_by": "cancelled", "message": "Cancelled; what it had is in its trace."}
 
+LEFT = "The server is being restarted, and goes on with this run when it is back."
+
 log = logging.getLogger(__name__)
 
 
@@ -58,6 +60,10 @@ class EmptyRequest(RlmError):
 
 class TooManyRuns(RlmError):
     """An owner's runs at once are limited, and there are that many."""
+
+
+class ServerEnds(RlmError):
+    """Nothing is begun any more."""
 
 
 class RunEnded(RlmError):
@@ -148,6 +154,8 @@ class LiveRuns:
         The very same request finds the run that is at it already, in this process or another, and goes on with one
         that was cut off when its process died. With `sampling` the client's own model may be asked.
         """
+        if self._leaving:
+            raise ServerEnds("The server is about to end: ask it again when it is back.")
         contexts = await self._contexts_of(request)
         fingerprint = _fingerprint(request, contexts)
         if (begun := await self._begun(fingerprint)) is not None:
@@ -291,7 +299,7 @@ class LiveRuns:
                 await news.wait()
             with anyio.move_on_after(CALM_SECONDS):
                 await live.finished.wait()
-        while (await self.state(run_id)).status == "running":
+        while not self._leaving and (await self.state(run_id)).status == "running":
             yield Progress(doing="running in another process")
             await anyio.sleep(1)
 
@@ -332,7 +340,11 @@ class LiveRuns:
 
     async def state(self, run_id: str) -> RunState:
         """A run as its record tells it. Raises UnknownRun."""
-        return await in_thread((await self._find(run_id)).state)
+        run = await self._find(run_id)
+        state = await in_thread(run.state)
+        if self._leaving and state.status == "failed" and await in_thread(is_left, run):
+            return replace(state, status="running", stopped_by=None, message=LEFT)
+        return state
 
     async def list_runs(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
         """Runs, newest first."""

@@ -41,6 +41,7 @@ async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], boo
         tasks.start_soon(_end_on_signal, ended)
         tasks.start_soon(_end_when, nobody_listens, ended)
         tasks.start_soon(_speak, workspace, ended)
+        tasks.start_soon(workspace.pick_up)
         await ended.wait()
         with anyio.move_on_after(CLOSE_SECONDS):
             await workspace.close()

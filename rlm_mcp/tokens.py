@@ -27,6 +27,11 @@ class TokenFile:
     def __repr__(self) -> str:
         return f"<TokenFile of {len(self._names)} tokens>"
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Everybody who has a token."""
+        return frozenset(self._names.values())
+
     async def verify_token(self, token: str) -> AccessToken | None:
         """Whose token this is, or None. Takes the same time for every token of the file."""
         digest = digest_of(token)

@@ -134,9 +134,14 @@ def estimate_text(guess: Estimate) -> str:
     return f"It would probably take {calls} model calls, {tokens} tokens and {dollars}."
 
 
+def estimate_facts(guess: Estimate) -> EstimateFacts:
+    """The same in fields."""
+    return EstimateFacts(calls=guess.calls, tokens=guess.tokens, cost_usd=guess.usd, reason=guess.route.reason)
+
+
 def estimate_result(guess: Estimate) -> CallToolResult:
     """What a run would take, and how to start it."""
-    facts = EstimateFacts(calls=guess.calls, tokens=guess.tokens, cost_usd=guess.usd, reason=guess.route.reason)
+    facts = estimate_facts(guess)
     message = f"{estimate_text(guess)} Nothing was started: call rlm_solve without estimate_only to start it."
     result = SolveResult(mode=guess.route.mode, depth=guess.route.depth, estimate=facts, message=message)
     return send(result, only=["run_id", "status", "mode", "depth", "estimate", "message"])

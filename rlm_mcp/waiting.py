@@ -33,7 +33,7 @@ def eta(state: RunState, progress: Progress | None) -> str:
     """What to do about a run that still runs: an honest guess of the time, the next call, and what not to do."""
     next_call = f"Call rlm_result(run_id={state.run_id!r}) to wait on; do not start it again."
     if progress is None:
-        return f"Still running in another process. {next_call}"
+        return next_call if state.message else f"Still running in another process. {next_call}"
     limit = "" if progress.seconds_left is None else f", at most {progress.seconds_left:.0f} s"
     pace = progress.seconds / max(progress.iteration, 1)
     guess = f"usually done in {max(pace * 2, 5):.0f}-{max(pace * 8, 30):.0f} s more"

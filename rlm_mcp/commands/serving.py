@@ -40,7 +40,7 @@ def serve(options: argparse.Namespace) -> int:
 
     if settings.roots is None:  # paths are named by the client's model here, and by the user in every other command
         settings = replace(settings, roots=local_roots())
-    serve_stdio(lambda: open_workspace(settings, warm=True))
+    serve_stdio(lambda: open_workspace(settings, warm=True, serves=True))
     return ANSWERED
 
 

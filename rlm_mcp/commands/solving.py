@@ -5,11 +5,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rlm_mcp.commands.output import show_run
-from rlm_mcp.commands.registry import FAILED, LIMIT_FLAGS, Commands, in_workspace
+from rlm_mcp.commands.output import print_json, show_run
+from rlm_mcp.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, Commands, in_workspace
 from rlm_mcp.errors import SettingsError
 
 if TYPE_CHECKING:
+    from rlm_mcp.launch import SolveRequest
     from rlm_mcp.workspace import Workspace
 
 
@@ -21,6 +22,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("source", nargs="+")
     parser.add_argument("--mode", choices=["auto", "direct", "rlm"], default="auto")
     parser.add_argument("--schema", help="JSON Schema of the answer")
+    parser.add_argument("--estimate", action="store_true", help="tell calls, tokens and dollars; start nothing")
     for name in LIMIT_FLAGS:
         number = float if name in {"max_usd", "max_seconds"} else int
         parser.add_argument(f"--{name.replace('_', '-')}", type=number)
@@ -38,7 +40,21 @@ async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
         output_schema=None if options.schema is None else _schema(options.schema),
         **{name: getattr(options, name) for name in LIMIT_FLAGS},
     )
+    if options.estimate:
+        return await estimate(options, workspace, request)
     return await watch(options, workspace, await workspace.start(request))
+
+
+async def estimate(options: argparse.Namespace, workspace: "Workspace", request: "SolveRequest") -> int:
+    """Prints what a run would take. No model is asked."""
+    from rlm_mcp.views import estimate_facts, estimate_text
+
+    guess = await workspace.estimate(request)
+    if options.json:
+        print_json({"mode": guess.route.mode, "depth": guess.route.depth, **estimate_facts(guess).model_dump()})
+    else:
+        print(f"{estimate_text(guess)} ({guess.route.reason})")
+    return ANSWERED
 
 
 async def watch(options: argparse.Namespace, workspace: "Workspace", run_id: str) -> int:

@@ -256,6 +256,20 @@ def test_solve_answers_and_its_run_is_shown_exported_and_replayed(
     assert (status, json.loads(out)) == (0, {"answer": "100", "status": "completed", "difference": None})
 
 
+def test_an_estimate_is_printed_and_nothing_started(run: Run, endpoint: OpenAIServer, log_file: Path) -> None:
+    where = ("--base-url", endpoint.base_url, "--model", "scripted")
+    status, out, _ = run(
+        "solve", "How many errors?", str(log_file), "--estimate", "--prices", '{"scripted": [1, 2]}', *where
+    )
+    assert status == 0
+    assert "model calls" in out
+    assert "$0." in out
+    guess = json.loads(run("solve", "How many errors?", str(log_file), "--estimate", "--json", *where)[1])
+    assert guess["calls"][0] <= guess["calls"][1]
+    assert guess["cost_usd"] is None
+    assert json.loads(run("runs", "--json")[1]) == []
+
+
 def test_a_limit_that_stops_a_run_is_status_three(run: Run, endpoint: OpenAIServer, log_file: Path) -> None:
     limits = ["--mode", "rlm", "--max-iterations", "2"]
     status, answered, _ = asked(run, endpoint, "How long is it?", str(log_file), *limits)

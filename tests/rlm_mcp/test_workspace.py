@@ -1,63 +1,18 @@
 """Runs of one data directory seen from several workspaces, as from several processes."""
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import closing
 from pathlib import Path
 
 import anyio
 import pytest
 
-from rlm_mcp.cells import CellResult, Final, GuestCalls
-from rlm_mcp.launch import RunModels, SolveRequest
+from rlm_mcp.launch import SolveRequest
 from rlm_mcp.live_runs import RunElsewhere, RunEnded, TooManyRuns
-from rlm_mcp.models.base import Completion, Message, Profile, Usage
 from rlm_mcp.runs import Runs
-from rlm_mcp.scripted_repl import ScriptedOpener
-from rlm_mcp.settings import Settings
-from rlm_mcp.workspace import Workspace, open_workspace
+from tests.rlm_mcp.machine import REQUEST, Machine
 
 pytestmark = pytest.mark.anyio
-
-REQUEST = SolveRequest(query="How many?", contexts=("t",), mode="rlm")
-
-
-class Model:
-    """Looks first; from its second call on it answers when `go` is set."""
-
-    name = "model"
-    provider = "test"
-    profile = Profile()
-
-    def __init__(self) -> None:
-        self.go = anyio.Event()
-        self.waits = anyio.Event()
-        self.asked = 0
-
-    async def complete(self, messages: Sequence[Message], **_: object) -> Completion:
-        self.asked += 1
-        if all(message.role != "assistant" for message in messages):
-            return Completion(text="```repl\nlen(context)\n```", usage=Usage(prompt_tokens=10))
-        self.waits.set()
-        await self.go.wait()
-        return Completion(text="```repl\nFINAL(n)\n```", usage=Usage(prompt_tokens=10))
-
-
-class Machine:
-    """One data directory; `open` gives a workspace of another process on it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.settings = Settings(data_dir=directory / "data", cache_dir=directory / "cache", sub_call_cache=False)
-        self.model = Model()
-
-    def open(self, most_runs: int | None = None) -> AbstractAsyncContextManager[Workspace]:
-        async def choose(root: str | None, sub: str | None) -> RunModels:
-            return RunModels(root=self.model, sub=self.model)
-
-        async def run_cell(code: str, calls: GuestCalls) -> CellResult:
-            return CellResult(code=code, value="9", final=Final(value=9) if "FINAL" in code else None)
-
-        return open_workspace(self.settings, choose=choose, open_repl=ScriptedOpener(run_cell), most_runs=most_runs)
 
 
 @pytest.fixture

@@ -1,0 +1,64 @@
+"""A data directory, and workspaces on it as of several processes, with a model whose second turn is held."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import anyio
+
+from rlm_mcp.cells import CellResult, Final, GuestCalls
+from rlm_mcp.launch import RunModels, SolveRequest
+from rlm_mcp.models.base import Completion, Message, Profile, Usage
+from rlm_mcp.runs import RunState
+from rlm_mcp.scripted_repl import ScriptedOpener
+from rlm_mcp.settings import Settings
+from rlm_mcp.workspace import Workspace, open_workspace
+
+REQUEST = SolveRequest(query="How many?", contexts=("t",), mode="rlm")
+
+
+class Model:
+    """Looks first; from its second call on it answers when `go` is set."""
+
+    name = "model"
+    provider = "test"
+    profile = Profile()
+
+    def __init__(self) -> None:
+        self.go = anyio.Event()
+        self.waits = anyio.Event()
+        self.asked = 0
+
+    async def complete(self, messages: Sequence[Message], **_: object) -> Completion:
+        self.asked += 1
+        if all(message.role != "assistant" for message in messages):
+            return Completion(text="```repl\nlen(context)\n```", usage=Usage(prompt_tokens=10))
+        self.waits.set()
+        await self.go.wait()
+        return Completion(text="```repl\nFINAL(n)\n```", usage=Usage(prompt_tokens=10))
+
+
+class Machine:
+    """One data directory; `open` gives a workspace of another process on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.settings = Settings(data_dir=directory / "data", cache_dir=directory / "cache", sub_call_cache=False)
+        self.model = Model()
+
+    def open(self, *, most_runs: int | None = None, serves: bool = False) -> AbstractAsyncContextManager[Workspace]:
+        async def choose(root: str | None, sub: str | None) -> RunModels:
+            return RunModels(root=self.model, sub=self.model)
+
+        async def run_cell(code: str, calls: GuestCalls) -> CellResult:
+            return CellResult(code=code, value="9", final=Final(value=9) if "FINAL" in code else None)
+
+        return open_workspace(
+            self.settings, choose=choose, open_repl=ScriptedOpener(run_cell), most_runs=most_runs, serves=serves
+        )
+
+
+async def ended(workspace: Workspace, run_id: str) -> RunState:
+    """A run once it has ended."""
+    async for _ in workspace.follow(run_id):
+        pass
+    return await workspace.state(run_id)
