@@ -108,7 +108,7 @@ def load_settings(
     environ = os.environ if environ is None else environ
     found: dict[str, tuple[object, str]] = {}
     for name, variable in FALLBACK_VARIABLES.items():
-        if environ.get(variable, "").strip():
+        if not _is_unset(environ.get(variable, "")):
             found[name] = (environ[variable], variable)
     found.update(_from_file(config_file or config_path(environ)))
     from_environment, warnings = _from_environment(environ)
@@ -269,12 +269,11 @@ def _line_of(key: str, text: str) -> int:
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[object, str]], list[str]]:
-    """Empty variables count as not set, because that is how wrappers unset them."""
     found: dict[str, tuple[object, str]] = {}
     warnings: list[str] = []
     variables = {PREFIX + name.upper(): name for name in SETTINGS}
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX) or not value.strip():
+        if not variable.startswith(PREFIX) or _is_unset(value):
             continue
         if variable in variables:
             found[variables[variable]] = (value, variable)
@@ -283,6 +282,11 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[objec
         else:
             warnings.append(f"{variable} is no setting and was ignored")
     return found, warnings
+
+
+def _is_unset(value: str) -> bool:
+    """Wrappers unset a variable by an empty text, hosts of MCP bundles by leaving `${user_config.NAME}` in it."""
+    return not value.strip() or re.fullmatch(r"\$\{[\w.:-]+\}", value.strip()) is not None
 
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:

@@ -47,6 +47,12 @@ def test_nothing_set_gives_defaults_below_home(tmp_path: Path) -> None:
     assert settings == Settings(data_dir=tmp_path / ".local/share/rlm-mcp", cache_dir=tmp_path / ".cache/rlm-mcp")
 
 
+@pytest.mark.parametrize("value", ["", "  ", "${user_config.base_url}", "${RLM_MCP_BASE_URL}"])
+def test_empty_variables_and_placeholders_that_a_host_left_count_as_not_set(tmp_path: Path, value: str) -> None:
+    environ = {"RLM_MCP_BASE_URL": value, "RLM_MCP_MAX_USD": value, "OPENAI_API_KEY": value}
+    assert load(tmp_path, environ) == load(tmp_path)
+
+
 def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
     assert load_settings(environ={"HOME": str(tmp_path)}).model is None
 
