@@ -8,6 +8,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
 
 from rlm_mcp.arguments import NEAR_MISSES
+from rlm_mcp.settings import settings_table
 from rlm_mcp.tools import Tools
 from rlm_mcp.workspace import Workspace
 
@@ -23,6 +24,39 @@ and as compact text; an error is a sentence that says what to do. A result stays
 says so and how to get the rest. Arguments that a tool does not have are refused with the names it has; the near
 misses listed are understood.
 """
+
+SETTINGS_HEAD = """\
+# Settings
+
+Flags over environment over `~/.config/rlm-mcp/config.toml` (`XDG_CONFIG_HOME` counts). `rlm-mcp config` shows what is
+in force and where each value comes from; a name or value that is none is refused with the nearest right one. This page
+is written from the code by `python docs/generate.py`.
+
+Each setting has one name: `max_usd` in the file is `--max-usd` as a flag and `RLM_MCP_MAX_USD` in the environment. A
+tool call may choose models and limits for its run; a limit that is set here it can only lower.
+
+```toml
+model = "gpt-5"
+sub_model = "gpt-5-mini"
+max_usd = 2.0
+roots = ["~/work", "/var/log"]
+
+[prices]
+my-model = [0.25, 2.0]
+```
+
+| in the file | flag | default | |
+|---|---|---|---|
+"""
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    rows = (
+        f"| `{row.name}` | {f'`{row.flag}`' if row.flag else ''} | {row.default} | {row.meaning} |\n"
+        for row in settings_table()
+    )
+    return SETTINGS_HEAD + "".join(rows)
 
 
 def tools_page() -> str:
@@ -77,7 +111,7 @@ def _default(schema: Mapping[str, Any]) -> str:
     return f"`{schema['default']}`" if "default" in schema else ""
 
 
-PAGES = {"tools.md": tools_page}
+PAGES = {"settings.md": settings_page, "tools.md": tools_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from rlm_mcp.settings import load_settings
 from tests.peers.openai_server import OpenAIServer, good_root
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +151,14 @@ def test_every_block_ends_well(block: Block, home: Path, endpoint: OpenAIServer,
         timeout=120,
     )
     assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("block", [block for block in blocks() if block.language == "toml"], ids=lambda b: b.document)
+def test_settings_that_are_shown_are_understood(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(block.text)
+    settings = load_settings(environ={"HOME": str(tmp_path)}, config_file=file)
+    assert set(settings.sources) == set(tomllib.loads(block.text))
 
 
 def test_few_blocks_are_left_out_and_each_says_why() -> None:
