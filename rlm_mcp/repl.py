@@ -9,13 +9,16 @@ A Sandbox is what all sessions of a process share. Loading it takes milliseconds
 seconds when it is not, so a server begins it on a thread when it starts, and only the first cell waits for it.
 """
 
+import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import Future, InvalidStateError
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
+from inspect import isawaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,6 +56,8 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+Soon = Callable[[Callable[[], None]], object]
+
 
 class SandboxUnavailable(RlmError):
     """The sandbox could not be loaded on this machine."""
@@ -65,10 +70,14 @@ class SandboxFailed(RlmError):
 class Sandbox:
     """The wasm runtime of this process and the way from its threads back to the event loop. Made by `open_sandbox`."""
 
-    def __init__(self, cache_dir: Path, portal: BlockingPortal, tasks: TaskGroup) -> None:
+    def __init__(self, cache_dir: Path, soon: "Soon", tasks: TaskGroup) -> None:
+        """`soon` has the event loop call a function, from any thread and without waiting for it."""
         self._cache_dir = cache_dir
-        self._portal = portal
+        self._soon = soon
         self._tasks = tasks
+        self._crossing = threading.Lock()
+        self._came = anyio.Event()
+        self._coming: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._loading = False
         self._loaded = anyio.Event()
         self._runtime: Runtime | None = None
@@ -120,9 +129,37 @@ class Sandbox:
         """A blocking call on a thread of the sandbox; not interrupted by cancellation."""
         return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._threads)
 
-    def call(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
+    def call(self, function: Callable[[], Any]) -> "Future[Any]":
         """From a sandbox thread: runs `function` (async or not) on the event loop. Cancelling the future cancels it."""
-        return self._portal.start_task_soon(function, *args)
+        future: Future[Any] = Future()
+        with self._crossing:
+            self._coming.append((function, future))
+            is_first = len(self._coming) == 1
+        if is_first:  # otherwise the loop has been told
+            self._soon(self._came.set)
+        return future
+
+    async def serve_calls(self) -> None:
+        """Starts a task for each call that comes in. A batch crosses from the guest's thread in a few steps."""
+        while True:
+            await self._came.wait()
+            self._came = anyio.Event()
+            with self._crossing:
+                calls, self._coming = self._coming, []
+            for function, future in calls:
+                self._tasks.start_soon(self._run, function, future)
+
+    async def _run(self, function: Callable[[], Any], future: "Future[Any]") -> None:
+        with anyio.CancelScope() as scope:
+            future.add_done_callback(lambda done: self._soon(scope.cancel) if done.cancelled() else None)
+            try:
+                value = function()
+                _settle(future, value=await value if isawaitable(value) else value)
+            except Exception as error:  # noqa: BLE001 - belongs to whoever called
+                _settle(future, error=error)
+            except anyio.get_cancelled_exc_class():
+                future.cancel()
+                raise
 
     @asynccontextmanager
     async def open_repl(
@@ -146,18 +183,20 @@ class Sandbox:
 
     def _handlers(self, store: Store, contexts: Sequence[Context], calls: GuestCalls) -> dict[str, Callable[..., Any]]:
         """What guest code may call on the host. Everything it passes is checked here: it comes from outside."""
+        from wasm_runtime import Starts
+
         by_name = {context.name: context for context in contexts}
 
         def llm_query(prompt: object, model: object = None, schema: object = None, material: object = None) -> Any:
             if not isinstance(prompt, str) or not isinstance(model, str | None) or not isinstance(material, str | None):
                 raise _refused("llm_query takes a prompt, and optionally model= and schema=")
             asked = partial(calls.llm_query, prompt, model=model, schema=schema, material=material)
-            return self.call(_answer, asked)
+            return self.call(partial(_answer, asked))
 
         def rlm_query(query: object, context: object) -> Any:
             if not isinstance(query, str):
                 raise _refused("rlm_query takes a query and a context")
-            return self.call(_answer, partial(calls.rlm_query, query, context))
+            return self.call(partial(_answer, partial(calls.rlm_query, query, context)))
 
         def budget() -> Any:
             return self.call(calls.budget)
@@ -201,8 +240,8 @@ class Sandbox:
             return {"lines": lines.text.splitlines(), "start": begin, "end": begin + len(lines.text)}
 
         return {
-            "llm_query": llm_query,
-            "rlm_query": rlm_query,
+            "llm_query": Starts(llm_query),
+            "rlm_query": Starts(rlm_query),
             "budget": budget,
             "search": search_context,
             "read_chars": read_chars,
@@ -287,13 +326,22 @@ class SandboxRepl:
 async def open_sandbox(cache_dir: Path) -> AsyncIterator[Sandbox]:
     """The sandbox of this process; the first REPL loads it, or `begin_loading`, which servers call at once."""
     async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
-        sandbox = Sandbox(cache_dir, portal, tasks)
+        sandbox = Sandbox(cache_dir, _soon(portal), tasks)
+        tasks.start_soon(sandbox.serve_calls)
         try:
             yield sandbox
         finally:
             with anyio.CancelScope(shield=True):
                 await sandbox.close()
             tasks.cancel_scope.cancel()
+
+
+def _soon(portal: BlockingPortal) -> Soon:
+    """On asyncio without a wait for the loop to turn, which a batch of calls would wait for again and again."""
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:  # trio
+        return portal.start_task_soon
 
 
 # --- on a sandbox thread
@@ -447,6 +495,15 @@ def _told() -> Iterator[None]:
 
 
 # --- host calls
+
+
+def _settle(future: "Future[Any]", *, value: Any = None, error: Exception | None = None) -> None:
+    """Gives a future its outcome, unless it was cancelled meanwhile."""
+    with suppress(InvalidStateError):
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
 
 
 async def _answer(asked: Callable[[], Any]) -> object:

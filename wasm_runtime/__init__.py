@@ -1,5 +1,6 @@
 """Pyodide's CPython on Wasmtime, with no JavaScript engine: sessions that start in a fraction of a millisecond."""
 
+from wasm_runtime.channel import Starts
 from wasm_runtime.errors import (
     CallRefused,
     GuestCallError,
@@ -31,4 +32,5 @@ __all__ = [
     "SessionBusy",
     "SessionClosed",
     "SnapshotMismatch",
+    "Starts",
 ]

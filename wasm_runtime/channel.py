@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from wasm_runtime.errno import Errno
@@ -39,6 +40,17 @@ logger = logging.getLogger("wasm_runtime")
 
 Json = object
 HostFunction = Callable[..., object]
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """A host function that only starts something and returns its future: many submitted calls need no threads."""
+
+    function: HostFunction
+
+    def __call__(self, *args: Json, **kwargs: Json) -> object:
+        """What it has started, as a future."""
+        return self.function(*args, **kwargs)
 
 
 class Errand(Protocol):
@@ -92,6 +104,8 @@ class Channel:
         self._reply = memoryview(b"")
         self._tickets: dict[int, tuple[str, Future[object]]] = {}
         self._settled: set[int] = set()
+        self._awaited: set[int] = set()
+        self._needed = 0
         self._news = threading.Condition()
         self._numbers = itertools.count(1)
         self._interrupted: Future[None] = Future()
@@ -225,16 +239,22 @@ class Channel:
         """Start one call; -> its ticket."""
         ticket = next(self._numbers)
         future = self._taken_ahead(scope, name, args, kwargs)
-        if future is None:
+        if future is None and isinstance(function, Starts):
+            future = _started(function, args, kwargs)
+        elif future is None:
             future = _flattened(self._executor().submit(function, *args, **kwargs))
         self._note(name, args, kwargs, future)
         self._tickets[ticket] = (name, future)
 
         def settled(_: Future[object]) -> None:
             with self._news:
-                if ticket in self._tickets:
-                    self._settled.add(ticket)
-                    self._news.notify_all()
+                if ticket not in self._tickets:
+                    return
+                self._settled.add(ticket)
+                if ticket in self._awaited:
+                    self._needed -= 1
+                    if self._needed <= 0:  # one wake-up for a batch: each costs the guest's thread a turn of the GIL
+                        self._news.notify_all()
 
         future.add_done_callback(settled)
         return ticket
@@ -280,15 +300,16 @@ class Channel:
         """Wait for one or all of `wanted`, at most `seconds`; -> those that are ready, None after an interrupt."""
         ends = None if seconds is None else time.monotonic() + seconds
         with self._news:
-            while not self._interrupted.done():
-                ready = wanted & self._settled
-                if ready if not everything else len(ready) == len(wanted):
-                    return ready
+            self._awaited = wanted - self._settled
+            some_ready = len(self._awaited) < len(wanted)
+            self._needed = len(self._awaited) if everything else not some_ready
+            while self._needed > 0 and not self._interrupted.done():
                 left = None if ends is None else ends - time.monotonic()
                 if left is not None and left <= 0:
-                    return ready
+                    break
                 self._news.wait(left)
-        return None
+            self._awaited = set()
+            return None if self._interrupted.done() else wanted & self._settled
 
     def _sleep(self, seconds: float | None, scope: Json) -> str:
         if self._taken_ahead(scope, "time.sleep", [seconds], {}) is not None:

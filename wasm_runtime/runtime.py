@@ -70,7 +70,8 @@ class Runtime:
         files   absolute guest path -> bytes, text or a file of the host; read-only, a host file is not copied
         calls   name -> function called with the guest's JSON arguments on the guest's thread; it returns a JSON
                 value, or a `concurrent.futures.Future` of one so that many can be in flight; `CallRefused`
-                shows its text to the guest, any other exception only a general one
+                shows its text to the guest, any other exception only a general one. One of many submitted at once
+                is called on a thread of the Runtime, unless it is wrapped in `Starts`
         Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute.
         """
         if self._closed:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wasm_runtime.channel import MESSAGE_BYTES, MESSAGE_PARTS, TICKETS_AT_MOST, Channel
+from wasm_runtime.channel import MESSAGE_BYTES, MESSAGE_PARTS, TICKETS_AT_MOST, Channel, Starts
 from wasm_runtime.errno import Errno
 from wasm_runtime.errors import CallRefused
 
@@ -124,6 +124,19 @@ def test_waiting_for_one_returns_those_that_are_ready() -> None:
     ask(channel, submit("echo", "a"))
     assert ask(channel, wait(1, 2, everything=False)) == {"ok": [[2, {"ok": "a"}]]}
     assert ask(channel, wait(1, everything=False, seconds=0)) == {"ok": []}
+
+
+def test_a_function_that_only_starts_something_takes_no_thread() -> None:
+    def no_threads() -> Executor:
+        raise AssertionError("a thread was asked for")
+
+    answers: list[Future[object]] = [Future(), Future()]
+    started = iter(answers)
+    channel = Channel({"later": Starts(lambda: next(started))}, no_threads)
+    assert ask(channel, {"do": "submit", "name": "later", "calls": [[[], {}], [[], {}]]}) == {"ok": [1, 2]}
+    answers[1].set_result("b")
+    answers[0].set_result("a")
+    assert ask(channel, wait(1, 2)) == {"ok": [[1, {"ok": "a"}], [2, {"ok": "b"}]]}
 
 
 def test_submitted_functions_may_return_futures_too() -> None:
