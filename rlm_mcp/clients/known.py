@@ -92,14 +92,16 @@ class Client:
         wanted = self.wanted(entry)
         if not isinstance(old, dict):
             return wanted
-        new = {**wanted, **old} | {key: wanted[key] for key in (self.command_key, "args")}
+        new = {**wanted, **old} | {self.command_key: wanted[self.command_key], "args": wanted["args"]}
+        if not wanted["args"] and "args" not in old:
+            del new["args"]  # clients that write the entry anew leave out what is empty
         env = old.get(self.env_key)
         if entry.env and isinstance(env, dict):
             new[self.env_key] = env | dict(entry.env)
         elif entry.env:
             new[self.env_key] = dict(entry.env)
         # In the order that it has, so that an entry that says the same stays the same text.
-        return {key: new[key] for key in [*old, *(key for key in wanted if key not in old)]}
+        return {key: new[key] for key in [*old, *(key for key in wanted if key not in old)] if key in new}
 
     def command_of(self, entry: Any) -> Entry | None:
         """What an entry in this client's form starts; None where it starts no command."""

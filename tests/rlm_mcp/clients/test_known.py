@@ -1,4 +1,4 @@
-from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
 
@@ -6,6 +6,8 @@ from rlm_mcp.clients.editing import entry_in, with_entry, without_entry
 from rlm_mcp.clients.known import CLIENTS, Client, Entry, find_client
 from rlm_mcp.clients.places import Place
 from rlm_mcp.errors import UnknownClient
+
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "clients.md"
 
 LINUX = Place(platform="linux", home=PurePosixPath("/home/u"))
 MAC = Place(platform="darwin", home=PurePosixPath("/Users/u"), variables={"XDG_CONFIG_HOME": "/elsewhere"})
@@ -140,3 +142,20 @@ def test_what_the_user_added_to_the_entry_stays_and_the_command_is_set() -> None
     assert new == {"timeout": 5, "command": "/new", "args": [], "enabled_tools": ["x"], "env": {"A": "1", "B": "3"}}
     assert list(new) == list(old)
     assert find_client("zed").merged("nonsense", Entry(command="/new"))["command"] == "/new"
+
+
+def test_an_entry_that_the_client_wrote_anew_is_still_current() -> None:
+    entry = Entry(command="/x", env={"K": "v"})
+    rewritten = {"command": "/x", "startup_timeout_sec": 60.0, "tool_timeout_sec": 300.0, "env": {"K": "v"}}
+    assert find_client("codex").merged(rewritten, entry) == rewritten
+
+
+def test_the_documentation_has_each_client_with_its_file_and_limits() -> None:
+    rows = [line for line in DOCUMENTATION.read_text("utf-8").splitlines() if line.startswith("| `")]
+    for client in CLIENTS:
+        row = next(row for row in rows if f"`{client.name}`" in row)
+        if client.name != "vscode-insiders":  # it shares the row of vscode
+            for template in [*client.files, *(path for path in client.windows if "*" not in path)]:
+                assert template.replace("{home}", "~").replace("{config}", "~/.config") in row
+        assert f"`{client.project}`" in row if client.project else "| - |" in row
+        assert ("300 s a call" in row) == bool(client.limits)
