@@ -1,0 +1,97 @@
+"""What is published beside the packages tells the same as the code: the registry's entry, the bundle, the versions."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rlm_mcp
+from bundle.build import lay_out
+from rlm_mcp.settings import PREFIX, SETTINGS
+from rlm_mcp.tools import Tools
+from rlm_mcp.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MANIFEST: dict[str, Any] = json.loads((ROOT / "bundle" / "manifest.json").read_text())
+ENTRY: dict[str, Any] = json.loads((ROOT / "server.json").read_text())
+VARIABLES = {PREFIX + name.upper() for name in SETTINGS}
+
+
+def no_workspace() -> Workspace:
+    raise AssertionError("schemas need no workspace")
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    versions = {
+        "pyproject.toml": PROJECT["version"],
+        "CHANGELOG.md": newest[1],
+        "bundle/manifest.json": MANIFEST["version"],
+        "server.json": ENTRY["version"],
+        "server.json, its package": ENTRY["packages"][0]["version"],
+    }
+    assert versions == dict.fromkeys(versions, rlm_mcp.__version__)
+
+
+def test_the_readme_that_pypi_shows_proves_the_name_in_the_registry() -> None:
+    assert PROJECT["readme"] == "README.md"
+    names = re.findall(r"<!-- mcp-name: (\S+) -->", (ROOT / "README.md").read_text())
+    assert names == [ENTRY["name"]]
+
+
+def test_the_registry_entry_keeps_the_rules_of_the_registry() -> None:
+    (package,) = ENTRY["packages"]
+    assert re.fullmatch(r"[A-Za-z0-9.-]+/[A-Za-z0-9._-]+", ENTRY["name"])
+    assert 3 <= len(ENTRY["name"]) <= 200
+    assert 1 <= len(ENTRY["title"]) <= 100
+    assert 1 <= len(ENTRY["description"]) <= 100
+    assert re.fullmatch(r"\d+\.\d+\.\d+", ENTRY["version"])  # no range, no "latest"
+    assert ENTRY["$schema"].startswith("https://static.modelcontextprotocol.io/schemas/")
+    assert (package["registryType"], package["identifier"]) == ("pypi", PROJECT["name"])
+    assert (package["runtimeHint"], package["transport"]) == ("uvx", {"type": "stdio"})
+    assert PROJECT["name"] in PROJECT["scripts"]  # uvx runs the script that is named as the package
+    variables = {variable["name"]: variable for variable in package["environmentVariables"]}
+    assert variables.keys() <= VARIABLES
+    assert [name for name, variable in variables.items() if variable.get("isSecret")] == ["RLM_MCP_API_KEY"]
+    assert not any(variable.get("isRequired") for variable in variables.values())
+
+
+def test_the_bundle_tells_the_tools_variables_and_python_of_the_code() -> None:
+    server = MANIFEST["server"]
+    tools = {tool.name: tool.description for tool in Tools(no_workspace).all()}
+    assert {tool["name"] for tool in MANIFEST["tools"]} == tools.keys()
+    for tool in MANIFEST["tools"]:
+        assert tools[tool["name"]].startswith(tool["description"])
+    assert MANIFEST["compatibility"]["runtimes"]["python"] == PROJECT["requires-python"]
+    assert server["mcp_config"]["env"].keys() <= VARIABLES
+    asked = {f"${{user_config.{name}}}" for name in MANIFEST["user_config"]}
+    assert set(server["mcp_config"]["env"].values()) == asked
+    assert [name for name, option in MANIFEST["user_config"].items() if option.get("sensitive")] == ["api_key"]
+    assert not any(option["required"] for option in MANIFEST["user_config"].values())
+    assert server["mcp_config"]["args"][-1] == server["entry_point"]
+
+
+def test_the_bundle_holds_all_that_its_project_file_names(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())
+    assert (tmp_path / MANIFEST["server"]["entry_point"]).is_file()
+    assert (tmp_path / project["project"]["readme"]).is_file()
+    for pattern in project["project"]["license-files"]:
+        assert list(tmp_path.glob(pattern)), pattern
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == set(packages)
+    assert list(tmp_path.rglob("__pycache__")) == []
+
+
+@pytest.mark.parametrize("package", ["rlm_mcp", "wasm_runtime"])
+def test_the_bundle_holds_every_module_that_its_modules_import(package: str, tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    there = {path.relative_to(tmp_path) for path in (tmp_path / package).rglob("*") if path.is_file()}
+    here = {path.relative_to(ROOT) for path in (ROOT / package).rglob("*") if path.is_file()}
+    left_out = {path.parts[1] for path in here - there if "__pycache__" not in path.parts}
+    assert left_out == ({"demo_data"} if package == "rlm_mcp" else {"build"})
