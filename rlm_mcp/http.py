@@ -129,8 +129,9 @@ def serve_http(
     oauth_issuer: str | None = None,
     oauth_resource: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
+    at_end: Callable[[], None],
 ) -> None:
-    """Serves until SIGTERM or SIGINT. Runs that are cut off leave records that can be resumed."""
+    """Serves until SIGTERM or SIGINT, then calls `at_end` and ends the process with status 0."""
     configure_logging(structured=True)
     host, port = parse_address(address)
     shown = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -162,6 +163,7 @@ def serve_http(
         anyio.run(main)
     except* RlmError as group:
         raise group.exceptions[0] from None
+    at_end()
     logging.shutdown()
     os._exit(0)  # the sandbox may still be compiling on a thread, which nothing can stop
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -32,6 +32,7 @@ from rlm_mcp.launch import Launch, Launcher, SolveRequest
 from rlm_mcp.progress import Progress, advance
 from rlm_mcp.router import Estimate
 from rlm_mcp.runs import NoRecord, Run, RunPage, Runs, RunState
+from rlm_mcp.telemetry import Telemetry
 from rlm_mcp.threads import in_thread
 from rlm_mcp.unfinished import has_ended, is_left, left_runs
 
@@ -126,6 +127,7 @@ class LiveRuns:
         launcher: Launcher,
         tasks: TaskGroup,
         changes: Changes,
+        telemetry: Telemetry,
         most_runs: int | None = None,
         serves: bool = False,
     ) -> None:
@@ -134,6 +136,7 @@ class LiveRuns:
         self.changes = changes
         self._launcher = launcher
         self._tasks = tasks
+        self._telemetry = telemetry
         self._most_runs = most_runs
         self._serves = serves
         self._leaving = False
@@ -251,6 +254,8 @@ class LiveRuns:
         live = Live(run=run, fingerprint=fingerprint, started=time.monotonic(), max_seconds=seconds, desk=launch.desk)
         if launch.desk is not None:
             launch.desk.on_question = live.wake
+        if (spans := self._telemetry.begin(run.run_id, launch)) is not None:
+            live.listeners.append(spans)
         self._live[run.run_id] = live
         _cancel_wish(run).unlink(missing_ok=True)
         self._tasks.start_soon(self._play, live, launch)
@@ -264,12 +269,12 @@ class LiveRuns:
                 async with _in_use(self.store, [c.context_id for c in launch.task.contexts], run.run_id):
                     await launch.play(run, live.note)
             if live.scope.cancelled_caught and not live.ended and not live.left:
-                await in_thread(run.append, {"event": "run_ended", **CANCELLED})
+                await self._end(live, CANCELLED)
             if live.scope.cancelled_caught and live.left:
                 await in_thread(run.append, {"event": "run_left"})
         except Exception as error:
             if not live.ended:
-                await in_thread(run.append, {"event": "run_ended", **_failed(error)})
+                await self._end(live, _failed(error))
             if not isinstance(error, RlmError):
                 log.exception("run %s failed", run.run_id)
         finally:
@@ -278,6 +283,12 @@ class LiveRuns:
             live.finished.set()
             live.news.set()
             self.changes.add(Change(uri=self.run_uri(run.run_id)))
+
+    async def _end(self, live: Live, how: Mapping[str, Any]) -> None:
+        """Puts an end on record that the run did not put there itself."""
+        event = {"event": "run_ended", **how}
+        await in_thread(live.run.append, event)
+        live.note(event)
 
     async def _watch_wish(self, live: Live) -> None:
         """Cancels the run when another process wishes so."""

@@ -29,6 +29,14 @@ OPENAI_BASE_URL = "https://api.openai.com/v1"
 # What other programs call the same things; they hold where ours are set nowhere.
 FALLBACK_VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
 
+_OTEL = (
+    "EXPORTER_OTLP_ENDPOINT",
+    "EXPORTER_OTLP_TRACES_ENDPOINT",
+    "TRACES_EXPORTER",
+    "SDK_DISABLED",
+    "INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -63,6 +71,10 @@ class Settings:
     concurrency: int = 64
     confirm_usd: float | None = None
     """None: a client's user is never asked before a run"""
+    traces: bool = False
+    """the OTEL_* variables say where spans of runs are to be sent; which is for OpenTelemetry's own SDK to read"""
+    trace_content: bool = False
+    """prompts, code and answers are to be in these spans"""
     sources: Mapping[str, str] = field(default_factory=dict)
     """of what was set, where: "--model", "RLM_MCP_MODEL", "model in ~/.config/rlm-mcp/config.toml, line 3\""""
     warnings: tuple[str, ...] = ()
@@ -122,7 +134,8 @@ def load_settings(
     for name, (raw, source) in found.items():
         values[name] = SETTINGS[name].parse(raw, source)
     sources = {name: source for name, (_, source) in found.items()}
-    return Settings(**values, sources=sources, warnings=tuple(warnings))
+    traces, content = _traces(environ)
+    return Settings(**values, traces=traces, trace_content=content, sources=sources, warnings=tuple(warnings))
 
 
 def config_path(environ: Mapping[str, str] | None = None) -> Path:
@@ -287,6 +300,15 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[objec
 def _is_unset(value: str) -> bool:
     """Wrappers unset a variable by an empty text, hosts of MCP bundles by leaving `${user_config.NAME}` in it."""
     return not value.strip() or re.fullmatch(r"\$\{[\w.:-]+\}", value.strip()) is not None
+
+
+def _traces(environ: Mapping[str, str]) -> tuple[bool, bool]:
+    """Whether OpenTelemetry's variables ask for spans, and for what was said in them."""
+    asked = {name: environ.get(f"OTEL_{name}", "").strip().lower() for name in _OTEL}
+    on = bool(asked["EXPORTER_OTLP_ENDPOINT"] or asked["EXPORTER_OTLP_TRACES_ENDPOINT"])
+    on = (on or asked["TRACES_EXPORTER"] == "otlp") and asked["TRACES_EXPORTER"] in {"", "otlp"}
+    content = asked["INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] in {"true", "span_only", "span_and_event"}
+    return on and asked["SDK_DISABLED"] != "true", content
 
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:

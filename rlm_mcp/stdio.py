@@ -17,6 +17,7 @@ import anyio
 
 from rlm_mcp.logs import configure_logging
 from rlm_mcp.server import build_server
+from rlm_mcp.threads import in_thread
 from rlm_mcp.workspace import Workspace
 
 WATCH_SECONDS = 0.2
@@ -28,14 +29,17 @@ CLOSE_SECONDS = 0.6
 OpenWorkspace = Callable[[], AbstractAsyncContextManager[Workspace]]
 
 
-def serve_stdio(open_workspace: OpenWorkspace) -> None:
-    """Serves MCP on stdin and stdout until the client is gone, then ends the process with status 0."""
+def serve_stdio(open_workspace: OpenWorkspace, *, at_end: Callable[[], None]) -> None:
+    """Serves MCP on stdin and stdout until the client is gone, then ends the process with status 0.
+
+    `at_end` may block for a moment; it has what is left of CLOSE_SECONDS.
+    """
     parent, wire = os.getppid(), os.dup(1)
     configure_logging()
-    anyio.run(_serve, open_workspace, partial(_nobody_listens, parent, wire))
+    anyio.run(_serve, open_workspace, partial(_nobody_listens, parent, wire), at_end)
 
 
-async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], bool]) -> None:
+async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], bool], at_end: Callable[[], None]) -> None:
     ended = anyio.Event()
     async with open_workspace() as workspace, anyio.create_task_group() as tasks:
         tasks.start_soon(_end_on_signal, ended)
@@ -45,6 +49,7 @@ async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], boo
         await ended.wait()
         with anyio.move_on_after(CLOSE_SECONDS):
             await workspace.close()
+            await in_thread(at_end)
         logging.shutdown()
         os._exit(0)  # the task group would wait for the thread that reads stdin, maybe for ever
 

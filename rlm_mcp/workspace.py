@@ -34,6 +34,7 @@ from rlm_mcp.repl import Sandbox, open_sandbox
 from rlm_mcp.replycache import ReplyCache
 from rlm_mcp.runs import Runs
 from rlm_mcp.settings import Settings
+from rlm_mcp.telemetry import Telemetry
 from rlm_mcp.threads import in_thread
 
 READ_CHARS = 20_000
@@ -51,6 +52,7 @@ class Workspace(LiveRuns):
         launcher: Launcher,
         open_repl: OpenRepl,
         tasks: TaskGroup,
+        telemetry: Telemetry,
         most_runs: int | None = None,
         serves: bool = False,
         confirm_usd: float | None = None,
@@ -61,6 +63,7 @@ class Workspace(LiveRuns):
             launcher=launcher,
             tasks=tasks,
             changes=Changes(),
+            telemetry=telemetry,
             most_runs=most_runs,
             serves=serves,
         )
@@ -210,12 +213,14 @@ async def open_workspace(
     warm: bool = False,
     most_runs: int | None = None,
     serves: bool = False,
+    telemetry: Telemetry | None = None,
 ) -> AsyncIterator[Workspace]:
     """Everything a process needs, ready at once: the sandbox loads and connections open on first use.
 
     `choose` and `open_repl` stand in for the configured models and for the REPL; a `sandbox` that is open already can
     be shared. `warm` begins to load the sandbox now, in the background. `most_runs` bounds the runs that go on
     at once. With `serves` the runs are those of a server: what its end cuts off, the next one goes on with.
+    `telemetry` stands in for the process's own.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
@@ -237,6 +242,7 @@ async def open_workspace(
             launcher=Launcher(settings, choose, store, open_repl, cache),
             open_repl=open_repl,
             tasks=tasks,
+            telemetry=telemetry or Telemetry(content=settings.trace_content),
             most_runs=most_runs,
             serves=serves,
             confirm_usd=settings.confirm_usd,

@@ -45,6 +45,7 @@ LAYERS: dict[str, list[str]] = {
         "level inspecting viewer viewer.*",
         "solve",
         "launch",
+        "telemetry",
         "live_runs",
         "workspace",
         "asking library waiting notices resources console console.*",
@@ -54,7 +55,8 @@ LAYERS: dict[str, list[str]] = {
         "http",
         "commands commands.registry",
         "commands.output",
-        "commands.serving commands.solving commands.inspecting commands.contexts commands.machine commands.demo",
+        """commands.serving commands.solving commands.inspecting commands.contexts commands.machine commands.clients
+        commands.demo""",
         "commands.runs",
         "cli",
     ],

@@ -6,7 +6,8 @@ seconds.
 
 import argparse
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -71,7 +72,24 @@ def in_workspace(run: RunInWorkspace) -> Run:
     async def opened(options: argparse.Namespace) -> int:
         from rlm_mcp.workspace import open_workspace
 
-        async with open_workspace(settings_of(options)) as workspace:
-            return await run(options, workspace)
+        settings = settings_of(options)
+        with _spans_sent(settings):
+            async with open_workspace(settings) as workspace:
+                return await run(options, workspace)
 
     return lambda options: anyio.run(opened, options)
+
+
+@contextmanager
+def _spans_sent(settings: "Settings") -> Iterator[None]:
+    """Has the spans of runs in the block sent, where OTEL_* variables say so."""
+    if not settings.traces:
+        yield
+        return
+    from rlm_mcp.telemetry import export_spans, flush
+
+    spans = export_spans()
+    try:
+        yield
+    finally:
+        flush(spans)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from dataclasses import replace
+from functools import partial
 
 from rlm_mcp.commands.registry import ANSWERED, Commands, settings_of
 
@@ -21,7 +22,10 @@ def add(commands: Commands) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """Serves until the client or a signal ends it."""
+    from rlm_mcp.telemetry import export_spans, flush
+
     settings = settings_of(options)
+    spans = export_spans() if settings.traces else None
     if options.http:
         from rlm_mcp.http import serve_http
 
@@ -32,6 +36,7 @@ def serve(options: argparse.Namespace) -> int:
             oauth_issuer=options.oauth_issuer,
             oauth_resource=options.oauth_resource,
             allowed_hosts=tuple(options.allow_host),
+            at_end=partial(flush, spans),
         )
         return ANSWERED
     from rlm_mcp.settings import local_roots
@@ -40,7 +45,7 @@ def serve(options: argparse.Namespace) -> int:
 
     if settings.roots is None:  # paths are named by the client's model here, and by the user in every other command
         settings = replace(settings, roots=local_roots())
-    serve_stdio(lambda: open_workspace(settings, warm=True, serves=True))
+    serve_stdio(lambda: open_workspace(settings, warm=True, serves=True), at_end=partial(flush, spans))
     return ANSWERED
 
 
