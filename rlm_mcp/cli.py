@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from rlm_mcp import __version__
-from rlm_mcp.commands import contexts, demo, inspecting, machine, runs, serving, solving
+from rlm_mcp.commands import clients, contexts, demo, inspecting, machine, runs, serving, solving
 from rlm_mcp.commands.output import complain
 from rlm_mcp.commands.registry import ANSWERED, FAILED, Commands, common_flags
 from rlm_mcp.errors import RlmError
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=serving.serve, http=None, json=False, quiet=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser, common)
-    for group in (serving, solving, inspecting, contexts, runs, machine, demo):
+    for group in (serving, solving, inspecting, contexts, runs, machine, clients, demo):
         group.add(commands)
     return parser
 
