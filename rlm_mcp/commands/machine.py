@@ -3,7 +3,9 @@
 import argparse
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -37,8 +39,11 @@ async def doctor(options: argparse.Namespace) -> int:
     async for check in examine(settings_of(options), warm=options.warm, on_progress=tell):
         checks.append(check)
         if not options.json:
-            remedy = f"\n         {check.remedy}" if check.remedy else ""
-            print(harmless(f"{check.status:<8} {check.name}: {check.detail}{remedy}"), flush=True)
+            said = [
+                f"{check.status:<8} {check.name}: {check.detail}",
+                *([" " * 9 + check.remedy] if check.remedy else []),
+            ]
+            print("\n".join(_folded(harmless(line), 9) for line in said), flush=True)
     if options.json:
         print_json([asdict(check) for check in checks])
     return FAILED if any(check.status == "failure" for check in checks) else ANSWERED
@@ -58,8 +63,10 @@ def config(options: argparse.Namespace) -> int:
         print_json({"path": str(path), "exists": path.exists(), "settings": [asdict(row) for row in rows]})
         return ANSWERED
     print(harmless(f"{path}{'' if path.exists() else ' (does not exist)'}"))
+    width = min(40, max(len(_value(row.value)) for row in rows)) if _columns() >= 80 else 0
     for row in rows:
-        print(harmless(f"{row.name:<17} {_value(row.value):<40} {row.origin}"))
+        said = harmless(f"{row.name:<17} {_value(row.value):<{width}} {row.origin}")
+        print(_folded(said, 19 + width))
     return ANSWERED
 
 
@@ -90,3 +97,23 @@ def _value(value: Any) -> str:
         case list():
             return os.pathsep.join(map(str, value))
     return json.dumps(value)
+
+
+def _folded(line: str, indent: int) -> str:
+    """A line as the terminal's width has it, what follows indented; whole where it is no terminal."""
+    if not sys.stdout.isatty():
+        return line
+    columns = _columns()
+    parts = textwrap.wrap(
+        line,
+        columns,
+        subsequent_indent=" " * min(indent, columns // 2),
+        drop_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(part.rstrip() for part in parts)
+
+
+def _columns() -> int:
+    return max(40, shutil.get_terminal_size().columns)
