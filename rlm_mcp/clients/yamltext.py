@@ -31,36 +31,45 @@ def read(text: str) -> Any:
 def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
     """The text with a mapping at `path`, whose parent is a key of the top level."""
     parent_key, key = path
-    newline, root = line_end(text), _composed(text)
+    root = _composed(text)
     pair = _pair(root, parent_key)
-    if pair is None and root is not None and root.flow_style:
-        at, comma = root.start_mark.index + 1, ", " if root.value else ""
-        return spliced(text, [(at, at, json.dumps({parent_key: {key: value}})[1:-1] + comma)])
     if pair is None:
-        gap = "" if not text or text.endswith("\n") else newline
-        block = f"{parent_key}:\n" + _block(key, value, indent="  ", step="  ")
-        return text + gap + block.replace("\n", newline)
+        return _with_parent(text, root, path, value)
     parent = pair[1]
-    children = parent.value if isinstance(parent.value, list) else []
-    if not children and parent.tag.endswith((":null", ":map")):
+    if not parent.value and parent.tag.endswith((":null", ":map")):
         return _with_first(text, pair, _block(key, value, indent="  ", step="  "))
     if not parent.tag.endswith(":map"):
         raise NotEditable(f"has {parent_key} that is not a mapping")
-    if parent.flow_style:
-        at = parent.start_mark.index + 1
-        found = _pair(parent, key)
-        if found is not None:
-            return spliced(text, [(found[1].start_mark.index, found[1].end_mark.index, json.dumps(value))])
-        return spliced(text, [(at, at, f"{json.dumps(key)}: {json.dumps(value)}, ")])
-    indent = " " * children[0][0].start_mark.column
-    step = _step(children, default=indent or "  ")
-    block = _block(key, value, indent=indent, step=step).replace("\n", newline)
     found = _pair(parent, key)
+    if parent.flow_style:
+        return _with_in_flow(text, parent, found, key, value)
+    indent = " " * parent.value[0][0].start_mark.column
+    block = _block(key, value, indent=indent, step=_step(parent.value, default=indent)).replace("\n", line_end(text))
+    if found is None:
+        at = _next_line(text, pair[0].end_mark.index)
+        return text[:at] + block + text[at:]
+    start, end = _lines_of(text, found)
+    return text[:start] + (block if text[end - 1 : end] == "\n" else block.rstrip("\r\n")) + text[end:]
+
+
+def _with_parent(text: str, root: "Node | None", path: Sequence[str], value: dict[str, Any]) -> str:
+    """The text with the mapping of entries too, at its end, or in its braces if all of it is in braces."""
+    parent_key, key = path
+    if root is not None and root.flow_style:
+        at, comma = root.start_mark.index + 1, ", " if root.value else ""
+        return spliced(text, [(at, at, json.dumps({parent_key: {key: value}})[1:-1] + comma)])
+    gap = "" if not text or text.endswith("\n") else line_end(text)
+    block = f"{parent_key}:\n" + _block(key, value, indent="  ", step="  ")
+    return text + gap + block.replace("\n", line_end(text))
+
+
+def _with_in_flow(
+    text: str, parent: "Node", found: tuple["Node", "Node"] | None, key: str, value: dict[str, Any]
+) -> str:
     if found is not None:
-        start, end = _lines_of(text, found)
-        return text[:start] + (block if text[end - 1 : end] == "\n" else block.rstrip("\r\n")) + text[end:]
-    at = _next_line(text, pair[0].end_mark.index)
-    return text[:at] + block + text[at:]
+        return spliced(text, [(found[1].start_mark.index, found[1].end_mark.index, json.dumps(value))])
+    at = parent.start_mark.index + 1
+    return spliced(text, [(at, at, f"{json.dumps(key)}: {json.dumps(value)}, ")])
 
 
 def _with_first(text: str, pair: tuple["Node", "Node"], block: str) -> str:
