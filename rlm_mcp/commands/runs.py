@@ -32,6 +32,11 @@ def add(commands: Commands) -> None:
     view_parser.add_argument("--out", help="the file to write (default: next to the record)")
     view_parser.add_argument("--serve", action="store_true", help="serve it on 127.0.0.1 instead, following the run")
     view_parser.add_argument("--open", action="store_true", help="open it in the browser")
+    compare_parser = runs.add("compare", in_workspace(compare), "write a page that shows two runs side by side")
+    compare_parser.add_argument("id")
+    compare_parser.add_argument("other")
+    compare_parser.add_argument("--out", help="the file to write (default: next to the record of the first)")
+    compare_parser.add_argument("--open", action="store_true", help="open it in the browser")
     text = "execute its code again with the recorded model replies"
     runs.add("replay", in_workspace(replay), text).add_argument("id")
     runs.add("export", in_workspace(export), "its record, one JSON object a line").add_argument("id")
@@ -66,6 +71,26 @@ async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
     out = None if options.out is None else Path(options.out)
     path = await anyio.to_thread.run_sync(write_page, run, workspace.store, out)
     _told(options, str(path.resolve()), uri=path.resolve().as_uri())
+    return ANSWERED
+
+
+async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """Writes the page of two runs and prints where it is; with `--json` prints how they differ instead."""
+    from rlm_mcp.viewer.page import compare_page, write_text
+
+    in_thread = anyio.to_thread.run_sync
+    first = await in_thread(workspace.runs.get, options.id)
+    second = await in_thread(workspace.runs.get, options.other)
+    page, facts = await in_thread(compare_page, first, second, workspace.store)
+    if options.json and options.out is None:
+        print_json(facts)
+        return ANSWERED
+    out = first.directory / f"compare-{second.run_id}.html" if options.out is None else Path(options.out)
+    path = await in_thread(write_text, out, page)
+    if options.json:
+        print_json(facts | {"page": str(path.resolve())})
+    else:
+        _told(options, str(path.resolve()), uri=path.resolve().as_uri())
     return ANSWERED
 
 

@@ -24,6 +24,7 @@ from rlm_mcp.contexts.store import Store
 from rlm_mcp.errors import RlmError
 from rlm_mcp.runs import Run
 from rlm_mcp.terminal import harmless
+from rlm_mcp.viewer.comparing import compared
 from rlm_mcp.viewer.coverage import strips
 from rlm_mcp.viewer.passages import Quoted, quoted
 from rlm_mcp.viewer.story import Story, told
@@ -31,20 +32,9 @@ from rlm_mcp.viewer.story import Story, told
 FILE_NAME = "page.html"
 
 # In the order in which they are put together: each may use what those before it define.
-_SHARED = ("dom.js", "code.js", "theme.js")
+_SHARED = ("dom.js", "code.js", "theme.js", "shape.js", "tree.js", "coverage.js", "turns.js")
 _SCRIPTS = {
-    "run": (
-        *_SHARED,
-        "tree.js",
-        "grid.js",
-        "flight.js",
-        "answer.js",
-        "coverage.js",
-        "spending.js",
-        "turns.js",
-        "detail.js",
-        "run.js",
-    ),
+    "run": (*_SHARED, "grid.js", "flight.js", "answer.js", "spending.js", "detail.js", "run.js"),
     "compare": (*_SHARED, "compare.js"),
 }
 
@@ -88,6 +78,14 @@ def run_page(record: Run | Iterable[object], store: Store) -> str:
     """The page of a run, as a text. Raises RunRecordTooNew, RecordDamaged."""
     story, facts = run_facts(record, store)
     return assemble("run", title=story.title, data=facts)
+
+
+def compare_page(first: Run, second: Run, store: Store) -> tuple[str, dict[str, Any]]:
+    """The page that shows two runs side by side, and the facts it rests on. Raises RunRecordTooNew, RecordDamaged."""
+    both = [run_facts(run, store)[1] for run in (first, second)]
+    facts = compared(*both)
+    title = f"{first.run_id} and {second.run_id}"
+    return assemble("compare", title=title, data={"runs": both, "facts": facts}), facts
 
 
 def run_facts(record: Run | Iterable[object], store: Store) -> tuple[Story, dict[str, Any]]:

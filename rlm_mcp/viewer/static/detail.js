@@ -23,7 +23,7 @@ function detailOf(node, head, { onShow, onRead }) {
       box.append(cellBox(node, head, { onShow, hasCode: true }));
       break;
     case "call":
-      box.append(el("h4", {}, "Prompt", el("span", { class: "soft" }, ` ${count(row.prompt_chars, "character")}${row.prompt_chars > whole(row.prompt).length ? ", of which the record keeps the first" : ""}`)),
+      box.append(el("h4", {}, "Prompt", el("span", { class: "soft" }, ` ${count(row.prompt_chars, "character")}${row.prompt_chars > whole(row.prompt).length ? `, of which the record keeps the first ${num(whole(row.prompt).length)}` : ""}`)),
         sayCut(el("pre", { class: "output", tabindex: "0", "aria-label": "prompt" }), row.prompt, command),
         el("h4", {}, row.failed ? "It failed" : "Reply"), sayCut(el("pre", { class: row.failed ? "output error" : "output", tabindex: "0", "aria-label": "reply" }), row.text, command));
       break;

@@ -74,7 +74,8 @@ function plant(head, rows) {
       case "cell": {
         const cell = node("cell", `row ${index}`, { ...facts, failed: row.error !== null || row.stopped_by !== "" });
         adopt(turnAt(path, turn), cell);
-        for (const call of queue(path, turn).splice(0)) adopt(cell, call);
+        const calls = queue(path, turn).splice(0).sort((one, other) => one.start - other.start || one.end - other.end);
+        for (const call of calls) adopt(cell, call);
         break;
       }
       case "decided":
@@ -202,8 +203,13 @@ function noteOf(node) {
   switch (node.kind) {
     case "run":
       return line(node.query, 160);
-    case "turn":
-      return node.decided.map((row) => (row.step === "finish" ? `final answer by ${row.why}` : row.detail ? `${row.why}: ${row.detail}` : "")).filter(Boolean).map((text) => line(text, 120)).join("; ");
+    case "turn": {
+      const final = node.decided.find((row) => row.step === "finish");
+      const doubt = node.decided.find((row) => row.detail);
+      const calls = node.calls ? `${count(node.calls, "sub-call")}${node.failures ? `, ${num(node.failures)} failed` : ""}` : "";
+      const prose = calls || final ? "" : whole(node.children.find((child) => child.kind === "reply")?.row.text ?? "").split("```")[0];
+      return line([final ? `final answer by ${final.why}` : "", doubt ? doubt.detail : "", calls, prose].filter(Boolean).join(" · "), 160);
+    }
     case "reply":
       return line(whole(node.row.text).replace(/```\w*/g, " "), 160);
     case "cell": {

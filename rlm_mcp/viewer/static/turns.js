@@ -65,7 +65,7 @@ function callsLine(node, onShow) {
   const runs = children.filter((child) => child.kind === "run").length;
   const text = [runs < children.length ? count(children.length - runs, "sub-call") : "", runs ? count(runs, "child run") : ""].filter(Boolean).join(" and ");
   const failed = children.filter((child) => child.failed).length;
-  const box = el("p", { class: "calls-line" }, el("button", { type: "button", class: "link", on: { click: () => onShow(node) } }, `${text} in the timeline`),
+  const box = el("p", { class: "calls-line" }, onShow ? el("button", { type: "button", class: "link", on: { click: () => onShow(node) } }, `${text} in the timeline`) : el("span", {}, text),
     el("span", { class: "soft" }, ` ${num(node.flight.most)} at once`), failed ? el("span", { class: "bad" }, ` ${num(failed)} failed`) : null);
   const shape = el("span", { class: "calls-shape" }, flightShape(node.flight, node.start, node.end));
   box.prepend(shape);
