@@ -36,7 +36,7 @@ def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
     if pair is None:
         return _with_parent(text, root, path, value)
     parent = pair[1]
-    if not parent.value and parent.tag.endswith((":null", ":map")):
+    if parent.tag.endswith(":null") or (parent.tag.endswith(":map") and not parent.value):
         return _with_first(text, pair, _block(key, value, indent="  ", step="  "))
     if not parent.tag.endswith(":map"):
         raise NotEditable(f"has {parent_key} that is not a mapping")
@@ -153,7 +153,7 @@ def _end_of(key: "Node", value: "Node") -> int:
         return int(key.end_mark.index)
     if isinstance(value.value, list) and value.value and not value.flow_style:
         last = value.value[-1]
-        return _end_of(*last) if isinstance(last, tuple) else _end_of(value.value[-2] if value.value[1:] else key, last)
+        return _end_of(*last) if isinstance(last, tuple) else _end_of(last, last)
     if getattr(value, "style", None) in {"|", ">"}:
         return end - 1  # it ends where the next line begins
     return end

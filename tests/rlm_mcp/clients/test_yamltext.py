@@ -62,7 +62,7 @@ def test_a_text_that_is_not_understood_says_why(text: str, why: str) -> None:
 comments = st.sampled_from(["", "", "# note\n", "\n", "\n  # rlm-mcp:\n\n"])
 leaves = st.sampled_from(
     ["1", '"a # b"', "plain text # c", "|\n{0}  two\n{0}  lines", ">-\n{0}  folded\n{0}  text", "", "{{}}",
-     "[1, {{a: b}}]", "\n{0}  - x\n{0}  -",
+     "[1, {{a: b}}]", "\n{0}  - x\n{0}  - z",
      "'it''s'", "\n{0}  - x\n{0}  - y: 1", "&anchor z", "two\n{0}  lines"]
 )  # fmt: skip
 
