@@ -9,6 +9,7 @@ import heapq
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
@@ -127,7 +128,8 @@ class Watch:
     """The thread. It starts with the first deadline and sleeps until the next one; `close` ends it."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Deadline]] = []
+        # Weakly: an entry stays until its time has come, and a closed session should not have to.
+        self._heap: list[tuple[float, int, weakref.ref[Deadline]]] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -141,7 +143,7 @@ class Watch:
         """Look at `deadline` at the monotonic time `when`."""
         with self._changed:
             soonest = not self._heap or when < self._heap[0][0]
-            heapq.heappush(self._heap, (when, next(self._numbers), deadline))
+            heapq.heappush(self._heap, (when, next(self._numbers), weakref.ref(deadline)))
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="wasm-watch", daemon=True)
                 self._thread.start()
@@ -165,5 +167,7 @@ class Watch:
                 if not self._heap or self._heap[0][0] > now:
                     self._changed.wait(self._heap[0][0] - now if self._heap else None)
                     continue
-                _, _, deadline = heapq.heappop(self._heap)
-            deadline.tick(now)
+                deadline = heapq.heappop(self._heap)[2]()
+            if deadline is not None:
+                deadline.tick(now)
+            del deadline  # or the thread would hold it while it waits

@@ -1,7 +1,9 @@
 """When a cell is asked to stop, and when it is made to. Times are far apart or already over: nothing here sleeps."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -168,3 +170,14 @@ def test_closing_ends_the_thread() -> None:
         assert threading.active_count() == before + 1
         watch.close()
         assert threading.active_count() == before
+
+
+def test_the_watch_keeps_no_cell_until_a_time_that_it_did_not_need(watch: Watch) -> None:
+    cell = Cell()
+    deadline = watch.deadline(cell)
+    with deadline.running(1000):
+        pass
+    gone = weakref.ref(deadline)
+    del deadline
+    gc.collect()
+    assert gone() is None
