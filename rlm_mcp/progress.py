@@ -1,4 +1,4 @@
-"""Where a live run stands: in one look, out of its events."""
+"""How far long work is: a live run in one look, out of its events, and a source that is being taken in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -58,3 +58,19 @@ def advance(progress: Progress, event: Mapping[str, Any]) -> Progress:
         cost_usd=spent.get("cost_usd", progress.cost_usd),
         doing=DOING.get(event["event"], progress.doing),
     )
+
+
+@dataclass(slots=True)
+class Taken:
+    """What has been taken in of a source so far. One thread adds, another may look."""
+
+    files: int = 0
+    bytes: int = 0
+
+    def add(self, files: int, size: int) -> None:
+        """Counts more of it."""
+        self.files += files
+        self.bytes += size
+
+    def __str__(self) -> str:
+        return f"{self.files:,} files, {self.bytes / 1e6:,.1f} MB taken in"

@@ -29,6 +29,7 @@ from rlm_mcp.guides import INSTRUCTIONS, add_prompts
 from rlm_mcp.notices import Notices
 from rlm_mcp.resources import Resources
 from rlm_mcp.run_tasks import RunTasks
+from rlm_mcp.settings import local_roots
 from rlm_mcp.tasks import Tasks
 from rlm_mcp.tools import Tools
 from rlm_mcp.workspace import Workspace
@@ -138,7 +139,12 @@ class RlmServer(MCPServer[None]):
 
 
 def build_server(workspace: Workspace) -> RlmServer:
-    """A server over an open workspace; whoever opened the workspace closes it after serving."""
+    """A server over an open workspace; whoever opened the workspace closes it after serving.
+
+    Paths are now named by the model of some client, so where no roots are set the workspace takes sources from the
+    home and working directories alone from here on.
+    """
+    workspace.store.confine(local_roots())
     notices = Notices()
     workspace.on_change(notices.announce)
     return RlmServer(lambda: workspace, notices)

@@ -6,6 +6,7 @@ which would turn a registered JSON text into an object. An RlmError leaves as th
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -17,6 +18,7 @@ from pydantic import Field
 from rlm_mcp.asking import Round, confirm, has_to_return, offers_sampling, take_along, visit
 from rlm_mcp.errors import RlmError
 from rlm_mcp.launch import SolveRequest
+from rlm_mcp.progress import Taken
 from rlm_mcp.views import (
     code_result,
     context_page,
@@ -28,7 +30,7 @@ from rlm_mcp.views import (
     run_result,
     search_result,
 )
-from rlm_mcp.waiting import eta, longest_wait
+from rlm_mcp.waiting import eta, longest_wait, with_beats
 from rlm_mcp.wire import (
     ContextPage,
     ContextResult,
@@ -85,6 +87,7 @@ class Tools:
 
     async def register_context(
         self,
+        request: Request[Any, Any],
         source: Annotated[str, Field(description="path of a file or directory, or a glob")] = "",
         text: str = "",
         name: str = "",
@@ -96,7 +99,9 @@ class Tools:
         """
         if bool(source) == bool(text):
             raise UnclearCall("register_context takes either source (a path or glob) or text, and a non-empty one.")
-        return send(context_result(await self._workspace().register(source=source, text=text, name=name or None)))
+        workspace, taken = self._workspace(), Taken()
+        register = partial(workspace.register, source=source, text=text, name=name or None, taken=taken)
+        return send(context_result(await with_beats(request, lambda: str(taken), register)))
 
     async def list_contexts(
         self,
@@ -111,6 +116,7 @@ class Tools:
     async def inspect_context(
         self,
         context: ContextRef,
+        request: Request[Any, Any],
         *,
         start_line: Annotated[int, Field(ge=0, description="read from here, 1-based")] = 0,
         end_line: Annotated[int, Field(ge=0)] = 0,
@@ -134,15 +140,22 @@ class Tools:
             raise UnclearCall("inspect_context does one thing a call: give start_line/end_line, or search, or code.")
         stored = await workspace.context(context)
         if code or reset:
-            return code_result(stored, await workspace.run_code(stored, code, seconds=timeout_seconds, reset=reset))
+            run = partial(workspace.run_code, stored, code, seconds=timeout_seconds, reset=reset)
+            return code_result(stored, await with_beats(request, lambda: "running code", run))
         if search:
-            found = await workspace.search(
-                stored, search, path=path or None, max_matches=max_matches, context_lines=context_lines
+            look = partial(
+                workspace.search,
+                stored,
+                search,
+                path=path or None,
+                max_matches=max_matches,
+                context_lines=context_lines,
             )
-            return search_result(stored, found)
+            return search_result(stored, await with_beats(request, lambda: "searching", look))
         if start_line or end_line or path:
             return read_result(stored, await workspace.read(stored, start_line or 1, end_line or None, path or None))
-        return overview_result(stored, await workspace.overview(stored))
+        describe = partial(workspace.overview, stored)
+        return overview_result(stored, await with_beats(request, lambda: "describing", describe))
 
     async def rlm_solve(
         self,

@@ -1,14 +1,21 @@
-"""How long a tool call may wait, and what it says about a run that is not done.
+"""How long a tool call may wait, and what it says meanwhile and about a run that is not done.
 
 Progress does not reliably extend a client's limit, so a wait ends below the limit of the client that asked.
 """
 
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
+import anyio
 from mcp.server.mcpserver import Context as Request
 
+from rlm_mcp.errors import RlmError
+from rlm_mcp.live_runs import HEARTBEAT_SECONDS
 from rlm_mcp.progress import Progress
 from rlm_mcp.runs import RunState
+
+_T = TypeVar("_T")
 
 UNKNOWN_CLIENT_SECONDS = 55.0
 """SDK clients, Codex and Zed give up after 60 s."""
@@ -27,6 +34,36 @@ def longest_wait(request: Request[Any, Any]) -> float:
     params = request.session.client_params
     name = "" if params is None else params.client_info.name.lower()
     return next((seconds for part, seconds in CLIENT_SECONDS.items() if part in name), UNKNOWN_CLIENT_SECONDS)
+
+
+async def with_beats(
+    request: Request[Any, Any],
+    doing: Callable[[], str],
+    work: Callable[[], Awaitable[_T]],
+    *,
+    every_seconds: float = HEARTBEAT_SECONDS,
+) -> _T:
+    """Does the work, and tells the client every few seconds how far it is. Raises what the work raises."""
+    failure: RlmError | None = None
+    began = time.monotonic()
+
+    async def beat() -> None:
+        beats = 0
+        while True:
+            await anyio.sleep(every_seconds)
+            beats += 1
+            await request.report_progress(beats, None, f"{doing()} · {time.monotonic() - began:.0f} s")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(beat)
+        try:
+            result = await work()
+        except RlmError as error:  # the task group would wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return result
 
 
 def eta(state: RunState, progress: Progress | None) -> str:

@@ -9,6 +9,7 @@ This file has the contexts and the opening of it all, live_runs.py the runs. The
 work, so every call of it happens on a worker thread; the objects here belong to the event loop.
 """
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
@@ -29,6 +30,7 @@ from rlm_mcp.errors import ContextError, UnknownContext
 from rlm_mcp.inspecting import InspectRepls
 from rlm_mcp.launch import ChooseModels, Launcher
 from rlm_mcp.live_runs import LiveRuns
+from rlm_mcp.progress import Taken
 from rlm_mcp.providers import open_models
 from rlm_mcp.repl import Sandbox, open_sandbox
 from rlm_mcp.replycache import ReplyCache
@@ -36,6 +38,8 @@ from rlm_mcp.runs import Runs
 from rlm_mcp.settings import Settings
 from rlm_mcp.telemetry import Telemetry
 from rlm_mcp.threads import in_thread
+
+log = logging.getLogger(__name__)
 
 READ_CHARS = 20_000
 """Lines in one tool result, with room for escapes and the other fields under its 32,000."""
@@ -76,21 +80,45 @@ class Workspace(LiveRuns):
 
     # --- contexts
 
-    async def register(self, *, source: str = "", text: str = "", name: str | None = None) -> Context:
-        """Stores a source or a text; the same content under the same name is the same context."""
+    async def register(
+        self, *, source: str = "", text: str = "", name: str | None = None, taken: Taken | None = None
+    ) -> Context:
+        """Stores a source or a text; the same content under the same name is the same context.
+
+        `taken` tells meanwhile how far it is. Cancelled, it ends within milliseconds and leaves nothing behind.
+        """
+        so_far = Taken() if taken is None else taken
+
+        def on_taken(files: int, size: int) -> None:
+            anyio.from_thread.check_cancelled()
+            so_far.add(files, size)
+
         if source:
-            context = await in_thread(self.store.register_source, source, name=name)
+            register = partial(self.store.register_source, source, name=name, on_taken=on_taken)
+            context = await anyio.to_thread.run_sync(register)
         else:
             context = await in_thread(self.store.register_text, text, name=name)
         self.changes.add(Change())
         return context
 
     async def find_or_register(self, source: str) -> Context:
-        """The context of an existing path, or the one that has this id or name. The store says what is wrong else."""
-        if not await anyio.Path(source).exists():
-            with suppress(UnknownContext):
-                return await self.context(source)
-        return await self.register(source=source)
+        """The context that this means: a path that exists is taken as the path, anything else as an id or a name.
+
+        Where both exist the log says which was taken. The store says what is wrong where neither does.
+        """
+        named = None
+        with suppress(UnknownContext):
+            named = await self.context(source)
+        if named is not None and not await anyio.Path(source).exists():
+            return named
+        context = await self.register(source=source)
+        if named is not None and named.source != context.source:
+            log.warning(
+                "%r is a path and the name of a context: the path was taken; the context is %s",
+                source,
+                named.context_id,
+            )
+        return context
 
     async def context(self, ref: str) -> Context:
         """The context with this id or name. Raises UnknownContext."""

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import replace
 from functools import partial
 
 from rlm_mcp.commands.registry import ANSWERED, Commands, settings_of
@@ -39,12 +38,9 @@ def serve(options: argparse.Namespace) -> int:
             at_end=partial(flush, spans),
         )
         return ANSWERED
-    from rlm_mcp.settings import local_roots
     from rlm_mcp.stdio import serve_stdio
     from rlm_mcp.workspace import open_workspace
 
-    if settings.roots is None:  # paths are named by the client's model here, and by the user in every other command
-        settings = replace(settings, roots=local_roots())
     serve_stdio(lambda: open_workspace(settings, warm=True, serves=True), at_end=partial(flush, spans))
     return ANSWERED
 

@@ -22,7 +22,8 @@ MAX_NOTES = 20
 class Gathering:
     """What registering one source has found so far; the texts themselves are in the intake.
 
-    `refers` decides of a plain file whether it is referenced where it lies instead of being copied.
+    `refers` decides of a plain file whether it is referenced where it lies instead of being copied. `tick` is called
+    with 1 for every piece, before it is taken in; it may raise to break everything off.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class Gathering:
         kind: Kind,
         location: str,
         refers: Callable[[Path], bool] = lambda _: False,
+        tick: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._intake = intake
+        self._tick = tick
         self._refers = refers
         self._files: dict[str, FileRow] = {}
         self._directories: set[str] = set()
@@ -73,6 +76,7 @@ class Gathering:
     def take_all(self, source: Source) -> None:
         """Take in every piece of a source; of many, one that cannot be read is skipped with its reason."""
         for piece in source.pieces:
+            self._tick(1)
             if isinstance(piece, Skipped):
                 self.skipped.append(piece)
                 continue

@@ -27,7 +27,6 @@ from rlm_mcp.contexts.lineindex import Counts, LineIndex
 from rlm_mcp.contexts.naming import MAX_NAME, check_name, context_id, safe_name
 from rlm_mcp.contexts.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.errors import (
-    ContextError,
     ContextInUse,
     NameTaken,
     OutOfRange,
@@ -104,6 +103,11 @@ class Store:
         rmtree(self._incoming, ignore_errors=True)
         self._holder.close()
 
+    def confine(self, roots: Sequence[Path]) -> None:
+        """From now on take sources from these directories alone, unless it was told at first from which."""
+        if self._roots is None:
+            self._roots = roots
+
     # --- registering
 
     def register_text(self, text: str, *, name: str | None = None) -> Context:
@@ -122,12 +126,19 @@ class Store:
             )
 
     def register_source(
-        self, source: str, *, name: str | None = None, reference: bool | None = None, include_secrets: bool = False
+        self,
+        source: str,
+        *,
+        name: str | None = None,
+        reference: bool | None = None,
+        include_secrets: bool = False,
+        on_taken: Callable[[int, int], None] = lambda *_: None,
     ) -> Context:
         """Store a file, directory, glob, git revision (`path@revision`), archive or document found at a path.
 
-        `reference` True leaves a file where it is, False copies it whatever its size. Raises SourceRefused,
-        OutsideRoots, SourceChanged, NameTaken, StoreFull.
+        `reference` True leaves a file where it is, False copies it whatever its size. `on_taken` is told files and
+        bytes taken in since the last time, many times a second; what it raises breaks it off, and nothing is stored.
+        Raises SourceRefused, OutsideRoots, SourceChanged, NameTaken, StoreFull.
         """
         from rlm_mcp.contexts.sources.opening import open_source
 
@@ -140,8 +151,14 @@ class Store:
                 return reference
             return path.exists() and path.stat().st_size > self._reference_above
 
-        with self._intake() as intake:
-            gathering = Gathering(intake, kind=opened.kind, location=opened.location, refers=refers)
+        with self._intake(lambda size: on_taken(0, size)) as intake:
+            gathering = Gathering(
+                intake,
+                kind=opened.kind,
+                location=opened.location,
+                refers=refers,
+                tick=lambda files: on_taken(files, 0),
+            )
             gathering.take_all(opened)
             return self._commit(intake, gathering, wanted=wanted, default=safe_name(opened.name), options=options)
 
@@ -159,9 +176,9 @@ class Store:
             include_secrets=bool(options.get("include_secrets")),
         )
 
-    def _intake(self) -> Intake:
+    def _intake(self, tick: Callable[[int], None] = lambda _: None) -> Intake:
         room = None if self._quota is None else self._quota - self._catalogue.stored_bytes()
-        return Intake(self._blobs, self._incoming / str(next(self._intakes)), room_bytes=room)
+        return Intake(self._blobs, self._incoming / str(next(self._intakes)), room_bytes=room, tick=tick)
 
     def _commit(
         self, intake: Intake, gathering: Gathering, *, wanted: str | None, default: str, options: dict[str, object]
@@ -181,7 +198,7 @@ class Store:
                 elif not context.current:
                     self._catalogue.make_current(context)
                     context = replace(context, current=True)
-        except ContextError:
+        except BaseException:  # also when it is broken off in between
             self._collector.sweep([row.blob for row in rows if not is_reference(row.blob)])
             raise
         if not context.exact:

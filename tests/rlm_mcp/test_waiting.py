@@ -1,10 +1,13 @@
 from types import SimpleNamespace
+from typing import Any
 
+import anyio
 import pytest
 
-from rlm_mcp.progress import Progress, advance
+from rlm_mcp.errors import SearchRefused
+from rlm_mcp.progress import Progress, Taken, advance
 from rlm_mcp.runs import RunState
-from rlm_mcp.waiting import eta, longest_wait
+from rlm_mcp.waiting import eta, longest_wait, with_beats
 
 
 @pytest.mark.parametrize(
@@ -40,3 +43,40 @@ def test_progress_follows_the_events_of_a_run_and_its_children() -> None:
     ]:
         progress = advance(progress, event)
     assert progress == Progress(events=3, iteration=1, depth=2, sub_calls=4, cost_usd=0.75, doing="running its code")
+
+
+class Listener:
+    """A request whose client hears progress."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[float, str]] = []
+        self.twice = anyio.Event()
+
+    async def report_progress(self, progress: float, total: float | None, message: str) -> None:
+        self.heard.append((progress, message))
+        if len(self.heard) == 2:
+            self.twice.set()
+
+
+@pytest.mark.anyio
+async def test_long_work_tells_how_far_it_is_again_and_again() -> None:
+    listener: Any = Listener()
+    taken = Taken()
+
+    async def work() -> str:
+        taken.add(3, 2_500_000)
+        await listener.twice.wait()
+        return "done"
+
+    with anyio.fail_after(5):
+        assert await with_beats(listener, lambda: str(taken), work, every_seconds=0.01) == "done"
+    assert listener.heard == [(1, "3 files, 2.5 MB taken in · 0 s"), (2, "3 files, 2.5 MB taken in · 0 s")]
+
+
+@pytest.mark.anyio
+async def test_what_the_work_raises_arrives_unwrapped() -> None:
+    async def work() -> str:
+        raise SearchRefused("no such pattern")
+
+    with pytest.raises(SearchRefused, match="no such pattern"):
+        await with_beats(Listener(), lambda: "", work)  # type: ignore[arg-type] # a stand-in

@@ -2,14 +2,20 @@
 
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import pytest
+from mcp import Client
+from mcp_types import CallToolResult
 
 from rlm_mcp.launch import SolveRequest
 from rlm_mcp.live_runs import RunElsewhere, RunEnded, TooManyRuns
+from rlm_mcp.progress import Taken
 from rlm_mcp.runs import Runs
+from rlm_mcp.server import build_server
 from tests.rlm_mcp.machine import REQUEST, Machine
 
 pytestmark = pytest.mark.anyio
@@ -138,3 +144,57 @@ async def test_a_run_that_waits_for_another_writer_of_the_store_holds_up_nothing
                 pass
             assert (await workspace.state(run_id)).status == "completed"
             assert (await workspace.remove("t")).name == "t"  # it is no longer in use
+
+
+class Announcing(Taken):
+    """Sets an event of the event loop when the first file has been taken in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = anyio.Event()
+
+    def add(self, files: int, size: int) -> None:
+        super().add(files, size)
+        anyio.from_thread.run_sync(self.begun.set)
+
+
+async def test_a_registration_that_is_cancelled_ends_and_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
+    for number in range(2_000):
+        (tmp_path / f"{number}.txt").write_text(f"text {number}\n")
+    taken = Announcing()
+    async with machine.open() as workspace:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(workspace.register, source=str(tmp_path / "*.txt"), taken=taken))
+                await taken.begun.wait()
+                tasks.cancel_scope.cancel()
+        assert taken.files < 2_000
+        assert (await workspace.contexts()).total == 0
+        assert list((machine.settings.data_dir / "contexts" / "incoming").rglob("*.txt")) == []
+
+
+async def test_an_existing_path_is_taken_before_a_name_and_the_log_says_so(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").write_text("of the file")
+    async with machine.open() as workspace:
+        named = await workspace.register(text="of the context", name="notes")
+        assert (await workspace.find_or_register("notes")).source == str(tmp_path / "notes")
+        assert caplog.messages == [
+            f"'notes' is a path and the name of a context: the path was taken; the context is {named.context_id}"
+        ]
+        assert await workspace.find_or_register(named.context_id) == named
+        (tmp_path / "notes").unlink()
+        assert await workspace.find_or_register("notes") == named
+
+
+async def test_a_server_over_a_workspace_without_roots_opens_home_and_working_directory_alone(
+    machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("neither at home nor where the tests run")
+    async with machine.open() as workspace:
+        async with Client(build_server(workspace)) as client:
+            result = await client.call_tool("register_context", {"source": str(tmp_path / "a.txt")})
+    assert isinstance(result, CallToolResult)
+    assert result.is_error
