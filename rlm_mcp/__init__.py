@@ -8,16 +8,14 @@
 Public names are imported when they are first used: the MCP SDK alone takes a second.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlm_mcp.library import solve  # noqa: TC004 - see _Package
-    from rlm_mcp.server import build_server  # noqa: TC004 - see _Package
-    from rlm_mcp.settings import load_settings  # noqa: TC004 - see _Package
-    from rlm_mcp.workspace import open_workspace  # noqa: TC004 - see _Package
+    from rlm_mcp.library import solve
+    from rlm_mcp.server import build_server
+    from rlm_mcp.settings import load_settings
+    from rlm_mcp.workspace import open_workspace
 
 __version__ = "0.1.0"
 
@@ -31,13 +29,8 @@ _HOMES = {
 }
 
 
-class _Package(ModuleType):
-    """This package, whose names stay what they are: importing the submodule `solve` would replace the function."""
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in _HOMES:
-            return getattr(import_module(_HOMES[name]), name)
-        return super().__getattribute__(name)
-
-
-sys.modules[__name__].__class__ = _Package
+def __getattr__(name: str) -> Any:
+    """A public name from where it lives. No module of this package is called like one: importing it would hide it."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'rlm_mcp' has no attribute {name!r}")

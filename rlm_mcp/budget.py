@@ -9,20 +9,22 @@ A reservation that does not fit *now* waits while other calls are in flight, bec
 reserved; it is refused when it would not fit even alone. A reply is shortened (`Reservation.max_tokens`) rather than
 refused, down to MIN_COMPLETION_TOKENS.
 
-A request that broke off without an answer may have been billed. Its prompt counts against the limits, but not in the
-reported usage, which holds only what providers said. Everything here runs on one event loop; there are no locks.
+A request that broke off without an answer may have been billed. Its prompt counts against the limits, and is reported
+apart from the tokens that providers told of (`Spent.unanswered_prompt_tokens`). Everything here runs on one event
+loop; there are no locks.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, TypeVar
 
 import anyio
 
 from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown, PromptOverWindow
-from rlm_mcp.models.base import Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
+from rlm_mcp.models.base import Attempts, Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
+from rlm_mcp.spent import Spent
 from rlm_mcp.turns import Turns
 
 CallKind = Literal["root", "sub"]
@@ -47,30 +49,6 @@ class BudgetLimits:
     max_iterations: int | None = None
     max_depth: int | None = None
     concurrency: int = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What a run has spent so far, in the names of the run's result. `cost_usd` is None if any price was unknown."""
-
-    root_calls: int = 0
-    sub_calls: int = 0
-    cached_calls: int = 0
-    failed_calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float | None = None
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a JSON object, for records."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The `usage` of a run record; names it does not know are ignored."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in known})
 
 
 @dataclass(slots=True)
@@ -128,11 +106,9 @@ class Reservation:
             self.is_open = False
             self.close(self, usage)
 
-    def release(self, *, failed_requests: int = 1, unanswered_requests: int = 0) -> Usage:
+    def release(self, *, failed_requests: int = 1, unanswered_requests: int = 0) -> None:
         """Gives the room back after a call that brought nothing; unanswered requests are charged their prompts."""
-        usage = Usage(failed_requests=failed_requests, unanswered_requests=unanswered_requests)
-        self.settle(usage)
-        return usage
+        self.settle(Usage(failed_requests=failed_requests, unanswered_requests=unanswered_requests))
 
 
 class Ledger:
@@ -174,6 +150,10 @@ class Ledger:
     def spent(self) -> Spent:
         """What providers reported so far, children included."""
         return self._account.spent()
+
+    def spent_in_all(self) -> Spent:
+        """The same for the whole tree of runs that this one belongs to."""
+        return self._accounts[-1].spent()
 
     @property
     def seconds(self) -> float:
@@ -299,30 +279,37 @@ async def paid_call(
     """Reserves, asks, settles: the only way a run asks a model. What it cost is added to `bill` too.
 
     `max_tokens` is cut to what the model's profile allows beside the prompt. Raises PromptOverWindow and BudgetExceeded
-    before anything is sent; after that ModelError, or BudgetExceeded when the run's time is over first. A call that is
-    cancelled is charged its prompt, because the provider may bill it.
+    before anything is sent; after that ModelError, or BudgetExceeded when the run's time is over first. A request that
+    is under way when the call is cancelled is charged its prompt, because the provider may bill it.
     """
     bill = bill or Bill()
     profile = model.profile
-    beside_prompt = profile.window_tokens - estimate_prompt(messages)
+    estimate = estimate_prompt(messages)
+    beside_prompt = profile.window_tokens - estimate
     if beside_prompt < 1:
         raise over_window(model, messages)
     beside_prompt = max(beside_prompt, MIN_COMPLETION_TOKENS)
     wanted = min(max_tokens or USUAL_COMPLETION_TOKENS[kind], profile.max_output_tokens, beside_prompt)
     with anyio.move_on_after(ledger.seconds_left):
         room = await ledger.reserve(kind, prompt_tokens=bound_prompt(messages), max_tokens=wanted, profile=profile)
+        attempts, usage = Attempts(), Usage()
         try:
             completion = await model.complete(
-                messages, max_tokens=room.max_tokens, temperature=temperature, schema=schema
+                messages, max_tokens=room.max_tokens, temperature=temperature, schema=schema, attempts=attempts
             )
+            usage = completion.usage
         except ModelError as error:
-            bill.add(room.release(failed_requests=error.failed_requests, unanswered_requests=error.unanswered_requests))
+            usage = Usage(failed_requests=error.failed_requests, unanswered_requests=error.unanswered_requests)
             raise
-        except BaseException:  # cancellation, or a bug in a model: the room must come back either way
-            bill.add(room.release(unanswered_requests=1))
+        except BaseException:  # cancellation, or a bug in a model
+            late = attempts.is_under_way
+            usage = Usage(failed_requests=attempts.failed + late, unanswered_requests=attempts.unanswered + late)
             raise
-        room.settle(completion.usage)
-        bill.add(completion.usage)
+        finally:  # the room must come back either way
+            if usage.unanswered_requests:
+                usage = replace(usage, unanswered_prompt_tokens=usage.unanswered_requests * estimate)
+            room.settle(usage)
+            bill.add(usage)
         return completion
     raise BudgetExceeded(
         f"the run's time was over before model {model.name!r} had answered: raise max_seconds to give it more",
@@ -347,7 +334,8 @@ class _Account:
         self.root_calls, self.sub_calls = already.root_calls, already.sub_calls
         self.cached_calls, self.failed_calls = already.cached_calls, already.failed_calls
         self.prompt_tokens, self.completion_tokens = already.prompt_tokens, already.completion_tokens
-        self.tokens_bound = already.prompt_tokens + already.completion_tokens
+        self.unanswered_prompt_tokens = already.unanswered_prompt_tokens
+        self.tokens_bound = already.prompt_tokens + already.completion_tokens + already.unanswered_prompt_tokens
         self.usd = self.usd_bound = already.cost_usd or 0.0
         self.unpriced_calls = self.calls if already.cost_usd is None else 0
         self.priced_calls = 0 if already.cost_usd is None else self.calls
@@ -395,6 +383,7 @@ class _Account:
             failed_calls=self.failed_calls,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
+            unanswered_prompt_tokens=self.unanswered_prompt_tokens,
             cost_usd=round(self.usd, 9) if self.priced_calls and not self.unpriced_calls else None,
             seconds=self.seconds,
         )
@@ -440,6 +429,7 @@ class _Account:
         self.failed_calls += usage.failed_requests
         self.prompt_tokens += usage.prompt_tokens
         self.completion_tokens += usage.completion_tokens
+        self.unanswered_prompt_tokens += usage.unanswered_prompt_tokens
         tokens = usage.prompt_tokens + usage.completion_tokens
         self.usd += usage.cost_usd or 0.0
         self.priced_calls += usage.cost_usd is not None

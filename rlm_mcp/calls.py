@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import anyio
 
 from rlm_mcp.budget import Bill, Ledger, Left
-from rlm_mcp.errors import RlmError, SubCallFailed
+from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
 from rlm_mcp.evidence import Reading
+from rlm_mcp.models.base import Usage
 from rlm_mcp.runs import Tape, call_key
 
 _HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key stands for the rest
@@ -119,10 +120,14 @@ class Calls:
         def note(event: str, **outcome: object) -> None:
             seconds = round(time.monotonic() - began, 3)
             told = {"event": event, "key": key, "kind": kind, **facts, **outcome, "seconds": seconds, **_billed(bill)}
-            self._record({**told, "spent": self._ledger.spent().to_json()})
+            self._record({**told, "spent": self._ledger.spent_in_all().to_json()})
 
         try:
             value = await ask(bill)
+        except (CallsStopped, anyio.get_cancelled_exc_class()):
+            if bill.usage != Usage():  # of the calls that wait for their turn when a run ends nothing is to be told
+                note("sub_failed", error="the run was stopped")
+            raise
         except RlmError as error:
             note("sub_failed", error=str(error))
             raise

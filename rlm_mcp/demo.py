@@ -13,9 +13,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlm_mcp.engine import Event, Outcome
+from rlm_mcp.engine import Event
 from rlm_mcp.errors import RlmError
-from rlm_mcp.runs import read_events
+from rlm_mcp.runs import Outcome, read_events
 from rlm_mcp.terminal import harmless
 from rlm_mcp.workspace import Workspace
 

@@ -1,6 +1,6 @@
 """What one run is made of, before it runs: the question, the models, the REPL opener, the record, and how it ends."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
@@ -12,13 +12,17 @@ from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.evidence import Reading
 from rlm_mcp.models.base import Model
-from rlm_mcp.runs import Citation, Coverage, RunUsage, Status, StoppedBy, Tape
+from rlm_mcp.runs import Tape
 
 Event = Mapping[str, Any]
 """One thing that happened in a run, as `runs.py` writes it: "event", "path" of the (child) run, "turn", and facts.
 
 What only begins is told to `on_event` and not put on record: root_asked, cell_begun, sub_asked.
 """
+
+
+async def _nothing() -> None:
+    """There are no calls to stop."""
 
 
 class OpenRepl(Protocol):
@@ -77,6 +81,8 @@ class Engine:
     store: Store
     record: Record
     on_event: Callable[[Event], None] = lambda _: None
+    stop_calls: Callable[[], Awaitable[None]] = _nothing
+    """ends the sub-calls that nobody waits for any more, and returns when all are settled"""
     tape: Tape = field(default_factory=Tape)
     """what is already known: nothing for a new run, the run's own events on resume, a record (strict) on replay"""
     reading: Reading = field(default_factory=Reading)
@@ -86,24 +92,6 @@ class Engine:
     A checkpoint takes some 30 ms, which a real model's latency hides and an instant model's does not. Without one,
     blocks are run again on resume, with their sub-calls answered from the record.
     """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a run ended, and with what. The best answer so far is there even when a limit stopped the run."""
-
-    status: Status
-    answer: Any
-    stopped_by: StoppedBy
-    answered_by: str = ""
-    citations: tuple[Citation, ...] = ()
-    coverage: Coverage = field(default_factory=Coverage)
-    usage: RunUsage = field(default_factory=RunUsage)
-    iterations: int = 0
-    mode: str = ""
-    mode_reason: str = ""
-    depth: int = 0
-    message: str = ""
 
 
 def started_facts(task: Task, *, root: Model, sub: Model, limits: BudgetLimits) -> dict[str, Any]:

@@ -102,6 +102,10 @@ class SubCallFailed(RlmError):
     """A sub-call from inside the REPL gave no usable reply; the text is meant for the model that wrote the call."""
 
 
+class CallsStopped(SubCallFailed):
+    """A sub-call was still waited for when its run ended."""
+
+
 class BudgetExceeded(RlmError):
     """A limit of the run is used up. `which` is "usd", "tokens", "sub_calls", "seconds" or "iterations"."""
 

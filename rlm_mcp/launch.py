@@ -8,21 +8,22 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
-from rlm_mcp.budget import BudgetLimits, Ledger, Spent
+from rlm_mcp.algorithm import solve
+from rlm_mcp.budget import BudgetLimits, Ledger
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.desk import CLIENT, Desk
-from rlm_mcp.engine import Engine, Event, OpenRepl, Outcome, Record, Task, started_facts
+from rlm_mcp.engine import Engine, Event, OpenRepl, Record, Task, started_facts
 from rlm_mcp.errors import NoModelConfigured, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.replycache import ReplyCache
 from rlm_mcp.router import Estimate, estimate, route
-from rlm_mcp.runs import Tape
+from rlm_mcp.runs import Outcome, Tape
 from rlm_mcp.settings import Settings
 from rlm_mcp.shapes import shape_of
-from rlm_mcp.solve import solve
+from rlm_mcp.spent import Spent
 from rlm_mcp.subcalls import SubCalls
 
 _Number = TypeVar("_Number", int, float)
@@ -111,6 +112,7 @@ class Launch:
             store=self.store,
             record=record,
             on_event=on_event,
+            stop_calls=calls.stop,
             tape=self.tape,
         )
         async with calls.open():

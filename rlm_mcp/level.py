@@ -6,7 +6,7 @@ What the tape holds is not asked, run or recorded again (resume), or is asked an
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,14 +19,15 @@ from rlm_mcp.briefing import brief_of_value, briefs
 from rlm_mcp.budget import Ledger, paid_call
 from rlm_mcp.calls import Calls
 from rlm_mcp.cells import CellResult, RawCitation, Repl
-from rlm_mcp.engine import Engine, Outcome, Task
+from rlm_mcp.engine import Engine, Task
 from rlm_mcp.errors import BudgetExceeded, PromptOverWindow, ReplayDiffers, RlmError, SubCallFailed
 from rlm_mcp.grounding import plain
 from rlm_mcp.models.base import Completion, Model, bound_prompt
 from rlm_mcp.prompts import Remaining
 from rlm_mcp.router import Route, route
-from rlm_mcp.runs import Citation, Coverage, RunUsage, Status, StoppedBy, ended_event, prompt_hash
+from rlm_mcp.runs import Citation, Coverage, Outcome, Status, StoppedBy, ended_event, prompt_hash
 from rlm_mcp.shapes import complaint
+from rlm_mcp.spent import Spent
 from rlm_mcp.trajectory import Again, Ask, Finish, Question, Rules, Run, Step, Trajectory
 
 RunChild = Callable[[Task, Engine, Ledger], Awaitable[Outcome]]
@@ -59,6 +60,7 @@ class Level:
         self._saved = None if task.path or engine.tape.strict else engine.record.checkpoint()
         self._is_unsaved = False
         """blocks have run in the REPL that no checkpoint holds"""
+        self._children: dict[anyio.CancelScope, anyio.Event] = {}
         self._silence = ""
         self._cited: tuple[RawCitation, ...] = ()
         self._evidence: tuple[tuple[Citation, ...], Coverage] = ((), Coverage())
@@ -121,7 +123,15 @@ class Level:
         path = f"{self.task.path}.{name}" if self.task.path else name
         child = Task(query=query, value=context, max_depth=self.way.depth - 1, path=path)
         engine = replace(self.engine, root=self.engine.sub)
-        outcome = await self.run_child(child, engine, self.ledger.child(share=CHILD_SHARE))
+        outcome: Outcome | None = None
+        with anyio.CancelScope() as scope:
+            self._children[scope] = anyio.Event()
+            try:
+                outcome = await self.run_child(child, engine, self.ledger.child(share=CHILD_SHARE))
+            finally:
+                self._children.pop(scope).set()
+        if outcome is None:
+            raise SubCallFailed("the run that asked has ended")
         if outcome.status == "failed":
             raise SubCallFailed(
                 f"The run over this part ended without an answer: {outcome.message or outcome.stopped_by}"
@@ -248,7 +258,7 @@ class Level:
                 "shrinks": shrinks,
                 "usage": completion.usage.to_json(),
                 "seconds": seconds,
-                "spent": self.ledger.spent().to_json(),
+                "spent": self.ledger.spent_in_all().to_json(),
             }
         )
 
@@ -356,30 +366,45 @@ class Level:
         """The best answer so far."""
         return self.trajectory.best()
 
-    def end(self, finish: Finish, stopped_by: StoppedBy, *said: str) -> Outcome:
-        """Puts the end on record."""
+    async def end(self, finish: Finish, stopped_by: StoppedBy, *said: str) -> Outcome:
+        """Puts the end on record, once all that was under way has been settled; also when it is cancelled."""
+        with anyio.CancelScope(shield=True):
+            for scope, ended in list(self._children.items()):
+                scope.cancel()
+                await ended.wait()
+            if not self.task.path:
+                await self.engine.stop_calls()
+            outcome = self._outcome(finish, stopped_by, said)
+            await anyio.to_thread.run_sync(self._write_end, outcome)
+        self.engine.on_event(self._placed(ended_event(**asdict(outcome))))
+        return outcome
+
+    def _write_end(self, outcome: Outcome) -> None:
+        """On a thread of its own: it waits until the disk has the answer and the end."""
+        if not self.task.path and outcome.answer is not None:
+            self.engine.record.write_answer(outcome.answer)
+        self.engine.record.append(self._placed(ended_event(**asdict(outcome))))
+
+    def _outcome(self, finish: Finish, stopped_by: StoppedBy, said: Sequence[str]) -> Outcome:
         citations, coverage = self._evidence
         # A client gets text unless it asked for a type; code that called rlm_query gets the value as it was set.
         as_set = self.task.path or self.task.output_schema is not None or finish.answer is None
         answer = finish.answer if as_set else plain(finish.answer)
-        outcome = Outcome(
+        spent = Spent.from_json(self.engine.tape.spent) if self.engine.tape.strict else self.ledger.spent()
+        return Outcome(
             status=_status(finish, stopped_by),
             answer=answer,
             stopped_by=stopped_by,
             answered_by=finish.answered_by,
             citations=citations,
             coverage=coverage,
-            usage=RunUsage(**(self.engine.tape.spent if self.engine.tape.strict else asdict(self.ledger.spent()))),
+            usage=spent,
             iterations=self.turn,
             mode=self.way.mode,
             mode_reason=self.way.reason,
             depth=self.way.depth,
             message=_sentences(*said, self._silence, _marked(finish)),
         )
-        if not self.task.path and answer is not None:
-            self.engine.record.write_answer(answer)
-        self._record(ended_event(**asdict(outcome)))
-        return outcome
 
     def _record(self, event: Mapping[str, Any]) -> None:
         full = self._placed(event)

@@ -21,17 +21,16 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from rlm_mcp.budget import Spent
 from rlm_mcp.changes import Change, Changes
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.desk import Desk
-from rlm_mcp.engine import Event, Outcome
+from rlm_mcp.engine import Event
 from rlm_mcp.errors import RlmError
 from rlm_mcp.launch import Launch, Launcher, SolveRequest
 from rlm_mcp.progress import Progress, advance
 from rlm_mcp.router import Estimate
-from rlm_mcp.runs import NoRecord, Run, RunPage, Runs, RunState
+from rlm_mcp.runs import NoRecord, Outcome, Run, RunPage, Runs, RunState
 from rlm_mcp.telemetry import Telemetry
 from rlm_mcp.threads import in_thread
 from rlm_mcp.unfinished import has_ended, is_left, left_runs
@@ -212,7 +211,7 @@ class LiveRuns:
         if state.status == "completed" and state.stopped_by == "final":
             raise RunEnded(f"{run.run_id} has its final answer: read it with rlm_result, or start a new run.")
         events = await in_thread(lambda: list(run.events()))
-        launch = await self._launcher.resumed(events, Spent.from_json(asdict(state.usage)))
+        launch = await self._launcher.resumed(events, state.usage)
         with anyio.CancelScope(shield=True):
             await in_thread(run.append, {"event": "run_resumed", "served": self._serves})
             self._begin(run, launch, state.fingerprint)

@@ -22,13 +22,14 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunRecordTooNew, UnknownRun
 from rlm_mcp.models.base import Message
+from rlm_mcp.spent import Spent
 
 try:
     import fcntl
@@ -74,41 +75,36 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunUsage:
-    """What a run has cost so far, children included. `cost_usd` is None where any price is unknown."""
+class Outcome:
+    """How a run stands or has ended, and with what; the fields are those of the public contract.
 
-    root_calls: int = 0
-    sub_calls: int = 0
-    cached_calls: int = 0
-    failed_calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float | None = None
-    seconds: float = 0.0
+    The best answer so far is there even when a limit stopped the run.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunState:
-    """A run as its record tells it; the fields are those of the public contract."""
-
-    run_id: str
     status: Status
-    query: str
-    contexts: tuple[Mapping[str, Any], ...]
-    created_at: str
     answer: Any = None
-    answer_chars: int = 0
     stopped_by: StoppedBy | None = None
     answered_by: str = ""
     """how the answer came about: FINAL, FINAL_VAR, SUBMIT, answer, text, value, direct"""
     citations: tuple[Citation, ...] = ()
     coverage: Coverage = field(default_factory=Coverage)
-    usage: RunUsage = field(default_factory=RunUsage)
+    usage: Spent = field(default_factory=Spent)
     iterations: int = 0
     mode: str = ""
     mode_reason: str = ""
     depth: int = 0
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState(Outcome):
+    """A run as its record tells it."""
+
+    run_id: str
+    query: str
+    contexts: tuple[Mapping[str, Any], ...]
+    created_at: str
+    answer_chars: int = 0
     output_schema: Mapping[str, Any] | None = None
     fingerprint: str = ""
 
@@ -279,10 +275,10 @@ class Run:
         if state.answer is None and state.status != "running":
             answer = self.answer()
             if answer is not None:
-                state = _with(state, answer=answer)
+                state = replace(state, answer=answer)
         if state.status == "running" and not is_live:
             message = f"the process that ran it ended before it did: `rlm-mcp runs resume {self.run_id}` goes on"
-            state = _with(state, status="failed", stopped_by="error", message=message)
+            state = replace(state, status="failed", stopped_by="error", message=message)
         return state
 
     def _telling_events(self) -> Iterator[dict[str, Any]]:
@@ -358,7 +354,7 @@ def fold(events: Iterator[dict[str, Any]]) -> RunState:
     started: dict[str, Any] = {}
     ended: dict[str, Any] = {}
     route: dict[str, Any] = {}
-    usage = RunUsage()
+    usage: Mapping[str, Any] = {}
     iterations = 0
     for event in events:
         match event["event"]:
@@ -370,12 +366,12 @@ def fold(events: Iterator[dict[str, Any]]) -> RunState:
                 route = event
             case "root_reply" if not event.get("path"):
                 iterations = max(iterations, event["turn"])
-                usage = _usage(event.get("spent"), usage)
+                usage = event.get("spent") or usage
             case "root_reply" | "sub_reply" | "sub_failed":
-                usage = _usage(event.get("spent"), usage)
+                usage = event.get("spent") or usage
             case "run_ended" if not event.get("path"):
                 ended = event
-                usage = _usage(event.get("usage"), usage)
+                usage = event.get("usage") or usage
     coverage = ended.get("coverage") or {}
     return RunState(
         run_id=started.get("run_id", ""),
@@ -389,7 +385,7 @@ def fold(events: Iterator[dict[str, Any]]) -> RunState:
         answered_by=ended.get("answered_by", ""),
         citations=tuple(Citation(**_known(Citation, c)) for c in ended.get("citations", ())),
         coverage=Coverage(**_known(Coverage, coverage)),
-        usage=usage,
+        usage=Spent.from_json(usage),
         iterations=ended.get("iterations", iterations),
         mode=route.get("mode", ""),
         mode_reason=route.get("reason", ""),
@@ -538,17 +534,9 @@ def _drop_torn_line(file: IO[bytes]) -> None:
         file.truncate(0)
 
 
-def _usage(data: Mapping[str, Any] | None, otherwise: RunUsage) -> RunUsage:
-    return RunUsage(**_known(RunUsage, data)) if data else otherwise
-
-
 def _known(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     names = {f.name for f in fields(kind)}
     return {name: value for name, value in data.items() if name in names}
-
-
-def _with(state: RunState, **changes: Any) -> RunState:
-    return RunState(**{**{f.name: getattr(state, f.name) for f in fields(state)}, **changes})
 
 
 def _now() -> str:

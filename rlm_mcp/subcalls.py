@@ -23,7 +23,7 @@ from typing import Any, Self
 import anyio
 
 from rlm_mcp.budget import Bill, Ledger, paid_call
-from rlm_mcp.errors import BudgetExceeded, ModelError, SchemaError, SubCallFailed
+from rlm_mcp.errors import BudgetExceeded, CallsStopped, ModelError, SchemaError, SubCallFailed
 from rlm_mcp.models.base import Completion, Message, Model
 from rlm_mcp.replycache import ReplyCache, reply_key
 from rlm_mcp.shapes import Shape, shape_of, without_thinking
@@ -59,6 +59,7 @@ class SubCalls:
         self._asked: dict[str, _Asked] = {}
         self._scopes: dict[anyio.CancelScope, None] = {}
         self._stopped = False
+        self._one_less = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<SubCalls of {', '.join(self._models)}, {len(self._asked)} asked>"
@@ -88,9 +89,18 @@ class SubCalls:
         try:
             await anyio.sleep_forever()
         finally:
-            self._stopped = True
-            for scope in list(self._scopes):
-                scope.cancel()
+            self._cancel_all()
+
+    async def stop(self) -> None:
+        """Ends every call and makes later ones fail; returns when all are settled."""
+        self._cancel_all()
+        while self._scopes:
+            await self._one_less.wait()
+
+    def _cancel_all(self) -> None:
+        self._stopped = True
+        for scope in list(self._scopes):
+            scope.cancel()
 
     async def ask(self, ledger: Ledger, request: "_Request", bill: Bill) -> object:
         """The answer to a request: an earlier one, or a new one that later ones will share."""
@@ -101,7 +111,10 @@ class SubCalls:
                     return await self._answer(ledger, request, bill)
                 finally:
                     del self._scopes[scope]
-        raise SubCallFailed("the run has been stopped")
+                    if self._stopped:
+                        self._one_less.set()
+                        self._one_less = anyio.Event()
+        raise CallsStopped("the run has been stopped")
 
     async def _answer(self, ledger: Ledger, request: "_Request", bill: Bill) -> object:
         while True:

@@ -114,7 +114,11 @@ class Coverage(WireResult):
 
 
 class Usage(WireResult):
-    """What the run has spent. `cost_usd` is null where no price is known."""
+    """What the run has spent. `cost_usd` is null where no price is known.
+
+    `unanswered_prompt_tokens` is an estimate, not part of `prompt_tokens`: prompts that were sent and brought no reply,
+    because they were cancelled or broken off; a provider may bill them.
+    """
 
     root_calls: int
     sub_calls: int
@@ -122,6 +126,7 @@ class Usage(WireResult):
     failed_calls: int
     prompt_tokens: int
     completion_tokens: int
+    unanswered_prompt_tokens: int = 0
     cost_usd: float | None = None
     seconds: float
 

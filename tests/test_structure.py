@@ -34,7 +34,7 @@ LAYERS: dict[str, list[str]] = {
         "build build.*",
     ],
     "rlm_mcp": [
-        """errors cells secret terminal progress turns threads changes models models.base replies wire guides logs
+        """errors spent cells secret terminal progress turns threads changes models models.base replies wire guides logs
         demo_data demo_data.*""",
         """clients clients.* contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding
         scripted_repl models.profiles models.limiter models.dialect models.retries models.discovery models.exchange
@@ -43,7 +43,7 @@ LAYERS: dict[str, list[str]] = {
         "repl subcalls providers calls views",
         "engine doctor",
         "level inspecting viewer viewer.*",
-        "solve",
+        "algorithm",
         "launch",
         "telemetry",
         "live_runs",

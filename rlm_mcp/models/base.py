@@ -29,7 +29,8 @@ class Usage:
     `cost_usd` is None where neither the provider nor a price table says it. `estimated` marks token counts that the
     provider did not report. `failed_requests` counts requests that were answered with an error or not at all,
     `unanswered_requests` those of them that may have been billed all the same: the connection broke after sending.
-    `request_seconds` is how long requests were under way; the rest of a call's time it waited for its turn.
+    `unanswered_prompt_tokens` estimates the prompts of these. `request_seconds` is how long requests were under way;
+    the rest of a call's time it waited for its turn.
     """
 
     prompt_tokens: int = 0
@@ -39,6 +40,7 @@ class Usage:
     estimated: bool = False
     failed_requests: int = 0
     unanswered_requests: int = 0
+    unanswered_prompt_tokens: int = 0
     request_seconds: float = field(default=0.0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -59,8 +61,22 @@ class Usage:
             estimated=self.estimated or other.estimated,
             failed_requests=self.failed_requests + other.failed_requests,
             unanswered_requests=self.unanswered_requests + other.unanswered_requests,
+            unanswered_prompt_tokens=self.unanswered_prompt_tokens + other.unanswered_prompt_tokens,
             request_seconds=self.request_seconds + other.request_seconds,
         )
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The requests of one call, counted while it goes on: of a call that is cancelled nobody else can tell.
+
+    `failed` and `unanswered` as in Usage; `is_under_way` says that one was sent and is waited for.
+    """
+
+    failed: int = 0
+    unanswered: int = 0
+    seconds: float = 0.0
+    is_under_way: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +151,11 @@ class Model(Protocol):
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
+        attempts: Attempts | None = None,
     ) -> Completion:
         """One reply to `messages`. `schema` is the JSON Schema of an object; it binds the reply where the provider can.
 
-        Raises errors.ModelError. Other exceptions are bugs.
+        `attempts` is kept up to date. Raises errors.ModelError. Other exceptions are bugs.
         """
 
 

@@ -17,6 +17,7 @@ from rlm_mcp.errors import (
     RequestRefused,
     UnknownModel,
 )
+from rlm_mcp.models.base import Attempts
 from rlm_mcp.models.dialect import Refusal
 from rlm_mcp.models.exchange import NoAnswer
 from rlm_mcp.models.retries import FailureKind
@@ -27,16 +28,19 @@ PASSING = frozenset({408, 409, 425})
 
 @dataclass(slots=True)
 class Tally:
-    """The failures of one call so far, and how long its requests were under way."""
+    """The failures of one call so far, and which kinds they were of."""
 
+    attempts: Attempts
     by_kind: Counter[FailureKind] = field(default_factory=Counter)
-    failed: int = 0
-    unanswered: int = 0
-    request_seconds: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """How many there were."""
+        return self.attempts.failed
 
     def error(self, kind: type[ModelError], text: str) -> ModelError:
         """An error that carries these numbers."""
-        return kind(text, failed_requests=self.failed, unanswered_requests=self.unanswered)
+        return kind(text, failed_requests=self.failed, unanswered_requests=self.attempts.unanswered)
 
 
 def retried_as(refusal: Refusal) -> FailureKind | None:

@@ -23,7 +23,7 @@ from rlm_mcp.budget import over_window
 from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models import dialect as dialects
 from rlm_mcp.models import failures
-from rlm_mcp.models.base import Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
+from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
 from rlm_mcp.models.dialect import BrokenOff, NotAReply, Refusal, Reply
 from rlm_mcp.models.exchange import (
     CONNECT_SECONDS,
@@ -77,14 +77,14 @@ class OpenAIProvider:
         """A model that this endpoint serves; nothing is asked yet."""
         return OpenAIModel(self, name, profile)
 
-    async def post(self, path: str, body: Mapping[str, Any], tally: Tally) -> Answer | NoAnswer:
+    async def post(self, path: str, body: Mapping[str, Any], attempts: Attempts) -> Answer | NoAnswer:
         """Sends one request when the limiter lets it, and tells the limiter how it went."""
         sender = self._sender or await self._connected()
         async with self.limiter.slot() as slot:
             await anyio.lowlevel.checkpoint_if_cancelled()  # a slot that came with the cancellation sends nothing
-            began = time.monotonic()
+            began, attempts.is_under_way = time.monotonic(), True
             answer = await sender.send(path, body)
-            tally.request_seconds += time.monotonic() - began
+            attempts.seconds, attempts.is_under_way = attempts.seconds + time.monotonic() - began, False
             _report(slot, answer)
         return answer
 
@@ -144,9 +144,10 @@ class OpenAIModel:
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
+        attempts: Attempts | None = None,
     ) -> Completion:
         """One reply; sent again on 429, 5xx and broken connections, and in another dialect where the server asks."""
-        tally, dialect = Tally(), self._dialect
+        tally, dialect = Tally(attempts or Attempts()), self._dialect
         tried = {dialect}
         while True:
             path, body = dialects.request(
@@ -167,13 +168,13 @@ class OpenAIModel:
     async def _ask(self, path: str, body: Mapping[str, Any], tally: Tally) -> Reply | Refusal:
         """Sends until there is an answer that is a reply or says why not."""
         while True:
-            answer = self._read(await self._endpoint.post(path, body, tally), tally)
+            answer = self._read(await self._endpoint.post(path, body, tally.attempts), tally)
             if isinstance(answer, Reply):
                 return answer
-            tally.failed += 1
+            tally.attempts.failed += 1
             if isinstance(answer, Refusal):
                 return answer
-            tally.unanswered += answer.sent
+            tally.attempts.unanswered += answer.sent
             if not await self._waited(Failure(kind=answer.kind), tally):
                 raise failures.unreachable(self.provider, answer, tally)
 
@@ -187,7 +188,7 @@ class OpenAIModel:
         except BrokenOff as error:
             return NoAnswer(kind="broken", why=str(error), sent=True)
         except NotAReply as error:
-            tally.failed += 1
+            tally.attempts.failed += 1
             raise failures.no_reply(self.provider, self._endpoint.scrub(str(error)), tally) from error
         return self._quoted(read, answer.retry_after) if isinstance(read, Refusal) else read
 
@@ -227,9 +228,9 @@ class OpenAIModel:
             cached_prompt_tokens=reply.cached_prompt_tokens,
             cost_usd=cost,
             estimated=not counted,
-            failed_requests=tally.failed,
-            unanswered_requests=tally.unanswered,
-            request_seconds=tally.request_seconds,
+            failed_requests=tally.attempts.failed,
+            unanswered_requests=tally.attempts.unanswered,
+            request_seconds=tally.attempts.seconds,
         )
         return Completion(
             text=reply.text,

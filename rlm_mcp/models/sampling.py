@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from rlm_mcp.models.base import Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
+from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
 from rlm_mcp.models.dialect import Dialect, arrange
 
 # Sampling needs a limit with every request; this one is for callers that name none.
@@ -55,6 +55,7 @@ class SamplingModel:
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,  # noqa: ARG002 # sampling cannot bind a reply; the prompt says it too
+        attempts: Attempts | None = None,
     ) -> Completion:
         """One reply of the client's model."""
         arranged = arrange(messages, Dialect())
@@ -62,9 +63,12 @@ class SamplingModel:
         turns: list[tuple[Literal["user", "assistant"], str]] = [
             ("assistant" if message.role == "assistant" else "user", message.content) for message in arranged
         ]
+        attempts = attempts or Attempts()
+        attempts.is_under_way = True
         sampled = await self._sample(
             turns, system=system, max_tokens=max_tokens or USUAL_REPLY_TOKENS, temperature=temperature
         )
+        attempts.is_under_way = False
         usage = Usage(
             prompt_tokens=estimate_prompt(messages), completion_tokens=estimate_tokens(sampled.text), estimated=True
         )

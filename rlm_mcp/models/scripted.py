@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import anyio
 
 from rlm_mcp.errors import ProviderFailed
-from rlm_mcp.models.base import Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
+from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
 
 Answer = str | Completion | Exception
 Script = Sequence[Answer | Callable[["Asked"], Answer]] | Callable[["Asked"], Answer]
@@ -58,12 +58,16 @@ class ScriptedModel:
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
+        attempts: Attempts | None = None,
     ) -> Completion:
         """The next reply; raises the entry if it is an exception."""
         asked = Asked(messages=tuple(messages), max_tokens=max_tokens, temperature=temperature, schema=schema)
         index = len(self.calls)
         self.calls.append(asked)
+        attempts = attempts or Attempts()
+        attempts.is_under_way = True
         await anyio.sleep(self._seconds)
+        attempts.is_under_way = False
         answer = self._answer(index, asked)
         if isinstance(answer, Exception):
             raise answer

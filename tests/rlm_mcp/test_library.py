@@ -1,3 +1,4 @@
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +41,12 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_public_names_stay_what_they_are_whatever_is_imported() -> None:
-    import rlm_mcp.solve
+    import rlm_mcp.algorithm
+    import rlm_mcp.library
 
-    assert callable(rlm_mcp.solve)
+    assert rlm_mcp.solve is rlm_mcp.library.solve
+    assert not any(module.name in rlm_mcp.__all__ for module in pkgutil.iter_modules(rlm_mcp.__path__))
+    with pytest.raises(AttributeError, match="module 'rlm_mcp' has no attribute 'no_such_name'"):
+        rlm_mcp.no_such_name  # noqa: B018 # looking is what is tried
     assert set(rlm_mcp.__all__) == {"__version__", "build_server", "load_settings", "open_workspace", "solve"}
     assert all(getattr(rlm_mcp, name) is not None for name in rlm_mcp.__all__)

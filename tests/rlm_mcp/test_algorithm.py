@@ -2,24 +2,25 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from rlm_mcp.budget import BudgetLimits, Ledger, Spent
+from rlm_mcp.algorithm import solve
+from rlm_mcp.budget import BudgetLimits, Ledger
 from rlm_mcp.cells import CellError, CellResult, Final, GuestCalls, RawCitation, Variable
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
-from rlm_mcp.engine import Engine, Outcome, Task, started_facts
+from rlm_mcp.engine import Engine, Task, started_facts
 from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import Asked, ScriptedModel
-from rlm_mcp.runs import NoRecord, Run, Runs, Tape
+from rlm_mcp.runs import NoRecord, Outcome, Run, Runs, Tape
 from rlm_mcp.scripted_repl import Play, ScriptedOpener
-from rlm_mcp.solve import solve
+from rlm_mcp.spent import Spent
 from rlm_mcp.subcalls import SubCalls
 
 pytestmark = pytest.mark.anyio
@@ -496,7 +497,7 @@ async def test_killed_after_any_event_a_run_goes_on_and_no_call_is_made_twice(wo
 
     run = world.record = world.runs.get(run.run_id)
     engine = world.engine(root, ScriptedOpener(play_by_code), run, sub=sub, tape=Tape(run.events()))
-    outcome = await solve(task, engine, Ledger(already=Spent.from_json(asdict(run.state().usage))))
+    outcome = await solve(task, engine, Ledger(already=run.state().usage))
 
     assert outcome.answer == "429"
     assert (len(root.calls), len(sub.calls)) == (4, 2)

@@ -14,10 +14,10 @@ asks, runs and records, and knows what the record already holds.
 import anyio
 
 from rlm_mcp.budget import Ledger
-from rlm_mcp.engine import Engine, Outcome, Task
+from rlm_mcp.engine import Engine, Task
 from rlm_mcp.errors import BudgetExceeded, RlmError
 from rlm_mcp.level import Level, limit_of
-from rlm_mcp.runs import StoppedBy
+from rlm_mcp.runs import Outcome, StoppedBy
 from rlm_mcp.trajectory import Again, Finish, Run, Step
 
 
@@ -29,9 +29,9 @@ async def solve(task: Task, engine: Engine, ledger: Ledger) -> Outcome:
         finish, stopped_by, message = await _answer(level)
         unchecked = await level.weigh_evidence(finish.answer)
     except anyio.get_cancelled_exc_class():
-        level.end(finish or level.best(), "cancelled", "Cancelled.")
+        await level.end(finish or level.best(), "cancelled", "Cancelled.")
         raise
-    return level.end(finish, stopped_by, message, unchecked)
+    return await level.end(finish, stopped_by, message, unchecked)
 
 
 async def _answer(level: Level) -> tuple[Finish, StoppedBy, str]:
