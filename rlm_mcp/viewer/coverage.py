@@ -86,8 +86,7 @@ class _Strip:
             number = at * self._bins // max(self.chars, 1)
             while at < last:
                 number += 1
-                # The first character of the next bin: the least one whose share is at least number / bins.
-                until = min(last, -(-number * self.chars // self._bins))
+                until = min(last, self._bin_start(number))
                 read[number - 1] += until - at
                 at = until
 
@@ -95,23 +94,30 @@ class _Strip:
         """Where on the strip a character is, from 0 to 1."""
         return round((self._starts.get(path, 0) + char) / max(self.chars, 1), 5)
 
+    def _bin_start(self, number: int) -> int:
+        """The first character whose share of the whole is at least `number` bins."""
+        return -(-number * self.chars // self._bins)
+
+    def _chars_of(self, number: int) -> int:
+        return self._bin_start(number + 1) - self._bin_start(number)
+
     def shown(self) -> dict[str, Any]:
         """Percent of each bin, and the file that each bin begins in."""
-        width = self.chars / self._bins
         names, starts = list(self._starts), list(self._starts.values())
-        owners = [bisect_right(starts, int(number * width)) - 1 for number in range(self._bins)] if names else []
+        bins = range(self._bins)
+        owners = [bisect_right(starts, self._bin_start(number)) - 1 for number in bins] if names else []
         used = sorted(set(owners))
         place = {owner: index for index, owner in enumerate(used)}
         return {
             "paths": [names[owner] for owner in used],
             "owners": [place[owner] for owner in owners],
-            **{reader: [_percent(read, width) for read in self._read[reader]] for reader in READERS},
+            **{reader: [_percent(self._read[reader][n], self._chars_of(n)) for n in bins] for reader in READERS},
         }
 
 
-def _percent(read: int, width: float) -> int:
+def _percent(read: int, chars: int) -> int:
     """Nothing read is 0, and anything at least 1."""
-    return 0 if read <= 0 else max(1, min(100, round(100 * read / max(width, 1e-9))))
+    return 0 if read <= 0 else max(1, min(100, round(100 * read / chars)))
 
 
 def _ranges(coverage: Mapping[str, Any], reader: str) -> dict[str, list[tuple[int, int]]]:

@@ -188,9 +188,9 @@ class Story:
     def _notes(self) -> list[str]:
         notes = []
         if self._unread:
-            notes.append(f"{self._unread:,} lines of the record are no events and are left out.")
+            notes.append(f"Left out: {self._unread:,} lines of the record that are no events.")
         if self._unknown:
-            notes.append(f"{self._unknown:,} events are of kinds that this version does not know and are left out.")
+            notes.append(f"Left out: {self._unknown:,} events of kinds that this version does not know.")
         cited = len(_objects(self._ended.get("citations")))
         if cited > MOST_CITATIONS:
             notes.append(f"The first {MOST_CITATIONS} of {cited:,} citations are shown.")
@@ -205,7 +205,7 @@ def call_chars(calls: int) -> int:
 def told(events: Iterable[object]) -> Story:
     """The story of a whole record."""
     kept = list(events)
-    calls = sum(isinstance(event, Mapping) and event.get("event") in {"sub_reply", "sub_failed"} for event in kept)
+    calls = sum(isinstance(event, Mapping) and event.get("event") in ("sub_reply", "sub_failed") for event in kept)
     story = Story(call_chars=call_chars(calls))
     for event in kept:
         story.tell(event)

@@ -1,0 +1,62 @@
+"""How two runs differ."""
+
+from typing import Any
+
+from rlm_mcp.viewer.comparing import aligned, citations, compared, differences
+from rlm_mcp.viewer.page import page_data
+from rlm_mcp.viewer.passages import Quoted
+from rlm_mcp.viewer.story import told
+from tests.rlm_mcp.viewer.records import cell, ended, reply, started
+
+
+def data(*events: Any) -> dict[str, Any]:
+    return page_data(told(events), Quoted())
+
+
+def test_answers_are_compared_word_by_word() -> None:
+    assert differences("five of nine regions", "six of nine") == [
+        ("first", "five"),
+        ("second", "six"),
+        ("both", " of nine"),
+        ("first", " regions"),
+    ]
+
+
+def test_long_answers_are_compared_by_lines_and_very_long_ones_not_at_all() -> None:
+    lines = "".join(f"row {n} of many words\n" for n in range(1_000))
+    assert differences(lines, lines + "one more\n") == [("both", lines), ("second", "one more\n")]
+    assert differences("x\n" * 9_000, "y\n" * 9_000) is None
+
+
+def test_the_same_answer_has_no_differences() -> None:
+    assert differences("same", "same") == [("both", "same")]
+    assert differences("", "") == []
+
+
+def test_turns_with_the_same_code_are_put_side_by_side() -> None:
+    assert aligned([(1, "look"), (2, "count"), (3, "end")], [(1, "look"), (2, "end")]) == [
+        {"first": 1, "second": 1, "same_code": True},
+        {"first": 2, "second": None, "same_code": False},
+        {"first": 3, "second": 2, "same_code": True},
+    ]
+
+
+def test_a_place_cited_by_both_runs_is_listed_once() -> None:
+    one = {"context_id": "c", "path": "a.log", "start_line": 3, "end_line": 3, "quote": "x  y", "state": "verified"}
+    assert citations([one], [one | {"quote": "x y", "state": "corrected"}, one | {"start_line": 9}]) == [
+        {"path": "a.log", "start_line": 3, "end_line": 3, "quote": "x  y", "first": "verified", "second": "corrected"},
+        {"path": "a.log", "start_line": 9, "end_line": 3, "quote": "x  y", "first": None, "second": "verified"},
+    ]
+
+
+def test_two_runs_are_told_apart_by_question_contexts_and_answer() -> None:
+    one = data(started(), reply("", 1, "hi", 1.0), cell("", 1, "FINAL(1)", 1.1), ended("1", 1.2))
+    other = data(started(query="Another?"), reply("", 1, "hi", 1.0), cell("", 1, "FINAL(1)", 1.1), ended("1", 1.2))
+    facts = compared(one, other)
+    assert facts["same"] == {"query": False, "contexts": True, "answer": True}
+    assert facts["turns"] == [{"first": 1, "second": 1, "same_code": True}]
+    assert [run["answer_chars"] for run in facts["runs"]] == [1, 1]
+
+
+def test_a_run_without_an_answer_differs_from_one_with_an_empty_answer() -> None:
+    assert compared(data(started(), ended(None, 1.0)), data(started(), ended("", 1.0)))["same"]["answer"] is False
