@@ -49,6 +49,9 @@ HISTORY_CHARS = 200_000
 SEARCH_MATCHES = 10_000
 """The most lines that one search brings into the namespace."""
 
+INTERRUPT_SECONDS = 0.5
+"""Between two interrupts of a cell that is no longer wanted: longer than the grace that each gives it."""
+
 THREADS = 64
 """Cells of different sessions that run at once; a cell that waits for sub-calls holds its thread too."""
 
@@ -297,7 +300,7 @@ class SandboxRepl:
 
         What the interrupted cell had printed is returned; the cancellation takes effect where the caller next waits.
         """
-        done = False
+        done = anyio.Event()
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
 
@@ -305,8 +308,10 @@ class SandboxRepl:
                 try:
                     await anyio.sleep_forever()
                 finally:
-                    if not done:
+                    while not done.is_set():  # again, because it is lost between two of the calls that make up a cell
                         self._session.interrupt()
+                        with anyio.move_on_after(INTERRUPT_SECONDS, shield=True):
+                            await done.wait()
 
             tasks.start_soon(interrupt_when_cancelled)
             with anyio.CancelScope(shield=True):
@@ -314,7 +319,7 @@ class SandboxRepl:
                     result = await self._sandbox.on_thread(function, *args)
                 except Exception as error:  # noqa: BLE001 - raised again
                     failure = error  # below: here the task group would wrap it
-                done = True
+                done.set()
             tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure

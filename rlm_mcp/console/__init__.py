@@ -1,9 +1,13 @@
 """What a person at a terminal sees and types: a run as it goes, and a prompt on a context.
 
-scene.py      events of a run -> what has happened and what is going on; pure
-screen.py     that -> what rich draws, at any width; pure
-following.py  draws it while the run goes on, or tells it in plain lines; Ctrl-C
-excerpt.py    the beginning of a text, or its two ends, and what was left out; pure
-typing.py     when what was typed is a whole block; the line editor's history and completion
-prompt.py     the REPL of `inspect`
+excerpt.py       the beginning of a text, or its two ends, and what was left out; pure
+scene.py         events of a run -> what has happened and what is going on; pure
+screen.py        that -> what rich draws, at any width; pure
+ending.py        what is shown of a run that is over; pure
+drawing.py       draws it on a terminal, or prints it anywhere
+following.py     does so while the run goes on
+interrupts.py    Ctrl-C, and Ctrl-C again
+line_editor.py   when what was typed is a whole block; history and completion
+prompt.py        the REPL of `inspect`
+prompt_calls.py  what code in it may ask of a model
 """

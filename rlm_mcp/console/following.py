@@ -4,23 +4,18 @@ On a terminal it is drawn. Elsewhere every change is a line, so that a log shows
 that goes away does not end the run.
 """
 
-import asyncio
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import suppress
+from functools import partial
 from typing import TextIO
 
 import anyio
 
 from rlm_mcp.console.drawing import Drawing, Teller, can_be_drawn_on, console_on
+from rlm_mcp.console.interrupts import end_at_once, interrupts
 from rlm_mcp.workspace import Workspace
 
 FRAME_SECONDS = 0.125
 """Between two drawings: often enough for a clock with tenths to look alive, seldom enough for a slow line."""
-
-SHOW_CURSOR = b"\x1b[?25h"
 
 
 async def follow(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bool, exit_status: int) -> None:
@@ -30,10 +25,9 @@ async def follow(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bo
     """
     is_drawn = not quiet and can_be_drawn_on(stream)
     stop = anyio.Event()
-    with (
-        anyio.CancelScope() as following,
-        _interrupts(stop.set, lambda: _end_at_once(run_id, exit_status, is_drawn=is_drawn)),
-    ):
+    last_words = f"rlm-mcp: ended at once; `rlm-mcp runs resume {run_id}` goes on"
+    end = partial(end_at_once, last_words, exit_status, is_drawn=is_drawn)
+    with anyio.CancelScope() as following, interrupts(stop.set, end):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_when_asked, workspace, run_id, stop, following)
             if is_drawn:
@@ -84,30 +78,3 @@ def _write(stream: TextIO, line: str) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextmanager
-def _interrupts(kindly: Callable[[], None], at_once: Callable[[], None]) -> Iterator[None]:
-    """SIGINT calls `kindly` in the event loop; the second one calls `at_once`, whatever the loop is doing."""
-    loop, seen = asyncio.get_running_loop(), 0
-
-    def interrupted(_number: int, _frame: FrameType | None) -> None:
-        nonlocal seen
-        seen += 1
-        if seen > 1:
-            at_once()
-        loop.call_soon_threadsafe(kindly)
-
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _end_at_once(run_id: str, status: int, *, is_drawn: bool) -> None:
-    """No cleaning up: a run is always on record as far as it has come."""
-    with suppress(OSError):
-        shown = SHOW_CURSOR if is_drawn else b""
-        os.write(2, shown + f"\nrlm-mcp: ended at once; `rlm-mcp runs resume {run_id}` goes on\n".encode())
-    os._exit(status)

@@ -4,8 +4,10 @@ The prompt has the main thread, because Ctrl-C arrives there; the workspace has 
 interrupts the block that runs and keeps the variables.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -15,6 +17,7 @@ from rich.text import Text
 
 from rlm_mcp.cells import CellResult, GuestCalls, Variable
 from rlm_mcp.console.excerpt import Excerpt, excerpt, one_line
+from rlm_mcp.console.interrupts import on_interrupt
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.errors import RlmError
 from rlm_mcp.workspace import Workspace
@@ -44,6 +47,9 @@ STOPPED = {
     "exit": "stopped: it ended its process",
 }
 
+KEPT, UNDONE = "the variables are kept", "the variables are those from before it"
+INTERRUPTED = f"{STOPPED['interrupt']}; {KEPT}"
+
 
 class Guest(Protocol):
     """What runs the code."""
@@ -70,16 +76,20 @@ class Prompt:
         while True:
             try:
                 typed = self.read().strip("\n")
-                if typed.strip() in {":quit", ":q"}:
-                    return
-                variables = self._answer(typed, variables)
             except EOFError:
                 self.console.print()
                 return
             except KeyboardInterrupt:
                 self.console.print("\n(Ctrl-D leaves)", style="dim")
+                continue
+            if typed.strip() in {":quit", ":q"}:
+                return
+            try:
+                variables = self._answer(typed, variables)
+            except KeyboardInterrupt:  # no block runs at this moment: those are interrupted by their guest
+                self.console.print(INTERRUPTED, style="yellow")
             except RlmError as error:
-                self.console.print(Text(f"rlm-mcp: {one_line(str(error), chars=LINE_CHARS)}", "red"))
+                self.console.print(Text(f"rlm-mcp: {one_line(str(error), chars=LINE_CHARS)}", "red"), soft_wrap=True)
 
     def _answer(self, typed: str, variables: Sequence[Variable]) -> Sequence[Variable]:
         match typed.strip():
@@ -99,9 +109,10 @@ class Prompt:
                 self.console.print(Text(f"There is no {one_line(command)}: :help shows what there is.", "red"))
             case _:
                 cell = self.guest.run(typed)
-                if cell is not None:
-                    self._show(cell)
-                    return cell.variables
+                if cell is None:
+                    raise KeyboardInterrupt
+                self._show(cell)
+                return cell.variables
         return variables
 
     def _show_variables(self, variables: Sequence[Variable]) -> None:
@@ -148,6 +159,32 @@ class Prompt:
             self.console.print(Text(line, style), soft_wrap=True)
 
 
+class _Turn:
+    """One block, which may be interrupted, also before it has begun. It belongs to the event loop."""
+
+    def __init__(self, cell: Callable[[], Awaitable[CellResult]]) -> None:
+        self._cell = cell
+        self._is_wanted = True
+        self._scope: anyio.CancelScope | None = None
+
+    async def run(self) -> CellResult | None:
+        """What it did; also when it was interrupted, unless that was before it began."""
+        with anyio.CancelScope() as self._scope:
+            if self._is_wanted:
+                return await self._cell()
+        return None
+
+    def interrupt(self) -> None:
+        """As often as one likes."""
+        self._is_wanted = False
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+async def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
 class PromptedGuest:
     """The REPL of a context in a workspace, from another thread than that of its event loop."""
 
@@ -159,19 +196,16 @@ class PromptedGuest:
         self._context = context
         self._calls = calls
         self._seconds = seconds
-        self._scope: anyio.CancelScope | None = None
+        self._loop = portal.call(_loop)
 
     def __repr__(self) -> str:
         return f"<PromptedGuest {self._context.name}>"
 
     def run(self, code: str) -> CellResult | None:
-        """Runs a block. KeyboardInterrupt interrupts it, as often as it comes, and is over then."""
-        running = self._portal.start_task_soon(self._run, code)
-        while True:
-            try:
-                return running.result()
-            except KeyboardInterrupt:
-                self._portal.call(self._interrupt)
+        """Runs a block, which Ctrl-C interrupts."""
+        turn = _Turn(partial(self._run, code))
+        with on_interrupt(lambda: self._loop.call_soon_threadsafe(turn.interrupt)):
+            return self._portal.call(turn.run)
 
     def reset(self) -> None:
         """Opens a new REPL in the place of this one."""
@@ -187,17 +221,11 @@ class PromptedGuest:
     async def _complete(self, text: str) -> tuple[str, ...]:
         return await self._workspace.complete(self._context, text, calls=self._calls)
 
-    async def _run(self, code: str) -> CellResult | None:
-        with anyio.CancelScope() as self._scope:
-            return await self._workspace.run_code(self._context, code, seconds=self._seconds, calls=self._calls)
-        return None
+    async def _run(self, code: str) -> CellResult:
+        return await self._workspace.run_code(self._context, code, seconds=self._seconds, calls=self._calls)
 
     async def _reset(self) -> None:
         await self._workspace.run_code(self._context, "", seconds=self._seconds, reset=True, calls=self._calls)
-
-    def _interrupt(self) -> None:
-        if self._scope is not None:
-            self._scope.cancel()
 
 
 def banner(context: Context, model: str | None) -> str:

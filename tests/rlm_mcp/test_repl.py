@@ -44,8 +44,8 @@ class Sub:
         if prompt.startswith("fail"):
             raise SubCallFailed("the model said no")
         if isinstance(schema, dict):
-            shown = prompt.split("Texts:\n")[1].split("\n\nLabels", maxsplit=1)[0].splitlines()
-            return {"labels": ["bad" if "ERROR" in line else "good" for line in shown]}
+            shown = prompt.split("Texts:\n")[1].split("\n\nThe label", maxsplit=1)[0].splitlines()
+            return {str(number): "bad" if "ERROR" in line else "good" for number, line in enumerate(shown, 1)}
         return f"answer to {prompt}"
 
     async def rlm_query(self, query: str, context: object) -> object:
@@ -166,6 +166,46 @@ async def test_classify_gives_every_item_a_label(opened: Opener) -> None:
     assert len(sub.prompts) == 3
 
 
+class Reader(Sub):
+    """Says of each text what it holds, and knows what a question about many texts asks of one."""
+
+    async def llm_query(
+        self, prompt: str, *, model: str | None = None, schema: Any = None, material: str | None = None
+    ) -> object:
+        self.prompts.append(prompt)
+        match list(schema["properties"]):
+            case ["counts", "others"]:
+                return {"counts": "broken", "others": ["broken", "whole", ""]}
+            case ["quote", "answer"]:
+                held = [line for line in (material or "").splitlines() if "ERROR" in line]
+                # One that is in the text and one that is not.
+                return {"quote": held[-1] if held else "line 7 says so", "answer": "disk"}
+            case ["number"]:
+                return {"number": "2"}
+        texts = prompt.split("Texts:\n")[1].split("\n\n", maxsplit=1)[0].splitlines()
+        return {str(n): "broken" if "ERROR" in text else "whole" for n, text in enumerate(texts, 1)}
+
+
+async def test_pick_takes_the_items_that_count_for_a_question_about_all(opened: Opener) -> None:
+    sub = Reader()
+    repl = await opened.text(sub=sub)
+    cell = await repl.run("len(pick(context.splitlines()[:10], 'How many are broken?')), pick([], 'How many?')")
+    assert cell.value == repr((sum("ERROR" in line for line in LINES[:10]), []))
+    assert cell.notes == ("pick gave each text one of the labels 'broken', 'whole' and took 'broken'.",)
+    assert len(sub.prompts) == 3
+
+
+async def test_read_gives_what_pieces_say_with_quotes_that_they_hold_the_best_first(opened: Opener) -> None:
+    sub = Reader()
+    repl = await opened.text(sub=sub)
+    cell = await repl.run(
+        "found = read('What broke?', 'line 1 ERROR\\n' + 'x' * 4000 + '\\nline 2  ERROR\\n' + 'y' * 4000)\n"
+        "print(found)\n[one.quote for one in found], found[0].answer"
+    )
+    assert cell.stdout == "[disk (it says: line 2  ERROR), disk (it says: line 1 ERROR)]\n"
+    assert cell.value == "(['line 2  ERROR', 'line 1 ERROR'], 'disk')"
+
+
 async def test_search_runs_on_the_host(opened: Opener) -> None:
     repl = await opened.text()
     cell = await repl.run("m = search('line 99[0-4] ERROR'); [(x.line, x.text) for x in m], m.total, m[0]['path']")
@@ -227,6 +267,15 @@ async def test_cancelling_interrupts_the_cell_and_keeps_the_variables(opened: Op
             assert (cell.stdout, cell.stopped_by) == ("so far\n", "interrupt")
         assert scope.cancel_called
         assert await value_of(repl, "kept") == "1"
+
+
+async def test_a_cell_is_interrupted_at_whatever_moment_the_cancellation_comes(opened: Opener) -> None:
+    repl = await opened.text()
+    with anyio.fail_after(20):
+        for thousandths in range(12):
+            with anyio.move_on_after(thousandths / 1000) as scope:
+                await repl.run("while True: pass")
+            assert scope.cancel_called
 
 
 async def test_cancelling_takes_back_the_sub_calls_in_flight(opened: Opener) -> None:

@@ -72,7 +72,9 @@ def test_a_long_output_says_how_much_of_it_is_not_shown() -> None:
 def test_an_interrupted_block_keeps_its_variables_and_shows_what_it_had_printed() -> None:
     error = CellError(type="KeyboardInterrupt", message="", traceback="Traceback …")
     guest = ScriptedGuest(CellResult(code="", stdout="half\n", error=error, stopped_by="interrupt"), None)
-    assert converse(guest, ["f()", "g()"]) == "half\ninterrupted; the variables are kept\n"
+    assert converse(guest, ["f()", "g()"]) == (
+        "half\ninterrupted; the variables are kept\ninterrupted; the variables are kept\n"
+    )
 
 
 @pytest.mark.parametrize(
