@@ -2,19 +2,18 @@
 
     python -m benchmarks.engine [figure …] [--repeat 5]
 
+Killed processes have a benchmark of their own, kill.py.
+
 Everything is real but the model: a scripted OpenAI-compatible server in a process of its own, on loopback, with
 latency. Figures are medians of `--repeat` runs. The aims are for two cores without other load; the load is printed.
 """
 
 import argparse
-import itertools
 import json
 import math
 import os
-import random
 import re
 import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -213,51 +212,6 @@ async def cancel(repeat: int) -> None:
     report("from cancel to the last byte sent to the provider", max(after), "s", 0.2)
 
 
-async def kill(repeat: int) -> None:
-    """Kills a process in the middle of a run, resumes it in another, and counts what was on record and asked again."""
-    again: list[int] = []
-    async with serving(latency=0.01, sub_latency=0.02) as url:
-        for number in itertools.count():
-            with tempfile.TemporaryDirectory() as directory:
-                asked = await _kill_once(url, Path(directory), number)
-            again += [] if asked is None else [asked]
-            if len(again) == repeat:
-                break
-    report(f"calls on record asked again in {repeat} killed and resumed runs", sum(again), "", 0)
-
-
-async def _kill_once(url: str, data_dir: Path, number: int) -> int | None:
-    """How many calls were asked again; None where the run was over before it was killed."""
-    command = [sys.executable, "-m", "benchmarks.engine", "--run", url, str(data_dir), f"number {number}: batch 60"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 # the process to be killed
-        assert process.stdout is not None
-        run_id = (await anyio.to_thread.run_sync(process.stdout.readline)).strip()
-        await anyio.sleep(random.uniform(0.0, 0.8))
-        process.send_signal(signal.SIGKILL)
-    record = data_dir / "runs" / run_id / "events.jsonl"
-    lines = record.read_bytes().splitlines()
-    if any(b'"run_ended"' in line for line in lines):
-        return None
-    recorded = sum(b'"root_reply"' in line or b'"sub_reply"' in line for line in lines)
-    before = counts(url)["requests"]
-    async with engine(url, data_dir) as workspace:
-        await workspace.resume(run_id)
-        async for _ in workspace.follow(run_id):
-            pass
-        state = await workspace.state(run_id)
-    assert state.stopped_by == "final", f"{state.stopped_by}: {state.message}"
-    needed = 62 - recorded  # two turns and sixty sub-calls
-    asked: int = counts(url)["requests"] - before
-    return max(0, asked - needed)
-
-
-async def run_for_ever(url: str, data_dir: Path, query: str) -> None:
-    async with engine(url, data_dir) as workspace:
-        run_id = await workspace.start(SolveRequest(query=query, contexts=("text",), mode="rlm"))
-        print(run_id, flush=True)
-        await anyio.sleep_forever()
-
-
 def report(what: str, value: float, unit: str, aim: float | None) -> None:
     shown = f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.3f}"
     met = "" if aim is None else f"   aim {aim:g}" + ("" if value <= aim else "   MISSED")
@@ -270,7 +224,6 @@ FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
     "many": many,
     "tokens": tokens,
     "cancel": cancel,
-    "kill": kill,
 }
 
 
@@ -279,12 +232,9 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", help=f"which: {', '.join(FIGURES)}; all if none is named")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(float(options.serve[0]), float(options.serve[1]), faults=options.serve[2] == "1")
-    elif options.run:
-        anyio.run(run_for_ever, options.run[0], Path(options.run[1]), options.run[2])
     else:
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, Python {sys.version.split()[0]}")
         for name in options.figures or FIGURES:

@@ -1,0 +1,17 @@
+"""A process that is killed in the middle of a run, and another one that goes on. A hundred: benchmarks/kill.py."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kill import killed_and_resumed
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("events", [1, 9, 22, 40, 57])
+async def test_a_killed_run_goes_on_and_asks_nothing_again(tmp_path: Path, sandbox_cache: Path, events: int) -> None:
+    killed = await killed_and_resumed(tmp_path, events, 0.0, sandbox_cache)
+    if killed is None:
+        pytest.skip("the run was over before it was killed")
+    assert (killed.repeated, killed.is_right) == (0, True), killed
