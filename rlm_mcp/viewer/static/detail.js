@@ -23,9 +23,9 @@ function detailOf(node, head, { onShow, onRead }) {
       box.append(cellBox(node, head, { onShow, hasCode: true }));
       break;
     case "call":
-      box.append(el("h4", {}, "Prompt", el("span", { class: "soft" }, ` ${count(row.prompt_chars, "character")}${row.prompt_chars > whole(row.prompt).length ? `, of which the record keeps the first ${num(whole(row.prompt).length)}` : ""}`)),
+      box.append(el("h3", { class: "piece" }, "Prompt", el("span", { class: "soft" }, ` ${count(row.prompt_chars, "character")}${row.prompt_chars > whole(row.prompt).length ? `, of which the record keeps the first ${num(whole(row.prompt).length)}` : ""}`)),
         sayCut(el("pre", { class: "output", tabindex: "0", "aria-label": "prompt" }), row.prompt, command),
-        el("h4", {}, row.failed ? "It failed" : "Reply"), sayCut(el("pre", { class: row.failed ? "output error" : "output", tabindex: "0", "aria-label": "reply" }), row.text, command));
+        el("h3", { class: "piece" }, row.failed ? "It failed" : "Reply"), sayCut(el("pre", { class: row.failed ? "output error" : "output", tabindex: "0", "aria-label": "reply" }), row.text, command));
       break;
     default:
       box.append(el("p", {}, `The run went on after a pause of ${span(row.pause)}, of which one second is drawn.`));
@@ -39,9 +39,9 @@ function runDetail(node, head, onRead) {
   const facts = [way ? `${way.mode}: ${way.text}` : "", ending ? [ending.status, ending.stopped_by].filter(Boolean).join(", ") : "", count(node.turns.length, "turn"), node.calls ? count(node.calls, "sub-call") : "", node.failures ? `${num(node.failures)} failed` : ""];
   parts.push(el("p", { class: "facts" }, facts.filter(Boolean).join(" · ")));
   if (!node.path) return parts; // question and answer of the whole run stand above
-  if (node.query) parts.push(el("h4", {}, "Question"), say(el("p", { class: "prose" }), node.query));
+  if (node.query) parts.push(el("h3", { class: "piece" }, "Question"), say(el("p", { class: "prose" }), node.query));
   const answer = row?.text ?? ending?.text;
-  if (!isEmpty(answer)) parts.push(el("h4", {}, row?.failed ? "It failed" : "Answer"), sayCut(el("pre", { class: "output", tabindex: "0", "aria-label": "answer" }), answer, `rlm-mcp runs export ${head.id}`));
+  if (!isEmpty(answer)) parts.push(el("h3", { class: "piece" }, row?.failed ? "It failed" : "Answer"), sayCut(el("pre", { class: "output", tabindex: "0", "aria-label": "answer" }), answer, `rlm-mcp runs export ${head.id}`));
   if (ending?.message) parts.push(el("p", { class: "decided" }, ending.message));
   if (node.turns.length) parts.push(el("p", {}, el("button", { type: "button", class: "link", on: { click: () => onRead(node) } }, "Read its turns below")));
   return parts;

@@ -1,0 +1,108 @@
+"""The served page: who may read it, and how it follows a run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from rlm_mcp.contexts.store import Store
+from rlm_mcp.runs import Run, Runs
+from rlm_mcp.viewer.live import Following, application
+from tests.rlm_mcp.viewer.records import ended, reply
+
+TOKEN = "a-token-that-nobody-knows"  # noqa: S105 - of a server that lives for one test
+HOST = "http://127.0.0.1:8123"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "data") as store:
+        yield store
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    run = Runs(tmp_path).create({"query": "is it done?"})
+    yield run
+    run.close()
+
+
+@pytest.fixture
+def client(run: Run, store: Store) -> Iterator[TestClient]:
+    with TestClient(application(Following(run, store), token=TOKEN, port=8123), base_url=HOST) as client:
+        yield client
+
+
+def test_the_page_lies_under_its_token_only(client: TestClient) -> None:
+    assert client.get(f"/{TOKEN}/").status_code == 200
+    assert [client.get(path).status_code for path in ("/", "/x/", "/x/data", f"/{TOKEN[:-1]}/", "/favicon.ico")] == [
+        404,
+        404,
+        404,
+        404,
+        404,
+    ]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1", "127.0.0.1:9", "evil.example:8123", "127.0.0.1:8123.evil"]
+)
+def test_a_request_for_another_host_is_refused(client: TestClient, host: str) -> None:
+    answers = [client.get(f"/{TOKEN}/{what}", headers={"host": host}) for what in ("", "data")]
+    assert [(answer.status_code, answer.text) for answer in answers] == [(421, "wrong host")] * 2
+
+
+def test_only_reading_is_possible(client: TestClient) -> None:
+    assert [client.request(verb, f"/{TOKEN}/data").status_code for verb in ("POST", "PUT", "DELETE")] == [405] * 3
+
+
+def test_no_other_page_may_frame_embed_or_keep_it(client: TestClient) -> None:
+    headers = client.get(f"/{TOKEN}/").headers
+    assert headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["cache-control"] == "no-store"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "access-control-allow-origin" not in headers
+
+
+def test_a_page_is_told_what_it_does_not_have_yet(run: Run, client: TestClient) -> None:
+    address = f"/{TOKEN}/data?rows="
+    run.append(reply("", 1, "hello", 0.0))
+    assert [row["text"] for row in client.get(f"{address}0").json()["rows"]] == ["hello"]
+    assert client.get(f"{address}1").status_code == 204
+    run.append(reply("", 2, "again", 0.0))
+    assert [row["text"] for row in client.get(f"{address}1").json()["rows"]] == ["again"]
+    run.append(ended("done", 0.0))
+    news = client.get(f"{address}2").json()
+    assert (news["head"]["status"], news["head"]["is_live"], news["head"]["answer"]["text"]) == (
+        "completed",
+        False,
+        "done",
+    )
+
+
+@pytest.mark.parametrize("rows", ["-1", "x", "", "٣", "1e3", "99999999999999999999"])
+def test_a_request_for_rows_that_are_no_number_or_too_many_does_no_harm(client: TestClient, rows: str) -> None:
+    assert client.get(f"/{TOKEN}/data", params={"rows": rows}).status_code in {200, 204}
+
+
+def test_half_a_line_waits_for_its_other_half(run: Run, store: Store) -> None:
+    following = Following(run, store)
+    with run.events_path.open("ab") as file:
+        file.write(b'{"event":"root_reply","turn":1,')
+        file.flush()
+        assert following.news(0) is None
+        file.write(b'"text":"whole"}\n')
+    news = following.news(0)
+    assert news is not None
+    assert [row["text"] for row in news["rows"]] == ["whole"]
+
+
+def test_a_run_whose_process_died_is_no_longer_followed(run: Run, store: Store) -> None:
+    following = Following(run, store)
+    assert following.news(0) is None
+    run.close()
+    news = following.news(0)
+    assert news is not None
+    assert (news["head"]["status"], news["head"]["is_live"]) == ("cut off", False)
