@@ -58,15 +58,18 @@ class OpenAIProvider:
         api_key: Secret,
         *,
         limiter: Limiter | None = None,
+        connect: Callable[[str, Secret], Sender] | None = None,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """`connect` makes the sender; by default the one that suits the address."""
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(base_url).hostname or ""
         self.limiter = limiter or Limiter()
         self.sleep = sleep
         self.jitter = jitter
         self._api_key = api_key
+        self._connect = connect
         self._sender: Sender | None = None
         self._connecting = anyio.Lock()
 
@@ -110,11 +113,11 @@ class OpenAIProvider:
 
     async def _connected(self) -> Sender:
         async with self._connecting:
-            if self._sender is None and _is_plain(self.base_url):
-                self._sender = PlainSender(self.base_url, self._api_key)
-            elif self._sender is None:
-                await anyio.to_thread.run_sync(importlib.import_module, "openai")
-                self._sender = LibrarySender(self.base_url, self._api_key)
+            if self._sender is None:
+                connect = self._connect or (PlainSender if _is_plain(self.base_url) else LibrarySender)
+                if connect is LibrarySender:
+                    await anyio.to_thread.run_sync(importlib.import_module, "openai")
+                self._sender = connect(self.base_url, self._api_key)
         return self._sender
 
 

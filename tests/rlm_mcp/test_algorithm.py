@@ -277,6 +277,40 @@ async def test_cancelling_records_the_end_and_the_best_answer(world: World) -> N
     assert (state.status, state.stopped_by, state.answer) == ("cancelled", "cancelled", "429")
 
 
+async def test_what_is_under_way_when_a_run_is_cancelled_is_settled_before_its_end_is_on_record(world: World) -> None:
+    sub = ScriptedModel(["late"], seconds=3600)
+
+    async def play(code: str, calls: GuestCalls) -> CellResult:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(calls.llm_query, "Is it?")
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+        raise AssertionError
+
+    with anyio.fail_after(5), anyio.CancelScope() as scope:
+        await world.solve([ASK], play, sub=sub)
+
+    assert isinstance(world.record, Run)
+    events = list(world.record.events())
+    assert [event["event"] for event in events][-2:] == ["sub_failed", "run_ended"]
+    usage = world.record.state().usage
+    assert (usage.sub_calls, usage.failed_calls, usage.prompt_tokens - events[2]["usage"]["prompt_tokens"]) == (1, 1, 0)
+    assert usage.unanswered_prompt_tokens == events[-2]["usage"]["unanswered_prompt_tokens"] > 0
+
+
+async def test_usage_on_record_is_that_of_the_whole_tree_while_a_child_runs(world: World) -> None:
+    sub = ScriptedModel([COUNT, ANSWER])
+    world.record = NoRecord()
+    repl = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
+    await solve(world.task(), world.engine(ScriptedModel([ASK_CHILD]), repl, world.record, sub=sub), Ledger())
+
+    spent = [
+        (event["path"] != "", event["spent"]["root_calls"], event["spent"]["sub_calls"])
+        for event in world.events("root_reply")
+    ]
+    assert spent == [(False, 1, 0), (True, 1, 1), (True, 1, 2)]
+
+
 # --- sub-calls and children
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import anyio
 import pytest
@@ -18,8 +19,11 @@ from rlm_mcp.errors import (
     RequestRefused,
     UnknownModel,
 )
-from rlm_mcp.models.base import Completion, Message, Profile, Usage
-from rlm_mcp.models.openai import OpenAIModel, OpenAIProvider
+from rlm_mcp.models.base import Completion, Message, Profile, Usage, estimate_prompt
+from rlm_mcp.models.exchange import Sender
+from rlm_mcp.models.limiter import START
+from rlm_mcp.models.openai import LibrarySender, OpenAIModel, OpenAIProvider
+from rlm_mcp.models.plainhttp import PlainSender
 from rlm_mcp.secret import Secret
 from tests.peers.openai_server import Fault, OpenAIServer, Quirks, Request, Said
 
@@ -49,6 +53,7 @@ async def connected(
     profile: Profile | None = None,
     sleep: Callable[[float], object] | None = None,
     path: str = "",
+    connect: Callable[[str, Secret], Sender] | None = None,
 ) -> AsyncIterator[OpenAIModel]:
     async with server:
         provider = OpenAIProvider(
@@ -56,6 +61,7 @@ async def connected(
             Secret(KEY),
             sleep=sleep if isinstance(sleep, Sleeper) else Sleeper(),
             jitter=lambda: 0.0,
+            connect=connect,
         )
         try:
             with anyio.fail_after(10):
@@ -268,6 +274,41 @@ async def test_strict_schemas_are_said_to_be_strict() -> None:
         await model.complete(HELLO, schema={"type": "object", "properties": {"a": {"type": "string"}}})
     strict = [request.body["response_format"]["json_schema"]["strict"] for request in server.requests]
     assert strict == [True, False]
+
+
+@pytest.mark.parametrize("library", [False, True])
+async def test_replies_under_way_when_a_call_is_cancelled_are_counted(*, library: bool) -> None:
+    server, ledger = OpenAIServer(["a reply"], latency=0.01), Ledger()
+    async with server:
+        connect = partial(LibrarySender if library else PlainSender, late_seconds=5.0)
+        provider = OpenAIProvider(server.base_url, Secret(KEY), connect=connect)
+        model = provider.model("scripted", Profile())
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                for number in range(8):
+                    message = Message(role="user", content=f"question {number}")
+                    group.start_soon(partial(paid_call, ledger, model, [message], kind="sub"))
+                while server.counts.in_flight < 8:
+                    await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+        await provider.aclose()
+    spent, counts = ledger.spent(), server.counts
+    assert (spent.prompt_tokens, spent.completion_tokens) == (counts.prompt_tokens, counts.completion_tokens)
+    assert (spent.sub_calls, spent.failed_calls, spent.unanswered_prompt_tokens) == (8, 0, 0)
+
+
+async def test_requests_without_a_reply_when_a_call_is_cancelled_are_estimated_apart() -> None:
+    server, ledger = OpenAIServer(["never"], latency=3600), Ledger()
+    async with connected(server, connect=partial(PlainSender, late_seconds=0.0)) as model:
+        async with anyio.create_task_group() as group:
+            for _ in range(START + 5):  # the last five wait for their turn, and are never sent
+                group.start_soon(partial(paid_call, ledger, model, HELLO, kind="sub"))
+            while server.counts.in_flight < START:
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+    spent = ledger.spent()
+    assert (spent.prompt_tokens, spent.failed_calls) == (0, START)
+    assert spent.unanswered_prompt_tokens == START * estimate_prompt(HELLO)
 
 
 async def test_cancelling_closes_the_connection_at_once() -> None:
