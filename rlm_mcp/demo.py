@@ -1,38 +1,49 @@
 """`rlm-mcp demo`: the main job on a machine with nothing configured, by replaying a recorded run of a real model.
 
 Only the model's replies come from the record. Every block of code is executed again in the sandbox over the log that
-ships with the package, every sub-call is matched by its prompt, every citation is checked again.
+ships with the package, every sub-call is matched by its prompt, every citation is checked again. At the end there is
+the page of the run, in a place that stays.
 """
 
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, TextIO
 
+import anyio.to_thread
+from rich.text import Text
+
+from rlm_mcp.console.drawing import Teller, console_on
+from rlm_mcp.console.ending import show_outcome
+from rlm_mcp.console.excerpt import excerpt
 from rlm_mcp.engine import Event
 from rlm_mcp.errors import RlmError
 from rlm_mcp.runs import Outcome, read_events
 from rlm_mcp.terminal import harmless
+from rlm_mcp.viewer.page import PageNotWritten, write_page
 from rlm_mcp.workspace import Workspace
 
-SHOWN_CHARS = 600
-"""Of one printed output; the record has it all."""
+ANSWER_LINES = 40
 
+INTRODUCTION = """\
+A recorded run of {model}, replayed. Its replies, and the time they took, come from the record. All else happens
+now: its code runs in the sandbox on this machine, over the log that ships with rlm-mcp.
+"""
+CAME_OUT = "It came out as recorded."
+DIFFERS = "It differs from the record: {difference}"
 NEXT_STEPS = """
-This was a replay: the model's replies were recorded, everything else was done again just now.
+Its page, with the evidence, the timeline and every step:
+  {page}
 
-With a model of your own:
-  export RLM_MCP_MODEL=… RLM_MCP_API_KEY=…      (RLM_MCP_BASE_URL for any other OpenAI-compatible server;
-                                                 a local Ollama, LM Studio, llama.cpp or vLLM is found by itself)
-  rlm-mcp solve "Your question" path/to/file-or-directory
-
-From an MCP client, with or without a model:
-  claude mcp add rlm -- rlm-mcp
-  {"mcpServers": {"rlm": {"command": "rlm-mcp"}}}
+What to do next:
+  rlm-mcp doctor                  checks this machine, and looks for a model server on it
+  rlm-mcp install CLIENT          adds it to an MCP client: claude-desktop, claude-code, cursor, vscode, …
+  rlm-mcp solve "QUESTION" PATH   a question of your own, with a model of your own
+  rlm-mcp inspect PATH            Python in the sandbox over your text; needs no model
 """
 
 
@@ -40,108 +51,59 @@ class NoDemo(RlmError):
     """The package was built without the recorded run."""
 
 
-class Teller:
-    """Prints what happens in a run as it happens."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def event(self, event: Event) -> None:
-        """One event, in a few lines or none."""
-        depth = "  " * (event["path"].count(".") + 1) if event.get("path") else ""
-        for line in _told(event):
-            self._out.write(f"{depth}{harmless(line)}\n")
-        self._out.flush()
-
-    def say(self, text: str) -> None:
-        """One sentence."""
-        self._out.write(f"{harmless(text)}\n")
-        self._out.flush()
-
-
-async def play_demo(workspace: Workspace, out: TextIO, *, as_json: bool) -> bool:
+async def play_demo(workspace: Workspace, out: TextIO, *, as_json: bool, page: Path) -> bool:
     """Replays the recorded run that ships with the package. True when it came out as recorded."""
     with _data("shop.log") as log, _data("run.jsonl") as record:
         if not record.is_file():
             raise NoDemo("this build of rlm-mcp has no recorded run: install a released version, or use rlm-mcp solve.")
-        return await replay(workspace, list(read_events(record)), log, out, as_json=as_json)
+        return await replay(workspace, list(read_events(record)), log, out, as_json=as_json, page=page)
 
 
-async def replay(workspace: Workspace, events: Sequence[Event], log: Path, out: TextIO, *, as_json: bool) -> bool:
-    """Replays a recorded run over `log` and tells it, as it goes or as one JSON object."""
+async def replay(
+    workspace: Workspace, events: Sequence[Event], log: Path, out: TextIO, *, as_json: bool, page: Path
+) -> bool:
+    """Replays a recorded run over `log`, tells it as it goes or as one JSON object, and writes its page."""
     context = await workspace.register(source=str(log), name=log.name)
-    told = Teller(io.StringIO() if as_json else out)
-    model = events[0]["models"]["root"]["name"]
-    told.say(f"{context.name}: {context.lines:,} lines, {context.chars:,} characters. Replaying a run of {model}.")
-    told.say(f"Question: {events[0]['query']}\n")
-    outcome, difference = await workspace.replay_events(events, (context,), told.event)
+    console = console_on(out)
+    teller = Teller(console)
+    if not as_json:
+        console.print(INTRODUCTION.format(model=harmless(events[0]["models"]["root"]["name"])), soft_wrap=True)
+        teller.event(events[0])
+    outcome, difference = await workspace.replay_events(
+        events, (context,), (lambda _: None) if as_json else teller.event
+    )
+    written = await _write_page(workspace, events, page)
     if as_json:
-        out.write(json.dumps(_facts(outcome, difference), ensure_ascii=True, indent=1) + "\n")
-    else:
-        told.say(_ending(outcome, difference))
-        told.say(NEXT_STEPS)
+        out.write(json.dumps(_facts(outcome, difference, written), ensure_ascii=True, indent=1) + "\n")
+        return difference is None
+    console.print(Text(f"\n{_answer(outcome.answer)}", "bold"), soft_wrap=True)
+    console.print(show_outcome(outcome))
+    told = CAME_OUT if difference is None else DIFFERS.format(difference=harmless(difference))
+    console.print(f"\n{told}", soft_wrap=True)
+    console.print(NEXT_STEPS.format(page=harmless(str(written))), soft_wrap=True)
     return difference is None
+
+
+async def _write_page(workspace: Workspace, events: Sequence[Event], page: Path) -> Path | str:
+    """Where the page is, or why it is nowhere: the demo is worth having without it."""
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        return await anyio.to_thread.run_sync(partial(write_page, events, workspace.store, page))
+    except (OSError, PageNotWritten) as error:
+        return f"(not written: {error})"
 
 
 def _data(name: str) -> AbstractContextManager[Path]:
     return as_file(files("rlm_mcp.demo_data").joinpath(name))
 
 
-def _told(event: Event) -> list[str]:
-    match event["event"]:
-        case "routed":
-            return [f"→ {event['mode']}, depth {event['depth']}: {event['reason']}"]
-        case "root_reply":
-            return [f"── turn {event['turn']} ── the model writes", _shown(event["text"])]
-        case "sub_reply":
-            return [f"   sub-call: {_line(event['prompt_head'])} → {_line(str(event['value']))}"]
-        case "sub_failed":
-            return [f"   sub-call failed: {_line(event['error'])}"]
-        case "cell":
-            return ["   the sandbox answers", _shown(_output(event))]
-        case _:
-            return []
+def _answer(answer: object) -> str:
+    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    part = excerpt(text, first=ANSWER_LINES)
+    return "\n".join((*part.first, f"… {part.left_out} more lines" if part.left_out else "")).rstrip("\n")
 
 
-def _output(cell: Mapping[str, Any]) -> str:
-    parts = [cell["stdout"].rstrip("\n"), cell["value"] or ""]
-    if cell["error"]:
-        parts.append(f"{cell['error']['type']}: {cell['error']['message']}")
-    if cell["final"]:
-        parts.append(f"final answer, by {cell['final']['via']}")
-    return "\n".join(part for part in parts if part) or "(nothing printed)"
-
-
-def _shown(text: str) -> str:
-    cut = text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} … ({len(text):,} characters)"
-    return "\n".join(f"   │ {line}" for line in cut.splitlines())
-
-
-def _line(text: str) -> str:
-    one = " ".join(text.split())
-    return one if len(one) <= 100 else f"{one[:99]}…"
-
-
-def _ending(outcome: Outcome, difference: str | None) -> str:
-    usage = outcome.usage
-    lines = [f"\nAnswer: {outcome.answer}"]
-    for citation in outcome.citations:
-        verified = "verified" if citation.verified else "not found there"
-        lines.append(
-            f"  {citation.path}:{citation.start_line}-{citation.end_line} ({verified}) {_line(citation.quote)}"
-        )
-    cost = "" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}"
-    lines.append(
-        f"{outcome.iterations} turns, {usage.root_calls} root and {usage.sub_calls} sub-calls, {usage.prompt_tokens:,} "
-        f"tokens in, {usage.completion_tokens:,} out{cost}; read by code {outcome.coverage.read_by_code:,} of "
-        f"{outcome.coverage.total_chars:,} characters"
-    )
-    if difference is not None:
-        lines.append(f"It differs from the record: {difference}")
-    return "\n".join(lines)
-
-
-def _facts(outcome: Outcome, difference: str | None) -> dict[str, Any]:
+def _facts(outcome: Outcome, difference: str | None, page: Path | str) -> dict[str, Any]:
     facts = asdict(outcome)
     facts["coverage"].pop("ranges", None)
-    return {"replay": True, "difference": difference, **facts}
+    return {"replay": True, "difference": difference, "page": str(page), **facts}

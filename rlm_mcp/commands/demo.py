@@ -22,7 +22,9 @@ async def demo(options: argparse.Namespace) -> int:
     from rlm_mcp.demo import play_demo
     from rlm_mcp.workspace import open_workspace
 
+    settings = settings_of(options)
     with TemporaryDirectory() as scratch:
-        settings = replace(settings_of(options), data_dir=Path(scratch))
-        async with open_workspace(settings) as workspace:
-            return ANSWERED if await play_demo(workspace, sys.stdout, as_json=options.json) else FAILED
+        async with open_workspace(replace(settings, data_dir=Path(scratch))) as workspace:
+            page = settings.cache_dir / "demo" / "run.html"
+            is_same = await play_demo(workspace, sys.stdout, as_json=options.json, page=page)
+            return ANSWERED if is_same else FAILED

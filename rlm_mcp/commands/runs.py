@@ -113,10 +113,14 @@ async def resume(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Executes a run's code again and tells the first difference to its record."""
-    from rlm_mcp.demo import Teller
+    from rlm_mcp.console.drawing import Teller, console_on
 
-    tell = Teller(sys.stdout if not options.json else sys.stderr)
-    outcome, difference = await workspace.replay(options.id, tell.event)
+    run = await anyio.to_thread.run_sync(workspace.runs.get, options.id)
+    teller = Teller(console_on(sys.stderr if options.json else sys.stdout))
+    for started in run.events():
+        teller.event(started)
+        break
+    outcome, difference = await workspace.replay(run.run_id, teller.event)
     if options.json:
         print_json({"answer": outcome.answer, "status": outcome.status, "difference": difference})
     print(f"replayed; {'the same as the record' if difference is None else difference}", file=sys.stderr)

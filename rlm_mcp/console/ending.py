@@ -7,7 +7,7 @@ from rich.text import Text
 
 from rlm_mcp.console.excerpt import one_line
 from rlm_mcp.console.screen import Hanging
-from rlm_mcp.runs import Citation, RunState
+from rlm_mcp.runs import Citation, Outcome, RunState
 
 MOST_CITATIONS = 8
 GO_ON = {"running", "failed", "cancelled"}
@@ -15,42 +15,49 @@ GO_ON = {"running", "failed", "cancelled"}
 
 
 def show_ended(state: RunState) -> RenderableType:
-    """A few lines about a run; the answer is not among them."""
-    return Group(*_lines(state))
+    """A few lines about a run, and what can be done with it; the answer is not among them."""
+    return Group(Text(""), *_lines(state), *_hints(state))
 
 
-def _lines(state: RunState) -> Iterator[RenderableType]:
-    yield Text("")
-    yield Hanging(_mark(state), one_line(_how(state)))
-    for citation in state.citations[:MOST_CITATIONS]:
+def show_outcome(outcome: Outcome) -> RenderableType:
+    """The same for a run that is not on record here."""
+    return Group(*_lines(outcome))
+
+
+def _lines(outcome: Outcome) -> Iterator[RenderableType]:
+    yield Hanging(_mark(outcome), one_line(_how(outcome)))
+    for citation in outcome.citations[:MOST_CITATIONS]:
         yield _citation(citation)
-    if (more := len(state.citations) - MOST_CITATIONS) > 0:
+    if (more := len(outcome.citations) - MOST_CITATIONS) > 0:
         yield Text(f"  … {more} more citations", "dim")
-    yield Hanging("  ", Text(_took(state), "dim"))
+    yield Hanging("  ", Text(_took(outcome), "dim"))
+
+
+def _hints(state: RunState) -> Iterator[RenderableType]:
     if state.status in GO_ON:
         yield Hanging("  ", f"rlm-mcp runs resume {state.run_id}    goes on with it", rows=2)
-    yield Hanging("  ", f"rlm-mcp runs view {state.run_id}      shows every step", rows=2)
+    yield Hanging("  ", f"rlm-mcp runs view {state.run_id}      writes its page, with every step", rows=2)
 
 
-def _mark(state: RunState) -> tuple[str, str]:
-    if state.status != "completed":
+def _mark(outcome: Outcome) -> tuple[str, str]:
+    if outcome.status != "completed":
         return "✗ ", "red"
-    return ("✓ ", "green") if state.stopped_by == "final" else ("! ", "yellow")
+    return ("✓ ", "green") if outcome.stopped_by == "final" else ("! ", "yellow")
 
 
-def _how(state: RunState) -> str:
-    match state.status, state.stopped_by:
+def _how(outcome: Outcome) -> str:
+    match outcome.status, outcome.stopped_by:
         case "completed", "final":
             said = "answered"
         case "completed", limit:
             said = f"stopped by the limit on {limit}, with the best answer so far"
         case "cancelled", _:
-            said = "stopped" if state.answer is None else "stopped, with the best answer so far"
+            said = "stopped" if outcome.answer is None else "stopped, with the best answer so far"
         case "running", _:
             said = "goes on in another process"
         case _:
             said = "failed"
-    message = state.message.removeprefix("Cancelled.").strip()
+    message = outcome.message.removeprefix("Cancelled.").strip()
     return f"{said}. {message}" if message else said
 
 
@@ -61,10 +68,10 @@ def _citation(citation: Citation) -> RenderableType:
     return Hanging(mark, Text.assemble((place, "cyan"), " ", one_line(citation.quote or "")), rows=2)
 
 
-def _took(state: RunState) -> str:
-    usage, coverage = state.usage, state.coverage
+def _took(outcome: Outcome) -> str:
+    usage, coverage = outcome.usage, outcome.coverage
     parts = [
-        f"{state.iterations} turn{'' if state.iterations == 1 else 's'}",
+        f"{outcome.iterations} turn{'' if outcome.iterations == 1 else 's'}",
         f"{usage.sub_calls:,} sub-calls" + (f", {usage.failed_calls} failed" if usage.failed_calls else ""),
         f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out",
         "price unknown" if usage.cost_usd is None else f"${usage.cost_usd:.4f}",

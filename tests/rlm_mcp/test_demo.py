@@ -49,20 +49,23 @@ async def test_a_replay_executes_the_code_again_and_tells_the_story(settings: Se
     events = await record(settings, [LOOK, END])
     out = io.StringIO()
     async with open_workspace(settings) as workspace:
-        assert await replay(workspace, events, LOG, out, as_json=False)
+        assert await replay(workspace, events, LOG, out, as_json=False, page=settings.cache_dir / "run.html")
     story = out.getvalue()
-    assert "Replaying a run of recorded." in story
+    assert "about    shop.log (3,098 lines" in story
     assert "Counter({'payments': 180, 'gateway': 90" in story
-    assert "sub-call: Is this an error?" in story
-    assert 'Answer: ["payments", 180]' in story
-    assert "This was a replay" in story
+    assert "1 sub-call\n    Is this an error?" in story
+    assert '\n["payments", 180]\n✓ answered' in story
+    assert "A recorded run of recorded, replayed." in story
+    assert "It came out as recorded." in story
+    assert str(settings.cache_dir / "run.html") in story
+    assert "payments" in (settings.cache_dir / "run.html").read_text("utf-8")
 
 
 async def test_a_replay_as_json_is_one_object(settings: Settings) -> None:
     events = await record(settings, [LOOK, END])
     out = io.StringIO()
     async with open_workspace(settings) as workspace:
-        assert await replay(workspace, events, LOG, out, as_json=True)
+        assert await replay(workspace, events, LOG, out, as_json=True, page=settings.cache_dir / "run.html")
     told = json.loads(out.getvalue())
     assert (told["replay"], told["status"], told["difference"]) == (True, "completed", None)
     assert told["answer"] == '["payments", 180]'
@@ -74,7 +77,7 @@ async def test_a_replay_that_comes_out_otherwise_says_so(settings: Settings, tmp
     other.write_text("\n".join(line for line in log_lines() if "[gateway]" not in line) + "\n")
     out = io.StringIO()
     async with open_workspace(replace(settings, data_dir=tmp_path / "elsewhere")) as workspace:
-        assert not await replay(workspace, events, other, out, as_json=False)
+        assert not await replay(workspace, events, other, out, as_json=False, page=settings.cache_dir / "run.html")
     assert "It differs from the record:" in out.getvalue()
 
 
@@ -86,4 +89,4 @@ def test_the_shipped_log_is_what_its_generator_writes() -> None:
 async def test_the_shipped_recording_comes_out_as_recorded(settings: Settings) -> None:
     out = io.StringIO()
     async with open_workspace(settings) as workspace:
-        assert await play_demo(workspace, out, as_json=False), out.getvalue()
+        assert await play_demo(workspace, out, as_json=False, page=settings.cache_dir / "run.html"), out.getvalue()
