@@ -24,7 +24,7 @@ HOW_TO_READ = {
 }
 """format, as `describe` names it after parsing -> one way to read it"""
 
-_TOLD = ("shape", "levels", "first_time", "last_time", "line_regex", "headings", "languages", "types", "rows")
+_TOLD = ("levels", "first_time", "last_time", "line_regex", "headings", "languages", "types", "rows")
 _MOST_STRUCTURE_CHARS = 600
 _MOST_WORDS = 8
 _MOST_HITS = 3
@@ -34,6 +34,16 @@ _MOST_LARGEST = 8
 _FEW_LINES = 4
 _SEEN = 200  # what is shown of a line; lines that differ only behind that look the same
 _LINE_CHARS = 2_000  # enough of a line to show its form; the prompt cuts it further
+_HIT_CHARS = 220  # less than the prompt shows of a line
+_FAR_BEHIND = 4  # a line that scores less than this part of the best one was found by a common word
+_HEADING_WORDS = 3
+_LINES_BELOW = 5
+_LABEL_CHARS = 24
+_FEWEST_WORDS = 4
+_MOST_FIELDS = 12
+_FIELD_CHARS = 40
+_OTHER_SHARE = 0.08  # of a sentence: figures and signs
+_OF_SENTENCES = re.compile(r"[^\W\d_]|[ ,.;:!?'\"\u2018-\u201d()-]")
 
 
 def briefs(store: Store, contexts: Sequence[Context], query: str) -> tuple[Brief, ...]:
@@ -56,12 +66,21 @@ def brief_of_value(value: object) -> Brief:
             )
         case list() | tuple():
             items = [item if isinstance(item, str) else repr(item) for item in value]
+            samples = samples_of(items)
             return Brief(
-                name="context", kind="list", chars=sum(map(len, items)), lines=len(items), samples=samples_of(items)
+                name="context",
+                kind="list",
+                chars=sum(map(len, items)),
+                lines=len(items),
+                samples=samples,
+                is_prose=is_prose(samples),
             )
     text = value if isinstance(value, str) else repr(value)
     lines = text.splitlines()
-    return Brief(name="context", kind="text", chars=len(text), lines=len(lines), samples=samples_of(lines))
+    samples = samples_of(lines)
+    return Brief(
+        name="context", kind="text", chars=len(text), lines=len(lines), samples=samples, is_prose=is_prose(samples)
+    )
 
 
 def samples_of(lines: Sequence[str]) -> tuple[str, ...]:
@@ -71,13 +90,71 @@ def samples_of(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(full[index][:_LINE_CHARS] for index in sorted(wanted) if 0 <= index < len(full))
 
 
+def is_prose(lines: Sequence[str]) -> bool:
+    """Whether most of these lines are sentences, a label such as an id or a date before them aside."""
+    return 0 < 2 * len(lines) < 3 * sum(_is_sentence(line) for line in lines)
+
+
+def _is_sentence(line: str) -> bool:
+    text = line.strip()
+    label, colon, rest = text.partition(": ")
+    if colon and len(label) <= _LABEL_CHARS:
+        text = rest
+    plain = len(_OF_SENTENCES.sub("", text))
+    return len(text.split()) >= _FEWEST_WORDS and plain <= _OTHER_SHARE * len(text)
+
+
+def _fields(lines: Sequence[str]) -> tuple[str, ...]:
+    """What split() makes of the first line, where the lines have fields: a small model miscounts them by itself."""
+    if is_prose(lines) or len({line.count(" ") > _FEWEST_WORDS for line in lines}) != 1:
+        return ()
+    fields = lines[0].split()[:_MOST_FIELDS]
+    return tuple(field[:_FIELD_CHARS] for field in fields) if len(fields) >= _FEWEST_WORDS else ()
+
+
+def window(line: str, words: Sequence[str], chars: int) -> str:
+    """The stretch of a long line that holds most of these words."""
+    if len(line) <= chars:
+        return line
+    folded = line.casefold()
+    places = sorted((at.start(), word) for word in words for at in re.finditer(re.escape(word.casefold()), folded))
+    before = chars // 3
+
+    def held(place: int) -> int:
+        return len({word for at, word in places if place - before <= at < place - before + chars - len(word)})
+
+    best = max((place for place, _ in places), key=held, default=0)
+    start = max(0, min(best - before, len(line) - chars))
+    return line[start : start + chars]
+
+
 def format_text(structure: Mapping[str, object]) -> str:
     """The format that `describe` has parsed, how to read it, and its columns."""
     found = str(structure.get("format") or "")
     parts = [found] if found not in {"", "text", "files"} else []
     parts += [HOW_TO_READ[found]] if found in HOW_TO_READ else []
-    parts += [f"columns: {_short(structure['columns'])}"] if structure.get("columns") else []
+    shape = structure.get("shape")
+    if isinstance(shape, dict) or (isinstance(shape, list) and _is_nested(shape)):
+        parts[-1] += f" as {_sketch(shape)}"
+    elif structure.get("columns"):
+        parts += [f"columns: {_short(structure['columns'])}"]
     return _cut("; ".join(parts))
+
+
+def _is_nested(shape: list[object]) -> bool:
+    """Whether the first item of a list holds more than plain values."""
+    first = shape[-1]
+    return isinstance(first, list) or (isinstance(first, dict) and any(not isinstance(v, str) for v in first.values()))
+
+
+def _sketch(shape: object) -> str:
+    """How a JSON value is built, on one line: {"orders": [58 items like {"id": integer}]}."""
+    match shape:
+        case dict():
+            return "{" + ", ".join(f'"{key}": {_sketch(inner)}' for key, inner in shape.items()) + "}"
+        case [str(items), inner]:
+            return f"[{items} like {_sketch(inner)}]"
+    return str(shape)
 
 
 def structure_text(structure: Mapping[str, object]) -> str:
@@ -109,14 +186,29 @@ def hits(store: Store, context: Context, query: str) -> tuple[str, ...]:
                 found[match.path, match.line] += 1_000 // result.total
                 texts[match.path, match.line] = match
     best = sorted(found, key=lambda place: (-found[place], place))[:_MOST_HITS]
-    shown = [texts[place] for place in best]
-    return tuple(m.text[:_LINE_CHARS] if context.kind == "text" else f"{m.path}:{m.line}: {m.text}" for m in shown)
+    best = [place for place in best if found[place] * _FAR_BEHIND >= found[best[0]]]
+    if len(best) == 1 and len(texts[best[0]].text.split()) <= _HEADING_WORDS:
+        return _with_lines_below(store, context, texts[best[0]])
+    shown = [(texts[place], window(texts[place].text, words_of(query), _HIT_CHARS)) for place in best]
+    return tuple(text if context.kind == "text" else f"{match.path}:{match.line}: {text}" for match, text in shown)
+
+
+def _with_lines_below(store: Store, context: Context, match: Match) -> tuple[str, ...]:
+    """A short line is often the heading of what was asked for."""
+    path = match.path if context.kind == "files" else None
+    last = match.line + _LINES_BELOW
+    lines = store.read_lines(context, match.line, last, path=path, max_chars=_LINE_CHARS).text.splitlines()
+    return tuple(line if path is None else f"{path}:{n}: {line}" for n, line in enumerate(lines, match.line) if line)
 
 
 def _brief(store: Store, overview: Overview, query: str) -> Brief:
     context = overview.context
     is_text = context.kind == "text"
     samples = _stored_samples(store, overview) if is_text else ()
+    found = hits(store, context, query)
+    if overview.structure.get("format") == "json":  # its lines are how it was printed: they mean nothing by themselves
+        samples = (" ".join(overview.head.split()),)
+        found = found if context.lines == 1 else ()
     return Brief(
         name=context.name,
         kind=context.kind,
@@ -126,7 +218,9 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
         format=format_text(overview.structure),
         structure=structure_text(overview.structure),
         samples=samples,
-        hits=tuple(hit for hit in hits(store, context, query) if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
+        hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
+        is_prose=is_prose(samples) and not overview.structure.get("columns"),
+        fields=_fields(samples) if str(overview.structure.get("format")) in {"text", "log"} else (),
         largest=()
         if is_text
         else tuple(f"{f.path} ({f.lines:,} lines)" for f in overview.largest_files[:_MOST_LARGEST]),

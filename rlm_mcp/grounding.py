@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from rlm_mcp.cells import CellResult
 from rlm_mcp.replies import parse
 
-PLACEHOLDERS = frozenset({"answer", "your answer", "final answer", "final_answer", "result", "value", "...", "todo"})
+PLACEHOLDERS = frozenset(
+    {"answer", "the answer", "your answer", "final answer", "final_answer", "result", "value", "...", "todo"}
+)
 
 _PROTOCOL_WORDS = re.compile(r"\b(FINAL|FINAL_VAR|SUBMIT)\s*\(|```|\banswer\[|</?(think|tool_call|output)\b|<\|\w")
 _MOST_HOPS = 5  # from a name to the literal behind it

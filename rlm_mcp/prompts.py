@@ -11,7 +11,7 @@ tags cannot occur: text in the data cannot end its quotation.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlm_mcp.cells import CellResult, Variable
@@ -36,8 +36,23 @@ STRONG = Shown(head=9_000, tail=3_000, variable=200, variables=20)
 WEAK = Shown(head=700, tail=300, variable=200, variables=8)
 
 _MOST_BRIEFS = 20
-_MOST_SAMPLES = 4
+_MOST_SAMPLES = 6
 _SAMPLE_CHARS = 240
+_COMPUTE = "Write Python code that computes the answer from `context` and prints it."
+_READ_OR_COMPUTE = (
+    f"If none of these lines answers the question: {_COMPUTE[0].lower()}{_COMPUTE[1:]}\n"
+    "If one of them does, read the answer in it, and reply with no more than the few words of the answer:\n"
+    '```repl\nFINAL("...")\n```'
+)
+_LABEL_CHARS = 26
+_MOST = re.compile(r"\b(most|fewest|least|highest|lowest)\b", re.IGNORECASE)
+AGGREGATES = re.compile(
+    r"\b(how (many|much|often)|count|number of|total|sum|average|mean|median|most|least|fewest|largest|smallest|longest"
+    r"|every|each|all|list|rank|sort|order|unique|distinct|percent\w*|share|ratio|frequen\w+|compare|per)\b",
+    re.IGNORECASE,
+)
+"""Words of questions that no single line answers."""
+
 _COUNTS = re.compile(r"\b(how many|number of|count)\b", re.IGNORECASE)
 
 STRONG_SYSTEM = """\
@@ -94,6 +109,8 @@ The variable `context` already holds the whole input. Never assign to `context`,
 You can call:
 search(pattern)  all lines of the input that match a regex, as objects with .line (number) and .text
 classify(items, question, labels)  a label for each text in a list, when the meaning of the texts decides
+pick(items, question)  those texts of a list that count for a question about what they mean
+read(question)  what a model finds that reads the whole input, when search finds nothing
 llm_query(prompt)  asks a model about text that you put into the prompt
 FINAL(value)  gives the answer and ends the task
 First compute and print the result from `context`. When the printed result answers the question, call FINAL with the \
@@ -119,6 +136,10 @@ class Brief:
     """real lines: first, middle, last"""
     hits: tuple[str, ...] = ()
     """real lines that hold rare words of the question"""
+    is_prose: bool = False
+    """whether its lines are sentences, whose meaning may be what counts"""
+    fields: tuple[str, ...] = ()
+    """the first line, split at blanks, where the lines are neither prose nor of a format that a module reads"""
     largest: tuple[str, ...] = ()
     """for files: "path (n lines)" of the largest"""
 
@@ -145,25 +166,33 @@ def system(strength: Strength, *, sub_prompt_chars: int = 100_000) -> Message:
 def opening(query: str, briefs: Sequence[Brief], schema: Mapping[str, Any] | None, strength: Strength) -> str:
     """The question and what is known of the contexts; the first user message."""
     parts = [f"Question: {query}"]
-    parts += [brief_text(brief, strength, only=len(briefs) == 1) for brief in briefs[:_MOST_BRIEFS]]
+    # Told to compute, a small model takes a line apart wrongly that it reads rightly.
+    is_read = strength == "weak" and not AGGREGATES.search(query) and any(brief.hits for brief in briefs)
+    shown = [replace(brief, fields=()) if is_read else brief for brief in briefs[:_MOST_BRIEFS]]
+    parts += [brief_text(brief, strength, only=len(briefs) == 1) for brief in shown]
     if len(briefs) > _MOST_BRIEFS:
         parts.append(f"and {len(briefs) - _MOST_BRIEFS} more contexts: see contexts.keys()")
     if schema is not None:
         parts.append(f"The value given to FINAL must satisfy this JSON Schema: {_json(schema)}")
     if strength == "weak":
-        parts.append("Write Python code that computes the answer from `context` and prints it.")
-        if _COUNTS.search(query) and any(brief.kind == "text" and not brief.format for brief in briefs):
-            parts.append(_count_by_meaning(query))
+        parts.append(_READ_OR_COMPUTE if is_read else _COMPUTE)
+        if len(briefs) == 1 and briefs[0].is_prose:
+            parts += _by_meaning(query, briefs[0])
     return "\n\n".join(parts)
 
 
-def _count_by_meaning(query: str) -> str:
-    """How a weak model counts lines of prose by what they mean; it copies this, so it holds the question itself."""
-    asked = json.dumps(f"Does this text count for the question: {query}", ensure_ascii=False)
-    return (
-        "If it is the meaning of the lines that counts, not words in them, let a model judge each line:\n"
-        f'labels = classify(context.splitlines(), {asked}, ["yes", "no"])\nprint(labels.count("yes"))'
-    )
+def _by_meaning(query: str, brief: Brief) -> list[str]:
+    """How code can have a model judge or read prose; a weak model copies this, so it holds the question itself."""
+    asked = json.dumps(query, ensure_ascii=False)
+    counts = "len(matching)" if _COUNTS.search(query) else ""
+    if not counts and _MOST.search(query) and all(": " in line[:_LABEL_CHARS] for line in brief.samples):
+        counts = 'Counter(line.split(":")[0] for line in matching).most_common(3)'
+    if counts:
+        judged = f"matching = pick(context.splitlines(), {asked})\nprint({counts})"
+        return [f"If the meaning of the lines counts, not words in them, let a model judge each line:\n{judged}"]
+    if brief.hits:
+        return []
+    return [f"No line holds the words of the question. Let a model read the whole text:\nprint(read({asked}))"]
 
 
 def brief_text(brief: Brief, strength: Strength, *, only: bool) -> str:
@@ -184,6 +213,8 @@ def brief_text(brief: Brief, strength: Strength, *, only: bool) -> str:
         parts.append("Largest files: " + ", ".join(brief.largest))
     if brief.samples:
         parts.append("Some of its lines:\n" + sample_text(brief.samples, strength))
+    if brief.fields and strength == "weak":
+        parts.append(_defuse(f"line.split() of the first line is {list(brief.fields)}"))
     if brief.hits:
         parts.append("Lines that hold words of the question:\n" + sample_text(brief.hits, strength))
     return "\n".join(parts)
@@ -349,8 +380,8 @@ def questioned_empty(value: str, samples: Sequence[str], strength: Strength) -> 
     text += "\nCheck the code against them. If the result is right, submit it with FINAL."
     if strength == "weak":
         text += (
-            " If it is the meaning of the lines that decides, no word in them will: "
-            "labels = classify(list_of_lines, question, [label, label]) judges each line."
+            " If it is the meaning of the lines that decides, no word in them will: pick(list_of_lines, question) lets"
+            " a model judge each line, read(question) lets it read everything."
         )
     return text
 

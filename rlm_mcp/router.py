@@ -6,13 +6,13 @@ the number of levels of child runs: at depth 0 `rlm_query` is a plain call. One 
 only where the pieces themselves are too long, and hurts models that over-use it.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models.base import Profile
+from rlm_mcp.prompts import AGGREGATES
 
 Mode = Literal["auto", "direct", "rlm"]
 
@@ -24,11 +24,6 @@ DEEP_TOKENS = 1 << 20  # a piece of a tenth of this is still more than one promp
 _ROOM_FOR_REPLY = 2_048
 _LEAST_RUN = (6_000, 450)  # tokens in and out of a run of three turns
 _LEAST_REPLY = 200
-_AGGREGATE = re.compile(
-    r"\b(how (many|much|often)|count|number of|total|sum|average|mean|median|most|least|fewest|largest|smallest|longest"
-    r"|every|each|all|list|rank|sort|order|unique|distinct|percent\w*|share|ratio|frequen\w+|compare|per)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +82,7 @@ def route(
 
 
 def _direct_limit(query: str, root: Profile) -> tuple[int, str]:
-    aggregates = _AGGREGATE.search(query)
+    aggregates = AGGREGATES.search(query)
     is_weak = root.strength == "weak"
     if aggregates is not None:
         limit = WEAK_DIRECT_AGGREGATE_TOKENS if is_weak else DIRECT_AGGREGATE_TOKENS

@@ -3,7 +3,7 @@
 Theory of operation
 ===================
 
-A run is a dialogue with the root model about a REPL. `solve.py` moves the data and asks this file what to do with it:
+A run is a dialogue with the root model about a REPL. `algorithm.py` moves the data and asks here what to do with it:
 
     ask = trajectory.ask(remaining)                 Ask(messages, temperature, …): send these
     step = trajectory.receive_reply(text)           Run(code) | Again(why) | Finish(answer)
@@ -22,7 +22,7 @@ raised at most once in a run; the same answer given again is accepted, and marke
 
     word      FINAL("total") where `total` is a variable, or a placeholder: the word itself was hardly meant
     typed     a literal, and no block has shown anything yet; for weak models a literal that occurs in no output
-    number    weak models: the question begins with "How many", and the value is something else
+    number    weak models: a sentence of the question begins with "How many", and the value is something else
     empty     nothing, or for weak models zero: perhaps the code did not match the format; real lines are shown
     invalid   does not satisfy the output schema (raised as often as it happens)
 
@@ -61,7 +61,7 @@ _KEPT_TURNS = 2
 SUMMARY_SHARE = 0.08  # of the window, for what became of the oldest turns
 _CHARS_PER_TOKEN = 3
 _MOST_ROW_CHARS = 100
-_HOW_MANY = re.compile(r"\s*how many\b", re.IGNORECASE)
+_HOW_MANY = re.compile(r"(?:^|[.:!?]\s)\s*how many\b", re.IGNORECASE)
 _A_NUMBER = re.compile(r"[^\d\n]{0,80}\d[\d,.]*[^\d\n]{0,80}|no\b.*|none\b.*", re.IGNORECASE)
 _MATCHED_NOTHING = re.compile(
     r"iterable argument is empty|arg is an empty sequence|'NoneType' object|index out of range|division by zero"
@@ -440,7 +440,7 @@ class Trajectory:
                 yield "typed", "no code had looked at the context", prompts.ungrounded(value, looked=False)
             elif self.is_weak and not is_grounded(value, self._evidence()):
                 yield "typed", "it was typed and occurs in no output", prompts.ungrounded(value, looked=True)
-        if self.is_weak and _HOW_MANY.match(self.question.query) and not _A_NUMBER.fullmatch(plain(value).strip()):
+        if self.is_weak and _HOW_MANY.search(self.question.query) and not _A_NUMBER.fullmatch(plain(value).strip()):
             yield "number", "the question asks for a number", prompts.not_a_number(value, self._last_number())
         if is_empty(value, zero=self.is_weak):
             yield "empty", "it is empty", self._empty_question(plain(value))

@@ -21,7 +21,7 @@ def describe_json(text: str) -> dict[str, object] | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    described: dict[str, object] = {"format": "json", "shape": _shape(value, depth=3)}
+    described: dict[str, object] = {"format": "json", "shape": _shape(value, depth=6)}
     records = value if isinstance(value, list) else next((v for v in value.values() if isinstance(v, list)), [])
     if records and all(isinstance(record, dict) for record in records):
         described |= {"records": len(records), "columns": _columns(records)}
@@ -148,6 +148,9 @@ def _short(value: object) -> str:
 def _shape(value: object, *, depth: int) -> object:
     """Show how a value is built: keys, lengths and types, a few levels deep."""
     match value:
+        case dict() if depth and len(value) > 8 and all(isinstance(inner, dict | list) for inner in value.values()):
+            key, inner = next(iter(value.items()))  # keyed by id or name: one stands for all
+            return {str(key)[:60]: _shape(inner, depth=depth - 1), "…": f"{len(value) - 1} more keys"}
         case dict() if depth:
             shown = {str(key)[:60]: _shape(inner, depth=depth - 1) for key, inner in list(value.items())[:20]}
             return shown | ({"…": f"{len(value) - 20} more keys"} if len(value) > 20 else {})

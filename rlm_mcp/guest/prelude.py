@@ -26,6 +26,20 @@ CLASSIFY_ITEMS = 8
 """Texts in one sub-call of classify: more are dearer to get wrong than calls are to make."""
 
 CLASSIFY_CHARS = 8_000
+KINDS = (
+    ("How many of the e-mails are spam?", "spam", ["private mail", "business mail"]),
+    ("Which author wrote the most jokes?", "a joke", ["a serious text"]),
+    ("How many of them are about animals?", "about animals", ["about politics", "about money", "about science"]),
+    ("How many of the pupils are tired?", "tired", ["awake"]),
+    ("Which team got the most cheers?", "cheering", ["booing", "neither"]),
+    ("How many of these sentences name a colour?", "names a colour", ["names a number", "names a size"]),
+)
+"""Questions about many texts, the label of the texts that count, other labels: shown to the model that names them."""
+
+READ_CHARS = 4_000
+"""Of a text in one sub-call of read: small models overlook a sentence in more."""
+
+MOST_PIECES = 50
 
 INPUT_NAMES = re.compile(r"(?:.*/)?(?:context|input|stdin|data|document|text|file|log)(?:\.\w{1,5})?$")
 """File names under which code that ignores `context` looks for it."""
@@ -69,6 +83,7 @@ def start(contexts, value, has_value):
         "context": context, "contexts": by_name, "history": _state.history, "llm_query": llm_query,
         "llm_query_batched": llm_query_batched, "llm_batch": llm_query_batched, "llm_query_async": llm_query_async,
         "rlm_query": rlm_query, "rlm_query_batched": rlm_query_batched, "sub_RLM": rlm_query, "classify": classify,
+        "pick": pick, "read": read,
         "search": search, "cite": cite, "budget": budget, "SHOW_VARS": SHOW_VARS, "FINAL": FINAL,
         "FINAL_VAR": FINAL_VAR, "SUBMIT": SUBMIT,
     }  # fmt: skip
@@ -450,10 +465,11 @@ def _judge(items, group, question, labels, examples, model):
     numbered = "\n".join(f"{number}. {items[index]}" for number, index in enumerate(group, 1))
     prompt = (
         f"{question}\nFor each numbered text give exactly one of these labels: {choice}.\n\n{shown}"
-        f"Texts:\n{numbered}\n\nLabels, {len(group)} in this order:"
+        f"Texts:\n{numbered}\n\nThe label of each text by its number:"
     )
-    array = {"type": "array", "items": {"enum": labels}, "minItems": len(group), "maxItems": len(group)}
-    schema = {"type": "object", "properties": {"labels": array}, "required": ["labels"], "additionalProperties": False}
+    # A key for each text ties its label to it; in a bare list small models lose count.
+    keys = [str(number) for number in range(1, len(group) + 1)]
+    schema = _object({key: {"enum": labels} for key in keys})
     return {"prompt": prompt, "model": model, "schema": schema, "material": None}
 
 
@@ -461,11 +477,113 @@ def _labels(reply, count, labels):
     """The labels of one reply; the failure for each item, or None where the reply cannot be used."""
     if isinstance(reply, FailedCall):
         return [reply] * count
-    given = reply.get("labels") if isinstance(reply, dict) else reply
-    if not isinstance(given, list) or len(given) != count:
-        return [None] * count
+    given = reply if isinstance(reply, dict) else {}
     known = {label.casefold(): label for label in labels}
-    return [known.get(str(label).strip().casefold()) for label in given]
+    return [known.get(str(given.get(str(number))).strip().casefold()) for number in range(1, count + 1)]
+
+
+def pick(items, question, *, model=None):
+    """Those of `items` that count for a question about all of them, such as "How many are complaints?"."""
+    items = [_prompt(item) for item in items]
+    if not items:
+        return []
+    kinds = _kinds(_prompt(question), model)
+    named = ", ".join(map(repr, kinds))
+    _state.notes.append(f"pick gave each text one of the labels {named} and took {kinds[0]!r}.")
+    labels = classify(items, "Which label fits the text?", kinds, model=model)
+    return [item for item, label in zip(items, labels, strict=True) if label == kinds[0]]
+
+
+def _kinds(question, model):
+    """Labels for single texts that decide a question about many: the one that counts, then the others.
+
+    A small model that is asked whether a text counts says yes to nearly every one; names of kinds it tells apart.
+    """
+    *_, last = re.split(r"(?<=[.!?:])\s+(?=\w.*\?)", question)
+    shown = "".join(f"Question: {q}\n{json.dumps({'counts': c, 'others': o})}\n\n" for q, c, o in KINDS)
+    prompt = (
+        "Each of many texts gets a label, so that a question about them can be answered. Name the label of the texts"
+        f" that count for the question, and the labels of the other texts.\n\n{shown}Question: {last}"
+    )
+    label = {"type": "string", "maxLength": 40}
+    schema = _object({"counts": label, "others": {"type": "array", "items": label, "minItems": 1, "maxItems": 3}})
+    reply = _all("llm_query", [{"prompt": prompt, "model": model, "schema": schema, "material": None}])[0]
+    if not isinstance(reply, dict) or not str(reply.get("counts") or "").strip():
+        return [question, "something else"]
+    kinds = {}
+    for one in (reply["counts"], *(reply.get("others") or ()), "something else"):
+        kinds.setdefault(str(one).strip().casefold(), str(one).strip())
+    kinds.pop("", None)
+    return list(kinds.values())[: max(2, len(kinds) - 1)]
+
+
+def _object(properties):
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+class Found(dict):
+    """What one piece of a text says to a question: .answer, and .quote that holds it."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __repr__(self):
+        return f"{self['answer']} (it says: {self['quote']})"
+
+
+def read(question, text=None, *, model=None):
+    """What a sub-model finds by reading a text in pieces: the best first, each with a quote that is in the text."""
+    question = _prompt(question)
+    pieces = _pieces(_main_text() if text is None else _prompt(text))
+    if len(pieces) > MOST_PIECES:
+        _state.notes.append(f"read looked at the first {MOST_PIECES} of {len(pieces)} pieces only.")
+    prompt = (
+        f"Question: {question}\nIf the text answers it, copy the sentence that does, word for word, and give the answer"
+        " in a few words. If it does not, leave both empty."
+    )
+    schema = _object({"quote": {"type": "string", "maxLength": 300}, "answer": {"type": "string", "maxLength": 100}})
+    calls = [{"prompt": prompt, "model": model, "schema": schema, "material": piece} for piece in pieces[:MOST_PIECES]]
+    found = []
+    for piece, reply in zip(pieces, _all("llm_query", calls), strict=False):
+        if isinstance(reply, dict) and reply.get("answer") and _folded(reply.get("quote")) in _folded(piece):
+            found += [Found(answer=reply["answer"], quote=reply["quote"])] if _folded(reply["quote"]) else []
+    return _best_first(found, question, model)
+
+
+def _pieces(text):
+    """The text in pieces that a small window holds, cut at line ends where there are any."""
+    pieces = []
+    for line in text.splitlines() if isinstance(text, str) else text:
+        for at in range(0, len(line) or 1, READ_CHARS):
+            part = line[at : at + READ_CHARS]
+            if pieces and len(pieces[-1]) + len(part) < READ_CHARS:
+                pieces[-1] += "\n" + part
+            else:
+                pieces.append(part)
+    return [piece for piece in pieces if piece.strip()]
+
+
+def _best_first(found, question, model):
+    """Small models find something in every piece: the quotes are held against each other."""
+    if len(found) < 2:
+        return found
+    quotes = "\n".join(f"{number}. {one['quote']}" for number, one in enumerate(found, 1))
+    numbers = [str(number) for number in range(1, len(found) + 1)]
+    schema = _object({"number": {"enum": numbers}})
+    prompt = f"Question: {question}\nWhich of these sentences answers it?\n{quotes}"
+    reply = _all("llm_query", [{"prompt": prompt, "model": model, "schema": schema, "material": None}])[0]
+    chosen = str(reply.get("number")) if isinstance(reply, dict) else ""
+    best = found[int(chosen) - 1 : int(chosen)] if chosen in numbers else []
+    return best + [one for one in found if one not in best]
+
+
+def _folded(text):
+    return " ".join(str(text or "").split()).casefold()
 
 
 def budget():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.briefing import brief_of_value, briefs, words_of
+from rlm_mcp.briefing import brief_of_value, briefs, is_prose, window, words_of
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.prompts import opening
 
@@ -79,3 +79,63 @@ def test_the_context_of_a_child_is_told_by_its_value() -> None:
 def test_words_of_a_question_are_those_that_a_text_may_hold() -> None:
     assert words_of("How many lines have the level WARN in Foo.java?") == ["Foo.java", "WARN"]
     assert words_of("What is it?") == []
+
+
+def test_of_a_long_line_the_stretch_that_holds_the_words_is_shown(store: Store) -> None:
+    lines = ["It rained again and nobody came. " * 40 for _ in range(60)]
+    lines[30] += "The cartographer Elva Brandt lived in Tarnby. " + lines[31]
+    text = store.register_text("\n".join(lines), name="tale")
+    (hit,) = briefs(store, [text], "In which town did the cartographer Elva Brandt live?")[0].hits
+
+    assert "The cartographer Elva Brandt lived in Tarnby. " in hit
+    assert len(hit) == 220
+
+
+def test_a_short_line_that_was_found_is_shown_with_what_is_below_it(store: Store) -> None:
+    sections = [f"[{name}]\nhost = {name}.example\ntimeout = {n}\n" for n, name in enumerate("abcdefgh" * 9)]
+    text = store.register_text("\n".join([*sections, "[mail_out]\nhost = m.example\ntimeout = 77\n", sections[0]]), name="conf")
+
+    assert briefs(store, [text], "What is the timeout in the section mail_out?")[0].hits == (
+        "[mail_out]", "host = m.example", "timeout = 77",
+    )  # fmt: skip
+
+
+def test_json_is_told_by_how_it_is_built_and_how_it_begins(store: Store) -> None:
+    value = {"orders": [{"id": n, "buyer": {"name": "x", "country": "SE"}} for n in range(9)]}
+    text = store.register_text(json.dumps(value, indent=1), name="orders")
+    (brief,) = briefs(store, [text], "How many buyers are from SE?")
+
+    assert brief.format == (
+        "json; json.loads(context) reads it as"
+        ' {"orders": [9 items like {"id": integer, "buyer": {"name": text, "country": text}}]}'
+    )
+    assert brief.samples[0].startswith('{ "orders": [ { "id": 0, "buyer": { "name": "x", "country": "SE" } }, {')
+    assert brief.hits == ()
+
+
+def test_lines_with_fields_are_told_with_what_split_makes_of_them(store: Store) -> None:
+    log = store.register_text("\n".join(LOG), name="app.log")
+
+    assert briefs(store, [log], "How many?")[0].fields == (
+        "2026-11-22", "10:00:00", "INFO", "worker-0", "did", "thing", "0",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["The room was cold and dark.", "We'd come back any time!"], True),
+        (["T-123: My parcel did not come.", "2026-04-01: Rain all day, we played cards."], True),
+        (LOG[:4], False),
+        (['10.0.0.1 - - [12/May/2026:10:00:00] "GET / HTTP/1.1" 200 5 7ms'], False),
+        (["def load_user(value, limit=3):", "    return table[value * 2]"], False),
+        (["id,name,amount", "1,Ada,20"], False),
+        ([], False),
+    ],
+)
+def test_prose_is_told_from_lines_with_fields(lines: list[str], expected: bool) -> None:
+    assert is_prose(lines) is expected
+
+
+def test_the_window_of_a_line_without_the_words_is_its_beginning() -> None:
+    assert window("abc " * 100, ["zebra"], 40) == "abc " * 10

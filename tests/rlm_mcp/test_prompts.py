@@ -1,5 +1,7 @@
 """The words of the loop: constants where a prefix cache needs them, both ends of long output, quoted data."""
 
+from dataclasses import replace
+
 import pytest
 
 from rlm_mcp import prompts
@@ -84,3 +86,44 @@ def test_a_direct_call_puts_the_question_behind_the_material() -> None:
     messages = prompts.direct("Who?", {"note": "Ada"}, None)
 
     assert messages[1] == Message(role="user", content="<material name='note'>\nAda\n</material>\n\nQuestion: Who?")
+
+
+PROSE = Brief(name="a", kind="text", chars=99, lines=3, samples=("lamp: lovely", "radio: broken"), is_prose=True)
+
+
+@pytest.mark.parametrize(
+    ("question", "brief", "code"),
+    [
+        (
+            "How many are complaints?",
+            PROSE,
+            'pick(context.splitlines(), "How many are complaints?")\nprint(len(matching))',
+        ),
+        ("Which product has the most complaints?", PROSE, 'print(Counter(line.split(":")[0] for line in matching)'),
+        ("Who mends shoes?", PROSE, 'print(read("Who mends shoes?"))'),
+        ("Who mends shoes?", replace(PROSE, hits=("Olaf mends shoes.",)), None),
+        ("How many are complaints?", replace(PROSE, is_prose=False), None),
+    ],
+)
+def test_a_weak_model_is_shown_how_code_has_prose_judged_or_read(question: str, brief: Brief, code: str | None) -> None:
+    told = prompts.opening(question, [brief], None, "weak")
+
+    assert (code in told) if code else not any(name in told for name in ("pick(", "read("))
+    assert "pick(" not in prompts.opening(question, [brief], None, "strong")
+
+
+def test_a_weak_model_may_read_the_answer_off_a_line_that_was_found_unless_the_question_is_about_all_lines() -> None:
+    brief = Brief(name="a", kind="text", chars=99, lines=3, hits=("rolled back to ca-7",))
+
+    assert "If one of them does" in prompts.opening("To which bundle?", [brief], None, "weak")
+    assert "If one of them does" not in prompts.opening("How many bundles?", [brief], None, "weak")
+    assert "If one of them does" not in prompts.opening("To which?", [replace(brief, hits=())], None, "weak")
+
+
+def test_only_a_weak_model_is_told_the_fields_of_the_first_line() -> None:
+    brief = Brief(name="a", kind="text", chars=99, lines=3, samples=("a b c d",), fields=("a", "b", "c", "d"))
+
+    assert "line.split() of the first line is ['a', 'b', 'c', 'd']" in prompts.opening(
+        "How many?", [brief], None, "weak"
+    )
+    assert "line.split()" not in prompts.opening("How many?", [brief], None, "strong")

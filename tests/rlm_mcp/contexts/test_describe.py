@@ -75,8 +75,14 @@ def test_json_is_described_by_its_shape(store: Store, files: Path) -> None:
     assert (described["format"], described["records"]) == ("json", 9)
     assert described["shape"] == {
         "version": "integer",
-        "items": ["9 items", {"id": "integer", "tags": "array of 1", "note": "text"}],
+        "items": ["9 items", {"id": "integer", "tags": ["1 items", "text"], "note": "text"}],
     }
+
+
+def test_an_object_keyed_by_names_is_described_by_its_first_value(store: Store, files: Path) -> None:
+    value = {f"u{n}": {"role": "admin", "age": n} for n in range(9)}
+    described = structure(store, json.dumps(value), files / "b.json")
+    assert described["shape"] == {"u0": {"role": "text", "age": "integer"}, "…": "8 more keys"}
 
 
 def test_json_lines_are_described_by_their_columns(store: Store, files: Path) -> None:
