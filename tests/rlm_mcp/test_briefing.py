@@ -93,7 +93,9 @@ def test_of_a_long_line_the_stretch_that_holds_the_words_is_shown(store: Store) 
 
 def test_a_short_line_that_was_found_is_shown_with_what_is_below_it(store: Store) -> None:
     sections = [f"[{name}]\nhost = {name}.example\ntimeout = {n}\n" for n, name in enumerate("abcdefgh" * 9)]
-    text = store.register_text("\n".join([*sections, "[mail_out]\nhost = m.example\ntimeout = 77\n", sections[0]]), name="conf")
+    text = store.register_text(
+        "\n".join([*sections, "[mail_out]\nhost = m.example\ntimeout = 77\n", sections[0]]), name="conf"
+    )
 
     assert briefs(store, [text], "What is the timeout in the section mail_out?")[0].hits == (
         "[mail_out]", "host = m.example", "timeout = 77",
