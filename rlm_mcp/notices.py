@@ -2,8 +2,8 @@
 
 Clients of 2026-07-28 open a `subscriptions/listen` stream, which the SDK serves from a bus: publishing there is all.
 Clients of the handshake era get bare notifications: the list changed, to every connection; one resource changed, to the
-connections that subscribed to it. The SDK has no `resources/subscribe` and announces `listChanged: false` there, and it
-serves lists in one page; the middleware here adds all three.
+connections that subscribed to it. The SDK has no `resources/subscribe`, announces changes of nothing there and of
+everything to the others, and serves lists in one page; the middleware here puts all three right.
 """
 
 import base64
@@ -95,7 +95,7 @@ class Notices:
     async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Serves subscriptions of the handshake era, says so when it is asked what it can do, and pages resources."""
         match ctx.method:
-            case "initialize":
+            case "initialize" | "server/discover":
                 return _with_change_notices(await call_next(ctx))
             case "notifications/initialized":
                 self._remember(ctx.session)
@@ -138,8 +138,13 @@ class _Connected:
 
 
 def _with_change_notices(result: HandlerResult) -> HandlerResult:
+    """What really changes: resources do; tools and prompts stay as they are while a process runs."""
     if isinstance(result, dict):
-        result["capabilities"]["resources"] = {"subscribe": True, "listChanged": True}
+        result["capabilities"] |= {
+            "resources": {"subscribe": True, "listChanged": True},
+            "tools": {"listChanged": False},
+            "prompts": {"listChanged": False},
+        }
     return result
 
 

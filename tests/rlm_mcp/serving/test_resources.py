@@ -37,6 +37,15 @@ async def finished_run(client: Client, model: HeldModel) -> str:
     return str(result.structured_content["run_id"])
 
 
+async def test_the_server_announces_changes_of_what_changes_and_of_nothing_else(client: Client) -> None:
+    can = client.server_capabilities
+    assert can.resources is not None
+    assert can.tools is not None
+    assert can.prompts is not None
+    assert (can.resources.list_changed, can.resources.subscribe) == (True, True)
+    assert (can.tools.list_changed, can.prompts.list_changed) == (False, False)
+
+
 async def test_contexts_and_runs_are_listed_with_sizes(client: Client, context: Context, model: HeldModel) -> None:
     run_id = await finished_run(client, model)
     listed = {str(resource.uri): resource for resource in (await client.list_resources()).resources}
