@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,23 @@ async def test_tools_list_is_complete_and_costs_under_two_thousand_tokens(client
     assert all(len(tool.description or "") <= 2_048 for tool in tools)
     wire = "".join(tool.model_dump_json(by_alias=True, exclude_none=True) for tool in tools)
     assert len(wire) < 7_700  # Anthropic's published tokenizer takes 3.9 characters of it a token, o200k 4.0
+
+
+async def test_names_descriptions_and_schemas_are_such_that_every_client_takes_them(client: Client) -> None:
+    tools = (await client.list_tools()).tools
+    prompts = (await client.list_prompts()).prompts
+    templates = (await client.list_resource_templates()).resource_templates
+    described = [tool.description for tool in tools] + [template.description for template in templates]
+    for prompt in prompts:
+        described += [prompt.description, *(argument.description for argument in prompt.arguments or ())]
+    assert all(1 <= len(text or "") <= 2_048 for text in described)
+    assert all(re.fullmatch(r"[a-z_]{1,63}", one.name) for one in (*tools, *prompts))
+    for schema in [schema for tool in tools for schema in (tool.input_schema, tool.output_schema)]:
+        assert schema is not None
+        assert schema["type"] == "object"
+        assert not schema.keys() & {"anyOf", "oneOf", "allOf"}
+        assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) for name in schema["properties"])
+    assert len(tools) <= 8
 
 
 async def test_instructions_fit_what_clients_keep(client: Client) -> None:
