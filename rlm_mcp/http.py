@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from rlm_mcp.contexts.ripgrep import stop_searches
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.logs import configure_logging
 from rlm_mcp.oauth import discover
@@ -46,6 +47,10 @@ QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
 
 CLOSE_SECONDS = 2
 """For answering calls that wait."""
+
+SESSION_SECONDS = 300.0
+"""A handshake-era session with no request and no stream open for this long ends, and its client begins a new one. One
+that died without saying so costs 100 kB until then."""
 
 MOST_CONNECTIONS = 1_000
 """Beyond this the answer is 503: every connection holds a descriptor, and most systems give a process 1,024."""
@@ -108,7 +113,12 @@ async def open_http_server(
             server.custom_route("/health", methods=["GET"])(_healthy)
             server.custom_route("/ready", methods=["GET"])(partial(_ready, lambda: sandbox.is_loaded))
             tasks.start_soon(owners.pick_up, await in_thread(_owners_with_left_runs, settings.data_dir, access))
-            app = server.streamable_http_app(host=host, transport_security=_security(host, allowed_hosts))
+            app = server.streamable_http_app(
+                host=host,
+                transport_security=_security(host, allowed_hosts),
+                session_idle_timeout=SESSION_SECONDS,
+                max_sessions=MOST_CONNECTIONS,
+            )
             yield HttpServer(app=app, owners=owners)
             tasks.cancel_scope.cancel()
 
@@ -164,6 +174,7 @@ def serve_http(
     except* RlmError as group:
         raise group.exceptions[0] from None
     at_end()
+    stop_searches()
     logging.shutdown()
     os._exit(0)  # the sandbox may still be compiling on a thread, which nothing can stop
 

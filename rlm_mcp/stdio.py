@@ -15,6 +15,7 @@ from functools import partial
 
 import anyio
 
+from rlm_mcp.contexts.ripgrep import stop_searches
 from rlm_mcp.logs import configure_logging
 from rlm_mcp.server import build_server
 from rlm_mcp.threads import in_thread
@@ -25,6 +26,8 @@ WATCH_SECONDS = 0.2
 
 CLOSE_SECONDS = 0.6
 """For closing REPLs and run records. What is not done then is safe all the same: records are complete line by line."""
+
+log = logging.getLogger(__name__)
 
 OpenWorkspace = Callable[[], AbstractAsyncContextManager[Workspace]]
 
@@ -49,15 +52,19 @@ async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], boo
         await ended.wait()
         with anyio.move_on_after(CLOSE_SECONDS):
             await workspace.close()
+            await in_thread(workspace.store.close)
             await in_thread(at_end)
+        stop_searches()
         logging.shutdown()
         os._exit(0)  # the task group would wait for the thread that reads stdin, maybe for ever
 
 
 async def _speak(workspace: Workspace, ended: anyio.Event) -> None:
-    """The protocol, until end of file."""
+    """The protocol, until end of file, or until an answer finds nobody at the other end."""
     try:
         await build_server(workspace).run_stdio_async()
+    except* (BrokenPipeError, anyio.BrokenResourceError):
+        log.debug("stdout was closed while an answer was written")
     finally:
         ended.set()
 

@@ -40,6 +40,9 @@ _PLAIN = (
 )
 
 
+_running: "set[subprocess.Popen[bytes]]" = set()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
     """What to look for, line by line."""
@@ -136,12 +139,19 @@ def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, dea
     return list(hits.values())
 
 
+def stop_searches() -> None:
+    """Kill every ripgrep that runs: this process is about to leave without waiting for its threads."""
+    for process in list(_running):
+        process.kill()
+
+
 @contextmanager
 def _lines_of(command: Sequence[str], pattern: Pattern, deadline: Deadline) -> Iterator[Iterator[bytes]]:
     """Run ripgrep and give the lines it prints; at the deadline it is killed, which ends them."""
     process = subprocess.Popen(  # noqa: S603 - ripgrep; pattern and paths cannot become options
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={}
     )
+    _running.add(process)
     with process, deadline.at_end(process.kill):
         if process.stdout is None or process.stderr is None:
             raise SearchRefused("ripgrep was started without pipes")
@@ -150,6 +160,7 @@ def _lines_of(command: Sequence[str], pattern: Pattern, deadline: Deadline) -> I
             complaint = process.stderr.read().decode(errors="replace")
         finally:
             process.kill()
+            _running.discard(process)
     if process.wait() == 2 and not deadline.passed:
         raise SearchRefused(explain(pattern, complaint))
 
