@@ -2,7 +2,8 @@
 
     python -m benchmarks.engine [figure …] [--repeat 5]
 
-Killed processes have a benchmark of their own, kill.py.
+Killed processes have a benchmark of their own, kill.py. Next to elapsed times stands the processor time of this process
+(all its threads, the sandbox included) and of the server, which shares the two cores.
 
 Everything is real but the model: a scripted OpenAI-compatible server in a process of its own, on loopback, with
 latency. Figures are medians of `--repeat` runs. The aims are for two cores without other load; the load is printed.
@@ -13,14 +14,16 @@ import json
 import math
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -139,10 +142,26 @@ async def ask(workspace: Workspace, query: str) -> RunState:
     return state
 
 
-async def timed(function: Callable[[], Awaitable[object]]) -> float:
-    began = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Elapsed seconds, and the processor time of this process and of the server."""
+
+    seconds: float
+    own: float
+    server: float
+
+
+async def timed(url: str, function: Callable[[], Awaitable[object]]) -> Took:
+    served, own, began = counts(url)["cpu_seconds"], time.process_time(), time.perf_counter()
     await function()
-    return time.perf_counter() - began
+    seconds, own = time.perf_counter() - began, time.process_time() - own
+    return Took(seconds, own, counts(url)["cpu_seconds"] - served)
+
+
+async def repeated(url: str, repeat: int, function: Callable[[int], Awaitable[object]]) -> Took:
+    """Medians."""
+    took = [await timed(url, partial(function, number)) for number in range(repeat)]
+    return Took(*(statistics.median(values) for values in zip(*map(astuple, took), strict=True)))
 
 
 # --- the figures --------------------------------------------------------------------------------------------------
@@ -151,19 +170,25 @@ async def timed(function: Callable[[], Awaitable[object]]) -> float:
 async def turns(repeat: int) -> None:
     async with serving() as url, engine(url) as workspace:
         await ask(workspace, "warm: turns 3")
-        seconds = [await timed(lambda n=n: ask(workspace, f"number {n}: turns 20")) for n in range(repeat)]  # type: ignore[misc] # a default binds n
-    report("a run of 20 turns, instant model", statistics.median(seconds), "s", 0.25)
-    report("overhead of a turn, HTTP included", statistics.median(seconds) / 20 * 1000, "ms", 5)
+        run = await repeated(url, repeat, lambda n: ask(workspace, f"number {n}: turns 20"))
+        short = await repeated(url, repeat, lambda n: ask(workspace, f"number {n}: turns 2"))
+    turn = Took(*((long - brief) / 18 * 1000 for long, brief in zip(astuple(run), astuple(short), strict=True)))
+    report("a run of 20 turns, instant model", run.seconds, "s", 0.25)
+    report("  its processor time here, in the server", run.own, "s", None, run.server)
+    report("overhead of a turn, HTTP included: the run by 20", run.seconds / 20 * 1000, "ms", 5)
+    report("  20 turns less 2, by 18: without begin and end", turn.seconds, "ms", 5)
+    report("  its processor time here, in the server", turn.own, "ms", None, turn.server)
 
 
 async def batch(repeat: int) -> None:
     ideal = 1000 / 64 * 0.1
     async with serving(sub_latency=0.1) as url, engine(url) as workspace:
-        cold = await timed(lambda: ask(workspace, "first: batch 1000"))
-        seconds = [await timed(lambda n=n: ask(workspace, f"number {n}: batch 1000")) for n in range(repeat)]  # type: ignore[misc] # as above
+        cold = await timed(url, lambda: ask(workspace, "first: batch 1000"))
+        warm = await repeated(url, repeat, lambda n: ask(workspace, f"number {n}: batch 1000"))
         most = counts(url)["most_in_flight"]
-    report("1,000 sub-calls of 100 ms, whole run, limiter warm", statistics.median(seconds) / ideal, "x ideal", 1.1)
-    report(f"the same, limiter starting at {START}", cold / ideal, "x ideal", None)
+    report("1,000 sub-calls of 100 ms, whole run, limiter warm", warm.seconds / ideal, "x ideal", 1.1)
+    report("  processor time of a call here, in the server", warm.own, "ms", None, warm.server)
+    report(f"the same, limiter starting at {START}", cold.seconds / ideal, "x ideal", None)
     report("most in flight", most, "", None)
 
 
@@ -176,12 +201,30 @@ async def many(_: int) -> None:
             await ask(workspace, f"number {number}: turns 10")
             finished.append(time.perf_counter() - began)
 
-        async with anyio.create_task_group() as group:
-            for number in range(50):
-                group.start_soon(one, number)
+        peaks: Counter[str] = Counter()
+        began = time.process_time()
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(watch_memory, peaks)
+            async with anyio.create_task_group() as group:
+                for number in range(50):
+                    group.start_soon(one, number)
+            watching.cancel_scope.cancel()
+        own = time.process_time() - began
     report("50 runs of 10 turns at once: the first ends", min(finished), "s", None)
     report("50 runs of 10 turns at once: the last ends", max(finished), "s", None)
-    report("peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB", 1024)
+    report("  processor time of a turn here", own / 500 * 1000, "ms", None)
+    report("peak memory, shared pages once (PSS)", peaks["Pss"] / 1024, "MiB", 1024)
+    report("  of it not shared with any file (anonymous)", peaks["Anonymous"] / 1024, "MiB", None)
+    report("  shared pages once a session (RSS)", peaks["Rss"] / 1024, "MiB", None)
+
+
+async def watch_memory(peaks: Counter[str]) -> None:
+    """Notes the largest figures in KiB. RSS counts a page of the sandbox's image once for each session that maps it."""
+    while True:
+        for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:  # noqa: ASYNC240 # not on a disk
+            name, size = line.split()[:2]
+            peaks[name.rstrip(":")] = max(peaks[name.rstrip(":")], int(size))
+        await anyio.sleep(0.25)
 
 
 async def tokens(_: int) -> None:
@@ -198,6 +241,7 @@ async def tokens(_: int) -> None:
 
 async def cancel(repeat: int) -> None:
     after: list[float] = []
+    off: list[int] = []
     for number in range(repeat):
         async with serving(sub_latency=0.02) as url, engine(url) as workspace:
             run_id = await workspace.start(
@@ -208,14 +252,20 @@ async def cancel(repeat: int) -> None:
             began = time.monotonic()
             await workspace.cancel(run_id)
             await anyio.sleep(0.3)
-            after.append(max(0.0, counts(url)["last_byte_in"] - began))
+            then = counts(url)
+            after.append(max(0.0, then["last_byte_in"] - began))
+            usage = (await workspace.state(run_id)).usage
+            served = then["prompt_tokens"] + then["completion_tokens"]
+            off.append(usage.prompt_tokens + usage.completion_tokens - served)
     report("from cancel to the last byte sent to the provider", max(after), "s", 0.2)
+    report("tokens reported minus tokens served, cancelled runs", max(map(abs, off)), "", 0)
 
 
-def report(what: str, value: float, unit: str, aim: float | None) -> None:
+def report(what: str, value: float, unit: str, aim: float | None, beside: float | None = None) -> None:
     shown = f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.3f}"
     met = "" if aim is None else f"   aim {aim:g}" + ("" if value <= aim else "   MISSED")
-    print(f"{what:55s} {shown:>10s} {unit}{met}", flush=True)
+    more = "" if beside is None else f", {beside:,.3f} {unit}"
+    print(f"{what:55s} {shown:>10s} {unit}{more}{met}", flush=True)
 
 
 FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {

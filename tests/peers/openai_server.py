@@ -240,7 +240,8 @@ class OpenAIServer:
             message = f"Incorrect API key provided: {given}. You can find your API key in your account."
             return await _send_error(writer, 401, message, code="invalid_api_key")
         if path == "/counts":
-            return await _send(writer, 200, json.dumps(asdict(self.counts)))
+            told = asdict(self.counts) | {"cpu_seconds": time.process_time()}
+            return await _send(writer, 200, json.dumps(told))
         if path == "/v1/models":
             rows = [{"id": name, "object": "model", "max_model_len": self.quirks.window_tokens} for name in self.models]
             return await _send(writer, 200, json.dumps({"object": "list", "data": rows}))

@@ -288,7 +288,7 @@ async def test_replies_under_way_when_a_call_is_cancelled_are_counted(*, library
                 for number in range(8):
                     message = Message(role="user", content=f"question {number}")
                     group.start_soon(partial(paid_call, ledger, model, [message], kind="sub"))
-                while server.counts.in_flight < 8:
+                while server.counts.requests < 8:
                     await anyio.lowlevel.checkpoint()
                 group.cancel_scope.cancel()
         await provider.aclose()
@@ -299,13 +299,13 @@ async def test_replies_under_way_when_a_call_is_cancelled_are_counted(*, library
 
 async def test_requests_without_a_reply_when_a_call_is_cancelled_are_estimated_apart() -> None:
     server, ledger = OpenAIServer(["never"], latency=3600), Ledger()
-    async with connected(server, connect=partial(PlainSender, late_seconds=0.0)) as model:
-        async with anyio.create_task_group() as group:
-            for _ in range(START + 5):  # the last five wait for their turn, and are never sent
-                group.start_soon(partial(paid_call, ledger, model, HELLO, kind="sub"))
-            while server.counts.in_flight < START:
-                await anyio.lowlevel.checkpoint()
-            group.cancel_scope.cancel()
+    connect = partial(PlainSender, late_seconds=0.0)
+    async with connected(server, connect=connect) as model, anyio.create_task_group() as group:
+        for _ in range(START + 5):  # the last five wait for their turn, and are never sent
+            group.start_soon(partial(paid_call, ledger, model, HELLO, kind="sub"))
+        while server.counts.in_flight < START:
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
     spent = ledger.spent()
     assert (spent.prompt_tokens, spent.failed_calls) == (0, START)
     assert spent.unanswered_prompt_tokens == START * estimate_prompt(HELLO)
