@@ -167,7 +167,8 @@ class Story:
     def _row(self, event: Event, pause: float) -> dict[str, Any] | None:
         match event["event"]:
             case "routed":
-                return {"kind": "routed", "mode": str(event.get("mode", "")), "text": str(event.get("reason", ""))}
+                told = {"kind": "routed", "mode": str(event.get("mode", "")), "text": str(event.get("reason", ""))}
+                return told | {"query": cut(str(event.get("query") or ""), MOST_CALL_CHARS)}
             case "root_reply":
                 return _reply(event)
             case "cell":
@@ -279,7 +280,8 @@ def _error(error: object) -> dict[str, Any] | None:
 def _call(event: Event, most: int) -> dict[str, Any]:
     text, kind = text_of(event.get("value"))
     failed = event["event"] == "sub_failed"
-    return {
+    usage = _object(event.get("usage"))
+    told: dict[str, Any] = {
         "kind": "call",
         "prompt": cut(str(event.get("prompt_head") or ""), MOST_CALL_CHARS),
         "prompt_chars": whole(event.get("prompt_chars")),
@@ -287,7 +289,15 @@ def _call(event: Event, most: int) -> dict[str, Any]:
         "is_json": kind == "json",
         "failed": failed,
         "child": str(event.get("child") or ""),
-        "spent": _usage(event.get("spent")),
+        "model": str(event.get("model") or ""),
+        "cached": event.get("cached") is True,
+    }
+    if not usage:  # a child run, or a record from before sub-calls had their own figures
+        return told | {"spent": _usage(event.get("spent"))}
+    return told | {
+        "tokens": [whole(usage.get("prompt_tokens")), whole(usage.get("completion_tokens"))],
+        "cost": _cost(usage.get("cost_usd")),
+        "asked_seconds": round(number(usage.get("request_seconds")), 3),
     }
 
 

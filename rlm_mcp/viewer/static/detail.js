@@ -23,7 +23,7 @@ function detailOf(node, head, { onShow, onRead }) {
       box.append(cellBox(node, head, { onShow, hasCode: true }));
       break;
     case "call":
-      box.append(el("h3", { class: "piece" }, "Prompt", el("span", { class: "soft" }, ` ${count(row.prompt_chars, "character")}${row.prompt_chars > whole(row.prompt).length ? `, of which the record keeps the first ${num(whole(row.prompt).length)}` : ""}`)),
+      box.append(el("p", { class: "facts" }, callFacts(node).join(" · ")), el("h3", { class: "piece" }, "Prompt", el("span", { class: "soft" }, ` ${count(row.prompt_chars, "character")}${row.prompt_chars > whole(row.prompt).length ? `, of which the record keeps the first ${num(whole(row.prompt).length)}` : ""}`)),
         sayCut(el("pre", { class: "output", tabindex: "0", "aria-label": "prompt" }), row.prompt, command),
         el("h3", { class: "piece" }, row.failed ? "It failed" : "Reply"), sayCut(el("pre", { class: row.failed ? "output error" : "output", tabindex: "0", "aria-label": "reply" }), row.text, command));
       break;
@@ -31,6 +31,12 @@ function detailOf(node, head, { onShow, onRead }) {
       box.append(el("p", {}, `The run went on after a pause of ${span(row.pause)}, of which one second is drawn.`));
   }
   return box;
+}
+
+function callFacts({ row, start, asked }) {
+  const tokens = row.tokens && !row.cached ? `${num(row.tokens[0])} tokens in, ${num(row.tokens[1])} out` : "";
+  const cost = row.tokens && !row.cached && row.cost !== null ? money(row.cost) : "";
+  return [row.model, row.cached ? "answered from the cache" : "", tokens, cost, asked - start > 0.001 ? `waited ${span(asked - start)} for its turn` : ""].filter(Boolean);
 }
 
 function runDetail(node, head, onRead) {

@@ -27,7 +27,7 @@ class Flight {
     this.chart.replaceChildren(track(replies, "model"), track(cells, "code"));
     if (calls.length) this.chart.append(flightShape(inFlight, 0, plan.end));
     this.element.classList.toggle("short", !calls.length);
-    this.most.textContent = calls.length ? `at most ${num(inFlight.most)} model calls at once, waiting ones included` : "";
+    this.most.textContent = calls.length ? `at most ${num(inFlight.most)} model calls at once` : "";
     this.element.setAttribute("aria-label", `The whole run in ${span(plan.end)}: ${count(replies.length, "reply", "replies")} of the root model, ${count(cells.length, "block")} of code, at most ${num(inFlight.most)} other model calls at once`);
   }
 

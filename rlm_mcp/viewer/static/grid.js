@@ -110,6 +110,12 @@ class Grid {
     bar.style.left = `${left}%`;
     bar.style.width = `${width}%`;
     box.append(bar);
+    if (node.kind === "call" && node.asked - node.start > 0.02 * (node.end - node.start)) {
+      bar.classList.add("waited");
+      const asked = el("span", { class: "asked" });
+      asked.style.width = `${(100 * (node.end - node.asked)) / (node.end - node.start)}%`;
+      bar.append(asked);
+    }
     if (node.kind === "cell" && node.children.length && !isOpen) bar.append(flightShape(node.flight, node.start, node.end));
   }
 
@@ -254,21 +260,18 @@ class Grid {
 
   // A page on paper does not scroll: the first rows are all laid out.
   print() {
-    this.box.classList.add("on-paper");
-    this.body.style.height = `${Math.min(this.entries.length, PRINTED_ROWS) * ROW_HEIGHT}px`;
+    this.clear(); // so that they come in order
     this.draw(PRINTED_ROWS);
     return Math.max(0, this.entries.length - PRINTED_ROWS);
   }
 
   unprint() {
-    this.box.classList.remove("on-paper");
     this.list();
   }
 }
 
 function tokensOf(node) {
-  if (node.kind === "reply") return `${num(node.row.tokens[0])} / ${num(node.row.tokens[1])}`;
-  const usage = node.kind === "run" ? (node.ending?.usage ?? node.usage) : node.kind === "turn" ? node.usage : null;
+  const usage = node.kind === "cell" && !node.children.length ? null : node.usage;
   return usage ? `${num(usage.prompt_tokens)} / ${num(usage.completion_tokens)}` : "";
 }
 

@@ -95,7 +95,7 @@ function layOutTimeline() {
     views.append(el("button", { type: "button", class: "choice", "data-view": name, "aria-pressed": String(name === "all"), on: { click: () => setView(name) } }, text));
   }
   const open = el("button", { type: "button", class: "quiet", on: { click: () => openAll() } }, "Open all");
-  const legend = el("p", { class: "legend", "aria-hidden": "true" }, [["reply", "model"], ["cell", "code"], ["call", "sub-call"], ["failed", "failed"]].map(([kind, text]) => el("span", {}, el("i", { class: `swatch ${kind}` }), text)));
+  const legend = el("p", { class: "legend", "aria-hidden": "true" }, [["reply", "model"], ["cell", "code"], ["call", "sub-call"], ["waiting", "waiting for its turn"], ["failed", "failed"]].map(([kind, text]) => el("span", {}, el("i", { class: `swatch ${kind}` }), text)));
   parts.timeline.append(strip.element, el("div", { class: "toolbar" }, el("div", { class: "search-box" }, search, found), views, open, reset, legend), grid.element, detail);
 }
 

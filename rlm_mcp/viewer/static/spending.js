@@ -31,7 +31,7 @@ function kindTable(head, plan) {
     in: Math.max(0, usage.prompt_tokens - root.in - children.in),
     out: Math.max(0, usage.completion_tokens - root.out - children.out),
     cost: usage.cost_usd === null ? null : Math.max(0, usage.cost_usd - (root.cost ?? 0) - (children.cost ?? 0)),
-    seconds: sum([...plan.nodes.values()], (node) => (node.kind === "call" ? node.end - node.start : 0)),
+    seconds: sum([...plan.nodes.values()], (node) => (node.kind === "call" ? node.end - node.asked : 0)),
   };
   const rows = [["Root model", head.models.root, root]];
   if (children.calls) rows.push(["Child runs", head.models.sub, children]);
@@ -45,7 +45,7 @@ function kindTable(head, plan) {
     el("td", { class: "right" }, facts.seconds === undefined ? "" : span(facts.seconds)),
     el("td", { class: "meter-cell" }, isTotal ? null : meter((facts.in + facts.out) / most, `${num(facts.in + facts.out)} tokens`)));
   return el("div", { class: "table-frame" }, el("table", { class: "figures" },
-    el("thead", {}, el("tr", {}, ["Calls of", "Calls", "Tokens in", "Tokens out", "Cost", "Time waited for them", "Share of tokens"].map((text, index) => el("th", { scope: "col", class: index && index < 6 ? "right" : null }, text)))),
+    el("thead", {}, el("tr", {}, ["Calls of", "Calls", "Tokens in", "Tokens out", "Cost", "Time of the calls", "Share of tokens"].map((text, index) => el("th", { scope: "col", class: index && index < 6 ? "right" : null }, text)))),
     el("tbody", {}, rows.map((facts) => row(facts, false)), rows.length > 1 ? row(["Together", "", all], true) : null)));
 }
 

@@ -51,10 +51,11 @@ function plant(head, rows) {
     const { path, turn, start, end } = row;
     const run = runAt(path);
     const facts = { row, path, turn, start, end };
-    if (row.spent && (row.spent.prompt_tokens || row.spent.completion_tokens)) charge(turnAt(path, turn), run, row.spent);
+    if (!path && row.spent && (row.spent.prompt_tokens || row.spent.completion_tokens)) charge(turnAt(path, turn), run, row.spent);
     switch (row.kind) {
       case "routed":
         run.way = row;
+        run.query ||= whole(row.query);
         break;
       case "reply":
         adopt(turnAt(path, turn), node("reply", `row ${index}`, facts));
@@ -67,14 +68,14 @@ function plant(head, rows) {
           placed.add(inner);
           queue(path, turn).push(child);
         } else {
-          queue(path, turn).push(node("call", `row ${index}`, { ...facts, failed: row.failed }));
+          queue(path, turn).push(node("call", `row ${index}`, { ...facts, failed: row.failed, asked: askedAt(row) }));
         }
         break;
       }
       case "cell": {
         const cell = node("cell", `row ${index}`, { ...facts, failed: row.error !== null || row.stopped_by !== "" });
         adopt(turnAt(path, turn), cell);
-        const calls = queue(path, turn).splice(0).sort((one, other) => one.start - other.start || one.end - other.end);
+        const calls = queue(path, turn).splice(0).sort((one, other) => (one.asked ?? one.start) - (other.asked ?? other.start) || one.end - other.end);
         for (const call of calls) adopt(cell, call);
         break;
       }
@@ -107,14 +108,36 @@ function plant(head, rows) {
   return { root, runs, nodes, end: Math.max(root.end, 0.001) };
 }
 
-// What a turn cost is the difference between what its run had spent before it and after it.
+// When a sub-call was sent: until then it waited for its turn.
+function askedAt(row) {
+  return row.asked_seconds ? Math.max(row.start, row.end - row.asked_seconds) : row.start;
+}
+
+// Tokens and dollars of what is below a node; null where a sub-call does not tell its own.
+function usageOf(node) {
+  const { row, children } = node;
+  if (node.kind === "reply" || (node.kind === "call" && row.tokens)) {
+    const cost = row.tokens[0] + row.tokens[1] ? row.cost : 0; // a refused call cost nothing and does not say so
+    return { prompt_tokens: row.tokens[0], completion_tokens: row.tokens[1], cost_usd: cost, sub_calls: node.kind === "call" && !row.cached ? 1 : 0 };
+  }
+  if (node.kind === "call") return null;
+  const total = { prompt_tokens: 0, completion_tokens: 0, cost_usd: 0, sub_calls: 0 };
+  for (const child of children) {
+    const own = child.below === undefined ? usageOf(child) : child.below;
+    if (own === null) return null;
+    for (const name of Object.keys(total)) total[name] = total[name] === null || own[name] === null ? null : total[name] + own[name];
+  }
+  return total;
+}
+
+// Older records tell only what the whole run had spent: a turn cost what that had grown by.
 function charge(turn, run, spent) {
-  turn.before ??= run.usage ?? {};
-  run.usage = spent;
-  turn.usage = {};
+  turn.before ??= run.spent ?? {};
+  run.spent = spent;
+  turn.grown = {};
   for (const name of Object.keys(spent)) {
     const known = spent[name] !== null && turn.before[name] !== null;
-    turn.usage[name] = known ? Math.max(0, spent[name] - (turn.before[name] ?? 0)) : null;
+    turn.grown[name] = known ? Math.max(0, spent[name] - (turn.before[name] ?? 0)) : null;
   }
 }
 
@@ -134,6 +157,8 @@ function settle(node) {
   }
   node.calls = sum(children, (child) => (child.kind === "call" || (child.kind === "run" && child.row) ? 1 : 0) + (child.calls ?? 0));
   node.failures = sum(children, (child) => (child.failed ? 1 : 0) + (child.failures ?? 0));
+  node.below = usageOf(node);
+  node.usage = node.ending?.usage ?? node.below ?? node.grown ?? node.spent ?? null;
   if (node.kind === "cell") {
     node.flight = flight(children);
     const prefix = commonStart(children.filter((child) => child.kind === "call").map((child) => whole(child.row.prompt)));
@@ -154,7 +179,7 @@ function sum(items, of) {
 // How many of these were in flight at once: [moment, number] steps, and the most.
 function flight(items) {
   const edges = [];
-  for (const { start, end } of items) edges.push([start, 1], [Math.max(end, start), -1]);
+  for (const { start, asked, end } of items) edges.push([asked ?? start, 1], [Math.max(end, start), -1]);
   edges.sort((one, other) => one[0] - other[0] || one[1] - other[1]);
   const steps = [];
   let now = 0;
@@ -220,7 +245,7 @@ function noteOf(node) {
       return [calls, line(what, 120)].filter(Boolean).join(" · ");
     }
     case "call":
-      return line((node.skip ? "…" : "") + whole(node.row.prompt).slice(node.skip), 160);
+      return (node.row.cached ? "from the cache · " : "") + line((node.skip ? "…" : "") + whole(node.row.prompt).slice(node.skip), 160);
     default:
       return `after a pause of ${span(node.row.pause)}`;
   }

@@ -205,7 +205,7 @@ class _Made:
             account["completion_tokens"] += tokens[1]
             account["cost_usd"] = round(account["cost_usd"] + usd, 6)
             account["seconds"] = self.now
-        return self.spent(path)
+        return self.spent("")
 
     def say(self, path: str, turn: int) -> None:
         seconds = 1 + 3 * self.random.random()
@@ -219,14 +219,21 @@ class _Made:
         """Sub-calls with at most `in_flight` at once; the children share the places."""
         places = [self.now] * min(max(1, self._in_flight // 20) if path else self._in_flight, number)
         made: list[Event] = []
+        asked = self.now
         for index in range(number):
             place = min(range(len(places)), key=places.__getitem__)
             seconds = 0.4 + self.random.expovariate(1.4)
             places[place] += seconds
             prompt = f"{HEAD}ticket {index:05} of {path or 'all'}: the parcel came late"
-            event = call(
-                path, turn, prompt, f"late delivery, ticket {index:05}", round(places[place], 3), round(seconds, 3)
-            )
+            end = round(places[place], 3)
+            usage = {
+                "prompt_tokens": 420,
+                "completion_tokens": 12,
+                "cost_usd": 0.0002,
+                "request_seconds": round(seconds, 3),
+            }
+            facts = {"model": "small-model", "cached": False, "usage": usage}
+            event = call(path, turn, prompt, f"late delivery, ticket {index:05}", end, round(end - asked, 3), **facts)
             if self.random.random() < 0.01:
                 del event["value"]
                 event |= {
@@ -293,7 +300,7 @@ class _Made:
             self.now,
             round(self.now - began, 3),
         )
-        self.events.append(event | {"kind": "rlm", "child": name, "spent": self.spent(parent)})
+        self.events.append(event | {"kind": "rlm", "child": name, "spent": self.spent("")})
 
 
 # --- hostile
