@@ -29,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 
 from rlm_mcp.contexts.ripgrep import stop_searches
 from rlm_mcp.errors import RlmError, SettingsError
+from rlm_mcp.inspecting import Shelf
 from rlm_mcp.logs import configure_logging
 from rlm_mcp.oauth import discover
 from rlm_mcp.owners import EVERYBODY, Owners
@@ -96,10 +97,13 @@ async def open_http_server(
     settings = replace(settings, roots=settings.roots or (), quota_bytes=settings.quota_bytes or QUOTA_BYTES)
     async with open_sandbox(settings.cache_dir) as sandbox, open_models(settings) as models:
         sandbox.begin_loading()
+        shelf = Shelf()
 
         def open_for(owner: str) -> AbstractAsyncContextManager[Workspace]:
             own = settings if owner == EVERYBODY else replace(settings, data_dir=settings.data_dir / "owners" / owner)
-            return open_workspace(own, choose=models.choose, sandbox=sandbox, most_runs=MOST_RUNS, serves=True)
+            return open_workspace(
+                own, choose=models.choose, sandbox=sandbox, most_runs=MOST_RUNS, serves=True, shelf=shelf
+            )
 
         async with anyio.create_task_group() as tasks:
             owners = Owners(open_for, tasks)
@@ -112,6 +116,7 @@ async def open_http_server(
             )
             server.custom_route("/health", methods=["GET"])(_healthy)
             server.custom_route("/ready", methods=["GET"])(partial(_ready, lambda: sandbox.is_loaded))
+            tasks.start_soon(owners.keep_closing_unused)
             tasks.start_soon(owners.pick_up, await in_thread(_owners_with_left_runs, settings.data_dir, access))
             app = server.streamable_http_app(
                 host=host,

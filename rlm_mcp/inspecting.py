@@ -11,8 +11,8 @@ from rlm_mcp.contexts.context import Context
 from rlm_mcp.engine import OpenRepl
 from rlm_mcp.errors import RlmError
 
-INSPECT_REPLS = 8
-"""REPLs of `inspect_context` kept open; the one that was used longest ago makes room."""
+INSPECT_REPLS, ALL_REPLS = 8, 32
+"""REPLs kept open of one owner, and in a process that serves many; one holds 1 to 500 MB."""
 
 
 class NoCallsHere(RlmError):
@@ -42,15 +42,55 @@ class _Opened:
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-class InspectRepls:
-    """Opens a context's REPL when it is first used; the one that was used longest ago makes room."""
+class Shelf:
+    """The open REPLs of a process, in the order of their last use; those that were used longest ago make room.
 
-    def __init__(self, open_repl: OpenRepl) -> None:
-        self._open_repl = open_repl
-        self._opened: OrderedDict[str, _Opened] = OrderedDict()
+    Keys are whose REPL it is and the context. A REPL in which a cell runs or waits stays.
+    """
+
+    def __init__(self, *, most: int = ALL_REPLS, most_of_one: int = INSPECT_REPLS) -> None:
+        self._most = most
+        self._most_of_one = most_of_one
+        self._opened: OrderedDict[tuple[InspectRepls, str], _Opened] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"{len(self._opened)} REPLs"
+        return f"<Shelf {len(self._opened)} REPLs>"
+
+    def contexts_of(self, owner: "InspectRepls") -> list[str]:
+        """The contexts for which one has a REPL."""
+        return [context_id for whose, context_id in self._opened if whose is owner]
+
+    def take(self, owner: "InspectRepls", context_id: str) -> _Opened | None:
+        """A REPL that is there, to be used now."""
+        opened = self._opened.get((owner, context_id))
+        if opened is not None:
+            self._opened.move_to_end((owner, context_id))
+        return opened
+
+    async def put(self, owner: "InspectRepls", context_id: str, opened: _Opened) -> None:
+        """Adds a REPL, and closes what is too much then."""
+        self._opened[owner, context_id] = opened
+        for (whose, which), other in list(self._opened.items()):
+            one_has_too_many = whose is owner and len(self.contexts_of(owner)) > self._most_of_one
+            is_idle = not other.lock.locked() and other is not opened
+            if is_idle and (one_has_too_many or len(self._opened) > self._most):
+                await self.close(whose, which)
+
+    async def close(self, owner: "InspectRepls", context_id: str) -> None:
+        """Forgets the variables of a context. A cell that still runs is interrupted, and told so."""
+        if (opened := self._opened.pop((owner, context_id), None)) is not None:
+            await opened.exit.aclose()
+
+
+class InspectRepls:
+    """The REPLs of one owner's contexts, each opened when it is first used."""
+
+    def __init__(self, open_repl: OpenRepl, shelf: Shelf | None = None) -> None:
+        self._open_repl = open_repl
+        self._shelf = shelf or Shelf()
+
+    def __repr__(self) -> str:
+        return f"{len(self._shelf.contexts_of(self))} REPLs"
 
     async def run(self, context: Context, code: str, *, seconds: float, calls: GuestCalls | None = None) -> CellResult:
         """Runs a cell. Cells of one context queue up. `calls` counts when the REPL is opened."""
@@ -66,28 +106,22 @@ class InspectRepls:
 
     async def close(self, context_id: str) -> None:
         """Forgets the variables of a context. A cell that still runs is interrupted, and told so."""
-        if (opened := self._opened.pop(context_id, None)) is not None:
-            await opened.exit.aclose()
+        await self._shelf.close(self, context_id)
 
     async def close_all(self) -> None:
         """Closes every REPL."""
-        for context_id in list(self._opened):
+        for context_id in self._shelf.contexts_of(self):
             await self.close(context_id)
 
     async def _get(self, context: Context, calls: GuestCalls | None) -> _Opened:
-        opened = self._opened.get(context.context_id) or await self._open(context, calls or NoCalls())
-        self._opened.move_to_end(context.context_id)
-        return opened
+        return self._shelf.take(self, context.context_id) or await self._open(context, calls or NoCalls())
 
     async def _open(self, context: Context, calls: GuestCalls) -> _Opened:
         exit_stack = AsyncExitStack()
         repl = await exit_stack.enter_async_context(self._open_repl((context,), calls))
-        if (raced := self._opened.get(context.context_id)) is not None:
+        if (raced := self._shelf.take(self, context.context_id)) is not None:
             await exit_stack.aclose()
             return raced
-        self._opened[context.context_id] = opened = _Opened(repl=repl, exit=exit_stack)
-        for idle in [key for key, other in self._opened.items() if not other.lock.locked() and other is not opened]:
-            if len(self._opened) <= INSPECT_REPLS:
-                break
-            await self.close(idle)
+        opened = _Opened(repl=repl, exit=exit_stack)
+        await self._shelf.put(self, context.context_id, opened)
         return opened

@@ -146,6 +146,11 @@ class LiveRuns:
 
     def run_uri(self, run_id: str) -> str:
         """The address of a run as an MCP resource."""
+    @property
+    def has_live_runs(self) -> bool:
+        """Whether any run goes on."""
+        return bool(self._live)
+
         return f"rlm://runs/{run_id}"
 
     # --- beginning

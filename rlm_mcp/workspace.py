@@ -27,7 +27,7 @@ from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.engine import OpenRepl
 from rlm_mcp.errors import ContextError, UnknownContext
-from rlm_mcp.inspecting import InspectRepls
+from rlm_mcp.inspecting import InspectRepls, Shelf
 from rlm_mcp.launch import ChooseModels, Launcher
 from rlm_mcp.live_runs import LiveRuns
 from rlm_mcp.progress import Taken
@@ -60,6 +60,7 @@ class Workspace(LiveRuns):
         most_runs: int | None = None,
         serves: bool = False,
         confirm_usd: float | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         super().__init__(
             store=store,
@@ -71,7 +72,7 @@ class Workspace(LiveRuns):
             most_runs=most_runs,
             serves=serves,
         )
-        self._repls = InspectRepls(open_repl)
+        self._repls = InspectRepls(open_repl, shelf)
         self.confirm_usd = confirm_usd
         """a run that may cost more is confirmed by the user first"""
 
@@ -242,13 +243,14 @@ async def open_workspace(
     most_runs: int | None = None,
     serves: bool = False,
     telemetry: Telemetry | None = None,
+    shelf: Shelf | None = None,
 ) -> AsyncIterator[Workspace]:
     """Everything a process needs, ready at once: the sandbox loads and connections open on first use.
 
     `choose` and `open_repl` stand in for the configured models and for the REPL; a `sandbox` that is open already can
     be shared. `warm` begins to load the sandbox now, in the background. `most_runs` bounds the runs that go on
     at once. With `serves` the runs are those of a server: what its end cuts off, the next one goes on with.
-    `telemetry` stands in for the process's own.
+    `telemetry` stands in for the process's own; the REPLs of `inspect_context` may share a `shelf` with other owners'.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
@@ -274,6 +276,7 @@ async def open_workspace(
             most_runs=most_runs,
             serves=serves,
             confirm_usd=settings.confirm_usd,
+            shelf=shelf,
         )
         tasks.start_soon(workspace.changes.tell)
         try:
