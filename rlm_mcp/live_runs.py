@@ -26,7 +26,7 @@ from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.desk import Desk
 from rlm_mcp.engine import Event
-from rlm_mcp.errors import RlmError
+from rlm_mcp.errors import RlmError, RunNotWritten
 from rlm_mcp.launch import Launch, Launcher, SolveRequest
 from rlm_mcp.progress import Progress, advance
 from rlm_mcp.router import Estimate
@@ -140,17 +140,19 @@ class LiveRuns:
         self._serves = serves
         self._leaving = False
         self._live: dict[str, Live] = {}
+        self._unwritten: dict[str, str] = {}
+        """run id -> why the end of the run is not on record"""
 
     def __repr__(self) -> str:
         return f"<LiveRuns {self.runs.directory.parent}, {len(self._live)} live>"
 
-    def run_uri(self, run_id: str) -> str:
-        """The address of a run as an MCP resource."""
     @property
     def has_live_runs(self) -> bool:
         """Whether any run goes on."""
         return bool(self._live)
 
+    def run_uri(self, run_id: str) -> str:
+        """The address of a run as an MCP resource."""
         return f"rlm://runs/{run_id}"
 
     # --- beginning
@@ -291,8 +293,12 @@ class LiveRuns:
     async def _end(self, live: Live, how: Mapping[str, Any]) -> None:
         """Puts an end on record that the run did not put there itself."""
         event = {"event": "run_ended", **how}
-        await in_thread(live.run.append, event)
-        live.note(event)
+        try:
+            await in_thread(live.run.append, event)
+        except RunNotWritten as error:
+            self._unwritten[live.run.run_id] = str(error)
+        else:
+            live.note(event)
 
     async def _watch_wish(self, live: Live) -> None:
         """Cancels the run when another process wishes so."""
@@ -359,6 +365,8 @@ class LiveRuns:
         state = await in_thread(run.state)
         if self._leaving and state.status == "failed" and await in_thread(is_left, run):
             return replace(state, status="running", stopped_by=None, message=LEFT)
+        if state.status == "failed" and run.run_id in self._unwritten:
+            return replace(state, message=self._unwritten[run.run_id])
         return state
 
     async def list_runs(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:

@@ -19,15 +19,17 @@ import json
 import os
 import re
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from rlm_mcp.errors import AmbiguousRun, RunBusy, RunRecordTooNew, UnknownRun
+from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
 from rlm_mcp.models.base import Message
 from rlm_mcp.spent import Spent
 
@@ -132,9 +134,16 @@ class Runs:
         """A new run whose first event holds `started` (query, contexts, mode, model names, limits …)."""
         run_id = f"run-{secrets.token_hex(6)}"
         directory = self.directory / run_id
-        directory.mkdir(parents=True, mode=0o700)
-        run = Run(directory, writable=True)
-        run.append({"event": "run_started", "format": FORMAT, "run_id": run_id, "created_at": _now(), **started})
+        try:
+            directory.mkdir(parents=True, mode=0o700)
+            run = Run(directory, writable=True)
+            run.append({"event": "run_started", "format": FORMAT, "run_id": run_id, "created_at": _now(), **started})
+        except (OSError, RunNotWritten) as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise RunNotWritten(
+                f"no run can be put on record in {self.directory} ({_reason(error)}): free some space on the disk, or"
+                " set RLM_MCP_DATA_DIR to a directory that can be written"
+            ) from error
         return run
 
     def get(self, run_id: str) -> "Run":
@@ -211,8 +220,11 @@ class Run:
         return self._events
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Writes one event now, with the time. Safe from any thread; the operating system has the bytes on return."""
-        with self._lock:
+        """Writes one event now, with the time. Safe from any thread; the operating system has the bytes on return.
+
+        Raises RunNotWritten. The event may then be there in part, which a reader leaves out and the next writer cuts.
+        """
+        with self._lock, self._written():
             file = self._open()
             timed = {**event, "at": round(max(0.0, time.time() - self._created_time(event)), 3)}
             file.write(json.dumps(timed, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n")
@@ -235,13 +247,18 @@ class Run:
         """Gives the writer's lock back. Idempotent."""
         with self._lock:
             if self._file is not None:
-                self._file.close()
+                with suppress(OSError):  # what could not be written before cannot be written now
+                    self._file.close()
                 self._file = None
 
     def write_answer(self, answer: object) -> None:
-        """Keeps the answer byte-exact: text as UTF-8 (lone surrogates kept), anything else as JSON."""
+        """Keeps the answer byte-exact: text as UTF-8 (lone surrogates kept), anything else as JSON.
+
+        Raises RunNotWritten.
+        """
         name, data = _answer_bytes(answer)
-        _replace(self.directory / name, data)
+        with self._written():
+            _replace(self.directory / name, data)
 
     def answer(self) -> Any:
         """The stored answer, or None."""
@@ -253,11 +270,14 @@ class Run:
         return None
 
     def save_checkpoint(self, turn: int, data: bytes) -> bool:
-        """Replaces the REPL checkpoint by that of `turn`; False when it is too big to keep."""
+        """Replaces the REPL checkpoint by that of `turn`; False when it is too big to keep or the disk is full."""
         if len(data) > CHECKPOINT_MAX_BYTES:
             return False
         # Not synced: after a power cut the code of the turns is simply run again.
-        _replace(self.directory / "checkpoint.bin", turn.to_bytes(8, "little") + data, sync=False)
+        try:
+            _replace(self.directory / "checkpoint.bin", turn.to_bytes(8, "little") + data, sync=False)
+        except OSError:
+            return False
         return True
 
     def checkpoint(self) -> tuple[int, bytes] | None:
@@ -298,6 +318,16 @@ class Run:
             except OSError:
                 return True
         return False
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunNotWritten(
+                f"{self.run_id} cannot go on record ({_reason(error)}): free some space on the disk, then"
+                f" `rlm-mcp runs resume {self.run_id}` goes on with it"
+            ) from error
 
     def _open(self) -> IO[bytes]:
         if self._file is None:
@@ -509,12 +539,22 @@ def _answer_bytes(answer: object) -> tuple[str, bytes]:
 def _replace(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Writes a file so that a reader sees the old bytes or the new ones, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) if error.__cause__ is None else _reason(error.__cause__)
 
 
 def _drop_torn_line(file: IO[bytes]) -> None:

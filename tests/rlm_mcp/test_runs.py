@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.errors import AmbiguousRun, RunBusy, RunRecordTooNew, UnknownRun
+from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
 from rlm_mcp.models.base import Message
 from rlm_mcp.runs import Run, Runs, Tape, call_key, ended_event, fold, prompt_hash, read_events
 
@@ -227,3 +227,21 @@ def test_fields_of_a_later_version_are_ignored() -> None:
     )
 
     assert (state.query, state.iterations) == ("q", 1)
+
+
+def test_a_run_that_cannot_be_put_on_record_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("in the way")
+    with pytest.raises(RunNotWritten, match=r"no run can be put on record in .*: free some space"):
+        Runs(tmp_path).create({"query": "?"})
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_what_cannot_be_written_of_a_run_is_one_sentence(tmp_path: Path) -> None:
+    run = Runs(tmp_path).create({"query": "?"})
+    (run.directory / "answer.txt").mkdir()
+    (run.directory / "checkpoint.bin").mkdir()
+    with pytest.raises(RunNotWritten, match=rf"{run.run_id} cannot go on record \(.*\): free some space"):
+        run.write_answer("yes")
+    assert not run.save_checkpoint(1, b"state")
+    run.close()
+    assert sorted(path.name for path in run.directory.iterdir()) == ["answer.txt", "checkpoint.bin", "events.jsonl"]

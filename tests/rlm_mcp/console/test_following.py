@@ -1,6 +1,7 @@
 """`rlm-mcp solve` on a real terminal, and where there is none."""
 
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -146,6 +147,35 @@ def test_a_reader_of_stderr_that_goes_away_does_not_end_the_run(
         assert process.stdout is not None
         process.stderr.close()
         assert process.stdout.read() == "100\n"
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of another process is a thing of Linux")
+def test_a_disk_that_is_full_ends_a_run_in_one_sentence_and_it_goes_on_when_there_is_room(
+    log_file: Path, tmp_path: Path, sandbox_cache: Path
+) -> None:
+    processes: list[subprocess.Popen[str]] = []
+    room = 400_000  # for the catalogue of contexts, and not for what the block prints
+
+    def reply(request: Request) -> str:
+        if not is_first(request):
+            return "```repl\nFINAL(n)\n```"
+        resource.prlimit(processes[-1].pid, resource.RLIMIT_FSIZE, (room, room))
+        return f"```repl\nn = context.count('ERROR')\nprint('x' * {room})\n```"
+
+    with OpenAIServer(reply).in_thread() as endpoint:
+        places = ["--data-dir", str(tmp_path / "data"), "--cache-dir", str(sandbox_cache)]
+        command = [sys.executable, "-m", "rlm_mcp.cli", *solve(endpoint, log_file), *places]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))  # noqa: S603 - our own command
+        out, error = processes[0].communicate(timeout=60)
+        (run,) = Runs(tmp_path / "data").list().runs
+        assert (processes[0].returncode, out) == (1, "")
+        assert f"message: {run.run_id} cannot go on record (File too large): free some space on the disk" in error
+        assert "Traceback" not in error
+
+        resume = [sys.executable, "-m", "rlm_mcp.cli", "runs", "resume", run.run_id, *places, "--quiet"]
+        served = ["--base-url", endpoint.base_url, "--model", "scripted"]
+        resumed = subprocess.run([*resume, *served], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own command
+        assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, "100\n", "")
 
 
 STUBBORN = """
