@@ -9,6 +9,10 @@ from rlm_mcp.viewer.story import Cut
 
 MOST_WORDS = 6_000  # of both answers; beyond this lines are compared, since the time grows with the square
 MOST_LINES = 6_000
+LEAST_SAME_CHARS = 10
+MOST_PAIRS = 900  # of turns whose code is compared letter by letter; between longer runs only the same code is found
+MOST_ALIKE_CHARS = 1_500
+LEAST_ALIKE = 0.6  # two blocks of Python that do different things are alike to about a half
 
 Difference = tuple[str, str]
 """`both`, `first` or `second`, and the text that stands in both answers or in one of them."""
@@ -56,13 +60,19 @@ def differences(first: str, second: str) -> list[Difference] | None:
 
 
 def _differences(old: Sequence[str], new: Sequence[str]) -> list[Difference]:
+    """The same for texts in pieces. A few letters that both have between two changes are taken for chance."""
+    blocks = SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
     found: list[Difference] = []
-    for kind, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            found.append(("both", "".join(old[i:j])))
+    i = j = 0
+    for block in blocks:
+        same = "".join(old[block.a : block.a + block.size])
+        is_between = i + j > 0 and block.a + block.size < len(old) and block.b + block.size < len(new)
+        if block.size and is_between and len(same) < LEAST_SAME_CHARS:
             continue
-        found += [("first", "".join(old[i:j]))] if j > i else []
-        found += [("second", "".join(new[k:m]))] if m > k else []
+        found += [("first", "".join(old[i : block.a]))] if block.a > i else []
+        found += [("second", "".join(new[j : block.b]))] if block.b > j else []
+        found += [("both", same)] if same else []
+        i, j = block.a + block.size, block.b + block.size
     return found
 
 
@@ -79,17 +89,38 @@ def citations(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, 
 
 
 def aligned(first: Sequence[tuple[int, str]], second: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
-    """Turns of both runs in pairs: those with the same code together, what lies between them in order."""
-    matcher = SequenceMatcher(None, [code for _, code in first], [code for _, code in second], autojunk=False)
-    return [
-        {
-            "first": first[i + step][0] if i + step < j else None,
-            "second": second[k + step][0] if k + step < m else None,
-            "same_code": kind == "equal",
-        }
-        for kind, i, j, k, m in matcher.get_opcodes()
-        for step in range(max(j - i, m - k))
-    ]
+    """Turns of both runs in pairs, in order: those whose code is most alike together, the others alone."""
+    alike = _alike if len(first) * len(second) <= MOST_PAIRS else _equal
+    gain = [[max(0.0, alike(one, other) - LEAST_ALIKE) for _, other in second] for _, one in first]
+    # The best total from each pair of places on, then the way that leads through it.
+    best = [[0.0] * (len(second) + 1) for _ in range(len(first) + 1)]
+    for i in reversed(range(len(first))):
+        for j in reversed(range(len(second))):
+            best[i][j] = max(best[i + 1][j], best[i][j + 1], gain[i][j] + best[i + 1][j + 1])
+    pairs: list[dict[str, Any]] = []
+    i = j = 0
+    while i < len(first) or j < len(second):
+        both = i < len(first) and j < len(second)
+        if both and gain[i][j] > 0 and best[i][j] == gain[i][j] + best[i + 1][j + 1]:
+            pairs.append({"first": first[i][0], "second": second[j][0], "same_code": first[i][1] == second[j][1]})
+            i, j = i + 1, j + 1
+        elif i < len(first) and (not both or best[i][j] == best[i + 1][j]):
+            pairs.append({"first": first[i][0], "second": None, "same_code": False})
+            i += 1
+        else:
+            pairs.append({"first": None, "second": second[j][0], "same_code": False})
+            j += 1
+    return pairs
+
+
+def _equal(one: str, other: str) -> float:
+    return float(one == other)
+
+
+def _alike(one: str, other: str) -> float:
+    if one == other:
+        return 1.0
+    return SequenceMatcher(None, one[:MOST_ALIKE_CHARS], other[:MOST_ALIKE_CHARS], autojunk=False).ratio()
 
 
 def _turns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:

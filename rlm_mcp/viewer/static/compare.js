@@ -1,4 +1,4 @@
-// Two runs side by side: figures, answers, citations, coverage, and the turns that belong together.
+// Two runs side by side: answers, figures, citations, coverage, and the turns that belong together.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const page = document.getElementById("page");
@@ -6,7 +6,7 @@ const { facts, runs } = data;
 const plans = runs.map((run) => plant(run.head, run.rows));
 const theme = themeButton();
 
-page.append(el("main", { class: "compare" }, head(), section("Figures", figures()), section("Answers", answers()), section("Citations", citationTable()), section("Coverage", coverages()), section("Turns", turns())));
+page.append(el("main", { class: "compare" }, head(), section("Answers", answers()), section("Figures", figures()), section("Citations", citationTable()), section("Coverage", coverages()), section("Turns", turns())));
 document.addEventListener("keydown", (event) => {
   if (event.key === "t" && !event.ctrlKey && !event.metaKey && !event.altKey) theme.click();
 });

@@ -42,7 +42,7 @@ function callFacts({ row, start, asked }) {
 function runDetail(node, head, onRead) {
   const parts = [];
   const { ending, way, row } = node;
-  const facts = [way ? `${way.mode}: ${way.text}` : "", ending ? [ending.status, ending.stopped_by].filter(Boolean).join(", ") : "", count(node.turns.length, "turn"), node.calls ? count(node.calls, "sub-call") : "", node.failures ? `${num(node.failures)} failed` : ""];
+  const facts = [way?.text || way?.mode, ending ? [ending.status, ending.stopped_by].filter(Boolean).join(", ") : "", count(node.turns.length, "turn"), node.calls ? count(node.calls, "sub-call") : "", node.failures ? `${num(node.failures)} failed` : ""];
   parts.push(el("p", { class: "facts" }, facts.filter(Boolean).join(" · ")));
   if (!node.path) return parts; // question and answer of the whole run stand above
   if (node.query) parts.push(el("h3", { class: "piece" }, "Question"), say(el("p", { class: "prose" }), node.query));

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from rlm_mcp.viewer.comparing import aligned, citations, compared, differences
 from rlm_mcp.viewer.page import page_data
 from rlm_mcp.viewer.passages import Quoted
@@ -22,6 +25,22 @@ def test_answers_are_compared_word_by_word() -> None:
     ]
 
 
+def test_a_word_that_happens_to_stand_in_both_does_not_break_a_change_in_two() -> None:
+    assert differences("it had one root less than before it, we saw", "it had a root that is gone, we saw") == [
+        ("both", "it had "),
+        ("first", "one root less than before it"),
+        ("second", "a root that is gone"),
+        ("both", ", we saw"),
+    ]
+
+
+@given(first=st.text(alphabet="ab, .\n", max_size=60), second=st.text(alphabet="ab, .\n", max_size=60))
+def test_both_answers_can_be_read_out_of_their_differences(first: str, second: str) -> None:
+    told = differences(first, second) or []
+    assert "".join(text for side, text in told if side != "second") == first
+    assert "".join(text for side, text in told if side != "first") == second
+
+
 def test_long_answers_are_compared_by_lines_and_very_long_ones_not_at_all() -> None:
     lines = "".join(f"row {n} of many words\n" for n in range(1_000))
     assert differences(lines, lines + "one more\n") == [("both", lines), ("second", "one more\n")]
@@ -39,6 +58,21 @@ def test_turns_with_the_same_code_are_put_side_by_side() -> None:
         {"first": 2, "second": None, "same_code": False},
         {"first": 3, "second": 2, "same_code": True},
     ]
+
+
+def test_turns_with_nearly_the_same_code_are_put_side_by_side_too() -> None:
+    count = "for line in context: total += line.count('ERROR')"
+    assert aligned([(1, "FINAL(0)"), (2, count)], [(1, count.replace("ERROR", "WARN"))]) == [
+        {"first": 1, "second": None, "same_code": False},
+        {"first": 2, "second": 1, "same_code": False},
+    ]
+
+
+def test_every_turn_is_listed_once_and_in_order() -> None:
+    first, second = [(n, f"a{n % 7}") for n in range(40)], [(n, f"a{n % 5}") for n in range(40)]
+    pairs = aligned(first, second)
+    assert [pair["first"] for pair in pairs if pair["first"] is not None] == list(range(40))
+    assert [pair["second"] for pair in pairs if pair["second"] is not None] == list(range(40))
 
 
 def test_a_place_cited_by_both_runs_is_listed_once() -> None:
