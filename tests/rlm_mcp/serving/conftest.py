@@ -12,7 +12,7 @@ from mcp import Client
 
 from rlm_mcp.cells import CellResult, Final, GuestCalls
 from rlm_mcp.launch import RunModels
-from rlm_mcp.models.base import Completion, Message, Profile, Usage
+from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage
 from rlm_mcp.scripted_repl import ScriptedOpener
 from rlm_mcp.server import build_server
 from rlm_mcp.settings import Settings
@@ -44,6 +44,7 @@ class HeldModel:
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
+        attempts: Attempts | None = None,
     ) -> Completion:
         self.asked += 1
         if self.asked == 1:
