@@ -116,7 +116,15 @@ def server(environ: dict[str, str]) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def tasks_server(environ: dict[str, str]) -> Iterator[str]:
-    """Our Tasks extension over the tools that the conformance suite asks for."""
+    """Our Tasks extension over the tools that the conformance suite calls."""
     port = free_port()
     with listening([sys.executable, "-m", "tests.peers.tasks_server", str(port)], port, environ) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def suite_server(environ: dict[str, str]) -> Iterator[str]:
+    """Our notices over the tools, prompts and resources that the conformance suite asks for."""
+    port = free_port()
+    with listening([sys.executable, "-m", "tests.peers.suite_server", str(port)], port, environ) as url:
         yield url
