@@ -5,7 +5,7 @@ Answers and results go to stdout, everything else to stderr. Exit status: 0 answ
 """
 
 import argparse
-import os
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -13,31 +13,38 @@ from rlm_mcp import __version__
 from rlm_mcp.commands import clients, contexts, demo, inspecting, machine, runs, serving, solving
 from rlm_mcp.commands.output import complain
 from rlm_mcp.commands.registry import ANSWERED, FAILED, Commands, common_flags
+from rlm_mcp.commands.streams import open_closed_streams, show_every_character, stop_writing
 from rlm_mcp.errors import RlmError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
+    open_closed_streams()
+    show_every_character()
     options = _parser().parse_args(argv)
     try:
         status: int = options.run(options)
         print(end="", flush=True)
-    except BrokenPipeError:
-        return _nobody_reads()
+    except BrokenPipeError:  # what `| head` does: the reader has enough
+        stop_writing()
+        return ANSWERED
     except RlmError as error:
         return complain(error)
     except KeyboardInterrupt:
         print("rlm-mcp: interrupted", file=sys.stderr)
         return FAILED
+    except OSError as error:
+        status = complain(RlmError(_reason(error)))
+        stop_writing()
     return status
 
 
-def _nobody_reads() -> int:
-    """What `| head` does: the reader has enough. What is still buffered goes nowhere, else Python complains at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
-    return ANSWERED
+def _reason(error: OSError) -> str:
+    """What a file of the user's, or the stream that output goes to, does not let a command do."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror or error}"
+    told = "the output cannot be written" if error.errno in {errno.ENOSPC, errno.EIO, errno.EFBIG} else "it failed"
+    return f"{told} ({error.strerror or error}); what a run has answered is on record: `rlm-mcp runs list`"
 
 
 def _parser() -> argparse.ArgumentParser:

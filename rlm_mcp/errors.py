@@ -137,6 +137,10 @@ class RunBusy(RlmError):
     """Another process is writing this run."""
 
 
+class RunRecordDamaged(RlmError):
+    """The record of a run lacks what everything else in it rests on."""
+
+
 class RunNotWritten(RlmError):
     """The disk does not take what a run has to put on record: it is full, or is not ours to write."""
 

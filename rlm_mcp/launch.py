@@ -14,7 +14,7 @@ from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.desk import CLIENT, Desk
 from rlm_mcp.engine import Engine, Event, OpenRepl, Record, Task, started_facts
-from rlm_mcp.errors import NoModelConfigured, SchemaError
+from rlm_mcp.errors import NoModelConfigured, RunRecordDamaged, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
 from rlm_mcp.models.scripted import ScriptedModel
@@ -182,7 +182,7 @@ class Launcher:
 
     async def resumed(self, events: Sequence[Mapping[str, Any]], spent: Spent) -> Launch:
         """The rest of the run that these events began, with its models; what was paid for is not paid again."""
-        started = events[0]
+        started = _started(events)
         desk = Desk()
         models = await self._models(started["models"]["root"]["name"], started["models"]["sub"]["name"], desk)
         launch = self._launch(self._task(started), models, BudgetLimits(**started["limits"]), Tape(events), spent)
@@ -227,7 +227,7 @@ class Launcher:
 
         `contexts` stand for the recorded ones, which are otherwise looked up by their ids.
         """
-        started = events[0]
+        started = _started(events)
         models = RunModels(root=_recorded(started["models"]["root"]), sub=_recorded(started["models"]["sub"]))
         tape = Tape(events, strict=True)
         return self._launch(self._task(started, contexts), models, BudgetLimits(), tape)
@@ -265,3 +265,10 @@ def _recorded(model: Mapping[str, Any]) -> ScriptedModel:
 
 def _at_most(guess: tuple[_Number, _Number], limit: _Number | None) -> tuple[_Number, _Number]:
     return guess if limit is None else (min(guess[0], limit), min(guess[1], limit))
+
+
+def _started(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The first event of a record, which says what was asked and who was."""
+    if not events or events[0].get("event") != "run_started":
+        raise RunRecordDamaged("the record of this run has no readable first event, so it cannot be played: ask anew.")
+    return events[0]

@@ -43,6 +43,7 @@ INLINE_ANSWER_CHARS = 200_000  # a longer answer is kept only in its own file, s
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")
 _OUTLINE = (b'{"event":"run_', b'{"event":"routed"')  # how `append` begins the lines that say what became of a run
 _LOCK_TRIES = 10
+_NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to go on with"
 CHECKPOINT_MAX_BYTES = (
     64 << 20
 )  # beyond this a turn's checkpoint costs more disk than running its code again costs time
@@ -171,9 +172,24 @@ class Runs:
             order = [pair for pair in order if f"{pair[0]}|{pair[1]}" < cursor]
         page, rest = order[:limit], order[limit:]
         return RunPage(
-            runs=tuple(Run(self.directory / run_id).state() for _, run_id in page),
+            runs=tuple(self._look(run_id) for _, run_id in page),
             next_cursor=f"{page[-1][0]}|{page[-1][1]}" if rest and page else None,
         )
+
+    def _look(self, run_id: str) -> RunState:
+        """The state of a run; one whose record is too new says so in its place and does not hide the others."""
+        try:
+            return Run(self.directory / run_id).state()
+        except RunRecordTooNew as error:
+            return RunState(
+                run_id=run_id,
+                status="failed",
+                query="",
+                contexts=(),
+                created_at="",
+                stopped_by="error",
+                message=str(error),
+            )
 
     def context_ids(self) -> "set[str]":
         """The contexts that any run on record was asked about. Raises RunRecordTooNew."""
@@ -182,7 +198,10 @@ class Runs:
 
     def _created_at(self, run_id: str) -> str:
         if run_id not in self._created:
-            self._created[run_id] = Run(self.directory / run_id).created_at
+            try:
+                self._created[run_id] = Run(self.directory / run_id).created_at
+            except RunRecordTooNew:
+                return ""
         return self._created[run_id]
 
     def _ids(self) -> "set[str]":
@@ -296,6 +315,8 @@ class Run:
             answer = self.answer()
             if answer is not None:
                 state = replace(state, answer=answer)
+        if not state.run_id:
+            return replace(state, run_id=self.run_id, status="failed", stopped_by="error", message=_NO_BEGINNING)
         if state.status == "running" and not is_live:
             message = f"the process that ran it ended before it did: `rlm-mcp runs resume {self.run_id}` goes on"
             state = replace(state, status="failed", stopped_by="error", message=message)

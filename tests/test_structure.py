@@ -53,7 +53,7 @@ LAYERS: dict[str, list[str]] = {
         "server",
         "stdio owners",
         "http",
-        "commands commands.registry",
+        "commands commands.registry commands.streams",
         "commands.output",
         """commands.serving commands.solving commands.inspecting commands.contexts commands.machine commands.clients
         commands.demo""",

@@ -49,7 +49,7 @@ async def list_runs(options: argparse.Namespace, workspace: "Workspace") -> int:
         print_json([run_facts(workspace, run) for run in runs])
         return ANSWERED
     for run in runs:
-        print(harmless(f"{run.run_id}  {run.created_at[:19]}  {run.status:<9}  {run.query[:90]}"))
+        print(harmless(f"{run.run_id}  {run.created_at[:19]:<19}  {run.status:<9}  {(run.query or run.message)[:90]}"))
     return ANSWERED
 
 

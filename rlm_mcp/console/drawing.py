@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -18,10 +19,20 @@ WIDTH_OF_A_FILE = 100
 """Where there is no terminal to ask."""
 
 
+class StreamConsole(Console):
+    """A console whose reader may have enough: that is told as it is for every other stream."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises the BrokenPipeError again, where rich would end the process."""
+        raise  # noqa: PLE0704 - rich calls this while it handles the error
+
+
 def console_on(stream: TextIO) -> Console:
     """A console that takes text as it is, and colours it where the stream is a terminal that has colours."""
     width = None if stream.isatty() else WIDTH_OF_A_FILE
-    return Console(file=stream, width=width, force_terminal=stream.isatty(), markup=False, highlight=False, emoji=False)
+    return StreamConsole(
+        file=stream, width=width, force_terminal=stream.isatty(), markup=False, highlight=False, emoji=False
+    )
 
 
 def can_be_drawn_on(stream: TextIO) -> bool:
@@ -46,7 +57,7 @@ class Teller:
         self.scene.take(event, self._clock())
 
     def tell(self) -> None:
-        """Prints what is new."""
+        """Prints what is new. Raises OSError where the stream does not take it."""
         self._printed = min(self._printed, len(self.scene.told))
         while self._printed < len(self.scene.told):
             one = self.scene.told[self._printed]
@@ -54,9 +65,10 @@ class Teller:
             self._printed += 1
 
     def event(self, event: Event) -> None:
-        """Takes in one event and prints what it adds."""
+        """Takes in one event and prints what it adds; a run does not end because nobody reads of it."""
         self.take(event)
-        self.tell()
+        with suppress(OSError):
+            self.tell()
 
 
 class Drawing:

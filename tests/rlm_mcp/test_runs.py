@@ -245,3 +245,17 @@ def test_what_cannot_be_written_of_a_run_is_one_sentence(tmp_path: Path) -> None
     assert not run.save_checkpoint(1, b"state")
     run.close()
     assert sorted(path.name for path in run.directory.iterdir()) == ["answer.txt", "checkpoint.bin", "events.jsonl"]
+
+
+def test_records_that_cannot_be_read_are_listed_with_the_reason_and_hide_no_others(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    runs.create({"query": "readable"}).close()
+    for name, text in {"run-new": '{"event":"run_started","format":99}\n', "run-torn": '{"event":"run_st'}.items():
+        (runs.directory / name).mkdir()
+        (runs.directory / name / "events.jsonl").write_text(text)
+    listed = {run.run_id: (run.status, run.query, run.message) for run in runs.list().runs}
+    assert listed["run-new"] == (
+        "failed", "", "run-new was written in format 99, this version reads up to 1: update rlm-mcp",
+    )  # fmt: skip
+    assert listed["run-torn"][2] == "its record has no readable beginning, so there is nothing to show or to go on with"
+    assert sorted(query for _, query, _ in listed.values()) == ["", "", "readable"]

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("termios")  # Windows has none
 
-SECONDS = 60.0
+SECONDS = 240.0  # only a failure takes so long
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
 
 

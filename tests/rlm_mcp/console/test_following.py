@@ -166,7 +166,7 @@ def test_a_disk_that_is_full_ends_a_run_in_one_sentence_and_it_goes_on_when_ther
         places = ["--data-dir", str(tmp_path / "data"), "--cache-dir", str(sandbox_cache)]
         command = [sys.executable, "-m", "rlm_mcp.cli", *solve(endpoint, log_file), *places]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))  # noqa: S603 - our own command
-        out, error = processes[0].communicate(timeout=60)
+        out, error = processes[0].communicate(timeout=240)
         (run,) = Runs(tmp_path / "data").list().runs
         assert (processes[0].returncode, out) == (1, "")
         assert f"message: {run.run_id} cannot go on record (File too large): free some space on the disk" in error
@@ -174,7 +174,7 @@ def test_a_disk_that_is_full_ends_a_run_in_one_sentence_and_it_goes_on_when_ther
 
         resume = [sys.executable, "-m", "rlm_mcp.cli", "runs", "resume", run.run_id, *places, "--quiet"]
         served = ["--base-url", endpoint.base_url, "--model", "scripted"]
-        resumed = subprocess.run([*resume, *served], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own command
+        resumed = subprocess.run([*resume, *served], capture_output=True, text=True, timeout=240, check=False)  # noqa: S603 - our own command
         assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, "100\n", "")
 
 
