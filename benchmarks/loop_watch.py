@@ -1,7 +1,9 @@
 """Runs rlm-mcp and watches its event loop: `python -m benchmarks.loop_watch REPORT serve --http 127.0.0.1:8765 …`.
 
-A thread asks the loop for a sign of life every 5 ms. When none comes for 20 ms it notes what the main thread was doing
-(and, where that waits for the interpreter, what the other threads were). REPORT gets the sums when the server ends.
+Two things keep a loop from its clients, and REPORT tells of both when the server ends, with the stacks that were seen.
+One step of a task that computes for long: measured in processor time of the loop's thread, so that other load does not
+count. And the loop not taking turns although it should: a thread asks it for a sign of life every 5 ms; this counts
+whatever there is, also a busy machine.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from asyncio import events
 from collections import Counter
 from pathlib import Path
 from types import FrameType
@@ -17,7 +20,7 @@ from types import FrameType
 from rlm_mcp.cli import main as rlm_mcp
 
 EVERY_SECONDS, TOO_LONG_SECONDS = 0.005, 0.020
-SHOWN = 25
+SHOWN = 15
 
 
 class Watch:
@@ -25,55 +28,91 @@ class Watch:
 
     def __init__(self, report: Path) -> None:
         self._report = report
-        self._lags: list[float] = []
+        self._main = threading.main_thread().ident or 0
+        self._steps: list[float] = []
+        self._computed: Counter[str] = Counter()
+        self._turns: list[float] = []
         self._held: Counter[str] = Counter()
+        self._began: float | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        threading.Thread(target=self._watch, args=(loop,), daemon=True).start()
+        self._time_steps()
+        for watch in (self._watch_turns, self._watch_steps):
+            threading.Thread(target=watch, args=(loop,), daemon=True).start()
         atexit.register(self.tell)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
+    def _time_steps(self) -> None:
+        run = events.Handle._run  # noqa: SLF001 # the one place where every step begins and ends
+
+        def timed(handle: events.Handle) -> None:
+            if threading.get_ident() != self._main:
+                run(handle)
+                return
+            self._began = began = time.thread_time()
+            run(handle)
+            self._began = None
+            self._steps.append(time.thread_time() - began)
+
+        events.Handle._run = timed  # type: ignore[method-assign, assignment] # noqa: SLF001 # as above
+
+    def _watch_steps(self, loop: asyncio.AbstractEventLoop) -> None:
+        clock = time.pthread_getcpuclockid(self._main)
+        seen = -1.0
+        while not loop.is_closed():
+            time.sleep(EVERY_SECONDS)
+            began = self._began
+            if began is not None and began != seen and time.clock_gettime(clock) - began > TOO_LONG_SECONDS / 2:
+                self._computed[_told(sys._current_frames()[self._main])] += 1  # noqa: SLF001 # documented
+                seen = began
+
+    def _watch_turns(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not loop.is_closed():
             time.sleep(EVERY_SECONDS)
             alive = threading.Event()
             asked = time.perf_counter()
             try:
                 loop.call_soon_threadsafe(alive.set)
-            except RuntimeError:  # the loop is closed
-                self.tell()
-                return
+            except RuntimeError:  # closed just now
+                break
             if not alive.wait(TOO_LONG_SECONDS):
-                place = _place()
+                place = self._place()
                 alive.wait(5)
                 self._held[place] += round((time.perf_counter() - asked) * 1000)
-            self._lags.append(time.perf_counter() - asked)
-            if len(self._lags) % 1_000 == 0:
+            self._turns.append(time.perf_counter() - asked)
+            if len(self._turns) % 500 == 0:  # the server leaves by os._exit
                 self.tell()
 
+    def _place(self) -> str:
+        frames = sys._current_frames()  # noqa: SLF001 # documented
+        shown = _told(frames[self._main])
+        if "select" in shown.split(" < ", maxsplit=1)[0]:
+            others = [_told(frame) for ident, frame in frames.items() if ident != self._main]
+            busy = [other for other in others if "wait" not in other[:60] and "_worker" not in other[:60]]
+            return "other threads: " + " | ".join(sorted(busy))[:300]
+        return shown
+
     def tell(self) -> None:
-        lags = sorted(self._lags) or [0.0]
-        p50, p99, longest = (1000 * lags[place] for place in (len(lags) // 2, len(lags) * 99 // 100, -1))
-        lines = [f"loop asked {len(lags)} times: p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {longest:.0f} ms"]
-        lines += [f"{held:6d} ms in all held by {place}" for place, held in self._held.most_common(SHOWN)]
-        self._report.write_text("\n".join(lines) + "\n")
+        lines = [f"steps of tasks, in processor time: {_spread(self._steps)}"]
+        lines += [f"{times:6d} times longer than 10 ms: {place}" for place, times in self._computed.most_common(SHOWN)]
+        lines += [f"turns of the loop, in real time: {_spread(self._turns)}"]
+        lines += [f"{held:6d} ms in all: {place}" for place, held in self._held.most_common(SHOWN)]
+        (draft := self._report.with_suffix(".draft")).write_text("\n".join(lines) + "\n")
+        draft.replace(self._report)
 
 
-def _place() -> str:
-    frames = sys._current_frames()  # noqa: SLF001 # documented, and the only way
-    main = threading.main_thread().ident
-    assert main is not None
-    shown = _told(frames[main])
-    if "select" in shown.split(" < ", maxsplit=1)[0]:
-        others = [_told(frame) for ident, frame in frames.items() if ident not in {main, threading.get_ident()}]
-        return "other threads: " + " | ".join(sorted(o for o in others if "wait" not in o.split(" < ", maxsplit=1)[0]))
-    return shown
+def _spread(seconds: list[float]) -> str:
+    times = sorted(seconds) or [0.0]
+    p50, p99, p9999 = (1000 * times[len(times) * part // 10_000] for part in (5_000, 9_900, 9_999))
+    return (
+        f"n {len(times)}, p50 {p50:.2f} ms, p99 {p99:.1f} ms, p99.99 {p9999:.1f} ms, longest {1000 * times[-1]:.0f} ms"
+    )
 
 
 def _told(frame: FrameType) -> str:
     """The innermost frames, and the innermost of ours."""
     stack = traceback.extract_stack(frame)[::-1]
     near = [f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in stack[:4]]
-    ours = [f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in stack[4:] if "rlm_mcp" in f.filename][:2]
+    ours = [f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in stack[4:] if "rlm_mcp" in f.filename][:3]
     return " < ".join([*near, *ours])
 
 

@@ -30,7 +30,7 @@ Ending = Literal["leaves", "drops", "dies", "kills its server"]
 
 GONE = re.compile(r"no context has the id")
 LINES = 400
-BUSY = re.compile(r"runs are going on|requests a second")
+BUSY = re.compile(r"runs are going on|requests a second|requests are being answered|is used by run")
 """The server's limits; a client that meets them waits."""
 
 
