@@ -242,6 +242,7 @@ async def tokens(_: int) -> None:
 async def cancel(repeat: int) -> None:
     after: list[float] = []
     off: list[int] = []
+    estimated: list[int] = []
     for number in range(repeat):
         async with serving(sub_latency=0.02) as url, engine(url) as workspace:
             run_id = await workspace.start(
@@ -257,8 +258,10 @@ async def cancel(repeat: int) -> None:
             usage = (await workspace.state(run_id)).usage
             served = then["prompt_tokens"] + then["completion_tokens"]
             off.append(usage.prompt_tokens + usage.completion_tokens - served)
+            estimated.append(usage.unanswered_prompt_tokens)
     report("from cancel to the last byte sent to the provider", max(after), "s", 0.2)
-    report("tokens reported minus tokens served, cancelled runs", max(map(abs, off)), "", 0)
+    report("tokens reported minus tokens served, cancelled runs", min(off), "", 0)
+    report("  prompts without a reply, estimated beside them", max(estimated), "tokens", None)
 
 
 def report(what: str, value: float, unit: str, aim: float | None, beside: float | None = None) -> None:

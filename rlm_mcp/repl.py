@@ -55,6 +55,9 @@ INTERRUPT_SECONDS = 0.5
 THREADS = 64
 """Cells of different sessions that run at once; a cell that waits for sub-calls holds its thread too."""
 
+STARTED_AT_ONCE = 100
+"""Sub-calls of a large batch that begin in one turn of the event loop, so that others have theirs in between."""
+
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
@@ -150,8 +153,10 @@ class Sandbox:
             self._came = anyio.Event()
             with self._crossing:
                 calls, self._coming = self._coming, []
-            for function, future in calls:
+            for number, (function, future) in enumerate(calls, 1):
                 self._tasks.start_soon(self._run, function, future)
+                if number % STARTED_AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
 
     async def _run(self, function: Callable[[], Any], future: "Future[Any]") -> None:
         with anyio.CancelScope() as scope:

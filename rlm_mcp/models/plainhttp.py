@@ -222,6 +222,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = ResponseReader()
         self._waiter: asyncio.Future[Response] | None = None
+        self._response: Response | None = None
         self._idle_since = 0.0
         self._is_gone = False
 
@@ -231,12 +232,15 @@ class _Connection(asyncio.Protocol):
         Raises NotHTTP, OSError, TimeoutError.
         """
         assert self._transport is not None  # noqa: S101 - create_connection has made it
-        self._reader, self._waiter = ResponseReader(), self._loop.create_future()
+        self._reader, self._response = ResponseReader(), None
+        self._waiter = self._loop.create_future()
         timer = self._loop.call_later(most_seconds, self._fail, TimeoutError())
         self._transport.write(request)
         try:
             return await self._waiter
         except asyncio.CancelledError:
+            if self._response is not None:  # it came before this task had its turn to be cancelled
+                return self._response
             self._waiter = self._loop.create_future()
             with anyio.move_on_after(late_seconds, shield=True):
                 return await self._waiter
@@ -263,28 +267,33 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:  # nobody has asked
+        if self._waiter is None or self._response is not None:  # nobody has asked for it
             self.abort()
             return
         try:
-            response = self._reader.receive(data)
+            self._response = self._reader.receive(data)
         except NotHTTP as error:
             self._fail(error)
         else:
-            if response is not None and not self._waiter.done():
-                self._waiter.set_result(response)
+            self._tell()
 
     def eof_received(self) -> None:
         self._is_gone = True
-        if self._waiter is not None and not self._waiter.done():
+        if self._waiter is not None and self._response is None:
             try:
-                self._waiter.set_result(self._reader.end())
+                self._response = self._reader.end()
             except NotHTTP as error:
                 self._fail(error)
+            else:
+                self._tell()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_gone = True
         self._fail(error or NotHTTP("the server closed the connection without a whole reply"))
+
+    def _tell(self) -> None:
+        if self._response is not None and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._response)
 
     def _fail(self, error: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():
