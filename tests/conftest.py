@@ -14,3 +14,13 @@ def anyio_backend() -> str:
 def sandbox_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the compiled sandbox is kept for this session: compiling it takes 10 s, loading it milliseconds."""
     return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="session")
+def compiled_cache(sandbox_cache: Path) -> Path:
+    """The same with the sandbox compiled, for processes that are killed before they could have done it."""
+    from wasm_runtime import Runtime
+
+    with Runtime(sandbox_cache) as runtime, runtime.session() as session:
+        session.exec("1")
+    return sandbox_cache

@@ -113,6 +113,8 @@ class Counts:
     most_in_flight: int = 0
     aborted: int = 0
     """connections that the client closed before the reply was sent"""
+    aborted_at: float = 0.0
+    """time.monotonic() when the last of them was seen"""
     last_byte_in: float = 0.0
     """time.monotonic() of the last byte received"""
 
@@ -252,7 +254,7 @@ class OpenAIServer:
         if self._keep_requests:
             self.requests.append(request)
         async with self._counted(reader):
-            await self._complete(request, writer)
+            await self._complete(request, reader, writer)
         return None
 
     @asynccontextmanager
@@ -266,11 +268,13 @@ class OpenAIServer:
             yield
         finally:
             counts.in_flight -= 1
-            counts.aborted += reader.at_eof()
+            if reader.at_eof():
+                counts.aborted += 1
+                counts.aborted_at = time.monotonic()
 
-    async def _complete(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    async def _complete(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         fault = self._fault(request)
-        await asyncio.sleep(self.latency if fault is None or fault.latency is None else fault.latency)
+        await _pause(self.latency if fault is None or fault.latency is None else fault.latency, reader)
         if fault is not None and await self._go_wrong(fault, writer):
             return
         prompt_tokens = sum(count_tokens(str(message["content"])) for message in request.messages)
@@ -345,6 +349,18 @@ class OpenAIServer:
 
 class _Dropped(Exception):
     """The connection is broken on purpose."""
+
+
+async def _pause(seconds: float, reader: asyncio.StreamReader) -> None:
+    """A long latency ends when the client has gone; a short one is as exact as it can be."""
+    if seconds < 1:
+        return await asyncio.sleep(seconds)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if reader.at_eof():
+            raise _Dropped
+        await asyncio.sleep(0.005)
+    return None
 
 
 def complain(body: JSON, quirks: Quirks) -> str | None:

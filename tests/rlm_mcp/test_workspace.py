@@ -1,7 +1,7 @@
 """Runs of one data directory seen from several workspaces, as from several processes."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import chdir, closing
 from functools import partial
 from pathlib import Path
 
@@ -174,27 +174,26 @@ async def test_a_registration_that_is_cancelled_ends_and_leaves_nothing(machine:
 
 
 async def test_an_existing_path_is_taken_before_a_name_and_the_log_says_so(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").write_text("of the file")
-    async with machine.open() as workspace:
-        named = await workspace.register(text="of the context", name="notes")
-        assert (await workspace.find_or_register("notes")).source == str(tmp_path / "notes")
-        assert caplog.messages == [
-            f"'notes' is a path and the name of a context: the path was taken; the context is {named.context_id}"
-        ]
-        assert await workspace.find_or_register(named.context_id) == named
-        (tmp_path / "notes").unlink()
-        assert await workspace.find_or_register("notes") == named
+    with chdir(tmp_path):
+        async with machine.open() as workspace:
+            named = await workspace.register(text="of the context", name="notes")
+            assert (await workspace.find_or_register("notes")).source == str(tmp_path / "notes")
+            assert caplog.messages == [
+                f"'notes' is a path and the name of a context: the path was taken; the context is {named.context_id}"
+            ]
+            assert await workspace.find_or_register(named.context_id) == named
+            (tmp_path / "notes").unlink()
+            assert await workspace.find_or_register("notes") == named
 
 
 async def test_a_server_over_a_workspace_without_roots_opens_home_and_working_directory_alone(
     machine: Machine, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("neither at home nor where the tests run")
-    async with machine.open() as workspace:
-        async with Client(build_server(workspace)) as client:
-            result = await client.call_tool("register_context", {"source": str(tmp_path / "a.txt")})
+    async with machine.open() as workspace, Client(build_server(workspace)) as client:
+        result = await client.call_tool("register_context", {"source": str(tmp_path / "a.txt")})
     assert isinstance(result, CallToolResult)
     assert result.is_error

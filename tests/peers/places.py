@@ -1,0 +1,131 @@
+"""The same server reached in three ways: in this process, as a process on stdio, as a process over HTTP.
+
+A place is opened once and hands out clients in either protocol era. The model is the scripted endpoint, everything else
+is real.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx2
+from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+
+from rlm_mcp.server import build_server
+from rlm_mcp.settings import load_settings
+from rlm_mcp.workspace import open_workspace
+
+NewClient = Callable[..., AbstractAsyncContextManager[Client]]
+"""takes the era ("auto" or "legacy") and what `Client` takes"""
+
+TRANSPORTS = ("memory", "stdio", "http")
+COMMAND = [sys.executable, "-m", "rlm_mcp.cli"]
+
+
+def environment(directory: Path, cache: Path, base_url: str, **more: str) -> dict[str, str]:
+    """The variables of a server whose home is `directory` and whose model is the scripted endpoint."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "RLM_MCP_DATA_DIR": str(directory / "data"),
+        "RLM_MCP_CACHE_DIR": str(cache),
+        "RLM_MCP_ROOTS": str(directory),
+        "RLM_MCP_BASE_URL": base_url,
+        "RLM_MCP_MODEL": "scripted",
+        **more,
+    }
+
+
+@asynccontextmanager
+async def opened(transport: str, environ: Mapping[str, str]) -> AsyncIterator[NewClient]:
+    """A place with these variables."""
+    match transport:
+        case "memory":
+            async with in_memory(environ) as new_client:
+                yield new_client
+        case "stdio":
+            yield lambda era, **options: on_stdio(environ, era, **options)
+        case _:
+            with over_http(environ) as url:
+                await listening(url)
+                yield lambda era, **options: at(url, era, **options)
+
+
+@asynccontextmanager
+async def in_memory(environ: Mapping[str, str]) -> AsyncIterator[NewClient]:
+    """The server in this process and event loop."""
+    async with open_workspace(load_settings(environ=environ), serves=True) as workspace:
+        server = build_server(workspace)
+        yield lambda era, **options: Client(server, mode=era, **options)
+
+
+def on_stdio(environ: Mapping[str, str], era: str, **options: Any) -> Client:
+    """A client with a server process of its own."""
+    return Client(StdioServerParameters(command=COMMAND[0], args=COMMAND[1:], env=dict(environ)), mode=era, **options)
+
+
+@contextmanager
+def over_http(environ: Mapping[str, str], *options: str) -> Iterator[str]:
+    """A server process that listens; its URL. It ends cleanly on SIGTERM."""
+    with http_process(environ, *options) as (process, url):
+        yield url
+        process.terminate()
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+
+
+@contextmanager
+def http_process(
+    environ: Mapping[str, str], *options: str, port: int | None = None
+) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """The same, killed if it still runs at the end; its log comes before the URL is given."""
+    port = port or free_port()
+    command = [*COMMAND, "serve", "--http", f"127.0.0.1:{port}", *options]
+    with subprocess.Popen(command, env=dict(environ), stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
+        try:
+            assert process.stderr is not None
+            assert b"serving MCP on" in process.stderr.readline()
+            yield process, f"http://127.0.0.1:{port}"
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def listening(url: str) -> None:
+    """The line in the log comes just before the socket is there."""
+    with anyio.fail_after(10):
+        async with httpx2.AsyncClient() as http:
+            while True:
+                try:
+                    answer = await http.get(f"{url}/health")
+                except httpx2.ConnectError:
+                    continue
+                assert answer.json() == {"status": "ok"}
+                return
+
+
+@asynccontextmanager
+async def at(url: str, era: str, token: str | None = None, **options: Any) -> AsyncIterator[Client]:
+    """A client of a server that listens."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=60) as http,
+        Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=era, **options) as client,
+    ):
+        yield client
