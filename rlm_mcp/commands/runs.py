@@ -13,6 +13,7 @@ import anyio.to_thread
 from rlm_mcp.commands.output import print_json, run_facts, show_run
 from rlm_mcp.commands.registry import ANSWERED, FAILED, Commands, in_workspace
 from rlm_mcp.commands.solving import watch
+from rlm_mcp.errors import UnknownRun
 from rlm_mcp.terminal import harmless
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def add(commands: Commands) -> None:
     runs.add("show", in_workspace(show), "its answer, citations and usage").add_argument("id")
     runs.add("resume", in_workspace(resume), "go on with a run that was cut off").add_argument("id")
     view_parser = runs.add("view", in_workspace(view), "write its page: answer, evidence, timeline, turns")
-    view_parser.add_argument("id")
+    view_parser.add_argument("id", nargs="?", help="default: the newest run")
     view_parser.add_argument("--out", help="the file to write (default: next to the record)")
     view_parser.add_argument("--serve", action="store_true", help="serve it on 127.0.0.1 instead, following the run")
     view_parser.add_argument("--open", action="store_true", help="open it in the browser")
@@ -62,7 +63,8 @@ async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Writes the page of a run and prints where it is, or serves it until Ctrl-C."""
     from rlm_mcp.viewer.page import write_page
 
-    run = await anyio.to_thread.run_sync(workspace.runs.get, options.id)
+    run_id = options.id or await _newest(workspace)
+    run = await anyio.to_thread.run_sync(workspace.runs.get, run_id)
     if options.serve:
         from rlm_mcp.viewer.live import serve_page
 
@@ -72,6 +74,13 @@ async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
     path = await anyio.to_thread.run_sync(write_page, run, workspace.store, out)
     _told(options, str(path.resolve()), uri=path.resolve().as_uri())
     return ANSWERED
+
+
+async def _newest(workspace: "Workspace") -> str:
+    found = (await workspace.list_runs(limit=1)).runs
+    if not found:
+        raise UnknownRun('there is no run yet: start one with `rlm-mcp solve "…" FILE`')
+    return found[0].run_id
 
 
 async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:

@@ -6,6 +6,7 @@ const STATES = {
   unverified: ["not found", "The stored text does not hold this quote. Do not rely on it."],
 };
 const OPEN_PASSAGES = 20;
+const LONG_ANSWER_CHARS = 8000;
 
 function answerBox(head) {
   const box = el("div", { class: "answer" });
@@ -19,8 +20,27 @@ function answerBox(head) {
   const body = el("div", { class: kind === "json" ? "answer-text json" : "answer-text", tabindex: "-1" });
   sayCut(body, text, command, (node, part) => sayLinked(node, part, head.citations));
   box.append(body);
+  if (whole(text).length > LONG_ANSWER_CHARS) clampAnswer(box, body);
   if (head.message) box.append(el("p", { class: "message" }, head.message));
   return box;
+}
+
+// A long answer shows its beginning, until the reader asks for all of it or for a passage in it.
+function clampAnswer(box, body) {
+  const more = el("button", { type: "button", class: "link" }, "Show the whole answer");
+  const open = () => {
+    body.classList.remove("clamped");
+    more.remove();
+  };
+  body.classList.add("clamped");
+  box.append(more);
+  more.addEventListener("click", open);
+  window.addEventListener("hashchange", () => {
+    if (location.hash.startsWith("#quoted-") && more.isConnected) {
+      open();
+      document.getElementById(location.hash.slice(1))?.scrollIntoView();
+    }
+  });
 }
 
 // The answer with a number behind every passage that a citation vouches for, or fails to.

@@ -57,6 +57,13 @@ def test_view_takes_part_of_an_id_and_another_place(command: Command, data_dir: 
     assert out.is_file()
 
 
+def test_view_without_an_id_shows_the_newest_run(command: Command, data_dir: Path) -> None:
+    assert command("runs", "view")[2] == 'rlm-mcp: there is no run yet: start one with `rlm-mcp solve "…" FILE`\n'
+    recorded(data_dir, "five")
+    newest = recorded(data_dir, "six")
+    assert command("runs", "view")[1] == f"{newest.directory / 'page.html'}\n"
+
+
 def test_view_of_a_run_that_does_not_exist_says_so(command: Command, data_dir: Path) -> None:
     recorded(data_dir, "five")
     status, out, err = command("runs", "view", "run-nowhere")

@@ -7,7 +7,6 @@ than the page itself.
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -65,8 +64,8 @@ def open_page(browser: "Browser") -> Iterator[Open]:
     complaints: list[str] = []
     pages: list[Page] = []
 
-    def open_(address: str, **options: Any) -> "Page":
-        origin = address.rpartition("/")[0]
+    def open_(address: str, *, waits: bool = True, **options: Any) -> "Page":
+        origin = address.rpartition("/")[0] or "file:///"
 
         def refuse(dialog: "Dialog") -> None:
             complaints.append(f"dialog: {dialog.message}")
@@ -83,7 +82,8 @@ def open_page(browser: "Browser") -> Iterator[Open]:
         page.on("dialog", refuse)
         page.on("request", note)
         page.goto(address)
-        page.locator("main").wait_for()
+        if waits:
+            page.locator("main").wait_for()
         pages.append(page)
         return page
 
@@ -249,17 +249,24 @@ def test_five_thousand_sub_calls_are_a_few_rows_of_the_document(
     open_page: Open, store: Store, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     path = write_page(records.big(5_000), store, tmp_path / "big.html")
-    began = time.monotonic()
-    page = open_page(address_of(path))
+    page = open_page("about:blank", waits=False)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def processor_seconds() -> float:
+        metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+        return float(metrics["TaskDuration"])
+
+    page.goto(address_of(path))
     page.locator(".grid-row").first.wait_for()
-    record_property("seconds_to_open", round(time.monotonic() - began, 2))
+    record_property("processor_seconds_to_open", round(processor_seconds(), 2))
     page.locator("button", has_text="Open all").click()
     rows = int(str(page.locator("#timeline-grid").get_attribute("aria-rowcount")))
     assert rows > 5_500
     assert page.locator(".grid-row").count() < 60
-    frames = page.evaluate(script("frames"))
-    record_property("frame_milliseconds_median", round(frames[30], 1))
-    record_property("frame_milliseconds_worst", round(frames[-1], 1))
+    before = processor_seconds()
+    frames = page.evaluate(script("scroll"))
+    record_property("processor_milliseconds_a_frame", round(1000 * (processor_seconds() - before) / frames, 1))
     page.locator("#timeline-grid").focus()
     page.keyboard.press("End")
     assert page.locator(".grid-row[aria-selected=true]").get_attribute("aria-rowindex") == str(rows)
