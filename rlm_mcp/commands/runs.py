@@ -108,7 +108,8 @@ def _told(options: argparse.Namespace, place: str, *, uri: str = "", note: str =
     if options.json:
         print_json({"page": place})
     else:
-        print(harmless(place), flush=True)
+        print(harmless(place))
+    sys.stdout.flush()  # a server that goes on has told its address
     if note and not options.quiet:
         print(note, file=sys.stderr)
     if options.open and not webbrowser.open(uri or place):

@@ -128,23 +128,24 @@ function citationItem({ head }, citation, index, passage) {
   if (document.getElementById(`quoted-${index + 1}`)) heading.append(el("a", { class: "back", href: `#quoted-${index + 1}` }, "in the answer"));
   item.append(heading);
   if (citation.state !== "verified") item.append(el("p", { class: "meaning" }, meaning));
-  const shown = passage && !passage.missing ? passageBlock(passage, citation) : quoteBlock(citation);
+  const shown = passage && !passage.missing ? passageBlock(passage, citation, context?.name ?? "") : quoteBlock(citation, head);
   if (passage?.missing) item.append(el("p", { class: "meaning" }, passage.missing));
   if (index < OPEN_PASSAGES) item.append(shown);
   else item.append(el("details", {}, el("summary", {}, line(whole(citation.quote), 120) || "the cited lines"), shown));
   return item;
 }
 
-function quoteBlock(citation) {
-  return sayCut(el("pre", { class: "passage bare" }), citation.quote, "rlm-mcp runs export");
+function quoteBlock(citation, head) {
+  return sayCut(el("pre", { class: "passage bare" }), citation.quote, `rlm-mcp runs export ${head.id}`);
 }
 
-function passageBlock(passage, citation) {
+function passageBlock(passage, citation, name) {
+  const command = (from, to) => line(`rlm-mcp inspect ${name} --path ${citation.path} --lines ${from}-${to}`);
   const block = el("pre", { class: "passage", tabindex: "0", "aria-label": "the cited text" });
   let number = passage.first_line;
-  const put = (cut, name, spot) => {
-    const row = el("span", { class: `row ${name}`, "data-n": num(number) });
-    if (typeof cut !== "string") sayCut(row, cut, "rlm-mcp inspect");
+  const put = (cut, kind, spot) => {
+    const row = el("span", { class: `row ${kind}`, "data-n": num(number) });
+    if (typeof cut !== "string") sayCut(row, cut, command(number, number));
     else if (spot) row.append(...marked(cut, spot));
     else say(row, cut);
     row.append("\n");
@@ -154,7 +155,7 @@ function passageBlock(passage, citation) {
   for (const text of passage.before) put(text, "around");
   const spots = spotsIn(passage.cited, citation);
   passage.cited.forEach((text, index) => put(text, "cited", spots[index]));
-  if (passage.cut) block.append(el("span", { class: "left-out" }, "The cited lines go on."));
+  if (passage.cut) block.append(el("span", { class: "left-out" }, "The cited lines go on; ", el("code", {}, command(citation.start_line, citation.end_line)), " prints them all"));
   for (const text of passage.after) put(text, "around");
   return block;
 }
