@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
+from mcp import MCPError
 
 from rlm_mcp.launch import SolveRequest
-from rlm_mcp.owners import IDLE_SECONDS, Owners
+from rlm_mcp.owners import BURST, IDLE_SECONDS, MOST_REQUESTS, Owners
 from rlm_mcp.workspace import Workspace
 from tests.rlm_mcp.serving.conftest import HeldModel
 
@@ -72,4 +74,50 @@ async def test_a_workspace_with_a_run_stays_open(workspace: Workspace, model: He
         await workspace.cancel(run_id)
         owners.close_unused()
         assert repr(owners) == "<Owners 0 known>"
+        tasks.cancel_scope.cancel()
+
+
+class Asked:
+    """A request, as far as the middleware looks at it."""
+
+    request_id = 1
+    method = "tools/call"
+
+
+async def test_a_flood_of_requests_is_refused_until_time_has_passed(workspace: Workspace) -> None:
+    clock = Clock()
+
+    async def answer(_: object) -> dict[str, object]:
+        return {}
+
+    async with anyio.create_task_group() as tasks:
+        owners = Owners(Opened(workspace), tasks, clock)
+        request: Any = Asked()
+        for _ in range(int(BURST)):
+            await owners.middleware(request, answer)
+        with pytest.raises(MCPError, match="requests a second"):
+            await owners.middleware(request, answer)
+        clock.now = 1.0
+        await owners.middleware(request, answer)
+        tasks.cancel_scope.cancel()
+
+
+async def test_requests_that_wait_are_bounded_and_leave_their_places(workspace: Workspace) -> None:
+    go = anyio.Event()
+
+    async def wait(_: object) -> dict[str, object]:
+        await go.wait()
+        return {}
+
+    async with anyio.create_task_group() as tasks:
+        owners = Owners(Opened(workspace), tasks, Clock())
+        request: Any = Asked()
+        async with anyio.create_task_group() as waiting:
+            for _ in range(MOST_REQUESTS):
+                waiting.start_soon(owners.middleware, request, wait)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(MCPError, match=f"{MOST_REQUESTS} requests are being answered"):
+                await owners.middleware(request, wait)
+            go.set()
+        await owners.middleware(request, wait)
         tasks.cancel_scope.cancel()
