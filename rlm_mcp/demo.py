@@ -29,10 +29,10 @@ from rlm_mcp.workspace import Workspace
 
 ANSWER_LINES = 40
 
-INTRODUCTION = """\
-A recorded run of {model}, replayed. Its replies, and the time they took, come from the record. All else happens
-now: its code runs in the sandbox on this machine, over the log that ships with rlm-mcp.
-"""
+INTRODUCTION = (
+    "A recorded run of {model}, replayed. Its replies, and the time they took, come from the record. All else happens "
+    "now: its code runs in the sandbox on this machine, over the log that ships with rlm-mcp.\n"
+)
 CAME_OUT = "It came out as recorded."
 DIFFERS = "It differs from the record: {difference}"
 NEXT_STEPS = """
@@ -40,10 +40,10 @@ Its page, with the evidence, the timeline and every step:
   {page}
 
 What to do next:
-  rlm-mcp doctor                  checks this machine, and looks for a model server on it
-  rlm-mcp install CLIENT          adds it to an MCP client: claude-desktop, claude-code, cursor, vscode, …
-  rlm-mcp solve "QUESTION" PATH   a question of your own, with a model of your own
-  rlm-mcp inspect PATH            Python in the sandbox over your text; needs no model
+  rlm-mcp doctor                  checks this machine, looks for a model on it
+  rlm-mcp install CLIENT          adds it to claude-code, cursor, vscode, …
+  rlm-mcp solve "QUESTION" PATH   answers a question of yours, with your model
+  rlm-mcp inspect PATH            Python in the sandbox; needs no model
 """
 
 
@@ -67,7 +67,7 @@ async def replay(
     console = console_on(out)
     teller = Teller(console)
     if not as_json:
-        console.print(INTRODUCTION.format(model=harmless(events[0]["models"]["root"]["name"])), soft_wrap=True)
+        console.print(INTRODUCTION.format(model=harmless(events[0]["models"]["root"]["name"])))
         teller.event(events[0])
     outcome, difference = await workspace.replay_events(
         events, (context,), (lambda _: None) if as_json else teller.event

@@ -38,30 +38,30 @@ def print_json(value: object) -> None:
 
 def show_run(options: argparse.Namespace, workspace: "Workspace", state: "RunState") -> int:
     """Prints a run: the answer on stdout, what else is known of it on stderr. Returns the exit status it means."""
-    facts = run_facts(workspace, state)
     if options.json:
-        print_json(facts)
+        print_json(run_facts(workspace, state))
         return status_of(state)
-    answer = facts.pop("answer")
+    answer = state.answer
     if answer is not None:
-        print(harmless(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)))
+        told = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)
+        print(harmless(told), flush=True)
     if not options.quiet:
-        _show_facts(facts, state)
+        _show_facts(workspace, state)
     elif state.message:
         print(f"rlm-mcp: {harmless(state.message)}", file=sys.stderr)
     return status_of(state)
 
 
-def _show_facts(facts: dict[str, Any], state: "RunState") -> None:
+def _show_facts(workspace: "Workspace", state: "RunState") -> None:
     if sys.stderr.isatty():
         from rlm_mcp.console.drawing import console_on
         from rlm_mcp.console.ending import show_ended
 
-        sys.stdout.flush()
         console_on(sys.stderr).print(show_ended(state))
         return
     from rlm_mcp.wire import compact
 
+    facts = {name: value for name, value in run_facts(workspace, state).items() if name != "answer"}
     print(harmless(compact(facts)), file=sys.stderr)
 
 

@@ -10,6 +10,7 @@ from rlm_mcp.console.screen import Hanging
 from rlm_mcp.runs import Citation, Outcome, RunState
 
 MOST_CITATIONS = 8
+MOST_ROWS = 8
 GO_ON = {"running", "failed", "cancelled"}
 """How a run stands that `runs resume` can take further; one that a limit stopped needs a higher limit too."""
 
@@ -25,12 +26,12 @@ def show_outcome(outcome: Outcome) -> RenderableType:
 
 
 def _lines(outcome: Outcome) -> Iterator[RenderableType]:
-    yield Hanging(_mark(outcome), one_line(_how(outcome)))
+    yield Hanging(_mark(outcome), one_line(_how(outcome)), rows=MOST_ROWS)
     for citation in outcome.citations[:MOST_CITATIONS]:
         yield _citation(citation)
     if (more := len(outcome.citations) - MOST_CITATIONS) > 0:
         yield Text(f"  … {more} more citations", "dim")
-    yield Hanging("  ", Text(_took(outcome), "dim"))
+    yield Hanging("  ", Text(_took(outcome), "dim"), rows=MOST_ROWS)
 
 
 def _hints(state: RunState) -> Iterator[RenderableType]:

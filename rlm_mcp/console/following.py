@@ -12,6 +12,7 @@ import anyio
 
 from rlm_mcp.console.drawing import Drawing, Teller, can_be_drawn_on, console_on
 from rlm_mcp.console.interrupts import end_at_once, interrupts
+from rlm_mcp.errors import RlmError
 from rlm_mcp.workspace import Workspace
 
 FRAME_SECONDS = 0.125
@@ -28,15 +29,18 @@ async def follow(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bo
     last_words = f"rlm-mcp: ended at once; `rlm-mcp runs resume {run_id}` goes on"
     end = partial(end_at_once, last_words, exit_status, is_drawn=is_drawn)
     with anyio.CancelScope() as following, interrupts(stop.set, end):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_stop_when_asked, workspace, run_id, stop, following)
-            if is_drawn:
-                await _draw(workspace, run_id, stream, stop)
-            elif quiet:
-                await workspace.attend(run_id, lambda _: None)
-            else:
-                await _tell(workspace, run_id, stream)
-            tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_stop_when_asked, workspace, run_id, stop, following)
+                if is_drawn:
+                    await _draw(workspace, run_id, stream, stop)
+                elif quiet:
+                    await workspace.attend(run_id, lambda _: None)
+                else:
+                    await _tell(workspace, run_id, stream)
+                tasks.cancel_scope.cancel()
+        except* RlmError as group:
+            raise group.exceptions[0] from None
 
 
 async def _stop_when_asked(workspace: Workspace, run_id: str, stop: anyio.Event, following: anyio.CancelScope) -> None:
@@ -52,17 +56,25 @@ async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.E
     over = anyio.Event()
 
     async def draw() -> None:
-        with suppress(OSError), Drawing(console, teller) as drawing:  # the terminal may go away before the run ends
-            while not over.is_set():
-                drawing.is_stopping = stop.is_set()
-                drawing.refresh()
-                with anyio.move_on_after(FRAME_SECONDS):
-                    await over.wait()
+        with suppress(OSError):  # the terminal may go away before the run ends
+            with Drawing(console, teller) as drawing:
+                while not over.is_set():
+                    drawing.is_stopping = stop.is_set()
+                    drawing.refresh()
+                    with anyio.move_on_after(FRAME_SECONDS):
+                        await over.wait()
+            console.print()
 
+    failure: RlmError | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(draw)
-        await workspace.attend(run_id, teller.take)
+        try:
+            await workspace.attend(run_id, teller.take)
+        except RlmError as error:  # the group would wrap it
+            failure = error
         over.set()
+    if failure is not None:
+        raise failure
 
 
 async def _tell(workspace: Workspace, run_id: str, stream: TextIO) -> None:

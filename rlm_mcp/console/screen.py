@@ -121,7 +121,8 @@ def _calls(calls: SubCalls, now: float, width: int) -> Iterator[Text]:
     yield _line("  ", ("━" * filled, "green"), ("─" * (chars - filled), "dim"), told, failed)
     plain = [one for one in waiting if not one.child]
     for one in plain[:MOST_WAITING]:
-        yield _line(f"    {_seconds(now - one.since):>6} ", (one.prompt, "dim"))
+        age = f"    {_seconds(now - one.since):>6} "
+        yield _line(age, (_ends(one.prompt, max(width - len(age), 8)), "dim"))
     if len(plain) > MOST_WAITING:
         yield _line((f"    … {len(plain) - MOST_WAITING} more", "dim"))
 
