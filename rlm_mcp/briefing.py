@@ -182,15 +182,21 @@ def hits(store: Store, context: Context, query: str) -> tuple[str, ...]:
         except RlmError:
             continue  # a brief without hits is better than no run
         if 0 < result.total <= _RARE:
-            for match in result.matches:
-                found[match.path, match.line] += 1_000 // result.total
+            whole = [match for match in result.matches if _holds_word(match.text, word)]
+            for match in whole or result.matches:
+                found[match.path, match.line] += 1_000 // len(whole or result.matches)
                 texts[match.path, match.line] = match
     best = sorted(found, key=lambda place: (-found[place], place))[:_MOST_HITS]
     best = [place for place in best if found[place] * _FAR_BEHIND >= found[best[0]]]
-    if len(best) == 1 and len(texts[best[0]].text.split()) <= _HEADING_WORDS:
+    if len(best) == 1 and len(re.findall(r"\w+", texts[best[0]].text)) <= _HEADING_WORDS:
         return _with_lines_below(store, context, texts[best[0]])
     shown = [(texts[place], window(texts[place].text, words_of(query), _HIT_CHARS)) for place in best]
     return tuple(text if context.kind == "text" else f"{match.path}:{match.line}: {text}" for match, text in shown)
+
+
+def _holds_word(text: str, word: str) -> bool:
+    """Whether it stands there by itself: sigma-1 does not stand in sigma-12."""
+    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text, re.IGNORECASE) is not None
 
 
 def _with_lines_below(store: Store, context: Context, match: Match) -> tuple[str, ...]:

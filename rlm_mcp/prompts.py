@@ -176,6 +176,8 @@ def opening(query: str, briefs: Sequence[Brief], schema: Mapping[str, Any] | Non
         parts.append(f"The value given to FINAL must satisfy this JSON Schema: {_json(schema)}")
     if strength == "weak":
         parts.append(_READ_OR_COMPUTE if is_read else _COMPUTE)
+        if _MOST.search(query) and not any(brief.is_prose for brief in briefs):
+            parts.append("Counter(values).most_common(1), from collections, gives the value that occurs most often.")
         if len(briefs) == 1 and briefs[0].is_prose:
             parts += _by_meaning(query, briefs[0])
     return "\n\n".join(parts)

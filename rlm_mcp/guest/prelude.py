@@ -508,13 +508,22 @@ def _kinds(question, model):
     label = {"type": "string", "maxLength": 40}
     schema = _object({"counts": label, "others": {"type": "array", "items": label, "minItems": 1, "maxItems": 3}})
     reply = _all("llm_query", [{"prompt": prompt, "model": model, "schema": schema, "material": None}])[0]
-    if not isinstance(reply, dict) or not str(reply.get("counts") or "").strip():
-        return [question, "something else"]
-    kinds = {}
-    for one in (reply["counts"], *(reply.get("others") or ()), "something else"):
-        kinds.setdefault(str(one).strip().casefold(), str(one).strip())
-    kinds.pop("", None)
-    return list(kinds.values())[: max(2, len(kinds) - 1)]
+    given = [reply.get("counts"), *(reply.get("others") or ())] if isinstance(reply, dict) else []
+    labels = list(dict.fromkeys(str(one).strip() for one in given if str(one or "").strip()))
+    return _sound_kinds(labels or [last], last)
+
+
+def _sound_kinds(labels, question):
+    """The labels, the one first that says most of the question's words, without what was copied from the examples."""
+    asked, examples = _words(question), _words(str(KINDS))
+    counts = max(labels, key=lambda label: len(_words(label) & asked))  # the first of equals: the one that was named
+    others = [label for label in labels if not _words(label) <= _words(counts)]
+    others = [label for label in others if _words(label) & asked or not _words(label) <= examples]
+    return [counts, *(others or ["something else"])]
+
+
+def _words(text):
+    return set(re.findall(r"\w+", text.casefold()))
 
 
 def _object(properties):

@@ -141,3 +141,10 @@ def test_prose_is_told_from_lines_with_fields(lines: list[str], expected: bool) 
 
 def test_the_window_of_a_line_without_the_words_is_its_beginning() -> None:
     assert window("abc " * 100, ["zebra"], 40) == "abc " * 10
+
+
+def test_a_word_that_stands_by_itself_goes_before_one_inside_another(store: Store) -> None:
+    lines = [f"build sigma-{n} has checksum {n * 7:04x}" for n in range(1, 30)]
+    text = store.register_text("\n".join([*LOG[:60], *lines, *LOG[60:99]]), name="builds")
+
+    assert briefs(store, [text], "What came out of sigma-1?")[0].hits == (lines[0],)

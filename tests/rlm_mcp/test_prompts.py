@@ -120,6 +120,14 @@ def test_a_weak_model_may_read_the_answer_off_a_line_that_was_found_unless_the_q
     assert "If one of them does" not in prompts.opening("To which?", [replace(brief, hits=())], None, "weak")
 
 
+def test_a_weak_model_is_told_how_the_most_frequent_value_is_found_unless_meaning_decides() -> None:
+    brief = replace(PROSE, is_prose=False)
+
+    assert "Counter(values).most_common(1)" in prompts.opening("Which day has the most errors?", [brief], None, "weak")
+    assert "Counter(values)" not in prompts.opening("Which product has the most complaints?", [PROSE], None, "weak")
+    assert "Counter(values)" not in prompts.opening("Which day has the most errors?", [brief], None, "strong")
+
+
 def test_only_a_weak_model_is_told_the_fields_of_the_first_line() -> None:
     brief = Brief(name="a", kind="text", chars=99, lines=3, samples=("a b c d",), fields=("a", "b", "c", "d"))
 

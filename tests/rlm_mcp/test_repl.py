@@ -195,6 +195,36 @@ async def test_pick_takes_the_items_that_count_for_a_question_about_all(opened: 
     assert len(sub.prompts) == 3
 
 
+@pytest.mark.parametrize(
+    ("reply", "question", "labels"),
+    [
+        (("messages", "e-mails", "pupils", "messages about food"), "How many of the messages are about food?",
+         ["messages about food", "something else"]),
+        (("reviews", "negative reviews", "positive reviews"), "How many of the reviews are positive?",
+         ["positive reviews", "negative reviews"]),
+        (("angry", "calm"), "How many of the writers are angry?", ["angry", "calm"]),
+        (("", "calm"), "How many are loud?", ["calm", "something else"]),
+    ],
+)  # fmt: skip
+async def test_pick_mends_the_labels_that_a_small_model_names(
+    opened: Opener, reply: tuple[str, ...], question: str, labels: list[str]
+) -> None:
+    class Namer(Sub):
+        async def llm_query(
+            self, prompt: str, *, model: str | None = None, schema: Any = None, material: str | None = None
+        ) -> object:
+            if "counts" in schema["properties"]:
+                return {"counts": reply[0] or " ", "others": list(reply[1:])}
+            return {"1": labels[0]}
+
+    repl = await opened.text(sub=Namer())
+    cell = await repl.run(f"pick(['one text'], {question!r})")
+    assert cell.notes == (
+        f"pick gave each text one of the labels {', '.join(map(repr, labels))} and took {labels[0]!r}.",
+    )
+    assert cell.value == "['one text']"
+
+
 async def test_read_gives_what_pieces_say_with_quotes_that_they_hold_the_best_first(opened: Opener) -> None:
     sub = Reader()
     repl = await opened.text(sub=sub)
