@@ -14,6 +14,7 @@ switched off.
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -25,12 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlm_mcp.cli import main as main_of_rlm_mcp
 from tests.peers.openai_server import OpenAIServer, Request
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the compiled sandbox is made once
 TURNS, BATCH = 6, 7
 ANSWER = str(sum(range(TURNS * BATCH)))
 LATENCY = 0.02
+# Processes are forks of one that has imported everything: importing takes three times as long as a run.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["rlm_mcp.server", "rlm_mcp.commands.solving", "rlm_mcp.commands.runs", __name__])
+
 EVENTS = 2 + TURNS * (BATCH + 3)
 """Of a run before its last turn: its start and its way; a turn has a reply, a cell, a decision and its sub-calls."""
 LONGEST_PAUSE = 0.03
@@ -67,14 +73,15 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
     (directory / "input.txt").write_text("a line\n" * 20_000)
     async with OpenAIServer(behave, latency=LATENCY) as server:
         environ = _environ(server.base_url, directory / "data", cache_dir)
-        process = await _start(environ, "solve", "--quiet", "--mode", "rlm", "add it up", str(directory / "input.txt"))
+        command = ["solve", "--quiet", "--mode", "rlm", "add it up", str(directory / "input.txt")]
+        process = _PROCESSES.Process(target=_carry_out, args=(environ, command, directory / "told.txt"))
+        process.start()
         try:
             record = await asyncio.to_thread(_wait_for_record, directory / "data" / "runs", events)
             await asyncio.sleep(pause)
         finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            process.kill()
+            await asyncio.to_thread(process.join)
         on_record = _events(record)
         if any(event["event"] == "run_ended" for event in on_record):
             return None
@@ -83,15 +90,18 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
         turns = len(known)
         known |= {event["prompt_head"] for event in on_record if event["event"] == "sub_reply"}
         server.requests.clear()
-        resumed = await _start(environ, "runs", "resume", record.parent.name, "--json")
-        told, _ = await resumed.communicate()
+        command = ["runs", "resume", record.parent.name, "--json"]
+        resumed = _PROCESSES.Process(target=_carry_out, args=(environ, command, directory / "told.txt"))
+        resumed.start()
+        await asyncio.to_thread(resumed.join)
+        told = (directory / "told.txt").read_text()
         again = Counter(map(_asked, server.requests))
     return Killed(
         turns_on_record=turns,
         calls_on_record=len(known),
         repeated=sum(again[name] for name in known),
         lost=sum((answered & again).values()),
-        is_right=resumed.returncode == 0
+        is_right=resumed.exitcode == 0
         and json.loads(told)["answer"] == ANSWER
         and all(times == 1 for times in again.values()),
     )
@@ -117,13 +127,14 @@ def _environ(base_url: str, data_dir: Path, cache_dir: Path) -> dict[str, str]:
     }
 
 
-async def _start(environ: dict[str, str], *command: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "rlm_mcp.cli", *command),
-        env=environ,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+def _carry_out(environ: dict[str, str], command: list[str], told: Path) -> None:
+    """In a process of its own: `rlm-mcp` with this command, its stdout in a file."""
+    os.environ.clear()
+    os.environ.update(environ)
+    with told.open("w") as out, Path(os.devnull).open("w") as nothing:
+        os.dup2(out.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+        sys.exit(main_of_rlm_mcp(command))
 
 
 def _wait_for_record(runs: Path, events: int) -> Path:

@@ -56,6 +56,8 @@ class Buffers:
     """Memory to save pages into, used again by the next cell of any session: fresh memory costs a fault a page."""
 
     _KEPT_BYTES = 8 << 20
+    # Cells that compute at once, on a large machine; many more may wait for the host, each with its buffer.
+    _KEPT = 8
 
     def __init__(self) -> None:
         self._free: list[bytearray] = []
@@ -69,8 +71,8 @@ class Buffers:
         return buffer if len(buffer) >= size else bytearray(size * 3 // 2)
 
     def give_back(self, buffer: bytearray) -> None:
-        """Keep a buffer for the next cell, unless it is uncommonly large."""
-        if len(buffer) <= self._KEPT_BYTES:
+        """Keep a buffer for the next cell, unless it is uncommonly large or there are enough."""
+        if len(buffer) <= self._KEPT_BYTES and len(self._free) < self._KEPT:
             self._free.append(buffer)
 
 

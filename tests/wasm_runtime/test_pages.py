@@ -195,3 +195,12 @@ def test_buffers_are_used_again_and_large_ones_are_not_kept() -> None:
     large = buffers.take(100 << 20)
     buffers.give_back(large)
     assert buffers.take(1) is not large
+
+
+def test_few_buffers_are_kept_however_many_cells_had_one() -> None:
+    buffers = Buffers()
+    taken = [buffers.take(1) for _ in range(100)]
+    for buffer in taken:
+        buffers.give_back(buffer)
+    again = [buffers.take(1) for _ in range(100)]
+    assert sum(any(one is other for other in taken) for one in again) == 8
