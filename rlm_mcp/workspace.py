@@ -102,7 +102,7 @@ class Workspace(LiveRuns):
         self.changes.add(Change())
         return context
 
-    async def find_or_register(self, source: str) -> Context:
+    async def find_or_register(self, source: str, *, taken: Taken | None = None) -> Context:
         """The context that this means: a path that exists is taken as the path, anything else as an id or a name.
 
         Where both exist the log says which was taken. The store says what is wrong where neither does.
@@ -112,7 +112,7 @@ class Workspace(LiveRuns):
             named = await self.context(source)
         if named is not None and not await anyio.Path(source).exists():
             return named
-        context = await self.register(source=source)
+        context = await self.register(source=source, taken=taken)
         if named is not None and named.source != context.source:
             log.warning(
                 "%r is a path and the name of a context: the path was taken; the context is %s",

@@ -30,9 +30,10 @@ def add(commands: Commands) -> None:
 
 async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Registers what is not registered yet, starts a run and follows it."""
+    from rlm_mcp.console.taking import take_in
     from rlm_mcp.launch import SolveRequest
 
-    contexts = [await workspace.find_or_register(source) for source in options.source]
+    contexts = [await take_in(workspace, source, sys.stderr, quiet=options.quiet) for source in options.source]
     request = SolveRequest(
         query=options.query,
         contexts=tuple(context.context_id for context in contexts),

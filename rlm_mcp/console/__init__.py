@@ -6,6 +6,7 @@ screen.py        that -> what rich draws, at any width; pure
 ending.py        what is shown of a run that is over; pure
 drawing.py       draws it on a terminal, or prints it anywhere
 following.py     does so while the run goes on
+taking.py        tells how far a source is taken in
 interrupts.py    Ctrl-C, and Ctrl-C again
 line_editor.py   when what was typed is a whole block; history and completion
 prompt.py        the REPL of `inspect`

@@ -47,17 +47,18 @@ def _mark(outcome: Outcome) -> tuple[str, str]:
 
 
 def _how(outcome: Outcome) -> str:
+    with_what = "" if outcome.answer is None else ", with the best answer so far"
     match outcome.status, outcome.stopped_by:
         case "completed", "final":
             said = "answered"
-        case "completed", limit:
-            said = f"stopped by the limit on {limit}, with the best answer so far"
         case "cancelled", _:
-            said = "stopped" if outcome.answer is None else "stopped, with the best answer so far"
+            said = f"stopped{with_what}"
         case "running", _:
             said = "goes on in another process"
-        case _:
+        case _, "error":
             said = "failed"
+        case _, limit:
+            said = f"stopped by the limit on {limit}{with_what}"
     message = outcome.message.removeprefix("Cancelled.").strip()
     return f"{said}. {message}" if message else said
 

@@ -21,7 +21,7 @@ def state(status: Status, stopped_by: StoppedBy | None, *citations: Citation, me
         created_at="",
         status=status,
         stopped_by=stopped_by,
-        answer="the disk",
+        answer=None if message == "There is no answer." else "the disk",
         message=message,
         citations=citations,
         coverage=Coverage(total_chars=1000, read_by_code=1000, read_by_model=48),
@@ -54,6 +54,13 @@ def test_an_answered_run_shows_its_evidence_what_it_took_and_its_page() -> None:
     ("status", "stopped_by", "message", "says", "goes_on"),
     [
         ("completed", "usd", "", "! stopped by the limit on usd, with the best answer so far", False),
+        (
+            "failed",
+            "iterations",
+            "There is no answer.",
+            "✗ stopped by the limit on iterations. There is no answer.",
+            True,
+        ),
         ("cancelled", "cancelled", "Cancelled.", "✗ stopped, with the best answer so far", True),
         ("failed", "error", "The key was refused.", "✗ failed. The key was refused.", True),
         ("running", None, "", "✗ goes on in another process", True),

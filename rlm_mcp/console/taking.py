@@ -1,0 +1,52 @@
+"""Tells how far a source is taken in, where somebody waits for it at a terminal."""
+
+from contextlib import suppress
+from typing import TextIO
+
+import anyio
+from rich.live import Live
+from rich.text import Text
+
+from rlm_mcp.console.drawing import can_be_drawn_on, console_on
+from rlm_mcp.console.excerpt import one_line
+from rlm_mcp.contexts.context import Context
+from rlm_mcp.errors import RlmError
+from rlm_mcp.progress import Taken
+from rlm_mcp.workspace import Workspace
+
+PATIENCE_SECONDS = 0.5
+"""What is over by then needs no word."""
+
+FRAME_SECONDS = 0.2
+
+
+async def take_in(workspace: Workspace, source: str, stream: TextIO, *, quiet: bool) -> Context:
+    """The context of a source, registered where it is not yet."""
+    if quiet or not can_be_drawn_on(stream):
+        return await workspace.find_or_register(source)
+    taken, failure = Taken(), None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_tell, source, taken, stream)
+        try:
+            context = await workspace.find_or_register(source, taken=taken)
+        except RlmError as error:  # the group would wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return context
+
+
+async def _tell(source: str, taken: Taken, stream: TextIO) -> None:
+    await anyio.sleep(PATIENCE_SECONDS)
+
+    def told() -> Text:
+        return Text(f"{one_line(source)}: {taken} …", "dim", no_wrap=True, overflow="ellipsis")
+
+    with (
+        suppress(OSError),
+        Live(console=console_on(stream), auto_refresh=False, transient=True, get_renderable=told) as live,
+    ):
+        while True:
+            live.refresh()
+            await anyio.sleep(FRAME_SECONDS)
