@@ -7,6 +7,7 @@ from mcp import Client
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, Request, RequestParams, Result
+from pydantic import Field
 
 from rlm_mcp.server import build_server
 from rlm_mcp.tasks import IDENTIFIER
@@ -129,3 +130,54 @@ async def test_an_unknown_task_is_an_invalid_parameter(workspace: Workspace) -> 
         with pytest.raises(MCPError) as refused:
             await client.session.send_request(request("tasks/get", "run-nothing"), TaskState)
         assert refused.value.error.code == -32602
+
+
+class UpdateParams(TaskParams):
+    input_responses: dict[str, Any]
+
+
+class UpdateRequest(Request[UpdateParams, str]):
+    method: str = "tasks/update"
+    params: UpdateParams
+
+
+class AskedState(TaskState):
+    input_requests: dict[str, Any] = Field(default_factory=dict)
+
+
+class Answering(Poller):
+    """Has a model of its own, which answers the questions of the task."""
+
+    async def _resolve(self, task: Task, ctx: ClaimContext) -> CallToolResult:
+        self.created.append(task)
+        self.statuses: list[str] = []
+        while True:
+            state = await ctx.session.send_request(request("tasks/get", task.task_id), AskedState)
+            if state.result is not None:
+                return CallToolResult.model_validate(state.result)
+            self.statuses.append(state.status)
+            answers = {name: self._answer(asked["params"]) for name, asked in state.input_requests.items()}
+            if answers:
+                params = UpdateParams(task_id=task.task_id, input_responses=answers)
+                await ctx.session.send_request(UpdateRequest(params=params), Result)
+            await anyio.lowlevel.checkpoint()
+
+    def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        code = "FINAL(n)" if len(asked["messages"]) > 1 else "print(len(context))"
+        content = {"type": "text", "text": f"```repl\n{code}\n```"}
+        return {"role": "assistant", "content": content, "model": "theirs", "stopReason": "endTurn"}
+
+
+async def never(context: Any, params: Any) -> Any:
+    raise AssertionError("the questions of a task are answered by tasks/update")
+
+
+async def test_a_task_asks_the_clients_own_model(workspace: Workspace) -> None:
+    answering = Answering()
+    with anyio.fail_after(20):
+        async with Client(build_server(workspace), extensions=[answering], sampling_callback=never) as client:
+            result = await client.call_tool("rlm_solve", QUESTION | {"model": "client"})
+    assert isinstance(result, CallToolResult)
+    assert result.structured_content is not None
+    assert (result.structured_content["status"], result.structured_content["answer"]) == ("completed", "42")
+    assert "input_required" in answering.statuses
