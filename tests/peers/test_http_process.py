@@ -49,11 +49,14 @@ def serve(tmp_path: Path, sandbox_cache: Path) -> Serve:
         command = [sys.executable, "-m", "rlm_mcp.cli", "serve", "--http", f"127.0.0.1:{port}", *options]
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
             assert process.stderr is not None
-            assert b"serving MCP on" in process.stderr.readline()
-            yield f"http://127.0.0.1:{port}"
-            process.terminate()
-            process.communicate(timeout=10)
-            assert process.returncode == 0
+            try:
+                assert b"serving MCP on" in process.stderr.readline()
+                yield f"http://127.0.0.1:{port}"
+                process.terminate()
+                process.communicate(timeout=10)
+                assert process.returncode == 0
+            finally:  # a test that failed would wait for it for ever
+                process.kill()
 
     return serving
 
