@@ -234,8 +234,8 @@ def banner(context: Context, model: str | None) -> str:
         what = f"{context.files:,} files, {context.chars:,} characters; `context` maps their paths to their texts"
     else:
         what = f"{context.lines:,} lines, {context.chars:,} characters; `context` is the text, a str"
-    asks = f"asks {model}" if model else "asks a model that is found on this machine; RLM_MCP_MODEL names another"
+    asks = f"asks {one_line(model)}" if model else "asks a local model, if one runs"
     return one_line(f"{context.name}: {what}") + (
-        f'\nllm_query("…") {one_line(asks)}; search("…") finds lines; variables stay'
-        "\n:help shows more, Ctrl-C interrupts, Ctrl-D leaves"
+        f'\nsearch("…") finds lines; llm_query("…") {asks}'
+        "\nvariables stay; :help shows more, Ctrl-C interrupts, Ctrl-D leaves"
     )

@@ -63,7 +63,7 @@ def show_told(one: Told, *, width: int) -> RenderableType:
         case Ran():
             return Group(*_ran(one, width))
         case WentOn():
-            return _line((f"goes on after turn {one.turns}, which is on record", "dim"))
+            return _line((f"goes on; {_count_of(one.turns, 'turn')} on record", "dim"))
 
 
 def show_now(scene: Scene, now: float, *, width: int, height: int, stopping: bool = False) -> Group:

@@ -132,4 +132,4 @@ def test_the_banner_has_three_lines_and_says_what_context_is() -> None:
     assert "asks gpt-5-mini" in second
     assert "Ctrl-D leaves" in third
     assert "3 files" in banner(files, None)
-    assert "RLM_MCP_MODEL" in banner(files, None)
+    assert "asks a local model, if one runs" in banner(files, None)
