@@ -11,6 +11,7 @@ a temporary directory, and is ended by the end. Exit status 1 where a verdict is
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from itertools import count
@@ -135,6 +136,22 @@ def sample(pid: int) -> Sample:
         threads=int(re.findall(r"^Threads:\s+(\d+)$", status, re.MULTILINE)[0]),
         children=sum(parent == pid for _, parent in processes()),
     )
+
+
+def machine_load() -> Callable[[], float]:
+    """How busy all cores were from now on to the call."""
+
+    def ticks() -> tuple[int, int]:
+        numbers = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+        return sum(numbers), numbers[3] + numbers[4]
+
+    began = ticks()
+
+    def busy() -> float:
+        all_now, idle_now = ticks()
+        return 1 - (idle_now - began[1]) / max(1, all_now - began[0])
+
+    return busy
 
 
 def processes() -> Iterator[tuple[int, int]]:
@@ -337,7 +354,7 @@ def tell(report: Report, stage: Stage, samples: Sequence[Sample], minutes: float
     report.say("clients connected, steps done", f"{seen['connected']}, {seen['step']}")
     report.say("told to wait by a limit", seen["busy"])
     for via in ("http", "stdio"):
-        took = sorted(n["seconds"] * 1000 for n in notes if n["what"] == "listed" and n["via"] == via)
+        took = sorted(n["seconds"] * 1000 for n in notes if n["what"] == "listed" and n["via"] == via) or [math.inf]
         shown = (
             f"p50 {took[len(took) // 2]:.1f}, p99 {took[len(took) * 99 // 100]:.1f}, most {took[-1]:.0f}, n {len(took)}"
         )
@@ -354,7 +371,10 @@ def tell_cancels(report: Report, stage: Stage, notes: Sequence[dict[str, Any]]) 
     for line in (stage.directory / "model.log").read_text().splitlines():
         tag, at = line.split()
         heard[tag] = float(at)
-    ended = {n["tag"]: n["at"] for n in notes if n["what"] == "cancelled" and n["tag"] in heard}
+    # A client that died just then may not have sent it; whoever noted something later has.
+    last = {note["client"]: note["at"] for note in notes}
+    sent = [n for n in notes if n["what"] == "cancelled" and n["tag"] in heard and last[n["client"]] > n["at"] + 0.2]
+    ended = {n["tag"]: n["at"] for n in sent}
     late = sorted(max(0.0, heard[tag] - at) for tag, at in ended.items()) or [0.0]
     shown = f"p50 {late[len(late) // 2]:.3f}, p99 {late[len(late) * 99 // 100]:.3f}, most {late[-1]:.3f}, n {len(late)}"
     report.judge("cancel to last word at the model, s", shown, good=late[len(late) * 99 // 100] <= 0.2)
@@ -432,7 +452,7 @@ def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) 
         )
         stack.callback(kill_all, stage.mark)
         with http_server(stage, watched) as server:
-            before = sample(server.pid)
+            before, busy = sample(server.pid), machine_load()
             until = time.monotonic() + minutes * 60
             crowd = Crowd(stage, clients, until)
             samples: list[Sample] = []
@@ -458,9 +478,8 @@ def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) 
             report.judge("stdio servers that outlived clients 2 s", never, good=never == 0)
             cpu = os.sysconf("SC_CLK_TCK")
             ticks = (Path(f"/proc/{server.pid}") / "stat").read_text().rpartition(")")[2].split()
-            report.say(
-                "CPU of the server, of one core", f"{(int(ticks[11]) + int(ticks[12])) / cpu / minutes / 60:.0%}"
-            )
+            share = (int(ticks[11]) + int(ticks[12])) / cpu / minutes / 60
+            report.say("CPU: the server, the whole machine", f"{share:.0%} of a core, {busy():.0%} of {os.cpu_count()}")
             began = time.monotonic()
             server.send_signal(signal.SIGTERM)
             status = server.wait(timeout=10)
