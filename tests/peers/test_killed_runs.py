@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kill import killed_and_resumed
+from wasm_runtime import Runtime
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(sandbox_cache: Path) -> None:
+    """Compiles the sandbox before anybody is killed while doing so."""
+    Runtime(sandbox_cache).close()
 
 
 @pytest.mark.parametrize("events", [1, 9, 22, 40, 57])
