@@ -41,7 +41,7 @@ pip() {  # this very environment came from these commands: what is left to check
 pytest() { :; }  # it is running
 rlm-mcp() {
     case "$*" in
-        *serve* | *--watch*) timeout --signal=TERM 3 rlm-mcp "$@" || test $? = 124 ;;
+        serve | 'serve '* | *--serve* | *--watch*) timeout --signal=TERM 3 rlm-mcp "$@" || test $? = 124 ;;
         *) command rlm-mcp "$@" ;;
     esac
 }
@@ -208,3 +208,27 @@ def test_messages_quoted_as_symptoms_are_real_ones() -> None:
     pieces = [piece.strip() for quote in quotes for piece in quote.split("…") if piece.strip()]
     assert pieces
     assert [piece for piece in pieces if piece not in code] == []
+
+
+def test_what_is_shown_of_the_demo_is_what_it_says(sandbox_cache: Path, tmp_path: Path) -> None:
+    """Its times are those of the record, so they are the same everywhere."""
+    shown = re.search(r"<!-- output of: rlm-mcp demo -->\n```\n(.*?)\n```", DOCUMENTS[0].read_text("utf-8"), re.DOTALL)
+    assert shown is not None
+    said = subprocess.run(  # noqa: S603 # our own command
+        [sys.executable, "-m", "rlm_mcp.cli", "demo", "--cache-dir", str(sandbox_cache)],
+        env={"HOME": str(tmp_path), "COLUMNS": "100", "LANG": "C.UTF-8", "NO_COLOR": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert shown[1] in said
+
+
+def test_the_readme_lists_every_command_and_no_other() -> None:
+    listing = re.search(r"```\n(rlm-mcp  .*?)```", DOCUMENTS[0].read_text("utf-8"), re.DOTALL)
+    assert listing is not None
+    named = {found for line in listing[1].splitlines() for found in re.findall(r"^rlm-mcp ([a-z]+)", line)}
+    said = subprocess.run(
+        [sys.executable, "-m", "rlm_mcp.cli", "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    assert named == set(re.findall(r"^    ([a-z]+) ", said[said.index("commands:") :], re.MULTILINE))
