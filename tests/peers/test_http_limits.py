@@ -28,8 +28,8 @@ def endpoint() -> Iterator[OpenAIServer]:
 
 
 @pytest.fixture
-def environ(tmp_path: Path, sandbox_cache: Path, endpoint: OpenAIServer) -> dict[str, str]:
-    return environment(tmp_path, sandbox_cache, endpoint.base_url, RLM_MCP_QUOTA_BYTES="100000")
+def environ(tmp_path: Path, compiled_cache: Path, endpoint: OpenAIServer) -> dict[str, str]:
+    return environment(tmp_path, compiled_cache, endpoint.base_url, RLM_MCP_QUOTA_BYTES="100000")
 
 
 @pytest.fixture

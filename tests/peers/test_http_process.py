@@ -32,13 +32,13 @@ Serve = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture
-def serve(tmp_path: Path, sandbox_cache: Path) -> Serve:
+def serve(tmp_path: Path, compiled_cache: Path) -> Serve:
     """Starts a server and gives its URL once it listens."""
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "RLM_MCP_DATA_DIR": str(tmp_path / "data"),
-        "RLM_MCP_CACHE_DIR": str(sandbox_cache),
+        "RLM_MCP_CACHE_DIR": str(compiled_cache),
     }
 
     @contextmanager

@@ -63,12 +63,12 @@ def log_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def parameters(tmp_path: Path, sandbox_cache: Path, endpoint: OpenAIServer) -> StdioServerParameters:
+def parameters(tmp_path: Path, compiled_cache: Path, endpoint: OpenAIServer) -> StdioServerParameters:
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "RLM_MCP_DATA_DIR": str(tmp_path / "data"),
-        "RLM_MCP_CACHE_DIR": str(sandbox_cache),
+        "RLM_MCP_CACHE_DIR": str(compiled_cache),
         "RLM_MCP_BASE_URL": endpoint.base_url,
         "RLM_MCP_MODEL": "scripted",
         "RLM_MCP_API_KEY": "sk-test",

@@ -31,9 +31,9 @@ async def look(client: Client, **arguments: Any) -> dict[str, Any]:
 
 
 async def test_following_the_guide_answers_the_question_without_a_key(
-    tmp_path: Path, sandbox_cache: Path, era: str
+    tmp_path: Path, compiled_cache: Path, era: str
 ) -> None:
-    settings = Settings(data_dir=tmp_path / "data", cache_dir=sandbox_cache)
+    settings = Settings(data_dir=tmp_path / "data", cache_dir=compiled_cache)
     async with open_workspace(settings) as workspace:
         await workspace.register(text="".join(MAILS), name="mails")
         async with Client(build_server(workspace), mode=era) as client:
