@@ -53,7 +53,7 @@ class Following:
         return f"<Following {self._run.run_id}, {self._position:,} bytes read>"
 
     def page(self) -> str:
-        """The page as it is now. Raises RecordDamaged, RunRecordTooNew."""
+        """The page as it is now. Raises RunRecordDamaged, RunRecordTooNew."""
         with self._lock:
             data, is_live = self._data()
             title = self._story.title
@@ -128,7 +128,7 @@ def application(following: Following, *, token: str, port: int) -> Starlette:
 
 
 async def serve_page(run: Run, store: Store, *, tell: Callable[[str], None], port: int = 0) -> None:
-    """Serves a run's page until SIGINT or SIGTERM. `tell` gets its address. Raises RunRecordTooNew, RecordDamaged."""
+    """Serves a run's page until SIGINT or SIGTERM. `tell` gets its address. Raises RunRecordTooNew, RunRecordDamaged."""
     following = Following(run, store)
     await anyio.to_thread.run_sync(following.page)  # a record that cannot be shown is told here, not in the browser
     token = secrets.token_urlsafe(16)

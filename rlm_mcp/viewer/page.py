@@ -49,7 +49,7 @@ def write_page(record: Run | Iterable[object], store: Store, path: Path | None =
     """Writes the page of a run and returns where it is.
 
     `record` is a stored run, or its events from elsewhere (then `path` must be given). The page of a stored run lies
-    next to its record unless `path` says otherwise. Raises RunRecordTooNew, RecordDamaged, PageNotWritten.
+    next to its record unless `path` says otherwise. Raises RunRecordTooNew, RunRecordDamaged, PageNotWritten.
     """
     if path is None:
         if not isinstance(record, Run):
@@ -75,13 +75,13 @@ def write_text(path: Path, page: str) -> Path:
 
 
 def run_page(record: Run | Iterable[object], store: Store) -> str:
-    """The page of a run, as a text. Raises RunRecordTooNew, RecordDamaged."""
+    """The page of a run, as a text. Raises RunRecordTooNew, RunRecordDamaged."""
     story, facts = run_facts(record, store)
     return assemble("run", title=story.title, data=facts)
 
 
 def compare_page(first: Run, second: Run, store: Store) -> tuple[str, dict[str, Any]]:
-    """The page that shows two runs side by side, and the facts it rests on. Raises RunRecordTooNew, RecordDamaged."""
+    """The page that shows two runs side by side, and the facts it rests on. Raises RunRecordTooNew, RunRecordDamaged."""
     both = [run_facts(run, store)[1] for run in (first, second)]
     facts = compared(*both)
     title = f"{first.run_id} and {second.run_id}"

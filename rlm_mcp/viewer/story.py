@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlm_mcp.engine import Event
-from rlm_mcp.errors import RlmError
+from rlm_mcp.errors import RunRecordDamaged
 from rlm_mcp.viewer.timing import Timing, number, path_of, seconds_of
 
 Cut = str | dict[str, Any]
@@ -25,10 +25,6 @@ _MOST_VARIABLES = 40
 _TAIL_SHARE = 4  # one part in four of what is kept is the end of a text
 
 USAGE = ("root_calls", "sub_calls", "cached_calls", "failed_calls", "prompt_tokens", "completion_tokens")
-
-
-class RecordDamaged(RlmError):
-    """A run's record has no readable beginning."""
 
 
 class Story:
@@ -119,7 +115,7 @@ class Story:
         """The facts at the top. `answer` is the stored one, for records that leave a long answer to its own file."""
         started, ended = self._started, self._ended
         if not started:
-            raise RecordDamaged("the record of this run has no readable first event, so nothing of it can be shown")
+            raise RunRecordDamaged("the record of this run has no readable first event, so nothing of it can be shown")
         status = str(ended.get("status") or ("running" if is_live else "cut off"))
         models = _object(started.get("models"))
         given = ended.get("answer") if ended.get("answer") is not None else answer

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from rlm_mcp.contexts.store import Store
-from rlm_mcp.errors import RunRecordTooNew
+from rlm_mcp.errors import RunRecordDamaged, RunRecordTooNew
 from rlm_mcp.runs import Runs
 from rlm_mcp.viewer.page import PageNotWritten, as_data, run_page, write_page
-from rlm_mcp.viewer.story import RecordDamaged
 from tests.rlm_mcp.viewer import records
 
 
@@ -142,7 +141,7 @@ def test_a_record_without_a_beginning_is_refused(tmp_path: Path, store: Store) -
     run = Runs(tmp_path).create({"query": "lost"})
     run.close()
     run.events_path.write_bytes(b'{"event":"run_sta')
-    with pytest.raises(RecordDamaged, match="has no readable first event"):
+    with pytest.raises(RunRecordDamaged, match="has no readable first event"):
         run_page(run, store)
 
 

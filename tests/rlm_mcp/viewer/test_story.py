@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from rlm_mcp.viewer.story import MOST_ANSWER_CHARS, RecordDamaged, call_chars, cut, told
+from rlm_mcp.errors import RunRecordDamaged
+from rlm_mcp.viewer.story import MOST_ANSWER_CHARS, call_chars, cut, told
 from tests.rlm_mcp.viewer import records
 from tests.rlm_mcp.viewer.records import call, cell, ended, reply, started
 
@@ -80,7 +81,7 @@ def test_a_citation_is_verified_corrected_or_neither() -> None:
 
 
 def test_a_record_without_its_first_event_is_refused() -> None:
-    with pytest.raises(RecordDamaged):
+    with pytest.raises(RunRecordDamaged):
         head([reply("", 1, "hi", 3.0)])
 
 
