@@ -128,7 +128,7 @@ def application(following: Following, *, token: str, port: int) -> Starlette:
 
 
 async def serve_page(run: Run, store: Store, *, tell: Callable[[str], None], port: int = 0) -> None:
-    """Serves a run's page until SIGINT or SIGTERM. `tell` gets its address. Raises RunRecordTooNew, RunRecordDamaged."""
+    """Serves a page until SIGINT or SIGTERM; `tell` gets its address. Raises RunRecordTooNew, RunRecordDamaged."""
     following = Following(run, store)
     await anyio.to_thread.run_sync(following.page)  # a record that cannot be shown is told here, not in the browser
     token = secrets.token_urlsafe(16)

@@ -81,7 +81,7 @@ def run_page(record: Run | Iterable[object], store: Store) -> str:
 
 
 def compare_page(first: Run, second: Run, store: Store) -> tuple[str, dict[str, Any]]:
-    """The page that shows two runs side by side, and the facts it rests on. Raises RunRecordTooNew, RunRecordDamaged."""
+    """A page of two runs side by side, and the facts it rests on. Raises RunRecordTooNew, RunRecordDamaged."""
     both = [run_facts(run, store)[1] for run in (first, second)]
     facts = compared(*both)
     title = f"{first.run_id} and {second.run_id}"
