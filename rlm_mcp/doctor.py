@@ -22,6 +22,7 @@ from rlm_mcp.clients.known import Entry
 from rlm_mcp.clients.owncommand import own_command
 from rlm_mcp.clients.places import Place
 from rlm_mcp.clients.state import ClientState, client_states
+from rlm_mcp.desk import CLIENT
 from rlm_mcp.errors import NoModelConfigured, RlmError
 from rlm_mcp.models.base import Completion, Message, Model
 from rlm_mcp.models.discovery import USUAL_PORTS, LocalServer, facts_of, find_local_servers
@@ -147,6 +148,9 @@ def _servers(servers: Sequence[LocalServer]) -> Check:
 
 
 async def _models(settings: Settings) -> AsyncIterator[Check]:
+    if settings.model == CLIENT:
+        yield Check(name="model", status="ok", detail="the client's own, where its connection offers sampling")
+        return
     async with open_models(settings) as pool:
         try:
             chosen = await pool.choose()

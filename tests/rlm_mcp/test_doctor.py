@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,9 @@ async def test_each_client_that_has_an_entry_is_told_whether_it_is_current(nowhe
 
 async def test_a_machine_without_clients_says_so(nowhere: Settings, tmp_path: Path) -> None:
     assert (await found(nowhere, tmp_path))["clients"].status == "ok"
+
+
+async def test_the_clients_own_model_is_not_looked_for_on_this_machine(nowhere: Settings, tmp_path: Path) -> None:
+    checks = await found(replace(nowhere, model="client"), tmp_path)
+    expected = Check(name="model", status="ok", detail="the client's own, where its connection offers sampling")
+    assert checks["model"] == expected
