@@ -503,7 +503,9 @@ def _kinds(question, model):
     shown = "".join(f"Question: {q}\n{json.dumps({'counts': c, 'others': o})}\n\n" for q, c, o in KINDS)
     prompt = (
         "Each of many texts gets a label, so that a question about them can be answered. Name the label of the texts"
-        f" that count for the question, and the labels of the other texts.\n\n{shown}Question: {last}"
+        f" that count for the question, and the labels of the other texts.\n\nExamples of other questions:\n\n{shown}"
+        # Without the question once more at the end, a small model answers one of the examples.
+        f"Now the question: {last}\nWhich label do the texts have that count for {last!r}? Use words of this question."
     )
     label = {"type": "string", "maxLength": 40}
     schema = _object({"counts": label, "others": {"type": "array", "items": label, "minItems": 1, "maxItems": 3}})
