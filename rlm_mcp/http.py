@@ -25,7 +25,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from rlm_mcp.contexts.ripgrep import stop_searches
@@ -126,6 +126,7 @@ async def open_http_server(
                 session_idle_timeout=SESSION_SECONDS,
                 max_sessions=MOST_CONNECTIONS,
             )
+            app.add_exception_handler(ClientDisconnect, _went)
             yield HttpServer(app=app, owners=owners)
             tasks.cancel_scope.cancel()
 
@@ -237,6 +238,11 @@ def _security(host: str, allowed_hosts: tuple[str, ...]) -> TransportSecuritySet
     hosts = [f"{name}:*" for name in names] + list(allowed_hosts)
     origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in hosts]
     return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
+
+
+async def _went(_: Request, __: Exception) -> Response:
+    """A client that died while it sent its request hears nothing, and is no fault to be logged."""
+    return Response(status_code=400)
 
 
 async def _healthy(_: Request) -> Response:

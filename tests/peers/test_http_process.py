@@ -53,8 +53,9 @@ def serve(tmp_path: Path, compiled_cache: Path) -> Serve:
                 assert b"serving MCP on" in process.stderr.readline()
                 yield f"http://127.0.0.1:{port}"
                 process.terminate()
-                process.communicate(timeout=10)
+                _, told = process.communicate(timeout=10)
                 assert process.returncode == 0
+                assert b'"level": "ERROR"' not in told, told.decode()
             finally:  # a test that failed would wait for it for ever
                 process.kill()
 
@@ -142,6 +143,17 @@ async def test_rebound_names_are_refused(serve: Serve, header: str, value: str, 
             await listening(http, url)
             answer = await http.post(f"{url}/mcp", headers={header: value, **accept}, json=request)
     assert answer.status_code == status
+
+
+async def test_a_client_that_dies_while_it_sends_is_no_error(serve: Serve) -> None:
+    head = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+    head += b"Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\n\r\n{"
+    with serve() as url, anyio.fail_after(30):
+        async with httpx2.AsyncClient() as http:
+            await listening(http, url)
+            async with await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2])) as dying:
+                await dying.send(head)
+            await listening(http, url)
 
 
 def test_a_public_address_without_tokens_is_refused(tmp_path: Path) -> None:
