@@ -47,6 +47,9 @@ from rlm_mcp.workspace import Workspace, open_workspace
 QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
 """What one owner may store unless RLM_MCP_QUOTA_BYTES says otherwise, and the runs of one owner at once."""
 
+KEEP_SECONDS = 75
+"""For an idle connection. Uvicorn's 5 s are those of many clients: both let go at once then, and a call is lost."""
+
 CLOSE_SECONDS = 2
 """For answering calls that wait."""
 
@@ -181,6 +184,7 @@ def serve_http(
                 log_config=None,
                 access_log=False,
                 limit_concurrency=MOST_CONNECTIONS,
+                timeout_keep_alive=KEEP_SECONDS,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )
             logging.getLogger("rlm_mcp").warning("serving MCP on %s/mcp", shown)
