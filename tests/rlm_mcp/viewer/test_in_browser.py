@@ -164,7 +164,7 @@ def test_everything_can_be_done_by_keys(open_page: Open, run_page: str) -> None:
     assert page.evaluate("document.activeElement.id") == "timeline-grid"
 
     def selected() -> str:
-        return page.locator(".grid-row[aria-selected=true] .label").inner_text()
+        return str(page.locator(".grid-row[aria-selected=true] .label").inner_text())
 
     trail = [selected()]
     for key in ("ArrowDown", "j", "ArrowRight", "ArrowRight", "ArrowDown", "Enter", "ArrowRight", "End", "k"):
