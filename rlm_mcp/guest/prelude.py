@@ -532,8 +532,8 @@ def _object(properties):
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-class Found(dict):
-    """What one piece of a text says to a question: .answer, and .quote that holds it."""
+class Fields(dict):
+    """A dict whose keys are attributes too."""
 
     __slots__ = ()
 
@@ -542,6 +542,12 @@ class Found(dict):
             return self[name]
         except KeyError:
             raise AttributeError(name) from None
+
+
+class Found(Fields):
+    """What one piece of a text says to a question: .answer, and .quote that holds it."""
+
+    __slots__ = ()
 
     def __repr__(self):
         return f"{self['answer']} (it says: {self['quote']})"
@@ -605,16 +611,10 @@ def budget():
 # --- looking and citing
 
 
-class Match(dict):
+class Match(Fields):
     """One matching line: .path, .line, .text, also as keys."""
 
     __slots__ = ()
-
-    def __getattr__(self, name):
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
 
     def __repr__(self):
         return f"{self['path']}:{self['line']}: {self['text']}"
