@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rlm_mcp.commands.output import print_json
 from rlm_mcp.commands.registry import ANSWERED, FAILED, SETTING_FLAGS, Commands
 from rlm_mcp.errors import SettingsError
+from rlm_mcp.settings import checked_environment, config_path, load_settings, own_place
 from rlm_mcp.terminal import harmless
 
 if TYPE_CHECKING:
@@ -125,7 +126,6 @@ def _tell(
 
 def _config_file(options: argparse.Namespace, client: "Client") -> "ConfigFile":
     from rlm_mcp.clients.configfile import locate, read_config
-    from rlm_mcp.settings import own_place
 
     if options.config is not None:
         return read_config(Path(options.config).expanduser())
@@ -141,16 +141,12 @@ def _config_file(options: argparse.Namespace, client: "Client") -> "ConfigFile":
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:
     """The variables of the server's entry: of the flags of settings, then of --env. Raises SettingsError."""
-    from rlm_mcp.settings import checked_environment
-
     flags = {name: str(value) for name in SETTING_FLAGS if (value := getattr(options, name, None)) is not None}
     return checked_environment(flags, options.env)
 
 
 def _unseen(options: argparse.Namespace, entry: "Entry") -> list[str]:
     """What the user has set where a program started from a desktop does not see it."""
-    from rlm_mcp.settings import config_path, load_settings
-
     sources = load_settings({name: getattr(options, name, None) for name in SETTING_FLAGS}).sources.values()
     unseen = [name for name in sources if name.isupper() and " " not in name and name not in entry.env]
     if not unseen:
@@ -176,7 +172,6 @@ def _print_entry(client: "Client | None", entry: "Entry") -> int:
 
 def _list_clients(options: argparse.Namespace, entry: "Entry") -> int:
     from rlm_mcp.clients.state import client_states
-    from rlm_mcp.settings import own_place
 
     states = client_states(own_place(), entry)
     if options.json:

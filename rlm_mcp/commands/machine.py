@@ -7,17 +7,15 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 import anyio
 
 from rlm_mcp.commands.output import print_json
 from rlm_mcp.commands.registry import ANSWERED, FAILED, Commands, settings_of
+from rlm_mcp.settings import InForce, Settings, config_path, in_force
 from rlm_mcp.terminal import harmless
-
-if TYPE_CHECKING:
-    from rlm_mcp.settings import InForce, Settings
 
 
 def add(commands: Commands) -> None:
@@ -51,8 +49,6 @@ async def doctor(options: argparse.Namespace) -> int:
 
 def config(options: argparse.Namespace) -> int:
     """Prints each setting with its value and its origin."""
-    from rlm_mcp.settings import config_path, in_force
-
     path = config_path()
     if options.path:
         print_json({"path": str(path)}) if options.json else print(path)
@@ -70,10 +66,8 @@ def config(options: argparse.Namespace) -> int:
     return ANSWERED
 
 
-def _with_found(settings: "Settings", rows: Sequence["InForce"]) -> Sequence["InForce"]:
+def _with_found(settings: Settings, rows: Sequence[InForce]) -> Sequence[InForce]:
     """With the local server that a run would find, where neither an address nor a key is set."""
-    from dataclasses import replace
-
     from rlm_mcp.models.discovery import find_local_servers
 
     servers = [] if settings.base_url is not None or settings.api_key else find_local_servers()

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from rlm_mcp.settings import SETTINGS, Settings, load_settings
+
 if TYPE_CHECKING:
-    from rlm_mcp.settings import Settings
     from rlm_mcp.workspace import Workspace
 
 ANSWERED, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
 
-SETTING_FLAGS = (
-    "model", "sub_model", "base_url", "data_dir", "cache_dir", "roots", "quota_bytes", "prices", "confirm_usd"
-)  # fmt: skip
-LIMIT_FLAGS = ("max_usd", "max_tokens", "max_sub_calls", "max_seconds", "max_iterations", "max_depth")
+_FLAGS = [name for name, setting in SETTINGS.items() if setting.has_flag]
+LIMIT_FLAGS = [name for name in _FLAGS if name.startswith("max_")]
+"""Of one run; only the command that starts one has them."""
+SETTING_FLAGS = [name for name in _FLAGS if name not in LIMIT_FLAGS]
 
 Run = Callable[[argparse.Namespace], int]
 RunInWorkspace = Callable[[argparse.Namespace, "Workspace"], Coroutine[Any, Any, int]]
@@ -55,10 +56,8 @@ def common_flags() -> argparse.ArgumentParser:
     return common
 
 
-def settings_of(options: argparse.Namespace) -> "Settings":
+def settings_of(options: argparse.Namespace) -> Settings:
     """The settings in force, with their warnings told on stderr. Raises SettingsError."""
-    from rlm_mcp.settings import load_settings
-
     given = vars(options)
     settings = load_settings({name: given.get(name) for name in (*SETTING_FLAGS, *LIMIT_FLAGS)})
     for warning in settings.warnings:
@@ -81,7 +80,7 @@ def in_workspace(run: RunInWorkspace) -> Run:
 
 
 @contextmanager
-def _spans_sent(settings: "Settings") -> Iterator[None]:
+def _spans_sent(settings: Settings) -> Iterator[None]:
     """Has the spans of runs in the block sent, where OTEL_* variables say so."""
     if not settings.traces:
         yield
