@@ -1,7 +1,6 @@
 """Draws a scene on a terminal: what has happened scrolls by, what is going on stays at the bottom and changes."""
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, TextIO
@@ -46,15 +45,14 @@ def can_be_drawn_on(stream: TextIO) -> bool:
 class Teller:
     """Prints what has happened in a run, each thing once."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console) -> None:
         self.scene = Scene()
         self._console = console
-        self._clock = clock
         self._printed = 0
 
     def take(self, event: Event) -> None:
         """Takes in one event of the run."""
-        self.scene.take(event, self._clock())
+        self.scene.take(event, time.monotonic())
 
     def tell(self) -> None:
         """Prints what is new. Raises OSError where the stream does not take it."""
@@ -77,11 +75,10 @@ class Drawing:
     What other code writes to stderr or stdout meanwhile appears above the lines at the bottom.
     """
 
-    def __init__(self, console: Console, teller: Teller, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console, teller: Teller) -> None:
         self.is_stopping = False
         self._console = console
         self._teller = teller
-        self._clock = clock
         self._live = Live(console=console, auto_refresh=False, transient=True, get_renderable=lambda: self)
         self._width = console.width
         self._drawn: list[int] = []
@@ -105,8 +102,8 @@ class Drawing:
         self._live.refresh()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        now, height = self._clock(), console.height - 1
-        group = show_now(self._teller.scene, now, width=options.max_width, height=height, stopping=self.is_stopping)
+        scene, height = self._teller.scene, console.height - 1
+        group = show_now(scene, time.monotonic(), width=options.max_width, height=height, stopping=self.is_stopping)
         lines = console.render_lines(group, options, pad=False)
         self._drawn = [Segment.get_line_length(line) for line in lines]
         for line in lines:

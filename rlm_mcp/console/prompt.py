@@ -139,7 +139,7 @@ class Prompt:
         for note in cell.notes:
             self.console.print(Text(one_line(note), "dim"), soft_wrap=True)
         if cell.stopped_by is not None:
-            kept = "the variables are those from before it" if cell.undone else "the variables are kept"
+            kept = UNDONE if cell.undone else KEPT
             self.console.print(
                 Text(f"{STOPPED.get(cell.stopped_by, cell.stopped_by)}; {kept}", "yellow"), soft_wrap=True
             )

@@ -1,6 +1,5 @@
 """What code at the prompt may ask of a model: sub-calls of the configured one, within the limits of one run."""
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -10,7 +9,6 @@ from rlm_mcp.budget import BudgetLimits, Ledger
 from rlm_mcp.calls import Calls
 from rlm_mcp.evidence import Reading
 from rlm_mcp.launch import Models
-from rlm_mcp.replycache import ReplyCache
 from rlm_mcp.runs import Tape
 from rlm_mcp.subcalls import SubCalls
 
@@ -18,12 +16,9 @@ from rlm_mcp.subcalls import SubCalls
 class PromptCalls:
     """The GuestCalls of a prompt. Models are looked for at the first call; NoModelConfigured says how to have one."""
 
-    def __init__(
-        self, choose: Callable[[], Awaitable[Models]], limits: BudgetLimits, cache: ReplyCache | None = None
-    ) -> None:
+    def __init__(self, choose: Callable[[], Awaitable[Models]], limits: BudgetLimits) -> None:
         self._choose = choose
         self._ledger = Ledger(replace(limits, max_seconds=None))  # a person takes as long as it takes
-        self._cache = cache
         self._calls: Calls | None = None
         self._choosing = anyio.Lock()
 
@@ -38,8 +33,7 @@ class PromptCalls:
 
     async def rlm_query(self, query: str, context: object) -> object:
         """One sub-call with the context as its material: there is no run here that could have children."""
-        material = context if isinstance(context, str) else json.dumps(context, ensure_ascii=False)
-        return await self.llm_query(query, material=material)
+        return await (await self._chosen()).rlm_query(query, context)
 
     def budget(self) -> dict[str, object]:
         """What is left of the limits."""
@@ -52,7 +46,7 @@ class PromptCalls:
                 models = await self._choose()
                 self._ledger.require_prices((models.sub,))
                 self._calls = Calls(
-                    ask=SubCalls(models.named, cache=self._cache).paid_from(self._ledger),
+                    ask=SubCalls(models.named).paid_from(self._ledger),
                     child=None,
                     ledger=self._ledger,
                     tape=Tape(),

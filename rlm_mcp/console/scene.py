@@ -159,7 +159,6 @@ class Scene:
         self.spent: Mapping[str, Any] = {}
         self.began = 0.0
         """when the run was created"""
-        self.is_over = False
 
     def __repr__(self) -> str:
         return f"<Scene {len(self.told)} told, {len(self.levels)} levels>"
@@ -208,7 +207,7 @@ class Scene:
         self.told = [one for one in self.told if isinstance(one, Begun)]
         self.told.append(WentOn(turns=turns))
         self.levels.clear()
-        self.began, self.is_over = now - (self.spent.get("seconds") or 0.0), False
+        self.began = now - (self.spent.get("seconds") or 0.0)
 
     def _level(self, path: str, now: float) -> Level:
         level = self.levels.get(path)
@@ -270,7 +269,6 @@ class Scene:
         level = self.levels.pop(path, None)
         if not path:
             self.spent = event.get("usage") or self.spent
-            self.is_over = True
             self.levels.clear()
             return
         for inner in [other for other in self.levels if other.startswith(f"{path}.")]:

@@ -32,7 +32,7 @@ def test_a_record_is_told_from_the_question_to_the_last_block() -> None:
     cells = [event["code"] for event in RECORD if event["event"] == "cell"]
     assert sum(isinstance(one, Turned) for one in turns) == len(replies)
     assert [one.code.first[0] for one in turns if isinstance(one, Ran)] == [code.split("\n")[0] for code in cells]
-    assert (scene.is_over, scene.levels) == (True, {})
+    assert scene.levels == {}
 
 
 def test_sub_calls_are_in_flight_from_their_question_to_their_answer() -> None:
@@ -69,7 +69,6 @@ def test_a_resumed_run_goes_on_with_a_word_on_what_is_on_record() -> None:
     scene = fold(*RECORD, {"event": "run_resumed"}, {"event": "root_asked", "turn": 4})
     assert [type(one) for one in scene.told] == [Begun, WentOn]
     assert scene.told[1] == WentOn(turns=RECORD[-1]["iterations"])
-    assert not scene.is_over
     assert scene.levels[""].turn == 4
 
 
