@@ -16,10 +16,12 @@ RlmError
 ├── SettingsError ── NoModelConfigured, PriceUnknown, UnknownClient
 ├── ClientConfigError
 ├── ModelError ── KeyRefused, UnknownModel, EndpointUnreachable, RateLimited, ProviderFailed, RequestRefused,
-│                 PromptOverWindow, EmptyReply
-├── SchemaError, SubCallFailed
-├── UnknownRun, AmbiguousRun, RunBusy, RunRecordTooNew, ReplayDiffers
+│                 PromptOverWindow
+├── SchemaError
+├── SubCallFailed ── CallsStopped
 ├── BudgetExceeded
+├── UnknownRun, AmbiguousRun, RunBusy, RunRecordTooNew, RunRecordDamaged, RunNotWritten, ReplayDiffers
+└── others, which only one file raises, stand in that file: NoDemo, PageNotWritten, TooManyRuns, …
 """
 
 
@@ -90,10 +92,6 @@ class PromptOverWindow(ModelError):
     """The prompt is longer than the model's window."""
 
 
-class EmptyReply(ModelError):
-    """The model answered with nothing."""
-
-
 class SchemaError(RlmError):
     """A `schema` that is neither a JSON Schema nor a short type."""
 
@@ -145,7 +143,7 @@ class RunNotWritten(RlmError):
     """The disk does not take what a run has to put on record: it is full, or is not ours to write."""
 
 
-# -- contexts ---------------------------------------------------------------------------------------------------------
+# --- contexts -----------------------------------------------------------------------------------------------------
 
 
 class ContextError(RlmError):

@@ -81,7 +81,7 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One reply. An empty `text` is a reply too: callers that cannot go on with it raise `EmptyReply` themselves.
+    """One reply, which may be an empty `text`.
 
     `finish_reason` is "stop", "length", "content_filter" or what the provider said; `reasoning` is thinking that the
     provider reported apart from the text.
