@@ -81,7 +81,7 @@ class Left:
 
 @dataclass(slots=True, kw_only=True)
 class Reservation:
-    """Room set aside for one call. `max_tokens` is the longest reply it pays for. Settle or release it, once."""
+    """Room set aside for one call. `max_tokens` is the longest reply it pays for. Settle it, once."""
 
     kind: CallKind
     prompt_tokens: int
@@ -101,14 +101,10 @@ class Reservation:
         return self.profile.cost_usd(self.prompt_tokens, self.max_tokens) or 0.0
 
     def settle(self, usage: Usage) -> None:
-        """Puts what the call cost in the place of the estimate."""
+        """Puts what the call cost in the place of the estimate; unanswered requests are charged their prompts."""
         if self.is_open:
             self.is_open = False
             self.close(self, usage)
-
-    def release(self, *, failed_requests: int = 1, unanswered_requests: int = 0) -> None:
-        """Gives the room back after a call that brought nothing; unanswered requests are charged their prompts."""
-        self.settle(Usage(failed_requests=failed_requests, unanswered_requests=unanswered_requests))
 
 
 class Ledger:
@@ -156,16 +152,6 @@ class Ledger:
         return self._accounts[-1].spent()
 
     @property
-    def seconds(self) -> float:
-        """Seconds since the run began, those of earlier processes included."""
-        return self._account.seconds
-
-    @property
-    def iterations(self) -> int:
-        """Turns of the root model counted so far, without those of children."""
-        return self._account.iterations
-
-    @property
     def seconds_left(self) -> float | None:
         """Seconds until the first limit of time here or above; None where there is none."""
         return _least(account.seconds_left for account in self._accounts)
@@ -187,15 +173,15 @@ class Ledger:
 
     # --- spending -----------------------------------------------------------------------------------------------
 
-    def child(self, *, share: float = 0.5, limits: BudgetLimits | None = None) -> "Ledger":
-        """A ledger for a child run: `share` of what is left here, and no more than `limits`, which default to ours."""
-        own, left = limits or self.limits, self.left()
+    def child(self, *, share: float) -> "Ledger":
+        """A ledger for a child run: `share` of what is left here."""
+        left = self.left()
         carved = replace(
-            own,
-            max_usd=_carve(own.max_usd, left.usd, share),
-            max_tokens=_carve_whole(own.max_tokens, left.tokens, share),
-            max_sub_calls=_carve_whole(own.max_sub_calls, left.sub_calls, share),
-            max_seconds=_carve(own.max_seconds, left.seconds, share),
+            self.limits,
+            max_usd=None if left.usd is None else left.usd * share,
+            max_tokens=None if left.tokens is None else int(left.tokens * share),
+            max_sub_calls=None if left.sub_calls is None else int(left.sub_calls * share),
+            max_seconds=None if left.seconds is None else left.seconds * share,
         )
         return Ledger(carved, clock=self._clock, parent=self)
 
@@ -482,14 +468,3 @@ class _Account:
 def _least(values: Iterable[_Number | None]) -> _Number | None:
     known = [value for value in values if value is not None]
     return min(known) if known else None
-
-
-def _carve(own: float | None, left: float | None, share: float) -> float | None:
-    if left is None:
-        return own
-    return left * share if own is None else min(own, left * share)
-
-
-def _carve_whole(own: int | None, left: int | None, share: float) -> int | None:
-    carved = _carve(own, left, share)
-    return None if carved is None else int(carved)

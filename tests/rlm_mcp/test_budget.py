@@ -13,6 +13,7 @@ from rlm_mcp.spent import Spent
 
 PRICED = Profile(usd_per_mtok_in=1.0, usd_per_mtok_out=10.0)
 UNPRICED = Profile()
+FAILED = Usage(failed_requests=1)
 
 
 @dataclass
@@ -84,7 +85,7 @@ def test_sub_calls_in_flight_count_and_failed_ones_too() -> None:
     second = ledger.try_reserve("sub", prompt_tokens=1, max_tokens=1, profile=UNPRICED)
     assert first is not None
     assert second is not None
-    first.release()
+    first.settle(FAILED)
     with pytest.raises(BudgetExceeded, match="all 2 sub-calls are used"):
         ledger.try_reserve("sub", prompt_tokens=1, max_tokens=1, profile=UNPRICED)
     assert ledger.try_reserve("root", prompt_tokens=1, max_tokens=1, profile=UNPRICED) is not None
@@ -94,7 +95,7 @@ def test_unanswered_requests_count_against_the_limits_but_not_in_the_usage() -> 
     ledger = Ledger(BudgetLimits(max_tokens=1000))
     room = ledger.try_reserve("sub", prompt_tokens=300, max_tokens=100, profile=UNPRICED)
     assert room is not None
-    room.release(failed_requests=2, unanswered_requests=1)
+    room.settle(Usage(failed_requests=2, unanswered_requests=1))
     assert (ledger.spent().prompt_tokens, ledger.spent().failed_calls, ledger.left().tokens) == (0, 2, 700)
 
 
@@ -103,7 +104,7 @@ def test_settling_twice_counts_once() -> None:
     room = ledger.try_reserve("sub", prompt_tokens=1, max_tokens=1, profile=UNPRICED)
     assert room is not None
     room.settle(Usage(prompt_tokens=5))
-    room.release()
+    room.settle(FAILED)
     assert (ledger.spent().prompt_tokens, ledger.spent().sub_calls) == (5, 1)
 
 
@@ -267,7 +268,7 @@ def test_no_order_of_calls_in_a_tree_of_runs_passes_a_limit(steps: list[tuple[st
         elif flying:
             room = flying.pop(index % len(flying))
             if step == "release":
-                room.release(unanswered_requests=index % 2)
+                room.settle(Usage(failed_requests=1, unanswered_requests=index % 2))
             else:
                 used = Usage(
                     prompt_tokens=room.prompt_tokens,
@@ -282,6 +283,6 @@ def test_no_order_of_calls_in_a_tree_of_runs_passes_a_limit(steps: list[tuple[st
             assert spent.sub_calls <= 12
         assert len(flying) <= 4
     for room in flying:
-        room.release()
+        room.settle(FAILED)
     reserved = tree[0].accounts[0]
     assert (reserved.in_flight, reserved.reserved_tokens, reserved.reserved_usd) == (0, 0, 0.0)
