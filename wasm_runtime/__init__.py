@@ -15,7 +15,7 @@ from wasm_runtime.limits import Limits
 from wasm_runtime.results import ExecError, ExecResult
 from wasm_runtime.runtime import Runtime
 from wasm_runtime.session import Session
-from wasm_runtime.snapshot import Checkpoint
+from wasm_runtime.snapshot import Checkpoint, Template
 
 __all__ = [
     "CallRefused",
@@ -33,4 +33,5 @@ __all__ = [
     "SessionClosed",
     "SnapshotMismatch",
     "Starts",
+    "Template",
 ]

@@ -9,6 +9,7 @@ byte and one regular expression find them. Neither needs privileges.
 So going back to the image is one system call, and a saved state is the bytes of the written pages. A session
 that holds much would copy much before every cell; long runs are therefore *settled*: written to a memory
 file and mapped privately from it. They count as unwritten from then on, and DONTNEED returns to their settled bytes.
+A *start* is the same for many sessions: a whole memory in one file, mapped over the image by all that begin in it.
 
 Where there is no pagemap (macOS, Windows), `CopiedPages` copies and compares whole memory: same results, more
 time. Sources: Documentation/admin-guide/mm/pagemap.rst; madvise(2).
@@ -22,7 +23,7 @@ import os
 import re
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from wasm_runtime.memory import GuestMemory
@@ -84,6 +85,26 @@ class SavedPages:
     buffer: bytearray
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A memory that many sessions begin with in the place of the image."""
+
+    extents: Extents
+    """where it differs from the image"""
+    image: Runs = field(repr=False)
+    """what the image has there"""
+    memory_bytes: int
+    whole: bytes = field(repr=False)
+    """all of it, where pages are copied"""
+    file: int | None
+    """the descriptor of a file of it, where pages are mapped"""
+
+    def close(self) -> None:
+        """Let go of the file; memories that map it keep it."""
+        if self.file is not None:
+            os.close(self.file)
+
+
 class Pages(Protocol):
     """The written pages of one guest's memory."""
 
@@ -97,10 +118,13 @@ class Pages(Protocol):
         """Give back what is kept for `restore`."""
 
     def changed(self) -> Runs:
-        """Everything that differs from the image: what a fork or a checkpoint needs."""
+        """Everything that differs from the image: what a checkpoint needs."""
+
+    def written(self) -> Runs:
+        """Everything that differs from what memory began as: what a fork needs."""
 
     def replace(self, runs: Runs) -> None:
-        """Make memory the image plus `runs`, whatever it was."""
+        """Make memory what it began as plus `runs`, whatever it was."""
 
     def close(self) -> None:
         """Give back what is held outside guest memory."""
@@ -109,24 +133,31 @@ class Pages(Protocol):
 class MappedPages:
     """`Pages` by page map."""
 
-    def __init__(self, memory: GuestMemory, buffers: Buffers, *, image_bytes: int, dead: Extent) -> None:
+    def __init__(
+        self, memory: GuestMemory, buffers: Buffers, *, image_bytes: int, dead: Extent, start: Start | None = None
+    ) -> None:
         """`image_bytes`: where the image ends; beyond it fresh pages are zero.
 
         `dead`: the free part of the C stack between two cells, whose bytes mean nothing and are not saved.
+        `start`: its file is mapped over the image; `memory` is at least as long.
         """
         self._memory = memory
         self._buffers = buffers
-        self._image_bytes = image_bytes
+        self._mapped_bytes = image_bytes
+        self._start_extents: Extents = []
         self._dead_start, self._dead_end = dead[0] // PAGE * PAGE, dead[1] // PAGE * PAGE
         self._settled: Extents = []
         self._file: int | None = None
         self._find = _scanned if _scan_available() else _looked_up
+        if start is not None and start.file is not None:
+            _map(memory.base, start.memory_bytes, 0, start.file, 0)
+            self._mapped_bytes, self._start_extents = start.memory_bytes, start.extents
 
     def save(self) -> SavedPages:
         extents = self._written()
         if sum(length for _, length in extents) > _SETTLE_ABOVE:
-            # Only beyond the image: there, "as in the image" is zeros and needs no file to come back to.
-            long = [e for e in extents if e[1] >= _LONG_RUN and e[0] >= self._image_bytes]
+            # Only beyond what memory began as: there it was zeros, which need no file to come back to.
+            long = [e for e in extents if e[1] >= _LONG_RUN and e[0] >= self._mapped_bytes]
             for start, length in long:
                 self._settle(start, length)
             extents = [e for e in extents if e not in long]
@@ -149,6 +180,9 @@ class MappedPages:
         self._buffers.give_back(saved.buffer)
 
     def changed(self) -> Runs:
+        return self._bytes(_union([*self._written(), *self._settled, *self._start_extents]))
+
+    def written(self) -> Runs:
         return self._bytes(_union([*self._written(), *self._settled]))
 
     def replace(self, runs: Runs) -> None:
@@ -164,8 +198,8 @@ class MappedPages:
             self._file = None
 
     def _written(self) -> Extents:
-        # Divided where the image ends: a run that began inside it could not be settled.
-        edges = [(0, self._dead_start), (self._dead_end, self._image_bytes), (self._image_bytes, self._memory.size)]
+        # Divided where the mapped file ends: a run that began inside it could not be settled.
+        edges = [(0, self._dead_start), (self._dead_end, self._mapped_bytes), (self._mapped_bytes, self._memory.size)]
         return [extent for start, end in edges for extent in self._written_between(start, end)]
 
     def _written_between(self, start: int, end: int) -> Extents:
@@ -195,9 +229,12 @@ class MappedPages:
 class CopiedPages:
     """`Pages` by copying: `image` is what a fresh memory holds, shared by all sessions."""
 
-    def __init__(self, memory: GuestMemory, image: bytes) -> None:
+    def __init__(self, memory: GuestMemory, image: bytes, *, start: Start | None = None) -> None:
         self._memory = memory
-        self._image = image
+        self._image = self._began_as = image
+        if start is not None:
+            self._began_as = start.whole
+            self.replace([])
 
     def save(self) -> SavedPages:
         return SavedPages([(0, self._memory.size)], bytearray(self._memory.view(0, self._memory.size)))
@@ -211,27 +248,60 @@ class CopiedPages:
         """It goes with its last reference."""
 
     def changed(self) -> Runs:
+        return self._since(self._image)
+
+    def written(self) -> Runs:
+        return self._since(self._began_as)
+
+    def replace(self, runs: Runs) -> None:
+        view = self._memory.view(0, self._memory.size)
+        view[: len(self._began_as)] = self._began_as
+        view[len(self._began_as) :] = bytes(len(view) - len(self._began_as))
+        for start, data in runs:
+            view[start : start + len(data)] = data
+
+    def close(self) -> None:
+        """Nothing is held outside."""
+
+    def _since(self, before: bytes) -> Runs:
         runs: Runs = []
         data = bytes(self._memory.view(0, self._memory.size))
         blank = bytes(PAGE)
         for start in range(0, len(data), PAGE):
             page = data[start : start + PAGE]
-            if page != (self._image[start : start + PAGE] or blank):
+            if page != (before[start : start + PAGE] or blank):
                 if runs and runs[-1][0] + len(runs[-1][1]) == start:
                     runs[-1] = (runs[-1][0], runs[-1][1] + page)
                 else:
                     runs.append((start, page))
         return runs
 
-    def replace(self, runs: Runs) -> None:
-        view = self._memory.view(0, self._memory.size)
-        view[: len(self._image)] = self._image
-        view[len(self._image) :] = bytes(len(view) - len(self._image))
-        for start, data in runs:
-            view[start : start + len(data)] = data
 
-    def close(self) -> None:
-        """Nothing is held outside."""
+def make_start(memory: GuestMemory, runs: Runs, *, in_file: bool) -> Start:
+    """Return the memory that `memory`, which is as in the image, becomes by `runs`; it becomes that."""
+    extents = [(start, len(data)) for start, data in runs]
+    image = [(start, bytes(memory.view(start, length))) for start, length in extents]
+    for start, data in runs:
+        memory.view(start, len(data))[:] = data
+    whole = memory.view(0, memory.size)
+    return Start(
+        extents=extents,
+        image=image,
+        memory_bytes=memory.size,
+        whole=b"" if in_file else bytes(whole),
+        file=_in_file("guest-start", whole) if in_file else None,
+    )
+
+
+def _in_file(name: str, data: memoryview) -> int:
+    """Return a memory file that holds `data` and is never written again; pages of zeros take no room in it."""
+    file, blank = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), bytes(PAGE)
+    os.ftruncate(file, len(data))
+    for start in range(0, len(data), PAGE):
+        if data[start : start + PAGE] != blank:
+            os.pwrite(file, data[start : start + PAGE], start)
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return file
 
 
 def page_map_available() -> bool:

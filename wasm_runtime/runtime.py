@@ -13,11 +13,13 @@ from wasm_runtime.artifacts import compiled_module, load_image
 from wasm_runtime.budget import MemoryBudget, default_budget_bytes
 from wasm_runtime.engine import make_engine
 from wasm_runtime.errors import RuntimeFailure
+from wasm_runtime.interpreter import Interpreter
 from wasm_runtime.limits import Limits
 from wasm_runtime.linking import make_linker
 from wasm_runtime.memory import GuestMemory
-from wasm_runtime.pages import Buffers, CopiedPages, MappedPages, Pages, page_map_available
+from wasm_runtime.pages import Buffers, CopiedPages, MappedPages, Pages, Start, make_start, page_map_available
 from wasm_runtime.session import FileSource, Session
+from wasm_runtime.snapshot import Checkpoint, Template
 from wasm_runtime.watch import Watch
 
 # Host functions that were submitted and block; those that return futures hold no thread.
@@ -56,6 +58,7 @@ class Runtime:
         self._executor: ThreadPoolExecutor | None = None
         self._crew_threads: ThreadPoolExecutor | None = None
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._starts: list[Start] = []
         self._closed = False
 
     def session(
@@ -64,27 +67,54 @@ class Runtime:
         limits: Limits | None = None,
         files: Mapping[str, FileSource] | None = None,
         calls: Mapping[str, Callable[..., object]] | None = None,
+        template: Template | None = None,
     ) -> Session:
-        """Return a new session.
+        """Return a new session, in the state of `template` where one is given.
 
         files   absolute guest path -> bytes, text or a file of the host; read-only, a host file is not copied
         calls   name -> function called with the guest's JSON arguments on the guest's thread; it returns a JSON
                 value, or a `concurrent.futures.Future` of one so that many can be in flight; `CallRefused`
                 shows its text to the guest, any other exception only a general one. One of many submitted at once
                 is called on a thread of the Runtime, unless it is wrapped in `Starts`
-        Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute.
+        Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute,
+        OutOfMemoryBudget for a template that does not fit.
         """
         if self._closed:
             raise RuntimeFailure(f"{self!r} was closed: make a new Runtime")
-        return self.enrol(Session(self, limits=limits or Limits(), files=files or {}, calls=calls or {}))
+        session = self.enrol(Session(self, limits=limits or Limits(), files=files or {}, calls=calls or {}))
+        if template is not None:
+            try:
+                session.begin_at(template)
+            except BaseException:
+                session.close()
+                raise
+        return session
+
+    def template(self, saved: Checkpoint) -> Template:
+        """Return a state for new sessions of this Runtime to begin in. They share its memory until they write to it.
+
+        Raises SnapshotMismatch.
+        """
+        saved.require_image(self.image.sha256)
+        scratch = Interpreter(self.engine, self.prelinked, memory_bytes=saved.memory_bytes)
+        try:
+            scratch.grow(saved.memory_bytes)
+            start = make_start(scratch.memory, saved.runs, in_file=self._page_map)
+        finally:
+            scratch.close()
+        with self._lock:
+            self._starts.append(start)
+        return Template(saved, start)
 
     def close(self) -> None:
         """Close every session, then the threads."""
         with self._lock:
             self._closed = True
-            sessions = list(self._sessions)
+            sessions, starts, self._starts = list(self._sessions), self._starts, []
         for session in sessions:
             session.close()
+        for start in starts:
+            start.close()
         self.watch.close()
         for threads in (self._executor, self._crew_threads):
             if threads is not None:
@@ -102,19 +132,20 @@ class Runtime:
 
     # for sessions
 
-    def pages(self, memory: GuestMemory) -> Pages:
-        """Return the page tracker for a fresh instance's memory."""
+    def pages(self, memory: GuestMemory, start: Start | None = None) -> Pages:
+        """Return the page tracker for a fresh instance's memory, which becomes `start`."""
         if self._page_map:
             return MappedPages(
                 memory,
                 self._buffers,
                 image_bytes=self.image.memory_bytes,
                 dead=(self.image.stack_low, self.image.globals[0]),
+                start=start,
             )
         with self._lock:
             if self._fresh_memory is None:
-                self._fresh_memory = bytes(memory.view(0, memory.size))
-        return CopiedPages(memory, self._fresh_memory)
+                self._fresh_memory = bytes(memory.view(0, self.image.memory_bytes))
+        return CopiedPages(memory, self._fresh_memory, start=start)
 
     def executor(self) -> Executor:
         """Return the threads for submitted host functions, made when first needed."""

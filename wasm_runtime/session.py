@@ -49,7 +49,7 @@ from wasm_runtime.linking import running
 from wasm_runtime.memory import INTERRUPT_ADDRESS, KILL_ADDRESS, PAGE_BYTES, BadPointer
 from wasm_runtime.pages import Runs, SavedPages
 from wasm_runtime.results import ExecError, ExecResult, StoppedBy
-from wasm_runtime.snapshot import Checkpoint
+from wasm_runtime.snapshot import Checkpoint, Template
 from wasm_runtime.vfs import Mark, Vfs
 from wasm_runtime.vfs_flags import AT_FDCWD
 
@@ -95,6 +95,7 @@ class Session:
         self._memory = SessionMemory(limits.memory_bytes, runtime.image.memory_bytes, runtime.budget)
         self._interpreter = Interpreter(runtime.engine, runtime.prelinked, memory_bytes=limits.memory_bytes)
         self._pages = runtime.pages(self._interpreter.memory)
+        self._template: Template | None = None
         self._stdout, self._stderr = Capture(limits.output_bytes), Capture(limits.output_bytes)
         self._deadline = runtime.watch.deadline(self)
         self._channel = Channel(
@@ -148,13 +149,11 @@ class Session:
 
     def restore(self, saved: Checkpoint) -> None:
         """Put the session into a saved state. Raises SnapshotMismatch, OutOfMemoryBudget."""
-        if saved.image != self._runtime.image.sha256:
-            raise SnapshotMismatch(
-                f"this checkpoint was made by image {saved.image[:12]}, this runtime has "
-                f"{self._runtime.image.sha256[:12]}: run the cells again in a new session"
-            )
+        saved.require_image(self._runtime.image.sha256)
         with self._running():
-            self._load(saved)
+            self._reach(saved.memory_bytes)
+            to_image = [] if self._template is None else self._template.start.image
+            self._take_state(saved, [*to_image, *saved.runs])
 
     def fork(self) -> Session:
         """Return an independent copy with the same limits, files and calls; the caller closes it."""
@@ -162,8 +161,11 @@ class Session:
             return self._fork()
 
     def reset(self) -> None:
-        """Forget everything that cells did: variables, files, patches. Mounted files stay."""
+        """Forget everything that cells did: variables, files, patches. Mounted files and the template stay."""
         with self._running():
+            if self._template is not None:
+                self._take_state(self._template.state, [])
+                return
             self._channel.cancel_all()
             self._pages.replace([])
             self._interpreter.set_globals(self._runtime.image.globals)
@@ -358,16 +360,32 @@ class Session:
             execs=self._execs,
         )
 
-    def _load(self, saved: Checkpoint) -> None:
-        missing = saved.memory_bytes - self._interpreter.memory.size
+    def begin_at(self, template: Template) -> None:
+        """As a new session: take up the state of a template. Raises SnapshotMismatch, OutOfMemoryBudget."""
+        with self._running():
+            self._reach(template.state.memory_bytes)
+            self._share(template)
+            self._take_state(template.state, [])
+
+    def _share(self, template: Template) -> None:
+        """As a new session that is long enough: begin with the memory of a template."""
+        self._pages.close()
+        self._pages, self._template = self._runtime.pages(self._interpreter.memory, template.start), template
+
+    def _reach(self, memory_bytes: int) -> None:
+        """Let memory be so long at least."""
+        missing = memory_bytes - self._interpreter.memory.size
         if missing > 0:
             self._memory.require(missing)
-            if not self._interpreter.grow(saved.memory_bytes):
+            if not self._interpreter.grow(memory_bytes):
                 self._memory.release(missing)
                 raise SnapshotMismatch(
-                    f"this checkpoint needs {saved.memory_bytes >> 20} MiB of memory and the session may have "
+                    f"this checkpoint needs {memory_bytes >> 20} MiB of memory and the session may have "
                     f"{self.limits.memory_bytes >> 20}: restore it into one with a higher memory_bytes"
                 )
+
+    def _take_state(self, saved: Checkpoint, runs: Runs) -> None:
+        """Take up a saved state, whose memory is the one this session began with plus `runs`."""
         self._channel.cancel_all()
         vfs = self._new_vfs()
         try:
@@ -380,37 +398,36 @@ class Session:
             raise OutOfMemoryBudget(f"the files of this checkpoint do not fit: {error}") from error
         self._vfs.close()
         self._vfs = self._guest.vfs = vfs
-        self._pages.replace(saved.runs)
+        self._pages.replace(runs)
         self._interpreter.set_globals(saved.globals)
         self._execs, self._fresh, self._unexposed = saved.execs, True, []
 
-    def _fork(self, changed: Runs | None = None) -> Session:
-        """Copy this session, whose guest stands still meanwhile; `changed` is `pages.changed()`, if it is known."""
+    def _fork(self, written: Runs | None = None) -> Session:
+        """Copy this session, whose guest stands still meanwhile; `written` is `pages.written()`, if it is known."""
         child = self._runtime.enrol(
             Session(self._runtime, limits=self.limits, files=self._files, calls=self._calls, copy_of=self)
         )
         try:
-            child._adopt(self, self._pages.changed() if changed is None else changed)  # noqa: SLF001 - another Session
+            child._adopt(self, self._pages.written() if written is None else written)  # noqa: SLF001 - another Session
         except BaseException:
             child.close()
             raise
         return child
 
-    def _adopt(self, parent: Session, changed: Runs) -> None:
-        missing = parent._interpreter.memory.size - self._interpreter.memory.size
-        if missing > 0:
-            self._memory.require(missing)
-            self._interpreter.grow(parent._interpreter.memory.size)
-        self._pages.replace(changed)
+    def _adopt(self, parent: Session, written: Runs) -> None:
+        self._reach(parent._interpreter.memory.size)
+        if parent._template is not None:
+            self._share(parent._template)
+        self._pages.replace(written)
         self._interpreter.set_globals(parent._interpreter.globals())
         self._execs, self._fresh, self._unexposed = parent._execs, True, []
 
     def _work_in_copies(self, count: int, workers: int, ahead: bool) -> dict[str, object]:  # noqa: FBT001 - ForkFunction
-        changed, left, fork_lock = self._pages.changed(), self._deadline.left, threading.Lock()
+        written, left, fork_lock = self._pages.written(), self._deadline.left, threading.Lock()
 
         def copy() -> Session:
             with fork_lock:  # they read this session's files and counters
-                return self._fork(changed)
+                return self._fork(written)
 
         crew = Crew(copy, count=count, ahead=ahead, seconds=left)
         answer = crew.work(self._runtime.crew_threads(), workers, self._channel.interrupted)

@@ -12,7 +12,7 @@ import zstandard
 
 from wasm_runtime.errors import SnapshotMismatch
 from wasm_runtime.interpreter import GLOBALS
-from wasm_runtime.pages import Runs
+from wasm_runtime.pages import Runs, Start
 
 _MAGIC = b"WRCP1\n"
 _LENGTH = struct.Struct("<I")
@@ -48,6 +48,14 @@ class Checkpoint:
         ).encode()
         body = b"".join([*(data for _, data in self.runs), self.files])
         return _MAGIC + _LENGTH.pack(len(header)) + header + zstandard.ZstdCompressor(level=1).compress(body)
+
+    def require_image(self, image: str) -> None:
+        """Raise SnapshotMismatch unless this was made by the image with that sha256."""
+        if self.image != image:
+            raise SnapshotMismatch(
+                f"this checkpoint was made by image {self.image[:12]}, this runtime has {image[:12]}: "
+                "run the cells again in a new session"
+            )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Checkpoint":
@@ -99,3 +107,11 @@ class Checkpoint:
             files=body[position:],
             execs=int(header["execs"]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A state that sessions begin in. Made by `Runtime.template`, for that Runtime, and as long as it is open."""
+
+    state: Checkpoint
+    start: Start = field(repr=False)

@@ -1,5 +1,6 @@
 """Saving, restoring and copying guest memory, by page map and by comparing: both do the same."""
 
+import os
 from collections.abc import Iterator
 from typing import Self
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from wasm_runtime import Runtime
 from wasm_runtime.interpreter import Interpreter
 from wasm_runtime.memory import PAGE_BYTES, GuestMemory
-from wasm_runtime.pages import PAGE, Buffers, Pages, page_map_available
+from wasm_runtime.pages import PAGE, Buffers, MappedPages, Pages, Start, make_start, page_map_available
 
 MEMORY_BYTES = 64 << 20
 HEAP = 20 << 20  # an address in the image, above the C stack, whose free part is never saved
@@ -25,13 +26,28 @@ def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
         yield runtime
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["from the image", "from a start"])
+def start(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[Start | None]:
+    if not request.param:
+        yield None
+        return
+    with Guest(runtime) as guest:
+        guest.interpreter.grow(guest.image_bytes + PAGE_BYTES)
+        runs = [(HEAP, b"\x0a" * 3 * PAGE), (guest.image_bytes + 2 * PAGE, b"\x0b" * PAGE)]
+        start = make_start(guest.memory, runs, in_file=isinstance(guest.pages, MappedPages))
+    yield start
+    start.close()
+
+
 class Guest:
     """A fresh interpreter that never runs: memory and its pages."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, start: Start | None = None) -> None:
         self.interpreter = Interpreter(runtime.engine, runtime.prelinked, memory_bytes=MEMORY_BYTES)
         self.memory: GuestMemory = self.interpreter.memory
-        self.pages: Pages = runtime.pages(self.memory)
+        if start is not None:
+            self.interpreter.grow(start.memory_bytes)
+        self.pages: Pages = runtime.pages(self.memory, start)
         self.image_bytes = runtime.image.memory_bytes
 
     def __enter__(self) -> Self:
@@ -65,9 +81,7 @@ class Guest:
 
     def seen(self) -> list[int]:
         more = (
-            [self.image_bytes + PAGE, self.image_bytes + PAGE + LONG // 2]
-            if self.memory.size > self.image_bytes
-            else []
+            [self.image_bytes + PAGE, self.image_bytes + PAGE + LONG // 2] if self.memory.size == MEMORY_BYTES else []
         )
         return [self.memory.view(address, 1)[0] for address in [*self.places(), *more]]
 
@@ -153,9 +167,9 @@ steps = st.one_of(
 )
 @given(story=st.lists(steps, max_size=15))
 def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
-    runtime: Runtime, story: list[tuple[str, int, int]]
+    runtime: Runtime, start: Start | None, story: list[tuple[str, int, int]]
 ) -> None:
-    with Guest(runtime) as guest:
+    with Guest(runtime, start) as guest:
         saved, remembered = guest.pages.save(), guest.seen()
         fresh = guest.seen()
         for step, where, value in story:
@@ -173,10 +187,13 @@ def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
                     known = len(remembered) == len(guest.seen())  # memory that grew since is zero, wherever it lies
                     assert guest.seen() == remembered if known else remembered[:6] == guest.seen()[:6]
                 case "copy":
-                    with Guest(runtime) as copy:
+                    with Guest(runtime) as copy, Guest(runtime, start) as fork:
                         copy.interpreter.grow(guest.memory.size)
                         copy.pages.replace(guest.pages.changed())
                         assert copy.seen() == guest.seen()
+                        fork.interpreter.grow(guest.memory.size)
+                        fork.pages.replace(guest.pages.written())
+                        assert fork.seen() == guest.seen()
                 case "reset":
                     guest.pages.forget(saved)
                     guest.pages.replace([])
@@ -185,6 +202,36 @@ def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
                     saved, remembered = guest.pages.save(), guest.seen()
                 case "grow":
                     guest.interpreter.grow(MEMORY_BYTES)
+
+
+def test_a_memory_that_begins_at_a_start_has_changed_there_and_not_been_written(
+    runtime: Runtime, start: Start | None
+) -> None:
+    if start is None:
+        return
+    with Guest(runtime) as image, Guest(runtime, start) as guest:
+        assert guest.pages.written() == []
+        assert [(address, len(data)) for address, data in guest.pages.changed()] == start.extents
+        guest.pages.replace(start.image)
+        assert bytes(guest.memory.view(0, image.memory.size)) == bytes(image.memory.view(0, image.memory.size))
+
+
+def test_what_one_memory_writes_reaches_no_other_that_began_at_the_same_start(
+    runtime: Runtime, start: Start | None
+) -> None:
+    with Guest(runtime, start) as writer, Guest(runtime, start) as reader:
+        before = bytes(reader.memory.view(0, reader.memory.size))
+        writer.memory.view(HEAP, 4 * PAGE)[:] = b"\xff" * 4 * PAGE
+        assert bytes(reader.memory.view(0, reader.memory.size)) == before
+        with Guest(runtime, start) as later:
+            assert bytes(later.memory.view(0, later.memory.size)) == before
+
+
+@pytest.mark.skipif(not page_map_available(), reason="no page map here")
+def test_the_file_of_a_start_can_be_written_by_nobody(runtime: Runtime, start: Start | None) -> None:
+    if start is not None and start.file is not None:
+        with pytest.raises(PermissionError):
+            os.pwrite(start.file, b"x", HEAP)
 
 
 def test_buffers_are_used_again_and_large_ones_are_not_kept() -> None:

@@ -23,6 +23,7 @@ from wasm_runtime import (
     SessionBusy,
     SessionClosed,
     SnapshotMismatch,
+    Template,
 )
 from wasm_runtime.pages import page_map_available
 
@@ -402,6 +403,80 @@ def test_reset_forgets_all_but_mounts_and_calls(runtime: Runtime) -> None:
         session.reset()
         code = "import os; 'x' in dir(), double(2), os.listdir('/tmp'), open('/context/a').read()"
         assert session.exec(code).value == "(False, 4, [], 'text')"
+
+
+def prepared(runtime: Runtime) -> Template:
+    with runtime.session(limits=LIMITS, calls={"double": lambda n: 2 * n}) as session:
+        session.exec("x = [1]; big = bytes(8 << 20); open('/tmp/f', 'w').write('kept')")
+        return runtime.template(session.checkpoint())
+
+
+def test_a_session_begins_where_its_template_was_saved(runtime: Runtime) -> None:
+    with runtime.session(
+        limits=LIMITS, files={"/context/a": b"text"}, calls={"double": lambda n: 2 * n}, template=prepared(runtime)
+    ) as session:
+        code = "x, len(big), double(2), open('/tmp/f').read(), open('/context/a').read()"
+        assert session.exec(code).value == "([1], 8388608, 4, 'kept', 'text')"
+
+
+def test_sessions_of_one_template_do_not_see_each_other(runtime: Runtime) -> None:
+    template = prepared(runtime)
+    with runtime.session(limits=LIMITS, template=template) as one, runtime.session(template=template) as other:
+        one.exec("x.append(2); open('/tmp/f', 'w').write('changed')")
+        assert other.exec("x, open('/tmp/f').read()").value == "([1], 'kept')"
+        with runtime.session(limits=LIMITS, template=template) as later:
+            assert later.exec("x, open('/tmp/f').read()").value == "([1], 'kept')"
+
+
+def test_a_trap_undoes_a_cell_of_a_templates_session_and_reset_goes_back_to_the_template(runtime: Runtime) -> None:
+    with runtime.session(limits=LIMITS, template=prepared(runtime)) as session:
+        session.exec("x.append(2)")
+        assert session.exec("x.clear(); big = None; import os; os._exit(1)").undone
+        assert session.exec("x, len(big)").value == "([1, 2], 8388608)"
+        session.reset()
+        assert session.exec("x, len(big)").value == "([1], 8388608)"
+
+
+def test_checkpoints_pass_between_sessions_with_and_without_a_template(runtime: Runtime) -> None:
+    template = prepared(runtime)
+    with (
+        runtime.session(limits=LIMITS) as plain,
+        runtime.session(limits=LIMITS, template=template) as templated,
+        runtime.session(limits=LIMITS, template=template) as other,
+    ):
+        plain.exec("y = 'plain'")
+        templated.exec("y = 'templated'")
+        from_plain, from_templated = plain.checkpoint(), templated.checkpoint()
+        other.restore(from_templated)
+        assert other.exec("y, x, len(big)").value == "('templated', [1], 8388608)"
+        other.restore(from_plain)
+        assert other.exec("y, 'x' in dir()").value == "('plain', False)"
+        plain.restore(from_templated)
+        assert plain.exec("y, x, len(big)").value == "('templated', [1], 8388608)"
+
+
+def test_a_fork_of_a_templates_session_is_a_copy_of_its_own(runtime: Runtime) -> None:
+    with runtime.session(limits=LIMITS, template=prepared(runtime)) as session:
+        session.exec("x.append(2)")
+        with session.fork() as fork:
+            fork.exec("x.append(3)")
+            assert fork.exec("x, len(big)").value == "([1, 2, 3], 8388608)"
+        assert session.exec("x").value == "[1, 2]"
+
+
+def test_a_template_that_does_not_fit_leaves_nothing_behind(runtime: Runtime) -> None:
+    template, free = larger(runtime), runtime.budget.available()
+    with pytest.raises(OutOfMemoryBudget, match=r"\d+ MiB more are needed"):
+        runtime.session(limits=Limits(memory_bytes=64 << 20), template=template)
+    assert runtime.budget.available() == free
+    with runtime.session(limits=LIMITS, template=template) as session:
+        assert session.exec("len(big)").value == "67108864"
+
+
+def larger(runtime: Runtime) -> Template:
+    with runtime.session(limits=LIMITS) as session:
+        session.exec("big = bytes(64 << 20)")
+        return runtime.template(session.checkpoint())
 
 
 def test_a_session_without_room_for_its_memory_is_refused() -> None:
