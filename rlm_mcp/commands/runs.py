@@ -4,6 +4,7 @@ import argparse
 import sys
 import webbrowser
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
 
         await serve_page(run, workspace.store, tell=partial(_told, options, note="serving until Ctrl-C"))
         return ANSWERED
-    out = None if options.out is None else Path(options.out)
+    out = run.directory / "page.html" if options.out is None else Path(options.out)
     path = await anyio.to_thread.run_sync(write_page, run, workspace.store, out)
     _told(options, str(path.resolve()), uri=path.resolve().as_uri())
     return ANSWERED
@@ -127,9 +128,8 @@ async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
 
     run = await anyio.to_thread.run_sync(workspace.runs.get, options.id)
     teller = Teller(console_on(sys.stderr if options.json else sys.stdout))
-    for started in run.events():
+    for started in islice(run.events(), 1):
         teller.event(started)
-        break
     outcome, difference = await workspace.replay(run.run_id, teller.event)
     if options.json:
         print_json({"answer": outcome.answer, "status": outcome.status, "difference": difference})

@@ -127,12 +127,12 @@ def application(following: Following, *, token: str, port: int) -> Starlette:
     return Starlette(routes=[Route("/{token}/", guarded(page)), Route("/{token}/data", guarded(news))])
 
 
-async def serve_page(run: Run, store: Store, *, tell: Callable[[str], None], port: int = 0) -> None:
+async def serve_page(run: Run, store: Store, *, tell: Callable[[str], None]) -> None:
     """Serves a page until SIGINT or SIGTERM; `tell` gets its address. Raises RunRecordTooNew, RunRecordDamaged."""
     following = Following(run, store)
     await anyio.to_thread.run_sync(following.page)  # a record that cannot be shown is told here, not in the browser
     token = secrets.token_urlsafe(16)
-    with socket.create_server((HOST, port)) as listening:
+    with socket.create_server((HOST, 0)) as listening:
         port = listening.getsockname()[1]
         config = uvicorn.Config(
             application(following, token=token, port=port),
