@@ -29,14 +29,6 @@ OPENAI_BASE_URL = "https://api.openai.com/v1"
 # What other programs call the same things; they hold where ours are set nowhere.
 FALLBACK_VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
 
-_OTEL = (
-    "EXPORTER_OTLP_ENDPOINT",
-    "EXPORTER_OTLP_TRACES_ENDPOINT",
-    "TRACES_EXPORTER",
-    "SDK_DISABLED",
-    "INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -154,20 +146,16 @@ def local_roots(environ: Mapping[str, str] | None = None, *, directory: Path | N
     return tuple(path for path in found if path != path.parent)
 
 
-def own_place(environ: Mapping[str, str] | None = None) -> Place:
+def own_place() -> Place:
     """This machine as far as it decides where MCP clients keep their configurations."""
-    environ = os.environ if environ is None else environ
-    return Place(platform=sys.platform, home=_home(environ), variables=dict(environ))
+    return Place(platform=sys.platform, home=_home(os.environ), variables=dict(os.environ))
 
 
-def checked_environment(
-    flags: Mapping[str, str], names: Sequence[str], environ: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def checked_environment(flags: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     """Variables for a server that is started elsewhere: those of the flags, and each NAME=VALUE or NAME of here.
 
     Paths are made absolute, since it starts in another directory. Raises SettingsError for what it would not take.
     """
-    environ = os.environ if environ is None else environ
     found: dict[str, str] = {}
     for name, value in flags.items():
         parsed = SETTINGS[name].parse(value, _flag_of(name))
@@ -177,11 +165,11 @@ def checked_environment(
         found[PREFIX + name.upper()] = os.pathsep.join(map(str, parts)) if parts else value
     for given in names:
         name, has_value, value = given.partition("=")
-        if not has_value and not environ.get(name, "").strip():
+        if not has_value and not os.environ.get(name, "").strip():
             raise SettingsError(f"--env {name}: there is no such variable here: set it, or write --env {name}=VALUE")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise SettingsError(f"--env {given.split('=')[0]!r} is no name of a variable: write --env NAME=VALUE")
-        found[name] = value if has_value else environ[name]
+        found[name] = value if has_value else os.environ[name]
     for name, (raw, source) in _from_environment(found)[0].items():
         SETTINGS[name].parse(raw, source)
     return found
@@ -304,11 +292,14 @@ def _is_unset(value: str) -> bool:
 
 def _traces(environ: Mapping[str, str]) -> tuple[bool, bool]:
     """Whether OpenTelemetry's variables ask for spans, and for what was said in them."""
-    asked = {name: environ.get(f"OTEL_{name}", "").strip().lower() for name in _OTEL}
-    on = bool(asked["EXPORTER_OTLP_ENDPOINT"] or asked["EXPORTER_OTLP_TRACES_ENDPOINT"])
-    on = (on or asked["TRACES_EXPORTER"] == "otlp") and asked["TRACES_EXPORTER"] in {"", "otlp"}
-    content = asked["INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] in {"true", "span_only", "span_and_event"}
-    return on and asked["SDK_DISABLED"] != "true", content
+
+    def said(name: str) -> str:
+        return environ.get(f"OTEL_{name}", "").strip().lower()
+
+    exporter = said("TRACES_EXPORTER")
+    on = exporter == "otlp" or bool(said("EXPORTER_OTLP_ENDPOINT") or said("EXPORTER_OTLP_TRACES_ENDPOINT"))
+    on = on and exporter in {"", "otlp"} and said("SDK_DISABLED") != "true"
+    return on, said("INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT") in {"true", "span_only", "span_and_event"}
 
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:

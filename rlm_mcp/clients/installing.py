@@ -5,8 +5,7 @@ back the copy that was kept, byte for byte, if nothing but the entry has changed
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
 from typing import Literal
@@ -34,7 +33,7 @@ class Plan:
     change: Change
     after: bytes | None = None
     backup: Literal["write", "keep", "drop"] = "keep"
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def diff(self) -> str:
@@ -104,17 +103,12 @@ def plan_uninstall(client: Client, file: ConfigFile) -> Plan:
     return Plan(client=client, file=file, change="remove", after=after, backup="write", notes=notes)
 
 
-def carry_out(
-    plan: Plan,
-    *,
-    keep: Callable[[ConfigFile], Path | None] = keep_backup,
-    replace: Callable[[ConfigFile, bytes | None], None] = replace_config,
-) -> Path | None:
+def carry_out(plan: Plan) -> Path | None:
     """Does it; returns where the copy of the old file is, if there is one. Raises ClientConfigError."""
     if plan.change == "none":
         return None
-    kept = keep(plan.file) if plan.backup == "write" else None
-    replace(plan.file, plan.after)
+    kept = keep_backup(plan.file) if plan.backup == "write" else None
+    replace_config(plan.file, plan.after)
     if plan.backup == "drop":
         drop_backup(plan.file)
         return None

@@ -1,6 +1,5 @@
 """Which MCP clients are on this machine, and whether they would start the server that is running now."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
@@ -30,12 +29,12 @@ class ClientState:
     detail: str = ""
 
 
-def client_states(place: Place, own: Entry, *, find_command: Callable[[str], str | None] = which) -> list[ClientState]:
+def client_states(place: Place, own: Entry) -> list[ClientState]:
     """All clients that are known, in their order."""
-    return [_state(client, place, own, find_command) for client in CLIENTS]
+    return [_state(client, place, own) for client in CLIENTS]
 
 
-def _state(client: Client, place: Place, own: Entry, find_command: Callable[[str], str | None]) -> ClientState:
+def _state(client: Client, place: Place, own: Entry) -> ClientState:
     path = locate(client.places(place))
     try:
         file = read_config(path)
@@ -48,7 +47,7 @@ def _state(client: Client, place: Place, own: Entry, find_command: Callable[[str
         return ClientState(client=client, path=path, state="found" if is_there else "not found")
     if (entry.command, list(entry.args)) == (own.command, list(own.args)):
         return ClientState(client=client, path=path, state="current")
-    if find_command(entry.command) is None:
+    if which(entry.command) is None:
         return ClientState(
             client=client, path=path, state="broken", detail=f"starts {entry.command}, which is not there"
         )

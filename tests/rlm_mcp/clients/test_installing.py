@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,11 +227,11 @@ def test_a_full_disk_changes_nothing(config: Path, after: int) -> None:
 
 
 def test_a_directory_that_takes_no_file_changes_nothing(config: Path) -> None:
-    def replace(file: ConfigFile, content: bytes | None) -> None:
-        replace_config(ConfigFile(path=file.path, target=Path("/proc/mcp.json"), content=file.content), content)
-
+    file = replace(read_config(config), target=Path("/proc/mcp.json"))
     with pytest.raises(ClientConfigError, match=r"/proc/mcp\.json cannot be written"):
-        carry_out(plan_install(CURSOR, read_config(config), ENTRY), replace=replace)
+        replace_config(file, b"{}")
+    with pytest.raises(ClientConfigError, match=r"/proc/mcp\.json\.before-rlm-mcp cannot be written"):
+        keep_backup(file)
     assert config.read_bytes() == OTHERS.encode()
 
 
