@@ -6,6 +6,7 @@ Everything said is found in the text, never guessed from a name alone; where onl
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from rlm_mcp.contexts import reading
@@ -28,6 +29,8 @@ MAX_TREE = 40
 FEW_WORDS = 20
 """First words are labels when each begins this many lines on average."""
 MAX_SKIPPED = 10
+KEPT = 256
+"""Descriptions of texts that a process keeps, a few KB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,13 @@ def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overvie
 
 
 def describe_file(entry: FileEntry) -> dict[str, object]:
-    """Say what one text is made of, as JSON values."""
+    """Say what one text is made of, as JSON values. Every run asks, so the newest answers are kept."""
+    return dict(_described(entry, entry.blob.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=KEPT)
+def _described(entry: FileEntry, _mtime_ns: int) -> Mapping[str, object]:
+    """`_mtime_ns`: a file that is referenced where it lies may be written again."""
     sample = take_sample(entry.blob, size=entry.bytes, lines=entry.lines)
     suffix = PurePosixPath(entry.path).suffix.lower()
     described = _format(entry, sample, suffix) or {"format": "text", **_shape_of_lines(sample)}
