@@ -96,8 +96,12 @@ async def confirm(request: Request[Any, Any], text: str) -> InputRequiredResult 
             return Round.of(request).asks({CONFIRMATION: ElicitRequest(params=form)})
         agreed = isinstance(answer, ElicitResult) and answer.action == "accept" and _agrees(answer.content)
     else:
-        outcome = await request.elicit(text, GoAhead)
-        agreed = isinstance(outcome, AcceptedElicitation) and outcome.data.go_ahead
+        try:
+            outcome = await request.elicit(text, GoAhead)
+        except (MCPError, ValueError):  # refused by an error, or with a form that is not ours
+            agreed = False
+        else:
+            agreed = isinstance(outcome, AcceptedElicitation) and outcome.data.go_ahead
     if not agreed:
         raise Declined(
             "The user declined the run: nothing was started and nothing was spent. Do not start it again unasked; "
@@ -134,6 +138,8 @@ def visit(request: Request[Any, Any], desk: Desk) -> None:
     if _is_stateless(request):
         for name, answer in (request.input_responses or {}).items():
             desk.answer(name, _sampled(answer))
+        if offers_sampling(request):
+            desk.expect_no_more()
     elif offers_sampling(request):
         desk.employ(_courier(request))
 
@@ -146,7 +152,18 @@ def has_to_return(request: Request[Any, Any], desk: Desk) -> bool:
 def take_along(request: Request[Any, Any], desk: Desk, *, run_id: str) -> InputRequiredResult | None:
     """The questions that the call ends with; None where it has ended so too often, and the next call takes them."""
     this = Round.of(request)
-    return None if this.number >= MOST_ROUNDS else this.asks(open_questions(desk), run_id=run_id)
+    if this.number >= MOST_ROUNDS:
+        return None
+    questions = open_questions(desk)
+    desk.take(questions)
+    return this.asks(questions, run_id=run_id)
+
+
+def shown_questions(desk: Desk) -> Mapping[str, InputRequest]:
+    """What waits on the desk, for a client that looks again and again until it has answered."""
+    questions = open_questions(desk)
+    desk.take(desk.untaken(questions))
+    return questions
 
 
 def open_questions(desk: Desk) -> Mapping[str, InputRequest]:

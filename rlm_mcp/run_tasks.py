@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types import CallToolRequestParams, CallToolResult
 
-from rlm_mcp.asking import answered, open_questions
+from rlm_mcp.asking import answered, shown_questions
 from rlm_mcp.runs import RunState
 from rlm_mcp.tasks import Task
 from rlm_mcp.views import run_result
@@ -48,7 +48,7 @@ class RunTasks:
         state = await workspace.state(task_id)
         ended = state.status in {"completed", "failed"}
         desk = workspace.desk(state.run_id)
-        questions = {} if desk is None else open_questions(desk)
+        questions = {} if desk is None else shown_questions(desk)
         return Task(
             task_id=state.run_id,
             status=_status(state, is_asking=bool(questions)),

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
-from mcp_types import CallToolResult, ElicitRequestFormParams, ElicitResult, TextContent
+from mcp_types import CallToolResult, ElicitRequestFormParams, ElicitResult, ErrorData, TextContent
 
 from rlm_mcp.cells import CellResult, Final, GuestCalls
 from rlm_mcp.launch import RunModels
@@ -48,11 +48,11 @@ async def workspace(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Works
 class User:
     """Answers forms as told, and remembers them."""
 
-    def __init__(self, *answers: ElicitResult) -> None:
+    def __init__(self, *answers: ElicitResult | ErrorData) -> None:
         self._answers = list(answers)
         self.asked: list[str] = []
 
-    async def __call__(self, context: Any, params: Any) -> ElicitResult:
+    async def __call__(self, context: Any, params: Any) -> ElicitResult | ErrorData:
         assert isinstance(params, ElicitRequestFormParams)
         assert set(params.requested_schema["properties"]) == {"go_ahead"}
         self.asked.append(params.message)
@@ -124,6 +124,23 @@ async def test_a_run_that_the_user_declines_is_not_started_and_the_text_says_so(
     assert "nothing was started and nothing was spent" in text_of(result)
     assert model.calls == []
     assert (await workspace.list_runs()).runs == ()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ErrorData(code=-1, message="User rejected the form"),
+        ElicitResult(action="accept", content={"go_ahead": "whatever"}),
+    ],
+)
+async def test_an_error_in_the_place_of_a_form_is_no_consent_either(
+    workspace: Workspace, model: ScriptedModel, answer: ElicitResult | ErrorData
+) -> None:
+    """A client of 2026-07-28 whose form ends in an error does not repeat the call, and nothing waits for it."""
+    result = await solve(workspace, "legacy", User(answer))
+    assert result.is_error
+    assert "nothing was started and nothing was spent" in text_of(result)
+    assert model.calls == []
 
 
 async def test_a_client_that_cannot_ask_its_user_gets_its_run_within_the_budget(workspace: Workspace, era: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 from mcp_types import CallToolResult, CreateMessageRequestParams, CreateMessageResult, ErrorData, TextContent
 
 from rlm_mcp.cells import CellResult, Final, GuestCalls
@@ -167,6 +167,42 @@ async def test_a_user_who_declines_is_told_what_else_there_is(place: Place) -> N
     message = result.structured_content["message"]
     assert result.structured_content["status"] == "failed"
     assert message.startswith("the client did not answer a sampling request (User rejected sampling request): allow it")
+
+
+async def test_a_user_who_declines_twice_without_a_word_of_it_is_not_asked_again(place: Place) -> None:
+    """A client of 2026-07-28 gives the call up then, and tells the server nothing."""
+    asked = 0
+
+    async def declines_and_counts(context: Any, params: CreateMessageRequestParams) -> ErrorData:
+        nonlocal asked
+        asked += 1
+        return await declines(context, params)
+
+    async with (
+        place.open() as workspace,
+        Client(build_server(workspace), sampling_callback=declines_and_counts) as client,
+    ):
+        for _ in range(2):
+            with pytest.raises(MCPError, match="User rejected"):
+                await client.call_tool("rlm_solve", QUESTION)
+        with anyio.fail_after(20):
+            result = await client.call_tool("rlm_solve", QUESTION)
+    assert asked == 2
+    assert isinstance(result, CallToolResult)
+    assert (result.structured_content["status"], result.structured_content["stopped_by"]) == ("failed", "error")
+    assert result.structured_content["message"].startswith(
+        "the client did not answer a sampling request though it was asked 2 times: its user may have declined; allow it"
+    )
+
+
+async def test_a_user_who_declines_at_first_is_asked_once_more(place: Place) -> None:
+    async with place.open() as workspace:
+        async with Client(build_server(workspace), sampling_callback=declines) as client:
+            with pytest.raises(MCPError, match="User rejected"):
+                await client.call_tool("rlm_solve", QUESTION)
+        result = await solve(workspace, "auto", replies)
+    assert result.structured_content is not None
+    assert result.structured_content["answer"] == "60"
 
 
 async def test_without_sampling_the_sentence_says_what_to_set(place: Place, era: str) -> None:
