@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from rlm_mcp.contexts.encoding import SAMPLE_BYTES, UTF8, Utf8Stream, detect
 from rlm_mcp.contexts.lineindex import Counts, IndexBuilder, LineIndex, build_index, map_index, write_index
+from rlm_mcp.contexts.sources.source import Readable
 from rlm_mcp.errors import SourceRefused, StoreDamaged, StoreFull
 
 CHUNK_BYTES = 1 << 18
@@ -179,16 +182,14 @@ class Intake:
             threads.shutdown(cancel_futures=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def take(self, file: BinaryIO, *, already_text: bool = False) -> Part:
+    def take(self, file: Readable, *, already_text: bool = False) -> Part:
         """Read a file to its end. Raises NotText, StoreFull, and what reading the file raises."""
         sample = _read_fully(file, SAMPLE_BYTES)
         encoding = UTF8 if already_text else detect(sample)
         if encoding is None:
             raise NotText("it is binary, not text")
         stream = Utf8Stream(encoding)
-        chunks = stream.convert(self._chunks(sample, file))
-        held = _hold(chunks)
-        blob, path, index = self._keep(held) if isinstance(held, bytes) else self._write(held.chunks)
+        blob, path, index = self._take_in(stream.convert(self._chunks(sample, file)))
         return Part(
             blob=blob,
             path=path,
@@ -215,11 +216,21 @@ class Intake:
             self._tick(0)
             self._blobs.place(part)
 
-    def _chunks(self, sample: bytes, file: BinaryIO) -> Iterator[bytes]:
+    def _chunks(self, sample: bytes, file: Readable) -> Iterator[bytes]:
         """What is read of a file, its sample first."""
-        for chunk in _chain(sample, file):
+        rest = iter(partial(file.read, CHUNK_BYTES), b"") if len(sample) == SAMPLE_BYTES else ()
+        for chunk in chain([sample], rest):
             self._tick(len(chunk))
             yield chunk
+
+    def _take_in(self, chunks: Iterator[bytes]) -> tuple[str, Path, LineIndex]:
+        """Take in a text, held whole in memory first if it is small."""
+        held: list[bytes] = []
+        for data in chunks:
+            held.append(data)
+            if sum(map(len, held)) > MEMORY_BYTES:
+                return self._write(chain(held, chunks))
+        return self._keep(b"".join(held))
 
     def _keep(self, data: bytes) -> tuple[str, Path, LineIndex]:
         """Take in a small text, which need not be written if the store has it."""
@@ -291,43 +302,12 @@ def _flush(paths: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class _TooLarge:
-    chunks: Iterator[bytes]
-
-
-def _hold(chunks: Iterator[bytes]) -> "bytes | _TooLarge":
-    """Collect a text that fits in memory; of a larger one give back all chunks, none lost."""
-    held: list[bytes] = []
-    size = 0
-    for data in chunks:
-        held.append(data)
-        size += len(data)
-        if size > MEMORY_BYTES:
-            return _TooLarge(_after(held, chunks))
-    return b"".join(held)
-
-
-def _after(held: list[bytes], chunks: Iterator[bytes]) -> Iterator[bytes]:
-    while held:
-        yield held.pop(0)
-    yield from chunks
-
-
-def _read_fully(file: BinaryIO, size: int) -> bytes:
+def _read_fully(file: Readable, size: int) -> bytes:
     """Read `size` bytes, or to the end; a raw file may give less at a time."""
     data = file.read(size)
     while 0 < len(data) < size and (more := file.read(size - len(data))):
         data += more
     return data
-
-
-def _chain(sample: bytes, file: BinaryIO) -> Iterator[bytes]:
-    if sample:
-        yield sample
-    if len(sample) == SAMPLE_BYTES:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
 
 
 @contextmanager

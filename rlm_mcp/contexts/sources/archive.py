@@ -63,7 +63,7 @@ def tar_members(path: Path, *, method: str | None, allowed: Allowed) -> Iterator
     """Give the members of a tar archive in the order they lie, which is the only one a stream has."""
     with open_compressed(path, method) if method else open_regular(path) as opened:
         try:
-            with tarfile.open(fileobj=opened.file, mode="r|") as archive:
+            with tarfile.open(fileobj=cast("BinaryIO", opened.file), mode="r|") as archive:
                 count = 0
                 for member in archive:
                     if member.isdir():
@@ -90,7 +90,7 @@ def tar_members(path: Path, *, method: str | None, allowed: Allowed) -> Iterator
 def _open_zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Opened]:
     try:
         with archive.open(info) as file:
-            yield Opened(file=cast("BinaryIO", file))
+            yield Opened(file=file)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise damaged(path / info.filename, error) from error
 
@@ -102,7 +102,7 @@ def _open_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarIn
         raise SourceRefused(f"{member.name} in {path} has no content")
     try:
         with file:
-            yield Opened(file=cast("BinaryIO", file))
+            yield Opened(file=file)
     except tarfile.TarError as error:
         raise damaged(path, error) from error
 

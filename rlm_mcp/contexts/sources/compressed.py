@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import io
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from rlm_mcp.contexts.sources.file import open_regular
-from rlm_mcp.contexts.sources.source import Opened
+from rlm_mcp.contexts.sources.source import Opened, Readable
 from rlm_mcp.errors import SourceRefused
 
 MAX_RATIO = 250
@@ -39,11 +38,9 @@ def without_suffix(name: str) -> str:
 def open_compressed(path: Path, method: str) -> Iterator[Opened]:
     """Open a compressed file as what it holds. Raises SourceRefused when it is damaged or expands too far."""
     with open_regular(path) as opened:
-        counted = CountedReader(opened.file)
+        counted = _Counted(opened.file)
         try:
-            yield Opened(
-                file=cast("BinaryIO", Bounded(_reader(counted, method), counted, path.name)), notes=opened.notes
-            )
+            yield Opened(file=_Bounded(_reader(counted, method), counted, path.name), notes=opened.notes)
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise damaged(path, error) from error
         except OSError as error:
@@ -56,45 +53,39 @@ def open_compressed(path: Path, method: str) -> Iterator[Opened]:
             raise
 
 
-def _reader(file: "CountedReader", method: str) -> BinaryIO:
+def _reader(file: Readable, method: str) -> Readable:
+    raw = cast("BinaryIO", file)  # reading is all that is done to it, whatever the annotations ask for
     match method:
         case "gzip":
-            return cast("BinaryIO", gzip.GzipFile(fileobj=cast("BinaryIO", file)))
+            return gzip.GzipFile(fileobj=raw)
         case "bzip2":
-            return cast("BinaryIO", bz2.BZ2File(cast("BinaryIO", file)))
+            return bz2.BZ2File(raw)
         case "xz":
-            return cast("BinaryIO", lzma.LZMAFile(cast("BinaryIO", file)))
+            return lzma.LZMAFile(raw)
         case _:
-            return cast("BinaryIO", _ZstandardReader(file))
+            return _ZstandardReader(file)
 
 
-class CountedReader(io.RawIOBase):
+class _Counted:
     """A file that knows how much of it has been read."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Readable) -> None:
         self._file = file
         self.consumed = 0
 
-    def readable(self) -> bool:
-        """Say yes, as the io module wants to know."""
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        """Fill a buffer as far as one read goes."""
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
-        data = self._file.read(len(view))
-        view[: len(data)] = data
+    def read(self, size: int, /) -> bytes:
+        data = self._file.read(size)
         self.consumed += len(data)
-        return len(data)
+        return data
 
 
-class _ZstandardReader(io.RawIOBase):
+class _ZstandardReader:
     """Zstandard frames one after another; unlike the library's reader it notices when the last one is cut short."""
 
     FED_BYTES = 2048
     """Four bytes can stand for 128 KiB, so this bounds what one step may produce to 64 MiB."""
 
-    def __init__(self, file: CountedReader) -> None:
+    def __init__(self, file: Readable) -> None:
         import zstandard
 
         # 128 MiB is what `zstd --ultra --long=27` asks for, and what the zstd tool itself accepts unasked.
@@ -104,19 +95,12 @@ class _ZstandardReader(io.RawIOBase):
         self._file = file
         self._ready = memoryview(b"")
 
-    def readable(self) -> bool:
-        """Say yes, as the io module wants to know."""
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        """Fill a buffer as far as one read goes."""
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
-        while not self._ready and self._feed(self._file.read(self.FED_BYTES) or b""):
+    def read(self, size: int, /) -> bytes:
+        while not self._ready and self._feed(self._file.read(self.FED_BYTES)):
             pass
-        size = min(len(view), len(self._ready))
-        view[:size] = self._ready[:size]
+        data = bytes(self._ready[:size])
         self._ready = self._ready[size:]
-        return size
+        return data
 
     def _feed(self, data: bytes) -> bool:
         if not data:
@@ -134,32 +118,20 @@ class _ZstandardReader(io.RawIOBase):
         return True
 
 
-class Bounded(io.RawIOBase):
+class _Bounded:
     """What a compressed file expands to, cut off with SourceRefused where it looks like a bomb."""
 
-    def __init__(self, reader: BinaryIO, counted: CountedReader, name: str) -> None:
+    def __init__(self, reader: Readable, counted: _Counted, name: str) -> None:
         self._reader = reader
         self._counted = counted
         self._name = name
         self._produced = 0
 
-    def readable(self) -> bool:
-        """Say yes, as the io module wants to know."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Read on. Raises SourceRefused when it looks like a bomb."""
+    def read(self, size: int, /) -> bytes:
         data = self._reader.read(size)
         self._produced += len(data)
         check_ratio(self._name, produced=self._produced, consumed=self._counted.consumed)
         return data
-
-    def readinto(self, buffer: object) -> int:
-        """Fill a buffer as far as one read goes."""
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
 
 
 def check_ratio(name: str, *, produced: int, consumed: int) -> None:

@@ -74,7 +74,7 @@ def _open_document(path: Path, *, sections: Sections) -> Iterator[Opened]:
     with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as text:
         pages = _write(path, sections, cast("BinaryIO", text))
         text.seek(0)
-        yield Opened(file=cast("BinaryIO", text), pages=tuple(pages))
+        yield Opened(file=text, pages=tuple(pages))
 
 
 def _write(path: Path, sections: Sections, file: BinaryIO) -> list[PageMark]:

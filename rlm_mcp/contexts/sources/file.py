@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from rlm_mcp.contexts.sources.source import Opened, Piece
 from rlm_mcp.errors import SourceChanged, SourceRefused
@@ -37,7 +36,7 @@ def open_regular(path: Path) -> Iterator[Opened]:
                 f"{path} is {what_it_is(before.st_mode)}, not a regular file: name a file, directory or glob"
             )
         file = _FirstBytes(path, raw, before.st_size)
-        opened = Opened(file=cast("BinaryIO", file))
+        opened = Opened(file=file)
         yield opened
         after = os.fstat(descriptor)
         if file.missing and file.ended:
@@ -56,7 +55,7 @@ def open_regular(path: Path) -> Iterator[Opened]:
             )
 
 
-class _FirstBytes(io.RawIOBase):
+class _FirstBytes:
     """The first `size` bytes of a file that may be growing."""
 
     def __init__(self, path: Path, raw: io.FileIO, size: int) -> None:
@@ -65,11 +64,8 @@ class _FirstBytes(io.RawIOBase):
         self.missing = size
         self.ended = False
 
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        wanted = self.missing if size < 0 else min(size, self.missing)
+    def read(self, size: int, /) -> bytes:
+        wanted = min(size, self.missing)
         try:
             data = self._raw.read(wanted) or b""
         except OSError as error:
@@ -77,12 +73,6 @@ class _FirstBytes(io.RawIOBase):
         self.missing -= len(data)
         self.ended |= wanted > len(data) == 0
         return data
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # the io module passes any writable buffer
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
 
 
 def what_it_is(mode: int) -> str:

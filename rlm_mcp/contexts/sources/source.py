@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from rlm_mcp.contexts.context import Kind, PageMark, Skipped
 
@@ -12,11 +12,18 @@ MAX_FILES = 200_000
 """More files than this in one context and its listings stop being useful; it is also a bound on archives."""
 
 
+class Readable(Protocol):
+    """What is read of a piece: bytes, in order, once."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes, none at the end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """A piece while it is read. `notes` may grow until the piece is closed."""
 
-    file: BinaryIO
+    file: Readable
     pages: tuple[PageMark, ...] = ()
     notes: list[str] = field(default_factory=list)
 
