@@ -78,7 +78,7 @@ class IndexBuilder:
                 room = BLOCK_BYTES
             end = min(start + room, len(data))
             self._line_ends += data.count(b"\n", start, end)
-            self._chars += end - start if ascii_only else _characters_begun(data[start:end])
+            self._chars += end - start if ascii_only else characters_begun(data[start:end])
             self._bytes += end - start
             start = end
         self._measure_lines(data)
@@ -165,13 +165,10 @@ def map_index(path: Path) -> LineIndex:
     )
 
 
-def _characters_begun(block: bytes) -> int:
+def characters_begun(block: bytes) -> int:
     """Count the characters whose first byte is in `block`; of invalid UTF-8, every byte that is no continuation."""
-    start = 0
-    while start < len(block) and block[start] & 0xC0 == 0x80:
-        start += 1
     try:
-        return len(block[start:].decode())
+        return len(block.lstrip(CONTINUATION_BYTES).decode())
     except UnicodeDecodeError:  # the last character goes on in the next block, or the file is not valid UTF-8
         return len(block.translate(None, CONTINUATION_BYTES))
 

@@ -6,7 +6,7 @@ somebody truncates kills the process.
 
 from pathlib import Path
 
-from rlm_mcp.contexts.lineindex import BLOCK_BYTES, LineIndex
+from rlm_mcp.contexts.lineindex import BLOCK_BYTES, CONTINUATION_BYTES, LineIndex, characters_begun
 from rlm_mcp.errors import StoreDamaged
 
 
@@ -37,21 +37,13 @@ def byte_of_line(path: Path, index: LineIndex, line: int) -> int:
     return start + len(data) - len(rest)
 
 
-def line_of_byte(path: Path, index: LineIndex, byte: int) -> int:
-    """Give the 1-based line that the byte is in."""
-    block = byte // BLOCK_BYTES
-    if block >= len(index.lines_before):
-        return max(index.counts.lines, 1)
-    return 1 + index.lines_before[block] + read_bytes(path, block * BLOCK_BYTES, byte).count(b"\n")
-
-
 def char_of_byte(path: Path, index: LineIndex, byte: int) -> int:
     """Give the 0-based offset in characters of the character that begins at a byte offset."""
     if byte >= index.counts.bytes:
         return index.counts.chars
     block = byte // BLOCK_BYTES
     data = read_bytes(path, block * BLOCK_BYTES, byte)
-    return index.chars_before[block] + _begun(data)
+    return index.chars_before[block] + characters_begun(data)
 
 
 def byte_of_char(path: Path, index: LineIndex, char: int) -> int:
@@ -64,7 +56,7 @@ def byte_of_char(path: Path, index: LineIndex, char: int) -> int:
     data = read_bytes(path, start, start + BLOCK_BYTES)
     if data.isascii():
         return start + wanted
-    skipped = len(data) - len(data.lstrip(_CONTINUATION))
+    skipped = len(data) - len(data.lstrip(CONTINUATION_BYTES))
     text = data[skipped:].decode(errors="replace")
     return start + skipped + len(text[:wanted].encode())
 
@@ -78,10 +70,3 @@ def head_of_bytes(path: Path, start: int, end: int, *, max_chars: int) -> str:
     """Read at most `max_chars` characters from `[start:end]`."""
     data = read_bytes(path, start, min(end, start + 4 * max_chars))
     return data.decode(errors="ignore" if end > start + len(data) else "replace")[:max_chars]
-
-
-_CONTINUATION = bytes(range(0x80, 0xC0))
-
-
-def _begun(data: bytes) -> int:
-    return len(data) if data.isascii() else len(data.translate(None, _CONTINUATION))

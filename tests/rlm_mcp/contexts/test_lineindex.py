@@ -57,7 +57,6 @@ def test_every_line_and_character_is_found_at_its_byte(path: Path, runs: list[tu
     starts = list(accumulate((len(line) for line in data.split(b"\n")[:-1]), lambda at, size: at + size + 1, initial=0))
     for line in {1, 2, len(starts) // 2 + 1, len(starts)} & set(range(1, index.counts.lines + 1)):
         assert reading.byte_of_line(path, index, line) == starts[line - 1]
-        assert reading.line_of_byte(path, index, starts[line - 1]) == line
         assert reading.char_of_byte(path, index, starts[line - 1]) == len(data[: starts[line - 1]].decode())
     for char in {0, 1, len(text) // 2, len(text) - 1} & set(range(len(text))):
         byte = reading.byte_of_char(path, index, char)
