@@ -18,7 +18,7 @@ from rlm_mcp.contexts.context import Skipped
 from rlm_mcp.contexts.sources.compressed import check_ratio, damaged, open_compressed
 from rlm_mcp.contexts.sources.directory import printable
 from rlm_mcp.contexts.sources.file import open_regular
-from rlm_mcp.contexts.sources.secrets import is_secret
+from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Opened, Piece
 from rlm_mcp.errors import SourceRefused
 
@@ -116,7 +116,7 @@ def _refused(shown: str, name: str, allowed: Allowed) -> Skipped | None:
     if ".." in name.replace("\\", "/").split("/") or name.startswith(("/", "\\")) or name[1:2] == ":":
         return Skipped(path=shown, reason="its name leads outside the archive")
     if not allowed.secrets and is_secret(shown):
-        return Skipped(path=shown, reason="secret: its name says that it holds credentials")
+        return Skipped(path=shown, reason=HOLDS_CREDENTIALS)
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlm_mcp.contexts.context import Skipped
 from rlm_mcp.contexts.sources.file import file_piece, refusal, what_it_is
-from rlm_mcp.contexts.sources.secrets import is_secret
+from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Piece
 from rlm_mcp.errors import SourceRefused
 
@@ -34,12 +34,17 @@ NOT_WORTH_READING = {
 def walk(directory: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
     """Give the files under a directory in order of path."""
     entries = list(islice(files_below(directory, allowed=allowed), MAX_FILES + 1))
-    if len(entries) > MAX_FILES:
+    check_count(directory, len(entries))
+    for path, entry in entries:
+        yield entry if isinstance(entry, Skipped) else consider(Path(entry.path), shown=path, allowed=allowed)
+
+
+def check_count(directory: Path, count: int) -> None:
+    """Raise SourceRefused for a directory that holds too many files."""
+    if count > MAX_FILES:
         raise SourceRefused(
             f"{directory} holds more than {MAX_FILES:,} files: register a directory inside it, or a glob"
         )
-    for path, entry in entries:
-        yield entry if isinstance(entry, Skipped) else consider(Path(entry.path), shown=path, allowed=allowed)
 
 
 def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
@@ -47,7 +52,7 @@ def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
     from rlm_mcp.contexts.sources.opening import piece_in_directory
 
     if not allowed.secrets and is_secret(shown):
-        return Skipped(path=shown, reason="secret: its name says that it holds credentials")
+        return Skipped(path=shown, reason=HOLDS_CREDENTIALS)
     try:
         if allowed.is_store(path):
             return Skipped(path=shown, reason="the store of contexts itself")

@@ -12,9 +12,9 @@ from pathlib import Path
 from shutil import which
 
 from rlm_mcp.contexts.context import Skipped
-from rlm_mcp.contexts.sources.directory import consider, printable
-from rlm_mcp.contexts.sources.secrets import is_secret
-from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Opened, Piece
+from rlm_mcp.contexts.sources.directory import check_count, consider, printable
+from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
+from rlm_mcp.contexts.sources.source import Allowed, Opened, Piece
 from rlm_mcp.errors import SourceRefused
 
 GIT_SECONDS = 60.0
@@ -52,7 +52,7 @@ def tracked(directory: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped] |
 
 
 def _pieces(directory: Path, names: list[bytes], allowed: Allowed) -> Iterator[Piece | Skipped]:
-    _check_count(directory, len(names))
+    check_count(directory, len(names))
     for name in names:
         path = directory / os.fsdecode(name)
         shown = _shown(name)
@@ -90,7 +90,7 @@ def at_revision(directory: Path, revision: str, *, allowed: Allowed) -> Iterator
     if listed is None:
         raise SourceRefused(f"git cannot list {directory} at {revision}: run `git fsck` there")
     entries = [entry for entry in listed.split(b"\0") if entry]
-    _check_count(directory, len(entries))
+    check_count(directory, len(entries))
     return _objects(directory, entries, allowed)
 
 
@@ -105,7 +105,7 @@ def _objects(directory: Path, entries: list[bytes], allowed: Allowed) -> Iterato
             elif mode == _LINK:
                 yield Skipped(path=shown, reason="link inside a revision")
             elif not allowed.secrets and is_secret(shown):
-                yield Skipped(path=shown, reason="secret: its name says that it holds credentials")
+                yield Skipped(path=shown, reason=HOLDS_CREDENTIALS)
             else:
                 yield Piece(path=shown, open=lambda sha=sha: _open_object(process, sha))  # type: ignore[misc]  # sha is bound here
 
@@ -177,10 +177,3 @@ def _environment() -> dict[str, str]:
 
 def _shown(name: bytes) -> str:
     return printable(os.fsdecode(name))
-
-
-def _check_count(directory: Path, count: int) -> None:
-    if count > MAX_FILES:
-        raise SourceRefused(
-            f"{directory} holds more than {MAX_FILES:,} files: register a directory inside it, or a glob"
-        )

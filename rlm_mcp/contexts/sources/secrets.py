@@ -5,6 +5,9 @@ from pathlib import PurePath
 
 from pathspec import GitIgnoreSpec
 
+HOLDS_CREDENTIALS = "secret: its name says that it holds credentials"
+"""Why such a file is skipped."""
+
 PATTERNS = """
 .env
 .env.*
