@@ -59,9 +59,7 @@ def describe_log(lines: Sequence[str], *, whole: bool) -> dict[str, object] | No
     }
     if levels:
         total = sum(levels.values())
-        described["levels"] = (
-            dict(levels) if whole else {level: f"{n / total:.2%} of sampled" for level, n in levels.items()}
-        )
+        described["levels"] = levels if whole else {level: f"{n / total:.2%} of sampled" for level, n in levels.items()}
     return described | _fields(filled, stamp) | repeated_lines(filled, stamp=stamp)
 
 
@@ -76,9 +74,9 @@ def _stamp_of(lines: Sequence[str]) -> tuple[str, str | None]:
     return "", None
 
 
-def _levels(lines: Sequence[str]) -> Counter[str]:
+def _levels(lines: Sequence[str]) -> dict[str, int]:
     found = (_LEVEL_WORD.search(line[:160]) for line in lines)
-    return Counter(dict(Counter(match.group().strip("[]") for match in found if match).most_common(10)))
+    return dict(Counter(match.group().strip("[]") for match in found if match).most_common(10))
 
 
 def _fields(lines: Sequence[str], stamp: str) -> dict[str, object]:

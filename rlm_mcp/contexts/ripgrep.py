@@ -115,8 +115,8 @@ def count_lines(pattern: Pattern, files: Mapping[Path, bool], deadline: Deadline
     What the deadline cut is missing from the answer. Raises SearchRefused.
     """
     counts: dict[Path, int] = {}
-    for mapped, paths in _batches(files):
-        command = [ripgrep(), *_PLAIN, mapped, "--count", *pattern.arguments(), "--", *map(str, paths)]
+    for way, paths in _batches(files):
+        command = [ripgrep(), *_PLAIN, way, "--count", *pattern.arguments(), "--", *map(str, paths)]
         with _lines_of(command, pattern, deadline) as lines:
             for line in lines:
                 name, _, number = line.rpartition(b"\0")
@@ -166,19 +166,18 @@ def _lines_of(command: Sequence[str], pattern: Pattern, deadline: Deadline) -> I
 
 
 def _batches(files: Mapping[Path, bool]) -> Iterator[tuple[str, list[Path]]]:
-    for huge_lines in (False, True):
+    """As many files as one command line takes, with how ripgrep is to read them."""
+    for way, huge_lines in (("--no-mmap", False), ("--mmap", True)):
         batch: list[Path] = []
         size = 0
-        for path, huge in files.items():
-            if huge != huge_lines:
-                continue
+        for path in (path for path, huge in files.items() if huge == huge_lines):
             batch.append(path)
             size += len(str(path)) + 1
             if size > ARGUMENT_BYTES:
-                yield "--mmap" if huge_lines else "--no-mmap", batch
+                yield way, batch
                 batch, size = [], 0
         if batch:
-            yield "--mmap" if huge_lines else "--no-mmap", batch
+            yield way, batch
 
 
 _INSTEAD = (

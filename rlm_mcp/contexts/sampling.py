@@ -19,7 +19,6 @@ PLACE_LINES = 1_000
 class Sample:
     """Whole lines of a text, without line ends. Line numbers are known only for `head`, which begins at line 1."""
 
-    size: int
     whole: bool
     head: tuple[str, ...]
     middle: tuple[str, ...]
@@ -41,7 +40,7 @@ def take_sample(path: Path, *, size: int, lines: int) -> Sample:
     """Look at a UTF-8 file of so many bytes and lines."""
     if size <= WHOLE_BYTES and lines <= WHOLE_LINES:
         whole = _lines(reading.read_bytes(path, 0, size), begins=True, ends=True)
-        return Sample(size=size, whole=True, head=whole, middle=(), tail=(), longest_line=_longest(whole))
+        return Sample(whole=True, head=whole, middle=(), tail=(), longest_line=_longest(whole))
     edge = min(4 * PLACE_BYTES, size)
     head = _lines(reading.read_bytes(path, 0, edge), begins=True, ends=False)[: 4 * PLACE_LINES]
     tail = _lines(reading.read_bytes(path, size - edge, size), begins=False, ends=True)[-4 * PLACE_LINES :]
@@ -51,7 +50,7 @@ def take_sample(path: Path, *, size: int, lines: int) -> Sample:
         found = _lines(reading.read_bytes(path, start, min(start + PLACE_BYTES, size)), begins=False, ends=False)
         middle.extend(found[:PLACE_LINES])
     longest = max(map(_longest, (head, tail, tuple(middle))))
-    return Sample(size=size, whole=False, head=head, middle=tuple(middle), tail=tail, longest_line=longest)
+    return Sample(whole=False, head=head, middle=tuple(middle), tail=tail, longest_line=longest)
 
 
 def _lines(data: bytes, *, begins: bool, ends: bool) -> tuple[str, ...]:
