@@ -159,9 +159,7 @@ def test_head_and_tail_are_verbatim(store: Store) -> None:
 def test_a_large_text_is_sampled_and_says_so(store: Store, files: Path) -> None:
     (files / "big.log").write_text(log(HADOOP) * 3_000)
     described = describe(store, store.register_source(str(files / "big.log"))).structure
-    assert described["levels"] == {"INFO": "90.00% of sampled", "ERROR": "10.00% of sampled"} or "sampled" in str(
-        described["levels"]
-    )
+    assert described["levels"] == {"INFO": "90.02% of sampled", "ERROR": "9.98% of sampled"}
     assert str(described["sampled"]).endswith("from the beginning, the end and places in between")
 
 
