@@ -63,8 +63,6 @@ class FileEntry:
     chars: int
     lines: int
     longest_line: int = 0
-    encoding: str = "utf-8"
-    invalid_bytes: int = 0
     pages: tuple[PageMark, ...] = ()
 
 

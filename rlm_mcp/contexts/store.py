@@ -401,8 +401,6 @@ class Store:
             chars=row.chars,
             lines=row.lines,
             longest_line=row.longest_line,
-            encoding=row.encoding,
-            invalid_bytes=row.invalid_bytes,
             pages=row.pages,
         )
 
