@@ -71,7 +71,7 @@ async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
 
         await serve_page(run, workspace.store, tell=partial(_told, options, note="serving until Ctrl-C"))
         return ANSWERED
-    out = run.directory / "page.html" if options.out is None else Path(options.out)
+    out = None if options.out is None else Path(options.out)
     path = await anyio.to_thread.run_sync(write_page, run, workspace.store, out)
     _told(options, str(path.resolve()), uri=path.resolve().as_uri())
     return ANSWERED

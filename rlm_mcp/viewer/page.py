@@ -29,6 +29,8 @@ from rlm_mcp.viewer.coverage import strips
 from rlm_mcp.viewer.passages import Quoted, quoted
 from rlm_mcp.viewer.story import Story, told
 
+FILE_NAME = "page.html"
+
 # In the order in which they are put together: each may use what those before it define.
 _SHARED = ("dom.js", "code.js", "theme.js", "shape.js", "tree.js", "coverage.js", "turns.js")
 _SCRIPTS = {
@@ -43,11 +45,16 @@ class PageNotWritten(RlmError):
     """The file of a page cannot be written."""
 
 
-def write_page(record: Run | Iterable[object], store: Store, path: Path) -> Path:
-    """Writes the page of a stored run, or of events from elsewhere; returns where it is.
+def write_page(record: Run | Iterable[object], store: Store, path: Path | None = None) -> Path:
+    """Writes the page of a run and returns where it is.
 
-    Raises RunRecordTooNew, RunRecordDamaged, PageNotWritten.
+    `record` is a stored run, or its events from elsewhere (then `path` must be given). The page of a stored run lies
+    next to its record unless `path` says otherwise. Raises RunRecordTooNew, RunRecordDamaged, PageNotWritten.
     """
+    if path is None:
+        if not isinstance(record, Run):
+            raise ValueError("events alone have no directory: say where the page is to be written")
+        path = record.directory / FILE_NAME
     return write_text(path, run_page(record, store))
 
 

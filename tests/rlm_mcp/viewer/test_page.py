@@ -105,14 +105,13 @@ def test_the_same_record_gives_the_same_page(store: Store) -> None:
     assert run_page(records.big(60), store) == run_page(records.big(60), store)
 
 
-def test_a_page_is_one_file(tmp_path: Path, store: Store) -> None:
-    run = Runs(tmp_path / "data").create({"query": "what is this?"})
+def test_the_page_of_a_stored_run_lies_next_to_its_record(tmp_path: Path, store: Store) -> None:
+    run = Runs(tmp_path).create({"query": "what is this?"})
     run.close()
-    pages = tmp_path / "pages"
-    pages.mkdir()
-    assert write_page(run, store, pages / "page.html") == pages / "page.html"
-    assert [file.name for file in pages.iterdir()] == ["page.html"]
-    assert data_of((pages / "page.html").read_text())["head"]["query"] == "what is this?"
+    path = write_page(run, store)
+    assert path == run.directory / "page.html"
+    assert [file.name for file in run.directory.iterdir() if file.name.endswith("html")] == ["page.html"]
+    assert data_of(path.read_text())["head"]["query"] == "what is this?"
 
 
 def test_a_page_that_cannot_be_written_is_told_with_its_place(tmp_path: Path, store: Store) -> None:
