@@ -1,6 +1,6 @@
 """The page of a run: one HTML file that tells everything its record holds and loads nothing.
 
-timing.py     when each event began and ended, also in records that do not say
+timing.py     when each event began and ended
 story.py      events -> what the page shows, long texts cut; pure
 coverage.py   ranges read -> strips and a table of files; pure
 passages.py   the cited lines and the sizes of files, read from the store

@@ -288,7 +288,7 @@ def _call(event: Event, most: int) -> dict[str, Any]:
         "model": str(event.get("model") or ""),
         "cached": event.get("cached") is True,
     }
-    if not usage:  # a child run, or a record from before sub-calls had their own figures
+    if not usage:  # a child run, whose own events tell, or a call that reached no model
         return told | {"spent": _usage(event.get("spent"))}
     return told | {
         "tokens": [whole(usage.get("prompt_tokens")), whole(usage.get("completion_tokens"))],
