@@ -97,9 +97,8 @@ def keep_backup(file: ConfigFile, *, write: Write = os.write) -> Path | None:
     """Copies what the file holds beside it; returns where, or None where there is nothing to copy."""
     if file.content is None:
         return None
-    _check_unchanged(file)
     try:
-        _replace(file.backup_path, file.content, None, write, mode=file.mode)
+        _replace(file.backup_path, file.content, file, write)
     except OSError as error:
         raise ClientConfigError(
             f"{file.backup_path} cannot be written ({_why(error)}): nothing was changed, since there would be no copy"
@@ -135,14 +134,13 @@ def _check_unchanged(file: ConfigFile) -> None:
         )
 
 
-def _replace(
-    target: Path, content: bytes, expected: ConfigFile | None, write: Write, *, mode: int | None = None
-) -> None:
+def _replace(target: Path, content: bytes, file: ConfigFile, write: Write) -> None:
+    """Puts `content` at `target`, with the permissions of the file, unless that is no longer what was read."""
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         try:
             if hasattr(os, "fchmod"):
-                os.fchmod(descriptor, mode if mode is not None else expected.mode if expected else 0o600)
+                os.fchmod(descriptor, file.mode)
                 with contextlib.suppress(OSError):  # only root can, and only root needs to
                     owner = target.stat() if target.exists() else target.parent.stat()
                     os.fchown(descriptor, owner.st_uid, owner.st_gid)
@@ -152,8 +150,7 @@ def _replace(
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        if expected is not None:
-            _check_unchanged(expected)
+        _check_unchanged(file)
         Path(name).replace(target)
     except BaseException:
         with contextlib.suppress(OSError):

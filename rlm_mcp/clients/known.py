@@ -1,13 +1,13 @@
 """The MCP clients that `rlm-mcp install` knows: where each keeps its configuration, in which form, within which limits.
 
-The facts are those of the clients' own documentation, looked up in November 2026; docs/clients.md says more of each.
-Time limits are set where a client lets a server set them: the first start on a machine compiles the sandbox (up to
-12 s), and a call waits 45 s for a run unless the model asks for longer.
+The facts are those of the clients' own documentation, which is named with each, looked up in November 2026;
+docs/clients.md says more. Time limits are set where a client lets a server set them: the first start on a machine
+compiles the sandbox (up to 12 s), and a call waits 45 s for a run unless the model asks for longer.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, Literal
@@ -56,7 +56,6 @@ class Client:
 
     name: str
     title: str
-    documentation: str
     files: Sequence[str]
     windows: Sequence[str] = ()
     home: tuple[str, str] | None = None
@@ -119,11 +118,23 @@ def _with_type(entry: Entry) -> dict[str, Any]:
     return {"type": "stdio"} | usual_shape(entry)
 
 
+_VSCODE = Client(
+    # MCP configuration reference (code.visualstudio.com)
+    name="vscode",
+    title="VS Code",
+    files=("{appdata}/Code/User/mcp.json",),
+    project=".vscode/mcp.json",
+    container=("servers",),
+    shape=_with_type,
+    aliases=("code", "visual-studio-code", "copilot"),
+    remark="Start the server from the line above its entry, or with the command MCP: List Servers.",
+)
+
 CLIENTS: Sequence[Client] = (
     Client(
+        # Connect to local MCP servers (modelcontextprotocol.io); its MSIX folder: claude-code#26073
         name="claude-desktop",
         title="Claude Desktop",
-        documentation="Connect to local MCP servers (modelcontextprotocol.io); its MSIX folder: claude-code#26073",
         files=("{appdata}/Claude/claude_desktop_config.json",),
         windows=(
             "{localappdata}/Packages/Claude_*/LocalCache/Roaming/Claude/claude_desktop_config.json",
@@ -134,9 +145,9 @@ CLIENTS: Sequence[Client] = (
         remark="Quit Claude Desktop and start it again. It ends a call after about a minute.",
     ),
     Client(
+        # Connect Claude Code to tools via MCP (code.claude.com)
         name="claude-code",
         title="Claude Code",
-        documentation="Connect Claude Code to tools via MCP (code.claude.com)",
         files=("{home}/.claude.json",),
         home=("CLAUDE_CONFIG_DIR", ".claude.json"),
         project=".mcp.json",
@@ -145,46 +156,32 @@ CLIENTS: Sequence[Client] = (
         remark="Sessions that are open write this file too: start new ones. MCP_TOOL_TIMEOUT (ms) bounds its calls.",
     ),
     Client(
+        # Model Context Protocol (cursor.com/docs)
         name="cursor",
         title="Cursor",
-        documentation="Model Context Protocol (cursor.com/docs)",
         files=("{home}/.cursor/mcp.json",),
         project=".cursor/mcp.json",
         remark="Cursor sees the change by itself; switch the server on under Settings, MCP.",
     ),
-    Client(
-        name="vscode",
-        title="VS Code",
-        documentation="MCP configuration reference (code.visualstudio.com)",
-        files=("{appdata}/Code/User/mcp.json",),
-        project=".vscode/mcp.json",
-        container=("servers",),
-        shape=_with_type,
-        aliases=("code", "visual-studio-code", "copilot"),
-        remark="Start the server from the line above its entry, or with the command MCP: List Servers.",
-    ),
-    Client(
+    _VSCODE,
+    replace(
+        _VSCODE,
         name="vscode-insiders",
         title="VS Code Insiders",
-        documentation="MCP configuration reference (code.visualstudio.com)",
         files=("{appdata}/Code - Insiders/User/mcp.json",),
-        project=".vscode/mcp.json",
-        container=("servers",),
-        shape=_with_type,
         aliases=("code-insiders",),
-        remark="Start the server from the line above its entry, or with the command MCP: List Servers.",
     ),
     Client(
+        # Cascade MCP Integration (docs.windsurf.com)
         name="windsurf",
         title="Windsurf",
-        documentation="Cascade MCP Integration (docs.windsurf.com)",
         files=("{home}/.codeium/windsurf/mcp_config.json",),
         remark="Press the refresh button of Cascade's MCP panel.",
     ),
     Client(
+        # Model Context Protocol (zed.dev/docs); ContextServerCommand in its settings
         name="zed",
         title="Zed",
-        documentation="Model Context Protocol (zed.dev/docs); ContextServerCommand in its settings",
         files=("{config}/zed/settings.json",),
         windows=("{appdata}/Zed/settings.json",),
         project=".zed/settings.json",
@@ -193,9 +190,9 @@ CLIENTS: Sequence[Client] = (
         remark="Zed sees the change by itself.",
     ),
     Client(
+        # Model Context Protocol (developers.openai.com/codex)
         name="codex",
         title="Codex",
-        documentation="Model Context Protocol (developers.openai.com/codex)",
         files=("{home}/.codex/config.toml",),
         home=("CODEX_HOME", "config.toml"),
         project=".codex/config.toml",
@@ -206,9 +203,9 @@ CLIENTS: Sequence[Client] = (
         remark="Start Codex again; /mcp lists the server.",
     ),
     Client(
+        # MCP servers with Gemini CLI (geminicli.com/docs)
         name="gemini-cli",
         title="Gemini CLI",
-        documentation="MCP servers with Gemini CLI (geminicli.com/docs)",
         files=("{home}/.gemini/settings.json",),
         project=".gemini/settings.json",
         limits={"timeout": CALL_SECONDS * 1000},
@@ -216,16 +213,16 @@ CLIENTS: Sequence[Client] = (
         remark="Start Gemini CLI again; /mcp lists the server.",
     ),
     Client(
+        # Use MCP Servers (lmstudio.ai/docs)
         name="lm-studio",
         title="LM Studio",
-        documentation="Use MCP Servers (lmstudio.ai/docs)",
         files=("{home}/.lmstudio/mcp.json",),
         remark="LM Studio sees the change by itself. It ends a call after a minute.",
     ),
     Client(
+        # Configuration Files (goose-docs.ai)
         name="goose",
         title="Goose",
-        documentation="Configuration Files (goose-docs.ai)",
         files=("{config}/goose/config.yaml",),
         windows=("{appdata}/Block/goose/config/config.yaml",),
         format="yaml",
