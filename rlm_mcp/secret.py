@@ -37,4 +37,9 @@ class Secret:
         """`text` without this secret and without anything that looks like an API key."""
         if len(self._text) >= 4:  # shorter "keys" (none, x) are placeholders, and their letters are everywhere
             text = text.replace(self._text, "[key]")
-        return _KEY_LIKE.sub("[key]", text)
+        return without_keys(text)
+
+
+def without_keys(text: str) -> str:
+    """`text` without anything that looks like an API key."""
+    return _KEY_LIKE.sub("[key]", text)

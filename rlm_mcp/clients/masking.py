@@ -2,7 +2,7 @@
 
 import re
 
-from rlm_mcp.secret import Secret
+from rlm_mcp.secret import without_keys
 
 MASK = "***"
 _NAME = r"[\w.-]*(?:key|token|secret|passw|auth|credential|cookie)[\w.-]*"
@@ -18,4 +18,4 @@ def masked(text: str) -> str:
         text = pattern.sub(lambda found: found[1] + found[2][0] + MASK + found[2][0], text)
     for pattern in (_PLAIN, _ARGUMENT):
         text = pattern.sub(lambda found: found[1] + MASK, text)
-    return Secret("").scrub(text)
+    return without_keys(text)
