@@ -157,7 +157,7 @@ class Launcher:
         desk = Desk()
         models = await self._models(request.model, request.sub_model, desk if sampling else None)
         Ledger(limits).require_prices((models.root, models.sub))
-        return replace(self._launch(task, models, limits, Tape()), desk=desk)
+        return self._launch(task, models, limits, Tape(), desk=desk)
 
     async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
         """What the run would take, bounded by its limits. Asks no model. Raises as `new` does, and PromptOverWindow."""
@@ -185,8 +185,8 @@ class Launcher:
         started = _started(events)
         desk = Desk()
         models = await self._models(started["models"]["root"]["name"], started["models"]["sub"]["name"], desk)
-        launch = self._launch(self._task(started), models, BudgetLimits(**started["limits"]), Tape(events), spent)
-        return replace(launch, desk=desk)
+        limits = BudgetLimits(**started["limits"])
+        return self._launch(self._task(started), models, limits, Tape(events), already=spent, desk=desk)
 
     async def _models(self, root: str | None, sub: str | None, desk: Desk | None) -> Models:
         """The models of these names; `client` is the one that answers what is laid on the desk."""
@@ -244,7 +244,14 @@ class Launcher:
         )
 
     def _launch(
-        self, task: Task, models: Models, limits: BudgetLimits, tape: Tape, already: Spent | None = None
+        self,
+        task: Task,
+        models: Models,
+        limits: BudgetLimits,
+        tape: Tape,
+        *,
+        already: Spent | None = None,
+        desk: Desk | None = None,
     ) -> Launch:
         return Launch(
             task=task,
@@ -255,6 +262,7 @@ class Launcher:
             cache=self._cache,
             tape=tape,
             already=already,
+            desk=desk,
         )
 
 
