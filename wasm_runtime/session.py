@@ -74,6 +74,8 @@ class _Saved:
     pages: SavedPages
     globals: tuple[int, ...]
     mark: Mark
+    fresh: bool
+    unexposed: list[str]
 
 
 class Session:
@@ -113,14 +115,19 @@ class Session:
 
     # running code
 
-    def exec(self, code: str, *, seconds: float | None = None) -> ExecResult:
+    def exec(self, code: str, *, seconds: float | None = None, prepare: str | None = None) -> ExecResult:
         """Run a block of Python in the session's namespace; what it raises is in the result.
 
-        `seconds` replaces `limits.cell_seconds`. Raises SessionBusy, SessionClosed.
+        `seconds` replaces `limits.cell_seconds`. `prepare` is a `module:function` of the guest that is called with the
+        code first; the text that it returns is run in its place, and what it did is undone together with a cell that
+        is. Raises SessionBusy, SessionClosed.
         """
         with self._running():
             self._execs += 1
-            return self._exec(code, self.limits.cell_seconds if seconds is None else seconds)
+            seconds = self.limits.cell_seconds if seconds is None else seconds
+            with self._undoable() as saved:
+                prepared = code if prepare is None else self._prepared(prepare, code, seconds, saved)
+                return self._exec(prepared, seconds, saved)
 
     def call(self, function: str, *args: object, seconds: float | None = None) -> object:
         """Call `module:function` in the guest with JSON values; -> its JSON value.
@@ -223,12 +230,19 @@ class Session:
                 self._state = "READY"
             self._turn.release()
 
-    def _exec(self, code: str, seconds: float) -> ExecResult:
+    def _prepared(self, function: str, code: str, seconds: float, saved: _Saved) -> str:
+        """What the guest makes of the code; the code itself when the guest fails at that."""
+        request: dict[str, object] = {"kind": "call", "function": function, "args": [code]}
+        report, _, _ = self._serve(request, seconds, saved)
+        value = report.get("value")
+        return value if isinstance(value, str) and "error" not in report else code
+
+    def _exec(self, code: str, seconds: float, saved: _Saved) -> ExecResult:
         self._stdout.clear()
         self._stderr.clear()
         started = time.perf_counter()
         request: dict[str, object] = {"kind": "cell", "code": code, "name": f"<cell {next(self._cell_names)}>"}
-        report, stopped, undone = self._serve(request, seconds)
+        report, stopped, undone = self._serve(request, seconds, saved)
         error = _error(report.get("error"), stopped, seconds)
         value = report.get("value")
         return ExecResult(
@@ -245,18 +259,30 @@ class Session:
         )
 
     def _ask(self, request: dict[str, object], seconds: float) -> object:
-        report, stopped, _ = self._serve(request, seconds)
+        with self._undoable() as saved:
+            report, stopped, _ = self._serve(request, seconds, saved)
         error = _error(report.get("error"), stopped, seconds)
         if error is not None:
             raise GuestCallError(error.type, error.message)
         return report.get("value")
 
-    def _serve(self, request: dict[str, object], seconds: float) -> tuple[dict[str, object], StoppedBy | None, bool]:
-        """Have the guest carry out one request; -> (its report, what stopped it, whether it was undone)."""
+    @contextmanager
+    def _undoable(self) -> Iterator[_Saved]:
+        """Save the state, and forget it when what may have to be undone is over."""
+        saved = _Saved(self._pages.save(), self._interpreter.globals(), self._vfs.mark(), self._fresh, self._unexposed)
+        try:
+            yield saved
+        finally:
+            self._vfs.forget(saved.mark)
+            self._pages.forget(saved.pages)
+
+    def _serve(
+        self, request: dict[str, object], seconds: float, saved: _Saved
+    ) -> tuple[dict[str, object], StoppedBy | None, bool]:
+        """Have the guest carry out one request; -> (its report, what stopped it, whether it is undone up to `saved`)."""
         if self._fresh:
             request |= {"entropy": os.urandom(32).hex(), "functions": self._unexposed}
             self._fresh, self._unexposed = False, []
-        saved = self._save()
         self._clear_stops()
         self._guest.ended = self._guest.failure = None
         self._channel.begin(request)
@@ -274,8 +300,6 @@ class Session:
             self._rescue_output()
             self._undo(saved)
             self._state = "RUNNING"
-        self._vfs.forget(saved.mark)
-        self._pages.forget(saved.pages)
         if self._guest.failure is not None:
             raise RuntimeFailure("a host function of the sandbox failed; the cell was ended") from self._guest.failure
         if trapped is not None:
@@ -283,14 +307,12 @@ class Session:
         report = self._channel.report or {}
         return report, self._deadline.expired if _is_interrupt(report) else None, False
 
-    def _save(self) -> _Saved:
-        return _Saved(self._pages.save(), self._interpreter.globals(), self._vfs.mark())
-
     def _undo(self, saved: _Saved) -> None:
         self._channel.cancel_all()
         self._pages.restore(saved.pages)
         self._interpreter.set_globals(saved.globals)
         self._vfs.undo(saved.mark)
+        self._fresh, self._unexposed = saved.fresh, saved.unexposed
 
     def _cause(self, trap: wasmtime.Trap) -> StoppedBy:
         if self._guest.ended is not None:

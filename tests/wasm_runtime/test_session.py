@@ -141,6 +141,47 @@ def test_variables_survive_exceptions_deadlines_and_traps(session: Session) -> N
 # the state table
 
 
+def test_a_first_cell_that_is_undone_leaves_the_functions_of_the_host(runtime: Runtime) -> None:
+    with runtime.session(limits=LIMITS, calls={"double": lambda n: 2 * n}) as session:
+        assert session.exec("import os; os._exit(1)").undone
+        assert session.exec("double(2)").value == "4"
+        first = session.exec("import random; random.random()").value
+    with runtime.session(limits=LIMITS) as other:
+        other.exec("import os; os._exit(1)")
+        assert other.exec("import random; random.random()").value != first
+
+
+PREPARING = """
+def swap(code):
+    seen.append(code)
+    return code.replace('before', 'after')
+def fail(code): 1 / 0
+def number(code): return 1
+def leave(code):
+    import os; os._exit(1)
+seen = []
+"""
+
+
+def test_a_cell_can_be_prepared_by_the_guest(session: Session) -> None:
+    session.install("preparing", PREPARING)
+    assert session.exec("'before'", prepare="preparing:swap").value == "'after'"
+    assert session.exec("import preparing; preparing.seen").value == "[\"'before'\"]"
+
+
+@pytest.mark.parametrize("function", ["fail", "number", "leave", "missing"])
+def test_a_cell_that_cannot_be_prepared_is_run_as_it_is(session: Session, function: str) -> None:
+    session.install("preparing", PREPARING)
+    session.exec("kept = 1")
+    assert session.exec("'before', kept", prepare=f"preparing:{function}").value == "('before', 1)"
+
+
+def test_preparing_is_undone_with_the_cell_that_is_undone(session: Session) -> None:
+    session.install("preparing", PREPARING)
+    assert session.exec("import os; os._exit(1)", prepare="preparing:swap").undone
+    assert session.exec("import preparing; preparing.seen").value == "[]"
+
+
 def test_a_session_tells_its_state(runtime: Runtime) -> None:
     session = runtime.session(limits=LIMITS)
     assert repr(session).startswith("<Session NEW, 0 execs, ")
