@@ -11,9 +11,10 @@ seconds when it is not, so a server begins it on a thread when it starts, and on
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -89,12 +90,11 @@ class Sandbox:
         self._runtime: Runtime | None = None
         self._prepared = _Prepared()
         self._failure: Exception | None = None
-        self._threads = anyio.CapacityLimiter(THREADS)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sandbox")
 
     def __repr__(self) -> str:
         waiting = "loading" if self._loading else "not loaded"
-        state = "loaded" if self._runtime else "broken" if self._failure else waiting
-        return f"<Sandbox {state}, {self._threads.borrowed_tokens} cells running>"
+        return f"<Sandbox {'loaded' if self._runtime else 'broken' if self._failure else waiting}>"
 
     @property
     def is_loaded(self) -> bool:
@@ -131,10 +131,21 @@ class Sandbox:
         """Closes the runtime if it was loaded; a load that is still going on is left to the end of the process."""
         if self._runtime is not None:
             await self.on_thread(self._runtime.close)
+        self._threads.shutdown()
+
+    def on_a_thread(self, function: Callable[..., _T], *args: Any) -> "tuple[Future[_T], anyio.Event]":
+        """Begins a blocking call on a thread of the sandbox: its outcome, and the event that it is there."""
+        done = anyio.Event()
+        future = self._threads.submit(function, *args)
+        future.add_done_callback(lambda _: self._soon(done.set))
+        return future, done
 
     async def on_thread(self, function: Callable[..., _T], *args: Any) -> _T:
-        """A blocking call on a thread of the sandbox; not interrupted by cancellation."""
-        return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._threads)
+        """Waits for such a call, which cancellation does not interrupt."""
+        future, done = self.on_a_thread(function, *args)
+        with anyio.CancelScope(shield=True):
+            await done.wait()
+        return future.result()
 
     def call(self, function: Callable[[], Any]) -> "Future[Any]":
         """From a sandbox thread: runs `function` (async or not) on the event loop. Cancelling the future cancels it."""
@@ -305,30 +316,18 @@ class SandboxRepl:
 
         What the interrupted cell had printed is returned; the cancellation takes effect where the caller next waits.
         """
-        done = anyio.Event()
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-
-            async def interrupt_when_cancelled() -> None:
-                try:
-                    await anyio.sleep_forever()
-                finally:
-                    while not done.is_set():  # again, because it is lost between two of the calls that make up a cell
-                        self._session.interrupt()
-                        with anyio.move_on_after(INTERRUPT_SECONDS, shield=True):
-                            await done.wait()
-
-            tasks.start_soon(interrupt_when_cancelled)
+        future, done = self._sandbox.on_a_thread(function, *args)
+        try:
+            await done.wait()
+        except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
-                try:
-                    result = await self._sandbox.on_thread(function, *args)
-                except Exception as error:  # noqa: BLE001 - raised again
-                    failure = error  # below: here the task group would wrap it
-                done.set()
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        return result
+                while not done.is_set():  # again, because it is lost between two of the calls that make up a cell
+                    self._session.interrupt()
+                    with anyio.move_on_after(INTERRUPT_SECONDS):
+                        await done.wait()
+            if anyio.current_effective_deadline() != -math.inf:
+                raise  # it came from outside anyio, which tells it once
+        return future.result()
 
     async def _whole(self, function: Callable[..., _T], *args: Any) -> _T:
         """The same for a call whose result means nothing to a caller that was cancelled."""
@@ -457,12 +456,10 @@ def _run_cell(session: "Session", code: str, seconds: float | None) -> CellResul
     from wasm_runtime import GuestCallError
 
     with _told():
+        done = session.exec(code, seconds=seconds, prepare="prelude:before")
         try:
-            prepared = session.call("prelude:before", code)
-        except GuestCallError:
-            prepared = code
-        done = session.exec(prepared if isinstance(prepared, str) else code, seconds=seconds)
-        try:
+            if done.undone:  # and with it what was done before: the prelude still holds what the last cell left
+                session.call("prelude:before", "")
             left = _left().validate_python(session.call("prelude:after", done.stdout[:HISTORY_CHARS]))
         except (GuestCallError, ValidationError):
             left = _Left(notes=(_DAMAGED,))

@@ -329,6 +329,14 @@ async def test_a_deadline_is_reported_and_keeps_the_variables(opened: Opener) ->
     assert await value_of(repl, "kept") == "1"
 
 
+async def test_a_cell_that_is_undone_leaves_nothing_of_the_cell_before(opened: Opener) -> None:
+    repl = await opened.text()
+    before = await repl.run("FINAL('early')")
+    cell = await repl.run("import os; os._exit(1)")
+    assert before.final == Final(value="early")
+    assert (cell.undone, cell.final, cell.citations, cell.notes) == (True, None, (), ())
+
+
 async def test_files_are_a_mapping_that_loads_on_use(opened: Opener, tmp_path: Path) -> None:
     for name, text in {"a.py": "import b\n", "pkg/b.py": "x = 1\n", "pkg/c.txt": "naïve\n"}.items():
         (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
