@@ -1,7 +1,6 @@
 """What the root model is told of its contexts before it has looked."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from rlm_mcp.contexts.store import Store
 from rlm_mcp.prompts import opening
 
 LOG = [f"2026-11-22 10:00:{n % 60:02} INFO worker-{n % 4} did thing {n}" for n in range(500)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path)
-    yield store
-    store.close()
 
 
 def test_a_log_is_told_by_its_size_its_format_and_four_real_lines(store: Store) -> None:

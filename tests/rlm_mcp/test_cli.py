@@ -15,17 +15,9 @@ import pytest
 
 from rlm_mcp.cli import main
 from tests.peers.openai_server import OpenAIServer, Request
+from tests.rlm_mcp.conftest import LOG
 
 Run = Callable[..., tuple[int, str, str]]
-
-LOG = "".join(f"line {i} {'ERROR' if i % 3 == 0 else 'INFO'}\n" for i in range(300))
-
-
-@pytest.fixture
-def log_file(tmp_path: Path) -> Path:
-    path = tmp_path / "app.log"
-    path.write_text(LOG)
-    return path
 
 
 @pytest.fixture

@@ -17,13 +17,6 @@ TEXT = "\n".join(LINES) + "\n"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path)
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def log(store: Store) -> Context:
     return store.register_text(TEXT, name="pump.log")
 

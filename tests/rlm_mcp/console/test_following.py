@@ -17,13 +17,6 @@ from tests.rlm_mcp.console.conftest import OpenTerminal
 QUESTION = "How many errors?"
 
 
-@pytest.fixture
-def log_file(tmp_path: Path) -> Path:
-    path = tmp_path / "app.log"
-    path.write_text("".join(f"line {i} {'ERROR' if i % 3 == 0 else 'INFO'}\n" for i in range(300)))
-    return path
-
-
 def is_first(request: Request) -> bool:
     return all(message["role"] != "assistant" for message in request.messages)
 

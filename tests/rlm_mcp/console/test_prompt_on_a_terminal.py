@@ -3,19 +3,10 @@
 import stat
 from pathlib import Path
 
-import pytest
-
 from tests.peers.openai_server import OpenAIServer
 from tests.rlm_mcp.console.conftest import OpenTerminal
 
 PROMPT = ">>> "
-
-
-@pytest.fixture
-def log_file(tmp_path: Path) -> Path:
-    path = tmp_path / "app.log"
-    path.write_text("".join(f"line {i} {'ERROR' if i % 3 == 0 else 'INFO'}\n" for i in range(300)))
-    return path
 
 
 def test_blocks_run_over_the_context_and_ctrl_c_keeps_the_variables(

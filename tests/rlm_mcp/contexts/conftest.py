@@ -1,17 +1,8 @@
-"""A store of its own for every test."""
+"""A place for the sources of every test."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from rlm_mcp.contexts.store import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "data") as store:
-        yield store
 
 
 @pytest.fixture

@@ -53,12 +53,6 @@ def browser() -> Iterator["Browser"]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "data") as store:
-        yield store
-
-
-@pytest.fixture
 def open_page(browser: "Browser") -> Iterator[Open]:
     """Opens a page and, in the end, sees that it kept quiet."""
     complaints: list[str] = []

@@ -16,12 +16,6 @@ HOST = "http://127.0.0.1:8123"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "data") as store:
-        yield store
-
-
-@pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     run = Runs(tmp_path).create({"query": "is it done?"})
     yield run

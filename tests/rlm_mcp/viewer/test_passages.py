@@ -1,22 +1,13 @@
 """What a page quotes from the store."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.viewer.coverage import FileSize
 from rlm_mcp.viewer.passages import quoted
 
 TEXT = "".join(f"line {number}\n" for number in range(1, 21))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "data") as store:
-        yield store
 
 
 def citation(context_id: str, line: int, **facts: Any) -> dict[str, Any]:
