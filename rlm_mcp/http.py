@@ -28,7 +28,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from rlm_mcp.contexts.ripgrep import stop_searches
+from rlm_mcp.contexts.children import CHILDREN
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.inspecting import Shelf
 from rlm_mcp.logs import configure_logging
@@ -197,7 +197,7 @@ def serve_http(
     except* RlmError as group:
         raise group.exceptions[0] from None
     at_end()
-    stop_searches()
+    CHILDREN.stop()
     logging.shutdown()
     os._exit(0)  # the sandbox may still be compiling on a thread, which nothing can stop
 

@@ -15,7 +15,7 @@ from functools import partial
 
 import anyio
 
-from rlm_mcp.contexts.ripgrep import stop_searches
+from rlm_mcp.contexts.children import CHILDREN
 from rlm_mcp.logs import configure_logging
 from rlm_mcp.server import build_server
 from rlm_mcp.threads import in_thread
@@ -54,7 +54,7 @@ async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], boo
             await workspace.close()
             await in_thread(workspace.store.close)
             await in_thread(at_end)
-        stop_searches()
+        CHILDREN.stop()
         logging.shutdown()
         os._exit(0)  # the task group would wait for the thread that reads stdin, maybe for ever
 

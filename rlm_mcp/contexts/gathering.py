@@ -1,6 +1,6 @@
 """From a source to the rows of a context: every piece taken in, or skipped with its reason, and what to tell of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -75,23 +75,30 @@ class Gathering:
 
     def take_all(self, source: Source) -> None:
         """Take in every piece of a source; of many, one that cannot be read is skipped with its reason."""
-        for piece in source.pieces:
-            self._tick(1)
-            if isinstance(piece, Skipped):
-                self.skipped.append(piece)
-                continue
-            try:
-                self._take_piece(piece)
-            except (SourceRefused, SourceChanged) as error:
-                if self.kind == "text":
-                    raise _about(self.location, error) from error
-                self.skipped.append(Skipped(path=piece.path, reason=str(error)))
+        try:
+            for piece in source.pieces:
+                self._tick(1)
+                self._take_or_skip(piece)
+        finally:
+            if isinstance(source.pieces, Generator):  # broken off: what it holds, such as a program, is let go now
+                source.pieces.close()
         if not any(row.bytes for row in self._files.values()):
             if self.kind == "text":
                 raise SourceRefused(f"{self.location} is empty: there is nothing to register")
             raise SourceRefused(
                 f"{self.location} holds no text{_reasons(self.skipped)}: name a directory or glob with text files"
             )
+
+    def _take_or_skip(self, piece: Piece | Skipped) -> None:
+        if isinstance(piece, Skipped):
+            self.skipped.append(piece)
+            return
+        try:
+            self._take_piece(piece)
+        except (SourceRefused, SourceChanged) as error:
+            if self.kind == "text":
+                raise _about(self.location, error) from error
+            self.skipped.append(Skipped(path=piece.path, reason=str(error)))
 
     def _take_piece(self, piece: Piece) -> None:
         """Take in a piece; it counts only once it is closed, which is when a change while it was read is noticed."""

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from shutil import which
 
+from rlm_mcp.contexts.children import CHILDREN
 from rlm_mcp.contexts.deadline import Deadline
 from rlm_mcp.errors import SearchRefused
 
@@ -38,9 +39,6 @@ _PLAIN = (
     "--with-filename",
     "--null",
 )
-
-
-_running: "set[subprocess.Popen[bytes]]" = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,28 +137,17 @@ def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, dea
     return list(hits.values())
 
 
-def stop_searches() -> None:
-    """Kill every ripgrep that runs: this process is about to leave without waiting for its threads."""
-    for process in list(_running):
-        process.kill()
-
-
 @contextmanager
 def _lines_of(command: Sequence[str], pattern: Pattern, deadline: Deadline) -> Iterator[Iterator[bytes]]:
     """Run ripgrep and give the lines it prints; at the deadline it is killed, which ends them."""
-    process = subprocess.Popen(  # noqa: S603 - ripgrep; pattern and paths cannot become options
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={}
-    )
-    _running.add(process)
-    with process, deadline.at_end(process.kill):
+    with (  # pattern and paths cannot become options
+        CHILDREN.started(command, env={}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
+        deadline.at_end(process.kill),
+    ):
         if process.stdout is None or process.stderr is None:
             raise SearchRefused("ripgrep was started without pipes")
-        try:
-            yield (line.rstrip(b"\n") for line in process.stdout if line.endswith(b"\n"))
-            complaint = process.stderr.read().decode(errors="replace")
-        finally:
-            process.kill()
-            _running.discard(process)
+        yield (line.rstrip(b"\n") for line in process.stdout if line.endswith(b"\n"))
+        complaint = process.stderr.read().decode(errors="replace")
     if process.wait() == 2 and not deadline.passed:
         raise SearchRefused(explain(pattern, complaint))
 

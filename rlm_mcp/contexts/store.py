@@ -137,14 +137,21 @@ class Store:
         """Store a file, directory, glob, git revision (`path@revision`), archive or document found at a path.
 
         `reference` True leaves a file where it is, False copies it whatever its size. `on_taken` is told files and
-        bytes taken in since the last time, many times a second; what it raises breaks it off, and nothing is stored.
+        bytes taken in since the last time, many times a second, also when there are none; what it raises breaks it off,
+        and nothing is stored.
         Raises SourceRefused, OutsideRoots, SourceChanged, NameTaken, StoreFull.
         """
         from rlm_mcp.contexts.sources.opening import open_source
 
         wanted = None if name is None else check_name(name)
         options: dict[str, object] = {"reference": reference, "include_secrets": include_secrets}
-        opened = open_source(source, roots=self._roots, store=self._directory, secrets=include_secrets)
+        opened = open_source(
+            source,
+            roots=self._roots,
+            store=self._directory,
+            secrets=include_secrets,
+            look=lambda: on_taken(0, 0),
+        )
 
         def refers(path: Path) -> bool:
             if reference is not None:

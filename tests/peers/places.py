@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import httpx2
+import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
@@ -129,3 +130,26 @@ async def at(url: str, era: str, token: str | None = None, **options: Any) -> As
         Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=era, **options) as client,
     ):
         yield client
+
+
+def processes_about(path: Path) -> list[str]:
+    """Commands of the processes that have a path in their environment or arguments; none where there is no /proc."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (process / "cmdline").read_bytes() + b"\0" + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(path).encode() in told and int(process.name) != os.getpid():
+            found.append(told.decode(errors="replace"))
+    return found
+
+
+def endless_repository(directory: Path) -> str:
+    """A repository there that git does not list in a lifetime: it waits for a FIFO that holds what to ignore."""
+    if not Path("/proc").is_dir():
+        pytest.skip("whether git runs is seen in /proc")
+    repository = directory / "repository"
+    subprocess.run(["git", "init", str(repository)], check=True, capture_output=True)  # noqa: S603, S607 - git, in a directory of the test
+    os.mkfifo(repository / ".gitignore")
+    return str(repository)

@@ -18,7 +18,18 @@ from mcp_types import CallToolResult
 
 from rlm_mcp.tokens import digest_of
 from tests.peers.openai_server import Fault, OpenAIServer, Request
-from tests.peers.places import COMMAND, at, environment, free_port, http_process, listening, on_stdio, opened
+from tests.peers.places import (
+    COMMAND,
+    at,
+    endless_repository,
+    environment,
+    free_port,
+    http_process,
+    listening,
+    on_stdio,
+    opened,
+    processes_about,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -308,3 +319,43 @@ async def test_a_run_whose_waiting_client_went_away_on_stdio_is_cancelled(
         run = await called(client, "rlm_result", run_id=await only_run(client))
     assert run["status"] == "cancelled"
     assert endpoint.server.counts.requests == 2
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_a_cancelled_registration_ends_the_git_that_lists_its_files(
+    transport: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    source = endless_repository(tmp_path)
+    async with opened(transport, environ) as new_client, new_client("auto") as client:
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.call_tool, "register_context", {"source": source})
+                await _while(lambda: not _lists(tmp_path))
+                tasks.cancel_scope.cancel()
+            await _while(lambda: _lists(tmp_path))
+        assert (await called(client, "list_contexts"))["contexts"] == []
+
+
+async def test_the_end_of_a_server_over_http_ends_the_git_that_lists_files(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    source = endless_repository(tmp_path)
+    with http_process(environ) as (process, url):
+        await listening(url)
+        async with at(url, "auto") as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(client.call_tool, "register_context", {"source": source})
+            with anyio.fail_after(30):
+                await _while(lambda: not _lists(tmp_path))
+            process.terminate()
+            assert process.wait(timeout=10) == 0
+            assert processes_about(tmp_path) == []
+            tasks.cancel_scope.cancel()
+
+
+def _lists(directory: Path) -> bool:
+    return any("ls-files" in command for command in processes_about(directory))
+
+
+async def _while(condition: Callable[[], bool]) -> None:
+    while condition():  # noqa: ASYNC110 - processes do not tell
+        await anyio.sleep(0.01)

@@ -14,6 +14,7 @@ import pytest
 
 from rlm_mcp.runs import Run
 from tests.peers.openai_server import OpenAIServer
+from tests.peers.places import endless_repository, processes_about
 
 SERVER = [sys.executable, "-m", "rlm_mcp.cli"]
 PARENT = f"import subprocess, sys; subprocess.Popen({SERVER!r}).wait()"
@@ -24,10 +25,11 @@ HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"na
 class Server:
     """A server process and the client's end of its pipes. `started` is the server or, with a parent between, that."""
 
-    def __init__(self, started: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, started: "subprocess.Popen[bytes]", environ: dict[str, str]) -> None:
         assert started.stdin is not None
         assert started.stdout is not None
         self.started, self.stdin, self.stdout = started, started.stdin, started.stdout
+        self.environ = environ
         self._number = 0
         self.ask("initialize", HELLO)
         self.say({"method": "notifications/initialized"})
@@ -63,6 +65,13 @@ def spinning_run(server: Server) -> None:
     run = server.call("rlm_solve", query="Loop for ever?", contexts=["abc"], mode="rlm", wait_seconds=0)
     while not run["iterations"]:
         run = server.call("rlm_result", run_id=run["run_id"], wait_seconds=0.1)
+
+
+def endless_listing(server: Server) -> None:
+    home = Path(server.environ["HOME"])
+    server.send("tools/call", {"name": "register_context", "arguments": {"source": endless_repository(home)}})
+    while not any("ls-files" in command for command in processes_about(home)):
+        continue
 
 
 def end_of_file(server: Server) -> None:
@@ -102,12 +111,12 @@ def environ(tmp_path: Path, sandbox_cache: Path) -> Iterator[dict[str, str]]:
 def serving(command: list[str], environ: dict[str, str]) -> Iterator[Server]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as started:  # noqa: S603 - our own command
         try:
-            yield Server(started)
+            yield Server(started, environ)
         finally:
             started.kill()
 
 
-@pytest.mark.parametrize("work", [spinning_cell, spinning_run])
+@pytest.mark.parametrize("work", [spinning_cell, spinning_run, endless_listing])
 @pytest.mark.parametrize("end", [end_of_file, term, interrupt, closed_stdout, death_of_the_parent])
 def test_a_server_at_work_ends_and_leaves_nothing_behind(
     work: Callable[[Server], None], end: Callable[[Server], None], environ: dict[str, str], tmp_path: Path
@@ -127,19 +136,6 @@ def test_a_server_at_work_ends_and_leaves_nothing_behind(
         run = Run(entry)
         assert not run.is_live()
         assert [event["event"] for event in run.events()][-1] == "run_left"
-
-
-def processes_about(path: Path) -> list[str]:
-    """Commands of the processes that have a path in their environment or arguments; none where there is no /proc."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (process / "cmdline").read_bytes() + b"\0" + (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if str(path).encode() in told and int(process.name) != os.getpid():
-            found.append(told.decode(errors="replace"))
-    return found
 
 
 @pytest.mark.parametrize("warnings", ["error", "always"])

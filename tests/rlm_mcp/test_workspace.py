@@ -1,16 +1,20 @@
 """Runs of one data directory seen from several workspaces, as from several processes."""
 
+import os
 import sqlite3
+import subprocess
 from contextlib import chdir, closing
 from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 
+from rlm_mcp.contexts.children import CHILDREN
 from rlm_mcp.launch import SolveRequest
 from rlm_mcp.live_runs import RunElsewhere, RunEnded, TooManyRuns
 from rlm_mcp.progress import Taken
@@ -171,6 +175,29 @@ async def test_a_registration_that_is_cancelled_ends_and_leaves_nothing(machine:
         assert taken.files < 2_000
         assert (await workspace.contexts()).total == 0
         assert list((machine.settings.data_dir / "contexts" / "incoming").rglob("*.txt")) == []
+
+
+@pytest.fixture
+def endless_source(tmp_path: Path) -> str:
+    """A repository that git does not list in a lifetime."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no FIFOs on this system")
+    source = tmp_path / "source"
+    subprocess.run(["git", "init", str(source)], check=True, capture_output=True)  # noqa: S603, S607 - git, in a directory of the test
+    os.mkfifo(source / ".gitignore")  # git waits until somebody writes to it
+    return str(source)
+
+
+async def test_a_registration_that_is_cancelled_while_git_lists_ends_git(machine: Machine, endless_source: str) -> None:
+    async with machine.open() as workspace:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(workspace.register, source=endless_source))
+                while "1 running" not in repr(CHILDREN):
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+        assert repr(CHILDREN) == "<Children 0 running>"
+        assert (await workspace.contexts()).total == 0
 
 
 async def test_an_existing_path_is_taken_before_a_name_and_the_log_says_so(

@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -31,9 +31,9 @@ NOT_WORTH_READING = {
 """Directories that nobody means by naming their parent; each is listed as skipped, and can be registered by itself."""
 
 
-def walk(directory: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
+def walk(directory: Path, *, allowed: Allowed, look: Callable[[], None]) -> Iterator[Piece | Skipped]:
     """Give the files under a directory in order of path."""
-    entries = list(islice(files_below(directory, allowed=allowed), MAX_FILES + 1))
+    entries = list(islice(files_below(directory, allowed=allowed, look=look), MAX_FILES + 1))
     check_count(directory, len(entries))
     for path, entry in entries:
         yield entry if isinstance(entry, Skipped) else consider(Path(entry.path), shown=path, allowed=allowed)
@@ -79,12 +79,14 @@ def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
 
 
 def files_below(
-    directory: Path, *, allowed: Allowed, depth: int | None = None, prefix: str = ""
+    directory: Path, *, allowed: Allowed, look: Callable[[], None], depth: int | None = None, prefix: str = ""
 ) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
     """Walk in sorted order, at most `depth` directories deep, without following links.
 
-    Directories not worth reading and unreadable ones are Skipped.
+    Directories not worth reading and unreadable ones are Skipped. `look` is called for every directory and may raise
+    to break it off.
     """
+    look()
     try:
         with os.scandir(directory) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
@@ -99,7 +101,7 @@ def files_below(
             yield shown, Skipped(path=f"{shown}/", reason=reason)
         elif depth is None or depth > 0:
             deeper = None if depth is None else depth - 1
-            yield from files_below(Path(entry.path), allowed=allowed, depth=deeper, prefix=f"{shown}/")
+            yield from files_below(Path(entry.path), allowed=allowed, look=look, depth=deeper, prefix=f"{shown}/")
 
 
 def _not_entered(entry: "os.DirEntry[str]", allowed: Allowed) -> str | None:

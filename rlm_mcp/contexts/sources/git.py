@@ -6,12 +6,14 @@ The repository may be hostile: nothing it configures is run (no hooks, no file s
 import io
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
+from rlm_mcp.contexts.children import CHILDREN, Child
 from rlm_mcp.contexts.context import Skipped
+from rlm_mcp.contexts.deadline import Deadline
 from rlm_mcp.contexts.sources.directory import check_count, consider, printable
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import Allowed, Opened, Piece
@@ -19,6 +21,9 @@ from rlm_mcp.errors import SourceRefused
 
 GIT_SECONDS = 60.0
 """Listing a million files takes about ten."""
+
+CHUNK_BYTES = 1 << 20
+"""Of an object, between two looks at whether it is still wanted."""
 
 _TAME = (
     "-c",
@@ -33,19 +38,23 @@ _TAME = (
 _LINK, _SUBMODULE = "120000", "160000"
 
 
-def is_repository(directory: Path) -> bool:
-    """Tell whether a directory lies in the work tree of a repository, or is a bare one, that git can read."""
+def is_repository(directory: Path, *, look: Callable[[], None]) -> bool:
+    """Tell whether a directory lies in the work tree of a repository, or is a bare one, that git can read.
+
+    Here and below `look` is called many times a second while git works, and may raise to break it off.
+    """
     if (
         not any((parent / ".git").exists() for parent in (directory, *directory.parents))
         and not (directory / "HEAD").exists()
     ):
         return False
-    return which("git") is not None and _git(directory, "rev-parse", "--git-dir") is not None
+    return which("git") is not None and _git(directory, "rev-parse", "--git-dir", look=look) is not None
 
 
-def tracked(directory: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped] | None:
+def tracked(directory: Path, *, allowed: Allowed, look: Callable[[], None]) -> Iterator[Piece | Skipped] | None:
     """Give the files of a work tree that git tracks or would add; None when git lists nothing here."""
-    listed = _git(directory, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", "--", ".")
+    which_files = ("--cached", "--others", "--exclude-standard", "--deduplicate")
+    listed = _git(directory, "ls-files", "-z", *which_files, "--", ".", look=look)
     if not listed:
         return None
     return _pieces(directory, sorted(set(listed.split(b"\0")) - {b""}), allowed)
@@ -64,7 +73,7 @@ def _pieces(directory: Path, names: list[bytes], allowed: Allowed) -> Iterator[P
             yield Skipped(path=shown, reason="deleted in the work tree")
 
 
-def split_revision(source: str) -> tuple[Path, str] | None:
+def split_revision(source: str, *, look: Callable[[], None]) -> tuple[Path, str] | None:
     """Take `path@revision` apart when the path is a repository that has the revision."""
     path, at, revision = source.rpartition("@")
     directory = Path(path).expanduser()
@@ -72,30 +81,36 @@ def split_revision(source: str) -> tuple[Path, str] | None:
         not (path and at and revision)
         or revision.startswith("-")
         or not directory.is_dir()
-        or not is_repository(directory)
+        or not is_repository(directory, look=look)
     ):
         return None
     return directory, revision
 
 
-def at_revision(directory: Path, revision: str, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
+def at_revision(
+    directory: Path, revision: str, *, allowed: Allowed, look: Callable[[], None]
+) -> Iterator[Piece | Skipped]:
     """Give the files of a revision, read from the repository, whatever the work tree holds. Raises SourceRefused."""
-    objects = _git(directory, "rev-parse", "--git-common-dir")
+    objects = _git(directory, "rev-parse", "--git-common-dir", look=look)
     if objects is None or not allowed.covers(Path(os.path.realpath(directory / os.fsdecode(objects.rstrip(b"\n"))))):
         raise SourceRefused(f"the repository of {directory} lies outside the directories that may be registered")
-    commit = _git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    wanted = f"{revision}^{{commit}}"
+    commit = _git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted, look=look)
     if commit is None:
         raise SourceRefused(f"{directory} has no revision {revision!r}: `git -C {directory} log` shows what it has")
-    listed = _git(directory, "ls-tree", "-r", "-z", commit.decode().strip())
+    listed = _git(directory, "ls-tree", "-r", "-z", commit.decode().strip(), look=look)
     if listed is None:
         raise SourceRefused(f"git cannot list {directory} at {revision}: run `git fsck` there")
     entries = [entry for entry in listed.split(b"\0") if entry]
     check_count(directory, len(entries))
-    return _objects(directory, entries, allowed)
+    return _objects(directory, entries, allowed, look)
 
 
-def _objects(directory: Path, entries: list[bytes], allowed: Allowed) -> Iterator[Piece | Skipped]:
-    with _cat_file(directory) as process:
+def _objects(
+    directory: Path, entries: list[bytes], allowed: Allowed, look: Callable[[], None]
+) -> Iterator[Piece | Skipped]:
+    command = _command(directory, "cat-file", "--batch")
+    with CHILDREN.started(command, env=_environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         for entry in entries:
             facts, _, name = entry.partition(b"\t")
             mode, _, sha = facts.decode().split(" ")
@@ -107,27 +122,11 @@ def _objects(directory: Path, entries: list[bytes], allowed: Allowed) -> Iterato
             elif not allowed.secrets and is_secret(shown):
                 yield Skipped(path=shown, reason=HOLDS_CREDENTIALS)
             else:
-                yield Piece(path=shown, open=lambda sha=sha: _open_object(process, sha))  # type: ignore[misc]  # sha is bound here
+                yield Piece(path=shown, open=lambda sha=sha: _open_object(process, sha, look))  # type: ignore[misc]  # sha is bound here
 
 
 @contextmanager
-def _cat_file(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(  # noqa: S603 - git, with arguments made here
-        _command(directory, "cat-file", "--batch"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=_environment(),
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextmanager
-def _open_object(process: "subprocess.Popen[bytes]", sha: str) -> Iterator[Opened]:
+def _open_object(process: Child, sha: str, look: Callable[[], None]) -> Iterator[Opened]:
     """Read one object whole: git keeps large files elsewhere, and an object that is not read blocks the next."""
     if process.stdin is None or process.stdout is None:
         raise SourceRefused("git was started without pipes")
@@ -138,25 +137,33 @@ def _open_object(process: "subprocess.Popen[bytes]", sha: str) -> Iterator[Opene
         raise SourceRefused(
             f"the repository lacks object {sha}: fetch it in full (`git fetch --unshallow`) and register again"
         )
-    data = process.stdout.read(int(header[2]))
+    data, left = io.BytesIO(), int(header[2])
+    while left:
+        look()
+        chunk = process.stdout.read(min(left, CHUNK_BYTES))
+        if not chunk:
+            raise SourceRefused(f"git ended in the middle of object {sha}: run `git fsck` there")
+        left -= data.write(chunk)
     process.stdout.read(1)
-    yield Opened(file=io.BytesIO(data))
+    data.seek(0)
+    yield Opened(file=data)
 
 
-def _git(directory: Path, *arguments: str) -> bytes | None:
-    """Run git and give what it prints, or None when it fails: not a repository, or one owned by somebody else."""
+def _git(directory: Path, *arguments: str, look: Callable[[], None]) -> bytes | None:
+    """Run git and give what it prints, or None when it fails: not a repository, or one owned by somebody else.
+
+    Raises SourceRefused when it takes too long: what git would have left out must not be taken in for that.
+    """
+    deadline = Deadline(GIT_SECONDS)
     try:
-        done = subprocess.run(  # noqa: S603 - git; a path cannot become an option, a revision is checked
-            _command(directory, *arguments),
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=GIT_SECONDS,
-            env=_environment(),
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        printed = CHILDREN.output(_command(directory, *arguments), env=_environment(), deadline=deadline, look=look)
+    except OSError:
         return None
-    return done.stdout if done.returncode == 0 else None
+    if printed is None and deadline.passed:
+        raise SourceRefused(
+            f"git needs more than {GIT_SECONDS:.0f} s to read {directory}: register a directory inside it, or a glob"
+        )
+    return printed
 
 
 def _command(directory: Path, *arguments: str) -> list[str]:

@@ -5,7 +5,7 @@ Roots are checked on the path that is left when all links are resolved.
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -23,9 +23,17 @@ HEAD_BYTES = 512
 
 
 def open_source(
-    source: str, *, roots: Sequence[Path] | None, store: Path | None = None, secrets: bool = False
+    source: str,
+    *,
+    roots: Sequence[Path] | None,
+    store: Path | None = None,
+    secrets: bool = False,
+    look: Callable[[], None] = lambda: None,
 ) -> Source:
-    """Find out what a source is. Raises SourceRefused and OutsideRoots; files are opened when their turn comes."""
+    """Find out what a source is. Raises SourceRefused and OutsideRoots; files are opened when their turn comes.
+
+    `look` is called now and then while files are being listed, many times a second; it may raise to break it off.
+    """
     if not source.strip():
         raise SourceRefused("the source is empty: name a file, directory or glob, or pass the text itself as `text`")
     if "\0" in source:
@@ -38,22 +46,22 @@ def open_source(
     written = _path_of_address(source) if source.startswith("file:") else source
     given = Path(os.path.expanduser(written))  # noqa: PTH111 - keeps an unknown ~user as it is, instead of raising
     if os.path.lexists(given):
-        return _from_path(_resolved(given, allowed, written=written), allowed)
+        return _from_path(_resolved(given, allowed, written=written), allowed, look)
     if is_glob(written):
         base = _resolved(pattern.fixed_part(str(given)), allowed, written=written)
         return Source(
             kind="files",
             name=base.name or "files",
             location=str(base / pattern.wild_part(str(given))),
-            pieces=pattern.match(str(given), base=base, allowed=allowed),
+            pieces=pattern.match(str(given), base=base, allowed=allowed, look=look),
         )
-    if found := git.split_revision(written):
+    if found := git.split_revision(written, look=look):
         base = _resolved(found[0], allowed, written=written)
         return Source(
             kind="files",
             name=f"{base.name}@{found[1].replace('/', '-')}",
             location=f"{base}@{found[1]}",
-            pieces=git.at_revision(base, found[1], allowed=allowed),
+            pieces=git.at_revision(base, found[1], allowed=allowed, look=look),
         )
     _resolved(given, allowed, written=written)
     raise SourceRefused(f"{written} does not exist: check the path")
@@ -82,7 +90,7 @@ def _resolved(given: Path, allowed: Allowed, *, written: str) -> Path:
         raise SourceRefused(f"{written} is a loop of symbolic links: name what it should lead to") from error
 
 
-def _from_path(path: Path, allowed: Allowed) -> Source:
+def _from_path(path: Path, allowed: Allowed, look: Callable[[], None]) -> Source:
     if allowed.is_store(path):
         raise SourceRefused(f"{path} lies in the store of contexts itself: register what it was made from")
     try:
@@ -90,7 +98,7 @@ def _from_path(path: Path, allowed: Allowed) -> Source:
     except OSError as error:
         raise refusal(path, error) from error
     if stat.S_ISDIR(mode):
-        return _from_directory(path, allowed)
+        return _from_directory(path, allowed, look)
     if not stat.S_ISREG(mode):
         raise SourceRefused(f"{path} is {what_it_is(mode)}, not a regular file: name a file, directory or glob")
     if not allowed.secrets and is_secret(path):
@@ -101,13 +109,13 @@ def _from_path(path: Path, allowed: Allowed) -> Source:
     return _from_file(path, allowed)
 
 
-def _from_directory(path: Path, allowed: Allowed) -> Source:
-    pieces = git.tracked(path, allowed=allowed) if git.is_repository(path) else None
+def _from_directory(path: Path, allowed: Allowed, look: Callable[[], None]) -> Source:
+    pieces = git.tracked(path, allowed=allowed, look=look) if git.is_repository(path, look=look) else None
     return Source(
         kind="files",
         name=path.name or "root",
         location=str(path),
-        pieces=pieces or directory.walk(path, allowed=allowed),
+        pieces=pieces or directory.walk(path, allowed=allowed, look=look),
     )
 
 

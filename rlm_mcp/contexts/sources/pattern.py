@@ -1,7 +1,7 @@
 """A glob: the files that fit a pattern such as `logs/**/*.log`, named from the part of it that has no wildcard."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rlm_mcp.contexts.context import Skipped
@@ -23,7 +23,7 @@ def wild_part(source: str) -> str:
     return Path(source).relative_to(fixed_part(source)).as_posix()
 
 
-def match(source: str, *, base: Path, allowed: Allowed) -> Iterator[Piece | Skipped]:
+def match(source: str, *, base: Path, allowed: Allowed, look: Callable[[], None]) -> Iterator[Piece | Skipped]:
     """Give the files that fit, in order of path; links to directories are not followed."""
     wild = wild_part(source)
     try:
@@ -31,7 +31,7 @@ def match(source: str, *, base: Path, allowed: Allowed) -> Iterator[Piece | Skip
     except re.error as error:
         raise SourceRefused(f"{source} is not a glob ({error}): a `[` begins a set such as `[0-9]`") from error
     found = 0
-    for path, entry in files_below(base, allowed=allowed, depth=depth_of(wild)):
+    for path, entry in files_below(base, allowed=allowed, look=look, depth=depth_of(wild)):
         if not fits(path):
             continue
         found += 1
