@@ -4,8 +4,10 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from pydantic import TypeAdapter
 
 FinalForm = Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer"]
 
@@ -88,22 +90,15 @@ class CellResult:
 
     def to_json(self) -> dict[str, Any]:
         """The same facts as a JSON object, for the run record."""
-        return asdict(self)
+        return dict(_RESULT.dump_python(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "CellResult":
         """The inverse of `to_json`; fields it does not know are ignored, so that newer records stay readable."""
-        known: dict[str, Any] = {name: data[name] for name in cls.__slots__ if name in data}
-        if known.get("error") is not None:
-            known["error"] = CellError(**known["error"])
-        if known.get("final") is not None:
-            known["final"] = Final(**known["final"])
-        known["variables"] = tuple(Variable(**v) for v in known.get("variables", ()))
-        known["citations"] = tuple(RawCitation(**c) for c in known.get("citations", ()))
-        known["reads"] = tuple(Read(**r) for r in known.get("reads", ()))
-        known["notes"] = tuple(known.get("notes", ()))
-        known["changed"] = tuple(known.get("changed", ()))
-        return cls(**known)
+        return _RESULT.validate_python(data)
+
+
+_RESULT = TypeAdapter(CellResult)
 
 
 class GuestCalls(Protocol):
