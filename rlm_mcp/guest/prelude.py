@@ -26,15 +26,21 @@ CLASSIFY_ITEMS = 8
 """Texts in one sub-call of classify: more are dearer to get wrong than calls are to make."""
 
 CLASSIFY_CHARS = 8_000
-KINDS = (
-    ("How many of the e-mails are spam?", "spam", ["private mail", "business mail"]),
-    ("Which author wrote the most jokes?", "a joke", ["a serious text"]),
-    ("How many of them are about animals?", "about animals", ["about politics", "about money", "about science"]),
-    ("How many of the pupils are tired?", "tired", ["awake"]),
-    ("Which team got the most cheers?", "cheering", ["booing", "neither"]),
-    ("How many of these sentences name a colour?", "names a colour", ["names a number", "names a size"]),
+MOST_SINGLE = 300
+"""Texts that pick asks about one a call: a small model judges one text far better than eight, and calls are short."""
+
+OF_MANY = (
+    ("How many of the e-mails are spam?", "Is this e-mail spam?"),
+    ("Which author wrote the most jokes?", "Is this text a joke?"),
+    ("Each line is a message that a pupil sent. How many of the pupils are tired?", "Is this pupil tired?"),
+    ("Exactly one of these letters tells of a wedding. Who wrote it?", "Does this letter tell of a wedding?"),
+    ("How many of the sentences name a colour?", "Does this sentence name a colour?"),
+    ("Which team got the fewest cheers?", "Is this text a cheer?"),
 )
-"""Questions about many texts, the label of the texts that count, other labels: shown to the model that names them."""
+"""A question about many texts, and what to ask of each of them: shown to the model that writes the second."""
+
+OF_ONE = re.compile(r"(?:is|are|was|were|does|do|did|has|have|can|could) (?:this|the|it)\b", re.IGNORECASE)
+"""How a question begins that is asked of one text already."""
 
 READ_CHARS = 4_000
 """Of a text in one sub-call of read: small models overlook a sentence in more."""
@@ -195,12 +201,14 @@ def variables():
 
 def _without_literal_context(code):
     """`code` with every assignment of a literal to `context` blanked out, line for line."""
+    if "context" not in code:
+        return code
     try:
-        tree = ast.parse(code)
+        nodes = list(ast.walk(ast.parse(code)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return code
-    _note_whole_reads(tree)
-    dropped = [node for node in ast.walk(tree) if _assigns_literal_context(node)]
+    _note_whole_reads(nodes)
+    dropped = [node for node in nodes if _assigns_literal_context(node)]
     if not dropped:
         return code
     lines = code.encode().split(b"\n")
@@ -242,12 +250,12 @@ def _is_literal(node):
 HARMLESS = {"len", "type", "isinstance", "id", "repr", "dir", "hasattr", "callable", "llm_query", "rlm_query", "FINAL"}
 
 
-def _note_whole_reads(tree):
+def _note_whole_reads(nodes):
     """Passing `context` to a function (re.findall, json.loads) reads it where no method of ours can notice."""
     context = _state.provided["context"]
     if not isinstance(context, texts.Text):
         return
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") not in HARMLESS:
             given = [*node.args, *(keyword.value for keyword in node.keywords)]
             if any(isinstance(value, ast.Name) and value.id == "context" for value in given):
@@ -487,45 +495,38 @@ def pick(items, question, *, model=None):
     items = [_prompt(item) for item in items]
     if not items:
         return []
-    kinds = _kinds(_prompt(question), model)
-    named = ", ".join(map(repr, kinds))
-    _state.notes.append(f"pick gave each text one of the labels {named} and took {kinds[0]!r}.")
-    labels = classify(items, "Which label fits the text?", kinds, model=model)
-    return [item for item, label in zip(items, labels, strict=True) if label == kinds[0]]
+    asked = _asked_of_each(_prompt(question), model)
+    if len(items) > MOST_SINGLE:
+        labels = classify(items, asked, ["yes", "no"], model=model)
+    else:
+        prompts = [f"Text: {item}\n\n{asked} Answer yes or no." for item in items]
+        labels = llm_query_batched(prompts, model=model)
+    failed = sum(isinstance(label, FailedCall) for label in labels)
+    picked = [item for item, label in zip(items, labels, strict=True) if re.match(r"\W*yes\b", str(label), re.IGNORECASE)]
+    unjudged = f"; {failed} could not be judged" if failed else ""
+    _state.notes.append(f"pick asked of each text {asked!r}: yes for {len(picked)} of {len(items)}{unjudged}.")
+    return picked
 
 
-def _kinds(question, model):
-    """Labels for single texts that decide a question about many: the one that counts, then the others.
+def _asked_of_each(question, model):
+    """The yes-or-no question about one text that decides a question about many.
 
-    A small model that is asked whether a text counts says yes to nearly every one; names of kinds it tells apart.
+    A small model that is asked whether a text counts for the question says yes to nearly every one.
     """
-    *_, last = re.split(r"(?<=[.!?:])\s+(?=\w.*\?)", question)
-    shown = "".join(f"Question: {q}\n{json.dumps({'counts': c, 'others': o})}\n\n" for q, c, o in KINDS)
-    prompt = (
-        "Each of many texts gets a label, so that a question about them can be answered. Name the label of the texts"
-        f" that count for the question, and the labels of the other texts.\n\nExamples of other questions:\n\n{shown}"
-        # Without the question once more at the end, a small model answers one of the examples.
-        f"Now the question: {last}\nWhich label do the texts have that count for {last!r}? Use words of this question."
-    )
-    label = {"type": "string", "maxLength": 40}
-    schema = _object({"counts": label, "others": {"type": "array", "items": label, "minItems": 1, "maxItems": 3}})
+    if OF_ONE.match(question):
+        return question
+    shown = "".join(f"Many: {many}\n{json.dumps({'one': one})}\n\n" for many, one in OF_MANY)
+    prompt = f"Rewrite the question about many texts as a question about one of them.\n\n{shown}Many: {question}"
+    schema = _object({"one": {"type": "string", "maxLength": 160}})
     reply = _all("llm_query", [{"prompt": prompt, "model": model, "schema": schema, "material": None}])[0]
-    given = [reply.get("counts"), *(reply.get("others") or ())] if isinstance(reply, dict) else []
-    labels = list(dict.fromkeys(str(one).strip() for one in given if str(one or "").strip()))
-    return _sound_kinds(labels or [last], last)
+    one = str(reply.get("one") or "") if isinstance(reply, dict) else ""
+    # What has no word of the question was copied from the examples.
+    return one if _stems(one) & _stems(question) else f"Does this text count for the question {question!r}?"
 
 
-def _sound_kinds(labels, question):
-    """The labels, the one first that says most of the question's words, without what was copied from the examples."""
-    asked, examples = _words(question), _words(str(KINDS))
-    counts = max(labels, key=lambda label: len(_words(label) & asked))  # the first of equals: the one that was named
-    others = [label for label in labels if not _words(label) <= _words(counts)]
-    others = [label for label in others if _words(label) & asked or not _words(label) <= examples]
-    return [counts, *(others or ["something else"])]
-
-
-def _words(text):
-    return set(re.findall(r"\w+", text.casefold()))
+def _stems(text):
+    """The beginnings of its longer words: complaint and complaining are the same word here."""
+    return {word[:5] for word in re.findall(r"\w{4,}", text.casefold())} - {"this", "text", "texts", "that", "about"}
 
 
 def _object(properties):
