@@ -1,5 +1,6 @@
 """What a user reads when a model cannot be asked: each time one sentence with the value and the next step."""
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,6 +48,11 @@ async def ended(tmp_path: Path, server: OpenAIServer, **flags: object) -> RunSta
         return await ask(opened)
 
 
+def written_below(directory: Path) -> str:
+    """The contents of all files: records, catalogue, caches."""
+    return "".join(path.read_text("utf-8", "replace") for path in directory.rglob("*") if path.is_file())
+
+
 async def test_no_model_starts_no_run(tmp_path: Path) -> None:
     async with workspace(tmp_path) as opened:
         with pytest.raises(NoModelConfigured, match="no model is configured: set RLM_MCP_MODEL and RLM_MCP_API_KEY"):
@@ -83,12 +89,15 @@ FAILURES: Mapping[str, tuple[OpenAIServer, str]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_a_model_that_cannot_be_asked_ends_the_run_in_one_sentence(failure: str, tmp_path: Path) -> None:
+async def test_a_model_that_cannot_be_asked_ends_the_run_in_one_sentence(
+    failure: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     server, sentence = FAILURES[failure]
-    state = await ended(tmp_path, server, api_key="sk-wrong-key-1234")
+    with caplog.at_level(logging.DEBUG):
+        state = await ended(tmp_path, server, api_key="sk-wrong-key-1234")
     assert (state.status, state.stopped_by, state.answer) == ("failed", "error", None)
     assert sentence in state.message
-    assert "sk-wrong" not in state.message
+    assert "sk-wrong" not in f"{state.message}{caplog.text}{written_below(tmp_path)}"
     assert state.usage.prompt_tokens == 0
 
 
