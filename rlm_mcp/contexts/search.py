@@ -31,12 +31,11 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """Matching lines by path and line. `total` counts all; `complete` is False when the deadline cut the count."""
+    """Matching lines by path and line. `total` counts all, unless the deadline cut the count: then `truncated` is True."""
 
     matches: Sequence[Match]
     total: int
     truncated: bool
-    complete: bool = True
 
 
 def search(
@@ -66,15 +65,13 @@ def search(
     counts = count_lines(
         wanted, {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in files}, deadline
     )
-    complete = not deadline.passed
+    was_cut = deadline.passed
     found = _first_matches(
         files, counts, wanted, most=max_matches, context_lines=context_lines, deadline=Deadline(seconds)
     )
     total = sum(counts.get(entry.blob, 0) for entry in files)
     shown = sum(match.is_match for match in found)
-    return SearchResult(
-        matches=tuple(found), total=max(total, shown), truncated=shown < total or not complete, complete=complete
-    )
+    return SearchResult(matches=tuple(found), total=max(total, shown), truncated=shown < total or was_cut)
 
 
 def _chosen(store: Store, context: Context, path: str | None) -> Sequence[FileEntry]:
