@@ -1,4 +1,4 @@
-"""Figures of the context store: `python benchmarks/contexts.py [--scale 0.1] [--directory DIR] [FIGURE …]`.
+"""Figures of the context store: `python -m benchmarks.contexts [--scale 0.1] [--directory DIR] [FIGURE …]`.
 
 Each figure is measured in a process of its own, so that its memory is its own. The large files are made of the log that
 the demo ships, repeated with changing dates and numbers; `--scale 1` makes one of 1 GB and one of 10 GB.
@@ -247,7 +247,8 @@ def main() -> None:
     for name in options.figures or FIGURES:
         command = [
             sys.executable,
-            __file__,
+            "-m",
+            "benchmarks.contexts",
             name,
             "--inside",
             "--scale",

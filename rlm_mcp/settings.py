@@ -449,7 +449,9 @@ SETTINGS: Mapping[str, Setting] = {
     "api_key": Setting(parse=_secret, meaning="its key; OPENAI_API_KEY counts too", default="none"),
     "sub_api_key": Setting(parse=_secret, meaning="key of the endpoint of sub-calls", default="none"),
     "data_dir": Setting(parse=_path, meaning="where contexts and runs are kept", has_flag=True),
-    "cache_dir": Setting(parse=_path, meaning="where the compiled sandbox is kept", has_flag=True),
+    "cache_dir": Setting(
+        parse=_path, meaning="where the compiled sandbox and the answers of sub-calls are kept", has_flag=True
+    ),
     "roots": Setting(
         parse=_paths,
         meaning="directories that may be registered, with the path separator between them",
@@ -479,7 +481,7 @@ SETTINGS: Mapping[str, Setting] = {
         parse=_count, meaning="turns of a run's root model", default="by the model's strength", has_flag=True
     ),
     "max_depth": Setting(parse=_whole, meaning="depth of recursive runs", default="by the router", has_flag=True),
-    "concurrency": Setting(parse=_count, meaning="sub-calls of a run in flight at once"),
+    "concurrency": Setting(parse=_count, meaning="model calls of a run in flight at once"),
     "confirm_usd": Setting(
         parse=_number,
         meaning="dollars; a run that may cost more is confirmed by the client's user, where the client can ask",
