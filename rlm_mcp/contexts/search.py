@@ -31,7 +31,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """Matching lines by path and line. `total` counts all, unless the deadline cut the count: then `truncated` is True."""
+    """Matching lines by path and line. `total` counts all; where the deadline cut the count, `truncated` says so."""
 
     matches: Sequence[Match]
     total: int
