@@ -35,7 +35,7 @@ PATTERNS = [r"ERROR.*RMContainer", r"attempt_\d+_[0-9]{4}_m_\d+", r"\w+Exception
 
 
 def make_log(path: Path, size: int) -> Path:
-    """Write a log of about `size` bytes, no two of its megabytes alike."""
+    """Writes a log of about `size` bytes, no two of its megabytes alike."""
     if path.exists() and path.stat().st_size >= size:
         return path
     chance = random.Random(1)
@@ -51,7 +51,7 @@ def make_log(path: Path, size: int) -> Path:
 
 
 def make_checkout(directory: Path, files: int) -> Path:
-    """Write a tree of source files of 1 to 20 kB."""
+    """Writes a tree of source files of 1 to 20 kB."""
     if not directory.exists():
         chance = random.Random(2)
         for n in range(files):
@@ -66,7 +66,7 @@ def make_checkout(directory: Path, files: int) -> Path:
 
 
 def timed(action: Callable[[], object], *, repeats: int = 1) -> float:
-    """Give the median of the seconds that an action takes."""
+    """The median of the seconds that an action takes."""
     taken = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -76,7 +76,7 @@ def timed(action: Callable[[], object], *, repeats: int = 1) -> float:
 
 
 def run(command: list[str]) -> str:
-    """Run a program and give what it printed, errors last."""
+    """Runs a program and gives what it printed, errors last."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - commands made here
     return done.stdout + done.stderr[-300:]
 

@@ -21,7 +21,7 @@ class Addressed:
     index: Callable[[Callable[[Counts], bool]], LineIndex]
 
     def read_lines(self, start_line: int, end_line: int | None, *, max_chars: int) -> Lines:
-        """Read lines; negative numbers count from the end. Raises OutOfRange."""
+        """Reads lines; negative numbers count from the end. Raises OutOfRange."""
         if max_chars < 1:
             raise OutOfRange(f"max_chars {max_chars} leaves no room for text: ask for 1 or more")
         last_wanted = end_line if end_line is not None else -1 if start_line < 0 else start_line + max_chars
@@ -38,7 +38,7 @@ class Addressed:
         return self._lines(index, first, last, max_chars)
 
     def _lines(self, index: LineIndex, first: int, last: int, max_chars: int) -> Lines:
-        """Cut what is too long after a line, or within the first one if that alone is."""
+        """Cuts what is too long after a line, or within the first one if that alone is."""
         start = reading.byte_of_line(self.blob, index, first)
         end = reading.byte_of_line(self.blob, index, last + 1)
         text = reading.head_of_bytes(self.blob, start, end, max_chars=max_chars)
@@ -57,7 +57,7 @@ class Addressed:
         )
 
     def read_chars(self, start: int, end: int) -> str:
-        """Read the characters `[start:end]`. Raises OutOfRange for negative bounds."""
+        """Reads the characters `[start:end]`. Raises OutOfRange for negative bounds."""
         if start < 0 or end < 0:
             raise OutOfRange(f"characters {start:,} to {end:,} cannot be read: both are counted from 0")
         index = self.index(lambda counts: counts.chars > end)
@@ -65,7 +65,7 @@ class Addressed:
         return reading.read_text(self.blob, first, max(reading.byte_of_char(self.blob, index, end), first))
 
     def place(self, line: int) -> Place:
-        """Give every address of the beginning of a line. Raises OutOfRange."""
+        """Every address of the beginning of a line. Raises OutOfRange."""
         index = self.index(lambda counts: counts.lines > line)
         if not 1 <= line <= index.counts.lines:
             raise OutOfRange(f"{self.row.path} has lines 1 to {index.counts.lines:,}, not {line:,}")

@@ -91,7 +91,7 @@ class Blobs:
         return self._directory / blob[:2] / f"{blob}.txt"
 
     def checked(self, blob: str, size: int) -> Path:
-        """Give the path of a blob that has the size it should have. Raises StoreDamaged."""
+        """The path of a blob that has the size it should have. Raises StoreDamaged."""
         path = self.path(blob)
         found = path.stat().st_size if path.exists() else None
         if found != size:
@@ -100,7 +100,7 @@ class Blobs:
         return path
 
     def share(self, blob: str, part: Path, *, size: int) -> bool:
-        """Give a blob that is there a second name, under which it survives its removal; False when it is not there."""
+        """Gives a blob that is there a second name, under which it survives its removal; False when it is not there."""
         try:
             os.link(self.path(blob), part)
         except OSError:  # not there, or the file system has no hard links
@@ -111,7 +111,7 @@ class Blobs:
         return True
 
     def index(self, blob: str) -> LineIndex:
-        """Give the line index of a blob, kept, mapped or made. Raises StoreDamaged when the blob is gone."""
+        """The line index of a blob, kept, mapped or made. Raises StoreDamaged when the blob is gone."""
         index = self._indexes.get(blob)
         if index is None:
             if len(self._indexes) >= INDEXES_KEPT:
@@ -131,7 +131,7 @@ class Blobs:
             raise StoreDamaged(f"{error}: register it again") from error
 
     def place(self, part: Part) -> None:
-        """Give a part its name. The caller holds the catalogue's write lock."""
+        """Gives a part its name. The caller holds the catalogue's write lock."""
         path = self.path(part.blob)
         if path.exists() and path.stat().st_size == part.counts.bytes:
             return  # not replaced: a sandbox that reads it holds on to the very file
@@ -141,7 +141,7 @@ class Blobs:
         part.path.replace(path)
 
     def delete(self, blob: str) -> int:
-        """Delete a blob and give its size. The caller holds the catalogue's write lock."""
+        """Deletes a blob and gives its size. The caller holds the catalogue's write lock."""
         path = self.path(blob)
         size = path.stat().st_size if path.exists() else 0
         path.unlink(missing_ok=True)
@@ -149,7 +149,7 @@ class Blobs:
         return size
 
     def names(self) -> Iterator[str]:
-        """Give the name of every blob, and of an index that lost its blob."""
+        """The name of every blob, and of an index that lost its blob."""
         for path in self._directory.glob("??/*"):
             yield path.stem
 
@@ -183,7 +183,7 @@ class Intake:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def take(self, file: Readable, *, already_text: bool = False) -> Part:
-        """Read a file to its end. Raises NotText, StoreFull, and what reading the file raises."""
+        """Reads a file to its end. Raises NotText, StoreFull, and what reading the file raises."""
         sample = _read_fully(file, SAMPLE_BYTES)
         encoding = UTF8 if already_text else detect(sample)
         if encoding is None:
@@ -201,7 +201,7 @@ class Intake:
         )
 
     def settle(self) -> None:
-        """Wait until everything taken in is on the disk; call before placing. Raises StoreFull."""
+        """Waits until everything taken in is on the disk; call before placing. Raises StoreFull."""
         with disk_errors(), ThreadPoolExecutor(max_workers=FLUSHERS, thread_name_prefix="blob-flusher") as flushers:
             for start in range(0, len(self._unflushed), FLUSHED_AT_ONCE):
                 self._tick(0)
@@ -211,7 +211,7 @@ class Intake:
         self._unflushed.clear()
 
     def place(self, parts: Iterable[Part]) -> None:
-        """Give these parts their names. The caller holds the catalogue's write lock."""
+        """Gives these parts their names. The caller holds the catalogue's write lock."""
         for part in parts:
             self._tick(0)
             self._blobs.place(part)
@@ -224,7 +224,7 @@ class Intake:
             yield chunk
 
     def _take_in(self, chunks: Iterator[bytes]) -> tuple[str, Path, LineIndex]:
-        """Take in a text, held whole in memory first if it is small."""
+        """Takes in a text, held whole in memory first if it is small."""
         held: list[bytes] = []
         for data in chunks:
             held.append(data)
@@ -233,7 +233,7 @@ class Intake:
         return self._keep(b"".join(held))
 
     def _keep(self, data: bytes) -> tuple[str, Path, LineIndex]:
-        """Take in a small text, which need not be written if the store has it."""
+        """Takes in a small text, which need not be written if the store has it."""
         blob = hashlib.sha256(data).hexdigest()
         index = build_index(data)
         path = self._next_path()
@@ -246,7 +246,7 @@ class Intake:
         return blob, path, index
 
     def _write(self, chunks: Iterable[bytes]) -> tuple[str, Path, LineIndex]:
-        """Take in a large text in constant memory: this thread counts while one writes and one hashes."""
+        """Takes in a large text in constant memory: this thread counts while one writes and one hashes."""
         digest = hashlib.sha256()
         builder = IndexBuilder()
         path = self._next_path()
@@ -303,7 +303,7 @@ def _flush(paths: Iterable[Path]) -> None:
 
 
 def _read_fully(file: Readable, size: int) -> bytes:
-    """Read `size` bytes, or to the end; a raw file may give less at a time."""
+    """Reads `size` bytes, or to the end; a raw file may give less at a time."""
     data = file.read(size)
     while 0 < len(data) < size and (more := file.read(size - len(data))):
         data += more
@@ -312,7 +312,7 @@ def _read_fully(file: Readable, size: int) -> bytes:
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """Turn "no space left" into an error that says what to do; used around every write of the store."""
+    """Turns "no space left" into an error that says what to do; used around every write of the store."""
     try:
         yield
     except OSError as error:

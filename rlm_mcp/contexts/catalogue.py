@@ -94,7 +94,7 @@ class Catalogue:
         return self._number("PRAGMA user_version")
 
     def _upgrade(self) -> None:
-        """Bring the tables to this version; of many processes that try, one does."""
+        """Brings the tables to this version; of many processes that try, one does."""
         with self.writing():
             version = self._version()
             if version > len(_STEPS):
@@ -111,13 +111,13 @@ class Catalogue:
         return f"<Catalogue {self._path}>"
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Lets go of the database."""
         with self._lock:
             self._db.close()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the write lock of the store: all changes made inside are kept, or on any exception none."""
+        """Holds the write lock of the store: all changes made inside are kept, or on any exception none."""
         with self._lock, _sqlite_errors(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -130,17 +130,17 @@ class Catalogue:
     # --- reading
 
     def by_id(self, context_id: str) -> Context | None:
-        """Find a context, current or superseded, by its id."""
+        """Finds a context, current or superseded, by its id."""
         rows = self._contexts("SELECT * FROM contexts WHERE context_id = ?", (context_id,))
         return rows[0] if rows else None
 
     def by_name(self, name: str) -> Context | None:
-        """Find the current version of a name."""
+        """Finds the current version of a name."""
         rows = self._contexts("SELECT * FROM contexts WHERE name = ? AND current", (name,))
         return rows[0] if rows else None
 
     def page(self, query: str, *, after: tuple[str, str] | None, limit: int) -> list[Context]:
-        """Give current contexts, newest first, that come after the pair of creation time and id."""
+        """Current contexts, newest first, that come after the pair of creation time and id."""
         at, context_id = after or ("9", "")
         return self._contexts(
             "SELECT * FROM contexts WHERE current AND (created_at < ?1 OR (created_at = ?1 AND context_id > ?2)) "
@@ -150,7 +150,7 @@ class Catalogue:
         )
 
     def count(self, query: str) -> int:
-        """Count current contexts that fit the query."""
+        """Counts current contexts that fit the query."""
         return self._number(
             "SELECT count(*) FROM contexts "
             "WHERE current AND (?1 = '' OR instr(lower(name), ?1) OR instr(lower(source), ?1))",
@@ -158,31 +158,31 @@ class Catalogue:
         )
 
     def last_version(self, name: str) -> int:
-        """Give the highest version that a name has had, 0 if none."""
+        """The highest version that a name has had, 0 if none."""
         return self._number("SELECT coalesce(max(version), 0) FROM contexts WHERE name = ?", (name,))
 
     def options(self, context_id: str) -> dict[str, object]:
-        """Give what the context was registered with, for registering it again."""
+        """What the context was registered with, for registering it again."""
         with self._lock:
             row = self._db.execute("SELECT options FROM contexts WHERE context_id = ?", (context_id,)).fetchone()
         return dict(json.loads(row[0])) if row else {}
 
     def files(self, context_id: str) -> list[FileRow]:
-        """Give the files of a context by path."""
+        """The files of a context by path."""
         return self._files("SELECT * FROM files WHERE context_id = ? ORDER BY path", (context_id,))
 
     def file(self, context_id: str, path: str) -> FileRow | None:
-        """Find one file of a context."""
+        """Finds one file of a context."""
         rows = self._files("SELECT * FROM files WHERE context_id = ? AND path = ?", (context_id, path))
         return rows[0] if rows else None
 
     def only_file(self, context_id: str) -> FileRow | None:
-        """Give the file of a context that has one."""
+        """The file of a context that has one."""
         rows = self._files("SELECT * FROM files WHERE context_id = ? LIMIT 2", (context_id,))
         return rows[0] if len(rows) == 1 else None
 
     def skipped(self, context_id: str) -> list[Skipped]:
-        """Give what was left out of a context."""
+        """What was left out of a context."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT path, reason FROM skipped WHERE context_id = ? ORDER BY path", (context_id,)
@@ -190,22 +190,22 @@ class Catalogue:
             return [Skipped(path=path, reason=reason) for path, reason in rows]
 
     def users(self, context_id: str) -> list[tuple[str, str]]:
-        """Give run id and holder of everything that uses a context."""
+        """Run id and holder of everything that uses a context."""
         with self._lock:
             return list(self._db.execute("SELECT run_id, holder FROM uses WHERE context_id = ?", (context_id,)))
 
     def holders(self) -> list[str]:
-        """Give every process that notes say uses something."""
+        """Every process that notes say uses something."""
         with self._lock:
             return [holder for (holder,) in self._db.execute("SELECT DISTINCT holder FROM uses")]
 
     def blobs(self) -> set[str]:
-        """Give every blob that a context uses."""
+        """Every blob that a context uses."""
         with self._lock:
             return {blob for (blob,) in self._db.execute("SELECT DISTINCT blob FROM files")}
 
     def unused_of(self, blobs: Iterable[str]) -> list[str]:
-        """Give those of these blobs that no context uses."""
+        """Those of these blobs that no context uses."""
         with self._lock:
             return [
                 blob
@@ -214,20 +214,20 @@ class Catalogue:
             ]
 
     def stored_bytes(self) -> int:
-        """Give the size of all blobs that are copies, each counted once."""
+        """The size of all blobs that are copies, each counted once."""
         return self._number(
             "SELECT coalesce(sum(bytes), 0) FROM "
             "(SELECT max(bytes) AS bytes FROM files WHERE blob NOT LIKE 'ref:%' GROUP BY blob)"
         )
 
     def versions(self, name: str) -> list[str]:
-        """Give the ids of the superseded versions of a name."""
+        """The ids of the superseded versions of a name."""
         with self._lock:
             rows = self._db.execute("SELECT context_id FROM contexts WHERE name = ? AND NOT current", (name,))
             return [context_id for (context_id,) in rows]
 
     def superseded(self) -> list[str]:
-        """Give the ids of all versions that are not current."""
+        """The ids of all versions that are not current."""
         with self._lock:
             return [
                 context_id for (context_id,) in self._db.execute("SELECT context_id FROM contexts WHERE NOT current")
@@ -238,7 +238,7 @@ class Catalogue:
     def add(
         self, context: Context, files: Sequence[FileRow], skipped: Collection[Skipped], options: dict[str, object]
     ) -> None:
-        """Add a context with its files and make it the current version of its name."""
+        """Adds a context with its files and makes it the current version of its name."""
         self._db.execute("UPDATE contexts SET current = 0 WHERE name = ? AND current", (context.name,))
         values = {field.name: getattr(context, field.name) for field in fields(context)}
         values |= {"notes": json.dumps(context.notes), "options": json.dumps(options)}
@@ -271,12 +271,12 @@ class Catalogue:
         )
 
     def make_current(self, context: Context) -> None:
-        """Let a name mean this version again."""
+        """Lets a name mean this version again."""
         self._db.execute("UPDATE contexts SET current = 0 WHERE name = ? AND current", (context.name,))
         self._db.execute("UPDATE contexts SET current = 1 WHERE context_id = ?", (context.context_id,))
 
     def set_counts(self, blob: str, counts: Counts) -> None:
-        """Put exact counts in the place of estimates, in every context that has this text."""
+        """Puts exact counts in the place of estimates, in every context that has this text."""
         self._db.execute(
             "UPDATE files SET chars = ?, lines = ?, longest_line = ?, exact = 1 WHERE blob = ?",
             (counts.chars, counts.lines, counts.longest_line, blob),
@@ -289,15 +289,15 @@ class Catalogue:
         )
 
     def delete(self, context_id: str) -> None:
-        """Forget a context and its files."""
+        """Forgets a context and its files."""
         self._db.execute("DELETE FROM contexts WHERE context_id = ?", (context_id,))
 
     def add_use(self, context_id: str, run_id: str, holder: str) -> None:
-        """Note that a run of this holder uses a context."""
+        """Notes that a run of this holder uses a context."""
         self._db.execute("INSERT INTO uses VALUES (?, ?, ?)", (context_id, run_id, holder))
 
     def end_use(self, context_ids: Iterable[str], run_id: str, holder: str) -> None:
-        """Take back `add_use`, once for each id."""
+        """Takes back `add_use`, once for each id."""
         self._db.executemany(
             "DELETE FROM uses WHERE rowid = "
             "(SELECT rowid FROM uses WHERE context_id = ? AND run_id = ? AND holder = ? LIMIT 1)",
@@ -305,7 +305,7 @@ class Catalogue:
         )
 
     def end_uses_of(self, holder: str) -> None:
-        """Forget everything a dead process used."""
+        """Forgets everything a dead process used."""
         self._db.execute("DELETE FROM uses WHERE holder = ?", (holder,))
 
     # ---
@@ -355,7 +355,7 @@ def _context(row: dict[str, Any]) -> Context:
 
 @contextmanager
 def _sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's own troubles into errors that say what to do."""
+    """Turns SQLite's own troubles into errors that say what to do."""
     try:
         yield
     except sqlite3.OperationalError as error:

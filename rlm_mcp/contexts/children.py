@@ -35,7 +35,7 @@ class Children:
 
     @contextmanager
     def started(self, command: Sequence[str], *, env: Mapping[str, str], stdin: int, stderr: int) -> Iterator[Child]:
-        """Run a program for the time of the block; what still runs then is killed. Raises OSError, NoMoreChildren."""
+        """Runs a program for the time of the block; what still runs then is killed. Raises OSError, NoMoreChildren."""
         with self._lock:
             self._go_on()
             child = subprocess.Popen(  # noqa: S603 - whoever calls says why
@@ -53,7 +53,7 @@ class Children:
     def output(
         self, command: Sequence[str], *, env: Mapping[str, str], deadline: Deadline, look: Callable[[], None]
     ) -> bytes | None:
-        """Give what a program prints; None when it fails or the deadline passes.
+        """What a program prints; None when it fails or the deadline passes.
 
         `look` is called many times a second and may raise to break it off. Raises OSError, NoMoreChildren.
         """
@@ -70,7 +70,7 @@ class Children:
         return printed if child.returncode == 0 else None
 
     def stop(self) -> None:
-        """Kill them all and start none any more: this process is about to leave without waiting for its threads."""
+        """Kills them all and starts none any more: this process is about to leave without waiting for its threads."""
         with self._lock:
             self._ended = True
             for child in list(self._running):

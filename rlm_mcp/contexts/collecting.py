@@ -32,18 +32,18 @@ class Collector:
         return self.directory / "holders"
 
     def living_users(self, context_id: str) -> Sequence[str]:
-        """Give the runs that use a context and whose process lives."""
+        """The runs that use a context and whose process lives."""
         return [run_id for run_id, token in self.catalogue.users(context_id) if is_alive(self.holders, token)]
 
     def forget(self, context_ids: Sequence[str]) -> Collection[str]:
-        """Take contexts out of the catalogue and give the texts they had. The caller holds the write lock."""
+        """Takes contexts out of the catalogue and gives the texts they had. The caller holds the write lock."""
         texts = {row.blob for context_id in context_ids for row in self.catalogue.files(context_id)}
         for context_id in context_ids:
             self.catalogue.delete(context_id)
         return texts
 
     def sweep(self, texts: Collection[str]) -> Freed:
-        """Delete those of these texts that no context has by now."""
+        """Deletes those of these texts that no context has by now."""
         freed_blobs = freed_bytes = 0
         with self.catalogue.writing():
             for text in self.catalogue.unused_of(texts):
@@ -55,7 +55,7 @@ class Collector:
         return Freed(blobs=freed_blobs, bytes=freed_bytes)
 
     def sweep_all(self) -> Freed:
-        """Delete every text on disk that no context has."""
+        """Deletes every text on disk that no context has."""
         used = self.catalogue.blobs()
         referenced = {reference_of(text).index_name for text in used if is_reference(text)}
         with self.catalogue.writing():
@@ -64,7 +64,7 @@ class Collector:
         return self.sweep(set(self.blobs.names()) - used)
 
     def clear_dead(self) -> None:
-        """Delete what dead processes were taking in, and forget what they used."""
+        """Deletes what dead processes were taking in, and forgets what they used."""
         dead = tuple(dead_tokens(self.holders))
         for token in dead:
             rmtree(self.directory / "incoming" / token, ignore_errors=True)
@@ -76,5 +76,5 @@ class Collector:
             bury(self.holders, token)
 
     def old_versions(self, keep: Collection[str]) -> Sequence[str]:
-        """Give superseded versions that are neither to be kept nor in use."""
+        """Superseded versions that are neither to be kept nor in use."""
         return [one for one in self.catalogue.superseded() if one not in keep and not self.living_users(one)]

@@ -22,12 +22,12 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Tell whether the time is over."""
+        """Whether the time is over."""
         return self.seconds_left == 0.0
 
     @contextmanager
     def at_end(self, action: Callable[[], object]) -> Iterator[None]:
-        """Do something at the deadline, from another thread, unless the block has ended by then."""
+        """Does something at the deadline, from another thread, unless the block has ended by then."""
         timer = threading.Timer(self.seconds_left, action)
         timer.daemon = True
         timer.start()

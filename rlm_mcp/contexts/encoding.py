@@ -47,7 +47,7 @@ UTF8 = Encoding(codec="utf-8")
 
 
 def detect(sample: bytes) -> Encoding | None:
-    """Decide from the first `SAMPLE_BYTES` of a file; None means binary."""
+    """Decides from the first `SAMPLE_BYTES` of a file; None means binary."""
     for bom, codec in _BOMS:
         if sample.startswith(bom) and not (codec == "utf-32-le" and len(sample) % 4):
             return Encoding(codec=codec, bom_bytes=len(bom))
@@ -66,7 +66,7 @@ def detect(sample: bytes) -> Encoding | None:
 
 
 def _is_utf8(sample: bytes) -> bool:
-    """Tell whether the sample is valid UTF-8, but for a character cut at its end."""
+    """Whether the sample is valid UTF-8, but for a character cut at its end."""
     if sample.isascii():
         return True
     try:
@@ -77,14 +77,14 @@ def _is_utf8(sample: bytes) -> bool:
 
 
 def _mostly_utf8(sample: bytes) -> bool:
-    """Tell whether the valid characters beyond ASCII outnumber the invalid bytes."""
+    """Whether the valid characters beyond ASCII outnumber the invalid bytes."""
     text = sample.decode(errors="replace")
     invalid = text.count("\ufffd")
     return sum(not char.isascii() for char in text) - invalid >= invalid
 
 
 def _utf16_without_mark(sample: bytes) -> Encoding | None:
-    """Recognise UTF-16 text in a Latin script: every other byte is NUL, the rest is text."""
+    """Recognises UTF-16 text in a Latin script: every other byte is NUL, the rest is text."""
     even, odd = sample[0::2], sample[1::2]
     for zeros, letters, codec in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
         if zeros and zeros.count(0) > 0.9 * len(zeros) and _share(letters, _CONTROLS) <= BINARY_SHARE:
@@ -93,7 +93,7 @@ def _utf16_without_mark(sample: bytes) -> Encoding | None:
 
 
 def _guess(sample: bytes) -> Encoding | None:
-    """Ask charset-normalizer, and believe it when most of what it decodes beyond ASCII stands in words."""
+    """Asks charset-normalizer, and believes it when most of what it decodes beyond ASCII stands in words."""
     from charset_normalizer import from_bytes
 
     lines = b"\n".join(line for line in sample.splitlines() if not line.isascii())[:GUESS_BYTES]
@@ -112,7 +112,7 @@ def _guess(sample: bytes) -> Encoding | None:
 
 
 def _extends_ascii(codec: str) -> bool:
-    """Tell whether ASCII is what it is in this codec; in EBCDIC it is not, and nobody has a log in UTF-7."""
+    """Whether ASCII is what it is in this codec; in EBCDIC it is not, and nobody has a log in UTF-7."""
     return _PRINTABLE.decode(codec, errors="replace") == _PRINTABLE.decode()
 
 
@@ -136,7 +136,7 @@ class Utf8Stream:
         return f"<Utf8Stream from {self.codec}, {self.invalid_bytes} invalid bytes>"
 
     def convert(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Convert a whole file, from its first byte."""
+        """Converts a whole file, from its first byte."""
         unmarked = _without_first(chunks, self._bom_bytes)
         for data in self._pass_through(unmarked) if self.codec == "utf-8" else self._decode(unmarked):
             if b"\0" in data:
@@ -183,21 +183,21 @@ class Utf8Stream:
 
 
 def _without_first(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Drop the first bytes of a file."""
+    """Drops the first bytes of a file."""
     for chunk in chunks:
         yield chunk[size:] if size else chunk
         size = max(size - len(chunk), 0)
 
 
 def _foreign(data: bytes) -> Encoding | None:
-    """Find the encoding of the first bytes beyond ASCII in a file, when they are not UTF-8."""
+    """Finds the encoding of the first bytes beyond ASCII in a file, when they are not UTF-8."""
     if _is_utf8(data) or _mostly_utf8(data):
         return None
     return _guess(data)
 
 
 def _unfinished(data: bytes) -> int:
-    """Count the bytes at the end that may be the beginning of a character."""
+    """Counts the bytes at the end that may be the beginning of a character."""
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
         if byte < 0x80:
@@ -209,7 +209,7 @@ def _unfinished(data: bytes) -> int:
 
 
 def mend(text: str) -> tuple[bytes, int]:
-    """Encode a Python string; lone surrogates, which UTF-8 cannot hold, become U+FFFD and are counted."""
+    """Encodes a Python string; lone surrogates, which UTF-8 cannot hold, become U+FFFD and are counted."""
     try:
         return text.encode(), 0
     except UnicodeEncodeError:

@@ -55,11 +55,11 @@ class Gathering:
         return sorted(self._files.values(), key=lambda row: row.path)
 
     def note(self, text: str) -> None:
-        """Remember something that the user should know about the content."""
+        """Remembers something that the user should know about the content."""
         self._notes.append(text)
 
     def _refer(self, path: Path, shown: str) -> bool:
-        """Reference a file where it lies; False when it must be converted, and so be copied."""
+        """References a file where it lies; False when it must be converted, and so be copied."""
         try:
             referred = refer_to(path)
         except OSError as error:
@@ -74,7 +74,7 @@ class Gathering:
         return True
 
     def take_all(self, source: Source) -> None:
-        """Take in every piece of a source; of many, one that cannot be read is skipped with its reason."""
+        """Takes in every piece of a source; of many, one that cannot be read is skipped with its reason."""
         try:
             for piece in source.pieces:
                 self._tick(1)
@@ -101,7 +101,7 @@ class Gathering:
             self.skipped.append(Skipped(path=piece.path, reason=str(error)))
 
     def _take_piece(self, piece: Piece) -> None:
-        """Take in a piece; it counts only once it is closed, which is when a change while it was read is noticed."""
+        """Takes in a piece; it counts only once it is closed, which is when a change while it was read is noticed."""
         if piece.plain is not None and self._refers(piece.plain) and self._refer(piece.plain, piece.path):
             return
         with piece.open() as opened:
@@ -110,7 +110,7 @@ class Gathering:
         self._notes.extend(opened.notes)
 
     def take_text(self, path: str, data: bytes) -> None:
-        """Take in a text that is UTF-8 already."""
+        """Takes in a text that is UTF-8 already."""
         self._add(path, self._intake.take(BytesIO(data), already_text=True))
 
     def _add(self, path: str, part: Part, pages: tuple[PageMark, ...] = ()) -> None:
@@ -127,7 +127,7 @@ class Gathering:
             self.note(f"{shown} holds {part.nuls:,} NUL characters")
 
     def _free_path(self, path: str) -> str:
-        """Give a path that is neither taken nor below a file: an archive may hold both `a` and `a/b`."""
+        """A path that is neither taken nor below a file: an archive may hold both `a` and `a/b`."""
         parents = [path[:at] for at, char in enumerate(path) if char == "/"]
         if any(parent in self._files for parent in parents):
             path = path.replace("/", "_")
@@ -140,7 +140,7 @@ class Gathering:
         return shown
 
     def context(self, *, name: str, identity: str, version: int) -> Context:
-        """Make the context that has all this."""
+        """Makes the context that has all this."""
         rows = self.rows
         notes = self._notes[:MAX_NOTES]
         if more := len(self._notes) - len(notes):
@@ -174,14 +174,14 @@ def _row(path: str, blob: str, counts: Counts) -> FileRow:
 
 
 def _about(location: str, error: SourceRefused | SourceChanged) -> SourceRefused | SourceChanged:
-    """Put the path before an error that does not name it."""
+    """Puts the path before an error that does not name it."""
     if isinstance(error, NotText):
         return SourceRefused(f"{location} is binary, not text: convert it to text and register that")
     return error
 
 
 def _reasons(skipped: Sequence[Skipped]) -> str:
-    """Sum up why everything was skipped."""
+    """Sums up why everything was skipped."""
     if not skipped:
         return ""
     shown = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:3])

@@ -4,19 +4,19 @@ import re
 
 
 def is_glob(text: str) -> bool:
-    """Tell whether a text has wildcards."""
+    """Whether a text has wildcards."""
     return any(char in text for char in "*?[")
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """Translate a glob; the result is for `fullmatch`. `**` at the end fits every file below."""
+    """Translates a glob; the result is for `fullmatch`. `**` at the end fits every file below."""
     names = pattern.split("/")
     expression = "".join("(?:[^/]+/)*" if name == "**" else _name_regex(name) + "/" for name in names[:-1])
     return re.compile(expression + (".+" if names[-1] == "**" else _name_regex(names[-1])))
 
 
 def depth_of(pattern: str) -> int | None:
-    """Give how many directories deep a pattern reaches, None for any number."""
+    """How many directories deep a pattern reaches, None for any number."""
     return None if "**" in pattern.split("/") else pattern.count("/")
 
 

@@ -48,13 +48,13 @@ class Holder:
         return f"<Holder {self.token}>"
 
     def close(self) -> None:
-        """Let go; the token counts as dead from now on."""
+        """Lets go; the token counts as dead from now on."""
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
 def is_alive(directory: Path, token: str) -> bool:
-    """Tell whether the process that made `token` still runs and has not closed its holder."""
+    """Whether the process that made `token` still runs and has not closed its holder."""
     return _is_locked(directory / f"{token}.lock")
 
 
@@ -74,13 +74,13 @@ def _is_locked(path: Path) -> bool:
 
 
 def dead_tokens(directory: Path) -> Iterator[str]:
-    """Give the tokens of processes that died without closing their holder."""
+    """The tokens of processes that died without closing their holder."""
     for path in directory.glob("*"):
         if not _is_locked(path):
             yield path.stem
 
 
 def bury(directory: Path, token: str) -> None:
-    """Forget a dead process."""
+    """Forgets a dead process."""
     (directory / f"{token}.lock").unlink(missing_ok=True)
     (directory / f"{token}{_HIDDEN}").unlink(missing_ok=True)

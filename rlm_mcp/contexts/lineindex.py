@@ -45,11 +45,11 @@ class LineIndex:
     chars_before: Sequence[int]
 
     def block_of_line(self, line: int) -> int:
-        """Give the block in which the 1-based `line` begins, or in which the line end before it is the last byte."""
+        """The block in which the 1-based `line` begins, or in which the line end before it is the last byte."""
         return max(bisect_left(self.lines_before, line - 1) - 1, 0)
 
     def block_of_char(self, char: int) -> int:
-        """Give the block that the first byte of the 0-based `char` is in."""
+        """The block that the first byte of the 0-based `char` is in."""
         return max(bisect_right(self.chars_before, char) - 1, 0)
 
 
@@ -67,7 +67,7 @@ class IndexBuilder:
         return f"<IndexBuilder {self._bytes} bytes, {self._line_ends} line ends>"
 
     def feed(self, data: bytes) -> None:
-        """Count the next bytes of the file."""
+        """Counts the next bytes of the file."""
         ascii_only = data.isascii()
         start = 0
         while start < len(data):
@@ -84,7 +84,7 @@ class IndexBuilder:
         self._measure_lines(data)
 
     def _measure_lines(self, data: bytes) -> None:
-        """Look for a line longer than the longest so far; the others are passed over by a regex, 1 GB a second."""
+        """Looks for a line longer than the longest so far; the others are passed over by a regex, 1 GB a second."""
         base = self._bytes - len(data)
         start = 0
         if self._line_start < base:
@@ -118,19 +118,19 @@ class IndexBuilder:
         )
 
     def index(self) -> LineIndex:
-        """Give the index of what has been fed; later feeding does not change it."""
+        """The index of what has been fed; later feeding does not change it."""
         return LineIndex(counts=self.counts(), lines_before=self._lines_before[:], chars_before=self._chars_before[:])
 
 
 def build_index(data: bytes) -> LineIndex:
-    """Index a file small enough to be held."""
+    """Indexes a file small enough to be held."""
     builder = IndexBuilder()
     builder.feed(data)
     return builder.index()
 
 
 def write_index(index: LineIndex, path: Path) -> None:
-    """Write an index file; the caller makes it appear atomically."""
+    """Writes an index file; the caller makes it appear atomically."""
     counts = index.counts
     header = HEADER.pack(
         MAGIC,
@@ -149,7 +149,7 @@ def write_index(index: LineIndex, path: Path) -> None:
 
 
 def map_index(path: Path) -> LineIndex:
-    """Map an index file. Raises ValueError when it is torn or of another version."""
+    """Maps an index file. Raises ValueError when it is torn or of another version."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if len(mapped) < HEADER.size:
@@ -166,7 +166,7 @@ def map_index(path: Path) -> LineIndex:
 
 
 def characters_begun(block: bytes) -> int:
-    """Count the characters whose first byte is in `block`; of invalid UTF-8, every byte that is no continuation."""
+    """Counts the characters whose first byte is in `block`; of invalid UTF-8, every byte that is no continuation."""
     try:
         return len(block.lstrip(CONTINUATION_BYTES).decode())
     except UnicodeDecodeError:  # the last character goes on in the next block, or the file is not valid UTF-8

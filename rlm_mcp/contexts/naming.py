@@ -14,7 +14,7 @@ _ID = re.compile(r"ctx_[0-9a-f]{16}")
 
 
 def check_name(name: str) -> str:
-    """Give the name back if it can be one: it is also the name of a directory, `/context/<name>`."""
+    """Gives the name back if it can be one: it is also the name of a directory, `/context/<name>`."""
     if not name or name != name.strip() or len(name) > MAX_NAME or not name.isprintable():
         reason = "it must have 1 to 100 printable characters and neither begin nor end with a space"
     elif "/" in name or "\\" in name or name.startswith(".") or ":" in name:
@@ -27,13 +27,13 @@ def check_name(name: str) -> str:
 
 
 def safe_name(name: str) -> str:
-    """Make a name out of anything."""
+    """Makes a name out of anything."""
     name = "".join(char if char.isprintable() and char not in "/\\:" else "-" for char in name).strip(" .-")
     return name[:MAX_NAME].strip() or "context"
 
 
 def context_id(name: str, kind: Kind, files: Sequence[FileRow]) -> str:
-    """Derive the id from name and content: the same content under the same name is the same context everywhere."""
+    """Derives the id from name and content: the same content under the same name is the same context everywhere."""
     content = [(row.path if kind == "files" else "", row.blob) for row in files]
     digest = hashlib.sha256(json.dumps([name, kind, content]).encode("utf-8", "surrogatepass"))
     return f"ctx_{digest.hexdigest()[:16]}"

@@ -11,7 +11,7 @@ from rlm_mcp.errors import StoreDamaged
 
 
 def read_bytes(path: Path, start: int, end: int) -> bytes:
-    """Read the bytes `[start:end]`. Raises StoreDamaged when the file cannot be read."""
+    """Reads the bytes `[start:end]`. Raises StoreDamaged when the file cannot be read."""
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(start)
@@ -24,7 +24,7 @@ def read_bytes(path: Path, start: int, end: int) -> bytes:
 
 
 def byte_of_line(path: Path, index: LineIndex, line: int) -> int:
-    """Give the offset at which a 1-based line begins; one past the last line gives the size of the file."""
+    """The offset at which a 1-based line begins; one past the last line gives the size of the file."""
     if line <= 1:
         return 0
     if line > index.counts.lines:
@@ -38,7 +38,7 @@ def byte_of_line(path: Path, index: LineIndex, line: int) -> int:
 
 
 def char_of_byte(path: Path, index: LineIndex, byte: int) -> int:
-    """Give the 0-based offset in characters of the character that begins at a byte offset."""
+    """The 0-based offset in characters of the character that begins at a byte offset."""
     if byte >= index.counts.bytes:
         return index.counts.chars
     block = byte // BLOCK_BYTES
@@ -47,7 +47,7 @@ def char_of_byte(path: Path, index: LineIndex, byte: int) -> int:
 
 
 def byte_of_char(path: Path, index: LineIndex, char: int) -> int:
-    """Give the offset at which a 0-based character begins; one past the last gives the size of the file."""
+    """The offset at which a 0-based character begins; one past the last gives the size of the file."""
     if char >= index.counts.chars:
         return index.counts.bytes
     block = index.block_of_char(char)
@@ -62,11 +62,11 @@ def byte_of_char(path: Path, index: LineIndex, char: int) -> int:
 
 
 def read_text(path: Path, start: int, end: int) -> str:
-    """Read the bytes `[start:end]`, which begin and end with whole characters, as text."""
+    """Reads the bytes `[start:end]`, which begin and end with whole characters, as text."""
     return read_bytes(path, start, end).decode(errors="replace")
 
 
 def head_of_bytes(path: Path, start: int, end: int, *, max_chars: int) -> str:
-    """Read at most `max_chars` characters from `[start:end]`."""
+    """Reads at most `max_chars` characters from `[start:end]`."""
     data = read_bytes(path, start, min(end, start + 4 * max_chars))
     return data.decode(errors="ignore" if end > start + len(data) else "replace")[:max_chars]

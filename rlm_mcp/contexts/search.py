@@ -50,7 +50,7 @@ def search(
     literal: bool = False,
     seconds: float = 10.0,
 ) -> SearchResult:
-    """Find lines that match a regular expression (or a literal); `path` is one path or a glob.
+    """Finds lines that match a regular expression (or a literal); `path` is one path or a glob.
 
     Raises SearchRefused, UnknownPath, OutOfRange, SourceChanged.
     """
@@ -75,7 +75,7 @@ def search(
 
 
 def _chosen(store: Store, context: Context, path: str | None) -> Sequence[FileEntry]:
-    """Give the files that a path or a glob names; a glob without a slash is one for names in any directory."""
+    """The files that a path or a glob names; a glob without a slash is one for names in any directory."""
     if path is None or path in {"", context.name}:
         return store.files(context)
     if not is_glob(path):
@@ -119,7 +119,7 @@ def _first_matches(
 
 
 def _shown(entry: FileEntry, hits: Sequence[Hit], context_lines: int) -> list[Match]:
-    """Give the hits of one file with the lines around them, each line once."""
+    """The hits of one file with the lines around them, each line once."""
     shown: dict[int, Match] = {}
     for hit in hits:
         before = _window_before(entry.blob, hit.byte)
@@ -139,7 +139,7 @@ def _window_before(blob: Path, byte: int) -> bytes:
 
 
 def _cut(before: bytes, after: bytes) -> str:
-    """Show a line around the place where a match begins; `before` begins with NUL when it is itself cut."""
+    """Shows a line around the place where a match begins; `before` begins with NUL when it is itself cut."""
     line_end = after.find(b"\n")
     ends = line_end >= 0 or len(after) < 4 * MAX_LINE_CHARS
     left = before.removeprefix(b"\0").decode(errors="ignore")
@@ -155,7 +155,7 @@ def _cut(before: bytes, after: bytes) -> str:
 
 
 def _around(entry: FileEntry, hit: Hit, context_lines: int) -> list[tuple[int, str]]:
-    """Give the lines before and after a hit, as far as they lie within reach of it."""
+    """The lines before and after a hit, as far as they lie within reach of it."""
     reach = 4 * MAX_LINE_CHARS * (context_lines + 1)
     start = max(hit.byte - reach, 0)
     before = reading.read_bytes(entry.blob, start, hit.byte).split(b"\n")[:-1]

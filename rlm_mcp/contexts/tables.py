@@ -14,7 +14,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?)?(Z|[+-]\d\
 
 
 def describe_json(text: str) -> dict[str, object] | None:
-    """Describe a text that is one JSON value, or None when it is not."""
+    """Describes a text that is one JSON value, or None when it is not."""
     if text.lstrip()[:1] not in {"{", "["}:
         return None
     try:
@@ -29,7 +29,7 @@ def describe_json(text: str) -> dict[str, object] | None:
 
 
 def describe_json_lines(lines: Sequence[str]) -> dict[str, object] | None:
-    """Describe JSON Lines, or None when the sampled lines do not parse as objects."""
+    """Describes JSON Lines, or None when the sampled lines do not parse as objects."""
     filled = [line for line in lines if line.strip()]
     if len(filled) < 2 or not filled[0].lstrip().startswith("{"):
         return None
@@ -48,7 +48,7 @@ def describe_json_lines(lines: Sequence[str]) -> dict[str, object] | None:
 
 
 def describe_csv(lines: Sequence[str], *, suffix: str) -> dict[str, object] | None:
-    """Describe rows of equally many fields, or None. Without a telling suffix every row must fit, below a header."""
+    """Describes rows of equally many fields, or None. Without a telling suffix every row must fit, below a header."""
     telling = suffix in {".csv", ".tsv", ".tab", ".psv"}
     for delimiter, name in DELIMITERS.items():
         rows = _rows(lines, delimiter)
@@ -71,7 +71,7 @@ def describe_csv(lines: Sequence[str], *, suffix: str) -> dict[str, object] | No
 
 
 def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Parse the sampled lines as they follow each other; a field with a line end in it stays one."""
+    """Parses the sampled lines as they follow each other; a field with a line end in it stays one."""
     few = [line for line in lines[:3_000] if line.strip()]
     try:
         return list(csv.reader(io.StringIO("\n".join(few)), delimiter=delimiter, strict=True))
@@ -87,7 +87,7 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _columns(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """Give name, types, samples and how often a column is filled, in order of first appearance."""
+    """Name, types, samples and how often a column is filled, in order of first appearance."""
     names: dict[str, None] = {}
     for record in records:
         names.update(dict.fromkeys(record))
@@ -146,7 +146,7 @@ def _short(value: object) -> str:
 
 
 def _shape(value: object, *, depth: int) -> object:
-    """Show how a value is built: keys, lengths and types, a few levels deep."""
+    """Shows how a value is built: keys, lengths and types, a few levels deep."""
     match value:
         case dict() if depth and len(value) > 8 and all(isinstance(inner, dict | list) for inner in value.values()):
             key, inner = next(iter(value.items()))  # keyed by id or name: one stands for all

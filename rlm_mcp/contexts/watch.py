@@ -26,7 +26,7 @@ def watch(
     on_version: Callable[[Context], None],
     on_trouble: Callable[[ContextError], None],
 ) -> None:
-    """Register a context's source again whenever it changes, until `stop` is set. Blocks: give it a thread.
+    """Registers a context's source again whenever it changes, until `stop` is set. Blocks: give it a thread.
 
     `on_version` gets every new version, `on_trouble` what kept one from being registered; the watch goes on.
     Raises UnknownContext, SourceRefused.
@@ -44,7 +44,7 @@ def watch(
 
 
 def _watched(context: Context) -> Path:
-    """Give the directory or file to watch; of a file its directory, because editors replace files."""
+    """The directory or file to watch; of a file its directory, because editors replace files."""
     source = Path(context.source)
     if source.is_file():
         return source.parent
@@ -64,7 +64,7 @@ def _changes(path: Path, stop: threading.Event) -> Iterator[None]:
         ) from error
 
     def matters(_: object, changed: str) -> bool:
-        """Leave out what registering leaves out: a commit or a compiled file changes nothing."""
+        """Leaves out what registering leaves out: a commit or a compiled file changes nothing."""
         below = Path(changed).relative_to(path) if Path(changed).is_relative_to(path) else Path(changed)
         return not NOT_WORTH_READING.keys() & set(below.parts)
 

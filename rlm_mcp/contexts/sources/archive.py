@@ -30,12 +30,12 @@ UNIX_LINK = 0xA
 
 
 def is_tar(head: bytes) -> bool:
-    """Tell by its first 512 bytes whether a file is a tar archive."""
+    """Whether a file is a tar archive, by its first 512 bytes."""
     return head[TAR_MAGIC_AT : TAR_MAGIC_AT + 5] == b"ustar"
 
 
 def zip_members(path: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
-    """Give the members of a zip archive in order of name."""
+    """The members of a zip archive in order of name."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
@@ -60,7 +60,7 @@ def zip_members(path: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
 
 
 def tar_members(path: Path, *, method: str | None, allowed: Allowed) -> Iterator[Piece | Skipped]:
-    """Give the members of a tar archive in the order they lie, which is the only one a stream has."""
+    """The members of a tar archive in the order they lie, which is the only one a stream has."""
     with open_compressed(path, method) if method else open_regular(path) as opened:
         try:
             with tarfile.open(fileobj=cast("BinaryIO", opened.file), mode="r|") as archive:
@@ -108,7 +108,7 @@ def _open_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarIn
 
 
 def _shown(name: str) -> str:
-    """Give a member's name as a path inside the context: no leading slash or `./`, no backslash."""
+    """A member's name as a path inside the context: no leading slash or `./`, no backslash."""
     return printable(posixpath.normpath(name.replace("\\", "/")).lstrip("/"))
 
 

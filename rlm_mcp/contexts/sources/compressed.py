@@ -24,19 +24,19 @@ _SUFFIXES = {".gz", ".zst", ".bz2", ".xz", ".tgz", ".tbz2", ".txz", ".tzst"}
 
 
 def compression(head: bytes) -> str | None:
-    """Tell by its first bytes how a file is compressed."""
+    """How a file is compressed, by its first bytes."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def without_suffix(name: str) -> str:
-    """Give the name a file had before it was compressed."""
+    """The name a file had before it was compressed."""
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and dot + suffix.lower() in _SUFFIXES else name
 
 
 @contextmanager
 def open_compressed(path: Path, method: str) -> Iterator[Opened]:
-    """Open a compressed file as what it holds. Raises SourceRefused when it is damaged or expands too far."""
+    """Opens a compressed file as what it holds. Raises SourceRefused when it is damaged or expands too far."""
     with open_regular(path) as opened:
         counted = _Counted(opened.file)
         try:
@@ -135,7 +135,7 @@ class _Bounded:
 
 
 def check_ratio(name: str, *, produced: int, consumed: int) -> None:
-    """Raise SourceRefused when so much came out of so little that it must be a bomb."""
+    """Raises SourceRefused when so much came out of so little that it must be a bomb."""
     if produced > FREE_BYTES and produced > MAX_RATIO * max(consumed, 1):
         raise SourceRefused(
             f"{name} expands more than {MAX_RATIO} times, {consumed:,} bytes to over {produced:,}, as bombs do: "
@@ -144,7 +144,7 @@ def check_ratio(name: str, *, produced: int, consumed: int) -> None:
 
 
 def damaged(path: Path, error: Exception) -> SourceRefused:
-    """Say that a compressed file or archive cannot be unpacked."""
+    """Says that a compressed file or archive cannot be unpacked."""
     return SourceRefused(
         f"{path} is damaged or cut short ({error}): fetch it again, or unpack what can be saved and register that"
     )

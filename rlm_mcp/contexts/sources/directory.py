@@ -32,7 +32,7 @@ NOT_WORTH_READING = {
 
 
 def walk(directory: Path, *, allowed: Allowed, look: Callable[[], None]) -> Iterator[Piece | Skipped]:
-    """Give the files under a directory in order of path."""
+    """The files under a directory in order of path."""
     entries = list(islice(files_below(directory, allowed=allowed, look=look), MAX_FILES + 1))
     check_count(directory, len(entries))
     for path, entry in entries:
@@ -40,7 +40,7 @@ def walk(directory: Path, *, allowed: Allowed, look: Callable[[], None]) -> Iter
 
 
 def check_count(directory: Path, count: int) -> None:
-    """Raise SourceRefused for a directory that holds too many files."""
+    """Raises SourceRefused for a directory that holds too many files."""
     if count > MAX_FILES:
         raise SourceRefused(
             f"{directory} holds more than {MAX_FILES:,} files: register a directory inside it, or a glob"
@@ -48,7 +48,7 @@ def check_count(directory: Path, count: int) -> None:
 
 
 def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
-    """Decide whether a file found in a directory becomes a piece."""
+    """Decides whether a file found in a directory becomes a piece."""
     from rlm_mcp.contexts.sources.opening import piece_in_directory
 
     if not allowed.secrets and is_secret(shown):
@@ -81,7 +81,7 @@ def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
 def files_below(
     directory: Path, *, allowed: Allowed, look: Callable[[], None], depth: int | None = None, prefix: str = ""
 ) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
-    """Walk in sorted order, at most `depth` directories deep, without following links.
+    """Walks in sorted order, at most `depth` directories deep, without following links.
 
     Directories not worth reading and unreadable ones are Skipped. `look` is called for every directory and may raise
     to break it off.
@@ -113,6 +113,6 @@ def _not_entered(entry: "os.DirEntry[str]", allowed: Allowed) -> str | None:
 
 
 def printable(name: str) -> str:
-    """Show a file name that may not be UTF-8, and may hold line ends, in one line of text."""
+    """Shows a file name that may not be UTF-8, and may hold line ends, in one line of text."""
     text = os.fsencode(name).decode(errors="replace")
     return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)

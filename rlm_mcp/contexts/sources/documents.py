@@ -59,7 +59,7 @@ SUFFIXES = frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".ipyn
 
 
 def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManager[Opened]] | None:
-    """Give the function that opens this document as text, or None when it is no document."""
+    """The function that opens this document as text, or None when it is no document."""
     suffix = ".pdf" if head.startswith(b"%PDF-") else path.suffix.lower()
     if suffix not in SUFFIXES or (suffix in {".html", ".htm"} and find_spec("bs4") is None):
         return None
@@ -70,7 +70,7 @@ def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManage
 
 @contextmanager
 def _open_document(path: Path, *, sections: Sections) -> Iterator[Opened]:
-    """Convert a document into a temporary file. Raises SourceRefused when it cannot be read."""
+    """Converts a document into a temporary file. Raises SourceRefused when it cannot be read."""
     with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as text:
         pages = _write(path, sections, cast("BinaryIO", text))
         text.seek(0)
@@ -95,7 +95,7 @@ def _write(path: Path, sections: Sections, file: BinaryIO) -> list[PageMark]:
 
 
 def _sections_of(path: Path, sections: Sections) -> Iterator[Section]:
-    """Read a document with somebody else's parser, which raises whatever it likes."""
+    """Reads a document with somebody else's parser, which raises whatever it likes."""
     try:
         yield from sections(path)
     except (SourceRefused, OSError):
@@ -108,7 +108,7 @@ def _sections_of(path: Path, sections: Sections) -> Iterator[Section]:
 
 
 def library(name: str, path: Path) -> Any:
-    """Import what reads a kind of document. Raises SourceRefused when the extra is not installed."""
+    """Imports what reads a kind of document. Raises SourceRefused when the extra is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

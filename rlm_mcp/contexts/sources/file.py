@@ -18,13 +18,13 @@ SHOWN_PATH_CHARS = 200
 
 
 def file_piece(path: Path, *, shown: str) -> Piece:
-    """Make the piece of a plain file; `shown` is its path inside the context."""
+    """Makes the piece of a plain file; `shown` is its path inside the context."""
     return Piece(path=shown, open=lambda: open_regular(path), plain=path)
 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[Opened]:
-    """Open a regular file; on leaving, raise SourceChanged if what was read never was its content at one time."""
+    """Opens a regular file; on leaving, raises SourceChanged if what was read never was its content at one time."""
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
     except (OSError, ValueError) as error:
@@ -76,7 +76,7 @@ class _FirstBytes:
 
 
 def what_it_is(mode: int) -> str:
-    """Name a kind of file for an error."""
+    """Names a kind of file for an error."""
     kinds = {
         stat.S_IFIFO: "a FIFO",
         stat.S_IFSOCK: "a socket",
@@ -89,7 +89,7 @@ def what_it_is(mode: int) -> str:
 
 
 def refusal(path: Path | str, error: OSError | ValueError) -> SourceRefused:
-    """Say in one sentence why a path cannot be read."""
+    """Says in one sentence why a path cannot be read."""
     shown = str(path) if len(str(path)) <= SHOWN_PATH_CHARS else f"{str(path)[:SHOWN_PATH_CHARS]}…"
     match getattr(error, "errno", None):
         case errno.ENOENT | errno.ENOTDIR:

@@ -39,7 +39,7 @@ _LINK, _SUBMODULE = "120000", "160000"
 
 
 def is_repository(directory: Path, *, look: Callable[[], None]) -> bool:
-    """Tell whether a directory lies in the work tree of a repository, or is a bare one, that git can read.
+    """Whether a directory lies in the work tree of a repository, or is a bare one, that git can read.
 
     Here and below `look` is called many times a second while git works, and may raise to break it off.
     """
@@ -52,7 +52,7 @@ def is_repository(directory: Path, *, look: Callable[[], None]) -> bool:
 
 
 def tracked(directory: Path, *, allowed: Allowed, look: Callable[[], None]) -> Iterator[Piece | Skipped] | None:
-    """Give the files of a work tree that git tracks or would add; None when git lists nothing here."""
+    """The files of a work tree that git tracks or would add; None when git lists nothing here."""
     which_files = ("--cached", "--others", "--exclude-standard", "--deduplicate")
     listed = _git(directory, "ls-files", "-z", *which_files, "--", ".", look=look)
     if not listed:
@@ -74,7 +74,7 @@ def _pieces(directory: Path, names: list[bytes], allowed: Allowed) -> Iterator[P
 
 
 def split_revision(source: str, *, look: Callable[[], None]) -> tuple[Path, str] | None:
-    """Take `path@revision` apart when the path is a repository that has the revision."""
+    """Takes `path@revision` apart when the path is a repository that has the revision."""
     path, at, revision = source.rpartition("@")
     directory = Path(path).expanduser()
     if (
@@ -90,7 +90,7 @@ def split_revision(source: str, *, look: Callable[[], None]) -> tuple[Path, str]
 def at_revision(
     directory: Path, revision: str, *, allowed: Allowed, look: Callable[[], None]
 ) -> Iterator[Piece | Skipped]:
-    """Give the files of a revision, read from the repository, whatever the work tree holds. Raises SourceRefused."""
+    """The files of a revision, read from the repository, whatever the work tree holds. Raises SourceRefused."""
     objects = _git(directory, "rev-parse", "--git-common-dir", look=look)
     if objects is None or not allowed.covers(Path(os.path.realpath(directory / os.fsdecode(objects.rstrip(b"\n"))))):
         raise SourceRefused(f"the repository of {directory} lies outside the directories that may be registered")
@@ -127,7 +127,7 @@ def _objects(
 
 @contextmanager
 def _open_object(process: Child, sha: str, look: Callable[[], None]) -> Iterator[Opened]:
-    """Read one object whole: git keeps large files elsewhere, and an object that is not read blocks the next."""
+    """Reads one object whole: git keeps large files elsewhere, and an object that is not read blocks the next."""
     if process.stdin is None or process.stdout is None:
         raise SourceRefused("git was started without pipes")
     process.stdin.write(f"{sha}\n".encode())
@@ -150,7 +150,7 @@ def _open_object(process: Child, sha: str, look: Callable[[], None]) -> Iterator
 
 
 def _git(directory: Path, *arguments: str, look: Callable[[], None]) -> bytes | None:
-    """Run git and give what it prints, or None when it fails: not a repository, or one owned by somebody else.
+    """Runs git and gives what it prints, or None when it fails: not a repository, or one owned by somebody else.
 
     Raises SourceRefused when it takes too long: what git would have left out must not be taken in for that.
     """
@@ -171,7 +171,7 @@ def _command(directory: Path, *arguments: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Give git what it needs to find its user's safe directories, and no way to ask, to fetch or to be redirected."""
+    """Gives git what it needs to find its user's safe directories, and no way to ask, to fetch or to be redirected."""
     return {
         "PATH": os.defpath,
         "HOME": os.path.expanduser("~"),  # noqa: PTH111 - Path.home() raises where there is none

@@ -12,14 +12,14 @@ HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
 def message(path: Path) -> Iterator[Section]:
-    """Give the one message of an .eml file."""
+    """The one message of an .eml file."""
     with path.open("rb") as file:
         parsed = message_from_binary_file(file, policy=policy.default)
     yield Section(text=_text(parsed))
 
 
 def messages(path: Path) -> Iterator[Section]:
-    """Give the messages of a mailbox in their order."""
+    """The messages of a mailbox in their order."""
     box = mailbox.mbox(path, create=False)
     try:
         for number, key in enumerate(box.iterkeys(), 1):

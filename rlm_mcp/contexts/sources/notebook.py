@@ -8,7 +8,7 @@ from rlm_mcp.contexts.sources.documents import Section
 
 
 def sections(path: Path) -> Iterator[Section]:
-    """Give the cells of a notebook."""
+    """The cells of a notebook."""
     notebook = json.loads(path.read_text("utf-8-sig"))
     for number, cell in enumerate(notebook["cells"], 1):
         text = _joined(cell.get("source", ""))

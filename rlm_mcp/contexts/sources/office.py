@@ -9,7 +9,7 @@ from rlm_mcp.contexts.sources.documents import Section, library
 
 
 def paragraphs(path: Path) -> Iterator[Section]:
-    """Give the text of a .docx in reading order; headings begin with `#`, table cells are separated by tabs."""
+    """The text of a .docx in reading order; headings begin with `#`, table cells are separated by tabs."""
     _check(path)
     document = library("docx", path).Document(str(path))
     lines: list[str] = []
@@ -24,7 +24,7 @@ def paragraphs(path: Path) -> Iterator[Section]:
 
 
 def slides(path: Path) -> Iterator[Section]:
-    """Give the slides of a .pptx with their notes."""
+    """The slides of a .pptx with their notes."""
     _check(path)
     presentation = library("pptx", path).Presentation(str(path))
     for number, slide in enumerate(presentation.slides, 1):
@@ -40,7 +40,7 @@ def slides(path: Path) -> Iterator[Section]:
 
 
 def sheets(path: Path) -> Iterator[Section]:
-    """Give the sheets of an .xlsx as rows of values separated by tabs; formulas as they were last computed."""
+    """The sheets of an .xlsx as rows of values separated by tabs; formulas as they were last computed."""
     _check(path)
     workbook = library("openpyxl", path).load_workbook(path, read_only=True, data_only=True)
     try:
@@ -58,7 +58,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _check(path: Path) -> None:
-    """Refuse a bomb before the parser unpacks it."""
+    """Refuses a bomb before the parser unpacks it."""
     with zipfile.ZipFile(path) as archive:
         check_ratio(
             path.name, produced=sum(info.file_size for info in archive.infolist()), consumed=path.stat().st_size

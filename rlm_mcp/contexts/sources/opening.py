@@ -30,7 +30,7 @@ def open_source(
     secrets: bool = False,
     look: Callable[[], None] = lambda: None,
 ) -> Source:
-    """Find out what a source is. Raises SourceRefused and OutsideRoots; files are opened when their turn comes.
+    """Finds out what a source is. Raises SourceRefused and OutsideRoots; files are opened when their turn comes.
 
     `look` is called now and then while files are being listed, many times a second; it may raise to break it off.
     """
@@ -75,7 +75,7 @@ def _path_of_address(source: str) -> str:
 
 
 def _resolved(given: Path, allowed: Allowed, *, written: str) -> Path:
-    """Follow all links and check the roots; whether something outside exists is not told."""
+    """Follows all links and checks the roots; whether something outside exists is not told."""
     real = Path(os.path.realpath(given))
     if not allowed.covers(real):
         where = ", ".join(str(root) for root in allowed.roots or ()) or "none are configured"
@@ -145,7 +145,7 @@ def _from_file(path: Path, allowed: Allowed) -> Source:
 
 
 def piece_in_directory(path: Path, *, shown: str) -> Piece | Skipped:
-    """Decide how a regular file that was found in a directory is read."""
+    """Decides how a regular file that was found in a directory is read."""
     if not may_be_special(path):
         return file_piece(path, shown=shown)
     try:
@@ -166,7 +166,7 @@ def piece_in_directory(path: Path, *, shown: str) -> Piece | Skipped:
 
 
 def may_be_special(path: Path) -> bool:
-    """Tell by its suffix whether a file needs a second look; most files of a checkout do not, and are opened once."""
+    """Whether a file needs a second look, by its suffix; most files of a checkout do not, and are opened once."""
     return path.suffix.lower() in _SPECIAL
 
 

@@ -12,19 +12,19 @@ from rlm_mcp.errors import SourceRefused
 
 
 def fixed_part(source: str) -> Path:
-    """Give the directory above the first wildcard."""
+    """The directory above the first wildcard."""
     parts = Path(source).parts
     wild = next(at for at, part in enumerate(parts) if is_glob(part))
     return Path(*parts[:wild])
 
 
 def wild_part(source: str) -> str:
-    """Give the rest, from the first name with a wildcard."""
+    """The rest, from the first name with a wildcard."""
     return Path(source).relative_to(fixed_part(source)).as_posix()
 
 
 def match(source: str, *, base: Path, allowed: Allowed, look: Callable[[], None]) -> Iterator[Piece | Skipped]:
-    """Give the files that fit, in order of path; links to directories are not followed."""
+    """The files that fit, in order of path; links to directories are not followed."""
     wild = wild_part(source)
     try:
         fits = glob_regex(wild).fullmatch

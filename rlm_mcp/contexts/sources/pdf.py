@@ -8,7 +8,7 @@ from rlm_mcp.errors import SourceRefused
 
 
 def sections(path: Path) -> Iterator[Section]:
-    """Give the pages of a PDF."""
+    """The pages of a PDF."""
     reader = library("pypdf", path).PdfReader(path)
     if reader.is_encrypted and not reader.decrypt(""):
         raise SourceRefused(f"{path} is encrypted: save a copy without a password and register that")

@@ -58,5 +58,5 @@ def _spec() -> GitIgnoreSpec:
 
 
 def is_secret(path: PurePath | str) -> bool:
-    """Tell by its name and those of its directories whether a file usually holds credentials."""
+    """Whether a file usually holds credentials, by its name and those of its directories."""
     return _spec().match_file(str(path).lstrip("/"))

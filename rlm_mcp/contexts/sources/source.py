@@ -59,9 +59,9 @@ class Allowed:
     secrets: bool = False
 
     def covers(self, path: Path) -> bool:
-        """Tell whether a path, already free of links, lies under a root."""
+        """Whether a path, already free of links, lies under a root."""
         return self.roots is None or any(path.is_relative_to(root) for root in self.roots)
 
     def is_store(self, path: Path) -> bool:
-        """Tell whether a path lies in the store itself: registering that would never end."""
+        """Whether a path lies in the store itself: registering that would never end."""
         return self.store is not None and path.is_relative_to(self.store)

@@ -10,7 +10,7 @@ LINES = ["br", "li", "tr", "dt", "dd"]
 
 
 def sections(path: Path) -> Iterator[Section]:
-    """Give the text of an HTML file."""
+    """The text of an HTML file."""
     page = library("bs4", path).BeautifulSoup(path.read_bytes(), "html.parser")
     for unseen in page(["script", "style", "noscript", "template"]):
         unseen.decompose()
