@@ -30,6 +30,7 @@ from urllib.request import urlopen
 
 import anyio
 
+from rlm_mcp.allocator import few_heaps
 from rlm_mcp.launch import SolveRequest
 from rlm_mcp.models.limiter import START
 from rlm_mcp.runs import RunState
@@ -224,7 +225,7 @@ async def watch_memory(peaks: Counter[str]) -> None:
         for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:  # noqa: ASYNC240 # not on a disk
             name, size = line.split()[:2]
             peaks[name.rstrip(":")] = max(peaks[name.rstrip(":")], int(size))
-        await anyio.sleep(0.25)
+        await anyio.sleep(0.5)
 
 
 async def tokens(_: int) -> None:
@@ -289,6 +290,7 @@ def main() -> None:
     if options.serve:
         serve(float(options.serve[0]), float(options.serve[1]), faults=options.serve[2] == "1")
     else:
+        few_heaps()  # as the server does
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, Python {sys.version.split()[0]}")
         for name in options.figures or FIGURES:
             anyio.run(FIGURES[name], options.repeat)

@@ -86,11 +86,11 @@ class Engine:
     tape: Tape = field(default_factory=Tape)
     """what is already known: nothing for a new run, the run's own events on resume, a record (strict) on replay"""
     reading: Reading = field(default_factory=Reading)
-    save_after_seconds: float = 0.05
+    save_after_seconds: float = 0.25
     """The REPL is saved while the root model is being asked, if that takes longer than this. 0: before it is asked.
 
-    A checkpoint takes some 30 ms, which a real model's latency hides and an instant model's does not. Without one,
-    blocks are run again on resume, with their sub-calls answered from the record.
+    A checkpoint takes some 15 ms of processor, nothing beside a model's seconds and much beside its tenths. Without
+    one, blocks are run again on resume, with their sub-calls answered from the record.
     """
 
 
