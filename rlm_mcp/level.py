@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 
 from rlm_mcp import evidence, prompts
+from rlm_mcp.beside import beside
 from rlm_mcp.briefing import brief_of_value, briefs
 from rlm_mcp.budget import Ledger, paid_call
 from rlm_mcp.calls import Calls
@@ -188,17 +189,8 @@ class Level:
         if wait <= 0:
             await self._save(repl, wait)
             return await self._reply(ask)
-        failure: RlmError | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._save, repl, wait)
-            try:
-                reply = await self._reply(ask)
-            except RlmError as error:  # the task group would wrap it
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        return reply
+        async with beside(self._save, repl, wait):
+            return await self._reply(ask)
 
     async def _save(self, repl: Repl, wait: float) -> None:
         """Keeps what the REPL holds after the last finished turn. Once begun, it is finished."""

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import anyio
 
+from rlm_mcp.beside import beside
 from rlm_mcp.budget import Bill, Ledger, paid_call
 from rlm_mcp.errors import BudgetExceeded, CallsStopped, ModelError, SchemaError, SubCallFailed
 from rlm_mcp.models.base import Completion, Message, Model
@@ -74,16 +75,8 @@ class SubCalls:
 
         Calls come from the guest's thread and run in tasks that the run does not own; this ties them to it.
         """
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop_when_cancelled)
-            try:
-                yield self
-            except Exception as error:  # noqa: BLE001 # raised below, where the group does not wrap it
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        async with beside(self._stop_when_cancelled):
+            yield self
 
     async def _stop_when_cancelled(self) -> None:
         try:

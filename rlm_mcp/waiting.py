@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import anyio
 from mcp.server.mcpserver import Context as Request
 
-from rlm_mcp.errors import RlmError
+from rlm_mcp.beside import beside
 from rlm_mcp.live_runs import HEARTBEAT_SECONDS
 from rlm_mcp.progress import Progress
 from rlm_mcp.runs import RunState
@@ -44,7 +44,6 @@ async def with_beats(
     every_seconds: float = HEARTBEAT_SECONDS,
 ) -> _T:
     """Does the work, and tells the client every few seconds how far it is. Raises what the work raises."""
-    failure: RlmError | None = None
     began = time.monotonic()
 
     async def beat() -> None:
@@ -54,16 +53,8 @@ async def with_beats(
             beats += 1
             await request.report_progress(beats, None, f"{doing()} · {time.monotonic() - began:.0f} s")
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(beat)
-        try:
-            result = await work()
-        except RlmError as error:  # the task group would wrap it
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return result
+    async with beside(beat):
+        return await work()
 
 
 def eta(state: RunState, progress: Progress | None) -> str:

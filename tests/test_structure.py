@@ -35,7 +35,7 @@ LAYERS: dict[str, list[str]] = {
     ],
     "rlm_mcp": [
         """errors spent cells secret terminal progress turns threads changes models models.base replies wire guides logs
-        demo_data demo_data.*""",
+        demo_data demo_data.* beside""",
         """clients clients.* contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding
         scripted_repl models.profiles models.limiter models.dialect models.retries models.discovery models.exchange
         models.plainhttp models.failures models.scripted models.sampling tasks""",

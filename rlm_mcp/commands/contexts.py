@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from rlm_mcp.beside import beside
 from rlm_mcp.commands.output import complain, context_facts, print_json, show
 from rlm_mcp.commands.registry import ANSWERED, Commands, in_workspace
 from rlm_mcp.errors import RlmError
@@ -69,13 +70,8 @@ async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "
 
     sys.stdout.flush()
     print(f"watching {harmless(context.source)} until Ctrl-C", file=sys.stderr)
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(stop_on_signal)
-            await workspace.watch(context, stop=stop, on_version=tell, on_trouble=tell_trouble)
-            tasks.cancel_scope.cancel()
-    except* (RlmError, BrokenPipeError) as group:
-        raise group.exceptions[0] from None
+    async with beside(stop_on_signal):
+        await workspace.watch(context, stop=stop, on_version=tell, on_trouble=tell_trouble)
     return ANSWERED
 
 

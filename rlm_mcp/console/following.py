@@ -10,6 +10,7 @@ from typing import TextIO
 
 import anyio
 
+from rlm_mcp.beside import beside
 from rlm_mcp.console.drawing import Drawing, Teller, can_be_drawn_on, console_on
 from rlm_mcp.console.interrupts import end_at_once, interrupts
 from rlm_mcp.errors import RlmError
@@ -29,18 +30,13 @@ async def follow(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bo
     last_words = f"rlm-mcp: ended at once; `rlm-mcp runs resume {run_id}` goes on"
     end = partial(end_at_once, last_words, exit_status, is_drawn=is_drawn)
     with anyio.CancelScope() as following, interrupts(stop.set, end):
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_stop_when_asked, workspace, run_id, stop, following)
-                if is_drawn:
-                    await _draw(workspace, run_id, stream, stop)
-                elif quiet:
-                    await workspace.attend(run_id, lambda _: None)
-                else:
-                    await _tell(workspace, run_id, stream)
-                tasks.cancel_scope.cancel()
-        except* RlmError as group:
-            raise group.exceptions[0] from None
+        async with beside(_stop_when_asked, workspace, run_id, stop, following):
+            if is_drawn:
+                await _draw(workspace, run_id, stream, stop)
+            elif quiet:
+                await workspace.attend(run_id, lambda _: None)
+            else:
+                await _tell(workspace, run_id, stream)
 
 
 async def _stop_when_asked(workspace: Workspace, run_id: str, stop: anyio.Event, following: anyio.CancelScope) -> None:

@@ -7,10 +7,10 @@ import anyio
 from rich.live import Live
 from rich.text import Text
 
+from rlm_mcp.beside import beside
 from rlm_mcp.console.drawing import can_be_drawn_on, console_on
 from rlm_mcp.console.excerpt import one_line
 from rlm_mcp.contexts.context import Context
-from rlm_mcp.errors import RlmError
 from rlm_mcp.progress import Taken
 from rlm_mcp.workspace import Workspace
 
@@ -24,17 +24,9 @@ async def take_in(workspace: Workspace, source: str, stream: TextIO, *, quiet: b
     """The context of a source, registered where it is not yet."""
     if quiet or not can_be_drawn_on(stream):
         return await workspace.find_or_register(source)
-    taken, failure = Taken(), None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_tell, source, taken, stream)
-        try:
-            context = await workspace.find_or_register(source, taken=taken)
-        except RlmError as error:  # the group would wrap it
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return context
+    taken = Taken()
+    async with beside(_tell, source, taken, stream):
+        return await workspace.find_or_register(source, taken=taken)
 
 
 async def _tell(source: str, taken: Taken, stream: TextIO) -> None:
