@@ -8,7 +8,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
 
 from rlm_mcp.arguments import NEAR_MISSES
-from rlm_mcp.settings import settings_table
+from rlm_mcp.settings import SETTINGS, Settings, flag_of
 from rlm_mcp.tools import Tools
 from rlm_mcp.workspace import Workspace
 
@@ -52,9 +52,11 @@ my-model = [0.25, 2.0]
 
 def settings_page() -> str:
     """docs/settings.md."""
+    bare = Settings(data_dir=Path("~/.local/share/rlm-mcp"), cache_dir=Path("~/.cache/rlm-mcp"))
     rows = (
-        f"| `{row.name}` | {f'`{row.flag}`' if row.flag else ''} | {row.default} | {row.meaning} |\n"
-        for row in settings_table()
+        f"| `{name}` | {f'`{flag_of(name)}`' if setting.has_flag else ''} | {setting.default or getattr(bare, name)} |"
+        f" {setting.meaning} |\n"
+        for name, setting in SETTINGS.items()
     )
     return SETTINGS_HEAD + "".join(rows)
 

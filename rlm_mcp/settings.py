@@ -158,7 +158,7 @@ def checked_environment(flags: Mapping[str, str], names: Sequence[str]) -> dict[
     """
     found: dict[str, str] = {}
     for name, value in flags.items():
-        parsed = SETTINGS[name].parse(value, _flag_of(name))
+        parsed = SETTINGS[name].parse(value, flag_of(name))
         parts = [
             part.absolute() for part in (parsed if isinstance(parsed, tuple) else (parsed,)) if isinstance(part, Path)
         ]
@@ -199,32 +199,6 @@ def in_force(settings: Settings) -> list[InForce]:
         default = f"default: {setting.default}" if setting.default and not value else "default"
         rows.append(InForce(name=name, value=value, origin=settings.sources.get(name, default)))
     return rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingRow:
-    """One setting as the documentation lists it; `flag` is empty where there is none."""
-
-    name: str
-    variable: str
-    flag: str
-    default: str
-    meaning: str
-
-
-def settings_table() -> list[SettingRow]:
-    """What can be set, for the documentation."""
-    bare = Settings(data_dir=Path("~/.local/share/rlm-mcp"), cache_dir=Path("~/.cache/rlm-mcp"))
-    return [
-        SettingRow(
-            name=name,
-            variable=PREFIX + name.upper(),
-            flag=_flag_of(name) if setting.has_flag else "",
-            default=setting.default or str(_shown(getattr(bare, name))),
-            meaning=setting.meaning,
-        )
-        for name, setting in SETTINGS.items()
-    ]
 
 
 def _shown(value: object) -> Any:
@@ -306,10 +280,11 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:
     for name in flags:
         if name not in SETTINGS:
             raise SettingsError(f"{name!r} is no setting: {_nearest(name, list(SETTINGS))}")
-    return {name: (value, _flag_of(name)) for name, value in flags.items() if value is not None}
+    return {name: (value, flag_of(name)) for name, value in flags.items() if value is not None}
 
 
-def _flag_of(name: str) -> str:
+def flag_of(name: str) -> str:
+    """The flag that sets a setting on the command line."""
     return "--" + name.replace("_", "-")
 
 

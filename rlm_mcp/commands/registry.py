@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from rlm_mcp.settings import SETTINGS, Settings, load_settings
+from rlm_mcp.settings import SETTINGS, Settings, flag_of, load_settings
 
 if TYPE_CHECKING:
     from rlm_mcp.workspace import Workspace
@@ -52,7 +52,7 @@ def common_flags() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="the structured result on stdout")
     common.add_argument("--quiet", action="store_true", help="no progress on stderr")
     for name in SETTING_FLAGS:
-        common.add_argument(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS if name == "prices" else None)
+        common.add_argument(flag_of(name), help=argparse.SUPPRESS if name == "prices" else None)
     return common
 
 

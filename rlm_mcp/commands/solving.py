@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_mcp.commands.output import print_json, show_run
 from rlm_mcp.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, Commands, in_workspace
 from rlm_mcp.errors import SettingsError
+from rlm_mcp.settings import flag_of
 
 if TYPE_CHECKING:
     from rlm_mcp.launch import SolveRequest
@@ -25,7 +26,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--estimate", action="store_true", help="tell calls, tokens and dollars; start nothing")
     for name in LIMIT_FLAGS:
         number = float if name in {"max_usd", "max_seconds"} else int
-        parser.add_argument(f"--{name.replace('_', '-')}", type=number)
+        parser.add_argument(flag_of(name), type=number)
 
 
 async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
