@@ -108,7 +108,7 @@ class _Texts:
 
     def candidates(self, name: str, path: str) -> Iterator[tuple[Context, str]]:
         """The texts a citation can mean, the likeliest first: an exact path, then one that ends so."""
-        wanted = path.removeprefix("/context/").lstrip("./")
+        wanted = path.removeprefix("/context/").removeprefix("./").lstrip("/")
         for context in self._contexts:
             if name and name not in {context.context_id, context.name}:
                 continue

@@ -89,12 +89,19 @@ def test_a_path_may_be_shortened_or_absolute(store: Store, tmp_path: Path) -> No
     (root / "deep").mkdir(parents=True)
     (root / "deep" / "a.py").write_text("import this\n")
     (root / "b.py").write_text("import that\n")
+    (root / ".flake8").write_text("import nothing\n")
     code = store.register_source(str(root), name="src")
 
-    for path in ("deep/a.py", "a.py", "/context/src/deep/a.py"):
-        raw = RawCitation(context="src", path=path, start_line=1, end_line=1, quote="import this")
+    for path, quote, found in (
+        ("deep/a.py", "import this", "deep/a.py"),
+        ("a.py", "import this", "deep/a.py"),
+        ("/context/src/deep/a.py", "import this", "deep/a.py"),
+        ("./b.py", "import that", "b.py"),
+        (".flake8", "import nothing", ".flake8"),
+    ):
+        raw = RawCitation(context="src", path=path, start_line=1, end_line=1, quote=quote)
         (citation,) = cited(store, [code], [raw], None)
-        assert (citation.verified, citation.path) == (True, "deep/a.py")
+        assert (citation.verified, citation.corrected, citation.path) == (True, False, found)
 
 
 def test_the_same_citation_is_listed_once(store: Store, log: Context) -> None:
