@@ -25,10 +25,13 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from rlm_mcp.connections import MOST_CONNECTIONS, TimedProtocol, most_connections
 from rlm_mcp.contexts.children import CHILDREN
+from rlm_mcp.door import Door
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.inspecting import Shelf
 from rlm_mcp.logs import configure_logging
@@ -56,9 +59,6 @@ CLOSE_SECONDS = 2
 SESSION_SECONDS = 300.0
 """A handshake-era session with no request and no stream open for this long ends, and its client begins a new one. One
 that died without saying so costs 100 kB until then."""
-
-MOST_CONNECTIONS = 1_000
-"""Beyond this the answer is 503: every connection holds a descriptor, and most systems give a process 1,024."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,8 @@ async def open_http_server(
                 session_idle_timeout=SESSION_SECONDS,
                 max_sessions=MOST_CONNECTIONS,
             )
-            app.add_exception_handler(ClientDisconnect, _went)
+            # As the innermost: `add_middleware` would put it before the one that knows whose the token is.
+            app.user_middleware.append(Middleware(Door, owners, tokens=access is not None))
             yield HttpServer(app=app, owners=owners)
             tasks.cancel_scope.cancel()
 
@@ -183,7 +184,8 @@ def serve_http(
                 port=port,
                 log_config=None,
                 access_log=False,
-                limit_concurrency=MOST_CONNECTIONS,
+                http=TimedProtocol,
+                limit_concurrency=most_connections(),
                 timeout_keep_alive=KEEP_SECONDS,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )
@@ -242,11 +244,6 @@ def _security(host: str, allowed_hosts: tuple[str, ...]) -> TransportSecuritySet
     hosts = [f"{name}:*" for name in names] + list(allowed_hosts)
     origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in hosts]
     return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
-
-
-async def _went(_: Request, __: Exception) -> Response:
-    """A client that died while it sent its request hears nothing, and is no fault to be logged."""
-    return Response(status_code=400)
 
 
 async def _healthy(_: Request) -> Response:

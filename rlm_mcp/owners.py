@@ -19,6 +19,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
 
+from rlm_mcp.errors import RlmError
 from rlm_mcp.notices import Notices
 from rlm_mcp.workspace import Workspace
 
@@ -33,6 +34,15 @@ MOST_REQUESTS = 64
 
 IDLE_SECONDS = 1800.0
 """A workspace that nobody has used for this long is closed: it holds a database, REPLs and what they know."""
+
+
+class TooMuch(RlmError):
+    """An owner asks for more than one may; after `seconds` there is room again."""
+
+    def __init__(self, text: str, *, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
 
 OpenFor = Callable[[str], AbstractAsyncContextManager[Workspace]]
 
@@ -77,13 +87,12 @@ class Owners:
         return workspace
 
     async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """Opens the caller's workspace before anything is asked of it, and slows down who asks too much."""
+        """Opens the caller's workspace before anything is asked of it."""
         name = current_owner()
         owner = self._owner(name)
         if ctx.request_id is None or ctx.method == "subscriptions/listen":
             await self.open(name)
             return await call_next(ctx)
-        self._charge(owner)
         with self._place(owner):
             await self.open(name)
             return await call_next(ctx)
@@ -137,11 +146,12 @@ class Owners:
         owner.seen = now
         return owner
 
-    def _charge(self, owner: _Owner) -> None:
-        """One request of a token bucket. Raises MCPError when it is empty."""
+    def charge(self, name: str) -> None:
+        """One request of a token bucket. Raises TooMuch when it is empty; that costs a request too, but no debts."""
+        owner = self._owner(name)
         owner.allowance = max(owner.allowance - 1, -1.0)
         if owner.allowance < 0:
-            raise MCPError(INTERNAL_ERROR, f"more than {REQUESTS_PER_SECOND:.0f} requests a second: wait a second")
+            raise TooMuch(f"more than {REQUESTS_PER_SECOND:.0f} requests a second: wait a second", seconds=1)
 
     @contextmanager
     def _place(self, owner: _Owner) -> Iterator[None]:

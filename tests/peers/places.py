@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,12 @@ def over_http(environ: Mapping[str, str], *options: str) -> Iterator[str]:
 
 @contextmanager
 def http_process(
-    environ: Mapping[str, str], *options: str, port: int | None = None
+    environ: Mapping[str, str], *options: str, port: int | None = None, command: Sequence[str] = COMMAND
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     """The same, killed if it still runs at the end; its log comes before the URL is given."""
     port = port or free_port()
-    command = [*COMMAND, "serve", "--http", f"127.0.0.1:{port}", *options]
-    with subprocess.Popen(command, env=dict(environ), stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
+    started = [*command, "serve", "--http", f"127.0.0.1:{port}", *options]
+    with subprocess.Popen(started, env=dict(environ), stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
         try:
             assert process.stderr is not None
             assert b"serving MCP on" in process.stderr.readline()

@@ -9,7 +9,7 @@ import pytest
 from mcp import MCPError
 
 from rlm_mcp.launch import SolveRequest
-from rlm_mcp.owners import BURST, IDLE_SECONDS, MOST_REQUESTS, Owners
+from rlm_mcp.owners import BURST, IDLE_SECONDS, MOST_REQUESTS, Owners, TooMuch
 from rlm_mcp.workspace import Workspace
 from tests.rlm_mcp.serving.conftest import HeldModel
 
@@ -86,20 +86,16 @@ class Asked:
 
 async def test_a_flood_of_requests_is_refused_until_time_has_passed(workspace: Workspace) -> None:
     clock = Clock()
-
-    async def answer(_: object) -> dict[str, object]:
-        return {}
-
     async with anyio.create_task_group() as tasks:
         owners = Owners(Opened(workspace), tasks, clock)
-        request: Any = Asked()
         for _ in range(int(BURST)):
-            await owners.middleware(request, answer)
-        with pytest.raises(MCPError, match="requests a second"):
-            await owners.middleware(request, answer)
+            owners.charge("ann")
+        for _ in range(3):
+            with pytest.raises(TooMuch, match="requests a second"):
+                owners.charge("ann")
+        owners.charge("bob")
         clock.now = 1.0
-        await owners.middleware(request, answer)
-        tasks.cancel_scope.cancel()
+        owners.charge("ann")
 
 
 async def test_requests_that_wait_are_bounded_and_leave_their_places(workspace: Workspace) -> None:
