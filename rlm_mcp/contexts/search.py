@@ -122,35 +122,36 @@ def _shown(entry: FileEntry, hits: Sequence[Hit], context_lines: int) -> list[Ma
     """The hits of one file with the lines around them, each line once."""
     shown: dict[int, Match] = {}
     for hit in hits:
-        before = _window_before(entry.blob, hit.byte)
+        before, begins = _before(entry.blob, hit.byte)
         after = reading.read_bytes(entry.blob, hit.byte, hit.byte + 4 * MAX_LINE_CHARS)
-        shown[hit.line] = Match(path=entry.path, line=hit.line, text=_cut(before, after))
+        shown[hit.line] = Match(path=entry.path, line=hit.line, text=_cut(before, after, begins=begins))
         if context_lines:
             for line, text in _around(entry, hit, context_lines):
                 shown.setdefault(line, Match(path=entry.path, line=line, text=text, is_match=False))
     return [shown[line] for line in sorted(shown)]
 
 
-def _window_before(blob: Path, byte: int) -> bytes:
+def _before(blob: Path, byte: int) -> tuple[bytes, bool]:
+    """What stands before a byte on its line, and whether that is from the beginning of the line."""
     start = max(byte - 4 * MAX_LINE_CHARS, 0)
     data = reading.read_bytes(blob, start, byte)
     line_end = data.rfind(b"\n")
-    return data[line_end + 1 :] if line_end >= 0 or start == 0 else b"\0" + data
+    return data[line_end + 1 :], line_end >= 0 or start == 0
 
 
-def _cut(before: bytes, after: bytes) -> str:
-    """Shows a line around the place where a match begins; `before` begins with NUL when it is itself cut."""
+def _cut(before: bytes, after: bytes, *, begins: bool) -> str:
+    """Shows a line around the place where a match begins; `begins` says whether `before` begins the line."""
     line_end = after.find(b"\n")
     ends = line_end >= 0 or len(after) < 4 * MAX_LINE_CHARS
-    left = before.removeprefix(b"\0").decode(errors="ignore")
+    left = before.decode(errors="ignore")
     right = (
         (after[:line_end] if line_end >= 0 else after).decode(errors="replace" if ends else "ignore").removesuffix("\r")
     )
-    if len(left) + len(right) <= MAX_LINE_CHARS and ends and not before.startswith(b"\0"):
+    if len(left) + len(right) <= MAX_LINE_CHARS and ends and begins:
         return left + right
     kept_left = left[-(MAX_LINE_CHARS // 4) :]
     kept_right = right[: MAX_LINE_CHARS - len(kept_left)]
-    begins = len(kept_left) == len(left) and not before.startswith(b"\0")
+    begins = begins and len(kept_left) == len(left)
     return ("" if begins else "…") + kept_left + kept_right + ("" if ends and len(kept_right) == len(right) else "…")
 
 

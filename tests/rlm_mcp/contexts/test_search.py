@@ -42,6 +42,11 @@ def test_a_carriage_return_is_not_shown_but_is_in_the_line(store: Store, text: C
     assert search(store, text, r"1\r$").matches == (Match(path="text.txt", line=1, text="alpha 1"),)
 
 
+def test_a_line_that_begins_with_a_nul_is_shown_with_it(store: Store) -> None:
+    context = store.register_text("\0torn write\n")
+    assert search(store, context, "write").matches == (Match(path="text.txt", line=1, text="\0torn write"),)
+
+
 def test_case_and_literal_are_chosen(store: Store, text: Context) -> None:
     assert hits(store, text, "ALPHA", ignore_case=True) == [1, 3, 6]
     assert hits(store, text, "(x)", literal=True) == [5]
