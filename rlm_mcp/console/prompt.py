@@ -181,10 +181,6 @@ class _Turn:
             self._scope.cancel()
 
 
-async def _loop() -> asyncio.AbstractEventLoop:
-    return asyncio.get_running_loop()
-
-
 class PromptedGuest:
     """The REPL of a context in a workspace, from another thread than that of its event loop."""
 
@@ -196,7 +192,7 @@ class PromptedGuest:
         self._context = context
         self._calls = calls
         self._seconds = seconds
-        self._loop = portal.call(_loop)
+        self._loop = portal.call(asyncio.get_running_loop)
 
     def __repr__(self) -> str:
         return f"<PromptedGuest {self._context.name}>"
@@ -209,23 +205,19 @@ class PromptedGuest:
 
     def reset(self) -> None:
         """Opens a new REPL in the place of this one."""
-        self._portal.call(self._reset)
+        self._portal.call(partial(self._run, "", reset=True))
 
     def complete(self, text: str) -> tuple[str, ...]:
         """What a name can become; nothing where that cannot be found out."""
         try:
-            return self._portal.call(self._complete, text)
+            return self._portal.call(partial(self._workspace.complete, self._context, text, calls=self._calls))
         except RlmError:
             return ()
 
-    async def _complete(self, text: str) -> tuple[str, ...]:
-        return await self._workspace.complete(self._context, text, calls=self._calls)
-
-    async def _run(self, code: str) -> CellResult:
-        return await self._workspace.run_code(self._context, code, seconds=self._seconds, calls=self._calls)
-
-    async def _reset(self) -> None:
-        await self._workspace.run_code(self._context, "", seconds=self._seconds, reset=True, calls=self._calls)
+    async def _run(self, code: str, *, reset: bool = False) -> CellResult:
+        return await self._workspace.run_code(
+            self._context, code, seconds=self._seconds, reset=reset, calls=self._calls
+        )
 
 
 def banner(context: Context, model: str | None) -> str:

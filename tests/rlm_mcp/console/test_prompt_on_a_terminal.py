@@ -27,6 +27,9 @@ def test_blocks_run_over_the_context_and_ctrl_c_keeps_the_variables(
         seen = opened.until("interrupted; the variables are kept\n>>> ", "(Ctrl-D leaves)\n>>> ")
     opened.type("count\t + 1\n")
     opened.until("\n101\n>>> ")
+    opened.type(":reset\ncounted\n")
+    opened.until("Variables are gone.")
+    opened.until("NameError: name 'counted' is not defined")
     opened.type("\x04")
     assert opened.status() == 0
     history = tmp_path / "data" / "prompt_history"
