@@ -39,7 +39,7 @@ PIECE_CHARS = 2_000
 
 def context_result(context: Context) -> ContextResult:
     """A context as the contract shows it."""
-    return ContextResult(**{name: getattr(context, name) for name in ContextResult.model_fields})
+    return ContextResult.model_validate(context, from_attributes=True)
 
 
 def context_page(page: Page) -> ContextPage:
@@ -117,8 +117,8 @@ def run_result(state: RunState, *, uri: str, message: str = "", offset: int = 0)
         offset=offset,
         stopped_by=state.stopped_by,
         citations=[Citation(**citation) for citation in citations],
-        coverage=Coverage(**{name: getattr(state.coverage, name) for name in Coverage.model_fields}),
-        usage=Usage(**{name: getattr(state.usage, name) for name in Usage.model_fields}),
+        coverage=Coverage.model_validate(state.coverage, from_attributes=True),
+        usage=Usage.model_validate(state.usage, from_attributes=True),
         iterations=state.iterations,
         mode=state.mode,
         depth=state.depth,
