@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rlm_mcp.budget import BudgetLimits
@@ -23,6 +23,8 @@ from rlm_mcp.clients.places import Place
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.models.profiles import Price
 from rlm_mcp.secret import Secret
+
+_Number = TypeVar("_Number", int, float)
 
 PREFIX = "RLM_MCP_"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
@@ -82,19 +84,18 @@ class Settings:
         max_depth: int | None = None,
     ) -> BudgetLimits:
         """The limits of one run that asks for these. A limit that the user has set is never raised, only lowered."""
-        asked = {
-            "max_usd": max_usd,
-            "max_tokens": max_tokens,
-            "max_sub_calls": max_sub_calls,
-            "max_seconds": max_seconds,
-            "max_iterations": max_iterations,
-            "max_depth": max_depth,
-        }
-        chosen: dict[str, Any] = {name: self._limit(name, value) for name, value in asked.items()}
-        return BudgetLimits(**chosen, concurrency=self.concurrency)
+        return BudgetLimits(
+            max_usd=self._limit("max_usd", max_usd),
+            max_tokens=self._limit("max_tokens", max_tokens),
+            max_sub_calls=self._limit("max_sub_calls", max_sub_calls),
+            max_seconds=self._limit("max_seconds", max_seconds),
+            max_iterations=self._limit("max_iterations", max_iterations),
+            max_depth=self._limit("max_depth", max_depth),
+            concurrency=self.concurrency,
+        )
 
-    def _limit(self, name: str, asked: float | None) -> float | None:
-        own: float | None = getattr(self, name)
+    def _limit(self, name: str, asked: _Number | None) -> _Number | None:
+        own: _Number | None = getattr(self, name)
         if asked is None:
             return own
         if asked < 0 or not math.isfinite(asked):
