@@ -196,30 +196,21 @@ class _Texts:
 
 
 def _verify(texts: _Texts, raw: RawCitation) -> Citation:
-    """One citation of code. Without a quote, the cited lines themselves become the quote."""
-    for context, path in texts.candidates(raw.context, raw.path):
-        start, end = raw.start_line, max(raw.end_line, raw.start_line)
-        lines = texts.lines(context, path, start, end)
-        here = "" if lines is None else _plain(lines.text).removesuffix("\n")
-        at = Citation(
-            context_id=context.context_id,
-            path=path,
-            start_line=start,
-            end_line=end if lines is None else lines.end_line,
-            quote=here[:_MOST_QUOTE_CHARS] if raw.quote is None else raw.quote,
-            verified=bool(here)
-            if raw.quote is None
-            else raw.quote.strip() != "" and _plain(raw.quote).strip("\n") in here,
-        )
-        if at.verified or raw.quote is None:
+    """One citation of code: as it was cited where that holds in any text it can mean, else where its quote stands."""
+    there = list(texts.candidates(raw.context, raw.path))
+    cited_in = [_as_cited(texts, context, path, raw) for context, path in there]
+    for at in cited_in:
+        if at.verified:
             return at
-        nearest = texts.nearest(context, path, raw.quote, start)
-        if nearest is not None:
-            first, last, exact = nearest
-            return replace(at, start_line=first, end_line=last, quote=exact, verified=True, corrected=True)
-    elsewhere = _place(texts, raw.quote) if raw.quote else None
-    if elsewhere is not None and elsewhere.verified:
-        return replace(elsewhere, corrected=True)
+    if raw.quote is not None:
+        for at, (context, path) in zip(cited_in, there, strict=True):
+            if (nearest := texts.nearest(context, path, raw.quote, raw.start_line)) is not None:
+                first, last, exact = nearest
+                return replace(at, start_line=first, end_line=last, quote=exact, verified=True, corrected=True)
+        if (elsewhere := _place(texts, raw.quote)).verified:
+            return replace(elsewhere, corrected=True)
+    elif cited_in:
+        return cited_in[0]
     return Citation(
         context_id=raw.context,
         path=raw.path,
@@ -227,6 +218,25 @@ def _verify(texts: _Texts, raw: RawCitation) -> Citation:
         end_line=raw.end_line,
         quote=raw.quote or "",
         verified=False,
+    )
+
+
+def _as_cited(texts: _Texts, context: Context, path: str, raw: RawCitation) -> Citation:
+    """The citation in one text, verified if it holds there. Without a quote, the lines themselves become the quote."""
+    start, end = raw.start_line, max(raw.end_line, raw.start_line)
+    lines = texts.lines(context, path, start, end)
+    here = "" if lines is None else _plain(lines.text).removesuffix("\n")
+    if raw.quote is None:
+        quote, holds = here[:_MOST_QUOTE_CHARS], bool(here)
+    else:
+        quote, holds = raw.quote, raw.quote.strip() != "" and _plain(raw.quote).strip("\n") in here
+    return Citation(
+        context_id=context.context_id,
+        path=path,
+        start_line=start,
+        end_line=end if lines is None else lines.end_line,
+        quote=quote,
+        verified=holds,
     )
 
 
@@ -287,9 +297,7 @@ def _lines_with(texts: _Texts, answer: str) -> list[Citation]:
 
 
 def _line_starts(text: str) -> list[int]:
-    starts = [0]
-    starts += [found.end() for found in re.finditer(r"\n", text)]
-    return starts
+    return [0, *(found.end() for found in re.finditer(r"\n", text))]
 
 
 # --- coverage -----------------------------------------------------------------------------------------------------

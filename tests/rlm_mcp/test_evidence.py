@@ -104,6 +104,21 @@ def test_a_path_may_be_shortened_or_absolute(store: Store, tmp_path: Path) -> No
         assert (citation.verified, citation.corrected, citation.path) == (True, False, found)
 
 
+def test_of_two_texts_that_it_can_mean_a_citation_means_the_one_in_which_it_holds(store: Store) -> None:
+    first = store.register_text("other\nthe valve was opened\n", name="first")
+    second = store.register_text("the valve was opened\n", name="second")
+    raw = RawCitation(context="", path="text.txt", start_line=1, end_line=1, quote="the valve was opened")
+    (citation,) = cited(store, [first, second], [raw], None)
+    assert citation == Citation(
+        context_id=second.context_id,
+        path="text.txt",
+        start_line=1,
+        end_line=1,
+        quote="the valve was opened",
+        verified=True,
+    )
+
+
 def test_the_same_citation_is_listed_once(store: Store, log: Context) -> None:
     raw = RawCitation(context="", path="", start_line=1, end_line=1)
 
