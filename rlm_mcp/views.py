@@ -149,9 +149,9 @@ def estimate_result(guess: Estimate) -> CallToolResult:
 
 def _answer_page(answer: Any, offset: int) -> tuple[Any, int, bool]:
     """One page, the length of the whole, and whether there is more. An object that fits stays an object."""
-    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     if answer is None:
         return None, 0, False
+    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     if not isinstance(answer, str) and offset == 0 and json_length(text) <= PAGE_CHARS:
         return answer, len(text), False
     page = cut(text[offset:], PAGE_CHARS)
