@@ -101,7 +101,7 @@ async def open_http_server(
     settings = replace(settings, roots=settings.roots or (), quota_bytes=settings.quota_bytes or QUOTA_BYTES)
     async with open_sandbox(settings.cache_dir) as sandbox, open_models(settings) as models:
         sandbox.begin_loading()
-        shelf = Shelf()
+        shelf = Shelf(has_room=sandbox.has_room)
 
         def open_for(owner: str) -> AbstractAsyncContextManager[Workspace]:
             own = settings if owner == EVERYBODY else replace(settings, data_dir=settings.data_dir / "owners" / owner)

@@ -1,7 +1,8 @@
 """The REPLs of `inspect_context`: one a context, kept open between calls, as many as memory should be spent on."""
 
 from collections import OrderedDict
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -48,7 +49,15 @@ class Shelf:
     Keys are whose REPL it is and the context. A REPL in which a cell runs or waits stays.
     """
 
-    def __init__(self, *, most: int = ALL_REPLS, most_of_one: int = INSPECT_REPLS) -> None:
+    def __init__(
+        self,
+        *,
+        most: int = ALL_REPLS,
+        most_of_one: int = INSPECT_REPLS,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`has_room` tells whether there is memory for another REPL."""
+        self._has_room = has_room
         self._most = most
         self._most_of_one = most_of_one
         self._opened: OrderedDict[tuple[InspectRepls, str], _Opened] = OrderedDict()
@@ -76,6 +85,27 @@ class Shelf:
             if is_idle and (one_has_too_many or len(self._opened) > self._most):
                 await self.close(whose, which)
 
+    def making_room(self, open_repl: OpenRepl) -> OpenRepl:
+        """Opens REPLs, also those of runs, for which idle ones are closed where memory is short."""
+
+        @asynccontextmanager
+        async def opening(
+            contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
+        ) -> AsyncIterator[Repl]:
+            await self.make_room()
+            async with open_repl(contexts, calls, value=value) as repl:
+                yield repl
+
+        return opening
+
+    async def make_room(self) -> None:
+        """Closes idle REPLs, those that were used longest ago first, until there is memory or no more of them."""
+        while not self._has_room():
+            idle = next((key for key, opened in self._opened.items() if not opened.lock.locked()), None)
+            if idle is None:
+                return
+            await self.close(*idle)
+
     async def close(self, owner: "InspectRepls", context_id: str) -> None:
         """Forgets the variables of a context. A cell that still runs is interrupted, and told so."""
         if (opened := self._opened.pop((owner, context_id), None)) is not None:
@@ -96,6 +126,7 @@ class InspectRepls:
         """Runs a cell. Cells of one context queue up. `calls` counts when the REPL is opened."""
         opened = await self._get(context, calls)
         async with opened.lock:
+            await self._shelf.make_room()
             return await opened.repl.run(code, seconds=seconds)
 
     async def complete(self, context: Context, text: str, *, calls: GuestCalls | None = None) -> tuple[str, ...]:

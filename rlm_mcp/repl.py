@@ -77,9 +77,11 @@ class SandboxFailed(RlmError):
 class Sandbox:
     """The wasm runtime of this process and the way from its threads back to the event loop. Made by `open_sandbox`."""
 
-    def __init__(self, cache_dir: Path, soon: "Soon", tasks: TaskGroup) -> None:
+    def __init__(self, cache_dir: Path, soon: "Soon", tasks: TaskGroup, memory_bytes: int | None = None) -> None:
         """`soon` has the event loop call a function, from any thread and without waiting for it."""
         self._cache_dir = cache_dir
+        self._memory_bytes = memory_bytes
+        self._room_bytes = 0
         self._soon = soon
         self._tasks = tasks
         self._crossing = threading.Lock()
@@ -101,6 +103,10 @@ class Sandbox:
         """Whether a cell could run now."""
         return self._runtime is not None
 
+    def has_room(self) -> bool:
+        """Whether a session may become as large as they may, or take a quarter of all memory where that is less."""
+        return self._runtime is None or self._runtime.budget.available() >= self._room_bytes
+
     def begin_loading(self) -> None:
         """Loads the compiled image in the background, or compiles it once, which takes seconds."""
         if not self._loading:
@@ -110,7 +116,9 @@ class Sandbox:
     async def _load(self) -> None:
         """A failure is kept for whoever needs the sandbox."""
         try:
-            self._runtime = await anyio.to_thread.run_sync(_start_runtime, self._cache_dir, abandon_on_cancel=True)
+            start = partial(_start_runtime, self._cache_dir, self._memory_bytes)
+            self._runtime = await anyio.to_thread.run_sync(start, abandon_on_cancel=True)
+            self._room_bytes = min(MEMORY_BYTES, self._runtime.budget.available() // 4)
         except Exception as error:
             log.exception("the sandbox could not be loaded")
             self._failure = error
@@ -337,10 +345,13 @@ class SandboxRepl:
 
 
 @asynccontextmanager
-async def open_sandbox(cache_dir: Path) -> AsyncIterator[Sandbox]:
-    """The sandbox of this process; the first REPL loads it, or `begin_loading`, which servers call at once."""
+async def open_sandbox(cache_dir: Path, *, memory_bytes: int | None = None) -> AsyncIterator[Sandbox]:
+    """The sandbox of this process; the first REPL loads it, or `begin_loading`, which servers call at once.
+
+    `memory_bytes` is what all sessions may hold, half of the machine's memory unless given.
+    """
     async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
-        sandbox = Sandbox(cache_dir, _soon(portal), tasks)
+        sandbox = Sandbox(cache_dir, _soon(portal), tasks, memory_bytes)
         tasks.start_soon(sandbox.serve_calls)
         try:
             yield sandbox
@@ -361,11 +372,11 @@ def _soon(portal: BlockingPortal) -> Soon:
 # --- on a sandbox thread
 
 
-def _start_runtime(cache_dir: Path) -> "Runtime":
+def _start_runtime(cache_dir: Path, memory_bytes: int | None) -> "Runtime":
     from wasm_runtime import Runtime
 
     # Compiling takes seconds, once for a machine: whoever waits for it is told, on stderr.
-    return Runtime(cache_dir, on_progress=log.warning)
+    return Runtime(cache_dir, on_progress=log.warning, memory_budget_bytes=memory_bytes)
 
 
 @cache

@@ -264,7 +264,8 @@ async def open_workspace(
                 sandbox = await stack.enter_async_context(open_sandbox(settings.cache_dir))
             if warm:
                 sandbox.begin_loading()
-            open_repl = partial(sandbox.open_repl, store)
+            shelf = shelf or Shelf(has_room=sandbox.has_room)
+            open_repl = shelf.making_room(partial(sandbox.open_repl, store))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         workspace = Workspace(
             store=store,
