@@ -54,7 +54,7 @@ class Overview:
 
 
 def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overview:
-    """Look at a context for at most about `seconds`; beyond that the answer rests on samples and says so."""
+    """Looks at a context for at most about `seconds`; beyond that the answer rests on samples and says so."""
     deadline = Deadline(seconds)
     files = store.files(context)
     largest = sorted(files, key=lambda entry: (-entry.bytes, entry.path))
@@ -78,7 +78,7 @@ def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overvie
 
 
 def describe_file(entry: FileEntry) -> dict[str, object]:
-    """Say what one text is made of, as JSON values. Every run asks, so the newest answers are kept."""
+    """Says what one text is made of, as JSON values. Every run asks, so the newest answers are kept."""
     return dict(_described(entry, entry.blob.stat().st_mtime_ns))
 
 
@@ -98,7 +98,7 @@ def _described(entry: FileEntry, _mtime_ns: int) -> Mapping[str, object]:
 
 
 def _format(entry: FileEntry, sample: Sample, suffix: str) -> dict[str, object] | None:
-    """Try the formats that can be verified, the strictest first."""
+    """Tries the formats that can be verified, the strictest first."""
     lines = sample.lines
     if sample.text is not None and (found := describe_json(sample.text)):
         return found
@@ -114,7 +114,7 @@ def _format(entry: FileEntry, sample: Sample, suffix: str) -> dict[str, object] 
 
 
 def _shape_of_lines(sample: Sample) -> dict[str, object]:
-    """Describe a text without a format: what repeats, and how long lines and paragraphs are."""
+    """Describes a text without a format: what repeats, and how long lines and paragraphs are."""
     filled = [line for line in sample.lines if line.strip()]
     if not filled:
         return {"blank": True}
@@ -130,7 +130,7 @@ def _shape_of_lines(sample: Sample) -> dict[str, object]:
 
 
 def _first_words(lines: Sequence[str]) -> dict[str, object]:
-    """Find out whether nearly all lines begin with one of a few words, as labelled lines do."""
+    """Finds out whether nearly all lines begin with one of a few words, as labelled lines do."""
     counts = Counter(line.split(maxsplit=1)[0] for line in lines)
     if not 2 <= len(counts) <= len(lines) / FEW_WORDS:
         return {}
@@ -166,7 +166,7 @@ def _describe_files(files: Sequence[FileEntry], largest: Sequence[FileEntry], de
 
 
 def _telling(largest: Sequence[FileEntry]) -> list[FileEntry]:
-    """Choose files to look into: the largest of each type, then the next largest."""
+    """Chooses files to look into: the largest of each type, then the next largest."""
     first_of_type = {language(entry.path): entry for entry in reversed(largest) if entry.bytes}
     chosen = sorted(first_of_type.values(), key=lambda entry: -entry.bytes)[:MAX_LOOKED_INTO]
     rest = (entry for entry in largest if entry not in chosen and entry.bytes)
@@ -174,7 +174,7 @@ def _telling(largest: Sequence[FileEntry]) -> list[FileEntry]:
 
 
 def _brief(described: Mapping[str, object]) -> dict[str, object]:
-    """Keep of one file among many what tells formats apart."""
+    """Keeps of one file among many what tells formats apart."""
     kept = {
         key: described[key]
         for key in ("format", "time_format", "first_time", "last_time", "levels", "records", "rows")
@@ -190,7 +190,7 @@ def _brief(described: Mapping[str, object]) -> dict[str, object]:
 
 
 def _tree(files: Sequence[FileEntry]) -> list[str]:
-    """Show the upper two levels with how much is below each, as far as there is room."""
+    """Shows the upper two levels with how much is below each, as far as there is room."""
     top: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     below: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for entry in files:
@@ -220,7 +220,7 @@ def _left_out(store: Store, context: Context) -> dict[str, object]:
 
 
 def _tail(entry: FileEntry) -> str:
-    """Give the end of a file from the beginning of a line, or of what fits."""
+    """The end of a file from the beginning of a line, or of what fits."""
     data = reading.read_bytes(entry.blob, max(entry.bytes - 4 * TAIL_CHARS, 0), entry.bytes)
     text = data.decode(errors="ignore")[-TAIL_CHARS:]
     cut = text.find("\n") + 1
