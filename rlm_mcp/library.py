@@ -29,13 +29,14 @@ async def solve(
 ) -> RunState:
     """Answers `query` over contexts: paths, globs, names of registered contexts, or a mapping from name to text.
 
+    Another text under a name that was given before is the next version of that context; runs go on with theirs.
     The run is recorded as any other; its `answer` is None when it failed, and `stopped_by` and `message` tell why.
     `settings` are those of the environment and `choose` the configured models unless given. Raises RlmError for what
     can be told before anything is spent.
     """
     async with open_workspace(settings or load_settings(), choose=choose) as workspace:
         if isinstance(contexts, Mapping):
-            found = [await workspace.register(text=text, name=name) for name, text in contexts.items()]
+            found = [await workspace.register(text=text, name=name, supersedes=True) for name, text in contexts.items()]
         else:
             found = [await workspace.find_or_register(str(source)) for source in contexts]
         run_id = await workspace.start(

@@ -82,10 +82,17 @@ class Workspace(LiveRuns):
     # --- contexts
 
     async def register(
-        self, *, source: str = "", text: str = "", name: str | None = None, taken: Taken | None = None
+        self,
+        *,
+        source: str = "",
+        text: str = "",
+        name: str | None = None,
+        supersedes: bool = False,
+        taken: Taken | None = None,
     ) -> Context:
         """Stores a source or a text; the same content under the same name is the same context.
 
+        A text that `supersedes` is the next version of another text of its name; otherwise that is NameTaken.
         `taken` tells meanwhile how far it is. Cancelled, it ends within milliseconds and leaves nothing behind.
         """
         so_far = Taken() if taken is None else taken
@@ -98,7 +105,7 @@ class Workspace(LiveRuns):
             register = partial(self.store.register_source, source, name=name, on_taken=on_taken)
             context = await anyio.to_thread.run_sync(register)
         else:
-            context = await in_thread(self.store.register_text, text, name=name)
+            context = await in_thread(self.store.register_text, text, name=name, supersedes=supersedes)
         self.changes.add(Change())
         return context
 

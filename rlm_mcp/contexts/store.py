@@ -110,8 +110,11 @@ class Store:
 
     # --- registering
 
-    def register_text(self, text: str, *, name: str | None = None) -> Context:
-        """Store a text given inline. Raises SourceRefused, NameTaken, StoreFull."""
+    def register_text(self, text: str, *, name: str | None = None, supersedes: bool = False) -> Context:
+        """Store a text given inline; one that `supersedes` is the next version of another inline text of its name.
+
+        Raises SourceRefused, NameTaken, StoreFull.
+        """
         if not text:
             raise SourceRefused("the text is empty: there is nothing to register")
         wanted = None if name is None else check_name(name)
@@ -122,7 +125,12 @@ class Store:
                 gathering.note(f"{lone:,} lone surrogates were replaced by U+FFFD")
             gathering.take_text("text.txt", data)
             return self._commit(
-                intake, gathering, wanted=wanted, default=f"text-{gathering.rows[0].blob[:8]}", options={}
+                intake,
+                gathering,
+                wanted=wanted,
+                default=f"text-{gathering.rows[0].blob[:8]}",
+                options={},
+                supersedes=supersedes,
             )
 
     def register_source(
@@ -188,14 +196,23 @@ class Store:
         return Intake(self._blobs, self._incoming / str(next(self._intakes)), room_bytes=room, tick=tick)
 
     def _commit(
-        self, intake: Intake, gathering: Gathering, *, wanted: str | None, default: str, options: dict[str, object]
+        self,
+        intake: Intake,
+        gathering: Gathering,
+        *,
+        wanted: str | None,
+        default: str,
+        options: dict[str, object],
+        supersedes: bool = True,
     ) -> Context:
         """Make it all appear at once, under the lock that every other change takes too."""
         intake.settle()
         rows = gathering.rows
         try:
             with disk_errors(), self._catalogue.writing():
-                name, identity = self._settle_name(gathering, rows, wanted=wanted, default=default)
+                name, identity = self._settle_name(
+                    gathering, rows, wanted=wanted, default=default, supersedes=supersedes
+                )
                 context = self._catalogue.by_id(identity)
                 intake.place(gathering.parts)
                 if context is None:
@@ -215,16 +232,19 @@ class Store:
         return context
 
     def _settle_name(
-        self, gathering: Gathering, rows: Sequence[FileRow], *, wanted: str | None, default: str
+        self, gathering: Gathering, rows: Sequence[FileRow], *, wanted: str | None, default: str, supersedes: bool
     ) -> tuple[str, str]:
-        """Find the name that this content may have: a free one, its own, or that of its source's last version."""
+        """Find the name that this content may have: a free one, its own, or that of its source's last version.
+
+        The source of an inline text does not tell whether it `supersedes` another.
+        """
         candidates = (wanted,) if wanted else (default, *(f"{default}-{n}" for n in range(2, 10_000)))
         there = None
         for name in candidates:
             identity = context_id(name, gathering.kind, rows)
             there = self._catalogue.by_name(name)
-            same_source = there is not None and there.source == gathering.location != INLINE
-            if there is None or there.context_id == identity or same_source:
+            same_source = there is not None and there.source == gathering.location
+            if there is None or there.context_id == identity or (same_source and supersedes):
                 return name, identity
         raise NameTaken(
             f"the name {wanted or default!r} belongs to other content (source: {there.source if there else 'many'}): "

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import rlm_mcp
-from rlm_mcp.errors import SourceRefused
+from rlm_mcp.errors import NameTaken, SourceRefused
 from rlm_mcp.launch import RunModels
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.settings import Settings
@@ -25,6 +25,33 @@ async def test_solve_answers_over_a_path_and_over_texts(tmp_path: Path, sandbox_
     assert (state.status, state.answer, state.stopped_by) == ("completed", "2", "final")
     texts = await rlm_mcp.solve("How many o?", {"b": "ooo"}, mode="rlm", settings=settings, choose=choose)
     assert texts.answer == "3"
+
+
+@pytest.mark.anyio
+async def test_solve_takes_other_texts_under_the_same_name_each_time(tmp_path: Path, sandbox_cache: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", cache_dir=sandbox_cache, sub_call_cache=False)
+
+    async def choose(root: str | None, sub: str | None) -> RunModels:
+        model = ScriptedModel(["```repl\nn = contexts['b'].count('o')\nn\n```", "```repl\nFINAL(n)\n```"])
+        return RunModels(root=model, sub=model)
+
+    async def count(text: str) -> object:
+        return (await rlm_mcp.solve("How many o?", {"b": text}, mode="rlm", settings=settings, choose=choose)).answer
+
+    assert [await count("ooo"), await count("oo"), await count("oo"), await count("ooo")] == ["3", "2", "2", "3"]
+    async with rlm_mcp.open_workspace(settings, choose=choose) as workspace:
+        (kept,) = (await workspace.contexts()).contexts
+        assert (kept.name, kept.chars) == ("b", 3)
+
+
+@pytest.mark.anyio
+async def test_solve_does_not_put_a_text_in_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("of the file")
+    settings = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    async with rlm_mcp.open_workspace(settings) as workspace:
+        await workspace.register(source=str(tmp_path / "b"), name="b")
+    with pytest.raises(NameTaken, match="the name 'b' belongs to other content"):
+        await rlm_mcp.solve("?", {"b": "another text"}, settings=settings)
 
 
 @pytest.mark.anyio
