@@ -30,8 +30,8 @@ from urllib.request import urlopen
 
 import anyio
 
-from rlm_mcp.allocator import few_heaps
 from rlm_mcp.launch import SolveRequest
+from rlm_mcp.memory import few_heaps, keep_what_is_there
 from rlm_mcp.models.limiter import START
 from rlm_mcp.runs import RunState
 from rlm_mcp.settings import load_settings
@@ -131,6 +131,7 @@ async def engine(url: str, data_dir: Path | None = None) -> AsyncIterator[Worksp
         async with open_workspace(settings) as workspace:
             context = await workspace.register(text=TEXT, name="text")
             await workspace.run_code(context, "1 + 1", seconds=300)
+            keep_what_is_there()  # as the server does
             yield workspace
 
 

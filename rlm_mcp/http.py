@@ -5,13 +5,12 @@ Paths are those of the server's machine, so over HTTP nothing may be registered 
 answered, and the next server on the same data directory goes on with them.
 """
 
-import gc
 import ipaddress
 import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,10 +34,11 @@ from rlm_mcp.door import Door
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.inspecting import Shelf
 from rlm_mcp.logs import configure_logging
+from rlm_mcp.memory import keep_what_is_there
 from rlm_mcp.oauth import discover
 from rlm_mcp.owners import EVERYBODY, Owners
 from rlm_mcp.providers import open_models
-from rlm_mcp.repl import Sandbox, SandboxUnavailable, open_sandbox
+from rlm_mcp.repl import open_sandbox
 from rlm_mcp.runs import Runs
 from rlm_mcp.server import RlmServer
 from rlm_mcp.settings import Settings
@@ -99,7 +99,10 @@ async def open_http_server(
             "serve on 127.0.0.1"
         )
     settings = replace(settings, roots=settings.roots or (), quota_bytes=settings.quota_bytes or QUOTA_BYTES)
-    async with open_sandbox(settings.cache_dir) as sandbox, open_models(settings) as models:
+    async with (
+        open_sandbox(settings.cache_dir, on_loaded=keep_what_is_there) as sandbox,
+        open_models(settings) as models,
+    ):
         sandbox.begin_loading()
         shelf = Shelf(has_room=sandbox.has_room)
 
@@ -120,7 +123,6 @@ async def open_http_server(
             )
             server.custom_route("/health", methods=["GET"])(_healthy)
             server.custom_route("/ready", methods=["GET"])(partial(_ready, lambda: sandbox.is_loaded))
-            tasks.start_soon(_spare_the_collector, sandbox)
             tasks.start_soon(owners.keep_closing_unused)
             tasks.start_soon(owners.pick_up, await in_thread(_owners_with_left_runs, settings.data_dir, access))
             app = server.streamable_http_app(
@@ -133,17 +135,6 @@ async def open_http_server(
             app.user_middleware.append(Middleware(Door, owners, tokens=access is not None))
             yield HttpServer(app=app, owners=owners)
             tasks.cancel_scope.cancel()
-
-
-async def _spare_the_collector(sandbox: Sandbox) -> None:
-    """Looking through the 110,000 objects of all modules again and again would stop every client for 80 ms each time.
-
-    What is there once the sandbox is loaded stays as long as the process, so the garbage collector may pass it over.
-    """
-    with suppress(SandboxUnavailable):
-        await sandbox.runtime()
-    gc.collect()
-    gc.freeze()
 
 
 def _owners_with_left_runs(data_dir: Path, access: Access | None) -> list[str]:

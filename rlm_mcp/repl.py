@@ -13,6 +13,7 @@ import asyncio
 import logging
 import math
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -56,8 +57,9 @@ INTERRUPT_SECONDS = 0.5
 THREADS = 64
 """Cells of different sessions that run at once; a cell that waits for sub-calls holds its thread too."""
 
-STARTED_AT_ONCE = 100
-"""Sub-calls of a large batch that begin in one turn of the event loop, so that others have theirs in between."""
+CALLS_AT_ONCE = 256
+"""Sub-calls of one REPL that are under way, as many as a provider is ever sent. The rest of a batch waits as futures:
+it neither crowds out the calls of other runs nor fills memory with tasks."""
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +79,16 @@ class SandboxFailed(RlmError):
 class Sandbox:
     """The wasm runtime of this process and the way from its threads back to the event loop. Made by `open_sandbox`."""
 
-    def __init__(self, cache_dir: Path, soon: "Soon", tasks: TaskGroup, memory_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        cache_dir: Path,
+        soon: "Soon",
+        tasks: TaskGroup,
+        memory_bytes: int | None = None,
+        on_loaded: Callable[[], None] | None = None,
+    ) -> None:
         """`soon` has the event loop call a function, from any thread and without waiting for it."""
+        self._on_loaded = on_loaded
         self._cache_dir = cache_dir
         self._memory_bytes = memory_bytes
         self._room_bytes = 0
@@ -86,7 +96,8 @@ class Sandbox:
         self._tasks = tasks
         self._crossing = threading.Lock()
         self._came = anyio.Event()
-        self._coming: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self._coming: list[tuple[_Lane, _Call]] = []
+        self._freeway = _Lane(tasks, soon)
         self._loading = False
         self._loaded = anyio.Event()
         self._runtime: Runtime | None = None
@@ -124,6 +135,8 @@ class Sandbox:
             self._failure = error
         finally:
             self._loaded.set()
+            if self._on_loaded is not None:
+                self._on_loaded()
 
     async def runtime(self) -> "Runtime":
         """The runtime, once it is loaded. Raises SandboxUnavailable."""
@@ -155,39 +168,28 @@ class Sandbox:
             await done.wait()
         return future.result()
 
-    def call(self, function: Callable[[], Any]) -> "Future[Any]":
-        """From a sandbox thread: runs `function` (async or not) on the event loop. Cancelling the future cancels it."""
+    def call(self, function: Callable[[], Any], lane: "_Lane | None" = None) -> "Future[Any]":
+        """From a sandbox thread: runs `function` (async or not) on the event loop. Cancelling the future cancels it.
+
+        What may wait for other calls must not queue up behind them in a lane.
+        """
         future: Future[Any] = Future()
         with self._crossing:
-            self._coming.append((function, future))
+            self._coming.append((lane or self._freeway, (function, future)))
             is_first = len(self._coming) == 1
         if is_first:  # otherwise the loop has been told
             self._soon(self._came.set)
         return future
 
     async def serve_calls(self) -> None:
-        """Starts a task for each call that comes in. A batch crosses from the guest's thread in a few steps."""
+        """Puts the calls that come in into their lanes. A batch crosses from the guest's thread in a few steps."""
         while True:
             await self._came.wait()
             self._came = anyio.Event()
             with self._crossing:
                 calls, self._coming = self._coming, []
-            for number, (function, future) in enumerate(calls, 1):
-                self._tasks.start_soon(self._run, function, future)
-                if number % STARTED_AT_ONCE == 0:
-                    await anyio.lowlevel.checkpoint()
-
-    async def _run(self, function: Callable[[], Any], future: "Future[Any]") -> None:
-        with anyio.CancelScope() as scope:
-            future.add_done_callback(lambda done: self._soon(scope.cancel) if done.cancelled() else None)
-            try:
-                value = function()
-                _settle(future, value=await value if isawaitable(value) else value)
-            except Exception as error:  # noqa: BLE001 - belongs to whoever called
-                _settle(future, error=error)
-            except anyio.get_cancelled_exc_class():
-                future.cancel()
-                raise
+            for lane, call in calls:
+                lane.add(call)
 
     @asynccontextmanager
     async def open_repl(
@@ -218,12 +220,13 @@ class Sandbox:
         from wasm_runtime import Starts
 
         by_name = {context.name: context for context in contexts}
+        lane = _Lane(self._tasks, self._soon, most=CALLS_AT_ONCE)
 
         def llm_query(prompt: object, model: object = None, schema: object = None, material: object = None) -> Any:
             if not isinstance(prompt, str) or not isinstance(model, str | None) or not isinstance(material, str | None):
                 raise _refused("llm_query takes a prompt, and optionally model= and schema=")
             asked = partial(calls.llm_query, prompt, model=model, schema=schema, material=material)
-            return self.call(partial(_answer, asked))
+            return self.call(partial(_answer, asked), lane)
 
         def rlm_query(query: object, context: object) -> Any:
             if not isinstance(query, str):
@@ -279,6 +282,56 @@ class Sandbox:
             "read_chars": read_chars,
             "read_lines": read_lines,
         }
+
+
+_Call = tuple[Callable[[], Any], "Future[Any]"]
+
+
+class _Lane:
+    """Calls from guests, begun in the order in which they come, at most so many at once."""
+
+    def __init__(self, tasks: TaskGroup, soon: Soon, *, most: float = math.inf) -> None:
+        self._tasks = tasks
+        self._soon = soon
+        self._most = most
+        self._at_work = 0
+        self._is_starting = False
+        self._waiting: deque[_Call] = deque()
+
+    def add(self, call: _Call) -> None:
+        self._waiting.append(call)
+        self._one_more()
+
+    def _one_more(self) -> None:
+        """One in each turn of the event loop, so that others have theirs in between."""
+        if self._waiting and not self._is_starting and self._at_work < self._most:
+            self._at_work += 1
+            self._is_starting = True
+            self._tasks.start_soon(self._work)
+
+    async def _work(self) -> None:
+        self._is_starting = False
+        try:
+            while self._waiting:
+                call = self._waiting.popleft()
+                self._one_more()
+                await self._run(*call)
+        finally:
+            self._at_work -= 1
+
+    async def _run(self, function: Callable[[], Any], future: "Future[Any]") -> None:
+        if future.cancelled():
+            return
+        with anyio.CancelScope() as scope:
+            future.add_done_callback(lambda done: self._soon(scope.cancel) if done.cancelled() else None)
+            try:
+                value = function()
+                _settle(future, value=await value if isawaitable(value) else value)
+            except Exception as error:  # noqa: BLE001 - belongs to whoever called
+                _settle(future, error=error)
+            except anyio.get_cancelled_exc_class():
+                future.cancel()
+                raise
 
 
 class SandboxRepl:
@@ -345,13 +398,16 @@ class SandboxRepl:
 
 
 @asynccontextmanager
-async def open_sandbox(cache_dir: Path, *, memory_bytes: int | None = None) -> AsyncIterator[Sandbox]:
+async def open_sandbox(
+    cache_dir: Path, *, memory_bytes: int | None = None, on_loaded: Callable[[], None] | None = None
+) -> AsyncIterator[Sandbox]:
     """The sandbox of this process; the first REPL loads it, or `begin_loading`, which servers call at once.
 
-    `memory_bytes` is what all sessions may hold, half of the machine's memory unless given.
+    `memory_bytes` is what all sessions may hold, half of the machine's memory unless given. `on_loaded` is called when
+    the sandbox could be loaded or not, on the event loop.
     """
     async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
-        sandbox = Sandbox(cache_dir, _soon(portal), tasks, memory_bytes)
+        sandbox = Sandbox(cache_dir, _soon(portal), tasks, memory_bytes, on_loaded)
         tasks.start_soon(sandbox.serve_calls)
         try:
             yield sandbox

@@ -30,6 +30,7 @@ from rlm_mcp.errors import ContextError, UnknownContext
 from rlm_mcp.inspecting import InspectRepls, Shelf
 from rlm_mcp.launch import ChooseModels, Launcher
 from rlm_mcp.live_runs import LiveRuns
+from rlm_mcp.memory import keep_what_is_there
 from rlm_mcp.progress import Taken
 from rlm_mcp.providers import open_models
 from rlm_mcp.repl import Sandbox, open_sandbox
@@ -268,7 +269,8 @@ async def open_workspace(
             choose = (await stack.enter_async_context(open_models(settings))).choose
         if open_repl is None:
             if sandbox is None:
-                sandbox = await stack.enter_async_context(open_sandbox(settings.cache_dir))
+                on_loaded = keep_what_is_there if serves else None
+                sandbox = await stack.enter_async_context(open_sandbox(settings.cache_dir, on_loaded=on_loaded))
             if warm:
                 sandbox.begin_loading()
             shelf = shelf or Shelf(has_room=sandbox.has_room)

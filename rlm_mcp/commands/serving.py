@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """Serves until the client or a signal ends it."""
-    from rlm_mcp.allocator import few_heaps
+    from rlm_mcp.memory import few_heaps
     from rlm_mcp.telemetry import export_spans, flush
 
     few_heaps()

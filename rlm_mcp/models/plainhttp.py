@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -263,8 +263,7 @@ class _Connection(asyncio.Protocol):
     # --- called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a TCP connection
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # of a TCP connection; uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
         if self._waiter is None or self._response is not None:  # nobody has asked for it

@@ -7,7 +7,7 @@ import pytest
 
 COUNT = """
 import ctypes, re, sys, threading
-from rlm_mcp.allocator import few_heaps
+from rlm_mcp.memory import few_heaps
 
 if sys.argv[1] == "few" and not few_heaps():
     sys.exit("no such setting")
