@@ -100,6 +100,8 @@ class Owners:
     async def open(self, name: str) -> Workspace:
         """The workspace of an owner. Runs that a server before this one left in it go on."""
         owner = self._owner(name)
+        if owner.workspace is not None:
+            return owner.workspace
         async with owner.opening:
             if owner.workspace is None:
                 owner.workspace = await self._tasks.start(self._hold, name, owner)
@@ -141,7 +143,8 @@ class Owners:
     def _owner(self, name: str) -> _Owner:
         """Whoever has this name, who is there now. What the time since the last request allows is added."""
         now = self._clock()
-        owner = self._known.setdefault(name, _Owner(seen=now))
+        if (owner := self._known.get(name)) is None:
+            owner = self._known[name] = _Owner(seen=now)
         owner.allowance = min(BURST, owner.allowance + (now - owner.seen) * REQUESTS_PER_SECOND)
         owner.seen = now
         return owner

@@ -32,6 +32,7 @@ from rlm_mcp.run_tasks import RunTasks
 from rlm_mcp.settings import local_roots
 from rlm_mcp.tasks import Tasks
 from rlm_mcp.tools import Tools
+from rlm_mcp.unchanging import Unchanging
 from rlm_mcp.workspace import Workspace
 
 FRESH_MS = 1_000
@@ -64,7 +65,7 @@ class RlmServer(MCPServer[None]):
             tools=tools,
             extensions=[Tasks(RunTasks(workspace))],
             subscriptions=notices.bus,
-            middleware=[*before, notices.middleware],
+            middleware=[*before, notices.middleware, Unchanging().middleware],
             token_verifier=token_verifier,
             auth=auth,
             warn_on_duplicate_tools=False,
