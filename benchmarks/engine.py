@@ -144,6 +144,11 @@ async def ask(workspace: Workspace, query: str) -> RunState:
     return state
 
 
+async def seconds_of_first_block(workspace: Workspace, run_id: str) -> float:
+    events = await anyio.to_thread.run_sync(lambda: list(workspace.runs.get(run_id).events()))
+    return next(float(event["seconds"]) for event in events if event["event"] == "cell")
+
+
 @dataclass(frozen=True, slots=True)
 class Took:
     """Elapsed seconds, and the processor time of this process and of the server."""
@@ -184,13 +189,20 @@ async def turns(repeat: int) -> None:
 
 async def batch(repeat: int) -> None:
     ideal = 1000 / 64 * 0.1
+    blocks: list[float] = []
     async with serving(sub_latency=0.1) as url, engine(url) as workspace:
+
+        async def one(number: int) -> None:
+            state = await ask(workspace, f"number {number}: batch 1000")
+            blocks.append(await seconds_of_first_block(workspace, state.run_id))
+
         cold = await timed(url, lambda: ask(workspace, "first: batch 1000"))
-        warm = await repeated(url, repeat, lambda n: ask(workspace, f"number {n}: batch 1000"))
+        warm = await repeated(url, repeat, one)
         most = counts(url)["most_in_flight"]
-    report("1,000 sub-calls of 100 ms, whole run, limiter warm", warm.seconds / ideal, "x ideal", 1.1)
+    report("1,000 sub-calls of 100 ms, the block, limiter warm", statistics.median(blocks) / ideal, "x ideal", 1.1)
+    report("  the whole run", warm.seconds / ideal, "x ideal", None)
     report("  processor time of a call here, in the server", warm.own, "ms", None, warm.server)
-    report(f"the same, limiter starting at {START}", cold.seconds / ideal, "x ideal", None)
+    report(f"  the whole run, limiter starting at {START}", cold.seconds / ideal, "x ideal", None)
     report("most in flight", most, "", None)
 
 
