@@ -17,6 +17,9 @@ USUAL_PORTS: Sequence[tuple[str, int]] = (("Ollama", 11434), ("LM Studio", 1234)
 # A server on this machine answers in a millisecond; one that is loading a model may take longer, and is not ready.
 FIND_SECONDS = 0.5
 ASK_SECONDS = 2.0
+# One that computes on every core answers late. What it says of a window is worth the wait: without it a model passes
+# for one with a window of 128,000 tokens. Where nothing listens, nothing is waited for.
+FACTS_SECONDS = 20.0
 # What Ollama gives a model that is not loaded yet, whatever its window is; it cuts longer prompts without a word.
 OLLAMA_WINDOW_TOKENS = 4_096
 
@@ -62,20 +65,20 @@ def facts_of(base_url: str, model: str) -> Facts:
     """What the local server at `base_url` says of `model`."""
     if not is_local(base_url):
         return Facts()
-    rows = _rows(base_url, ASK_SECONDS)
+    rows = _rows(base_url, FACTS_SECONDS)
     row = next((row for row in rows if row["id"] == model), rows[0] if len(rows) == 1 else None)
     if row is None:
         return Facts()
     root = base_url.removesuffix("/v1")
     match row.get("owned_by"):
         case "llamacpp":
-            settings = _get(f"{root}/props", ASK_SECONDS).get("default_generation_settings")
+            settings = _get(f"{root}/props", FACTS_SECONDS).get("default_generation_settings")
             window = settings.get("n_ctx") if isinstance(settings, Mapping) else None
             return Facts(window_tokens=_whole(window), billions=_billions((row.get("meta") or {}).get("n_params")))
         case "library":
             return _ollama(root, model)
         case "organization_owner":
-            rows = _get(f"{root}/api/v0/models", ASK_SECONDS).get("data") or []
+            rows = _get(f"{root}/api/v0/models", FACTS_SECONDS).get("data") or []
             known: Mapping[str, Any] = next((r for r in rows if isinstance(r, Mapping) and r.get("id") == model), {})
             return Facts(window_tokens=_whole(known.get("loaded_context_length") or known.get("max_context_length")))
     names = ("max_model_len", "context_length", "max_context_length", "context_window")
@@ -83,8 +86,8 @@ def facts_of(base_url: str, model: str) -> Facts:
 
 
 def _ollama(root: str, model: str) -> Facts:
-    loaded = [row for row in _get(f"{root}/api/ps", ASK_SECONDS).get("models") or () if row.get("model") == model]
-    listed = [row for row in _get(f"{root}/api/tags", ASK_SECONDS).get("models") or () if row.get("model") == model]
+    loaded = [row for row in _get(f"{root}/api/ps", FACTS_SECONDS).get("models") or () if row.get("model") == model]
+    listed = [row for row in _get(f"{root}/api/tags", FACTS_SECONDS).get("models") or () if row.get("model") == model]
     window = _whole(loaded[0].get("context_length")) if loaded else None
     size = str((listed[0].get("details") or {}).get("parameter_size") or "") if listed else ""
     number = size.removesuffix("B") if size.endswith("B") else ""

@@ -47,6 +47,8 @@ def retried_as(refusal: Refusal) -> FailureKind | None:
     """Which kind of passing trouble a refusal is; None where the same request will not do better."""
     if refusal.status == 429:
         return None if out_of_credit(refusal) else "rate"
+    if refusal.status == 503 and refusal.says("loading model"):  # llama.cpp, from its start until it can answer
+        return "loading"
     return "server" if refusal.status >= 500 or refusal.status in PASSING else None
 
 

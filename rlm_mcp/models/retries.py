@@ -4,13 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-FailureKind = Literal["rate", "server", "broken", "unreachable", "timeout"]
+FailureKind = Literal["rate", "loading", "server", "broken", "unreachable", "timeout"]
 
 # How often each kind is tried again. A refused connection is tried twice within a second, for a server that is being
-# restarted; more would only delay the sentence that it is down.
-AGAIN: dict[FailureKind, int] = {"rate": 8, "server": 4, "broken": 3, "unreachable": 2, "timeout": 1}
+# restarted; more would only delay the sentence that it is down. One that says it is loading its model is waited for
+# two to four minutes, which large models take.
+AGAIN: dict[FailureKind, int] = {
+    "rate": 8,
+    "loading": 11,
+    "server": 4,
+    "broken": 3,
+    "unreachable": 2,
+    "timeout": 1,
+}
 FIRST_SECONDS: dict[FailureKind, float] = {
     "rate": 1.0,
+    "loading": 1.0,
     "server": 0.5,
     "broken": 0.2,
     "unreachable": 0.2,
