@@ -136,9 +136,12 @@ class Channel:
         self._ahead = dict(logs)
 
     def cancel_all(self) -> None:
-        """Cancel what is in flight; its answers are dropped."""
+        """Cancel what is in flight; its answers are dropped.
+
+        Here and below the newest goes first: calls that wait for their turn must not begin in the place of others.
+        """
         self._ahead.clear()
-        for _, future in self._tickets.values():
+        for _, future in reversed(self._tickets.values()):
             future.cancel()
         self._tickets.clear()
         self._settled.clear()
@@ -175,7 +178,7 @@ class Channel:
             case {"do": "wait", "tickets": list(tickets), "all": bool(everything), **rest}:
                 return self._wait(tickets, everything=everything, seconds=_seconds(rest.get("seconds")))
             case {"do": "cancel", "tickets": list(tickets)}:
-                for ticket in tickets:
+                for ticket in reversed(tickets):
                     self._collected(ticket)[1].cancel()
                 return _OK
             case {"do": "sleep", "seconds": int() | float() as seconds, **rest}:
@@ -289,7 +292,7 @@ class Channel:
         with self._waiting() if wanted else nullcontext():
             ready = self._wait_until(wanted, everything=everything, seconds=seconds)
         if ready is None:
-            for ticket in wanted:
+            for ticket in sorted(wanted, reverse=True):
                 self._collected(ticket)[1].cancel()
             return _INTERRUPTED
         asked = (ticket for ticket in dict.fromkeys(tickets) if ticket in ready)

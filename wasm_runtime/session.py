@@ -279,7 +279,7 @@ class Session:
     def _serve(
         self, request: dict[str, object], seconds: float, saved: _Saved
     ) -> tuple[dict[str, object], StoppedBy | None, bool]:
-        """Have the guest carry out one request; -> (its report, what stopped it, whether it is undone up to `saved`)."""
+        """Have the guest carry out one request; -> (report, what stopped it, whether all since `saved` is undone)."""
         if self._fresh:
             request |= {"entropy": os.urandom(32).hex(), "functions": self._unexposed}
             self._fresh, self._unexposed = False, []
