@@ -48,9 +48,10 @@ from tests.peers.openai_server import Fault, OpenAIServer, Request
 
 OWNERS = 10
 STDIO_EVERY = 8
-SAMPLE_SECONDS = 2.0
-WARM_UP = 0.25
-"""of the time, at least 20 s: until every owner has come, every pool is full and every cache is warm"""
+SAMPLE_SECONDS = 5.0
+WARM_UP = 1 / 3
+"""of the time, at least 20 s: until every owner has come, every cache is warm, and as many sessions whose client died
+are given up (after 300 s) as are begun"""
 
 MARK = "SOAK_MARK"
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"
