@@ -12,8 +12,6 @@ seconds when it is not, so a server begins it on a thread when it starts, and on
 import asyncio
 import logging
 import math
-import os
-import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,9 +56,6 @@ INTERRUPT_SECONDS = 0.5
 
 THREADS = 64
 """Cells of different sessions that run at once; a cell that waits for sub-calls holds its thread too."""
-
-NICE = 5
-"""Of threads that run cells, so that they get a third of a core where others want it too."""
 
 CALLS_AT_ONCE = 256
 """Sub-calls of one REPL that are under way, as many as a provider is ever sent. The rest of a batch waits as futures:
@@ -108,7 +103,7 @@ class Sandbox:
         self._runtime: Runtime | None = None
         self._prepared = _Prepared()
         self._failure: Exception | None = None
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sandbox", initializer=_stand_back)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sandbox")
 
     def __repr__(self) -> str:
         waiting = "loading" if self._loading else "not loaded"
@@ -431,13 +426,6 @@ def _soon(portal: BlockingPortal) -> Soon:
 
 
 # --- on a sandbox thread
-
-
-def _stand_back() -> None:
-    """Cells that compute leave the processor to the event loop, whose work is short and waited for, where they can."""
-    if sys.platform == "linux":  # elsewhere a thread has no priority of its own that could be set so
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _start_runtime(cache_dir: Path, memory_bytes: int | None) -> "Runtime":
