@@ -5,6 +5,7 @@ than none, so only what `describe` has parsed is passed on. Lines that hold the 
 them: often they are the answer, and always they show the form in which it stands. They are data like any other line.
 """
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ HOW_TO_READ = {
 }
 """format, as `describe` names it after parsing -> one way to read it"""
 
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_TABLE_LINES = 2
 _TOLD = ("levels", "first_time", "last_time", "line_regex", "headings", "languages", "types", "rows")
 _MOST_STRUCTURE_CHARS = 600
 _MOST_WORDS = 8
@@ -141,6 +144,17 @@ def format_text(structure: Mapping[str, object]) -> str:
     return _cut("; ".join(parts))
 
 
+def _reading(found: str, lines: Sequence[str]) -> str:
+    """How the rows of a table are read, and the first of them: a small model that splits lines by hand miscounts."""
+    delimiter = _DELIMITERS.get(found)
+    if delimiter is None or len(lines) < _TABLE_LINES:
+        return ""
+    head, first = csv.reader(lines[:_TABLE_LINES], delimiter=delimiter)
+    given = ", delimiter='\\t'" if delimiter == "\t" else ""
+    row = dict(zip(head, first, strict=False))
+    return f"rows = list(csv.DictReader(context.splitlines(){given}))\n# rows[0] is {row}"
+
+
 def _is_nested(shape: list[object]) -> bool:
     """Whether the first item of a list holds more than plain values."""
     first = shape[-1]
@@ -226,6 +240,7 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
         samples=samples,
         hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
         is_prose=is_prose(samples) and not overview.structure.get("columns"),
+        reading=_reading(str(overview.structure.get("format")), samples),
         fields=_fields(samples) if str(overview.structure.get("format")) in {"text", "log"} else (),
         largest=()
         if is_text

@@ -46,6 +46,7 @@ _READ_OR_COMPUTE = (
 )
 _LABEL_CHARS = 26
 _MOST = re.compile(r"\b(most|fewest|least|highest|lowest)\b", re.IGNORECASE)
+_FEWEST = re.compile(r"\b(fewest|least|lowest)\b", re.IGNORECASE)
 AGGREGATES = re.compile(
     r"\b(how (many|much|often)|count|number of|total|sum|average|mean|median|most|least|fewest|largest|smallest|longest"
     r"|every|each|all|list|rank|sort|order|unique|distinct|percent\w*|share|ratio|frequen\w+|compare|per)\b",
@@ -140,6 +141,8 @@ class Brief:
     """whether its lines are sentences, whose meaning may be what counts"""
     fields: tuple[str, ...] = ()
     """the first line, split at blanks, where the lines are neither prose nor of a format that a module reads"""
+    reading: str = ""
+    """code that reads the format, and what it makes of the first record"""
     largest: tuple[str, ...] = ()
     """for files: "path (n lines)" of the largest"""
 
@@ -167,7 +170,7 @@ def opening(query: str, briefs: Sequence[Brief], schema: Mapping[str, Any] | Non
     """The question and what is known of the contexts; the first user message."""
     parts = [f"Question: {query}"]
     # Told to compute, a small model takes a line apart wrongly that it reads rightly.
-    is_read = strength == "weak" and not AGGREGATES.search(query) and any(brief.hits for brief in briefs)
+    is_read = strength == "weak" and bool(found_lines(query, briefs))
     shown = [replace(brief, fields=()) if is_read else brief for brief in briefs[:_MOST_BRIEFS]]
     parts += [brief_text(brief, strength, only=len(briefs) == 1) for brief in shown]
     if len(briefs) > _MOST_BRIEFS:
@@ -183,18 +186,52 @@ def opening(query: str, briefs: Sequence[Brief], schema: Mapping[str, Any] | Non
     return "\n\n".join(parts)
 
 
+def found_lines(query: str, briefs: Sequence[Brief]) -> tuple[str, ...]:
+    """The lines that hold words of the question, where one of them may answer it.
+
+    None for a question about all lines, nor where lines are texts of their own: what they mean counts.
+    """
+    if AGGREGATES.search(query) or any(_is_labelled(brief) for brief in briefs):
+        return ()
+    return tuple(line for brief in briefs for line in brief.hits)
+
+
+def read_found(query: str, lines: Sequence[str]) -> Message:
+    """Asks a weak model for the answer in lines that were found. Asked for code it searches once more, worse."""
+    return Message(
+        role="user",
+        content=(
+            "Lines of a text:\n" + "\n".join(lines) + f"\n\nQuestion: {query}\nIf these lines answer it, reply with the"
+            " answer only, in the few words that stand there. If they do not, reply: not there."
+        ),
+    )
+
+
 def _by_meaning(query: str, brief: Brief) -> list[str]:
     """How code can have a model judge or read prose; a weak model copies this, so it holds the question itself."""
     asked = json.dumps(query, ensure_ascii=False)
-    counts = "len(matching)" if _COUNTS.search(query) else ""
-    if not counts and _MOST.search(query) and all(": " in line[:_LABEL_CHARS] for line in brief.samples):
-        counts = 'Counter(line.split(":")[0] for line in matching).most_common(3)'
-    if counts:
-        judged = f"matching = pick(context.splitlines(), {asked})\nprint({counts})"
-        return [f"If the meaning of the lines counts, not words in them, let a model judge each line:\n{judged}"]
+    found, imported = f"matching = pick(context.splitlines(), {asked})\n", ""
+    if _COUNTS.search(query):
+        found += "FINAL(len(matching))"
+    elif _MOST.search(query) and _is_labelled(brief):
+        imported = "from collections import Counter\n"
+        found += 'counts = Counter(line.split(":")[0] for line in matching).most_common()\n'
+        found += "FINAL(counts[-1][0])" if _FEWEST.search(query) else "FINAL(counts[0][0])"
+    elif _is_labelled(brief):
+        found += 'FINAL(", ".join(line.split(":")[0] for line in matching))'
+    else:
+        found = ""
+    if found:
+        why = "If the meaning of the lines counts, not words in them, let a model judge each line:"
+        return [f"{why}\n{imported}{found}"]
     if brief.hits:
         return []
     return [f"No line holds the words of the question. Let a model read the whole text:\nprint(read({asked}))"]
+
+
+def _is_labelled(brief: Brief) -> bool:
+    """Whether its lines are sentences with a label such as an id, a name or a date before each."""
+    return brief.is_prose and all(": " in line[:_LABEL_CHARS] for line in brief.samples)
 
 
 def brief_text(brief: Brief, strength: Strength, *, only: bool) -> str:
@@ -216,7 +253,10 @@ def brief_text(brief: Brief, strength: Strength, *, only: bool) -> str:
     if brief.samples:
         parts.append("Some of its lines:\n" + sample_text(brief.samples, strength))
     if brief.fields and strength == "weak":
-        parts.append(_defuse(f"line.split() of the first line is {list(brief.fields)}"))
+        fields = ", ".join(f"line.split()[{index}] == {field!r}" for index, field in enumerate(brief.fields))
+        parts.append(_defuse(f"Fields of the first line: {fields}"))
+    if brief.reading and strength == "weak":
+        parts.append(_defuse(f"This code reads it:\n{brief.reading}"))
     if brief.hits:
         parts.append("Lines that hold words of the question:\n" + sample_text(brief.hits, strength))
     return "\n".join(parts)

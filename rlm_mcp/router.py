@@ -18,8 +18,7 @@ Mode = Literal["auto", "direct", "rlm"]
 
 DIRECT_TOKENS = 1 << 14  # the paper's break-even point for strong models
 DIRECT_AGGREGATE_TOKENS = 1_500  # what a model can still count or compare by reading
-WEAK_DIRECT_TOKENS = 1_000  # small models read even short texts badly and write code for them well
-WEAK_DIRECT_AGGREGATE_TOKENS = 200
+WEAK_DIRECT_TOKENS = 200  # small models read even short texts badly, and write code and judge single lines well
 DEEP_TOKENS = 1 << 20  # a piece of a tenth of this is still more than one prompt should hold
 _ROOM_FOR_REPLY = 2_048
 _LEAST_RUN = (6_000, 450)  # tokens in and out of a run of three turns
@@ -85,7 +84,7 @@ def _direct_limit(query: str, root: Profile) -> tuple[int, str]:
     aggregates = AGGREGATES.search(query)
     is_weak = root.strength == "weak"
     if aggregates is not None:
-        limit = WEAK_DIRECT_AGGREGATE_TOKENS if is_weak else DIRECT_AGGREGATE_TOKENS
+        limit = WEAK_DIRECT_TOKENS if is_weak else DIRECT_AGGREGATE_TOKENS
         return limit, f"the question counts or compares: {aggregates.group()!r}"
     if is_weak:
         return WEAK_DIRECT_TOKENS, "the limit for a weak model"

@@ -26,6 +26,10 @@ raised at most once in a run; the same answer given again is accepted, and marke
     empty     nothing, or for weak models zero: perhaps the code did not match the format; real lines are shown
     invalid   does not satisfy the output schema (raised as often as it happens)
 
+A weak model is first asked to read the answer in the lines that hold rare words of the question, where there are such
+and the question is not about all lines. What it says is the answer if those lines hold it and the question does not;
+else it is forgotten, and the dialogue begins.
+
 Weak models also send the same code again and again. Where it failed before, the dialogue starts over from the question
 and the one-line error, at a higher temperature. Where it went well it is not run again: its value becomes the
 candidate and the model is pressed for the final step in a short fresh prompt, which also serves as a weak model's last
@@ -108,7 +112,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """Ask the model again. `why` names the decision, for the record: output, nudge, doubt, restart, press."""
+    """Ask the model again. `why` names the decision, for the record: output, nudge, doubt, restart, press, read."""
 
     why: str
     detail: str = ""
@@ -175,6 +179,7 @@ class Trajectory:
         self._presses = 0
         self._is_pressed = False
         self._restart = ""
+        self._reading = self._lines_to_read()
 
     def __repr__(self) -> str:
         state = f"{len(self._queue)} blocks to run" if self._queue else "last turn" if self._last else "asking"
@@ -194,6 +199,10 @@ class Trajectory:
             last = f"turn {left.turn} of {left.turns}"
         self._last = last
         temperature = 0.0 if self.is_weak else None
+        if self._reading and not last:
+            messages = (prompts.read_found(self.question.query, self._reading),)
+            return Ask(messages=messages, turn=left.turn, is_last=False, temperature=temperature)
+        self._reading = ()
         if self._restart:
             self._turns, self._said = [], [prompts.restart(self._restart)]
             self._restart, temperature = "", RESTART_TEMPERATURE
@@ -292,6 +301,8 @@ class Trajectory:
     def receive_reply(self, text: str) -> Step:
         """What to do with what the model said."""
         reply = parse_reply(text)
+        if self._reading:
+            return self._read(reply.text)
         if not reply.blocks:
             return self._without_code(reply)
         self._nudges = 0
@@ -307,6 +318,20 @@ class Trajectory:
             return self._same_again(tried)
         self._queue, self._block = list(reply.blocks), 0
         return self._next_block()
+
+    def _lines_to_read(self) -> tuple[str, ...]:
+        """What a weak model is asked to read before anything else; under a schema code has to make the answer."""
+        question = self.question
+        is_read = self.is_weak and question.schema is None
+        return prompts.found_lines(question.query, question.briefs) if is_read else ()
+
+    def _read(self, said: str) -> Step:
+        """The answer that a weak model read in lines that were found, if they hold it and the question does not."""
+        lines, self._reading = "\n".join(self._reading), ()
+        answer = said.strip(" \n`\"'.")
+        if not occurs(answer, lines) or occurs(answer, self.question.query):
+            return Again(why="read", detail="the lines that were found do not hold what it said")
+        return Finish(answer=answer, answered_by="text")
 
     def _without_code(self, reply: Reply) -> Step:
         self._nudges += 1

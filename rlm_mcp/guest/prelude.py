@@ -7,13 +7,14 @@ like to define their own `llm_query`. Money is counted on the host: nothing here
 
 import ast
 import builtins
+import csv
 import io
 import json
 import re
 import reprlib
 import sys
 import types
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import KeysView, ValuesView
 
 import host
@@ -46,6 +47,9 @@ READ_CHARS = 4_000
 """Of a text in one sub-call of read: small models overlook a sentence in more."""
 
 MOST_PIECES = 50
+
+_IMPORTED = {"Counter": Counter, "csv": csv, "defaultdict": defaultdict, "json": json, "re": re}
+"""What small models use without having imported it."""
 
 INPUT_NAMES = re.compile(r"(?:.*/)?(?:context|input|stdin|data|document|text|file|log)(?:\.\w{1,5})?$")
 """File names under which code that ignores `context` looks for it."""
@@ -93,6 +97,7 @@ def start(contexts, value, has_value):
         "search": search, "cite": cite, "budget": budget, "SHOW_VARS": SHOW_VARS, "FINAL": FINAL,
         "FINAL_VAR": FINAL_VAR, "SUBMIT": SUBMIT,
     }  # fmt: skip
+    vars(__main__).update(_IMPORTED)
     vars(__main__).update(_state.provided)
     __main__.answer = {"content": "", "ready": False}
     _state.baseline = set(vars(__main__)) - {"answer"}
@@ -502,7 +507,9 @@ def pick(items, question, *, model=None):
         prompts = [f"Text: {item}\n\n{asked} Answer yes or no." for item in items]
         labels = llm_query_batched(prompts, model=model)
     failed = sum(isinstance(label, FailedCall) for label in labels)
-    picked = [item for item, label in zip(items, labels, strict=True) if re.match(r"\W*yes\b", str(label), re.IGNORECASE)]
+    picked = [
+        item for item, label in zip(items, labels, strict=True) if re.match(r"\W*yes\b", str(label), re.IGNORECASE)
+    ]
     unjudged = f"; {failed} could not be judged" if failed else ""
     _state.notes.append(f"pick asked of each text {asked!r}: yes for {len(picked)} of {len(items)}{unjudged}.")
     return picked

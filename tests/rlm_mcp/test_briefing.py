@@ -44,6 +44,21 @@ def test_a_format_comes_with_the_way_to_read_it(store: Store) -> None:
     assert "status text (closed, open)" in brief.format
 
 
+@pytest.mark.parametrize(("delimiter", "given"), [(",", ""), ("\t", ", delimiter='\\t'")])
+def test_a_weak_model_is_told_the_code_that_reads_a_table_and_its_first_row(
+    store: Store, delimiter: str, given: str
+) -> None:
+    rows = [["city", "crates"], *[["Bern", str(n)] for n in range(9)]]
+    table = store.register_text("\n".join(map(delimiter.join, rows)), name="table")
+    found = briefs(store, [table], "How many crates are there?")
+
+    assert found[0].reading == (
+        f"rows = list(csv.DictReader(context.splitlines(){given}))\n# rows[0] is {{'city': 'Bern', 'crates': '0'}}"
+    )
+    assert found[0].reading in opening("How many crates?", found, None, "weak")
+    assert found[0].reading not in opening("How many crates?", found, None, "strong")
+
+
 def test_files_are_told_by_number_and_the_largest(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "src"
     source.mkdir()

@@ -89,6 +89,7 @@ def test_a_direct_call_puts_the_question_behind_the_material() -> None:
 
 
 PROSE = Brief(name="a", kind="text", chars=99, lines=3, samples=("lamp: lovely", "radio: broken"), is_prose=True)
+STORY = replace(PROSE, samples=("The cobbler had a son.",))
 
 
 @pytest.mark.parametrize(
@@ -97,11 +98,13 @@ PROSE = Brief(name="a", kind="text", chars=99, lines=3, samples=("lamp: lovely",
         (
             "How many are complaints?",
             PROSE,
-            'pick(context.splitlines(), "How many are complaints?")\nprint(len(matching))',
+            'pick(context.splitlines(), "How many are complaints?")\nFINAL(len(matching))',
         ),
-        ("Which product has the most complaints?", PROSE, 'print(Counter(line.split(":")[0] for line in matching)'),
-        ("Who mends shoes?", PROSE, 'print(read("Who mends shoes?"))'),
-        ("Who mends shoes?", replace(PROSE, hits=("Olaf mends shoes.",)), None),
+        ("Which product has the most complaints?", PROSE, "FINAL(counts[0][0])"),
+        ("Which product has the fewest complaints?", PROSE, "FINAL(counts[-1][0])"),
+        ("Which one is about a radio?", PROSE, 'FINAL(", ".join(line.split(":")[0] for line in matching))'),
+        ("Who mends shoes?", STORY, 'print(read("Who mends shoes?"))'),
+        ("Who mends shoes?", replace(STORY, hits=("Olaf mends shoes.",)), None),
         ("How many are complaints?", replace(PROSE, is_prose=False), None),
     ],
 )
@@ -131,7 +134,7 @@ def test_a_weak_model_is_told_how_the_most_frequent_value_is_found_unless_meanin
 def test_only_a_weak_model_is_told_the_fields_of_the_first_line() -> None:
     brief = Brief(name="a", kind="text", chars=99, lines=3, samples=("a b c d",), fields=("a", "b", "c", "d"))
 
-    assert "line.split() of the first line is ['a', 'b', 'c', 'd']" in prompts.opening(
+    assert "Fields of the first line: line.split()[0] == 'a', line.split()[1] == 'b', line" in prompts.opening(
         "How many?", [brief], None, "weak"
     )
     assert "line.split()" not in prompts.opening("How many?", [brief], None, "strong")

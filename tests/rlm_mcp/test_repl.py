@@ -12,7 +12,7 @@ from rlm_mcp.cells import CellResult, Final, RawCitation, Read, Repl
 from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.errors import SubCallFailed
-from rlm_mcp.repl import Sandbox, SandboxFailed, open_sandbox
+from rlm_mcp.repl import CALLS_AT_ONCE, Sandbox, SandboxFailed, open_sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -173,9 +173,11 @@ class Reader(Sub):
         self, prompt: str, *, model: str | None = None, schema: Any = None, material: str | None = None
     ) -> object:
         self.prompts.append(prompt)
+        if schema is None:
+            return "Yes." if "ERROR" in prompt else "No, it is not."
         match list(schema["properties"]):
-            case ["counts", "others"]:
-                return {"counts": "broken", "others": ["broken", "whole", ""]}
+            case ["one"]:
+                return {"one": "Is this line broken?"}
             case ["quote", "answer"]:
                 held = [line for line in (material or "").splitlines() if "ERROR" in line]
                 # One that is in the text and one that is not.
@@ -190,39 +192,59 @@ async def test_pick_takes_the_items_that_count_for_a_question_about_all(opened: 
     sub = Reader()
     repl = await opened.text(sub=sub)
     cell = await repl.run("len(pick(context.splitlines()[:10], 'How many are broken?')), pick([], 'How many?')")
-    assert cell.value == repr((sum("ERROR" in line for line in LINES[:10]), []))
-    assert cell.notes == ("pick gave each text one of the labels 'broken', 'whole' and took 'broken'.",)
-    assert len(sub.prompts) == 3
+    count = sum("ERROR" in line for line in LINES[:10])
+    assert cell.value == repr((count, []))
+    assert cell.notes == (f"pick asked of each text 'Is this line broken?': yes for {count} of 10.",)
+    assert f"Text: {LINES[0]}\n\nIs this line broken? Answer yes or no." in sub.prompts
+    assert len(sub.prompts) == 11
 
 
-@pytest.mark.parametrize(
-    ("reply", "question", "labels"),
-    [
-        (("messages", "e-mails", "pupils", "messages about food"), "How many of the messages are about food?",
-         ["messages about food", "something else"]),
-        (("reviews", "negative reviews", "positive reviews"), "How many of the reviews are positive?",
-         ["positive reviews", "negative reviews"]),
-        (("angry", "calm"), "How many of the writers are angry?", ["angry", "calm"]),
-        (("", "calm"), "How many are loud?", ["calm", "something else"]),
-    ],
-)  # fmt: skip
-async def test_pick_mends_the_labels_that_a_small_model_names(
-    opened: Opener, reply: tuple[str, ...], question: str, labels: list[str]
+async def test_pick_asks_a_question_about_one_text_as_it_is_and_says_how_many_it_could_not_judge(
+    opened: Opener,
 ) -> None:
-    class Namer(Sub):
+    class Broken(Sub):
         async def llm_query(
             self, prompt: str, *, model: str | None = None, schema: Any = None, material: str | None = None
         ) -> object:
-            if "counts" in schema["properties"]:
-                return {"counts": reply[0] or " ", "others": list(reply[1:])}
-            return {"1": labels[0]}
+            if "Text: b" in prompt:
+                raise SubCallFailed("the model said no")
+            return "yes"
 
-    repl = await opened.text(sub=Namer())
-    cell = await repl.run(f"pick(['one text'], {question!r})")
+    repl = await opened.text(sub=Broken())
+    cell = await repl.run("pick(['a', 'b'], 'Is this a vowel?')")
+    assert cell.value == "['a']"
+    assert cell.notes == ("pick asked of each text 'Is this a vowel?': yes for 1 of 2; 1 could not be judged.",)
+
+
+async def test_pick_does_not_ask_what_was_copied_from_the_examples(opened: Opener) -> None:
+    repl = await opened.text(sub=Reader())
+    cell = await repl.run("pick(['one ERROR'], 'Who laughs most often?')")
     assert cell.notes == (
-        f"pick gave each text one of the labels {', '.join(map(repr, labels))} and took {labels[0]!r}.",
+        "pick asked of each text \"Does this text count for the question 'Who laughs most often?'?\": yes for 1 of 1.",
     )
-    assert cell.value == "['one text']"
+
+
+async def test_pick_judges_very_many_texts_eight_a_call(opened: Opener) -> None:
+    class Agreeing(Sub):
+        async def llm_query(
+            self, prompt: str, *, model: str | None = None, schema: Any = None, material: str | None = None
+        ) -> object:
+            self.prompts.append(prompt)
+            return dict.fromkeys(schema["properties"], "yes")
+
+    sub = Agreeing()
+    repl = await opened.text(sub=sub)
+    assert await value_of(repl, "len(pick([f'text {n}' for n in range(304)], 'Is this bad?'))") == "304"
+    assert len(sub.prompts) == 38
+
+
+async def test_what_small_models_forget_to_import_is_there_and_is_no_variable(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run(
+        "Counter('aab').most_common(1), csv.__name__, defaultdict(int)[0], json.dumps(1), re.escape('.')"
+    )
+    assert cell.value == repr(([("a", 2)], "csv", 0, "1", "\\."))
+    assert cell.variables == ()
 
 
 async def test_read_gives_what_pieces_say_with_quotes_that_they_hold_the_best_first(opened: Opener) -> None:
@@ -319,6 +341,44 @@ async def test_cancelling_takes_back_the_sub_calls_in_flight(opened: Opener) -> 
             tasks.cancel_scope.cancel()
     assert sub.cancelled == 3
     assert await value_of(repl, "1 + 1") == "2"
+
+
+async def test_a_large_batch_is_under_way_in_part_and_answered_whole(opened: Opener) -> None:
+    sub = Sub(together=CALLS_AT_ONCE)
+    repl = await opened.text(sub=sub)
+    with anyio.fail_after(20):
+        assert await value_of(repl, "len(set(llm_query_batched([str(i) for i in range(600)])))") == "600"
+    assert len(sub.prompts) == 600
+
+
+async def test_of_a_batch_that_is_cancelled_what_had_not_begun_never_does(opened: Opener) -> None:
+    sub = Sub(together=1_000)
+    repl = await opened.text(sub=sub)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(repl.run, "llm_query_batched([str(i) for i in range(600)])")
+            while len(sub.prompts) < CALLS_AT_ONCE:
+                await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+    assert len(sub.prompts) == sub.cancelled == CALLS_AT_ONCE
+    assert await value_of(repl, "1 + 1") == "2"
+
+
+async def test_the_calls_of_one_repl_do_not_wait_for_those_of_another(opened: Opener) -> None:
+    crowd = await opened.text(sub=Sub(together=1_000))
+    other = await opened.text()
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(crowd.run, "llm_query_batched([str(i) for i in range(600)])")
+            assert await value_of(other, "llm_query('a question')") == "'answer to a question'"
+            tasks.cancel_scope.cancel()
+
+
+async def test_child_runs_that_wait_for_sub_calls_of_their_own_do_not_take_their_places(opened: Opener) -> None:
+    repl = await opened.text(sub=Sub(together=1))
+    code = f"len(rlm_query_batched(['q'] * {2 * CALLS_AT_ONCE}, ['c'] * {2 * CALLS_AT_ONCE})), llm_query('x')"
+    with anyio.fail_after(20):
+        assert await value_of(repl, code) == f"({2 * CALLS_AT_ONCE}, 'answer to x')"
 
 
 async def test_a_deadline_is_reported_and_keeps_the_variables(opened: Opener) -> None:

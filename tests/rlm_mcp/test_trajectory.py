@@ -227,9 +227,33 @@ def test_a_typed_answer_that_no_output_holds_is_refused_once_to_a_weak_model() -
     assert strong.code("FINAL('cpu')", final("cpu")) == Finish(answer="cpu", answered_by="FINAL")
 
 
+FOUND = replace(QUESTION, query="What is the code of zephyr?", briefs=(replace(BRIEF, hits=("zephyr: trunk-275",)),))
+
+
+def test_a_weak_model_first_reads_the_answer_in_the_lines_that_were_found() -> None:
+    dialogue = Dialogue(WEAK, FOUND)
+
+    assert dialogue.next_prompt().startswith(
+        "Lines of a text:\nzephyr: trunk-275\n\nQuestion: What is the code of zephyr?"
+    )
+    assert dialogue.reply("`trunk-275`.") == Finish(answer="trunk-275", answered_by="text")
+
+
+@pytest.mark.parametrize("said", ["not there", "kestrel-1", "zephyr", "trun", ""])
+def test_what_was_read_is_forgotten_unless_the_lines_hold_it_and_the_question_does_not(said: str) -> None:
+    dialogue = Dialogue(WEAK, FOUND)
+
+    assert dialogue.reply(said) == Again(why="read", detail="the lines that were found do not hold what it said")
+    assert dialogue.next_prompt().startswith("Question: What is the code of zephyr?\n\n`context` is")
+
+
+def test_neither_a_strong_model_nor_a_question_about_all_lines_nor_a_last_turn_reads_first() -> None:
+    for dialogue in (Dialogue(STRONG, FOUND), Dialogue(WEAK, replace(FOUND, query="How many codes are there?"))):
+        assert dialogue.next_prompt().startswith("Question: ")
+
+
 def test_a_typed_answer_that_a_line_found_for_the_question_holds_is_accepted_at_once() -> None:
-    found = replace(BRIEF, hits=("the access code is trunk-275",))
-    dialogue = Dialogue(WEAK, replace(QUESTION, briefs=(found,)))
+    dialogue = Dialogue(WEAK, replace(FOUND, query="How many codes are there, and which?"))
 
     assert dialogue.code("FINAL('trunk-275')", final("trunk-275")) == Finish(answer="trunk-275", answered_by="FINAL")
 
@@ -323,7 +347,7 @@ def test_a_printed_zero_is_questioned_once_for_a_weak_model() -> None:
 
 def test_code_that_was_to_print_and_did_not_is_shown_the_lines_that_matter() -> None:
     found = replace(BRIEF, hits=("operator mara rolled it back",))
-    dialogue = Dialogue(WEAK, replace(QUESTION, briefs=(found,)))
+    dialogue = Dialogue(WEAK, replace(QUESTION, query="How often was it?", briefs=(found,)))
     dialogue.code("for line in lines:\n    if x:\n        print(line)", printed("", changed=("lines",)))
 
     assert "Some of its real lines:\n'operator mara rolled it back'\n'10:01 INFO start'" in dialogue.next_prompt()

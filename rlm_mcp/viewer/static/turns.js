@@ -24,7 +24,7 @@ function saysSo(turn, cell) {
 
 function decision(row) {
   if (row.step === "finish") return `The answer was set by ${row.why}${row.detail ? `, and doubted: ${row.detail}` : ""}.`;
-  const why = { output: "The model is shown the output", nudge: "The model is asked for code", doubt: "The answer is doubted and the model asked again", restart: "The dialogue starts over", press: "The model is pressed for the final step" }[row.why] ?? row.why;
+  const why = { output: "The model is shown the output", nudge: "The model is asked for code", doubt: "The answer is doubted and the model asked again", restart: "The dialogue starts over", press: "The model is pressed for the final step", read: "The lines that were found do not hold what the model read in them; it is asked for code" }[row.why] ?? row.why;
   return row.detail ? `${why}: ${row.detail}` : `${why}.`;
 }
 
