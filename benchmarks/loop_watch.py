@@ -8,6 +8,7 @@ whatever there is, also a busy machine.
 
 import asyncio
 import atexit
+import gc
 import sys
 import threading
 import time
@@ -34,9 +35,11 @@ class Watch:
         self._turns: list[float] = []
         self._held: Counter[str] = Counter()
         self._began: float | None = None
+        self._collections: dict[int, list[float]] = {0: [], 1: [], 2: []}
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._time_steps()
+        gc.callbacks.append(self._note_collection)
         for watch in (self._watch_turns, self._watch_steps):
             threading.Thread(target=watch, args=(loop,), daemon=True).start()
         atexit.register(self.tell)
@@ -54,6 +57,13 @@ class Watch:
             self._steps.append(time.thread_time() - began)
 
         events.Handle._run = timed  # type: ignore[method-assign, assignment] # noqa: SLF001 # as above
+
+    def _note_collection(self, phase: str, info: dict[str, int]) -> None:
+        times = self._collections[info["generation"]]
+        if phase == "start":
+            times.append(-time.perf_counter())
+        else:
+            times[-1] += time.perf_counter()
 
     def _watch_steps(self, loop: asyncio.AbstractEventLoop) -> None:
         clock = time.pthread_getcpuclockid(self._main)
@@ -94,6 +104,8 @@ class Watch:
     def tell(self) -> None:
         lines = [f"steps of tasks, in processor time: {_spread(self._steps)}"]
         lines += [f"{times:6d} times longer than 10 ms: {place}" for place, times in self._computed.most_common(SHOWN)]
+        for generation, times in self._collections.items():
+            lines += [f"collections of generation {generation}, in real time: {_spread(times)}"]
         lines += [f"turns of the loop, in real time: {_spread(self._turns)}"]
         lines += [f"{held:6d} ms in all: {place}" for place, held in self._held.most_common(SHOWN)]
         (draft := self._report.with_suffix(".draft")).write_text("\n".join(lines) + "\n")

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -78,8 +78,10 @@ class Refused(Exception):
 def live(plan: Plan) -> None:
     """The whole life of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the soak ends its clients itself
-    if not plan.only_lists:
-        os.nice(10)  # it stands for another machine: what it computes is not to slow the server down
+    if plan.only_lists:
+        os.setsid()  # its clock is not to be stopped by the work of the others
+    else:
+        os.nice(10)
     logging.disable()  # the SDK tells of every call that a client breaks off
     journal = Journal(plan)
     if plan.ending == "dies":
@@ -110,6 +112,8 @@ async def _connected(plan: Plan) -> AsyncIterator[Client]:
     if plan.command:
         parameters = StdioServerParameters(command=plan.command[0], args=list(plan.command[1:]), env=plan.environ)
         async with Client(parameters, mode=plan.era) as client:
+            for server in _children():
+                stand_back(server)
             yield client
         return
     headers = {"Authorization": f"Bearer {plan.token}"}
@@ -246,13 +250,26 @@ class Visitor:
         return fields
 
     def _kill_server(self) -> None:
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == os.getpid():
-                os.kill(int(process.name), signal.SIGKILL)
+        for server in _children():
+            os.kill(server, signal.SIGKILL)
+
+
+def _children() -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((process / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(process.name))
+    return found
+
+
+def stand_back(pid: int) -> None:
+    """Puts the session of a process behind others. It stands for other machines: what it computes costs nobody here.
+
+    Niceness counts within a session only, where the kernel shares the cores out among sessions first.
+    """
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text("10")
 
 
 def _told(error: BaseException) -> str:
