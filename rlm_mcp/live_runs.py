@@ -26,7 +26,7 @@ from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.desk import Desk
 from rlm_mcp.engine import Event
-from rlm_mcp.errors import RlmError, RunNotWritten
+from rlm_mcp.errors import RlmError, RunBusy, RunNotWritten
 from rlm_mcp.launch import Launch, Launcher, SolveRequest
 from rlm_mcp.progress import Progress, advance
 from rlm_mcp.router import Estimate
@@ -205,7 +205,10 @@ class LiveRuns:
         run = await in_thread(_without_end, self.runs, fingerprint)
         if run is None:
             return None
-        return run.run_id if run.is_live() else await self.resume(run.run_id)
+        try:
+            return await self.resume(run.run_id)
+        except (RunElsewhere, RunBusy):  # somebody is at it, or was faster just now
+            return run.run_id
 
     async def resume(self, run_id: str) -> str:
         """Goes on with a run that was cut off, cancelled or stopped by a limit that has been raised. Returns its id."""

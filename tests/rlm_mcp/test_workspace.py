@@ -20,7 +20,8 @@ from rlm_mcp.live_runs import RunElsewhere, RunEnded, TooManyRuns
 from rlm_mcp.progress import Taken
 from rlm_mcp.runs import Runs
 from rlm_mcp.server import build_server
-from tests.rlm_mcp.machine import REQUEST, Machine
+from rlm_mcp.workspace import Workspace
+from tests.rlm_mcp.machine import REQUEST, Machine, ended
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +54,25 @@ async def test_the_same_request_goes_on_with_a_run_that_was_cut_off(machine: Mac
             state = await workspace.state(run_id)
     assert (state.status, state.answer, state.iterations) == ("completed", "9", 2)
     assert machine.model.asked == 3  # the first turn was not paid again
+
+
+async def test_of_two_processes_that_ask_the_same_at_once_one_goes_on_with_what_was_cut_off(machine: Machine) -> None:
+    found: list[str] = []
+
+    async def ask(workspace: Workspace) -> None:
+        found.append(await workspace.start(REQUEST))
+
+    with anyio.fail_after(10):
+        run_id = await cut_off(machine)
+        machine.model.go.set()
+        async with machine.open() as one, machine.open() as other:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, one)
+                tasks.start_soon(ask, other)
+            state = await ended(one, run_id)
+    assert found == [run_id, run_id]
+    assert (state.status, state.answer) == ("completed", "9")
+    assert machine.model.asked == 3
 
 
 async def test_a_finished_run_is_not_resumed_and_a_new_one_is_started(machine: Machine) -> None:
