@@ -43,10 +43,14 @@ OF_MANY = (
 OF_ONE = re.compile(r"(?:is|are|was|were|does|do|did|has|have|can|could) (?:this|the|it)\b", re.IGNORECASE)
 """How a question begins that is asked of one text already."""
 
+CONTEXT_AS_A_WHOLE = re.compile(r"\bcontext\s*(?:[^\s\w.\[]|$)")
+"""Before `=`, `,` or `)`, not before `[` or `.`: parsing code takes longer than most cells."""
+
 READ_CHARS = 4_000
 """Of a text in one sub-call of read: small models overlook a sentence in more."""
 
 MOST_PIECES = 50
+SUBMITTED_AT_ONCE = 100
 
 _IMPORTED = {"Counter": Counter, "csv": csv, "defaultdict": defaultdict, "json": json, "re": re}
 """What small models use without having imported it."""
@@ -206,7 +210,7 @@ def variables():
 
 def _without_literal_context(code):
     """`code` with every assignment of a literal to `context` blanked out, line for line."""
-    if "context" not in code:
+    if not CONTEXT_AS_A_WHOLE.search(code):
         return code
     try:
         nodes = list(ast.walk(ast.parse(code)))
@@ -437,7 +441,10 @@ def _given(context):
 def _all(name, calls):
     if not calls:
         return []
-    results = host.wait(host.submit_all(name, [((), call) for call in calls]))
+    tickets = []
+    for start in range(0, len(calls), SUBMITTED_AT_ONCE):  # the first are under way while the others are written out
+        tickets += host.submit_all(name, [((), call) for call in calls[start : start + SUBMITTED_AT_ONCE]])
+    results = host.wait(tickets)
     return [FailedCall(str(result)) if isinstance(result, host.Failed) else result for result in results]
 
 
