@@ -37,6 +37,9 @@ BUSY = re.compile(r"runs are going on|requests a second|requests are being answe
 """The server's limits; a client that meets them waits."""
 
 
+Measures = Literal["", "lists", "cancels"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What one client does. Without a `command` it connects to `url`."""
@@ -50,8 +53,8 @@ class Plan:
     environ: dict[str, str]
     seconds: float
     ending: Ending
-    only_lists: bool = False
-    """calls tools/list and nothing else, for as long as it lives"""
+    measures: Measures = ""
+    """calls tools/list, or begins runs and cancels them, and does nothing else, for as long as it lives"""
     journal: Path
 
 
@@ -78,7 +81,7 @@ class Refused(Exception):
 def live(plan: Plan) -> None:
     """The whole life of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the soak ends its clients itself
-    if plan.only_lists:
+    if plan.measures:
         os.setsid()  # its clock is not to be stopped by the work of the others
     else:
         os.nice(10)
@@ -101,8 +104,10 @@ async def _live(plan: Plan, journal: Journal) -> None:
         async with _connected(plan) as client:
             journal.note("connected", seconds=time.monotonic() - began)
             visitor = Visitor(client, plan, journal, chance)
-            if plan.only_lists:
-                await visitor.watch(began + plan.seconds)
+            if plan.measures == "lists":
+                await visitor.watch_lists(began + plan.seconds)
+            elif plan.measures == "cancels":
+                await visitor.watch_cancels(began + plan.seconds)
             else:
                 await visitor.work(began + plan.seconds)
 
@@ -135,10 +140,16 @@ class Visitor:
         self._context = f"c{plan.number}"
         self._asked = 0
 
-    async def watch(self, until: float) -> None:
+    async def watch_lists(self, until: float) -> None:
         while time.monotonic() < until:
             await self.look()
             await anyio.sleep(0.2)
+
+    async def watch_cancels(self, until: float) -> None:
+        await self.register()
+        while time.monotonic() < until:
+            await self._chance.choice([self.cancel, self.abandon])()
+            await anyio.sleep(1)
 
     async def work(self, until: float) -> None:
         steps: dict[Callable[[], Awaitable[None]], int] = {
