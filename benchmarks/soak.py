@@ -5,8 +5,8 @@
 One real `rlm-mcp serve --http` process and, beside it on the data of the same owners, one `rlm-mcp` on stdio for every
 eighth client. Clients are processes (soak_client.py) of both protocol eras that register, inspect with code, read,
 solve with a scripted model, cancel, abandon and disconnect; a third of them die by SIGKILL, and some stdio servers do.
-Six more clients do nothing but measure, all the while: four how long `tools/list` takes, two how soon a run that is
-cancelled is silent at the model. The others, which stand for other machines, come after the server and after these six
+Five more clients do nothing but measure, all the while: four how long `tools/list` takes, one how soon a run that is
+cancelled is silent at the model. The others, which stand for other machines, come after the server and after these five
 when the kernel gives out cores. Everything is on 127.0.0.1, lives in a temporary directory, and is ended by the end.
 Exit status 1 where a verdict is BAD.
 """
@@ -50,7 +50,7 @@ from tests.peers.openai_server import Fault, OpenAIServer, Request
 
 OWNERS = 10
 STDIO_EVERY = 8
-LISTING, MEASURING = 4, 6
+LISTING, MEASURING = 4, 5
 SAMPLE_SECONDS = 5.0
 WARM_UP = 1 / 3
 """of the time, at least 20 s: until every owner has come, every cache is warm, and as many sessions whose client died

@@ -149,7 +149,7 @@ class Visitor:
         await self.register()
         while time.monotonic() < until:
             await self._chance.choice([self.cancel, self.abandon])()
-            await anyio.sleep(1)
+            await anyio.sleep(3)
 
     async def work(self, until: float) -> None:
         steps: dict[Callable[[], Awaitable[None]], int] = {

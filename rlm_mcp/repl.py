@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from inspect import isawaitable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,6 +61,9 @@ THREADS = 64
 CALLS_AT_ONCE = 256
 """Sub-calls of one REPL that are under way, as many as a provider is ever sent. The rest of a batch waits as futures:
 it neither crowds out the calls of other runs nor fills memory with tasks."""
+
+ANSWERED_IN_A_TURN = 3
+"""Calls that one task may answer without waiting, from a cache or with a refusal, before others have a turn."""
 
 log = logging.getLogger(__name__)
 
@@ -312,7 +316,11 @@ class _Lane:
     async def _work(self) -> None:
         self._is_starting = False
         try:
-            while self._waiting:
+            for number in count(1):
+                if number % ANSWERED_IN_A_TURN == 0:
+                    await anyio.lowlevel.checkpoint()
+                if not self._waiting:
+                    return
                 call = self._waiting.popleft()
                 self._one_more()
                 await self._run(*call)

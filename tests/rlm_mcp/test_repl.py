@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from rlm_mcp.cells import CellResult, Final, RawCitation, Read, Repl
@@ -362,6 +363,31 @@ async def test_of_a_batch_that_is_cancelled_what_had_not_begun_never_does(opened
             tasks.cancel_scope.cancel()
     assert len(sub.prompts) == sub.cancelled == CALLS_AT_ONCE
     assert await value_of(repl, "1 + 1") == "2"
+
+
+async def test_calls_that_are_answered_at_once_leave_the_loop_to_others_in_between(opened: Opener) -> None:
+    class Cached(Sub):
+        answered_in_a_row = 0
+
+        async def llm_query(self, prompt: str, **_: object) -> object:
+            self.answered_in_a_row += 1
+            return prompt
+
+    sub, most = Cached(), 0
+
+    async def look() -> None:
+        nonlocal most
+        while True:
+            most, sub.answered_in_a_row = max(most, sub.answered_in_a_row), 0
+            await anyio.lowlevel.checkpoint()
+
+    repl = await opened.text(sub=sub)
+    submit = "import host\nlen(host.wait(host.submit_all('llm_query', [((str(i),), {}) for i in range(2_000)])))"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+        assert await value_of(repl, submit) == "2000"
+        tasks.cancel_scope.cancel()
+    assert 0 < most < 500
 
 
 async def test_the_calls_of_one_repl_do_not_wait_for_those_of_another(opened: Opener) -> None:
