@@ -223,6 +223,7 @@ class LiveRuns:
         events = await in_thread(lambda: list(run.events()))
         launch = await self._launcher.resumed(events, state.usage)
         with anyio.CancelScope(shield=True):
+            await in_thread(_claim, run, events)
             await in_thread(run.append, {"event": "run_resumed", "served": self._serves})
             self._begin(run, launch, state.fingerprint)
         return run.run_id
@@ -459,6 +460,14 @@ async def _read_along(run: Run, on_event: Callable[[Event], None]) -> None:
         seen += len(news)
         if is_live:
             await anyio.sleep(WISH_SECONDS)
+
+
+def _claim(run: Run, known: Sequence[Event]) -> None:
+    """Makes this process the writer of a record, if it is as it was read. Raises RunBusy, RunElsewhere."""
+    run.claim()
+    if sum(1 for _ in run.events()) != len(known):
+        run.close()
+        raise RunElsewhere(f"another process has gone on with {run.run_id} just now: wait for it with rlm_result.")
 
 
 def _without_end(runs: Runs, fingerprint: str) -> Run | None:

@@ -262,6 +262,11 @@ class Run:
         """Everything written so far, or while the record had `until` bytes. Raises RunRecordTooNew."""
         return read_events(self._events, until=until)
 
+    def claim(self) -> None:
+        """Takes the writer's lock. Raises RunBusy when another process has it, and RunNotWritten."""
+        with self._lock, self._written():
+            self._open()
+
     def close(self) -> None:
         """Gives the writer's lock back. Idempotent."""
         with self._lock:
