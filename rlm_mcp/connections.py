@@ -20,7 +20,7 @@ HEAD_SECONDS, BODY_SECONDS = 15.0, 60.0
 MOST_CONNECTIONS = 1_000
 
 WANTED_DESCRIPTORS = 8_192
-"""What the process asks the system for, if it may. Half of what it gets is for connections."""
+"""What the process asks the system for, if it may. A quarter of what it gets is for connections."""
 
 RETRY_SECONDS = 2
 
@@ -121,4 +121,4 @@ def most_connections() -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
-    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, soft // 2)
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, soft // 4)

@@ -176,7 +176,8 @@ def serve_http(
                 log_config=None,
                 access_log=False,
                 http=TimedProtocol,
-                limit_concurrency=most_connections(),
+                limit_concurrency=(most := most_connections()),
+                backlog=max(32, most // 2),  # asyncio takes so many in before it looks at any: descriptors for them all
                 timeout_keep_alive=KEEP_SECONDS,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )

@@ -110,8 +110,8 @@ def free_port() -> int:
 
 async def listening(url: str) -> None:
     """The line in the log comes just before the socket is there."""
-    with anyio.fail_after(10):
-        async with httpx2.AsyncClient() as http:
+    with anyio.fail_after(30):
+        async with httpx2.AsyncClient(timeout=30) as http:  # descriptors that are used up stop the socket for seconds
             while True:
                 try:
                     answer = await http.get(f"{url}/health")

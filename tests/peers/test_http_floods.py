@@ -22,7 +22,7 @@ pytestmark = [
 
 ANN, BOB = "token-of-ann", "token-of-bob"
 PLACES = 64
-FEW_DESCRIPTORS = ["/bin/sh", "-c", f'ulimit -n {2 * PLACES}; exec "$@"', "sh", *COMMAND]
+FEW_DESCRIPTORS = ["/bin/sh", "-c", f'ulimit -n {4 * PLACES}; exec "$@"', "sh", *COMMAND]
 """A server that may have only so many, and half of them for connections."""
 
 
@@ -83,9 +83,10 @@ async def test_more_connections_than_places_keep_nobody_out(said: bytes, tmp_pat
     """Mute ones, half a head, idle ones, and bodies that never come of somebody without a token."""
     with serving(tmp_path, compiled_cache) as (_, url), anyio.fail_after(60):
         await listening(url)
-        async with at(url, "auto", BOB) as bob, crowd(url, PLACES * 3, said):
-            await listening(url)
-            assert len((await bob.list_tools()).tools) == 7
+        async with crowd(url, PLACES * 3, said):
+            await listening(url)  # which comes after the crowd, so that all of it has been let in
+            async with at(url, "auto", BOB) as bob:
+                assert len((await bob.list_tools()).tools) == 7
 
 
 async def test_when_every_place_is_at_work_the_answer_is_503_until_one_is_free(
