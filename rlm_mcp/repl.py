@@ -13,15 +13,12 @@ import asyncio
 import logging
 import math
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
-from inspect import isawaitable
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +33,7 @@ from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store import Store
 from rlm_mcp.errors import RlmError
+from rlm_mcp.lanes import Call, Lane, Soon
 
 if TYPE_CHECKING:
     from wasm_runtime import ExecResult, Limits, Runtime, Session, Template
@@ -62,14 +60,9 @@ CALLS_AT_ONCE = 256
 """Sub-calls of one REPL that are under way, as many as a provider is ever sent. The rest of a batch waits as futures:
 it neither crowds out the calls of other runs nor fills memory with tasks."""
 
-ANSWERED_IN_A_TURN = 3
-"""Calls that one task may answer without waiting, from a cache or with a refusal, before others have a turn."""
-
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-Soon = Callable[[Callable[[], None]], object]
 
 
 class SandboxUnavailable(RlmError):
@@ -100,8 +93,8 @@ class Sandbox:
         self._tasks = tasks
         self._crossing = threading.Lock()
         self._came = anyio.Event()
-        self._coming: list[tuple[_Lane, _Call]] = []
-        self._freeway = _Lane(tasks, soon)
+        self._coming: list[tuple[Lane, Call]] = []
+        self._freeway = Lane(tasks, soon)
         self._loading = False
         self._loaded = anyio.Event()
         self._runtime: Runtime | None = None
@@ -172,7 +165,7 @@ class Sandbox:
             await done.wait()
         return future.result()
 
-    def call(self, function: Callable[[], Any], lane: "_Lane | None" = None) -> "Future[Any]":
+    def call(self, function: Callable[[], Any], lane: "Lane | None" = None) -> "Future[Any]":
         """From a sandbox thread: runs `function` (async or not) on the event loop. Cancelling the future cancels it.
 
         What may wait for other calls must not queue up behind them in a lane.
@@ -224,7 +217,7 @@ class Sandbox:
         from wasm_runtime import Starts
 
         by_name = {context.name: context for context in contexts}
-        lane = _Lane(self._tasks, self._soon, most=CALLS_AT_ONCE)
+        lane = Lane(self._tasks, self._soon, most=CALLS_AT_ONCE)
 
         def llm_query(prompt: object, model: object = None, schema: object = None, material: object = None) -> Any:
             if not isinstance(prompt, str) or not isinstance(model, str | None) or not isinstance(material, str | None):
@@ -286,60 +279,6 @@ class Sandbox:
             "read_chars": read_chars,
             "read_lines": read_lines,
         }
-
-
-_Call = tuple[Callable[[], Any], "Future[Any]"]
-
-
-class _Lane:
-    """Calls from guests, begun in the order in which they come, at most so many at once."""
-
-    def __init__(self, tasks: TaskGroup, soon: Soon, *, most: float = math.inf) -> None:
-        self._tasks = tasks
-        self._soon = soon
-        self._most = most
-        self._at_work = 0
-        self._is_starting = False
-        self._waiting: deque[_Call] = deque()
-
-    def add(self, call: _Call) -> None:
-        self._waiting.append(call)
-        self._one_more()
-
-    def _one_more(self) -> None:
-        """One in each turn of the event loop, so that others have theirs in between."""
-        if self._waiting and not self._is_starting and self._at_work < self._most:
-            self._at_work += 1
-            self._is_starting = True
-            self._tasks.start_soon(self._work)
-
-    async def _work(self) -> None:
-        self._is_starting = False
-        try:
-            for number in count(1):
-                if number % ANSWERED_IN_A_TURN == 0:
-                    await anyio.lowlevel.checkpoint()
-                if not self._waiting:
-                    return
-                call = self._waiting.popleft()
-                self._one_more()
-                await self._run(*call)
-        finally:
-            self._at_work -= 1
-
-    async def _run(self, function: Callable[[], Any], future: "Future[Any]") -> None:
-        if future.cancelled():
-            return
-        with anyio.CancelScope() as scope:
-            future.add_done_callback(lambda done: self._soon(scope.cancel) if done.cancelled() else None)
-            try:
-                value = function()
-                _settle(future, value=await value if isawaitable(value) else value)
-            except Exception as error:  # noqa: BLE001 - belongs to whoever called
-                _settle(future, error=error)
-            except anyio.get_cancelled_exc_class():
-                future.cancel()
-                raise
 
 
 class SandboxRepl:
@@ -604,15 +543,6 @@ def _told() -> Iterator[None]:
 
 
 # --- host calls
-
-
-def _settle(future: "Future[Any]", *, value: Any = None, error: Exception | None = None) -> None:
-    """Gives a future its outcome, unless it was cancelled meanwhile."""
-    with suppress(InvalidStateError):
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value)
 
 
 async def _answer(asked: Callable[[], Any]) -> object:

@@ -38,7 +38,7 @@ LAYERS: dict[str, list[str]] = {
         demo_data demo_data.* beside""",
         """clients clients.* contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding
         scripted_repl models.profiles models.limiter models.dialect models.retries models.discovery models.exchange
-        models.plainhttp models.failures models.scripted models.sampling tasks memory""",
+        models.plainhttp models.failures models.scripted models.sampling tasks memory lanes""",
         "settings models.openai evidence router trajectory desk briefing unfinished",
         "repl subcalls providers calls views",
         "engine doctor",

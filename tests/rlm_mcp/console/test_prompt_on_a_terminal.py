@@ -30,6 +30,7 @@ def test_blocks_run_over_the_context_and_ctrl_c_keeps_the_variables(
     opened.type(":reset\ncounted\n")
     opened.until("Variables are gone.")
     opened.until("NameError: name 'counted' is not defined")
+    opened.until(PROMPT)
     opened.type("\x04")
     assert opened.status() == 0
     history = tmp_path / "data" / "prompt_history"
