@@ -6,7 +6,6 @@ RuntimeFailure
 ├── OutOfMemoryBudget    the process-wide memory budget is spent
 ├── SessionClosed        the session was closed
 ├── SessionBusy          the session is running another cell
-├── SessionLost          the guest trapped and there was no state to go back to
 └── GuestCallError       a guest function called with `Session.call` raised
 CallRefused              raised by a host function to show its text to the guest
 """
@@ -34,10 +33,6 @@ class SessionClosed(RuntimeFailure):
 
 class SessionBusy(RuntimeFailure):
     """The session is running a cell on another thread; a session never queues."""
-
-
-class SessionLost(RuntimeFailure):
-    """The guest trapped and the session has no state to go back to."""
 
 
 class GuestCallError(RuntimeFailure):

@@ -58,7 +58,8 @@ def serve(tmp_path: Path, compiled_cache: Path) -> Serve:
                 assert b'"level": "ERROR"' not in told, told.decode()
             finally:  # a test that failed would wait for it for ever
                 process.kill()
-                print(process.stderr.read().decode() if not process.stderr.closed else "", file=sys.stderr)
+                if not process.stderr.closed:  # what a server told whose test failed
+                    sys.stderr.write(process.stderr.read().decode())
 
     return serving
 
