@@ -17,6 +17,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 from anyio.abc import TaskGroup
@@ -140,6 +141,8 @@ class LiveRuns:
         self._serves = serves
         self._leaving = False
         self._live: dict[str, Live] = {}
+        self._starting: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        """fingerprint -> held while a run of that request is looked for or made"""
         self._unwritten: dict[str, str] = {}
         """run id -> why the end of the run is not on record"""
 
@@ -167,8 +170,12 @@ class LiveRuns:
             raise ServerEnds("The server is about to end: ask it again when it is back.")
         contexts = await self._contexts_of(request)
         fingerprint = _fingerprint(request, contexts)
-        if (begun := await self._begun(fingerprint)) is not None:
-            return begun
+        async with self._starting.setdefault(fingerprint, anyio.Lock()):
+            return await self._begun(fingerprint) or await self._new(request, contexts, fingerprint, sampling=sampling)
+
+    async def _new(
+        self, request: SolveRequest, contexts: Sequence[Context], fingerprint: str, *, sampling: bool
+    ) -> str:
         if self._most_runs is not None and len(self._live) >= self._most_runs:
             raise TooManyRuns(f"{len(self._live)} runs are going on: wait for one with rlm_result, or cancel one.")
         launch = await self._launcher.new(request, contexts, sampling=sampling)
@@ -207,7 +214,7 @@ class LiveRuns:
             return None
         try:
             return await self.resume(run.run_id)
-        except (RunElsewhere, RunBusy):  # somebody is at it, or was faster just now
+        except (RunElsewhere, RunBusy, RunEnded):  # somebody is at it, or was faster just now
             return run.run_id
 
     async def resume(self, run_id: str) -> str:

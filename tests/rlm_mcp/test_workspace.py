@@ -43,6 +43,19 @@ async def cut_off(machine: Machine) -> str:
     return run_id
 
 
+async def asked_at_once(*workspaces: Workspace) -> list[str]:
+    """The runs that they give for the same request."""
+    found: list[str] = []
+
+    async def ask(workspace: Workspace) -> None:
+        found.append(await workspace.start(REQUEST))
+
+    async with anyio.create_task_group() as tasks:
+        for workspace in workspaces:
+            tasks.start_soon(ask, workspace)
+    return found
+
+
 async def test_the_same_request_goes_on_with_a_run_that_was_cut_off(machine: Machine) -> None:
     with anyio.fail_after(10):
         run_id = await cut_off(machine)
@@ -56,19 +69,24 @@ async def test_the_same_request_goes_on_with_a_run_that_was_cut_off(machine: Mac
     assert machine.model.asked == 3  # the first turn was not paid again
 
 
+async def test_the_same_request_twice_at_once_is_one_run(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        machine.model.go.set()
+        async with machine.open() as workspace:
+            await workspace.register(text="some text", name="t")
+            found = await asked_at_once(workspace, workspace, workspace)
+            await ended(workspace, found[0])
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    assert machine.model.asked == 2
+
+
 async def test_of_two_processes_that_ask_the_same_at_once_one_goes_on_with_what_was_cut_off(machine: Machine) -> None:
-    found: list[str] = []
-
-    async def ask(workspace: Workspace) -> None:
-        found.append(await workspace.start(REQUEST))
-
     with anyio.fail_after(10):
         run_id = await cut_off(machine)
         machine.model.go.set()
         async with machine.open() as one, machine.open() as other:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(ask, one)
-                tasks.start_soon(ask, other)
+            found = await asked_at_once(one, other)
             state = await ended(one, run_id)
     assert found == [run_id, run_id]
     assert (state.status, state.answer) == ("completed", "9")
