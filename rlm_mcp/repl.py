@@ -399,7 +399,7 @@ class _Prepared:
         with self._lock:
             if self._template is None:
                 with runtime.session(calls=dict.fromkeys(names, _never)) as session:
-                    for module in ("texts", "prelude"):
+                    for module in ("texts", "subcalls", "prelude"):
                         session.install(module, _guest_source(module))
                     self._template = runtime.template(session.checkpoint())
         return self._template

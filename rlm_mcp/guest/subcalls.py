@@ -1,0 +1,285 @@
+"""Sub-calls: a model is asked about a text, about many, or to judge each of them.
+
+Runs inside the sandbox as a module of its own; `prelude` shows these functions to code in the REPL.
+"""
+
+import json
+import re
+
+import host
+import texts
+
+CLASSIFY_ITEMS = 8
+"""Texts in one sub-call of classify: more are dearer to get wrong than calls are to make."""
+
+CLASSIFY_CHARS = 8_000
+MOST_SINGLE = 300
+"""Texts that pick asks about one a call: a small model judges one text far better than eight, and calls are short."""
+
+OF_MANY = (
+    ("How many of the e-mails are spam?", "Is this e-mail spam?"),
+    ("Which author wrote the most jokes?", "Is this text a joke?"),
+    ("Each line is a message that a pupil sent. How many of the pupils are tired?", "Is this pupil tired?"),
+    ("Exactly one of these letters tells of a wedding. Who wrote it?", "Does this letter tell of a wedding?"),
+    ("How many of the sentences name a colour?", "Does this sentence name a colour?"),
+    ("Which team got the fewest cheers?", "Is this text a cheer?"),
+)
+"""A question about many texts, and what to ask of each of them: shown to the model that writes the second."""
+
+OF_ONE = re.compile(r"(?:is|are|was|were|does|do|did|has|have|can|could) (?:this|the|it)\b", re.IGNORECASE)
+"""How a question begins that is asked of one text already."""
+
+READ_CHARS = 4_000
+"""Of a text in one sub-call of read: small models overlook a sentence in more."""
+
+MOST_PIECES = 50
+SUBMITTED_AT_ONCE = 100
+
+notes = []
+"""What this cell's calls have to tell the model besides their values; `prelude` empties it."""
+
+
+class Fields(dict):
+    """A dict whose keys are attributes too."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class FailedCall(str):
+    """A sub-call that gave no answer: false, and as text the reason."""
+
+    __slots__ = ()
+
+    @property
+    def error(self):
+        return str.__str__(self)
+
+    def __bool__(self):
+        return False
+
+
+def as_text(prompt):
+    """Text of what was passed as a prompt: texts, or several of them, or chat messages."""
+    if isinstance(prompt, str):
+        return str.__str__(prompt)
+    if isinstance(prompt, dict) and "content" in prompt:
+        return as_text(prompt["content"])
+    if isinstance(prompt, list | tuple):
+        return "\n\n".join(map(as_text, prompt))
+    return str(prompt)
+
+
+def _query_arguments(prompt, more, model, schema, material):
+    for extra in more:
+        if not isinstance(extra, str) or len(extra) > 80 or "\n" in extra or " " in extra.strip():
+            material = as_text(extra) if material is None else f"{material}\n\n{as_text(extra)}"
+        else:
+            model = extra
+    return {
+        "prompt": as_text(prompt),
+        "model": model,
+        "schema": schema if schema is None or isinstance(schema, str | dict) else _schema(schema),
+        "material": None if material is None else as_text(material),
+    }
+
+
+def _schema(schema):
+    """`schema=int`, `schema=["yes", "no"]` as the short texts that the host knows."""
+    if isinstance(schema, type):
+        return schema.__name__
+    if isinstance(schema, list | tuple | set):
+        return {"enum": [str(one) for one in schema]}
+    return str(schema)
+
+
+def llm_query(prompt, *more, model=None, schema=None, material=None):
+    """Asks a sub-model that sees only this prompt. Text, or a value of `schema`."""
+    return host.call("llm_query", **_query_arguments(prompt, more, model, schema, material))
+
+
+def llm_query_batched(prompts, *more, model=None, schema=None, material=None):
+    """The same for many prompts in parallel, in order; one that failed is a FailedCall, which is false."""
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    calls = [_query_arguments(prompt, more, model, schema, material) for prompt in prompts]
+    return ask_all("llm_query", calls)
+
+
+async def llm_query_async(prompt, *more, model=None, schema=None, material=None):
+    """`await` it, or gather many."""
+    return await host.call_async("llm_query", **_query_arguments(prompt, more, model, schema, material))
+
+
+def ask_all(name, calls):
+    """The answers to many calls of a host function, in order; what failed is a FailedCall."""
+    if not calls:
+        return []
+    tickets = []
+    for start in range(0, len(calls), SUBMITTED_AT_ONCE):  # the first are under way while the others are written out
+        tickets += host.submit_all(name, [((), call) for call in calls[start : start + SUBMITTED_AT_ONCE]])
+    results = host.wait(tickets)
+    return [FailedCall(str(result)) if isinstance(result, host.Failed) else result for result in results]
+
+
+def classify(items, question, labels, *, examples=(), model=None, batch=CLASSIFY_ITEMS):
+    """One of `labels` for each of `items`, in order, judged by a sub-model. `examples` are (item, label) pairs."""
+    labels = [str(label) for label in labels]
+    items = [as_text(item) for item in items]
+    results = [None] * len(items)
+    groups = _groups(items, max(1, int(batch)))
+    replies = ask_all("llm_query", [_judge(items, group, question, labels, examples, model) for group in groups])
+    for group, reply in zip(groups, replies, strict=True):
+        for index, label in zip(group, _labels(reply, len(group), labels), strict=True):
+            results[index] = label
+    left = [i for i, label in enumerate(results) if not isinstance(label, str) or isinstance(label, FailedCall)]
+    retried = [i for i in left if len(groups) < len(items) or results[i] is None]
+    replies = ask_all("llm_query", [_judge(items, [i], question, labels, examples, model) for i in retried])
+    for index, reply in zip(retried, replies, strict=True):
+        label = _labels(reply, 1, labels)[0]
+        results[index] = label if label is not None else FailedCall(f"no label for item {index}")
+    return results
+
+
+def _groups(items, batch):
+    groups, chars = [[]], 0
+    for index, item in enumerate(items):
+        if groups[-1] and (len(groups[-1]) >= batch or chars + len(item) > CLASSIFY_CHARS):
+            groups.append([])
+            chars = 0
+        groups[-1].append(index)
+        chars += len(item)
+    return [group for group in groups if group]
+
+
+def _judge(items, group, question, labels, examples, model):
+    """The prompt for some items, with as many labels bound by the schema."""
+    choice = ", ".join(labels)
+    shown = "".join(f"Text: {as_text(item)}\nLabel: {label}\n\n" for item, label in examples)
+    numbered = "\n".join(f"{number}. {items[index]}" for number, index in enumerate(group, 1))
+    prompt = (
+        f"{question}\nFor each numbered text give exactly one of these labels: {choice}.\n\n{shown}"
+        f"Texts:\n{numbered}\n\nThe label of each text by its number:"
+    )
+    # A key for each text ties its label to it; in a bare list small models lose count.
+    keys = [str(number) for number in range(1, len(group) + 1)]
+    schema = _object({key: {"enum": labels} for key in keys})
+    return {"prompt": prompt, "model": model, "schema": schema, "material": None}
+
+
+def _labels(reply, count, labels):
+    """The labels of one reply; the failure for each item, or None where the reply cannot be used."""
+    if isinstance(reply, FailedCall):
+        return [reply] * count
+    given = reply if isinstance(reply, dict) else {}
+    known = {label.casefold(): label for label in labels}
+    return [known.get(str(given.get(str(number))).strip().casefold()) for number in range(1, count + 1)]
+
+
+def pick(items, question, *, model=None):
+    """Those of `items` that count for a question about all of them, such as "How many are complaints?"."""
+    items = [as_text(item) for item in items]
+    if not items:
+        return []
+    asked = _asked_of_each(as_text(question), model)
+    if len(items) > MOST_SINGLE:
+        labels = classify(items, asked, ["yes", "no"], model=model)
+    else:
+        prompts = [f"Text: {item}\n\n{asked} Answer yes or no." for item in items]
+        labels = llm_query_batched(prompts, model=model)
+    failed = sum(isinstance(label, FailedCall) for label in labels)
+    picked = [
+        item for item, label in zip(items, labels, strict=True) if re.match(r"\W*yes\b", str(label), re.IGNORECASE)
+    ]
+    unjudged = f"; {failed} could not be judged" if failed else ""
+    notes.append(f"pick asked of each text {asked!r}: yes for {len(picked)} of {len(items)}{unjudged}.")
+    return picked
+
+
+def _asked_of_each(question, model):
+    """The yes-or-no question about one text that decides a question about many.
+
+    A small model that is asked whether a text counts for the question says yes to nearly every one.
+    """
+    if OF_ONE.match(question):
+        return question
+    shown = "".join(f"Many: {many}\n{json.dumps({'one': one})}\n\n" for many, one in OF_MANY)
+    prompt = f"Rewrite the question about many texts as a question about one of them.\n\n{shown}Many: {question}"
+    schema = _object({"one": {"type": "string", "maxLength": 160}})
+    reply = ask_all("llm_query", [{"prompt": prompt, "model": model, "schema": schema, "material": None}])[0]
+    one = str(reply.get("one") or "") if isinstance(reply, dict) else ""
+    # What has no word of the question was copied from the examples.
+    return one if _stems(one) & _stems(question) else f"Does this text count for the question {question!r}?"
+
+
+def _stems(text):
+    """The beginnings of its longer words: complaint and complaining are the same word here."""
+    return {word[:5] for word in re.findall(r"\w{4,}", text.casefold())} - {"this", "text", "texts", "that", "about"}
+
+
+def _object(properties):
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+class Found(Fields):
+    """What one piece of a text says to a question: .answer, and .quote that holds it."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return f"{self['answer']} (it says: {self['quote']})"
+
+
+def read(question, text, *, model=None):
+    """What a sub-model finds by reading a text in pieces: the best first, each with a quote that is in the text."""
+    question = as_text(question)
+    pieces = _pieces(text if isinstance(text, texts.BigText) else as_text(text))
+    if len(pieces) > MOST_PIECES:
+        notes.append(f"read looked at the first {MOST_PIECES} of {len(pieces)} pieces only.")
+    prompt = (
+        f"Question: {question}\nIf the text answers it, copy the sentence that does, word for word, and give the answer"
+        " in a few words. If it does not, leave both empty."
+    )
+    schema = _object({"quote": {"type": "string", "maxLength": 300}, "answer": {"type": "string", "maxLength": 100}})
+    calls = [{"prompt": prompt, "model": model, "schema": schema, "material": piece} for piece in pieces[:MOST_PIECES]]
+    found = []
+    for piece, reply in zip(pieces, ask_all("llm_query", calls), strict=False):
+        if isinstance(reply, dict) and reply.get("answer") and _folded(reply.get("quote")) in _folded(piece):
+            found += [Found(answer=reply["answer"], quote=reply["quote"])] if _folded(reply["quote"]) else []
+    return _best_first(found, question, model)
+
+
+def _pieces(text):
+    """The text in pieces that a small window holds, cut at line ends where there are any."""
+    pieces = []
+    for line in text.splitlines() if isinstance(text, str) else text:
+        for at in range(0, len(line) or 1, READ_CHARS):
+            part = line[at : at + READ_CHARS]
+            if pieces and len(pieces[-1]) + len(part) < READ_CHARS:
+                pieces[-1] += "\n" + part
+            else:
+                pieces.append(part)
+    return [piece for piece in pieces if piece.strip()]
+
+
+def _best_first(found, question, model):
+    """Small models find something in every piece: the quotes are held against each other."""
+    if len(found) < 2:
+        return found
+    quotes = "\n".join(f"{number}. {one['quote']}" for number, one in enumerate(found, 1))
+    numbers = [str(number) for number in range(1, len(found) + 1)]
+    schema = _object({"number": {"enum": numbers}})
+    prompt = f"Question: {question}\nWhich of these sentences answers it?\n{quotes}"
+    reply = ask_all("llm_query", [{"prompt": prompt, "model": model, "schema": schema, "material": None}])[0]
+    chosen = str(reply.get("number")) if isinstance(reply, dict) else ""
+    best = found[int(chosen) - 1 : int(chosen)] if chosen in numbers else []
+    return best + [one for one in found if one not in best]
+
+
+def _folded(text):
+    return " ".join(str(text or "").split()).casefold()
