@@ -76,6 +76,8 @@ class Lane:
             except anyio.get_cancelled_exc_class():
                 future.cancel()
                 raise
+            finally:
+                del future  # it has the exception, which has this frame: thousands of circles after a batch
 
 
 def _settle(future: Future[Any], *, value: Any = None, error: Exception | None = None) -> None:

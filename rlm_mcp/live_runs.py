@@ -297,6 +297,7 @@ class LiveRuns:
         finally:
             run.close()
             self._live.pop(run.run_id, None)
+            live.desk = None
             live.finished.set()
             live.news.set()
             self.changes.add(Change(uri=self.run_uri(run.run_id)))

@@ -498,6 +498,8 @@ class Session:
         self._interpreter.close()
         self._memory.close()
         self._runtime.forget(self)
+        # They refer to this session: left in circles, closed sessions would wait for a full garbage collection.
+        del self._channel, self._guest, self._vfs
 
 
 def _is_interrupt(report: dict[str, object]) -> bool:

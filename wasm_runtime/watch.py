@@ -36,7 +36,7 @@ class Deadline:
 
     def __init__(self, watch: "Watch", cell: Stoppable) -> None:
         self._watch = watch
-        self._cell = cell
+        self._cell = weakref.ref(cell)  # it has its deadline; a circle would leave both to the garbage collector
         self._left = 0.0
         self._ends: float | None = None
         self._watched_at: float | None = None
@@ -84,7 +84,7 @@ class Deadline:
             if self._ends is not None:
                 self._ends = time.monotonic() + GRACE_SECONDS
                 self._ask_to_be_watched()
-            self._cell.soft_stop()
+            self._stop_cell(hard=False)
 
     def tick(self, now: float) -> None:
         """Act if the time is over; called by the watch at the time it was asked for."""
@@ -100,9 +100,13 @@ class Deadline:
             self._ask_to_be_watched()
             # Inside the lock: a cell that has ended must not be stopped, the next one would be hit.
             if due:
-                self._cell.soft_stop()
+                self._stop_cell(hard=hard)
+
+    def _stop_cell(self, *, hard: bool) -> None:
+        if (cell := self._cell()) is not None:
+            cell.soft_stop()
             if hard:
-                self._cell.hard_stop()
+                cell.hard_stop()
 
     def _start(self) -> None:
         with self._lock:
