@@ -1,6 +1,6 @@
 """A server under many clients for minutes: does anything grow, does anybody wait, does a run get lost?
 
-    python -m benchmarks.soak [--minutes 10] [--clients 50]
+    python -m benchmarks.soak [--minutes 15] [--clients 50]
 
 One real `rlm-mcp serve --http` process and, beside it on the data of the same owners, one `rlm-mcp` on stdio for every
 eighth client. Clients are processes (soak_client.py) of both protocol eras that register, inspect with code, read,
@@ -533,7 +533,7 @@ def kill_all(mark: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Many clients for minutes.")
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--watch-loop", type=Path, help="run the server under loop_watch.py, which reports here")
     parser.add_argument("--keep", type=Path, help="copy records, journal and logs here")
