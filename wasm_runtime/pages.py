@@ -296,7 +296,7 @@ def make_start(memory: GuestMemory, runs: Runs, *, in_file: bool) -> Start:
 def _in_file(name: str, data: memoryview) -> int:
     """Return a memory file that holds `data`, open for reading only; pages of zeros take no room in it.
 
-    Not sealed: F_SEAL_WRITE fails with EBUSY where the kernel happens to hold one of the pages (1 in 4,000 times).
+    Not sealed: F_SEAL_WRITE fails with EBUSY while the kernel happens to hold a page (seen once in 22,000 times).
     """
     file, blank = os.memfd_create(name, os.MFD_CLOEXEC), bytes(PAGE)
     try:
