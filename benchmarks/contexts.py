@@ -19,10 +19,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from rlm_mcp.contexts.describe import describe
-from rlm_mcp.contexts.ripgrep import ripgrep
+from rlm_mcp.contexts.describe.overview import describe
 from rlm_mcp.contexts.search import search
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.text.ripgrep import ripgrep
 
 LINES = """\
 2015-10-18 18:01:47,978 INFO [main] org.apache.hadoop.app.MRAppMaster: Created MRAppMaster for appattempt_0020_000001
@@ -211,7 +211,7 @@ def listing(bench: Bench) -> dict[str, object]:
 
 
 def starting(bench: Bench) -> dict[str, object]:
-    code = "import time; t = time.perf_counter(); import rlm_mcp.contexts.store; print(time.perf_counter() - t)"
+    code = "import time; t = time.perf_counter(); import rlm_mcp.contexts.store.store; print(time.perf_counter() - t)"
     imports = [float(run([sys.executable, "-c", code])) for _ in range(5)]
     opened = timed(lambda: bench.store().close(), repeats=5)
     return {"import ms": round(statistics.median(imports) * 1e3, 1), "open ms": round(opened * 1e3, 1)}

@@ -30,12 +30,12 @@ from urllib.request import urlopen
 
 import anyio
 
-from rlm_mcp.launch import SolveRequest
-from rlm_mcp.memory import few_heaps, keep_what_is_there
 from rlm_mcp.models.limiter import START
-from rlm_mcp.runs import RunState
+from rlm_mcp.records.store import RunState
 from rlm_mcp.settings import load_settings
-from rlm_mcp.workspace import Workspace, open_workspace
+from rlm_mcp.workspace.launch import SolveRequest
+from rlm_mcp.workspace.process_tuning import few_heaps, keep_what_is_there
+from rlm_mcp.workspace.workspace import Workspace, open_workspace
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the compiled sandbox is made once, not measured here

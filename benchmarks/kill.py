@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlm_mcp.cli import main as main_of_rlm_mcp
+from rlm_mcp.cli.main import main as main_of_rlm_mcp
 from tests.peers.openai_server import OpenAIServer, Request
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the compiled sandbox is made once
@@ -35,7 +35,9 @@ ANSWER = str(sum(range(TURNS * BATCH)))
 LATENCY = 0.02
 # Processes are forks of one that has imported everything: importing takes three times as long as a run.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["rlm_mcp.server", "rlm_mcp.commands.solving", "rlm_mcp.commands.runs", __name__])
+_PROCESSES.set_forkserver_preload(
+    ["rlm_mcp.server.server", "rlm_mcp.cli.commands.solving", "rlm_mcp.cli.commands.runs", __name__]
+)
 
 EVENTS = 2 + TURNS * (BATCH + 3)
 """Of a run before its last turn: its start and its way; a turn has a reply, a cell, a decision and its sub-calls."""

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
-from rlm_mcp.cli import main as rlm_mcp
+from rlm_mcp.cli.main import main as rlm_mcp
 
 EVERY_SECONDS, TOO_LONG_SECONDS = 0.005, 0.020
 SHOWN = 15

@@ -42,10 +42,10 @@ import anyio
 
 from benchmarks.soak_client import Ending, Measures, Plan, live, stand_back
 from rlm_mcp.errors import RlmError
-from rlm_mcp.runs import Run, Runs, RunState
+from rlm_mcp.records.store import Run, Runs, RunState
+from rlm_mcp.server.transports.auth import digest_of
 from rlm_mcp.settings import load_settings
-from rlm_mcp.tokens import digest_of
-from rlm_mcp.workspace import open_workspace
+from rlm_mcp.workspace.workspace import open_workspace
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 
 OWNERS = 10

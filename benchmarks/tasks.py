@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import phrases
+from benchmarks import task_sentences as phrases
 
 DEVELOPMENT_SEEDS = (0, 1)
 HELD_OUT_SEEDS = (14, 15)

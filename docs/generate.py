@@ -7,10 +7,10 @@ from typing import Any
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
 
-from rlm_mcp.arguments import NEAR_MISSES
+from rlm_mcp.server.argument_aliases import NEAR_MISSES
+from rlm_mcp.server.tools import Tools
 from rlm_mcp.settings import SETTINGS, Settings, flag_of
-from rlm_mcp.tools import Tools
-from rlm_mcp.workspace import Workspace
+from rlm_mcp.workspace.workspace import Workspace
 
 DOCS = Path(__file__).parent
 

@@ -12,20 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlm_mcp.library import solve
-    from rlm_mcp.server import build_server
+    from rlm_mcp.api import solve
+    from rlm_mcp.server.server import build_server
     from rlm_mcp.settings import load_settings
-    from rlm_mcp.workspace import open_workspace
+    from rlm_mcp.workspace.workspace import open_workspace
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "build_server", "load_settings", "open_workspace", "solve"]
 
 _HOMES = {
-    "build_server": "rlm_mcp.server",
+    "build_server": "rlm_mcp.server.server",
     "load_settings": "rlm_mcp.settings",
-    "open_workspace": "rlm_mcp.workspace",
-    "solve": "rlm_mcp.library",
+    "open_workspace": "rlm_mcp.workspace.workspace",
+    "solve": "rlm_mcp.api",
 }
 
 

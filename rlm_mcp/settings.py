@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from rlm_mcp.budget import BudgetLimits
-from rlm_mcp.clients.places import Place
+from rlm_mcp.engine.budget import BudgetLimits
 from rlm_mcp.errors import SettingsError
+from rlm_mcp.install.places import Place
 from rlm_mcp.models.profiles import Price
-from rlm_mcp.secret import Secret
+from rlm_mcp.redact import Secret
 
 _Number = TypeVar("_Number", int, float)
 

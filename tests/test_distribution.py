@@ -10,9 +10,9 @@ import pytest
 
 import rlm_mcp
 from bundle.build import lay_out
+from rlm_mcp.server.tools import Tools
 from rlm_mcp.settings import PREFIX, SETTINGS
-from rlm_mcp.tools import Tools
-from rlm_mcp.workspace import Workspace
+from rlm_mcp.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -64,7 +64,7 @@ LAYERS: dict[str, list[str]] = {
 }
 FOREIGN_TO_THE_SANDBOX = ("rlm_mcp", "mcp", "anyio", "openai", "pydantic", "httpx", "starlette")
 # Only these know that code runs in wasm: the face of a session, the holder of the runtime, and who tells if it works.
-USERS_OF_THE_SANDBOX = {"rlm_mcp.repl", "rlm_mcp.workspace", "rlm_mcp.doctor"}
+USERS_OF_THE_SANDBOX = {"rlm_mcp.repl.sandbox", "rlm_mcp.workspace.workspace", "rlm_mcp.cli.doctor"}
 # git is run with the environment of this process, less what could redirect it; no setting is read there.
 READERS_OF_THE_ENVIRONMENT = {"rlm_mcp.settings", "rlm_mcp.contexts.sources.git"}
 FACES = {"wasm_runtime", "rlm_mcp"}  # the packages' own __init__: on top of everything

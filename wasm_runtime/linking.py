@@ -16,12 +16,12 @@ from contextlib import contextmanager
 
 import wasmtime
 
-from wasm_runtime.callbacks import define
 from wasm_runtime.errno import Errno
 from wasm_runtime.errors import ImageError
 from wasm_runtime.imports import emscripten, syscalls, wasi
 from wasm_runtime.imports.guest import Guest
-from wasm_runtime.memory import BadPointer
+from wasm_runtime.machine.callbacks import define
+from wasm_runtime.machine.memory import BadPointer
 
 PROVIDERS = (wasi, syscalls, emscripten)
 

@@ -9,18 +9,18 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
-from wasm_runtime.artifacts import compiled_module, load_image
 from wasm_runtime.budget import MemoryBudget, default_budget_bytes
-from wasm_runtime.engine import make_engine
+from wasm_runtime.compile_cache import compiled_module, load_image
+from wasm_runtime.deadlines import Watch
 from wasm_runtime.errors import RuntimeFailure
-from wasm_runtime.interpreter import Interpreter
 from wasm_runtime.limits import Limits
 from wasm_runtime.linking import make_linker
-from wasm_runtime.memory import GuestMemory
-from wasm_runtime.pages import Buffers, CopiedPages, MappedPages, Pages, Start, make_start, page_map_available
+from wasm_runtime.machine.engine import make_engine
+from wasm_runtime.machine.interpreter import Interpreter
+from wasm_runtime.machine.memory import GuestMemory
+from wasm_runtime.machine.pages import Buffers, CopiedPages, MappedPages, Pages, Start, make_start, page_map_available
 from wasm_runtime.session import FileSource, Session
 from wasm_runtime.snapshot import Checkpoint, Template
-from wasm_runtime.watch import Watch
 
 # Host functions that were submitted and block; those that return futures hold no thread.
 _SUBMITTED_AT_ONCE = 64

@@ -32,8 +32,6 @@ import wasmtime
 from wasm_runtime.budget import SessionMemory
 from wasm_runtime.capture import Capture
 from wasm_runtime.channel import CallLog, Channel, Errand
-from wasm_runtime.crew import Crew
-from wasm_runtime.devices import Device, NullDevice
 from wasm_runtime.errors import (
     GuestCallError,
     OutOfMemoryBudget,
@@ -43,15 +41,17 @@ from wasm_runtime.errors import (
     SnapshotMismatch,
 )
 from wasm_runtime.imports.guest import Guest
-from wasm_runtime.interpreter import Interpreter
 from wasm_runtime.limits import Limits
 from wasm_runtime.linking import running
-from wasm_runtime.memory import INTERRUPT_ADDRESS, KILL_ADDRESS, PAGE_BYTES, BadPointer
-from wasm_runtime.pages import Runs, SavedPages
+from wasm_runtime.machine.interpreter import Interpreter
+from wasm_runtime.machine.memory import INTERRUPT_ADDRESS, KILL_ADDRESS, PAGE_BYTES, BadPointer
+from wasm_runtime.machine.pages import Runs, SavedPages
+from wasm_runtime.parallel import Crew
 from wasm_runtime.results import ExecError, ExecResult, StoppedBy
 from wasm_runtime.snapshot import Checkpoint, Template
-from wasm_runtime.vfs import Mark, Vfs
-from wasm_runtime.vfs_flags import AT_FDCWD
+from wasm_runtime.vfs.devices import Device, NullDevice
+from wasm_runtime.vfs.filesystem import Mark, Vfs
+from wasm_runtime.vfs.flags import AT_FDCWD
 
 if TYPE_CHECKING:
     from wasm_runtime.runtime import Runtime

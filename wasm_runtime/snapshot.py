@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import zstandard
 
 from wasm_runtime.errors import SnapshotMismatch
-from wasm_runtime.interpreter import GLOBALS
-from wasm_runtime.pages import Runs, Start
+from wasm_runtime.machine.interpreter import GLOBALS
+from wasm_runtime.machine.pages import Runs, Start
 
 _MAGIC = b"WRCP1\n"
 _LENGTH = struct.Struct("<I")

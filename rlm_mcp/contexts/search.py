@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlm_mcp.contexts import reading
-from rlm_mcp.contexts.context import Context, FileEntry
 from rlm_mcp.contexts.deadline import Deadline
-from rlm_mcp.contexts.globs import glob_regex, is_glob
-from rlm_mcp.contexts.ripgrep import MAPPED_ABOVE_LINE_BYTES, Hit, Pattern, check_pattern, count_lines, find_lines
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.text import reading
+from rlm_mcp.contexts.text.globs import glob_regex, is_glob
+from rlm_mcp.contexts.text.ripgrep import MAPPED_ABOVE_LINE_BYTES, Hit, Pattern, check_pattern, count_lines, find_lines
+from rlm_mcp.contexts.types import Context, FileEntry
 from rlm_mcp.errors import OutOfRange, UnknownPath
 
 MAX_LINE_CHARS = 1_000

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rlm_mcp.contexts.context import Context
-from rlm_mcp.contexts.globs import is_glob
 from rlm_mcp.contexts.sources.directory import NOT_WORTH_READING
 from rlm_mcp.contexts.sources.pattern import fixed_part
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.text.globs import is_glob
+from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import ContextError, SourceRefused
 
 SETTLE_MS = 400

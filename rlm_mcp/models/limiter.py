@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from rlm_mcp.turns import Turns
+from rlm_mcp.concurrency import Turns
 
 START = 8
 MOST = 256

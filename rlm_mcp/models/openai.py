@@ -19,7 +19,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from anyio.abc import TaskStatus
 
-from rlm_mcp.budget import over_window
+from rlm_mcp.engine.budget import over_window
 from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models import dialect as dialects
 from rlm_mcp.models import failures
@@ -41,7 +41,7 @@ from rlm_mcp.models.limiter import Limiter, Slot
 from rlm_mcp.models.plainhttp import PlainSender
 from rlm_mcp.models.profiles import is_local
 from rlm_mcp.models.retries import Failure, next_wait
-from rlm_mcp.secret import Secret
+from rlm_mcp.redact import Secret
 
 _T = TypeVar("_T")
 

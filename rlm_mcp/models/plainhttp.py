@@ -23,7 +23,7 @@ import anyio
 from rlm_mcp.models import exchange
 from rlm_mcp.models.dialect import retry_after_seconds
 from rlm_mcp.models.exchange import Answer, NoAnswer
-from rlm_mcp.secret import Secret
+from rlm_mcp.redact import Secret
 
 # Common servers close an idle connection after five seconds; one that is younger is still open.
 IDLE_SECONDS = 4.0

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from rlm_mcp.contexts.store import Store
-from rlm_mcp.runs import Run, read_events
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.records.store import Run, read_events
 from rlm_mcp.viewer.page import assemble, page_data
 from rlm_mcp.viewer.passages import Quoted, quoted
 from rlm_mcp.viewer.story import Story

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlm_mcp import __version__
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RlmError
-from rlm_mcp.runs import Run
+from rlm_mcp.records.store import Run
 from rlm_mcp.terminal import harmless
 from rlm_mcp.viewer.comparing import compared
 from rlm_mcp.viewer.coverage import strips

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_mcp.contexts.context import Context
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import ContextError, OutOfRange
 from rlm_mcp.viewer.coverage import FileSize
 from rlm_mcp.viewer.story import Cut, cut

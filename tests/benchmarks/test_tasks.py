@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.carrying import table
+from benchmarks.model_comparison import table
 from benchmarks.tasks import (
     DEVELOPMENT,
     DEVELOPMENT_SEEDS,

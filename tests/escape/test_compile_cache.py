@@ -15,8 +15,8 @@ import pytest
 import wasmtime
 
 from wasm_runtime import ImageError
-from wasm_runtime.artifacts import compiled_module, is_compiled, load_image
-from wasm_runtime.engine import make_engine
+from wasm_runtime.compile_cache import compiled_module, is_compiled, load_image
+from wasm_runtime.machine.engine import make_engine
 
 SMALL_MODULE = b"\x00asm\x01\x00\x00\x00"
 IMAGE = replace(load_image(), sha256="of a small module")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from wasm_runtime import Limits, Runtime, Session
-from wasm_runtime.artifacts import load_image
+from wasm_runtime.compile_cache import load_image
 
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=10)
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from wasm_runtime import Limits, Runtime, Session
-from wasm_runtime.artifacts import load_image, module_bytes
+from wasm_runtime.compile_cache import load_image, module_bytes
 
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=2)
 

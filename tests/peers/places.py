@@ -20,9 +20,9 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
-from rlm_mcp.server import build_server
+from rlm_mcp.server.server import build_server
 from rlm_mcp.settings import load_settings
-from rlm_mcp.workspace import open_workspace
+from rlm_mcp.workspace.workspace import open_workspace
 
 NewClient = Callable[..., AbstractAsyncContextManager[Client]]
 """takes the era ("auto" or "legacy") and what `Client` takes"""

@@ -42,7 +42,7 @@ from mcp_types import (
 )
 from pydantic import AnyUrl, Field
 
-from rlm_mcp.notices import Notices
+from rlm_mcp.server.notifications import Notices
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"

@@ -33,8 +33,8 @@ from mcp_types import (
 from pydantic import BaseModel
 
 from rlm_mcp.errors import UnknownRun
-from rlm_mcp.notices import Notices
-from rlm_mcp.tasks import IDENTIFIER, Task, Tasks
+from rlm_mcp.server.notifications import Notices
+from rlm_mcp.server.tasks_extension import IDENTIFIER, Task, Tasks
 
 AFTER_ASKING = "test_tool_with_task"
 """Asks its caller first, in rounds of the same call, and becomes a task when it has the answer."""

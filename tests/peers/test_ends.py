@@ -16,7 +16,7 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 
-from rlm_mcp.tokens import digest_of
+from rlm_mcp.server.transports.auth import digest_of
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 from tests.peers.places import (
     COMMAND,

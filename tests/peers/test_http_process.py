@@ -23,7 +23,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
-from rlm_mcp.tokens import digest_of
+from rlm_mcp.server.transports.auth import digest_of
 from tests.peers.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.anyio

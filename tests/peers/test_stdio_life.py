@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlm_mcp.runs import Run
+from rlm_mcp.records.store import Run
 from tests.peers.openai_server import OpenAIServer
 from tests.peers.places import endless_repository, processes_about
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
 
 LOG = "".join(f"line {i} {'ERROR' if i % 3 == 0 else 'INFO'}\n" for i in range(300))
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import anyio
 
-from rlm_mcp.cells import CellResult, Final, GuestCalls
-from rlm_mcp.launch import RunModels, SolveRequest
 from rlm_mcp.models.base import Completion, Message, Profile, Usage
-from rlm_mcp.runs import RunState
-from rlm_mcp.scripted_repl import ScriptedOpener
+from rlm_mcp.records.store import RunState
+from rlm_mcp.repl.scripted import ScriptedOpener
+from rlm_mcp.repl.types import CellResult, Final, GuestCalls
 from rlm_mcp.settings import Settings
-from rlm_mcp.workspace import Workspace, open_workspace
+from rlm_mcp.workspace.launch import RunModels, SolveRequest
+from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
 REQUEST = SolveRequest(query="How many?", contexts=("t",), mode="rlm")
 

@@ -6,7 +6,7 @@ import pytest
 
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.models.profiles import Price
-from rlm_mcp.secret import Secret
+from rlm_mcp.redact import Secret
 from rlm_mcp.settings import SETTINGS, Settings, config_path, in_force, load_settings, local_roots
 
 

@@ -11,8 +11,8 @@ from wasm_runtime.build.assemble import LOOP_CHECK
 from wasm_runtime.build.leb import read_uleb, sleb, uleb
 from wasm_runtime.build.opcodes import loop_body_offsets
 from wasm_runtime.build.wasm_file import Export, Import, WasmFile
-from wasm_runtime.engine import make_engine
-from wasm_runtime.memory import KILL_ADDRESS
+from wasm_runtime.machine.engine import make_engine
+from wasm_runtime.machine.memory import KILL_ADDRESS
 
 _LOOPING = """
 (module

@@ -17,15 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wasm_runtime import linking
-from wasm_runtime.artifacts import compiled_module, load_image
 from wasm_runtime.capture import Capture
 from wasm_runtime.channel import Channel
-from wasm_runtime.devices import Device, NullDevice
-from wasm_runtime.engine import make_engine
+from wasm_runtime.compile_cache import compiled_module, load_image
 from wasm_runtime.imports.guest import Guest
-from wasm_runtime.memory import GuestMemory
-from wasm_runtime.quota import FixedQuota
-from wasm_runtime.vfs import Vfs
+from wasm_runtime.machine.engine import make_engine
+from wasm_runtime.machine.memory import GuestMemory
+from wasm_runtime.vfs.devices import Device, NullDevice
+from wasm_runtime.vfs.filesystem import Vfs
+from wasm_runtime.vfs.quota import FixedQuota
 
 MEMORY_BYTES = 1 << 18
 FENCE = b"\xa5" * (1 << 16)

@@ -7,13 +7,13 @@ import pytest
 import wasmtime
 
 from wasm_runtime import ImageError
-from wasm_runtime.engine import make_engine
 from wasm_runtime.errno import Errno
 from wasm_runtime.imports.guest import Guest
 from wasm_runtime.linking import PROVIDERS, guarded, make_linker, running
-from wasm_runtime.memory import BadPointer, GuestMemory
-from wasm_runtime.quota import FixedQuota
-from wasm_runtime.vfs import Vfs
+from wasm_runtime.machine.engine import make_engine
+from wasm_runtime.machine.memory import BadPointer, GuestMemory
+from wasm_runtime.vfs.filesystem import Vfs
+from wasm_runtime.vfs.quota import FixedQuota
 
 I32, F64 = wasmtime.ValType.i32(), wasmtime.ValType.f64()
 RETURNS_I32 = wasmtime.FuncType([I32], [I32])

@@ -17,7 +17,7 @@ from pathlib import Path
 import wasmtime
 import zstandard
 
-from wasm_runtime import artifacts
+from wasm_runtime import compile_cache as artifacts
 from wasm_runtime.build import boot
 from wasm_runtime.build.assemble import Binaryen, assemble
 from wasm_runtime.build.bake import Addresses, bake
@@ -25,10 +25,10 @@ from wasm_runtime.build.fetch import fetch
 from wasm_runtime.build.leb import read_uleb
 from wasm_runtime.build.pins import BINARYEN, CPYTHON_VERSION, PYODIDE, Package
 from wasm_runtime.build.wasm_file import MEMORY, WasmFile
-from wasm_runtime.engine import make_engine
-from wasm_runtime.interpreter import Interpreter
 from wasm_runtime.linking import make_linker
-from wasm_runtime.memory import PAGE_BYTES
+from wasm_runtime.machine.engine import make_engine
+from wasm_runtime.machine.interpreter import Interpreter
+from wasm_runtime.machine.memory import PAGE_BYTES
 
 IMAGE_FOLDER = Path(artifacts.__file__).parent / "image"
 _INPUTS = ("pyodide.asm.wasm", "pyodide.asm.mjs", "python_stdlib.zip")

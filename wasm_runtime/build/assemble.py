@@ -18,7 +18,7 @@ import wasmtime
 from wasm_runtime.build import stubs
 from wasm_runtime.build.leb import read_uleb, sleb, uleb
 from wasm_runtime.build.wasm_file import ELEMENT, FUNC_KIND, GLOBAL_KIND, TABLE, Export, Import, WasmFile
-from wasm_runtime.memory import KILL_ADDRESS
+from wasm_runtime.machine.memory import KILL_ADDRESS
 
 # Without --disable-compact-imports Binaryen writes an import section that Wasmtime refuses.
 _BINARYEN_FLAGS = ["--all-features", "--disable-compact-imports"]

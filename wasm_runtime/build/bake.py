@@ -20,14 +20,14 @@ from wasm_runtime.build import boot, warm_up
 from wasm_runtime.build.assemble import Binaryen, trampoline_slot
 from wasm_runtime.build.wasm_file import WasmFile
 from wasm_runtime.capture import Capture
-from wasm_runtime.devices import Device
-from wasm_runtime.engine import make_engine
 from wasm_runtime.imports.guest import Guest
-from wasm_runtime.interpreter import GLOBALS, Interpreter
 from wasm_runtime.linking import make_linker, running
-from wasm_runtime.memory import PAGE_BYTES, GuestMemory
-from wasm_runtime.quota import FixedQuota
-from wasm_runtime.vfs import Vfs
+from wasm_runtime.machine.engine import make_engine
+from wasm_runtime.machine.interpreter import GLOBALS, Interpreter
+from wasm_runtime.machine.memory import PAGE_BYTES, GuestMemory
+from wasm_runtime.vfs.devices import Device
+from wasm_runtime.vfs.filesystem import Vfs
+from wasm_runtime.vfs.quota import FixedQuota
 
 # 2026-01-01T00:00:00Z: what the guest's clock says while the image is baked.
 BAKE_TIME_NS = 1_767_225_600_000_000_000

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 
 from wasm_runtime.build.pins import CPYTHON_VERSION
-from wasm_runtime.interpreter import Interpreter
+from wasm_runtime.machine.interpreter import Interpreter
 
 _MINOR = CPYTHON_VERSION.rsplit(".", 1)[0]  # "3.14"
 STDLIB_ZIP = f"/lib/python{_MINOR.replace('.', '')}.zip"

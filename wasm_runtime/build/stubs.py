@@ -11,7 +11,7 @@ a signal poll that reads one word of memory, and imports that never return.
 from wasm_runtime.build.leb import read_uleb
 from wasm_runtime.build.wasm_file import FUNC_KIND, GLOBAL_KIND, WasmFile
 from wasm_runtime.errno import Errno
-from wasm_runtime.memory import INTERRUPT_ADDRESS
+from wasm_runtime.machine.memory import INTERRUPT_ADDRESS
 
 VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x6F: "externref", 0x70: "funcref"}
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from wasm_runtime.memory import GuestMemory
-from wasm_runtime.vfs import Vfs
+from wasm_runtime.machine.memory import GuestMemory
+from wasm_runtime.vfs.filesystem import Vfs
 
 
 def _from_zero() -> Callable[[], int]:

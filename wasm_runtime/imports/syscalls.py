@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from wasm_runtime.errno import Errno
 from wasm_runtime.imports.guest import Guest
-from wasm_runtime.vfs_nodes import Stat, StatFs
+from wasm_runtime.vfs.nodes import Stat, StatFs
 
 _STAT = struct.Struct("<6Iq2iqI4xqI4xqI4xQ")
 _MOST_BLOCKS = 0x7FFFFFFF  # the field is an i32, and a file may be longer

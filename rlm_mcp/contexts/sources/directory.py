@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from rlm_mcp.contexts.context import Skipped
 from rlm_mcp.contexts.sources.file import file_piece, refusal, what_it_is
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Piece
+from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
 OUTSIDE = "link to outside the directories that may be registered"

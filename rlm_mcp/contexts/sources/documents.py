@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, cast
 
-from rlm_mcp.contexts.context import PageMark
-from rlm_mcp.contexts.encoding import mend
 from rlm_mcp.contexts.sources.source import Opened
+from rlm_mcp.contexts.text.encoding import mend
+from rlm_mcp.contexts.types import PageMark
 from rlm_mcp.errors import SourceRefused
 
 MAX_TEXT_BYTES = 512 << 20

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
-from rlm_mcp.contexts.children import CHILDREN, Child
-from rlm_mcp.contexts.context import Skipped
 from rlm_mcp.contexts.deadline import Deadline
+from rlm_mcp.contexts.processes import CHILDREN, Child
 from rlm_mcp.contexts.sources.directory import check_count, consider, printable
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import Allowed, Opened, Piece
+from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
 GIT_SECONDS = 60.0

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from rlm_mcp.contexts.context import Skipped
-from rlm_mcp.contexts.globs import is_glob
 from rlm_mcp.contexts.sources import archive, compressed, directory, documents, git, pattern
 from rlm_mcp.contexts.sources.file import file_piece, open_regular, refusal, what_it_is
 from rlm_mcp.contexts.sources.secrets import is_secret
 from rlm_mcp.contexts.sources.source import Allowed, Piece, Source
+from rlm_mcp.contexts.text.globs import is_glob
+from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import OutsideRoots, SourceRefused
 
 HEAD_BYTES = 512

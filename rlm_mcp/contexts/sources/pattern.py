@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rlm_mcp.contexts.context import Skipped
-from rlm_mcp.contexts.globs import depth_of, glob_regex, is_glob
 from rlm_mcp.contexts.sources.directory import consider, files_below
 from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Piece
+from rlm_mcp.contexts.text.globs import depth_of, glob_regex, is_glob
+from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from rlm_mcp.contexts.context import Kind, PageMark, Skipped
+from rlm_mcp.contexts.types import Kind, PageMark, Skipped
 
 MAX_FILES = 200_000
 """More files than this in one context and its listings stop being useful; it is also a bound on archives."""

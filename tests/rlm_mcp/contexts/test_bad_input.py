@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.contexts.sources.file import open_regular
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import OutOfRange, SourceChanged, SourceRefused, StoreFull
 
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.contexts.context import Context
 from rlm_mcp.contexts.search import MAX_LINE_CHARS, Match, search
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import OutOfRange, SearchRefused, UnknownPath
 
 TEXT = "alpha 1\r\nbeta 22\nalpha 333\n\ngamma (x)\nAlpha 4444"

@@ -6,8 +6,8 @@ from queue import Empty, Queue
 
 import pytest
 
-from rlm_mcp.contexts.context import Context
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
 from rlm_mcp.contexts.watch import watch
 from rlm_mcp.errors import ContextError, SourceRefused
 

@@ -8,7 +8,7 @@ from functools import partial
 import anyio
 import pytest
 
-from rlm_mcp.budget import Ledger, paid_call
+from rlm_mcp.engine.budget import Ledger, paid_call
 from rlm_mcp.errors import (
     EndpointUnreachable,
     KeyRefused,
@@ -24,7 +24,7 @@ from rlm_mcp.models.exchange import Sender
 from rlm_mcp.models.limiter import START
 from rlm_mcp.models.openai import LibrarySender, OpenAIModel, OpenAIProvider
 from rlm_mcp.models.plainhttp import PlainSender
-from rlm_mcp.secret import Secret
+from rlm_mcp.redact import Secret
 from tests.peers.openai_server import Fault, OpenAIServer, Quirks, Request, Said
 
 pytestmark = pytest.mark.anyio

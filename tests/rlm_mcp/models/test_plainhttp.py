@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rlm_mcp.models.exchange import Answer, NoAnswer
 from rlm_mcp.models.plainhttp import NotHTTP, PlainSender, ResponseReader
-from rlm_mcp.secret import Secret
+from rlm_mcp.redact import Secret
 
 pytestmark = pytest.mark.anyio
 

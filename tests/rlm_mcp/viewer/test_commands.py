@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.cli import main
-from rlm_mcp.runs import Run, Runs
+from rlm_mcp.cli.main import main
+from rlm_mcp.records.store import Run, Runs
 from tests.rlm_mcp.viewer.records import cell, ended, reply
 
 Command = Callable[..., tuple[int, str, str]]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
-from rlm_mcp.contexts.store import Store
-from rlm_mcp.runs import Runs
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.records.store import Runs
 from rlm_mcp.viewer.live import HOST, Following, application
 from rlm_mcp.viewer.page import compare_page, write_page, write_text
 from tests.rlm_mcp.viewer import records

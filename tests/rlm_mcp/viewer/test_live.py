@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from rlm_mcp.contexts.store import Store
-from rlm_mcp.runs import Run, Runs
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.viewer.live import Following, application
 from tests.rlm_mcp.viewer.records import ended, reply
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RunRecordDamaged, RunRecordTooNew
-from rlm_mcp.runs import Runs
+from rlm_mcp.records.store import Runs
 from rlm_mcp.viewer.page import PageNotWritten, as_data, run_page, write_page
 from tests.rlm_mcp.viewer import records
 

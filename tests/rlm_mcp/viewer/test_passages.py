@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rlm_mcp.contexts.store import Store
+from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.viewer.coverage import FileSize
 from rlm_mcp.viewer.passages import quoted
 

@@ -1,0 +1,234 @@
+"""How well a model is carried: our engine, `rlms` and one direct call on the same tasks and the same server.
+
+    python -m benchmarks.model_comparison --base-url http://127.0.0.1:8080/v1 --model NAME --seeds 11 12 \\
+        [--contenders own direct rlms] [--rlms-python VENV/bin/python] [--results FILE.jsonl]
+
+Nothing is downloaded: the model must be served, and `--rlms-python` must have rlms installed. Without `--development`
+the held-out tasks are taken. Results are appended to the file, one line a task, and what it holds already is not run
+again. Our engine runs as shipped: its own prompts, its router free to choose. `rlms` runs with its defaults, but for
+the limits on turns, time and length of a reply. The direct call gets the text, the question and
+"Reply with the answer only".
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+import rlm_mcp
+from benchmarks.tasks import HELD_OUT_SEEDS, Task, development_tasks, held_out_tasks, is_right
+from rlm_mcp.settings import load_settings
+
+TURNS = 8
+REPLY_TOKENS = 1_024
+_RLMS = Path(__file__).with_name("contenders") / "rlms.py"
+_GRACE = 30.0  # seconds: rlms looks at its clock between turns only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where the model is and what a task may take."""
+
+    base_url: str
+    model: str
+    seconds: float
+    rlms_python: str
+    data_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a contender gave. `ended` says why where it gave nothing; `run` finds its transcript."""
+
+    answer: str | None
+    ended: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    run: str = ""
+
+
+Contender = Callable[[Task, Setting], Given]
+
+
+def own(task: Task, setting: Setting) -> Given:
+    """This project, as `rlm_mcp.solve` runs it."""
+    flags: dict[str, object] = {"base_url": setting.base_url, "model": setting.model, "sub_call_cache": False}
+    flags["data_dir"] = setting.data_dir
+
+    async def run() -> Given:
+        state = await rlm_mcp.solve(
+            task.question,
+            {f"text_{zlib.crc32(task.context.encode()):08x}": task.context},
+            max_iterations=TURNS,
+            max_seconds=setting.seconds,
+            settings=load_settings(flags),
+        )
+        return Given(
+            answer=None if state.answer is None else str(state.answer),
+            ended=f"{state.stopped_by}, {state.mode}",
+            prompt_tokens=state.usage.prompt_tokens,
+            completion_tokens=state.usage.completion_tokens,
+            run=state.run_id,
+        )
+
+    return anyio.run(run)
+
+
+def direct(task: Task, setting: Setting) -> Given:
+    """One call that holds everything."""
+    content = f"{task.context}\n\nQuestion: {task.question}\nReply with the answer only."
+    body = {
+        "model": setting.model,
+        "temperature": 0,
+        "max_tokens": REPLY_TOKENS,
+        "messages": [{"role": "user", "content": content}],
+    }
+    request = urllib.request.Request(  # noqa: S310 # the address is the user's own
+        f"{setting.base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=setting.seconds) as reply:  # noqa: S310 # the address is the user's own
+            said = json.load(reply)
+    except urllib.error.HTTPError as error:
+        return Given(answer=None, ended=f"refused with {error.code}: {error.read(120).decode(errors='replace')}")
+    except TimeoutError:
+        return Given(answer=None, ended="seconds")
+    usage = said["usage"]
+    return Given(
+        answer=said["choices"][0]["message"]["content"],
+        ended="answered",
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage["completion_tokens"],
+    )
+
+
+def rlms(task: Task, setting: Setting) -> Given:
+    """alexzhang13/rlm in a process of its own."""
+    request = {
+        "model": setting.model,
+        "base_url": setting.base_url,
+        "question": task.question,
+        "context": task.context,
+        "turns": TURNS,
+        "seconds": setting.seconds,
+        "reply_tokens": REPLY_TOKENS,
+    }
+    try:
+        done = subprocess.run(  # noqa: S603 # the interpreter is the user's choice
+            [setting.rlms_python, str(_RLMS)],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=setting.seconds + _GRACE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Given(answer=None, ended="killed")
+    if done.returncode:
+        return Given(answer=None, ended="failed: " + done.stderr.strip().rpartition("\n")[2][:200])
+    result = json.loads(done.stdout)
+    return Given(
+        answer=result["answer"],
+        ended=result["ended"],
+        prompt_tokens=result.get("prompt_tokens"),
+        completion_tokens=result.get("completion_tokens"),
+        run=json.dumps(result["trace"], default=str) if setting.data_dir is not None else "",
+    )
+
+
+CONTENDERS: Mapping[str, Contender] = {"own": own, "direct": direct, "rlms": rlms}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Right answers by kind, and what a task takes in the median, for each contender."""
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    lines = [
+        "| | " + " | ".join(kinds) + " | all | seconds | tokens in | tokens out |",
+        "|---" * (len(kinds) + 5) + "|",
+    ]
+    by_contender: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_contender[row["contender"]].append(row)
+    for contender, own_rows in by_contender.items():
+        cells = [_share([row for row in own_rows if row["kind"] == kind]) for kind in kinds] + [_share(own_rows)]
+        cells += [f"{statistics.median(row['seconds'] for row in own_rows):.0f}"]
+        cells += [_median(own_rows, "prompt_tokens"), _median(own_rows, "completion_tokens")]
+        lines.append(f"| {contender} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _share(rows: Sequence[Mapping[str, Any]]) -> str:
+    return f"{sum(row['right'] for row in rows)} of {len(rows)}"
+
+
+def _median(rows: Sequence[Mapping[str, Any]], field: str) -> str:
+    known = [row[field] for row in rows if row[field] is not None]
+    return f"{statistics.median(known):,.0f}" if known else "?"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base-url", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(HELD_OUT_SEEDS))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=["own", "direct"])
+    parser.add_argument("--tasks", default="", help="only those whose name holds this")
+    parser.add_argument("--development", action="store_true", help="the templates whose runs may be looked at")
+    parser.add_argument("--seconds", type=float, default=240.0, help="for one task")
+    parser.add_argument("--rlms-python", default="python", help="an interpreter that has rlms 0.1.3")
+    parser.add_argument("--results", type=Path, help="JSON Lines, continued when it exists")
+    parser.add_argument("--data-dir", type=Path, help="where runs are kept, to be looked at")
+    given = parser.parse_args()
+    setting = Setting(
+        base_url=given.base_url,
+        model=given.model,
+        seconds=given.seconds,
+        rlms_python=given.rlms_python,
+        data_dir=given.data_dir,
+    )
+    make = development_tasks if given.development else held_out_tasks
+    rows = _read(given.results)
+    done = {(row["contender"], row["seed"], row["task"]) for row in rows}
+    for contender in given.contenders:
+        for seed in given.seeds:
+            for task in make(seed):
+                if given.tasks in task.name and (contender, seed, task.name) not in done:
+                    rows.append(_row(contender, seed, task, setting, given.results))
+    print(table(rows))
+
+
+def _read(results: Path | None) -> list[dict[str, Any]]:
+    if results is None or not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text("utf-8").splitlines()]
+
+
+def _row(contender: str, seed: int, task: Task, setting: Setting, results: Path | None) -> dict[str, Any]:
+    began = time.monotonic()
+    given = CONTENDERS[contender](task, setting)
+    right = is_right(task, given.answer)
+    row = {"contender": contender, "seed": seed, "task": task.name, "kind": task.kind, "right": right, **asdict(given)}
+    row |= {"seconds": round(time.monotonic() - began, 1), "expected": task.answer}
+    if results is not None:
+        with results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    said = " ".join(str(given.answer).split())[:60]
+    print(
+        f"{contender} {seed} {task.name}: {'right' if right else 'wrong'} ({said}) {row['seconds']:.0f} s", flush=True
+    )
+    return row
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""For programs that do not want a server: one question, one answer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rlm_mcp.records.store import RunState
+from rlm_mcp.settings import Settings, load_settings
+from rlm_mcp.workspace.launch import ChooseModels, SolveRequest
+from rlm_mcp.workspace.workspace import open_workspace
+
+
+async def solve(
+    query: str,
+    contexts: Sequence[str | Path] | Mapping[str, str],
+    *,
+    mode: Literal["auto", "direct", "rlm"] = "auto",
+    max_depth: int | None = None,
+    max_usd: float | None = None,
+    max_tokens: int | None = None,
+    max_sub_calls: int | None = None,
+    max_seconds: float | None = None,
+    max_iterations: int | None = None,
+    model: str | None = None,
+    sub_model: str | None = None,
+    output_schema: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+    choose: ChooseModels | None = None,
+) -> RunState:
+    """Answers `query` over contexts: paths, globs, names of registered contexts, or a mapping from name to text.
+
+    Another text under a name that was given before is the next version of that context; runs go on with theirs.
+    The run is recorded as any other; its `answer` is None when it failed, and `stopped_by` and `message` tell why.
+    `settings` are those of the environment and `choose` the configured models unless given. Raises RlmError for what
+    can be told before anything is spent.
+    """
+    async with open_workspace(settings or load_settings(), choose=choose) as workspace:
+        if isinstance(contexts, Mapping):
+            found = [await workspace.register(text=text, name=name, supersedes=True) for name, text in contexts.items()]
+        else:
+            found = [await workspace.find_or_register(str(source)) for source in contexts]
+        run_id = await workspace.start(
+            SolveRequest(
+                query=query,
+                contexts=tuple(context.context_id for context in found),
+                mode=mode,
+                max_depth=max_depth,
+                max_usd=max_usd,
+                max_tokens=max_tokens,
+                max_sub_calls=max_sub_calls,
+                max_seconds=max_seconds,
+                max_iterations=max_iterations,
+                model=model,
+                sub_model=sub_model,
+                output_schema=output_schema,
+            )
+        )
+        async for _ in workspace.follow(run_id):
+            pass
+        return await workspace.state(run_id)

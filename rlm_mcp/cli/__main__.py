@@ -1,0 +1,7 @@
+"""`python -m rlm_mcp.cli`, which client configurations name where no `rlm-mcp` script is installed."""
+
+import sys
+
+from rlm_mcp.cli.main import main
+
+sys.exit(main())

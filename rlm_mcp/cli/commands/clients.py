@@ -1,0 +1,185 @@
+"""`install` and `uninstall`: this server in the configuration of an MCP client."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlm_mcp.cli.commands.output import print_json
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, SETTING_FLAGS, Commands
+from rlm_mcp.errors import SettingsError
+from rlm_mcp.settings import checked_environment, config_path, load_settings, own_place
+from rlm_mcp.terminal import harmless
+
+if TYPE_CHECKING:
+    from rlm_mcp.install.clients import Client, Entry
+    from rlm_mcp.install.config_file import ConfigFile
+    from rlm_mcp.install.plan import Plan
+
+
+def add(commands: Commands) -> None:
+    """Registers `install` and `uninstall`."""
+    installs = commands.add("install", install, "let an MCP client start this server; without a client, list them")
+    installs.add_argument("client", nargs="?", help="claude-desktop, cursor, vscode, …")
+    installs.add_argument("--print", action="store_true", help="print what to add, and write nothing")
+    installs.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="a variable for the server, with its value here if none is given; it is written into the file as it is",
+    )
+    removes = commands.add("uninstall", uninstall, "take this server out of an MCP client's configuration")
+    removes.add_argument("client")
+    for parser in (installs, removes):
+        place = parser.add_mutually_exclusive_group()
+        place.add_argument(
+            "--project", nargs="?", const=".", metavar="DIR", help="the file of a project, not the user's"
+        )
+        place.add_argument("--config", metavar="FILE", help="another file of this client's form")
+        parser.add_argument("--yes", action="store_true", help="write without asking")
+
+
+def install(options: argparse.Namespace) -> int:
+    """Shows what would change in the client's configuration, asks, and writes it."""
+    from rlm_mcp.install.clients import find_client
+    from rlm_mcp.install.own_command import own_command
+
+    entry = own_command(_environment(options))
+    if options.client is None and not options.print:
+        return _list_clients(options, entry)
+    client = find_client(options.client) if options.client is not None else None
+    if options.print or client is None:
+        return _print_entry(client, entry)
+    from rlm_mcp.install.plan import plan_install
+
+    plan = plan_install(client, _config_file(options, client), entry)
+    if plan.change == "none":
+        return _tell(options, plan, f"{client.title} is already current: {plan.file.path}")
+    hints = [] if options.json else _unseen(options, entry)
+    return _ask_and_write(options, plan, [*hints, client.remark])
+
+
+def uninstall(options: argparse.Namespace) -> int:
+    """Shows what would change in the client's configuration, asks, and writes it."""
+    from rlm_mcp.install.clients import find_client
+    from rlm_mcp.install.plan import plan_uninstall
+
+    client = find_client(options.client)
+    plan = plan_uninstall(client, _config_file(options, client))
+    if plan.change == "none":
+        return _tell(options, plan, f"{client.title} does not know rlm-mcp: {plan.file.path}")
+    return _ask_and_write(options, plan, [client.remark])
+
+
+def _ask_and_write(options: argparse.Namespace, plan: "Plan", hints: Sequence[str]) -> int:
+    from rlm_mcp.install.plan import carry_out
+
+    if not options.json:
+        print(harmless(plan.diff), end="")
+        for note in plan.notes:
+            print(harmless(note), file=sys.stderr)
+    if not options.yes and not _agreed(options):
+        return _tell(options, plan, "nothing was written", status=FAILED)
+    kept = carry_out(plan)
+    said = f"{plan.file.target} is written" if plan.after is not None else f"{plan.file.target} is removed"
+    said += f"; what it held is in {kept}" if kept else ""
+    return _tell(options, plan, "\n".join([said, *filter(None, hints)]), written=True, kept=kept)
+
+
+def _agreed(options: argparse.Namespace) -> bool:
+    if options.json or not sys.stdin.isatty():
+        print("rlm-mcp: this is no terminal to ask on: add --yes to write it", file=sys.stderr)
+        return False
+    print("Write it? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _tell(
+    options: argparse.Namespace,
+    plan: "Plan",
+    said: str,
+    *,
+    status: int = ANSWERED,
+    written: bool = False,
+    kept: Path | None = None,
+) -> int:
+    if not options.json:
+        print(harmless(said), file=sys.stderr)
+        return status
+    print_json(
+        {
+            "client": plan.client.name,
+            "path": str(plan.file.path),
+            "target": str(plan.file.target),
+            "change": plan.change,
+            "written": written,
+            "backup": None if kept is None else str(kept),
+            "diff": plan.diff,
+            "notes": list(plan.notes),
+        }
+    )
+    return status
+
+
+def _config_file(options: argparse.Namespace, client: "Client") -> "ConfigFile":
+    from rlm_mcp.install.config_file import locate, read_config
+
+    if options.config is not None:
+        return read_config(Path(options.config).expanduser())
+    if options.project is None:
+        return read_config(locate(client.places(own_place())))
+    folder = Path(options.project).expanduser()
+    if not client.project:
+        raise SettingsError(f"{client.title} has no file for one project: leave --project out")
+    if not folder.is_dir():
+        raise SettingsError(f"--project {folder} is no directory: name the project's")
+    return read_config(folder / client.project)
+
+
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    """The variables of the server's entry: of the flags of settings, then of --env. Raises SettingsError."""
+    flags = {name: str(value) for name in SETTING_FLAGS if (value := getattr(options, name, None)) is not None}
+    return checked_environment(flags, options.env)
+
+
+def _unseen(options: argparse.Namespace, entry: "Entry") -> list[str]:
+    """What the user has set where a program started from a desktop does not see it."""
+    sources = load_settings({name: getattr(options, name, None) for name in SETTING_FLAGS}).sources.values()
+    unseen = [name for name in sources if name.isupper() and " " not in name and name not in entry.env]
+    if not unseen:
+        return []
+    names, plural = ", ".join(sorted(unseen)), "are" if len(unseen) > 1 else "is"
+    hint = (
+        f"{names} {plural} set in this shell only, which programs started from a desktop do not see: put what is to"
+        f" hold everywhere into {config_path()}, or write it into the client's file with --env NAME."
+    )
+    return [hint]
+
+
+def _print_entry(client: "Client | None", entry: "Entry") -> int:
+    from rlm_mcp.install.clients import NAME, usual_shape
+    from rlm_mcp.install.entry import with_entry
+
+    if client is None:
+        print(json.dumps({"mcpServers": {NAME: usual_shape(entry)}}, indent=2))
+        return ANSWERED
+    print(with_entry("", client, client.wanted(entry)), end="")
+    return ANSWERED
+
+
+def _list_clients(options: argparse.Namespace, entry: "Entry") -> int:
+    from rlm_mcp.install.state import client_states
+
+    states = client_states(own_place(), entry)
+    if options.json:
+        print_json(
+            [{"client": s.client.name, "path": str(s.path), "state": s.state, "detail": s.detail} for s in states]
+        )
+        return ANSWERED
+    for state in states:
+        print(harmless(f"{state.client.name:<16} {state.detail or state.state:<40} {state.path}"))
+    print("rlm-mcp install CLIENT adds this server; --print shows what any other client takes.", file=sys.stderr)
+    return ANSWERED

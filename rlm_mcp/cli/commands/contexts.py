@@ -1,0 +1,93 @@
+"""`contexts`: what is registered, and how it comes and goes."""
+
+import argparse
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import anyio
+
+from rlm_mcp.beside import beside
+from rlm_mcp.cli.commands.output import complain, context_facts, print_json, show
+from rlm_mcp.cli.commands.registry import ANSWERED, Commands, in_workspace
+from rlm_mcp.errors import RlmError
+from rlm_mcp.terminal import harmless
+
+if TYPE_CHECKING:
+    from rlm_mcp.contexts.types import Context
+    from rlm_mcp.workspace.workspace import Workspace
+
+
+def add(commands: Commands) -> None:
+    """Registers `contexts` and its commands."""
+    contexts = commands.group("contexts", in_workspace(list_contexts), "registered contexts")
+    contexts.add("list", in_workspace(list_contexts), "list them")
+    parser = contexts.add("add", in_workspace(register), "register a source")
+    parser.add_argument("source")
+    parser.add_argument("--name")
+    parser.add_argument("--watch", action="store_true", help="register new versions as the source changes, to Ctrl-C")
+    contexts.add("refresh", in_workspace(refresh), "register its source as it is now").add_argument("name")
+    contexts.add("rm", in_workspace(remove), "forget one").add_argument("name")
+    contexts.add("gc", in_workspace(collect), "free old versions that no run is about, and what nothing uses")
+
+
+async def list_contexts(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """One line a context."""
+    contexts = await workspace.all_contexts()
+    if options.json:
+        print_json([context_facts(context) for context in contexts])
+        return ANSWERED
+    for context in contexts:
+        size = f"{context.chars:>12,} chars {context.lines:>9,} lines"
+        print(harmless(f"{context.context_id}  {size}  {context.name}  ({context.source})"))
+    return ANSWERED
+
+
+async def register(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """Registers a source, and with `--watch` each new version of it."""
+    context = await workspace.register(source=options.source, name=options.name)
+    show(options, context_facts(context))
+    return await _watch(options, workspace, context) if options.watch else ANSWERED
+
+
+async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "Context") -> int:
+    """Shows every new version of a source until SIGINT or SIGTERM."""
+    stop = threading.Event()
+
+    def tell(latest: "Context") -> None:
+        show(options, context_facts(latest))
+        sys.stdout.flush()
+
+    def tell_trouble(error: RlmError) -> None:
+        complain(error)
+
+    async def stop_on_signal() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                stop.set()
+
+    sys.stdout.flush()
+    print(f"watching {harmless(context.source)} until Ctrl-C", file=sys.stderr)
+    async with beside(stop_on_signal):
+        await workspace.watch(context, stop=stop, on_version=tell, on_trouble=tell_trouble)
+    return ANSWERED
+
+
+async def refresh(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """Registers the source of a context as it is now."""
+    show(options, context_facts(await workspace.refresh(options.name)))
+    return ANSWERED
+
+
+async def collect(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """Frees what nothing uses."""
+    show(options, asdict(await workspace.collect()))
+    return ANSWERED
+
+
+async def remove(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """Forgets a context."""
+    show(options, context_facts(await workspace.remove(options.name)))
+    return ANSWERED

@@ -1,0 +1,109 @@
+"""`inspect`: what a context is made of, some of its lines, a search, or code over it; on a terminal, a prompt."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from rlm_mcp.cli.commands.output import show
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace, settings_of
+from rlm_mcp.errors import SettingsError
+from rlm_mcp.terminal import harmless
+
+if TYPE_CHECKING:
+    from rlm_mcp.workspace.workspace import Workspace
+
+CODE_SECONDS = 30.0
+PROMPT_SECONDS = 600.0
+"""Long, because who types can press Ctrl-C."""
+
+HISTORY_NAME = "prompt_history"
+
+
+def add(commands: Commands) -> None:
+    """Registers `inspect`."""
+    parser = commands.add("inspect", inspect, "look into a file, directory or registered context")
+    parser.add_argument("source")
+    view = parser.add_mutually_exclusive_group()
+    view.add_argument("--overview", action="store_true", help="what it is made of; without, a terminal gets a prompt")
+    view.add_argument("--code", help="Python to run in the sandbox, - for stdin")
+    view.add_argument("--search", help="regular expression")
+    view.add_argument("--lines", metavar="A-B")
+    parser.add_argument("--path", help="one file of the context")
+    parser.add_argument("--max", type=int, default=20, help="matches shown")
+    parser.add_argument("--seconds", type=float, help="time for --code (30) or for a block at the prompt (600)")
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """A prompt where somebody can type at it and nothing else was asked for."""
+    is_asked = options.overview or options.json or any((options.code, options.search, options.lines))
+    if is_asked or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return in_workspace(look)(options)
+    return _converse(options)
+
+
+async def look(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """Shows the overview, or what one of the options asks for."""
+    from rlm_mcp.server import presenters as views
+
+    context = await workspace.find_or_register(options.source)
+    if options.code is not None:
+        code = sys.stdin.read() if options.code == "-" else options.code
+        cell = await workspace.run_code(context, code, seconds=options.seconds or CODE_SECONDS)
+        show(options, views.code_result(context, cell).structured_content)
+        return ANSWERED if cell.error is None else FAILED
+    if options.search is not None:
+        found = await workspace.search(
+            context, options.search, path=options.path, max_matches=options.max, context_lines=0
+        )
+        show(options, views.search_result(context, found).structured_content)
+        return ANSWERED if found.total else FAILED
+    if options.lines is not None:
+        first, last = _line_range(options.lines)
+        lines = await workspace.read(context, first, last, options.path)
+        show(options, views.read_result(context, lines).structured_content)
+        return ANSWERED
+    show(options, views.overview_result(context, await workspace.overview(context)).structured_content)
+    return ANSWERED
+
+
+def _converse(options: argparse.Namespace) -> int:
+    from anyio.from_thread import start_blocking_portal
+
+    from rlm_mcp.cli.console.drawing import console_on
+    from rlm_mcp.cli.console.line_editor import LineEditor
+    from rlm_mcp.cli.console.prompt import FIRST, MORE, Prompt, PromptedGuest, banner
+    from rlm_mcp.cli.console.prompt_calls import PromptCalls
+    from rlm_mcp.models.pool import open_models
+    from rlm_mcp.server import presenters as views
+    from rlm_mcp.server.results import compact
+    from rlm_mcp.workspace.workspace import open_workspace
+
+    settings, console = settings_of(options), console_on(sys.stdout)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_workspace(settings, warm=True)) as workspace,
+        portal.wrap_async_context_manager(open_models(settings)) as models,
+    ):
+        context = portal.call(workspace.find_or_register, options.source)
+        calls = PromptCalls(models.choose, settings.limits())
+        guest = PromptedGuest(portal, workspace, context, calls, seconds=options.seconds or PROMPT_SECONDS)
+
+        def overview() -> str:
+            return harmless(
+                compact(
+                    views.overview_result(context, portal.call(workspace.overview, context)).structured_content or {}
+                )
+            )
+
+        console.print(banner(context, settings.sub_model or settings.model))
+        with LineEditor(settings.data_dir / HISTORY_NAME, guest.complete) as editor:
+            Prompt(guest=guest, console=console, read=lambda: editor.read(FIRST, MORE), overview=overview).converse()
+    return ANSWERED
+
+
+def _line_range(text: str) -> tuple[int, int | None]:
+    first, _, last = text.partition("-")
+    try:
+        return int(first), int(last) if last else None
+    except ValueError as error:
+        raise SettingsError(f"--lines {text!r} is no range: write --lines 100-200") from error

@@ -1,0 +1,113 @@
+"""`doctor` and `config`: whether this machine is ready, and what is set on it."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import anyio
+
+from rlm_mcp.cli.commands.output import print_json
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, settings_of
+from rlm_mcp.settings import InForce, Settings, config_path, in_force
+from rlm_mcp.terminal import harmless
+
+
+def add(commands: Commands) -> None:
+    """Registers `doctor` and `config`."""
+    checks = commands.add("doctor", lambda options: anyio.run(doctor, options), "check this machine, sandbox and model")
+    checks.add_argument("--warm", action="store_true", help="compile the sandbox now, where it is not compiled yet")
+    shows = commands.add("config", config, "show what is set and where each value comes from")
+    shows.add_argument("--path", action="store_true", help="only where the file of settings is")
+
+
+async def doctor(options: argparse.Namespace) -> int:
+    """Prints each check as it ends."""
+    from rlm_mcp.cli.doctor import examine
+
+    def tell(text: str) -> None:
+        print(f"  {text}", file=sys.stderr)
+
+    checks = []
+    async for check in examine(settings_of(options), warm=options.warm, on_progress=tell):
+        checks.append(check)
+        if not options.json:
+            said = [
+                f"{check.status:<8} {check.name}: {check.detail}",
+                *([" " * 9 + check.remedy] if check.remedy else []),
+            ]
+            print("\n".join(_folded(harmless(line), 9) for line in said), flush=True)
+    if options.json:
+        print_json([asdict(check) for check in checks])
+    return FAILED if any(check.status == "failure" for check in checks) else ANSWERED
+
+
+def config(options: argparse.Namespace) -> int:
+    """Prints each setting with its value and its origin."""
+    path = config_path()
+    if options.path:
+        print_json({"path": str(path)}) if options.json else print(path)
+        return ANSWERED
+    settings = settings_of(options)
+    rows = _with_found(settings, in_force(settings))
+    if options.json:
+        print_json({"path": str(path), "exists": path.exists(), "settings": [asdict(row) for row in rows]})
+        return ANSWERED
+    print(harmless(f"{path}{'' if path.exists() else ' (does not exist)'}"))
+    width = min(40, max(len(_value(row.value)) for row in rows)) if _columns() >= 80 else 0
+    for row in rows:
+        said = harmless(f"{row.name:<17} {_value(row.value):<{width}} {row.origin}")
+        print(_folded(said, 19 + width))
+    return ANSWERED
+
+
+def _with_found(settings: Settings, rows: Sequence[InForce]) -> Sequence[InForce]:
+    """With the local server that a run would find, where neither an address nor a key is set."""
+    from rlm_mcp.models.discovery import find_local_servers
+
+    servers = [] if settings.base_url is not None or settings.api_key else find_local_servers()
+    if not servers:
+        return rows
+    found = {"base_url": servers[0].base_url, "model": servers[0].models[0]}
+    return [
+        replace(row, value=found[row.name], origin=f"found: {servers[0].name} on this machine")
+        if row.name in found and row.value is None
+        else row
+        for row in rows
+    ]
+
+
+def _value(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case str():
+            return value
+        case list():
+            return os.pathsep.join(map(str, value))
+    return json.dumps(value)
+
+
+def _folded(line: str, indent: int) -> str:
+    """A line as the terminal's width has it, what follows indented; whole where it is no terminal."""
+    if not sys.stdout.isatty():
+        return line
+    columns = _columns()
+    parts = textwrap.wrap(
+        line,
+        columns,
+        subsequent_indent=" " * min(indent, columns // 2),
+        drop_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(part.rstrip() for part in parts)
+
+
+def _columns() -> int:
+    return max(40, shutil.get_terminal_size().columns)

@@ -1,0 +1,57 @@
+"""`serve` and `token`: the MCP server, and who may come in over HTTP."""
+
+import argparse
+import sys
+from functools import partial
+
+from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_of
+
+
+def add(commands: Commands) -> None:
+    """Registers `serve` and `token`."""
+    parser = commands.add("serve", serve, "serve MCP on stdio, or over HTTP")
+    parser.add_argument("--http", metavar="HOST:PORT", help="streamable HTTP instead of stdio")
+    parser.add_argument("--token-file", metavar="FILE", help="who may come in over HTTP, one NAME SHA256 a line")
+    parser.add_argument("--oauth-issuer", metavar="URL", help="take access tokens (JWT) of this authorization server")
+    parser.add_argument("--oauth-resource", metavar="URL", help="what they must be issued for (our own URL)")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a Host header to accept")
+    token = commands.add("token", make_token, "make a bearer token for serve --http")
+    token.add_argument("name", help="whose contexts and runs it opens")
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serves until the client or a signal ends it."""
+    from rlm_mcp.workspace.process_tuning import few_heaps
+    from rlm_mcp.workspace.telemetry import export_spans, flush
+
+    few_heaps()
+    settings = settings_of(options)
+    spans = export_spans() if settings.traces else None
+    if options.http:
+        from rlm_mcp.server.transports.http import serve_http
+
+        serve_http(
+            settings,
+            options.http,
+            token_file=options.token_file,
+            oauth_issuer=options.oauth_issuer,
+            oauth_resource=options.oauth_resource,
+            allowed_hosts=tuple(options.allow_host),
+            at_end=partial(flush, spans),
+        )
+        return ANSWERED
+    from rlm_mcp.server.transports.stdio import serve_stdio
+    from rlm_mcp.workspace.workspace import open_workspace
+
+    serve_stdio(lambda: open_workspace(settings, warm=True, serves=True), at_end=partial(flush, spans))
+    return ANSWERED
+
+
+def make_token(options: argparse.Namespace) -> int:
+    """Prints the line for the token file; the token itself goes to stderr, once."""
+    from rlm_mcp.server.transports.auth import digest_of, new_token
+
+    token = new_token()
+    print(f"{options.name} {digest_of(token)}")
+    print(f"The line above belongs into the token file. The token, which is shown only now: {token}", file=sys.stderr)
+    return ANSWERED

@@ -1,0 +1,77 @@
+"""`solve`: one run, its answer on stdout."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rlm_mcp.cli.commands.output import print_json, show_run
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, Commands, in_workspace
+from rlm_mcp.errors import SettingsError
+from rlm_mcp.settings import flag_of
+
+if TYPE_CHECKING:
+    from rlm_mcp.workspace.launch import SolveRequest
+    from rlm_mcp.workspace.workspace import Workspace
+
+
+def add(commands: Commands) -> None:
+    """Registers `solve`."""
+    text = "answer a question over files, directories or registered contexts"
+    parser = commands.add("solve", in_workspace(solve), text)
+    parser.add_argument("query")
+    parser.add_argument("source", nargs="+")
+    parser.add_argument("--mode", choices=["auto", "direct", "rlm"], default="auto")
+    parser.add_argument("--schema", help="JSON Schema of the answer")
+    parser.add_argument("--estimate", action="store_true", help="tell calls, tokens and dollars; start nothing")
+    for name in LIMIT_FLAGS:
+        number = float if name in {"max_usd", "max_seconds"} else int
+        parser.add_argument(flag_of(name), type=number)
+
+
+async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
+    """Registers what is not registered yet, starts a run and follows it."""
+    from rlm_mcp.cli.console.ingest_progress import take_in
+    from rlm_mcp.workspace.launch import SolveRequest
+
+    contexts = [await take_in(workspace, source, sys.stderr, quiet=options.quiet) for source in options.source]
+    request = SolveRequest(
+        query=options.query,
+        contexts=tuple(context.context_id for context in contexts),
+        mode=options.mode,
+        output_schema=None if options.schema is None else _schema(options.schema),
+        **{name: getattr(options, name) for name in LIMIT_FLAGS},
+    )
+    if options.estimate:
+        return await estimate(options, workspace, request)
+    return await watch(options, workspace, await workspace.start(request))
+
+
+async def estimate(options: argparse.Namespace, workspace: "Workspace", request: "SolveRequest") -> int:
+    """Prints what a run would take. No model is asked."""
+    from rlm_mcp.server.presenters import estimate_facts, estimate_text
+
+    guess = await workspace.estimate(request)
+    if options.json:
+        print_json({"mode": guess.route.mode, "depth": guess.route.depth, **estimate_facts(guess).model_dump()})
+    else:
+        print(f"{estimate_text(guess)} ({guess.route.reason})")
+    return ANSWERED
+
+
+async def watch(options: argparse.Namespace, workspace: "Workspace", run_id: str) -> int:
+    """Follows a run to its end and prints it."""
+    from rlm_mcp.cli.console.following import follow
+
+    await follow(workspace, run_id, sys.stderr, quiet=options.quiet, exit_status=FAILED)
+    return show_run(options, workspace, await workspace.state(run_id))
+
+
+def _schema(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"--schema is not JSON ({error}): pass a JSON Schema") from error
+    if not isinstance(value, dict):
+        raise SettingsError("--schema is not an object: pass a JSON Schema")
+    return value

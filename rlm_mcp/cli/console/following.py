@@ -1,0 +1,88 @@
+"""Follows a run to its end for somebody who waits at a terminal; Ctrl-C stops the run kindly, twice ends the process.
+
+On a terminal it is drawn. Elsewhere every change is a line, so that a log shows where the run stood. A reader of stderr
+that goes away does not end the run.
+"""
+
+from contextlib import suppress
+from functools import partial
+from typing import TextIO
+
+import anyio
+
+from rlm_mcp.beside import beside
+from rlm_mcp.cli.console.drawing import Drawing, Teller, can_be_drawn_on, console_on
+from rlm_mcp.cli.console.interrupts import end_at_once, interrupts
+from rlm_mcp.errors import RlmError
+from rlm_mcp.workspace.workspace import Workspace
+
+FRAME_SECONDS = 0.125
+"""Between two drawings: often enough for a clock with tenths to look alive, seldom enough for a slow line."""
+
+
+async def follow(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bool, exit_status: int) -> None:
+    """Returns when the run has ended, or is followed no longer because another process runs it.
+
+    On a second Ctrl-C the process ends with `exit_status` there and then; what is on record stays.
+    """
+    is_drawn = not quiet and can_be_drawn_on(stream)
+    stop = anyio.Event()
+    last_words = f"rlm-mcp: ended at once; `rlm-mcp runs resume {run_id}` goes on"
+    end = partial(end_at_once, last_words, exit_status, is_drawn=is_drawn)
+    with anyio.CancelScope() as following, interrupts(stop.set, end):
+        async with beside(_stop_when_asked, workspace, run_id, stop, following):
+            if is_drawn:
+                await _draw(workspace, run_id, stream, stop)
+            elif quiet:
+                await workspace.attend(run_id, lambda _: None)
+            else:
+                await _tell(workspace, run_id, stream)
+
+
+async def _stop_when_asked(workspace: Workspace, run_id: str, stop: anyio.Event, following: anyio.CancelScope) -> None:
+    await stop.wait()
+    if workspace.progress(run_id) is None:  # it runs in another process and goes on there
+        following.cancel()
+    workspace.stop(run_id)
+
+
+async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.Event) -> None:
+    console = console_on(stream)
+    teller = Teller(console)
+    over = anyio.Event()
+
+    async def draw() -> None:
+        with suppress(OSError):  # the terminal may go away before the run ends
+            with Drawing(console, teller) as drawing:
+                while not over.is_set():
+                    drawing.is_stopping = stop.is_set()
+                    drawing.refresh()
+                    with anyio.move_on_after(FRAME_SECONDS):
+                        await over.wait()
+            console.print()
+
+    failure: RlmError | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(draw)
+        try:
+            await workspace.attend(run_id, teller.take)
+        except RlmError as error:  # the group would wrap it
+            failure = error
+        over.set()
+    if failure is not None:
+        raise failure
+
+
+async def _tell(workspace: Workspace, run_id: str, stream: TextIO) -> None:
+    is_read = _write(stream, f"{run_id} started")
+    async for progress in workspace.follow(run_id):
+        is_read = is_read and _write(stream, f"  {progress}")
+
+
+def _write(stream: TextIO, line: str) -> bool:
+    try:
+        stream.write(f"{line}\n")
+        stream.flush()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""Tells how far a source is taken in, where somebody waits for it at a terminal."""
+
+from contextlib import suppress
+from typing import TextIO
+
+import anyio
+from rich.live import Live
+from rich.text import Text
+
+from rlm_mcp.beside import beside
+from rlm_mcp.cli.console.drawing import can_be_drawn_on, console_on
+from rlm_mcp.cli.console.excerpt import one_line
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.workspace.progress import Taken
+from rlm_mcp.workspace.workspace import Workspace
+
+PATIENCE_SECONDS = 0.5
+"""What is over by then needs no word."""
+
+FRAME_SECONDS = 0.2
+
+
+async def take_in(workspace: Workspace, source: str, stream: TextIO, *, quiet: bool) -> Context:
+    """The context of a source, registered where it is not yet."""
+    if quiet or not can_be_drawn_on(stream):
+        return await workspace.find_or_register(source)
+    taken = Taken()
+    async with beside(_tell, source, taken, stream):
+        return await workspace.find_or_register(source, taken=taken)
+
+
+async def _tell(source: str, taken: Taken, stream: TextIO) -> None:
+    await anyio.sleep(PATIENCE_SECONDS)
+
+    def told() -> Text:
+        return Text(f"{one_line(source)}: {taken} …", "dim", no_wrap=True, overflow="ellipsis")
+
+    with (
+        suppress(OSError),
+        Live(console=console_on(stream), auto_refresh=False, transient=True, get_renderable=told) as live,
+    ):
+        while True:
+            live.refresh()
+            await anyio.sleep(FRAME_SECONDS)

@@ -1,0 +1,85 @@
+"""What a terminal shows of a run that is over, below its answer: how it ended, what it rests on, what it took."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from rlm_mcp.cli.console.excerpt import one_line
+from rlm_mcp.cli.console.screen import Hanging
+from rlm_mcp.records.store import Citation, Outcome, RunState
+
+MOST_CITATIONS = 8
+MOST_ROWS = 8
+GO_ON = {"running", "failed", "cancelled"}
+"""How a run stands that `runs resume` can take further; one that a limit stopped needs a higher limit too."""
+
+
+def show_ended(state: RunState) -> RenderableType:
+    """A few lines about a run, and what can be done with it; the answer is not among them."""
+    return Group(Text(""), *_lines(state), *_hints(state))
+
+
+def show_outcome(outcome: Outcome) -> RenderableType:
+    """The same for a run that is not on record here."""
+    return Group(*_lines(outcome))
+
+
+def _lines(outcome: Outcome) -> Iterator[RenderableType]:
+    yield Hanging(_mark(outcome), one_line(_how(outcome)), rows=MOST_ROWS)
+    for citation in outcome.citations[:MOST_CITATIONS]:
+        yield _citation(citation)
+    if (more := len(outcome.citations) - MOST_CITATIONS) > 0:
+        yield Text(f"  … {more} more citations", "dim")
+    yield Hanging("  ", Text(_took(outcome), "dim"), rows=MOST_ROWS)
+
+
+def _hints(state: RunState) -> Iterator[RenderableType]:
+    if state.status in GO_ON:
+        yield Hanging("  ", f"rlm-mcp runs resume {state.run_id}    goes on with it", rows=2)
+    yield Hanging("  ", f"rlm-mcp runs view {state.run_id}      writes its page, with every step", rows=2)
+
+
+def _mark(outcome: Outcome) -> tuple[str, str]:
+    if outcome.status != "completed":
+        return "✗ ", "red"
+    return ("✓ ", "green") if outcome.stopped_by == "final" else ("! ", "yellow")
+
+
+def _how(outcome: Outcome) -> str:
+    with_what = "" if outcome.answer is None else ", with the best answer so far"
+    match outcome.status, outcome.stopped_by:
+        case "completed", "final":
+            said = "answered"
+        case "cancelled", _:
+            said = f"stopped{with_what}"
+        case "running", _:
+            said = "goes on in another process"
+        case _, "error":
+            said = "failed"
+        case _, limit:
+            said = f"stopped by the limit on {limit}{with_what}"
+    message = outcome.message.removeprefix("Cancelled.").strip()
+    return f"{said}. {message}" if message else said
+
+
+def _citation(citation: Citation) -> RenderableType:
+    lines = f"{citation.start_line}" + (f"-{citation.end_line}" if citation.end_line != citation.start_line else "")
+    mark = ("  ✓ ", "green") if citation.verified else ("  ? ", "yellow")
+    place = one_line(f"{citation.path}:{lines}") + ("" if citation.verified else " (not found there)")
+    return Hanging(mark, Text.assemble((place, "cyan"), " ", one_line(citation.quote or "")), rows=2)
+
+
+def _took(outcome: Outcome) -> str:
+    usage, coverage = outcome.usage, outcome.coverage
+    parts = [
+        f"{outcome.iterations} turn{'' if outcome.iterations == 1 else 's'}",
+        f"{usage.sub_calls:,} sub-calls" + (f", {usage.failed_calls} failed" if usage.failed_calls else ""),
+        f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out",
+        "price unknown" if usage.cost_usd is None else f"${usage.cost_usd:.4f}",
+        f"{usage.seconds:.1f} s",
+    ]
+    if coverage.total_chars:
+        code, model = (100 * part / coverage.total_chars for part in (coverage.read_by_code, coverage.read_by_model))
+        parts.append(f"code read {code:.0f} % of the context, models {model:.1f} %")
+    return " · ".join(parts)

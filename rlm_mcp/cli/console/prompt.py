@@ -1,0 +1,233 @@
+"""The REPL of `rlm-mcp inspect`: what is typed runs in the sandbox over one context, and its result is shown.
+
+The prompt has the main thread, because Ctrl-C arrives there; the workspace has an event loop on another. Ctrl-C
+interrupts the block that runs and keeps the variables.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import anyio
+from anyio.from_thread import BlockingPortal
+from rich.console import Console
+from rich.text import Text
+
+from rlm_mcp.cli.console.excerpt import Excerpt, excerpt, one_line
+from rlm_mcp.cli.console.interrupts import on_interrupt
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.errors import RlmError
+from rlm_mcp.repl.types import CellResult, GuestCalls, Variable
+from rlm_mcp.workspace.workspace import Workspace
+
+FIRST, MORE = ">>> ", "... "
+SHOWN_LINES = (40, 20)
+"""The first and the last of an output: two screens of it."""
+
+LINE_CHARS = 2_000
+TRACEBACK_LINES = (4, 12)
+
+HELP = """\
+Python runs in the sandbox; variables stay until you leave. A compound statement ends with an empty line.
+  context, contexts            what this is about: text, or a mapping of paths to texts
+  search("pattern")            matching lines, at the speed of the host
+  llm_query("prompt")          asks the sub-model; llm_query_batched([…]) asks many at once
+  classify(items, question, labels)                  one label an item, from the sub-model
+  cite(path, first, last)      FINAL(value)   SHOW_VARS()   budget()      as in a run
+  :overview  :vars  :reset  :help  :quit
+Ctrl-C interrupts, Tab completes, Ctrl-D leaves."""
+
+STOPPED = {
+    "interrupt": "interrupted",
+    "deadline": "stopped: it took longer than --seconds allows",
+    "stack": "stopped: the recursion went too deep",
+    "trap": "stopped: the sandbox was damaged",
+    "exit": "stopped: it ended its process",
+}
+
+KEPT, UNDONE = "the variables are kept", "the variables are those from before it"
+INTERRUPTED = f"{STOPPED['interrupt']}; {KEPT}"
+
+
+class Guest(Protocol):
+    """What runs the code."""
+
+    def run(self, code: str) -> CellResult | None:
+        """Runs a block; None where it was interrupted before it began."""
+
+    def reset(self) -> None:
+        """Begins anew, without variables."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A conversation with a guest. `read` gives a block, raising EOFError at the end; `overview` a text to show."""
+
+    guest: Guest
+    console: Console
+    read: Callable[[], str]
+    overview: Callable[[], str]
+
+    def converse(self) -> None:
+        """Until the end of the input."""
+        variables: Sequence[Variable] = ()
+        while True:
+            try:
+                typed = self.read().strip("\n")
+            except EOFError:
+                self.console.print()
+                return
+            except KeyboardInterrupt:
+                self.console.print("\n(Ctrl-D leaves)", style="dim")
+                continue
+            if typed.strip() in {":quit", ":q"}:
+                return
+            try:
+                variables = self._answer(typed, variables)
+            except KeyboardInterrupt:  # no block runs at this moment: those are interrupted by their guest
+                self.console.print(INTERRUPTED, style="yellow")
+            except RlmError as error:
+                self.console.print(Text(f"rlm-mcp: {one_line(str(error), chars=LINE_CHARS)}", "red"), soft_wrap=True)
+
+    def _answer(self, typed: str, variables: Sequence[Variable]) -> Sequence[Variable]:
+        match typed.strip():
+            case "":
+                return variables
+            case ":help":
+                self.console.print(HELP)
+            case ":vars":
+                self._show_variables(variables)
+            case ":overview":
+                self.console.print(self.overview())
+            case ":reset":
+                self.guest.reset()
+                self.console.print("Variables are gone.", style="dim")
+                return ()
+            case command if command.startswith(":"):
+                self.console.print(Text(f"There is no {one_line(command)}: :help shows what there is.", "red"))
+            case _:
+                cell = self.guest.run(typed)
+                if cell is None:
+                    raise KeyboardInterrupt
+                self._show(cell)
+                return cell.variables
+        return variables
+
+    def _show_variables(self, variables: Sequence[Variable]) -> None:
+        for variable in variables:
+            size = "" if variable.size is None else f" of {variable.size:,}"
+            line = f"{variable.name}: {variable.type}{size} = {variable.preview}"
+            self.console.print(Text(one_line(line), no_wrap=True, overflow="ellipsis"))
+        if not variables:
+            self.console.print("No variables yet.", style="dim")
+
+    def _show(self, cell: CellResult) -> None:
+        self._show_text(cell.stdout)
+        if cell.truncated:
+            cut = f"(of {cell.stdout_chars:,} characters the sandbox kept the two ends)"
+            self.console.print(Text(cut, "dim"), soft_wrap=True)
+        self._show_text(cell.stderr, "yellow")
+        self._show_text(cell.value or "")
+        if cell.error is not None and cell.stopped_by != "interrupt":
+            told = cell.error.traceback or f"{cell.error.type}: {cell.error.message}"
+            self._lines(excerpt(told, first=TRACEBACK_LINES[0], last=TRACEBACK_LINES[1], line_chars=LINE_CHARS), "red")
+        if cell.final is not None:
+            final = f"In a run this would be the final answer, by {cell.final.via}: {cell.final.value}"
+            self.console.print(Text(one_line(final, chars=LINE_CHARS), "green"), soft_wrap=True)
+        for note in cell.notes:
+            self.console.print(Text(one_line(note), "dim"), soft_wrap=True)
+        if cell.stopped_by is not None:
+            kept = UNDONE if cell.undone else KEPT
+            self.console.print(
+                Text(f"{STOPPED.get(cell.stopped_by, cell.stopped_by)}; {kept}", "yellow"), soft_wrap=True
+            )
+
+    def _show_text(self, text: str, style: str = "") -> None:
+        first, last = SHOWN_LINES
+        self._lines(excerpt(text, first=first, last=last, line_chars=LINE_CHARS), style)
+
+    def _lines(self, part: Excerpt, style: str) -> None:
+        for line in part.first:
+            self.console.print(Text(line, style), soft_wrap=True)
+        if part.left_out:
+            self.console.print(
+                Text(f"… {part.left_out:,} of {part.total_lines:,} lines left out …", "dim"), soft_wrap=True
+            )
+        for line in part.last:
+            self.console.print(Text(line, style), soft_wrap=True)
+
+
+class _Turn:
+    """One block, which may be interrupted, also before it has begun. It belongs to the event loop."""
+
+    def __init__(self, cell: Callable[[], Awaitable[CellResult]]) -> None:
+        self._cell = cell
+        self._is_wanted = True
+        self._scope: anyio.CancelScope | None = None
+
+    async def run(self) -> CellResult | None:
+        """What it did; also when it was interrupted, unless that was before it began."""
+        with anyio.CancelScope() as self._scope:
+            if self._is_wanted:
+                return await self._cell()
+        return None
+
+    def interrupt(self) -> None:
+        """As often as one likes."""
+        self._is_wanted = False
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+class PromptedGuest:
+    """The REPL of a context in a workspace, from another thread than that of its event loop."""
+
+    def __init__(
+        self, portal: BlockingPortal, workspace: Workspace, context: Context, calls: GuestCalls, *, seconds: float
+    ) -> None:
+        self._portal = portal
+        self._workspace = workspace
+        self._context = context
+        self._calls = calls
+        self._seconds = seconds
+        self._loop = portal.call(asyncio.get_running_loop)
+
+    def __repr__(self) -> str:
+        return f"<PromptedGuest {self._context.name}>"
+
+    def run(self, code: str) -> CellResult | None:
+        """Runs a block, which Ctrl-C interrupts."""
+        turn = _Turn(partial(self._run, code))
+        with on_interrupt(lambda: self._loop.call_soon_threadsafe(turn.interrupt)):
+            return self._portal.call(turn.run)
+
+    def reset(self) -> None:
+        """Opens a new REPL in the place of this one."""
+        self._portal.call(partial(self._run, "", reset=True))
+
+    def complete(self, text: str) -> tuple[str, ...]:
+        """What a name can become; nothing where that cannot be found out."""
+        try:
+            return self._portal.call(partial(self._workspace.complete, self._context, text, calls=self._calls))
+        except RlmError:
+            return ()
+
+    async def _run(self, code: str, *, reset: bool = False) -> CellResult:
+        return await self._workspace.run_code(
+            self._context, code, seconds=self._seconds, reset=reset, calls=self._calls
+        )
+
+
+def banner(context: Context, model: str | None) -> str:
+    """What the prompt is about, in three lines."""
+    if context.kind == "files":
+        what = f"{context.files:,} files, {context.chars:,} characters; `context` maps their paths to their texts"
+    else:
+        what = f"{context.lines:,} lines, {context.chars:,} characters; `context` is the text, a str"
+    asks = f"asks {one_line(model)}" if model else "asks a local model, if one runs"
+    return one_line(f"{context.name}: {what}") + (
+        f'\nsearch("…") finds lines; llm_query("…") {asks}'
+        "\nvariables stay; :help shows more, Ctrl-C interrupts, Ctrl-D leaves"
+    )

@@ -1,0 +1,56 @@
+"""What code at the prompt may ask of a model: sub-calls of the configured one, within the limits of one run."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import anyio
+
+from rlm_mcp.engine.budget import BudgetLimits, Ledger
+from rlm_mcp.engine.citations import Reading
+from rlm_mcp.engine.guest_calls import Calls
+from rlm_mcp.engine.subcalls import SubCalls
+from rlm_mcp.records.store import Tape
+from rlm_mcp.workspace.launch import Models
+
+
+class PromptCalls:
+    """The GuestCalls of a prompt. Models are looked for at the first call; NoModelConfigured says how to have one."""
+
+    def __init__(self, choose: Callable[[], Awaitable[Models]], limits: BudgetLimits) -> None:
+        self._choose = choose
+        self._ledger = Ledger(replace(limits, max_seconds=None))  # a person takes as long as it takes
+        self._calls: Calls | None = None
+        self._choosing = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<PromptCalls, {self._ledger.spent().sub_calls} made>"
+
+    async def llm_query(
+        self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
+    ) -> object:
+        """One sub-call."""
+        return await (await self._chosen()).llm_query(prompt, model=model, schema=schema, material=material)
+
+    async def rlm_query(self, query: str, context: object) -> object:
+        """One sub-call with the context as its material: there is no run here that could have children."""
+        return await (await self._chosen()).rlm_query(query, context)
+
+    def budget(self) -> dict[str, object]:
+        """What is left of the limits."""
+        left = self._ledger.left()
+        return {"usd": left.usd, "tokens": left.tokens, "sub_calls": left.sub_calls}
+
+    async def _chosen(self) -> Calls:
+        async with self._choosing:
+            if self._calls is None:
+                models = await self._choose()
+                self._ledger.require_prices((models.sub,))
+                self._calls = Calls(
+                    ask=SubCalls(models.named).paid_from(self._ledger),
+                    child=None,
+                    ledger=self._ledger,
+                    tape=Tape(),
+                    reading=Reading(),
+                    record=lambda _: None,
+                )
+        return self._calls

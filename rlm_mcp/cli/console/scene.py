@@ -1,0 +1,338 @@
+"""A run as somebody who watches it sees it, folded out of its events: what has happened, and what is going on.
+
+`told` only grows: whoever draws prints what is new in it. The rest is the present, drawn anew each time. There is no
+clock and no I/O in here; `take` is given the time, in seconds on any clock that `screen` is then drawn by. Events come
+from `Workspace.attend` or out of a record; those that only begin something may be missing. All texts of models and
+contexts leave this file harmless and cut.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rlm_mcp.cli.console.excerpt import Excerpt, excerpt, one_line
+
+CODE_LINES = 14
+OUTPUT_LINES = (6, 3)
+PROSE_LINES = 3
+EXAMPLES = 3
+"""Sub-calls of one block that are told with their answers; of the others, how many there were."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The question, what it is about, and who is asked."""
+
+    query: str
+    contexts: tuple[str, ...]
+    root: str
+    sub: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """Which way the run takes."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turned:
+    """A reply of the root model. Its code is told with what it did."""
+
+    turn: int
+    seconds: float
+    tokens: int
+    prose: Excerpt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A sub-call and its answer."""
+
+    prompt: str
+    answer: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildEnded:
+    """A recursive run that has come to its end. Many go on at once, so their turns are shown, but not told."""
+
+    query: str
+    turns: int
+    answer: str
+    is_answered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """A block of code, its sub-calls, and what it printed."""
+
+    code: Excerpt
+    output: Excerpt
+    error: str
+    final: str
+    seconds: float
+    answered: int
+    cached: int
+    failed: int
+    examples: tuple[Example, ...]
+    children: tuple[ChildEnded, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WentOn:
+    """What came before this is from the record of a run that was cut off."""
+
+    turns: int
+
+
+Told = Begun | Routed | Turned | Ran | WentOn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A sub-call in flight, since when."""
+
+    prompt: str
+    since: float
+    child: str
+
+
+@dataclass(slots=True)
+class SubCalls:
+    """Those of the block that runs now."""
+
+    asked: int = 0
+    answered: int = 0
+    cached: int = 0
+    """of those answered: without asking a model again"""
+    failed: int = 0
+    waiting: dict[str, list[Waiting]] = field(default_factory=dict)
+    """by the key of the request; the same request can be in flight twice"""
+    examples: list[Example] = field(default_factory=list)
+    children: list[ChildEnded] = field(default_factory=list)
+
+    @property
+    def ended(self) -> int:
+        """Answered or failed."""
+        return self.answered + self.failed
+
+    def in_flight(self) -> Iterator[Waiting]:
+        """Those without an answer yet, oldest first."""
+        for waiting in self.waiting.values():
+            yield from waiting
+
+
+@dataclass(slots=True, kw_only=True)
+class Level:
+    """What one run of the tree is doing."""
+
+    path: str
+    query: str
+    since: float
+    turn: int = 0
+    turns: int | None = None
+    """the most there can be"""
+    doing: Literal["starting", "asking", "running"] = "starting"
+    code: Excerpt = field(default_factory=lambda: excerpt("", first=0))
+    calls: SubCalls = field(default_factory=SubCalls)
+
+    @property
+    def nested(self) -> int:
+        """0 for the run that was asked for, 1 for its children, and so on."""
+        return _nested(self.path)
+
+
+class Scene:
+    """What a watcher sees of one run."""
+
+    def __init__(self) -> None:
+        self.told: list[Told] = []
+        self.levels: dict[str, Level] = {}
+        """of the runs that are going on, by path"""
+        self.query = ""
+        self.root = ""
+        self.sub = ""
+        self.limits: Mapping[str, Any] = {}
+        self.spent: Mapping[str, Any] = {}
+        self.began = 0.0
+        """when the run was created"""
+
+    def __repr__(self) -> str:
+        return f"<Scene {len(self.told)} told, {len(self.levels)} levels>"
+
+    def take(self, event: Mapping[str, Any], now: float) -> None:
+        """One more event of the run or of one of its child runs."""
+        self.spent = event.get("spent") or self.spent
+        if "at" in event:  # read from a record, after it happened
+            self.began = min(self.began, now - event["at"])
+        path = event.get("path") or ""
+        match event["event"]:
+            case "run_started":
+                self._begin(event, now)
+            case "run_resumed":
+                self._go_on(now)
+            case "routed":
+                self._route(event, self._level(path, now))
+            case "root_asked":
+                _turn(self._level(path, now), event["turn"], "asking", now)
+            case "root_reply":
+                self._reply(event, self._level(path, now), now)
+            case "cell_begun":
+                level = self._level(path, now)
+                _turn(level, event["turn"], "running", now)
+                level.code = excerpt(event["code"], first=CODE_LINES)
+            case "sub_asked":
+                _ask(self._level(path, now).calls, event, now)
+            case "sub_reply" | "sub_failed":
+                _answer(self._level(path, now).calls, event)
+            case "cell":
+                self._ran(event, self._level(path, now), now)
+            case "run_ended":
+                self._end(event, path)
+
+    def _begin(self, event: Mapping[str, Any], now: float) -> None:
+        models = event.get("models") or {}
+        self.root, self.sub = (one_line(str((models.get(which) or {}).get("name", ""))) for which in ("root", "sub"))
+        self.query = one_line(event.get("query") or "")
+        self.limits = event.get("limits") or {}
+        self.began = now
+        about = tuple(_about(context) for context in event.get("contexts") or ())
+        self.told.append(Begun(query=self.query, contexts=about, root=self.root, sub=self.sub))
+
+    def _go_on(self, now: float) -> None:
+        turns = sum(isinstance(one, Turned) for one in self.told)
+        self.told = [one for one in self.told if isinstance(one, Begun)]
+        self.told.append(WentOn(turns=turns))
+        self.levels.clear()
+        self.began = now - (self.spent.get("seconds") or 0.0)
+
+    def _level(self, path: str, now: float) -> Level:
+        level = self.levels.get(path)
+        if level is None:
+            level = self.levels[path] = Level(path=path, query=self._asked_of(path), since=now)
+        return level
+
+    def _asked_of(self, path: str) -> str:
+        if not path:
+            return self.query
+        parent, _, name = path.rpartition(".")
+        calls = self.levels[parent].calls if parent in self.levels else SubCalls()
+        return next((waiting.prompt for waiting in calls.in_flight() if waiting.child == name), name)
+
+    def _route(self, event: Mapping[str, Any], level: Level) -> None:
+        level.query = one_line(event.get("query") or "") or level.query
+        if not level.path:
+            self.told.append(Routed(reason=one_line(event.get("reason") or "")))
+
+    def _reply(self, event: Mapping[str, Any], level: Level, now: float) -> None:
+        _turn(level, event["turn"], "running", now)
+        level.code = excerpt("", first=0)
+        level.turns = (event.get("left") or {}).get("turns") or level.turns
+        usage = event.get("usage") or {}
+        if level.path:
+            return
+        self.told.append(
+            Turned(
+                turn=level.turn,
+                seconds=float(event.get("seconds") or 0.0),
+                tokens=int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0),
+                prose=excerpt(_prose(str(event.get("text") or "")), first=PROSE_LINES),
+            )
+        )
+
+    def _ran(self, event: Mapping[str, Any], level: Level, now: float) -> None:
+        calls, level.calls = level.calls, SubCalls()
+        level.doing, level.since, level.code = "starting", now, excerpt("", first=0)
+        if level.path:
+            return
+        error, final = event.get("error"), event.get("final")
+        first, last = OUTPUT_LINES
+        self.told.append(
+            Ran(
+                code=excerpt(event["code"], first=CODE_LINES),
+                output=excerpt(_output(event), first=first, last=last, total_chars=event.get("stdout_chars")),
+                error=one_line(f"{error['type']}: {error['message']}") if error else _stopped(event),
+                final=one_line(f"{final['via']}: {final['value']}") if final else "",
+                seconds=float(event.get("seconds") or 0.0),
+                answered=calls.answered,
+                cached=calls.cached,
+                failed=calls.failed,
+                examples=tuple(calls.examples),
+                children=tuple(calls.children),
+            )
+        )
+
+    def _end(self, event: Mapping[str, Any], path: str) -> None:
+        level = self.levels.pop(path, None)
+        if not path:
+            self.spent = event.get("usage") or self.spent
+            self.levels.clear()
+            return
+        for inner in [other for other in self.levels if other.startswith(f"{path}.")]:
+            del self.levels[inner]
+        parent = self.levels.get(path.rpartition(".")[0])
+        if parent is None:
+            return
+        parent.calls.children.append(
+            ChildEnded(
+                query=level.query if level else path,
+                turns=int(event.get("iterations") or event.get("turn") or 0),
+                answer=one_line(str(event.get("answer") if event.get("answer") is not None else event.get("message"))),
+                is_answered=event.get("answer") is not None,
+            )
+        )
+
+
+def _nested(path: str) -> int:
+    return path.count(".") + 1 if path else 0
+
+
+def _turn(level: Level, turn: int, doing: Literal["asking", "running"], now: float) -> None:
+    level.turn, level.doing, level.since = turn, doing, now
+
+
+def _ask(calls: SubCalls, event: Mapping[str, Any], now: float) -> None:
+    calls.asked += 1
+    waiting = Waiting(prompt=one_line(event["prompt_head"]), since=now, child=event.get("child") or "")
+    calls.waiting.setdefault(event["key"], []).append(waiting)
+
+
+def _answer(calls: SubCalls, event: Mapping[str, Any]) -> None:
+    waiting = calls.waiting.get(event["key"], [])
+    if waiting:
+        waiting.pop(0)
+    else:  # a record does not say when a call began
+        calls.asked += 1
+    if not waiting:
+        calls.waiting.pop(event["key"], None)
+    failed = event["event"] == "sub_failed"
+    if failed:
+        calls.failed += 1
+    else:
+        calls.answered += 1
+        calls.cached += bool(event.get("cached"))
+    if len(calls.examples) < EXAMPLES and event.get("kind") != "rlm":
+        answer = one_line(str(event.get("error") if failed else event.get("value")))
+        calls.examples.append(Example(prompt=one_line(event["prompt_head"]), answer=answer, failed=failed))
+
+
+def _about(context: Mapping[str, Any]) -> str:
+    files = f"{context['files']:,} files, " if context.get("kind") == "files" else ""
+    return one_line(f"{context['name']} ({files}{context['lines']:,} lines, {context['chars']:,} characters)")
+
+
+def _prose(reply: str) -> str:
+    """What a reply says beside its code."""
+    return "\n".join(line for line in "".join(reply.split("```")[::2]).splitlines() if line.strip())
+
+
+def _output(cell: Mapping[str, Any]) -> str:
+    printed = str(cell.get("stdout") or "").rstrip("\n")
+    return "\n".join(part for part in (printed, cell.get("value")) if part)
+
+
+def _stopped(cell: Mapping[str, Any]) -> str:
+    return f"stopped: {cell['stopped_by']}" if cell.get("stopped_by") else ""

@@ -1,0 +1,1 @@
+"""What a context is made of, found without a model: structure, tables, log formats, outlines."""

@@ -1,0 +1,67 @@
+"""A bounded look at a text of any size: whole when it is small, else its beginning, its end and places in between."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlm_mcp.contexts.text import reading
+
+WHOLE_BYTES = 4 << 20
+WHOLE_LINES = 30_000
+"""Up to here a text is looked at whole; describing it then takes some tenths of a second."""
+
+PLACES = 16
+PLACE_BYTES = 1 << 16
+PLACE_LINES = 1_000
+"""What is looked at of each of so many places of a larger text; of its head and tail four times as much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Whole lines of a text, without line ends. Line numbers are known only for `head`, which begins at line 1."""
+
+    whole: bool
+    head: tuple[str, ...]
+    middle: tuple[str, ...]
+    tail: tuple[str, ...]
+    longest_line: int
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All sampled lines in their order."""
+        return self.head + self.middle + self.tail
+
+    @property
+    def text(self) -> str | None:
+        """The whole text, if it was read whole."""
+        return "\n".join(self.head) if self.whole else None
+
+
+def take_sample(path: Path, *, size: int, lines: int) -> Sample:
+    """Looks at a UTF-8 file of so many bytes and lines."""
+    if size <= WHOLE_BYTES and lines <= WHOLE_LINES:
+        whole = _lines(reading.read_bytes(path, 0, size), begins=True, ends=True)
+        return Sample(whole=True, head=whole, middle=(), tail=(), longest_line=_longest(whole))
+    edge = min(4 * PLACE_BYTES, size)
+    head = _lines(reading.read_bytes(path, 0, edge), begins=True, ends=False)[: 4 * PLACE_LINES]
+    tail = _lines(reading.read_bytes(path, size - edge, size), begins=False, ends=True)[-4 * PLACE_LINES :]
+    middle: list[str] = []
+    for place in range(1, PLACES):
+        start = size * place // PLACES
+        found = _lines(reading.read_bytes(path, start, min(start + PLACE_BYTES, size)), begins=False, ends=False)
+        middle.extend(found[:PLACE_LINES])
+    longest = max(map(_longest, (head, tail, tuple(middle))))
+    return Sample(whole=False, head=head, middle=tuple(middle), tail=tail, longest_line=longest)
+
+
+def _lines(data: bytes, *, begins: bool, ends: bool) -> tuple[str, ...]:
+    """The lines that lie whole in a piece of a file; a piece with no line end gives itself, cut."""
+    lines = data.split(b"\n")
+    if (ends and not lines[-1]) or (not ends and len(lines) > 1):
+        lines = lines[:-1]
+    if not begins and len(lines) > 1:
+        lines = lines[1:]
+    return tuple(line.decode(errors="replace").removesuffix("\r") for line in lines)
+
+
+def _longest(lines: tuple[str, ...]) -> int:
+    return max(map(len, lines), default=0)

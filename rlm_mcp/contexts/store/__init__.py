@@ -1,0 +1,1 @@
+"""Registered contexts on disk: catalogue, texts, ingest and garbage collection."""

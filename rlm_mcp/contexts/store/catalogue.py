@@ -1,0 +1,375 @@
+"""The catalogue of a store: one SQLite database, shared by every process that uses the store.
+
+Write-ahead logging lets readers go on while one writes. Every change happens inside `writing()`, which holds SQLite's
+write lock; blobs are placed and deleted under the same lock, so it is the only one the store needs.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rlm_mcp.contexts.text.encoding import mend
+from rlm_mcp.contexts.text.line_index import Counts
+from rlm_mcp.contexts.types import Context, PageMark, Skipped
+from rlm_mcp.errors import StoreDamaged, StoreFull
+
+BUSY_SECONDS = 60.0
+"""How long to wait for another process's write; placing 100,000 blobs takes a few seconds."""
+
+_STEPS = (
+    """
+CREATE TABLE contexts (
+    context_id TEXT PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL, current INTEGER NOT NULL,
+    kind TEXT NOT NULL, source TEXT NOT NULL, options TEXT NOT NULL, created_at TEXT NOT NULL, bytes INTEGER NOT NULL,
+    chars INTEGER NOT NULL, lines INTEGER NOT NULL, files INTEGER NOT NULL, skipped INTEGER NOT NULL,
+    exact INTEGER NOT NULL, notes TEXT NOT NULL
+);
+CREATE UNIQUE INDEX current_names ON contexts (name) WHERE current;
+CREATE INDEX newest_first ON contexts (current, created_at DESC, context_id);
+CREATE TABLE files (
+    context_id TEXT NOT NULL REFERENCES contexts ON DELETE CASCADE, path TEXT NOT NULL, blob TEXT NOT NULL,
+    bytes INTEGER NOT NULL, chars INTEGER NOT NULL, lines INTEGER NOT NULL, longest_line INTEGER NOT NULL,
+    encoding TEXT NOT NULL, invalid_bytes INTEGER NOT NULL, pages TEXT NOT NULL,
+    PRIMARY KEY (context_id, path)
+) WITHOUT ROWID;
+CREATE INDEX users_of_blob ON files (blob);
+CREATE TABLE skipped (
+    context_id TEXT NOT NULL REFERENCES contexts ON DELETE CASCADE, path TEXT NOT NULL, reason TEXT NOT NULL
+);
+CREATE INDEX skipped_of_context ON skipped (context_id);
+CREATE TABLE uses (
+    context_id TEXT NOT NULL REFERENCES contexts ON DELETE CASCADE, run_id TEXT NOT NULL, holder TEXT NOT NULL
+);
+CREATE INDEX uses_of_context ON uses (context_id);
+""",
+    "ALTER TABLE files ADD COLUMN exact INTEGER NOT NULL DEFAULT 1;",
+)
+"""The n-th step brings a catalogue from version n to n + 1. Never change one: catalogues out there have taken it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """A file of a context as the catalogue keeps it; `blob` is a hash, or `ref:` and the JSON of a reference."""
+
+    path: str
+    blob: str
+    bytes: int
+    chars: int
+    lines: int
+    longest_line: int
+    encoding: str = "utf-8"
+    invalid_bytes: int = 0
+    pages: tuple[PageMark, ...] = ()
+    exact: bool = True
+
+
+class Catalogue:
+    """One connection to the database, guarded by a lock: its statements take microseconds."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        with _sqlite_errors(path):
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # FULL: a context that was reported as registered is there after a power failure.
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        if self._version() != len(_STEPS):
+            self._upgrade()
+
+    def _version(self) -> int:
+        return self._number("PRAGMA user_version")
+
+    def _upgrade(self) -> None:
+        """Brings the tables to this version; of many processes that try, one does."""
+        with self.writing():
+            version = self._version()
+            if version > len(_STEPS):
+                raise StoreDamaged(
+                    f"{self._path} is a catalogue of version {version}, this rlm-mcp knows {len(_STEPS)}: "
+                    "install a newer one, or set RLM_MCP_DATA_DIR to another directory"
+                )
+            for step in _STEPS[version:]:
+                for statement in step.split(";\n"):
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {len(_STEPS)}")
+
+    def __repr__(self) -> str:
+        return f"<Catalogue {self._path}>"
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the write lock of the store: all changes made inside are kept, or on any exception none."""
+        with self._lock, _sqlite_errors(self._path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    # --- reading
+
+    def by_id(self, context_id: str) -> Context | None:
+        """Finds a context, current or superseded, by its id."""
+        rows = self._contexts("SELECT * FROM contexts WHERE context_id = ?", (context_id,))
+        return rows[0] if rows else None
+
+    def by_name(self, name: str) -> Context | None:
+        """Finds the current version of a name."""
+        rows = self._contexts("SELECT * FROM contexts WHERE name = ? AND current", (name,))
+        return rows[0] if rows else None
+
+    def page(self, query: str, *, after: tuple[str, str] | None, limit: int) -> list[Context]:
+        """Current contexts, newest first, that come after the pair of creation time and id."""
+        at, context_id = after or ("9", "")
+        return self._contexts(
+            "SELECT * FROM contexts WHERE current AND (created_at < ?1 OR (created_at = ?1 AND context_id > ?2)) "
+            "AND (?3 = '' OR instr(lower(name), ?3) OR instr(lower(source), ?3)) "
+            "ORDER BY created_at DESC, context_id LIMIT ?4",
+            (at, context_id, query.lower(), limit),
+        )
+
+    def count(self, query: str) -> int:
+        """Counts current contexts that fit the query."""
+        return self._number(
+            "SELECT count(*) FROM contexts "
+            "WHERE current AND (?1 = '' OR instr(lower(name), ?1) OR instr(lower(source), ?1))",
+            (query.lower(),),
+        )
+
+    def last_version(self, name: str) -> int:
+        """The highest version that a name has had, 0 if none."""
+        return self._number("SELECT coalesce(max(version), 0) FROM contexts WHERE name = ?", (name,))
+
+    def options(self, context_id: str) -> dict[str, object]:
+        """What the context was registered with, for registering it again."""
+        with self._lock:
+            row = self._db.execute("SELECT options FROM contexts WHERE context_id = ?", (context_id,)).fetchone()
+        return dict(json.loads(row[0])) if row else {}
+
+    def files(self, context_id: str) -> list[FileRow]:
+        """The files of a context by path."""
+        return self._files("SELECT * FROM files WHERE context_id = ? ORDER BY path", (context_id,))
+
+    def file(self, context_id: str, path: str) -> FileRow | None:
+        """Finds one file of a context."""
+        rows = self._files("SELECT * FROM files WHERE context_id = ? AND path = ?", (context_id, path))
+        return rows[0] if rows else None
+
+    def only_file(self, context_id: str) -> FileRow | None:
+        """The file of a context that has one."""
+        rows = self._files("SELECT * FROM files WHERE context_id = ? LIMIT 2", (context_id,))
+        return rows[0] if len(rows) == 1 else None
+
+    def skipped(self, context_id: str) -> list[Skipped]:
+        """What was left out of a context."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT path, reason FROM skipped WHERE context_id = ? ORDER BY path", (context_id,)
+            )
+            return [Skipped(path=path, reason=reason) for path, reason in rows]
+
+    def users(self, context_id: str) -> list[tuple[str, str]]:
+        """Run id and holder of everything that uses a context."""
+        with self._lock:
+            return list(self._db.execute("SELECT run_id, holder FROM uses WHERE context_id = ?", (context_id,)))
+
+    def holders(self) -> list[str]:
+        """Every process that notes say uses something."""
+        with self._lock:
+            return [holder for (holder,) in self._db.execute("SELECT DISTINCT holder FROM uses")]
+
+    def blobs(self) -> set[str]:
+        """Every blob that a context uses."""
+        with self._lock:
+            return {blob for (blob,) in self._db.execute("SELECT DISTINCT blob FROM files")}
+
+    def unused_of(self, blobs: Iterable[str]) -> list[str]:
+        """Those of these blobs that no context uses."""
+        with self._lock:
+            return [
+                blob
+                for blob in blobs
+                if not self._db.execute("SELECT 1 FROM files WHERE blob = ? LIMIT 1", (blob,)).fetchone()
+            ]
+
+    def stored_bytes(self) -> int:
+        """The size of all blobs that are copies, each counted once."""
+        return self._number(
+            "SELECT coalesce(sum(bytes), 0) FROM "
+            "(SELECT max(bytes) AS bytes FROM files WHERE blob NOT LIKE 'ref:%' GROUP BY blob)"
+        )
+
+    def versions(self, name: str) -> list[str]:
+        """The ids of the superseded versions of a name."""
+        with self._lock:
+            rows = self._db.execute("SELECT context_id FROM contexts WHERE name = ? AND NOT current", (name,))
+            return [context_id for (context_id,) in rows]
+
+    def superseded(self) -> list[str]:
+        """The ids of all versions that are not current."""
+        with self._lock:
+            return [
+                context_id for (context_id,) in self._db.execute("SELECT context_id FROM contexts WHERE NOT current")
+            ]
+
+    # --- changing; only inside `writing()`
+
+    def add(
+        self, context: Context, files: Sequence[FileRow], skipped: Collection[Skipped], options: dict[str, object]
+    ) -> None:
+        """Adds a context with its files and makes it the current version of its name."""
+        self._db.execute("UPDATE contexts SET current = 0 WHERE name = ? AND current", (context.name,))
+        values = {field.name: getattr(context, field.name) for field in fields(context)}
+        values |= {"notes": json.dumps(context.notes), "options": json.dumps(options)}
+        self._db.execute(
+            "INSERT INTO contexts VALUES (:context_id, :name, :version, :current, :kind, :source, :options, "
+            ":created_at, :bytes, :chars, :lines, :files, :skipped, :exact, :notes)",
+            values,
+        )
+        self._db.executemany(
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    context.context_id,
+                    row.path,
+                    row.blob,
+                    row.bytes,
+                    row.chars,
+                    row.lines,
+                    row.longest_line,
+                    row.encoding,
+                    row.invalid_bytes,
+                    json.dumps([(mark.line, mark.label) for mark in row.pages]),
+                    row.exact,
+                )
+                for row in files
+            ),
+        )
+        self._db.executemany(
+            "INSERT INTO skipped VALUES (?, ?, ?)", ((context.context_id, item.path, item.reason) for item in skipped)
+        )
+
+    def make_current(self, context: Context) -> None:
+        """Lets a name mean this version again."""
+        self._db.execute("UPDATE contexts SET current = 0 WHERE name = ? AND current", (context.name,))
+        self._db.execute("UPDATE contexts SET current = 1 WHERE context_id = ?", (context.context_id,))
+
+    def set_counts(self, blob: str, counts: Counts) -> None:
+        """Puts exact counts in the place of estimates, in every context that has this text."""
+        self._db.execute(
+            "UPDATE files SET chars = ?, lines = ?, longest_line = ?, exact = 1 WHERE blob = ?",
+            (counts.chars, counts.lines, counts.longest_line, blob),
+        )
+        self._db.execute(
+            "UPDATE contexts SET (chars, lines, exact) = (SELECT sum(chars), sum(lines), min(exact) FROM files "
+            "WHERE files.context_id = contexts.context_id) "
+            "WHERE context_id IN (SELECT context_id FROM files WHERE blob = ?)",
+            (blob,),
+        )
+
+    def delete(self, context_id: str) -> None:
+        """Forgets a context and its files."""
+        self._db.execute("DELETE FROM contexts WHERE context_id = ?", (context_id,))
+
+    def add_use(self, context_id: str, run_id: str, holder: str) -> None:
+        """Notes that a run of this holder uses a context."""
+        self._db.execute("INSERT INTO uses VALUES (?, ?, ?)", (context_id, run_id, holder))
+
+    def end_use(self, context_ids: Iterable[str], run_id: str, holder: str) -> None:
+        """Takes back `add_use`, once for each id."""
+        self._db.executemany(
+            "DELETE FROM uses WHERE rowid = "
+            "(SELECT rowid FROM uses WHERE context_id = ? AND run_id = ? AND holder = ? LIMIT 1)",
+            ((context_id, run_id, holder) for context_id in context_ids),
+        )
+
+    def end_uses_of(self, holder: str) -> None:
+        """Forgets everything a dead process used."""
+        self._db.execute("DELETE FROM uses WHERE holder = ?", (holder,))
+
+    # ---
+
+    def _contexts(self, statement: str, values: tuple[object, ...]) -> list[Context]:
+        with self._lock:
+            cursor = self._db.execute(statement, _storable(values))
+            names = [column[0] for column in cursor.description]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor]
+        return [_context(row) for row in rows]
+
+    def _files(self, statement: str, values: tuple[object, ...]) -> list[FileRow]:
+        with self._lock:
+            rows = self._db.execute(statement, _storable(values)).fetchall()
+        return [
+            FileRow(
+                path=path,
+                blob=blob,
+                bytes=size,
+                chars=chars,
+                lines=lines,
+                longest_line=longest,
+                encoding=encoding,
+                invalid_bytes=invalid,
+                pages=tuple(PageMark(line=at, label=label) for at, label in json.loads(pages)) if pages != "[]" else (),
+                exact=bool(exact),
+            )
+            for _, path, blob, size, chars, lines, longest, encoding, invalid, pages, exact in rows
+        ]
+
+    def _number(self, statement: str, values: tuple[object, ...] = ()) -> int:
+        with self._lock:
+            return int(self._db.execute(statement, _storable(values)).fetchone()[0])
+
+
+def _storable(values: tuple[object, ...]) -> tuple[object, ...]:
+    """Values to look for; lone surrogates, which SQLite refuses, stand as texts are stored with them."""
+    return tuple(mend(value)[0].decode() if isinstance(value, str) else value for value in values)
+
+
+def _context(row: dict[str, Any]) -> Context:
+    del row["options"]
+    row["current"], row["exact"] = bool(row["current"]), bool(row["exact"])
+    row["notes"] = tuple(json.loads(row["notes"]))
+    return Context(**row)
+
+
+@contextmanager
+def _sqlite_errors(path: Path) -> Iterator[None]:
+    """Turns SQLite's own troubles into errors that say what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "full" in str(error):
+            raise StoreFull(
+                f"the disk that holds {path} is full: "
+                "free some space or set RLM_MCP_DATA_DIR to a directory on another disk"
+            ) from error
+        if "locked" in str(error):
+            raise StoreDamaged(
+                f"{path} has been locked by another process for {BUSY_SECONDS:.0f} s: end that process, or try again"
+            ) from error
+        raise StoreDamaged(f"{path} cannot be used ({error}): check its permissions and the disk") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreDamaged(
+            f"{path} is not a usable catalogue ({error}): restore it, or move it away to start anew"
+        ) from error

@@ -1,0 +1,80 @@
+"""What nobody needs any more: contexts that are removed, texts that were only theirs, remains of dead processes.
+
+Order is what makes it safe to be killed anywhere: first the catalogue forgets, and that is committed; then files go,
+under the write lock and only those that the catalogue does not name. A kill in between leaves rubbish, which the next
+start finds by the dead process's lock, never a context without its text.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+
+from rlm_mcp.contexts.store.blobs import Blobs
+from rlm_mcp.contexts.store.catalogue import Catalogue
+from rlm_mcp.contexts.store.process_locks import bury, dead_tokens, is_alive
+from rlm_mcp.contexts.store.references import ReferenceIndexes, is_reference, reference_of
+from rlm_mcp.contexts.types import Freed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collector:
+    """Deletes from one store; `directory` is the store's own."""
+
+    directory: Path
+    catalogue: Catalogue
+    blobs: Blobs
+    indexes: ReferenceIndexes
+
+    @property
+    def holders(self) -> Path:
+        """Where the lock of every process lies."""
+        return self.directory / "holders"
+
+    def living_users(self, context_id: str) -> Sequence[str]:
+        """The runs that use a context and whose process lives."""
+        return [run_id for run_id, token in self.catalogue.users(context_id) if is_alive(self.holders, token)]
+
+    def forget(self, context_ids: Sequence[str]) -> Collection[str]:
+        """Takes contexts out of the catalogue and gives the texts they had. The caller holds the write lock."""
+        texts = {row.blob for context_id in context_ids for row in self.catalogue.files(context_id)}
+        for context_id in context_ids:
+            self.catalogue.delete(context_id)
+        return texts
+
+    def sweep(self, texts: Collection[str]) -> Freed:
+        """Deletes those of these texts that no context has by now."""
+        freed_blobs = freed_bytes = 0
+        with self.catalogue.writing():
+            for text in self.catalogue.unused_of(texts):
+                if is_reference(text):
+                    self.indexes.delete(reference_of(text).index_name)
+                else:
+                    freed_bytes += self.blobs.delete(text)
+                    freed_blobs += 1
+        return Freed(blobs=freed_blobs, bytes=freed_bytes)
+
+    def sweep_all(self) -> Freed:
+        """Deletes every text on disk that no context has."""
+        used = self.catalogue.blobs()
+        referenced = {reference_of(text).index_name for text in used if is_reference(text)}
+        with self.catalogue.writing():
+            for name in set(self.indexes.names()) - referenced:
+                self.indexes.delete(name)
+        return self.sweep(set(self.blobs.names()) - used)
+
+    def clear_dead(self) -> None:
+        """Deletes what dead processes were taking in, and forgets what they used."""
+        dead = tuple(dead_tokens(self.holders))
+        for token in dead:
+            rmtree(self.directory / "incoming" / token, ignore_errors=True)
+        with self.catalogue.writing():
+            for token in self.catalogue.holders():
+                if not is_alive(self.holders, token):
+                    self.catalogue.end_uses_of(token)
+        for token in dead:  # last: as long as its lock is there, the next start clears again
+            bury(self.holders, token)
+
+    def old_versions(self, keep: Collection[str]) -> Sequence[str]:
+        """Superseded versions that are neither to be kept nor in use."""
+        return [one for one in self.catalogue.superseded() if one not in keep and not self.living_users(one)]

@@ -1,0 +1,188 @@
+"""From a source to the rows of a context: every piece taken in, or skipped with its reason, and what to tell of it."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from io import BytesIO
+from itertools import chain, count
+from pathlib import Path
+
+from rlm_mcp.contexts.sources.file import refusal
+from rlm_mcp.contexts.sources.source import Piece, Source
+from rlm_mcp.contexts.store.blobs import Intake, NotText, Part
+from rlm_mcp.contexts.store.catalogue import FileRow
+from rlm_mcp.contexts.store.references import refer_to
+from rlm_mcp.contexts.text.line_index import Counts
+from rlm_mcp.contexts.types import Context, Kind, PageMark, Skipped
+from rlm_mcp.errors import SourceChanged, SourceRefused
+
+MAX_NOTES = 20
+
+
+class Gathering:
+    """What registering one source has found so far; the texts themselves are in the intake.
+
+    `refers` decides of a plain file whether it is referenced where it lies instead of being copied. `tick` is called
+    with 1 for every piece, before it is taken in; it may raise to break everything off.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        kind: Kind,
+        location: str,
+        refers: Callable[[Path], bool] = lambda _: False,
+        tick: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._intake = intake
+        self._tick = tick
+        self._refers = refers
+        self._files: dict[str, FileRow] = {}
+        self._directories: set[str] = set()
+        self._notes: list[str] = []
+        self.kind = kind
+        self.location = location
+        self.skipped: list[Skipped] = []
+        self.parts: list[Part] = []
+
+    def __repr__(self) -> str:
+        return f"<Gathering {self.location}, {len(self._files)} files, {len(self.skipped)} skipped>"
+
+    @property
+    def rows(self) -> Sequence[FileRow]:
+        """The files by path."""
+        return sorted(self._files.values(), key=lambda row: row.path)
+
+    def note(self, text: str) -> None:
+        """Remembers something that the user should know about the content."""
+        self._notes.append(text)
+
+    def _refer(self, path: Path, shown: str) -> bool:
+        """References a file where it lies; False when it must be converted, and so be copied."""
+        try:
+            referred = refer_to(path)
+        except OSError as error:
+            raise refusal(path, error) from error
+        if referred is None:
+            self.note(f"{shown} is not UTF-8 throughout: it was converted into a copy, not referenced")
+            return False
+        reference, estimate = referred
+        shown = self._free_path(shown)
+        self._files[shown] = replace(_row(shown, reference.key, estimate), exact=False)
+        self.note(f"{shown} is referenced where it lies: while it is being indexed, lines and chars are estimates")
+        return True
+
+    def take_all(self, source: Source) -> None:
+        """Takes in every piece of a source; of many, one that cannot be read is skipped with its reason."""
+        try:
+            for piece in source.pieces:
+                self._tick(1)
+                self._take_or_skip(piece)
+        finally:
+            if isinstance(source.pieces, Generator):  # broken off: what it holds, such as a program, is let go now
+                source.pieces.close()
+        if not any(row.bytes for row in self._files.values()):
+            if self.kind == "text":
+                raise SourceRefused(f"{self.location} is empty: there is nothing to register")
+            raise SourceRefused(
+                f"{self.location} holds no text{_reasons(self.skipped)}: name a directory or glob with text files"
+            )
+
+    def _take_or_skip(self, piece: Piece | Skipped) -> None:
+        if isinstance(piece, Skipped):
+            self.skipped.append(piece)
+            return
+        try:
+            self._take_piece(piece)
+        except (SourceRefused, SourceChanged) as error:
+            if self.kind == "text":
+                raise _about(self.location, error) from error
+            self.skipped.append(Skipped(path=piece.path, reason=str(error)))
+
+    def _take_piece(self, piece: Piece) -> None:
+        """Takes in a piece; it counts only once it is closed, which is when a change while it was read is noticed."""
+        if piece.plain is not None and self._refers(piece.plain) and self._refer(piece.plain, piece.path):
+            return
+        with piece.open() as opened:
+            part = self._intake.take(opened.file)
+        self._add(piece.path, part, opened.pages)
+        self._notes.extend(opened.notes)
+
+    def take_text(self, path: str, data: bytes) -> None:
+        """Takes in a text that is UTF-8 already."""
+        self._add(path, self._intake.take(BytesIO(data), already_text=True))
+
+    def _add(self, path: str, part: Part, pages: tuple[PageMark, ...] = ()) -> None:
+        shown = self._free_path(path)
+        row = _row(shown, part.blob, part.counts)
+        self._files[shown] = replace(row, encoding=part.encoding, invalid_bytes=part.invalid_bytes, pages=pages)
+        self.parts.append(part)
+        if part.had_bom or part.encoding != "utf-8":
+            mark = " with a byte order mark" if part.had_bom else ""
+            self.note(f"{shown} was {part.encoding}{mark}, stored as UTF-8")
+        if part.invalid_bytes:
+            self.note(f"{shown}: {part.invalid_bytes:,} invalid bytes were replaced by U+FFFD")
+        if part.nuls:
+            self.note(f"{shown} holds {part.nuls:,} NUL characters")
+
+    def _free_path(self, path: str) -> str:
+        """A path that is neither taken nor below a file: an archive may hold both `a` and `a/b`."""
+        parents = [path[:at] for at, char in enumerate(path) if char == "/"]
+        if any(parent in self._files for parent in parents):
+            path = path.replace("/", "_")
+        shown = next(
+            name
+            for name in chain([path], (f"{path}~{n}" for n in count(2)))
+            if name not in self._files and name not in self._directories
+        )
+        self._directories.update(parents)
+        return shown
+
+    def context(self, *, name: str, identity: str, version: int) -> Context:
+        """Makes the context that has all this."""
+        rows = self.rows
+        notes = self._notes[:MAX_NOTES]
+        if more := len(self._notes) - len(notes):
+            notes.append(f"and {more:,} more such notes")
+        return Context(
+            context_id=identity,
+            name=name,
+            kind=self.kind,
+            bytes=sum(row.bytes for row in rows),
+            chars=sum(row.chars for row in rows),
+            lines=sum(row.lines for row in rows),
+            files=len(rows),
+            created_at=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            source=self.location,
+            version=version,
+            exact=all(row.exact for row in rows),
+            notes=tuple(notes),
+            skipped=len(self.skipped),
+        )
+
+
+def _row(path: str, blob: str, counts: Counts) -> FileRow:
+    return FileRow(
+        path=path,
+        blob=blob,
+        bytes=counts.bytes,
+        chars=counts.chars,
+        lines=counts.lines,
+        longest_line=counts.longest_line,
+    )
+
+
+def _about(location: str, error: SourceRefused | SourceChanged) -> SourceRefused | SourceChanged:
+    """Puts the path before an error that does not name it."""
+    if isinstance(error, NotText):
+        return SourceRefused(f"{location} is binary, not text: convert it to text and register that")
+    return error
+
+
+def _reasons(skipped: Sequence[Skipped]) -> str:
+    """Sums up why everything was skipped."""
+    if not skipped:
+        return ""
+    shown = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:3])
+    return f" ({len(skipped):,} skipped: {shown})"

@@ -1,0 +1,455 @@
+"""The store of contexts: one directory that many processes may use at once.
+
+contexts/catalogue.sqlite3     what there is (catalogue.py)
+contexts/blobs/ab/ab….txt      texts by hash, with their line index when they are large (blobs.py)
+contexts/indexes/….index       line indexes of files that are referenced where they lie (references.py)
+contexts/incoming/TOKEN/       what a process is taking in; rubbish once that process is dead
+contexts/holders/TOKEN.lock    locked by the process while it lives (holders.py)
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from shutil import rmtree
+from typing import Self
+
+from rlm_mcp.contexts.store.addressed_file import Addressed
+from rlm_mcp.contexts.store.blobs import Blobs, Intake, disk_errors
+from rlm_mcp.contexts.store.catalogue import Catalogue, FileRow
+from rlm_mcp.contexts.store.garbage import Collector
+from rlm_mcp.contexts.store.ingest import Gathering
+from rlm_mcp.contexts.store.naming import MAX_NAME, check_name, context_id, safe_name
+from rlm_mcp.contexts.store.process_locks import Holder, dead_tokens
+from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
+from rlm_mcp.contexts.text.encoding import mend
+from rlm_mcp.contexts.text.line_index import Counts, LineIndex
+from rlm_mcp.contexts.types import Context, FileEntry, Freed, Lines, Page, Place, Skipped
+from rlm_mcp.errors import (
+    ContextInUse,
+    NameTaken,
+    OutOfRange,
+    SourceRefused,
+    StoreDamaged,
+    UnknownContext,
+    UnknownPath,
+)
+
+REFERENCE_ABOVE_BYTES = 1 << 30
+"""A file this large is referenced where it lies: copying it would take seconds and double the disk it needs."""
+
+INLINE = "text"
+"""The source of a context that was given as text."""
+
+
+class Store:
+    """Contexts on disk under `data_dir`; thread-safe, shared by many processes, synchronous.
+
+    `roots` are the directories that may be registered: None means any, an empty sequence means none.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        roots: Sequence[Path] | None = None,
+        quota_bytes: int | None = None,
+        reference_above_bytes: int = REFERENCE_ABOVE_BYTES,
+    ) -> None:
+        self._directory = data_dir / "contexts"
+        self._roots = roots
+        self._quota = quota_bytes
+        self._reference_above = reference_above_bytes
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with disk_errors():
+                self._holder = Holder(self._directory / "holders")
+                self._blobs = Blobs(self._directory / "blobs")
+        except OSError as error:
+            raise StoreDamaged(
+                f"{self._directory} cannot be used as a store ({error.strerror}): "
+                "check its permissions or set RLM_MCP_DATA_DIR to another directory"
+            ) from error
+        try:
+            self._catalogue = Catalogue(self._directory / "catalogue.sqlite3")
+        except BaseException:
+            self._holder.close()
+            raise
+        self._incoming = self._directory / "incoming" / self._holder.token
+        self._indexes = ReferenceIndexes(
+            self._directory / "indexes", parts=self._incoming, on_complete=self._note_counts
+        )
+        self._intakes = count(1)
+        self._collector = Collector(
+            directory=self._directory, catalogue=self._catalogue, blobs=self._blobs, indexes=self._indexes
+        )
+        if any(dead_tokens(self._collector.holders)):
+            self.gc()
+
+    def __repr__(self) -> str:
+        return f"<Store {self._directory}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop background indexing and let go of the catalogue; also called by leaving the `with` block."""
+        self._indexes.close()
+        self._catalogue.close()
+        rmtree(self._incoming, ignore_errors=True)
+        self._holder.close()
+
+    def confine(self, roots: Sequence[Path]) -> None:
+        """From now on take sources from these directories alone, unless it was told at first from which."""
+        if self._roots is None:
+            self._roots = roots
+
+    # --- registering
+
+    def register_text(self, text: str, *, name: str | None = None, supersedes: bool = False) -> Context:
+        """Store a text given inline; one that `supersedes` is the next version of another inline text of its name.
+
+        Raises SourceRefused, NameTaken, StoreFull.
+        """
+        if not text:
+            raise SourceRefused("the text is empty: there is nothing to register")
+        wanted = None if name is None else check_name(name)
+        data, lone = mend(text)
+        with self._intake() as intake:
+            gathering = Gathering(intake, kind="text", location=INLINE)
+            if lone:
+                gathering.note(f"{lone:,} lone surrogates were replaced by U+FFFD")
+            gathering.take_text("text.txt", data)
+            return self._commit(
+                intake,
+                gathering,
+                wanted=wanted,
+                default=f"text-{gathering.rows[0].blob[:8]}",
+                options={},
+                supersedes=supersedes,
+            )
+
+    def register_source(
+        self,
+        source: str,
+        *,
+        name: str | None = None,
+        reference: bool | None = None,
+        include_secrets: bool = False,
+        on_taken: Callable[[int, int], None] = lambda *_: None,
+    ) -> Context:
+        """Store a file, directory, glob, git revision (`path@revision`), archive or document found at a path.
+
+        `reference` True leaves a file where it is, False copies it whatever its size. `on_taken` is told files and
+        bytes taken in since the last time, many times a second, also when there are none; what it raises breaks it off,
+        and nothing is stored.
+        Raises SourceRefused, OutsideRoots, SourceChanged, NameTaken, StoreFull.
+        """
+        from rlm_mcp.contexts.sources.opening import open_source
+
+        wanted = None if name is None else check_name(name)
+        options: dict[str, object] = {"reference": reference, "include_secrets": include_secrets}
+        opened = open_source(
+            source,
+            roots=self._roots,
+            store=self._directory,
+            secrets=include_secrets,
+            look=lambda: on_taken(0, 0),
+        )
+
+        def refers(path: Path) -> bool:
+            if reference is not None:
+                return reference
+            return path.exists() and path.stat().st_size > self._reference_above
+
+        with self._intake(lambda size: on_taken(0, size)) as intake:
+            gathering = Gathering(
+                intake,
+                kind=opened.kind,
+                location=opened.location,
+                refers=refers,
+                tick=lambda files: on_taken(files, 0),
+            )
+            gathering.take_all(opened)
+            return self._commit(intake, gathering, wanted=wanted, default=safe_name(opened.name), options=options)
+
+    def refresh(self, ref: str) -> Context:
+        """Register the same source again: the same context if nothing changed, else its next version."""
+        context = self.get(ref)
+        if context.source == INLINE:
+            return context
+        options = self._catalogue.options(context.context_id)
+        reference = options.get("reference")
+        return self.register_source(
+            context.source,
+            name=context.name,
+            reference=reference if isinstance(reference, bool) else None,
+            include_secrets=bool(options.get("include_secrets")),
+        )
+
+    def _intake(self, tick: Callable[[int], None] = lambda _: None) -> Intake:
+        room = None if self._quota is None else self._quota - self._catalogue.stored_bytes()
+        return Intake(self._blobs, self._incoming / str(next(self._intakes)), room_bytes=room, tick=tick)
+
+    def _commit(
+        self,
+        intake: Intake,
+        gathering: Gathering,
+        *,
+        wanted: str | None,
+        default: str,
+        options: dict[str, object],
+        supersedes: bool = True,
+    ) -> Context:
+        """Make it all appear at once, under the lock that every other change takes too."""
+        intake.settle()
+        rows = gathering.rows
+        try:
+            with disk_errors(), self._catalogue.writing():
+                name, identity = self._settle_name(
+                    gathering, rows, wanted=wanted, default=default, supersedes=supersedes
+                )
+                context = self._catalogue.by_id(identity)
+                intake.place(gathering.parts)
+                if context is None:
+                    version = self._catalogue.last_version(name) + 1
+                    context = gathering.context(name=name, identity=identity, version=version)
+                    self._catalogue.add(context, rows, gathering.skipped, options)
+                elif not context.current:
+                    self._catalogue.make_current(context)
+                    context = replace(context, current=True)
+        except BaseException:  # also when it is broken off in between
+            self._collector.sweep([row.blob for row in rows if not is_reference(row.blob)])
+            raise
+        if not context.exact:
+            for row in rows:
+                if is_reference(row.blob):
+                    self._indexes.grow(reference_of(row.blob))
+        return context
+
+    def _settle_name(
+        self, gathering: Gathering, rows: Sequence[FileRow], *, wanted: str | None, default: str, supersedes: bool
+    ) -> tuple[str, str]:
+        """Find the name that this content may have: a free one, its own, or that of its source's last version.
+
+        The source of an inline text does not tell whether it `supersedes` another.
+        """
+        candidates = (wanted,) if wanted else (default, *(f"{default}-{n}" for n in range(2, 10_000)))
+        there = None
+        for name in candidates:
+            identity = context_id(name, gathering.kind, rows)
+            there = self._catalogue.by_name(name)
+            same_source = there is not None and there.source == gathering.location
+            if there is None or there.context_id == identity or (same_source and supersedes):
+                return name, identity
+        raise NameTaken(
+            f"the name {wanted or default!r} belongs to other content (source: {there.source if there else 'many'}): "
+            "choose another name, or remove that context first"
+        )
+
+    # --- finding
+
+    def get(self, ref: str) -> Context:
+        """Find the context with this id, or the newest with this name. Raises UnknownContext."""
+        ref = ref.removeprefix("rlm://contexts/")
+        context = self._catalogue.by_id(ref) or self._catalogue.by_name(ref)
+        if context is None:
+            known = [there.name for there in self._catalogue.page("", after=None, limit=100)]
+            near = _near(ref[:MAX_NAME], known) or known[:3]
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else "nothing is registered yet; "
+            raise UnknownContext(
+                f"no context has the id or name {ref[:100]!r}: {hint}"
+                "`list_contexts` shows all, `register_context` adds one"
+            )
+        return context
+
+    def list(self, query: str = "", *, limit: int = 20, cursor: str | None = None) -> Page:
+        """Current contexts whose name or source contains `query`, newest first. Raises OutOfRange for a bad cursor."""
+        if limit < 1:
+            raise OutOfRange(f"a page of {limit} contexts cannot be listed: ask for 1 or more")
+        after: tuple[str, str] | None = None
+        if cursor is not None:
+            created_at, mark, identity = cursor.partition("~")
+            if not mark:
+                raise OutOfRange(
+                    f"{cursor[:60]!r} is not a cursor that `list_contexts` gave: leave it out to begin anew"
+                )
+            after = (created_at, identity)
+        found = self._catalogue.page(query, after=after, limit=limit + 1)
+        more = len(found) > limit
+        last = found[:limit][-1] if more else None
+        return Page(
+            contexts=tuple(found[:limit]),
+            next_cursor=f"{last.created_at}~{last.context_id}" if last else None,
+            total=self._catalogue.count(query),
+        )
+
+    # --- removing
+
+    def remove(self, ref: str) -> Context:
+        """Forget a context, older versions of its name too, and free what only they used.
+
+        Raises UnknownContext, ContextInUse.
+        """
+        with self._catalogue.writing():
+            context = self.get(ref)
+            if runs := self._collector.living_users(context.context_id):
+                raise ContextInUse(
+                    f"{context.name} ({context.context_id}) is used by {', '.join(runs)}: wait for that or `cancel_run`"
+                )
+            older = self._catalogue.versions(context.name) if context.current else []
+            unused = [one for one in older if not self._collector.living_users(one)]
+            texts = self._collector.forget([context.context_id, *unused])
+        self._collector.sweep(texts)
+        return context
+
+    @contextmanager
+    def in_use(self, context_ids: Collection[str], run_id: str) -> Iterator[None]:
+        """Hold these contexts: until the block ends or this process dies, no process can remove them."""
+        with self._catalogue.writing():
+            held = [self.get(identity).context_id for identity in context_ids]
+            for identity in held:
+                self._catalogue.add_use(identity, run_id, self._holder.token)
+        try:
+            yield
+        finally:
+            with self._catalogue.writing():
+                self._catalogue.end_use(held, run_id, self._holder.token)
+
+    def gc(self, *, keep: Collection[str] | None = None) -> Freed:
+        """Delete blobs that nothing uses and the remains of dead processes.
+
+        With `keep` (ids that runs cite), also forget superseded versions that are neither in it nor in use.
+        """
+        with disk_errors():
+            with self._catalogue.writing():
+                old = [] if keep is None else self._collector.old_versions(keep)
+                texts = self._collector.forget(old)
+            freed = self._collector.sweep(texts)
+            rest = self._collector.sweep_all()
+            self._collector.clear_dead()
+        return Freed(blobs=freed.blobs + rest.blobs, bytes=freed.bytes + rest.bytes, versions=len(old))
+
+    # --- reading
+
+    def files(self, context: Context) -> Sequence[FileEntry]:
+        """Every text of the context, by path. Raises SourceChanged when a referenced file is not what it was."""
+        return tuple(self._entry(row) for row in self._catalogue.files(context.context_id))
+
+    def file(self, context: Context, path: str | None = None) -> FileEntry:
+        """One text of the context; of one that has a single text it need not be named. Raises UnknownPath."""
+        return self._entry(self._row(context, path))
+
+    def skipped(self, context: Context) -> Sequence[Skipped]:
+        """What the source held that is not in the context, and why."""
+        return tuple(self._catalogue.skipped(context.context_id))
+
+    def read_lines(
+        self,
+        context: Context,
+        start_line: int,
+        end_line: int | None = None,
+        *,
+        path: str | None = None,
+        max_chars: int = 24_000,
+    ) -> Lines:
+        """Read lines `start_line` to `end_line`, 1-based and inclusive; negative numbers count from the end.
+
+        Without `end_line`, as many as fit. Line ends are kept. A line longer than `max_chars` is cut; `read_chars` has
+        the rest. Raises UnknownPath, OutOfRange, SourceChanged.
+        """
+        return self._addressed(context, path).read_lines(start_line, end_line, max_chars=max_chars)
+
+    def read_chars(self, context: Context, start: int, end: int, *, path: str | None = None) -> str:
+        """Read the characters `[start:end]` of one file; bounds as of a slice, already non-negative."""
+        return self._addressed(context, path).read_chars(start, end)
+
+    def place(self, context: Context, line: int, *, path: str | None = None) -> Place:
+        """Give the byte and character offset and the page of a line. Raises UnknownPath, OutOfRange."""
+        return self._addressed(context, path).place(line)
+
+    def text(self, context: Context, path: str | None = None) -> str:
+        """Load one file whole; of a `text` context its only one."""
+        blob = self._blob(self._row(context, path))
+        try:
+            return blob.read_bytes().decode(errors="replace")
+        except OSError as error:
+            raise StoreDamaged(f"{blob} cannot be read ({error.strerror}): register it again") from error
+
+    def mounts(self, context: Context) -> Mapping[str, Path]:
+        """Relative guest path -> UTF-8 file on disk, to be shown read-only at `/context/<name>/<relative path>`."""
+        return {entry.path: entry.blob for entry in self.files(context)}
+
+    def line_index(self, context: Context, path: str | None = None) -> LineIndex:
+        """The running counts of one file, complete; of a large referenced file this may take seconds."""
+        return self._index(self._row(context, path), lambda _: False)
+
+    def settle(self, seconds: float = 60.0) -> bool:
+        """Wait until the files referenced by this process are indexed; False when that takes longer."""
+        return self._indexes.wait(seconds)
+
+    # ---
+
+    def _addressed(self, context: Context, path: str | None) -> Addressed:
+        row = self._row(context, path)
+        return Addressed(row=row, blob=self._blob(row), index=lambda far_enough: self._index(row, far_enough))
+
+    def _row(self, context: Context, path: str | None) -> FileRow:
+        identity = context.context_id
+        whole = path is None or path in {"", context.name}
+        wanted = "" if whole else str(path).removeprefix(f"/context/{context.name}/").removeprefix("./").lstrip("/")
+        found = self._catalogue.only_file(identity) if whole else self._catalogue.file(identity, wanted)
+        return found or self._nearest(context, wanted)
+
+    def _nearest(self, context: Context, wanted: str) -> FileRow:
+        """Find the one file whose path ends so, or say which there are. Raises UnknownPath, UnknownContext."""
+        rows = self._catalogue.files(context.context_id)
+        if not rows:
+            raise UnknownContext(f"{context.name} ({context.context_id}) has been removed: register it again")
+        if not wanted:
+            some = ", ".join(row.path for row in rows[:3])
+            raise UnknownPath(f"{context.name} has {len(rows):,} files ({some}, …): say which with `path`")
+        ending = [row for row in rows if row.path.endswith(f"/{wanted}")]
+        if len(ending) == 1:
+            return ending[0]
+        near = _near(wanted, [row.path for row in (ending or rows)])
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {rows[0].path} and {len(rows) - 1:,} more"
+        raise UnknownPath(f"{context.name} has no file {wanted[:200]!r}: {hint}")
+
+    def _entry(self, row: FileRow) -> FileEntry:
+        return FileEntry(
+            path=row.path,
+            blob=self._blob(row),
+            bytes=row.bytes,
+            chars=row.chars,
+            lines=row.lines,
+            longest_line=row.longest_line,
+            pages=row.pages,
+        )
+
+    def _blob(self, row: FileRow) -> Path:
+        """Give the file that holds a text, if it is what the catalogue says. Raises SourceChanged, StoreDamaged."""
+        return reference_of(row.blob).check() if is_reference(row.blob) else self._blobs.checked(row.blob, row.bytes)
+
+    def _index(self, row: FileRow, far_enough: Callable[[Counts], bool]) -> LineIndex:
+        if not is_reference(row.blob):
+            return self._blobs.index(row.blob)
+        reference = reference_of(row.blob)
+        reference.check()
+        return self._indexes.index(reference, far_enough)
+
+    def _note_counts(self, reference: Reference, counts: Counts) -> None:
+        """Put exact counts in the place of estimates, once a referenced file is indexed."""
+        with self._catalogue.writing():
+            self._catalogue.set_counts(reference.key, counts)
+
+
+def _near(wanted: str, known: Sequence[str]) -> Sequence[str]:
+    """Choose the few that look most like what was asked for."""
+    from difflib import get_close_matches
+
+    return get_close_matches(wanted, known, n=3, cutoff=0.4)

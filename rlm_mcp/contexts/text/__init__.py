@@ -1,0 +1,1 @@
+"""Reading text: encodings, lines, ranges, globs and regular expressions."""

@@ -1,0 +1,1 @@
+"""The loop: how one question over contexts becomes an answer, its citations and its bill."""

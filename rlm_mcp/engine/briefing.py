@@ -1,0 +1,288 @@
+"""What the root model is told of its contexts before it has looked: facts, and a few real lines.
+
+Real lines, shown by repr, keep a model from guessing the format; a wrong guess about it ("looks like JSON") is worse
+than none, so only what `describe` has parsed is passed on. Lines that hold the rarest words of the question come with
+them: often they are the answer, and always they show the form in which it stands. They are data like any other line.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rlm_mcp.contexts.describe.overview import Overview, describe
+from rlm_mcp.contexts.search import Match, search
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.prompts import Brief
+from rlm_mcp.errors import RlmError
+
+HOW_TO_READ = {
+    "json": "json.loads(context) reads it",
+    "json lines": "every line is one JSON value: json.loads(line) for each line of context.splitlines()",
+    "csv": "csv.DictReader(context.splitlines()) reads it",
+    "tsv": 'csv.DictReader(context.splitlines(), delimiter="\\t") reads it',
+}
+"""format, as `describe` names it after parsing -> one way to read it"""
+
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_TABLE_LINES = 2
+_TOLD = ("levels", "first_time", "last_time", "line_regex", "headings", "languages", "types", "rows")
+_MOST_STRUCTURE_CHARS = 600
+_MOST_WORDS = 8
+_MOST_HITS = 3
+_RARE = 40  # a word in more lines than this says what the context is about rather than where the answer is
+_SEARCH_SECONDS = 1.0
+_MOST_LARGEST = 8
+_FEW_LINES = 4
+_SEEN = 200  # what is shown of a line; lines that differ only behind that look the same
+_LINE_CHARS = 2_000  # enough of a line to show its form; the prompt cuts it further
+_HIT_CHARS = 220  # less than the prompt shows of a line
+_FAR_BEHIND = 4  # a line that scores less than this part of the best one was found by a common word
+_HEADING_WORDS = 3
+_LINES_BELOW = 5
+_LABEL_CHARS = 24
+_FEWEST_WORDS = 4
+_MOST_FIELDS = 12
+_FIELD_CHARS = 40
+_OTHER_SHARE = 0.08  # of a sentence: figures and signs
+_OF_SENTENCES = re.compile(r"[^\W\d_]|[ ,.;:!?'\"\u2018-\u201d()-]")
+
+
+def briefs(store: Store, contexts: Sequence[Context], query: str) -> tuple[Brief, ...]:
+    """One brief a context. Reads from disk."""
+    return tuple(_brief(store, describe(store, context), query) for context in contexts)
+
+
+def brief_of_value(value: object) -> Brief:
+    """The brief of a child run's context, which exists only as a value."""
+    match value:
+        case dict():
+            texts = {str(path): text if isinstance(text, str) else repr(text) for path, text in value.items()}
+            by_size = sorted(texts, key=lambda path: len(texts[path]), reverse=True)
+            return Brief(
+                name="context",
+                kind="files",
+                chars=sum(len(text) for text in texts.values()),
+                files=len(texts),
+                largest=tuple(f"{path} ({len(texts[path]):,} characters)" for path in by_size[:_MOST_LARGEST]),
+            )
+        case list() | tuple():
+            items = [item if isinstance(item, str) else repr(item) for item in value]
+            samples = samples_of(items)
+            return Brief(
+                name="context",
+                kind="list",
+                chars=sum(map(len, items)),
+                lines=len(items),
+                samples=samples,
+                is_prose=is_prose(samples),
+            )
+    text = value if isinstance(value, str) else repr(value)
+    lines = text.splitlines()
+    samples = samples_of(lines)
+    return Brief(
+        name="context", kind="text", chars=len(text), lines=len(lines), samples=samples, is_prose=is_prose(samples)
+    )
+
+
+def samples_of(lines: Sequence[str]) -> tuple[str, ...]:
+    """First, second, middle and last of the lines that hold anything."""
+    full = [line for line in lines if line.strip()]
+    wanted = dict.fromkeys((0, 1, len(full) // 2, len(full) - 1))
+    return tuple(full[index][:_LINE_CHARS] for index in sorted(wanted) if 0 <= index < len(full))
+
+
+def is_prose(lines: Sequence[str]) -> bool:
+    """Whether most of these lines are sentences, a label such as an id or a date before them aside."""
+    return 0 < 2 * len(lines) < 3 * sum(_is_sentence(line) for line in lines)
+
+
+def _is_sentence(line: str) -> bool:
+    text = line.strip()
+    label, colon, rest = text.partition(": ")
+    if colon and len(label) <= _LABEL_CHARS:
+        text = rest
+    plain = len(_OF_SENTENCES.sub("", text))
+    return len(text.split()) >= _FEWEST_WORDS and plain <= _OTHER_SHARE * len(text)
+
+
+def _fields(lines: Sequence[str]) -> tuple[str, ...]:
+    """What split() makes of the first line, where the lines have fields: a small model miscounts them by itself."""
+    if is_prose(lines) or len({line.count(" ") > _FEWEST_WORDS for line in lines}) != 1:
+        return ()
+    fields = lines[0].split()[:_MOST_FIELDS]
+    return tuple(field[:_FIELD_CHARS] for field in fields) if len(fields) >= _FEWEST_WORDS else ()
+
+
+def window(line: str, words: Sequence[str], chars: int) -> str:
+    """The stretch of a long line that holds most of these words."""
+    if len(line) <= chars:
+        return line
+    folded = line.casefold()
+    places = sorted((at.start(), word) for word in words for at in re.finditer(re.escape(word.casefold()), folded))
+    before = chars // 3
+
+    def held(place: int) -> int:
+        return len({word for at, word in places if place - before <= at < place - before + chars - len(word)})
+
+    best = max((place for place, _ in places), key=held, default=0)
+    start = max(0, min(best - before, len(line) - chars))
+    return line[start : start + chars]
+
+
+def format_text(structure: Mapping[str, object]) -> str:
+    """The format that `describe` has parsed, how to read it, and its columns."""
+    found = str(structure.get("format") or "")
+    parts = [found] if found not in {"", "text", "files"} else []
+    parts += [HOW_TO_READ[found]] if found in HOW_TO_READ else []
+    shape = structure.get("shape")
+    if isinstance(shape, dict) or (isinstance(shape, list) and _is_nested(shape)):
+        parts[-1] += f" as {_sketch(shape)}"
+    elif structure.get("columns"):
+        parts += [f"columns: {_short(structure['columns'])}"]
+    return _cut("; ".join(parts))
+
+
+def _reading(found: str, lines: Sequence[str]) -> str:
+    """How the rows of a table are read, and the first of them: a small model that splits lines by hand miscounts."""
+    delimiter = _DELIMITERS.get(found)
+    if delimiter is None or len(lines) < _TABLE_LINES:
+        return ""
+    head, first = csv.reader(lines[:_TABLE_LINES], delimiter=delimiter)
+    given = ", delimiter='\\t'" if delimiter == "\t" else ""
+    row = dict(zip(head, first, strict=False))
+    return f"rows = list(csv.DictReader(context.splitlines(){given}))\n# rows[0] is {row}"
+
+
+def _is_nested(shape: list[object]) -> bool:
+    """Whether the first item of a list holds more than plain values."""
+    first = shape[-1]
+    return isinstance(first, list) or (isinstance(first, dict) and any(not isinstance(v, str) for v in first.values()))
+
+
+def _sketch(shape: object) -> str:
+    """How a JSON value is built, on one line: {"orders": [58 items like {"id": integer}]}."""
+    match shape:
+        case dict():
+            return "{" + ", ".join(f'"{key}": {_sketch(inner)}' for key, inner in shape.items()) + "}"
+        case [str(items), inner]:
+            return f"[{items} like {_sketch(inner)}]"
+    return str(shape)
+
+
+def structure_text(structure: Mapping[str, object]) -> str:
+    """What else `describe` has established, in one line."""
+    return _cut("; ".join(f"{name}: {_short(structure[name])}" for name in _TOLD if structure.get(name)))
+
+
+def words_of(query: str) -> list[str]:
+    """The words of a question that a text may hold: no function words, names and codes first."""
+    words = dict.fromkeys(re.findall(r"\w[\w.:/-]*\w|\w", query))
+    telling = [word for word in words if len(word) > 2 and word.lower() not in _COMMON]
+    telling.sort(key=lambda word: (word.islower(), -len(word)))
+    return telling[:_MOST_WORDS]
+
+
+def hits(store: Store, context: Context, query: str) -> tuple[str, ...]:
+    """Up to three lines that hold the rarest words of the question, if there are rare ones."""
+    found: Counter[tuple[str, int]] = Counter()
+    texts: dict[tuple[str, int], Match] = {}
+    for word in words_of(query):
+        try:
+            result = search(
+                store, context, word, max_matches=_RARE, ignore_case=True, literal=True, seconds=_SEARCH_SECONDS
+            )
+        except RlmError:
+            continue  # a brief without hits is better than no run
+        if 0 < result.total <= _RARE:
+            whole = [match for match in result.matches if _holds_word(match.text, word)]
+            for match in whole or result.matches:
+                found[match.path, match.line] += 1_000 // len(whole or result.matches)
+                texts[match.path, match.line] = match
+    best = sorted(found, key=lambda place: (-found[place], place))[:_MOST_HITS]
+    best = [place for place in best if found[place] * _FAR_BEHIND >= found[best[0]]]
+    if len(best) == 1 and len(re.findall(r"\w+", texts[best[0]].text)) <= _HEADING_WORDS:
+        return _with_lines_below(store, context, texts[best[0]])
+    shown = [(texts[place], window(texts[place].text, words_of(query), _HIT_CHARS)) for place in best]
+    return tuple(text if context.kind == "text" else f"{match.path}:{match.line}: {text}" for match, text in shown)
+
+
+def _holds_word(text: str, word: str) -> bool:
+    """Whether it stands there by itself: sigma-1 does not stand in sigma-12."""
+    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text, re.IGNORECASE) is not None
+
+
+def _with_lines_below(store: Store, context: Context, match: Match) -> tuple[str, ...]:
+    """A short line is often the heading of what was asked for."""
+    path = match.path if context.kind == "files" else None
+    last = match.line + _LINES_BELOW
+    lines = store.read_lines(context, match.line, last, path=path, max_chars=_LINE_CHARS).text.splitlines()
+    return tuple(line if path is None else f"{path}:{n}: {line}" for n, line in enumerate(lines, match.line) if line)
+
+
+def _brief(store: Store, overview: Overview, query: str) -> Brief:
+    context = overview.context
+    is_text = context.kind == "text"
+    samples = _stored_samples(store, overview) if is_text else ()
+    found = hits(store, context, query)
+    if overview.structure.get("format") == "json":  # its lines are how it was printed: they mean nothing by themselves
+        samples = (" ".join(overview.head.split()),)
+        found = found if context.lines == 1 else ()
+    return Brief(
+        name=context.name,
+        kind=context.kind,
+        chars=context.chars,
+        lines=context.lines,
+        files=context.files,
+        format=format_text(overview.structure),
+        structure=structure_text(overview.structure),
+        samples=samples,
+        hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
+        is_prose=is_prose(samples) and not overview.structure.get("columns"),
+        reading=_reading(str(overview.structure.get("format")), samples),
+        fields=_fields(samples) if str(overview.structure.get("format")) in {"text", "log"} else (),
+        largest=()
+        if is_text
+        else tuple(f"{f.path} ({f.lines:,} lines)" for f in overview.largest_files[:_MOST_LARGEST]),
+    )
+
+
+def _stored_samples(store: Store, overview: Overview) -> tuple[str, ...]:
+    """First two, middle and last line that hold anything, without loading the text."""
+    context: Context = overview.context
+    head = [line for line in overview.head.splitlines() if line.strip()]
+    if context.lines <= _FEW_LINES:
+        return tuple(line[:_LINE_CHARS] for line in head)
+    tail = [line for line in overview.tail.splitlines() if line.strip()]
+    middle_line = context.lines // 2
+    middle = store.read_lines(context, middle_line, middle_line + 2, max_chars=_LINE_CHARS).text.splitlines()
+    picked = [*head[:2], *[line for line in middle if line.strip()][:1], *tail[-1:]]
+    return tuple(line[:_LINE_CHARS] for line in dict.fromkeys(picked))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_STRUCTURE_CHARS else text[: _MOST_STRUCTURE_CHARS - 1] + "…"
+
+
+def _short(value: object) -> str:
+    match value:
+        case {"name": name, "type": kind, **more}:
+            some = more.get("values")
+            return f"{name} {kind}" + (f" ({_short(some)})" if some else "")
+        case dict():
+            return ", ".join(f"{name} {_short(part)}" for name, part in list(value.items())[:12])
+        case list() | tuple():
+            return ", ".join(_short(part) for part in value[:12])
+    return str(value)[:120]
+
+
+_COMMON_WORDS = """
+    a about after all also am an and any are as at be been before being between both but by can could date did do
+    does each every find first for from get give given had has have her here him his how i if in into is it its last
+    least line lines list log many me more most much my name no not number occur occurs of on one only or other our out
+    over per please say says she should show so some tell text than that the their them then there these they this
+    those to total under until up use used was we were what when where which while who whom whose why will with word
+    words would year you your answer context file files form level levels contain contains different distinct following
+    having ask asks"""
+_COMMON = frozenset(_COMMON_WORDS.split())

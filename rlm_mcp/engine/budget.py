@@ -1,0 +1,470 @@
+"""What a run may spend, and what it has spent: one ledger over the whole tree of recursive runs.
+
+A call is paid in three steps. `reserve` sets an upper estimate aside before anything is sent; the call is made;
+`settle` puts what it really cost in its place. So the sum of settled and reserved never passes a limit, and overshoot
+is at most what an estimate missed of the calls in flight. A child's ledger has an account of its own and books every
+call on its parents' accounts too, so a child can spend neither more than its share nor more than is left to the tree.
+
+A reservation that does not fit *now* waits while other calls are in flight, because they settle for less than they
+reserved; it is refused when it would not fit even alone. A reply is shortened (`Reservation.max_tokens`) rather than
+refused, down to MIN_COMPLETION_TOKENS.
+
+A request that broke off without an answer may have been billed. Its prompt counts against the limits, and is reported
+apart from the tokens that providers told of (`Spent.unanswered_prompt_tokens`). Everything here runs on one event
+loop; there are no locks.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, TypeVar
+
+import anyio
+
+from rlm_mcp.concurrency import Turns
+from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown, PromptOverWindow
+from rlm_mcp.models.base import Attempts, Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
+from rlm_mcp.spending import Spent
+
+CallKind = Literal["root", "sub"]
+
+# Below this a reply is no longer worth its prompt: a line of code or a label needs about so much.
+MIN_COMPLETION_TOKENS = 64
+# The longest reply asked for where the caller names none. A reservation holds this much until the call settles, so a
+# provider's own maximum (128,000 for some) would let a run with a small budget make one call at a time.
+USUAL_COMPLETION_TOKENS: Mapping[CallKind, int] = {"root": 16_384, "sub": 8_192}
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLimits:
+    """Limits of one run, its children included. None is no limit. `concurrency` bounds the model calls in flight."""
+
+    max_usd: float | None = None
+    max_tokens: int | None = None
+    max_sub_calls: int | None = None
+    max_seconds: float | None = None
+    max_iterations: int | None = None
+    max_depth: int | None = None
+    concurrency: int = 64
+
+
+@dataclass(slots=True)
+class Bill:
+    """What one sub-call came to, filled in while it goes on, so that it is there when the call fails.
+
+    `usage` sums all its requests, the second one for a reply of the wrong shape included. `cached` says that another
+    call, or the cache on disk, had the answer.
+    """
+
+    model: str = ""
+    cached: bool = False
+    usage: Usage = field(default_factory=Usage)
+
+    def add(self, usage: Usage) -> None:
+        """Takes in one more request."""
+        self.usage = self.usage.plus(usage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What remains of each limit, reservations taken off; None where there is no limit."""
+
+    usd: float | None
+    tokens: int | None
+    sub_calls: int | None
+    seconds: float | None
+    iterations: int | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Reservation:
+    """Room set aside for one call. `max_tokens` is the longest reply it pays for. Settle it, once."""
+
+    kind: CallKind
+    prompt_tokens: int
+    max_tokens: int
+    profile: Profile
+    close: Callable[["Reservation", Usage], None]
+    is_open: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """Tokens set aside."""
+        return self.prompt_tokens + self.max_tokens
+
+    @property
+    def usd(self) -> float:
+        """Dollars set aside, 0 where no price is known."""
+        return self.profile.cost_usd(self.prompt_tokens, self.max_tokens) or 0.0
+
+    def settle(self, usage: Usage) -> None:
+        """Puts what the call cost in the place of the estimate; unanswered requests are charged their prompts."""
+        if self.is_open:
+            self.is_open = False
+            self.close(self, usage)
+
+
+class Ledger:
+    """The one place where a run's spending is decided and counted.
+
+    `already` is what an earlier process spent on the same run: it counts against every limit.
+    """
+
+    def __init__(
+        self,
+        limits: BudgetLimits | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        already: Spent | None = None,
+        parent: "Ledger | None" = None,
+    ) -> None:
+        self.limits = limits or BudgetLimits()
+        self._clock = clock
+        self._account = _Account(self.limits, clock, already or Spent())
+        self._accounts: tuple[_Account, ...] = (self._account, *(parent.accounts if parent else ()))
+        self._queue: Turns = parent.queue if parent else Turns()
+
+    def __repr__(self) -> str:
+        account = self._account
+        return f"<Ledger {account.calls} calls, {account.tokens_bound} tokens, {account.in_flight} in flight>"
+
+    @property
+    def accounts(self) -> tuple["_Account", ...]:
+        """The accounts that a call is booked on: this ledger's, then its parents'."""
+        return self._accounts
+
+    @property
+    def queue(self) -> Turns:
+        """The calls of the whole tree that wait for room."""
+        return self._queue
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    def spent(self) -> Spent:
+        """What providers reported so far, children included."""
+        return self._account.spent()
+
+    def spent_in_all(self) -> Spent:
+        """The same for the whole tree of runs that this one belongs to."""
+        return self._accounts[-1].spent()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the first limit of time here or above; None where there is none."""
+        return _least(account.seconds_left for account in self._accounts)
+
+    def left(self) -> Left:
+        """What remains to this run: the least of its own limits and of its parents'."""
+        limit = self.limits.max_iterations
+        return Left(
+            usd=_least(account.usd_left for account in self._accounts),
+            tokens=_least(account.tokens_left for account in self._accounts),
+            sub_calls=_least(account.sub_calls_left for account in self._accounts),
+            seconds=self.seconds_left,
+            iterations=None if limit is None else max(0, limit - self._account.iterations),
+        )
+
+    def exceeded(self) -> BudgetExceeded | None:
+        """The first limit of dollars, tokens or seconds that is used up; None while there is room."""
+        return next((error for account in self._accounts if (error := account.used_up()) is not None), None)
+
+    # --- spending -----------------------------------------------------------------------------------------------
+
+    def child(self, *, share: float) -> "Ledger":
+        """A ledger for a child run: `share` of what is left here."""
+        left = self.left()
+        carved = replace(
+            self.limits,
+            max_usd=None if left.usd is None else left.usd * share,
+            max_tokens=None if left.tokens is None else int(left.tokens * share),
+            max_sub_calls=None if left.sub_calls is None else int(left.sub_calls * share),
+            max_seconds=None if left.seconds is None else left.seconds * share,
+        )
+        return Ledger(carved, clock=self._clock, parent=self)
+
+    def take_iteration(self) -> int:
+        """Counts one turn of the root model and returns its number, from 1. Raises BudgetExceeded when none is left."""
+        if (error := self.exceeded()) is not None:
+            raise error
+        limit, account = self.limits.max_iterations, self._account
+        if limit is not None and account.iterations >= limit:
+            raise BudgetExceeded(
+                f"all {limit} iterations are used: raise max_iterations to let the run go on", which="iterations"
+            )
+        account.iterations += 1
+        return account.iterations
+
+    def count_cached(self) -> None:
+        """Counts a sub-call that was answered without asking a model."""
+        for account in self._accounts:
+            account.cached_calls += 1
+
+    def require_prices(self, models: Sequence[Model]) -> None:
+        """Raises PriceUnknown if dollars are limited and one of `models` has no price: the limit would not hold."""
+        for model in models:
+            if self.limits.max_usd is not None and not model.profile.priced:
+                raise PriceUnknown(
+                    f"max_usd={self.limits.max_usd:g} cannot be kept: no price is known for model {model.name!r}; set"
+                    f" RLM_MCP_PRICES='{{\"{model.name}\": [dollars per million tokens in, out]}}', or limit the run by"
+                    " max_sub_calls or max_seconds"
+                )
+
+    async def reserve(self, kind: CallKind, *, prompt_tokens: int, max_tokens: int, profile: Profile) -> Reservation:
+        """Sets room aside for one call, waiting its turn while calls in flight hold it. Raises BudgetExceeded."""
+        attempt = partial(self.try_reserve, kind, prompt_tokens=prompt_tokens, max_tokens=max_tokens, profile=profile)
+        if not self._queue and (room := attempt()) is not None:
+            return room
+        async with self._queue.take() as turn:
+            while (room := attempt()) is None:
+                await turn.again()
+            return room
+
+    def try_reserve(
+        self, kind: CallKind, *, prompt_tokens: int, max_tokens: int, profile: Profile
+    ) -> Reservation | None:
+        """Sets room aside now; None if calls in flight hold it at present. Raises BudgetExceeded if it never fits."""
+        completion = max_tokens
+        for account, kind_there in self._booked_on(kind):
+            allowed = account.allowed_completion(kind_there, prompt_tokens, max_tokens, profile)
+            if allowed is None:
+                return None
+            completion = min(completion, allowed)
+        room = Reservation(
+            kind=kind, prompt_tokens=prompt_tokens, max_tokens=completion, profile=profile, close=self._close
+        )
+        for account, kind_there in self._booked_on(kind):
+            account.open(kind_there, room)
+        return room
+
+    def _close(self, room: Reservation, usage: Usage) -> None:
+        for account, kind_there in self._booked_on(room.kind):
+            account.close(kind_there, room, usage)
+        self._queue.wake_first()
+
+    def _booked_on(self, kind: CallKind) -> Iterator[tuple["_Account", CallKind]]:
+        """The accounts with the kind of the call as each sees it: any call of a child is a sub-call to its parents."""
+        yield self._account, kind
+        for account in self._accounts[1:]:
+            yield account, "sub"
+
+
+async def paid_call(
+    ledger: Ledger,
+    model: Model,
+    messages: Sequence[Message],
+    *,
+    kind: CallKind,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    schema: Mapping[str, object] | None = None,
+    bill: Bill | None = None,
+) -> Completion:
+    """Reserves, asks, settles: the only way a run asks a model. What it cost is added to `bill` too.
+
+    `max_tokens` is cut to what the model's profile allows beside the prompt. Raises PromptOverWindow and BudgetExceeded
+    before anything is sent; after that ModelError, or BudgetExceeded when the run's time is over first. A request that
+    is under way when the call is cancelled is charged its prompt, because the provider may bill it.
+    """
+    bill = bill or Bill()
+    profile = model.profile
+    estimate = estimate_prompt(messages)
+    beside_prompt = profile.window_tokens - estimate
+    if beside_prompt < 1:
+        raise over_window(model, messages)
+    beside_prompt = max(beside_prompt, MIN_COMPLETION_TOKENS)
+    wanted = min(max_tokens or USUAL_COMPLETION_TOKENS[kind], profile.max_output_tokens, beside_prompt)
+    with anyio.move_on_after(ledger.seconds_left):
+        room = await ledger.reserve(kind, prompt_tokens=bound_prompt(messages), max_tokens=wanted, profile=profile)
+        attempts, usage = Attempts(), Usage()
+        try:
+            completion = await model.complete(
+                messages, max_tokens=room.max_tokens, temperature=temperature, schema=schema, attempts=attempts
+            )
+            usage = completion.usage
+        except ModelError as error:
+            usage = Usage(failed_requests=error.failed_requests, unanswered_requests=error.unanswered_requests)
+            raise
+        except BaseException:  # cancellation, or a bug in a model
+            late = attempts.is_under_way
+            usage = Usage(failed_requests=attempts.failed + late, unanswered_requests=attempts.unanswered + late)
+            raise
+        finally:  # the room must come back either way
+            if usage.unanswered_requests:
+                usage = replace(usage, unanswered_prompt_tokens=usage.unanswered_requests * estimate)
+            room.settle(usage)
+            bill.add(usage)
+        return completion
+    raise BudgetExceeded(
+        f"the run's time was over before model {model.name!r} had answered: raise max_seconds to give it more",
+        which="seconds",
+    )
+
+
+def over_window(model: Model, messages: Sequence[Message]) -> PromptOverWindow:
+    """What is said of a prompt that does not fit into the model's window."""
+    chars, window = sum(len(message.content) for message in messages), model.profile.window_tokens
+    return PromptOverWindow(
+        f"the prompt of {chars:,} characters, about {estimate_prompt(messages):,} tokens, is over the window of model"
+        f" {model.name!r}, {window:,} tokens: send at most about {min(window * 3, chars * 2 // 3):,} characters at once"
+    )
+
+
+class _Account:
+    """The sums of one ledger. `tokens_bound` and `usd_bound` also hold what may have been billed unseen."""
+
+    def __init__(self, limits: BudgetLimits, clock: Callable[[], float], already: Spent) -> None:
+        self.limits = limits
+        self.root_calls, self.sub_calls = already.root_calls, already.sub_calls
+        self.cached_calls, self.failed_calls = already.cached_calls, already.failed_calls
+        self.prompt_tokens, self.completion_tokens = already.prompt_tokens, already.completion_tokens
+        self.unanswered_prompt_tokens = already.unanswered_prompt_tokens
+        self.tokens_bound = already.prompt_tokens + already.completion_tokens + already.unanswered_prompt_tokens
+        self.usd = self.usd_bound = already.cost_usd or 0.0
+        self.unpriced_calls = self.calls if already.cost_usd is None else 0
+        self.priced_calls = 0 if already.cost_usd is None else self.calls
+        self.iterations = 0
+        self.reserved_tokens = 0
+        self.reserved_usd = 0.0
+        self.in_flight = 0
+        self.in_flight_sub = 0
+        self._clock = clock
+        self._began = clock() - already.seconds
+
+    @property
+    def calls(self) -> int:
+        return self.root_calls + self.sub_calls
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._began
+
+    @property
+    def usd_left(self) -> float | None:
+        return (
+            None if self.limits.max_usd is None else max(0.0, self.limits.max_usd - self.usd_bound - self.reserved_usd)
+        )
+
+    @property
+    def tokens_left(self) -> int | None:
+        limit = self.limits.max_tokens
+        return None if limit is None else max(0, limit - self.tokens_bound - self.reserved_tokens)
+
+    @property
+    def sub_calls_left(self) -> int | None:
+        limit = self.limits.max_sub_calls
+        return None if limit is None else max(0, limit - self.sub_calls - self.in_flight_sub)
+
+    @property
+    def seconds_left(self) -> float | None:
+        return None if self.limits.max_seconds is None else max(0.0, self.limits.max_seconds - self.seconds)
+
+    def spent(self) -> Spent:
+        return Spent(
+            root_calls=self.root_calls,
+            sub_calls=self.sub_calls,
+            cached_calls=self.cached_calls,
+            failed_calls=self.failed_calls,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            unanswered_prompt_tokens=self.unanswered_prompt_tokens,
+            cost_usd=round(self.usd, 9) if self.priced_calls and not self.unpriced_calls else None,
+            seconds=self.seconds,
+        )
+
+    def allowed_completion(self, kind: CallKind, prompt: int, completion: int, profile: Profile) -> int | None:
+        """The longest reply that fits here up to `completion`; None to wait. Raises BudgetExceeded."""
+        if self.limits.max_usd is not None and not profile.priced:
+            raise PriceUnknown(f"max_usd={self.limits.max_usd:g} cannot be kept: the price of the model is not known")
+        if (error := self.used_up()) is not None:
+            raise error
+        if kind == "sub" and self.sub_calls_left == 0:
+            raise BudgetExceeded(
+                f"all {self.limits.max_sub_calls} sub-calls are used: answer from what you have or raise max_sub_calls",
+                which="sub_calls",
+            )
+        if self.in_flight >= self.limits.concurrency:
+            return None
+        fits = min(completion, self._affordable(prompt, profile))
+        if fits >= completion:
+            return completion
+        if self.in_flight > 0:
+            return None
+        if fits < MIN_COMPLETION_TOKENS:
+            raise self._too_dear(prompt)
+        return fits
+
+    def open(self, kind: CallKind, room: Reservation) -> None:
+        self.reserved_tokens += room.tokens
+        self.reserved_usd += room.usd
+        self.in_flight += 1
+        self.in_flight_sub += kind == "sub"
+
+    def close(self, kind: CallKind, room: Reservation, usage: Usage) -> None:
+        self.reserved_tokens -= room.tokens
+        self.reserved_usd -= room.usd
+        self.in_flight -= 1
+        self.in_flight_sub -= kind == "sub"
+        if not self.in_flight:
+            self.reserved_usd = 0.0  # sums of floats drift
+
+        self.root_calls += kind == "root"
+        self.sub_calls += kind == "sub"
+        self.failed_calls += usage.failed_requests
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+        self.unanswered_prompt_tokens += usage.unanswered_prompt_tokens
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        self.usd += usage.cost_usd or 0.0
+        self.priced_calls += usage.cost_usd is not None
+        self.unpriced_calls += tokens > 0 and usage.cost_usd is None
+
+        unseen = usage.unanswered_requests * room.prompt_tokens
+        cost = usage.cost_usd
+        if cost is None:
+            cost = room.profile.cost_usd(usage.prompt_tokens, usage.completion_tokens) or 0.0
+        self.tokens_bound += tokens + unseen
+        self.usd_bound += cost + (room.profile.cost_usd(unseen, 0) or 0.0)
+
+    def used_up(self) -> BudgetExceeded | None:
+        limits = self.limits
+        if self.seconds_left == 0:
+            text = f"the run's {limits.max_seconds:g} seconds are over: raise max_seconds to let it go on"
+            return BudgetExceeded(text, which="seconds")
+        if limits.max_usd is not None and self.usd_bound >= limits.max_usd:
+            text = f"${self.usd_bound:.4f} of ${limits.max_usd:g} are spent: raise max_usd to let the run go on"
+            return BudgetExceeded(text, which="usd")
+        if limits.max_tokens is not None and self.tokens_bound >= limits.max_tokens:
+            text = f"{self.tokens_bound} of {limits.max_tokens} tokens are spent: raise max_tokens to let the run go on"
+            return BudgetExceeded(text, which="tokens")
+        return None
+
+    def _affordable(self, prompt: int, profile: Profile) -> int:
+        """Completion tokens that fit into what is left of tokens and dollars after a prompt of this size."""
+        room = float(1 << 40)
+        if (tokens := self.tokens_left) is not None:
+            room = tokens - prompt
+        if (usd := self.usd_left) is not None and profile.usd_per_mtok_out:
+            room = min(room, (usd - (profile.cost_usd(prompt, 0) or 0.0)) * 1_000_000 / profile.usd_per_mtok_out)
+        return int(room)
+
+    def _too_dear(self, prompt: int) -> BudgetExceeded:
+        tokens = self.tokens_left
+        if tokens is not None and tokens - prompt < MIN_COMPLETION_TOKENS:
+            return BudgetExceeded(
+                f"a prompt of up to {prompt} tokens and its reply do not fit into the {tokens} tokens that are left of"
+                f" {self.limits.max_tokens}: send less at once or raise max_tokens",
+                which="tokens",
+            )
+        return BudgetExceeded(
+            f"a prompt of up to {prompt} tokens and its reply do not fit into the ${self.usd_left:.4f} that are left of"
+            f" ${self.limits.max_usd:g}: send less at once or raise max_usd",
+            which="usd",
+        )
+
+
+def _least(values: Iterable[_Number | None]) -> _Number | None:
+    known = [value for value in values if value is not None]
+    return min(known) if known else None

@@ -1,0 +1,438 @@
+"""What an answer rests on: citations checked against the stored text, and how much of the text was read by whom.
+
+A citation is `verified` when the stored lines hold its quote. A quote that stands elsewhere is corrected to the nearest
+place where it does; one that stands nowhere stays in the result, marked. Nothing here trusts what code or a model said.
+
+Coverage is counted in characters. A line counts as read by a model when it was shown to the root model or stood in a
+sub-call's prompt, wherever in the contexts that line stands. A text counts as read by code when a block that did not
+fail used it whole; slices with constant bounds count as such. Both are lower bounds where text was cut within a line.
+
+Contexts of more than MOST_CHARS together are never loaded: a quote is looked for around the cited line, then by search,
+which may miss one that is far inside a very long line or whose blanks differ over line ends. A line ends at a line
+feed, as everywhere in the store.
+"""
+
+import ast
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+from rlm_mcp.contexts.deadline import Deadline
+from rlm_mcp.contexts.search import search
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context, Lines
+from rlm_mcp.engine.reply_parser import parse
+from rlm_mcp.errors import OutOfRange, SearchRefused
+from rlm_mcp.records.store import Citation, Coverage
+from rlm_mcp.repl.types import CellResult, RawCitation
+
+MOST_CHARS = 64_000_000  # beyond this reading every context once more at the end of a run would be felt
+_LEAST_QUOTE = 20  # shorter quotes in an answer are words in quotation marks rather than evidence
+_MOST_QUOTES = 50
+_MOST_QUOTE_CHARS = 2_000
+_MOST_CITED_CHARS = 1_000_000  # of cited lines, in which the quote is looked for
+_REACH_CHARS = 200_000  # before and after a line, in which a quote of a large text is looked for
+_MOST_SEARCHED = 500  # characters of a quote that are searched for; the rest is compared where they stand
+_MOST_PLACES = 50
+_SEARCH_SECONDS = 20.0  # for all quotes of a run together
+_LEAST_ANSWER, _MOST_ANSWER = 4, 200  # characters of an answer that is looked up by itself
+_MOST_LINES = 3
+_LEAST_FRAGMENT = 200
+_MOST_FRAGMENTS = 500
+
+_QUOTED = re.compile(r'"([^"\n]+)"|“([^”]+)”|«([^»]+)»|^>[ \t]?(.+)$', re.MULTILINE)
+
+Range = tuple[int, int]
+Found = tuple[int, int, str]
+"""First line, last line and exact words of a passage."""
+
+
+def cited(
+    store: Store,
+    contexts: Sequence[Context],
+    raw: Sequence[RawCitation],
+    answer: object,
+    *,
+    load_chars: int = MOST_CHARS,
+) -> tuple[Citation, ...]:
+    """All evidence of a run: what code cited and what the answer quotes, checked, without repetitions.
+
+    Contexts of at most `load_chars` together are loaded for that.
+    """
+    texts = _Texts(store, contexts, load_chars)
+    found = [_verify(texts, one) for one in raw]
+    found += [_place(texts, quote) for quote in quotes_in(answer)]
+    if not found and isinstance(answer, str) and texts.are_loadable:
+        found = _lines_with(texts, answer.strip())
+    return tuple(dict.fromkeys(found))
+
+
+def quotes_in(answer: object) -> list[str]:
+    """The passages that an answer puts in quotation marks or block quotes, longest texts inside objects included."""
+    quotes: list[str] = []
+    for text in _strings(answer):
+        quotes += ["".join(marks) for marks in _QUOTED.findall(text)]
+    return [quote.strip() for quote in quotes if len(quote.strip()) >= _LEAST_QUOTE][:_MOST_QUOTES]
+
+
+def _strings(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for part in value.values():
+                yield from _strings(part)
+        case list() | tuple():
+            for part in value:
+                yield from _strings(part)
+
+
+class _Texts:
+    """The stored texts of a run by (context, path): loaded and kept while they are few, else read by address."""
+
+    def __init__(self, store: Store, contexts: Sequence[Context], load_chars: int) -> None:
+        self._store = store
+        self._contexts = contexts
+        self._loaded: dict[tuple[str, str], str] = {}
+        self._paths: dict[str, list[str]] = {}
+        self._deadline = Deadline(_SEARCH_SECONDS)
+        self.are_loadable = sum(context.chars for context in contexts) <= load_chars
+
+    def paths(self, context: Context) -> list[str]:
+        if context.context_id not in self._paths:
+            self._paths[context.context_id] = [entry.path for entry in self._store.files(context)]
+        return self._paths[context.context_id]
+
+    def candidates(self, name: str, path: str) -> Iterator[tuple[Context, str]]:
+        """The texts a citation can mean, the likeliest first: an exact path, then one that ends so."""
+        wanted = path.removeprefix("/context/").removeprefix("./").lstrip("/")
+        for context in self._contexts:
+            if name and name not in {context.context_id, context.name}:
+                continue
+            paths = self.paths(context)
+            local = wanted.removeprefix(f"{context.name}/")
+            if len(paths) == 1 and local in {"", context.name, paths[0]}:
+                yield context, paths[0]
+                continue
+            yield from ((context, found) for found in paths if found == local)
+            yield from ((context, found) for found in paths if found != local and local and found.endswith("/" + local))
+
+    def every(self) -> Iterator[tuple[Context, str]]:
+        for context in self._contexts:
+            yield from ((context, path) for path in self.paths(context))
+
+    def text(self, context: Context, path: str) -> str:
+        key = (context.context_id, path)
+        if key not in self._loaded:
+            self._loaded[key] = self._store.text(context, path)
+        return self._loaded[key]
+
+    def lines(self, context: Context, path: str, start: int, end: int) -> Lines | None:
+        """These lines, or None where the text has no such line."""
+        if start < 1:
+            return None
+        try:
+            return self._store.read_lines(context, start, end, path=path, max_chars=_MOST_CITED_CHARS)
+        except OutOfRange:
+            return None
+
+    def nearest(self, context: Context, path: str, quote: str, line: int) -> Found | None:
+        """The occurrence of a quote in one text that is nearest to a line."""
+        if self.are_loadable:
+            return _nearest(self.text(context, path), quote, line)
+        around = self._around(context, path, quote, line)
+        return around or next((found for _, found in self._searched(context, path, quote, line)), None)
+
+    def anywhere(self, quote: str) -> tuple[Context, str, Found] | None:
+        """The first place of a quote in any of the texts."""
+        for context in self._contexts:
+            if not self.are_loadable:
+                for path, found in self._searched(context, None, quote, 1):
+                    return context, path, found
+                continue
+            for path in self.paths(context):
+                if (nearest := _nearest(self.text(context, path), quote, 1)) is not None:
+                    return context, path, nearest
+        return None
+
+    def _around(self, context: Context, path: str, quote: str, line: int) -> Found | None:
+        """The occurrence nearest to a line within reach of it."""
+        try:
+            at = self._store.place(context, line, path=path).char
+        except OutOfRange:
+            return None
+        reach = _REACH_CHARS + len(quote)
+        first = max(at - reach, 0)
+        window = self._store.read_chars(context, first, at + reach, path=path)
+        above = line - 1 - window.count("\n", 0, at - first)
+        nearest = _nearest(window, quote, line - above)
+        return None if nearest is None else (nearest[0] + above, nearest[1] + above, nearest[2])
+
+    def _searched(self, context: Context, path: str | None, quote: str, line: int) -> Iterator[tuple[str, Found]]:
+        """Where a search for the quote's longest line leads to all of it; then the same with blanks that differ."""
+        part = max(quote.splitlines(), key=len, default="").strip()[:_MOST_SEARCHED]
+        blank = r"\s+".join(re.escape(word) for word in part.split())
+        for pattern, literal in ((part, True), (blank, False)):
+            if not pattern or self._deadline.passed:
+                return
+            try:
+                result = search(
+                    self._store,
+                    context,
+                    pattern,
+                    path=path,
+                    max_matches=_MOST_PLACES,
+                    literal=literal,
+                    seconds=self._deadline.seconds_left,
+                )
+            except SearchRefused:  # it holds what no stored text has
+                return
+            for match in sorted(result.matches, key=lambda match: abs(match.line - line)):
+                if (found := self._around(context, match.path, quote, match.line)) is not None:
+                    yield match.path, found
+
+
+def _verify(texts: _Texts, raw: RawCitation) -> Citation:
+    """One citation of code: as it was cited where that holds in any text it can mean, else where its quote stands."""
+    there = list(texts.candidates(raw.context, raw.path))
+    cited_in = [_as_cited(texts, context, path, raw) for context, path in there]
+    for at in cited_in:
+        if at.verified:
+            return at
+    if raw.quote is not None:
+        for at, (context, path) in zip(cited_in, there, strict=True):
+            if (nearest := texts.nearest(context, path, raw.quote, raw.start_line)) is not None:
+                first, last, exact = nearest
+                return replace(at, start_line=first, end_line=last, quote=exact, verified=True, corrected=True)
+        if (elsewhere := _place(texts, raw.quote)).verified:
+            return replace(elsewhere, corrected=True)
+    elif cited_in:
+        return cited_in[0]
+    return Citation(
+        context_id=raw.context,
+        path=raw.path,
+        start_line=raw.start_line,
+        end_line=raw.end_line,
+        quote=raw.quote or "",
+        verified=False,
+    )
+
+
+def _as_cited(texts: _Texts, context: Context, path: str, raw: RawCitation) -> Citation:
+    """The citation in one text, verified if it holds there. Without a quote, the lines themselves become the quote."""
+    start, end = raw.start_line, max(raw.end_line, raw.start_line)
+    lines = texts.lines(context, path, start, end)
+    here = "" if lines is None else _plain(lines.text).removesuffix("\n")
+    if raw.quote is None:
+        quote, holds = here[:_MOST_QUOTE_CHARS], bool(here)
+    else:
+        quote, holds = raw.quote, raw.quote.strip() != "" and _plain(raw.quote).strip("\n") in here
+    return Citation(
+        context_id=context.context_id,
+        path=path,
+        start_line=start,
+        end_line=end if lines is None else lines.end_line,
+        quote=quote,
+        verified=holds,
+    )
+
+
+def _plain(text: str) -> str:
+    """The text as it looks the same with either kind of line end; the store keeps both."""
+    return text.replace("\r\n", "\n")
+
+
+def _place(texts: _Texts, quote: str) -> Citation:
+    """Where a quote of the answer stands, or an unverified citation without a place."""
+    found = texts.anywhere(quote)
+    if found is None:
+        return Citation(context_id="", path="", start_line=0, end_line=0, quote=quote, verified=False)
+    context, path, (first, last, exact) = found
+    return Citation(
+        context_id=context.context_id, path=path, start_line=first, end_line=last, quote=exact, verified=True
+    )
+
+
+def _nearest(text: str, quote: str, line: int) -> Found | None:
+    """The occurrence of `quote` nearest to `line`; blanks may differ."""
+    words = quote.split()
+    if not words:
+        return None
+    exact = list(re.finditer(re.escape(quote.strip()), text))
+    spans = exact or list(re.finditer(r"\s+".join(re.escape(word) for word in words), text))
+    if not spans:
+        return None
+    starts = _line_starts(text)
+    best = min(spans, key=lambda found: abs(bisect_right(starts, found.start()) - line))
+    return bisect_right(starts, best.start()), bisect_right(starts, best.end() - 1), best.group()
+
+
+def _lines_with(texts: _Texts, answer: str) -> list[Citation]:
+    """For a short answer without any citation: the lines that hold it, if they are few enough to mean anything."""
+    if not _LEAST_ANSWER <= len(answer) <= _MOST_ANSWER or "\n" in answer:
+        return []
+    found: list[Citation] = []
+    whole = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)")
+    for context, path in texts.every():
+        text = texts.text(context, path)
+        for match in whole.finditer(text):
+            if len(found) == _MOST_LINES:
+                return []
+            line = text.count("\n", 0, match.start()) + 1
+            quote = text[text.rfind("\n", 0, match.start()) + 1 :].partition("\n")[0].rstrip("\r")[:_MOST_QUOTE_CHARS]
+            found.append(
+                Citation(
+                    context_id=context.context_id,
+                    path=path,
+                    start_line=line,
+                    end_line=line,
+                    quote=quote if answer in quote else answer,
+                    verified=True,
+                )
+            )
+    return found
+
+
+def _line_starts(text: str) -> list[int]:
+    return [0, *(found.end() for found in re.finditer(r"\n", text))]
+
+
+# --- coverage -----------------------------------------------------------------------------------------------------
+
+
+class Reading:
+    """Collects what was read while a run goes on, as cheaply as possible; `coverage` works it out at the end."""
+
+    def __init__(self) -> None:
+        self._lines: set[int] = set()
+        self._fragments: list[str] = []
+        self._uses: list[tuple[str, str, Range | None]] = []
+
+    def shown(self, text: str) -> None:
+        """Text that a model has read: an output shown to the root, a prompt of a sub-call."""
+        for line in text.split("\n"):
+            self._note(line)
+
+    def printed(self, text: str) -> None:
+        """The same for output, where lines may also stand inside a printed list of strings."""
+        self.shown(text)
+        for quoted in re.findall(r"'((?:[^'\\\n]|\\.)+)'|\"((?:[^\"\\\n]|\\.)+)\"", text):
+            self._note((quoted[0] or quoted[1]).removesuffix("\\n"))
+
+    def ran(self, cell: CellResult) -> None:
+        """A block that has run: what the guest noticed it reading, else what its code says."""
+        if cell.reads:
+            self._uses += [(read.context, read.path, (read.start, read.end)) for read in cell.reads]
+        elif cell.error is None:
+            self._uses += uses_in(cell.code)
+
+    def _note(self, line: str) -> None:
+        line = line.strip()
+        if line:
+            self._lines.add(hash(line))
+        if len(line) >= _LEAST_FRAGMENT and len(self._fragments) < _MOST_FRAGMENTS:
+            self._fragments.append(line)
+
+    def coverage(self, store: Store, contexts: Sequence[Context]) -> Coverage:
+        """The share of the contexts that was read. Contexts over MOST_CHARS together are not looked through again."""
+        total = sum(context.chars for context in contexts)
+        by_code: dict[str, list[Range]] = {}
+        by_model: dict[str, list[Range]] = {}
+        for context in contexts:
+            for entry in store.files(context):
+                key = f"{context.context_id}/{entry.path}"
+                code = merged(self._code_ranges(context, entry.path, entry.chars))
+                model = merged(self._model_ranges(store.text(context, entry.path))) if total <= MOST_CHARS else []
+                by_code |= {key: code} if code else {}
+                by_model |= {key: model} if model else {}
+        return Coverage(
+            total_chars=total,
+            read_by_code=sum(end - start for ranges in by_code.values() for start, end in ranges),
+            read_by_model=sum(end - start for ranges in by_model.values() for start, end in ranges),
+            ranges={"code": by_code, "model": by_model},
+        )
+
+    def _code_ranges(self, context: Context, path: str, chars: int) -> Iterator[Range]:
+        for name, used_path, part in self._uses:
+            if name in {"", context.name, context.context_id} and used_path in {"", path}:
+                start, end = part or (0, chars)
+                start = max(0, start + chars) if start < 0 else start
+                end = max(0, end + chars) if end < 0 else end
+                if start < min(end, chars):
+                    yield start, min(end, chars)
+
+    def _model_ranges(self, text: str) -> Iterator[Range]:
+        at, is_read = 0, False
+        for line in StringIO(text, newline="\n"):
+            is_read = hash(line.strip()) in self._lines if line.strip() else is_read
+            if is_read:
+                yield at, at + len(line)
+            at += len(line)
+        for fragment in self._fragments:
+            found = text.find(fragment)
+            if found >= 0:
+                yield found, found + len(fragment)
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """The same characters as sorted ranges that do not touch."""
+    result: list[Range] = []
+    for start, end in sorted(ranges):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
+
+
+def uses_in(code: str) -> list[tuple[str, str, Range | None]]:
+    """Which contexts, paths and ranges a block reads: ("", "", None) is all of everything.
+
+    `len(context)`, names and keys read nothing; a slice with constant bounds reads that; any other use reads the whole.
+    """
+    tree = parse(code)
+    if tree is None:
+        return []
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    uses: list[tuple[str, str, Range | None]] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id="context" | "contexts", ctx=ast.Load()):
+                uses += _use_of(node, parents)
+            case ast.Call(func=ast.Name(id="search" | "open")):
+                uses.append(("", "", None))
+    return uses
+
+
+def _use_of(node: ast.Name, parents: Mapping[Any, Any]) -> Iterator[tuple[str, str, Range | None]]:
+    parent = parents.get(node)
+    match parent:
+        case ast.Call(func=ast.Name(id="len" | "type" | "isinstance" | "dir" | "id" | "hasattr")):
+            return
+        case ast.Attribute(attr="keys" | "name" | "names"):
+            return
+        case ast.For(iter=iterated) if iterated is node and node.id == "contexts":
+            return
+        case ast.Subscript(slice=ast.Slice(lower=lower, upper=upper, step=None)):
+            start, end = _constant(lower, 0), _constant(upper, 1 << 62)
+            yield "", "", (start, end) if start is not None and end is not None else None
+        case ast.Subscript(slice=ast.Constant(value=str(key))) if node.id == "contexts":
+            yield key, "", None
+        case ast.Subscript(slice=ast.Constant(value=str(key))):
+            yield "", key, None
+        case _:
+            yield "", "", None
+
+
+def _constant(node: ast.expr | None, default: int) -> int | None:
+    match node:
+        case None:
+            return default
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
+            return -number
+    return None

@@ -1,0 +1,177 @@
+"""What code in a run's REPL may ask for: answered from the record, by the sub-model, or by a child run.
+
+Every answer is recorded before the code gets it, under a key made of the request. So a run that goes on after a crash
+gives the same request the same answer and pays nothing again, and a replay needs no model at all.
+"""
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import anyio
+
+from rlm_mcp.engine.budget import Bill, Ledger, Left
+from rlm_mcp.engine.citations import Reading
+from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
+from rlm_mcp.models.base import Usage
+from rlm_mcp.records.store import Tape, call_key
+
+_HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key stands for the rest
+
+
+class AskSub(Protocol):
+    """Asks the sub-model: `subcalls.py` with its cache, limiter and schemas."""
+
+    async def llm_query(
+        self,
+        prompt: str,
+        *,
+        model: str | None = None,
+        schema: object | None = None,
+        material: str | None = None,
+        bill: Bill | None = None,
+    ) -> object:
+        """As in cells.GuestCalls; fills in `bill`, also when it raises."""
+
+
+class Calls:
+    """The GuestCalls of one run at one depth. `child` runs a child over a value, or is None at the last depth."""
+
+    def __init__(
+        self,
+        *,
+        ask: AskSub,
+        child: Callable[[str, object, str], Awaitable[object]] | None,
+        ledger: Ledger,
+        tape: Tape,
+        reading: Reading,
+        record: Callable[[dict[str, Any]], None],
+        tell: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        self._ask = ask
+        self._child = child
+        self._ledger = ledger
+        self._tape = tape
+        self._reading = reading
+        self._record = record
+        self._tell = tell
+        self._children: dict[str, _Pending] = {}
+
+    def __repr__(self) -> str:
+        return f"<Calls, {len(self._children)} children, {'strict tape' if self._tape.strict else 'live'}>"
+
+    async def llm_query(
+        self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
+    ) -> object:
+        """The recorded reply to this very request, else the sub-model's."""
+        key = call_key("llm", prompt, material, model, schema)
+        self._reading.shown(prompt if material is None else material)
+        return await self._answered(
+            key,
+            lambda bill: self._ask.llm_query(prompt, model=model, schema=schema, material=material, bill=bill),
+            kind="llm",
+            facts={"prompt_chars": len(prompt) + len(material or ""), "prompt_head": prompt[:_HEAD_CHARS]},
+        )
+
+    async def rlm_query(self, query: str, context: object) -> object:
+        """A child run over `context`; at the last depth a plain call with the context as its material."""
+        if self._child is None:
+            text = context if isinstance(context, str) else json.dumps(context, ensure_ascii=False)
+            return await self.llm_query(query, material=text)
+        key = call_key("rlm", query, context)
+        pending = self._children.get(key)
+        if pending is None:
+            pending = self._children[key] = _Pending()
+            await pending.fill(self._child_answer(key, query, context))
+        return await pending.value()
+
+    async def _child_answer(self, key: str, query: str, context: object) -> object:
+        child = self._child
+        assert child is not None  # noqa: S101 - rlm_query has looked
+        if self._tape.strict:
+            # A replay executes the code of children too; only model replies come from the record.
+            return await child(query, context, key[:8])
+        facts = {"prompt_head": query[:_HEAD_CHARS], "child": key[:8]}
+        return await self._answered(key, lambda _: child(query, context, key[:8]), kind="rlm", facts=facts)
+
+    def budget(self) -> dict[str, object]:
+        """What is left, in the words of the limits; None where there is no limit."""
+        left: Left = self._ledger.left()
+        return {
+            "usd": left.usd,
+            "tokens": left.tokens,
+            "sub_calls": left.sub_calls,
+            "seconds": None if left.seconds is None else round(left.seconds, 1),
+            "iterations": left.iterations,
+        }
+
+    async def _answered(
+        self, key: str, ask: Callable[[Bill], Awaitable[object]], *, kind: str, facts: Mapping[str, Any]
+    ) -> object:
+        taped = self._tape.sub(key)
+        if self._tape.strict:
+            return self._from_tape(taped, str(facts["prompt_head"]))
+        if taped is not None and "error" not in taped:
+            return taped["value"]
+        began, bill = time.monotonic(), Bill()
+        self._tell({"event": "sub_asked", "key": key, "kind": kind, **facts})
+
+        def note(event: str, **outcome: object) -> None:
+            seconds = round(time.monotonic() - began, 3)
+            told = {"event": event, "key": key, "kind": kind, **facts, **outcome, "seconds": seconds, **_billed(bill)}
+            self._record({**told, "spent": self._ledger.spent_in_all().to_json()})
+
+        try:
+            value = await ask(bill)
+        except (CallsStopped, anyio.get_cancelled_exc_class()):
+            if bill.usage != Usage():  # of the calls that wait for their turn when a run ends nothing is to be told
+                note("sub_failed", error="the run was stopped")
+            raise
+        except RlmError as error:
+            note("sub_failed", error=str(error))
+            raise
+        note("sub_reply", value=value)
+        return value
+
+    def _from_tape(self, taped: dict[str, Any] | None, prompt: str) -> object:
+        if taped is None:
+            self._tape.differ(f"code made a sub-call that the record does not hold: {prompt[:80]!r}")
+            raise SubCallFailed("This is a replay, and its record holds no reply to this prompt.")
+        self._record(taped)
+        if "error" in taped:
+            raise SubCallFailed(taped["error"])
+        return taped["value"]
+
+
+def _billed(bill: Bill) -> dict[str, Any]:
+    """Who answered and for how much; nothing for a child run, whose own events tell."""
+    if not bill.model:
+        return {}
+    return {"model": bill.model, "cached": bill.cached, "usage": bill.usage.to_json()}
+
+
+class _Pending:
+    """One answer that several askers may wait for."""
+
+    def __init__(self) -> None:
+        self._done = anyio.Event()
+        self._value: object = None
+        self._error: RlmError | None = None
+
+    async def fill(self, answer: Awaitable[object]) -> None:
+        try:
+            self._value = await answer
+        except RlmError as error:
+            self._error = error
+        except BaseException:
+            self._error = SubCallFailed("the child run was cancelled")
+            raise
+        finally:
+            self._done.set()
+
+    async def value(self) -> object:
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value

@@ -1,0 +1,182 @@
+"""Which way to answer a question: one direct call, or the loop, and how deep; and roughly what that will cost.
+
+Measured by the paper and every later study: below about 2^14 tokens a single call is as right, faster and cheaper,
+unless the question has to count or compare over the whole text, which models do badly and code does exactly. Depth is
+the number of levels of child runs: at depth 0 `rlm_query` is a plain call. One level helps strong models; a second pays
+only where the pieces themselves are too long, and hurts models that over-use it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rlm_mcp.engine.prompts import AGGREGATES
+from rlm_mcp.errors import PromptOverWindow
+from rlm_mcp.models.base import Profile
+
+Mode = Literal["auto", "direct", "rlm"]
+
+DIRECT_TOKENS = 1 << 14  # the paper's break-even point for strong models
+DIRECT_AGGREGATE_TOKENS = 1_500  # what a model can still count or compare by reading
+WEAK_DIRECT_TOKENS = 200  # small models read even short texts badly, and write code and judge single lines well
+DEEP_TOKENS = 1 << 20  # a piece of a tenth of this is still more than one prompt should hold
+_ROOM_FOR_REPLY = 2_048
+_LEAST_RUN = (6_000, 450)  # tokens in and out of a run of three turns
+_LEAST_REPLY = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The way taken, and the reason in a sentence."""
+
+    mode: Literal["direct", "rlm"]
+    depth: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a run will probably take, as ranges (low, high). Dollars are None where a price is unknown."""
+
+    route: Route
+    calls: tuple[int, int]
+    tokens: tuple[int, int]
+    usd: tuple[float, float] | None
+
+
+def route(
+    query: str,
+    context_tokens: int,
+    *,
+    root: Profile,
+    mode: Mode = "auto",
+    max_depth: int | None = None,
+    max_usd: float | None = None,
+) -> Route:
+    """Chooses the way. Raises PromptOverWindow where `mode` is "direct" and the contexts do not fit the root model."""
+    room = root.window_tokens - _ROOM_FOR_REPLY
+    if mode == "direct":
+        if context_tokens > room:
+            raise PromptOverWindow(
+                f"mode='direct' needs about {context_tokens:,} tokens and the root model takes {room:,}: use mode='rlm'"
+            )
+        return Route(mode="direct", depth=0, reason="direct because the caller asked for it")
+    depth, why_depth = _depth(context_tokens, root, max_depth)
+    if mode == "rlm":
+        return Route(mode="rlm", depth=depth, reason=f"rlm because the caller asked for it; {why_depth}")
+    limit, what = _direct_limit(query, root)
+    if context_tokens <= min(limit, room):
+        reason = f"direct because {context_tokens:,} tokens of context are at most {limit:,} ({what})"
+        return Route(mode="direct", depth=0, reason=reason)
+    if max_usd is not None and context_tokens <= room:
+        cheapest = root.cost_usd(*_LEAST_RUN)
+        once = root.cost_usd(context_tokens, _LEAST_REPLY)
+        if cheapest is not None and once is not None and once <= max_usd < cheapest:
+            reason = (
+                f"direct because max_usd={max_usd:g} pays one call (${once:.4f}) and no run (${cheapest:.4f} or more)"
+            )
+            return Route(mode="direct", depth=0, reason=reason)
+    reason = f"rlm because {context_tokens:,} tokens of context are more than {limit:,} ({what}); {why_depth}"
+    return Route(mode="rlm", depth=depth, reason=reason)
+
+
+def _direct_limit(query: str, root: Profile) -> tuple[int, str]:
+    aggregates = AGGREGATES.search(query)
+    is_weak = root.strength == "weak"
+    if aggregates is not None:
+        limit = WEAK_DIRECT_TOKENS if is_weak else DIRECT_AGGREGATE_TOKENS
+        return limit, f"the question counts or compares: {aggregates.group()!r}"
+    if is_weak:
+        return WEAK_DIRECT_TOKENS, "the limit for a weak model"
+    return DIRECT_TOKENS, "where one call does as well as a run"
+
+
+def _depth(context_tokens: int, root: Profile, max_depth: int | None) -> tuple[int, str]:
+    if root.strength == "weak":
+        depth, why = 0, "depth 0 for a weak model"
+    elif context_tokens > DEEP_TOKENS:
+        depth, why = 2, f"depth 2 above {DEEP_TOKENS:,} tokens"
+    else:
+        depth, why = 1, "depth 1"
+    if max_depth is not None and max_depth < depth:
+        return max_depth, f"depth {max_depth} by max_depth"
+    return depth, why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """What runs of one kind of model are like: nine of ten lie within these ranges (low, high)."""
+
+    root_calls: tuple[int, int]
+    root_prompt: tuple[int, int]
+    root_reply: tuple[int, int]
+    sub_piece: int
+    """tokens of context in one sub-call"""
+    sub_reply: tuple[int, int]
+
+
+# Strong: runs of published traces; the longest reply is mostly thinking. Weak: runs of a 1.5B model, which judges lines
+# eight at a time. A prompt of the root is the system prompt and the outputs so far.
+_STRONG = _Shape(
+    root_calls=(2, 20), root_prompt=(1_200, 16_000), root_reply=(50, 2_000), sub_piece=25_000, sub_reply=(10, 1_000)
+)
+_WEAK = _Shape(root_calls=(1, 10), root_prompt=(250, 1_500), root_reply=(2, 400), sub_piece=400, sub_reply=(2, 200))
+_DIRECT_PROMPT = (50, 500)  # beside the material
+_DIRECT_REPLY = (1, 2_000)
+_TOKENS_OF_ESTIMATED = 2  # logs and figures take two bytes to a token where prose takes four
+_MOST_SUB_CALLS = 1_000  # the default limit
+_CHILD_TOKENS = 100_000  # a part that is worth a child run
+
+
+def estimate(
+    way: Route, context_tokens: Sequence[int], *, root: Profile, sub: Profile, has_schema: bool = False
+) -> Estimate:
+    """What a run that takes this `way` will probably need, before anything is spent. Pure: call `route` first.
+
+    `context_tokens` are the `estimated_tokens` of its contexts, `root` and `sub` the profiles of its models. Low: code
+    alone finds the answer, in few turns. High: many turns, sub-calls read every context once at each depth, and text
+    takes two bytes to a token. `tokens` are prompts and replies together. `usd` is None unless the price of each model
+    that may be asked is known; (0.0, 0.0) is a price of nothing. The limits of a run are not looked at: where one is
+    below the high end, it is what the run can take at most.
+    """
+    total = sum(context_tokens)
+    if way.mode == "direct":
+        most = 2 if has_schema else 1  # a reply that breaks the schema is asked for once more
+        fits = root.window_tokens  # what does not fit is refused before it is paid for
+        prompt = min(fits, total + _DIRECT_PROMPT[0]), most * min(fits, _most(total) + _DIRECT_PROMPT[1])
+        reply = _DIRECT_REPLY[0], most * min(_DIRECT_REPLY[1], root.max_output_tokens)
+        return _estimate(way, (1, most), [(root, prompt, reply)])
+    shape = _WEAK if root.strength == "weak" else _STRONG
+    reads = 1 + way.depth  # high: each level has every context read once
+    piece = max(1, min(shape.sub_piece, sub.window_tokens // 2))
+    sub_calls = min(_MOST_SUB_CALLS, reads * -(-_most(total) // piece))
+    children = way.depth * -(-_most(total) // _CHILD_TOKENS)
+    calls = shape.root_calls[0], shape.root_calls[1] * (1 + children) + sub_calls
+    of_root = _root_tokens(shape.root_prompt, shape.root_calls), _root_tokens(shape.root_reply, shape.root_calls)
+    of_child = shape.root_calls[1] * children
+    of_sub = (
+        (0, of_child * shape.root_prompt[1] + min(reads * _most(total), sub_calls * piece) + sub_calls * 200),
+        (0, of_child * shape.root_reply[1] + sub_calls * shape.sub_reply[1]),
+    )
+    return _estimate(way, calls, [(root, *of_root), (sub, *of_sub)])
+
+
+_Range = tuple[int, int]
+
+
+def _estimate(way: Route, calls: _Range, paid: Sequence[tuple[Profile, _Range, _Range]]) -> Estimate:
+    """Adds up prompts and replies, each with the prices of its model."""
+    low, high = (sum(prompt[end] + reply[end] for _, prompt, reply in paid) for end in (0, 1))
+    costs = [[profile.cost_usd(prompt[end], reply[end]) for profile, prompt, reply in paid] for end in (0, 1)]
+    known = [[cost for cost in at_end if cost is not None] for at_end in costs]
+    is_priced = all(len(priced) == len(paid) for priced in known)
+    usd = (sum(known[0]), sum(known[1])) if is_priced else None
+    return Estimate(route=way, calls=calls, tokens=(low, high), usd=usd)
+
+
+def _most(tokens: int) -> int:
+    return tokens * _TOKENS_OF_ESTIMATED
+
+
+def _root_tokens(each: _Range, calls: _Range) -> _Range:
+    return each[0] * calls[0], each[1] * calls[1]

@@ -1,0 +1,120 @@
+"""What one run is made of, before it runs: the question, the models, the REPL opener, the record, and how it ends."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.budget import BudgetLimits, Ledger
+from rlm_mcp.engine.citations import Reading
+from rlm_mcp.engine.guest_calls import AskSub
+from rlm_mcp.models.base import Model
+from rlm_mcp.records.store import Tape
+from rlm_mcp.repl.types import GuestCalls, Repl
+
+Event = Mapping[str, Any]
+"""One thing that happened in a run, as `runs.py` writes it: "event", "path" of the (child) run, "turn", and facts.
+
+What only begins is told to `on_event` and not put on record: root_asked, cell_begun, sub_asked.
+"""
+
+
+async def _nothing() -> None:
+    """There are no calls to stop."""
+
+
+class OpenRepl(Protocol):
+    """Opens a REPL in which `context` and `contexts` are bound.
+
+    For the run that a client asked for they are the stored `contexts`. A child run has none: its `context` is `value`,
+    a JSON value (text, list, or mapping of path to text) that the parent's code passed to `rlm_query`.
+    """
+
+    def __call__(
+        self, contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
+    ) -> AbstractAsyncContextManager[Repl]:
+        """Starts it on entering and closes it on leaving."""
+
+
+class Record(Protocol):
+    """Where a run writes what happens: a runs.Run, or a runs.NoRecord for replays."""
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Keeps one event."""
+
+    def write_answer(self, answer: object) -> None:
+        """Keeps the answer byte-exact."""
+
+    def save_checkpoint(self, turn: int, data: bytes) -> bool:
+        """Keeps the REPL as it was after `turn`."""
+
+    def checkpoint(self) -> tuple[int, bytes] | None:
+        """The checkpoint kept last, with its turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One question. `value` is the context of a child run, which has no stored contexts."""
+
+    query: str
+    contexts: tuple[Context, ...] = ()
+    value: object = None
+    mode: Literal["auto", "direct", "rlm"] = "auto"
+    max_depth: int | None = None
+    """None: as deep as the router thinks fit"""
+    output_schema: Mapping[str, Any] | None = None
+    path: str = ""
+    """empty for the run that a client asked for; names joined by dots for child runs"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What every level of one run shares. `reading` collects what was read over the whole tree."""
+
+    root: Model
+    sub: Model
+    ask_sub: Callable[[Ledger], AskSub]
+    """makes the sub-calls of one level, paid from its ledger"""
+    open_repl: OpenRepl
+    store: Store
+    record: Record
+    on_event: Callable[[Event], None] = lambda _: None
+    stop_calls: Callable[[], Awaitable[None]] = _nothing
+    """ends the sub-calls that nobody waits for any more, and returns when all are settled"""
+    tape: Tape = field(default_factory=Tape)
+    """what is already known: nothing for a new run, the run's own events on resume, a record (strict) on replay"""
+    reading: Reading = field(default_factory=Reading)
+    save_after_seconds: float = 0.25
+    """The REPL is saved while the root model is being asked, if that takes longer than this. 0: before it is asked.
+
+    A checkpoint takes some 15 ms of processor, nothing beside a model's seconds and much beside its tenths. Without
+    one, blocks are run again on resume, with their sub-calls answered from the record.
+    """
+
+
+def started_facts(task: Task, *, root: Model, sub: Model, limits: BudgetLimits) -> dict[str, Any]:
+    """What the first event of a run says: enough to resume it and to replay it, and no machine path, URL or key."""
+    return {
+        "query": task.query,
+        "contexts": [
+            {
+                "context_id": context.context_id,
+                "name": context.name,
+                "kind": context.kind,
+                "chars": context.chars,
+                "lines": context.lines,
+                "files": context.files,
+            }
+            for context in task.contexts
+        ],
+        "mode_asked": task.mode,
+        "max_depth": task.max_depth,
+        "output_schema": task.output_schema,
+        "models": {
+            "root": {"name": root.name, "profile": asdict(root.profile)},
+            "sub": {"name": sub.name, "profile": asdict(sub.profile)},
+        },
+        "limits": asdict(limits),
+    }

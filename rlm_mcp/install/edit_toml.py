@@ -1,0 +1,137 @@
+"""Changes one table of a TOML text and leaves every other character as it is.
+
+A table is written under a header of its own ([mcp_servers.rlm-mcp]) at the end, where TOML lets it be whatever stands
+before. What is written in another way, as an inline table of its parent, is not changed: `editing` sees that the
+result is not what was wanted and refuses it.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rlm_mcp.install.text_edit import NotEditable, line_end
+
+# What a line of TOML is made of; strings and comments come first, so that brackets in them are not seen.
+_TOKEN = re.compile(
+    r'''"""(?:[^\\]|\\.)*?"{3,5}'''
+    r"|'''.*?'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*"'
+    r"|'[^'\n]*'"
+    r"|#[^\n]*|[\[\]{}]|\n"
+    r"""|[^"'#\[\]{}\n]+""",
+    re.DOTALL,
+)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def read(text: str) -> dict[str, Any]:
+    """What the text says. Raises NotEditable."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise NotEditable(f"is not TOML ({error})") from error
+
+
+def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
+    """The text with a table at `path`: where one of this name stands, else at the end."""
+    read(text)
+    block = _block(path, value).replace("\n", line_end(text))
+    spans = list(_spans(text, path))
+    if spans:
+        (start, end), *others = spans
+        for other in reversed(others):
+            text = _cut(text, *other)
+        ends_open = end == len(text) and not text.endswith("\n")
+        return text[:start] + (block.rstrip("\r\n") if ends_open else block) + text[end:]
+    if not text:
+        return block
+    if text.endswith("\n"):
+        return text + line_end(text) + block
+    return text + line_end(text) * 2 + block.rstrip("\r\n")
+
+
+def without_value(text: str, path: Sequence[str]) -> str:
+    """The text without the table at `path` and the tables below it."""
+    for span in reversed(list(_spans(text, path))):
+        text = _cut(text, *span)
+    return text
+
+
+def _cut(text: str, start: int, end: int) -> str:
+    """The text without a table and the empty line that stands before it."""
+    before, after = text[:start], text[end:]
+    for newline in ("\r\n", "\n"):
+        if before.endswith(newline * 2) or before == newline:
+            before = before.removesuffix(newline)
+            break
+    if not after and not text.endswith("\n"):
+        before = before.removesuffix("\n").removesuffix("\r")
+    return before + after
+
+
+def _spans(text: str, path: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where the table at `path` and those below it stand, without the comments and space before the next header."""
+    headers = [*_headers(text), (len(text), ())]
+    for (start, name), (following, _) in pairwise(headers):
+        if name[: len(path)] == tuple(path):
+            yield start, start + _length(text[start:following]) if following < len(text) else len(text)
+
+
+def _length(block: str) -> int:
+    """The length of a table without what belongs to the next one: comments and empty lines at its end."""
+    lines = block.splitlines(keepends=True)
+    while lines and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
+        lines.pop()
+    return sum(map(len, lines))
+
+
+def _headers(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Each header: where its line begins, and the name of its table."""
+    depth, line_start, is_start = 0, 0, True
+    for token in _TOKEN.finditer(text):
+        said = token[0]
+        if said == "\n":
+            if depth == 0:
+                line_start, is_start = token.end(), True
+            continue
+        if said in "[{":
+            if is_start and depth == 0 and said == "[":
+                yield line_start, _name(text[line_start:].split("\n", 1)[0].rstrip("\r"))
+            depth += 1
+        elif said in "]}":
+            depth -= 1
+        is_start = is_start and not said.strip()
+
+
+def _name(line: str) -> tuple[str, ...]:
+    """The name of the table in a header line."""
+    table, names = tomllib.loads(line), []
+    while table:
+        (name, table), *_ = table.items()
+        names.append(name)
+        table = table[0] if isinstance(table, list) else table
+    return tuple(names)
+
+
+def _block(path: Sequence[str], value: dict[str, Any]) -> str:
+    lines = [f"{_key(name)} = {_rendered(part)}\n" for name, part in value.items()]
+    return f"[{'.'.join(map(_key, path))}]\n" + "".join(lines)
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else _rendered(name)
+
+
+def _rendered(value: Any) -> str:
+    match value:
+        case dict():
+            inside = ", ".join(f"{_key(name)} = {_rendered(part)}" for name, part in value.items())
+            return f"{{ {inside} }}" if inside else "{}"
+        case list():
+            return f"[{', '.join(map(_rendered, value))}]"
+        case str() | bool() | int() | float():
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON lets DEL stand, TOML not
+    raise NotEditable(f"has a value that is not kept: {value!r}")

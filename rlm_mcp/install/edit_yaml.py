@@ -1,0 +1,189 @@
+"""Changes one entry of a mapping in a YAML text and leaves every other character as it is.
+
+The entry is a block of lines right below the key of its mapping, with the indentation of its neighbours, so that
+comments stay with what they stand above. `ruamel.yaml` says where things are; it does not write.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rlm_mcp.install.text_edit import NotEditable, line_end, spliced
+
+if TYPE_CHECKING:
+    # Its nodes carry attributes that its annotations do not: of a mapping, whether it is in braces.
+    Node = Any
+
+
+def read(text: str) -> Any:
+    """What the text says; an empty mapping where it says nothing. Raises NotEditable."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        said = _parser().load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise NotEditable(f"is not YAML ({_sentence(error)})") from error
+    if said is not None and not isinstance(said, dict):
+        raise NotEditable("is not a YAML mapping")
+    return {} if said is None else said
+
+
+def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
+    """The text with a mapping at `path`, whose parent is a key of the top level."""
+    parent_key, key = path
+    root = _composed(text)
+    pair = _pair(root, parent_key)
+    if pair is None:
+        return _with_parent(text, root, path, value)
+    parent = pair[1]
+    if parent.tag.endswith(":null") or (parent.tag.endswith(":map") and not parent.value):
+        return _with_first(text, pair, _block(key, value, indent="  ", step="  "))
+    if not parent.tag.endswith(":map"):
+        raise NotEditable(f"has {parent_key} that is not a mapping")
+    found = _pair(parent, key)
+    if parent.flow_style:
+        return _with_in_flow(text, parent, found, key, value)
+    indent = " " * parent.value[0][0].start_mark.column
+    block = _block(key, value, indent=indent, step=_step(parent.value, default=indent)).replace("\n", line_end(text))
+    if found is None:
+        at = _next_line(text, pair[0].end_mark.index)
+        return text[:at] + block + text[at:]
+    start, end = _lines_of(text, found)
+    return text[:start] + (block if text[end - 1 : end] == "\n" else block.rstrip("\r\n")) + text[end:]
+
+
+def _with_parent(text: str, root: "Node | None", path: Sequence[str], value: dict[str, Any]) -> str:
+    """The text with the mapping of entries too, at its end, or in its braces if all of it is in braces."""
+    parent_key, key = path
+    if root is not None and root.flow_style:
+        at, comma = root.start_mark.index + 1, ", " if root.value else ""
+        return spliced(text, [(at, at, json.dumps({parent_key: {key: value}})[1:-1] + comma)])
+    gap = "" if not text or text.endswith("\n") else line_end(text)
+    block = f"{parent_key}:\n" + _block(key, value, indent="  ", step="  ")
+    return text + gap + block.replace("\n", line_end(text))
+
+
+def _with_in_flow(
+    text: str, parent: "Node", found: tuple["Node", "Node"] | None, key: str, value: dict[str, Any]
+) -> str:
+    if found is not None:
+        return spliced(text, [(found[1].start_mark.index, found[1].end_mark.index, json.dumps(value))])
+    at = parent.start_mark.index + 1
+    return spliced(text, [(at, at, f"{json.dumps(key)}: {json.dumps(value)}, ")])
+
+
+def _with_first(text: str, pair: tuple["Node", "Node"], block: str) -> str:
+    """The text with the first entry of a mapping that is empty: null, written or not, or {}."""
+    newline, colon = line_end(text), _after_colon(text, pair[0].end_mark.index)
+    value = pair[1]
+    if value.end_mark.index > value.start_mark.index:
+        text = text[:colon] + text[value.end_mark.index :]
+    at = _next_line(text, colon)
+    block = block.replace("\n", newline)
+    if not text[:at].endswith("\n"):
+        block = newline + block.removesuffix(newline)
+    return text[:at] + block + text[at:]
+
+
+def without_value(text: str, path: Sequence[str]) -> str:
+    """The text without the entry at `path`."""
+    parent_key, key = path
+    pair = _pair(_composed(text), parent_key)
+    found = _pair(pair[1], key) if pair else None
+    if pair is None or found is None:
+        return text
+    parent = pair[1]
+    if parent.flow_style:
+        return _without_in_flow(text, parent, found)
+    start, end = _lines_of(text, found)
+    if end == len(text) and not text.endswith("\n"):
+        start = len(text[:start].removesuffix("\n").removesuffix("\r"))
+    text = text[:start] + text[end:]
+    if len(parent.value) > 1:
+        return text
+    colon = _after_colon(text, pair[0].end_mark.index)
+    return text[:colon] + " {}" + text[colon:]
+
+
+def _without_in_flow(text: str, parent: "Node", found: tuple["Node", "Node"]) -> str:
+    at = parent.value.index(found)
+    if at + 1 < len(parent.value):
+        return spliced(text, [(found[0].start_mark.index, parent.value[at + 1][0].start_mark.index, "")])
+    start = parent.value[at - 1][1].end_mark.index if at else found[0].start_mark.index
+    return spliced(text, [(start, found[1].end_mark.index, "")])
+
+
+def _composed(text: str) -> "Node | None":
+    read(text)  # composing does not see all that is wrong
+    node: Node | None = _parser().compose(text)
+    return node
+
+
+def _parser() -> Any:
+    from ruamel.yaml import YAML
+
+    parser = YAML(typ="safe", pure=True)
+    parser.composer.warn_double_anchors = False  # it is allowed
+    return parser
+
+
+def _pair(node: "Node | None", key: str) -> tuple["Node", "Node"] | None:
+    pairs = node.value if node is not None and isinstance(node.value, list) else []
+    return next((pair for pair in pairs if isinstance(pair, tuple) and pair[0].value == key), None)
+
+
+def _step(children: Sequence[tuple["Node", "Node"]], *, default: str) -> str:
+    """How much deeper the entries' own keys are."""
+    for key, value in children:
+        if isinstance(value.value, list) and value.value and isinstance(value.value[0], tuple) and not value.flow_style:
+            columns: int = value.value[0][0].start_mark.column - key.start_mark.column
+            return " " * columns
+    return default
+
+
+def _lines_of(text: str, pair: tuple["Node", "Node"]) -> tuple[int, int]:
+    """The lines of an entry in a block, from that of its key to that of its last value."""
+    return text.rfind("\n", 0, pair[0].start_mark.index) + 1, _next_line(text, _end_of(*pair))
+
+
+def _end_of(key: "Node", value: "Node") -> int:
+    """Where the last character of an entry stands; the marks of blocks and of empty values lie behind comments."""
+    end: int = value.end_mark.index
+    if value.start_mark.index == end:
+        return int(key.end_mark.index)
+    if isinstance(value.value, list) and value.value and not value.flow_style:
+        last = value.value[-1]
+        return _end_of(*last) if isinstance(last, tuple) else _end_of(last, last)
+    if getattr(value, "style", None) in {"|", ">"}:
+        return end - 1  # it ends where the next line begins
+    return end
+
+
+def _next_line(text: str, at: int) -> int:
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end + 1
+
+
+def _after_colon(text: str, at: int) -> int:
+    return text.index(":", at) + 1
+
+
+def _block(key: str, value: dict[str, Any], *, indent: str, step: str) -> str:
+    """One entry as lines. Scalars are written as JSON, which YAML reads alike whatever is in them."""
+    lines = [f"{indent}{key}:\n"]
+    for name, part in value.items():
+        if isinstance(part, list) and part:
+            lines += [f"{indent}{step}{name}:\n", *(f"{indent}{step}- {json.dumps(item)}\n" for item in part)]
+        elif isinstance(part, dict) and part:
+            lines += [f"{indent}{step}{name}:\n"]
+            lines += [f"{indent}{step * 2}{json.dumps(inner)}: {json.dumps(item)}\n" for inner, item in part.items()]
+        else:
+            lines += [f"{indent}{step}{name}: {json.dumps(part)}\n"]
+    return "".join(lines)
+
+
+def _sentence(error: Exception) -> str:
+    """The parser's complaint on one line."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())[:120]
+    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem

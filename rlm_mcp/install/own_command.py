@@ -1,0 +1,57 @@
+"""The command that starts this server from anywhere: an absolute path, since graphical clients have no shell's PATH."""
+
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from shutil import which
+
+from rlm_mcp.install.clients import NAME, Entry
+
+
+def own_command(env: Mapping[str, str] | None = None) -> Entry:
+    """How a client starts the rlm-mcp that is running now."""
+    folders = [Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))]
+    if sysconfig.get_preferred_scheme("user") in sysconfig.get_scheme_names():
+        folders.append(Path(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))))
+    command = stable_command(
+        executable=Path(sys.executable),
+        prefix=Path(sys.prefix),
+        folders=folders,
+        is_windows=sys.platform == "win32",
+        exists=Path.is_file,
+        which=which,
+    )
+    return Entry(command=command[0], args=command[1:], env=env or {})
+
+
+def stable_command(
+    *,
+    executable: Path,
+    prefix: Path,
+    folders: Sequence[Path],
+    is_windows: bool,
+    exists: Callable[[Path], bool],
+    which: Callable[[str], str | None],
+) -> list[str]:
+    """A command that stays when what runs now is gone.
+
+    The script that pip, pipx and uv put beside the interpreter stays through upgrades; it is not resolved, because
+    what it links to may move. An environment that uvx or pipx made for one run does not stay: then it is theirs.
+    """
+    if (runner := _runner(prefix)) is not None and (found := which(runner[0])) is not None:
+        return [found, *runner[1:]]
+    name = f"{NAME}.exe" if is_windows else NAME
+    for folder in folders:
+        if exists(folder / name):
+            return [str(folder / name)]
+    return [str(executable), "-m", "rlm_mcp.cli"]
+
+
+def _runner(prefix: Path) -> list[str] | None:
+    parts = prefix.parts
+    if "uv" in parts and any(part.startswith(("archive-v", "environments-v")) for part in parts):
+        return ["uvx", NAME]
+    if "pipx" in parts and ".cache" in parts:
+        return ["pipx", "run", NAME]
+    return None

@@ -1,0 +1,149 @@
+"""From settings to models: which endpoint, which key, which profile, and what to say when there is none.
+
+One pool serves a process. It keeps one provider for each endpoint, so that all runs share its connections and its
+limiter, and one model for each name, so that what was learned of a dialect or a window is learned once.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+
+from rlm_mcp.errors import NoModelConfigured
+from rlm_mcp.models.discovery import Facts, LocalServer, facts_of, find_local_servers, served_models
+from rlm_mcp.models.openai import OpenAIModel, OpenAIProvider
+from rlm_mcp.models.profiles import is_local, profile_of
+from rlm_mcp.redact import Secret
+from rlm_mcp.settings import OPENAI_BASE_URL, Settings
+
+NO_MODEL = (
+    "no model is configured: set RLM_MCP_MODEL and RLM_MCP_API_KEY (and RLM_MCP_BASE_URL, if it is not OpenAI's), or"
+    " start a local server (Ollama, LM Studio, llama.cpp, vLLM), or use the prompt be_the_root, which needs no key"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The models of one run. `found` names the local server that was found rather than configured, or is empty."""
+
+    root: OpenAIModel
+    sub: OpenAIModel
+    found: str = ""
+
+    @property
+    def named(self) -> dict[str, OpenAIModel]:
+        """The models that code in the REPL may ask for, the default first."""
+        return {self.sub.name: self.sub, self.root.name: self.root}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Endpoint:
+    base_url: str
+    api_key: Secret
+    window_tokens: int | None
+
+
+class ModelPool:
+    """The models of a process. Made by `open_models`. `find`, `facts` and `served` look at this machine."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        find: Callable[[], Sequence[LocalServer]] = find_local_servers,
+        facts: Callable[[str, str], Facts] = facts_of,
+        served: Callable[[str], Sequence[str]] = served_models,
+    ) -> None:
+        self._settings = settings
+        self._find = find
+        self._facts = facts
+        self._served = served
+        self._providers: dict[tuple[str, Secret], OpenAIProvider] = {}
+        self._models: dict[tuple[str, Secret, str], OpenAIModel] = {}
+        self._making = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<ModelPool {list(self._providers.values())}>"
+
+    async def choose(self, model: str | None = None, sub_model: str | None = None) -> Chosen:
+        """The models of a run that asks for these names, or for none. Raises NoModelConfigured.
+
+        A local server is looked for only where neither an address nor a key is set.
+        """
+        async with self._making:
+            endpoint, found = await self._endpoint(model or self._settings.model)
+            root_name = model or self._settings.model or await self._only_model(endpoint, found)
+            root = await self._model(endpoint, root_name)
+            sub_name = sub_model or self._settings.sub_model or root_name
+            sub = await self._model(self._sub_endpoint(endpoint), sub_name)
+        return Chosen(root=root, sub=sub, found=f"{found.name} at {found.base_url}" if found else "")
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        for provider in self._providers.values():
+            await provider.aclose()
+
+    async def _endpoint(self, model: str | None) -> tuple[_Endpoint, LocalServer | None]:
+        settings = self._settings
+        if settings.base_url is not None or settings.api_key:
+            url = settings.base_url or OPENAI_BASE_URL
+            return _Endpoint(base_url=url, api_key=settings.api_key, window_tokens=settings.window_tokens), None
+        servers = await anyio.to_thread.run_sync(self._find)
+        if not servers:
+            raise NoModelConfigured(NO_MODEL)
+        found = next((server for server in servers if model in server.models), servers[0])
+        return _Endpoint(base_url=found.base_url, api_key=Secret(""), window_tokens=settings.window_tokens), found
+
+    def _sub_endpoint(self, endpoint: _Endpoint) -> _Endpoint:
+        settings = self._settings
+        window = settings.sub_window_tokens
+        if settings.sub_base_url is None and not settings.sub_api_key:
+            return _Endpoint(
+                base_url=endpoint.base_url, api_key=endpoint.api_key, window_tokens=window or endpoint.window_tokens
+            )
+        # A key goes only where it was meant to go: an address of its own without a key of its own gets none.
+        url = settings.sub_base_url or endpoint.base_url
+        return _Endpoint(base_url=url, api_key=settings.sub_api_key, window_tokens=window)
+
+    async def _only_model(self, endpoint: _Endpoint, found: LocalServer | None) -> str:
+        names = found.models if found else await anyio.to_thread.run_sync(self._served, endpoint.base_url)
+        if len(names) == 1 or (found and names):
+            return names[0]
+        url, none = endpoint.base_url, "no model is configured"
+        if names:
+            listed = ", ".join(list(names)[:5])
+            raise NoModelConfigured(f"{none}, and {url} serves {len(names)} ({listed}): set RLM_MCP_MODEL to one")
+        if is_local(url):
+            raise NoModelConfigured(f"{none}, and {url} lists none: start the server there or set RLM_MCP_MODEL")
+        raise NoModelConfigured(f"{none}: set RLM_MCP_MODEL to a model that {url} serves")
+
+    async def _model(self, endpoint: _Endpoint, name: str) -> OpenAIModel:
+        address = (endpoint.base_url, endpoint.api_key)
+        known = self._models.get((*address, name))
+        if known is not None:
+            return known
+        facts = await anyio.to_thread.run_sync(self._facts, endpoint.base_url, name)
+        profile = profile_of(
+            name,
+            endpoint.base_url,
+            prices=self._settings.prices,
+            window_tokens=endpoint.window_tokens or facts.window_tokens,
+            billions=facts.billions,
+        )
+        if address not in self._providers:
+            self._providers[address] = OpenAIProvider(endpoint.base_url, endpoint.api_key)
+        model = self._models[*address, name] = self._providers[address].model(name, profile)
+        return model
+
+
+@asynccontextmanager
+async def open_models(settings: Settings) -> AsyncIterator[ModelPool]:
+    """The pool of this process; its connections are closed at the end."""
+    pool = ModelPool(settings)
+    try:
+        yield pool
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+            await pool.aclose()

@@ -1,0 +1,67 @@
+"""Runs whose record has no end: how they are told apart, and which of them a server goes on with.
+
+A server that ends leaves its runs to its successor: it writes `run_left` behind whatever end its stopping gave them,
+or, when it was killed, nothing at all. A run that the command line started is never picked up: whoever typed the
+command has seen it end.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rlm_mcp.records.store import Run, Runs
+
+WITHIN_SECONDS = 24 * 3600.0
+"""Nobody waits any more for a run that nothing has been written about for a day."""
+
+MOST_TRIES = 3
+"""A run that was picked up so often and never ended may be what ends the server."""
+
+MOST_AT_ONCE = 4
+"""Runs that a server picks up when it starts; the others wait until somebody asks for them."""
+
+_MARK = b'{"event":"run_'
+
+
+def has_ended(run: Run) -> bool:
+    """Whether its record has a last event."""
+    return _last_mark(run) == "run_ended"
+
+
+def is_left(run: Run) -> bool:
+    """Whether a server should go on with it: one began it, it has no end, and no process is at it."""
+    marks = list(_marks(run))
+    if not marks or not marks[0].get("served") or marks[-1]["event"] == "run_ended":
+        return False
+    tries = sum(1 for mark in marks if mark["event"] == "run_resumed" and mark.get("served"))
+    return tries < MOST_TRIES and not run.is_live()
+
+
+def left_runs(runs: Runs) -> list[str]:
+    """The ids of the runs that a starting server goes on with, those written to last first."""
+    return [run.run_id for run in _recent(runs) if is_left(run)][:MOST_AT_ONCE]
+
+
+def _recent(runs: Runs) -> list[Run]:
+    if not runs.directory.is_dir():
+        return []
+    found = [Run(entry) for entry in runs.directory.iterdir() if (entry / "events.jsonl").is_file()]
+    written = {run.run_id: run.events_path.stat().st_mtime for run in found}
+    oldest = time.time() - WITHIN_SECONDS
+    recent = [run for run in found if written[run.run_id] >= oldest]
+    return sorted(recent, key=lambda run: written[run.run_id], reverse=True)
+
+
+def _last_mark(run: Run) -> str:
+    return next((str(mark["event"]) for mark in reversed(list(_marks(run)))), "")
+
+
+def _marks(run: Run) -> Iterator[dict[str, Any]]:
+    """The beginning and the ends of a run; nothing else in its record is parsed."""
+    with run.events_path.open("rb") as file:
+        for line in file:
+            if line.startswith(_MARK) and line.endswith(b"\n"):
+                event = json.loads(line)
+                if not event.get("path"):
+                    yield event

@@ -1,0 +1,609 @@
+"""Runs on disk: one directory a run, whose `events.jsonl` alone tells the whole story.
+
+    runs/<run_id>/events.jsonl      one JSON object a line, appended as things happen; the first says the format version
+    runs/<run_id>/answer.txt|json   the answer, byte-exact, written to a temporary name and renamed
+    runs/<run_id>/checkpoint.bin    the REPL after the last finished turn, replaced atomically
+
+What survives what: every event is handed to the operating system before `append` returns, so a killed process loses
+nothing. `fsync` is done at the first and the last event and for the answer; a power cut may take the tail in between,
+and the reader accepts a torn last line. Everything else about a run (its state, what `resume` and `replay` feed back)
+is computed from the events. They hold no machine path: contexts are named by id, name and size. `at` in an event is the
+seconds of wall clock since the run was created, pauses before a resume included; an event that tells of something with
+a length (a reply, a block) is written at its end and has the length in `seconds`.
+
+A live run holds an advisory lock on its events file. One that says "running" while nobody holds the lock was cut off.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
+from rlm_mcp.models.base import Message
+from rlm_mcp.spending import Spent
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: there a cut-off run keeps the status "running" until it is resumed
+    fcntl = None  # type: ignore[assignment] # absent on this system
+
+FORMAT = 1
+INLINE_ANSWER_CHARS = 200_000  # a longer answer is kept only in its own file, so that reading events stays cheap
+_RUN_ID = re.compile(r"run-[0-9a-f]{12}")
+_OUTLINE = (b'{"event":"run_', b'{"event":"routed"')  # how `append` begins the lines that say what became of a run
+_LOCK_TRIES = 10
+_NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to go on with"
+CHECKPOINT_MAX_BYTES = (
+    64 << 20
+)  # beyond this a turn's checkpoint costs more disk than running its code again costs time
+
+Status = Literal["running", "completed", "failed", "cancelled"]
+StoppedBy = Literal["final", "iterations", "usd", "tokens", "sub_calls", "seconds", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """A quoted place. `verified` is True only when the stored text at exactly these lines holds the quote."""
+
+    context_id: str
+    path: str
+    start_line: int
+    end_line: int
+    quote: str
+    verified: bool
+    corrected: bool = False
+    """the quote was found, but elsewhere than cited: the lines here are the found ones"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How many characters of the contexts were read, and which."""
+
+    total_chars: int = 0
+    read_by_code: int = 0
+    read_by_model: int = 0
+    ranges: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]] = field(default_factory=dict)
+    """keys "code" and "model", each a map from "context_id/path" to sorted disjoint ranges"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run stands or has ended, and with what; the fields are those of the public contract.
+
+    The best answer so far is there even when a limit stopped the run.
+    """
+
+    status: Status
+    answer: Any = None
+    stopped_by: StoppedBy | None = None
+    answered_by: str = ""
+    """how the answer came about: FINAL, FINAL_VAR, SUBMIT, answer, text, value, direct"""
+    citations: tuple[Citation, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
+    usage: Spent = field(default_factory=Spent)
+    iterations: int = 0
+    mode: str = ""
+    mode_reason: str = ""
+    depth: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState(Outcome):
+    """A run as its record tells it."""
+
+    run_id: str
+    query: str
+    contexts: tuple[Mapping[str, Any], ...]
+    created_at: str
+    answer_chars: int = 0
+    output_schema: Mapping[str, Any] | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """Some runs, newest first, and where to go on."""
+
+    runs: tuple[RunState, ...]
+    next_cursor: str | None = None
+
+
+class Runs:
+    """All runs under one data directory. Several processes may share it; each run has one writer."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.directory = data_dir / "runs"
+        self._created: dict[str, str] = {}
+        """run id -> when it was created, of runs that were listed before: it never changes"""
+
+    def __repr__(self) -> str:
+        return f"<Runs {self.directory}>"
+
+    def create(self, started: Mapping[str, Any]) -> "Run":
+        """A new run whose first event holds `started` (query, contexts, mode, model names, limits …)."""
+        run_id = f"run-{secrets.token_hex(6)}"
+        directory = self.directory / run_id
+        try:
+            directory.mkdir(parents=True, mode=0o700)
+            run = Run(directory, writable=True)
+            run.append({"event": "run_started", "format": FORMAT, "run_id": run_id, "created_at": _now(), **started})
+        except (OSError, RunNotWritten) as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise RunNotWritten(
+                f"no run can be put on record in {self.directory} ({_reason(error)}): free some space on the disk, or"
+                " set RLM_MCP_DATA_DIR to a directory that can be written"
+            ) from error
+        return run
+
+    def get(self, run_id: str) -> "Run":
+        """The run with this id, or the only one whose id starts so; `run-` may be left out.
+
+        Raises UnknownRun, AmbiguousRun.
+        """
+        if _RUN_ID.fullmatch(run_id) and (self.directory / run_id / "events.jsonl").is_file():
+            return Run(self.directory / run_id)
+        ids = self._ids()
+        found = [i for i in ids if run_id and (i.startswith(run_id) or i.removeprefix("run-").startswith(run_id))]
+        if len(found) == 1:
+            return Run(self.directory / found[0])
+        if found:
+            raise AmbiguousRun(f"{run_id[:80]!r} fits {len(found)} runs ({', '.join(found[:5])}): give more of the id")
+        raise UnknownRun(
+            f"there is no run {run_id[:80]!r} among the {len(ids)} stored: give the run_id that rlm_solve returned, or "
+            "list them with `rlm-mcp runs list`"
+        )
+
+    def list(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
+        """Runs newest first; `cursor` is the `next_cursor` of the page before."""
+        order = sorted(((self._created_at(i), i) for i in self._ids()), reverse=True)
+        if cursor is not None:
+            order = [pair for pair in order if f"{pair[0]}|{pair[1]}" < cursor]
+        page, rest = order[:limit], order[limit:]
+        return RunPage(
+            runs=tuple(self._look(run_id) for _, run_id in page),
+            next_cursor=f"{page[-1][0]}|{page[-1][1]}" if rest and page else None,
+        )
+
+    def _look(self, run_id: str) -> RunState:
+        """The state of a run; one whose record is too new says so in its place and does not hide the others."""
+        try:
+            return Run(self.directory / run_id).state()
+        except RunRecordTooNew as error:
+            return RunState(
+                run_id=run_id,
+                status="failed",
+                query="",
+                contexts=(),
+                created_at="",
+                stopped_by="error",
+                message=str(error),
+            )
+
+    def context_ids(self) -> "set[str]":
+        """The contexts that any run on record was asked about. Raises RunRecordTooNew."""
+        started = (next(Run(self.directory / run_id).events(), {}) for run_id in self._ids())
+        return {context["context_id"] for event in started for context in event.get("contexts", ())}
+
+    def _created_at(self, run_id: str) -> str:
+        if run_id not in self._created:
+            try:
+                self._created[run_id] = Run(self.directory / run_id).created_at
+            except RunRecordTooNew:
+                return ""
+        return self._created[run_id]
+
+    def _ids(self) -> "set[str]":
+        if not self.directory.is_dir():
+            return set()
+        return {entry.name for entry in self.directory.iterdir() if (entry / "events.jsonl").is_file()}
+
+
+class Run:
+    """One run's files. Reading needs nothing; the first `append` (or `writable=True`) takes the writer's lock."""
+
+    def __init__(self, directory: Path, *, writable: bool = False) -> None:
+        self.run_id = directory.name
+        self.directory = directory
+        self._events = directory / "events.jsonl"
+        self._lock = threading.Lock()
+        self._file: IO[bytes] | None = None
+        self._created: float | None = None
+        if writable:
+            self._open()
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id} {'open' if self._file else 'closed'}>"
+
+    @property
+    def created_at(self) -> str:
+        """When it was started, ISO 8601 in UTC."""
+        for event in self.events():
+            return str(event.get("created_at", ""))
+        return ""
+
+    @property
+    def events_path(self) -> Path:
+        """The record itself."""
+        return self._events
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Writes one event now, with the time. Safe from any thread; the operating system has the bytes on return.
+
+        Raises RunNotWritten. The event may then be there in part, which a reader leaves out and the next writer cuts.
+        """
+        with self._lock, self._written():
+            file = self._open()
+            timed = {**event, "at": round(max(0.0, time.time() - self._created_time(event)), 3)}
+            file.write(json.dumps(timed, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n")
+            file.flush()
+            if event.get("event") in {"run_started", "run_ended"}:
+                os.fsync(file.fileno())
+
+    def _created_time(self, event: Mapping[str, Any]) -> float:
+        """When the run was created, in seconds since 1970; `event` is the first one where there is none yet."""
+        if self._created is None:
+            created_at = self.created_at or str(event.get("created_at", ""))
+            self._created = datetime.fromisoformat(created_at).timestamp() if created_at else time.time()
+        return self._created
+
+    def events(self, *, until: int | None = None) -> Iterator[dict[str, Any]]:
+        """Everything written so far, or while the record had `until` bytes. Raises RunRecordTooNew."""
+        return read_events(self._events, until=until)
+
+    def claim(self) -> None:
+        """Takes the writer's lock. Raises RunBusy when another process has it, and RunNotWritten."""
+        with self._lock, self._written():
+            self._open()
+
+    def close(self) -> None:
+        """Gives the writer's lock back. Idempotent."""
+        with self._lock:
+            if self._file is not None:
+                with suppress(OSError):  # what could not be written before cannot be written now
+                    self._file.close()
+                self._file = None
+
+    def write_answer(self, answer: object) -> None:
+        """Keeps the answer byte-exact: text as UTF-8 (lone surrogates kept), anything else as JSON.
+
+        Raises RunNotWritten.
+        """
+        name, data = _answer_bytes(answer)
+        with self._written():
+            _replace(self.directory / name, data)
+
+    def answer(self) -> Any:
+        """The stored answer, or None."""
+        text, data = self.directory / "answer.txt", self.directory / "answer.json"
+        if text.is_file():
+            return text.read_bytes().decode("utf-8", "surrogatepass")
+        if data.is_file():
+            return json.loads(data.read_bytes())
+        return None
+
+    def save_checkpoint(self, turn: int, data: bytes) -> bool:
+        """Replaces the REPL checkpoint by that of `turn`; False when it is too big to keep or the disk is full."""
+        if len(data) > CHECKPOINT_MAX_BYTES:
+            return False
+        # Not synced: after a power cut the code of the turns is simply run again.
+        try:
+            _replace(self.directory / "checkpoint.bin", turn.to_bytes(8, "little") + data, sync=False)
+        except OSError:
+            return False
+        return True
+
+    def checkpoint(self) -> tuple[int, bytes] | None:
+        """The newest checkpoint and the turn after which it was taken."""
+        file = self.directory / "checkpoint.bin"
+        if not file.is_file():
+            return None
+        data = file.read_bytes()
+        return int.from_bytes(data[:8], "little"), data[8:]
+
+    def state(self) -> RunState:
+        """What the record says; a record without an end and without a writer counts as failed and resumable."""
+        is_live = self.is_live()  # asked first: a run that ends in between has its end on record when it is read
+        state = fold(self._telling_events())
+        if state.answer is None and state.status != "running":
+            answer = self.answer()
+            if answer is not None:
+                state = replace(state, answer=answer)
+        if not state.run_id:
+            return replace(state, run_id=self.run_id, status="failed", stopped_by="error", message=_NO_BEGINNING)
+        if state.status == "running" and not is_live:
+            message = f"the process that ran it ended before it did: `rlm-mcp runs resume {self.run_id}` goes on"
+            state = replace(state, status="failed", stopped_by="error", message=message)
+        return state
+
+    def _telling_events(self) -> Iterator[dict[str, Any]]:
+        """The events that its state is made of: of a run that ended as runs do, the few that tell all of it."""
+        outline = list(read_events(self._events, only=_OUTLINE))
+        last = outline[-1] if outline else {}
+        tells_all = last.get("event") == "run_ended" and not last.get("path") and {"usage", "iterations"} <= last.keys()
+        return iter(outline) if tells_all else self.events()
+
+    def is_live(self) -> bool:
+        """Whether some process, this one included, holds the writer's lock."""
+        if self._file is not None or fcntl is None:
+            return True
+        with self._events.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunNotWritten(
+                f"{self.run_id} cannot go on record ({_reason(error)}): free some space on the disk, then"
+                f" `rlm-mcp runs resume {self.run_id}` goes on with it"
+            ) from error
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            file = self._events.open("ab+")
+            if not _lock(file):
+                file.close()
+                raise RunBusy(f"{self.run_id} is being run by another process: wait for it, or cancel it there")
+            _drop_torn_line(file)
+            self._file = file
+        return self._file
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Takes the writer's lock, unless another process holds it. Whoever asks `is_live` holds it for microseconds."""
+    if fcntl is None:
+        return True
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.005)
+        else:
+            return True
+    return False
+
+
+def read_events(path: Path, *, until: int | None = None, only: tuple[bytes, ...] = ()) -> Iterator[dict[str, Any]]:
+    """The events of a record file. A torn last line is left out; a newer format raises RunRecordTooNew.
+
+    With `only`, what follows the first line is parsed where it begins so.
+    """
+    size = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            size += len(line)
+            if not line.endswith(b"\n") or (until is not None and size > until):
+                return
+            if only and number and not line.startswith(only):
+                continue
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a line that a crash tore and a later writer ended
+            if number == 0 and event.get("format", 0) > FORMAT:
+                raise RunRecordTooNew(
+                    f"{path.parent.name} was written in format {event['format']}, this version reads up to {FORMAT}:"
+                    " update rlm-mcp"
+                )
+            yield event
+
+
+def fold(events: Iterator[dict[str, Any]]) -> RunState:
+    """The state that a sequence of events leads to."""
+    started: dict[str, Any] = {}
+    ended: dict[str, Any] = {}
+    route: dict[str, Any] = {}
+    usage: Mapping[str, Any] = {}
+    iterations = 0
+    for event in events:
+        match event["event"]:
+            case "run_started":
+                started = event
+            case "run_resumed" | "run_left":
+                ended = {}
+            case "routed" if not event.get("path"):
+                route = event
+            case "root_reply" if not event.get("path"):
+                iterations = max(iterations, event["turn"])
+                usage = event.get("spent") or usage
+            case "root_reply" | "sub_reply" | "sub_failed":
+                usage = event.get("spent") or usage
+            case "run_ended" if not event.get("path"):
+                ended = event
+                usage = event.get("usage") or usage
+    coverage = ended.get("coverage") or {}
+    return RunState(
+        run_id=started.get("run_id", ""),
+        status=ended.get("status", "running"),
+        query=started.get("query", ""),
+        contexts=tuple(started.get("contexts", ())),
+        created_at=started.get("created_at", ""),
+        answer=ended.get("answer"),
+        answer_chars=ended.get("answer_chars", 0),
+        stopped_by=ended.get("stopped_by"),
+        answered_by=ended.get("answered_by", ""),
+        citations=tuple(Citation(**_known(Citation, c)) for c in ended.get("citations", ())),
+        coverage=Coverage(**_known(Coverage, coverage)),
+        usage=Spent.from_json(usage),
+        iterations=ended.get("iterations", iterations),
+        mode=route.get("mode", ""),
+        mode_reason=route.get("reason", ""),
+        depth=route.get("depth", 0),
+        message=ended.get("message", ""),
+        output_schema=started.get("output_schema"),
+        fingerprint=started.get("fingerprint", ""),
+    )
+
+
+def ended_event(**facts: Any) -> dict[str, Any]:
+    """The last event of a run. An answer too long for the record is left to its own file."""
+    answer = facts.get("answer")
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    facts["answer_chars"] = 0 if answer is None else len(text)
+    if len(text) > INLINE_ANSWER_CHARS:
+        facts["answer"] = None
+        facts["answer_sha256"] = hashlib.sha256(_answer_bytes(answer)[1]).hexdigest()
+    return {"event": "run_ended", **facts}
+
+
+def prompt_hash(messages: Sequence[Message]) -> str:
+    """A short name for exactly these messages; what `replay` compares."""
+    canonical = json.dumps([[m.role, m.content] for m in messages], ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def call_key(kind: str, *parts: object) -> str:
+    """A short name for one request of guest code: the same request has the same key in every run."""
+    canonical = json.dumps([kind, *parts], ensure_ascii=True, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class Tape:
+    """What a record has already paid for, handed out again: root replies and cells by turn, sub-calls by key.
+
+    `resume` gives the tape of its own record and goes on where it ends. `replay` is `strict`: it has nothing but the
+    tape. `difference` is the first place where the new run asked for or did something else than the record says.
+    """
+
+    def __init__(self, events: Iterable[Mapping[str, Any]] = (), *, strict: bool = False) -> None:
+        self.strict = strict
+        self.difference: str | None = None
+        self.spent: dict[str, Any] = {}
+        """the usage on record when it ended"""
+        self._ways: dict[str, dict[str, Any]] = {}
+        self._roots: dict[tuple[str, int], dict[str, Any]] = {}
+        self._subs: dict[str, dict[str, Any]] = {}
+        self._cells: dict[tuple[str, int, int], dict[str, Any]] = {}
+        for event in events:
+            self._load(dict(event))
+
+    def _load(self, event: dict[str, Any]) -> None:
+        path = event.get("path", "")
+        match event["event"]:
+            case "routed":
+                self._ways[path] = event
+            case "root_reply":
+                self._roots[path, event["turn"]] = event
+            case "sub_reply":
+                self._subs[event["key"]] = event
+            case "sub_failed":
+                self._subs.setdefault(event["key"], event)
+            case "cell":
+                self._cells[path, event["turn"], event["block"]] = event
+            case "run_ended" if not path:
+                self.spent = dict(event.get("usage") or {})
+
+    def way(self, path: str) -> dict[str, Any] | None:
+        """The way that this (child) run had taken, if it had begun."""
+        return self._ways.get(path)
+
+    def root(self, path: str, turn: int) -> dict[str, Any] | None:
+        """The recorded root reply of this turn."""
+        return self._roots.get((path, turn))
+
+    def sub(self, key: str) -> dict[str, Any] | None:
+        """The recorded answer ("value") or failure ("error") of this very request."""
+        return self._subs.get(key)
+
+    def cell(self, path: str, turn: int, block: int) -> dict[str, Any] | None:
+        """The recorded result of one block."""
+        return self._cells.get((path, turn, block))
+
+    def differ(self, sentence: str) -> None:
+        """Notes a difference; only the first is kept, since the others follow from it."""
+        if self.difference is None:
+            self.difference = sentence
+
+
+class NoRecord:
+    """A record that keeps nothing on disk, for replays and tests; `events` holds what was written."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.answer: object = None
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Keeps one event in memory, as JSON would."""
+        self.events.append(json.loads(json.dumps(event, default=str)))
+
+    def write_answer(self, answer: object) -> None:
+        """Keeps the answer in memory."""
+        self.answer = answer
+
+    def save_checkpoint(self, turn: int, data: bytes) -> bool:  # noqa: ARG002 - the Record protocol
+        """Keeps no checkpoint."""
+        return False
+
+    def checkpoint(self) -> tuple[int, bytes] | None:
+        """There is none."""
+        return None
+
+
+def _answer_bytes(answer: object) -> tuple[str, bytes]:
+    if isinstance(answer, str):
+        return "answer.txt", answer.encode("utf-8", "surrogatepass")
+    return "answer.json", json.dumps(answer, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
+
+
+def _replace(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Writes a file so that a reader sees the old bytes or the new ones, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) if error.__cause__ is None else _reason(error.__cause__)
+
+
+def _drop_torn_line(file: IO[bytes]) -> None:
+    """Cuts a half-written last line, so that what is appended next starts on a line of its own."""
+    size = file.seek(0, os.SEEK_END)
+    position = size
+    while position > 0:
+        start = max(0, position - 65536)
+        file.seek(start)
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            if start + newline + 1 < size:
+                file.truncate(start + newline + 1)
+            return
+        position = start
+    if size:
+        file.truncate(0)
+
+
+def _known(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,85 @@
+"""A REPL that answers from a list or a function: what tests put in the sandbox's place.
+
+It ships with the package, as the scripted model does, so that the loop can be driven without a sandbox and nothing is
+ever patched.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+
+from rlm_mcp.repl.types import CellResult, GuestCalls, Variable
+
+Play = Callable[[str, GuestCalls], Awaitable[CellResult]]
+"""Given a block of code and what it may ask of the run, what the block did."""
+
+
+class ScriptedRepl:
+    """Answers each block with the next result, or with what `results` returns if it is a function.
+
+    `ran` keeps the code of every block; `restored` the checkpoints it was given. Its checkpoint is the number of blocks
+    it has run.
+    """
+
+    def __init__(self, results: Sequence[CellResult] | Play, calls: GuestCalls) -> None:
+        self.ran: list[str] = []
+        self.restored: list[bytes] = []
+        self._results = results
+        self._calls = calls
+        self._last: CellResult | None = None
+
+    def __repr__(self) -> str:
+        return f"<ScriptedRepl, {len(self.ran)} blocks run>"
+
+    async def run(self, code: str, *, seconds: float | None = None) -> CellResult:  # noqa: ARG002 - the Repl protocol
+        """The scripted result, with `code` in it; an IndexError when the script is too short."""
+        index = len(self.ran)
+        self.ran.append(code)
+        if callable(self._results):
+            result = await self._results(code, self._calls)
+        else:
+            result = self._results[index]
+        self._last = replace(result, code=code, stdout_chars=result.stdout_chars or len(result.stdout))
+        return self._last
+
+    async def variables(self) -> tuple[Variable, ...]:
+        """Those of the last result."""
+        return self._last.variables if self._last else ()
+
+    async def complete(self, text: str) -> tuple[str, ...]:
+        """The variables of the last result that begin so."""
+        return tuple(variable.name for variable in await self.variables() if variable.name.startswith(text))
+
+    async def checkpoint(self) -> bytes:
+        """How many blocks have run."""
+        return str(len(self.ran)).encode()
+
+    async def restore(self, data: bytes) -> None:
+        """Remembers that it was asked to."""
+        self.restored.append(data)
+
+
+class ScriptedOpener:
+    """Opens ScriptedRepls and keeps them in `opened`; `values` are the contexts that child runs were given."""
+
+    def __init__(self, *scripts: Sequence[CellResult] | Play) -> None:
+        self.opened: list[ScriptedRepl] = []
+        self.values: list[object] = []
+        self._scripts = scripts
+
+    def __call__(
+        self,
+        contexts: Sequence[object],  # noqa: ARG002 - the OpenRepl protocol
+        calls: GuestCalls,
+        *,
+        value: object = None,
+    ) -> AbstractAsyncContextManager[ScriptedRepl]:
+        """The next script's REPL; the last script serves all further ones."""
+        return self._open(calls, value)
+
+    @asynccontextmanager
+    async def _open(self, calls: GuestCalls, value: object) -> AsyncIterator[ScriptedRepl]:
+        repl = ScriptedRepl(self._scripts[min(len(self.opened), len(self._scripts) - 1)], calls)
+        self.opened.append(repl)
+        self.values.append(value)
+        yield repl

@@ -1,0 +1,86 @@
+"""Runs as tasks of the MCP Tasks extension.
+
+The task id is the run id, so a task survives a reconnect and a restart, and `rlm_result` reads the same run. Errors of
+the request itself (an unknown context, no model) are answered at once, as an ordinary result.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp_types import CallToolRequestParams, CallToolResult
+
+from rlm_mcp.records.store import RunState
+from rlm_mcp.server.presenters import run_result
+from rlm_mcp.server.results import send
+from rlm_mcp.server.sampling import answered, shown_questions
+from rlm_mcp.server.tasks_extension import Task
+from rlm_mcp.workspace.workspace import Workspace
+
+POLL_MS = 2_000
+"""A run takes from ten seconds to minutes."""
+
+
+class RunTasks:
+    """The runs of whichever workspace belongs to the caller of the current request."""
+
+    tools = frozenset({"rlm_solve"})
+
+    def __init__(self, workspace: Callable[[], Workspace]) -> None:
+        self._workspace = workspace
+
+    async def begin(
+        self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> Task | HandlerResult:
+        """Starts the run without a wait; its task, unless it is done or refused already."""
+        # The handler reads the arguments from this very object; there is no other way to hand it changed ones.
+        params.arguments = {**(params.arguments or {}), "wait_seconds": 0}
+        result = await call_next(ctx)
+        run = result.structured_content if isinstance(result, CallToolResult) else None
+        if not isinstance(run, dict) or run.get("status") != "running":
+            return result
+        return await self.look(run["run_id"])
+
+    async def look(self, task_id: str) -> Task:
+        """The run as a task, with the tool result once there is one."""
+        workspace = self._workspace()
+        state = await workspace.state(task_id)
+        ended = state.status in {"completed", "failed"}
+        desk = workspace.desk(state.run_id)
+        questions = {} if desk is None else shown_questions(desk)
+        return Task(
+            task_id=state.run_id,
+            status=_status(state, is_asking=bool(questions)),
+            message=str(workspace.progress(state.run_id) or state.message or state.status),
+            created_at=state.created_at,
+            updated_at=datetime.now(UTC).isoformat(),
+            poll_ms=POLL_MS,
+            questions={
+                name: question.model_dump(by_alias=True, mode="json", exclude_none=True)
+                for name, question in questions.items()
+            },
+            result=send(run_result(state, uri=workspace.run_uri(state.run_id))) if ended else None,
+        )
+
+    async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
+        """Lays what the client's model said on the desk of the run."""
+        if (desk := self._workspace().desk(task_id)) is not None:
+            answered(desk, responses)
+
+    async def cancel(self, task_id: str) -> None:
+        """Stops the run and keeps what it has."""
+        workspace = self._workspace()
+        workspace.stop((await workspace.state(task_id)).run_id)
+
+
+def _status(
+    state: RunState, *, is_asking: bool
+) -> Literal["working", "input_required", "completed", "failed", "cancelled"]:
+    match state.status:
+        case "running":
+            return "input_required" if is_asking else "working"
+        case "cancelled":
+            return "cancelled"
+        case _:  # a run that failed is a result that tells why
+            return "completed"

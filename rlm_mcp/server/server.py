@@ -1,0 +1,161 @@
+"""The MCP server: tools, resources and prompts over a workspace, in both protocol eras.
+
+    async with open_workspace(load_settings()) as workspace:
+        server = build_server(workspace)
+
+The SDK's MCPServer does the protocol. This file puts the parts together and translates: near-miss argument names into
+real ones, and our errors, whose text is made for readers, into the two kinds that the SDK passes on.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.caching import CacheHint
+from mcp.server.context import ServerMiddleware
+from mcp.server.lowlevel.helper_types import ReadResourceContents
+from mcp.server.mcpserver import Context as Request
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Resource
+from pydantic import AnyUrl, ValidationError
+
+from rlm_mcp import __version__
+from rlm_mcp.errors import OutOfRange, RlmError, UnknownContext, UnknownPath, UnknownRun
+from rlm_mcp.server.argument_aliases import forgive, unknown
+from rlm_mcp.server.list_cache import Unchanging
+from rlm_mcp.server.notifications import Notices
+from rlm_mcp.server.prompts import INSTRUCTIONS, add_prompts
+from rlm_mcp.server.resources import Resources
+from rlm_mcp.server.run_tasks import RunTasks
+from rlm_mcp.server.tasks_extension import Tasks
+from rlm_mcp.server.tools import Tools
+from rlm_mcp.settings import local_roots
+from rlm_mcp.workspace.workspace import Workspace
+
+FRESH_MS = 1_000
+"""Lists change with every register and every run; clients with a subscription are told anyway."""
+
+FIXED_MS = 3_600_000
+"""Tools, prompts and templates never change while a process runs."""
+
+
+class RlmServer(MCPServer[None]):
+    """An MCPServer whose resources are those of a workspace and whose errors speak to models."""
+
+    def __init__(
+        self,
+        workspace: Callable[[], Workspace],
+        notices: Notices,
+        *,
+        before: Sequence[ServerMiddleware[None]] = (),
+        token_verifier: TokenVerifier | None = None,
+        auth: AuthSettings | None = None,
+    ) -> None:
+        self._resources = Resources(workspace)
+        tools = Tools(workspace).all()
+        self._arguments = {tool.name: tuple(tool.parameters["properties"]) for tool in tools}
+        super().__init__(
+            "rlm-mcp",
+            title="RLM: reason over inputs larger than a context window",
+            instructions=INSTRUCTIONS,
+            version=__version__,
+            tools=tools,
+            extensions=[Tasks(RunTasks(workspace))],
+            subscriptions=notices.bus,
+            middleware=[*before, notices.middleware, Unchanging().middleware],
+            token_verifier=token_verifier,
+            auth=auth,
+            warn_on_duplicate_tools=False,
+            log_level="WARNING",
+            cache_hints={
+                "tools/list": CacheHint(ttl_ms=FIXED_MS, scope="public"),
+                "prompts/list": CacheHint(ttl_ms=FIXED_MS, scope="public"),
+                "resources/templates/list": CacheHint(ttl_ms=FIXED_MS, scope="public"),
+                "resources/list": CacheHint(ttl_ms=FRESH_MS),
+                "resources/read": CacheHint(ttl_ms=FRESH_MS),
+            },
+        )
+        self._resources.add_to(self)
+        add_prompts(self)
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Request[None, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Forgives argument names, then lets the SDK run the tool; our errors leave with their own text."""
+        try:
+            if name not in self._arguments:
+                raise unknown("tool", name, self._arguments)
+            return await super().call_tool(name, forgive(name, arguments, self._arguments[name]), context)
+        except RlmError as error:
+            raise ToolError(str(error)) from error
+        except ToolError as error:
+            match error.__cause__:
+                case RlmError() as ours:
+                    raise ToolError(str(ours)) from ours
+                case ValidationError() as invalid:
+                    raise ToolError(f"{name}: {_sentence(invalid)}") from error
+                case _:
+                    raise
+
+    async def list_resources(self) -> list[Resource]:
+        """Every context and the newest runs of the caller."""
+        return await self._resources.listing()
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Request[None, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Reads through the templates; an unknown id is "not found", whatever else is wrong keeps its sentence."""
+        try:
+            return await super().read_resource(uri, context)
+        except ResourceNotFoundError as error:
+            raise ResourceNotFoundError(
+                f"no resource is at {str(uri)[:200]}: resources/list and resources/templates/list tell what there is"
+            ) from error
+        except ResourceError as error:
+            match error.__cause__:
+                case ValidationError() as invalid:
+                    raise MCPError(INVALID_PARAMS, f"{str(uri)[:200]}: {_sentence(invalid)}") from error
+                case UnknownContext() | UnknownPath() | UnknownRun() | OutOfRange() as missing:
+                    raise ResourceNotFoundError(str(missing)) from missing
+                case RlmError() as ours:
+                    raise ResourceError(str(ours)) from ours
+                case _:
+                    raise
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Request[None, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """Renders a prompt; a name or arguments that do not fit are invalid parameters, told in a sentence."""
+        prompts = {prompt.name: prompt.arguments or [] for prompt in await self.list_prompts()}
+        if name not in prompts:
+            raise MCPError(INVALID_PARAMS, str(unknown("prompt", name, prompts)))
+        takes = [argument.name for argument in prompts[name]]
+        if sorted(arguments or ()) != sorted(takes):
+            given = ", ".join(map(repr, arguments or ()))[:200] or "none"
+            raise MCPError(INVALID_PARAMS, f"{name} takes the arguments {', '.join(takes)}; given: {given}")
+        return await super().get_prompt(name, arguments, context)
+
+
+def build_server(workspace: Workspace) -> RlmServer:
+    """A server over an open workspace; whoever opened the workspace closes it after serving.
+
+    Paths are now named by the model of some client, so where no roots are set the workspace takes sources from the
+    home and working directories alone from here on.
+    """
+    workspace.store.confine(local_roots())
+    notices = Notices()
+    workspace.on_change(notices.announce)
+    return RlmServer(lambda: workspace, notices)
+
+
+def _sentence(invalid: ValidationError) -> str:
+    """What pydantic found, without its dump of the input: `contexts: Input should be a valid list (given 5)`."""
+    wrong = []
+    for error in invalid.errors(include_url=False)[:5]:
+        place = ".".join(str(part) for part in error["loc"]) or "arguments"
+        given = "" if error["type"] == "missing" else f" (given {repr(error['input'])[:80]})"
+        wrong.append(f"{place}: {error['msg']}{given}")
+    return "; ".join(wrong)

@@ -1,0 +1,279 @@
+"""The seven tools: what a model may ask of the server. One method a tool; its docstring is what the model reads.
+
+Strings default to "" and not to None: the SDK parses JSON-looking text for every argument that is not plainly `str`,
+which would turn a registered JSON text into an object. An RlmError leaves as the ToolError that the model reads
+(server.py); any other exception is withheld from the client by the SDK.
+"""
+
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import anyio
+from mcp.server.mcpserver import Context as Request
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
+from pydantic import Field
+
+from rlm_mcp.errors import RlmError
+from rlm_mcp.server.presenters import (
+    code_result,
+    context_page,
+    context_result,
+    estimate_result,
+    estimate_text,
+    overview_result,
+    read_result,
+    run_result,
+    search_result,
+)
+from rlm_mcp.server.results import (
+    ContextPage,
+    ContextResult,
+    InspectResult,
+    RunResult,
+    SolveResult,
+    input_schema,
+    output_schema,
+    send,
+)
+from rlm_mcp.server.sampling import Round, confirm, has_to_return, offers_sampling, take_along, visit
+from rlm_mcp.server.waiting import eta, longest_wait, with_beats
+from rlm_mcp.workspace.launch import SolveRequest
+from rlm_mcp.workspace.progress import Taken
+from rlm_mcp.workspace.workspace import Workspace
+
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+RUNS_CODE = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
+SPENDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
+ENDS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+
+ContextRef = Annotated[str, Field(description="id or name")]
+WaitSeconds = Annotated[float, Field(ge=0)]
+
+
+class UnclearCall(RlmError):
+    """Arguments that do not fit together."""
+
+
+class Tools:
+    """The tools over whichever workspace belongs to the caller of the current request."""
+
+    def __init__(self, workspace: Callable[[], Workspace]) -> None:
+        self._workspace = workspace
+
+    def all(self) -> list[Tool]:
+        """The tools as the SDK serves them, with schemas that cost few tokens."""
+        return [
+            _tool(self.register_context, "Register a context", ADDS),
+            _tool(self.list_contexts, "List contexts", READS),
+            _tool(
+                self.inspect_context,
+                "Look into a context",
+                RUNS_CODE,
+                unlisted=ContextResult.model_fields.keys() - {"context_id"},
+            ),
+            _tool(self.rlm_solve, "Answer a question over contexts", SPENDS),
+            _tool(self.rlm_result, "Wait for a run", READS),
+            _tool(self.cancel_run, "Cancel a run", ENDS, unlisted=RunResult.model_fields.keys() - {"run_id", "status"}),
+            _tool(
+                self.remove_context,
+                "Forget a context",
+                ENDS,
+                unlisted=ContextResult.model_fields.keys() - {"context_id"},
+            ),
+        ]
+
+    async def register_context(
+        self,
+        request: Request[Any, Any],
+        source: Annotated[str, Field(description="path of a file or directory, or a glob")] = "",
+        text: str = "",
+        name: str = "",
+    ) -> Annotated[CallToolResult, ContextResult]:
+        """Store an input too long to read (log, codebase, transcripts, dump) by path, or `text`.
+
+        Returns its handle at once. The same content and name give the same context. Free. Next: rlm_solve, or
+        inspect_context.
+        """
+        if bool(source) == bool(text):
+            raise UnclearCall("register_context takes either source (a path or glob) or text, and a non-empty one.")
+        workspace, taken = self._workspace(), Taken()
+        register = partial(workspace.register, source=source, text=text, name=name or None, taken=taken)
+        return send(context_result(await with_beats(request, lambda: str(taken), register)))
+
+    async def list_contexts(
+        self,
+        query: Annotated[str, Field(description="part of a name or source")] = "",
+        limit: Annotated[int, Field(ge=1, le=100)] = 20,
+        cursor: str = "",
+    ) -> Annotated[CallToolResult, ContextPage]:
+        """List registered contexts, newest first. Free."""
+        page = await self._workspace().contexts(query, limit=limit, cursor=cursor or None)
+        return send(context_page(page))
+
+    async def inspect_context(
+        self,
+        context: ContextRef,
+        request: Request[Any, Any],
+        *,
+        start_line: Annotated[int, Field(ge=0, description="read from here, 1-based")] = 0,
+        end_line: Annotated[int, Field(ge=0)] = 0,
+        path: Annotated[str, Field(description="one file, for read or search")] = "",
+        search: Annotated[str, Field(description="regex, linear time")] = "",
+        max_matches: Annotated[int, Field(ge=1, le=1000)] = 20,
+        context_lines: Annotated[int, Field(ge=0, le=50)] = 0,
+        code: Annotated[str, Field(description="Python; `context` is bound; variables persist")] = "",
+        timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30,
+        reset: Annotated[bool, Field(description="forget the variables first")] = False,
+    ) -> Annotated[CallToolResult, InspectResult]:
+        """Look into a context yourself, free and fast.
+
+        No further argument gives an overview; start_line/end_line reads; search greps; code runs Python in a sandbox
+        (no network). Use it for exact facts: counts, lookups, parsing. Where meaning must be judged over much text,
+        use rlm_solve.
+        """
+        workspace = self._workspace()
+        asked = [what for what in (search, code, start_line or end_line) if what]
+        if len(asked) > 1:
+            raise UnclearCall("inspect_context does one thing a call: give start_line/end_line, or search, or code.")
+        stored = await workspace.context(context)
+        if code or reset:
+            run = partial(workspace.run_code, stored, code, seconds=timeout_seconds, reset=reset)
+            return code_result(stored, await with_beats(request, lambda: "running code", run))
+        if search:
+            look = partial(
+                workspace.search,
+                stored,
+                search,
+                path=path or None,
+                max_matches=max_matches,
+                context_lines=context_lines,
+            )
+            return search_result(stored, await with_beats(request, lambda: "searching", look))
+        if start_line or end_line or path:
+            return read_result(stored, await workspace.read(stored, start_line or 1, end_line or None, path or None))
+        describe = partial(workspace.overview, stored)
+        return overview_result(stored, await with_beats(request, lambda: "describing", describe))
+
+    async def rlm_solve(
+        self,
+        query: Annotated[str, Field(description="self-contained question")],
+        contexts: Annotated[list[str], Field(description="ids or names")],
+        request: Request[Any, Any],
+        *,
+        wait_seconds: WaitSeconds = 45,
+        mode: Literal["auto", "direct", "rlm"] = "auto",
+        max_depth: Annotated[int | None, Field(ge=0, le=5)] = None,
+        max_usd: Annotated[float | None, Field(gt=0)] = None,
+        max_sub_calls: Annotated[int | None, Field(ge=0)] = None,
+        max_seconds: Annotated[float | None, Field(gt=0)] = None,
+        model: str = "",
+        sub_model: str = "",
+        output_schema: Annotated[dict[str, Any] | None, Field(description="JSON Schema of the answer")] = None,
+        estimate_only: Annotated[bool, Field(description="tell calls, tokens, dollars; start nothing")] = False,
+    ) -> Annotated[CallToolResult, SolveResult] | InputRequiredResult:
+        """Answer a question over contexts of any size, with verified citations.
+
+        A model writes code over them and asks sub-models. For summaries, comparisons, classification or multi-hop
+        questions over long input; not for what one search or count answers. Costs model calls and 10 s to minutes.
+        Returns the answer, or status running with a run_id: then call rlm_result, never rlm_solve again.
+        """
+        workspace = self._workspace()
+        asked = SolveRequest(
+            query=query,
+            contexts=tuple(contexts),
+            mode=mode,
+            max_depth=max_depth,
+            max_usd=max_usd,
+            max_sub_calls=max_sub_calls,
+            max_seconds=max_seconds,
+            model=model or None,
+            sub_model=sub_model or None,
+            output_schema=output_schema,
+        )
+        sampling = offers_sampling(request)
+        if estimate_only:
+            return estimate_result(await workspace.estimate(asked, sampling=sampling))
+        run_id = Round.of(request).run_id
+        if run_id is None:
+            if (unconfirmed := await self._confirm(request, asked, sampling=sampling)) is not None:
+                return unconfirmed
+            run_id = await workspace.start(asked, sampling=sampling)
+        try:
+            return await self._follow(request, run_id, wait_seconds)
+        except anyio.get_cancelled_exc_class():
+            workspace.give_up(run_id)
+            raise
+
+    async def rlm_result(
+        self,
+        run_id: str,
+        request: Request[Any, Any],
+        wait_seconds: WaitSeconds = 45,
+        offset: Annotated[int, Field(ge=0, description="where in the answer to read on")] = 0,
+    ) -> Annotated[CallToolResult, RunResult] | InputRequiredResult:
+        """Wait for a run, or read it again, or page through a long answer by offset. Free."""
+        return await self._follow(request, run_id, wait_seconds, offset=offset)
+
+    async def cancel_run(self, run_id: str) -> Annotated[CallToolResult, RunResult]:
+        """Stop a run and its model calls; what it has is kept and returned."""
+        workspace = self._workspace()
+        state = await workspace.cancel(run_id)
+        return send(run_result(state, uri=workspace.run_uri(state.run_id)))
+
+    async def remove_context(self, context: ContextRef) -> Annotated[CallToolResult, ContextResult]:
+        """Forget a context for good; its source file is untouched. Refused while a run uses it."""
+        return send(context_result(await self._workspace().remove(context)))
+
+    async def _confirm(
+        self, request: Request[Any, Any], asked: SolveRequest, *, sampling: bool
+    ) -> InputRequiredResult | None:
+        """Has the user agree to a run that may cost more than the operator's threshold. None: it may be started."""
+        workspace = self._workspace()
+        threshold = workspace.confirm_usd
+        if threshold is None or not await workspace.is_new(asked):
+            return None
+        guess = await workspace.estimate(asked, sampling=sampling)
+        if guess.usd is None or guess.usd[1] <= threshold:
+            return None
+        return await confirm(request, f"Start this run? {estimate_text(guess)} Question: {asked.query[:300]}")
+
+    async def _follow(
+        self, request: Request[Any, Any], run_id: str, seconds: float, offset: int = 0
+    ) -> CallToolResult | InputRequiredResult:
+        """Waits for the end of the run, with progress, at most as long as the client's own limit allows.
+
+        Where the run asks the client's model and this client has to be handed the questions, ends with them.
+        """
+        workspace = self._workspace()
+        run_id = await workspace.full_id(run_id)
+        await workspace.pick_up_left(run_id)
+        desk = workspace.desk(run_id)
+        if desk is not None:
+            visit(request, desk)
+        with workspace.waited_for(run_id), anyio.move_on_after(min(seconds, longest_wait(request))):
+            beats = 0  # what a client is told has to grow, also while nothing happens
+            async for progress in workspace.follow(run_id):
+                if desk is not None and has_to_return(request, desk):
+                    if (questions := take_along(request, desk, run_id=run_id)) is not None:
+                        return questions
+                    break
+                beats += 1
+                await request.report_progress(beats, None, str(progress))
+        state = await workspace.state(run_id)
+        message = eta(state, workspace.progress(run_id)) if state.status == "running" else ""
+        return send(run_result(state, uri=workspace.run_uri(run_id), message=message, offset=offset))
+
+
+def _tool(
+    function: Callable[..., Any], title: str, annotations: ToolAnnotations, unlisted: Collection[str] = ()
+) -> Tool:
+    """The SDK's tool for a method: its docstring on one line, schemas without what says nothing or was said before."""
+    tool = Tool.from_function(
+        function, title=title, description=" ".join((function.__doc__ or "").split()), annotations=annotations
+    )
+    tool.parameters = input_schema(tool.parameters)
+    tool.fn_metadata.output_schema = output_schema(tool.fn_metadata.output_schema or {}, leave_out=unlisted)
+    return tool

@@ -1,0 +1,92 @@
+"""The life of a stdio server process: it ends in under a second, whichever way it is told to, and cleans up first.
+
+What tells it: end of file on stdin; SIGTERM and SIGINT; the death of the parent, which many clients do not announce by
+closing stdin; a closed stdout, after which nobody hears an answer. The SDK reads stdin on a worker thread that nothing
+can interrupt, so after a signal the process cannot unwind to its end: it closes the workspace and leaves by `os._exit`.
+"""
+
+import logging
+import os
+import select
+import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+import anyio
+
+from rlm_mcp.contexts.processes import CHILDREN
+from rlm_mcp.server.server import build_server
+from rlm_mcp.server.transports.logs import configure_logging
+from rlm_mcp.threads import in_thread
+from rlm_mcp.workspace.workspace import Workspace
+
+WATCH_SECONDS = 0.2
+"""Between two looks at the parent and at stdout; well inside the second that the process has to end."""
+
+CLOSE_SECONDS = 0.6
+"""For closing REPLs and run records. What is not done then is safe all the same: records are complete line by line."""
+
+log = logging.getLogger(__name__)
+
+OpenWorkspace = Callable[[], AbstractAsyncContextManager[Workspace]]
+
+
+def serve_stdio(open_workspace: OpenWorkspace, *, at_end: Callable[[], None]) -> None:
+    """Serves MCP on stdin and stdout until the client is gone, then ends the process with status 0.
+
+    `at_end` may block for a moment; it has what is left of CLOSE_SECONDS.
+    """
+    parent, wire = os.getppid(), os.dup(1)
+    configure_logging()
+    anyio.run(_serve, open_workspace, partial(_nobody_listens, parent, wire), at_end)
+
+
+async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], bool], at_end: Callable[[], None]) -> None:
+    ended = anyio.Event()
+    async with open_workspace() as workspace, anyio.create_task_group() as tasks:
+        tasks.start_soon(_end_on_signal, ended)
+        tasks.start_soon(_end_when, nobody_listens, ended)
+        tasks.start_soon(_speak, workspace, ended)
+        tasks.start_soon(workspace.pick_up)
+        await ended.wait()
+        with anyio.move_on_after(CLOSE_SECONDS):
+            await workspace.close()
+            await in_thread(workspace.store.close)
+            await in_thread(at_end)
+        CHILDREN.stop()
+        logging.shutdown()
+        os._exit(0)  # the task group would wait for the thread that reads stdin, maybe for ever
+
+
+async def _speak(workspace: Workspace, ended: anyio.Event) -> None:
+    """The protocol, until end of file, or until an answer finds nobody at the other end."""
+    try:
+        await build_server(workspace).run_stdio_async()
+    except* (BrokenPipeError, anyio.BrokenResourceError):
+        log.debug("stdout was closed while an answer was written")
+    finally:
+        ended.set()
+
+
+async def _end_on_signal(ended: anyio.Event) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            ended.set()
+
+
+async def _end_when(condition: Callable[[], bool], ended: anyio.Event) -> None:
+    while not condition():  # noqa: ASYNC110 - the system does not tell
+        await anyio.sleep(WATCH_SECONDS)
+    ended.set()
+
+
+def _nobody_listens(parent: int, wire: int) -> bool:
+    """Whether the parent has died, or the reading end of stdout was closed."""
+    if os.getppid() != parent:
+        return True
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(wire, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

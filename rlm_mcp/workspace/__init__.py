@@ -1,0 +1,1 @@
+"""Everything that one user has: contexts, live runs and the REPLs of `inspect_context`."""

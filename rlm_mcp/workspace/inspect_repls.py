@@ -1,0 +1,158 @@
+"""The REPLs of `inspect_context`: one a context, kept open between calls, as many as memory should be spent on."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.types import OpenRepl
+from rlm_mcp.errors import RlmError
+from rlm_mcp.repl.types import CellResult, GuestCalls, Repl
+
+INSPECT_REPLS, ALL_REPLS = 8, 32
+"""REPLs kept open of one owner, and in a process that serves many; one holds 1 to 500 MB."""
+
+
+class NoCallsHere(RlmError):
+    """Code in an inspect REPL asked for a model."""
+
+
+class NoCalls:
+    """What code in an inspect REPL may ask of a model: nothing, and here is what to do instead."""
+
+    async def llm_query(self, *_: object, **__: object) -> object:
+        """Refuses."""
+        raise NoCallsHere("inspect_context has no sub-model: print the passages and judge them, or use rlm_solve.")
+
+    rlm_query = llm_query
+
+    def budget(self) -> dict[str, object]:
+        """Nothing to spend."""
+        return {}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Opened:
+    """A REPL, and the order in which cells enter it."""
+
+    repl: Repl
+    exit: AsyncExitStack
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+class Shelf:
+    """The open REPLs of a process, in the order of their last use; those that were used longest ago make room.
+
+    Keys are whose REPL it is and the context. A REPL in which a cell runs or waits stays.
+    """
+
+    def __init__(
+        self,
+        *,
+        most: int = ALL_REPLS,
+        most_of_one: int = INSPECT_REPLS,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`has_room` tells whether there is memory for another REPL."""
+        self._has_room = has_room
+        self._most = most
+        self._most_of_one = most_of_one
+        self._opened: OrderedDict[tuple[InspectRepls, str], _Opened] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Shelf {len(self._opened)} REPLs>"
+
+    def contexts_of(self, owner: "InspectRepls") -> list[str]:
+        """The contexts for which one has a REPL."""
+        return [context_id for whose, context_id in self._opened if whose is owner]
+
+    def take(self, owner: "InspectRepls", context_id: str) -> _Opened | None:
+        """A REPL that is there, to be used now."""
+        opened = self._opened.get((owner, context_id))
+        if opened is not None:
+            self._opened.move_to_end((owner, context_id))
+        return opened
+
+    async def put(self, owner: "InspectRepls", context_id: str, opened: _Opened) -> None:
+        """Adds a REPL, and closes what is too much then."""
+        self._opened[owner, context_id] = opened
+        for (whose, which), other in list(self._opened.items()):
+            one_has_too_many = whose is owner and len(self.contexts_of(owner)) > self._most_of_one
+            is_idle = not other.lock.locked() and other is not opened
+            if is_idle and (one_has_too_many or len(self._opened) > self._most):
+                await self.close(whose, which)
+
+    def making_room(self, open_repl: OpenRepl) -> OpenRepl:
+        """Opens REPLs, also those of runs, for which idle ones are closed where memory is short."""
+
+        @asynccontextmanager
+        async def opening(
+            contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
+        ) -> AsyncIterator[Repl]:
+            await self.make_room()
+            async with open_repl(contexts, calls, value=value) as repl:
+                yield repl
+
+        return opening
+
+    async def make_room(self) -> None:
+        """Closes idle REPLs, those that were used longest ago first, until there is memory or no more of them."""
+        while not self._has_room():
+            idle = next((key for key, opened in self._opened.items() if not opened.lock.locked()), None)
+            if idle is None:
+                return
+            await self.close(*idle)
+
+    async def close(self, owner: "InspectRepls", context_id: str) -> None:
+        """Forgets the variables of a context. A cell that still runs is interrupted, and told so."""
+        if (opened := self._opened.pop((owner, context_id), None)) is not None:
+            await opened.exit.aclose()
+
+
+class InspectRepls:
+    """The REPLs of one owner's contexts, each opened when it is first used."""
+
+    def __init__(self, open_repl: OpenRepl, shelf: Shelf | None = None) -> None:
+        self._open_repl = open_repl
+        self._shelf = shelf or Shelf()
+
+    def __repr__(self) -> str:
+        return f"{len(self._shelf.contexts_of(self))} REPLs"
+
+    async def run(self, context: Context, code: str, *, seconds: float, calls: GuestCalls | None = None) -> CellResult:
+        """Runs a cell. Cells of one context queue up. `calls` counts when the REPL is opened."""
+        opened = await self._get(context, calls)
+        async with opened.lock:
+            await self._shelf.make_room()
+            return await opened.repl.run(code, seconds=seconds)
+
+    async def complete(self, context: Context, text: str, *, calls: GuestCalls | None = None) -> tuple[str, ...]:
+        """What a name that was begun can become."""
+        opened = await self._get(context, calls)
+        async with opened.lock:
+            return await opened.repl.complete(text)
+
+    async def close(self, context_id: str) -> None:
+        """Forgets the variables of a context. A cell that still runs is interrupted, and told so."""
+        await self._shelf.close(self, context_id)
+
+    async def close_all(self) -> None:
+        """Closes every REPL."""
+        for context_id in self._shelf.contexts_of(self):
+            await self.close(context_id)
+
+    async def _get(self, context: Context, calls: GuestCalls | None) -> _Opened:
+        return self._shelf.take(self, context.context_id) or await self._open(context, calls or NoCalls())
+
+    async def _open(self, context: Context, calls: GuestCalls) -> _Opened:
+        exit_stack = AsyncExitStack()
+        repl = await exit_stack.enter_async_context(self._open_repl((context,), calls))
+        if (raced := self._shelf.take(self, context.context_id)) is not None:
+            await exit_stack.aclose()
+            return raced
+        opened = _Opened(repl=repl, exit=exit_stack)
+        await self._shelf.put(self, context.context_id, opened)
+        return opened

@@ -1,0 +1,282 @@
+"""How a request becomes a run: models chosen, limits fixed, everything refused that can be refused before it costs.
+
+A Launch is played once: `Launcher.new` for a request, `Launcher.resumed` for a record that goes on, `Launcher.replayed`
+for one that is executed again with nothing but its model replies.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeVar
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.budget import BudgetLimits, Ledger
+from rlm_mcp.engine.loop import solve
+from rlm_mcp.engine.reply_cache import ReplyCache
+from rlm_mcp.engine.reply_schema import shape_of
+from rlm_mcp.engine.router import Estimate, estimate, route
+from rlm_mcp.engine.subcalls import SubCalls
+from rlm_mcp.engine.types import Engine, Event, OpenRepl, Record, Task, started_facts
+from rlm_mcp.errors import NoModelConfigured, RunRecordDamaged, SchemaError
+from rlm_mcp.models.base import Model, Profile
+from rlm_mcp.models.sampling import SamplingModel
+from rlm_mcp.models.sampling_queue import CLIENT, Desk
+from rlm_mcp.models.scripted import ScriptedModel
+from rlm_mcp.records.store import Outcome, Tape
+from rlm_mcp.settings import Settings
+from rlm_mcp.spending import Spent
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveRequest:
+    """A question about contexts, as a caller asks it. None means: as the settings say."""
+
+    query: str
+    contexts: tuple[str, ...]
+    """ids or names"""
+    mode: Literal["auto", "direct", "rlm"] = "auto"
+    max_depth: int | None = None
+    max_usd: float | None = None
+    max_tokens: int | None = None
+    max_sub_calls: int | None = None
+    max_seconds: float | None = None
+    max_iterations: int | None = None
+    model: str | None = None
+    sub_model: str | None = None
+    output_schema: Mapping[str, Any] | None = None
+
+
+class Models(Protocol):
+    """The models of one run."""
+
+    @property
+    def root(self) -> Model:
+        """Writes the code."""
+
+    @property
+    def sub(self) -> Model:
+        """Answers sub-calls that name no model."""
+
+    @property
+    def named(self) -> Mapping[str, Model]:
+        """Those that code may name, the default first."""
+
+
+ChooseModels = Callable[[str | None, str | None], Awaitable[Models]]
+"""The models for a root and a sub-model name, or for none. Raises NoModelConfigured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunModels:
+    """Models that are already there."""
+
+    root: Model
+    sub: Model
+
+    @property
+    def named(self) -> Mapping[str, Model]:
+        """Both, by name."""
+        return {self.sub.name: self.sub, self.root.name: self.root}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One run, ready to be played."""
+
+    task: Task
+    models: Models
+    limits: BudgetLimits
+    store: Store
+    open_repl: OpenRepl
+    cache: ReplyCache | None
+    tape: Tape
+    already: Spent | None = None
+    desk: Desk | None = None
+    """where it lays its questions to the client's model, if it asks that"""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the first event of its record says."""
+        return started_facts(self.task, root=self.models.root, sub=self.models.sub, limits=self.limits)
+
+    async def play(self, record: Record, on_event: Callable[[Event], None]) -> Outcome:
+        """Runs it to its end, which is then on record."""
+        calls = SubCalls(self.models.named, cache=self.cache)
+        engine = Engine(
+            root=self.models.root,
+            sub=self.models.sub,
+            ask_sub=calls.paid_from,
+            open_repl=self.open_repl,
+            store=self.store,
+            record=record,
+            on_event=on_event,
+            stop_calls=calls.stop,
+            tape=self.tape,
+        )
+        async with calls.open():
+            return await solve(self.task, engine, Ledger(self.limits, already=self.already))
+
+
+class Launcher:
+    """Makes launches over one store, one sandbox and one choice of models."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        choose: ChooseModels,
+        store: Store,
+        open_repl: OpenRepl,
+        cache: ReplyCache | None = None,
+    ) -> None:
+        self._settings = settings
+        self._choose = choose
+        self._store = store
+        self._open_repl = open_repl
+        self._cache = cache
+
+    async def new(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Launch:
+        """A run of `request`. With `sampling` the client's model may be asked: where it is named, or no other is set.
+
+        Raises NoModelConfigured, PriceUnknown, SchemaError, SettingsError.
+        """
+        if request.output_schema is not None:
+            try:
+                shape_of(dict(request.output_schema))
+            except SchemaError as error:
+                raise SchemaError(f"output_schema: {error}") from error
+        limits = self._limits(request)
+        task = Task(
+            query=request.query,
+            contexts=tuple(contexts),
+            mode=request.mode,
+            max_depth=limits.max_depth,
+            output_schema=request.output_schema,
+        )
+        desk = Desk()
+        models = await self._models(request.model, request.sub_model, desk if sampling else None)
+        Ledger(limits).require_prices((models.root, models.sub))
+        return self._launch(task, models, limits, Tape(), desk=desk)
+
+    async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
+        """What the run would take, bounded by its limits. Asks no model. Raises as `new` does, and PromptOverWindow."""
+        limits = self._limits(request)
+        models = await self._models(request.model, request.sub_model, Desk() if sampling else None)
+        tokens = [context.estimated_tokens for context in contexts]
+        root, sub = models.root.profile, models.sub.profile
+        way = route(
+            request.query,
+            sum(tokens),
+            root=root,
+            mode=request.mode,
+            max_depth=limits.max_depth,
+            max_usd=limits.max_usd,
+        )
+        guess = estimate(way, tokens, root=root, sub=sub, has_schema=request.output_schema is not None)
+        return replace(
+            guess,
+            tokens=_at_most(guess.tokens, limits.max_tokens),
+            usd=None if guess.usd is None else _at_most(guess.usd, limits.max_usd),
+        )
+
+    async def resumed(self, events: Sequence[Mapping[str, Any]], spent: Spent) -> Launch:
+        """The rest of the run that these events began, with its models; what was paid for is not paid again."""
+        started = _started(events)
+        desk = Desk()
+        models = await self._models(started["models"]["root"]["name"], started["models"]["sub"]["name"], desk)
+        limits = BudgetLimits(**started["limits"])
+        return self._launch(self._task(started), models, limits, Tape(events), already=spent, desk=desk)
+
+    async def _models(self, root: str | None, sub: str | None, desk: Desk | None) -> Models:
+        """The models of these names; `client` is the one that answers what is laid on the desk."""
+        wanted = root or self._settings.model, sub or self._settings.sub_model
+        client = None if desk is None else SamplingModel(desk)
+        if CLIENT not in wanted:
+            try:
+                return await self._choose(root, sub)
+            except NoModelConfigured:
+                if client is None:
+                    raise
+            return RunModels(root=client, sub=client)
+        if client is None:
+            raise NoModelConfigured(
+                f"the model {CLIENT!r} is that of an MCP client, and this one does not offer sampling: name another "
+                "model, or use the prompt be_the_root, which needs none"
+            )
+        match wanted:
+            case "client", None | "client":
+                return RunModels(root=client, sub=client)
+            case "client", other:
+                return RunModels(root=client, sub=(await self._choose(other, other)).sub)
+            case other, _:
+                return RunModels(root=(await self._choose(other, other)).root, sub=client)
+
+    def _limits(self, request: SolveRequest) -> BudgetLimits:
+        return self._settings.limits(
+            max_usd=request.max_usd,
+            max_tokens=request.max_tokens,
+            max_sub_calls=request.max_sub_calls,
+            max_seconds=request.max_seconds,
+            max_iterations=request.max_iterations,
+            max_depth=request.max_depth,
+        )
+
+    def replayed(self, events: Sequence[Mapping[str, Any]], contexts: Sequence[Context] | None = None) -> Launch:
+        """The same run again: every block of code is executed, every model reply comes from the events.
+
+        `contexts` stand for the recorded ones, which are otherwise looked up by their ids.
+        """
+        started = _started(events)
+        models = RunModels(root=_recorded(started["models"]["root"]), sub=_recorded(started["models"]["sub"]))
+        tape = Tape(events, strict=True)
+        return self._launch(self._task(started, contexts), models, BudgetLimits(), tape)
+
+    def _task(self, started: Mapping[str, Any], contexts: Sequence[Context] | None = None) -> Task:
+        if contexts is None:
+            contexts = [self._store.get(context["context_id"]) for context in started["contexts"]]
+        return Task(
+            query=started["query"],
+            contexts=tuple(contexts),
+            mode=started["mode_asked"],
+            max_depth=started["max_depth"],
+            output_schema=started["output_schema"],
+        )
+
+    def _launch(
+        self,
+        task: Task,
+        models: Models,
+        limits: BudgetLimits,
+        tape: Tape,
+        *,
+        already: Spent | None = None,
+        desk: Desk | None = None,
+    ) -> Launch:
+        return Launch(
+            task=task,
+            models=models,
+            limits=limits,
+            store=self._store,
+            open_repl=self._open_repl,
+            cache=self._cache,
+            tape=tape,
+            already=already,
+            desk=desk,
+        )
+
+
+def _recorded(model: Mapping[str, Any]) -> ScriptedModel:
+    """A model that has the name and profile of a recorded one, and says nothing new."""
+    return ScriptedModel([], name=model["name"], profile=Profile(**model["profile"]))
+
+
+def _at_most(guess: tuple[_Number, _Number], limit: _Number | None) -> tuple[_Number, _Number]:
+    return guess if limit is None else (min(guess[0], limit), min(guess[1], limit))
+
+
+def _started(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The first event of a record, which says what was asked and who was."""
+    if not events or events[0].get("event") != "run_started":
+        raise RunRecordDamaged("the record of this run has no readable first event, so it cannot be played: ask anew.")
+    return events[0]

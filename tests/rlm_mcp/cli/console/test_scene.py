@@ -1,0 +1,93 @@
+"""The fold from events to what a watcher sees, on its own."""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from rlm_mcp.cli.console.excerpt import excerpt, one_line
+from rlm_mcp.cli.console.scene import Begun, Ran, Routed, Scene, Turned, WentOn
+
+RECORD = [json.loads(line) for line in (files("rlm_mcp.cli.demo_data") / "run.jsonl").read_text("utf-8").splitlines()]
+
+
+def fold(*events: Mapping[str, Any]) -> Scene:
+    scene = Scene()
+    for second, event in enumerate(events):
+        scene.take(event, float(second))
+    return scene
+
+
+def sub(event: str, key: str, **facts: Any) -> dict[str, Any]:
+    return {"event": event, "turn": 1, "key": key, "kind": "llm", "prompt_head": key, **facts}
+
+
+def test_a_record_is_told_from_the_question_to_the_last_block() -> None:
+    scene = fold(*RECORD)
+    begun, routed, *turns = scene.told
+    assert isinstance(begun, Begun)
+    assert begun.query == RECORD[0]["query"]
+    assert isinstance(routed, Routed)
+    replies = [event["text"] for event in RECORD if event["event"] == "root_reply"]
+    cells = [event["code"] for event in RECORD if event["event"] == "cell"]
+    assert sum(isinstance(one, Turned) for one in turns) == len(replies)
+    assert [one.code.first[0] for one in turns if isinstance(one, Ran)] == [code.split("\n")[0] for code in cells]
+    assert scene.levels == {}
+
+
+def test_sub_calls_are_in_flight_from_their_question_to_their_answer() -> None:
+    asked = [sub("sub_asked", key) for key in "abca"]
+    scene = fold({"event": "cell_begun", "turn": 1, "code": "…"}, *asked, sub("sub_reply", "a", value="A"))
+    calls = scene.levels[""].calls
+    assert [(one.prompt, one.since) for one in calls.in_flight()] == [("a", 4.0), ("b", 2.0), ("c", 3.0)]
+    scene.take(sub("sub_failed", "b", error="no"), 9.0)
+    assert (calls.asked, calls.answered, calls.failed) == (4, 1, 1)
+
+
+def test_a_record_that_does_not_say_when_calls_began_still_counts_them() -> None:
+    scene = fold(sub("sub_reply", "a", value="A"), sub("sub_reply", "b", value="B"))
+    assert (scene.levels[""].calls.asked, scene.levels[""].calls.ended) == (2, 2)
+
+
+def test_a_child_has_its_question_from_the_call_that_began_it_and_is_told_with_its_parents_block() -> None:
+    scene = fold(
+        {"event": "cell_begun", "turn": 1, "code": "rlm_query('Why?', x)"},
+        sub("sub_asked", "k", kind="rlm", prompt_head="Why?", child="ab12"),
+        {"event": "root_asked", "path": "ab12", "turn": 1},
+    )
+    assert scene.levels["ab12"].query == "Why?"
+    scene.take({"event": "run_ended", "path": "ab12", "answer": None, "message": "out of time", "iterations": 3}, 4.0)
+    scene.take(sub("sub_failed", "k", kind="rlm", error="out of time"), 5.0)
+    scene.take({"event": "cell", "turn": 1, "code": "rlm_query('Why?', x)", "stdout": ""}, 6.0)
+    (ran,) = scene.told
+    assert isinstance(ran, Ran)
+    assert [(one.query, one.turns, one.is_answered) for one in ran.children] == [("Why?", 3, False)]
+    assert list(scene.levels) == [""]
+
+
+def test_a_resumed_run_goes_on_with_a_word_on_what_is_on_record() -> None:
+    scene = fold(*RECORD, {"event": "run_resumed"}, {"event": "root_asked", "turn": 4})
+    assert [type(one) for one in scene.told] == [Begun, WentOn]
+    assert scene.told[1] == WentOn(turns=RECORD[-1]["iterations"])
+    assert scene.levels[""].turn == 4
+
+
+def test_the_clock_of_a_run_read_along_from_its_record_began_when_the_run_did() -> None:
+    scene = Scene()
+    scene.take({"event": "run_started", "at": 0.0}, 100.0)
+    scene.take({"event": "root_reply", "turn": 1, "text": "", "at": 40.0}, 100.0)
+    assert scene.began == 60.0
+
+
+def test_an_excerpt_says_what_it_leaves_out() -> None:
+    text = "\n".join(map(str, range(100)))
+    cut = excerpt(text, first=2, last=1)
+    assert (cut.first, cut.last, cut.left_out, cut.total_chars) == (("0", "1"), ("99",), 97, 289)
+    assert excerpt("a\nb\nc\nd\n", first=2, last=1).first == ("a", "b", "c", "d")
+    assert excerpt("", first=2).first == ()
+    assert excerpt("x" * 500, first=1).first == ("x" * 400 + "… (500 characters)",)
+
+
+def test_one_line_is_one_line() -> None:
+    assert one_line(" a\n\tb\r\nc ") == "a b c"
+    assert one_line("x" * 1000, chars=5) == "xxxx…"

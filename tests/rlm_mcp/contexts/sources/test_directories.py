@@ -1,0 +1,215 @@
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Skipped
+from rlm_mcp.errors import OutsideRoots, SourceRefused
+
+
+def write(directory: Path, texts: dict[str, str | bytes]) -> Path:
+    for name, text in texts.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return directory
+
+
+def paths(store: Store, source: Path | str) -> list[str]:
+    return [entry.path for entry in store.files(store.register_source(str(source)))]
+
+
+def test_a_directory_is_its_texts_and_a_list_of_what_was_left_out(store: Store, files: Path) -> None:
+    write(
+        files,
+        {
+            "b.txt": "b\n",
+            "a/x.py": "x\n",
+            "empty": "",
+            "photo.png": b"\x89PNG\r\n\x1a\n\0\0\0\1" * 9,
+            ".git/config": "secret",
+            ".env": "K=1",
+        },
+    )
+    context = store.register_source(str(files))
+    assert (context.kind, context.files, context.bytes, context.skipped) == ("files", 3, 4, 3)
+    assert [entry.path for entry in store.files(context)] == ["a/x.py", "b.txt", "empty"]
+    assert store.skipped(context) == (
+        Skipped(path=".env", reason="secret: its name says that it holds credentials"),
+        Skipped(path=".git/", reason="the repository itself: register it by itself if it matters"),
+        Skipped(path="photo.png", reason="it is binary, not text"),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", [".env.local", "id_rsa", "server.pem", ".ssh/config", ".aws/credentials", "x/.netrc", "a.tfstate"]
+)
+def test_secrets_are_left_out_unless_asked_for(store: Store, files: Path, name: str) -> None:
+    write(files, {name: "secret\n", "readme": "x\n"})
+    assert paths(store, files) == ["readme"]
+    with pytest.raises(SourceRefused, match="is not registered because its name says that it holds credentials"):
+        store.register_source(str(files / name))
+    assert store.register_source(str(files), include_secrets=True).files == 2
+
+
+@pytest.mark.parametrize("name", [".env.example", "id_rsa.pub", "environment.py", "keys.md"])
+def test_what_only_resembles_a_secret_is_kept(store: Store, files: Path, name: str) -> None:
+    assert paths(store, write(files, {name: "x\n"})) == [name]
+
+
+def test_links_are_followed_to_files_but_not_out_nor_in_circles(tmp_path: Path, files: Path) -> None:
+    write(files, {"in/a.txt": "a\n"})
+    (tmp_path / "outside.txt").write_text("outside\n")
+    (files / "link.txt").symlink_to("in/a.txt")
+    (files / "out.txt").symlink_to(tmp_path / "outside.txt")
+    (files / "up").symlink_to(files)
+    (files / "loop").symlink_to("loop")
+    with Store(tmp_path / "data", roots=[files]) as store:
+        context = store.register_source(str(files))
+        assert [entry.path for entry in store.files(context)] == ["in/a.txt", "link.txt"]
+        assert {item.path: item.reason.split(":")[0] for item in store.skipped(context)} == {
+            "loop": "loop is a loop of symbolic links",
+            "out.txt": "link to outside the directories that may be registered",
+            "up": "link to a directory",
+        }
+
+
+def test_special_files_in_a_directory_are_skipped_without_waiting_for_them(store: Store, files: Path) -> None:
+    os.mkfifo(write(files, {"a.txt": "a\n"}) / "pipe")
+    context = store.register_source(str(files))
+    assert store.skipped(context) == (Skipped(path="pipe", reason="a FIFO, not a regular file"),)
+
+
+def test_a_glob_names_files_from_the_part_without_wildcards(store: Store, files: Path) -> None:
+    write(files, {"logs/a.log": "a\n", "logs/b/c.log": "c\n", "logs/b/d.txt": "d\n", "logs/.env": "K"})
+    assert paths(store, f"{files}/logs/**/*.log") == ["a.log", "b/c.log"]
+    assert paths(store, f"{files}/*/a.*") == ["logs/a.log"]
+    with pytest.raises(SourceRefused, match=r"nothing fits the pattern .*\*.csv"):
+        store.register_source(f"{files}/*.csv")
+
+
+def test_a_file_whose_name_has_wildcards_is_that_file(store: Store, files: Path) -> None:
+    write(files, {"report[1].txt": "one\n"})
+    assert store.register_source(f"{files}/report[1].txt").name == "report[1].txt"
+
+
+def test_relative_paths_and_file_addresses_are_understood(store: Store, files: Path) -> None:
+    write(files, {"a b.txt": "x\n"})
+    with contextlib.chdir(files):
+        contexts = {store.register_source(source) for source in ("a b.txt", "./a b.txt", (files / "a b.txt").as_uri())}
+    assert len(contexts) == 1
+
+
+def test_a_tilde_is_the_users_home(store: Store, files: Path) -> None:
+    write(files, {"a.txt": "x\n"})
+    from_home = os.path.relpath(files / "a.txt", Path.home())
+    assert store.register_source(f"~/{from_home}") == store.register_source(str(files / "a.txt"))
+
+
+def test_roots_are_checked_after_links_are_resolved(tmp_path: Path, files: Path) -> None:
+    write(tmp_path, {"files/a.txt": "a\n", "elsewhere/b.txt": "b\n"})
+    (files / "b.txt").symlink_to(tmp_path / "elsewhere" / "b.txt")
+    with Store(tmp_path / "data", roots=[files]) as store:
+        assert store.register_source(str(files / "a.txt")).name == "a.txt"
+        for source in (
+            files / "b.txt",
+            tmp_path / "elsewhere",
+            f"{files}/../elsewhere/*.txt",
+            "/etc/passwd",
+            "/no/such",
+        ):
+            with pytest.raises(
+                OutsideRoots, match=r"is outside the directories that may be registered \(.*RLM_MCP_ROOTS"
+            ):
+                store.register_source(str(source))
+    with Store(tmp_path / "data", roots=[]) as store, pytest.raises(OutsideRoots, match="none are configured"):
+        store.register_source(str(files / "a.txt"))
+
+
+def git(directory: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"]
+    command = [which("git") or "git", "-C", str(directory), *identity, *arguments]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - git, with the arguments of this test
+
+
+@pytest.fixture
+def repository(files: Path) -> Path:
+    write(files, {"a.py": "old\n", "sub/b.py": "b\n", ".gitignore": "build/\n*.tmp\n"})
+    git(files, "init", "-q", "-b", "main")
+    git(files, "add", "-A")
+    git(files, "commit", "-q", "-m", "one")
+    git(files, "tag", "v1")
+    write(files, {"a.py": "new\n", "build/out.txt": "out\n", "x.tmp": "tmp\n", "untracked.py": "u\n"})
+    return files
+
+
+def test_a_repository_is_what_git_tracks_or_would_add(store: Store, repository: Path) -> None:
+    context = store.register_source(str(repository))
+    assert [entry.path for entry in store.files(context)] == [".gitignore", "a.py", "sub/b.py", "untracked.py"]
+    assert store.text(context, "a.py") == "new\n"
+    assert paths(store, repository / "sub") == ["b.py"]
+
+
+def test_an_ignored_directory_can_be_registered_by_itself(store: Store, repository: Path) -> None:
+    assert paths(store, repository / "build") == ["out.txt"]
+
+
+def test_a_revision_is_read_from_the_repository(store: Store, repository: Path) -> None:
+    context = store.register_source(f"{repository}@v1")
+    assert (context.name, context.source) == ("files@v1", f"{repository}@v1")
+    assert [entry.path for entry in store.files(context)] == [".gitignore", "a.py", "sub/b.py"]
+    assert store.text(context, "a.py") == "old\n"
+    with pytest.raises(SourceRefused, match="has no revision 'v2'"):
+        store.register_source(f"{repository}@v2")
+
+
+def test_what_a_repository_configures_is_not_run(store: Store, repository: Path) -> None:
+    trap = repository / "trap.sh"
+    trap.write_text(f"#!/bin/sh\ntouch {repository}/sprung\n")
+    trap.chmod(0o755)
+    git(repository, "config", "core.fsmonitor", str(trap))
+    assert "a.py" in paths(store, repository)
+    assert not (repository / "sprung").exists()
+
+
+def test_the_store_does_not_register_itself(tmp_path: Path) -> None:
+    write(tmp_path, {"a.txt": "a\n"})
+    with Store(tmp_path / "data") as store:
+        store.register_text("stored before")
+        context = store.register_source(str(tmp_path))
+        assert [entry.path for entry in store.files(context)] == ["a.txt"]
+        assert store.skipped(context) == (Skipped(path="data/contexts/", reason="the store of contexts itself"),)
+        assert paths(store, f"{tmp_path}/**/*.txt") == ["a.txt"]
+        with pytest.raises(SourceRefused, match="lies in the store of contexts itself"):
+            store.register_source(str(tmp_path / "data" / "contexts" / "blobs"))
+
+
+def test_a_glob_does_not_walk_through_links_out_of_the_roots(tmp_path: Path, files: Path) -> None:
+    write(tmp_path, {"files/in/a.log": "a\n", "outside/b.log": "b\n"})
+    (files / "out").symlink_to(tmp_path / "outside")
+    with Store(tmp_path / "data", roots=[files]) as store:
+        assert paths(store, f"{files}/**/*.log") == ["in/a.log"]
+        with pytest.raises(OutsideRoots):
+            store.register_source(f"{files}/out/*.log")
+
+
+def test_a_repository_whose_directory_became_a_link_does_not_lead_outside(tmp_path: Path, repository: Path) -> None:
+    write(tmp_path, {"outside/b.py": "outside\n"})
+    (repository / "sub").rename(tmp_path / "away")
+    (repository / "sub").symlink_to(tmp_path / "outside")
+    with Store(tmp_path / "data", roots=[repository]) as store:
+        context = store.register_source(str(repository))
+        assert "sub/b.py" not in [entry.path for entry in store.files(context)]
+
+
+def test_a_revision_is_not_read_from_a_repository_outside_the_roots(tmp_path: Path, repository: Path) -> None:
+    git(repository, "worktree", "add", "-q", str(tmp_path / "tree"), "v1")
+    with (
+        Store(tmp_path / "data", roots=[tmp_path / "tree"]) as store,
+        pytest.raises(SourceRefused, match="lies outside the directories that may be registered"),
+    ):
+        store.register_source(f"{tmp_path / 'tree'}@v1")

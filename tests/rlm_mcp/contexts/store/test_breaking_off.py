@@ -1,0 +1,104 @@
+"""Registering that is broken off leaves nothing behind, wherever it was."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rlm_mcp.contexts.processes import CHILDREN
+from rlm_mcp.contexts.store.store import Store
+
+
+class Enough(Exception):
+    """Whoever registers wants no more of it."""
+
+
+class Patience:
+    """Is told what was taken in, and has enough after so many times."""
+
+    def __init__(self, times: int | None = None) -> None:
+        self.times = times
+        self.told = 0
+        self.files = 0
+        self.bytes = 0
+
+    def __call__(self, files: int, size: int) -> None:
+        self.told += 1
+        self.files += files
+        self.bytes += size
+        if self.told == self.times:
+            raise Enough
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Small files and one that is not held in memory."""
+    directory = tmp_path / "tree"
+    directory.mkdir()
+    for number in range(5):
+        (directory / f"{number}.txt").write_text(f"text {number}\n")
+    (directory / "large.log").write_text("a line of the log\n" * 300_000)
+    return directory
+
+
+def test_breaking_off_at_any_moment_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
+    whole = Patience()
+    with Store(tmp_path / "other") as store:
+        store.register_source(str(tree), on_taken=whole)
+    assert (whole.files, whole.bytes) == (6, sum(file.stat().st_size for file in tree.iterdir()))
+    with Store(tmp_path / "data") as store:
+        for times in range(1, whole.told + 1):
+            with pytest.raises(Enough):
+                store.register_source(str(tree), on_taken=Patience(times))
+            assert store.list().total == 0
+            contexts = tmp_path / "data" / "contexts"
+            left = [path for part in ("blobs", "incoming", "indexes") for path in (contexts / part).rglob("*.*")]
+            assert left == []
+        assert store.register_source(str(tree)).files == 6
+
+
+def test_breaking_off_keeps_the_texts_that_another_context_has(tree: Path, tmp_path: Path) -> None:
+    with Store(tmp_path / "data") as store:
+        kept = store.register_source(str(tree / "0.txt"))
+        for times in range(1, 30):
+            with pytest.raises(Enough):
+                store.register_source(str(tree), on_taken=Patience(times))
+        assert store.text(kept) == "text 0\n"
+
+
+def git(directory: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    subprocess.run(["git", *who, *arguments], cwd=directory, check=True, capture_output=True)  # noqa: S603, S607 - git, on files made here
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
+def test_a_listing_by_git_that_would_not_end_is_broken_off(tree: Path, tmp_path: Path) -> None:
+    git(tree, "init")
+    os.mkfifo(tree / ".gitignore")  # git waits until somebody writes to it
+    with Store(tmp_path / "data") as store:
+        with pytest.raises(Enough):
+            store.register_source(str(tree), on_taken=Patience(10))
+        assert store.list().total == 0
+    assert repr(CHILDREN) == "<Children 0 running>"
+
+
+def test_breaking_off_a_revision_at_any_moment_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
+    for arguments in (["init"], ["add", "."], ["commit", "-m", "all"]):
+        git(tree, *arguments)
+    whole = Patience()
+    with Store(tmp_path / "other") as store:
+        assert store.register_source(f"{tree}@HEAD", on_taken=whole).files == 6
+    with Store(tmp_path / "data") as store:
+        for times in range(1, whole.told, 7):
+            with pytest.raises(Enough):
+                store.register_source(f"{tree}@HEAD", on_taken=Patience(times))
+            assert repr(CHILDREN) == "<Children 0 running>"
+        assert store.list().total == 0
+
+
+def test_breaking_off_a_walk_needs_no_file_to_be_found(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / "empty" / str(number)).mkdir(parents=True)
+    with Store(tmp_path / "data") as store, pytest.raises(Enough):
+        store.register_source(str(tmp_path / "empty"), on_taken=Patience(5))

@@ -1,0 +1,266 @@
+"""Citations checked against the stored text, and what counts as read."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.citations import Reading, cited, merged, quotes_in, uses_in
+from rlm_mcp.records.store import Citation
+from rlm_mcp.repl.types import CellResult, RawCitation, Read
+
+LINES = [f"10:{number:02} INFO step {number} of the pump" for number in range(60)]
+LINES[30] = "10:30 ERROR the  pump has   stopped: no water"
+TEXT = "\n".join(LINES) + "\n"
+
+
+@pytest.fixture
+def log(store: Store) -> Context:
+    return store.register_text(TEXT, name="pump.log")
+
+
+def cite(store: Store, log: Context, *, start: int, end: int, quote: str | None, path: str = "") -> Citation:
+    raw = RawCitation(context="pump.log", path=path, start_line=start, end_line=end, quote=quote)
+    (citation,) = cited(store, [log], [raw], None)
+    return citation
+
+
+def test_a_quote_at_the_cited_lines_is_verified(store: Store, log: Context) -> None:
+    citation = cite(store, log, start=11, end=11, quote="step 10 of the pump")
+
+    assert (citation.verified, citation.corrected) == (True, False)
+    assert (citation.context_id, citation.start_line, citation.end_line) == (log.context_id, 11, 11)
+
+
+def test_a_quote_that_stands_elsewhere_is_corrected_to_the_nearest_place(store: Store, log: Context) -> None:
+    citation = cite(store, log, start=14, end=14, quote="step 10 of the pump")
+
+    assert (citation.verified, citation.corrected, citation.start_line) == (True, True, 11)
+
+
+def test_blanks_may_differ_and_the_exact_words_come_back(store: Store, log: Context) -> None:
+    citation = cite(store, log, start=31, end=31, quote="the pump has stopped: no water")
+
+    assert citation.verified
+    assert citation.corrected
+    assert citation.quote == "the  pump has   stopped: no water"
+
+
+def test_a_quote_over_several_lines_gets_both_ends(store: Store, log: Context) -> None:
+    citation = cite(store, log, start=1, end=9, quote="step 4 of the pump\n10:05 INFO step 5")
+
+    assert (citation.verified, citation.start_line, citation.end_line) == (True, 1, 9)
+    citation = cite(store, log, start=40, end=40, quote="step 4 of the pump 10:05 INFO step 5")
+    assert (citation.verified, citation.start_line, citation.end_line) == (True, 5, 6)
+
+
+def test_invented_words_stay_and_are_marked(store: Store, log: Context) -> None:
+    citation = cite(store, log, start=3, end=4, quote="the pump exploded")
+
+    assert citation == Citation(
+        context_id="pump.log", path="", start_line=3, end_line=4, quote="the pump exploded", verified=False
+    )
+
+
+def test_without_a_quote_the_lines_themselves_are_the_quote(store: Store, log: Context) -> None:
+    assert cite(store, log, start=1, end=2, quote=None).quote == "\n".join(LINES[:2])
+    assert not cite(store, log, start=999, end=999, quote=None).verified
+
+
+def test_quotes_in_the_answer_are_looked_up_too(store: Store, log: Context) -> None:
+    answer = 'It says "10:31 INFO step 31 of the pump" and “a sentence that nobody ever wrote here”, as "x".'
+    found, invented = cited(store, [log], [], answer)
+
+    assert (found.verified, found.start_line) == (True, 32)
+    assert (invented.verified, invented.context_id) == (False, "")
+
+
+def test_a_short_answer_without_citations_is_looked_up_by_itself(store: Store, log: Context) -> None:
+    (citation,) = cited(store, [log], [], "step 31")
+    assert (citation.verified, citation.start_line, citation.quote) == (True, 32, LINES[31])
+    assert cited(store, [log], [], "pump") == ()
+    assert cited(store, [log], [], "42") == ()
+
+
+def test_a_path_may_be_shortened_or_absolute(store: Store, tmp_path: Path) -> None:
+    root = tmp_path / "src"
+    (root / "deep").mkdir(parents=True)
+    (root / "deep" / "a.py").write_text("import this\n")
+    (root / "b.py").write_text("import that\n")
+    (root / ".flake8").write_text("import nothing\n")
+    code = store.register_source(str(root), name="src")
+
+    for path, quote, found in (
+        ("deep/a.py", "import this", "deep/a.py"),
+        ("a.py", "import this", "deep/a.py"),
+        ("/context/src/deep/a.py", "import this", "deep/a.py"),
+        ("./b.py", "import that", "b.py"),
+        (".flake8", "import nothing", ".flake8"),
+    ):
+        raw = RawCitation(context="src", path=path, start_line=1, end_line=1, quote=quote)
+        (citation,) = cited(store, [code], [raw], None)
+        assert (citation.verified, citation.corrected, citation.path) == (True, False, found)
+
+
+def test_of_two_texts_that_it_can_mean_a_citation_means_the_one_in_which_it_holds(store: Store) -> None:
+    first = store.register_text("other\nthe valve was opened\n", name="first")
+    second = store.register_text("the valve was opened\n", name="second")
+    raw = RawCitation(context="", path="text.txt", start_line=1, end_line=1, quote="the valve was opened")
+    (citation,) = cited(store, [first, second], [raw], None)
+    assert citation == Citation(
+        context_id=second.context_id,
+        path="text.txt",
+        start_line=1,
+        end_line=1,
+        quote="the valve was opened",
+        verified=True,
+    )
+
+
+def test_the_same_citation_is_listed_once(store: Store, log: Context) -> None:
+    raw = RawCitation(context="", path="", start_line=1, end_line=1)
+
+    assert len(cited(store, [log], [raw, raw], None)) == 1
+
+
+def test_quotes_are_found_in_objects_and_block_quotes() -> None:
+    assert quotes_in({"why": ["> a block quote that is long enough"]}) == ["a block quote that is long enough"]
+    assert quotes_in('the word "timeout" is short') == []
+
+
+# --- contexts too large to be loaded
+
+
+class Loadless(Store):
+    """A store that gives no text whole."""
+
+    def text(self, context: Context, path: str | None = None) -> str:
+        raise AssertionError(f"{context.name} was loaded")
+
+
+def cited_unloaded(store: Store, contexts: Sequence[Context], raw: list[RawCitation], answer: object) -> list[Citation]:
+    return list(cited(store, contexts, raw, answer, load_chars=0))
+
+
+@pytest.fixture
+def loadless(tmp_path: Path) -> Iterator[Store]:
+    with Loadless(tmp_path / "large") as store:
+        yield store
+
+
+LONG = [f"{n} {'filler ' * 30}" for n in range(5_000)]
+LONG[10] = LONG[2_500] = "the valve  was opened by hand"
+LONG[4_990] = "the pump stopped here\r\nand so did the fan\r"
+
+
+@pytest.mark.parametrize(
+    ("quote", "cited_at", "found_at"),
+    [
+        ("the valve  was opened by hand", 11, 11),
+        ("the valve  was opened by hand", 2_400, 2_501),
+        ("the valve was opened by hand", 20, 11),
+        ("the pump stopped here\nand so did the fan", 4_991, 4_991),
+        ("the pump stopped here and so did the fan", 4_900, 4_991),
+        ("4321 filler filler", 1, 4_322),
+        ("4321 filler filler", 999_999, 4_322),
+        ("the valve exploded", 11, None),
+        ("no stored\0text", 11, None),
+    ],
+)
+def test_a_quote_of_a_large_text_is_found_by_address_and_search(
+    loadless: Store, quote: str, cited_at: int, found_at: int | None
+) -> None:
+    context = loadless.register_text("\n".join(LONG), name="log")
+    raw = RawCitation(context="log", path="", start_line=cited_at, end_line=cited_at + 1, quote=quote)
+    (citation,) = cited_unloaded(loadless, [context], [raw], None)
+
+    assert citation.verified == (found_at is not None)
+    assert found_at in {None, citation.start_line}
+
+
+def test_a_quote_of_the_answer_is_found_in_one_of_many_files_without_loading_any(
+    loadless: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "src").mkdir()
+    for n in range(30):
+        (tmp_path / "src" / f"{n:02}.txt").write_text(f"one\nthis file has the number {n} in it\n")
+    context = loadless.register_source(str(tmp_path / "src"))
+    found, invented = cited_unloaded(
+        loadless, [context], [], 'It says "this file has the number 17 in it", and "this file has no number at all".'
+    )
+
+    assert (found.verified, found.path, found.start_line, found.end_line) == (True, "17.txt", 2, 2)
+    assert not invented.verified
+
+
+# --- lines
+
+
+def test_only_a_line_feed_ends_a_line(store: Store) -> None:
+    context = store.register_text("a\x0cb\u2028c\r\nsecond\x85line\r\nthird", name="odd")
+    raw = [RawCitation(context="odd", path="", start_line=n, end_line=n) for n in (1, 2, 3, 4)]
+
+    assert [(one.quote, one.verified) for one in cited(store, [context], raw, None)] == [
+        ("a\x0cb\u2028c", True),
+        ("second\x85line", True),
+        ("third", True),
+        ("", False),
+    ]
+    reading = Reading()
+    reading.shown("second\x85line")
+    assert reading.coverage(store, [context]).read_by_model == len("second\x85line\r\n")
+
+
+# --- coverage
+
+
+def test_lines_shown_to_a_model_are_read_by_the_model(store: Store, log: Context) -> None:
+    reading = Reading()
+    reading.printed("\n".join(LINES[10:13]))
+    reading.printed(f"{[LINES[40] + chr(10), LINES[41]]}")
+    coverage = reading.coverage(store, [log])
+
+    assert coverage.total_chars == len(TEXT)
+    assert coverage.read_by_model == sum(len(LINES[n]) + 1 for n in (10, 11, 12, 40, 41))
+    assert coverage.read_by_code == 0
+    assert len(coverage.ranges["model"][f"{log.context_id}/{store.files(log)[0].path}"]) == 2
+
+
+def test_what_the_guest_noticed_is_read_by_code(store: Store, log: Context) -> None:
+    reading = Reading()
+    reading.ran(CellResult(code="read()", reads=(Read(context="pump.log", path="", start=10, end=30),)))
+    reading.ran(CellResult(code="read()", reads=(Read(context="pump.log", path="", start=20, end=40),)))
+
+    assert reading.coverage(store, [log]).read_by_code == 30
+
+
+def test_a_block_that_uses_the_context_whole_has_read_it(store: Store, log: Context) -> None:
+    reading = Reading()
+    reading.ran(CellResult(code="lines = context.splitlines()"))
+
+    assert reading.coverage(store, [log]).read_by_code == len(TEXT)
+
+
+USES = {
+    "print(len(context))": [],
+    "print(type(context), context.keys())": [],
+    "print(context[:500])": [("", "", (0, 500))],
+    "print(context[-500:])": [("", "", (-500, 1 << 62))],
+    "print(context[a:b])": [("", "", None)],
+    "context['deep/a.py'].count('x')": [("", "deep/a.py", None)],
+    "contexts['log'].count('x')": [("log", "", None)],
+    "re.findall('x', context)": [("", "", None)],
+    "search('x')": [("", "", None)],
+    "not python (": [],
+}
+
+
+@pytest.mark.parametrize(("code", "uses"), USES.items(), ids=USES)
+def test_what_a_block_reads(code: str, uses: list[tuple[str, str, object]]) -> None:
+    assert uses_in(code) == uses
+
+
+def test_ranges_that_touch_are_one() -> None:
+    assert merged([(5, 9), (0, 3), (3, 4), (8, 12)]) == [(0, 4), (5, 12)]

@@ -1,0 +1,620 @@
+"""The loop with a scripted model and a scripted REPL: every way a run can go and end."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.budget import BudgetLimits, Ledger
+from rlm_mcp.engine.loop import solve
+from rlm_mcp.engine.subcalls import SubCalls
+from rlm_mcp.engine.types import Engine, Task, started_facts
+from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCallFailed
+from rlm_mcp.models.base import Profile
+from rlm_mcp.models.scripted import Asked, ScriptedModel
+from rlm_mcp.records.store import NoRecord, Outcome, Run, Runs, Tape
+from rlm_mcp.repl.scripted import Play, ScriptedOpener
+from rlm_mcp.repl.types import CellError, CellResult, Final, GuestCalls, RawCitation, Variable
+from rlm_mcp.spending import Spent
+
+pytestmark = pytest.mark.anyio
+
+LINES = [f"10:{n // 60:02}:{n % 60:02} {'ERROR disk' if n % 7 == 0 else 'INFO net'} message {n}" for n in range(3000)]
+LOOK = "```repl\nprint(len(context))\n```"
+COUNT = "```repl\nn = context.count('ERROR')\nprint(n)\n```"
+ANSWER = "```repl\nFINAL(n)\n```"
+GOOD = [
+    CellResult(code="", stdout="100000\n"),
+    CellResult(code="", stdout="429\n", variables=(Variable(name="n", type="int", preview="429"),)),
+    CellResult(code="", final=Final(value=429)),
+]
+PRICED = Profile(usd_per_mtok_in=1.0, usd_per_mtok_out=4.0)
+
+
+class World:
+    """A store with one log, runs on disk, and the last run made."""
+
+    def __init__(self, directory: Path) -> None:
+        self.store = Store(directory)
+        self.runs = Runs(directory)
+        self.log: Context = self.store.register_text("\n".join(LINES), name="app.log")
+        self.record: Run | NoRecord = NoRecord()
+
+    def begin(self, task: Task, root: ScriptedModel, limits: BudgetLimits) -> Run:
+        run = self.runs.create(started_facts(task, root=root, sub=root, limits=limits))
+        self.record = run
+        return run
+
+    def engine(
+        self,
+        root: ScriptedModel,
+        repl: ScriptedOpener,
+        record: Run | NoRecord,
+        *,
+        sub: ScriptedModel | None = None,
+        tape: Tape | None = None,
+    ) -> Engine:
+        return Engine(
+            root=root,
+            sub=sub or root,
+            ask_sub=SubCalls({"sub": sub or root}).paid_from,
+            open_repl=repl,
+            store=self.store,
+            record=record,
+            tape=tape or Tape(),
+            save_after_seconds=0,
+        )
+
+    async def solve(
+        self,
+        replies: Sequence[Any] | Callable[[Asked], str],
+        cells: Sequence[CellResult] | Play = GOOD,
+        *,
+        task: Task | None = None,
+        limits: BudgetLimits | None = None,
+        profile: Profile | None = None,
+        sub: ScriptedModel | None = None,
+    ) -> Outcome:
+        task = task or self.task()
+        limits = limits or BudgetLimits()
+        self.root = ScriptedModel(replies, profile=profile)
+        self.repl = ScriptedOpener(cells)
+        engine = self.engine(self.root, self.repl, self.begin(task, self.root, limits), sub=sub)
+        return await solve(task, engine, Ledger(limits))
+
+    def task(self, **facts: Any) -> Task:
+        return Task(query="How many errors are there?", contexts=(self.log,), **facts)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        events = self.record.events if isinstance(self.record, NoRecord) else list(self.record.events())
+        return [event for event in events if event["event"] == kind]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    if isinstance(world.record, Run):
+        world.record.close()
+    world.store.close()
+
+
+async def test_a_run_from_the_question_to_the_answer(world: World) -> None:
+    cells = [*GOOD[:2], replace(GOOD[2], citations=(RawCitation(context="", path="", start_line=1, end_line=1),))]
+    outcome = await world.solve([LOOK, COUNT, ANSWER], cells)
+
+    assert (outcome.status, outcome.answer, outcome.stopped_by, outcome.answered_by) == (
+        "completed",
+        "429",
+        "final",
+        "FINAL",
+    )
+    assert (outcome.mode, outcome.depth, outcome.iterations) == ("rlm", 1, 3)
+    assert outcome.usage.root_calls == 3
+    assert [citation.verified for citation in outcome.citations] == [True]
+    assert outcome.coverage.read_by_code == outcome.coverage.total_chars > 0
+    assert isinstance(world.record, Run)
+    assert [event["event"] for event in world.record.events()] == [
+        "run_started", "routed",
+        "root_reply", "cell", "decided", "root_reply", "cell", "decided", "root_reply", "cell", "decided",
+        "run_ended",
+    ]  # fmt: skip
+    state = world.record.state()
+    assert (state.status, state.answer, state.iterations, state.mode) == ("completed", "429", 3, "rlm")
+    assert world.record.answer() == "429"
+
+
+async def test_what_begins_is_told_and_not_recorded(world: World) -> None:
+    told: list[str] = []
+    root, sub, record = ScriptedModel([ASK]), ScriptedModel(["yes"]), NoRecord()
+    engine = world.engine(root, ScriptedOpener(asking()), record, sub=sub)
+    await solve(world.task(), replace(engine, on_event=lambda event: told.append(event["event"])), Ledger())
+
+    assert told == [
+        "routed", "root_asked", "root_reply", "cell_begun", "sub_asked", "sub_reply", "cell", "decided", "run_ended",
+    ]  # fmt: skip
+    assert {"root_asked", "cell_begun", "sub_asked"}.isdisjoint(event["event"] for event in record.events)
+
+
+async def test_the_context_is_never_in_a_prompt_beyond_its_samples(world: World) -> None:
+    await world.solve([LOOK, COUNT, ANSWER])
+
+    sent = "\n".join(message.content for call in world.root.calls for message in call.messages)
+    assert sum(f"message {n}'" in sent for n in range(3000)) <= 4
+
+
+async def test_an_easy_question_about_a_short_text_is_one_direct_call(world: World) -> None:
+    note = world.store.register_text("The pump was built by Ada King in 1843.", name="note")
+    task = Task(query="Who built the pump?", contexts=(note,))
+    outcome = await world.solve(['Ada King: "The pump was built by Ada King".'], [], task=task)
+
+    assert (outcome.mode, outcome.answered_by, outcome.status) == ("direct", "text", "completed")
+    assert outcome.mode_reason.startswith("direct because")
+    assert "The pump was built by Ada King in 1843." in world.root.calls[0].messages[-1].content
+    assert [citation.verified for citation in outcome.citations] == [True]
+    assert outcome.coverage.read_by_model == outcome.coverage.total_chars
+    assert world.repl.opened == []
+
+
+async def test_a_direct_answer_that_breaks_the_schema_is_asked_for_once_more(world: World) -> None:
+    note = world.store.register_text("Built in 1843.", name="note")
+    schema = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
+    task = Task(query="When?", contexts=(note,), output_schema=schema)
+    outcome = await world.solve(['{"year": "then"}', '```json\n{"year": 1843}\n```'], [], task=task)
+
+    assert outcome.answer == {"year": 1843}
+    assert "'then' is not of type 'integer'" in world.root.calls[1].messages[-1].content
+
+
+async def test_a_typed_answer_is_checked_and_sent_back(world: World) -> None:
+    task = world.task(output_schema={"type": "integer"})
+    cells = [GOOD[0], CellResult(code="", final=Final(value="many")), CellResult(code="", final=Final(value="429"))]
+    outcome = await world.solve([LOOK, "```repl\nFINAL(guess())\n```", "```repl\nFINAL(str(n))\n```"], cells, task=task)
+
+    assert outcome.answer == 429
+    assert "'many' is not of type 'integer'" in world.root.calls[2].messages[-1].content
+
+
+async def test_five_megabytes_come_back_byte_exact(world: World) -> None:
+    answer = "ü\r\nx\x00" * 1_000_000
+    outcome = await world.solve([LOOK, ANSWER], [GOOD[0], CellResult(code="", final=Final(value=answer))])
+
+    assert outcome.answer == answer
+    assert isinstance(world.record, Run)
+    assert world.record.state().answer == answer
+    assert world.events("run_ended")[0]["answer"] is None
+
+
+# --- limits and failures
+
+
+async def test_after_the_last_turn_the_best_answer_so_far_comes_back_marked(world: World) -> None:
+    cells = [GOOD[0], GOOD[1], CellResult(code="", stdout="429\n")]
+    outcome = await world.solve([LOOK, COUNT, COUNT], cells, limits=BudgetLimits(max_iterations=3))
+
+    assert (outcome.status, outcome.answer, outcome.stopped_by) == ("completed", "429", "iterations")
+    assert outcome.message == "This is the best answer so far, not a confirmed one: it is what the last block showed."
+    assert "This is the last turn (turn 3 of 3)." in world.root.calls[2].messages[-1].content
+
+
+async def test_when_the_dollars_run_short_the_last_turn_is_still_paid(world: World) -> None:
+    limits = BudgetLimits(max_usd=0.05)
+    big = Profile(usd_per_mtok_in=10.0, usd_per_mtok_out=40.0, max_output_tokens=200)
+    outcome = await world.solve([LOOK, COUNT, LOOK, COUNT, ANSWER], [*GOOD[:2], *GOOD], limits=limits, profile=big)
+
+    assert outcome.usage.cost_usd is not None
+    assert outcome.usage.cost_usd <= 0.05
+    assert any("the dollars are nearly used up" in call.messages[-1].content for call in world.root.calls)
+
+
+async def test_a_budget_too_small_for_a_single_call_ends_with_a_sentence(world: World) -> None:
+    outcome = await world.solve([LOOK], limits=BudgetLimits(max_tokens=100))
+
+    assert (outcome.status, outcome.answer, outcome.stopped_by) == ("failed", None, "tokens")
+    assert "max_tokens" in outcome.message
+    assert world.root.calls == []
+
+
+async def test_the_time_limit_ends_a_block_and_leaves_time_for_the_last_turn(world: World) -> None:
+    async def play(code: str, calls: GuestCalls) -> CellResult:
+        if "FINAL" not in code:
+            await anyio.sleep_forever()
+        return GOOD[2]
+
+    with anyio.fail_after(5):
+        outcome = await world.solve([LOOK, ANSWER], play, limits=BudgetLimits(max_seconds=0.5))
+
+    assert (outcome.answer, outcome.stopped_by) == ("429", "final")
+    assert "stopped because it took longer" in world.root.calls[1].messages[-1].content
+    assert "the time is nearly used up" in world.root.calls[1].messages[-1].content
+
+
+async def test_a_model_that_hangs_is_ended_by_the_time_limit(world: World) -> None:
+    root = ScriptedModel([LOOK], seconds=3600)
+    with anyio.fail_after(5):
+        outcome = await solve(
+            world.task(), world.engine(root, ScriptedOpener(GOOD), NoRecord()), Ledger(BudgetLimits(max_seconds=0.2))
+        )
+
+    assert (outcome.status, outcome.stopped_by) == ("failed", "seconds")
+
+
+async def test_a_refused_key_ends_the_run_with_what_it_has(world: World) -> None:
+    outcome = await world.solve([COUNT, KeyRefused("the provider refused the key: set RLM_MCP_API_KEY")], [GOOD[1]])
+
+    assert (outcome.status, outcome.answer, outcome.stopped_by) == ("failed", "429", "error")
+    assert outcome.message.startswith("the provider refused the key: set RLM_MCP_API_KEY")
+
+
+async def test_a_prompt_that_the_provider_finds_too_long_is_shortened_and_sent_again(world: World) -> None:
+    replies = [LOOK, PromptOverWindow("too long"), COUNT, ANSWER]
+    outcome = await world.solve(replies, GOOD)
+
+    assert outcome.answer == "429"
+    assert [event["shrinks"] for event in world.events("root_reply")] == [0, 1, 0]
+
+
+async def test_cancelling_records_the_end_and_the_best_answer(world: World) -> None:
+    async def play(code: str, calls: GuestCalls) -> CellResult:
+        if "count" in code:
+            return GOOD[1]
+        scope.cancel()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with anyio.fail_after(5), anyio.CancelScope() as scope:
+        await world.solve([COUNT, LOOK], play)
+
+    assert scope.cancelled_caught
+    assert isinstance(world.record, Run)
+    state = world.record.state()
+    assert (state.status, state.stopped_by, state.answer) == ("cancelled", "cancelled", "429")
+
+
+async def test_what_is_under_way_when_a_run_is_cancelled_is_settled_before_its_end_is_on_record(world: World) -> None:
+    sub = ScriptedModel(["late"], seconds=3600)
+
+    async def play(code: str, calls: GuestCalls) -> CellResult:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(calls.llm_query, "Is it?")
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+        raise AssertionError
+
+    with anyio.fail_after(5), anyio.CancelScope() as scope:
+        await world.solve([ASK], play, sub=sub)
+
+    assert isinstance(world.record, Run)
+    events = list(world.record.events())
+    assert [event["event"] for event in events][-2:] == ["sub_failed", "run_ended"]
+    usage = world.record.state().usage
+    assert (usage.sub_calls, usage.failed_calls, usage.prompt_tokens - events[2]["usage"]["prompt_tokens"]) == (1, 1, 0)
+    assert usage.unanswered_prompt_tokens == events[-2]["usage"]["unanswered_prompt_tokens"] > 0
+
+
+async def test_usage_on_record_is_that_of_the_whole_tree_while_a_child_runs(world: World) -> None:
+    sub = ScriptedModel([COUNT, ANSWER])
+    world.record = NoRecord()
+    repl = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
+    await solve(world.task(), world.engine(ScriptedModel([ASK_CHILD]), repl, world.record, sub=sub), Ledger())
+
+    spent = [
+        (event["path"] != "", event["spent"]["root_calls"], event["spent"]["sub_calls"])
+        for event in world.events("root_reply")
+    ]
+    assert spent == [(False, 1, 0), (True, 1, 1), (True, 1, 2)]
+
+
+# --- sub-calls and children
+
+
+def asking(**expected: Any) -> Play:
+    """A REPL whose code asks the run, and whose output is what it got."""
+
+    async def play(code: str, calls: GuestCalls) -> CellResult:
+        try:
+            if "rlm_query" in code:
+                value = await calls.rlm_query("How many disks?", "disk\n" * 9_000)
+            else:
+                value = await calls.llm_query("Is 'disk full' an error?", schema="yes|no")
+        except SubCallFailed as error:
+            return CellResult(code="", error=CellError(type="RuntimeError", message=str(error), line=1))
+        return CellResult(code="", final=Final(value=value))
+
+    return play
+
+
+ASK = "```repl\nFINAL(llm_query('Is it?'))\n```"
+ASK_CHILD = "```repl\nFINAL(rlm_query('How many disks?', context))\n```"
+
+
+async def test_a_sub_call_is_counted_recorded_and_answered(world: World) -> None:
+    sub = ScriptedModel(['{"value": "yes"}'])
+    outcome = await world.solve([ASK], asking(), sub=sub)
+
+    assert outcome.answer == "yes"
+    assert (outcome.usage.root_calls, outcome.usage.sub_calls) == (1, 1)
+    (event,) = world.events("sub_reply")
+    assert (event["value"], event["prompt_head"], event["turn"]) == ("yes", "Is 'disk full' an error?", 1)
+
+
+async def test_a_failed_sub_call_is_an_exception_in_the_block_and_on_record(world: World) -> None:
+    sub = ScriptedModel([KeyRefused("no such key")])
+    outcome = await world.solve([ASK, ANSWER], asking(), sub=sub, limits=BudgetLimits(max_iterations=1))
+
+    assert outcome.status == "failed"
+    assert world.events("sub_failed")[0]["error"] == "no such key"
+
+
+async def test_a_child_is_a_whole_run_with_its_own_place_in_the_record(world: World) -> None:
+    sub = ScriptedModel([COUNT, ANSWER])
+    root = ScriptedModel([ASK_CHILD])
+    repl = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
+    world.record = NoRecord()
+    outcome = await solve(world.task(), world.engine(root, repl, world.record, sub=sub), Ledger())
+
+    assert outcome.answer == "429"
+    assert repl.values == [None, "disk\n" * 9_000]
+    assert (outcome.usage.root_calls, outcome.usage.sub_calls) == (1, 2)
+    children = {event["path"] for event in world.events("root_reply")} - {""}
+    assert len(children) == 1
+    assert [event["path"] for event in world.events("run_ended")] == [*children, ""]
+    routed = world.events("routed")[1]
+    assert {name: routed[name] for name in ("path", "query", "chars", "model")} == {
+        "path": children.pop(),
+        "query": "How many disks?",
+        "chars": 45_000,
+        "model": "scripted",
+    }
+
+
+async def test_a_sub_call_on_record_says_who_answered_and_for_how_much(world: World) -> None:
+    sub = ScriptedModel(["yes", ProviderFailed("no luck", failed_requests=3, unanswered_requests=1)], name="small")
+    two = "```repl\nllm_query('Is it?')\nFINAL(1)\n```"
+
+    async def play(code: str, calls: GuestCalls) -> CellResult:
+        for prompt in ("Is it?", "Is it?", "Was it?"):
+            with suppress(SubCallFailed):
+                await calls.llm_query(prompt)
+        return CellResult(code="", final=Final(value=1))
+
+    await world.solve([two], play, sub=sub)
+    first, again = world.events("sub_reply")
+    (failed,) = world.events("sub_failed")
+    assert [event["model"] for event in (first, again, failed)] == ["small"] * 3
+    assert [event["cached"] for event in (first, again, failed)] == [False, True, False]
+    assert first["usage"]["prompt_tokens"] > 0
+    assert again["usage"]["prompt_tokens"] == 0
+    assert (failed["usage"]["failed_requests"], failed["usage"]["unanswered_requests"]) == (3, 1)
+    assert all({"at", "seconds", "key", "spent"} <= event.keys() for event in (first, again, failed))
+
+
+async def test_at_the_last_depth_a_child_is_a_plain_call_with_the_text_as_material(world: World) -> None:
+    sub = ScriptedModel(["9000"])
+    root = ScriptedModel([ASK_CHILD])
+    task = world.task(max_depth=0)
+    outcome = await solve(task, world.engine(root, ScriptedOpener(asking()), NoRecord(), sub=sub), Ledger())
+
+    assert outcome.answer == "9000"
+    assert "disk\ndisk" in sub.calls[0].last
+
+
+# --- never pay twice
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def dying(at: int, replies: Sequence[str]) -> Callable[[Asked], str]:
+    """Replies from a list until the process dies before reply `at`."""
+    left = list(replies)
+    count = 0
+
+    def reply(asked: Asked) -> str:
+        nonlocal count
+        if count == at:
+            raise Killed
+        count += 1
+        return left.pop(0)
+
+    return reply
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_a_killed_run_goes_on_from_its_last_finished_turn(world: World, at: int) -> None:
+    task, limits = world.task(), BudgetLimits()
+    with pytest.raises(Killed):
+        await world.solve(dying(at, [LOOK, COUNT, ANSWER]))
+    assert isinstance(world.record, Run)
+    world.record.close()
+
+    run = world.runs.get(world.record.run_id)
+    root, repl = ScriptedModel([LOOK, COUNT, ANSWER][at:]), ScriptedOpener(GOOD[at:])
+    spent = Spent.from_json({"root_calls": run.state().usage.root_calls})
+    world.record = run
+    run.append({"event": "run_resumed"})
+    engine = world.engine(root, repl, run, tape=Tape(run.events()))
+    outcome = await solve(task, engine, Ledger(limits, already=spent))
+
+    assert (outcome.answer, outcome.iterations, outcome.usage.root_calls) == ("429", 3, 3)
+    assert len(root.calls) == 3 - at
+    assert len(repl.opened[0].ran) == 3 - at
+    assert repl.opened[0].restored == ([b"1", b"2"][at - 1 : at] if at else [])
+    assert len(world.events("root_reply")) == 3
+    assert len(world.events("cell")) == 3
+    assert run.state().status == "completed"
+
+
+async def test_a_resumed_run_asks_the_model_exactly_what_an_unbroken_one_would(world: World) -> None:
+    await world.solve([LOOK, COUNT, ANSWER])
+    unbroken = [event["prompt_hash"] for event in world.events("root_reply")]
+    assert isinstance(world.record, Run)
+    world.record.close()
+    with pytest.raises(Killed):
+        await world.solve(dying(2, [LOOK, COUNT, ANSWER]))
+    assert isinstance(world.record, Run)
+    world.record.close()
+    run = world.record = world.runs.get(world.record.run_id)
+    await solve(
+        world.task(),
+        world.engine(ScriptedModel([ANSWER]), ScriptedOpener(GOOD[2:]), run, tape=Tape(run.events())),
+        Ledger(),
+    )
+
+    assert [event["prompt_hash"] for event in world.events("root_reply")] == unbroken
+
+
+async def test_a_sub_call_that_was_answered_before_the_kill_is_not_made_again(world: World) -> None:
+    async def dies_after_the_call(code: str, calls: GuestCalls) -> CellResult:
+        await calls.llm_query("Is 'disk full' an error?", schema="yes|no")
+        raise Killed
+
+    with pytest.raises(Killed):
+        await world.solve([ASK], dies_after_the_call, sub=ScriptedModel(['{"value": "yes"}']))
+    assert isinstance(world.record, Run)
+    world.record.close()
+
+    run = world.record = world.runs.get(world.record.run_id)
+    sub = ScriptedModel([])
+    engine = world.engine(ScriptedModel([]), ScriptedOpener(asking()), run, sub=sub, tape=Tape(run.events()))
+    outcome = await solve(world.task(), engine, Ledger())
+
+    assert outcome.answer == "yes"
+    assert sub.calls == []
+
+
+class MortalRun(Run):
+    """A record whose process dies right after its event number `last` is on disk."""
+
+    last = 0
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        super().append(event)
+        self.last -= 1
+        if self.last == 0:
+            raise Killed
+
+
+async def play_by_code(code: str, calls: GuestCalls) -> CellResult:
+    """A REPL that needs no memory: what a block does depends on its code alone."""
+    if "llm_query" in code:
+        one = await calls.llm_query("Is 'disk full' an error?", schema="yes|no")
+        other = await calls.llm_query("Is 'all is well' an error?", schema="yes|no")
+        return CellResult(code="", stdout=f"{one} {other}\n")
+    return {LOOK: GOOD[0], COUNT: GOOD[1], ANSWER: GOOD[2]}[f"```repl\n{code}\n```"]
+
+
+@pytest.mark.parametrize("last", range(1, 16))
+async def test_killed_after_any_event_a_run_goes_on_and_no_call_is_made_twice(world: World, last: int) -> None:
+    replies = [LOOK, "```repl\nprint(llm_query('a'), llm_query('b'))\n```", COUNT, ANSWER]
+    root, sub = ScriptedModel(replies), ScriptedModel(['{"value": "yes"}', '{"value": "no"}'])
+    task = world.task()
+    run = world.begin(task, root, BudgetLimits())
+    run.close()
+    mortal = MortalRun(run.directory, writable=True)
+    mortal.last = last
+    engine = world.engine(root, ScriptedOpener(play_by_code), mortal, sub=sub)
+    died = False
+    try:
+        await solve(task, engine, Ledger())
+    except Killed:
+        died = True
+    mortal.close()
+    assert died == (last < 16)
+
+    run = world.record = world.runs.get(run.run_id)
+    engine = world.engine(root, ScriptedOpener(play_by_code), run, sub=sub, tape=Tape(run.events()))
+    outcome = await solve(task, engine, Ledger(already=run.state().usage))
+
+    assert outcome.answer == "429"
+    assert (len(root.calls), len(sub.calls)) == (4, 2)
+    assert (outcome.usage.root_calls, outcome.usage.sub_calls) == (4, 2)
+    assert [event["turn"] for event in world.events("root_reply")] == [1, 2, 3, 4]
+    assert [event["turn"] for event in world.events("cell")] == [1, 2, 3, 4]
+    assert len(world.events("sub_reply")) == 2
+
+
+async def test_the_repl_is_saved_while_a_slow_model_is_asked_and_not_for_an_instant_one(world: World) -> None:
+    for seconds, after, saved in [(0.0, 60, None), (0.05, 0.001, (2, b"2"))]:
+        root = ScriptedModel([LOOK, COUNT, ANSWER], seconds=seconds)
+        run = world.begin(world.task(), root, BudgetLimits())
+        engine = replace(world.engine(root, ScriptedOpener(GOOD), run), save_after_seconds=after)
+        outcome = await solve(world.task(), engine, Ledger())
+
+        assert (outcome.answer, run.checkpoint()) == ("429", saved)
+        run.close()
+
+
+async def test_a_model_that_fails_while_the_repl_is_saved_ends_the_run_in_its_own_words(world: World) -> None:
+    root = ScriptedModel([LOOK, KeyRefused("the key was refused")], seconds=0.05)
+    engine = replace(world.engine(root, ScriptedOpener(GOOD), NoRecord()), save_after_seconds=0.001)
+    outcome = await solve(world.task(), engine, Ledger())
+
+    assert outcome.message.startswith("the key was refused")
+
+
+# --- replay
+
+
+async def replayed(world: World, cells: Sequence[CellResult] | Play) -> tuple[Outcome, Tape, NoRecord]:
+    assert isinstance(world.record, Run)
+    tape, record = Tape(world.record.events(), strict=True), NoRecord()
+    nobody = ScriptedModel([])
+    outcome = await solve(world.task(), world.engine(nobody, ScriptedOpener(cells), record, tape=tape), Ledger())
+    assert nobody.calls == []
+    return outcome, tape, record
+
+
+async def test_a_replay_needs_no_model_and_ends_as_the_run_did(world: World) -> None:
+    first = await world.solve([LOOK, COUNT, ANSWER])
+    outcome, tape, record = await replayed(world, GOOD)
+
+    assert tape.difference is None
+    assert (outcome.answer, outcome.usage) == (first.answer, first.usage)
+    assert isinstance(world.record, Run)
+    assert [e["event"] for e in record.events] == [e["event"] for e in world.record.events()][1:]
+
+
+async def test_a_replay_answers_sub_calls_from_the_record(world: World) -> None:
+    await world.solve([ASK], asking(), sub=ScriptedModel(['{"value": "yes"}']))
+    outcome, tape, _ = await replayed(world, asking())
+
+    assert (outcome.answer, tape.difference) == ("yes", None)
+
+
+async def test_a_replay_executes_the_code_of_children_too(world: World) -> None:
+    def opener() -> ScriptedOpener:
+        return ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
+
+    live = NoRecord()
+    root, sub = ScriptedModel([ASK_CHILD]), ScriptedModel([COUNT, ANSWER])
+    first = await solve(world.task(), world.engine(root, opener(), live, sub=sub), Ledger())
+    tape, repl, again, nobody = Tape(live.events, strict=True), opener(), NoRecord(), ScriptedModel([])
+    outcome = await solve(world.task(), world.engine(nobody, repl, again, tape=tape), Ledger())
+
+    assert (outcome.answer, outcome.usage, tape.difference) == (first.answer, first.usage, None)
+    assert [len(opened.ran) for opened in repl.opened] == [1, 2]
+    assert {event["path"] for event in again.events} == {event["path"] for event in live.events}
+
+
+async def test_a_replay_names_the_first_block_that_did_something_else(world: World) -> None:
+    await world.solve([LOOK, COUNT, ANSWER])
+    _, tape, _ = await replayed(world, [GOOD[0], replace(GOOD[1], stdout="428\n"), GOOD[2]])
+
+    assert tape.difference == r"turn 2 block 1 printed '428\n' where the record has '429\n'"
+
+
+async def test_a_replay_that_needs_a_reply_the_record_does_not_hold_ends_with_a_sentence(world: World) -> None:
+    await world.solve([LOOK, COUNT, ANSWER])
+    outcome, tape, _ = await replayed(world, [*GOOD[:2], CellResult(code="", stdout="no final")])
+
+    assert outcome.status == "failed"
+    assert tape.difference is not None
+    assert "the replay needs a turn 4 that the record does not hold" in outcome.message

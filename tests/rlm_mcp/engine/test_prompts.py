@@ -1,0 +1,140 @@
+"""The words of the loop: constants where a prefix cache needs them, both ends of long output, quoted data."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlm_mcp.engine import prompts
+from rlm_mcp.engine.prompts import Brief, Remaining
+from rlm_mcp.models.base import Message, estimate_tokens
+from rlm_mcp.repl.types import CellError, CellResult, Variable
+
+
+def test_the_system_prompt_is_the_same_for_every_question_and_names_the_room_of_a_sub_call() -> None:
+    strong = prompts.system("strong", sub_prompt_chars=60_000)
+
+    assert strong == prompts.system("strong", sub_prompt_chars=60_000)
+    assert "about 60,000 characters" in strong.content
+    assert "{" not in strong.content
+    assert estimate_tokens(prompts.system("weak").content) < 300
+
+
+@pytest.mark.parametrize("name", ["context", "search", "llm_query", "classify", "FINAL"])
+def test_both_profiles_are_told_of(name: str) -> None:
+    assert name in prompts.STRONG_SYSTEM
+    assert name in prompts.WEAK_SYSTEM
+
+
+def test_output_is_cut_in_the_middle_and_says_how_much_is_missing() -> None:
+    shown = prompts.Shown(head=5, tail=3, variable=10, variables=2)
+
+    assert prompts.cut_middle("12345678", 8, shown) == "12345678"
+    cut = prompts.cut_middle("abcdefghij", 10, shown)
+    assert cut.startswith("abcde\n[… 2 of 10 characters are not shown")
+    assert cut.endswith("\nhij")
+
+
+def test_several_contexts_are_named_as_the_code_names_them() -> None:
+    briefs = [Brief(name="a.log", kind="text", chars=9, lines=2), Brief(name="src", kind="files", chars=99, files=3)]
+    text = prompts.opening("Which?", briefs, {"type": "integer"}, "strong")
+
+    assert "`contexts['a.log']` is a str of 9 characters in 2 lines." in text
+    assert "`contexts['src']` is a mapping from path to text: 3 files, 99 characters." in text
+    assert 'must satisfy this JSON Schema: {"type": "integer"}' in text
+
+
+def test_what_is_left_names_only_limits_that_exist() -> None:
+    assert prompts.status(Remaining(turn=2, turns=9), "strong") == "Turn 2 of 9."
+    left = Remaining(turn=2, turns=9, seconds=12.4, usd=0.05, sub_calls=3, tokens=1_000)
+    assert prompts.status(left, "strong") == "Turn 2 of 9. Left: 12 s, $0.0500, 3 sub-calls, 1,000 tokens."
+    assert prompts.status(left, "weak") == "Turn 2 of 9."
+
+
+def test_how_a_block_was_stopped_and_what_became_of_the_variables_is_said() -> None:
+    stopped = CellResult(code="while True: pass", stopped_by="deadline", seconds=30.0)
+    undone = CellResult(code="x", stopped_by="trap", undone=True)
+
+    assert "stopped because it took longer than 30 s. The variables are kept." in prompts.observation(stopped, "weak")
+    assert "ended by the sandbox (trap). The variables are as they were" in prompts.observation(undone, "strong")
+
+
+def test_several_json_values_in_one_text_are_recognised_by_their_error() -> None:
+    error = CellError(type="JSONDecodeError", message="Extra data: line 2 column 1 (char 66)", line=1)
+
+    assert "parse each line by itself" in prompts.observation(CellResult(code="x", error=error), "weak")
+
+
+def test_nothing_to_run_is_answered_with_the_reason_and_the_form() -> None:
+    assert "only Python is executed here, your block was bash" in prompts.no_code(
+        "bash", only_thinking=False, empty=False
+    )
+    assert "still thinking" in prompts.no_code("", only_thinking=True, empty=True)
+    assert "Your reply was empty" in prompts.no_code("", only_thinking=False, empty=True)
+    assert "```repl\n" in prompts.no_code("", only_thinking=False, empty=False)
+
+
+def test_variables_are_listed_up_to_a_number_and_cut() -> None:
+    many = [Variable(name=f"v{n}", type="str", size=500, preview="x" * 500) for n in range(9)]
+    text = prompts.variables_text(many, prompts.WEAK)
+
+    assert text.count("\n") == 7
+    assert text.startswith("v0 (str, 500 items) = xxx")
+    assert len(text) < 8 * 250
+
+
+def test_a_direct_call_puts_the_question_behind_the_material() -> None:
+    messages = prompts.direct("Who?", {"note": "Ada"}, None)
+
+    assert messages[1] == Message(role="user", content="<material name='note'>\nAda\n</material>\n\nQuestion: Who?")
+
+
+PROSE = Brief(name="a", kind="text", chars=99, lines=3, samples=("lamp: lovely", "radio: broken"), is_prose=True)
+STORY = replace(PROSE, samples=("The cobbler had a son.",))
+
+
+@pytest.mark.parametrize(
+    ("question", "brief", "code"),
+    [
+        (
+            "How many are complaints?",
+            PROSE,
+            'pick(context.splitlines(), "How many are complaints?")\nFINAL(len(matching))',
+        ),
+        ("Which product has the most complaints?", PROSE, "FINAL(counts[0][0])"),
+        ("Which product has the fewest complaints?", PROSE, "FINAL(counts[-1][0])"),
+        ("Which one is about a radio?", PROSE, 'FINAL(", ".join(line.split(":")[0] for line in matching))'),
+        ("Who mends shoes?", STORY, 'print(read("Who mends shoes?"))'),
+        ("Who mends shoes?", replace(STORY, hits=("Olaf mends shoes.",)), None),
+        ("How many are complaints?", replace(PROSE, is_prose=False), None),
+    ],
+)
+def test_a_weak_model_is_shown_how_code_has_prose_judged_or_read(question: str, brief: Brief, code: str | None) -> None:
+    told = prompts.opening(question, [brief], None, "weak")
+
+    assert (code in told) if code else not any(name in told for name in ("pick(", "read("))
+    assert "pick(" not in prompts.opening(question, [brief], None, "strong")
+
+
+def test_a_weak_model_may_read_the_answer_off_a_line_that_was_found_unless_the_question_is_about_all_lines() -> None:
+    brief = Brief(name="a", kind="text", chars=99, lines=3, hits=("rolled back to ca-7",))
+
+    assert "If one of them does" in prompts.opening("To which bundle?", [brief], None, "weak")
+    assert "If one of them does" not in prompts.opening("How many bundles?", [brief], None, "weak")
+    assert "If one of them does" not in prompts.opening("To which?", [replace(brief, hits=())], None, "weak")
+
+
+def test_a_weak_model_is_told_how_the_most_frequent_value_is_found_unless_meaning_decides() -> None:
+    brief = replace(PROSE, is_prose=False)
+
+    assert "Counter(values).most_common(1)" in prompts.opening("Which day has the most errors?", [brief], None, "weak")
+    assert "Counter(values)" not in prompts.opening("Which product has the most complaints?", [PROSE], None, "weak")
+    assert "Counter(values)" not in prompts.opening("Which day has the most errors?", [brief], None, "strong")
+
+
+def test_only_a_weak_model_is_told_the_fields_of_the_first_line() -> None:
+    brief = Brief(name="a", kind="text", chars=99, lines=3, samples=("a b c d",), fields=("a", "b", "c", "d"))
+
+    assert "Fields of the first line: line.split()[0] == 'a', line.split()[1] == 'b', line" in prompts.opening(
+        "How many?", [brief], None, "weak"
+    )
+    assert "line.split()" not in prompts.opening("How many?", [brief], None, "strong")

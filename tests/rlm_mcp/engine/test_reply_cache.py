@@ -1,0 +1,53 @@
+from pathlib import Path
+
+from rlm_mcp.engine.reply_cache import ReplyCache, reply_key
+from rlm_mcp.models.base import Message
+
+HELLO = [Message(role="user", content="hello")]
+
+
+def test_a_reply_is_found_by_another_process(tmp_path: Path) -> None:
+    first, second = ReplyCache(tmp_path), ReplyCache(tmp_path)
+    first.put("key", "reply")
+    assert (second.get("key"), second.get("other")) == ("reply", None)
+    first.close()
+    second.close()
+
+
+def test_everything_that_decides_the_reply_is_in_its_key() -> None:
+    keys = {
+        reply_key("http://a", "m", HELLO, temperature=None, schema=None),
+        reply_key("http://b", "m", HELLO, temperature=None, schema=None),
+        reply_key("http://a", "n", HELLO, temperature=None, schema=None),
+        reply_key("http://a", "m", HELLO, temperature=0.0, schema=None),
+        reply_key("http://a", "m", HELLO, temperature=None, schema={"type": "object"}),
+        reply_key("http://a", "m", [*HELLO, *HELLO], temperature=None, schema=None),
+    }
+    assert len(keys) == 6
+
+
+def test_prompts_are_not_on_disk_and_the_file_is_private(tmp_path: Path) -> None:
+    cache = ReplyCache(tmp_path / "cache")
+    cache.put(reply_key("p", "m", [Message(role="user", content="a secret")], temperature=None, schema=None), "ok")
+    cache.close()
+    files = list((tmp_path / "cache").iterdir())
+    assert all(b"a secret" not in file.read_bytes() for file in files)
+    assert (tmp_path / "cache" / "replies.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_a_file_that_is_no_database_is_left_alone_and_nothing_is_cached(tmp_path: Path) -> None:
+    (tmp_path / "replies.sqlite").write_bytes(b"not a database" * 100)
+    cache = ReplyCache(tmp_path)
+    cache.put("key", "reply")
+    assert cache.get("key") is None
+    cache.close()
+
+
+def test_the_oldest_replies_go_when_it_is_full(tmp_path: Path) -> None:
+    cache = ReplyCache(tmp_path)
+    for number in range(30):
+        cache.put(f"{number:02}", "x")
+    cache.close()
+    small = ReplyCache(tmp_path, most=20)
+    assert sum(small.get(f"{number:02}") is not None for number in range(30)) == 18
+    small.close()

@@ -1,0 +1,119 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_mcp.engine.reply_schema import complaint, shape_of
+from rlm_mcp.errors import SchemaError
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name"],
+}
+
+
+@pytest.mark.parametrize(
+    ("short", "schema"),
+    [
+        ("yes|no", {"enum": ["yes", "no"]}),
+        ("'yes' | 'no'", {"enum": ["yes", "no"]}),
+        ("int", {"type": "integer"}),
+        ("list[str]", {"type": "array", "items": {"type": "string"}}),
+        ("list[list[int]]", {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}),
+        ("list[a|b]", {"type": "array", "items": {"enum": ["a", "b"]}}),
+        ("int|None", {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
+        (["red", "green"], {"enum": ["red", "green"]}),
+        (
+            {"name": "str", "tags": "list[str]"},
+            {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
+                "required": ["name", "tags"],
+                "additionalProperties": False,
+            },
+        ),
+        (PERSON, PERSON),
+    ],
+)
+def test_short_types_mean_schemas(short: object, schema: dict[str, object]) -> None:
+    assert shape_of(short).schema == schema
+
+
+@pytest.mark.parametrize("wrong", ["sometimes", "yes|", 42, "", {"type": "intager"}, [], "list[]"])
+def test_what_is_no_shape_is_one_sentence(wrong: object) -> None:
+    with pytest.raises(SchemaError, match=r"^schema=.* is (neither a JSON Schema nor|no JSON Schema)"):
+        shape_of(wrong)
+
+
+def test_only_objects_are_sent_to_the_provider() -> None:
+    assert shape_of("yes|no").sent == {
+        "type": "object",
+        "properties": {"value": {"enum": ["yes", "no"]}},
+        "required": ["value"],
+        "additionalProperties": False,
+    }
+    assert shape_of(PERSON).sent == PERSON
+
+
+@pytest.mark.parametrize(
+    ("schema", "reply", "value"),
+    [
+        ("yes|no", '{"value": "yes"}', "yes"),
+        ("yes|no", "Yes.", "yes"),
+        ("yes|no", "**no**", "no"),
+        ("yes|no", "The answer is no", "no"),
+        ("int", "42", 42),
+        ("int", '{"value": "1,204"}', 1204),
+        ("int", '{"value": 42.0}', 42),
+        ("float", "3.5", 3.5),
+        ("bool", '{"value": "True"}', True),
+        ("str", "plain words", "plain words"),
+        ("str", '{"value": "words"}', "words"),
+        ("list[str]", '["a", "b"]', ["a", "b"]),
+        ("list[int]", '{"value": ["1", 2]}', [1, 2]),
+        ("list[str]", 'Here you are:\n```json\n["a"]\n```\nDone.', ["a"]),
+        (PERSON, 'Sure! {"name": "Ada", "age": 36} is she.', {"name": "Ada", "age": 36}),
+        ("yes|no", "<think>yes or no? yes</think>no", "no"),
+    ],
+)
+def test_replies_are_read_tolerantly(schema: object, reply: str, value: object) -> None:
+    assert shape_of(schema).read(reply) == value
+
+
+@pytest.mark.parametrize(
+    ("schema", "reply", "why"),
+    [
+        ("yes|no", "maybe", "'maybe' is not one of"),
+        ("yes|no", "yes and no", "'yes and no' is not one of"),
+        ("int", "many", "'many' is not of type 'integer'"),
+        ("list[str]", "none at all", "the reply holds no JSON: none at all"),
+        (PERSON, '{"age": 3}', "'name' is a required property"),
+        (PERSON, '{"name": 3}', "at ['name'] 3 is not of type 'string'"),
+    ],
+)
+def test_a_reply_of_another_shape_says_what_is_wrong(schema: object, reply: str, why: str) -> None:
+    with pytest.raises(SchemaError) as error:
+        shape_of(schema).read(reply)
+    assert why in str(error.value)
+
+
+def test_a_reference_to_an_address_is_not_fetched() -> None:
+    why = complaint({"$ref": "http://127.0.0.1:9/schema.json"}, {})
+    assert why is not None
+    assert why.startswith("the schema refers to what is not in it")
+
+
+@given(st.text(), st.sampled_from(["yes|no", "int", "list[str]", "bool", "float", "str", "dict"]))
+def test_no_reply_makes_it_fail_otherwise(reply: str, schema: str) -> None:
+    try:
+        value: Any = shape_of(schema).read(reply)
+    except SchemaError:
+        return
+    assert complaint(shape_of(schema).schema, value) is None
+
+
+def test_a_deeply_nested_reply_is_only_not_json() -> None:
+    with pytest.raises(SchemaError):
+        shape_of("list[str]").read("[" * 100_000)

@@ -1,0 +1,161 @@
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+
+import pytest
+
+from rlm_mcp.errors import UnknownClient
+from rlm_mcp.install.clients import CLIENTS, Client, Entry, find_client
+from rlm_mcp.install.entry import entry_in, with_entry, without_entry
+from rlm_mcp.install.places import Place
+
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "clients.md"
+
+LINUX = Place(platform="linux", home=PurePosixPath("/home/u"))
+MAC = Place(platform="darwin", home=PurePosixPath("/Users/u"), variables={"XDG_CONFIG_HOME": "/elsewhere"})
+WINDOWS = Place(
+    platform="win32",
+    home=PureWindowsPath("C:\\Users\\u"),
+    variables={"APPDATA": "C:\\Users\\u\\AppData\\Roaming", "LOCALAPPDATA": "D:\\Local"},
+)
+
+PATHS = {
+    "claude-desktop": (
+        "/home/u/.config/Claude/claude_desktop_config.json",
+        "/Users/u/Library/Application Support/Claude/claude_desktop_config.json",
+        "C:/Users/u/AppData/Roaming/Claude/claude_desktop_config.json",
+    ),
+    "claude-code": ("/home/u/.claude.json", "/Users/u/.claude.json", "C:/Users/u/.claude.json"),
+    "cursor": ("/home/u/.cursor/mcp.json", "/Users/u/.cursor/mcp.json", "C:/Users/u/.cursor/mcp.json"),
+    "vscode": (
+        "/home/u/.config/Code/User/mcp.json",
+        "/Users/u/Library/Application Support/Code/User/mcp.json",
+        "C:/Users/u/AppData/Roaming/Code/User/mcp.json",
+    ),
+    "vscode-insiders": (
+        "/home/u/.config/Code - Insiders/User/mcp.json",
+        "/Users/u/Library/Application Support/Code - Insiders/User/mcp.json",
+        "C:/Users/u/AppData/Roaming/Code - Insiders/User/mcp.json",
+    ),
+    "windsurf": (
+        "/home/u/.codeium/windsurf/mcp_config.json",
+        "/Users/u/.codeium/windsurf/mcp_config.json",
+        "C:/Users/u/.codeium/windsurf/mcp_config.json",
+    ),
+    "zed": (
+        "/home/u/.config/zed/settings.json",
+        "/Users/u/.config/zed/settings.json",
+        "C:/Users/u/AppData/Roaming/Zed/settings.json",
+    ),
+    "codex": ("/home/u/.codex/config.toml", "/Users/u/.codex/config.toml", "C:/Users/u/.codex/config.toml"),
+    "gemini-cli": (
+        "/home/u/.gemini/settings.json",
+        "/Users/u/.gemini/settings.json",
+        "C:/Users/u/.gemini/settings.json",
+    ),
+    "lm-studio": ("/home/u/.lmstudio/mcp.json", "/Users/u/.lmstudio/mcp.json", "C:/Users/u/.lmstudio/mcp.json"),
+    "goose": (
+        "/home/u/.config/goose/config.yaml",
+        "/Users/u/.config/goose/config.yaml",
+        "C:/Users/u/AppData/Roaming/Block/goose/config/config.yaml",
+    ),
+}
+
+
+def last(client: Client, place: Place) -> PurePath:
+    return client.places(place)[-1]
+
+
+def test_each_client_has_its_place_on_each_platform() -> None:
+    found = {c.name: tuple(last(c, place).as_posix() for place in (LINUX, MAC, WINDOWS)) for c in CLIENTS}
+    assert found == PATHS
+
+
+def test_a_claude_desktop_from_a_windows_package_has_its_file_in_the_package() -> None:
+    package, plain = find_client("claude-desktop").places(WINDOWS)
+    assert package == PureWindowsPath(
+        "D:\\Local\\Packages\\Claude_*\\LocalCache\\Roaming\\Claude\\claude_desktop_config.json"
+    )
+    assert plain.as_posix() == PATHS["claude-desktop"][2]
+
+
+def test_a_variable_of_the_client_or_of_the_desktop_moves_the_file() -> None:
+    moved = Place(
+        platform="linux",
+        home=PurePosixPath("/home/u"),
+        variables={"CODEX_HOME": "/c", "CLAUDE_CONFIG_DIR": "/d", "XDG_CONFIG_HOME": "/x"},
+    )
+    assert last(find_client("codex"), moved) == PurePosixPath("/c/config.toml")
+    assert last(find_client("claude-code"), moved) == PurePosixPath("/d/.claude.json")
+    assert last(find_client("zed"), moved) == PurePosixPath("/x/zed/settings.json")
+    assert last(find_client("vscode"), moved) == PurePosixPath("/x/Code/User/mcp.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "client"),
+    [
+        ("Claude Desktop", "claude-desktop"),
+        ("VSCode", "vscode"),
+        ("code", "vscode"),
+        ("gemini", "gemini-cli"),
+        ("LM_Studio", "lm-studio"),
+    ],
+)
+def test_a_client_is_found_however_its_name_is_written(name: str, client: str) -> None:
+    assert find_client(name).name == client
+
+
+def test_an_unknown_client_is_told_the_nearest() -> None:
+    with pytest.raises(UnknownClient, match="did you mean claude-desktop or claude-code") as error:
+        find_client("claude")
+    assert "--print" in str(error.value)
+    with pytest.raises(UnknownClient, match="did you mean windsurf"):
+        find_client("windsrf")
+    with pytest.raises(UnknownClient, match="it knows claude-desktop, claude-code, cursor"):
+        find_client("emacs")
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+@pytest.mark.parametrize("command", ["/opt/rlm mcp/bin/rlm-mcp", "C:\\Users\\Ü\\Scripts\\rlm-mcp.exe"])
+def test_what_is_written_is_what_the_client_will_start(client: Client, command: str) -> None:
+    entry = Entry(command=command, args=("-m", "x"), env={"RLM_MCP_MODEL": 'a "b" \\ c'})
+    wanted = client.wanted(entry)
+    text = with_entry("", client, wanted)
+    assert entry_in(text, client) == wanted
+    assert client.command_of(entry_in(text, client)) == entry
+    assert entry_in(without_entry(text, client), client) is None
+
+
+def test_each_form_is_the_clients_own() -> None:
+    entry = Entry(command="/x", env={"K": "v"})
+    shapes = {client.name: client.wanted(entry) for client in CLIENTS}
+    assert shapes["claude-desktop"] == shapes["cursor"] == {"command": "/x", "args": [], "env": {"K": "v"}}
+    assert shapes["vscode"] == {"type": "stdio", "command": "/x", "args": [], "env": {"K": "v"}}
+    assert find_client("vscode").path == ("servers", "rlm-mcp")
+    assert shapes["zed"] == {"command": "/x", "args": [], "env": {"K": "v"}, "timeout": 300}
+    assert shapes["gemini-cli"]["timeout"] == 300_000
+    assert (shapes["codex"]["startup_timeout_sec"], shapes["codex"]["tool_timeout_sec"]) == (60, 300)
+    assert (shapes["goose"]["cmd"], shapes["goose"]["envs"], shapes["goose"]["enabled"]) == ("/x", {"K": "v"}, True)
+
+
+def test_what_the_user_added_to_the_entry_stays_and_the_command_is_set() -> None:
+    old = {"timeout": 5, "command": "/old", "args": ["a"], "enabled_tools": ["x"], "env": {"A": "1", "B": "2"}}
+    new = find_client("zed").merged(old, Entry(command="/new", env={"B": "3"}))
+    assert new == {"timeout": 5, "command": "/new", "args": [], "enabled_tools": ["x"], "env": {"A": "1", "B": "3"}}
+    assert list(new) == list(old)
+    assert find_client("zed").merged("nonsense", Entry(command="/new"))["command"] == "/new"
+
+
+def test_an_entry_that_the_client_wrote_anew_is_still_current() -> None:
+    entry = Entry(command="/x", env={"K": "v"})
+    rewritten = {"command": "/x", "startup_timeout_sec": 60.0, "tool_timeout_sec": 300.0, "env": {"K": "v"}}
+    assert find_client("codex").merged(rewritten, entry) == rewritten
+
+
+def test_the_documentation_has_each_client_with_its_file_and_limits() -> None:
+    rows = [line for line in DOCUMENTATION.read_text("utf-8").splitlines() if line.startswith("| `")]
+    for client in CLIENTS:
+        row = next(row for row in rows if f"`{client.name}`" in row)
+        if client.name != "vscode-insiders":  # it shares the row of vscode
+            for template in [*client.files, *(path for path in client.windows if "*" not in path)]:
+                assert template.replace("{home}", "~").replace("{config}", "~/.config") in row
+        assert f"`{client.project}`" in row if client.project else "| - |" in row
+        assert ("300 s a call" in row) == bool(client.limits)

@@ -1,0 +1,19 @@
+import pytest
+
+from rlm_mcp.install.masking import masked
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('"RLM_MCP_API_KEY": "a\\"b"', '"RLM_MCP_API_KEY": "***"'),
+        ("env = { MY_TOKEN = 'x', B = \"c\" }", "env = { MY_TOKEN = '***', B = \"c\" }"),
+        ("-  password: hunter2", "-  password: ***"),
+        ('args: ["--api-key=abc", "--token", "def", "x"]', 'args: ["--api-key=***", "--token", "***", "x"]'),
+        ('+ "--token",\n+ "def"', '+ "--token",\n+ "***"'),
+        ('"x": "sk-abcdefghij"', '"x": "[key]"'),
+        ('"command": "/k"', '"command": "/k"'),
+    ],
+)
+def test_secrets_are_masked_in_every_form(text: str, shown: str) -> None:
+    assert masked(text) == shown

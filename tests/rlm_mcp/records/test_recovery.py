@@ -1,0 +1,135 @@
+"""Runs of a server that ended, and the next server on the same data directory."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from rlm_mcp.records.recovery import MOST_TRIES, left_runs
+from rlm_mcp.records.store import Runs
+from rlm_mcp.workspace.launch import SolveRequest
+from rlm_mcp.workspace.workspace import Workspace
+from tests.rlm_mcp.machine import REQUEST, Machine, ended
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+async def begun(workspace: Workspace, machine: Machine, request: SolveRequest = REQUEST) -> str:
+    """A run in its second turn."""
+    await workspace.register(text="some text", name="t")
+    run_id = await workspace.start(request)
+    await machine.model.waits.wait()
+    return run_id
+
+
+async def test_a_server_goes_on_with_the_runs_that_one_before_it_left(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        machine.model.go.set()
+        async with machine.open(serves=True) as workspace:
+            await workspace.pick_up()
+            state = await ended(workspace, run_id)
+    assert (state.status, state.answer, state.iterations) == ("completed", "9", 2)
+    assert machine.model.asked == 3  # twice before, and the turn that was cut off again
+
+
+async def test_a_killed_server_leaves_its_runs_too(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        record = Runs(machine.settings.data_dir).get(run_id).events_path
+        lines = record.read_text().splitlines(keepends=True)
+        record.write_text("".join(line for line in lines if "run_ended" not in line and "run_left" not in line))
+        assert left_runs(Runs(machine.settings.data_dir)) == [run_id]
+
+
+async def test_a_run_that_somebody_asks_for_is_gone_on_with(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        machine.model.go.set()
+        async with machine.open(serves=True) as workspace:
+            await workspace.pick_up_left(run_id)
+            assert (await ended(workspace, run_id)).answer == "9"
+
+
+async def test_runs_of_the_command_line_are_not_gone_on_with(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            run_id = await begun(workspace, machine)
+        async with machine.open(serves=True) as workspace:
+            await workspace.pick_up()
+            await workspace.pick_up_left(run_id)
+            assert (await workspace.state(run_id)).status == "cancelled"
+
+
+async def test_a_run_that_its_client_cancelled_stays_cancelled(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            workspace.stop(run_id)  # the record gets its end while the server ends, too
+        assert left_runs(Runs(machine.settings.data_dir)) == []
+
+
+async def test_a_left_run_is_cancelled_without_being_gone_on_with(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        async with machine.open() as workspace:
+            assert (await workspace.cancel(run_id)).status == "cancelled"
+        assert left_runs(Runs(machine.settings.data_dir)) == []
+
+
+async def test_a_run_of_a_living_server_is_not_taken_from_it(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open(serves=True) as one, machine.open(serves=True) as other:
+            run_id = await begun(one, machine)
+            await other.pick_up()
+            await other.pick_up_left(run_id)
+            assert other.progress(run_id) is None
+            machine.model.go.set()
+            assert (await ended(one, run_id)).answer == "9"
+
+
+async def test_a_run_that_never_ends_is_not_picked_up_for_ever(machine: Machine) -> None:
+    with anyio.fail_after(20):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        for _ in range(MOST_TRIES):
+            async with machine.open(serves=True) as workspace:
+                await workspace.pick_up()
+                assert workspace.progress(run_id) is not None
+        async with machine.open(serves=True) as workspace:
+            await workspace.pick_up()
+            assert workspace.progress(run_id) is None
+            assert "runs resume" in (await workspace.state(run_id)).message
+
+
+async def test_a_call_that_waits_while_the_server_ends_is_told_that_the_run_goes_on(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            workspace.leave()
+            workspace.give_up(run_id)  # what the end of the connections does
+            assert workspace.progress(run_id) is not None
+            await workspace.stop_all()
+            state = await workspace.state(run_id)
+    assert (state.status, state.stopped_by) == ("running", None)
+    assert "goes on with this run" in state.message
+
+
+async def test_a_call_that_is_given_up_stops_the_run_unless_another_call_waits(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            run_id = await begun(workspace, machine)
+            with workspace.waited_for(run_id):
+                workspace.give_up(run_id)
+                assert workspace.progress(run_id) is not None
+            workspace.give_up(run_id)
+            assert (await ended(workspace, run_id)).status == "cancelled"

@@ -1,0 +1,83 @@
+"""Calls from other threads, without a sandbox: when they begin, how many at once, what is left of them."""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from rlm_mcp.repl.call_queue import Lane
+
+pytestmark = pytest.mark.anyio
+
+
+def soon(function: Callable[[], None]) -> None:
+    """Everything here is on the event loop already."""
+    function()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_calls_begin_in_their_order_and_no_more_than_allowed_at_once() -> None:
+    begun: list[int] = []
+    may_end = anyio.Event()
+
+    async def call(number: int) -> int:
+        begun.append(number)
+        await may_end.wait()
+        return number * 2
+
+    async with anyio.create_task_group() as tasks:
+        lane = Lane(tasks, soon, most=3)
+        futures: list[Future[Any]] = [Future() for _ in range(10)]
+        for number, future in enumerate(futures):
+            lane.add((lambda n=number: call(n), future))  # type: ignore[misc] # a default value binds it
+        await anyio.wait_all_tasks_blocked()
+        assert begun == [0, 1, 2]
+        may_end.set()
+        await anyio.wait_all_tasks_blocked()
+    assert begun == list(range(10))
+    assert [future.result(0) for future in futures] == [number * 2 for number in range(10)]
+
+
+async def test_a_cancelled_call_ends_and_one_that_waits_never_begins() -> None:
+    begun: list[str] = []
+
+    async def call(name: str) -> None:
+        begun.append(name)
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        lane = Lane(tasks, soon, most=1)
+        first: Future[Any] = Future()
+        second: Future[Any] = Future()
+        lane.add((lambda: call("first"), first))
+        lane.add((lambda: call("second"), second))
+        await anyio.wait_all_tasks_blocked()
+        second.cancel()
+        first.cancel()
+    assert begun == ["first"]
+
+
+async def test_a_call_that_failed_is_gone_with_its_future_without_a_collector(no_collector: None) -> None:
+    async def call() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise ValueError("no")
+
+    async with anyio.create_task_group() as tasks:
+        future: Future[Any] = Future()
+        Lane(tasks, soon).add((call, future))
+    with pytest.raises(ValueError, match="no"):
+        future.result(0)
+    trace = weakref.ref(future)
+    del future
+    assert trace() is None

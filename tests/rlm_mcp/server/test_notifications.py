@@ -1,0 +1,89 @@
+"""Who is told of changes, and when a client that was told is forgotten."""
+
+from collections.abc import Callable
+
+import anyio
+import pytest
+from mcp import Client
+from mcp.client.session import IncomingMessage
+
+from rlm_mcp.server.notifications import Notices
+from rlm_mcp.server.server import RlmServer
+from rlm_mcp.workspace.change_feed import Change
+from rlm_mcp.workspace.workspace import Workspace
+
+pytestmark = pytest.mark.anyio
+
+
+class Caller:
+    """Who sends the next request."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    def __call__(self) -> str:
+        return self.name
+
+
+@pytest.fixture
+def caller() -> Caller:
+    return Caller()
+
+
+@pytest.fixture
+def notices(caller: Caller) -> Notices:
+    return Notices(caller)
+
+
+@pytest.fixture
+def connect(workspace: Workspace, notices: Notices) -> Callable[..., Client]:
+    server = RlmServer(lambda: workspace, notices)
+
+    def connected(era: str, heard: list[str] | None = None) -> Client:
+        async def on_message(message: IncomingMessage) -> None:
+            if heard is not None:
+                heard.append(type(message).__name__)
+
+        return Client(server, mode=era, message_handler=on_message)
+
+    return connected
+
+
+async def test_handshake_clients_hear_only_of_their_owners_changes(
+    connect: Callable[..., Client], notices: Notices, caller: Caller
+) -> None:
+    heard: dict[str, list[str]] = {"ann": [], "bob": []}
+    with anyio.fail_after(5):
+        caller.name = "ann"
+        async with connect("legacy", heard["ann"]) as ann:
+            await ann.list_tools()
+            caller.name = "bob"
+            async with connect("legacy", heard["bob"]) as bob:
+                await bob.list_tools()
+                await notices.announce(Change(), owner="bob")
+                await bob.list_prompts()  # what was sent before has come by now
+                await ann.list_prompts()
+    assert heard == {"ann": [], "bob": ["ResourceListChangedNotification"]}
+
+
+async def test_listening_clients_hear_only_of_their_owners_changes(
+    connect: Callable[..., Client], notices: Notices, caller: Caller
+) -> None:
+    caller.name = "ann"
+    with anyio.fail_after(5):
+        async with connect("auto") as ann, ann.listen(resources_list_changed=True) as events:
+            await notices.announce(Change(uri="rlm://runs/run-1"), owner="bob")
+            await notices.announce(Change(), owner="bob")
+            await notices.announce(Change(), owner="ann")
+            async for _ in events:
+                break
+        assert repr(notices.bus) == "<OwnedBus of 0 listeners>"
+
+
+async def test_a_handshake_connection_that_ended_is_forgotten(connect: Callable[..., Client], notices: Notices) -> None:
+    with anyio.fail_after(30):
+        for _ in range(20):
+            async with connect("legacy") as client:
+                await client.list_tools()
+                assert repr(notices) == "<Notices to 1 handshake connections>"
+    assert repr(notices) == "<Notices to 0 handshake connections>"

@@ -1,0 +1,119 @@
+"""Whose workspace is open, and for how long."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from mcp import MCPError
+
+from rlm_mcp.server.transports.tenants import BURST, IDLE_SECONDS, MOST_REQUESTS, Owners, TooMuch
+from rlm_mcp.workspace.launch import SolveRequest
+from rlm_mcp.workspace.workspace import Workspace
+from tests.rlm_mcp.server.conftest import HeldModel
+
+pytestmark = pytest.mark.anyio
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Opened:
+    """Opens the one workspace of the test for everybody; tells who has it and whose was closed."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.names: list[str] = []
+        self.closed = anyio.Event()
+
+    @asynccontextmanager
+    async def __call__(self, name: str) -> AsyncIterator[Workspace]:
+        self.names.append(name)
+        yield self.workspace
+        self.closed.set()
+
+
+async def test_a_workspace_that_nobody_uses_is_closed_and_opens_again(workspace: Workspace) -> None:
+    clock, opened = Clock(), Opened(workspace)
+    async with anyio.create_task_group() as tasks:
+        owners = Owners(opened, tasks, clock)
+        await owners.open("ann")
+        clock.now = IDLE_SECONDS - 1
+        await owners.open("bob")
+        owners.close_unused()
+        assert repr(owners) == "<Owners 2 known>"
+        clock.now = IDLE_SECONDS
+        owners.close_unused()
+        with anyio.fail_after(5):
+            await opened.closed.wait()
+        assert repr(owners) == "<Owners 1 known>"
+        await owners.open("bob")
+        await owners.open("ann")
+        assert opened.names == ["ann", "bob", "ann"]
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_workspace_with_a_run_stays_open(workspace: Workspace, model: HeldModel) -> None:
+    clock = Clock()
+    async with anyio.create_task_group() as tasks:
+        owners = Owners(Opened(workspace), tasks, clock)
+        await owners.open("ann")
+        await workspace.register(text="a b c", name="abc")
+        run_id = await workspace.start(SolveRequest(query="Anything?", contexts=("abc",), mode="rlm"))
+        clock.now = IDLE_SECONDS
+        owners.close_unused()
+        assert repr(owners) == "<Owners 1 known>"
+        await workspace.cancel(run_id)
+        owners.close_unused()
+        assert repr(owners) == "<Owners 0 known>"
+        tasks.cancel_scope.cancel()
+
+
+class Asked:
+    """A request, as far as the middleware looks at it."""
+
+    request_id = 1
+    method = "tools/call"
+
+
+async def test_a_flood_of_requests_is_refused_until_time_has_passed(workspace: Workspace) -> None:
+    clock = Clock()
+    async with anyio.create_task_group() as tasks:
+        owners = Owners(Opened(workspace), tasks, clock)
+        for _ in range(int(BURST)):
+            owners.charge("ann")
+        for _ in range(3):
+            with pytest.raises(TooMuch, match="requests a second"):
+                owners.charge("ann")
+        owners.charge("bob")
+        clock.now = 1.0
+        owners.charge("ann")
+
+
+async def test_requests_that_wait_are_bounded_and_leave_their_places(workspace: Workspace) -> None:
+    go = anyio.Event()
+
+    async def wait(_: object) -> dict[str, object]:
+        await go.wait()
+        return {}
+
+    async with anyio.create_task_group() as tasks:
+        owners = Owners(Opened(workspace), tasks, Clock())
+        request: Any = Asked()
+        async with anyio.create_task_group() as waiting:
+            for _ in range(MOST_REQUESTS):
+                waiting.start_soon(owners.middleware, request, wait)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(MCPError, match=f"{MOST_REQUESTS} requests are being answered"):
+                await owners.middleware(request, wait)
+            go.set()
+        await owners.middleware(request, wait)
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,82 @@
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from rlm_mcp.errors import SearchRefused
+from rlm_mcp.records.store import RunState
+from rlm_mcp.server.waiting import eta, longest_wait, with_beats
+from rlm_mcp.workspace.progress import Progress, Taken, advance
+
+
+@pytest.mark.parametrize(
+    ("client", "seconds"),
+    [
+        ("claude-code", 100),
+        ("Claude Desktop", 55),
+        ("codex-mcp-client", 55),
+        ("GitHub Copilot JetBrains", 25),
+        (None, 55),
+    ],
+)
+def test_a_wait_ends_below_the_limit_of_its_client(client: str | None, seconds: float) -> None:
+    params = None if client is None else SimpleNamespace(client_info=SimpleNamespace(name=client))
+    assert longest_wait(SimpleNamespace(session=SimpleNamespace(client_params=params))) == seconds  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+
+
+def test_a_running_run_tells_the_next_call_and_a_guess_of_the_time() -> None:
+    state = RunState(run_id="run-1", status="running", query="q", contexts=(), created_at="")
+    told = eta(state, Progress(iteration=2, sub_calls=7, seconds=20, seconds_left=100, doing="asking the root model"))
+    assert told == (
+        "Still running: turn 2 · 7 sub-calls · 20 s · asking the root model; usually done in 20-80 s more, at most "
+        "100 s. Call rlm_result(run_id='run-1') to wait on; do not start it again."
+    )
+
+
+def test_progress_follows_the_events_of_a_run_and_its_children() -> None:
+    progress = Progress()
+    for event in [
+        {"event": "routed", "path": "", "turn": 0},
+        {"event": "root_reply", "path": "", "turn": 1, "spent": {"sub_calls": 0, "cost_usd": 0.5}},
+        {"event": "root_reply", "path": "1.2", "turn": 9, "spent": {"sub_calls": 4, "cost_usd": 0.75}},
+    ]:
+        progress = advance(progress, event)
+    assert progress == Progress(events=3, iteration=1, depth=2, sub_calls=4, cost_usd=0.75, doing="running its code")
+
+
+class Listener:
+    """A request whose client hears progress."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[float, str]] = []
+        self.twice = anyio.Event()
+
+    async def report_progress(self, progress: float, total: float | None, message: str) -> None:
+        self.heard.append((progress, message))
+        if len(self.heard) == 2:
+            self.twice.set()
+
+
+@pytest.mark.anyio
+async def test_long_work_tells_how_far_it_is_again_and_again() -> None:
+    listener: Any = Listener()
+    taken = Taken()
+
+    async def work() -> str:
+        taken.add(3, 2_500_000)
+        await listener.twice.wait()
+        return "done"
+
+    with anyio.fail_after(5):
+        assert await with_beats(listener, lambda: str(taken), work, every_seconds=0.01) == "done"
+    assert listener.heard == [(1, "3 files, 2.5 MB taken in · 0 s"), (2, "3 files, 2.5 MB taken in · 0 s")]
+
+
+@pytest.mark.anyio
+async def test_what_the_work_raises_arrives_unwrapped() -> None:
+    async def work() -> str:
+        raise SearchRefused("no such pattern")
+
+    with pytest.raises(SearchRefused, match="no such pattern"):
+        await with_beats(Listener(), lambda: "", work)  # type: ignore[arg-type] # a stand-in

@@ -1,0 +1,34 @@
+"""Changes are told soon, and the same one not twice in a row."""
+
+import anyio
+import pytest
+
+from rlm_mcp.workspace.change_feed import Change, Changes
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_came_while_listeners_were_busy_is_told_once_each() -> None:
+    changes, told = Changes(), list[Change]()
+    registered, ended = Change(), Change(uri="rlm://runs/run-1")
+
+    async def listen(change: Change) -> None:
+        told.append(change)
+        if len(told) == 1:
+            for later in (registered, ended, registered, registered):
+                changes.add(later)
+            changes.close()
+
+    changes.listen(listen)
+    changes.add(registered)
+    with anyio.fail_after(5):
+        await changes.tell()
+    assert told == [registered, registered, ended]
+
+
+async def test_a_change_after_the_end_is_nobodys_business() -> None:
+    changes = Changes()
+    changes.close()
+    changes.add(Change())
+    with anyio.fail_after(5):
+        await changes.tell()

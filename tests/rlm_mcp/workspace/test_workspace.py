@@ -1,0 +1,264 @@
+"""Runs of one data directory seen from several workspaces, as from several processes."""
+
+import os
+import sqlite3
+import subprocess
+from contextlib import chdir, closing
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import pytest
+from mcp import Client
+from mcp_types import CallToolResult
+
+from rlm_mcp.contexts.processes import CHILDREN
+from rlm_mcp.records.store import Runs
+from rlm_mcp.server.server import build_server
+from rlm_mcp.workspace.launch import SolveRequest
+from rlm_mcp.workspace.live_runs import RunElsewhere, RunEnded, TooManyRuns
+from rlm_mcp.workspace.progress import Taken
+from rlm_mcp.workspace.workspace import Workspace
+from tests.rlm_mcp.machine import REQUEST, Machine, ended
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+async def cut_off(machine: Machine) -> str:
+    """A run whose process died after its first turn."""
+    async with machine.open() as workspace:
+        await workspace.register(text="some text", name="t")
+        run_id = await workspace.start(REQUEST)
+        await machine.model.waits.wait()
+    events = Runs(machine.settings.data_dir).get(run_id).events_path
+    kept = [line for line in events.read_text().splitlines(keepends=True) if '"run_ended"' not in line]
+    events.write_text("".join(kept))
+    return run_id
+
+
+async def asked_at_once(*workspaces: Workspace) -> list[str]:
+    """The runs that they give for the same request."""
+    found: list[str] = []
+
+    async def ask(workspace: Workspace) -> None:
+        found.append(await workspace.start(REQUEST))
+
+    async with anyio.create_task_group() as tasks:
+        for workspace in workspaces:
+            tasks.start_soon(ask, workspace)
+    return found
+
+
+async def test_the_same_request_goes_on_with_a_run_that_was_cut_off(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        run_id = await cut_off(machine)
+        machine.model.go.set()
+        async with machine.open() as workspace:
+            assert await workspace.start(REQUEST) == run_id
+            async for _ in workspace.follow(run_id):
+                pass
+            state = await workspace.state(run_id)
+    assert (state.status, state.answer, state.iterations) == ("completed", "9", 2)
+    assert machine.model.asked == 3  # the first turn was not paid again
+
+
+async def test_the_same_request_twice_at_once_is_one_run(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        machine.model.go.set()
+        async with machine.open() as workspace:
+            await workspace.register(text="some text", name="t")
+            found = await asked_at_once(workspace, workspace, workspace)
+            await ended(workspace, found[0])
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    assert machine.model.asked == 2
+
+
+async def test_of_two_processes_that_ask_the_same_at_once_one_goes_on_with_what_was_cut_off(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        run_id = await cut_off(machine)
+        machine.model.go.set()
+        async with machine.open() as one, machine.open() as other:
+            found = await asked_at_once(one, other)
+            state = await ended(one, run_id)
+    assert found == [run_id, run_id]
+    assert (state.status, state.answer) == ("completed", "9")
+    assert machine.model.asked == 3
+
+
+async def test_a_finished_run_is_not_resumed_and_a_new_one_is_started(machine: Machine) -> None:
+    machine.model.go.set()
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            await workspace.register(text="some text", name="t")
+            first = await workspace.start(REQUEST)
+            async for _ in workspace.follow(first):
+                pass
+            assert await workspace.start(REQUEST) != first
+            with pytest.raises(RunEnded, match="has its final answer"):
+                await workspace.resume(first)
+
+
+async def test_a_run_is_seen_and_cancelled_from_another_process(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open() as one, machine.open() as other:
+            await one.register(text="some text", name="t")
+            run_id = await one.start(REQUEST)
+            assert (await other.state(run_id)).status == "running"
+            assert await other.start(REQUEST) == run_id
+            with pytest.raises(RunElsewhere):
+                await other.resume(run_id)
+            assert (await other.cancel(run_id)).status == "cancelled"
+
+
+async def test_a_cancelled_run_is_resumed_when_asked_to(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            await workspace.register(text="some text", name="t")
+            run_id = await workspace.start(REQUEST)
+            assert (await workspace.cancel(run_id)).status == "cancelled"
+            machine.model.go.set()
+            assert await workspace.resume(run_id) == run_id
+            async for _ in workspace.follow(run_id):
+                pass
+            assert (await workspace.state(run_id)).answer == "9"
+
+
+async def test_who_attends_a_run_gets_each_event_once_also_when_late_or_in_another_process(machine: Machine) -> None:
+    early: list[str] = []
+    late: list[str] = []
+    elsewhere: list[str] = []
+    with anyio.fail_after(10):
+        async with machine.open() as one, machine.open() as other, anyio.create_task_group() as tasks:
+            await one.register(text="some text", name="t")
+            run_id = await one.start(REQUEST)
+            tasks.start_soon(one.attend, run_id, lambda event: early.append(event["event"]))
+            await machine.model.waits.wait()
+            tasks.start_soon(one.attend, run_id, lambda event: late.append(event["event"]))
+            tasks.start_soon(other.attend, run_id, lambda event: elsewhere.append(event["event"]))
+            machine.model.go.set()
+        recorded = [event["event"] for event in one.runs.get(run_id).events()]
+    begins = {"root_asked", "cell_begun"}
+    assert early[:4] == ["run_started", "routed", "root_asked", "root_reply"]
+    assert [event for event in early if event not in begins] == recorded
+    assert [event for event in late if event not in begins] == recorded
+    assert elsewhere == recorded
+
+
+async def test_inspect_repls_make_room_for_each_other(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            for number in range(12):
+                context = await workspace.register(text=f"text {number}", name=f"t{number}")
+                assert (await workspace.run_code(context, "1", seconds=5)).value == "9"
+            assert repr(workspace).endswith("0 live runs, 8 REPLs>")
+
+
+async def test_runs_at_once_are_limited_where_they_are(machine: Machine) -> None:
+    with anyio.fail_after(10):
+        async with machine.open(most_runs=1) as workspace:
+            await workspace.register(text="some text", name="t")
+            first = await workspace.start(REQUEST)
+            assert await workspace.start(REQUEST) == first
+            with pytest.raises(TooManyRuns, match="1 runs are going on"):
+                await workspace.start(SolveRequest(query="Another?", contexts=("t",)))
+
+
+async def test_a_run_that_waits_for_another_writer_of_the_store_holds_up_nothing_else(machine: Machine) -> None:
+    machine.model.go.set()
+    catalogue = machine.settings.data_dir / "contexts" / "catalogue.sqlite3"
+    with anyio.fail_after(10):
+        async with machine.open() as workspace:
+            await workspace.register(text="some text", name="t")
+            with closing(sqlite3.connect(catalogue, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                run_id = await workspace.start(REQUEST)
+                assert (await workspace.state(run_id)).status == "running"
+                other.execute("ROLLBACK")
+            async for _ in workspace.follow(run_id):
+                pass
+            assert (await workspace.state(run_id)).status == "completed"
+            assert (await workspace.remove("t")).name == "t"  # it is no longer in use
+
+
+class Announcing(Taken):
+    """Sets an event of the event loop when the first file has been taken in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = anyio.Event()
+
+    def add(self, files: int, size: int) -> None:
+        super().add(files, size)
+        anyio.from_thread.run_sync(self.begun.set)
+
+
+async def test_a_registration_that_is_cancelled_ends_and_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
+    for number in range(2_000):
+        (tmp_path / f"{number}.txt").write_text(f"text {number}\n")
+    taken = Announcing()
+    async with machine.open() as workspace:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(workspace.register, source=str(tmp_path / "*.txt"), taken=taken))
+                await taken.begun.wait()
+                tasks.cancel_scope.cancel()
+        assert taken.files < 2_000
+        assert (await workspace.contexts()).total == 0
+        assert list((machine.settings.data_dir / "contexts" / "incoming").rglob("*.txt")) == []
+
+
+@pytest.fixture
+def endless_source(tmp_path: Path) -> str:
+    """A repository that git does not list in a lifetime."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no FIFOs on this system")
+    source = tmp_path / "source"
+    subprocess.run(["git", "init", str(source)], check=True, capture_output=True)  # noqa: S603, S607 - git, in a directory of the test
+    os.mkfifo(source / ".gitignore")  # git waits until somebody writes to it
+    return str(source)
+
+
+async def test_a_registration_that_is_cancelled_while_git_lists_ends_git(machine: Machine, endless_source: str) -> None:
+    async with machine.open() as workspace:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(workspace.register, source=endless_source))
+                while "1 running" not in repr(CHILDREN):
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+        assert repr(CHILDREN) == "<Children 0 running>"
+        assert (await workspace.contexts()).total == 0
+
+
+async def test_an_existing_path_is_taken_before_a_name_and_the_log_says_so(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "notes").write_text("of the file")
+    with chdir(tmp_path):
+        async with machine.open() as workspace:
+            named = await workspace.register(text="of the context", name="notes")
+            assert (await workspace.find_or_register("notes")).source == str(tmp_path / "notes")
+            assert caplog.messages == [
+                f"'notes' is a path and the name of a context: the path was taken; the context is {named.context_id}"
+            ]
+            assert await workspace.find_or_register(named.context_id) == named
+            (tmp_path / "notes").unlink()
+            assert await workspace.find_or_register("notes") == named
+
+
+async def test_a_server_over_a_workspace_without_roots_opens_home_and_working_directory_alone(
+    machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("neither at home nor where the tests run")
+    async with machine.open() as workspace, Client(build_server(workspace)) as client:
+        result = await client.call_tool("register_context", {"source": str(tmp_path / "a.txt")})
+    assert isinstance(result, CallToolResult)
+    assert result.is_error

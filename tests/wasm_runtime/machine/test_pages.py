@@ -1,0 +1,255 @@
+"""Saving, restoring and copying guest memory, by page map and by comparing: both do the same."""
+
+import os
+from collections.abc import Iterator
+from typing import Self
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wasm_runtime import Runtime
+from wasm_runtime.machine.interpreter import Interpreter
+from wasm_runtime.machine.memory import PAGE_BYTES, GuestMemory
+from wasm_runtime.machine.pages import PAGE, Buffers, MappedPages, Pages, Start, make_start, page_map_available
+
+MEMORY_BYTES = 64 << 20
+HEAP = 20 << 20  # an address in the image, above the C stack, whose free part is never saved
+LONG = 5 << 20  # enough to be settled
+
+ways = [pytest.param(True, marks=pytest.mark.skipif(not page_map_available(), reason="no page map here")), False]
+
+
+@pytest.fixture(scope="module", params=ways, ids=["page map", "comparing"])
+def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    with Runtime(page_map=request.param) as runtime:
+        yield runtime
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["from the image", "from a start"])
+def start(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[Start | None]:
+    if not request.param:
+        yield None
+        return
+    with Guest(runtime) as guest:
+        guest.interpreter.grow(guest.image_bytes + PAGE_BYTES)
+        runs = [(HEAP, b"\x0a" * 3 * PAGE), (guest.image_bytes + 2 * PAGE, b"\x0b" * PAGE)]
+        start = make_start(guest.memory, runs, in_file=isinstance(guest.pages, MappedPages))
+    yield start
+    start.close()
+
+
+class Guest:
+    """A fresh interpreter that never runs: memory and its pages."""
+
+    def __init__(self, runtime: Runtime, start: Start | None = None) -> None:
+        self.interpreter = Interpreter(runtime.engine, runtime.prelinked, memory_bytes=MEMORY_BYTES)
+        self.memory: GuestMemory = self.interpreter.memory
+        if start is not None:
+            self.interpreter.grow(start.memory_bytes)
+        self.pages: Pages = runtime.pages(self.memory, start)
+        self.image_bytes = runtime.image.memory_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pages.close()
+        self.interpreter.close()
+
+    def places(self) -> list[int]:
+        """Addresses worth writing to: in the image, around its end, and behind it once the memory has grown."""
+        end = self.image_bytes
+        spots = [
+            1024,
+            HEAP,
+            HEAP + PAGE,
+            HEAP + 3 * PAGE,
+            end - 1,
+            end - PAGE,
+            end,
+            end + LONG,
+            MEMORY_BYTES - 1,
+        ]
+        return [spot for spot in spots if spot < self.memory.size]
+
+    def put(self, address: int, value: int) -> None:
+        self.memory.view(address, 1)[0] = value
+
+    def fill(self, value: int) -> None:
+        self.memory.view(self.image_bytes + PAGE, LONG)[:] = bytes([value]) * LONG
+
+    def seen(self) -> list[int]:
+        more = (
+            [self.image_bytes + PAGE, self.image_bytes + PAGE + LONG // 2] if self.memory.size == MEMORY_BYTES else []
+        )
+        return [self.memory.view(address, 1)[0] for address in [*self.places(), *more]]
+
+
+def test_a_fresh_memory_has_not_changed(runtime: Runtime) -> None:
+    with Guest(runtime) as guest:
+        assert guest.pages.changed() == []
+
+
+def test_what_was_written_has_changed_and_nothing_else(runtime: Runtime) -> None:
+    with Guest(runtime) as guest:
+        before = guest.memory.view(HEAP, 1)[0]
+        guest.put(HEAP, before ^ 1)
+        [(start, data)] = guest.pages.changed()
+        assert start <= HEAP < start + len(data)
+        assert len(data) == PAGE
+        assert data[(HEAP) - start] == before ^ 1
+
+
+def test_the_image_comes_back_bytes_and_all(runtime: Runtime) -> None:
+    with Guest(runtime) as guest:
+        fresh = bytes(guest.memory.view(0, guest.memory.size))
+        for place in guest.places():
+            guest.put(place, 7)
+        guest.pages.replace([])
+        assert bytes(guest.memory.view(0, guest.memory.size)) == fresh
+
+
+def test_what_was_written_after_a_save_is_undone_and_what_was_written_before_is_kept(runtime: Runtime) -> None:
+    with Guest(runtime) as guest:
+        guest.put(HEAP, 1)
+        saved = guest.pages.save()
+        guest.put(HEAP, 2)
+        guest.put(1024, 3)
+        guest.pages.restore(saved)
+        assert guest.memory.view(HEAP, 1)[0] == 1
+        assert guest.memory.view(1024, 1)[0] != 3
+        guest.pages.forget(saved)
+
+
+def test_memory_that_grew_after_a_save_is_zero_after_undoing(runtime: Runtime) -> None:
+    with Guest(runtime) as guest:
+        saved = guest.pages.save()
+        guest.interpreter.grow(guest.image_bytes + 2 * PAGE_BYTES)
+        guest.put(guest.image_bytes + PAGE_BYTES, 9)
+        guest.pages.restore(saved)
+        assert bytes(guest.memory.view(guest.image_bytes, 2 * PAGE_BYTES)) == bytes(2 * PAGE_BYTES)
+
+
+def test_a_long_run_survives_being_settled_changed_and_undone(runtime: Runtime) -> None:
+    with Guest(runtime) as guest:
+        guest.interpreter.grow(MEMORY_BYTES)
+        guest.fill(1)
+        guest.pages.forget(guest.pages.save())
+        saved = guest.pages.save()
+        guest.fill(2)
+        guest.pages.restore(saved)
+        assert bytes(guest.memory.view(guest.image_bytes + PAGE, LONG)) == b"\1" * LONG
+        guest.pages.replace([])
+        assert bytes(guest.memory.view(guest.image_bytes, LONG)) == bytes(LONG)
+
+
+def test_a_copy_gets_what_was_settled_too(runtime: Runtime) -> None:
+    with Guest(runtime) as guest, Guest(runtime) as copy:
+        guest.interpreter.grow(MEMORY_BYTES)
+        guest.fill(5)
+        guest.pages.forget(guest.pages.save())
+        guest.put(1024, 9)
+        copy.interpreter.grow(MEMORY_BYTES)
+        copy.pages.replace(guest.pages.changed())
+        assert bytes(copy.memory.view(0, MEMORY_BYTES)) == bytes(guest.memory.view(0, MEMORY_BYTES))
+
+
+steps = st.one_of(
+    st.tuples(st.just("put"), st.integers(0, 8), st.integers(0, 255)),
+    st.tuples(st.just("fill"), st.just(0), st.integers(0, 255)),
+    st.tuples(st.sampled_from(["save", "restore", "copy", "reset", "grow"]), st.just(0), st.just(0)),
+)
+
+
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(story=st.lists(steps, max_size=15))
+def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
+    runtime: Runtime, start: Start | None, story: list[tuple[str, int, int]]
+) -> None:
+    with Guest(runtime, start) as guest:
+        saved, remembered = guest.pages.save(), guest.seen()
+        fresh = guest.seen()
+        for step, where, value in story:
+            match step:
+                case "put":
+                    places = guest.places()
+                    guest.put(places[where % len(places)], value)
+                case "fill" if guest.memory.size == MEMORY_BYTES:
+                    guest.fill(value)
+                case "save":
+                    guest.pages.forget(saved)
+                    saved, remembered = guest.pages.save(), guest.seen()
+                case "restore":
+                    guest.pages.restore(saved)
+                    known = len(remembered) == len(guest.seen())  # memory that grew since is zero, wherever it lies
+                    assert guest.seen() == remembered if known else remembered[:6] == guest.seen()[:6]
+                case "copy":
+                    with Guest(runtime) as copy, Guest(runtime, start) as fork:
+                        copy.interpreter.grow(guest.memory.size)
+                        copy.pages.replace(guest.pages.changed())
+                        assert copy.seen() == guest.seen()
+                        fork.interpreter.grow(guest.memory.size)
+                        fork.pages.replace(guest.pages.written())
+                        assert fork.seen() == guest.seen()
+                case "reset":
+                    guest.pages.forget(saved)
+                    guest.pages.replace([])
+                    assert guest.seen()[:6] == fresh[:6]
+                    assert set(guest.seen()[6:]) <= {0}
+                    saved, remembered = guest.pages.save(), guest.seen()
+                case "grow":
+                    guest.interpreter.grow(MEMORY_BYTES)
+
+
+def test_a_memory_that_begins_at_a_start_has_changed_there_and_not_been_written(
+    runtime: Runtime, start: Start | None
+) -> None:
+    if start is None:
+        return
+    with Guest(runtime) as image, Guest(runtime, start) as guest:
+        assert guest.pages.written() == []
+        assert [(address, len(data)) for address, data in guest.pages.changed()] == start.extents
+        guest.pages.replace(start.image)
+        assert bytes(guest.memory.view(0, image.memory.size)) == bytes(image.memory.view(0, image.memory.size))
+
+
+def test_what_one_memory_writes_reaches_no_other_that_began_at_the_same_start(
+    runtime: Runtime, start: Start | None
+) -> None:
+    with Guest(runtime, start) as writer, Guest(runtime, start) as reader:
+        before = bytes(reader.memory.view(0, reader.memory.size))
+        writer.memory.view(HEAP, 4 * PAGE)[:] = b"\xff" * 4 * PAGE
+        assert bytes(reader.memory.view(0, reader.memory.size)) == before
+        with Guest(runtime, start) as later:
+            assert bytes(later.memory.view(0, later.memory.size)) == before
+
+
+@pytest.mark.skipif(not page_map_available(), reason="no page map here")
+def test_the_file_of_a_start_can_be_written_by_nobody(runtime: Runtime, start: Start | None) -> None:
+    if start is not None and start.file is not None:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.pwrite(start.file, b"x", HEAP)
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.ftruncate(start.file, 0)
+
+
+def test_buffers_are_used_again_and_large_ones_are_not_kept() -> None:
+    buffers = Buffers()
+    small = buffers.take(100)
+    buffers.give_back(small)
+    assert buffers.take(200) is small
+    large = buffers.take(100 << 20)
+    buffers.give_back(large)
+    assert buffers.take(1) is not large
+
+
+def test_few_buffers_are_kept_however_many_cells_had_one() -> None:
+    buffers = Buffers()
+    taken = [buffers.take(1) for _ in range(100)]
+    for buffer in taken:
+        buffers.give_back(buffer)
+    again = [buffers.take(1) for _ in range(100)]
+    assert sum(any(one is other for other in taken) for one in again) == 8

@@ -1,0 +1,57 @@
+"""The image that ships with the package. How its compiled form is kept is in tests/escape/test_compile_cache.py."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+from wasm_runtime import compile_cache as artifacts
+from wasm_runtime import linking
+from wasm_runtime.compile_cache import MANIFEST_FILE, STDLIB_FILE, default_cache_dir, load_image, module_bytes
+
+IMAGE_FOLDER = Path(artifacts.__file__).parent / "image"
+MANIFEST = json.loads((IMAGE_FOLDER / MANIFEST_FILE).read_text())
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_the_committed_files_are_those_of_the_manifest() -> None:
+    assert MANIFEST["outputs"] == {
+        "module.wasm": sha256(module_bytes()),
+        "python_stdlib.zip": sha256((IMAGE_FOLDER / STDLIB_FILE).read_bytes()),
+    }
+    assert load_image().sha256 == MANIFEST["outputs"]["module.wasm"]
+
+
+def test_the_image_was_baked_from_the_committed_guest_code() -> None:
+    guest = IMAGE_FOLDER.parent / "guest" / "host"
+    baked = next(entry["sha256"] for entry in MANIFEST["inputs"] if entry["name"] == "wasm_runtime/guest/host")
+    assert baked == {file.name: sha256(file.read_bytes()) for file in sorted(guest.glob("*.py"))}
+
+
+def test_the_standard_library_is_a_sound_archive() -> None:
+    with zipfile.ZipFile(load_image().stdlib) as archive:
+        assert archive.testzip() is None
+        assert "json/__init__.py" in archive.namelist()
+
+
+def test_addresses_lie_in_the_images_memory() -> None:
+    image = load_image()
+    for address in (image.serve, image.stdout_pending, image.stderr_pending, image.signal_handling, image.stack_low):
+        assert 1024 <= address < image.memory_bytes
+    assert image.memory_bytes % (64 << 10) == 0
+
+
+def test_the_cache_lies_where_this_users_programs_keep_theirs() -> None:
+    assert default_cache_dir().is_absolute()
+    assert default_cache_dir().is_relative_to(Path.home())
+
+
+def test_the_whole_surface_between_guest_and_host_is_short() -> None:
+    names = {name for provider in linking.PROVIDERS for name in provider.FUNCTIONS}
+    assert len(names) < 60
+    assert not [
+        name for name in names if "socket" in name or "exec" in name or "fork" in name or "js" in name.lower()[:2]
+    ]

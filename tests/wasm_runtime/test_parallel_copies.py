@@ -1,0 +1,154 @@
+"""How items are shared out to copies of a guest; the copies here are no guests."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
+
+import pytest
+
+from wasm_runtime.channel import MESSAGE_BYTES, Errand
+from wasm_runtime.parallel import ITEMS_AT_MOST, Crew
+
+Work = Callable[["Copy", dict[str, Any]], dict[str, object]]
+
+
+class Copy:
+    """Stands for a forked session: it does `work` with each item until there is none, or it is lost."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self.stopped_by: str | None = None
+        self.seconds_left = 0.0
+        self.call_log: list[object] = []
+        self.interrupted = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+    def take_output(self) -> str:
+        return "printed"
+
+    def work_off(self, errand: Errand, seconds: float) -> str | None:
+        self.seconds_left = seconds
+        while (order := errand.next()) is not None:
+            outcome = self._work(self, order)
+            if self.stopped_by is not None:
+                return self.stopped_by
+            errand.done(order["index"], outcome)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+        return None
+
+
+def run(
+    work: Work, *, count: int, workers: int = 3, ahead: bool = False, seconds: float = 10.0
+) -> tuple[object, list[Copy]]:
+    """-> (the answer, the copies that were made)."""
+    copies: list[Copy] = []
+
+    def copy() -> Copy:
+        copies.append(Copy(work))
+        return copies[-1]
+
+    crew = Crew(copy, count=count, ahead=ahead, seconds=seconds)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+    never: Future[None] = Future()
+    with ThreadPoolExecutor(8) as threads:
+        return crew.work(threads, workers, never), copies
+
+
+def test_every_item_is_worked_on_once_and_outcomes_come_in_order() -> None:
+    answer, copies = run(lambda _, order: {"value": str(order["index"])}, count=10)
+    assert answer == {"ok": [{"value": str(n), "stdout": "printed"} for n in range(10)]}
+    assert len(copies) <= 3
+
+
+def test_each_item_has_fresh_entropy_unless_it_runs_ahead() -> None:
+    seen: list[str | None] = []
+
+    def work(_: Copy, order: dict[str, Any]) -> dict[str, object]:
+        seen.append(order["entropy"])
+        return {}
+
+    run(work, count=5)
+    assert len(set(seen)) == 5
+    seen.clear()
+    answer, _ = run(work, count=2, ahead=True)
+    assert (seen, answer) == ([None, None], {"ok": []})
+
+
+@pytest.mark.parametrize("count", [0, -1, ITEMS_AT_MOST + 1, 10**12])
+def test_too_many_items_or_none_are_refused(count: int) -> None:
+    answer, copies = run(lambda *_: {}, count=count)
+    assert answer == {"refused": f"{count} items cannot be worked on in parallel: give from 1 to {ITEMS_AT_MOST}"}
+    assert copies == []
+
+
+def test_a_copy_that_is_lost_to_an_item_is_replaced() -> None:
+    class Lost(Copy):
+        def work_off(self, errand: Errand, seconds: float) -> str | None:
+            self.seconds_left = seconds
+            while (order := errand.next()) is not None:
+                if order["index"] == 1:
+                    return "trap"
+                errand.done(order["index"], {"value": "v"})  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+            return None
+
+    crew = Crew(lambda: Lost(lambda *_: {}), count=4, ahead=False, seconds=10)  # type: ignore[arg-type, return-value] # a stand-in, or wrong on purpose
+    with ThreadPoolExecutor(1) as threads:
+        answer = crew.work(threads, 1, Future())
+    done = {"value": "v", "stdout": "printed"}
+    assert answer == {"ok": [done, {"error": "the work on this item was stopped: trap"}, done, done]}
+
+
+def test_a_member_whose_time_is_over_begins_no_other_item() -> None:
+    def work(copy: Copy, _: dict[str, Any]) -> dict[str, object]:
+        copy.stopped_by = "deadline"
+        return {}
+
+    answer, copies = run(work, count=1000, workers=3)
+    assert len(copies) == 3
+    stopped = {"error": "the work on this item was stopped: deadline"}
+    assert answer == {"ok": [stopped] * 3 + [{"error": "this item was not worked on"}] * 997}
+
+
+def test_values_longer_than_a_message_are_left_out() -> None:
+    large = "x" * (MESSAGE_BYTES // 2)
+    answer, _ = run(lambda *_: {"value": large}, count=3, workers=1)
+    assert isinstance(answer, dict)
+    told = [list(outcome) for outcome in answer["ok"]]
+    assert told == [["value", "stdout"], ["error"], ["error"]]
+
+
+def test_an_interrupt_stops_the_copies_and_says_so() -> None:
+    interrupted: Future[None] = Future()
+    made: list[Copy] = []
+
+    def work(copy: Copy, _: dict[str, Any]) -> dict[str, object]:
+        if not interrupted.done():
+            interrupted.set_result(None)
+        assert copy.interrupted.wait(10)
+        copy.stopped_by = "interrupt"
+        return {}
+
+    def copy() -> Copy:
+        made.append(Copy(work))
+        return made[-1]
+
+    crew = Crew(copy, count=50, ahead=False, seconds=10)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+    with ThreadPoolExecutor(4) as threads:
+        assert crew.work(threads, 2, interrupted) == {"interrupted": True}
+    assert len(made) <= 2
+
+
+def test_copies_that_cannot_be_made_are_told() -> None:
+    def copy() -> Copy:
+        raise MemoryError("no room")
+
+    crew = Crew(copy, count=2, ahead=False, seconds=10)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+    with ThreadPoolExecutor(2) as threads:
+        assert crew.work(threads, 2, Future()) == {"refused": "the copies could not be made: no room"}

@@ -1,0 +1,217 @@
+"""The image that ships with the package, and the compiled module that is made from it once per machine.
+
+Deserialising a compiled module runs native code from a file, so the cache directory must belong to this user
+and be closed to others, and the file must be the one that was written: its name is a key over everything that
+went into it, and a small file beside it holds its length and checksum. Anything else is compiled anew.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import stat
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import wasmtime
+import zstandard
+
+from wasm_runtime.errors import ImageError
+from wasm_runtime.machine.engine import FLAGS, WASM_STACK_BYTES
+
+MODULE_FILE, STDLIB_FILE, MANIFEST_FILE = "module.wasm.zst", "python_stdlib.zip", "manifest.json"
+_FOLDER = "wasm-runtime"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What the manifest says of the image. Addresses are in guest memory."""
+
+    sha256: str  # of the module, not compressed
+    memory_bytes: int
+    globals: tuple[int, ...]
+    serve: int
+    worker: int
+    stdout_pending: int
+    stderr_pending: int
+    signal_handling: int
+    stack_low: int
+    stdlib_path: str
+    stdlib: Path
+
+
+def load_image() -> Image:
+    """Read the manifest; ImageError when it is not there, which only happens in a source tree never built."""
+    folder = _image_folder()
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    except OSError as error:
+        raise ImageError("the sandbox image is missing: make it with `python -m wasm_runtime.build`") from error
+    facts = manifest["image"] | {"globals": tuple(manifest["image"]["globals"])}
+    return Image(**facts, stdlib=folder / STDLIB_FILE)
+
+
+def module_bytes() -> bytes:
+    """Return the baked module as it is committed, not compressed."""
+    return zstandard.ZstdDecompressor().decompress((_image_folder() / MODULE_FILE).read_bytes())
+
+
+def compiled_module(
+    engine: wasmtime.Engine,
+    image: Image,
+    cache_dir: Path | None,
+    on_progress: Callable[[str], None],
+    *,
+    read_module: Callable[[], bytes] = module_bytes,
+) -> wasmtime.Module:
+    """Return the module ready to run: from the cache, or compiled into it. ImageError when neither works."""
+    folder = _private_folder(cache_dir or default_cache_dir())
+    path = folder / f"{_key(image)}.cwasm"
+    module = _read(engine, path)
+    if module is not None:
+        return module
+    with _locked(folder / "lock"):
+        module = _read(engine, path)  # another process may have compiled it while this one waited
+        if module is not None:
+            return module
+        on_progress("compiling the sandbox for this machine (once; about 10 s)")
+        _write(path, _compile(engine, read_module()))
+        on_progress("the sandbox is compiled")
+        module = _read(engine, path)
+    if module is None:
+        raise ImageError(f"the compiled sandbox in {folder} cannot be read back: free some disk space, or name another")
+    return module
+
+
+def _compile(engine: wasmtime.Engine, module: bytes) -> bytes | bytearray:
+    try:
+        return wasmtime.Module(engine, module).serialize()
+    except wasmtime.WasmtimeError as error:
+        raise ImageError(f"the sandbox image cannot be compiled on this machine: {error}") from error
+
+
+def is_compiled(image: Image, cache_dir: Path | None) -> bool:
+    """Whether `compiled_module` would find one, without loading it."""
+    return ((cache_dir or default_cache_dir()) / _FOLDER / f"{_key(image)}.cwasm").exists()
+
+
+def default_cache_dir() -> Path:
+    """Return where this user's programs keep what can be made again."""
+    return Path.home() / ".cache"
+
+
+def _image_folder() -> Path:
+    return Path(str(files("wasm_runtime") / "image"))
+
+
+def _key(image: Image) -> str:
+    parts = [image.sha256, version("wasmtime"), *FLAGS, str(WASM_STACK_BYTES), platform.system(), _cpu()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _cpu() -> str:
+    """Return what code generation depends on: the architecture and, where it is told, the CPU's features."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return platform.machine() + line
+    return platform.machine() + platform.processor()
+
+
+def _private_folder(cache_dir: Path) -> Path:
+    """Return our folder in the cache, mode 0700 and this user's; what others could have written is thrown away."""
+    folder = cache_dir / _FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        facts = folder.lstat()
+    except OSError as error:
+        raise ImageError(
+            f"the cache folder {folder} cannot be made ({error.strerror}): name another (cache_dir, RLM_MCP_CACHE_DIR)"
+        ) from error
+    if not hasattr(os, "getuid"):
+        return folder
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
+        raise ImageError(
+            f"the cache folder {folder} belongs to another user or is a link: remove it, or name another "
+            "(cache_dir, RLM_MCP_CACHE_DIR)"
+        )
+    if facts.st_mode & 0o077:
+        folder.chmod(0o700)
+        for file in folder.iterdir():
+            shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
+    return folder
+
+
+def _read(engine: wasmtime.Engine, path: Path) -> wasmtime.Module | None:
+    """Load a compiled module, or None when it is not there, not whole, not this user's or not for this engine."""
+    try:
+        facts = path.lstat()
+        expected = json.loads(path.with_suffix(".json").read_text())
+        if not stat.S_ISREG(facts.st_mode) or (hasattr(os, "getuid") and facts.st_uid != os.getuid()):
+            return None
+        if expected["bytes"] != facts.st_size:
+            return None
+        # Reading 40 MB takes longer than all the rest; a file that nobody touched since it was written is what it was.
+        if expected["stamp"] != _stamp(facts) and expected["crc32"] != _crc32(path):
+            return None
+        return wasmtime.Module.deserialize_file(engine, str(path))
+    except (OSError, ValueError, KeyError, TypeError, wasmtime.WasmtimeError):
+        return None
+
+
+def _stamp(facts: os.stat_result) -> list[int]:
+    """What changes with any write to a file; its change time cannot be set back by its owner."""
+    return [facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns]
+
+
+def _write(path: Path, compiled: bytes | bytearray) -> None:
+    """Put a compiled module into the cache, whole or not at all."""
+    try:
+        _write_whole(path, compiled)
+        facts = {"bytes": len(compiled), "crc32": zlib.crc32(compiled), "stamp": _stamp(path.lstat())}
+        _write_whole(path.with_suffix(".json"), json.dumps(facts).encode())
+    except OSError as error:
+        raise ImageError(
+            f"the compiled sandbox ({len(compiled) >> 20} MiB) cannot be written to {path.parent} ({error.strerror}): "
+            "free some space, or name another folder (cache_dir, RLM_MCP_CACHE_DIR)"
+        ) from error
+
+
+def _write_whole(target: Path, data: bytes | bytearray) -> None:
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(target)
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(1 << 20):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time compile. Where there are no file locks several may, with the same outcome."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

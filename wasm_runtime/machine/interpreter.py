@@ -1,0 +1,66 @@
+"""One instance of the interpreter: its store, its memory and the few exports that are called."""
+
+import ctypes
+from typing import TypeVar
+
+import wasmtime
+
+from wasm_runtime.errors import ImageError
+from wasm_runtime.machine.memory import PAGE_BYTES, GuestMemory
+
+_Extern = TypeVar("_Extern", wasmtime.Memory, wasmtime.Global, wasmtime.Func)
+
+# Besides memory these are the whole state of the interpreter: the stack pointer, and Emscripten's setjmp words.
+GLOBALS = ("global_0", "global_1", "global_2", "global_3")
+
+
+class Interpreter:
+    """A store with one instance in it. Used by one thread at a time; dropped with its owner."""
+
+    def __init__(self, engine: wasmtime.Engine, prelinked: wasmtime.InstancePre, *, memory_bytes: int) -> None:
+        """`memory_bytes` bounds linear memory: growth beyond it fails, which CPython reports as MemoryError."""
+        self.store = wasmtime.Store(engine)
+        self.store.set_limits(memory_size=memory_bytes)
+        self._exports = prelinked.instantiate(self.store).exports(self.store)
+        self._memory = self._export("memory", wasmtime.Memory)
+        self._globals = [self._export(name, wasmtime.Global) for name in GLOBALS]
+        base = ctypes.addressof(self._memory.data_ptr(self.store).contents)
+        self.memory = GuestMemory(base, self._memory.data_len(self.store))
+
+    def call(self, name: str, *args: int) -> int:
+        """Call an exported function of i32s; wasmtime.Trap when the guest traps. 0 for a function without result."""
+        return self._export(name, wasmtime.Func)(self.store, *args) or 0
+
+    def address(self, name: str) -> int:
+        """Return the address of an exported C variable."""
+        return int(self._export(name, wasmtime.Global).value(self.store))
+
+    def globals(self) -> tuple[int, ...]:
+        """Return the mutable globals, in the order of `GLOBALS`."""
+        return tuple(int(g.value(self.store)) for g in self._globals)
+
+    def set_globals(self, values: tuple[int, ...]) -> None:
+        """Put back what `globals` returned."""
+        for cell, value in zip(self._globals, values, strict=True):
+            cell.set_value(self.store, value)
+
+    def grow(self, size: int) -> bool:
+        """Let linear memory be at least `size` bytes long; False when its limit refuses."""
+        missing = size - self.memory.size
+        if missing > 0:
+            try:
+                self._memory.grow(self.store, -(-missing // PAGE_BYTES))
+            except wasmtime.WasmtimeError:
+                return False
+            self.memory.resize(self._memory.data_len(self.store))
+        return True
+
+    def close(self) -> None:
+        """Give the memory back to the system now, not when the garbage collector comes by."""
+        self.store.close()
+
+    def _export(self, name: str, kind: type[_Extern]) -> _Extern:
+        found = self._exports[name]
+        if not isinstance(found, kind):
+            raise ImageError(f"export {name} of the image is a {type(found).__name__}: rebuild the image")
+        return found

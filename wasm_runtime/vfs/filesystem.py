@@ -1,0 +1,165 @@
+"""The guest's file system: it decides what each call returns, and does nothing else.
+
+Every call returns a result or a negated `Errno`: an int, negative for an error, where the result is a number,
+otherwise a value or a negative int. None raises for anything a guest can do. Paths and names are bytes as the
+guest wrote them, without the NUL; flags, commands and `AT_` constants have Linux's numbers, which Emscripten
+shares. The guest is user 0 and there is no other. Times are nanoseconds of the clock given to the constructor;
+reading a file does not change its access time.
+
+What lies beneath, from the bottom: `vfs_nodes`, `vfs_tree` (ownership, charges, undo, paths), `vfs_content` (bytes of
+files), `descriptors`, `vfs_open_tree`; the calls are in `vfs_descriptor_calls` and `vfs_path_calls`; here is the
+host's side. `vfs_dump` saves, `sources` and `devices` are where bytes come from outside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+from wasm_runtime.vfs.descriptors import Descriptors, OpenFile
+from wasm_runtime.vfs.devices import Device, NullDevice, RandomDevice, ZeroDevice
+from wasm_runtime.vfs.dump import dump, load
+from wasm_runtime.vfs.flags import AT_FDCWD, O_RDONLY, O_WRONLY
+from wasm_runtime.vfs.mounted_files import BytesSource, HostFile, Source
+from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, MountedFile
+from wasm_runtime.vfs.path_calls import PathCalls
+from wasm_runtime.vfs.quota import Quota
+from wasm_runtime.vfs.tree import TreeMark
+
+# Only what the guest may change; the root and everything else in it belongs to the host.
+WRITABLE = (b"tmp", b"home")
+HOST_DIRECTORIES = (b"lib", b"dev", b"context")
+STREAMS = (b"/dev/stdin", b"/dev/stdout", b"/dev/stderr")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A state of the tree, the descriptors and the working directory that `Vfs.undo` can put back."""
+
+    tree: TreeMark
+    descriptors: Descriptors
+    cwd: int
+    mask: int
+
+
+class Vfs(PathCalls):
+    """The files of one guest: its tree, its open files, its working directory. Used by one thread at a time.
+
+    `devices` maps absolute paths to devices; /dev/stdin, /dev/stdout and /dev/stderr, where given, are open as
+    descriptors 0, 1 and 2. `random` feeds /dev/urandom. The tree starts with /tmp and /home (the working
+    directory), which the guest may change, and /lib, /dev and /context, which it may not.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], int],
+        quota: Quota,
+        devices: Mapping[str, Device] | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+        node_limit: int = 100_000,
+    ) -> None:
+        super().__init__(clock=clock, quota=quota, node_limit=node_limit)
+        self.latest: Mark | None = None
+        for name in WRITABLE:
+            self._make_top(name, 0o1777 if name == b"tmp" else 0o755, host=False)
+        for name in HOST_DIRECTORIES:
+            self._make_top(name, 0o555, host=True)
+        self.chdir(b"/home")
+        always = {"/dev/null": NullDevice(), "/dev/zero": ZeroDevice(), "/dev/urandom": RandomDevice(random)}
+        for path, device in {**always, **(devices or {})}.items():
+            self.bind(path, device)
+        for fd, stream in enumerate(STREAMS):
+            if stream in self.devices:
+                self.descriptors.put(fd, OpenFile(self._find(AT_FDCWD, stream), O_WRONLY if fd else O_RDONLY))
+
+    def mount(self, path: str, source: bytes | memoryview | Path) -> None:
+        """Show a read-only file at an absolute path, with its parents, or another source for one mounted there.
+
+        ValueError when the path cannot be used; OSError and ValueError of `HostFile` for a Path.
+        """
+        opened: Source = HostFile(source) if isinstance(source, Path) else BytesSource(source)
+        at = os.fsencode(path)
+        ino = self.tree.mounts.get(at)
+        if ino is not None:
+            self.tree.nodes[ino] = MountedFile(ino, self.tree.epoch, self.tree.clock(), at, opened)
+            return
+        node = self.tree.install(at, lambda ino, epoch, now: MountedFile(ino, epoch, now, at, opened))
+        self.tree.mounts[at] = node.ino
+
+    def bind(self, path: str, device: Device) -> None:
+        """Put a character device at a path under /dev, or in the place of the device there."""
+        at = os.fsencode(path)
+        if not at.startswith(b"/dev/"):
+            raise ValueError(f"{path!r} is no place for a device: give a path under /dev")
+        if at not in self.devices:
+            self.tree.install(at, lambda ino, epoch, now: DeviceNode(ino, epoch, now, at))
+        self.devices[at] = device
+
+    def mark(self) -> Mark:
+        """Remember this state. An earlier mark is forgotten."""
+        self.latest = Mark(tree=self.tree.mark(), descriptors=self.descriptors.copy(), cwd=self.cwd, mask=self.mask)
+        return self.latest
+
+    def undo(self, mark: Mark) -> None:
+        """Put back the tree, the descriptors with their offsets, and the working directory. The mark stays good."""
+        if mark is not self.latest:
+            raise ValueError("this mark is no longer the live one: only the latest mark can be undone")
+        self.tree.undo()
+        self.descriptors = mark.descriptors.copy()
+        self.cwd = mark.cwd
+        self.mask = mark.mask
+
+    def forget(self, mark: Mark) -> None:
+        """Give back what is held only so that this mark can be undone."""
+        if mark is self.latest:
+            self.latest = None
+            self.tree.forget()
+
+    def clone(self, *, quota: Quota, devices: Mapping[str, Device] | None = None) -> Vfs:
+        """Return an independent copy, without a mark, that shares bytes until one of the two writes.
+
+        Devices that are not given anew are shared. MemoryError when the quota refuses what the files hold.
+        """
+        other = copy(self)
+        other.tree = self.tree.clone(quota)
+        other.descriptors = self.descriptors.copy()
+        other.devices = self.devices.copy()
+        other.latest = None
+        for path, device in (devices or {}).items():
+            other.bind(path, device)
+        return other
+
+    def dump(self) -> bytes:
+        """Return all that the guest made, its descriptors and its working directory, as plain data."""
+        return dump(self.tree, self.descriptors, self.cwd, self.mask)
+
+    def load(self, data: bytes) -> None:
+        """Replace what the guest made by a dump, over the mounts and devices of this tree.
+
+        Raises `BadDump`, or MemoryError when the quota refuses; then nothing has changed. A live mark is forgotten.
+        A mount that the dump knows and this tree does not have is gone; a descriptor that led to it gives EIO.
+        """
+        self.tree.forget()
+        self.latest = None
+        self.descriptors, self.cwd, self.mask = load(self.tree, data)
+
+    def close(self) -> None:
+        """Give everything back to the quota; the tree is empty afterwards."""
+        self.descriptors = Descriptors()
+        self.latest = None
+        self.tree.forget()
+        self.tree.clear()
+        self.cwd = ROOT
+
+    def __repr__(self) -> str:
+        return (
+            f"<Vfs {self.tree.guest_nodes} guest nodes, {self.tree.charged} bytes, {len(self.descriptors.files)} open>"
+        )
+
+    def _make_top(self, name: bytes, mode: int, *, host: bool) -> None:
+        ino = self.tree.number(host=host)
+        self.tree.add(Directory(ino, self.tree.epoch, mode, self.tree.clock(), ROOT), ROOT, name)
