@@ -31,7 +31,7 @@ from urllib.request import urlopen
 import anyio
 
 from rlm_mcp.models.limiter import START
-from rlm_mcp.records.store import RunState
+from rlm_mcp.records.types import RunState
 from rlm_mcp.settings import load_settings
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.process_tuning import few_heaps, keep_what_is_there
@@ -278,10 +278,10 @@ async def cancel(repeat: int) -> None:
     report("  prompts without a reply, estimated beside them", max(estimated), "tokens", None)
 
 
-def report(what: str, value: float, unit: str, aim: float | None, beside: float | None = None) -> None:
+def report(what: str, value: float, unit: str, aim: float | None, background_task: float | None = None) -> None:
     shown = f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.3f}"
     met = "" if aim is None else f"   aim {aim:g}" + ("" if value <= aim else "   MISSED")
-    more = "" if beside is None else f", {beside:,.3f} {unit}"
+    more = "" if background_task is None else f", {background_task:,.3f} {unit}"
     print(f"{what:55s} {shown:>10s} {unit}{more}{met}", flush=True)
 
 

@@ -42,7 +42,8 @@ import anyio
 
 from benchmarks.soak_client import Ending, Measures, Plan, live, stand_back
 from rlm_mcp.errors import RlmError
-from rlm_mcp.records.store import Run, Runs, RunState
+from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.types import RunState
 from rlm_mcp.server.transports.auth import digest_of
 from rlm_mcp.settings import load_settings
 from rlm_mcp.workspace.workspace import open_workspace

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rlm_mcp.settings import load_settings
     from rlm_mcp.workspace.workspace import open_workspace
 
-__version__ = "0.1.0"
+from rlm_mcp.version import __version__
 
 __all__ = ["__version__", "build_server", "load_settings", "open_workspace", "solve"]
 

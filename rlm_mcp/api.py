@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rlm_mcp.records.store import RunState
+from rlm_mcp.records.types import RunState
 from rlm_mcp.settings import Settings, load_settings
 from rlm_mcp.workspace.launch import ChooseModels, SolveRequest
 from rlm_mcp.workspace.workspace import open_workspace

@@ -1,12 +1,16 @@
-"""Tasks that wait for room in something, in order of arrival: only the first may try to get in."""
+"""A first-in, first-out gate, a background task for the duration of a block, and blocking calls on threads."""
 
 from collections import OrderedDict
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import anyio
+import anyio.to_thread
 
 
-class Turns:
+class FifoGate:
     """A queue whose owner calls `wake_first` when there may be room again. One event loop; no locks."""
 
     def __init__(self) -> None:
@@ -43,7 +47,7 @@ class Turns:
 class Turn:
     """One place in a queue."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: FifoGate) -> None:
         self._turns = turns
         self._event: anyio.Event | None = None
 
@@ -73,3 +77,26 @@ class Turn:
 
     async def __aexit__(self, *_: object) -> None:
         self._turns.leave(self)
+
+
+@asynccontextmanager
+async def background_task(work: Callable[..., Coroutine[Any, Any, object]], *args: Any) -> AsyncIterator[None]:
+    """Does `work` for as long as the block takes, then cancels it. What the block raises comes out as it is."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work, *args)
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised below, where the group does not wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+_T = TypeVar("_T")
+
+
+async def run_in_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """A blocking call on a worker thread. It is not interrupted; whoever waits for it may be."""
+    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)

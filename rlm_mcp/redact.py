@@ -1,4 +1,4 @@
-"""A text that must not be shown: API keys."""
+"""Text made fit to be shown: secrets are masked, and control characters are escaped."""
 
 import re
 
@@ -43,3 +43,35 @@ class Secret:
 def without_keys(text: str) -> str:
     """`text` without anything that looks like an API key."""
     return _KEY_LIKE.sub("[key]", text)
+
+
+def escape_controls(text: str) -> str:
+    """The text without what a terminal would obey: control characters and bidirectional marks appear as escapes."""
+    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+MASK = "***"
+
+
+_NAME = r"[\w.-]*(?:key|token|secret|passw|auth|credential|cookie)[\w.-]*"
+
+
+_IN_QUOTES = re.compile(rf"""(["']?{_NAME}["']?\s*[:=]\s*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*')""", re.IGNORECASE)
+
+
+_ARGUMENT = re.compile(rf"(--?{_NAME}=)[^\s\"',\]]+", re.IGNORECASE)
+
+
+_NEXT_ARGUMENT = re.compile(rf"""(["']--?{_NAME}["']\s*,[\s+-]*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*')""", re.IGNORECASE)
+
+
+_PLAIN = re.compile(rf"^([-+ ]?\s*{_NAME}:[ \t]+)([^\s\"'{{\[&*|>#].*)$", re.IGNORECASE | re.MULTILINE)
+
+
+def mask_secrets(text: str) -> str:
+    """The text as it may be shown."""
+    for pattern in (_IN_QUOTES, _NEXT_ARGUMENT):
+        text = pattern.sub(lambda found: found[1] + found[2][0] + MASK + found[2][0], text)
+    for pattern in (_PLAIN, _ARGUMENT):
+        text = pattern.sub(lambda found: found[1] + MASK, text)
+    return without_keys(text)

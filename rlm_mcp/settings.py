@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from rlm_mcp.engine.budget import BudgetLimits
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.install.places import Place
-from rlm_mcp.models.profiles import Price
 from rlm_mcp.redact import Secret
+from rlm_mcp.spending import BudgetLimits, Price
 
 _Number = TypeVar("_Number", int, float)
 
@@ -121,8 +118,8 @@ def load_settings(
     found.update(_from_flags(flags or {}))
 
     values: dict[str, Any] = {
-        "data_dir": Path(environ.get("XDG_DATA_HOME") or _home(environ) / ".local" / "share") / "rlm-mcp",
-        "cache_dir": Path(environ.get("XDG_CACHE_HOME") or _home(environ) / ".cache") / "rlm-mcp",
+        "data_dir": Path(environ.get("XDG_DATA_HOME") or home_directory(environ) / ".local" / "share") / "rlm-mcp",
+        "cache_dir": Path(environ.get("XDG_CACHE_HOME") or home_directory(environ) / ".cache") / "rlm-mcp",
     }
     for name, (raw, source) in found.items():
         values[name] = SETTINGS[name].parse(raw, source)
@@ -134,7 +131,7 @@ def load_settings(
 def config_path(environ: Mapping[str, str] | None = None) -> Path:
     """The file of settings, whether it exists or not."""
     environ = os.environ if environ is None else environ
-    return Path(environ.get("XDG_CONFIG_HOME") or _home(environ) / ".config") / "rlm-mcp" / "config.toml"
+    return Path(environ.get("XDG_CONFIG_HOME") or home_directory(environ) / ".config") / "rlm-mcp" / "config.toml"
 
 
 def local_roots(environ: Mapping[str, str] | None = None, *, directory: Path | None = None) -> tuple[Path, ...]:
@@ -143,13 +140,8 @@ def local_roots(environ: Mapping[str, str] | None = None, *, directory: Path | N
     Neither counts where it is the top of the file system, in which graphical clients start their servers.
     """
     environ = os.environ if environ is None else environ
-    found = dict.fromkeys([_home(environ).resolve(), (directory or Path.cwd()).resolve()])
+    found = dict.fromkeys([home_directory(environ).resolve(), (directory or Path.cwd()).resolve()])
     return tuple(path for path in found if path != path.parent)
-
-
-def own_place() -> Place:
-    """This machine as far as it decides where MCP clients keep their configurations."""
-    return Place(platform=sys.platform, home=_home(os.environ), variables=dict(os.environ))
 
 
 def checked_environment(flags: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
@@ -176,7 +168,8 @@ def checked_environment(flags: Mapping[str, str], names: Sequence[str]) -> dict[
     return found
 
 
-def _home(environ: Mapping[str, str]) -> Path:
+def home_directory(environ: Mapping[str, str]) -> Path:
+    """The user's home, which HOME overrides on every platform."""
     return Path(environ.get("HOME") or Path.home())
 
 

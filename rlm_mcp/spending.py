@@ -1,4 +1,7 @@
-"""What a run has cost, in the names of its result. The ledger counts it, records hold it, resume goes on from it."""
+"""What a run may spend, what it has spent, and the price of tokens.
+
+The field names are those of a run's result. The ledger counts `Spent`, records hold it, and resume continues from it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,3 +35,24 @@ class Spent:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse; names it does not know are ignored."""
         return cls(**{name: data[name] for name in cls.__slots__ if name in data})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLimits:
+    """Limits of one run, its children included. None is no limit. `concurrency` bounds the model calls in flight."""
+
+    max_usd: float | None = None
+    max_tokens: int | None = None
+    max_sub_calls: int | None = None
+    max_seconds: float | None = None
+    max_iterations: int | None = None
+    max_depth: int | None = None
+    concurrency: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """Dollars per million tokens."""
+
+    usd_per_mtok_in: float
+    usd_per_mtok_out: float

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,14 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def sandbox_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the compiled sandbox is kept for this session: compiling it takes 10 s, loading it milliseconds."""
-    return tmp_path_factory.mktemp("compiled")
+    """Where the compiled sandbox is kept for this session: compiling it takes 10 s, loading it milliseconds.
+
+    The workers of pytest-xdist have base directories side by side; the sandbox is compiled once for all of them.
+    """
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 @pytest.fixture(scope="session")

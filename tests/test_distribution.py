@@ -93,5 +93,5 @@ def test_the_bundle_holds_every_module_that_its_modules_import(package: str, tmp
     lay_out(tmp_path)
     there = {path.relative_to(tmp_path) for path in (tmp_path / package).rglob("*") if path.is_file()}
     here = {path.relative_to(ROOT) for path in (ROOT / package).rglob("*") if path.is_file()}
-    left_out = {path.parts[1] for path in here - there if "__pycache__" not in path.parts}
-    assert left_out == ({"demo_data"} if package == "rlm_mcp" else {"build"})
+    left_out = {path.parent.as_posix() for path in here - there if "__pycache__" not in path.parts}
+    assert left_out == ({"rlm_mcp/cli/demo_data"} if package == "rlm_mcp" else {"wasm_runtime/build"})

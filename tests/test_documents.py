@@ -78,7 +78,7 @@ RUN = [block for block in blocks() if block.language in {"sh", "python"}]
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[OpenAIServer]:
-    with OpenAIServer(good_root, models=["scripted", "gpt-5", "gpt-5-mini"]).in_thread() as server:
+    with OpenAIServer(good_root, models=["scripted", "gpt-5", "gpt-5-mini"]).run_in_thread() as server:
         yield server
 
 

@@ -1,7 +1,6 @@
-"""Which file may import which: only from lower layers of its own package, and `wasm_runtime` knows no `rlm_mcp`.
+"""Which file may import which: a package imports only from packages below it, and `wasm_runtime` knows no `rlm_mcp`.
 
-Imports for type checkers only are free. Imports inside functions count for the layers, but not for cycles: they are
-there to keep the start of the process fast.
+Imports inside functions, which keep the start of the process fast, and imports for type checkers count like all others.
 """
 
 import ast
@@ -14,60 +13,38 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# From the bottom. Within a line, files of one package (contexts, models, vfs calls) may import each other.
-LAYERS: dict[str, list[str]] = {
-    "wasm_runtime": [
-        "errors errno limits results memory devices quota vfs_flags watch capture engine callbacks image imports",
-        "channel budget sources descriptors pages interpreter artifacts",
-        "crew snapshot vfs_nodes",
-        "vfs_tree",
-        "vfs_content",
-        "vfs_open_tree vfs_dump",
-        "vfs_descriptor_calls",
-        "vfs_path_calls",
-        "vfs",
-        "imports.guest",
-        "imports.wasi imports.syscalls imports.emscripten",
-        "linking",
-        "session",
-        "runtime",
-        "build build.*",
-    ],
+# A package imports only from packages further down; names on one line are packages that know nothing of each other.
+ORDER: dict[str, list[str]] = {
     "rlm_mcp": [
-        """errors spent cells secret terminal progress turns threads changes models models.base replies wire guides logs
-        demo_data demo_data.* beside""",
-        """clients clients.* contexts contexts.* runs budget prompts shapes replycache tokens oauth arguments grounding
-        scripted_repl models.profiles models.limiter models.dialect models.retries models.discovery models.exchange
-        models.plainhttp models.failures models.scripted models.sampling tasks memory lanes""",
-        "settings models.openai evidence router trajectory desk briefing unfinished",
-        "repl subcalls providers calls views",
-        "engine doctor",
-        "level inspecting viewer viewer.*",
-        "algorithm",
-        "launch",
-        "telemetry",
-        "live_runs",
-        "workspace",
-        "asking library waiting notices resources console console.*",
-        "tools run_tasks demo unchanging",
-        "server",
-        "stdio owners connections",
-        "door",
-        "http",
-        "commands commands.registry commands.streams",
-        "commands.output",
-        """commands.serving commands.solving commands.inspecting commands.contexts commands.machine commands.clients
-        commands.demo""",
-        "commands.runs",
         "cli",
+        "api",
+        "server",
+        "workspace",
+        "engine",
+        "repl models viewer install",
+        "contexts records",
+        "settings",
+        "concurrency redact spending",
+        "errors version",
+    ],
+    "wasm_runtime": [
+        "build",
+        "runtime",
+        "session",
+        "parallel shared",
+        "linking snapshot",
+        "imports",
+        "vfs machine channel compile_cache",
+        "budget capture deadlines limits results image",
+        "errno errors",
     ],
 }
 FOREIGN_TO_THE_SANDBOX = ("rlm_mcp", "mcp", "anyio", "openai", "pydantic", "httpx", "starlette")
 # Only these know that code runs in wasm: the face of a session, the holder of the runtime, and who tells if it works.
 USERS_OF_THE_SANDBOX = {"rlm_mcp.repl.sandbox", "rlm_mcp.workspace.workspace", "rlm_mcp.cli.doctor"}
-# git is run with the environment of this process, less what could redirect it; no setting is read there.
-READERS_OF_THE_ENVIRONMENT = {"rlm_mcp.settings", "rlm_mcp.contexts.sources.git"}
-FACES = {"wasm_runtime", "rlm_mcp"}  # the packages' own __init__: on top of everything
+# No setting is read there: git gets the environment of this process less what could redirect it, and some MCP clients
+# keep their configuration where a variable says.
+READERS_OF_THE_ENVIRONMENT = {"rlm_mcp.settings", "rlm_mcp.contexts.sources.git", "rlm_mcp.install.places"}
 NEVER = ("utils", "helpers", "common", "misc", "manager", "service")
 
 Module = str
@@ -78,73 +55,65 @@ def modules(package: str) -> dict[Module, Path]:
     return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
 
 
-def imports(tree: ast.AST, *, inside_functions: bool) -> Iterator[tuple[str, list[str], int]]:
-    """(module, names taken from it, line) of every import that happens when the program runs."""
-    for node in ast.iter_child_nodes(tree):
+def imports(tree: ast.AST) -> Iterator[tuple[str, list[str], int]]:
+    """(module, names taken from it, line) of every import: at module level, in functions and for type checkers."""
+    for node in ast.walk(tree):
         match node:
             case ast.Import():
                 yield from ((alias.name, [], node.lineno) for alias in node.names)
             case ast.ImportFrom(module=str(module), level=0):
                 yield module, [alias.name for alias in node.names], node.lineno
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
-                continue
-            case ast.FunctionDef() | ast.AsyncFunctionDef() if not inside_functions:
-                continue
-            case _:
-                yield from imports(node, inside_functions=inside_functions)
 
 
-def edges(package: str, *, inside_functions: bool) -> Iterator[tuple[Module, Module, str]]:
+def edges(package: str) -> Iterator[tuple[Module, Module, str]]:
     """(importing module, imported module of the same package, where it stands)."""
     known = modules(package)
     for module, file in known.items():
-        for target, names, line in imports(ast.parse(file.read_text()), inside_functions=inside_functions):
-            if target.split(".")[0] != package or (target in FACES and names == ["__version__"]):
+        for target, names, line in imports(ast.parse(file.read_text())):
+            if target.split(".")[0] != package:
                 continue
             found = {name for name in (f"{target}.{name}" for name in names) if name in known}
             for imported in found or {target}:
                 yield module, imported, f"{file.relative_to(ROOT)}:{line}"
 
 
-def layer_of(module: Module) -> int | None:
-    package, _, name = module.partition(".")
-    if not name:
-        return len(LAYERS[package])
-    for number, line in enumerate(LAYERS[package]):
-        for entry in line.split():
-            if entry == name or (entry.endswith(".*") and name.startswith(entry[:-1])):
-                return number
-    return None
+def part_of(module: Module) -> str:
+    """The package, or the file beside the packages, that a module is or lies in; empty for the face of all."""
+    return module.split(".")[1] if "." in module else ""
 
 
-def packages_meet(one: Module, other: Module) -> bool:
-    """Whether both lie in the same package below the top, as files of contexts/ and of models/ do."""
-    return one.count(".") > 1 and one.split(".")[:2] == other.split(".")[:2]
+def rank_of(module: Module) -> int | None:
+    """The line of ORDER that names the module's part: 0 is the top."""
+    lines = ORDER[module.split(".")[0]]
+    return next((rank for rank, line in enumerate(lines) if part_of(module) in line.split()), None)
 
 
-@pytest.mark.parametrize("package", LAYERS)
-def test_every_file_has_a_layer(package: str) -> None:
-    homeless = [module for module in modules(package) if layer_of(module) is None]
-    assert homeless == [], (
-        f"{homeless[0]} is in no layer: add it to LAYERS in tests/test_structure.py, above all it imports"
-    )
+@pytest.mark.parametrize("package", ORDER)
+def test_every_file_belongs_to_a_part_that_has_a_place_in_the_order(package: str) -> None:
+    homeless = [module for module in modules(package) if part_of(module) and rank_of(module) is None]
+    assert homeless == [], f"{homeless[0]} has no place in ORDER: put it into a package"
 
 
-@pytest.mark.parametrize("package", LAYERS)
-def test_files_import_from_lower_layers_only(package: str) -> None:
+def test_the_server_has_at_most_eight_files_of_its_own() -> None:
+    assert len(list((ROOT / "rlm_mcp").glob("*.py"))) <= 8
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_a_part_imports_only_from_parts_below_it(package: str) -> None:
     complaints = []
-    for module, imported, place in edges(package, inside_functions=True):
-        own, other = layer_of(module), layer_of(imported)
-        if own is None or other is None or other < own or (own == other and packages_meet(module, imported)):
+    for module, imported, place in edges(package):
+        if not part_of(module) or part_of(module) == part_of(imported):
             continue
-        complaints.append(f"{place}: {module} (layer {own}) imports {imported} (layer {other}), which is not below it")
+        own, other = rank_of(module), rank_of(imported)
+        if own is None or other is None or other <= own:
+            complaints.append(f"{place}: {module} imports {imported or package}, which is not below it")
     assert complaints == [], "\n".join(complaints)
 
 
-@pytest.mark.parametrize("package", LAYERS)
-def test_there_are_no_import_cycles(package: str) -> None:
+@pytest.mark.parametrize("package", ORDER)
+def test_no_two_files_import_each_other_even_indirectly(package: str) -> None:
     graph: dict[Module, set[Module]] = {module: set() for module in modules(package)}
-    for module, imported, _ in edges(package, inside_functions=False):
+    for module, imported, _ in edges(package):
         if imported != module:
             graph[module].add(imported)
     while leaves := [module for module, needs in graph.items() if not needs & graph.keys()]:
@@ -156,7 +125,7 @@ def test_there_are_no_import_cycles(package: str) -> None:
 def test_the_sandbox_imports_nothing_of_the_server_and_little_else() -> None:
     complaints = []
     for module, file in modules("wasm_runtime").items():
-        for target, _, line in imports(ast.parse(file.read_text()), inside_functions=True):
+        for target, _, line in imports(ast.parse(file.read_text())):
             top = target.split(".")[0]
             if top in FOREIGN_TO_THE_SANDBOX:
                 complaints.append(f"{file.relative_to(ROOT)}:{line}: {module} imports {target}: it has to work without")
@@ -170,7 +139,7 @@ def test_the_sandbox_imports_nothing_of_the_server_and_little_else() -> None:
 def test_few_files_of_the_server_know_the_sandbox() -> None:
     complaints = []
     for module, file in modules("rlm_mcp").items():
-        for target, _, line in imports(ast.parse(file.read_text()), inside_functions=True):
+        for target, _, line in imports(ast.parse(file.read_text())):
             if target.split(".")[0] == "wasm_runtime" and module not in USERS_OF_THE_SANDBOX:
                 complaints.append(f"{file.relative_to(ROOT)}:{line}: {module} imports {target}: ask repl or workspace")
     assert complaints == [], "\n".join(complaints)
@@ -180,7 +149,7 @@ def test_only_one_file_imports_openai_and_settings_read_the_environment() -> Non
     openai, environment = set(), set()
     for module, file in modules("rlm_mcp").items():
         tree = ast.parse(file.read_text())
-        if any(target.split(".")[0] == "openai" for target, _, _ in imports(tree, inside_functions=True)):
+        if any(target.split(".")[0] == "openai" for target, _, _ in imports(tree)):
             openai.add(module)
         if any(isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"} for node in ast.walk(tree)):
             environment.add(module)
@@ -188,12 +157,12 @@ def test_only_one_file_imports_openai_and_settings_read_the_environment() -> Non
     assert environment <= READERS_OF_THE_ENVIRONMENT
 
 
-@pytest.mark.parametrize("package", LAYERS)
+@pytest.mark.parametrize("package", ORDER)
 def test_no_file_is_named_after_nothing(package: str) -> None:
     assert [name for name in modules(package) if name.rpartition(".")[2] in NEVER] == []
 
 
-@pytest.mark.parametrize("package", LAYERS)
+@pytest.mark.parametrize("package", ORDER)
 def test_no_class_is_a_manager_or_a_service(package: str) -> None:
     found = [
         f"{file.relative_to(ROOT)}:{node.lineno}: {node.name}"
@@ -204,10 +173,10 @@ def test_no_class_is_a_manager_or_a_service(package: str) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("package", LAYERS)
+@pytest.mark.parametrize("package", ORDER)
 def test_guest_code_is_in_files_of_its_own_and_imports_no_host_module(package: str) -> None:
     for file in (ROOT / package / "guest").rglob("*.py"):
-        for target, _, line in imports(ast.parse(file.read_text()), inside_functions=True):
+        for target, _, line in imports(ast.parse(file.read_text())):
             place = f"{file.relative_to(ROOT)}:{line}"
             assert target.split(".")[0] not in {"wasm_runtime", "rlm_mcp", "mcp", "anyio"}, f"{place} imports {target}"
 

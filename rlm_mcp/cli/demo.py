@@ -20,10 +20,10 @@ from rich.text import Text
 from rlm_mcp.cli.console.drawing import Teller, console_on
 from rlm_mcp.cli.console.excerpt import excerpt
 from rlm_mcp.cli.console.outcome import show_outcome
-from rlm_mcp.engine.types import Event
 from rlm_mcp.errors import RlmError
-from rlm_mcp.records.store import Outcome, read_events
-from rlm_mcp.terminal import harmless
+from rlm_mcp.records.events import Event, read_events
+from rlm_mcp.records.types import Outcome
+from rlm_mcp.redact import escape_controls
 from rlm_mcp.viewer.page import PageNotWritten, write_page
 from rlm_mcp.workspace.workspace import Workspace
 
@@ -67,7 +67,7 @@ async def replay(
     console = console_on(out)
     teller = Teller(console)
     if not as_json:
-        console.print(INTRODUCTION.format(model=harmless(events[0]["models"]["root"]["name"])))
+        console.print(INTRODUCTION.format(model=escape_controls(events[0]["models"]["root"]["name"])))
         teller.event(events[0])
     outcome, difference = await workspace.replay_events(
         events, (context,), (lambda _: None) if as_json else teller.event
@@ -78,9 +78,9 @@ async def replay(
         return difference is None
     console.print(Text(f"\n{_answer(outcome.answer)}", "bold"), soft_wrap=True)
     console.print(show_outcome(outcome))
-    told = CAME_OUT if difference is None else DIFFERS.format(difference=harmless(difference))
+    told = CAME_OUT if difference is None else DIFFERS.format(difference=escape_controls(difference))
     console.print(f"\n{told}", soft_wrap=True)
-    console.print(NEXT_STEPS.format(page=harmless(str(written))), soft_wrap=True)
+    console.print(NEXT_STEPS.format(page=escape_controls(str(written))), soft_wrap=True)
     return difference is None
 
 

@@ -21,14 +21,14 @@ import anyio.to_thread
 from rlm_mcp.errors import NoModelConfigured, RlmError
 from rlm_mcp.install.clients import Entry
 from rlm_mcp.install.own_command import own_command
-from rlm_mcp.install.places import Place
+from rlm_mcp.install.places import Place, own_place
 from rlm_mcp.install.state import ClientState, client_states
 from rlm_mcp.models.base import Completion, Message, Model
 from rlm_mcp.models.discovery import USUAL_PORTS, LocalServer, facts_of, find_local_servers
 from rlm_mcp.models.pool import Chosen, open_models
 from rlm_mcp.models.profiles import is_known
 from rlm_mcp.models.sampling_queue import CLIENT
-from rlm_mcp.settings import Settings, own_place
+from rlm_mcp.settings import Settings
 from wasm_runtime import Runtime, RuntimeFailure
 from wasm_runtime.compile_cache import is_compiled, load_image
 

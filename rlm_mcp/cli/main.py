@@ -9,12 +9,12 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from rlm_mcp import __version__
 from rlm_mcp.cli.commands import clients, contexts, demo, inspecting, machine, runs, serving, solving
 from rlm_mcp.cli.commands.output import complain
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, common_flags
 from rlm_mcp.cli.commands.streams import open_closed_streams, show_every_character, stop_writing
 from rlm_mcp.errors import RlmError
+from rlm_mcp.version import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,10 +22,10 @@ from typing import Literal, TypeVar
 
 import anyio
 
-from rlm_mcp.concurrency import Turns
+from rlm_mcp.concurrency import FifoGate
 from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown, PromptOverWindow
 from rlm_mcp.models.base import Attempts, Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
-from rlm_mcp.spending import Spent
+from rlm_mcp.spending import BudgetLimits, Spent
 
 CallKind = Literal["root", "sub"]
 
@@ -36,19 +36,6 @@ MIN_COMPLETION_TOKENS = 64
 USUAL_COMPLETION_TOKENS: Mapping[CallKind, int] = {"root": 16_384, "sub": 8_192}
 
 _Number = TypeVar("_Number", int, float)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetLimits:
-    """Limits of one run, its children included. None is no limit. `concurrency` bounds the model calls in flight."""
-
-    max_usd: float | None = None
-    max_tokens: int | None = None
-    max_sub_calls: int | None = None
-    max_seconds: float | None = None
-    max_iterations: int | None = None
-    max_depth: int | None = None
-    concurrency: int = 64
 
 
 @dataclass(slots=True)
@@ -125,7 +112,7 @@ class Ledger:
         self._clock = clock
         self._account = _Account(self.limits, clock, already or Spent())
         self._accounts: tuple[_Account, ...] = (self._account, *(parent.accounts if parent else ()))
-        self._queue: Turns = parent.queue if parent else Turns()
+        self._queue: FifoGate = parent.queue if parent else FifoGate()
 
     def __repr__(self) -> str:
         account = self._account
@@ -137,7 +124,7 @@ class Ledger:
         return self._accounts
 
     @property
-    def queue(self) -> Turns:
+    def queue(self) -> FifoGate:
         """The calls of the whole tree that wait for room."""
         return self._queue
 

@@ -26,7 +26,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, Lines
 from rlm_mcp.engine.reply_parser import parse
 from rlm_mcp.errors import OutOfRange, SearchRefused
-from rlm_mcp.records.store import Citation, Coverage
+from rlm_mcp.records.types import Citation, Coverage
 from rlm_mcp.repl.types import CellResult, RawCitation
 
 MOST_CHARS = 64_000_000  # beyond this reading every context once more at the end of a run would be felt

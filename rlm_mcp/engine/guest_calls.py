@@ -13,9 +13,10 @@ import anyio
 
 from rlm_mcp.engine.budget import Bill, Ledger, Left
 from rlm_mcp.engine.citations import Reading
+from rlm_mcp.engine.request_keys import call_key
 from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
 from rlm_mcp.models.base import Usage
-from rlm_mcp.records.store import Tape, call_key
+from rlm_mcp.records.tape import Tape
 
 _HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key stands for the rest
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from rlm_mcp.beside import beside
+from rlm_mcp.concurrency import background_task
 from rlm_mcp.engine import citations as evidence
 from rlm_mcp.engine import prompts
 from rlm_mcp.engine.briefing import brief_of_value, briefs
@@ -23,12 +23,14 @@ from rlm_mcp.engine.grounding import plain
 from rlm_mcp.engine.guest_calls import Calls
 from rlm_mcp.engine.prompts import Remaining
 from rlm_mcp.engine.reply_schema import complaint
+from rlm_mcp.engine.request_keys import prompt_hash
 from rlm_mcp.engine.router import Route, route
 from rlm_mcp.engine.trajectory import Again, Ask, Finish, Question, Rules, Run, Step, Trajectory
 from rlm_mcp.engine.types import Engine, Task
 from rlm_mcp.errors import BudgetExceeded, PromptOverWindow, ReplayDiffers, RlmError, SubCallFailed
 from rlm_mcp.models.base import Completion, Model, bound_prompt
-from rlm_mcp.records.store import Citation, Coverage, Outcome, Status, StoppedBy, ended_event, prompt_hash
+from rlm_mcp.records.events import ended_event
+from rlm_mcp.records.types import Citation, Coverage, Outcome, Status, StoppedBy
 from rlm_mcp.repl.types import CellResult, RawCitation, Repl
 from rlm_mcp.spending import Spent
 
@@ -190,7 +192,7 @@ class Level:
         if wait <= 0:
             await self._save(repl, wait)
             return await self._reply(ask)
-        async with beside(self._save, repl, wait):
+        async with background_task(self._save, repl, wait):
             return await self._reply(ask)
 
     async def _save(self, repl: Repl, wait: float) -> None:
@@ -339,10 +341,10 @@ class Level:
         if self.task.path:
             return ""
         store, contexts = self.engine.store, self.task.contexts
-        in_thread = anyio.to_thread.run_sync
+        run_in_thread = anyio.to_thread.run_sync
         try:
-            citations = await in_thread(evidence.cited, store, contexts, self._cited, answer)
-            self._evidence = citations, await in_thread(self.engine.reading.coverage, store, contexts)
+            citations = await run_in_thread(evidence.cited, store, contexts, self._cited, answer)
+            self._evidence = citations, await run_in_thread(self.engine.reading.coverage, store, contexts)
         except RlmError as error:
             return f"The evidence could not be checked: {error}."
         return ""

@@ -18,7 +18,7 @@ from rlm_mcp.engine.level import Level, limit_of
 from rlm_mcp.engine.trajectory import Again, Finish, Run, Step
 from rlm_mcp.engine.types import Engine, Task
 from rlm_mcp.errors import BudgetExceeded, RlmError
-from rlm_mcp.records.store import Outcome, StoppedBy
+from rlm_mcp.records.types import Outcome, StoppedBy
 
 
 async def solve(task: Task, engine: Engine, ledger: Ledger) -> Outcome:

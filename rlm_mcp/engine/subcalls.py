@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import anyio
 
-from rlm_mcp.beside import beside
+from rlm_mcp.concurrency import background_task
 from rlm_mcp.engine.budget import Bill, Ledger, paid_call
 from rlm_mcp.engine.reply_cache import ReplyCache, reply_key
 from rlm_mcp.engine.reply_schema import Shape, shape_of, without_thinking
@@ -75,7 +75,7 @@ class SubCalls:
 
         Calls come from the guest's thread and run in tasks that the run does not own; this ties them to it.
         """
-        async with beside(self._stop_when_cancelled):
+        async with background_task(self._stop_when_cancelled):
             yield self
 
     async def _stop_when_cancelled(self) -> None:

@@ -7,18 +7,14 @@ from typing import Any, Literal, Protocol
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.engine.budget import BudgetLimits, Ledger
+from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.citations import Reading
 from rlm_mcp.engine.guest_calls import AskSub
 from rlm_mcp.models.base import Model
-from rlm_mcp.records.store import Tape
+from rlm_mcp.records.events import Event
+from rlm_mcp.records.tape import Tape
 from rlm_mcp.repl.types import GuestCalls, Repl
-
-Event = Mapping[str, Any]
-"""One thing that happened in a run, as `runs.py` writes it: "event", "path" of the (child) run, "turn", and facts.
-
-What only begins is told to `on_event` and not put on record: root_asked, cell_begun, sub_asked.
-"""
+from rlm_mcp.spending import BudgetLimits
 
 
 async def _nothing() -> None:

@@ -1,8 +1,12 @@
-"""Where programs of this user keep their configuration: a function of platform, home and environment, without I/O."""
+"""Where programs of this user keep their configuration: a function of platform, home and environment."""
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
+
+from rlm_mcp.settings import home_directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +50,8 @@ class Place:
             case "{appdata}", _:
                 return self.variable("XDG_CONFIG_HOME") or self.home / ".config"
         return self.home / name.replace("{home}", "")
+
+
+def own_place() -> Place:
+    """This machine as far as it decides where MCP clients keep their configurations."""
+    return Place(platform=sys.platform, home=home_directory(os.environ), variables=dict(os.environ))

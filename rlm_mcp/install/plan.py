@@ -14,8 +14,8 @@ from rlm_mcp.errors import ClientConfigError
 from rlm_mcp.install.clients import Client, Entry
 from rlm_mcp.install.config_file import ConfigFile, decoded, drop_backup, keep_backup, replace_config
 from rlm_mcp.install.entry import entry_in, with_entry, without_entry
-from rlm_mcp.install.masking import masked
 from rlm_mcp.install.text_edit import NotEditable
+from rlm_mcp.redact import mask_secrets
 
 # A configuration on one line is not shown as two lines of thousands of characters.
 LONGEST_LINE_CHARS = 400
@@ -53,7 +53,7 @@ class Plan:
         )
         if any(len(line) > LONGEST_LINE_CHARS for line in lines):
             return self._in_short(old, new)
-        return masked("".join(line if line.endswith("\n") else f"{line}\n{NO_LINE_END}\n" for line in lines))
+        return mask_secrets("".join(line if line.endswith("\n") else f"{line}\n{NO_LINE_END}\n" for line in lines))
 
     def _in_short(self, old: str, new: str) -> str:
         said = ((mark, entry_in(text, self.client)) for mark, text in (("-", old), ("+", new)))
@@ -61,7 +61,7 @@ class Plan:
         shown = (
             f"{mark} {path}: {json.dumps(entry, ensure_ascii=False)}\n" for mark, entry in said if entry is not None
         )
-        return masked(f"{self.file.target}\n" + "".join(shown))
+        return mask_secrets(f"{self.file.target}\n" + "".join(shown))
 
 
 def plan_install(client: Client, file: ConfigFile, entry: Entry) -> Plan:

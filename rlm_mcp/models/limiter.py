@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from rlm_mcp.concurrency import Turns
+from rlm_mcp.concurrency import FifoGate
 
 START = 8
 MOST = 256
@@ -126,7 +126,7 @@ class Limiter:
     def __init__(self, concurrency: Concurrency | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.concurrency = concurrency or Concurrency()
         self._clock = clock
-        self._turns = Turns()
+        self._turns = FifoGate()
 
     def __repr__(self) -> str:
         return f"<Limiter {self.concurrency.in_flight} of {int(self.concurrency.limit)}, {len(self._turns)} waiting>"

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from ipaddress import ip_address
@@ -11,20 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rlm_mcp.models.base import Profile
+from rlm_mcp.spending import Price
 
 # Models up to this many billions of parameters get the weak model's prompt. Measured at 1.5; the rest is a guess.
 WEAK_BILLIONS = 14.0
 
 _DATE = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|latest|preview)$")
 _BILLIONS = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z])")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """Dollars per million tokens."""
-
-    usd_per_mtok_in: float
-    usd_per_mtok_out: float
 
 
 def profile_of(

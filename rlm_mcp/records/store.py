@@ -14,7 +14,6 @@ a length (a reply, a block) is written at its end and has the length in `seconds
 A live run holds an advisory lock on its events file. One that says "running" while nobody holds the lock was cut off.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -22,24 +21,22 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
-from rlm_mcp.models.base import Message
-from rlm_mcp.spending import Spent
+from rlm_mcp.records.events import FORMAT, answer_bytes, fold, read_events
+from rlm_mcp.records.types import RunPage, RunState
 
 try:
     import fcntl
 except ImportError:  # Windows has none: there a cut-off run keeps the status "running" until it is resumed
     fcntl = None  # type: ignore[assignment] # absent on this system
 
-FORMAT = 1
-INLINE_ANSWER_CHARS = 200_000  # a longer answer is kept only in its own file, so that reading events stays cheap
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")
 _OUTLINE = (b'{"event":"run_', b'{"event":"routed"')  # how `append` begins the lines that say what became of a run
 _LOCK_TRIES = 10
@@ -47,77 +44,6 @@ _NO_BEGINNING = "its record has no readable beginning, so there is nothing to sh
 CHECKPOINT_MAX_BYTES = (
     64 << 20
 )  # beyond this a turn's checkpoint costs more disk than running its code again costs time
-
-Status = Literal["running", "completed", "failed", "cancelled"]
-StoppedBy = Literal["final", "iterations", "usd", "tokens", "sub_calls", "seconds", "cancelled", "error"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Citation:
-    """A quoted place. `verified` is True only when the stored text at exactly these lines holds the quote."""
-
-    context_id: str
-    path: str
-    start_line: int
-    end_line: int
-    quote: str
-    verified: bool
-    corrected: bool = False
-    """the quote was found, but elsewhere than cited: the lines here are the found ones"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coverage:
-    """How many characters of the contexts were read, and which."""
-
-    total_chars: int = 0
-    read_by_code: int = 0
-    read_by_model: int = 0
-    ranges: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]] = field(default_factory=dict)
-    """keys "code" and "model", each a map from "context_id/path" to sorted disjoint ranges"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a run stands or has ended, and with what; the fields are those of the public contract.
-
-    The best answer so far is there even when a limit stopped the run.
-    """
-
-    status: Status
-    answer: Any = None
-    stopped_by: StoppedBy | None = None
-    answered_by: str = ""
-    """how the answer came about: FINAL, FINAL_VAR, SUBMIT, answer, text, value, direct"""
-    citations: tuple[Citation, ...] = ()
-    coverage: Coverage = field(default_factory=Coverage)
-    usage: Spent = field(default_factory=Spent)
-    iterations: int = 0
-    mode: str = ""
-    mode_reason: str = ""
-    depth: int = 0
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunState(Outcome):
-    """A run as its record tells it."""
-
-    run_id: str
-    query: str
-    contexts: tuple[Mapping[str, Any], ...]
-    created_at: str
-    answer_chars: int = 0
-    output_schema: Mapping[str, Any] | None = None
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunPage:
-    """Some runs, newest first, and where to go on."""
-
-    runs: tuple[RunState, ...]
-    next_cursor: str | None = None
 
 
 class Runs:
@@ -280,7 +206,7 @@ class Run:
 
         Raises RunNotWritten.
         """
-        name, data = _answer_bytes(answer)
+        name, data = answer_bytes(answer)
         with self._written():
             _replace(self.directory / name, data)
 
@@ -380,188 +306,6 @@ def _lock(file: IO[bytes]) -> bool:
     return False
 
 
-def read_events(path: Path, *, until: int | None = None, only: tuple[bytes, ...] = ()) -> Iterator[dict[str, Any]]:
-    """The events of a record file. A torn last line is left out; a newer format raises RunRecordTooNew.
-
-    With `only`, what follows the first line is parsed where it begins so.
-    """
-    size = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            size += len(line)
-            if not line.endswith(b"\n") or (until is not None and size > until):
-                return
-            if only and number and not line.startswith(only):
-                continue
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # a line that a crash tore and a later writer ended
-            if number == 0 and event.get("format", 0) > FORMAT:
-                raise RunRecordTooNew(
-                    f"{path.parent.name} was written in format {event['format']}, this version reads up to {FORMAT}:"
-                    " update rlm-mcp"
-                )
-            yield event
-
-
-def fold(events: Iterator[dict[str, Any]]) -> RunState:
-    """The state that a sequence of events leads to."""
-    started: dict[str, Any] = {}
-    ended: dict[str, Any] = {}
-    route: dict[str, Any] = {}
-    usage: Mapping[str, Any] = {}
-    iterations = 0
-    for event in events:
-        match event["event"]:
-            case "run_started":
-                started = event
-            case "run_resumed" | "run_left":
-                ended = {}
-            case "routed" if not event.get("path"):
-                route = event
-            case "root_reply" if not event.get("path"):
-                iterations = max(iterations, event["turn"])
-                usage = event.get("spent") or usage
-            case "root_reply" | "sub_reply" | "sub_failed":
-                usage = event.get("spent") or usage
-            case "run_ended" if not event.get("path"):
-                ended = event
-                usage = event.get("usage") or usage
-    coverage = ended.get("coverage") or {}
-    return RunState(
-        run_id=started.get("run_id", ""),
-        status=ended.get("status", "running"),
-        query=started.get("query", ""),
-        contexts=tuple(started.get("contexts", ())),
-        created_at=started.get("created_at", ""),
-        answer=ended.get("answer"),
-        answer_chars=ended.get("answer_chars", 0),
-        stopped_by=ended.get("stopped_by"),
-        answered_by=ended.get("answered_by", ""),
-        citations=tuple(Citation(**_known(Citation, c)) for c in ended.get("citations", ())),
-        coverage=Coverage(**_known(Coverage, coverage)),
-        usage=Spent.from_json(usage),
-        iterations=ended.get("iterations", iterations),
-        mode=route.get("mode", ""),
-        mode_reason=route.get("reason", ""),
-        depth=route.get("depth", 0),
-        message=ended.get("message", ""),
-        output_schema=started.get("output_schema"),
-        fingerprint=started.get("fingerprint", ""),
-    )
-
-
-def ended_event(**facts: Any) -> dict[str, Any]:
-    """The last event of a run. An answer too long for the record is left to its own file."""
-    answer = facts.get("answer")
-    text = answer if isinstance(answer, str) else json.dumps(answer)
-    facts["answer_chars"] = 0 if answer is None else len(text)
-    if len(text) > INLINE_ANSWER_CHARS:
-        facts["answer"] = None
-        facts["answer_sha256"] = hashlib.sha256(_answer_bytes(answer)[1]).hexdigest()
-    return {"event": "run_ended", **facts}
-
-
-def prompt_hash(messages: Sequence[Message]) -> str:
-    """A short name for exactly these messages; what `replay` compares."""
-    canonical = json.dumps([[m.role, m.content] for m in messages], ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def call_key(kind: str, *parts: object) -> str:
-    """A short name for one request of guest code: the same request has the same key in every run."""
-    canonical = json.dumps([kind, *parts], ensure_ascii=True, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-class Tape:
-    """What a record has already paid for, handed out again: root replies and cells by turn, sub-calls by key.
-
-    `resume` gives the tape of its own record and goes on where it ends. `replay` is `strict`: it has nothing but the
-    tape. `difference` is the first place where the new run asked for or did something else than the record says.
-    """
-
-    def __init__(self, events: Iterable[Mapping[str, Any]] = (), *, strict: bool = False) -> None:
-        self.strict = strict
-        self.difference: str | None = None
-        self.spent: dict[str, Any] = {}
-        """the usage on record when it ended"""
-        self._ways: dict[str, dict[str, Any]] = {}
-        self._roots: dict[tuple[str, int], dict[str, Any]] = {}
-        self._subs: dict[str, dict[str, Any]] = {}
-        self._cells: dict[tuple[str, int, int], dict[str, Any]] = {}
-        for event in events:
-            self._load(dict(event))
-
-    def _load(self, event: dict[str, Any]) -> None:
-        path = event.get("path", "")
-        match event["event"]:
-            case "routed":
-                self._ways[path] = event
-            case "root_reply":
-                self._roots[path, event["turn"]] = event
-            case "sub_reply":
-                self._subs[event["key"]] = event
-            case "sub_failed":
-                self._subs.setdefault(event["key"], event)
-            case "cell":
-                self._cells[path, event["turn"], event["block"]] = event
-            case "run_ended" if not path:
-                self.spent = dict(event.get("usage") or {})
-
-    def way(self, path: str) -> dict[str, Any] | None:
-        """The way that this (child) run had taken, if it had begun."""
-        return self._ways.get(path)
-
-    def root(self, path: str, turn: int) -> dict[str, Any] | None:
-        """The recorded root reply of this turn."""
-        return self._roots.get((path, turn))
-
-    def sub(self, key: str) -> dict[str, Any] | None:
-        """The recorded answer ("value") or failure ("error") of this very request."""
-        return self._subs.get(key)
-
-    def cell(self, path: str, turn: int, block: int) -> dict[str, Any] | None:
-        """The recorded result of one block."""
-        return self._cells.get((path, turn, block))
-
-    def differ(self, sentence: str) -> None:
-        """Notes a difference; only the first is kept, since the others follow from it."""
-        if self.difference is None:
-            self.difference = sentence
-
-
-class NoRecord:
-    """A record that keeps nothing on disk, for replays and tests; `events` holds what was written."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.answer: object = None
-
-    def append(self, event: Mapping[str, Any]) -> None:
-        """Keeps one event in memory, as JSON would."""
-        self.events.append(json.loads(json.dumps(event, default=str)))
-
-    def write_answer(self, answer: object) -> None:
-        """Keeps the answer in memory."""
-        self.answer = answer
-
-    def save_checkpoint(self, turn: int, data: bytes) -> bool:  # noqa: ARG002 - the Record protocol
-        """Keeps no checkpoint."""
-        return False
-
-    def checkpoint(self) -> tuple[int, bytes] | None:
-        """There is none."""
-        return None
-
-
-def _answer_bytes(answer: object) -> tuple[str, bytes]:
-    if isinstance(answer, str):
-        return "answer.txt", answer.encode("utf-8", "surrogatepass")
-    return "answer.json", json.dumps(answer, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
-
-
 def _replace(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Writes a file so that a reader sees the old bytes or the new ones, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
@@ -598,11 +342,6 @@ def _drop_torn_line(file: IO[bytes]) -> None:
         position = start
     if size:
         file.truncate(0)
-
-
-def _known(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(kind)}
-    return {name: value for name, value in data.items() if name in names}
 
 
 def _now() -> str:

@@ -11,7 +11,7 @@ from rlm_mcp.contexts.describe.overview import Overview
 from rlm_mcp.contexts.search import SearchResult
 from rlm_mcp.contexts.types import Context, Lines, Page
 from rlm_mcp.engine.router import Estimate
-from rlm_mcp.records.store import RunState
+from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.types import CellResult
 from rlm_mcp.server.results import (
     PAGE_CHARS,

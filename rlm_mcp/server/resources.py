@@ -20,7 +20,7 @@ from mcp_types import (
 )
 
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.records.store import RunState
+from rlm_mcp.records.types import RunState
 from rlm_mcp.server.presenters import context_result, run_result
 from rlm_mcp.workspace.workspace import Workspace
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types import CallToolRequestParams, CallToolResult
 
-from rlm_mcp.records.store import RunState
+from rlm_mcp.records.types import RunState
 from rlm_mcp.server.presenters import run_result
 from rlm_mcp.server.results import send
 from rlm_mcp.server.sampling import answered, shown_questions

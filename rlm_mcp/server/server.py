@@ -22,7 +22,6 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Resource
 from pydantic import AnyUrl, ValidationError
 
-from rlm_mcp import __version__
 from rlm_mcp.errors import OutOfRange, RlmError, UnknownContext, UnknownPath, UnknownRun
 from rlm_mcp.server.argument_aliases import forgive, unknown
 from rlm_mcp.server.list_cache import Unchanging
@@ -33,6 +32,7 @@ from rlm_mcp.server.run_tasks import RunTasks
 from rlm_mcp.server.tasks_extension import Tasks
 from rlm_mcp.server.tools import Tools
 from rlm_mcp.settings import local_roots
+from rlm_mcp.version import __version__
 from rlm_mcp.workspace.workspace import Workspace
 
 FRESH_MS = 1_000

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import anyio
 from mcp.server.mcpserver import Context as Request
 
-from rlm_mcp.beside import beside
-from rlm_mcp.records.store import RunState
+from rlm_mcp.concurrency import background_task
+from rlm_mcp.records.types import RunState
 from rlm_mcp.workspace.live_runs import HEARTBEAT_SECONDS
 from rlm_mcp.workspace.progress import Progress
 
@@ -53,7 +53,7 @@ async def with_beats(
             beats += 1
             await request.report_progress(beats, None, f"{doing()} · {time.monotonic() - began:.0f} s")
 
-    async with beside(beat):
+    async with background_task(beat):
         return await work()
 
 

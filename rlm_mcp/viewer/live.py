@@ -21,7 +21,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.records.store import Run, read_events
+from rlm_mcp.records.events import read_events
+from rlm_mcp.records.store import Run
 from rlm_mcp.viewer.page import assemble, page_data
 from rlm_mcp.viewer.passages import Quoted, quoted
 from rlm_mcp.viewer.story import Story

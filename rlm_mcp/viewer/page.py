@@ -19,11 +19,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from rlm_mcp import __version__
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RlmError
 from rlm_mcp.records.store import Run
-from rlm_mcp.terminal import harmless
+from rlm_mcp.redact import escape_controls
+from rlm_mcp.version import __version__
 from rlm_mcp.viewer.comparing import compared
 from rlm_mcp.viewer.coverage import strips
 from rlm_mcp.viewer.passages import Quoted, quoted
@@ -130,7 +130,7 @@ def assemble(kind: Kind, *, title: str, data: Mapping[str, Any], follows: bool =
     script = f'(() => {{\n"use strict";\n{script}}})();\n'
     parts = {
         "policy": policy(style, script, follows=follows),
-        "title": html.escape(harmless(title)),
+        "title": html.escape(escape_controls(title)),
         "kind": kind,
         "style": style,
         "data": as_data(data),

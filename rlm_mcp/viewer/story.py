@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlm_mcp.engine.types import Event
 from rlm_mcp.errors import RunRecordDamaged
+from rlm_mcp.records.events import Event
 from rlm_mcp.viewer.timing import Timing, number, path_of, seconds_of
 
 Cut = str | dict[str, Any]

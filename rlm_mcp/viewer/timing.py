@@ -6,7 +6,7 @@ Events say when they were written (`at`) and how long the thing they tell of too
 from math import isfinite
 from typing import Any
 
-from rlm_mcp.engine.types import Event
+from rlm_mcp.records.events import Event
 
 LONGEST_PAUSE = 1.0
 """Of a pause before a resume, so much stays visible."""

@@ -10,21 +10,23 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.engine.budget import BudgetLimits, Ledger
+from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
 from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.reply_schema import shape_of
 from rlm_mcp.engine.router import Estimate, estimate, route
 from rlm_mcp.engine.subcalls import SubCalls
-from rlm_mcp.engine.types import Engine, Event, OpenRepl, Record, Task, started_facts
+from rlm_mcp.engine.types import Engine, OpenRepl, Record, Task, started_facts
 from rlm_mcp.errors import NoModelConfigured, RunRecordDamaged, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
 from rlm_mcp.models.sampling_queue import CLIENT, Desk
 from rlm_mcp.models.scripted import ScriptedModel
-from rlm_mcp.records.store import Outcome, Tape
+from rlm_mcp.records.events import Event
+from rlm_mcp.records.tape import Tape
+from rlm_mcp.records.types import Outcome
 from rlm_mcp.settings import Settings
-from rlm_mcp.spending import Spent
+from rlm_mcp.spending import BudgetLimits, Spent
 
 _Number = TypeVar("_Number", int, float)
 

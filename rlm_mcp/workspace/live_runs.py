@@ -22,15 +22,17 @@ from weakref import WeakValueDictionary
 import anyio
 from anyio.abc import TaskGroup
 
+from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.router import Estimate
-from rlm_mcp.engine.types import Event
 from rlm_mcp.errors import RlmError, RunBusy, RunNotWritten
 from rlm_mcp.models.sampling_queue import Desk
+from rlm_mcp.records.events import Event
 from rlm_mcp.records.recovery import has_ended, is_left, left_runs
-from rlm_mcp.records.store import NoRecord, Outcome, Run, RunPage, Runs, RunState
-from rlm_mcp.threads import in_thread
+from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.tape import NoRecord
+from rlm_mcp.records.types import Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import Change, Changes
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest
 from rlm_mcp.workspace.progress import Progress, advance
@@ -181,7 +183,7 @@ class LiveRuns:
         launch = await self._launcher.new(request, contexts, sampling=sampling)
         facts = {**launch.facts, "fingerprint": fingerprint, "served": self._serves}
         with anyio.CancelScope(shield=True):  # a caller that gives up just now must not leave a record without a run
-            run = await in_thread(self.runs.create, facts)
+            run = await run_in_thread(self.runs.create, facts)
             self._begin(run, launch, fingerprint)
         self.changes.add(Change())
         return run.run_id
@@ -195,21 +197,21 @@ class LiveRuns:
         fingerprint = _fingerprint(request, await self._contexts_of(request))
         if any(live.fingerprint == fingerprint for live in self._live.values()):
             return False
-        return await in_thread(_without_end, self.runs, fingerprint) is None
+        return await run_in_thread(_without_end, self.runs, fingerprint) is None
 
     async def _contexts_of(self, request: SolveRequest) -> list[Context]:
         if not request.query.strip():
             raise EmptyRequest("query is empty: ask a question about the contexts.")
         if not request.contexts:
             raise EmptyRequest("contexts is empty: name at least one registered context (register_context makes one).")
-        return [await in_thread(self.store.get, ref) for ref in dict.fromkeys(request.contexts)]
+        return [await run_in_thread(self.store.get, ref) for ref in dict.fromkeys(request.contexts)]
 
     async def _begun(self, fingerprint: str) -> str | None:
         """The run that is at this request already, or that was cut off and now goes on."""
         for live in self._live.values():
             if live.fingerprint == fingerprint:
                 return live.run.run_id
-        run = await in_thread(_without_end, self.runs, fingerprint)
+        run = await run_in_thread(_without_end, self.runs, fingerprint)
         if run is None:
             return None
         try:
@@ -222,27 +224,27 @@ class LiveRuns:
         run = await self._find(run_id)
         if run.run_id in self._live:
             return run.run_id
-        state = await in_thread(run.state)
+        state = await run_in_thread(run.state)
         if state.status == "running":
             raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp: wait for it with rlm_result.")
         if state.status == "completed" and state.stopped_by == "final":
             raise RunEnded(f"{run.run_id} has its final answer: read it with rlm_result, or start a new run.")
-        events = await in_thread(lambda: list(run.events()))
+        events = await run_in_thread(lambda: list(run.events()))
         launch = await self._launcher.resumed(events, state.usage)
         with anyio.CancelScope(shield=True):
-            await in_thread(_claim, run, events)
-            await in_thread(run.append, {"event": "run_resumed", "served": self._serves})
+            await run_in_thread(_claim, run, events)
+            await run_in_thread(run.append, {"event": "run_resumed", "served": self._serves})
             self._begin(run, launch, state.fingerprint)
         return run.run_id
 
     async def pick_up(self) -> None:
         """Goes on with the runs that servers before this one left; what cannot go on stays as it is."""
-        for run_id in await in_thread(left_runs, self.runs):
+        for run_id in await run_in_thread(left_runs, self.runs):
             await self._pick_up(run_id)
 
     async def pick_up_left(self, run_id: str) -> None:
         """The same for one run that somebody asks for, should it be such a one."""
-        if self._serves and run_id not in self._live and await in_thread(is_left, await self._find(run_id)):
+        if self._serves and run_id not in self._live and await run_in_thread(is_left, await self._find(run_id)):
             await self._pick_up(run_id)
 
     async def _pick_up(self, run_id: str) -> None:
@@ -256,7 +258,7 @@ class LiveRuns:
     async def replay(self, run_id: str, on_event: Callable[[Event], None]) -> tuple[Outcome, str | None]:
         """Executes a recorded run again, its model replies from the record; the outcome and the first difference."""
         run = await self._find(run_id)
-        return await self.replay_events(await in_thread(lambda: list(run.events())), None, on_event)
+        return await self.replay_events(await run_in_thread(lambda: list(run.events())), None, on_event)
 
     async def replay_events(
         self, events: Sequence[Event], contexts: Sequence[Context] | None, on_event: Callable[[Event], None]
@@ -288,7 +290,7 @@ class LiveRuns:
             if live.scope.cancelled_caught and not live.ended and not live.left:
                 await self._end(live, CANCELLED)
             if live.scope.cancelled_caught and live.left:
-                await in_thread(run.append, {"event": "run_left"})
+                await run_in_thread(run.append, {"event": "run_left"})
         except Exception as error:
             if not live.ended:
                 await self._end(live, _failed(error))
@@ -306,7 +308,7 @@ class LiveRuns:
         """Puts an end on record that the run did not put there itself."""
         event = {"event": "run_ended", **how}
         try:
-            await in_thread(live.run.append, event)
+            await run_in_thread(live.run.append, event)
         except RunNotWritten as error:
             self._unwritten[live.run.run_id] = str(error)
         else:
@@ -349,7 +351,7 @@ class LiveRuns:
         waiting: list[Event] = []
         live.listeners.append(waiting.append)
         on_record = run.events_path.stat().st_size  # just now: the run writes and tells in this thread
-        for event in await in_thread(lambda: list(run.events(until=on_record))):
+        for event in await run_in_thread(lambda: list(run.events(until=on_record))):
             on_event(event)
         live.listeners.remove(waiting.append)
         live.listeners.append(on_event)
@@ -374,8 +376,8 @@ class LiveRuns:
     async def state(self, run_id: str) -> RunState:
         """A run as its record tells it. Raises UnknownRun."""
         run = await self._find(run_id)
-        state = await in_thread(run.state)
-        if self._leaving and state.status == "failed" and await in_thread(is_left, run):
+        state = await run_in_thread(run.state)
+        if self._leaving and state.status == "failed" and await run_in_thread(is_left, run):
             return replace(state, status="running", stopped_by=None, message=LEFT)
         if state.status == "failed" and run.run_id in self._unwritten:
             return replace(state, message=self._unwritten[run.run_id])
@@ -383,17 +385,17 @@ class LiveRuns:
 
     async def list_runs(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
         """Runs, newest first."""
-        return await in_thread(self.runs.list, limit=limit, cursor=cursor)
+        return await run_in_thread(self.runs.list, limit=limit, cursor=cursor)
 
     async def trace(self, run_id: str) -> str:
         """The record of a run, as it stands on disk."""
         run = await self._find(run_id)
-        return await in_thread(partial(run.events_path.read_text, encoding="utf-8"))
+        return await run_in_thread(partial(run.events_path.read_text, encoding="utf-8"))
 
     async def _find(self, run_id: str) -> Run:
         if (live := self._live.get(run_id)) is not None:
             return live.run
-        return await in_thread(self.runs.get, run_id)
+        return await run_in_thread(self.runs.get, run_id)
 
     # --- ending
 
@@ -435,10 +437,10 @@ class LiveRuns:
             with anyio.move_on_after(WISH_SECONDS * 8):
                 while run.is_live():  # noqa: ASYNC110 - the other process does not tell
                     await anyio.sleep(WISH_SECONDS / 4)
-        elif not await in_thread(has_ended, run):  # cut off: nobody is to go on with it
-            await in_thread(run.append, {"event": "run_ended", **CANCELLED})
+        elif not await run_in_thread(has_ended, run):  # cut off: nobody is to go on with it
+            await run_in_thread(run.append, {"event": "run_ended", **CANCELLED})
             run.close()
-        state = await in_thread(run.state)
+        state = await run_in_thread(run.state)
         if state.status == "running":
             raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp, which does not react: end that one.")
         return state
@@ -461,8 +463,8 @@ async def _read_along(run: Run, on_event: Callable[[Event], None]) -> None:
     """Events of a run of another process, as its record grows."""
     seen, is_live = 0, True
     while is_live:
-        is_live = await in_thread(run.is_live)
-        news = await in_thread(lambda skipped: list(islice(run.events(), skipped, None)), seen)
+        is_live = await run_in_thread(run.is_live)
+        news = await run_in_thread(lambda skipped: list(islice(run.events(), skipped, None)), seen)
         for event in news:
             on_event(event)
         seen += len(news)

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rlm_mcp import __version__
-from rlm_mcp.engine.types import Event
+from rlm_mcp.records.events import Event
+from rlm_mcp.version import __version__
 from rlm_mcp.workspace.launch import Launch
 
 if TYPE_CHECKING:

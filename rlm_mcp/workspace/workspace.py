@@ -19,6 +19,7 @@ import anyio
 import anyio.from_thread
 from anyio.abc import TaskGroup
 
+from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store.store import Store
@@ -31,7 +32,6 @@ from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import Sandbox, open_sandbox
 from rlm_mcp.repl.types import CellResult, GuestCalls
 from rlm_mcp.settings import Settings
-from rlm_mcp.threads import in_thread
 from rlm_mcp.workspace.change_feed import Change, Changes
 from rlm_mcp.workspace.inspect_repls import InspectRepls, Shelf
 from rlm_mcp.workspace.launch import ChooseModels, Launcher
@@ -106,7 +106,7 @@ class Workspace(LiveRuns):
             register = partial(self.store.register_source, source, name=name, on_taken=on_taken)
             context = await anyio.to_thread.run_sync(register)
         else:
-            context = await in_thread(self.store.register_text, text, name=name, supersedes=supersedes)
+            context = await run_in_thread(self.store.register_text, text, name=name, supersedes=supersedes)
         self.changes.add(Change())
         return context
 
@@ -131,11 +131,11 @@ class Workspace(LiveRuns):
 
     async def context(self, ref: str) -> Context:
         """The context with this id or name. Raises UnknownContext."""
-        return await in_thread(self.store.get, ref)
+        return await run_in_thread(self.store.get, ref)
 
     async def contexts(self, query: str = "", *, limit: int = 20, cursor: str | None = None) -> Page:
         """One page of contexts, newest first."""
-        return await in_thread(self.store.list, query, limit=limit, cursor=cursor)
+        return await run_in_thread(self.store.list, query, limit=limit, cursor=cursor)
 
     async def all_contexts(self) -> list[Context]:
         """Every context, newest first."""
@@ -149,43 +149,43 @@ class Workspace(LiveRuns):
 
     async def paths(self, ref: str) -> list[str]:
         """The paths of a context's files."""
-        files = await in_thread(self.store.files, await self.context(ref))
+        files = await run_in_thread(self.store.files, await self.context(ref))
         return [file.path for file in files]
 
     async def overview(self, context: Context) -> Overview:
         """What a context is made of."""
-        return await in_thread(describe, self.store, context)
+        return await run_in_thread(describe, self.store, context)
 
     async def read(
         self, context: Context, start_line: int, end_line: int | None, path: str | None, *, max_chars: int = READ_CHARS
     ) -> Lines:
         """Some lines of a context."""
-        return await in_thread(self.store.read_lines, context, start_line, end_line, path=path, max_chars=max_chars)
+        return await run_in_thread(self.store.read_lines, context, start_line, end_line, path=path, max_chars=max_chars)
 
     async def search(
         self, context: Context, pattern: str, *, path: str | None, max_matches: int, context_lines: int
     ) -> SearchResult:
         """Lines that match a pattern."""
-        return await in_thread(
+        return await run_in_thread(
             search, self.store, context, pattern, path=path, max_matches=max_matches, context_lines=context_lines
         )
 
     async def remove(self, ref: str) -> Context:
         """Forgets a context. Raises ContextInUse while a run reads it."""
-        context = await in_thread(self.store.remove, ref)
+        context = await run_in_thread(self.store.remove, ref)
         await self._repls.close(context.context_id)
         self.changes.add(Change())
         return context
 
     async def refresh(self, ref: str) -> Context:
         """Registers a context's source as it is now: the same context, or the next version of it."""
-        context = await in_thread(self.store.refresh, ref)
+        context = await run_in_thread(self.store.refresh, ref)
         self.changes.add(Change())
         return context
 
     async def collect(self) -> Freed:
         """Forgets old versions that no run on record is about, and deletes what nothing uses."""
-        return await in_thread(lambda: self.store.gc(keep=self.runs.context_ids()))
+        return await run_in_thread(lambda: self.store.gc(keep=self.runs.context_ids()))
 
     async def watch(
         self,

@@ -176,7 +176,7 @@ class OpenAIServer:
             writer.transport.abort()
 
     @contextmanager
-    def in_thread(self) -> Iterator[Self]:
+    def run_in_thread(self) -> Iterator[Self]:
         """Runs it on a thread with an event loop of its own."""
         loop, started = asyncio.new_event_loop(), threading.Event()
 

@@ -74,7 +74,7 @@ def _is_second(request: Request) -> bool:
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     endpoint = Endpoint()
-    with endpoint.server.in_thread():
+    with endpoint.server.run_in_thread():
         yield endpoint
 
 

@@ -23,7 +23,7 @@ ANN, BOB = "token-of-ann", "token-of-bob"
 
 @pytest.fixture
 def endpoint() -> Iterator[OpenAIServer]:
-    with OpenAIServer(lambda _: "```repl\nprint(1)\n```", latency=60).in_thread() as server:
+    with OpenAIServer(lambda _: "```repl\nprint(1)\n```", latency=60).run_in_thread() as server:
         yield server
 
 

@@ -200,7 +200,7 @@ async def test_closing_the_response_of_a_running_call_cancels_its_run(
 
 @pytest.fixture
 def endpoint() -> Iterator[OpenAIServer]:
-    with OpenAIServer(lambda _: "```repl\nwhile True: pass\n```").in_thread() as server:
+    with OpenAIServer(lambda _: "```repl\nwhile True: pass\n```").run_in_thread() as server:
         yield server
 
 

@@ -45,7 +45,7 @@ def reply(request: Request) -> str:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[OpenAIServer]:
-    with OpenAIServer(reply).in_thread() as server:
+    with OpenAIServer(reply).run_in_thread() as server:
         yield server
 
 

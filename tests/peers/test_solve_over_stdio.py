@@ -50,7 +50,7 @@ def root() -> Root:
 
 @pytest.fixture(scope="module")
 def endpoint(root: Root) -> Iterator[OpenAIServer]:
-    with OpenAIServer(root).in_thread() as server:
+    with OpenAIServer(root).run_in_thread() as server:
         yield server
 
 

@@ -61,7 +61,7 @@ class Collector:
 
 @pytest.fixture
 def endpoint() -> Iterator[OpenAIServer]:
-    with OpenAIServer(lambda _: "```repl\nFINAL(len(context))\n```").in_thread() as server:
+    with OpenAIServer(lambda _: "```repl\nFINAL(len(context))\n```").run_in_thread() as server:
         yield server
 
 

@@ -96,7 +96,7 @@ def death_of_the_parent(server: Server) -> None:
 
 @pytest.fixture
 def environ(tmp_path: Path, sandbox_cache: Path) -> Iterator[dict[str, str]]:
-    with OpenAIServer(lambda _: f"```repl\n{SPIN}\n```").in_thread() as endpoint:
+    with OpenAIServer(lambda _: f"```repl\n{SPIN}\n```").run_in_thread() as endpoint:
         yield {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 
 from rlm_mcp.models.base import Completion, Message, Profile, Usage
-from rlm_mcp.records.store import RunState
+from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult, Final, GuestCalls
 from rlm_mcp.settings import Settings

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.models.profiles import Price
 from rlm_mcp.redact import Secret
 from rlm_mcp.settings import SETTINGS, Settings, config_path, in_force, load_settings, local_roots
+from rlm_mcp.spending import Price
 
 
 def load(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from rlm_mcp.cli.commands.output import print_json
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, SETTING_FLAGS, Commands
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.settings import checked_environment, config_path, load_settings, own_place
-from rlm_mcp.terminal import harmless
+from rlm_mcp.install.places import own_place
+from rlm_mcp.redact import escape_controls
+from rlm_mcp.settings import checked_environment, config_path, load_settings
 
 if TYPE_CHECKING:
     from rlm_mcp.install.clients import Client, Entry
@@ -78,9 +79,9 @@ def _ask_and_write(options: argparse.Namespace, plan: "Plan", hints: Sequence[st
     from rlm_mcp.install.plan import carry_out
 
     if not options.json:
-        print(harmless(plan.diff), end="")
+        print(escape_controls(plan.diff), end="")
         for note in plan.notes:
-            print(harmless(note), file=sys.stderr)
+            print(escape_controls(note), file=sys.stderr)
     if not options.yes and not _agreed(options):
         return _tell(options, plan, "nothing was written", status=FAILED)
     kept = carry_out(plan)
@@ -107,7 +108,7 @@ def _tell(
     kept: Path | None = None,
 ) -> int:
     if not options.json:
-        print(harmless(said), file=sys.stderr)
+        print(escape_controls(said), file=sys.stderr)
         return status
     print_json(
         {
@@ -180,6 +181,6 @@ def _list_clients(options: argparse.Namespace, entry: "Entry") -> int:
         )
         return ANSWERED
     for state in states:
-        print(harmless(f"{state.client.name:<16} {state.detail or state.state:<40} {state.path}"))
+        print(escape_controls(f"{state.client.name:<16} {state.detail or state.state:<40} {state.path}"))
     print("rlm-mcp install CLIENT adds this server; --print shows what any other client takes.", file=sys.stderr)
     return ANSWERED

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from rlm_mcp.beside import beside
 from rlm_mcp.cli.commands.output import complain, context_facts, print_json, show
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, in_workspace
+from rlm_mcp.concurrency import background_task
 from rlm_mcp.errors import RlmError
-from rlm_mcp.terminal import harmless
+from rlm_mcp.redact import escape_controls
 
 if TYPE_CHECKING:
     from rlm_mcp.contexts.types import Context
@@ -41,7 +41,7 @@ async def list_contexts(options: argparse.Namespace, workspace: "Workspace") -> 
         return ANSWERED
     for context in contexts:
         size = f"{context.chars:>12,} chars {context.lines:>9,} lines"
-        print(harmless(f"{context.context_id}  {size}  {context.name}  ({context.source})"))
+        print(escape_controls(f"{context.context_id}  {size}  {context.name}  ({context.source})"))
     return ANSWERED
 
 
@@ -69,8 +69,8 @@ async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "
                 stop.set()
 
     sys.stdout.flush()
-    print(f"watching {harmless(context.source)} until Ctrl-C", file=sys.stderr)
-    async with beside(stop_on_signal):
+    print(f"watching {escape_controls(context.source)} until Ctrl-C", file=sys.stderr)
+    async with background_task(stop_on_signal):
         await workspace.watch(context, stop=stop, on_version=tell, on_trouble=tell_trouble)
     return ANSWERED
 

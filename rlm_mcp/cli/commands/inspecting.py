@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlm_mcp.cli.commands.output import show
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace, settings_of
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.terminal import harmless
+from rlm_mcp.redact import escape_controls
 
 if TYPE_CHECKING:
     from rlm_mcp.workspace.workspace import Workspace
@@ -89,7 +89,7 @@ def _converse(options: argparse.Namespace) -> int:
         guest = PromptedGuest(portal, workspace, context, calls, seconds=options.seconds or PROMPT_SECONDS)
 
         def overview() -> str:
-            return harmless(
+            return escape_controls(
                 compact(
                     views.overview_result(context, portal.call(workspace.overview, context)).structured_content or {}
                 )

@@ -14,8 +14,8 @@ import anyio
 
 from rlm_mcp.cli.commands.output import print_json
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, settings_of
+from rlm_mcp.redact import escape_controls
 from rlm_mcp.settings import InForce, Settings, config_path, in_force
-from rlm_mcp.terminal import harmless
 
 
 def add(commands: Commands) -> None:
@@ -41,7 +41,7 @@ async def doctor(options: argparse.Namespace) -> int:
                 f"{check.status:<8} {check.name}: {check.detail}",
                 *([" " * 9 + check.remedy] if check.remedy else []),
             ]
-            print("\n".join(_folded(harmless(line), 9) for line in said), flush=True)
+            print("\n".join(_folded(escape_controls(line), 9) for line in said), flush=True)
     if options.json:
         print_json([asdict(check) for check in checks])
     return FAILED if any(check.status == "failure" for check in checks) else ANSWERED
@@ -58,10 +58,10 @@ def config(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"path": str(path), "exists": path.exists(), "settings": [asdict(row) for row in rows]})
         return ANSWERED
-    print(harmless(f"{path}{'' if path.exists() else ' (does not exist)'}"))
+    print(escape_controls(f"{path}{'' if path.exists() else ' (does not exist)'}"))
     width = min(40, max(len(_value(row.value)) for row in rows)) if _columns() >= 80 else 0
     for row in rows:
-        said = harmless(f"{row.name:<17} {_value(row.value):<{width}} {row.origin}")
+        said = escape_controls(f"{row.name:<17} {_value(row.value):<{width}} {row.origin}")
         print(_folded(said, 19 + width))
     return ANSWERED
 

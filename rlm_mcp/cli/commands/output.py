@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, PARTIAL, USAGE
 from rlm_mcp.errors import NoModelConfigured, RlmError, SettingsError
-from rlm_mcp.terminal import harmless
+from rlm_mcp.redact import escape_controls
 
 if TYPE_CHECKING:
     from rlm_mcp.contexts.types import Context
-    from rlm_mcp.records.store import RunState
+    from rlm_mcp.records.types import RunState
     from rlm_mcp.workspace.workspace import Workspace
 
 
 def complain(error: RlmError) -> int:
     """Tells an error on stderr; returns the exit status that goes with it."""
-    print(f"rlm-mcp: {harmless(str(error))}", file=sys.stderr)
+    print(f"rlm-mcp: {escape_controls(str(error))}", file=sys.stderr)
     return USAGE if isinstance(error, SettingsError) and not isinstance(error, NoModelConfigured) else FAILED
 
 
@@ -28,7 +28,7 @@ def show(options: argparse.Namespace, facts: dict[str, Any]) -> None:
         return
     from rlm_mcp.server.results import compact
 
-    print(harmless(compact(facts)))
+    print(escape_controls(compact(facts)))
 
 
 def print_json(value: object) -> None:
@@ -44,11 +44,11 @@ def show_run(options: argparse.Namespace, workspace: "Workspace", state: "RunSta
     answer = state.answer
     if answer is not None:
         told = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)
-        print(harmless(told), flush=True)
+        print(escape_controls(told), flush=True)
     if not options.quiet:
         _show_facts(workspace, state)
     elif state.message:
-        print(f"rlm-mcp: {harmless(state.message)}", file=sys.stderr)
+        print(f"rlm-mcp: {escape_controls(state.message)}", file=sys.stderr)
     return status_of(state)
 
 
@@ -62,7 +62,7 @@ def _show_facts(workspace: "Workspace", state: "RunState") -> None:
     from rlm_mcp.server.results import compact
 
     facts = {name: value for name, value in run_facts(workspace, state).items() if name != "answer"}
-    print(harmless(compact(facts)), file=sys.stderr)
+    print(escape_controls(compact(facts)), file=sys.stderr)
 
 
 def status_of(state: "RunState") -> int:

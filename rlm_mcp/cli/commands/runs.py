@@ -15,7 +15,7 @@ from rlm_mcp.cli.commands.output import print_json, run_facts, show_run
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace
 from rlm_mcp.cli.commands.solving import watch
 from rlm_mcp.errors import UnknownRun
-from rlm_mcp.terminal import harmless
+from rlm_mcp.redact import escape_controls
 
 if TYPE_CHECKING:
     from rlm_mcp.workspace.workspace import Workspace
@@ -51,7 +51,11 @@ async def list_runs(options: argparse.Namespace, workspace: "Workspace") -> int:
         print_json([run_facts(workspace, run) for run in runs])
         return ANSWERED
     for run in runs:
-        print(harmless(f"{run.run_id}  {run.created_at[:19]:<19}  {run.status:<9}  {(run.query or run.message)[:90]}"))
+        print(
+            escape_controls(
+                f"{run.run_id}  {run.created_at[:19]:<19}  {run.status:<9}  {(run.query or run.message)[:90]}"
+            )
+        )
     return ANSWERED
 
 
@@ -88,15 +92,15 @@ async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Writes the page of two runs and prints where it is; with `--json` prints how they differ instead."""
     from rlm_mcp.viewer.page import compare_page, write_text
 
-    in_thread = anyio.to_thread.run_sync
-    first = await in_thread(workspace.runs.get, options.id)
-    second = await in_thread(workspace.runs.get, options.other)
-    page, facts = await in_thread(compare_page, first, second, workspace.store)
+    run_in_thread = anyio.to_thread.run_sync
+    first = await run_in_thread(workspace.runs.get, options.id)
+    second = await run_in_thread(workspace.runs.get, options.other)
+    page, facts = await run_in_thread(compare_page, first, second, workspace.store)
     if options.json and options.out is None:
         print_json(facts)
         return ANSWERED
     out = first.directory / f"compare-{second.run_id}.html" if options.out is None else Path(options.out)
-    path = await in_thread(write_text, out, page)
+    path = await run_in_thread(write_text, out, page)
     if options.json:
         print_json(facts | {"page": str(path.resolve())})
     else:
@@ -109,7 +113,7 @@ def _told(options: argparse.Namespace, place: str, *, uri: str = "", note: str =
     if options.json:
         print_json({"page": place})
     else:
-        print(harmless(place))
+        print(escape_controls(place))
     sys.stdout.flush()  # a server that goes on has told its address
     if note and not options.quiet:
         print(note, file=sys.stderr)

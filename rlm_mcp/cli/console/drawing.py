@@ -12,7 +12,7 @@ from rich.segment import ControlType, Segment
 
 from rlm_mcp.cli.console.scene import Scene
 from rlm_mcp.cli.console.screen import show_now, show_told
-from rlm_mcp.engine.types import Event
+from rlm_mcp.records.events import Event
 
 WIDTH_OF_A_FILE = 100
 """Where there is no terminal to ask."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rlm_mcp.terminal import harmless
+from rlm_mcp.redact import escape_controls
 
 LINE_CHARS = 400
 """Of one line: beyond this it is data, not something to read."""
@@ -41,10 +41,10 @@ def excerpt(
 def one_line(text: str, *, chars: int = LINE_CHARS) -> str:
     """A text as one line of at most `chars`, harmless."""
     words = " ".join(text[: chars * 4].split())
-    return harmless(words if len(words) <= chars else f"{words[: chars - 1]}…")
+    return escape_controls(words if len(words) <= chars else f"{words[: chars - 1]}…")
 
 
 def _line(line: str, chars: int) -> str:
     cut = line.rstrip("\r")
     told = cut if len(cut) <= chars else f"{cut[:chars]}… ({len(cut):,} characters)"
-    return harmless(told.expandtabs(4))
+    return escape_controls(told.expandtabs(4))

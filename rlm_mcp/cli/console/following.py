@@ -10,9 +10,9 @@ from typing import TextIO
 
 import anyio
 
-from rlm_mcp.beside import beside
 from rlm_mcp.cli.console.drawing import Drawing, Teller, can_be_drawn_on, console_on
 from rlm_mcp.cli.console.interrupts import end_at_once, interrupts
+from rlm_mcp.concurrency import background_task
 from rlm_mcp.errors import RlmError
 from rlm_mcp.workspace.workspace import Workspace
 
@@ -30,7 +30,7 @@ async def follow(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bo
     last_words = f"rlm-mcp: ended at once; `rlm-mcp runs resume {run_id}` goes on"
     end = partial(end_at_once, last_words, exit_status, is_drawn=is_drawn)
     with anyio.CancelScope() as following, interrupts(stop.set, end):
-        async with beside(_stop_when_asked, workspace, run_id, stop, following):
+        async with background_task(_stop_when_asked, workspace, run_id, stop, following):
             if is_drawn:
                 await _draw(workspace, run_id, stream, stop)
             elif quiet:

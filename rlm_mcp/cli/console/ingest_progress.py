@@ -7,9 +7,9 @@ import anyio
 from rich.live import Live
 from rich.text import Text
 
-from rlm_mcp.beside import beside
 from rlm_mcp.cli.console.drawing import can_be_drawn_on, console_on
 from rlm_mcp.cli.console.excerpt import one_line
+from rlm_mcp.concurrency import background_task
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.workspace.progress import Taken
 from rlm_mcp.workspace.workspace import Workspace
@@ -25,7 +25,7 @@ async def take_in(workspace: Workspace, source: str, stream: TextIO, *, quiet: b
     if quiet or not can_be_drawn_on(stream):
         return await workspace.find_or_register(source)
     taken = Taken()
-    async with beside(_tell, source, taken, stream):
+    async with background_task(_tell, source, taken, stream):
         return await workspace.find_or_register(source, taken=taken)
 
 

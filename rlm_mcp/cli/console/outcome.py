@@ -7,7 +7,7 @@ from rich.text import Text
 
 from rlm_mcp.cli.console.excerpt import one_line
 from rlm_mcp.cli.console.screen import Hanging
-from rlm_mcp.records.store import Citation, Outcome, RunState
+from rlm_mcp.records.types import Citation, Outcome, RunState
 
 MOST_CITATIONS = 8
 MOST_ROWS = 8

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import anyio
 
-from rlm_mcp.engine.budget import BudgetLimits, Ledger
+from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.citations import Reading
 from rlm_mcp.engine.guest_calls import Calls
 from rlm_mcp.engine.subcalls import SubCalls
-from rlm_mcp.records.store import Tape
+from rlm_mcp.records.tape import Tape
+from rlm_mcp.spending import BudgetLimits
 from rlm_mcp.workspace.launch import Models
 
 

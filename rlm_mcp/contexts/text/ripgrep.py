@@ -76,12 +76,12 @@ class Hit:
 def ripgrep() -> str:
     """Finds the binary that the `ripgrep` wheel put beside this Python's scripts, or one on the path."""
     name = "rg.exe" if os.name == "nt" else "rg"
-    beside = [
+    background_task = [
         sysconfig.get_path("scripts"),
         sysconfig.get_path("scripts", f"{os.name}_user"),
         str(Path(sys.executable).parent),
     ]
-    for directory in beside:
+    for directory in background_task:
         if directory and os.access(found := Path(directory) / name, os.X_OK):
             return str(found)
     if found_on_path := which("rg"):

@@ -28,6 +28,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.processes import CHILDREN
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.models.pool import open_models
@@ -42,7 +43,6 @@ from rlm_mcp.server.transports.oauth import discover
 from rlm_mcp.server.transports.rate_limit import Door
 from rlm_mcp.server.transports.tenants import EVERYBODY, Owners
 from rlm_mcp.settings import Settings
-from rlm_mcp.threads import in_thread
 from rlm_mcp.workspace.inspect_repls import Shelf
 from rlm_mcp.workspace.process_tuning import keep_what_is_there
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
@@ -124,7 +124,7 @@ async def open_http_server(
             server.custom_route("/health", methods=["GET"])(_healthy)
             server.custom_route("/ready", methods=["GET"])(partial(_ready, lambda: sandbox.is_loaded))
             tasks.start_soon(owners.keep_closing_unused)
-            tasks.start_soon(owners.pick_up, await in_thread(_owners_with_left_runs, settings.data_dir, access))
+            tasks.start_soon(owners.pick_up, await run_in_thread(_owners_with_left_runs, settings.data_dir, access))
             app = server.streamable_http_app(
                 host=host,
                 transport_security=_security(host, allowed_hosts),

@@ -15,10 +15,10 @@ from functools import partial
 
 import anyio
 
+from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.processes import CHILDREN
 from rlm_mcp.server.server import build_server
 from rlm_mcp.server.transports.logs import configure_logging
-from rlm_mcp.threads import in_thread
 from rlm_mcp.workspace.workspace import Workspace
 
 WATCH_SECONDS = 0.2
@@ -52,8 +52,8 @@ async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], boo
         await ended.wait()
         with anyio.move_on_after(CLOSE_SECONDS):
             await workspace.close()
-            await in_thread(workspace.store.close)
-            await in_thread(at_end)
+            await run_in_thread(workspace.store.close)
+            await run_in_thread(at_end)
         CHILDREN.stop()
         logging.shutdown()
         os._exit(0)  # the task group would wait for the thread that reads stdin, maybe for ever

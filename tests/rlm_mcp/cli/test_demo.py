@@ -9,8 +9,8 @@ import pytest
 
 from rlm_mcp.cli.demo import play_demo, replay
 from rlm_mcp.cli.demo_data.generate import log_lines
-from rlm_mcp.engine.types import Event
 from rlm_mcp.models.scripted import ScriptedModel
+from rlm_mcp.records.events import Event
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.launch import RunModels, SolveRequest
 from rlm_mcp.workspace.workspace import open_workspace

@@ -11,9 +11,9 @@ from rlm_mcp.cli.doctor import Check, examine
 from rlm_mcp.install.clients import Entry
 from rlm_mcp.install.places import Place
 from rlm_mcp.models.discovery import LocalServer
-from rlm_mcp.models.profiles import Price
 from rlm_mcp.redact import Secret
 from rlm_mcp.settings import Settings
+from rlm_mcp.spending import Price
 from tests.peers.openai_server import OpenAIServer, Quirks, Request, Said
 from wasm_runtime.compile_cache import default_cache_dir
 

@@ -45,7 +45,7 @@ def endpoint() -> Iterator[OpenAIServer]:
             return "```repl\nprint(len(context))\n```"
         return "```repl\nFINAL(n)\n```"
 
-    with OpenAIServer(reply).in_thread() as server:
+    with OpenAIServer(reply).run_in_thread() as server:
         yield server
 
 
@@ -59,7 +59,7 @@ def test_contexts_are_added_listed_and_removed(run: Run, log_file: Path) -> None
 
 
 def test_every_command_that_a_text_names_exists(run: Run) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     texts = [*(root / "rlm_mcp").rglob("*.py"), *(root / "docs").glob("*.md"), root / "README.md"]
     command = re.compile(r"`(?:rlm-mcp )?((?:contexts|runs) [a-z]+)")
     named = {name for file in texts for name in command.findall(file.read_text("utf-8"))}

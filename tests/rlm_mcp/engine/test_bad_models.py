@@ -10,7 +10,7 @@ import pytest
 
 from rlm_mcp.errors import NoModelConfigured, PriceUnknown
 from rlm_mcp.models.pool import ModelPool
-from rlm_mcp.records.store import RunState
+from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult
 from rlm_mcp.settings import load_settings

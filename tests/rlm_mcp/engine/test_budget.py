@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_mcp.engine.budget import BudgetLimits, Ledger, Reservation, paid_call
+from rlm_mcp.engine.budget import Ledger, Reservation, paid_call
 from rlm_mcp.errors import BudgetExceeded, PriceUnknown, PromptOverWindow, ProviderFailed
 from rlm_mcp.models.base import Message, Profile, Usage
 from rlm_mcp.models.scripted import ScriptedModel
-from rlm_mcp.spending import Spent
+from rlm_mcp.spending import BudgetLimits, Spent
 
 PRICED = Profile(usd_per_mtok_in=1.0, usd_per_mtok_out=10.0)
 UNPRICED = Profile()

@@ -8,7 +8,7 @@ import pytest
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.citations import Reading, cited, merged, quotes_in, uses_in
-from rlm_mcp.records.store import Citation
+from rlm_mcp.records.types import Citation
 from rlm_mcp.repl.types import CellResult, RawCitation, Read
 
 LINES = [f"10:{number:02} INFO step {number} of the pump" for number in range(60)]

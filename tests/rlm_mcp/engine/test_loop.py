@@ -11,17 +11,19 @@ import pytest
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.engine.budget import BudgetLimits, Ledger
+from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
 from rlm_mcp.engine.subcalls import SubCalls
 from rlm_mcp.engine.types import Engine, Task, started_facts
 from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import Asked, ScriptedModel
-from rlm_mcp.records.store import NoRecord, Outcome, Run, Runs, Tape
+from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.tape import NoRecord, Tape
+from rlm_mcp.records.types import Outcome
 from rlm_mcp.repl.scripted import Play, ScriptedOpener
 from rlm_mcp.repl.types import CellError, CellResult, Final, GuestCalls, RawCitation, Variable
-from rlm_mcp.spending import Spent
+from rlm_mcp.spending import BudgetLimits, Spent
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import pytest
 from rlm_mcp.engine.router import Route, estimate, route
 from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models.base import Profile
-from rlm_mcp.records.store import read_events
+from rlm_mcp.records.events import read_events
 
 STRONG = Profile(usd_per_mtok_in=1.0, usd_per_mtok_out=4.0)
 WEAK = Profile(strength="weak", window_tokens=16_384)

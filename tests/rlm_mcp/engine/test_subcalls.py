@@ -4,12 +4,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rlm_mcp.engine.budget import BudgetLimits, Ledger
+from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.subcalls import PaidSubCalls, SubCalls, lacks_material
 from rlm_mcp.errors import ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Completion, Profile, Usage
 from rlm_mcp.models.scripted import Asked, Script, ScriptedModel
+from rlm_mcp.spending import BudgetLimits
 
 pytestmark = pytest.mark.anyio
 

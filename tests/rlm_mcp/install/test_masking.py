@@ -1,6 +1,6 @@
 import pytest
 
-from rlm_mcp.install.masking import masked
+from rlm_mcp.redact import mask_secrets
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,4 @@ from rlm_mcp.install.masking import masked
     ],
 )
 def test_secrets_are_masked_in_every_form(text: str, shown: str) -> None:
-    assert masked(text) == shown
+    assert mask_secrets(text) == shown

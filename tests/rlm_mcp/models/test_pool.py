@@ -7,9 +7,9 @@ import pytest
 from rlm_mcp.errors import NoModelConfigured
 from rlm_mcp.models.discovery import Facts, LocalServer
 from rlm_mcp.models.pool import ModelPool
-from rlm_mcp.models.profiles import Price
 from rlm_mcp.redact import Secret
 from rlm_mcp.settings import Settings
+from rlm_mcp.spending import Price
 
 pytestmark = pytest.mark.anyio
 

@@ -1,7 +1,8 @@
 import pytest
 
 from rlm_mcp.models.base import Profile
-from rlm_mcp.models.profiles import Price, is_local, profile_of
+from rlm_mcp.models.profiles import is_local, profile_of
+from rlm_mcp.spending import Price
 
 OPENAI = "https://api.openai.com/v1"
 

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from rlm_mcp.engine.request_keys import call_key, prompt_hash
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
 from rlm_mcp.models.base import Message
-from rlm_mcp.records.store import Run, Runs, Tape, call_key, ended_event, fold, prompt_hash, read_events
+from rlm_mcp.records.events import ended_event, fold, read_events
+from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.tape import Tape
 
 STARTED = {"query": "How many?", "contexts": [{"context_id": "ctx_1", "name": "app.log"}]}
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import anyio
 import pytest
 
+from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.repl.scripted import ScriptedRepl
 from rlm_mcp.repl.types import CellResult, GuestCalls
-from rlm_mcp.threads import in_thread
 from rlm_mcp.workspace.inspect_repls import InspectRepls, NoCalls, Shelf
 
 pytestmark = pytest.mark.anyio
@@ -141,8 +141,8 @@ async def test_what_idle_repls_hold_is_given_to_the_cell_that_runs(sandbox_cache
     """A real sandbox, whose memory one REPL has used up."""
     hold = "held = []\nwhile True:\n    held.append(bytearray(1 << 20))"
     with Store(tmp_path / "data") as store:
-        first = await in_thread(store.register_text, "first")
-        second = await in_thread(store.register_text, "second")
+        first = await run_in_thread(store.register_text, "first")
+        second = await run_in_thread(store.register_text, "second")
         async with open_sandbox(sandbox_cache, memory_bytes=64 << 20) as sandbox:
             shelf = Shelf(has_room=sandbox.has_room)
             repls = InspectRepls(shelf.making_room(partial(sandbox.open_repl, store)), shelf)

@@ -28,7 +28,7 @@ def endpoint() -> Iterator[OpenAIServer]:
             "I count.\n```repl\nn = context.count('ERROR')\nn\n```" if is_first(request) else "```repl\nFINAL(n)\n```"
         )
 
-    with OpenAIServer(reply).in_thread() as server:
+    with OpenAIServer(reply).run_in_thread() as server:
         yield server
 
 
@@ -39,7 +39,7 @@ def slow_endpoint() -> Iterator[OpenAIServer]:
     def reply(request: Request) -> str | Fault:
         return "```repl\nn = context.count('ERROR')\nn\n```" if is_first(request) else Fault(latency=600)
 
-    with OpenAIServer(reply).in_thread() as server:
+    with OpenAIServer(reply).run_in_thread() as server:
         yield server
 
 
@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_ends_a_run_in_one_sentence_and_it_goes_on_when_ther
         resource.prlimit(processes[-1].pid, resource.RLIMIT_FSIZE, (room, room))
         return f"```repl\nn = context.count('ERROR')\nprint('x' * {room})\n```"
 
-    with OpenAIServer(reply).in_thread() as endpoint:
+    with OpenAIServer(reply).run_in_thread() as endpoint:
         places = ["--data-dir", str(tmp_path / "data"), "--cache-dir", str(sandbox_cache)]
         command = [sys.executable, "-m", "rlm_mcp.cli", *solve(endpoint, log_file), *places]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))  # noqa: S603 - our own command

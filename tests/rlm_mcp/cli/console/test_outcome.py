@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from rlm_mcp.cli.console.outcome import show_ended
-from rlm_mcp.records.store import Citation, Coverage, RunState, Status, StoppedBy
+from rlm_mcp.records.types import Citation, Coverage, RunState, Status, StoppedBy
 from rlm_mcp.spending import Spent
 
 FOUND = Citation(context_id="c", path="app.log", start_line=7, end_line=7, quote="ERROR disk full", verified=True)

@@ -39,7 +39,7 @@ def test_blocks_run_over_the_context_and_ctrl_c_keeps_the_variables(
 
 
 def test_sub_calls_ask_the_configured_model(terminal: OpenTerminal, log_file: Path) -> None:
-    with OpenAIServer(["yes"]).in_thread() as endpoint:
+    with OpenAIServer(["yes"]).run_in_thread() as endpoint:
         opened = terminal("inspect", str(log_file), "--base-url", endpoint.base_url, "--model", "scripted")
         opened.until("asks scripted")
         opened.type("llm_query_batched(['is it?', 'is it not?'])\n")

@@ -1,0 +1,80 @@
+"""How runs stand and end: the types that records, results and clients of `rlm_mcp` share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rlm_mcp.spending import Spent
+
+Status = Literal["running", "completed", "failed", "cancelled"]
+
+
+StoppedBy = Literal["final", "iterations", "usd", "tokens", "sub_calls", "seconds", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """A quoted place. `verified` is True only when the stored text at exactly these lines holds the quote."""
+
+    context_id: str
+    path: str
+    start_line: int
+    end_line: int
+    quote: str
+    verified: bool
+    corrected: bool = False
+    """the quote was found, but elsewhere than cited: the lines here are the found ones"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How many characters of the contexts were read, and which."""
+
+    total_chars: int = 0
+    read_by_code: int = 0
+    read_by_model: int = 0
+    ranges: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]] = field(default_factory=dict)
+    """keys "code" and "model", each a map from "context_id/path" to sorted disjoint ranges"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run stands or has ended, and with what; the fields are those of the public contract.
+
+    The best answer so far is there even when a limit stopped the run.
+    """
+
+    status: Status
+    answer: Any = None
+    stopped_by: StoppedBy | None = None
+    answered_by: str = ""
+    """how the answer came about: FINAL, FINAL_VAR, SUBMIT, answer, text, value, direct"""
+    citations: tuple[Citation, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
+    usage: Spent = field(default_factory=Spent)
+    iterations: int = 0
+    mode: str = ""
+    mode_reason: str = ""
+    depth: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState(Outcome):
+    """A run as its record tells it."""
+
+    run_id: str
+    query: str
+    contexts: tuple[Mapping[str, Any], ...]
+    created_at: str
+    answer_chars: int = 0
+    output_schema: Mapping[str, Any] | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """Some runs, newest first, and where to go on."""
+
+    runs: tuple[RunState, ...]
+    next_cursor: str | None = None
