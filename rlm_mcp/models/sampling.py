@@ -22,7 +22,7 @@ class Sampled:
     stop_reason: str | None = None
 
 
-class Sample(Protocol):
+class Sampler(Protocol):
     """Asks the client's model once. Raises errors.ModelError, also when the user declines."""
 
     async def __call__(
@@ -39,7 +39,7 @@ class Sample(Protocol):
 class SamplingModel:
     """A model that the client runs, pays and chooses. No usage is reported: tokens are estimates, cost is unknown."""
 
-    def __init__(self, sample: Sample, *, profile: Profile | None = None) -> None:
+    def __init__(self, sample: Sampler, *, profile: Profile | None = None) -> None:
         self.name = "client"
         self.provider = "sampling"
         self.profile = profile or Profile(structured_output=False)

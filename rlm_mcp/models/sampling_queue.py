@@ -1,12 +1,13 @@
-"""Where a run lays its questions to the client's model, until a client comes by that can have them answered.
+"""Sampling requests of one run, held until a client can have its model answer them.
 
-A handshake-era connection that offers sampling leaves a courier, who takes every question to it as long as it lives.
-Clients of 2026-07-28 cannot be asked: they take the open questions with them when a call ends, and bring the answers
-with the next one. So a question waits here; a run whose client reconnects, or polls from elsewhere, goes on.
+A handshake-era connection that offers sampling attaches a handler, which sends every request to that client for as long
+as the connection lives. Clients of protocol version 2026-07-28 cannot be sent requests: a tool call ends with the open
+requests as its result, and the client's next call brings the answers. A request therefore waits in this queue, and a
+run goes on when its client reconnects or when another client polls it.
 
-Of a user who declines, such a client says nothing: it gives the call up and does not repeat it. So the time for an
-answer begins anew whenever a question is taken along, shorter than the time for somebody to come by; and a call that
-comes without the answer to a question that was taken along twice tells that there will be none.
+Such a client does not report that its user declined: it drops the call and does not repeat it. Two rules make up for
+that. Once a request has been sent, its time limit starts anew and is shorter than the limit for being picked up at all.
+A request that was sent MOST_SENT times counts as declined when a call comes without an answer to it.
 """
 
 import secrets
@@ -20,27 +21,27 @@ import anyio
 from rlm_mcp.errors import ProviderFailed
 from rlm_mcp.models.sampling import Sampled
 
-PATIENCE_SECONDS = 600.0
-"""A question that nobody has taken for so long is not going to be: the run ends, and can be resumed."""
+PICKUP_SECONDS = 600.0
+"""How long a request waits for a client to pick it up; then the run ends, and can be resumed."""
 
-ANSWER_SECONDS, MORE_SECONDS = 180.0, 5.0
-"""For the answer to a question that was taken along: two minutes for a user to click, and one for a model to reply; and
-for every further question that was taken with it, because they come back together."""
+ANSWER_SECONDS, EXTRA_SECONDS = 180.0, 5.0
+"""The time limit for the answer to a request that was sent: two minutes for a user to click and one for a model to
+reply, plus EXTRA_SECONDS for every further request sent with it, because their answers come back together."""
 
-MOST_TAKEN = 2
-"""Once, and once more in case that client was lost or its user mistaken; after that he has declined."""
+MOST_SENT = 2
+"""A request is sent once more in case the client was lost or its user made a mistake; after that it was declined."""
 
 CLIENT = "client"
-"""The name of the client's own model, where a model is named: RLM_MCP_MODEL=client, sub_model="client"."""
+"""The name of the client's own model where a model is named: RLM_MCP_MODEL=client, sub_model="client"."""
 
 
-class CourierGone(Exception):
-    """The connection of a courier has ended. The question is still open."""
+class HandlerGone(Exception):
+    """The connection of a handler has ended. The request is still open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A chat that begins with the user and takes turns; the model's next turn is wanted."""
+class SamplingRequest:
+    """A chat that begins with the user and alternates; the model's next turn is wanted."""
 
     turns: Sequence[tuple[Literal["user", "assistant"], str]]
     system: str
@@ -49,53 +50,52 @@ class Question:
 
     @property
     def chars(self) -> int:
-        """How long it is."""
+        """Length of the system prompt and all turns in characters."""
         return len(self.system) + sum(len(text) for _, text in self.turns)
 
 
-class Courier(Protocol):
-    """Takes a question to a client. Raises CourierGone, or a ModelError where the client refuses."""
+class SamplingHandler(Protocol):
+    """Sends a request to a client. Raises HandlerGone, or a ModelError if the client refuses."""
 
-    async def __call__(self, question: Question) -> Sampled:
-        """What the client's model answered."""
+    async def __call__(self, request: SamplingRequest, /) -> Sampled:
+        """The reply of the client's model."""
 
 
 @dataclass(slots=True, kw_only=True)
-class _Open:
-    """A question that waits."""
+class _OpenRequest:
+    """A request without an answer. `changed` is set when it was answered or sent, or a handler was attached."""
 
-    question: Question
-    patience_seconds: float
+    request: SamplingRequest
+    seconds: float
     changed: anyio.Event = field(default_factory=anyio.Event)
-    """it is settled, or taken along, or there is a courier"""
-    taken: int = 0
-    """how often it was taken along"""
+    times_sent: int = 0
     answer: Sampled | ProviderFailed | None = None
 
-    def change(self) -> None:
-        """Makes whoever waits look again."""
+    def notify(self) -> None:
+        """Wakes the task that waits for the answer."""
         self.changed.set()
         self.changed = anyio.Event()
 
 
-class Desk:
-    """The questions of one run. A `Sample`, as a SamplingModel wants one."""
+class SamplingQueue:
+    """The sampling requests of one run. Calling it is a `Sampler`, as a SamplingModel needs one."""
 
     def __init__(
         self,
         *,
-        patience_seconds: float = PATIENCE_SECONDS,
-        answer_seconds: Callable[[int], float] = lambda together: ANSWER_SECONDS + MORE_SECONDS * (together - 1),
+        pickup_seconds: float = PICKUP_SECONDS,
+        answer_seconds: Callable[[int], float] = lambda sent: ANSWER_SECONDS + EXTRA_SECONDS * (sent - 1),
     ) -> None:
-        self._patience = patience_seconds
+        """`answer_seconds` is the time limit for answers to that many requests that were sent together."""
+        self._pickup_seconds = pickup_seconds
         self._answer_seconds = answer_seconds
-        self._open: dict[str, _Open] = {}
-        self._courier: Courier | None = None
+        self._open: dict[str, _OpenRequest] = {}
+        self._handler: SamplingHandler | None = None
         self._names = (f"{secrets.token_hex(3)}-{number}" for number in count(1))
-        self.on_question: Callable[[], None] = lambda: None
+        self.on_request: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
-        return f"<Desk, {len(self._open)} open questions, {'a' if self._courier else 'no'} courier>"
+        return f"<SamplingQueue, {len(self._open)} open, {'with' if self._handler else 'without'} a handler>"
 
     async def __call__(
         self,
@@ -105,76 +105,76 @@ class Desk:
         max_tokens: int,
         temperature: float | None,
     ) -> Sampled:
-        """Waits for the answer to one question. Raises ProviderFailed when it was refused or nobody took it."""
-        question = Question(turns=turns, system=system, max_tokens=max_tokens, temperature=temperature)
-        name, waiting = next(self._names), _Open(question=question, patience_seconds=self._patience)
+        """Waits for the answer to one request. Raises ProviderFailed if it was refused or not answered in time."""
+        request = SamplingRequest(turns=turns, system=system, max_tokens=max_tokens, temperature=temperature)
+        name, waiting = next(self._names), _OpenRequest(request=request, seconds=self._pickup_seconds)
         self._open[name] = waiting
         try:
             while waiting.answer is None:
-                await (self._wait(waiting) if self._courier is None else self._send(waiting, self._courier))
+                await (self._wait(waiting) if self._handler is None else self._send(waiting, self._handler))
         finally:
             del self._open[name]
         if isinstance(waiting.answer, ProviderFailed):
             raise waiting.answer
         return waiting.answer
 
-    async def _send(self, waiting: _Open, courier: Courier) -> None:
-        """By courier; a question that he brings back is open as before."""
+    async def _send(self, waiting: _OpenRequest, handler: SamplingHandler) -> None:
+        """Sends a request through the handler; if the handler is gone, the request stays open."""
         try:
-            waiting.answer = await courier(waiting.question)
-        except CourierGone:
-            if self._courier is courier:
-                self._courier = None
+            waiting.answer = await handler(waiting.request)
+        except HandlerGone:
+            if self._handler is handler:
+                self._handler = None
 
-    async def _wait(self, waiting: _Open) -> None:
-        """For whoever comes by, as long as nothing changes."""
-        if waiting.taken == 0:
-            self.on_question()
-        with anyio.move_on_after(waiting.patience_seconds):
+    async def _wait(self, waiting: _OpenRequest) -> None:
+        """Waits until something changes for a request; gives it up after its time limit."""
+        if waiting.times_sent == 0:
+            self.on_request()
+        with anyio.move_on_after(waiting.seconds):
             await waiting.changed.wait()
             return
         waiting.answer = ProviderFailed(
-            _unanswered(f"within {waiting.patience_seconds:.0f} s")
-            if waiting.taken
-            else f"no client answered a question to its model within {self._patience:.0f} s: keep calling rlm_result "
-            "from a client that offers sampling, or set RLM_MCP_MODEL"
+            _unanswered(f"within {waiting.seconds:.0f} s")
+            if waiting.times_sent
+            else f"no client answered a question to its model within {self._pickup_seconds:.0f} s: keep calling "
+            "rlm_result from a client that offers sampling, or set RLM_MCP_MODEL"
         )
 
-    def employ(self, courier: Courier) -> None:
-        """Has all questions taken by this courier from now on, the open ones too."""
-        self._courier = courier
+    def attach(self, handler: SamplingHandler) -> None:
+        """Sends all requests through this handler from now on, including those that are open."""
+        self._handler = handler
         for waiting in self._open.values():
-            waiting.change()
+            waiting.notify()
 
-    def questions(self) -> Mapping[str, Question]:
-        """What waits for an answer, the oldest first; nothing while a courier takes care of it."""
-        return {} if self._courier else {name: w.question for name, w in self._open.items() if w.answer is None}
+    def unanswered(self) -> Mapping[str, SamplingRequest]:
+        """The requests without an answer by name, the oldest first; empty while a handler sends them."""
+        return {} if self._handler else {name: w.request for name, w in self._open.items() if w.answer is None}
 
-    def take(self, names: Collection[str]) -> None:
-        """A client takes these along, to come back with the answers."""
+    def mark_sent(self, names: Collection[str]) -> None:
+        """Notes that these requests were sent together to a client, whose next call brings the answers."""
         for name in names:
             waiting = self._open[name]
-            waiting.taken += 1
-            waiting.patience_seconds = self._answer_seconds(len(names))
-            waiting.change()
+            waiting.times_sent += 1
+            waiting.seconds = self._answer_seconds(len(names))
+            waiting.notify()
 
-    def untaken(self, names: Collection[str]) -> Collection[str]:
-        """Those of these that nobody has taken along yet."""
-        return [name for name in names if self._open[name].taken == 0]
+    def unsent(self, names: Collection[str]) -> Collection[str]:
+        """Those of these requests that have never been sent."""
+        return [name for name in names if self._open[name].times_sent == 0]
 
-    def expect_no_more(self) -> None:
-        """A client comes by with all the answers it has: questions that were taken often enough have none."""
+    def fail_unanswered(self) -> None:
+        """Fails the requests that were sent MOST_SENT times; call it after all answers of a client's call are in."""
         for waiting in self._open.values():
-            if waiting.answer is None and waiting.taken >= MOST_TAKEN:
-                waiting.answer = ProviderFailed(_unanswered(f"though it was asked {waiting.taken} times"))
-                waiting.change()
+            if waiting.answer is None and waiting.times_sent >= MOST_SENT:
+                waiting.answer = ProviderFailed(_unanswered(f"though it was asked {waiting.times_sent} times"))
+                waiting.notify()
 
     def answer(self, name: str, answer: Sampled | ProviderFailed) -> None:
-        """Settles a question. One that is not open any more is nobody's business."""
+        """Answers a request. An answer to a request that is no longer open is ignored."""
         waiting = self._open.get(name)
         if waiting is not None and waiting.answer is None:
             waiting.answer = answer
-            waiting.change()
+            waiting.notify()
 
 
 def _unanswered(how: str) -> str:

@@ -47,8 +47,8 @@ class RunTasks:
         workspace = self._workspace()
         state = await workspace.state(task_id)
         ended = state.status in {"completed", "failed"}
-        desk = workspace.desk(state.run_id)
-        questions = {} if desk is None else shown_questions(desk)
+        sampling_queue = workspace.sampling_queue(state.run_id)
+        questions = {} if sampling_queue is None else shown_questions(sampling_queue)
         return Task(
             task_id=state.run_id,
             status=_status(state, is_asking=bool(questions)),
@@ -64,9 +64,9 @@ class RunTasks:
         )
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
-        """Lays what the client's model said on the desk of the run."""
-        if (desk := self._workspace().desk(task_id)) is not None:
-            answered(desk, responses)
+        """Gives the replies of the client's model to the sampling queue of the run."""
+        if (sampling_queue := self._workspace().sampling_queue(task_id)) is not None:
+            answered(sampling_queue, responses)
 
     async def cancel(self, task_id: str) -> None:
         """Stops the run and keeps what it has."""

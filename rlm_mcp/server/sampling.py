@@ -1,6 +1,6 @@
 """What a tool asks its client in the middle of a call: whether to go ahead, and what its model says to a question.
 
-On handshake-era connections the server sends a request, and a courier goes on doing so after the call, as long as the
+On handshake-era connections the server sends a request, and a handler goes on doing so after the call, as long as the
 connection lives. 2026-07-28 has no such requests: the call ends with the open questions, and the client repeats it with
 their answers (`InputRequiredResult`). The SDK's `Resolve(...)` does that for questions known before a tool begins; a
 run's come up while it goes on, any number of them, so the rounds are made here. Only what the client declared is asked.
@@ -35,7 +35,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from rlm_mcp.errors import ProviderFailed, RlmError
 from rlm_mcp.models.sampling import Sampled
-from rlm_mcp.models.sampling_queue import Courier, CourierGone, Desk, Question
+from rlm_mcp.models.sampling_queue import HandlerGone, SamplingHandler, SamplingQueue, SamplingRequest
 
 STATELESS = "2026-07-28"
 """The first version without requests from server to client. Versions are dates and compare as text."""
@@ -133,44 +133,44 @@ def offers_sampling(request: Request[Any, Any]) -> bool:
     return capabilities is not None and capabilities.sampling is not None and request.protocol_version is not None
 
 
-def visit(request: Request[Any, Any], desk: Desk) -> None:
-    """A call about a run comes by its desk: it brings answers, or a courier takes the questions from now on."""
+def visit(request: Request[Any, Any], queue: SamplingQueue) -> None:
+    """Takes the answers that a call about a run brings, or attaches a handler for the run's requests."""
     if _is_stateless(request):
         for name, answer in (request.input_responses or {}).items():
-            desk.answer(name, _sampled(answer))
+            queue.answer(name, _sampled(answer))
         if offers_sampling(request):
-            desk.expect_no_more()
+            queue.fail_unanswered()
     elif offers_sampling(request):
-        desk.employ(_courier(request))
+        queue.attach(_handler(request))
 
 
-def has_to_return(request: Request[Any, Any], desk: Desk) -> bool:
+def has_to_return(request: Request[Any, Any], queue: SamplingQueue) -> bool:
     """Whether the run waits for answers that this client brings, which it does only when the call has ended."""
-    return _is_stateless(request) and offers_sampling(request) and bool(desk.questions())
+    return _is_stateless(request) and offers_sampling(request) and bool(queue.unanswered())
 
 
-def take_along(request: Request[Any, Any], desk: Desk, *, run_id: str) -> InputRequiredResult | None:
+def take_along(request: Request[Any, Any], queue: SamplingQueue, *, run_id: str) -> InputRequiredResult | None:
     """The questions that the call ends with; None where it has ended so too often, and the next call takes them."""
     this = Round.of(request)
     if this.number >= MOST_ROUNDS:
         return None
-    questions = open_questions(desk)
-    desk.take(questions)
+    questions = open_questions(queue)
+    queue.mark_sent(questions)
     return this.asks(questions, run_id=run_id)
 
 
-def shown_questions(desk: Desk) -> Mapping[str, InputRequest]:
-    """What waits on the desk, for a client that looks again and again until it has answered."""
-    questions = open_questions(desk)
-    desk.take(desk.untaken(questions))
+def shown_questions(queue: SamplingQueue) -> Mapping[str, InputRequest]:
+    """The requests without an answer, for a client that polls until it has answered them."""
+    questions = open_questions(queue)
+    queue.mark_sent(queue.unsent(questions))
     return questions
 
 
-def open_questions(desk: Desk) -> Mapping[str, InputRequest]:
-    """What waits on the desk, as MCP asks it, and no more than one round should hold."""
+def open_questions(queue: SamplingQueue) -> Mapping[str, InputRequest]:
+    """The requests without an answer in the types of MCP, no more than one round should hold."""
     taken: dict[str, InputRequest] = {}
     room = ROUND_CHARS
-    for name, question in desk.questions().items():
+    for name, question in queue.unanswered().items():
         room -= question.chars
         if room < 0 and taken:
             break
@@ -178,20 +178,20 @@ def open_questions(desk: Desk) -> Mapping[str, InputRequest]:
     return taken
 
 
-def answered(desk: Desk, responses: Mapping[str, Any]) -> None:
-    """Lays answers on the desk that came as JSON, as those of a task do."""
+def answered(queue: SamplingQueue, responses: Mapping[str, Any]) -> None:
+    """Gives the queue answers that came as JSON, as those of a task do."""
     for name, response in responses.items():
         try:
-            desk.answer(name, _sampled(CreateMessageResult.model_validate(response)))
+            queue.answer(name, _sampled(CreateMessageResult.model_validate(response)))
         except ValidationError:
-            desk.answer(name, ProviderFailed("the client answered a sampling request with something else"))
+            queue.answer(name, ProviderFailed("the client answered a sampling request with something else"))
 
 
-def _courier(request: Request[Any, Any]) -> Courier:
-    """Asks the client over its connection, for as long as that lives."""
+def _handler(request: Request[Any, Any]) -> SamplingHandler:
+    """A handler that asks the client over its connection for as long as that lives."""
     session = request.session
 
-    async def carry(question: Question) -> Sampled:
+    async def carry(question: SamplingRequest) -> Sampled:
         params = _params(question)
         with warnings.catch_warnings():  # deprecated with the protocol version that it belongs to; we know
             warnings.simplefilter("ignore", MCPDeprecationWarning)
@@ -204,10 +204,10 @@ def _courier(request: Request[Any, Any]) -> Courier:
         try:
             return _sampled_text(await asked)
         except NoBackChannelError as error:
-            raise CourierGone from error
+            raise HandlerGone from error
         except MCPError as error:
             if error.error.code == CONNECTION_CLOSED:
-                raise CourierGone from error
+                raise HandlerGone from error
             raise ProviderFailed(
                 f"the client did not answer a sampling request ({error}): allow it there, or set RLM_MCP_MODEL"
             ) from error
@@ -215,7 +215,7 @@ def _courier(request: Request[Any, Any]) -> Courier:
     return carry
 
 
-def _params(question: Question) -> CreateMessageRequestParams:
+def _params(question: SamplingRequest) -> CreateMessageRequestParams:
     turns = question.turns
     return CreateMessageRequestParams(
         messages=[SamplingMessage(role=role, content=TextContent(type="text", text=text)) for role, text in turns],

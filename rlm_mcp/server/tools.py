@@ -250,14 +250,14 @@ class Tools:
         workspace = self._workspace()
         run_id = await workspace.full_id(run_id)
         await workspace.pick_up_left(run_id)
-        desk = workspace.desk(run_id)
-        if desk is not None:
-            visit(request, desk)
+        sampling_queue = workspace.sampling_queue(run_id)
+        if sampling_queue is not None:
+            visit(request, sampling_queue)
         with workspace.waited_for(run_id), anyio.move_on_after(min(seconds, longest_wait(request))):
             beats = 0  # what a client is told has to grow, also while nothing happens
             async for progress in workspace.follow(run_id):
-                if desk is not None and has_to_return(request, desk):
-                    if (questions := take_along(request, desk, run_id=run_id)) is not None:
+                if sampling_queue is not None and has_to_return(request, sampling_queue):
+                    if (questions := take_along(request, sampling_queue, run_id=run_id)) is not None:
                         return questions
                     break
                 beats += 1

@@ -20,7 +20,7 @@ from rlm_mcp.engine.types import Engine, OpenRepl, Record, Task, started_facts
 from rlm_mcp.errors import NoModelConfigured, RunRecordDamaged, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
-from rlm_mcp.models.sampling_queue import CLIENT, Desk
+from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.records.events import Event
 from rlm_mcp.records.tape import Tape
@@ -95,7 +95,7 @@ class Launch:
     cache: ReplyCache | None
     tape: Tape
     already: Spent | None = None
-    desk: Desk | None = None
+    sampling_queue: SamplingQueue | None = None
     """where it lays its questions to the client's model, if it asks that"""
 
     @property
@@ -156,15 +156,15 @@ class Launcher:
             max_depth=limits.max_depth,
             output_schema=request.output_schema,
         )
-        desk = Desk()
-        models = await self._models(request.model, request.sub_model, desk if sampling else None)
+        sampling_queue = SamplingQueue()
+        models = await self._models(request.model, request.sub_model, sampling_queue if sampling else None)
         Ledger(limits).require_prices((models.root, models.sub))
-        return self._launch(task, models, limits, Tape(), desk=desk)
+        return self._launch(task, models, limits, Tape(), sampling_queue=sampling_queue)
 
     async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
         """What the run would take, bounded by its limits. Asks no model. Raises as `new` does, and PromptOverWindow."""
         limits = self._limits(request)
-        models = await self._models(request.model, request.sub_model, Desk() if sampling else None)
+        models = await self._models(request.model, request.sub_model, SamplingQueue() if sampling else None)
         tokens = [context.estimated_tokens for context in contexts]
         root, sub = models.root.profile, models.sub.profile
         way = route(
@@ -185,15 +185,17 @@ class Launcher:
     async def resumed(self, events: Sequence[Mapping[str, Any]], spent: Spent) -> Launch:
         """The rest of the run that these events began, with its models; what was paid for is not paid again."""
         started = _started(events)
-        desk = Desk()
-        models = await self._models(started["models"]["root"]["name"], started["models"]["sub"]["name"], desk)
+        sampling_queue = SamplingQueue()
+        models = await self._models(started["models"]["root"]["name"], started["models"]["sub"]["name"], sampling_queue)
         limits = BudgetLimits(**started["limits"])
-        return self._launch(self._task(started), models, limits, Tape(events), already=spent, desk=desk)
+        return self._launch(
+            self._task(started), models, limits, Tape(events), already=spent, sampling_queue=sampling_queue
+        )
 
-    async def _models(self, root: str | None, sub: str | None, desk: Desk | None) -> Models:
-        """The models of these names; `client` is the one that answers what is laid on the desk."""
+    async def _models(self, root: str | None, sub: str | None, sampling_queue: SamplingQueue | None) -> Models:
+        """The models of these names; `client` is the one that answers through the sampling queue."""
         wanted = root or self._settings.model, sub or self._settings.sub_model
-        client = None if desk is None else SamplingModel(desk)
+        client = None if sampling_queue is None else SamplingModel(sampling_queue)
         if CLIENT not in wanted:
             try:
                 return await self._choose(root, sub)
@@ -253,7 +255,7 @@ class Launcher:
         tape: Tape,
         *,
         already: Spent | None = None,
-        desk: Desk | None = None,
+        sampling_queue: SamplingQueue | None = None,
     ) -> Launch:
         return Launch(
             task=task,
@@ -264,7 +266,7 @@ class Launcher:
             cache=self._cache,
             tape=tape,
             already=already,
-            desk=desk,
+            sampling_queue=sampling_queue,
         )
 
 

@@ -27,7 +27,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.router import Estimate
 from rlm_mcp.errors import RlmError, RunBusy, RunNotWritten
-from rlm_mcp.models.sampling_queue import Desk
+from rlm_mcp.models.sampling_queue import SamplingQueue
 from rlm_mcp.records.events import Event
 from rlm_mcp.records.recovery import has_ended, is_left, left_runs
 from rlm_mcp.records.store import Run, Runs
@@ -96,7 +96,7 @@ class Live:
     left: bool = False
     """it is stopped only because the server ends"""
     listeners: list[Callable[[Event], None]] = field(default_factory=list)
-    desk: Desk | None = None
+    sampling_queue: SamplingQueue | None = None
 
     def note(self, event: Event) -> None:
         """Takes in one event of the run."""
@@ -270,9 +270,15 @@ class LiveRuns:
 
     def _begin(self, run: Run, launch: Launch, fingerprint: str) -> None:
         seconds = launch.limits.max_seconds
-        live = Live(run=run, fingerprint=fingerprint, started=time.monotonic(), max_seconds=seconds, desk=launch.desk)
-        if launch.desk is not None:
-            launch.desk.on_question = live.wake
+        live = Live(
+            run=run,
+            fingerprint=fingerprint,
+            started=time.monotonic(),
+            max_seconds=seconds,
+            sampling_queue=launch.sampling_queue,
+        )
+        if launch.sampling_queue is not None:
+            launch.sampling_queue.on_request = live.wake
         if (spans := self._telemetry.begin(run.run_id, launch)) is not None:
             live.listeners.append(spans)
         self._live[run.run_id] = live
@@ -299,7 +305,7 @@ class LiveRuns:
         finally:
             run.close()
             self._live.pop(run.run_id, None)
-            live.desk = None
+            live.sampling_queue = None
             live.finished.set()
             live.news.set()
             self.changes.add(Change(uri=self.run_uri(run.run_id)))
@@ -364,10 +370,10 @@ class LiveRuns:
         live = self._live.get(run_id)
         return None if live is None else live.look()
 
-    def desk(self, run_id: str) -> Desk | None:
-        """Where a run of this process lays its questions to the client's model."""
+    def sampling_queue(self, run_id: str) -> SamplingQueue | None:
+        """The sampling requests of a run of this process; None if it has none or is not live here."""
         live = self._live.get(run_id)
-        return None if live is None else live.desk
+        return None if live is None else live.sampling_queue
 
     async def full_id(self, run_id: str) -> str:
         """The id of the run that a shortened one means. Raises UnknownRun, AmbiguousRun."""

@@ -1,4 +1,4 @@
-"""How long a question to the client's model waits, and for whom."""
+"""How long a sampling request waits, and for which client."""
 
 from collections.abc import Callable
 
@@ -7,18 +7,18 @@ import pytest
 
 from rlm_mcp.errors import ProviderFailed
 from rlm_mcp.models.sampling import Sampled
-from rlm_mcp.models.sampling_queue import ANSWER_SECONDS, MOST_TAKEN, PATIENCE_SECONDS, Desk
+from rlm_mcp.models.sampling_queue import ANSWER_SECONDS, MOST_SENT, PICKUP_SECONDS, SamplingQueue
 
 pytestmark = pytest.mark.anyio
 
 
-async def asked(desk: Desk, then: Callable[[str], None] = lambda _: None) -> Sampled:
-    """One question on the desk, what happens to it there, and its answer."""
+async def asked(queue: SamplingQueue, then: Callable[[str], None] = lambda _: None) -> Sampled:
+    """The answer to one request; `then` is called with its name while it waits."""
     answers: list[Sampled | ProviderFailed] = []
 
     async def ask() -> None:
         try:
-            answers.append(await desk([("user", "how many?")], system="", max_tokens=10, temperature=None))
+            answers.append(await queue([("user", "how many?")], system="", max_tokens=10, temperature=None))
         except ProviderFailed as error:
             answers.append(error)
 
@@ -26,7 +26,7 @@ async def asked(desk: Desk, then: Callable[[str], None] = lambda _: None) -> Sam
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
             await anyio.wait_all_tasks_blocked()
-            for name in desk.questions():
+            for name in queue.unanswered():
                 then(name)
     (answer,) = answers
     if isinstance(answer, ProviderFailed):
@@ -34,51 +34,51 @@ async def asked(desk: Desk, then: Callable[[str], None] = lambda _: None) -> Sam
     return answer
 
 
-async def test_a_question_that_nobody_takes_ends_with_who_could() -> None:
+async def test_a_request_that_no_client_picks_up_fails_and_says_what_to_do() -> None:
     with pytest.raises(ProviderFailed, match=r"^no client answered a question .* within 0 s: keep calling rlm_result"):
-        await asked(Desk(patience_seconds=0.01))
+        await asked(SamplingQueue(pickup_seconds=0.01))
 
 
-async def test_a_question_that_was_taken_has_a_time_of_its_own() -> None:
-    desk = Desk(answer_seconds=lambda _: 0.01)
+async def test_a_request_that_was_sent_has_its_own_time_limit() -> None:
+    queue = SamplingQueue(answer_seconds=lambda _: 0.01)
     with pytest.raises(ProviderFailed, match=r"within 0 s: its user may have declined; .*RLM_MCP_MODEL.*be_the_root"):
-        await asked(desk, lambda name: desk.take([name]))
-    assert ANSWER_SECONDS < PATIENCE_SECONDS
+        await asked(queue, lambda name: queue.mark_sent([name]))
+    assert ANSWER_SECONDS < PICKUP_SECONDS
 
 
-async def test_who_comes_in_time_with_the_answer_is_heard_however_often_it_was_taken() -> None:
-    desk = Desk(patience_seconds=0.01)
+async def test_an_answer_in_time_counts_however_often_its_request_was_sent() -> None:
+    queue = SamplingQueue(pickup_seconds=0.01)
 
-    def taken_and_answered(name: str) -> None:
-        for _ in range(MOST_TAKEN):
-            desk.take([name])
-        desk.answer(name, Sampled(text="60"))
-        desk.expect_no_more()
+    def sent_and_answered(name: str) -> None:
+        for _ in range(MOST_SENT):
+            queue.mark_sent([name])
+        queue.answer(name, Sampled(text="60"))
+        queue.fail_unanswered()
 
-    assert (await asked(desk, taken_and_answered)).text == "60"
+    assert (await asked(queue, sent_and_answered)).text == "60"
 
 
-async def test_the_time_for_an_answer_depends_on_how_many_were_taken_with_it() -> None:
+async def test_the_time_limit_depends_on_how_many_requests_were_sent_together() -> None:
     together: list[int] = []
 
     def soon(number: int) -> float:
         together.append(number)
         return 0.01
 
-    desk = Desk(answer_seconds=soon)
+    queue = SamplingQueue(answer_seconds=soon)
     with pytest.raises(ProviderFailed, match="its user may have declined"):
-        await asked(desk, lambda name: desk.take([name, name, name]))
+        await asked(queue, lambda name: queue.mark_sent([name, name, name]))
     assert set(together) == {3}
 
 
-async def test_a_question_that_was_shown_is_not_taken_by_being_looked_at_again() -> None:
-    desk = Desk(answer_seconds=lambda _: 0.01)
+async def test_a_request_that_was_sent_is_not_sent_again_by_polling() -> None:
+    queue = SamplingQueue(answer_seconds=lambda _: 0.01)
 
-    def looked_at(name: str) -> None:
-        for _ in range(MOST_TAKEN + 1):
-            desk.take(desk.untaken([name]))
-        desk.expect_no_more()
-        assert list(desk.questions()) == [name]
+    def polled(name: str) -> None:
+        for _ in range(MOST_SENT + 1):
+            queue.mark_sent(queue.unsent([name]))
+        queue.fail_unanswered()
+        assert list(queue.unanswered()) == [name]
 
     with pytest.raises(ProviderFailed, match="within 0 s"):
-        await asked(desk, looked_at)
+        await asked(queue, polled)
