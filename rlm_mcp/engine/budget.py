@@ -23,8 +23,9 @@ from typing import Literal, TypeVar
 import anyio
 
 from rlm_mcp.concurrency import FifoGate
-from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown, PromptOverWindow
+from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown
 from rlm_mcp.models.base import Attempts, Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
+from rlm_mcp.models.failures import over_window
 from rlm_mcp.spending import BudgetLimits, Spent
 
 CallKind = Literal["root", "sub"]
@@ -287,15 +288,6 @@ async def paid_call(
     raise BudgetExceeded(
         f"the run's time was over before model {model.name!r} had answered: raise max_seconds to give it more",
         which="seconds",
-    )
-
-
-def over_window(model: Model, messages: Sequence[Message]) -> PromptOverWindow:
-    """What is said of a prompt that does not fit into the model's window."""
-    chars, window = sum(len(message.content) for message in messages), model.profile.window_tokens
-    return PromptOverWindow(
-        f"the prompt of {chars:,} characters, about {estimate_prompt(messages):,} tokens, is over the window of model"
-        f" {model.name!r}, {window:,} tokens: send at most about {min(window * 3, chars * 2 // 3):,} characters at once"
     )
 
 

@@ -12,12 +12,13 @@ from rlm_mcp.errors import (
     EndpointUnreachable,
     KeyRefused,
     ModelError,
+    PromptOverWindow,
     ProviderFailed,
     RateLimited,
     RequestRefused,
     UnknownModel,
 )
-from rlm_mcp.models.base import Attempts
+from rlm_mcp.models.base import Attempts, Message, Model, estimate_prompt
 from rlm_mcp.models.dialect import Refusal
 from rlm_mcp.models.exchange import NoAnswer
 from rlm_mcp.models.retries import FailureKind
@@ -68,6 +69,15 @@ def unreachable(url: str, answer: NoAnswer, tally: Tally) -> ModelError:
         case _:
             text = f"{url} broke off the connection{times}: {answer.why}; try later"
     return tally.error(EndpointUnreachable, text)
+
+
+def over_window(model: Model, messages: Sequence[Message]) -> PromptOverWindow:
+    """The error for a prompt that does not fit into the model's window."""
+    chars, window = sum(len(message.content) for message in messages), model.profile.window_tokens
+    return PromptOverWindow(
+        f"the prompt of {chars:,} characters, about {estimate_prompt(messages):,} tokens, is over the window of model"
+        f" {model.name!r}, {window:,} tokens: send at most about {min(window * 3, chars * 2 // 3):,} characters at once"
+    )
 
 
 def no_reply(url: str, what: str, tally: Tally) -> ModelError:

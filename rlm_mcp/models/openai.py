@@ -19,7 +19,6 @@ import anyio.lowlevel
 import anyio.to_thread
 from anyio.abc import TaskStatus
 
-from rlm_mcp.engine.budget import over_window
 from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models import dialect as dialects
 from rlm_mcp.models import failures
@@ -204,7 +203,7 @@ class OpenAIModel:
         if (window := dialects.window_in(refusal)) is not None:
             if window:
                 self.profile = replace(self.profile, window_tokens=window)
-            raise tally.error(PromptOverWindow, str(over_window(self, messages)))
+            raise tally.error(PromptOverWindow, str(failures.over_window(self, messages)))
         kind = failures.retried_as(refusal)
         if kind is not None and await self._waited(Failure(kind=kind, retry_after=refusal.retry_after), tally):
             return
