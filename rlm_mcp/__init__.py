@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlm_mcp.api import solve
     from rlm_mcp.server.server import build_server
     from rlm_mcp.settings import load_settings
+    from rlm_mcp.workspace.api import solve
     from rlm_mcp.workspace.workspace import open_workspace
 
 from rlm_mcp.version import __version__
@@ -25,7 +25,7 @@ _HOMES = {
     "build_server": "rlm_mcp.server.server",
     "load_settings": "rlm_mcp.settings",
     "open_workspace": "rlm_mcp.workspace.workspace",
-    "solve": "rlm_mcp.api",
+    "solve": "rlm_mcp.workspace.api",
 }
 
 

@@ -17,7 +17,6 @@ ROOT = Path(__file__).parent.parent
 ORDER: dict[str, list[str]] = {
     "rlm_mcp": [
         "cli",
-        "api",
         "server",
         "workspace",
         "engine",

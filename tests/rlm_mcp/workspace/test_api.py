@@ -68,10 +68,10 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_public_names_stay_what_they_are_whatever_is_imported() -> None:
-    import rlm_mcp.api
     import rlm_mcp.engine.loop
+    import rlm_mcp.workspace.api
 
-    assert rlm_mcp.solve is rlm_mcp.api.solve
+    assert rlm_mcp.solve is rlm_mcp.workspace.api.solve
     assert not any(module.name in rlm_mcp.__all__ for module in pkgutil.iter_modules(rlm_mcp.__path__))
     with pytest.raises(AttributeError, match="module 'rlm_mcp' has no attribute 'no_such_name'"):
         rlm_mcp.no_such_name  # noqa: B018 # looking is what is tried
