@@ -34,7 +34,7 @@ from rlm_mcp.models.limiter import START
 from rlm_mcp.records.types import RunState
 from rlm_mcp.settings import load_settings
 from rlm_mcp.workspace.launch import SolveRequest
-from rlm_mcp.workspace.process_tuning import few_heaps, keep_what_is_there
+from rlm_mcp.workspace.process_tuning import freeze_gc, limit_malloc_arenas
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 
@@ -131,7 +131,7 @@ async def engine(url: str, data_dir: Path | None = None) -> AsyncIterator[Worksp
         async with open_workspace(settings) as workspace:
             context = await workspace.register(text=TEXT, name="text")
             await workspace.run_code(context, "1 + 1", seconds=300)
-            keep_what_is_there()  # as the server does
+            freeze_gc()  # as the server does
             yield workspace
 
 
@@ -303,7 +303,7 @@ def main() -> None:
     if options.serve:
         serve(float(options.serve[0]), float(options.serve[1]), faults=options.serve[2] == "1")
     else:
-        few_heaps()  # as the server does
+        limit_malloc_arenas()  # as the server does
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, Python {sys.version.split()[0]}")
         for name in options.figures or FIGURES:
             anyio.run(FIGURES[name], options.repeat)

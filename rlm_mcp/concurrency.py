@@ -11,83 +11,80 @@ import anyio.to_thread
 
 
 class FifoGate:
-    """A queue whose owner calls `wake_first` when there may be room again. One event loop; no locks."""
+    """A queue of tasks whose first member tries again whenever `wake_first` is called. One event loop; no locks."""
 
     def __init__(self) -> None:
-        # A plain dict gets slow when thousands are taken out in front: looking for the first skips the places they had.
-        self._waiting: OrderedDict[Turn, None] = OrderedDict()
+        # A plain dict gets slow once thousands were removed from its front: finding the first skips their empty slots.
+        self._waiting: OrderedDict[GatePlace, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take(self) -> "Turn":
-        """A place at the end, to be entered with `async with`; the body begins when it is first."""
-        return Turn(self)
+    def queued(self) -> "GatePlace":
+        """A place at the end of the queue, to be entered with `async with`; the body begins when it is the first."""
+        return GatePlace(self)
 
-    def join(self, turn: "Turn") -> None:
-        """Puts `turn` at the end."""
-        self._waiting[turn] = None
+    def join(self, place: "GatePlace") -> None:
+        """Appends `place`."""
+        self._waiting[place] = None
 
-    def leave(self, turn: "Turn") -> None:
-        """Takes `turn` out and lets the first try."""
-        del self._waiting[turn]
+    def leave(self, place: "GatePlace") -> None:
+        """Removes `place` and wakes the first."""
+        del self._waiting[place]
         self.wake_first()
 
-    def is_first(self, turn: "Turn") -> bool:
-        """Whether nobody came before `turn`."""
-        return next(iter(self._waiting)) is turn
+    def is_first(self, place: "GatePlace") -> bool:
+        """Whether `place` is at the front of the queue."""
+        return next(iter(self._waiting)) is place
 
     def wake_first(self) -> None:
         """Lets the first try again."""
-        for turn in self._waiting:
-            turn.wake()
+        for place in self._waiting:
+            place.wake()
             return
 
 
-class Turn:
-    """One place in a queue."""
+class GatePlace:
+    """One place in the queue of a FifoGate."""
 
-    def __init__(self, turns: FifoGate) -> None:
-        self._turns = turns
+    def __init__(self, gate: FifoGate) -> None:
+        self._gate = gate
         self._event: anyio.Event | None = None
 
     def wake(self) -> None:
-        """Ends the wait in `again`."""
+        """Ends the current `wait`."""
         if self._event is not None:
             self._event.set()
 
-    async def again(self, seconds: float | None = None) -> None:
-        """Waits until woken, or for `seconds`."""
+    async def wait(self, seconds: float | None = None) -> None:
+        """Waits until woken, at most `seconds`."""
         self._event = anyio.Event()
-        if seconds is None:
+        with anyio.move_on_after(seconds):
             await self._event.wait()
-        else:
-            with anyio.move_on_after(seconds):
-                await self._event.wait()
 
     async def __aenter__(self) -> Self:
-        self._turns.join(self)
+        self._gate.join(self)
         try:
-            while not self._turns.is_first(self):
-                await self.again()
+            while not self._gate.is_first(self):
+                await self.wait()
         except BaseException:
-            self._turns.leave(self)
+            self._gate.leave(self)
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._turns.leave(self)
+        self._gate.leave(self)
 
 
 @asynccontextmanager
 async def background_task(work: Callable[..., Coroutine[Any, Any, object]], *args: Any) -> AsyncIterator[None]:
-    """Does `work` for as long as the block takes, then cancels it. What the block raises comes out as it is."""
+    """Runs `work` for the duration of a block, then cancels it. What the block raises is not wrapped in a group."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(work, *args)
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - raised below, where the group does not wrap it
+        except Exception as error:  # noqa: BLE001 - raised below, outside of the task group, which would wrap it
             failure = error
         tasks.cancel_scope.cancel()
     if failure is not None:
@@ -98,5 +95,5 @@ _T = TypeVar("_T")
 
 
 async def run_in_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
-    """A blocking call on a worker thread. It is not interrupted; whoever waits for it may be."""
+    """Calls a blocking function on a worker thread. Cancellation ends the wait for it, not the call itself."""
     return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)

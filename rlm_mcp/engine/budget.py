@@ -205,9 +205,9 @@ class Ledger:
         attempt = partial(self.try_reserve, kind, prompt_tokens=prompt_tokens, max_tokens=max_tokens, profile=profile)
         if not self._queue and (room := attempt()) is not None:
             return room
-        async with self._queue.take() as turn:
+        async with self._queue.queued() as place:
             while (room := attempt()) is None:
-                await turn.again()
+                await place.wait()
             return room
 
     def try_reserve(

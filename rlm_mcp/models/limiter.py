@@ -126,18 +126,18 @@ class Limiter:
     def __init__(self, concurrency: Concurrency | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.concurrency = concurrency or Concurrency()
         self._clock = clock
-        self._turns = FifoGate()
+        self._gate = FifoGate()
 
     def __repr__(self) -> str:
-        return f"<Limiter {self.concurrency.in_flight} of {int(self.concurrency.limit)}, {len(self._turns)} waiting>"
+        return f"<Limiter {self.concurrency.in_flight} of {int(self.concurrency.limit)}, {len(self._gate)} waiting>"
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Slot]:
         """Permission for one request, given back at the end of the block."""
-        if self._turns or self.concurrency.wait_seconds(self._clock()) != 0:
-            async with self._turns.take() as turn:
+        if self._gate or self.concurrency.wait_seconds(self._clock()) != 0:
+            async with self._gate.queued() as place:
                 while (seconds := self.concurrency.wait_seconds(self._clock())) != 0:
-                    await turn.again(seconds)
+                    await place.wait(seconds)
                 slot = Slot(self.concurrency, self._clock)
         else:
             slot = Slot(self.concurrency, self._clock)
@@ -145,4 +145,4 @@ class Limiter:
             yield slot
         finally:
             slot.failed()
-            self._turns.wake_first()
+            self._gate.wake_first()

@@ -11,14 +11,14 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 METHODS = frozenset({"tools/list", "prompts/list", "resources/templates/list"})
 
 
-class Unchanging:
+class ListCache:
     """Middleware of a server whose tools, prompts and templates are all there when it begins to serve."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, str | None], dict[str, Any]] = {}
 
     def __repr__(self) -> str:
-        return f"<Unchanging, {len(self._made)} lists made>"
+        return f"<ListCache, {len(self._made)} lists made>"
 
     async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Answers a plain request for such a list with the one that was made for its version before."""

@@ -21,7 +21,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from rlm_mcp.workspace.change_feed import Change
+from rlm_mcp.workspace.change_feed import ResourceChange
 
 PAGE_SIZE = 200
 """Resources in one page of `resources/list`, about 60 kB."""
@@ -30,7 +30,7 @@ SEND_SECONDS = 1.0
 """A connection that takes longer to take a notice has stopped reading, and is forgotten."""
 
 
-class OwnedBus:
+class TenantBus:
     """A SubscriptionBus of the SDK whose events have owners. Who listens is whoever sends the request that listens."""
 
     def __init__(self, whose: Callable[[], str]) -> None:
@@ -38,7 +38,7 @@ class OwnedBus:
         self._listeners: dict[object, tuple[str, Callable[[ServerEvent], None]]] = {}
 
     def __repr__(self) -> str:
-        return f"<OwnedBus of {len(self._listeners)} listeners>"
+        return f"<TenantBus of {len(self._listeners)} listeners>"
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """Calls `listener` with what is published to its owner, until the returned function is called."""
@@ -54,10 +54,10 @@ class OwnedBus:
         """Hands an event to the owner of the current request."""
         await self.publish_to(self._whose(), event)
 
-    async def publish_to(self, owner: str, event: ServerEvent) -> None:
+    async def publish_to(self, tenant: str, event: ServerEvent) -> None:
         """Hands an event to the listeners of one owner, and lets their streams send it before the next."""
         for whose, listener in list(self._listeners.values()):
-            if whose == owner:
+            if whose == tenant:
                 listener(event)
         await anyio.lowlevel.checkpoint()
 
@@ -66,23 +66,23 @@ def _nobody_else() -> str:
     return ""
 
 
-class Notices:
+class Notifications:
     """Tells clients what changed. One for a server; where it has owners, `whose` names that of the current request."""
 
     def __init__(self, whose: Callable[[], str] = _nobody_else) -> None:
-        self.bus = OwnedBus(whose)
+        self.bus = TenantBus(whose)
         self._whose = whose
         self._connections: dict[Connection, _Connected] = {}
 
     def __repr__(self) -> str:
-        return f"<Notices to {len(self._connections)} handshake connections>"
+        return f"<Notifications to {len(self._connections)} handshake connections>"
 
-    async def announce(self, change: Change, *, owner: str = "") -> None:
+    async def announce(self, change: ResourceChange, *, tenant: str = "") -> None:
         """Sends one change to everyone of its owner who asked for it. A client that is gone costs nothing."""
         event = ResourcesListChanged() if change.uri is None else ResourceUpdated(uri=change.uri)
-        await self.bus.publish_to(owner, event)
+        await self.bus.publish_to(tenant, event)
         for connection, connected in list(self._connections.items()):
-            if connected.owner != owner:
+            if connected.tenant != tenant:
                 continue
             with anyio.move_on_after(SEND_SECONDS) as sending:
                 if change.uri is None:
@@ -114,7 +114,7 @@ class Notices:
         """The URIs that this connection subscribed to. A session is made per request; its connection is what lasts."""
         connection = session._connection  # noqa: SLF001 - where the SDK wants cleanup; it hands it out in no other way
         if connection not in self._connections:
-            self._connections[connection] = _Connected(owner=self._whose())
+            self._connections[connection] = _Connected(tenant=self._whose())
             connection.exit_stack.callback(self._forget, connection)
         return self._connections[connection].subscribed
 
@@ -133,7 +133,7 @@ class Notices:
 class _Connected:
     """A handshake-era connection: whose it is, and what it subscribed to."""
 
-    owner: str
+    tenant: str
     subscribed: set[str] = field(default_factory=set)
 
 

@@ -26,7 +26,7 @@ prompt be_the_root explains. Contexts and runs are also resources under rlm://.
 """
 
 ContextName = Annotated[str, Field(description="id or name of a registered context")]
-Question = Annotated[str, Field(description="what to find out")]
+QuestionText = Annotated[str, Field(description="what to find out")]
 
 
 def add_prompts(server: MCPServer[None]) -> None:
@@ -35,7 +35,7 @@ def add_prompts(server: MCPServer[None]) -> None:
     server.prompt(title="Be the root model yourself")(be_the_root)
 
 
-def analyze_context(context: ContextName, question: Question) -> str:
+def analyze_context(context: ContextName, question: QuestionText) -> str:
     """Answer a question over a registered context with rlm_solve."""
     return f"""\
 Answer this question over the registered context {context!r}:
@@ -51,7 +51,7 @@ Answer this question over the registered context {context!r}:
    "final", say that the answer is partial and which limit stopped it."""
 
 
-def be_the_root(context: ContextName, question: Question) -> str:
+def be_the_root(context: ContextName, question: QuestionText) -> str:
     """Answer a question over a context by writing Python through inspect_context yourself; no model key is needed."""
     return f"""\
 You are the root of a recursive language model. A long input is registered as {context!r}. You have not seen it and it

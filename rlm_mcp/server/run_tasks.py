@@ -15,7 +15,7 @@ from rlm_mcp.records.types import RunState
 from rlm_mcp.server.presenters import run_result
 from rlm_mcp.server.results import send
 from rlm_mcp.server.sampling import answered, shown_questions
-from rlm_mcp.server.tasks_extension import Task
+from rlm_mcp.server.tasks_extension import TaskState
 from rlm_mcp.workspace.workspace import Workspace
 
 POLL_MS = 2_000
@@ -32,7 +32,7 @@ class RunTasks:
 
     async def begin(
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
-    ) -> Task | HandlerResult:
+    ) -> TaskState | HandlerResult:
         """Starts the run without a wait; its task, unless it is done or refused already."""
         # The handler reads the arguments from this very object; there is no other way to hand it changed ones.
         params.arguments = {**(params.arguments or {}), "wait_seconds": 0}
@@ -42,14 +42,14 @@ class RunTasks:
             return result
         return await self.look(run["run_id"])
 
-    async def look(self, task_id: str) -> Task:
+    async def look(self, task_id: str) -> TaskState:
         """The run as a task, with the tool result once there is one."""
         workspace = self._workspace()
         state = await workspace.state(task_id)
         ended = state.status in {"completed", "failed"}
         sampling_queue = workspace.sampling_queue(state.run_id)
         questions = {} if sampling_queue is None else shown_questions(sampling_queue)
-        return Task(
+        return TaskState(
             task_id=state.run_id,
             status=_status(state, is_asking=bool(questions)),
             message=str(workspace.progress(state.run_id) or state.message or state.status),

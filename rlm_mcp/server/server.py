@@ -24,8 +24,8 @@ from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp.errors import OutOfRange, RlmError, UnknownContext, UnknownPath, UnknownRun
 from rlm_mcp.server.argument_aliases import forgive, unknown
-from rlm_mcp.server.list_cache import Unchanging
-from rlm_mcp.server.notifications import Notices
+from rlm_mcp.server.list_cache import ListCache
+from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.prompts import INSTRUCTIONS, add_prompts
 from rlm_mcp.server.resources import Resources
 from rlm_mcp.server.run_tasks import RunTasks
@@ -48,7 +48,7 @@ class RlmServer(MCPServer[None]):
     def __init__(
         self,
         workspace: Callable[[], Workspace],
-        notices: Notices,
+        notifications: Notifications,
         *,
         before: Sequence[ServerMiddleware[None]] = (),
         token_verifier: TokenVerifier | None = None,
@@ -64,8 +64,8 @@ class RlmServer(MCPServer[None]):
             version=__version__,
             tools=tools,
             extensions=[Tasks(RunTasks(workspace))],
-            subscriptions=notices.bus,
-            middleware=[*before, notices.middleware, Unchanging().middleware],
+            subscriptions=notifications.bus,
+            middleware=[*before, notifications.middleware, ListCache().middleware],
             token_verifier=token_verifier,
             auth=auth,
             warn_on_duplicate_tools=False,
@@ -146,9 +146,9 @@ def build_server(workspace: Workspace) -> RlmServer:
     home and working directories alone from here on.
     """
     workspace.store.confine(local_roots())
-    notices = Notices()
-    workspace.on_change(notices.announce)
-    return RlmServer(lambda: workspace, notices)
+    notifications = Notifications()
+    workspace.on_change(notifications.announce)
+    return RlmServer(lambda: workspace, notifications)
 
 
 def _sentence(invalid: ValidationError) -> str:

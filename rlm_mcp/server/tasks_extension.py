@@ -44,7 +44,7 @@ class UpdateParams(TaskParams):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class TaskState:
     """A task at one moment. A completed one has a result, also where the tool reports an error; a failed one an error.
 
     `questions` are requests to the client (`elicitation/create` …) by name, for as long as they are open.
@@ -70,10 +70,10 @@ class Background(Protocol):
 
     async def begin(
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
-    ) -> Task | HandlerResult:
+    ) -> TaskState | HandlerResult:
         """Begins the work of a call. Returns its task, which `look` finds from now on, or the result of a short one."""
 
-    async def look(self, task_id: str) -> Task:
+    async def look(self, task_id: str) -> TaskState:
         """The task as it stands."""
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
@@ -106,7 +106,7 @@ class Tasks(Extension):
         if params.name not in self._background.tools or not _declared(ctx):
             return await call_next(ctx)
         begun = await self._background.begin(params, ctx, call_next)
-        return {"resultType": "task", **_handle(begun)} if isinstance(begun, Task) else begun
+        return {"resultType": "task", **_handle(begun)} if isinstance(begun, TaskState) else begun
 
     async def _get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
         _check(ctx, params)
@@ -124,7 +124,7 @@ class Tasks(Extension):
         await self._background.cancel(params.task_id)
         return {}
 
-    async def _look(self, task_id: str) -> Task:
+    async def _look(self, task_id: str) -> TaskState:
         try:
             return await self._background.look(task_id)
         except RlmError as error:
@@ -146,7 +146,7 @@ def _check(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> None:
         raise MCPError(HEADER_MISMATCH, f"{MCP_NAME_HEADER} header does not match the request body's taskId")
 
 
-def _handle(task: Task) -> dict[str, Any]:
+def _handle(task: TaskState) -> dict[str, Any]:
     """What a call that became a task is answered."""
     return {
         "taskId": task.task_id,
@@ -159,7 +159,7 @@ def _handle(task: Task) -> dict[str, Any]:
     }
 
 
-def _detailed(task: Task) -> dict[str, Any]:
+def _detailed(task: TaskState) -> dict[str, Any]:
     """What a poll is answered."""
     detailed = _handle(task)
     if task.questions:

@@ -16,6 +16,7 @@ from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from rlm_mcp.errors import RlmError
+from rlm_mcp.server.client_timeouts import eta, longest_wait, with_beats
 from rlm_mcp.server.presenters import (
     code_result,
     context_page,
@@ -38,7 +39,6 @@ from rlm_mcp.server.results import (
     send,
 )
 from rlm_mcp.server.sampling import Round, confirm, has_to_return, offers_sampling, take_along, visit
-from rlm_mcp.server.waiting import eta, longest_wait, with_beats
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.progress import Taken
 from rlm_mcp.workspace.workspace import Workspace

@@ -11,31 +11,31 @@ CALM_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class ResourceChange:
     """Something that resources show has changed: the list of them, or the one at `uri`."""
 
     uri: str | None = None
 
 
-class Changes:
+class ChangeFeed:
     """Changes on their way to listeners; whoever makes one does not wait for them."""
 
     def __init__(self) -> None:
-        self._listeners: list[Callable[[Change], Awaitable[None]]] = []
+        self._listeners: list[Callable[[ResourceChange], Awaitable[None]]] = []
         self._closed = anyio.Event()
-        self._send, self._receive = anyio.create_memory_object_stream[Change](float("inf"))
+        self._send, self._receive = anyio.create_memory_object_stream[ResourceChange](float("inf"))
 
     def __repr__(self) -> str:
-        return f"<Changes to {len(self._listeners)} listeners>"
+        return f"<ChangeFeed to {len(self._listeners)} listeners>"
 
-    def add(self, change: Change) -> None:
+    def add(self, change: ResourceChange) -> None:
         """Takes one change, to be told later. After `close` it is nobody's business."""
         try:
             self._send.send_nowait(change)
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             return
 
-    def listen(self, listener: Callable[[Change], Awaitable[None]]) -> None:
+    def listen(self, listener: Callable[[ResourceChange], Awaitable[None]]) -> None:
         """Calls `listener` with every change from now on, one at a time."""
         self._listeners.append(listener)
 
@@ -49,7 +49,7 @@ class Changes:
                 with anyio.move_on_after(CALM_SECONDS):
                     await self._closed.wait()
 
-    def _waiting(self) -> Iterator[Change]:
+    def _waiting(self) -> Iterator[ResourceChange]:
         with suppress(anyio.WouldBlock, anyio.EndOfStream):
             while True:
                 yield self._receive.receive_nowait()

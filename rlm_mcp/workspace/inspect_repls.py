@@ -35,7 +35,7 @@ class NoCalls:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Opened:
+class _PooledRepl:
     """A REPL, and the order in which cells enter it."""
 
     repl: Repl
@@ -43,7 +43,7 @@ class _Opened:
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-class Shelf:
+class ReplPool:
     """The open REPLs of a process, in the order of their last use; those that were used longest ago make room.
 
     Keys are whose REPL it is and the context. A REPL in which a cell runs or waits stays.
@@ -60,23 +60,23 @@ class Shelf:
         self._has_room = has_room
         self._most = most
         self._most_of_one = most_of_one
-        self._opened: OrderedDict[tuple[InspectRepls, str], _Opened] = OrderedDict()
+        self._opened: OrderedDict[tuple[InspectRepls, str], _PooledRepl] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Shelf {len(self._opened)} REPLs>"
+        return f"<ReplPool {len(self._opened)} REPLs>"
 
     def contexts_of(self, owner: "InspectRepls") -> list[str]:
         """The contexts for which one has a REPL."""
         return [context_id for whose, context_id in self._opened if whose is owner]
 
-    def take(self, owner: "InspectRepls", context_id: str) -> _Opened | None:
+    def take(self, owner: "InspectRepls", context_id: str) -> _PooledRepl | None:
         """A REPL that is there, to be used now."""
         opened = self._opened.get((owner, context_id))
         if opened is not None:
             self._opened.move_to_end((owner, context_id))
         return opened
 
-    async def put(self, owner: "InspectRepls", context_id: str, opened: _Opened) -> None:
+    async def put(self, owner: "InspectRepls", context_id: str, opened: _PooledRepl) -> None:
         """Adds a REPL, and closes what is too much then."""
         self._opened[owner, context_id] = opened
         for (whose, which), other in list(self._opened.items()):
@@ -85,20 +85,20 @@ class Shelf:
             if is_idle and (one_has_too_many or len(self._opened) > self._most):
                 await self.close(whose, which)
 
-    def making_room(self, open_repl: OpenRepl) -> OpenRepl:
+    def evicting_opener(self, open_repl: OpenRepl) -> OpenRepl:
         """Opens REPLs, also those of runs, for which idle ones are closed where memory is short."""
 
         @asynccontextmanager
         async def opening(
             contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
         ) -> AsyncIterator[Repl]:
-            await self.make_room()
+            await self.evict_for_room()
             async with open_repl(contexts, calls, value=value) as repl:
                 yield repl
 
         return opening
 
-    async def make_room(self) -> None:
+    async def evict_for_room(self) -> None:
         """Closes idle REPLs, those that were used longest ago first, until there is memory or no more of them."""
         while not self._has_room():
             idle = next((key for key, opened in self._opened.items() if not opened.lock.locked()), None)
@@ -115,18 +115,18 @@ class Shelf:
 class InspectRepls:
     """The REPLs of one owner's contexts, each opened when it is first used."""
 
-    def __init__(self, open_repl: OpenRepl, shelf: Shelf | None = None) -> None:
+    def __init__(self, open_repl: OpenRepl, pool: ReplPool | None = None) -> None:
         self._open_repl = open_repl
-        self._shelf = shelf or Shelf()
+        self._pool = pool or ReplPool()
 
     def __repr__(self) -> str:
-        return f"{len(self._shelf.contexts_of(self))} REPLs"
+        return f"{len(self._pool.contexts_of(self))} REPLs"
 
     async def run(self, context: Context, code: str, *, seconds: float, calls: GuestCalls | None = None) -> CellResult:
         """Runs a cell. Cells of one context queue up. `calls` counts when the REPL is opened."""
         opened = await self._get(context, calls)
         async with opened.lock:
-            await self._shelf.make_room()
+            await self._pool.evict_for_room()
             return await opened.repl.run(code, seconds=seconds)
 
     async def complete(self, context: Context, text: str, *, calls: GuestCalls | None = None) -> tuple[str, ...]:
@@ -137,22 +137,22 @@ class InspectRepls:
 
     async def close(self, context_id: str) -> None:
         """Forgets the variables of a context. A cell that still runs is interrupted, and told so."""
-        await self._shelf.close(self, context_id)
+        await self._pool.close(self, context_id)
 
     async def close_all(self) -> None:
         """Closes every REPL."""
-        for context_id in self._shelf.contexts_of(self):
+        for context_id in self._pool.contexts_of(self):
             await self.close(context_id)
 
-    async def _get(self, context: Context, calls: GuestCalls | None) -> _Opened:
-        return self._shelf.take(self, context.context_id) or await self._open(context, calls or NoCalls())
+    async def _get(self, context: Context, calls: GuestCalls | None) -> _PooledRepl:
+        return self._pool.take(self, context.context_id) or await self._open(context, calls or NoCalls())
 
-    async def _open(self, context: Context, calls: GuestCalls) -> _Opened:
+    async def _open(self, context: Context, calls: GuestCalls) -> _PooledRepl:
         exit_stack = AsyncExitStack()
         repl = await exit_stack.enter_async_context(self._open_repl((context,), calls))
-        if (raced := self._shelf.take(self, context.context_id)) is not None:
+        if (raced := self._pool.take(self, context.context_id)) is not None:
             await exit_stack.aclose()
             return raced
-        opened = _Opened(repl=repl, exit=exit_stack)
-        await self._shelf.put(self, context.context_id, opened)
+        opened = _PooledRepl(repl=repl, exit=exit_stack)
+        await self._pool.put(self, context.context_id, opened)
         return opened

@@ -33,7 +33,7 @@ from rlm_mcp.records.recovery import has_ended, is_left, left_runs
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.tape import NoRecord
 from rlm_mcp.records.types import Outcome, RunPage, RunState
-from rlm_mcp.workspace.change_feed import Change, Changes
+from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest
 from rlm_mcp.workspace.progress import Progress, advance
 from rlm_mcp.workspace.telemetry import Telemetry
@@ -47,7 +47,7 @@ CALM_SECONDS = 0.2
 RECENT_RUNS = 100
 """Looked through for a run of the same request."""
 
-WISH_SECONDS = 0.5
+CANCEL_POLL_SECONDS = 0.5
 """Between two looks for the wish of another process to cancel a run."""
 
 CANCELLED = {"status": "cancelled", "stopped_by": "cancelled", "message": "Cancelled; what it had is in its trace."}
@@ -128,7 +128,7 @@ class LiveRuns:
         runs: Runs,
         launcher: Launcher,
         tasks: TaskGroup,
-        changes: Changes,
+        changes: ChangeFeed,
         telemetry: Telemetry,
         most_runs: int | None = None,
         serves: bool = False,
@@ -185,7 +185,7 @@ class LiveRuns:
         with anyio.CancelScope(shield=True):  # a caller that gives up just now must not leave a record without a run
             run = await run_in_thread(self.runs.create, facts)
             self._begin(run, launch, fingerprint)
-        self.changes.add(Change())
+        self.changes.add(ResourceChange())
         return run.run_id
 
     async def estimate(self, request: SolveRequest, *, sampling: bool = False) -> Estimate:
@@ -282,9 +282,9 @@ class LiveRuns:
         if (spans := self._telemetry.begin(run.run_id, launch)) is not None:
             live.listeners.append(spans)
         self._live[run.run_id] = live
-        _cancel_wish(run).unlink(missing_ok=True)
+        _cancel_request(run).unlink(missing_ok=True)
         self._tasks.start_soon(self._play, live, launch)
-        self._tasks.start_soon(self._watch_wish, live)
+        self._tasks.start_soon(self._watch_for_cancel_request, live)
 
     async def _play(self, live: Live, launch: Launch) -> None:
         """One run as a task: its end is in its record, however it ends."""
@@ -308,7 +308,7 @@ class LiveRuns:
             live.sampling_queue = None
             live.finished.set()
             live.news.set()
-            self.changes.add(Change(uri=self.run_uri(run.run_id)))
+            self.changes.add(ResourceChange(uri=self.run_uri(run.run_id)))
 
     async def _end(self, live: Live, how: Mapping[str, Any]) -> None:
         """Puts an end on record that the run did not put there itself."""
@@ -320,12 +320,12 @@ class LiveRuns:
         else:
             live.note(event)
 
-    async def _watch_wish(self, live: Live) -> None:
+    async def _watch_for_cancel_request(self, live: Live) -> None:
         """Cancels the run when another process wishes so."""
         while not live.finished.is_set():
-            with anyio.move_on_after(WISH_SECONDS):
+            with anyio.move_on_after(CANCEL_POLL_SECONDS):
                 await live.finished.wait()
-            if _cancel_wish(live.run).exists():
+            if _cancel_request(live.run).exists():
                 live.scope.cancel()
 
     # --- looking
@@ -439,10 +439,10 @@ class LiveRuns:
             live.scope.cancel()
             await live.finished.wait()
         elif run.is_live():
-            _cancel_wish(run).touch()
-            with anyio.move_on_after(WISH_SECONDS * 8):
+            _cancel_request(run).touch()
+            with anyio.move_on_after(CANCEL_POLL_SECONDS * 8):
                 while run.is_live():  # noqa: ASYNC110 - the other process does not tell
-                    await anyio.sleep(WISH_SECONDS / 4)
+                    await anyio.sleep(CANCEL_POLL_SECONDS / 4)
         elif not await run_in_thread(has_ended, run):  # cut off: nobody is to go on with it
             await run_in_thread(run.append, {"event": "run_ended", **CANCELLED})
             run.close()
@@ -475,7 +475,7 @@ async def _read_along(run: Run, on_event: Callable[[Event], None]) -> None:
             on_event(event)
         seen += len(news)
         if is_live:
-            await anyio.sleep(WISH_SECONDS)
+            await anyio.sleep(CANCEL_POLL_SECONDS)
 
 
 def _claim(run: Run, known: Sequence[Event]) -> None:
@@ -499,7 +499,7 @@ def _without_end(runs: Runs, fingerprint: str) -> Run | None:
     return None
 
 
-def _cancel_wish(run: Run) -> Path:
+def _cancel_request(run: Run) -> Path:
     """The file by which one process asks another to cancel a run."""
     return run.directory / "cancel"
 

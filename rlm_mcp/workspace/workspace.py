@@ -32,11 +32,11 @@ from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import Sandbox, open_sandbox
 from rlm_mcp.repl.types import CellResult, GuestCalls
 from rlm_mcp.settings import Settings
-from rlm_mcp.workspace.change_feed import Change, Changes
-from rlm_mcp.workspace.inspect_repls import InspectRepls, Shelf
+from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
+from rlm_mcp.workspace.inspect_repls import InspectRepls, ReplPool
 from rlm_mcp.workspace.launch import ChooseModels, Launcher
 from rlm_mcp.workspace.live_runs import LiveRuns
-from rlm_mcp.workspace.process_tuning import keep_what_is_there
+from rlm_mcp.workspace.process_tuning import freeze_gc
 from rlm_mcp.workspace.progress import Taken
 from rlm_mcp.workspace.telemetry import Telemetry
 
@@ -61,19 +61,19 @@ class Workspace(LiveRuns):
         most_runs: int | None = None,
         serves: bool = False,
         confirm_usd: float | None = None,
-        shelf: Shelf | None = None,
+        pool: ReplPool | None = None,
     ) -> None:
         super().__init__(
             store=store,
             runs=runs,
             launcher=launcher,
             tasks=tasks,
-            changes=Changes(),
+            changes=ChangeFeed(),
             telemetry=telemetry,
             most_runs=most_runs,
             serves=serves,
         )
-        self._repls = InspectRepls(open_repl, shelf)
+        self._repls = InspectRepls(open_repl, pool)
         self.confirm_usd = confirm_usd
         """a run that may cost more is confirmed by the user first"""
 
@@ -107,7 +107,7 @@ class Workspace(LiveRuns):
             context = await anyio.to_thread.run_sync(register)
         else:
             context = await run_in_thread(self.store.register_text, text, name=name, supersedes=supersedes)
-        self.changes.add(Change())
+        self.changes.add(ResourceChange())
         return context
 
     async def find_or_register(self, source: str, *, taken: Taken | None = None) -> Context:
@@ -174,13 +174,13 @@ class Workspace(LiveRuns):
         """Forgets a context. Raises ContextInUse while a run reads it."""
         context = await run_in_thread(self.store.remove, ref)
         await self._repls.close(context.context_id)
-        self.changes.add(Change())
+        self.changes.add(ResourceChange())
         return context
 
     async def refresh(self, ref: str) -> Context:
         """Registers a context's source as it is now: the same context, or the next version of it."""
         context = await run_in_thread(self.store.refresh, ref)
-        self.changes.add(Change())
+        self.changes.add(ResourceChange())
         return context
 
     async def collect(self) -> Freed:
@@ -202,7 +202,7 @@ class Workspace(LiveRuns):
         from rlm_mcp.contexts.watch import watch
 
         def announce(latest: Context) -> None:
-            anyio.from_thread.run_sync(self.changes.add, Change())
+            anyio.from_thread.run_sync(self.changes.add, ResourceChange())
             on_version(latest)
 
         watching = partial(watch, self.store, context.name, stop=stop, on_version=announce, on_trouble=on_trouble)
@@ -223,7 +223,7 @@ class Workspace(LiveRuns):
         """What a name that was begun can become in this context's REPL."""
         return await self._repls.complete(context, text, calls=calls)
 
-    def on_change(self, listener: Callable[[Change], Awaitable[None]]) -> None:
+    def on_change(self, listener: Callable[[ResourceChange], Awaitable[None]]) -> None:
         """Calls `listener` with every change from now on, one at a time."""
         self.changes.listen(listener)
 
@@ -251,14 +251,14 @@ async def open_workspace(
     most_runs: int | None = None,
     serves: bool = False,
     telemetry: Telemetry | None = None,
-    shelf: Shelf | None = None,
+    pool: ReplPool | None = None,
 ) -> AsyncIterator[Workspace]:
     """Everything a process needs, ready at once: the sandbox loads and connections open on first use.
 
     `choose` and `open_repl` stand in for the configured models and for the REPL; a `sandbox` that is open already can
     be shared. `warm` begins to load the sandbox now, in the background. `most_runs` bounds the runs that go on
     at once. With `serves` the runs are those of a server: what its end cuts off, the next one goes on with.
-    `telemetry` stands in for the process's own; the REPLs of `inspect_context` may share a `shelf` with other owners'.
+    `telemetry` stands in for the process's own; the REPLs of `inspect_context` may share a `pool` with other owners'.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
@@ -269,12 +269,12 @@ async def open_workspace(
             choose = (await stack.enter_async_context(open_models(settings))).choose
         if open_repl is None:
             if sandbox is None:
-                on_loaded = keep_what_is_there if serves else None
+                on_loaded = freeze_gc if serves else None
                 sandbox = await stack.enter_async_context(open_sandbox(settings.cache_dir, on_loaded=on_loaded))
             if warm:
                 sandbox.begin_loading()
-            shelf = shelf or Shelf(has_room=sandbox.has_room)
-            open_repl = shelf.making_room(partial(sandbox.open_repl, store))
+            pool = pool or ReplPool(has_room=sandbox.has_room)
+            open_repl = pool.evicting_opener(partial(sandbox.open_repl, store))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         workspace = Workspace(
             store=store,
@@ -286,7 +286,7 @@ async def open_workspace(
             most_runs=most_runs,
             serves=serves,
             confirm_usd=settings.confirm_usd,
-            shelf=shelf,
+            pool=pool,
         )
         tasks.start_soon(workspace.changes.tell)
         try:

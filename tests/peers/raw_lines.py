@@ -10,14 +10,14 @@ META = "io.modelcontextprotocol"
 
 
 class Wire:
-    """The two ends of the pipe. Notices that come before an answer are kept in `notices`."""
+    """The two ends of the pipe. Notices that come before an answer are kept in `notifications`."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._in, self._out = process.stdin, process.stdout
         self._last_id = 0
-        self.notices: list[dict[str, Any]] = []
+        self.notifications: list[dict[str, Any]] = []
 
     def send(self, line: bytes) -> None:
         """Writes one line, whatever it is."""
@@ -40,7 +40,7 @@ class Wire:
         given = {} if params is None else {"params": params}
         self.send(json.dumps({"jsonrpc": "2.0", "id": self._last_id, "method": method} | given).encode())
         while (message := self.read()).get("id") != self._last_id:
-            self.notices.append(message)
+            self.notifications.append(message)
         return message
 
 

@@ -42,7 +42,7 @@ from mcp_types import (
 )
 from pydantic import AnyUrl, Field
 
-from rlm_mcp.server.notifications import Notices
+from rlm_mcp.server.notifications import Notifications
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
@@ -245,9 +245,13 @@ async def mirrored(region: Annotated[str, Field(json_schema_extra={"x-mcp-header
 
 
 async def _serve(port: int) -> None:
-    notices = Notices()
+    notifications = Notifications()
     server = SuiteServer(
-        "suite", version="1", middleware=[notices.middleware], subscriptions=notices.bus, log_level="CRITICAL"
+        "suite",
+        version="1",
+        middleware=[notifications.middleware],
+        subscriptions=notifications.bus,
+        log_level="CRITICAL",
     )
     server.add_tool(mirrored)
     config = uvicorn.Config(

@@ -33,8 +33,8 @@ from mcp_types import (
 from pydantic import BaseModel
 
 from rlm_mcp.errors import UnknownRun
-from rlm_mcp.server.notifications import Notices
-from rlm_mcp.server.tasks_extension import IDENTIFIER, Task, Tasks
+from rlm_mcp.server.notifications import Notifications
+from rlm_mcp.server.tasks_extension import IDENTIFIER, Tasks, TaskState
 
 AFTER_ASKING = "test_tool_with_task"
 """Asks its caller first, in rounds of the same call, and becomes a task when it has the answer."""
@@ -44,7 +44,7 @@ AFTER_ASKING = "test_tool_with_task"
 class Job:
     """Work at it, its open questions and the answers that came."""
 
-    task: Task
+    task: TaskState
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     answers: dict[str, Any] = field(default_factory=dict)
     news: anyio.Event = field(default_factory=anyio.Event)
@@ -79,19 +79,19 @@ class Jobs:
 
     async def begin(
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
-    ) -> Task | HandlerResult:
+    ) -> TaskState | HandlerResult:
         if params.name == AFTER_ASKING and not params.input_responses:
             return await call_next(ctx)
         task_id, now = f"job-{len(self._jobs) + 1}", _now()
         job = self._jobs[task_id] = Job(
-            task=Task(
+            task=TaskState(
                 task_id=task_id, status="working", message=params.name, created_at=now, updated_at=now, poll_ms=100
             )
         )
         self._group.start_soon(self._work, job, call_next(ctx))
         return job.task
 
-    async def look(self, task_id: str) -> Task:
+    async def look(self, task_id: str) -> TaskState:
         return self._find(task_id).task
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
@@ -145,13 +145,13 @@ def _question(message: str) -> dict[str, Any]:
 
 def build_tasks_server(group: TaskGroup) -> MCPServer[None]:
     """The server; its jobs run in the group until they end or it does."""
-    notices = Notices()
+    notifications = Notifications()
     server: MCPServer[None] = MCPServer(
         "tasks-fixture",
         version="1",
         extensions=[Tasks(Jobs(group))],
-        subscriptions=notices.bus,
-        middleware=[notices.middleware],
+        subscriptions=notifications.bus,
+        middleware=[notifications.middleware],
         log_level="CRITICAL",
     )
 

@@ -65,7 +65,7 @@ def test_a_client_that_opens_with_initialize_lists_and_calls(wire: Wire) -> None
     called = wire.ask("tools/call", call)["result"]
     assert (called["isError"], called["structuredContent"]["chars"]) == (False, 5)
     assert "resultType" not in called
-    assert {notice["method"] for notice in wire.notices} <= {"notifications/resources/list_changed"}
+    assert {notice["method"] for notice in wire.notifications} <= {"notifications/resources/list_changed"}
     assert wire.ask("ping")["result"] == {}
 
 

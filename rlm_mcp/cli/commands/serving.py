@@ -21,10 +21,10 @@ def add(commands: Commands) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """Serves until the client or a signal ends it."""
-    from rlm_mcp.workspace.process_tuning import few_heaps
+    from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
     from rlm_mcp.workspace.telemetry import export_spans, flush
 
-    few_heaps()
+    limit_malloc_arenas()
     settings = settings_of(options)
     spans = export_spans() if settings.traces else None
     if options.http:

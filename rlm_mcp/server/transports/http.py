@@ -40,11 +40,11 @@ from rlm_mcp.server.transports.auth import read_token_file
 from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS, TimedProtocol, most_connections
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.oauth import discover
-from rlm_mcp.server.transports.rate_limit import Door
-from rlm_mcp.server.transports.tenants import EVERYBODY, Owners
+from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware
+from rlm_mcp.server.transports.tenants import EVERYBODY, Tenants
 from rlm_mcp.settings import Settings
-from rlm_mcp.workspace.inspect_repls import Shelf
-from rlm_mcp.workspace.process_tuning import keep_what_is_there
+from rlm_mcp.workspace.inspect_repls import ReplPool
+from rlm_mcp.workspace.process_tuning import freeze_gc
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
 QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
@@ -66,7 +66,7 @@ class HttpServer:
     """The ASGI application, and whose workspaces it serves."""
 
     app: Starlette
-    owners: Owners
+    tenants: Tenants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,31 +100,31 @@ async def open_http_server(
         )
     settings = replace(settings, roots=settings.roots or (), quota_bytes=settings.quota_bytes or QUOTA_BYTES)
     async with (
-        open_sandbox(settings.cache_dir, on_loaded=keep_what_is_there) as sandbox,
+        open_sandbox(settings.cache_dir, on_loaded=freeze_gc) as sandbox,
         open_models(settings) as models,
     ):
         sandbox.begin_loading()
-        shelf = Shelf(has_room=sandbox.has_room)
+        pool = ReplPool(has_room=sandbox.has_room)
 
-        def open_for(owner: str) -> AbstractAsyncContextManager[Workspace]:
-            own = settings if owner == EVERYBODY else replace(settings, data_dir=settings.data_dir / "owners" / owner)
+        def open_for(tenant: str) -> AbstractAsyncContextManager[Workspace]:
+            own = settings if tenant == EVERYBODY else replace(settings, data_dir=settings.data_dir / "owners" / tenant)
             return open_workspace(
-                own, choose=models.choose, sandbox=sandbox, most_runs=MOST_RUNS, serves=True, shelf=shelf
+                own, choose=models.choose, sandbox=sandbox, most_runs=MOST_RUNS, serves=True, pool=pool
             )
 
         async with anyio.create_task_group() as tasks:
-            owners = Owners(open_for, tasks)
+            tenants = Tenants(open_for, tasks)
             server = RlmServer(
-                owners.current,
-                owners.notices,
-                before=[owners.middleware],
+                tenants.current,
+                tenants.notifications,
+                before=[tenants.middleware],
                 token_verifier=None if access is None else access.verifier,
                 auth=None if access is None else access.settings(),
             )
             server.custom_route("/health", methods=["GET"])(_healthy)
             server.custom_route("/ready", methods=["GET"])(partial(_ready, lambda: sandbox.is_loaded))
-            tasks.start_soon(owners.keep_closing_unused)
-            tasks.start_soon(owners.pick_up, await run_in_thread(_owners_with_left_runs, settings.data_dir, access))
+            tasks.start_soon(tenants.keep_closing_unused)
+            tasks.start_soon(tenants.pick_up, await run_in_thread(_tenants_with_left_runs, settings.data_dir, access))
             app = server.streamable_http_app(
                 host=host,
                 transport_security=_security(host, allowed_hosts),
@@ -132,12 +132,12 @@ async def open_http_server(
                 max_sessions=MOST_CONNECTIONS,
             )
             # As the innermost: `add_middleware` would put it before the one that knows whose the token is.
-            app.user_middleware.append(Middleware(Door, owners, tokens=access is not None))
-            yield HttpServer(app=app, owners=owners)
+            app.user_middleware.append(Middleware(RateLimitMiddleware, tenants, tokens=access is not None))
+            yield HttpServer(app=app, tenants=tenants)
             tasks.cancel_scope.cancel()
 
 
-def _owners_with_left_runs(data_dir: Path, access: Access | None) -> list[str]:
+def _tenants_with_left_runs(data_dir: Path, access: Access | None) -> list[str]:
     """Those who may still come in and whose runs a server before this one left."""
     if access is None:
         return [EVERYBODY] if left_runs(Runs(data_dir)) else []
@@ -184,7 +184,7 @@ def serve_http(
             logging.getLogger("rlm_mcp").warning("serving MCP on %s/mcp", shown)
             # uvicorn stops on these signals and then raises them again, which would end the process before its cleanup.
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
-                await _Listening(config, server.owners).serve()
+                await _Listening(config, server.tenants).serve()
 
     try:
         anyio.run(main)
@@ -199,18 +199,18 @@ def serve_http(
 class _Listening(uvicorn.Server):
     """Uvicorn, which on a signal lets open requests end for CLOSE_SECONDS: calls that wait for runs then can."""
 
-    def __init__(self, config: uvicorn.Config, owners: Owners) -> None:
+    def __init__(self, config: uvicorn.Config, tenants: Tenants) -> None:
         super().__init__(config)
-        self._owners = owners
+        self._tenants = tenants
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal, before any connection is closed, which would look as if the client had gone."""
-        self._owners.leave()
+        self._tenants.leave()
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stops the runs, then what uvicorn does."""
-        await self._owners.stop_all()
+        await self._tenants.stop_all()
         await super().shutdown(sockets)
 
 

@@ -16,7 +16,7 @@ from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 from mcp_types import INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rlm_mcp.server.transports.tenants import Owners, TooMuch, current_owner
+from rlm_mcp.server.transports.tenants import RateLimitExceeded, Tenants, current_tenant
 
 MOST_BODIES = 64
 """Of one owner, on their way at once: each may become 4 MiB."""
@@ -25,29 +25,29 @@ FREE = ("/health", "/ready")
 """Whoever watches the server is let in at any time."""
 
 
-class Door:
+class RateLimitMiddleware:
     """ASGI middleware inside of the one that knows tokens. With `tokens`, who has none is somebody else's business."""
 
-    def __init__(self, app: ASGIApp, owners: Owners, *, tokens: bool) -> None:
+    def __init__(self, app: ASGIApp, tenants: Tenants, *, tokens: bool) -> None:
         self._app = app
-        self._owners = owners
+        self._tenants = tenants
         self._tokens = tokens
         self._sending: Counter[str] = Counter()
 
     def __repr__(self) -> str:
-        return f"<Door, {self._sending.total()} requests on their way>"
+        return f"<RateLimitMiddleware, {self._sending.total()} requests on their way>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets a request in, or answers it with 429."""
         if scope["type"] != "http" or scope["path"] in FREE or (self._tokens and get_access_token() is None):
             await self._app(scope, receive, send)
             return
-        owner = current_owner()
+        tenant = current_tenant()
         try:
-            self._owners.charge(owner)
-            with self._place(owner):
+            self._tenants.charge(tenant)
+            with self._place(tenant):
                 sent = await _sent(receive)
-        except TooMuch as error:
+        except RateLimitExceeded as error:
             await _refuse(send, error)
             return
         if sent is None:
@@ -59,15 +59,15 @@ class Door:
         await self._app(scope, receive_again, send)
 
     @contextmanager
-    def _place(self, owner: str) -> Iterator[None]:
+    def _place(self, tenant: str) -> Iterator[None]:
         """One of the bodies of an owner that may be on their way."""
-        if self._sending[owner] >= MOST_BODIES:
-            raise TooMuch(f"{MOST_BODIES} requests are still being sent: finish one of them", seconds=1)
-        self._sending[owner] += 1
+        if self._sending[tenant] >= MOST_BODIES:
+            raise RateLimitExceeded(f"{MOST_BODIES} requests are still being sent: finish one of them", seconds=1)
+        self._sending[tenant] += 1
         try:
             yield
         finally:
-            self._sending[owner] -= 1
+            self._sending[tenant] -= 1
             self._sending += Counter()  # which forgets who has none
 
 
@@ -86,7 +86,7 @@ async def _sent(receive: Receive) -> deque[Message] | None:
     return sent
 
 
-async def _refuse(send: Send, error: TooMuch) -> None:
+async def _refuse(send: Send, error: RateLimitExceeded) -> None:
     seconds = max(1, math.ceil(error.seconds))
     body = json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": INTERNAL_ERROR, "message": str(error)}})
     headers = [(b"content-type", b"application/json"), (b"retry-after", str(seconds).encode())]

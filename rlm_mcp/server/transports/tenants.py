@@ -20,7 +20,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
 
 from rlm_mcp.errors import RlmError
-from rlm_mcp.server.notifications import Notices
+from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.workspace.workspace import Workspace
 
 EVERYBODY = "everybody"
@@ -36,7 +36,7 @@ IDLE_SECONDS = 1800.0
 """A workspace that nobody has used for this long is closed: it holds a database, REPLs and what they know."""
 
 
-class TooMuch(RlmError):
+class RateLimitExceeded(RlmError):
     """An owner asks for more than one may; after `seconds` there is room again."""
 
     def __init__(self, text: str, *, seconds: float) -> None:
@@ -48,7 +48,7 @@ OpenFor = Callable[[str], AbstractAsyncContextManager[Workspace]]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Owner:
+class _Tenant:
     """One who has come in."""
 
     seen: float
@@ -66,46 +66,46 @@ class _Owner:
         return idle and (self.workspace is None or not self.workspace.has_live_runs)
 
 
-class Owners:
+class Tenants:
     """The workspaces of everyone who has come in, each open until it is not used any more or the server ends."""
 
     def __init__(self, open_for: OpenFor, tasks: TaskGroup, clock: Callable[[], float] = time.monotonic) -> None:
         self._open_for = open_for
         self._tasks = tasks
         self._clock = clock
-        self._known: dict[str, _Owner] = {}
-        self.notices = Notices(current_owner)
+        self._known: dict[str, _Tenant] = {}
+        self.notifications = Notifications(current_tenant)
 
     def __repr__(self) -> str:
-        return f"<Owners {len(self._known)} known>"
+        return f"<Tenants {len(self._known)} known>"
 
     def current(self) -> Workspace:
         """The workspace of whoever sent the current request; the middleware has opened it."""
-        workspace = self._known[current_owner()].workspace
+        workspace = self._known[current_tenant()].workspace
         if workspace is None:
             raise LookupError("no workspace was opened for this request")
         return workspace
 
     async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Opens the caller's workspace before anything is asked of it."""
-        name = current_owner()
-        owner = self._owner(name)
+        name = current_tenant()
+        tenant = self._find_tenant(name)
         if ctx.request_id is None or ctx.method == "subscriptions/listen":
             await self.open(name)
             return await call_next(ctx)
-        with self._place(owner):
+        with self._place(tenant):
             await self.open(name)
             return await call_next(ctx)
 
     async def open(self, name: str) -> Workspace:
         """The workspace of an owner. Runs that a server before this one left in it go on."""
-        owner = self._owner(name)
-        if owner.workspace is not None:
-            return owner.workspace
-        async with owner.opening:
-            if owner.workspace is None:
-                owner.workspace = await self._tasks.start(self._hold, name, owner)
-        return owner.workspace
+        tenant = self._find_tenant(name)
+        if tenant.workspace is not None:
+            return tenant.workspace
+        async with tenant.opening:
+            if tenant.workspace is None:
+                tenant.workspace = await self._tasks.start(self._hold, name, tenant)
+        return tenant.workspace
 
     async def pick_up(self, names: Iterable[str]) -> None:
         """Opens the workspaces in which runs were left, so that these go on before their owners come back."""
@@ -121,10 +121,10 @@ class Owners:
     def close_unused(self) -> None:
         """Forgets the owners who have not been seen for IDLE_SECONDS and have nothing going on."""
         now = self._clock()
-        for name, owner in list(self._known.items()):
-            if owner.is_unused(now):
+        for name, tenant in list(self._known.items()):
+            if tenant.is_unused(now):
                 del self._known[name]
-                owner.unused.set()
+                tenant.unused.set()
 
     def leave(self) -> None:
         """The server is going to end: from now on what stops runs is that, and not their clients."""
@@ -138,44 +138,44 @@ class Owners:
                 tasks.start_soon(workspace.stop_all)
 
     def _workspaces(self) -> list[Workspace]:
-        return [owner.workspace for owner in self._known.values() if owner.workspace is not None]
+        return [tenant.workspace for tenant in self._known.values() if tenant.workspace is not None]
 
-    def _owner(self, name: str) -> _Owner:
+    def _find_tenant(self, name: str) -> _Tenant:
         """Whoever has this name, who is there now. What the time since the last request allows is added."""
         now = self._clock()
-        if (owner := self._known.get(name)) is None:
-            owner = self._known[name] = _Owner(seen=now)
-        owner.allowance = min(BURST, owner.allowance + (now - owner.seen) * REQUESTS_PER_SECOND)
-        owner.seen = now
-        return owner
+        if (tenant := self._known.get(name)) is None:
+            tenant = self._known[name] = _Tenant(seen=now)
+        tenant.allowance = min(BURST, tenant.allowance + (now - tenant.seen) * REQUESTS_PER_SECOND)
+        tenant.seen = now
+        return tenant
 
     def charge(self, name: str) -> None:
         """One request of a token bucket. Raises TooMuch when it is empty; that costs a request too, but no debts."""
-        owner = self._owner(name)
-        owner.allowance = max(owner.allowance - 1, -1.0)
-        if owner.allowance < 0:
-            raise TooMuch(f"more than {REQUESTS_PER_SECOND:.0f} requests a second: wait a second", seconds=1)
+        tenant = self._find_tenant(name)
+        tenant.allowance = max(tenant.allowance - 1, -1.0)
+        if tenant.allowance < 0:
+            raise RateLimitExceeded(f"more than {REQUESTS_PER_SECOND:.0f} requests a second: wait a second", seconds=1)
 
     @contextmanager
-    def _place(self, owner: _Owner) -> Iterator[None]:
+    def _place(self, tenant: _Tenant) -> Iterator[None]:
         """One of the requests that an owner may have open at once. Raises MCPError when there are that many."""
-        if owner.busy >= MOST_REQUESTS:
+        if tenant.busy >= MOST_REQUESTS:
             raise MCPError(INTERNAL_ERROR, f"{MOST_REQUESTS} requests are being answered: wait for one of them")
-        owner.busy += 1
+        tenant.busy += 1
         try:
             yield
         finally:
-            owner.busy -= 1
+            tenant.busy -= 1
 
-    async def _hold(self, name: str, owner: _Owner, *, task_status: TaskStatus[Workspace]) -> None:
+    async def _hold(self, name: str, tenant: _Tenant, *, task_status: TaskStatus[Workspace]) -> None:
         async with self._open_for(name) as workspace:
-            workspace.on_change(partial(self.notices.announce, owner=name))
+            workspace.on_change(partial(self.notifications.announce, tenant=name))
             task_status.started(workspace)
             await workspace.pick_up()
-            await owner.unused.wait()
+            await tenant.unused.wait()
 
 
-def current_owner() -> str:
+def current_tenant() -> str:
     """A name, fit for a directory, of whoever sent the current request."""
     token = get_access_token()
     if token is None:

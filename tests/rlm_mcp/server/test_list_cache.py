@@ -7,8 +7,8 @@ import pytest
 from mcp import Client
 from mcp_types import Tool
 
-from rlm_mcp.server.list_cache import Unchanging
-from rlm_mcp.server.notifications import Notices
+from rlm_mcp.server.list_cache import ListCache
+from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.server import RlmServer
 from rlm_mcp.workspace.workspace import Workspace
 
@@ -26,7 +26,7 @@ class Counting(RlmServer):
 
 
 async def test_tools_are_listed_once_for_all_clients_of_a_protocol_version(workspace: Workspace) -> None:
-    server = Counting(lambda: workspace, Notices())
+    server = Counting(lambda: workspace, Notifications())
     answers = []
     for era in ("auto", "legacy", "auto", "legacy"):
         async with Client(server, mode=era) as client:
@@ -64,7 +64,7 @@ class Asked:
     ],
 )
 async def test_only_plain_requests_of_clients_that_are_known_are_answered_so(asked: Any, times: int) -> None:
-    unchanging, made = Unchanging(), 0
+    unchanging, made = ListCache(), 0
 
     async def make(_: object) -> dict[str, Any]:
         nonlocal made

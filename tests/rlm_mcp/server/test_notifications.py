@@ -7,9 +7,9 @@ import pytest
 from mcp import Client
 from mcp.client.session import IncomingMessage
 
-from rlm_mcp.server.notifications import Notices
+from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.server import RlmServer
-from rlm_mcp.workspace.change_feed import Change
+from rlm_mcp.workspace.change_feed import ResourceChange
 from rlm_mcp.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.anyio
@@ -31,13 +31,13 @@ def caller() -> Caller:
 
 
 @pytest.fixture
-def notices(caller: Caller) -> Notices:
-    return Notices(caller)
+def notifications(caller: Caller) -> Notifications:
+    return Notifications(caller)
 
 
 @pytest.fixture
-def connect(workspace: Workspace, notices: Notices) -> Callable[..., Client]:
-    server = RlmServer(lambda: workspace, notices)
+def connect(workspace: Workspace, notifications: Notifications) -> Callable[..., Client]:
+    server = RlmServer(lambda: workspace, notifications)
 
     def connected(era: str, heard: list[str] | None = None) -> Client:
         async def on_message(message: IncomingMessage) -> None:
@@ -50,7 +50,7 @@ def connect(workspace: Workspace, notices: Notices) -> Callable[..., Client]:
 
 
 async def test_handshake_clients_hear_only_of_their_owners_changes(
-    connect: Callable[..., Client], notices: Notices, caller: Caller
+    connect: Callable[..., Client], notifications: Notifications, caller: Caller
 ) -> None:
     heard: dict[str, list[str]] = {"ann": [], "bob": []}
     with anyio.fail_after(5):
@@ -60,30 +60,32 @@ async def test_handshake_clients_hear_only_of_their_owners_changes(
             caller.name = "bob"
             async with connect("legacy", heard["bob"]) as bob:
                 await bob.list_tools()
-                await notices.announce(Change(), owner="bob")
+                await notifications.announce(ResourceChange(), tenant="bob")
                 await bob.list_prompts()  # what was sent before has come by now
                 await ann.list_prompts()
     assert heard == {"ann": [], "bob": ["ResourceListChangedNotification"]}
 
 
 async def test_listening_clients_hear_only_of_their_owners_changes(
-    connect: Callable[..., Client], notices: Notices, caller: Caller
+    connect: Callable[..., Client], notifications: Notifications, caller: Caller
 ) -> None:
     caller.name = "ann"
     with anyio.fail_after(5):
         async with connect("auto") as ann, ann.listen(resources_list_changed=True) as events:
-            await notices.announce(Change(uri="rlm://runs/run-1"), owner="bob")
-            await notices.announce(Change(), owner="bob")
-            await notices.announce(Change(), owner="ann")
+            await notifications.announce(ResourceChange(uri="rlm://runs/run-1"), tenant="bob")
+            await notifications.announce(ResourceChange(), tenant="bob")
+            await notifications.announce(ResourceChange(), tenant="ann")
             async for _ in events:
                 break
-        assert repr(notices.bus) == "<OwnedBus of 0 listeners>"
+        assert repr(notifications.bus) == "<TenantBus of 0 listeners>"
 
 
-async def test_a_handshake_connection_that_ended_is_forgotten(connect: Callable[..., Client], notices: Notices) -> None:
+async def test_a_handshake_connection_that_ended_is_forgotten(
+    connect: Callable[..., Client], notifications: Notifications
+) -> None:
     with anyio.fail_after(30):
         for _ in range(20):
             async with connect("legacy") as client:
                 await client.list_tools()
-                assert repr(notices) == "<Notices to 1 handshake connections>"
-    assert repr(notices) == "<Notices to 0 handshake connections>"
+                assert repr(notifications) == "<Notifications to 1 handshake connections>"
+    assert repr(notifications) == "<Notifications to 0 handshake connections>"

@@ -3,16 +3,16 @@
 import anyio
 import pytest
 
-from rlm_mcp.workspace.change_feed import Change, Changes
+from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_what_came_while_listeners_were_busy_is_told_once_each() -> None:
-    changes, told = Changes(), list[Change]()
-    registered, ended = Change(), Change(uri="rlm://runs/run-1")
+    changes, told = ChangeFeed(), list[ResourceChange]()
+    registered, ended = ResourceChange(), ResourceChange(uri="rlm://runs/run-1")
 
-    async def listen(change: Change) -> None:
+    async def listen(change: ResourceChange) -> None:
         told.append(change)
         if len(told) == 1:
             for later in (registered, ended, registered, registered):
@@ -27,8 +27,8 @@ async def test_what_came_while_listeners_were_busy_is_told_once_each() -> None:
 
 
 async def test_a_change_after_the_end_is_nobodys_business() -> None:
-    changes = Changes()
+    changes = ChangeFeed()
     changes.close()
-    changes.add(Change())
+    changes.add(ResourceChange())
     with anyio.fail_after(5):
         await changes.tell()

@@ -14,7 +14,7 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.repl.scripted import ScriptedRepl
 from rlm_mcp.repl.types import CellResult, GuestCalls
-from rlm_mcp.workspace.inspect_repls import InspectRepls, NoCalls, Shelf
+from rlm_mcp.workspace.inspect_repls import InspectRepls, NoCalls, ReplPool
 
 pytestmark = pytest.mark.anyio
 
@@ -60,25 +60,25 @@ async def run(repls: InspectRepls, name: str, code: str = "1") -> None:
 
 
 async def test_the_repl_that_was_used_longest_ago_makes_room(opener: Opener) -> None:
-    repls = InspectRepls(opener, Shelf(most_of_one=2))
+    repls = InspectRepls(opener, ReplPool(most_of_one=2))
     for name in ("a", "b", "a", "c"):
         await run(repls, name)
     assert opener.closed == ["b"]
 
 
 async def test_repls_of_all_owners_together_are_bounded(opener: Opener) -> None:
-    shelf = Shelf(most=2)
-    ann, bob = InspectRepls(opener, shelf), InspectRepls(opener, shelf)
+    pool = ReplPool(most=2)
+    ann, bob = InspectRepls(opener, pool), InspectRepls(opener, pool)
     await run(ann, "of ann")
     await run(bob, "of bob")
     await run(bob, "another of bob")
     assert (opener.closed, repr(ann), repr(bob)) == (["of ann"], "0 REPLs", "2 REPLs")
     await bob.close_all()
-    assert repr(shelf) == "<Shelf 0 REPLs>"
+    assert repr(pool) == "<ReplPool 0 REPLs>"
 
 
 async def test_a_repl_that_runs_a_cell_stays(opener: Opener) -> None:
-    repls = InspectRepls(opener, Shelf(most_of_one=1))
+    repls = InspectRepls(opener, ReplPool(most_of_one=1))
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, repls, "busy", "wait")
@@ -112,9 +112,9 @@ class Memory:
 
 async def test_where_memory_is_short_idle_repls_are_closed_the_one_used_longest_ago_first(opener: Opener) -> None:
     memory = Memory(opener, places=3)
-    shelf = Shelf(has_room=memory.has_room)
-    open_repl = shelf.making_room(memory)
-    ann, bob = InspectRepls(open_repl, shelf), InspectRepls(open_repl, shelf)
+    pool = ReplPool(has_room=memory.has_room)
+    open_repl = pool.evicting_opener(memory)
+    ann, bob = InspectRepls(open_repl, pool), InspectRepls(open_repl, pool)
     await run(ann, "a")
     await run(bob, "b")
     await run(ann, "a")
@@ -126,8 +126,8 @@ async def test_where_memory_is_short_idle_repls_are_closed_the_one_used_longest_
 
 async def test_where_memory_is_short_a_repl_that_runs_a_cell_stays(opener: Opener) -> None:
     memory = Memory(opener, places=1)
-    shelf = Shelf(has_room=memory.has_room)
-    repls = InspectRepls(shelf.making_room(memory), shelf)
+    pool = ReplPool(has_room=memory.has_room)
+    repls = InspectRepls(pool.evicting_opener(memory), pool)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, repls, "busy", "wait")
@@ -144,8 +144,8 @@ async def test_what_idle_repls_hold_is_given_to_the_cell_that_runs(sandbox_cache
         first = await run_in_thread(store.register_text, "first")
         second = await run_in_thread(store.register_text, "second")
         async with open_sandbox(sandbox_cache, memory_bytes=64 << 20) as sandbox:
-            shelf = Shelf(has_room=sandbox.has_room)
-            repls = InspectRepls(shelf.making_room(partial(sandbox.open_repl, store)), shelf)
+            pool = ReplPool(has_room=sandbox.has_room)
+            repls = InspectRepls(pool.evicting_opener(partial(sandbox.open_repl, store)), pool)
             assert (await repls.run(second, "context", seconds=20)).value == "'second'"
             full = await repls.run(first, hold, seconds=20)
             large = await repls.run(second, "len(bytearray(40 << 20))", seconds=20)

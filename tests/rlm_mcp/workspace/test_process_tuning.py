@@ -1,4 +1,4 @@
-"""Few heaps for many threads, in a process of its own: the setting is the process's."""
+"""Few malloc arenas for many threads. Runs in a process of its own, because the setting is per process."""
 
 import subprocess
 import sys
@@ -7,9 +7,9 @@ import pytest
 
 COUNT = """
 import ctypes, re, sys, threading
-from rlm_mcp.workspace.process_tuning import few_heaps
+from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
 
-if sys.argv[1] == "few" and not few_heaps():
+if sys.argv[1] == "limited" and not limit_malloc_arenas():
     sys.exit("no such setting")
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
@@ -29,7 +29,7 @@ print(len(re.findall("<heap nr=", open(sys.argv[2]).read())))
 """
 
 
-def heaps(mode: str, report: str) -> int:
+def count_arenas(mode: str, report: str) -> int:
     command = [sys.executable, "-c", COUNT, mode, report]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # our own script
     if "no such setting" in done.stderr:
@@ -38,6 +38,6 @@ def heaps(mode: str, report: str) -> int:
     return int(done.stdout)
 
 
-def test_threads_of_the_server_share_few_heaps(tmp_path: object) -> None:
+def test_threads_of_the_server_share_few_malloc_arenas(tmp_path: object) -> None:
     report = f"{tmp_path}/malloc.xml"
-    assert heaps("few", report) <= 2 < heaps("many", report)
+    assert count_arenas("limited", report) <= 2 < count_arenas("unlimited", report)

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from mcp import MCPError
 
-from rlm_mcp.server.transports.tenants import BURST, IDLE_SECONDS, MOST_REQUESTS, Owners, TooMuch
+from rlm_mcp.server.transports.tenants import BURST, IDLE_SECONDS, MOST_REQUESTS, RateLimitExceeded, Tenants
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.workspace import Workspace
 from tests.rlm_mcp.server.conftest import HeldModel
@@ -44,19 +44,19 @@ class Opened:
 async def test_a_workspace_that_nobody_uses_is_closed_and_opens_again(workspace: Workspace) -> None:
     clock, opened = Clock(), Opened(workspace)
     async with anyio.create_task_group() as tasks:
-        owners = Owners(opened, tasks, clock)
-        await owners.open("ann")
+        tenants = Tenants(opened, tasks, clock)
+        await tenants.open("ann")
         clock.now = IDLE_SECONDS - 1
-        await owners.open("bob")
-        owners.close_unused()
-        assert repr(owners) == "<Owners 2 known>"
+        await tenants.open("bob")
+        tenants.close_unused()
+        assert repr(tenants) == "<Tenants 2 known>"
         clock.now = IDLE_SECONDS
-        owners.close_unused()
+        tenants.close_unused()
         with anyio.fail_after(5):
             await opened.closed.wait()
-        assert repr(owners) == "<Owners 1 known>"
-        await owners.open("bob")
-        await owners.open("ann")
+        assert repr(tenants) == "<Tenants 1 known>"
+        await tenants.open("bob")
+        await tenants.open("ann")
         assert opened.names == ["ann", "bob", "ann"]
         tasks.cancel_scope.cancel()
 
@@ -64,16 +64,16 @@ async def test_a_workspace_that_nobody_uses_is_closed_and_opens_again(workspace:
 async def test_a_workspace_with_a_run_stays_open(workspace: Workspace, model: HeldModel) -> None:
     clock = Clock()
     async with anyio.create_task_group() as tasks:
-        owners = Owners(Opened(workspace), tasks, clock)
-        await owners.open("ann")
+        tenants = Tenants(Opened(workspace), tasks, clock)
+        await tenants.open("ann")
         await workspace.register(text="a b c", name="abc")
         run_id = await workspace.start(SolveRequest(query="Anything?", contexts=("abc",), mode="rlm"))
         clock.now = IDLE_SECONDS
-        owners.close_unused()
-        assert repr(owners) == "<Owners 1 known>"
+        tenants.close_unused()
+        assert repr(tenants) == "<Tenants 1 known>"
         await workspace.cancel(run_id)
-        owners.close_unused()
-        assert repr(owners) == "<Owners 0 known>"
+        tenants.close_unused()
+        assert repr(tenants) == "<Tenants 0 known>"
         tasks.cancel_scope.cancel()
 
 
@@ -87,15 +87,15 @@ class Asked:
 async def test_a_flood_of_requests_is_refused_until_time_has_passed(workspace: Workspace) -> None:
     clock = Clock()
     async with anyio.create_task_group() as tasks:
-        owners = Owners(Opened(workspace), tasks, clock)
+        tenants = Tenants(Opened(workspace), tasks, clock)
         for _ in range(int(BURST)):
-            owners.charge("ann")
+            tenants.charge("ann")
         for _ in range(3):
-            with pytest.raises(TooMuch, match="requests a second"):
-                owners.charge("ann")
-        owners.charge("bob")
+            with pytest.raises(RateLimitExceeded, match="requests a second"):
+                tenants.charge("ann")
+        tenants.charge("bob")
         clock.now = 1.0
-        owners.charge("ann")
+        tenants.charge("ann")
 
 
 async def test_requests_that_wait_are_bounded_and_leave_their_places(workspace: Workspace) -> None:
@@ -106,14 +106,14 @@ async def test_requests_that_wait_are_bounded_and_leave_their_places(workspace: 
         return {}
 
     async with anyio.create_task_group() as tasks:
-        owners = Owners(Opened(workspace), tasks, Clock())
+        tenants = Tenants(Opened(workspace), tasks, Clock())
         request: Any = Asked()
         async with anyio.create_task_group() as waiting:
             for _ in range(MOST_REQUESTS):
-                waiting.start_soon(owners.middleware, request, wait)
+                waiting.start_soon(tenants.middleware, request, wait)
             await anyio.wait_all_tasks_blocked()
             with pytest.raises(MCPError, match=f"{MOST_REQUESTS} requests are being answered"):
-                await owners.middleware(request, wait)
+                await tenants.middleware(request, wait)
             go.set()
-        await owners.middleware(request, wait)
+        await tenants.middleware(request, wait)
         tasks.cancel_scope.cancel()

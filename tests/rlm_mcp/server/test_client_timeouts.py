@@ -6,7 +6,7 @@ import pytest
 
 from rlm_mcp.errors import SearchRefused
 from rlm_mcp.records.types import RunState
-from rlm_mcp.server.waiting import eta, longest_wait, with_beats
+from rlm_mcp.server.client_timeouts import eta, longest_wait, with_beats
 from rlm_mcp.workspace.progress import Progress, Taken, advance
 
 

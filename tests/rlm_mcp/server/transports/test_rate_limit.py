@@ -7,10 +7,10 @@ import anyio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from rlm_mcp.server.transports.rate_limit import MOST_BODIES, Door
-from rlm_mcp.server.transports.tenants import BURST, Owners
+from rlm_mcp.server.transports.rate_limit import MOST_BODIES, RateLimitMiddleware
+from rlm_mcp.server.transports.tenants import BURST, Tenants
 from rlm_mcp.workspace.workspace import Workspace
-from tests.rlm_mcp.server.test_tenants import Clock, Opened
+from tests.rlm_mcp.server.transports.test_tenants import Clock, Opened
 
 pytestmark = pytest.mark.anyio
 
@@ -42,30 +42,30 @@ async def accept(_: Scope, receive: Receive, send: Send) -> None:
 
 async def test_bodies_on_their_way_are_bounded_and_leave_their_places(workspace: Workspace) -> None:
     async with anyio.create_task_group() as tasks:
-        door = Door(accept, Owners(Opened(workspace), tasks, Clock()), tokens=False)
+        limiter = RateLimitMiddleware(accept, Tenants(Opened(workspace), tasks, Clock()), tokens=False)
         slow = [Asking() for _ in range(MOST_BODIES)]
         async with anyio.create_task_group() as sending:
             for one in slow:
-                sending.start_soon(door, one.scope, one.receive, one.send)
+                sending.start_soon(limiter, one.scope, one.receive, one.send)
             await anyio.wait_all_tasks_blocked()
-            assert repr(door) == f"<Door, {MOST_BODIES} requests on their way>"
+            assert repr(limiter) == f"<RateLimitMiddleware, {MOST_BODIES} requests on their way>"
             more = Asking()
-            await door(more.scope, more.receive, more.send)
+            await limiter(more.scope, more.receive, more.send)
             assert more.status == 429
             for one in slow:
                 one.rest.set()
         assert {one.status for one in slow} == {202}
-        assert repr(door) == "<Door, 0 requests on their way>"
+        assert repr(limiter) == "<RateLimitMiddleware, 0 requests on their way>"
 
 
 async def test_a_request_too_many_is_answered_with_when_to_come_back(workspace: Workspace) -> None:
     async with anyio.create_task_group() as tasks:
-        door = Door(accept, Owners(Opened(workspace), tasks, Clock()), tokens=False)
+        limiter = RateLimitMiddleware(accept, Tenants(Opened(workspace), tasks, Clock()), tokens=False)
         answers: list[Any] = []
         for path in ["/mcp"] * (int(BURST) + 1) + ["/health"]:
             one = Asking(path)
             one.rest.set()
-            await door(one.scope, one.receive, one.send)
+            await limiter(one.scope, one.receive, one.send)
             answers.append(one)
     assert [one.status for one in answers] == [202] * int(BURST) + [429, 202]
     start, body = answers[-2].said
@@ -79,11 +79,11 @@ async def test_a_request_too_many_is_answered_with_when_to_come_back(workspace: 
 
 async def test_who_has_no_token_where_one_is_wanted_is_left_to_who_asks_for_it(workspace: Workspace) -> None:
     async with anyio.create_task_group() as tasks:
-        owners = Owners(Opened(workspace), tasks, Clock())
-        door = Door(accept, owners, tokens=True)
+        tenants = Tenants(Opened(workspace), tasks, Clock())
+        limiter = RateLimitMiddleware(accept, tenants, tokens=True)
         for _ in range(int(BURST) + 1):
             one = Asking()
             one.rest.set()
-            await door(one.scope, one.receive, one.send)
+            await limiter(one.scope, one.receive, one.send)
             assert one.status == 202
-        assert repr(owners) == "<Owners 0 known>"
+        assert repr(tenants) == "<Tenants 0 known>"
