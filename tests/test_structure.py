@@ -24,7 +24,7 @@ ORDER: dict[str, list[str]] = {
         "contexts records",
         "settings",
         "concurrency redact spending",
-        "errors version",
+        "errors files version",
     ],
     "wasm_runtime": [
         "build",

@@ -9,12 +9,12 @@ import errno
 import glob
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from rlm_mcp.errors import ClientConfigError
+from rlm_mcp.files import replacing
 
 BACKUP_SUFFIX = ".before-rlm-mcp"
 _BOM = "\ufeff"
@@ -136,26 +136,18 @@ def _check_unchanged(file: ConfigFile) -> None:
 
 def _replace(target: Path, content: bytes, file: ConfigFile, write: Write) -> None:
     """Puts `content` at `target`, with the permissions of the file, unless that is no longer what was read."""
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        try:
-            if hasattr(os, "fchmod"):
-                os.fchmod(descriptor, file.mode)
-                with contextlib.suppress(OSError):  # only root can, and only root needs to
-                    owner = target.stat() if target.exists() else target.parent.stat()
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            rest = memoryview(content)
-            while rest:
-                rest = rest[write(descriptor, bytes(rest)) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with replacing(target, mode=0o600) as new:
+        descriptor = new.fileno()
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, file.mode)
+            with contextlib.suppress(OSError):  # only root can, and only root needs to
+                owner = target.stat() if target.exists() else target.parent.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[write(descriptor, bytes(rest)) :]
+        os.fsync(descriptor)
         _check_unchanged(file)
-        Path(name).replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
 
 
 def _why(error: Exception) -> str:

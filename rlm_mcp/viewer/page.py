@@ -11,9 +11,7 @@ import html
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any, Literal
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RlmError
+from rlm_mcp.files import replacing
 from rlm_mcp.records.store import Run
 from rlm_mcp.redact import escape_controls
 from rlm_mcp.version import __version__
@@ -59,15 +58,11 @@ def write_page(record: Run | Iterable[object], store: Store, path: Path | None =
 
 
 def write_text(path: Path, page: str) -> Path:
-    """Writes a page under another name first and renames it, so that a browser never reads half of it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Writes a page atomically, so that a browser never reads half of it. Raises PageNotWritten."""
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        temporary.replace(path)
+        with replacing(path) as file:
+            file.write(page.encode())
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise PageNotWritten(
             f"the page cannot be written to {path} ({error.strerror}): name another place with --out"
         ) from error

@@ -269,8 +269,8 @@ class Intake:
 
     def _write_index(self, index: LineIndex, path: Path) -> None:
         if index.counts.bytes > INDEXED_ABOVE_BYTES:
-            with disk_errors():
-                write_index(index, path.with_suffix(".index"))
+            with disk_errors(), path.with_suffix(".index").open("xb") as file:
+                write_index(index, file)
 
     def _next_path(self) -> Path:
         self._taken += 1

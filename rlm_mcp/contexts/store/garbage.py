@@ -12,7 +12,7 @@ from shutil import rmtree
 
 from rlm_mcp.contexts.store.blobs import Blobs
 from rlm_mcp.contexts.store.catalogue import Catalogue
-from rlm_mcp.contexts.store.process_locks import bury, dead_tokens, is_alive
+from rlm_mcp.contexts.store.process_locks import dead_tokens, is_alive, remove_dead
 from rlm_mcp.contexts.store.references import ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.contexts.types import Freed
 
@@ -73,7 +73,7 @@ class Collector:
                 if not is_alive(self.holders, token):
                     self.catalogue.end_uses_of(token)
         for token in dead:  # last: as long as its lock is there, the next start clears again
-            bury(self.holders, token)
+            remove_dead(self.holders, token)
 
     def old_versions(self, keep: Collection[str]) -> Sequence[str]:
         """Superseded versions that are neither to be kept nor in use."""

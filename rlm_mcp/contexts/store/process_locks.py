@@ -1,60 +1,50 @@
-"""Who is alive: each process locks a file of its own, and the system releases the lock when it dies.
+"""A lock file for every process that uses the store; the system releases the lock when the process dies.
 
-What a process holds in the store (half-written blobs, contexts that its runs use) is filed under its token; anybody can
-tell whether the process is still there by trying the lock, so a kill leaves nothing that must be cleared by hand.
+What a process holds in the store (half-written blobs, contexts that its runs use) is filed under the token of its lock.
+Any process can tell whether the owner of a token is alive by trying its lock, so a killed process leaves nothing that
+must be cleared by hand.
 """
 
 import os
 import secrets
-import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
+from rlm_mcp.files import try_lock
 
 _HIDDEN = ".new"
 
 
-class Holder:
-    """This process's lock in `directory`; `token` names it. Closed by `close`, or by the end of the process."""
+class ProcessLock:
+    """This process's lock in `directory`; `token` names it. Released by `close`, or by the end of the process."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         while True:
             self.token = f"{os.getpid()}-{secrets.token_hex(6)}"
             self._path = directory / f"{self.token}.lock"
-            # Locked under another name first: nobody may see the file unlocked and take its process for dead.
+            # It gets its name once it is locked: a file of that name without a lock stands for a dead process.
             hidden = directory / f"{self.token}{_HIDDEN}"
             self._descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            _lock(self._descriptor)
-            try:
-                hidden.rename(self._path)
-            except FileNotFoundError:  # cleared away in the moment before it was locked
-                os.close(self._descriptor)
-            else:
-                break
+            with suppress(FileNotFoundError):  # another process may remove it before it is locked
+                if try_lock(self._descriptor):
+                    hidden.rename(self._path)
+                    return
+            os.close(self._descriptor)
+            hidden.unlink(missing_ok=True)
 
     def __repr__(self) -> str:
-        return f"<Holder {self.token}>"
+        return f"<ProcessLock {self.token}>"
 
     def close(self) -> None:
-        """Lets go; the token counts as dead from now on."""
+        """Releases the lock; the token counts as dead from now on."""
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
 def is_alive(directory: Path, token: str) -> bool:
-    """Whether the process that made `token` still runs and has not closed its holder."""
+    """Whether the process with this token still runs and has not closed its lock."""
     return _is_locked(directory / f"{token}.lock")
 
 
@@ -64,23 +54,19 @@ def _is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        _lock(descriptor)
-    except OSError:
-        return True
-    else:
-        return False
+        return not try_lock(descriptor, shared=True)
     finally:
         os.close(descriptor)
 
 
 def dead_tokens(directory: Path) -> Iterator[str]:
-    """The tokens of processes that died without closing their holder."""
+    """The tokens of processes that died without closing their lock."""
     for path in directory.glob("*"):
         if not _is_locked(path):
             yield path.stem
 
 
-def bury(directory: Path, token: str) -> None:
-    """Forgets a dead process."""
+def remove_dead(directory: Path, token: str) -> None:
+    """Removes the lock file of a dead process."""
     (directory / f"{token}.lock").unlink(missing_ok=True)
     (directory / f"{token}{_HIDDEN}").unlink(missing_ok=True)

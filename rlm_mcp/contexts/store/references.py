@@ -10,12 +10,14 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlm_mcp.contexts.text.encoding import SAMPLE_BYTES, UTF8, detect
 from rlm_mcp.contexts.text.line_index import Counts, IndexBuilder, LineIndex, map_index, write_index
 from rlm_mcp.errors import SourceChanged
+from rlm_mcp.files import replacing
 
 STEP_BYTES = 4 << 20
 """How far the index moves before somebody else may have the lock: about 4 ms."""
@@ -156,14 +158,11 @@ class GrowingIndex:
 
     def _save(self) -> None:
         """Writes the index for other processes; where that fails, they and the next one make their own."""
-        part = self._parts / self._saved_as.name
-        try:
+        with suppress(OSError):
             self._parts.mkdir(parents=True, exist_ok=True)
             self._saved_as.parent.mkdir(exist_ok=True)
-            write_index(self._builder.index(), part)
-            part.replace(self._saved_as)
-        except OSError:
-            part.unlink(missing_ok=True)
+            with replacing(self._saved_as, part=self._parts / self._saved_as.name) as file:
+                write_index(self._builder.index(), file)
 
 
 class ReferenceIndexes:

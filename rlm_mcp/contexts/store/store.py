@@ -4,7 +4,7 @@ contexts/catalogue.sqlite3     what there is (catalogue.py)
 contexts/blobs/ab/ab….txt      texts by hash, with their line index when they are large (blobs.py)
 contexts/indexes/….index       line indexes of files that are referenced where they lie (references.py)
 contexts/incoming/TOKEN/       what a process is taking in; rubbish once that process is dead
-contexts/holders/TOKEN.lock    locked by the process while it lives (holders.py)
+contexts/holders/TOKEN.lock    locked by the process while it lives (process_locks.py)
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from rlm_mcp.contexts.store.catalogue import Catalogue, FileRow
 from rlm_mcp.contexts.store.garbage import Collector
 from rlm_mcp.contexts.store.ingest import Gathering
 from rlm_mcp.contexts.store.naming import MAX_NAME, check_name, context_id, safe_name
-from rlm_mcp.contexts.store.process_locks import Holder, dead_tokens
+from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
 from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.contexts.text.encoding import mend
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
@@ -64,7 +64,7 @@ class Store:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with disk_errors():
-                self._holder = Holder(self._directory / "holders")
+                self._holder = ProcessLock(self._directory / "holders")
                 self._blobs = Blobs(self._directory / "blobs")
         except OSError as error:
             raise StoreDamaged(

@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 BLOCK_BYTES = 1 << 16
 """Small enough to scan in 20 microseconds, large enough to keep the index of any file small."""
@@ -129,7 +130,7 @@ def build_index(data: bytes) -> LineIndex:
     return builder.index()
 
 
-def write_index(index: LineIndex, path: Path) -> None:
+def write_index(index: LineIndex, file: IO[bytes]) -> None:
     """Writes an index file; the caller makes it appear atomically."""
     counts = index.counts
     header = HEADER.pack(
@@ -142,10 +143,9 @@ def write_index(index: LineIndex, path: Path) -> None:
         counts.longest_line,
         len(index.lines_before),
     )
-    with path.open("wb") as file:
-        file.write(header)
-        array("Q", index.lines_before).tofile(file)
-        array("Q", index.chars_before).tofile(file)
+    file.write(header)
+    array("Q", index.lines_before).tofile(file)
+    array("Q", index.chars_before).tofile(file)
 
 
 def map_index(path: Path) -> LineIndex:

@@ -66,7 +66,8 @@ def test_every_line_and_character_is_found_at_its_byte(path: Path, runs: list[tu
 
 def test_an_index_file_reads_back_as_it_was(tmp_path: Path) -> None:
     index = build_index(("line é\n" * 40_000).encode())
-    write_index(index, tmp_path / "a.index")
+    with (tmp_path / "a.index").open("wb") as file:
+        write_index(index, file)
     mapped = map_index(tmp_path / "a.index")
     assert mapped.counts == index.counts
     assert list(mapped.lines_before) == list(index.lines_before)
