@@ -1,7 +1,7 @@
-"""One thread that stops cells: kindly at their deadline, firmly when that is not heeded.
+"""Deadlines of cells, and the thread that enforces them.
 
-A stop has two steps. `interrupt` makes CPython raise KeyboardInterrupt at its next poll, which keeps every
-variable; it is repeated, because a program may swallow it. `kill` traps the guest at its next loop head; the
+A cell is stopped in two steps. `interrupt_guest` makes CPython raise KeyboardInterrupt at its next poll, which keeps
+every variable; it is repeated, because a program may ignore it. `trap_guest` traps the guest at its next loop head; the
 session then undoes the cell. Neither costs the guest anything until it is used.
 """
 
@@ -17,51 +17,50 @@ from typing import Literal, Protocol
 # How long a cell may take to end after KeyboardInterrupt: enough for `finally` blocks, short for a user.
 GRACE_SECONDS = 0.25
 
-
-Cause = Literal["deadline", "interrupt"]
+ExpiredBy = Literal["deadline", "interrupt"]
 
 
 class Stoppable(Protocol):
-    """A running cell, as the watch sees it. Both methods may be called from any thread, any number of times."""
+    """A running cell. Both methods may be called from any thread, any number of times."""
 
-    def soft_stop(self) -> None:
-        """Ask kindly: KeyboardInterrupt in the guest, and an end to the wait it may be in."""
+    def interrupt_guest(self) -> None:
+        """Raise KeyboardInterrupt in the guest, and end the wait it may be in."""
 
-    def hard_stop(self) -> None:
+    def trap_guest(self) -> None:
         """Trap the guest at its next loop head."""
 
 
 class Deadline:
-    """The time a cell has left; it stands still while the guest waits for the host. Owned by one Watch."""
+    """The time a cell has left. It does not pass while the guest waits for the host."""
 
-    def __init__(self, watch: "Watch", cell: Stoppable) -> None:
-        self._watch = watch
-        self._cell = weakref.ref(cell)  # it has its deadline; a circle would leave both to the garbage collector
+    def __init__(self, thread: "DeadlineThread", cell: Stoppable) -> None:
+        self._thread = thread
+        self._cell = weakref.ref(cell)  # the cell holds its deadline; a reference cycle would need the collector
         self._left = 0.0
         self._ends: float | None = None
-        self._watched_at: float | None = None
+        self._scheduled_at: float | None = None
         self._active = False
         self._lock = threading.Lock()
-        self.expired: Cause | None = None
+        self.expired: ExpiredBy | None = None
 
     @contextmanager
     def running(self, seconds: float) -> Iterator[None]:
         """Give the body `seconds`."""
         self._left, self.expired, self._active = seconds, None, True
-        self._start()
+        self._start_clock()
         try:
             yield
         finally:
-            self._stop(ended=True)
+            self._stop_clock(ended=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let the time stand still while the body waits for the host."""
-        self._stop()
+        """Stop the clock while the body waits for the host."""
+        self._stop_clock()
         try:
             yield
         finally:
-            self._start()
+            self._start_clock()
 
     @property
     def left(self) -> float:
@@ -70,12 +69,12 @@ class Deadline:
             return self._left if self._ends is None else max(0.0, self._ends - time.monotonic())
 
     def charge(self, seconds: float) -> None:
-        """Take time that was spent elsewhere for the cell, while its own stands still."""
+        """Subtract time that copies of the guest have used, while the clock is stopped."""
         with self._lock:
             self._left = max(0.0, self._left - seconds)
 
     def expire(self) -> None:
-        """End the time of the cell that runs, if one does. The firm step follows after the grace."""
+        """Interrupt the running cell, if any. It is trapped if it has not ended after the grace period."""
         with self._lock:
             if not self._active:
                 return
@@ -83,37 +82,37 @@ class Deadline:
             self._left = GRACE_SECONDS
             if self._ends is not None:
                 self._ends = time.monotonic() + GRACE_SECONDS
-                self._ask_to_be_watched()
-            self._stop_cell(hard=False)
+                self._schedule()
+            self._stop_cell(trap=False)
 
     def tick(self, now: float) -> None:
-        """Act if the time is over; called by the watch at the time it was asked for."""
+        """Stop the cell if its time is over; called by the thread at the scheduled time."""
         with self._lock:
-            self._watched_at = None
+            self._scheduled_at = None
             if self._ends is None:
                 return
             due = now >= self._ends
-            hard = due and self.expired is not None
+            trap = due and self.expired is not None
             if due:
                 self.expired = self.expired or "deadline"
                 self._ends = now + GRACE_SECONDS
-            self._ask_to_be_watched()
-            # Inside the lock: a cell that has ended must not be stopped, the next one would be hit.
+            self._schedule()
+            # Inside the lock: once a cell has ended, a stop would hit the next one.
             if due:
-                self._stop_cell(hard=hard)
+                self._stop_cell(trap=trap)
 
-    def _stop_cell(self, *, hard: bool) -> None:
+    def _stop_cell(self, *, trap: bool) -> None:
         if (cell := self._cell()) is not None:
-            cell.soft_stop()
-            if hard:
-                cell.hard_stop()
+            cell.interrupt_guest()
+            if trap:
+                cell.trap_guest()
 
-    def _start(self) -> None:
+    def _start_clock(self) -> None:
         with self._lock:
             self._ends = time.monotonic() + self._left
-            self._ask_to_be_watched()
+            self._schedule()
 
-    def _stop(self, *, ended: bool = False) -> None:
+    def _stop_clock(self, *, ended: bool = False) -> None:
         with self._lock:
             if ended:
                 self._active = False
@@ -121,18 +120,18 @@ class Deadline:
                 self._left = max(0.0, self._ends - time.monotonic())
                 self._ends = None
 
-    def _ask_to_be_watched(self) -> None:
-        # One entry at a time: a later end is found when the entry comes up, so cells by the thousand add nothing.
-        if self._ends is not None and (self._watched_at is None or self._ends < self._watched_at):
-            self._watched_at = self._ends
-            self._watch.add(self._ends, self)
+    def _schedule(self) -> None:
+        # One entry at a time: a later end is noticed when the entry is due, so thousands of cells add no entries.
+        if self._ends is not None and (self._scheduled_at is None or self._ends < self._scheduled_at):
+            self._scheduled_at = self._ends
+            self._thread.schedule(self._ends, self)
 
 
-class Watch:
+class DeadlineThread:
     """The thread. It starts with the first deadline and sleeps until the next one; `close` ends it."""
 
     def __init__(self) -> None:
-        # Weakly: an entry stays until its time has come, and a closed session should not have to.
+        # Weak references: an entry stays until its time has come, and must not keep a closed session.
         self._heap: list[tuple[float, int, weakref.ref[Deadline]]] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
@@ -140,22 +139,22 @@ class Watch:
         self._closed = False
 
     def deadline(self, cell: Stoppable) -> Deadline:
-        """Return a deadline for the cells of one session; nothing is watched until it runs."""
+        """Return a deadline for the cells of one session; nothing is scheduled until a cell runs."""
         return Deadline(self, cell)
 
-    def add(self, when: float, deadline: Deadline) -> None:
-        """Look at `deadline` at the monotonic time `when`."""
+    def schedule(self, when: float, deadline: Deadline) -> None:
+        """Call `deadline.tick` at the monotonic time `when`."""
         with self._changed:
             soonest = not self._heap or when < self._heap[0][0]
             heapq.heappush(self._heap, (when, next(self._numbers), weakref.ref(deadline)))
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="wasm-watch", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="wasm-deadlines", daemon=True)
                 self._thread.start()
             elif soonest:
                 self._changed.notify()
 
     def close(self) -> None:
-        """End the thread; cells still running are no longer stopped by time."""
+        """End the thread; cells that still run are no longer stopped."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -174,4 +173,4 @@ class Watch:
                 deadline = heapq.heappop(self._heap)[2]()
             if deadline is not None:
                 deadline.tick(now)
-            del deadline  # or the thread would hold it while it waits
+            del deadline  # otherwise the thread would hold it while it waits

@@ -1,9 +1,13 @@
-"""What `Session.exec` returns."""
+"""The result of a cell, and how an error or a stop is described in it."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-StoppedBy = Literal["deadline", "interrupt", "stack", "exit", "trap"]
+StopReason = Literal["deadline", "interrupt", "stack", "exit", "trap"]
+
+# The guest cuts its texts to half of this; a guest that has been tampered with might not.
+TEXT_CHARS = 2 << 20
+_NAME_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +26,10 @@ class ExecResult:
 
     value         repr of its last bare expression, None when there is none or it is None
     truncated     whether something in the middle of stdout or stderr was left out
-    stdout_chars  how long stdout really was
+    stdout_chars  the full length of stdout
     memory_bytes  size of the guest's heap after the cell
     stopped_by    None when the cell ended by itself, else what ended it
-    undone        whether the session was put back to its state before the cell
+    undone        whether the session was returned to its state before the cell
     """
 
     stdout: str
@@ -36,5 +40,37 @@ class ExecResult:
     stdout_chars: int
     seconds: float
     memory_bytes: int
-    stopped_by: StoppedBy | None
+    stopped_by: StopReason | None
     undone: bool
+
+
+def describe_error(raised: object, stopped: StopReason | None, seconds: float) -> ExecError | None:
+    """Return what ended a cell; None if it ended by itself.
+
+    `raised` is what the guest reported of its exception, if anything. If the host stopped the cell, the host's words
+    replace the guest's.
+    """
+    reported = raised if isinstance(raised, dict) else {}
+    line = reported.get("line")
+    kind, message = str(reported.get("type", ""))[:_NAME_CHARS], str(reported.get("message", ""))[:TEXT_CHARS]
+    match stopped:
+        case "deadline":
+            kind, message = "TimeoutError", f"the cell was stopped after {seconds:g} s"
+        case "interrupt":
+            kind, message = "KeyboardInterrupt", "the cell was interrupted"
+        case "stack":
+            kind, message = "RecursionError", "C code recursed too deeply (a very deeply nested object or text)"
+        case "exit":
+            kind, message = "SystemExit", "the cell ended the interpreter"
+        case "trap":
+            kind, message = "SystemError", "the cell damaged the interpreter"
+    if not kind:
+        return None
+    if stopped is not None:
+        message += "; variables are kept" if reported else "; the session is as it was before the cell"
+    return ExecError(
+        type=kind,
+        message=message,
+        line=line if isinstance(line, int) else None,
+        traceback=str(reported.get("traceback", ""))[:TEXT_CHARS] or f"{kind}: {message}",
+    )

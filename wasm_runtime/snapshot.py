@@ -12,7 +12,8 @@ import zstandard
 
 from wasm_runtime.errors import SnapshotMismatch
 from wasm_runtime.machine.interpreter import GLOBALS
-from wasm_runtime.machine.pages import Runs, Start
+from wasm_runtime.machine.memory import MemoryRuns
+from wasm_runtime.machine.template_memory import TemplateMemory
 
 _MAGIC = b"WRCP1\n"
 _LENGTH = struct.Struct("<I")
@@ -28,7 +29,7 @@ class Checkpoint:
     """The state of a session between cells. Host calls in flight are not part of it."""
 
     image: str  # sha256 of the image it was made from
-    runs: Runs = field(repr=False)
+    runs: MemoryRuns = field(repr=False)
     memory_bytes: int
     globals: tuple[int, ...]
     files: bytes = field(repr=False)
@@ -94,7 +95,7 @@ class Checkpoint:
         if told != expected:  # asked before anything is unpacked: a few bytes can claim to be many
             raise ValueError(f"it holds {told} of {expected} bytes")
         body = zstandard.ZstdDecompressor().decompress(packed)
-        runs: Runs = []
+        runs: MemoryRuns = []
         position = 0
         for address, size in extents:
             runs.append((address, body[position : position + size]))
@@ -114,4 +115,4 @@ class Template:
     """A state that sessions begin in. Made by `Runtime.template`, for that Runtime, and as long as it is open."""
 
     state: Checkpoint
-    start: Start = field(repr=False)
+    memory: TemplateMemory = field(repr=False)

@@ -183,7 +183,7 @@ def test_calls_in_flight_are_bounded() -> None:
 def test_an_interrupt_ends_the_wait_cancels_its_futures_and_is_told_once() -> None:
     never: Future[object] = Future()
     told: list[str] = []
-    channel = Channel({"never": lambda: never}, RunAtOnce, interruption_told=lambda: told.append("told"))
+    channel = Channel({"never": lambda: never}, RunAtOnce, on_interrupted=lambda: told.append("told"))
     channel.interrupt()
     channel.interrupt()
     assert ask(channel, call("never")) == {"interrupted": True}
@@ -211,7 +211,7 @@ def test_an_interrupt_does_not_take_an_answer_that_is_there() -> None:
 def test_a_new_cell_does_not_inherit_an_interrupt() -> None:
     channel = make_channel()
     channel.interrupt()
-    channel.begin({"kind": "cell"})
+    channel.set_request({"kind": "cell"})
     assert ask(channel, {"do": "sleep", "seconds": 0}) == {"ok": None}
 
 
@@ -246,13 +246,13 @@ def test_time_stands_still_while_the_host_works_and_not_while_the_guest_sleeps()
 
 def test_a_request_is_handed_out_once_and_its_report_is_kept() -> None:
     channel = make_channel()
-    channel.begin({"kind": "cell", "code": "1"})
+    channel.set_request({"kind": "cell", "code": "1"})
     assert ask(channel, {"do": "next"}) == {"ok": {"kind": "cell", "code": "1"}}
     assert "refused" in ask(channel, {"do": "next"})
     assert channel.report is None
     assert ask(channel, {"do": "done", "report": {"value": "1"}}) == {"ok": None}
     assert channel.report == {"value": "1"}
-    channel.begin({"kind": "cell"})
+    channel.set_request({"kind": "cell"})
     assert channel.report is None
 
 

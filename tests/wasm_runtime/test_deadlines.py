@@ -8,77 +8,77 @@ from collections.abc import Iterator
 
 import pytest
 
-from wasm_runtime.deadlines import GRACE_SECONDS, Deadline, Watch
+from wasm_runtime.deadlines import GRACE_SECONDS, Deadline, DeadlineThread
 
 
 class Cell:
-    """A cell that only notes what was asked of it."""
+    """A cell that only records how it was stopped."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.killed = threading.Event()
-        self.softly = threading.Event()
+        self.stops: list[str] = []
+        self.trapped = threading.Event()
+        self.interrupted = threading.Event()
 
-    def soft_stop(self) -> None:
-        self.asked.append("soft")
-        self.softly.set()
+    def interrupt_guest(self) -> None:
+        self.stops.append("interrupt")
+        self.interrupted.set()
 
-    def hard_stop(self) -> None:
-        self.asked.append("hard")
-        self.killed.set()
+    def trap_guest(self) -> None:
+        self.stops.append("trap")
+        self.trapped.set()
 
 
 @pytest.fixture
-def watch() -> Iterator[Watch]:
-    watch = Watch()
-    yield watch
-    watch.close()
+def deadlines() -> Iterator[DeadlineThread]:
+    deadlines = DeadlineThread()
+    yield deadlines
+    deadlines.close()
 
 
-def unwatched(cell: Cell) -> Deadline:
-    """A deadline whose watch has ended: only the test calls `tick`."""
-    watch = Watch()
-    watch.close()
-    return watch.deadline(cell)
+def deadline_without_thread(cell: Cell) -> Deadline:
+    """Return a deadline whose thread has ended: only the test calls `tick`."""
+    deadlines = DeadlineThread()
+    deadlines.close()
+    return deadlines.deadline(cell)
 
 
 def test_a_cell_within_its_time_is_left_alone() -> None:
     cell = Cell()
-    deadline = unwatched(cell)
+    deadline = deadline_without_thread(cell)
     with deadline.running(100):
         deadline.tick(time.monotonic())
         deadline.tick(time.monotonic() + 99)
-    assert (cell.asked, deadline.expired) == ([], None)
+    assert (cell.stops, deadline.expired) == ([], None)
 
 
 def test_a_cell_over_its_time_is_asked_and_after_the_grace_made_to_stop() -> None:
     cell = Cell()
-    deadline = unwatched(cell)
+    deadline = deadline_without_thread(cell)
     with deadline.running(100):
         over = time.monotonic() + 101
         deadline.tick(over)
-        assert (cell.asked, deadline.expired) == (["soft"], "deadline")
+        assert (cell.stops, deadline.expired) == (["interrupt"], "deadline")
         deadline.tick(over + GRACE_SECONDS / 2)
-        assert cell.asked == ["soft"]
+        assert cell.stops == ["interrupt"]
         deadline.tick(over + GRACE_SECONDS)
-        assert cell.asked == ["soft", "soft", "hard"]
+        assert cell.stops == ["interrupt", "interrupt", "trap"]
         deadline.tick(over + 2 * GRACE_SECONDS)
-        assert cell.asked == ["soft", "soft", "hard", "soft", "hard"]
+        assert cell.stops == ["interrupt", "interrupt", "trap", "interrupt", "trap"]
 
 
 def test_an_interrupt_asks_at_once_and_is_the_cause() -> None:
     cell = Cell()
-    deadline = unwatched(cell)
+    deadline = deadline_without_thread(cell)
     with deadline.running(100):
         deadline.expire()
-        assert (cell.asked, deadline.expired) == (["soft"], "interrupt")
+        assert (cell.stops, deadline.expired) == (["interrupt"], "interrupt")
         deadline.tick(time.monotonic() + GRACE_SECONDS + 1)
-        assert cell.asked == ["soft", "soft", "hard"]
+        assert cell.stops == ["interrupt", "interrupt", "trap"]
         assert deadline.expired == "interrupt"
 
 
 def test_an_interrupt_after_the_deadline_does_not_change_the_cause() -> None:
-    deadline = unwatched(Cell())
+    deadline = deadline_without_thread(Cell())
     with deadline.running(1):
         deadline.tick(time.monotonic() + 2)
         deadline.expire()
@@ -87,94 +87,94 @@ def test_an_interrupt_after_the_deadline_does_not_change_the_cause() -> None:
 
 def test_time_stands_still_in_a_pause() -> None:
     cell = Cell()
-    deadline = unwatched(cell)
+    deadline = deadline_without_thread(cell)
     with deadline.running(100):
         with deadline.paused():
             deadline.tick(time.monotonic() + 1000)
-        assert cell.asked == []
+        assert cell.stops == []
         deadline.tick(time.monotonic() + 99)
-        assert cell.asked == []
+        assert cell.stops == []
         deadline.tick(time.monotonic() + 101)
-        assert cell.asked == ["soft"]
+        assert cell.stops == ["interrupt"]
 
 
 def test_an_interrupt_in_a_pause_leaves_the_grace_after_it() -> None:
     cell = Cell()
-    deadline = unwatched(cell)
+    deadline = deadline_without_thread(cell)
     with deadline.running(100):
         with deadline.paused():
             deadline.expire()
-            assert cell.asked == ["soft"]
+            assert cell.stops == ["interrupt"]
             deadline.tick(time.monotonic() + 1000)
-            assert cell.asked == ["soft"]
+            assert cell.stops == ["interrupt"]
         deadline.tick(time.monotonic() + GRACE_SECONDS + 0.1)
-        assert cell.asked == ["soft", "soft", "hard"]
+        assert cell.stops == ["interrupt", "interrupt", "trap"]
 
 
 def test_a_cell_that_has_ended_is_never_stopped() -> None:
     cell = Cell()
-    deadline = unwatched(cell)
+    deadline = deadline_without_thread(cell)
     with deadline.running(1):
         pass
     deadline.expire()
     deadline.tick(time.monotonic() + 1000)
-    assert (cell.asked, deadline.expired) == ([], None)
+    assert (cell.stops, deadline.expired) == ([], None)
 
 
 def test_the_next_cell_starts_with_its_own_time_and_no_cause() -> None:
     cell = Cell()
-    deadline = unwatched(cell)
+    deadline = deadline_without_thread(cell)
     with deadline.running(1):
         deadline.expire()
-    cell.asked.clear()
+    cell.stops.clear()
     with deadline.running(100):
         assert deadline.expired is None
         deadline.tick(time.monotonic() + 99)
-        assert cell.asked == []
+        assert cell.stops == []
 
 
-def test_the_thread_stops_a_cell_that_is_over_its_time(watch: Watch) -> None:
+def test_the_thread_stops_a_cell_that_is_over_its_time(deadlines: DeadlineThread) -> None:
     cell = Cell()
-    deadline = watch.deadline(cell)
+    deadline = deadlines.deadline(cell)
     with deadline.running(0):
-        assert cell.killed.wait(10)
-    assert cell.asked[:3] == ["soft", "soft", "hard"]
+        assert cell.trapped.wait(10)
+    assert cell.stops[:3] == ["interrupt", "interrupt", "trap"]
 
 
-def test_a_soon_deadline_is_not_kept_waiting_by_a_late_one(watch: Watch) -> None:
+def test_a_soon_deadline_is_not_kept_waiting_by_a_late_one(deadlines: DeadlineThread) -> None:
     late, soon = Cell(), Cell()
-    with watch.deadline(late).running(1000), watch.deadline(soon).running(0):
-        assert soon.softly.wait(10)
-    assert late.asked == []
+    with deadlines.deadline(late).running(1000), deadlines.deadline(soon).running(0):
+        assert soon.interrupted.wait(10)
+    assert late.stops == []
 
 
-def test_a_thousand_cells_after_each_other_leave_one_entry_to_watch() -> None:
-    class Counting(Watch):
+def test_a_thousand_cells_after_each_other_leave_one_scheduled_entry() -> None:
+    class Counting(DeadlineThread):
         added = 0
 
-        def add(self, when: float, deadline: Deadline) -> None:
+        def schedule(self, when: float, deadline: Deadline) -> None:
             self.added += 1
 
-    watch = Counting()
-    deadline = watch.deadline(Cell())
+    deadlines = Counting()
+    deadline = deadlines.deadline(Cell())
     for _ in range(1000):
         with deadline.running(1000):
             pass
-    assert watch.added == 1
+    assert deadlines.added == 1
 
 
 def test_closing_ends_the_thread() -> None:
     before = threading.active_count()
-    watch = Watch()
-    with watch.deadline(Cell()).running(1000):
+    deadlines = DeadlineThread()
+    with deadlines.deadline(Cell()).running(1000):
         assert threading.active_count() == before + 1
-        watch.close()
+        deadlines.close()
         assert threading.active_count() == before
 
 
-def test_the_watch_keeps_no_cell_until_a_time_that_it_did_not_need(watch: Watch) -> None:
+def test_the_thread_keeps_no_deadline_until_a_time_that_was_not_needed(deadlines: DeadlineThread) -> None:
     cell = Cell()
-    deadline = watch.deadline(cell)
+    deadline = deadlines.deadline(cell)
     with deadline.running(1000):
         pass
     gone = weakref.ref(deadline)

@@ -3,12 +3,12 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 
-from wasm_runtime.channel import MESSAGE_BYTES, Errand
-from wasm_runtime.parallel import ITEMS_AT_MOST, Crew
+from wasm_runtime.channel import MESSAGE_BYTES, CallLog, ItemSource
+from wasm_runtime.parallel import ITEMS_AT_MOST, ParallelCopies
 
 Work = Callable[["Copy", dict[str, Any]], dict[str, object]]
 
@@ -20,7 +20,7 @@ class Copy:
         self._work = work
         self.stopped_by: str | None = None
         self.seconds_left = 0.0
-        self.call_log: list[object] = []
+        self.call_log: CallLog = []
         self.interrupted = threading.Event()
 
     def __enter__(self) -> Self:
@@ -35,13 +35,13 @@ class Copy:
     def take_output(self) -> str:
         return "printed"
 
-    def work_off(self, errand: Errand, seconds: float) -> str | None:
+    def work_on_items(self, items: ItemSource, seconds: float) -> str | None:
         self.seconds_left = seconds
-        while (order := errand.next()) is not None:
+        while (order := items.next_item()) is not None:
             outcome = self._work(self, order)
             if self.stopped_by is not None:
                 return self.stopped_by
-            errand.done(order["index"], outcome)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+            items.finish_item(cast("int", order["index"]), outcome)
         return None
 
 
@@ -55,10 +55,10 @@ def run(
         copies.append(Copy(work))
         return copies[-1]
 
-    crew = Crew(copy, count=count, ahead=ahead, seconds=seconds)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+    parallel = ParallelCopies(copy, count=count, ahead=ahead, seconds=seconds)
     never: Future[None] = Future()
     with ThreadPoolExecutor(8) as threads:
-        return crew.work(threads, workers, never), copies
+        return parallel.work_on_all(threads, workers, never), copies
 
 
 def test_every_item_is_worked_on_once_and_outcomes_come_in_order() -> None:
@@ -90,17 +90,17 @@ def test_too_many_items_or_none_are_refused(count: int) -> None:
 
 def test_a_copy_that_is_lost_to_an_item_is_replaced() -> None:
     class Lost(Copy):
-        def work_off(self, errand: Errand, seconds: float) -> str | None:
+        def work_on_items(self, items: ItemSource, seconds: float) -> str | None:
             self.seconds_left = seconds
-            while (order := errand.next()) is not None:
+            while (order := items.next_item()) is not None:
                 if order["index"] == 1:
                     return "trap"
-                errand.done(order["index"], {"value": "v"})  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+                items.finish_item(cast("int", order["index"]), {"value": "v"})
             return None
 
-    crew = Crew(lambda: Lost(lambda *_: {}), count=4, ahead=False, seconds=10)  # type: ignore[arg-type, return-value] # a stand-in, or wrong on purpose
+    parallel = ParallelCopies(lambda: Lost(lambda *_: {}), count=4, ahead=False, seconds=10)
     with ThreadPoolExecutor(1) as threads:
-        answer = crew.work(threads, 1, Future())
+        answer = parallel.work_on_all(threads, 1, Future())
     done = {"value": "v", "stdout": "printed"}
     assert answer == {"ok": [done, {"error": "the work on this item was stopped: trap"}, done, done]}
 
@@ -139,9 +139,9 @@ def test_an_interrupt_stops_the_copies_and_says_so() -> None:
         made.append(Copy(work))
         return made[-1]
 
-    crew = Crew(copy, count=50, ahead=False, seconds=10)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+    parallel = ParallelCopies(copy, count=50, ahead=False, seconds=10)
     with ThreadPoolExecutor(4) as threads:
-        assert crew.work(threads, 2, interrupted) == {"interrupted": True}
+        assert parallel.work_on_all(threads, 2, interrupted) == {"interrupted": True}
     assert len(made) <= 2
 
 
@@ -149,6 +149,6 @@ def test_copies_that_cannot_be_made_are_told() -> None:
     def copy() -> Copy:
         raise MemoryError("no room")
 
-    crew = Crew(copy, count=2, ahead=False, seconds=10)  # type: ignore[arg-type] # a stand-in, or wrong on purpose
+    parallel = ParallelCopies(copy, count=2, ahead=False, seconds=10)
     with ThreadPoolExecutor(2) as threads:
-        assert crew.work(threads, 2, Future()) == {"refused": "the copies could not be made: no room"}
+        assert parallel.work_on_all(threads, 2, Future()) == {"refused": "the copies could not be made: no room"}

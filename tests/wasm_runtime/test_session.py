@@ -25,7 +25,7 @@ from wasm_runtime import (
     SnapshotMismatch,
     Template,
 )
-from wasm_runtime.machine.pages import page_map_available
+from wasm_runtime.machine.mapped_pages import page_map_available
 
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=5)
 ways = [pytest.param(True, marks=pytest.mark.skipif(not page_map_available(), reason="no page map here")), False]

@@ -28,7 +28,7 @@ from wasm_runtime.build.wasm_file import MEMORY, WasmFile
 from wasm_runtime.linking import make_linker
 from wasm_runtime.machine.engine import make_engine
 from wasm_runtime.machine.interpreter import Interpreter
-from wasm_runtime.machine.memory import PAGE_BYTES
+from wasm_runtime.machine.memory import WASM_PAGE_BYTES
 
 IMAGE_FOLDER = Path(artifacts.__file__).parent / "image"
 _INPUTS = ("pyodide.asm.wasm", "pyodide.asm.mjs", "python_stdlib.zip")
@@ -94,7 +94,7 @@ def _image_facts(baked: Path, addresses: Addresses) -> dict[str, object]:
     pages, _ = read_uleb(module.body(MEMORY), 2)
     return {
         "sha256": _sha256(baked),
-        "memory_bytes": pages * PAGE_BYTES,
+        "memory_bytes": pages * WASM_PAGE_BYTES,
         "globals": _initial_globals(baked),
         **dataclasses.asdict(addresses),
         "stdlib_path": boot.STDLIB_ZIP,

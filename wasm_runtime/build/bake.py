@@ -24,7 +24,7 @@ from wasm_runtime.imports.guest import Guest
 from wasm_runtime.linking import make_linker, running
 from wasm_runtime.machine.engine import make_engine
 from wasm_runtime.machine.interpreter import GLOBALS, Interpreter
-from wasm_runtime.machine.memory import PAGE_BYTES, GuestMemory
+from wasm_runtime.machine.memory import WASM_PAGE_BYTES, GuestMemory
 from wasm_runtime.vfs.devices import Device
 from wasm_runtime.vfs.filesystem import Vfs
 from wasm_runtime.vfs.quota import FixedQuota
@@ -135,7 +135,7 @@ def bake(assembled: Path, stdlib_zip: Path, work: Path, binaryen: Binaryen) -> t
     addresses = _boot(interpreter, stdlib_zip, trampoline_slot(WasmFile.load(assembled)))
     image = WasmFile.load(assembled)
     image.set_active_data(_occupied_runs(interpreter.memory))
-    image.set_memory_minimum(interpreter.memory.size // PAGE_BYTES)
+    image.set_memory_minimum(interpreter.memory.size // WASM_PAGE_BYTES)
     defined = image.mutable_globals()[: len(GLOBALS)]
     image.set_mutable_i32_globals(dict(zip(defined, interpreter.globals(), strict=True)))
     image.set_exports([e for e in image.exports() if e.name in KEPT_EXPORTS])

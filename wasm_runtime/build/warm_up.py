@@ -64,7 +64,7 @@ def settle(channel: Channel, serve: Callable[[], object]) -> None:
 
 def _run(channel: Channel, serve: Callable[[], object], cells: Iterable[str]) -> None:
     for number, code in enumerate(cells, start=1):
-        channel.begin({"kind": "cell", "code": code, "name": f"<cell {number}>"})
+        channel.set_request({"kind": "cell", "code": code, "name": f"<cell {number}>"})
         serve()
         if channel.report is None:
             raise RuntimeError(f"a cell that runs while the image is baked did not end: {code}")

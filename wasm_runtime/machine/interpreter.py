@@ -6,7 +6,7 @@ from typing import TypeVar
 import wasmtime
 
 from wasm_runtime.errors import ImageError
-from wasm_runtime.machine.memory import PAGE_BYTES, GuestMemory
+from wasm_runtime.machine.memory import WASM_PAGE_BYTES, GuestMemory
 
 _Extern = TypeVar("_Extern", wasmtime.Memory, wasmtime.Global, wasmtime.Func)
 
@@ -49,7 +49,7 @@ class Interpreter:
         missing = size - self.memory.size
         if missing > 0:
             try:
-                self._memory.grow(self.store, -(-missing // PAGE_BYTES))
+                self._memory.grow(self.store, -(-missing // WASM_PAGE_BYTES))
             except wasmtime.WasmtimeError:
                 return False
             self.memory.resize(self._memory.data_len(self.store))

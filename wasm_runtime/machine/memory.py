@@ -7,7 +7,12 @@ Every pointer and length that comes from the guest passes through `GuestMemory.v
 import ctypes
 import struct
 
-PAGE_BYTES = 64 << 10
+WASM_PAGE_BYTES = 64 << 10
+HOST_PAGE_BYTES = 4096  # the unit in which written memory is tracked; the page map is not used where pages are larger
+
+MemoryRuns = list[tuple[int, bytes]]  # (address, bytes)
+Extent = tuple[int, int]  # (address, length)
+Extents = list[Extent]
 
 # Words of ours in the first KiB of linear memory, which Emscripten leaves empty (data begins at 1024).
 INTERRUPT_ADDRESS = 64  # set from outside: the next signal poll reports SIGINT

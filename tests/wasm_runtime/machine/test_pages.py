@@ -8,47 +8,54 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wasm_runtime import Runtime
+from wasm_runtime.budget import MemoryBudget
 from wasm_runtime.machine.interpreter import Interpreter
-from wasm_runtime.machine.memory import PAGE_BYTES, GuestMemory
-from wasm_runtime.machine.pages import PAGE, Buffers, MappedPages, Pages, Start, make_start, page_map_available
+from wasm_runtime.machine.mapped_pages import BufferPool, MappedPages, page_map_available
+from wasm_runtime.machine.memory import HOST_PAGE_BYTES, WASM_PAGE_BYTES, GuestMemory
+from wasm_runtime.machine.pages import Pages
+from wasm_runtime.machine.template_memory import TemplateMemory, make_template_memory
+from wasm_runtime.shared import Shared
 
 MEMORY_BYTES = 64 << 20
 HEAP = 20 << 20  # an address in the image, above the C stack, whose free part is never saved
-LONG = 5 << 20  # enough to be settled
+LONG = 5 << 20  # enough to be moved to a file
 
 ways = [pytest.param(True, marks=pytest.mark.skipif(not page_map_available(), reason="no page map here")), False]
 
 
 @pytest.fixture(scope="module", params=ways, ids=["page map", "comparing"])
-def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
-    with Runtime(page_map=request.param) as runtime:
-        yield runtime
+def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
+    shared = Shared(None, budget=MemoryBudget(None), on_progress=lambda _: None, page_map=request.param)
+    yield shared
+    shared.close()
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["from the image", "from a start"])
-def start(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[Start | None]:
+@pytest.fixture(scope="module", params=[False, True], ids=["from the image", "from a template"])
+def template(request: pytest.FixtureRequest, shared: Shared) -> Iterator[TemplateMemory | None]:
     if not request.param:
         yield None
         return
-    with Guest(runtime) as guest:
-        guest.interpreter.grow(guest.image_bytes + PAGE_BYTES)
-        runs = [(HEAP, b"\x0a" * 3 * PAGE), (guest.image_bytes + 2 * PAGE, b"\x0b" * PAGE)]
-        start = make_start(guest.memory, runs, in_file=isinstance(guest.pages, MappedPages))
-    yield start
-    start.close()
+    with Guest(shared) as guest:
+        guest.interpreter.grow(guest.image_bytes + WASM_PAGE_BYTES)
+        runs = [
+            (HEAP, b"\x0a" * 3 * HOST_PAGE_BYTES),
+            (guest.image_bytes + 2 * HOST_PAGE_BYTES, b"\x0b" * HOST_PAGE_BYTES),
+        ]
+        template = make_template_memory(guest.memory, runs, in_file=isinstance(guest.pages, MappedPages))
+    yield template
+    template.close()
 
 
 class Guest:
     """A fresh interpreter that never runs: memory and its pages."""
 
-    def __init__(self, runtime: Runtime, start: Start | None = None) -> None:
-        self.interpreter = Interpreter(runtime.engine, runtime.prelinked, memory_bytes=MEMORY_BYTES)
+    def __init__(self, shared: Shared, template: TemplateMemory | None = None) -> None:
+        self.interpreter = Interpreter(shared.engine, shared.prelinked, memory_bytes=MEMORY_BYTES)
         self.memory: GuestMemory = self.interpreter.memory
-        if start is not None:
-            self.interpreter.grow(start.memory_bytes)
-        self.pages: Pages = runtime.pages(self.memory, start)
-        self.image_bytes = runtime.image.memory_bytes
+        if template is not None:
+            self.interpreter.grow(template.memory_bytes)
+        self.pages: Pages = shared.pages(self.memory, template)
+        self.image_bytes = shared.image.memory_bytes
 
     def __enter__(self) -> Self:
         return self
@@ -63,10 +70,10 @@ class Guest:
         spots = [
             1024,
             HEAP,
-            HEAP + PAGE,
-            HEAP + 3 * PAGE,
+            HEAP + HOST_PAGE_BYTES,
+            HEAP + 3 * HOST_PAGE_BYTES,
             end - 1,
-            end - PAGE,
+            end - HOST_PAGE_BYTES,
             end,
             end + LONG,
             MEMORY_BYTES - 1,
@@ -77,32 +84,34 @@ class Guest:
         self.memory.view(address, 1)[0] = value
 
     def fill(self, value: int) -> None:
-        self.memory.view(self.image_bytes + PAGE, LONG)[:] = bytes([value]) * LONG
+        self.memory.view(self.image_bytes + HOST_PAGE_BYTES, LONG)[:] = bytes([value]) * LONG
 
     def seen(self) -> list[int]:
         more = (
-            [self.image_bytes + PAGE, self.image_bytes + PAGE + LONG // 2] if self.memory.size == MEMORY_BYTES else []
+            [self.image_bytes + HOST_PAGE_BYTES, self.image_bytes + HOST_PAGE_BYTES + LONG // 2]
+            if self.memory.size == MEMORY_BYTES
+            else []
         )
         return [self.memory.view(address, 1)[0] for address in [*self.places(), *more]]
 
 
-def test_a_fresh_memory_has_not_changed(runtime: Runtime) -> None:
-    with Guest(runtime) as guest:
+def test_a_fresh_memory_has_not_changed(shared: Shared) -> None:
+    with Guest(shared) as guest:
         assert guest.pages.changed() == []
 
 
-def test_what_was_written_has_changed_and_nothing_else(runtime: Runtime) -> None:
-    with Guest(runtime) as guest:
+def test_what_was_written_has_changed_and_nothing_else(shared: Shared) -> None:
+    with Guest(shared) as guest:
         before = guest.memory.view(HEAP, 1)[0]
         guest.put(HEAP, before ^ 1)
         [(start, data)] = guest.pages.changed()
         assert start <= HEAP < start + len(data)
-        assert len(data) == PAGE
+        assert len(data) == HOST_PAGE_BYTES
         assert data[(HEAP) - start] == before ^ 1
 
 
-def test_the_image_comes_back_bytes_and_all(runtime: Runtime) -> None:
-    with Guest(runtime) as guest:
+def test_the_image_comes_back_bytes_and_all(shared: Shared) -> None:
+    with Guest(shared) as guest:
         fresh = bytes(guest.memory.view(0, guest.memory.size))
         for place in guest.places():
             guest.put(place, 7)
@@ -110,8 +119,8 @@ def test_the_image_comes_back_bytes_and_all(runtime: Runtime) -> None:
         assert bytes(guest.memory.view(0, guest.memory.size)) == fresh
 
 
-def test_what_was_written_after_a_save_is_undone_and_what_was_written_before_is_kept(runtime: Runtime) -> None:
-    with Guest(runtime) as guest:
+def test_what_was_written_after_a_save_is_undone_and_what_was_written_before_is_kept(shared: Shared) -> None:
+    with Guest(shared) as guest:
         guest.put(HEAP, 1)
         saved = guest.pages.save()
         guest.put(HEAP, 2)
@@ -122,30 +131,30 @@ def test_what_was_written_after_a_save_is_undone_and_what_was_written_before_is_
         guest.pages.forget(saved)
 
 
-def test_memory_that_grew_after_a_save_is_zero_after_undoing(runtime: Runtime) -> None:
-    with Guest(runtime) as guest:
+def test_memory_that_grew_after_a_save_is_zero_after_undoing(shared: Shared) -> None:
+    with Guest(shared) as guest:
         saved = guest.pages.save()
-        guest.interpreter.grow(guest.image_bytes + 2 * PAGE_BYTES)
-        guest.put(guest.image_bytes + PAGE_BYTES, 9)
+        guest.interpreter.grow(guest.image_bytes + 2 * WASM_PAGE_BYTES)
+        guest.put(guest.image_bytes + WASM_PAGE_BYTES, 9)
         guest.pages.restore(saved)
-        assert bytes(guest.memory.view(guest.image_bytes, 2 * PAGE_BYTES)) == bytes(2 * PAGE_BYTES)
+        assert bytes(guest.memory.view(guest.image_bytes, 2 * WASM_PAGE_BYTES)) == bytes(2 * WASM_PAGE_BYTES)
 
 
-def test_a_long_run_survives_being_settled_changed_and_undone(runtime: Runtime) -> None:
-    with Guest(runtime) as guest:
+def test_a_long_run_survives_being_moved_to_a_file_changed_and_undone(shared: Shared) -> None:
+    with Guest(shared) as guest:
         guest.interpreter.grow(MEMORY_BYTES)
         guest.fill(1)
         guest.pages.forget(guest.pages.save())
         saved = guest.pages.save()
         guest.fill(2)
         guest.pages.restore(saved)
-        assert bytes(guest.memory.view(guest.image_bytes + PAGE, LONG)) == b"\1" * LONG
+        assert bytes(guest.memory.view(guest.image_bytes + HOST_PAGE_BYTES, LONG)) == b"\1" * LONG
         guest.pages.replace([])
         assert bytes(guest.memory.view(guest.image_bytes, LONG)) == bytes(LONG)
 
 
-def test_a_copy_gets_what_was_settled_too(runtime: Runtime) -> None:
-    with Guest(runtime) as guest, Guest(runtime) as copy:
+def test_a_copy_gets_what_was_moved_to_a_file_too(shared: Shared) -> None:
+    with Guest(shared) as guest, Guest(shared) as copy:
         guest.interpreter.grow(MEMORY_BYTES)
         guest.fill(5)
         guest.pages.forget(guest.pages.save())
@@ -167,9 +176,9 @@ steps = st.one_of(
 )
 @given(story=st.lists(steps, max_size=15))
 def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
-    runtime: Runtime, start: Start | None, story: list[tuple[str, int, int]]
+    shared: Shared, template: TemplateMemory | None, story: list[tuple[str, int, int]]
 ) -> None:
-    with Guest(runtime, start) as guest:
+    with Guest(shared, template) as guest:
         saved, remembered = guest.pages.save(), guest.seen()
         fresh = guest.seen()
         for step, where, value in story:
@@ -187,7 +196,7 @@ def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
                     known = len(remembered) == len(guest.seen())  # memory that grew since is zero, wherever it lies
                     assert guest.seen() == remembered if known else remembered[:6] == guest.seen()[:6]
                 case "copy":
-                    with Guest(runtime) as copy, Guest(runtime, start) as fork:
+                    with Guest(shared) as copy, Guest(shared, template) as fork:
                         copy.interpreter.grow(guest.memory.size)
                         copy.pages.replace(guest.pages.changed())
                         assert copy.seen() == guest.seen()
@@ -204,40 +213,40 @@ def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
                     guest.interpreter.grow(MEMORY_BYTES)
 
 
-def test_a_memory_that_begins_at_a_start_has_changed_there_and_not_been_written(
-    runtime: Runtime, start: Start | None
+def test_a_memory_that_starts_from_a_template_has_changed_there_and_not_been_written(
+    shared: Shared, template: TemplateMemory | None
 ) -> None:
-    if start is None:
+    if template is None:
         return
-    with Guest(runtime) as image, Guest(runtime, start) as guest:
+    with Guest(shared) as image, Guest(shared, template) as guest:
         assert guest.pages.written() == []
-        assert [(address, len(data)) for address, data in guest.pages.changed()] == start.extents
-        guest.pages.replace(start.image)
+        assert [(address, len(data)) for address, data in guest.pages.changed()] == template.extents
+        guest.pages.replace(template.image)
         assert bytes(guest.memory.view(0, image.memory.size)) == bytes(image.memory.view(0, image.memory.size))
 
 
-def test_what_one_memory_writes_reaches_no_other_that_began_at_the_same_start(
-    runtime: Runtime, start: Start | None
+def test_what_one_memory_writes_reaches_no_other_made_from_the_same_template(
+    shared: Shared, template: TemplateMemory | None
 ) -> None:
-    with Guest(runtime, start) as writer, Guest(runtime, start) as reader:
+    with Guest(shared, template) as writer, Guest(shared, template) as reader:
         before = bytes(reader.memory.view(0, reader.memory.size))
-        writer.memory.view(HEAP, 4 * PAGE)[:] = b"\xff" * 4 * PAGE
+        writer.memory.view(HEAP, 4 * HOST_PAGE_BYTES)[:] = b"\xff" * 4 * HOST_PAGE_BYTES
         assert bytes(reader.memory.view(0, reader.memory.size)) == before
-        with Guest(runtime, start) as later:
+        with Guest(shared, template) as later:
             assert bytes(later.memory.view(0, later.memory.size)) == before
 
 
 @pytest.mark.skipif(not page_map_available(), reason="no page map here")
-def test_the_file_of_a_start_can_be_written_by_nobody(runtime: Runtime, start: Start | None) -> None:
-    if start is not None and start.file is not None:
+def test_the_file_of_a_template_can_be_written_by_nobody(shared: Shared, template: TemplateMemory | None) -> None:
+    if template is not None and template.file is not None:
         with pytest.raises(OSError, match="Bad file descriptor"):
-            os.pwrite(start.file, b"x", HEAP)
+            os.pwrite(template.file, b"x", HEAP)
         with pytest.raises(OSError, match="Invalid argument"):
-            os.ftruncate(start.file, 0)
+            os.ftruncate(template.file, 0)
 
 
 def test_buffers_are_used_again_and_large_ones_are_not_kept() -> None:
-    buffers = Buffers()
+    buffers = BufferPool()
     small = buffers.take(100)
     buffers.give_back(small)
     assert buffers.take(200) is small
@@ -247,7 +256,7 @@ def test_buffers_are_used_again_and_large_ones_are_not_kept() -> None:
 
 
 def test_few_buffers_are_kept_however_many_cells_had_one() -> None:
-    buffers = Buffers()
+    buffers = BufferPool()
     taken = [buffers.take(1) for _ in range(100)]
     for buffer in taken:
         buffers.give_back(buffer)

@@ -1,0 +1,160 @@
+"""Host calls in flight, and waiting for them.
+
+A ticket is the number of one submitted call. Calls are started on the guest's thread, finish on any thread, and are
+collected once. A wait ends when enough calls have finished, when its time is over, or when the guest is interrupted.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as wait_for_futures
+from typing import Any
+
+HostFunction = Callable[..., object]
+
+
+class PendingCalls:
+    """The calls in flight of one session. Used on the guest's thread; `interrupt` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, tuple[str, Future[object]]] = {}
+        self._finished: set[int] = set()
+        self._awaited: set[int] = set()
+        self._missing = 0  # how many of the awaited calls must still finish
+        self._changed = threading.Condition()
+        self._numbers = itertools.count(1)
+        self.interrupted: Future[None] = Future()
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, name: str, future: Future[object]) -> int:
+        """Register a call of function `name`; -> its ticket."""
+        ticket = next(self._numbers)
+        self._calls[ticket] = (name, future)
+
+        def finished(_: Future[object]) -> None:
+            with self._changed:
+                if ticket not in self._calls:
+                    return
+                self._finished.add(ticket)
+                if ticket in self._awaited:
+                    self._missing -= 1
+                    if self._missing <= 0:  # one wake-up per batch: each costs the guest's thread a turn of the GIL
+                        self._changed.notify_all()
+
+        future.add_done_callback(finished)
+        return ticket
+
+    def unknown(self, tickets: set[int]) -> set[int]:
+        """Return those of `tickets` that are not in flight."""
+        return tickets - self._calls.keys()
+
+    def collect(self, ticket: int) -> tuple[str, Future[object]]:
+        """Remove a call; -> the name of its function, and its future."""
+        with self._changed:
+            self._finished.discard(ticket)
+            return self._calls.pop(ticket, None) or ("", finished_future(None))
+
+    def cancel(self, tickets: Iterable[int]) -> None:
+        """Remove and cancel calls in the given order.
+
+        Callers pass the newest first: calls that are queued behind others must not start in the place of those.
+        """
+        for ticket in tickets:
+            self.collect(ticket)[1].cancel()
+
+    def cancel_all(self) -> None:
+        """Cancel every call in flight; their results are dropped."""
+        for _, future in reversed(self._calls.values()):
+            future.cancel()
+        self._calls.clear()
+        self._finished.clear()
+
+    def interrupt(self) -> None:
+        """End the current wait, or the next one."""
+        with self._changed:
+            if not self.interrupted.done():
+                self.interrupted.set_result(None)
+            self._changed.notify_all()
+
+    def clear_interrupt(self) -> None:
+        """Let waits go on again."""
+        self.interrupted = Future()
+
+    def wait(self, wanted: set[int], *, everything: bool, seconds: float | None) -> set[int] | None:
+        """Wait for one or all of `wanted`, at most `seconds`; -> those that have finished, None after an interrupt.
+
+        With nothing to wait for, this is a sleep.
+        """
+        ends = None if seconds is None else time.monotonic() + seconds
+        with self._changed:
+            self._awaited = wanted - self._finished
+            some_finished = len(self._awaited) < len(wanted)
+            self._missing = len(self._awaited) if everything else not some_finished
+            while self._missing > 0 and not self.interrupted.done():
+                left = None if ends is None else ends - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._changed.wait(left)
+            self._awaited = set()
+            return None if self.interrupted.done() else wanted & self._finished
+
+    def wait_for_call(self, future: Future[object]) -> bool:
+        """Wait for one call that has no ticket; False, and the call cancelled, after an interrupt."""
+        if not future.done():
+            either: list[Future[Any]] = [future, self.interrupted]
+            wait_for_futures(either, return_when=FIRST_COMPLETED)
+        if not future.done():
+            future.cancel()
+            return False
+        return True
+
+
+def start_call(function: HostFunction, args: Iterable[object], kwargs: Mapping[str, object]) -> Future[object]:
+    """Call a host function now; -> a future of its value or exception, or the future that it returns."""
+    try:
+        value = function(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - it becomes the guest's answer
+        future: Future[object] = Future()
+        future.set_exception(error)
+        return future
+    return value if isinstance(value, Future) else finished_future(value)
+
+
+def finished_future(value: object) -> Future[object]:
+    """Return a future that has this value already."""
+    future: Future[object] = Future()
+    future.set_result(value)
+    return future
+
+
+def flatten_future(outer: Future[object]) -> Future[object]:
+    """Return a future of `outer`'s value, or of the value of the future that `outer` returns."""
+    result: Future[object] = Future()
+
+    def copy_outcome(source: Future[object]) -> None:
+        if source.cancelled():
+            result.cancel()
+        elif (error := source.exception()) is not None:
+            _finish_unless_done(result, error=error)
+        elif isinstance(value := source.result(), Future):
+            result.add_done_callback(lambda r: value.cancel() if r.cancelled() else None)
+            value.add_done_callback(copy_outcome)
+        else:
+            _finish_unless_done(result, value=value)
+
+    result.add_done_callback(lambda r: outer.cancel() if r.cancelled() else None)
+    outer.add_done_callback(copy_outcome)
+    return result
+
+
+def _finish_unless_done(future: Future[object], *, value: object = None, error: BaseException | None = None) -> None:
+    if future.done() or not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)

@@ -1,0 +1,105 @@
+"""What the sessions of one Runtime share: engine and linked image, deadline thread, memory budget, thread pools."""
+
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from wasm_runtime.budget import MemoryBudget
+from wasm_runtime.compile_cache import compiled_module, load_image
+from wasm_runtime.deadlines import DeadlineThread
+from wasm_runtime.linking import make_linker
+from wasm_runtime.machine.engine import make_engine
+from wasm_runtime.machine.mapped_pages import BufferPool, MappedPages
+from wasm_runtime.machine.memory import GuestMemory
+from wasm_runtime.machine.pages import CopiedPages, Pages
+from wasm_runtime.machine.template_memory import TemplateMemory
+
+# Threads for submitted host functions that block; functions that return futures hold no thread.
+_CALL_THREADS = 64
+_COPY_THREADS = 64
+
+
+class OpenSession(Protocol):
+    """A session, as the Runtime that closes it sees it."""
+
+    def close(self) -> None:
+        """End the session."""
+
+
+class Shared:
+    """Made and closed by the Runtime, used by its sessions from many threads."""
+
+    def __init__(
+        self, cache_dir: Path | None, *, budget: MemoryBudget, on_progress: Callable[[str], None], page_map: bool
+    ) -> None:
+        """Load the compiled image, or compile it into `cache_dir`. Raises ImageError."""
+        self.image = load_image()
+        self.engine = make_engine()
+        module = compiled_module(self.engine, self.image, cache_dir, on_progress)
+        self.prelinked = make_linker(self.engine, module).instantiate_pre(module)
+        self.deadlines = DeadlineThread()
+        self.budget = budget
+        self.page_map = page_map
+        self._buffers = BufferPool()
+        self._fresh_memory: bytes | None = None
+        self._lock = threading.Lock()
+        self._call_threads: ThreadPoolExecutor | None = None
+        self._copy_threads: ThreadPoolExecutor | None = None
+        self._sessions: weakref.WeakSet[OpenSession] = weakref.WeakSet()
+
+    def pages(self, memory: GuestMemory, template: TemplateMemory | None = None) -> Pages:
+        """Return the page tracker for a fresh instance's memory, which becomes that of the template if one is given."""
+        if self.page_map:
+            return MappedPages(
+                memory,
+                self._buffers,
+                image_bytes=self.image.memory_bytes,
+                free_stack=(self.image.stack_low, self.image.globals[0]),
+                template=template,
+            )
+        with self._lock:
+            if self._fresh_memory is None:
+                self._fresh_memory = bytes(memory.view(0, self.image.memory_bytes))
+        return CopiedPages(memory, self._fresh_memory, template=template)
+
+    def call_threads(self) -> Executor:
+        """Return the threads for submitted host functions; they are created on first use."""
+        with self._lock:
+            if self._call_threads is None:
+                self._call_threads = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="wasm-call")
+            return self._call_threads
+
+    def copy_threads(self) -> Executor:
+        """Return the threads that the parallel copies of guests run on; they are created on first use."""
+        with self._lock:
+            if self._copy_threads is None:
+                self._copy_threads = ThreadPoolExecutor(_COPY_THREADS, thread_name_prefix="wasm-copy")
+            return self._copy_threads
+
+    def add_session(self, session: OpenSession) -> None:
+        """Register a new session, so that `close` closes it."""
+        with self._lock:
+            self._sessions.add(session)
+
+    def remove_session(self, session: OpenSession) -> None:
+        """Unregister a session that was closed."""
+        with self._lock:
+            self._sessions.discard(session)
+
+    def session_count(self) -> int:
+        """Return how many sessions are open."""
+        return len(self._sessions)
+
+    def close(self) -> None:
+        """Close every session, then end the threads."""
+        with self._lock:
+            sessions = list(self._sessions)
+        for session in sessions:
+            session.close()
+        self.deadlines.close()
+        for threads in (self._call_threads, self._copy_threads):
+            if threads is not None:
+                threads.shutdown(cancel_futures=True)
