@@ -63,7 +63,7 @@ def behave(request: Request) -> str:
     return f"```repl\nFINAL(seen_{max(1, turn - 1)})\n```"
 
 
-def go_wrong(request: Request) -> Fault | None:
+def fault_for(request: Request) -> Fault | None:
     """Every way of failing, spread over the requests."""
     ways = {
         5: Fault(status=429, retry_after=0.01, latency=0.0),
@@ -78,7 +78,7 @@ def serve(latency: float, sub_latency: float, *, faults: bool) -> None:
     """Runs the server until killed; prints its base URL."""
 
     def slowly(request: Request) -> Fault | None:
-        fault = go_wrong(request) if faults else None
+        fault = fault_for(request) if faults else None
         if fault is not None:
             return fault
         return Fault(latency=latency if "FINAL" in request.text else sub_latency)
@@ -135,7 +135,7 @@ async def engine(url: str, data_dir: Path | None = None) -> AsyncIterator[Worksp
             yield workspace
 
 
-async def ask(workspace: Workspace, query: str) -> RunState:
+async def solve(workspace: Workspace, query: str) -> RunState:
     run_id = await workspace.start(SolveRequest(query=query, contexts=("text",), mode="rlm"))
     async for _ in workspace.follow(run_id):
         pass
@@ -150,7 +150,7 @@ async def seconds_of_first_block(workspace: Workspace, run_id: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
+class Timing:
     """Elapsed seconds, and the processor time of this process and of the server."""
 
     seconds: float
@@ -158,17 +158,17 @@ class Took:
     server: float
 
 
-async def timed(url: str, function: Callable[[], Awaitable[object]]) -> Took:
+async def measure(url: str, function: Callable[[], Awaitable[object]]) -> Timing:
     served, own, began = counts(url)["cpu_seconds"], time.process_time(), time.perf_counter()
     await function()
     seconds, own = time.perf_counter() - began, time.process_time() - own
-    return Took(seconds, own, counts(url)["cpu_seconds"] - served)
+    return Timing(seconds, own, counts(url)["cpu_seconds"] - served)
 
 
-async def repeated(url: str, repeat: int, function: Callable[[int], Awaitable[object]]) -> Took:
+async def measure_median(url: str, repeat: int, function: Callable[[int], Awaitable[object]]) -> Timing:
     """Medians."""
-    took = [await timed(url, partial(function, number)) for number in range(repeat)]
-    return Took(*(statistics.median(values) for values in zip(*map(astuple, took), strict=True)))
+    timings = [await measure(url, partial(function, number)) for number in range(repeat)]
+    return Timing(*(statistics.median(values) for values in zip(*map(astuple, timings), strict=True)))
 
 
 # --- the figures --------------------------------------------------------------------------------------------------
@@ -176,10 +176,10 @@ async def repeated(url: str, repeat: int, function: Callable[[int], Awaitable[ob
 
 async def turns(repeat: int) -> None:
     async with serving() as url, engine(url) as workspace:
-        await ask(workspace, "warm: turns 3")
-        run = await repeated(url, repeat, lambda n: ask(workspace, f"number {n}: turns 20"))
-        short = await repeated(url, repeat, lambda n: ask(workspace, f"number {n}: turns 2"))
-    turn = Took(*((long - brief) / 18 * 1000 for long, brief in zip(astuple(run), astuple(short), strict=True)))
+        await solve(workspace, "warm: turns 3")
+        run = await measure_median(url, repeat, lambda n: solve(workspace, f"number {n}: turns 20"))
+        short = await measure_median(url, repeat, lambda n: solve(workspace, f"number {n}: turns 2"))
+    turn = Timing(*((long - brief) / 18 * 1000 for long, brief in zip(astuple(run), astuple(short), strict=True)))
     report("a run of 20 turns, instant model", run.seconds, "s", 0.25)
     report("  its processor time here, in the server", run.own, "s", None, run.server)
     report("overhead of a turn, HTTP included: the run by 20", run.seconds / 20 * 1000, "ms", 5)
@@ -193,11 +193,11 @@ async def batch(repeat: int) -> None:
     async with serving(sub_latency=0.1) as url, engine(url) as workspace:
 
         async def one(number: int) -> None:
-            state = await ask(workspace, f"number {number}: batch 1000")
+            state = await solve(workspace, f"number {number}: batch 1000")
             blocks.append(await seconds_of_first_block(workspace, state.run_id))
 
-        cold = await timed(url, lambda: ask(workspace, "first: batch 1000"))
-        warm = await repeated(url, repeat, one)
+        cold = await measure(url, lambda: solve(workspace, "first: batch 1000"))
+        warm = await measure_median(url, repeat, one)
         most = counts(url)["most_in_flight"]
     report("1,000 sub-calls of 100 ms, the block, limiter warm", statistics.median(blocks) / ideal, "x ideal", 1.1)
     report("  the whole run", warm.seconds / ideal, "x ideal", None)
@@ -206,13 +206,13 @@ async def batch(repeat: int) -> None:
     report("most in flight", most, "", None)
 
 
-async def many(_: int) -> None:
+async def concurrent_runs(_: int) -> None:
     async with serving(latency=0.05) as url, engine(url) as workspace:
         finished: list[float] = []
 
         async def one(number: int) -> None:
             began = time.perf_counter()
-            await ask(workspace, f"number {number}: turns 10")
+            await solve(workspace, f"number {number}: turns 10")
             finished.append(time.perf_counter() - began)
 
         peaks: Counter[str] = Counter()
@@ -244,7 +244,7 @@ async def watch_memory(peaks: Counter[str]) -> None:
 async def tokens(_: int) -> None:
     async with serving(sub_latency=0.01, faults=True) as url, engine(url) as workspace:
         before = counts(url)
-        state = await ask(workspace, "number 1: batch 500")
+        state = await solve(workspace, "number 1: batch 500")
         after = counts(url)
     served = sum(after[name] - before[name] for name in ("prompt_tokens", "completion_tokens"))
     counted = state.usage.prompt_tokens + state.usage.completion_tokens
@@ -278,17 +278,17 @@ async def cancel(repeat: int) -> None:
     report("  prompts without a reply, estimated beside them", max(estimated), "tokens", None)
 
 
-def report(what: str, value: float, unit: str, aim: float | None, background_task: float | None = None) -> None:
+def report(what: str, value: float, unit: str, target: float | None, second: float | None = None) -> None:
     shown = f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.3f}"
-    met = "" if aim is None else f"   aim {aim:g}" + ("" if value <= aim else "   MISSED")
-    more = "" if background_task is None else f", {background_task:,.3f} {unit}"
+    met = "" if target is None else f"   target {target:g}" + ("" if value <= target else "   MISSED")
+    more = "" if second is None else f", {second:,.3f} {unit}"
     print(f"{what:55s} {shown:>10s} {unit}{more}{met}", flush=True)
 
 
 FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
     "turns": turns,
     "batch": batch,
-    "many": many,
+    "many": concurrent_runs,
     "tokens": tokens,
     "cancel": cancel,
 }

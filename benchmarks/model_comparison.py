@@ -37,7 +37,7 @@ _GRACE = 30.0  # seconds: rlms looks at its clock between turns only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setup:
     """Where the model is and what a task may take."""
 
     base_url: str
@@ -48,7 +48,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class Attempt:
     """What a contender gave. `ended` says why where it gave nothing; `run` finds its transcript."""
 
     answer: str | None
@@ -58,23 +58,23 @@ class Given:
     run: str = ""
 
 
-Contender = Callable[[Task, Setting], Given]
+Contender = Callable[[Task, Setup], Attempt]
 
 
-def own(task: Task, setting: Setting) -> Given:
+def own(task: Task, setup: Setup) -> Attempt:
     """This project, as `rlm_mcp.solve` runs it."""
-    flags: dict[str, object] = {"base_url": setting.base_url, "model": setting.model, "sub_call_cache": False}
-    flags["data_dir"] = setting.data_dir
+    flags: dict[str, object] = {"base_url": setup.base_url, "model": setup.model, "sub_call_cache": False}
+    flags["data_dir"] = setup.data_dir
 
-    async def run() -> Given:
+    async def run() -> Attempt:
         state = await rlm_mcp.solve(
             task.question,
             {f"text_{zlib.crc32(task.context.encode()):08x}": task.context},
             max_iterations=TURNS,
-            max_seconds=setting.seconds,
+            max_seconds=setup.seconds,
             settings=load_settings(flags),
         )
-        return Given(
+        return Attempt(
             answer=None if state.answer is None else str(state.answer),
             ended=f"{state.stopped_by}, {state.mode}",
             prompt_tokens=state.usage.prompt_tokens,
@@ -85,27 +85,27 @@ def own(task: Task, setting: Setting) -> Given:
     return anyio.run(run)
 
 
-def direct(task: Task, setting: Setting) -> Given:
+def direct(task: Task, setup: Setup) -> Attempt:
     """One call that holds everything."""
     content = f"{task.context}\n\nQuestion: {task.question}\nReply with the answer only."
     body = {
-        "model": setting.model,
+        "model": setup.model,
         "temperature": 0,
         "max_tokens": REPLY_TOKENS,
         "messages": [{"role": "user", "content": content}],
     }
     request = urllib.request.Request(  # noqa: S310 # the address is the user's own
-        f"{setting.base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{setup.base_url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=setting.seconds) as reply:  # noqa: S310 # the address is the user's own
+        with urllib.request.urlopen(request, timeout=setup.seconds) as reply:  # noqa: S310 # the address is the user's own
             said = json.load(reply)
     except urllib.error.HTTPError as error:
-        return Given(answer=None, ended=f"refused with {error.code}: {error.read(120).decode(errors='replace')}")
+        return Attempt(answer=None, ended=f"refused with {error.code}: {error.read(120).decode(errors='replace')}")
     except TimeoutError:
-        return Given(answer=None, ended="seconds")
+        return Attempt(answer=None, ended="seconds")
     usage = said["usage"]
-    return Given(
+    return Attempt(
         answer=said["choices"][0]["message"]["content"],
         ended="answered",
         prompt_tokens=usage["prompt_tokens"],
@@ -113,37 +113,37 @@ def direct(task: Task, setting: Setting) -> Given:
     )
 
 
-def rlms(task: Task, setting: Setting) -> Given:
+def rlms(task: Task, setup: Setup) -> Attempt:
     """alexzhang13/rlm in a process of its own."""
     request = {
-        "model": setting.model,
-        "base_url": setting.base_url,
+        "model": setup.model,
+        "base_url": setup.base_url,
         "question": task.question,
         "context": task.context,
         "turns": TURNS,
-        "seconds": setting.seconds,
+        "seconds": setup.seconds,
         "reply_tokens": REPLY_TOKENS,
     }
     try:
         done = subprocess.run(  # noqa: S603 # the interpreter is the user's choice
-            [setting.rlms_python, str(_RLMS)],
+            [setup.rlms_python, str(_RLMS)],
             input=json.dumps(request),
             capture_output=True,
             text=True,
-            timeout=setting.seconds + _GRACE,
+            timeout=setup.seconds + _GRACE,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Given(answer=None, ended="killed")
+        return Attempt(answer=None, ended="killed")
     if done.returncode:
-        return Given(answer=None, ended="failed: " + done.stderr.strip().rpartition("\n")[2][:200])
+        return Attempt(answer=None, ended="failed: " + done.stderr.strip().rpartition("\n")[2][:200])
     result = json.loads(done.stdout)
-    return Given(
+    return Attempt(
         answer=result["answer"],
         ended=result["ended"],
         prompt_tokens=result.get("prompt_tokens"),
         completion_tokens=result.get("completion_tokens"),
-        run=json.dumps(result["trace"], default=str) if setting.data_dir is not None else "",
+        run=json.dumps(result["trace"], default=str) if setup.data_dir is not None else "",
     )
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="JSON Lines, continued when it exists")
     parser.add_argument("--data-dir", type=Path, help="where runs are kept, to be looked at")
     given = parser.parse_args()
-    setting = Setting(
+    setup = Setup(
         base_url=given.base_url,
         model=given.model,
         seconds=given.seconds,
@@ -204,7 +204,7 @@ def main() -> None:
         for seed in given.seeds:
             for task in make(seed):
                 if given.tasks in task.name and (contender, seed, task.name) not in done:
-                    rows.append(_row(contender, seed, task, setting, given.results))
+                    rows.append(_row(contender, seed, task, setup, given.results))
     print(table(rows))
 
 
@@ -214,9 +214,9 @@ def _read(results: Path | None) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text("utf-8").splitlines()]
 
 
-def _row(contender: str, seed: int, task: Task, setting: Setting, results: Path | None) -> dict[str, Any]:
+def _row(contender: str, seed: int, task: Task, setup: Setup, results: Path | None) -> dict[str, Any]:
     began = time.monotonic()
-    given = CONTENDERS[contender](task, setting)
+    given = CONTENDERS[contender](task, setup)
     right = is_right(task, given.answer)
     row = {"contender": contender, "seed": seed, "task": task.name, "kind": task.kind, "right": right, **asdict(given)}
     row |= {"seconds": round(time.monotonic() - began, 1), "expected": task.answer}

@@ -70,37 +70,37 @@ class Figure:
     title: str
     group: str
     samples: str
-    reach: float
+    target: float
     unit: str = "s"
     statistic: Statistic = statistics.median
 
 
 FIGURES = (
-    Figure(title="whole process to first print", group="hello", samples="hello", reach=0.15),
-    Figure(title="fresh session, p50", group="fresh", samples="fresh", reach=0.0003),
-    Figure(title="fresh session, p99", group="fresh", samples="fresh", reach=0.001, statistic=p99),
-    Figure(title="first exec", group="exec", samples="first_exec", reach=0.001),
-    Figure(title="later trivial exec", group="exec", samples="later_exec", reach=0.0003),
+    Figure(title="whole process to first print", group="hello", samples="hello", target=0.15),
+    Figure(title="fresh session, p50", group="fresh", samples="fresh", target=0.0003),
+    Figure(title="fresh session, p99", group="fresh", samples="fresh", target=0.001, statistic=p99),
+    Figure(title="first exec", group="exec", samples="first_exec", target=0.001),
+    Figure(title="later trivial exec", group="exec", samples="later_exec", target=0.0003),
     Figure(
-        title="anonymous memory per further idle session", group="memory", samples="idle_memory", reach=1e6, unit="B"
+        title="anonymous memory per further idle session", group="memory", samples="idle_memory", target=1e6, unit="B"
     ),
-    Figure(title="1,000 live sessions, one cell each: time", group="thousand", samples="thousand_seconds", reach=2.0),
-    Figure(title="1,000 live sessions: memory", group="thousand", samples="thousand_memory", reach=1.2e9, unit="B"),
-    Figure(title="host call and back", group="call", samples="host_call", reach=60e-6),
-    Figure(title="checkpoint of a small session", group="copy", samples="checkpoint", reach=0.002),
-    Figure(title="fork of a small session", group="copy", samples="fork", reach=0.003),
+    Figure(title="1,000 live sessions, one cell each: time", group="thousand", samples="thousand_seconds", target=2.0),
+    Figure(title="1,000 live sessions: memory", group="thousand", samples="thousand_memory", target=1.2e9, unit="B"),
+    Figure(title="host call and back", group="call", samples="host_call", target=60e-6),
+    Figure(title="checkpoint of a small session", group="copy", samples="checkpoint", target=0.002),
+    Figure(title="fork of a small session", group="copy", samples="fork", target=0.003),
     Figure(
-        title="fork inside a running cell, with two items worked on", group="copy", samples="fork_inside", reach=0.003
+        title="fork inside a running cell, with two items worked on", group="copy", samples="fork_inside", target=0.003
     ),
-    Figure(title="64 sub-calls of 50 ms: batched", group="subcalls", samples="batched", reach=0.060),
-    Figure(title="64 sub-calls: ThreadPoolExecutor.map", group="subcalls", samples="executor", reach=0.150),
-    Figure(title="64 sub-calls: parallel_map", group="subcalls", samples="parallel_map", reach=0.250),
-    Figure(title="100 MB text as str: time", group="text", samples="text_seconds", reach=0.25),
-    Figure(title="100 MB text as str: peak memory", group="text", samples="text_memory", reach=250e6, unit="B"),
-    Figure(title=f"CPU against {BASELINE}, ten workloads", group="cpu", samples="cpu", reach=2.2, unit="x"),
-    Figure(title="soft stop of a Python loop, beyond the deadline", group="stop", samples="soft_stop", reach=0.05),
-    Figure(title="hard stop of a swallowing loop, beyond it", group="stop", samples="hard_stop", reach=0.5),
-    Figure(title="first run ever", group="first-run", samples="first_run", reach=8.0),
+    Figure(title="64 sub-calls of 50 ms: batched", group="subcalls", samples="batched", target=0.060),
+    Figure(title="64 sub-calls: ThreadPoolExecutor.map", group="subcalls", samples="executor", target=0.150),
+    Figure(title="64 sub-calls: parallel_map", group="subcalls", samples="parallel_map", target=0.250),
+    Figure(title="100 MB text as str: time", group="text", samples="text_seconds", target=0.25),
+    Figure(title="100 MB text as str: peak memory", group="text", samples="text_memory", target=250e6, unit="B"),
+    Figure(title=f"CPU against {BASELINE}, ten workloads", group="cpu", samples="cpu", target=2.2, unit="x"),
+    Figure(title="soft stop of a Python loop, beyond the deadline", group="stop", samples="soft_stop", target=0.05),
+    Figure(title="hard stop of a swallowing loop, beyond it", group="stop", samples="hard_stop", target=0.5),
+    Figure(title="first run ever", group="first-run", samples="first_run", target=8.0),
 )
 GROUPS = tuple(dict.fromkeys(figure.group for figure in FIGURES))
 
@@ -255,11 +255,11 @@ def table(figures: Sequence[Figure], results: dict[str, Measured]) -> str:
         cells = []
         for name in names:
             number = value(figure, results[name].samples, baseline)
-            missed = name == OWN and number is not None and number > figure.reach
+            missed = name == OWN and number is not None and number > figure.target
             cells.append(shown(number, figure.unit) + (" (missed)" if missed else ""))
         own = results[OWN].samples.get(figure.samples, []) if OWN in results else []
         best = p10(own) if len(own) > 2 and figure.statistic is statistics.median else None
-        head = [figure.title, shown(figure.reach, figure.unit), shown(best, figure.unit)]
+        head = [figure.title, shown(figure.target, figure.unit), shown(best, figure.unit)]
         lines.append(f"| {' | '.join(head + cells)} |")
     return "\n".join(lines)
 

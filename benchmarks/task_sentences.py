@@ -1,6 +1,6 @@
 """Sentences that the tasks are made of, sorted by what they mean: the sorting is the right answer."""
 
-WHEN = (
+TIMES = (
     "In spring",
     "That year",
     "After the fair",
@@ -14,7 +14,7 @@ WHEN = (
     "Later",
     "By midday",
 )
-WHO = (
+SUBJECTS = (
     "the miller",
     "a group of students",
     "the council",
@@ -28,7 +28,7 @@ WHO = (
     "the harbour master",
     "a young clerk",
 )
-DID = (
+ACTIONS = (
     "repaired the clock",
     "planted a row of limes",
     "read the accounts aloud",
@@ -42,7 +42,7 @@ DID = (
     "lost a wager",
     "measured the field again",
 )
-WHERE = (
+PLACES = (
     "behind the church",
     "near the mill",
     "at the harbour",
@@ -56,7 +56,7 @@ WHERE = (
     "at the crossroads",
 )
 
-PRAISE = (
+POSITIVE_REVIEWS = (
     "I laughed from the first scene to the last and went home with a lighter heart.",
     "The two leads carry every moment, and the ending moved me to tears.",
     "A quiet little story that stays with you for days.",
@@ -78,7 +78,7 @@ PRAISE = (
     "An inspiring film with a wonderful young cast.",
     "It is as fresh today as it must have been back then.",
 )
-BLAME = (
+NEGATIVE_REVIEWS = (
     "I looked at my watch more often than at the screen.",
     "The plot collapses halfway and never gets up again.",
     "Two hours of my life that I will not get back.",
@@ -144,7 +144,7 @@ TICKETS = {
     ),
 }
 
-CONTENT = (
+POSITIVE_REMARKS = (
     "works exactly as I had hoped",
     "my third one, and I would buy a fourth",
     "arrived early and looks lovely",
@@ -314,7 +314,7 @@ ACCIDENTS = (
     "Karl cut his hand badly at the saw and needed nine stitches.",
 )
 
-HAPPY = (
+SATISFIED_GUESTS = (
     "We have not slept so well in years and shall return in autumn.",
     "The breakfast by the lake was the highlight of every day.",
     "Such kind people at the desk, they even found a doctor for my son.",
@@ -331,7 +331,7 @@ HAPPY = (
     "We celebrated our anniversary here and it was magical.",
     "A house with a soul, run by people who care.",
 )
-UNHAPPY = (
+DISSATISFIED_GUESTS = (
     "There was hair in the bath and nobody came to clean it.",
     "At midnight the music from the bar still shook our bed.",
     "The lift was out of order and my mother had to climb five floors.",

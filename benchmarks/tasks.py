@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import task_sentences as phrases
+from benchmarks import task_sentences
 
 DEVELOPMENT_SEEDS = (0, 1)
 HELD_OUT_SEEDS = (14, 15)
@@ -311,10 +311,13 @@ def commonest_tag(rng: random.Random) -> Task:
 
 def _prose(rng: random.Random, sentences: int, *, in_paragraph: int = 5) -> list[str]:
     """Paragraphs of an invented chronicle, one a line."""
-    made = [
-        f"{rng.choice(phrases.WHEN)} {rng.choice(phrases.WHO)} {rng.choice(phrases.DID)} {rng.choice(phrases.WHERE)}."
-        for _ in range(sentences)
-    ]
+    parts = (
+        task_sentences.TIMES,
+        task_sentences.SUBJECTS,
+        task_sentences.ACTIONS,
+        task_sentences.PLACES,
+    )
+    made = [" ".join(map(rng.choice, parts)) + "." for _ in range(sentences)]
     return [" ".join(made[at : at + in_paragraph]) for at in range(0, sentences, in_paragraph)]
 
 
@@ -410,18 +413,20 @@ def _mixed(rng: random.Random, *groups: Iterable[str]) -> list[str]:
 
 def praising_reviews(rng: random.Random) -> Task:
     good, bad = rng.randrange(8, 16), rng.randrange(8, 16)
-    lines = _mixed(rng, rng.sample(phrases.PRAISE, good), rng.sample(phrases.BLAME, bad))
+    lines = _mixed(
+        rng, rng.sample(task_sentences.POSITIVE_REVIEWS, good), rng.sample(task_sentences.NEGATIVE_REVIEWS, bad)
+    )
     question = "Each line is a review of a film. How many of the reviews are positive?"
     return _task("semantic", praising_reviews, question, "\n".join(lines), good)
 
 
 def ticket_about(rng: random.Random) -> Task:
-    topic = rng.choice(sorted(phrases.TICKETS))
-    rest = [text for other, texts in phrases.TICKETS.items() if other != topic for text in texts]
-    texts = _mixed(rng, rest, [rng.choice(phrases.TICKETS[topic])])
+    topic = rng.choice(sorted(task_sentences.TICKETS))
+    rest = [text for other, texts in task_sentences.TICKETS.items() if other != topic for text in texts]
+    texts = _mixed(rng, rest, [rng.choice(task_sentences.TICKETS[topic])])
     ids = rng.sample(range(100, 999), len(texts))
     lines = [f"T-{number}: {text}" for number, text in zip(ids, texts, strict=True)]
-    wanted = next(line for line in lines if line.split(": ", 1)[1] in phrases.TICKETS[topic]).split(":")[0]
+    wanted = next(line for line in lines if line.split(": ", 1)[1] in task_sentences.TICKETS[topic]).split(":")[0]
     question = f"Exactly one of these support tickets is about {topic}. What is its id?"
     return _task("semantic", ticket_about, question, "\n".join(lines), wanted, (line.split(":")[0] for line in lines))
 
@@ -429,7 +434,7 @@ def ticket_about(rng: random.Random) -> Task:
 def product_with_complaints(rng: random.Random) -> Task:
     goods = ("kettle", "lamp", "jacket", "radio")
     worst = rng.choice(goods)
-    good, bad = iter(rng.sample(phrases.CONTENT, 18)), iter(rng.sample(phrases.COMPLAINTS, 12))
+    good, bad = iter(rng.sample(task_sentences.POSITIVE_REMARKS, 18)), iter(rng.sample(task_sentences.COMPLAINTS, 12))
     lines = []
     for one in goods:
         lines += [f"{one}: {next(bad)}" for _ in range(6 if one == worst else 2)]
@@ -441,32 +446,34 @@ def product_with_complaints(rng: random.Random) -> Task:
 
 def questions_for_a_place(rng: random.Random) -> Task:
     count = rng.randrange(6, 13)
-    rest = [text for kind in ("person", "time") for text in rng.sample(phrases.QUESTIONS[kind], 8)]
-    lines = _mixed(rng, rng.sample(phrases.QUESTIONS["place"], count), rest)
+    rest = [text for kind in ("person", "time") for text in rng.sample(task_sentences.QUESTIONS[kind], 8)]
+    lines = _mixed(rng, rng.sample(task_sentences.QUESTIONS["place"], count), rest)
     question = "Each line is a question. How many of them ask for a place?"
     return _task("semantic", questions_for_a_place, question, "\n".join(lines), count)
 
 
 def messages_about_food(rng: random.Random) -> Task:
     count = rng.randrange(6, 13)
-    rest = [text for topic in ("weather", "sport") for text in rng.sample(phrases.MESSAGES[topic], 8)]
-    lines = _mixed(rng, rng.sample(phrases.MESSAGES["food"], count), rest)
+    rest = [text for topic in ("weather", "sport") for text in rng.sample(task_sentences.MESSAGES[topic], 8)]
+    lines = _mixed(rng, rng.sample(task_sentences.MESSAGES["food"], count), rest)
     question = "Each line is a message. How many of the messages are about food?"
     return _task("semantic", messages_about_food, question, "\n".join(lines), count)
 
 
 def day_of_the_accident(rng: random.Random) -> Task:
-    texts = _mixed(rng, phrases.DIARY, [rng.choice(phrases.ACCIDENTS)])
+    texts = _mixed(rng, task_sentences.DIARY, [rng.choice(task_sentences.ACCIDENTS)])
     days = [f"2026-{4 + index // 28:02d}-{index % 28 + 1:02d}" for index in range(len(texts))]
     lines = [f"{day}: {text}" for day, text in zip(days, texts, strict=True)]
-    wanted = next(day for day, text in zip(days, texts, strict=True) if text in phrases.ACCIDENTS)
+    wanted = next(day for day, text in zip(days, texts, strict=True) if text in task_sentences.ACCIDENTS)
     question = "On which date does the diary tell of an accident in which somebody was hurt? Answer as YYYY-MM-DD."
     return _task("semantic", day_of_the_accident, question, "\n".join(lines), wanted, days)
 
 
 def unhappy_guests(rng: random.Random) -> Task:
     bad, good = rng.randrange(5, 10), rng.randrange(8, 14)
-    lines = _mixed(rng, rng.sample(phrases.UNHAPPY, bad), rng.sample(phrases.HAPPY, good))
+    lines = _mixed(
+        rng, rng.sample(task_sentences.DISSATISFIED_GUESTS, bad), rng.sample(task_sentences.SATISFIED_GUESTS, good)
+    )
     question = "Each line is what a guest of a hotel wrote. How many of the guests were dissatisfied?"
     return _task("semantic", unhappy_guests, question, "\n".join(lines), bad)
 
