@@ -1,7 +1,7 @@
-"""Figures of the context store: `python -m benchmarks.contexts [--scale 0.1] [--directory DIR] [FIGURE …]`.
+"""Benchmark of the context store: `python -m benchmarks.contexts [--scale 0.1] [--directory DIR] [FIGURE …]`.
 
-Each figure is measured in a process of its own, so that its memory is its own. The large files are made of the log that
-the demo ships, repeated with changing dates and numbers; `--scale 1` makes one of 1 GB and one of 10 GB.
+Each figure is measured in a separate process, so that its memory can be measured. The large files consist of log lines
+repeated with changing dates and numbers; `--scale 1` makes one of 1 GB and one of 10 GB.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PATTERNS = [r"ERROR.*RMContainer", r"attempt_\d+_[0-9]{4}_m_\d+", r"\w+Exception
 
 
 def make_log(path: Path, size: int) -> Path:
-    """Writes a log of about `size` bytes, no two of its megabytes alike."""
+    """Writes a log of about `size` bytes in which every megabyte is different."""
     if path.exists() and path.stat().st_size >= size:
         return path
     chance = random.Random(1)
@@ -51,7 +51,7 @@ def make_log(path: Path, size: int) -> Path:
 
 
 def make_checkout(directory: Path, files: int) -> Path:
-    """Writes a tree of source files of 1 to 20 kB."""
+    """Writes a tree of source files of 1 to 20 kB each."""
     if not directory.exists():
         chance = random.Random(2)
         for n in range(files):
@@ -66,7 +66,7 @@ def make_checkout(directory: Path, files: int) -> Path:
 
 
 def timed(action: Callable[[], object], *, repeats: int = 1) -> float:
-    """The median of the seconds that an action takes."""
+    """Median duration of an action in seconds."""
     taken = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -76,7 +76,7 @@ def timed(action: Callable[[], object], *, repeats: int = 1) -> float:
 
 
 def run(command: list[str]) -> str:
-    """Runs a program and gives what it printed, errors last."""
+    """Runs a program and returns its output, followed by the end of stderr."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - commands made here
     return done.stdout + done.stderr[-300:]
 
@@ -91,7 +91,7 @@ def head_of(path: Path, size: int) -> bytes:
 
 
 class Bench:
-    """Where the files of a run lie, and how large they are."""
+    """Directory and size of the files of a benchmark run."""
 
     def __init__(self, directory: Path, scale: float) -> None:
         self.directory = directory
@@ -104,7 +104,7 @@ class Bench:
         return make_log(self.directory / "10g.log", int(10_000_000_000 * self.scale))
 
     def store(self) -> Store:
-        """A store in a new directory: ext4 is slow for seconds after many files were deleted."""
+        """A store in a new directory, because ext4 is slow for seconds after many files were deleted."""
         return Store(Path(tempfile.mkdtemp(prefix="store-", dir=self.directory)))
 
 

@@ -1,12 +1,12 @@
-"""What the engine adds to the time of its models, and whether it counts and stops as it should.
+"""Benchmark of the engine: its overhead over model latency, token counting and cancellation.
 
     python -m benchmarks.engine [figure …] [--repeat 5]
 
-Killed processes have a benchmark of their own, kill.py. Next to elapsed times stands the processor time of this process
-(all its threads, the sandbox included) and of the server, which shares the two cores.
+kill.py measures killed processes. Elapsed times are printed with the CPU time of this process (all threads, including
+the sandbox) and of the server, which shares the two cores.
 
-Everything is real but the model: a scripted OpenAI-compatible server in a process of its own, on loopback, with
-latency. Figures are medians of `--repeat` runs. The aims are for two cores without other load; the load is printed.
+Everything is real except the model, which is a scripted OpenAI-compatible server in a separate process, on loopback,
+with latency. Figures are medians of `--repeat` runs. Targets assume two cores without other load; the load is printed.
 """
 
 import argparse
@@ -38,14 +38,14 @@ from rlm_mcp.workspace.process_tuning import freeze_gc, limit_malloc_arenas
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 
-CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the compiled sandbox is made once, not measured here
+CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once; this is not measured here
 TEXT = "".join(f"line {number}: nothing happened at all\n" for number in range(20_000))
 
-# --- the server: a root model that does what the question says ----------------------------------------------------
+# --- the server: a root model that follows the question ------------------------------------------------------------
 
 
 def behave(request: Request) -> str:
-    """`turns N`: N turns, the last of them FINAL. `batch N`: one batch of N sub-calls, then FINAL."""
+    """Replies for `turns N` (N turns, the last with FINAL) and `batch N` (one batch of N sub-calls, then FINAL)."""
     if "FINAL" not in request.text:
         return "ok " + request.last[:40]
     asked = re.search(r"(turns|batch) (\d+)", request.text)
@@ -64,7 +64,7 @@ def behave(request: Request) -> str:
 
 
 def fault_for(request: Request) -> Fault | None:
-    """Every way of failing, spread over the requests."""
+    """All kinds of failure, spread over the requests."""
     ways = {
         5: Fault(status=429, retry_after=0.01, latency=0.0),
         11: Fault(status=500, latency=0.0),
@@ -93,7 +93,7 @@ def serve(latency: float, sub_latency: float, *, faults: bool) -> None:
 
 @asynccontextmanager
 async def serving(*, latency: float = 0.0, sub_latency: float = 0.0, faults: bool = False) -> AsyncIterator[str]:
-    """A server in a process of its own; its base URL."""
+    """Runs a server in a separate process; yields its base URL."""
     command = [sys.executable, "-m", "benchmarks.engine", "--serve", str(latency), str(sub_latency), str(int(faults))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 # our own server, made once
         assert process.stdout is not None
@@ -115,7 +115,7 @@ def counts(url: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def engine(url: str, data_dir: Path | None = None) -> AsyncIterator[Workspace]:
-    """A workspace with one context, its sandbox warm."""
+    """A workspace with one context and a warm sandbox."""
     with tempfile.TemporaryDirectory() as directory:
         settings = load_settings(
             {
@@ -151,7 +151,7 @@ async def seconds_of_first_block(workspace: Workspace, run_id: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Elapsed seconds, and the processor time of this process and of the server."""
+    """Elapsed seconds and CPU seconds of this process and of the server."""
 
     seconds: float
     own: float
@@ -166,7 +166,7 @@ async def measure(url: str, function: Callable[[], Awaitable[object]]) -> Timing
 
 
 async def measure_median(url: str, repeat: int, function: Callable[[int], Awaitable[object]]) -> Timing:
-    """Medians."""
+    """Medians of repeated measurements."""
     timings = [await measure(url, partial(function, number)) for number in range(repeat)]
     return Timing(*(statistics.median(values) for values in zip(*map(astuple, timings), strict=True)))
 
@@ -181,10 +181,10 @@ async def turns(repeat: int) -> None:
         short = await measure_median(url, repeat, lambda n: solve(workspace, f"number {n}: turns 2"))
     turn = Timing(*((long - brief) / 18 * 1000 for long, brief in zip(astuple(run), astuple(short), strict=True)))
     report("a run of 20 turns, instant model", run.seconds, "s", 0.25)
-    report("  its processor time here, in the server", run.own, "s", None, run.server)
-    report("overhead of a turn, HTTP included: the run by 20", run.seconds / 20 * 1000, "ms", 5)
-    report("  20 turns less 2, by 18: without begin and end", turn.seconds, "ms", 5)
-    report("  its processor time here, in the server", turn.own, "ms", None, turn.server)
+    report("  CPU time here, in the server", run.own, "s", None, run.server)
+    report("overhead of a turn, HTTP included: the run / 20", run.seconds / 20 * 1000, "ms", 5)
+    report("  (20 turns - 2 turns) / 18: without start and end", turn.seconds, "ms", 5)
+    report("  CPU time here, in the server", turn.own, "ms", None, turn.server)
 
 
 async def batch(repeat: int) -> None:
@@ -201,9 +201,9 @@ async def batch(repeat: int) -> None:
         most = counts(url)["most_in_flight"]
     report("1,000 sub-calls of 100 ms, the block, limiter warm", statistics.median(blocks) / ideal, "x ideal", 1.1)
     report("  the whole run", warm.seconds / ideal, "x ideal", None)
-    report("  processor time of a call here, in the server", warm.own, "ms", None, warm.server)
+    report("  CPU time of a call here, in the server", warm.own, "ms", None, warm.server)
     report(f"  the whole run, limiter starting at {START}", cold.seconds / ideal, "x ideal", None)
-    report("most in flight", most, "", None)
+    report("maximum in flight", most, "", None)
 
 
 async def concurrent_runs(_: int) -> None:
@@ -226,14 +226,14 @@ async def concurrent_runs(_: int) -> None:
         own = time.process_time() - began
     report("50 runs of 10 turns at once: the first ends", min(finished), "s", None)
     report("50 runs of 10 turns at once: the last ends", max(finished), "s", None)
-    report("  processor time of a turn here", own / 500 * 1000, "ms", None)
-    report("peak memory, shared pages once (PSS)", peaks["Pss"] / 1024, "MiB", 1024)
-    report("  of it not shared with any file (anonymous)", peaks["Anonymous"] / 1024, "MiB", None)
-    report("  shared pages once a session (RSS)", peaks["Rss"] / 1024, "MiB", None)
+    report("  CPU time of a turn here", own / 500 * 1000, "ms", None)
+    report("peak memory, shared pages counted once (PSS)", peaks["Pss"] / 1024, "MiB", 1024)
+    report("  of which anonymous", peaks["Anonymous"] / 1024, "MiB", None)
+    report("  shared pages counted for each session (RSS)", peaks["Rss"] / 1024, "MiB", None)
 
 
 async def watch_memory(peaks: Counter[str]) -> None:
-    """Notes the largest figures in KiB. RSS counts a page of the sandbox's image once for each session that maps it."""
+    """Records peak figures in KiB. RSS counts a page of the sandbox image once for each session that maps it."""
     while True:
         for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:  # noqa: ASYNC240 # not on a disk
             name, size = line.split()[:2]
@@ -250,7 +250,7 @@ async def tokens(_: int) -> None:
     counted = state.usage.prompt_tokens + state.usage.completion_tokens
     report("tokens reported minus tokens served, under faults", counted - served, "", 0)
     failed = after["requests"] - before["requests"] - (after["replies"] - before["replies"])
-    report("failed requests reported minus those seen", state.usage.failed_calls - failed, "", 0)
+    report("failed requests reported minus those at the server", state.usage.failed_calls - failed, "", 0)
 
 
 async def cancel(repeat: int) -> None:
@@ -275,7 +275,7 @@ async def cancel(repeat: int) -> None:
             estimated.append(usage.unanswered_prompt_tokens)
     report("from cancel to the last byte sent to the provider", max(after), "s", 0.2)
     report("tokens reported minus tokens served, cancelled runs", min(off), "", 0)
-    report("  prompts without a reply, estimated beside them", max(estimated), "tokens", None)
+    report("  prompts without a reply, estimated", max(estimated), "tokens", None)
 
 
 def report(what: str, value: float, unit: str, target: float | None, second: float | None = None) -> None:
@@ -295,8 +295,8 @@ FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Figures of the engine.")
-    parser.add_argument("figures", nargs="*", help=f"which: {', '.join(FIGURES)}; all if none is named")
+    parser = argparse.ArgumentParser(description="Benchmark of the engine.")
+    parser.add_argument("figures", nargs="*", help=f"one or more of {', '.join(FIGURES)}; default: all")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,14 +1,14 @@
-"""Kills processes in the middle of runs, goes on with the runs, and counts what was asked twice.
+"""Kills processes during runs, resumes the runs, and counts repeated model calls.
 
     python -m benchmarks.kill [--runs 100] [--seed 0]
 
-Each run is one of `rlm-mcp solve` in a process of its own, over a scripted OpenAI-compatible server that keeps every
-request. SIGKILL comes some milliseconds after an event of the record, both drawn by lot, so that the moments spread
-over the whole run however busy the machine is; runs that were over by then do not count.
-Another process goes on with `rlm-mcp runs resume`. A call that is on record must not be asked again, and the answer
-must be that of a run that nobody killed. What the server had answered and the killed process had not put on record,
-a few milliseconds' worth, is asked again: it is told beside. The cache of sub-calls, which would hide repetitions, is
-switched off.
+Each run is an `rlm-mcp solve` in a separate process, over a scripted OpenAI-compatible server that keeps every request.
+SIGKILL is sent a random number of milliseconds after a random event of the record, so that the kills spread over the
+whole run under any load. Runs that had ended by then do not count.
+
+Another process continues with `rlm-mcp runs resume`. It must not repeat a recorded call, and its answer must be that of
+an undisturbed run. Calls that were answered but not yet recorded, within a few milliseconds, are repeated and counted
+separately. The sub-call cache, which would hide repetitions, is off.
 """
 
 import argparse
@@ -29,24 +29,24 @@ from typing import Any
 from rlm_mcp.cli.main import main as main_of_rlm_mcp
 from tests.peers.openai_server import OpenAIServer, Request
 
-CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the compiled sandbox is made once
+CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once
 TURNS, BATCH = 6, 7
 ANSWER = str(sum(range(TURNS * BATCH)))
 LATENCY = 0.02
-# Processes are forks of one that has imported everything: importing takes three times as long as a run.
+# Processes are forked from one that has imported everything, because imports take three times as long as a run.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     ["rlm_mcp.server.server", "rlm_mcp.cli.commands.solving", "rlm_mcp.cli.commands.runs", __name__]
 )
 
 EVENTS = 2 + TURNS * (BATCH + 3)
-"""Of a run before its last turn: its start and its way; a turn has a reply, a cell, a decision and its sub-calls."""
+"""Events of a run before its last turn: start, route, and for each turn a reply, a cell, a decision and sub-calls."""
 LONGEST_PAUSE = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Killed:
-    """One run that was killed and went on. `repeated` were on record; `lost` had been answered and were not."""
+    """One killed and resumed run. `repeated` calls were on record; `lost` calls had been answered but not recorded."""
 
     turns_on_record: int
     calls_on_record: int
@@ -56,7 +56,7 @@ class Killed:
 
 
 def behave(request: Request) -> str:
-    """A root model that asks a batch of sub-calls a turn and adds their replies up; sub-calls reply their number."""
+    """Root model that makes a batch of sub-calls a turn and adds up their replies; a sub-call replies its number."""
     if "FINAL" not in request.text:
         return re.sub(r"\D", "", request.last)
     turn = _turn(request)
@@ -71,7 +71,7 @@ def behave(request: Request) -> str:
 
 
 async def killed_and_resumed(directory: Path, events: int, pause: float, cache_dir: Path = CACHE_DIR) -> Killed | None:
-    """One run, killed `pause` seconds after it had `events` on record; None where it was over by then."""
+    """One run, killed `pause` seconds after it had recorded `events` events; None if it had ended by then."""
     (directory / "input.txt").write_text("a line\n" * 20_000)
     async with OpenAIServer(behave, latency=LATENCY) as server:
         environ = _environ(server.base_url, directory / "data", cache_dir)
@@ -130,7 +130,7 @@ def _environ(base_url: str, data_dir: Path, cache_dir: Path) -> dict[str, str]:
 
 
 def _carry_out(environ: dict[str, str], command: list[str], told: Path) -> None:
-    """In a process of its own: `rlm-mcp` with this command, its stdout in a file."""
+    """Entry point of a process: runs `rlm-mcp` with this command and its stdout in a file."""
     os.environ.clear()
     os.environ.update(environ)
     with told.open("w") as out, Path(os.devnull).open("w") as nothing:
@@ -140,7 +140,7 @@ def _carry_out(environ: dict[str, str], command: list[str], told: Path) -> None:
 
 
 def _wait_for_record(runs: Path, events: int) -> Path:
-    """The record of the only run there, once it has so many events or the last one."""
+    """Waits until the record of the only run there has this many events or its last one."""
     latest = time.monotonic() + 120
     while time.monotonic() < latest:
         for record in runs.glob("*/events.jsonl"):
@@ -152,7 +152,7 @@ def _wait_for_record(runs: Path, events: int) -> Path:
 
 
 def _events(record: Path) -> list[dict[str, Any]]:
-    """Whole lines only: the kill may have torn the last."""
+    """Events of the complete lines; the kill may have truncated the last."""
     return [json.loads(line) for line in record.read_bytes().split(b"\n")[:-1]]
 
 
@@ -168,19 +168,19 @@ async def _measure(runs: int, seed: int) -> None:
             if len(found) % 10 == 0:
                 print(f"{len(found)} runs …", flush=True)
             if killed.repeated or not killed.is_right:
-                print(f"NOT RIGHT: {killed}", flush=True)
+                print(f"WRONG: {killed}", flush=True)
     spread = Counter(killed.turns_on_record for killed in found)
     right = sum(killed.is_right and not killed.repeated for killed in found)
-    print(f"{right} of {runs} killed runs went on with nothing repeated and the right answer (seed {seed})")
+    print(f"{right} of {runs} killed runs were resumed with no repeated call and the right answer (seed {seed})")
     print(
-        f"calls on record {sum(k.calls_on_record for k in found)}, of them asked again {sum(k.repeated for k in found)}"
+        f"recorded calls: {sum(k.calls_on_record for k in found)}, of which repeated: {sum(k.repeated for k in found)}"
     )
-    print(f"calls answered and not on record when the kill came: {sum(k.lost for k in found)}")
-    print("turns on record at the kill:", ", ".join(f"{turns}: {spread[turns]} runs" for turns in sorted(spread)))
+    print(f"calls answered but not recorded at the kill: {sum(k.lost for k in found)}")
+    print("recorded turns at the kill:", ", ".join(f"{turns}: {spread[turns]} runs" for turns in sorted(spread)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Kills runs and goes on with them.")
+    parser = argparse.ArgumentParser(description="Kills runs and resumes them.")
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -1,9 +1,8 @@
 """Runs rlm-mcp and watches its event loop: `python -m benchmarks.loop_watch REPORT serve --http 127.0.0.1:8765 …`.
 
-Two things keep a loop from its clients, and REPORT tells of both when the server ends, with the stacks that were seen.
-One step of a task that computes for long: measured in processor time of the loop's thread, so that other load does not
-count. And the loop not taking turns although it should: a thread asks it for a sign of life every 5 ms; this counts
-whatever there is, also a busy machine.
+REPORT lists two kinds of delay when the server ends, with the stacks observed. Long steps of tasks are measured in CPU
+time of the loop's thread, so that other load does not count. Late responses of the loop are measured in real time: a
+thread schedules a callback on it every 5 ms, so these include the effect of a busy machine.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ SHOWN = 15
 
 
 class Watch:
-    """What held the loop, and for how long."""
+    """Measures how long steps, garbage collections and other threads hold the event loop."""
 
     def __init__(self, report: Path) -> None:
         self._report = report
@@ -45,7 +44,7 @@ class Watch:
         atexit.register(self.tell)
 
     def _time_steps(self) -> None:
-        run = events.Handle._run  # noqa: SLF001 # the one place where every step begins and ends
+        run = events.Handle._run  # noqa: SLF001 # the only place where every step begins and ends
 
         def timed(handle: events.Handle) -> None:
             if threading.get_ident() != self._main:
@@ -102,12 +101,12 @@ class Watch:
         return shown
 
     def tell(self) -> None:
-        lines = [f"steps of tasks, in processor time: {_spread(self._steps)}"]
+        lines = [f"steps of tasks, CPU time: {_spread(self._steps)}"]
         lines += [f"{times:6d} times longer than 10 ms: {place}" for place, times in self._computed.most_common(SHOWN)]
         for generation, times in self._collections.items():
-            lines += [f"collections of generation {generation}, in real time: {_spread(times)}"]
-        lines += [f"turns of the loop, in real time: {_spread(self._turns)}"]
-        lines += [f"{held:6d} ms in all: {place}" for place, held in self._held.most_common(SHOWN)]
+            lines += [f"collections of generation {generation}, real time: {_spread(times)}"]
+        lines += [f"responses of the loop, real time: {_spread(self._turns)}"]
+        lines += [f"{held:6d} ms in total: {place}" for place, held in self._held.most_common(SHOWN)]
         (draft := self._report.with_suffix(".draft")).write_text("\n".join(lines) + "\n")
         draft.replace(self._report)
 
@@ -121,7 +120,7 @@ def _spread(seconds: list[float]) -> str:
 
 
 def _told(frame: FrameType) -> str:
-    """The innermost frames, and the innermost of ours."""
+    """The innermost frames and the innermost ones of this project."""
     stack = traceback.extract_stack(frame)[::-1]
     near = [f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in stack[:4]]
     ours = [f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in stack[4:] if "rlm_mcp" in f.filename][:3]

@@ -1,12 +1,12 @@
-"""How well a model is carried: our engine, `rlms` and one direct call on the same tasks and the same server.
+"""Comparison of this engine, `rlms` and one direct call with the same model, tasks and server.
 
     python -m benchmarks.model_comparison --base-url http://127.0.0.1:8080/v1 --model NAME --seeds 11 12 \\
         [--contenders own direct rlms] [--rlms-python VENV/bin/python] [--results FILE.jsonl]
 
 Nothing is downloaded: the model must be served, and `--rlms-python` must have rlms installed. Without `--development`
-the held-out tasks are taken. Results are appended to the file, one line a task, and what it holds already is not run
-again. Our engine runs as shipped: its own prompts, its router free to choose. `rlms` runs with its defaults, but for
-the limits on turns, time and length of a reply. The direct call gets the text, the question and
+the held-out tasks are used. Results are appended to the file, one line a task; tasks that it already contains are
+skipped. This engine runs as shipped, with its own prompts and its router free to choose. `rlms` runs with its defaults
+except for the limits on turns, time and reply length. The direct call gets the text, the question and
 "Reply with the answer only".
 """
 
@@ -33,12 +33,12 @@ from rlm_mcp.settings import load_settings
 TURNS = 8
 REPLY_TOKENS = 1_024
 _RLMS = Path(__file__).with_name("contenders") / "rlms.py"
-_GRACE = 30.0  # seconds: rlms looks at its clock between turns only
+_GRACE = 30.0  # seconds: rlms checks its clock only between turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """Where the model is and what a task may take."""
+    """The endpoint, the model and the time limit of a task."""
 
     base_url: str
     model: str
@@ -49,7 +49,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What a contender gave. `ended` says why where it gave nothing; `run` finds its transcript."""
+    """One answer of a contender. `ended` gives the reason of an empty answer; `run` identifies its transcript."""
 
     answer: str | None
     ended: str
@@ -86,7 +86,7 @@ def own(task: Task, setup: Setup) -> Attempt:
 
 
 def direct(task: Task, setup: Setup) -> Attempt:
-    """One call that holds everything."""
+    """One call with the whole text."""
     content = f"{task.context}\n\nQuestion: {task.question}\nReply with the answer only."
     body = {
         "model": setup.model,
@@ -99,14 +99,14 @@ def direct(task: Task, setup: Setup) -> Attempt:
     )
     try:
         with urllib.request.urlopen(request, timeout=setup.seconds) as reply:  # noqa: S310 # the address is the user's own
-            said = json.load(reply)
+            completion = json.load(reply)
     except urllib.error.HTTPError as error:
         return Attempt(answer=None, ended=f"refused with {error.code}: {error.read(120).decode(errors='replace')}")
     except TimeoutError:
         return Attempt(answer=None, ended="seconds")
-    usage = said["usage"]
+    usage = completion["usage"]
     return Attempt(
-        answer=said["choices"][0]["message"]["content"],
+        answer=completion["choices"][0]["message"]["content"],
         ended="answered",
         prompt_tokens=usage["prompt_tokens"],
         completion_tokens=usage["completion_tokens"],
@@ -114,7 +114,7 @@ def direct(task: Task, setup: Setup) -> Attempt:
 
 
 def rlms(task: Task, setup: Setup) -> Attempt:
-    """alexzhang13/rlm in a process of its own."""
+    """alexzhang13/rlm, in a separate process."""
     request = {
         "model": setup.model,
         "base_url": setup.base_url,
@@ -151,7 +151,7 @@ CONTENDERS: Mapping[str, Contender] = {"own": own, "direct": direct, "rlms": rlm
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Right answers by kind, and what a task takes in the median, for each contender."""
+    """Correct answers by kind and median cost of a task, for each contender."""
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     lines = [
         "| | " + " | ".join(kinds) + " | all | seconds | tokens in | tokens out |",
@@ -183,49 +183,57 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(HELD_OUT_SEEDS))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=["own", "direct"])
-    parser.add_argument("--tasks", default="", help="only those whose name holds this")
-    parser.add_argument("--development", action="store_true", help="the templates whose runs may be looked at")
-    parser.add_argument("--seconds", type=float, default=240.0, help="for one task")
+    parser.add_argument("--tasks", default="", help="only tasks whose name contains this")
+    parser.add_argument("--development", action="store_true", help="use the templates whose runs may be inspected")
+    parser.add_argument("--seconds", type=float, default=240.0, help="time limit of one task")
     parser.add_argument("--rlms-python", default="python", help="an interpreter that has rlms 0.1.3")
-    parser.add_argument("--results", type=Path, help="JSON Lines, continued when it exists")
-    parser.add_argument("--data-dir", type=Path, help="where runs are kept, to be looked at")
-    given = parser.parse_args()
+    parser.add_argument("--results", type=Path, help="JSON Lines file; an existing one is continued")
+    parser.add_argument("--data-dir", type=Path, help="keep the runs here, for inspection")
+    options = parser.parse_args()
     setup = Setup(
-        base_url=given.base_url,
-        model=given.model,
-        seconds=given.seconds,
-        rlms_python=given.rlms_python,
-        data_dir=given.data_dir,
+        base_url=options.base_url,
+        model=options.model,
+        seconds=options.seconds,
+        rlms_python=options.rlms_python,
+        data_dir=options.data_dir,
     )
-    make = development_tasks if given.development else held_out_tasks
-    rows = _read(given.results)
+    make = development_tasks if options.development else held_out_tasks
+    rows = _read_results(options.results)
     done = {(row["contender"], row["seed"], row["task"]) for row in rows}
-    for contender in given.contenders:
-        for seed in given.seeds:
+    for contender in options.contenders:
+        for seed in options.seeds:
             for task in make(seed):
-                if given.tasks in task.name and (contender, seed, task.name) not in done:
-                    rows.append(_row(contender, seed, task, setup, given.results))
+                if options.tasks in task.name and (contender, seed, task.name) not in done:
+                    rows.append(_run_task(contender, seed, task, setup, options.results))
     print(table(rows))
 
 
-def _read(results: Path | None) -> list[dict[str, Any]]:
+def _read_results(results: Path | None) -> list[dict[str, Any]]:
     if results is None or not results.exists():
         return []
     return [json.loads(line) for line in results.read_text("utf-8").splitlines()]
 
 
-def _row(contender: str, seed: int, task: Task, setup: Setup, results: Path | None) -> dict[str, Any]:
+def _run_task(contender: str, seed: int, task: Task, setup: Setup, results: Path | None) -> dict[str, Any]:
     began = time.monotonic()
-    given = CONTENDERS[contender](task, setup)
-    right = is_right(task, given.answer)
-    row = {"contender": contender, "seed": seed, "task": task.name, "kind": task.kind, "right": right, **asdict(given)}
+    attempt = CONTENDERS[contender](task, setup)
+    right = is_right(task, attempt.answer)
+    row = {
+        "contender": contender,
+        "seed": seed,
+        "task": task.name,
+        "kind": task.kind,
+        "right": right,
+        **asdict(attempt),
+    }
     row |= {"seconds": round(time.monotonic() - began, 1), "expected": task.answer}
     if results is not None:
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    said = " ".join(str(given.answer).split())[:60]
+    shortened = " ".join(str(attempt.answer).split())[:60]
     print(
-        f"{contender} {seed} {task.name}: {'right' if right else 'wrong'} ({said}) {row['seconds']:.0f} s", flush=True
+        f"{contender} {seed} {task.name}: {'right' if right else 'wrong'} ({shortened}) {row['seconds']:.0f} s",
+        flush=True,
     )
     return row
 

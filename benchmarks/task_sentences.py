@@ -1,4 +1,4 @@
-"""Sentences that the tasks are made of, sorted by what they mean: the sorting is the right answer."""
+"""Sentences for the generated tasks, grouped by meaning; the groups give the right answers."""
 
 TIMES = (
     "In spring",

@@ -1,10 +1,12 @@
-"""Questions over generated contexts, with exact answers: what a weak model is measured on. Pure; seeds decide all.
+"""Questions over generated contexts, with exact answers, for measuring weak models. Pure; the seed decides everything.
 
-Four kinds. `structural`: code alone finds it. `needle`: one place in much text holds it. `json`: records, in JSON or
-CSV. `semantic`: what lines mean decides, no word in them does.
+There are four kinds. A `structural` question can be answered by code alone. The answer to a `needle` question stands at
+one place in a long text. A `json` question is about records, in JSON or CSV. The answer to a `semantic` question
+depends on the meaning of lines, not on any word in them.
 
-Every kind has templates for development and templates that only held-out sets use. Whoever changes a prompt may look
-at runs over development sets; held-out sets are only scored. A set is reproducible: the same seed, the same bytes.
+Every kind has templates for development and templates that only held-out sets use. Runs over development sets may be
+inspected while prompts are changed; held-out sets are only scored. The same seed gives the same bytes. The name of a
+template function is part of its seed.
 """
 
 import csv
@@ -25,7 +27,7 @@ HELD_OUT_SEEDS = (14, 15)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A question, its context and the one right answer. `others` are wrong answers of the same kind."""
+    """A question, its context and the only right answer. `others` are wrong answers of the same kind."""
 
     kind: str
     template: str
@@ -42,22 +44,22 @@ class Task:
 
 Template = Callable[[random.Random], Task]
 
-_MOST_ANSWER_CHARS = 200  # a longer reply names so much that the right answer may be among it by chance
+_MOST_ANSWER_CHARS = 200  # a longer reply may contain the right answer by chance
 
 
 def development_tasks(seed: int) -> tuple[Task, ...]:
-    """The templates whose runs may be looked at, four of each kind."""
+    """Tasks from the templates whose runs may be inspected, four of each kind."""
     return _made(DEVELOPMENT, seed)
 
 
 def held_out_tasks(seed: int) -> tuple[Task, ...]:
-    """Three templates of each kind that development knows, under another seed, and three that it does not."""
+    """For each kind, tasks from three development templates with another seed and from three unknown ones."""
     known = [template for kind in DEVELOPMENT for template in _chosen(kind, seed)]
     return _made([*_by_kind(known), *HELD_OUT], seed)
 
 
 def is_right(task: Task, answer: object) -> bool:
-    """Whether an answer says the right thing and no other: as a word or a number, or in one short sentence."""
+    """Whether an answer contains the right word or number and no other, alone or in one short sentence."""
     if answer is None:
         return False
     text = _plain(str(answer))
@@ -78,7 +80,7 @@ def _holds(text: str, word: str) -> bool:
 
 
 def _made(kinds: Iterable[Sequence[Template]], seed: int) -> tuple[Task, ...]:
-    # Every template draws from a generator of its own: adding one changes no other.
+    # Every template has its own generator, so adding one changes no other.
     return tuple(template(random.Random(f"{template.__name__} {seed}")) for kind in kinds for template in kind)
 
 
@@ -107,7 +109,7 @@ _PATHS = ("/", "/login", "/search", "/cart", "/help", "/api/items", "/api/orders
 
 
 def _service_log(rng: random.Random, lines: int, *, days: int = 1) -> list[str]:
-    """Lines of a service: date, time, level, component, text; a text may name another level."""
+    """Service log lines: date, time, level, component, text; a text may name another level."""
     texts = (
         "request served in {} ms",
         "queue holds {} jobs",
@@ -310,7 +312,7 @@ def commonest_tag(rng: random.Random) -> Task:
 
 
 def _prose(rng: random.Random, sentences: int, *, in_paragraph: int = 5) -> list[str]:
-    """Paragraphs of an invented chronicle, one a line."""
+    """Paragraphs of an invented chronicle, one paragraph a line."""
     parts = (
         task_sentences.TIMES,
         task_sentences.SUBJECTS,

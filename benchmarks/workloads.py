@@ -1,7 +1,7 @@
-"""Ten things that models' code does to a long text, timed one by one.
+"""Ten typical operations of model-written code on a long text, each timed.
 
-Runs as it is in every Python that is compared: by path, or its text handed to a sandbox. Prints one JSON object,
-{"cpu:<workload>": [seconds, …]}. `SIZE` (bytes of text) and `ROUNDS` may be set before it runs.
+This file runs unchanged in every Python that is compared, by path or as text passed to a sandbox. It prints one JSON
+object, {"cpu:<workload>": [seconds, …]}. `SIZE` (bytes of text) and `ROUNDS` may be set before it runs.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""One driver for each sandbox that is compared: measures groups of figures and prints what it measured.
+"""One driver for each sandbox in the comparison; it measures groups of figures and prints them.
 
 A driver is a program: `python -m benchmarks.contenders.NAME GROUP [quick]`. It prints lines of JSON, each
-{"<figure>": [numbers]} in seconds or bytes, and nothing for groups it has no answer to.
+{"<figure>": [numbers]} in seconds or bytes, and nothing for groups that it does not support.
 """

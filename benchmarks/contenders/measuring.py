@@ -1,4 +1,4 @@
-"""What the drivers share: repeat and time something, read memory, print what was measured."""
+"""Functions shared by the drivers: repeat and time an action, read memory, print samples."""
 
 import json
 import os
@@ -17,12 +17,12 @@ QUICK = "quick" in sys.argv[2:]
 
 
 def often(full: int, *, quick: int) -> int:
-    """Return how many repetitions to make."""
+    """Return the number of repetitions."""
     return quick if QUICK else full
 
 
 def sample(action: Callable[[], object], *, repeats: int, seconds: float = 8.0) -> list[float]:
-    """Return the times that `action` took, `repeats` of them or as many as fit into `seconds`."""
+    """Return the durations of `repeats` runs of `action`, or of as many as fit into `seconds`."""
     times: list[float] = []
     until = time.perf_counter() + seconds
     while len(times) < repeats:
@@ -45,7 +45,7 @@ def anonymous_bytes(pids: Iterable[int] = ()) -> int:
 
 
 def resident_bytes(*, peak: bool = False) -> int:
-    """Return the memory of this process that is resident now, or the most that ever was."""
+    """Return the current or peak resident memory of this process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return _kilobytes(status, "VmHWM" if peak else "VmRSS")
 
@@ -56,7 +56,7 @@ def _kilobytes(text: str, field: str) -> int:
 
 
 def text_file() -> Path:
-    """Return a file of TEXT_BYTES of ASCII, made once."""
+    """Return a file of TEXT_BYTES of ASCII, written on first use."""
     path = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark" / "hundred-megabytes" / "big.txt"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,11 @@ def workload_source() -> str:
 
 
 def tell(**figures: Sequence[float]) -> None:
-    """Print what was measured."""
+    """Print samples as a line of JSON."""
     print(json.dumps(figures), flush=True)
 
 
 def drive(groups: Mapping[str, Callable[[], None]]) -> None:
-    """Measure the group that the command line names."""
+    """Measure the group named on the command line."""
     if sys.argv[1] in groups:
         groups[sys.argv[1]]()

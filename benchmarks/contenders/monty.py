@@ -1,4 +1,4 @@
-"""pydantic-monty: an interpreter of its own for a part of Python, in worker processes."""
+"""Driver for pydantic-monty, an interpreter for a subset of Python, in worker processes."""
 
 import importlib
 import time

@@ -1,4 +1,4 @@
-"""A subprocess of the system's Python: not a sandbox, the measure of speed. Runs under that Python itself."""
+"""Driver for the system's Python without a sandbox, the reference for speed. Runs under that Python itself."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""wasm_runtime, with its defaults: output captured, deadline and both stops armed, undo kept for every cell."""
+"""Driver for wasm_runtime with its defaults: output capture, deadline, both stops and undo are on for every cell."""
 
 import asyncio
 import tempfile
@@ -94,7 +94,7 @@ def copies() -> None:
             child = session.fork()
             forks.append(time.perf_counter() - started)
             child.close()
-        # One copy works on two items while the cell waits: their way there and back is part of it, the cell is not.
+        # One copy processes two items while the cell waits. Their transfer is included, the cell itself is not.
         plain = sorted(sample(lambda: _run(session, "1"), repeats=repeats))[repeats // 2]
         inside = sample(lambda: _run(session, "parallel_map(parse, ['1', '2'], workers=1)"), repeats=repeats)
         tell(checkpoint=checkpoints, fork=forks, fork_inside=[t - plain for t in inside])

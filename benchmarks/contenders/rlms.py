@@ -1,6 +1,6 @@
-"""rlms: one question answered by alexzhang13/rlm with its defaults; a JSON request on stdin, a JSON result on stdout.
+"""Answers one question with alexzhang13/rlm and its defaults; JSON request on stdin, JSON result on stdout.
 
-Run by the Python of a virtual environment that has `pip install rlms==0.1.3`; needs nothing of this project.
+Run it with the Python of a virtual environment that has `rlms==0.1.3`; it imports nothing of this project.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """What rlms makes of it. What it had when its time ran out or it failed counts as its answer."""
+    """The answer of rlms. If it fails or runs out of time, its partial answer counts."""
     core: Any = importlib.import_module("rlm")
     exceptions: Any = importlib.import_module("rlm.utils.exceptions")
     logger = importlib.import_module("rlm.logger").RLMLogger()
@@ -28,7 +28,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except exceptions.TimeoutExceededError as error:
         return {"answer": error.partial_answer, "ended": "seconds", "trace": logger.get_trajectory()}
     except importlib.import_module("openai").APIStatusError as error:
-        # After the last turn it asks with two assistant messages at the end, which llama.cpp refuses.
+        # After the last turn its request ends in two assistant messages, which llama.cpp refuses.
         partial = runner._best_partial_answer  # noqa: SLF001 # not in the error
         return {"answer": partial, "ended": f"failed: {error}"[:200], "trace": logger.get_trajectory()}
     usage = completion.usage_summary
@@ -42,6 +42,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with contextlib.redirect_stdout(sys.stderr):  # what its code prints is not our result
+    with contextlib.redirect_stdout(sys.stderr):  # keeps the output of its code off stdout
         result = answer(json.load(sys.stdin))
     print(json.dumps(result, default=str))

