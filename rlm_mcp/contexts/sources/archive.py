@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from rlm_mcp.contexts.sources.compressed import check_ratio, damaged, open_compressed
-from rlm_mcp.contexts.sources.directory import printable
-from rlm_mcp.contexts.sources.file import open_regular
+from rlm_mcp.contexts.sources.file import open_regular, printable
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Opened, Piece
 from rlm_mcp.contexts.types import Skipped

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.file import file_piece, refusal, what_it_is
+from rlm_mcp.contexts.sources.file import file_piece, printable, refusal, what_it_is
+from rlm_mcp.contexts.sources.formats import piece_in_directory
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Piece
 from rlm_mcp.contexts.types import Skipped
@@ -49,8 +50,6 @@ def check_count(directory: Path, count: int) -> None:
 
 def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
     """Decides whether a file found in a directory becomes a piece."""
-    from rlm_mcp.contexts.sources.opening import piece_in_directory
-
     if not allowed.secrets and is_secret(shown):
         return Skipped(path=shown, reason=HOLDS_CREDENTIALS)
     try:
@@ -110,9 +109,3 @@ def _not_entered(entry: "os.DirEntry[str]", allowed: Allowed) -> str | None:
     if entry.name in NOT_WORTH_READING:
         return f"{NOT_WORTH_READING[entry.name]}: register it by itself if it matters"
     return None
-
-
-def printable(name: str) -> str:
-    """Shows a file name that may not be UTF-8, and may hold line ends, in one line of text."""
-    text = os.fsencode(name).decode(errors="replace")
-    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)

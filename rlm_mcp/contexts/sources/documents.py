@@ -4,16 +4,15 @@ Each section begins with a line such as `[page 3]`, so that a page can be cited 
 are other people's parsers, run in this process: they are bounded in what they may produce, not in time.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
+from rlm_mcp.contexts.sources.section import Section
 from rlm_mcp.contexts.sources.source import Opened
 from rlm_mcp.contexts.text.encoding import mend
 from rlm_mcp.contexts.types import PageMark
@@ -26,14 +25,6 @@ IN_MEMORY_BYTES = 8 << 20
 
 SOURCE_LIKE = frozenset({".html", ".htm", ".ipynb"})
 """In a directory these are source code; named by themselves they are documents to read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """A page, sheet, slide, cell or message; without a label when the format has none."""
-
-    text: str
-    label: str | None = None
 
 
 Sections = Callable[[Path], Iterator[Section]]
@@ -104,14 +95,4 @@ def _sections_of(path: Path, sections: Sections) -> Iterator[Section]:
         reason = str(error) or type(error).__name__
         raise SourceRefused(
             f"{path} cannot be read as a document ({reason[:200]}): export it as text and register that"
-        ) from error
-
-
-def library(name: str, path: Path) -> Any:
-    """Imports what reads a kind of document. Raises SourceRefused when the extra is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise SourceRefused(
-            f"{path} is a document that {name} could read, which is not installed: `pip install 'rlm-mcp[documents]'`"
         ) from error

@@ -75,6 +75,12 @@ class _FirstBytes:
         return data
 
 
+def printable(name: str) -> str:
+    """Shows a file name that may not be UTF-8, and may hold line ends, in one line of text."""
+    text = os.fsencode(name).decode(errors="replace")
+    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
 def what_it_is(mode: int) -> str:
     """Names a kind of file for an error."""
     kinds = {

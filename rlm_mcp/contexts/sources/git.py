@@ -13,7 +13,8 @@ from shutil import which
 
 from rlm_mcp.contexts.deadline import Deadline
 from rlm_mcp.contexts.processes import CHILDREN, Child
-from rlm_mcp.contexts.sources.directory import check_count, consider, printable
+from rlm_mcp.contexts.sources.directory import check_count, consider
+from rlm_mcp.contexts.sources.file import printable
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import Allowed, Opened, Piece
 from rlm_mcp.contexts.types import Skipped

@@ -6,7 +6,7 @@ from email import message_from_binary_file, message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.documents import Section
+from rlm_mcp.contexts.sources.section import Section
 
 HEADERS = ("From", "To", "Cc", "Date", "Subject")
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.documents import Section
+from rlm_mcp.contexts.sources.section import Section
 
 
 def sections(path: Path) -> Iterator[Section]:

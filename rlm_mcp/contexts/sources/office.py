@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rlm_mcp.contexts.sources.compressed import check_ratio
-from rlm_mcp.contexts.sources.documents import Section, library
+from rlm_mcp.contexts.sources.section import Section, import_parser
 
 
 def paragraphs(path: Path) -> Iterator[Section]:
     """The text of a .docx in reading order; headings begin with `#`, table cells are separated by tabs."""
     _check(path)
-    document = library("docx", path).Document(str(path))
+    document = import_parser("docx", path).Document(str(path))
     lines: list[str] = []
     for block in document.iter_inner_content():
         if hasattr(block, "rows"):
@@ -26,7 +26,7 @@ def paragraphs(path: Path) -> Iterator[Section]:
 def slides(path: Path) -> Iterator[Section]:
     """The slides of a .pptx with their notes."""
     _check(path)
-    presentation = library("pptx", path).Presentation(str(path))
+    presentation = import_parser("pptx", path).Presentation(str(path))
     for number, slide in enumerate(presentation.slides, 1):
         lines: list[str] = []
         for shape in slide.shapes:
@@ -42,7 +42,7 @@ def slides(path: Path) -> Iterator[Section]:
 def sheets(path: Path) -> Iterator[Section]:
     """The sheets of an .xlsx as rows of values separated by tabs; formulas as they were last computed."""
     _check(path)
-    workbook = library("openpyxl", path).load_workbook(path, read_only=True, data_only=True)
+    workbook = import_parser("openpyxl", path).load_workbook(path, read_only=True, data_only=True)
     try:
         for sheet in workbook.worksheets:
             rows = (

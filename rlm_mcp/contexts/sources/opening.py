@@ -6,20 +6,16 @@ Roots are checked on the path that is left when all links are resolved.
 import os
 import stat
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from rlm_mcp.contexts.sources import archive, compressed, directory, documents, git, pattern
-from rlm_mcp.contexts.sources.file import file_piece, open_regular, refusal, what_it_is
+from rlm_mcp.contexts.sources import directory, git, pattern
+from rlm_mcp.contexts.sources.file import refusal, what_it_is
+from rlm_mcp.contexts.sources.formats import source_from_file
 from rlm_mcp.contexts.sources.secrets import is_secret
-from rlm_mcp.contexts.sources.source import Allowed, Piece, Source
+from rlm_mcp.contexts.sources.source import Allowed, Source
 from rlm_mcp.contexts.text.globs import is_glob
-from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import OutsideRoots, SourceRefused
-
-HEAD_BYTES = 512
-"""Reaches the magic of every kind; tar's is the farthest, at 257."""
 
 
 def open_source(
@@ -106,7 +102,7 @@ def _from_path(path: Path, allowed: Allowed, look: Callable[[], None]) -> Source
             f"{path} is not registered because its name says that it holds credentials: "
             "copy what is needed to a file of another name"
         )
-    return _from_file(path, allowed)
+    return source_from_file(path, allowed)
 
 
 def _from_directory(path: Path, allowed: Allowed, look: Callable[[], None]) -> Source:
@@ -117,62 +113,3 @@ def _from_directory(path: Path, allowed: Allowed, look: Callable[[], None]) -> S
         location=str(path),
         pieces=pieces or directory.walk(path, allowed=allowed, look=look),
     )
-
-
-def _from_file(path: Path, allowed: Allowed) -> Source:
-    head = _head(path)
-    if not head:
-        raise SourceRefused(f"{path} is empty: there is nothing to register")
-    location, name = str(path), path.name
-    if method := compressed.compression(head):
-        with compressed.open_compressed(path, method) as opened:
-            inner = opened.file.read(HEAD_BYTES)
-        if archive.is_tar(inner):
-            pieces = archive.tar_members(path, method=method, allowed=allowed)
-            return Source(kind="files", name=name, location=location, pieces=pieces)
-        piece = Piece(path=compressed.without_suffix(name), open=partial(compressed.open_compressed, path, method))
-        return Source(kind="text", name=name, location=location, pieces=iter([piece]))
-    if archive.is_tar(head):
-        return Source(
-            kind="files", name=name, location=location, pieces=archive.tar_members(path, method=None, allowed=allowed)
-        )
-    if convert := documents.converter(path, head):
-        piece = Piece(path=name, open=partial(convert, path))
-        return Source(kind="text", name=name, location=location, pieces=iter([piece]))
-    if head.startswith(archive.ZIP_MAGICS):
-        return Source(kind="files", name=name, location=location, pieces=archive.zip_members(path, allowed=allowed))
-    return Source(kind="text", name=name, location=location, pieces=iter([file_piece(path, shown=name)]))
-
-
-def piece_in_directory(path: Path, *, shown: str) -> Piece | Skipped:
-    """Decides how a regular file that was found in a directory is read."""
-    if not may_be_special(path):
-        return file_piece(path, shown=shown)
-    try:
-        head = _head(path)
-    except SourceRefused as error:
-        return Skipped(path=shown, reason=str(error))
-    if method := compressed.compression(head):
-        if ".tar." in path.name.lower() or path.suffix.lower() == ".tgz":
-            return Skipped(path=shown, reason="archive inside a directory: register it by itself")
-        return Piece(path=shown, open=partial(compressed.open_compressed, path, method))
-    if archive.is_tar(head):
-        return Skipped(path=shown, reason="archive inside a directory: register it by itself")
-    if path.suffix.lower() not in documents.SOURCE_LIKE and (convert := documents.converter(path, head)):
-        return Piece(path=shown, open=partial(convert, path))
-    if head.startswith(archive.ZIP_MAGICS):
-        return Skipped(path=shown, reason="archive inside a directory: register it by itself")
-    return file_piece(path, shown=shown)
-
-
-def may_be_special(path: Path) -> bool:
-    """Whether a file needs a second look, by its suffix; most files of a checkout do not, and are opened once."""
-    return path.suffix.lower() in _SPECIAL
-
-
-_SPECIAL = {".gz", ".bz2", ".xz", ".zst", ".tgz", ".tar", ".zip", ".whl", ".jar"} | documents.SUFFIXES
-
-
-def _head(path: Path) -> bytes:
-    with open_regular(path) as opened:
-        return opened.file.read(HEAD_BYTES)

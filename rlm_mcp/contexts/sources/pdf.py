@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.documents import Section, library
+from rlm_mcp.contexts.sources.section import Section, import_parser
 from rlm_mcp.errors import SourceRefused
 
 
 def sections(path: Path) -> Iterator[Section]:
     """The pages of a PDF."""
-    reader = library("pypdf", path).PdfReader(path)
+    reader = import_parser("pypdf", path).PdfReader(path)
     if reader.is_encrypted and not reader.decrypt(""):
         raise SourceRefused(f"{path} is encrypted: save a copy without a password and register that")
     empty = 0

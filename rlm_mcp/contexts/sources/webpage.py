@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.documents import Section, library
+from rlm_mcp.contexts.sources.section import Section, import_parser
 
 BLOCKS = ["p", "div", "section", "article", "pre", "blockquote", "table", "ul", "ol", "dl"]
 LINES = ["br", "li", "tr", "dt", "dd"]
@@ -11,7 +11,7 @@ LINES = ["br", "li", "tr", "dt", "dd"]
 
 def sections(path: Path) -> Iterator[Section]:
     """The text of an HTML file."""
-    page = library("bs4", path).BeautifulSoup(path.read_bytes(), "html.parser")
+    page = import_parser("bs4", path).BeautifulSoup(path.read_bytes(), "html.parser")
     for unseen in page(["script", "style", "noscript", "template"]):
         unseen.decompose()
     for level in range(1, 7):
