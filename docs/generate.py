@@ -54,7 +54,7 @@ def settings_page() -> str:
     """docs/settings.md."""
     bare = Settings(data_dir=Path("~/.local/share/rlm-mcp"), cache_dir=Path("~/.cache/rlm-mcp"))
     rows = (
-        f"| `{name}` | {f'`{flag_of(name)}`' if setting.has_flag else ''} | {setting.default or getattr(bare, name)} |"
+        f"| `{name}` | {f'`{flag_of(name)}`' if setting.has_flag else ''} | {setting.default or bare.value_of(name)} |"
         f" {setting.meaning} |\n"
         for name, setting in SETTINGS.items()
     )

@@ -11,22 +11,22 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.redact import Secret
-from rlm_mcp.spending import BudgetLimits, Price
-
-_Number = TypeVar("_Number", int, float)
+from rlm_mcp.spending import REQUESTED_LIMITS, Price, RunLimits
 
 PREFIX = "RLM_MCP_"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 # What other programs call the same things; they hold where ours are set nowhere.
 FALLBACK_VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
+
+DEFAULT_LIMITS = RunLimits(max_sub_calls=1_000, max_seconds=1_800.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +52,8 @@ class Settings:
     window_tokens: int | None = None
     sub_window_tokens: int | None = None
     sub_call_cache: bool = True
-    max_usd: float | None = None
-    max_tokens: int | None = None
-    max_sub_calls: int = 1_000
-    max_seconds: float = 1_800.0
-    max_iterations: int | None = None
-    """None: as many as the profile of the root model has"""
-    max_depth: int | None = None
-    concurrency: int = 64
+    limits: RunLimits = DEFAULT_LIMITS
+    """`max_iterations` None: as many as the profile of the root model has"""
     confirm_usd: float | None = None
     """None: a client's user is never asked before a run"""
     traces: bool = False
@@ -70,34 +64,22 @@ class Settings:
     """of what was set, where: "--model", "RLM_MCP_MODEL", "model in ~/.config/rlm-mcp/config.toml, line 3\""""
     warnings: tuple[str, ...] = ()
 
-    def limits(
-        self,
-        *,
-        max_usd: float | None = None,
-        max_tokens: int | None = None,
-        max_sub_calls: int | None = None,
-        max_seconds: float | None = None,
-        max_iterations: int | None = None,
-        max_depth: int | None = None,
-    ) -> BudgetLimits:
-        """The limits of one run that asks for these. A limit that the user has set is never raised, only lowered."""
-        return BudgetLimits(
-            max_usd=self._limit("max_usd", max_usd),
-            max_tokens=self._limit("max_tokens", max_tokens),
-            max_sub_calls=self._limit("max_sub_calls", max_sub_calls),
-            max_seconds=self._limit("max_seconds", max_seconds),
-            max_iterations=self._limit("max_iterations", max_iterations),
-            max_depth=self._limit("max_depth", max_depth),
-            concurrency=self.concurrency,
-        )
+    def limits_for(self, asked: RunLimits) -> RunLimits:
+        """The limits of one run that asks for these. A limit that the user has set can be lowered, never raised."""
+        merged: dict[str, Any] = {name: self._limit(name, getattr(asked, name)) for name in REQUESTED_LIMITS}
+        return replace(self.limits, **merged)
 
-    def _limit(self, name: str, asked: _Number | None) -> _Number | None:
-        own: _Number | None = getattr(self, name)
+    def _limit(self, name: str, asked: float | None) -> float | None:
+        own: float | None = getattr(self.limits, name)
         if asked is None:
             return own
         if asked < 0 or not math.isfinite(asked):
             raise SettingsError(f"{name}={asked} is no limit: give a number from 0")
         return min(asked, own) if own is not None and name in self.sources else asked
+
+    def value_of(self, name: str) -> object:
+        """The value of the setting of this name."""
+        return getattr(self.limits if name in RunLimits.__slots__ else self, name)
 
 
 def load_settings(
@@ -123,6 +105,7 @@ def load_settings(
     }
     for name, (raw, source) in found.items():
         values[name] = SETTINGS[name].parse(raw, source)
+    values["limits"] = replace(DEFAULT_LIMITS, **{n: values.pop(n) for n in RunLimits.__slots__ if n in values})
     sources = {name: source for name, (_, source) in found.items()}
     traces, content = _traces(environ)
     return Settings(**values, traces=traces, trace_content=content, sources=sources, warnings=tuple(warnings))
@@ -189,7 +172,7 @@ def in_force(settings: Settings) -> list[InForce]:
     """All settings, in the order of `SETTINGS`."""
     rows = []
     for name, setting in SETTINGS.items():
-        value = _shown(getattr(settings, name))
+        value = _shown(settings.value_of(name))
         default = f"default: {setting.default}" if setting.default and not value else "default"
         rows.append(InForce(name=name, value=value, origin=settings.sources.get(name, default)))
     return rows

@@ -1,6 +1,7 @@
-"""What a run may spend, what it has spent, and the price of tokens.
+"""The limits of a run, what it has spent, and the price of tokens. Declared here once; everything else uses these.
 
-The field names are those of a run's result. The ledger counts `Spent`, records hold it, and resume continues from it.
+Field names are those of the settings and of a run's result. The ledger counts `Spent`, records hold it, and resume
+continues from it.
 """
 
 from collections.abc import Mapping
@@ -38,8 +39,11 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetLimits:
-    """Limits of one run, its children included. None is no limit. `concurrency` bounds the model calls in flight."""
+class RunLimits:
+    """Limits of one run, its children included. None is no limit; in a request, it is the limit of the settings.
+
+    `concurrency` bounds the model calls in flight. The settings decide it, a request cannot.
+    """
 
     max_usd: float | None = None
     max_tokens: int | None = None
@@ -48,6 +52,10 @@ class BudgetLimits:
     max_iterations: int | None = None
     max_depth: int | None = None
     concurrency: int = 64
+
+
+REQUESTED_LIMITS = tuple(name for name in RunLimits.__slots__ if name != "concurrency")
+"""The limits that a request can set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

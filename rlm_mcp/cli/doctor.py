@@ -186,7 +186,7 @@ async def _model(name: str, model: Model, settings: Settings, chosen: Chosen) ->
         doubts.append("tokens are estimated, so limits on them are rough")
     if usage.cost_usd is not None:
         counted += f", ${usage.cost_usd:.6f}"
-    elif settings.max_usd is not None:
+    elif settings.limits.max_usd is not None:
         doubts.append(f"max_usd cannot hold, since no price of {model.name} is known: set RLM_MCP_PRICES")
     detail = f"{where} answered in {seconds:.1f} s ({counted}); {structured}; {window}"
     return Check(name=name, status="warning" if doubts else "ok", detail=detail, remedy="; ".join(doubts))

@@ -26,7 +26,7 @@ from rlm_mcp.concurrency import FifoGate
 from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown
 from rlm_mcp.models.base import Attempts, Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
 from rlm_mcp.models.failures import over_window
-from rlm_mcp.spending import BudgetLimits, Spent
+from rlm_mcp.spending import RunLimits, Spent
 
 CallKind = Literal["root", "sub"]
 
@@ -103,13 +103,13 @@ class Ledger:
 
     def __init__(
         self,
-        limits: BudgetLimits | None = None,
+        limits: RunLimits | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         already: Spent | None = None,
         parent: "Ledger | None" = None,
     ) -> None:
-        self.limits = limits or BudgetLimits()
+        self.limits = limits or RunLimits()
         self._clock = clock
         self._account = _Account(self.limits, clock, already or Spent())
         self._accounts: tuple[_Account, ...] = (self._account, *(parent.accounts if parent else ()))
@@ -294,7 +294,7 @@ async def paid_call(
 class _Account:
     """The sums of one ledger. `tokens_bound` and `usd_bound` also hold what may have been billed unseen."""
 
-    def __init__(self, limits: BudgetLimits, clock: Callable[[], float], already: Spent) -> None:
+    def __init__(self, limits: RunLimits, clock: Callable[[], float], already: Spent) -> None:
         self.limits = limits
         self.root_calls, self.sub_calls = already.root_calls, already.sub_calls
         self.cached_calls, self.failed_calls = already.cached_calls, already.failed_calls

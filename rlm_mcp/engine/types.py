@@ -14,7 +14,7 @@ from rlm_mcp.models.base import Model
 from rlm_mcp.records.events import Event
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.repl.types import GuestCalls, Repl
-from rlm_mcp.spending import BudgetLimits
+from rlm_mcp.spending import RunLimits
 
 
 async def _nothing() -> None:
@@ -90,7 +90,7 @@ class Engine:
     """
 
 
-def started_facts(task: Task, *, root: Model, sub: Model, limits: BudgetLimits) -> dict[str, Any]:
+def started_facts(task: Task, *, root: Model, sub: Model, limits: RunLimits) -> dict[str, Any]:
     """What the first event of a run says: enough to resume it and to replay it, and no machine path, URL or key."""
     return {
         "query": task.query,

@@ -39,6 +39,7 @@ from rlm_mcp.server.results import (
     send,
 )
 from rlm_mcp.server.sampling import Round, confirm, has_to_return, offers_sampling, take_along, visit
+from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.progress import Taken
 from rlm_mcp.workspace.workspace import Workspace
@@ -185,10 +186,9 @@ class Tools:
             query=query,
             contexts=tuple(contexts),
             mode=mode,
-            max_depth=max_depth,
-            max_usd=max_usd,
-            max_sub_calls=max_sub_calls,
-            max_seconds=max_seconds,
+            limits=RunLimits(
+                max_depth=max_depth, max_usd=max_usd, max_sub_calls=max_sub_calls, max_seconds=max_seconds
+            ),
             model=model or None,
             sub_model=sub_model or None,
             output_schema=output_schema,

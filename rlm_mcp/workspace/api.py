@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from rlm_mcp.records.types import RunState
 from rlm_mcp.settings import Settings, load_settings
+from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.launch import ChooseModels, SolveRequest
 from rlm_mcp.workspace.workspace import open_workspace
 
@@ -44,12 +45,14 @@ async def solve(
                 query=query,
                 contexts=tuple(context.context_id for context in found),
                 mode=mode,
-                max_depth=max_depth,
-                max_usd=max_usd,
-                max_tokens=max_tokens,
-                max_sub_calls=max_sub_calls,
-                max_seconds=max_seconds,
-                max_iterations=max_iterations,
+                limits=RunLimits(
+                    max_depth=max_depth,
+                    max_usd=max_usd,
+                    max_tokens=max_tokens,
+                    max_sub_calls=max_sub_calls,
+                    max_seconds=max_seconds,
+                    max_iterations=max_iterations,
+                ),
                 model=model,
                 sub_model=sub_model,
                 output_schema=output_schema,

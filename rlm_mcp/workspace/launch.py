@@ -5,7 +5,7 @@ for one that is executed again with nothing but its model replies.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from rlm_mcp.contexts.store.store import Store
@@ -26,9 +26,9 @@ from rlm_mcp.records.events import Event
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.settings import Settings
-from rlm_mcp.spending import BudgetLimits, Spent
+from rlm_mcp.spending import RunLimits, Spent
 
-_Number = TypeVar("_Number", int, float)
+_Amount = TypeVar("_Amount", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +39,7 @@ class SolveRequest:
     contexts: tuple[str, ...]
     """ids or names"""
     mode: Literal["auto", "direct", "rlm"] = "auto"
-    max_depth: int | None = None
-    max_usd: float | None = None
-    max_tokens: int | None = None
-    max_sub_calls: int | None = None
-    max_seconds: float | None = None
-    max_iterations: int | None = None
+    limits: RunLimits = field(default_factory=RunLimits)
     model: str | None = None
     sub_model: str | None = None
     output_schema: Mapping[str, Any] | None = None
@@ -89,7 +84,7 @@ class Launch:
 
     task: Task
     models: Models
-    limits: BudgetLimits
+    limits: RunLimits
     store: Store
     open_repl: OpenRepl
     cache: ReplyCache | None
@@ -148,7 +143,7 @@ class Launcher:
                 shape_of(dict(request.output_schema))
             except SchemaError as error:
                 raise SchemaError(f"output_schema: {error}") from error
-        limits = self._limits(request)
+        limits = self._settings.limits_for(request.limits)
         task = Task(
             query=request.query,
             contexts=tuple(contexts),
@@ -163,7 +158,7 @@ class Launcher:
 
     async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
         """What the run would take, bounded by its limits. Asks no model. Raises as `new` does, and PromptOverWindow."""
-        limits = self._limits(request)
+        limits = self._settings.limits_for(request.limits)
         models = await self._models(request.model, request.sub_model, SamplingQueue() if sampling else None)
         tokens = [context.estimated_tokens for context in contexts]
         root, sub = models.root.profile, models.sub.profile
@@ -187,7 +182,7 @@ class Launcher:
         started = _started(events)
         sampling_queue = SamplingQueue()
         models = await self._models(started["models"]["root"]["name"], started["models"]["sub"]["name"], sampling_queue)
-        limits = BudgetLimits(**started["limits"])
+        limits = RunLimits(**started["limits"])
         return self._launch(
             self._task(started), models, limits, Tape(events), already=spent, sampling_queue=sampling_queue
         )
@@ -216,16 +211,6 @@ class Launcher:
             case other, _:
                 return RunModels(root=(await self._choose(other, other)).root, sub=client)
 
-    def _limits(self, request: SolveRequest) -> BudgetLimits:
-        return self._settings.limits(
-            max_usd=request.max_usd,
-            max_tokens=request.max_tokens,
-            max_sub_calls=request.max_sub_calls,
-            max_seconds=request.max_seconds,
-            max_iterations=request.max_iterations,
-            max_depth=request.max_depth,
-        )
-
     def replayed(self, events: Sequence[Mapping[str, Any]], contexts: Sequence[Context] | None = None) -> Launch:
         """The same run again: every block of code is executed, every model reply comes from the events.
 
@@ -234,7 +219,7 @@ class Launcher:
         started = _started(events)
         models = RunModels(root=_recorded(started["models"]["root"]), sub=_recorded(started["models"]["sub"]))
         tape = Tape(events, strict=True)
-        return self._launch(self._task(started, contexts), models, BudgetLimits(), tape)
+        return self._launch(self._task(started, contexts), models, RunLimits(), tape)
 
     def _task(self, started: Mapping[str, Any], contexts: Sequence[Context] | None = None) -> Task:
         if contexts is None:
@@ -251,7 +236,7 @@ class Launcher:
         self,
         task: Task,
         models: Models,
-        limits: BudgetLimits,
+        limits: RunLimits,
         tape: Tape,
         *,
         already: Spent | None = None,
@@ -275,7 +260,7 @@ def _recorded(model: Mapping[str, Any]) -> ScriptedModel:
     return ScriptedModel([], name=model["name"], profile=Profile(**model["profile"]))
 
 
-def _at_most(guess: tuple[_Number, _Number], limit: _Number | None) -> tuple[_Number, _Number]:
+def _at_most(guess: tuple[_Amount, _Amount], limit: _Amount | None) -> tuple[_Amount, _Amount]:
     return guess if limit is None else (min(guess[0], limit), min(guess[1], limit))
 
 

@@ -33,6 +33,7 @@ from rlm_mcp.records.recovery import has_ended, is_left, left_runs
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.tape import NoRecord
 from rlm_mcp.records.types import Outcome, RunPage, RunState
+from rlm_mcp.spending import REQUESTED_LIMITS
 from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest
 from rlm_mcp.workspace.progress import Progress, advance
@@ -507,6 +508,8 @@ def _cancel_request(run: Run) -> Path:
 def _fingerprint(request: SolveRequest, contexts: Sequence[Context]) -> str:
     """The same for the same request over the same contexts, whichever way they were named."""
     facts = asdict(request) | {"contexts": [context.context_id for context in contexts]}
+    limits = facts.pop("limits")
+    facts |= {name: limits[name] for name in REQUESTED_LIMITS}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ import pytest
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.redact import Secret
 from rlm_mcp.settings import SETTINGS, Settings, config_path, in_force, load_settings, local_roots
-from rlm_mcp.spending import Price
+from rlm_mcp.spending import Price, RunLimits
 
 
 def load(
@@ -36,7 +36,7 @@ def test_flags_go_over_environment_over_file_over_the_variables_of_openai(tmp_pa
         file=file,
         flags={"model": "flag", "sub_model": None},
     )
-    assert (settings.model, settings.sub_model, settings.max_usd) == ("flag", "environment", 1.0)
+    assert (settings.model, settings.sub_model, settings.limits.max_usd) == ("flag", "environment", 1.0)
     assert (settings.base_url, settings.api_key) == ("http://openai.example/v1", Secret("sk-fallback"))
     assert settings.sources["sub_model"] == "RLM_MCP_SUB_MODEL"
 
@@ -147,11 +147,11 @@ def test_the_endpoint_path_is_taken_off_the_base_url(tmp_path: Path) -> None:
 
 def test_a_run_may_lower_a_limit_that_was_set_but_not_raise_it(tmp_path: Path) -> None:
     settings = load(tmp_path, {"RLM_MCP_MAX_USD": "0.5"})
-    assert settings.limits(max_usd=2).max_usd == 0.5
-    assert settings.limits(max_usd=0.1).max_usd == 0.1
-    assert settings.limits(max_seconds=1e6).max_seconds == 1e6  # only a default
+    assert settings.limits_for(RunLimits(max_usd=2)).max_usd == 0.5
+    assert settings.limits_for(RunLimits(max_usd=0.1)).max_usd == 0.1
+    assert settings.limits_for(RunLimits(max_seconds=1e6)).max_seconds == 1e6  # only a default
     with pytest.raises(SettingsError, match="max_sub_calls=-1 is no limit"):
-        settings.limits(max_sub_calls=-1)
+        settings.limits_for(RunLimits(max_sub_calls=-1))
 
 
 def test_what_is_in_force_says_where_each_value_was_set_and_masks_secrets(tmp_path: Path) -> None:
@@ -172,10 +172,10 @@ def test_what_is_in_force_says_where_each_value_was_set_and_masks_secrets(tmp_pa
 
 
 def test_every_field_that_can_be_set_is_a_row_of_the_table() -> None:
-    fields = {field.name for field in dataclasses.fields(Settings)} - {"sources", "warnings"}
-    assert set(SETTINGS) == fields - {"traces", "trace_content"}  # these follow the OTEL_* variables
+    fields = {field.name for field in (*dataclasses.fields(Settings), *dataclasses.fields(RunLimits))}
+    assert set(SETTINGS) == fields - {"limits", "sources", "warnings"} - {"traces", "trace_content"}  # set by OTEL_*
     bare = Settings(data_dir=Path("data"), cache_dir=Path("cache"))
-    assert all(row.meaning and (row.default or getattr(bare, name) is not None) for name, row in SETTINGS.items())
+    assert all(row.meaning and (row.default or bare.value_of(name) is not None) for name, row in SETTINGS.items())
 
 
 def test_the_file_is_in_the_configuration_folder(tmp_path: Path) -> None:

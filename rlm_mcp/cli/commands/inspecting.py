@@ -85,7 +85,7 @@ def _converse(options: argparse.Namespace) -> int:
         portal.wrap_async_context_manager(open_models(settings)) as models,
     ):
         context = portal.call(workspace.find_or_register, options.source)
-        calls = PromptCalls(models.choose, settings.limits())
+        calls = PromptCalls(models.choose, settings.limits)
         guest = PromptedGuest(portal, workspace, context, calls, seconds=options.seconds or PROMPT_SECONDS)
 
         def overview() -> str:

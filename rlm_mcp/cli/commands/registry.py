@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from rlm_mcp.settings import SETTINGS, Settings, flag_of, load_settings
+from rlm_mcp.spending import REQUESTED_LIMITS
 
 if TYPE_CHECKING:
     from rlm_mcp.workspace.workspace import Workspace
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 ANSWERED, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
 
 _FLAGS = [name for name, setting in SETTINGS.items() if setting.has_flag]
-LIMIT_FLAGS = [name for name in _FLAGS if name.startswith("max_")]
+LIMIT_FLAGS = [name for name in _FLAGS if name in REQUESTED_LIMITS]
 """Of one run; only the command that starts one has them."""
 SETTING_FLAGS = [name for name in _FLAGS if name not in LIMIT_FLAGS]
 

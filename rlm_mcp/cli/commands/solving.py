@@ -9,6 +9,7 @@ from rlm_mcp.cli.commands.output import print_json, show_run
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, Commands, in_workspace
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.settings import flag_of
+from rlm_mcp.spending import RunLimits
 
 if TYPE_CHECKING:
     from rlm_mcp.workspace.launch import SolveRequest
@@ -40,7 +41,7 @@ async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
         contexts=tuple(context.context_id for context in contexts),
         mode=options.mode,
         output_schema=None if options.schema is None else _schema(options.schema),
-        **{name: getattr(options, name) for name in LIMIT_FLAGS},
+        limits=RunLimits(**{name: getattr(options, name) for name in LIMIT_FLAGS}),
     )
     if options.estimate:
         return await estimate(options, workspace, request)

@@ -10,14 +10,14 @@ from rlm_mcp.engine.citations import Reading
 from rlm_mcp.engine.guest_calls import Calls
 from rlm_mcp.engine.subcalls import SubCalls
 from rlm_mcp.records.tape import Tape
-from rlm_mcp.spending import BudgetLimits
+from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.launch import Models
 
 
 class PromptCalls:
     """The GuestCalls of a prompt. Models are looked for at the first call; NoModelConfigured says how to have one."""
 
-    def __init__(self, choose: Callable[[], Awaitable[Models]], limits: BudgetLimits) -> None:
+    def __init__(self, choose: Callable[[], Awaitable[Models]], limits: RunLimits) -> None:
         self._choose = choose
         self._ledger = Ledger(replace(limits, max_seconds=None))  # a person takes as long as it takes
         self._calls: Calls | None = None

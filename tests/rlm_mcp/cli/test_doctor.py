@@ -13,7 +13,7 @@ from rlm_mcp.install.places import Place
 from rlm_mcp.models.discovery import LocalServer
 from rlm_mcp.redact import Secret
 from rlm_mcp.settings import Settings
-from rlm_mcp.spending import Price
+from rlm_mcp.spending import Price, RunLimits
 from tests.peers.openai_server import OpenAIServer, Quirks, Request, Said
 from wasm_runtime.compile_cache import default_cache_dir
 
@@ -96,7 +96,9 @@ async def test_a_model_that_answers_is_told_with_time_tokens_schema_and_window(t
 async def test_a_price_is_told_and_the_model_of_sub_calls_is_asked_too(tmp_path: Path) -> None:
     async with OpenAIServer(obedient, models=["scripted", "small"]) as server:
         prices = {"scripted": Price(usd_per_mtok_in=1, usd_per_mtok_out=10)}
-        checks = await found(asked(server, tmp_path, prices=prices, max_usd=1.0, sub_model="small"), tmp_path)
+        checks = await found(
+            asked(server, tmp_path, prices=prices, limits=RunLimits(max_usd=1.0), sub_model="small"), tmp_path
+        )
     assert "(15 + 5 tokens, $0.000065)" in checks["model"].detail
     assert checks["model"].status == "ok"
     assert checks["sub-model"].status == "warning"

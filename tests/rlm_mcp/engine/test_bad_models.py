@@ -14,6 +14,7 @@ from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult
 from rlm_mcp.settings import load_settings
+from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 from tests.peers.openai_server import Fault, OpenAIServer, Quirks
@@ -35,7 +36,8 @@ async def workspace(tmp_path: Path, **flags: object) -> AsyncIterator[Workspace]
 
 
 async def ask(opened: Workspace, **limits: float) -> RunState:
-    request = SolveRequest(query="How many lines?", contexts=("text",), mode="rlm", **limits)  # type: ignore[arg-type] # by name
+    asked = RunLimits(**limits)  # type: ignore[arg-type] # by name
+    request = SolveRequest(query="How many lines?", contexts=("text",), mode="rlm", limits=asked)
     with anyio.fail_after(20):
         run_id = await opened.start(request)
         async for _ in opened.follow(run_id):

@@ -9,7 +9,7 @@ from rlm_mcp.engine.budget import Ledger, Reservation, paid_call
 from rlm_mcp.errors import BudgetExceeded, PriceUnknown, PromptOverWindow, ProviderFailed
 from rlm_mcp.models.base import Message, Profile, Usage
 from rlm_mcp.models.scripted import ScriptedModel
-from rlm_mcp.spending import BudgetLimits, Spent
+from rlm_mcp.spending import RunLimits, Spent
 
 PRICED = Profile(usd_per_mtok_in=1.0, usd_per_mtok_out=10.0)
 UNPRICED = Profile()
@@ -44,7 +44,7 @@ def test_cost_is_none_once_one_call_has_no_price() -> None:
 
 
 def test_a_dollar_limit_without_a_price_is_refused_at_the_start() -> None:
-    ledger = Ledger(BudgetLimits(max_usd=1.0))
+    ledger = Ledger(RunLimits(max_usd=1.0))
     with pytest.raises(
         PriceUnknown, match=r"max_usd=1 cannot be kept: no price is known for model 'tiny'; set RLM_MCP"
     ):
@@ -53,7 +53,7 @@ def test_a_dollar_limit_without_a_price_is_refused_at_the_start() -> None:
 
 
 def test_a_reservation_waits_for_calls_in_flight_and_is_refused_when_alone() -> None:
-    ledger = Ledger(BudgetLimits(max_tokens=1000))
+    ledger = Ledger(RunLimits(max_tokens=1000))
     first = ledger.try_reserve("sub", prompt_tokens=500, max_tokens=400, profile=UNPRICED)
     assert first is not None
     assert ledger.try_reserve("sub", prompt_tokens=500, max_tokens=400, profile=UNPRICED) is None
@@ -66,21 +66,21 @@ def test_a_reservation_waits_for_calls_in_flight_and_is_refused_when_alone() -> 
 
 
 def test_a_reply_is_shortened_to_what_is_left() -> None:
-    ledger = Ledger(BudgetLimits(max_tokens=1000))
+    ledger = Ledger(RunLimits(max_tokens=1000))
     room = ledger.try_reserve("root", prompt_tokens=800, max_tokens=4096, profile=UNPRICED)
     assert room is not None
     assert room.max_tokens == 200
 
 
 def test_dollars_shorten_the_reply_too() -> None:
-    ledger = Ledger(BudgetLimits(max_usd=0.01))
+    ledger = Ledger(RunLimits(max_usd=0.01))
     room = ledger.try_reserve("root", prompt_tokens=1000, max_tokens=4096, profile=PRICED)
     assert room is not None
     assert room.max_tokens == 900  # $0.009 at $10 a million
 
 
 def test_sub_calls_in_flight_count_and_failed_ones_too() -> None:
-    ledger = Ledger(BudgetLimits(max_sub_calls=2))
+    ledger = Ledger(RunLimits(max_sub_calls=2))
     first = ledger.try_reserve("sub", prompt_tokens=1, max_tokens=1, profile=UNPRICED)
     second = ledger.try_reserve("sub", prompt_tokens=1, max_tokens=1, profile=UNPRICED)
     assert first is not None
@@ -92,7 +92,7 @@ def test_sub_calls_in_flight_count_and_failed_ones_too() -> None:
 
 
 def test_unanswered_requests_count_against_the_limits_but_not_in_the_usage() -> None:
-    ledger = Ledger(BudgetLimits(max_tokens=1000))
+    ledger = Ledger(RunLimits(max_tokens=1000))
     room = ledger.try_reserve("sub", prompt_tokens=300, max_tokens=100, profile=UNPRICED)
     assert room is not None
     room.settle(Usage(failed_requests=2, unanswered_requests=1))
@@ -109,7 +109,7 @@ def test_settling_twice_counts_once() -> None:
 
 
 def test_a_child_gets_a_share_and_its_calls_count_as_sub_calls_of_its_parents() -> None:
-    parent = Ledger(BudgetLimits(max_tokens=10_000, max_sub_calls=10))
+    parent = Ledger(RunLimits(max_tokens=10_000, max_sub_calls=10))
     child = parent.child(share=0.5)
     grandchild = child.child(share=0.5)
     assert (child.limits.max_tokens, grandchild.limits.max_tokens, child.limits.max_sub_calls) == (5000, 2500, 5)
@@ -122,7 +122,7 @@ def test_a_child_gets_a_share_and_its_calls_count_as_sub_calls_of_its_parents() 
 
 
 def test_a_child_cannot_spend_what_its_parent_no_longer_has() -> None:
-    parent = Ledger(BudgetLimits(max_tokens=1000))
+    parent = Ledger(RunLimits(max_tokens=1000))
     child = parent.child(share=0.9)
     room = parent.try_reserve("root", prompt_tokens=500, max_tokens=100, profile=UNPRICED)
     assert room is not None
@@ -133,7 +133,7 @@ def test_a_child_cannot_spend_what_its_parent_no_longer_has() -> None:
 
 
 def test_iterations_are_counted_up_to_the_limit() -> None:
-    ledger = Ledger(BudgetLimits(max_iterations=2))
+    ledger = Ledger(RunLimits(max_iterations=2))
     assert [ledger.take_iteration(), ledger.take_iteration()] == [1, 2]
     assert ledger.left().iterations == 0
     with pytest.raises(BudgetExceeded, match="all 2 iterations are used"):
@@ -142,7 +142,7 @@ def test_iterations_are_counted_up_to_the_limit() -> None:
 
 def test_seconds_end_a_run_and_those_of_an_earlier_process_count() -> None:
     clock = Clock()
-    ledger = Ledger(BudgetLimits(max_seconds=60), clock=clock, already=Spent(seconds=50, sub_calls=3, prompt_tokens=7))
+    ledger = Ledger(RunLimits(max_seconds=60), clock=clock, already=Spent(seconds=50, sub_calls=3, prompt_tokens=7))
     assert ledger.exceeded() is None
     assert ledger.left().seconds == 10
     clock.now = 10
@@ -153,7 +153,7 @@ def test_seconds_end_a_run_and_those_of_an_earlier_process_count() -> None:
 
 @pytest.mark.anyio
 async def test_calls_wait_for_concurrency_in_order_of_arrival() -> None:
-    ledger = Ledger(BudgetLimits(concurrency=2))
+    ledger = Ledger(RunLimits(concurrency=2))
     peak = Peak()
     model = ScriptedModel(lambda asked: asked.last)
 
@@ -173,7 +173,7 @@ async def test_calls_wait_for_concurrency_in_order_of_arrival() -> None:
 
 @pytest.mark.anyio
 async def test_a_cancelled_waiter_leaves_the_queue_and_a_cancelled_call_gives_its_room_back() -> None:
-    ledger = Ledger(BudgetLimits(concurrency=1))
+    ledger = Ledger(RunLimits(concurrency=1))
     model = ScriptedModel(lambda asked: "never", seconds=3600)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
@@ -188,7 +188,7 @@ async def test_a_cancelled_waiter_leaves_the_queue_and_a_cancelled_call_gives_it
 
 @pytest.mark.anyio
 async def test_paid_call_asks_for_no_more_than_is_left() -> None:
-    ledger = Ledger(BudgetLimits(max_tokens=300))
+    ledger = Ledger(RunLimits(max_tokens=300))
     model = ScriptedModel(["ok"])
     await paid_call(ledger, model, [Message(role="user", content="x" * 200)], kind="root")
     assert model.calls[0].max_tokens == 300 - 101 - 8
@@ -232,7 +232,7 @@ class Peak:
 
 @pytest.mark.anyio
 async def test_a_call_does_not_outlast_the_run() -> None:
-    ledger = Ledger(BudgetLimits(max_seconds=0.05))
+    ledger = Ledger(RunLimits(max_seconds=0.05))
     model = ScriptedModel(["late"], seconds=3600)
     with anyio.fail_after(5), pytest.raises(BudgetExceeded, match="time was over before model 'scripted' had") as error:
         await paid_call(ledger, model, [Message(role="user", content="hi")], kind="sub")
@@ -252,7 +252,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_no_order_of_calls_in_a_tree_of_runs_passes_a_limit(steps: list[tuple[str, int, int, int]]) -> None:
-    limits = BudgetLimits(max_tokens=3000, max_usd=0.01, max_sub_calls=12, concurrency=4)
+    limits = RunLimits(max_tokens=3000, max_usd=0.01, max_sub_calls=12, concurrency=4)
     tree = [Ledger(limits, clock=Clock())]
     flying: list[Reservation] = []
     for step, index, prompt, completion in steps:

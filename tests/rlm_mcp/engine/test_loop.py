@@ -23,7 +23,7 @@ from rlm_mcp.records.tape import NoRecord, Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.repl.scripted import Play, ScriptedOpener
 from rlm_mcp.repl.types import CellError, CellResult, Final, GuestCalls, RawCitation, Variable
-from rlm_mcp.spending import BudgetLimits, Spent
+from rlm_mcp.spending import RunLimits, Spent
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +48,7 @@ class World:
         self.log: Context = self.store.register_text("\n".join(LINES), name="app.log")
         self.record: Run | NoRecord = NoRecord()
 
-    def begin(self, task: Task, root: ScriptedModel, limits: BudgetLimits) -> Run:
+    def begin(self, task: Task, root: ScriptedModel, limits: RunLimits) -> Run:
         run = self.runs.create(started_facts(task, root=root, sub=root, limits=limits))
         self.record = run
         return run
@@ -79,12 +79,12 @@ class World:
         cells: Sequence[CellResult] | Play = GOOD,
         *,
         task: Task | None = None,
-        limits: BudgetLimits | None = None,
+        limits: RunLimits | None = None,
         profile: Profile | None = None,
         sub: ScriptedModel | None = None,
     ) -> Outcome:
         task = task or self.task()
-        limits = limits or BudgetLimits()
+        limits = limits or RunLimits()
         self.root = ScriptedModel(replies, profile=profile)
         self.repl = ScriptedOpener(cells)
         engine = self.engine(self.root, self.repl, self.begin(task, self.root, limits), sub=sub)
@@ -198,7 +198,7 @@ async def test_five_megabytes_come_back_byte_exact(world: World) -> None:
 
 async def test_after_the_last_turn_the_best_answer_so_far_comes_back_marked(world: World) -> None:
     cells = [GOOD[0], GOOD[1], CellResult(code="", stdout="429\n")]
-    outcome = await world.solve([LOOK, COUNT, COUNT], cells, limits=BudgetLimits(max_iterations=3))
+    outcome = await world.solve([LOOK, COUNT, COUNT], cells, limits=RunLimits(max_iterations=3))
 
     assert (outcome.status, outcome.answer, outcome.stopped_by) == ("completed", "429", "iterations")
     assert outcome.message == "This is the best answer so far, not a confirmed one: it is what the last block showed."
@@ -206,7 +206,7 @@ async def test_after_the_last_turn_the_best_answer_so_far_comes_back_marked(worl
 
 
 async def test_when_the_dollars_run_short_the_last_turn_is_still_paid(world: World) -> None:
-    limits = BudgetLimits(max_usd=0.05)
+    limits = RunLimits(max_usd=0.05)
     big = Profile(usd_per_mtok_in=10.0, usd_per_mtok_out=40.0, max_output_tokens=200)
     outcome = await world.solve([LOOK, COUNT, LOOK, COUNT, ANSWER], [*GOOD[:2], *GOOD], limits=limits, profile=big)
 
@@ -216,7 +216,7 @@ async def test_when_the_dollars_run_short_the_last_turn_is_still_paid(world: Wor
 
 
 async def test_a_budget_too_small_for_a_single_call_ends_with_a_sentence(world: World) -> None:
-    outcome = await world.solve([LOOK], limits=BudgetLimits(max_tokens=100))
+    outcome = await world.solve([LOOK], limits=RunLimits(max_tokens=100))
 
     assert (outcome.status, outcome.answer, outcome.stopped_by) == ("failed", None, "tokens")
     assert "max_tokens" in outcome.message
@@ -230,7 +230,7 @@ async def test_the_time_limit_ends_a_block_and_leaves_time_for_the_last_turn(wor
         return GOOD[2]
 
     with anyio.fail_after(5):
-        outcome = await world.solve([LOOK, ANSWER], play, limits=BudgetLimits(max_seconds=0.5))
+        outcome = await world.solve([LOOK, ANSWER], play, limits=RunLimits(max_seconds=0.5))
 
     assert (outcome.answer, outcome.stopped_by) == ("429", "final")
     assert "stopped because it took longer" in world.root.calls[1].messages[-1].content
@@ -241,7 +241,7 @@ async def test_a_model_that_hangs_is_ended_by_the_time_limit(world: World) -> No
     root = ScriptedModel([LOOK], seconds=3600)
     with anyio.fail_after(5):
         outcome = await solve(
-            world.task(), world.engine(root, ScriptedOpener(GOOD), NoRecord()), Ledger(BudgetLimits(max_seconds=0.2))
+            world.task(), world.engine(root, ScriptedOpener(GOOD), NoRecord()), Ledger(RunLimits(max_seconds=0.2))
         )
 
     assert (outcome.status, outcome.stopped_by) == ("failed", "seconds")
@@ -348,7 +348,7 @@ async def test_a_sub_call_is_counted_recorded_and_answered(world: World) -> None
 
 async def test_a_failed_sub_call_is_an_exception_in_the_block_and_on_record(world: World) -> None:
     sub = ScriptedModel([KeyRefused("no such key")])
-    outcome = await world.solve([ASK, ANSWER], asking(), sub=sub, limits=BudgetLimits(max_iterations=1))
+    outcome = await world.solve([ASK, ANSWER], asking(), sub=sub, limits=RunLimits(max_iterations=1))
 
     assert outcome.status == "failed"
     assert world.events("sub_failed")[0]["error"] == "no such key"
@@ -431,7 +431,7 @@ def dying(at: int, replies: Sequence[str]) -> Callable[[Asked], str]:
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 async def test_a_killed_run_goes_on_from_its_last_finished_turn(world: World, at: int) -> None:
-    task, limits = world.task(), BudgetLimits()
+    task, limits = world.task(), RunLimits()
     with pytest.raises(Killed):
         await world.solve(dying(at, [LOOK, COUNT, ANSWER]))
     assert isinstance(world.record, Run)
@@ -518,7 +518,7 @@ async def test_killed_after_any_event_a_run_goes_on_and_no_call_is_made_twice(wo
     replies = [LOOK, "```repl\nprint(llm_query('a'), llm_query('b'))\n```", COUNT, ANSWER]
     root, sub = ScriptedModel(replies), ScriptedModel(['{"value": "yes"}', '{"value": "no"}'])
     task = world.task()
-    run = world.begin(task, root, BudgetLimits())
+    run = world.begin(task, root, RunLimits())
     run.close()
     mortal = MortalRun(run.directory, writable=True)
     mortal.last = last
@@ -546,7 +546,7 @@ async def test_killed_after_any_event_a_run_goes_on_and_no_call_is_made_twice(wo
 async def test_the_repl_is_saved_while_a_slow_model_is_asked_and_not_for_an_instant_one(world: World) -> None:
     for seconds, after, saved in [(0.0, 60, None), (0.05, 0.001, (2, b"2"))]:
         root = ScriptedModel([LOOK, COUNT, ANSWER], seconds=seconds)
-        run = world.begin(world.task(), root, BudgetLimits())
+        run = world.begin(world.task(), root, RunLimits())
         engine = replace(world.engine(root, ScriptedOpener(GOOD), run), save_after_seconds=after)
         outcome = await solve(world.task(), engine, Ledger())
 

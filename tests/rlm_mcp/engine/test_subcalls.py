@@ -10,7 +10,7 @@ from rlm_mcp.engine.subcalls import PaidSubCalls, SubCalls, lacks_material
 from rlm_mcp.errors import ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Completion, Profile, Usage
 from rlm_mcp.models.scripted import Asked, Script, ScriptedModel
-from rlm_mcp.spending import BudgetLimits
+from rlm_mcp.spending import RunLimits
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,7 @@ def calls(
     *,
     profile: Profile | None = None,
     cache: ReplyCache | None = None,
-    limits: BudgetLimits | None = None,
+    limits: RunLimits | None = None,
 ) -> tuple[PaidSubCalls, ScriptedModel]:
     model = ScriptedModel(replies, name="small", profile=profile)
     return SubCalls({"small": model}, cache=cache).paid_from(Ledger(limits)), model
@@ -215,7 +215,7 @@ async def test_a_prompt_over_the_window_fails_before_anything_is_sent() -> None:
 
 
 async def test_a_budget_that_is_used_up_is_said_to_the_code() -> None:
-    sub, model = calls(lambda asked: "ok", limits=BudgetLimits(max_sub_calls=1))
+    sub, model = calls(lambda asked: "ok", limits=RunLimits(max_sub_calls=1))
     await sub.llm_query("one")
     with pytest.raises(SubCallFailed, match="all 1 sub-calls are used: answer from what you have"):
         await sub.llm_query("two")
