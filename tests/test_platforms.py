@@ -1,0 +1,75 @@
+"""What can be tested here of systems without POSIX: see without_posix.py for how they are imitated."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parent
+
+IMPORTS = """
+import json
+from without_posix import hide_posix, import_all
+hide_posix("wasm_runtime", "rlm_mcp")
+names = import_all("wasm_runtime", "rlm_mcp")
+from wasm_runtime.machine import mapped_pages
+print(json.dumps({"names": names, "fcntl": mapped_pages.fcntl is not None}))
+"""
+
+SESSION = """
+import json, os, sys
+from pathlib import Path
+from without_posix import hide_posix
+hide_posix("wasm_runtime")
+from wasm_runtime import Runtime
+from wasm_runtime.machine.mapped_pages import page_map_available
+found = {"page map": page_map_available(), "getuid": hasattr(os, "getuid")}
+with Runtime(Path(sys.argv[1])) as runtime:
+    calls = {"double": lambda n: 2 * n}
+    files = {"/context/a.txt": Path(sys.argv[2])}
+    with runtime.session(files=files, calls=calls) as session:
+        session.exec("from host import call; x = call('double', 21); text = open('/context/a.txt').read()")
+        found["values"] = session.exec("x, text").value
+        ended = session.exec("x = 0\\nimport os\\nos._exit(1)")
+        found["undone"] = [ended.stopped_by, ended.undone, session.exec("x").value]
+        endless = session.exec("while True: pass", seconds=0.2)
+        found["stopped"] = [endless.stopped_by, endless.undone]
+        saved = session.checkpoint()
+        with session.fork() as copy:
+            found["copy"] = copy.exec("x += 1; x").value
+    with runtime.session(calls=calls, files=files, template=runtime.template(saved)) as later:
+        found["template"] = later.exec("x, text").value
+print(json.dumps(found))
+"""
+
+
+def run_without_posix(program: str, *arguments: Path) -> dict[str, Any]:
+    """Run a program in a process of its own; -> the JSON that it prints."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)  # noqa: S603 - our own
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def test_every_module_can_be_imported_where_there_is_no_posix() -> None:
+    found = run_without_posix(IMPORTS)
+    assert {"wasm_runtime.machine.mapped_pages", "rlm_mcp.cli.main", "rlm_mcp.files"} <= set(found["names"])
+    assert not found["fcntl"]
+
+
+def test_a_session_runs_stops_undoes_and_copies_where_there_is_no_posix(compiled_cache: Path, tmp_path: Path) -> None:
+    context = tmp_path / "a.txt"
+    context.write_text("mounted")
+    assert run_without_posix(SESSION, compiled_cache, context) == {
+        "page map": False,
+        "getuid": False,
+        "values": "(42, 'mounted')",
+        "undone": ["exit", True, "42"],
+        "stopped": ["deadline", False],
+        "copy": "43",
+        "template": "(42, 'mounted')",
+    }
