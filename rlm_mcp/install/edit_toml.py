@@ -1,8 +1,11 @@
 """Changes one table of a TOML text and leaves every other character as it is.
 
-A table is written under a header of its own ([mcp_servers.rlm-mcp]) at the end, where TOML lets it be whatever stands
-before. What is written in another way, as an inline table of its parent, is not changed: `editing` sees that the
-result is not what was wanted and refuses it.
+A new table is appended under a header of its own ([mcp_servers.rlm-mcp]), which TOML allows after any other table.
+A servers table that is written inline (`mcp_servers = { … }`) is not changed: the appended header makes the result
+invalid, and `entry` refuses it.
+
+`tomllib` tells which lines are headers. `tomlkit` would edit a parsed document, but 0.15 does not write every document
+as it was read: it moves a table next to its siblings when an array of tables stands between them.
 """
 
 import json
@@ -14,16 +17,8 @@ from typing import Any
 
 from rlm_mcp.install.text_edit import NotEditable, line_end
 
-# What a line of TOML is made of; strings and comments come first, so that brackets in them are not seen.
-_TOKEN = re.compile(
-    r'''"""(?:[^\\]|\\.)*?"{3,5}'''
-    r"|'''.*?'{3,5}"
-    r'|"(?:[^"\\\n]|\\.)*"'
-    r"|'[^'\n]*'"
-    r"|#[^\n]*|[\[\]{}]|\n"
-    r"""|[^"'#\[\]{}\n]+""",
-    re.DOTALL,
-)
+# A line that may be the header of a table; lines of strings and of arrays can look the same.
+_HEADER_LINE = re.compile(r"^[ \t]*\[.*\][ \t]*(?:#.*)?\r?$", re.MULTILINE)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -90,20 +85,20 @@ def _length(block: str) -> int:
 
 def _headers(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Each header: where its line begins, and the name of its table."""
-    depth, line_start, is_start = 0, 0, True
-    for token in _TOKEN.finditer(text):
-        said = token[0]
-        if said == "\n":
-            if depth == 0:
-                line_start, is_start = token.end(), True
-            continue
-        if said in "[{":
-            if is_start and depth == 0 and said == "[":
-                yield line_start, _name(text[line_start:].split("\n", 1)[0].rstrip("\r"))
-            depth += 1
-        elif said in "]}":
-            depth -= 1
-        is_start = is_start and not said.strip()
+    previous = 0
+    for line in _HEADER_LINE.finditer(text):
+        if _is_complete(text[previous : line.start()]):
+            previous = line.start()
+            yield previous, _name(line[0].rstrip("\r"))
+
+
+def _is_complete(part: str) -> bool:
+    """Whether no string and no array is still open at the end of a part of a TOML text."""
+    try:
+        tomllib.loads(part)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
 
 
 def _name(line: str) -> tuple[str, ...]:
