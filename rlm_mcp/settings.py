@@ -160,7 +160,7 @@ def home_directory(environ: Mapping[str, str]) -> Path:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InForce:
+class EffectiveSetting:
     """One setting as it is now. `value` is of JSON, and secrets are masked in it; `origin` says where it was set."""
 
     name: str
@@ -168,13 +168,13 @@ class InForce:
     origin: str
 
 
-def in_force(settings: Settings) -> list[InForce]:
+def effective_settings(settings: Settings) -> list[EffectiveSetting]:
     """All settings, in the order of `SETTINGS`."""
     rows = []
     for name, setting in SETTINGS.items():
         value = _shown(settings.value_of(name))
         default = f"default: {setting.default}" if setting.default and not value else "default"
-        rows.append(InForce(name=name, value=value, origin=settings.sources.get(name, default)))
+        rows.append(EffectiveSetting(name=name, value=value, origin=settings.sources.get(name, default)))
     return rows
 
 

@@ -44,7 +44,7 @@ FOREIGN_TO_THE_SANDBOX = ("rlm_mcp", "mcp", "anyio", "openai", "pydantic", "http
 USERS_OF_THE_SANDBOX = {"rlm_mcp.repl.sandbox", "rlm_mcp.workspace.workspace", "rlm_mcp.cli.doctor"}
 # No setting is read there: git gets the environment of this process less what could redirect it, and some MCP clients
 # keep their configuration where a variable says.
-READERS_OF_THE_ENVIRONMENT = {"rlm_mcp.settings", "rlm_mcp.contexts.sources.git", "rlm_mcp.install.places"}
+READERS_OF_THE_ENVIRONMENT = {"rlm_mcp.settings", "rlm_mcp.contexts.sources.git", "rlm_mcp.install.user_folders"}
 NEVER = ("utils", "helpers", "common", "misc", "manager", "service")
 
 Module = str

@@ -21,8 +21,8 @@ import anyio.to_thread
 from rlm_mcp.errors import NoModelConfigured, RlmError
 from rlm_mcp.install.clients import Entry
 from rlm_mcp.install.own_command import own_command
-from rlm_mcp.install.places import Place, own_place
 from rlm_mcp.install.state import ClientState, client_states
+from rlm_mcp.install.user_folders import UserFolders, current_user_folders
 from rlm_mcp.models.base import Completion, Message, Model
 from rlm_mcp.models.discovery import USUAL_PORTS, LocalServer, facts_of, find_local_servers
 from rlm_mcp.models.pool import Chosen, open_models
@@ -32,7 +32,7 @@ from rlm_mcp.settings import Settings
 from wasm_runtime import Runtime, RuntimeFailure
 from wasm_runtime.compile_cache import is_compiled, load_image
 
-Status = Literal["ok", "warning", "failure"]
+CheckStatus = Literal["ok", "warning", "failure"]
 
 LITTLE_ROOM_BYTES = 200 << 20
 """Below this the compiled sandbox (50 MB) and a context of ordinary size no longer fit together."""
@@ -56,17 +56,17 @@ class Check:
     """One line of the report; `remedy` says what to do, and is empty where nothing has to be done."""
 
     name: str
-    status: Status
+    status: CheckStatus
     detail: str
     remedy: str = ""
 
 
-async def examine(
+async def run_checks(
     settings: Settings,
     *,
     warm: bool,
     on_progress: Callable[[str], None],
-    place: Place | None = None,
+    place: UserFolders | None = None,
     own: Entry | None = None,
     find_servers: Callable[[], Sequence[LocalServer]] = find_local_servers,
 ) -> AsyncIterator[Check]:
@@ -79,7 +79,9 @@ async def examine(
     yield _servers(await anyio.to_thread.run_sync(find_servers))
     async for check in _models(settings):
         yield check
-    for check in _clients(await anyio.to_thread.run_sync(client_states, place or own_place(), own or own_command())):
+    for check in _clients(
+        await anyio.to_thread.run_sync(client_states, place or current_user_folders(), own or own_command())
+    ):
         yield check
 
 

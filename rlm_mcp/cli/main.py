@@ -9,10 +9,10 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from rlm_mcp.cli.commands import clients, contexts, demo, inspecting, machine, runs, serving, solving
-from rlm_mcp.cli.commands.output import complain
+from rlm_mcp.cli.commands import clients, contexts, demo, diagnostics, inspecting, runs, serving, solving
+from rlm_mcp.cli.commands.output import print_error
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, common_flags
-from rlm_mcp.cli.commands.streams import open_closed_streams, show_every_character, stop_writing
+from rlm_mcp.cli.commands.streams import discard_output, escape_unencodable, open_closed_streams
 from rlm_mcp.errors import RlmError
 from rlm_mcp.version import __version__
 
@@ -20,22 +20,22 @@ from rlm_mcp.version import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
     open_closed_streams()
-    show_every_character()
+    escape_unencodable()
     options = _parser().parse_args(argv)
     try:
         status: int = options.run(options)
         print(end="", flush=True)
     except BrokenPipeError:  # what `| head` does: the reader has enough
-        stop_writing()
+        discard_output()
         return ANSWERED
     except RlmError as error:
-        return complain(error)
+        return print_error(error)
     except KeyboardInterrupt:
         print("rlm-mcp: interrupted", file=sys.stderr)
         return FAILED
     except OSError as error:
-        status = complain(RlmError(_reason(error)))
-        stop_writing()
+        status = print_error(RlmError(_reason(error)))
+        discard_output()
     return status
 
 
@@ -53,6 +53,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=serving.serve, http=None, json=False, quiet=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser, common)
-    for group in (serving, solving, inspecting, contexts, runs, machine, clients, demo):
+    for group in (serving, solving, inspecting, contexts, runs, diagnostics, clients, demo):
         group.add(commands)
     return parser

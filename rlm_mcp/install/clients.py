@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from rlm_mcp.errors import UnknownClient
-from rlm_mcp.install.places import Place
+from rlm_mcp.install.user_folders import UserFolders
 
 NAME = "rlm-mcp"
 DESCRIPTION = "Answers questions over inputs far larger than a context window"
@@ -33,15 +33,15 @@ class Entry:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-Shape = Callable[[Entry], dict[str, Any]]
+EntryBuilder = Callable[[Entry], dict[str, Any]]
 
 
-def usual_shape(entry: Entry) -> dict[str, Any]:
+def standard_entry(entry: Entry) -> dict[str, Any]:
     """The form that most clients take."""
     return {"command": entry.command, "args": list(entry.args)} | ({"env": dict(entry.env)} if entry.env else {})
 
 
-def _goose_shape(entry: Entry) -> dict[str, Any]:
+def _goose_entry(entry: Entry) -> dict[str, Any]:
     first = {"enabled": True, "type": "stdio", "name": NAME, "description": DESCRIPTION}
     return first | {"cmd": entry.command, "args": list(entry.args), "envs": dict(entry.env)}
 
@@ -62,7 +62,7 @@ class Client:
     project: str = ""
     format: Format = "jsonc"
     container: Sequence[str] = ("mcpServers",)
-    shape: Shape = usual_shape
+    build_entry: EntryBuilder = standard_entry
     limits: Mapping[str, Any] = field(default_factory=dict)
     command_key: str = "command"
     env_key: str = "env"
@@ -74,7 +74,7 @@ class Client:
         """Where in the file this server's entry stands."""
         return (*self.container, NAME)
 
-    def places(self, place: Place) -> list[PurePath]:
+    def config_paths(self, place: UserFolders) -> list[PurePath]:
         """Where its configuration may be, the likeliest last; a `*` stands for a part that differs."""
         moved = place.variable(self.home[0]) if self.home else None
         if self.home and moved is not None:
@@ -82,17 +82,17 @@ class Client:
         templates = (self.windows or self.files) if place.is_windows else self.files
         return [place.path(template) for template in templates]
 
-    def wanted(self, entry: Entry) -> dict[str, Any]:
+    def new_entry(self, entry: Entry) -> dict[str, Any]:
         """The entry in this client's form, with the limits that it lets a server have."""
-        return self.shape(entry) | dict(self.limits)
+        return self.build_entry(entry) | dict(self.limits)
 
-    def merged(self, old: Any, entry: Entry) -> dict[str, Any]:
+    def merge_entry(self, old: Any, entry: Entry) -> dict[str, Any]:
         """What to write where `old` stands: the user's own additions and limits are kept, the command is ours."""
-        wanted = self.wanted(entry)
+        new_entry = self.new_entry(entry)
         if not isinstance(old, dict):
-            return wanted
-        new = {**wanted, **old} | {self.command_key: wanted[self.command_key], "args": wanted["args"]}
-        if not wanted["args"] and "args" not in old:
+            return new_entry
+        new = {**new_entry, **old} | {self.command_key: new_entry[self.command_key], "args": new_entry["args"]}
+        if not new_entry["args"] and "args" not in old:
             del new["args"]  # clients that write the entry anew leave out what is empty
         env = old.get(self.env_key)
         if entry.env and isinstance(env, dict):
@@ -100,9 +100,9 @@ class Client:
         elif entry.env:
             new[self.env_key] = dict(entry.env)
         # In the order that it has, so that an entry that says the same stays the same text.
-        return {key: new[key] for key in [*old, *(key for key in wanted if key not in old)] if key in new}
+        return {key: new[key] for key in [*old, *(key for key in new_entry if key not in old)] if key in new}
 
-    def command_of(self, entry: Any) -> Entry | None:
+    def parse_entry(self, entry: Any) -> Entry | None:
         """What an entry in this client's form starts; None where it starts no command."""
         if not isinstance(entry, dict) or not isinstance(entry.get(self.command_key), str):
             return None
@@ -114,8 +114,8 @@ class Client:
         )
 
 
-def _with_type(entry: Entry) -> dict[str, Any]:
-    return {"type": "stdio"} | usual_shape(entry)
+def _typed_entry(entry: Entry) -> dict[str, Any]:
+    return {"type": "stdio"} | standard_entry(entry)
 
 
 _VSCODE = Client(
@@ -125,7 +125,7 @@ _VSCODE = Client(
     files=("{appdata}/Code/User/mcp.json",),
     project=".vscode/mcp.json",
     container=("servers",),
-    shape=_with_type,
+    build_entry=_typed_entry,
     aliases=("code", "visual-studio-code", "copilot"),
     remark="Start the server from the line above its entry, or with the command MCP: List Servers.",
 )
@@ -152,7 +152,7 @@ CLIENTS: Sequence[Client] = (
         home=("CLAUDE_CONFIG_DIR", ".claude.json"),
         project=".mcp.json",
         format="json",
-        shape=_with_type,
+        build_entry=_typed_entry,
         remark="Sessions that are open write this file too: start new ones. MCP_TOOL_TIMEOUT (ms) bounds its calls.",
     ),
     Client(
@@ -227,7 +227,7 @@ CLIENTS: Sequence[Client] = (
         windows=("{appdata}/Block/goose/config/config.yaml",),
         format="yaml",
         container=("extensions",),
-        shape=_goose_shape,
+        build_entry=_goose_entry,
         limits={"timeout": CALL_SECONDS},
         command_key="cmd",
         env_key="envs",

@@ -40,15 +40,15 @@ class ConfigFile:
     @property
     def text(self) -> str:
         """What it says, without a byte order mark. Raises ClientConfigError."""
-        return decoded(self.content or b"", self.path)
+        return decode(self.content or b"", self.path)
 
-    def encoded(self, text: str) -> bytes:
+    def encode(self, text: str) -> bytes:
         """A text as this file would hold it: with a byte order mark if it has one."""
         has_mark = (self.content or b"").startswith(_BOM.encode())
         return ((_BOM if has_mark else "") + text).encode()
 
 
-def decoded(content: bytes, path: Path) -> str:
+def decode(content: bytes, path: Path) -> str:
     """UTF-8, without a byte order mark."""
     try:
         return content.decode("utf-8").removeprefix(_BOM)
@@ -56,15 +56,15 @@ def decoded(content: bytes, path: Path) -> str:
         raise ClientConfigError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 and try again") from error
 
 
-def locate(places: Sequence[PurePath]) -> Path:
+def find_config_path(config_paths: Sequence[PurePath]) -> Path:
     """The first place whose folder exists, else the last; a `*` is any name."""
-    for place in places:
+    for place in config_paths:
         if "*" not in str(place):
             if Path(place).parent.is_dir():
                 return Path(place)
         elif found := sorted(glob.glob(str(place.parent))):  # noqa: PTH207 - the pattern is of a whole path
             return Path(found[0], place.name)
-    return Path(places[-1])
+    return Path(config_paths[-1])
 
 
 def read_config(path: Path) -> ConfigFile:
@@ -93,7 +93,7 @@ def replace_config(file: ConfigFile, content: bytes | None, *, write: Write = os
         raise ClientConfigError(f"{file.target} cannot be written ({_why(error)}): nothing was changed") from error
 
 
-def keep_backup(file: ConfigFile, *, write: Write = os.write) -> Path | None:
+def write_backup(file: ConfigFile, *, write: Write = os.write) -> Path | None:
     """Copies what the file holds beside it; returns where, or None where there is nothing to copy."""
     if file.content is None:
         return None
@@ -106,7 +106,7 @@ def keep_backup(file: ConfigFile, *, write: Write = os.write) -> Path | None:
     return file.backup_path
 
 
-def drop_backup(file: ConfigFile) -> None:
+def remove_backup(file: ConfigFile) -> None:
     """Removes the copy, once the file is what it was."""
     with contextlib.suppress(OSError):
         file.backup_path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_mcp.install.text_edit import NotEditable, line_end, position, spliced
+from rlm_mcp.install.text_edit import NotEditable, line_end, position, splice
 
 _SPACE = re.compile(r"(?:[ \t\r\n\f\v]+|//[^\r\n]*|/\*.*?\*/)*", re.DOTALL)
 _REST_OF_LINE = re.compile(r"(?:[ \t]*(?://[^\r\n]*|/\*[^\r\n]*?\*/))*")
@@ -24,12 +24,12 @@ class Member:
 
     key: str
     start: int
-    value: "Node"
+    value: "JsonNode"
     comma: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
-class Node:
+class JsonNode:
     """A value and where it stands. `members` is None for what is no object."""
 
     start: int
@@ -58,7 +58,7 @@ def read_strict(text: str) -> Any:
     return read(text)
 
 
-def with_value(text: str, path: Sequence[str], value: Any) -> str:
+def set_value(text: str, path: Sequence[str], value: Any) -> str:
     """The text with `value` at `path`; objects on the way are made where they are missing."""
     root = _parsed(text)
     if root is None:
@@ -76,10 +76,10 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
         node = found.value
     style = _Style(text, root)
     new = style.rendered(value, style.indent_of(node.start)) if "\n" in text else style.rendered(value, None)
-    return spliced(text, [(node.start, node.end, new)])
+    return splice(text, [(node.start, node.end, new)])
 
 
-def without_value(text: str, path: Sequence[str]) -> str:
+def remove_value(text: str, path: Sequence[str]) -> str:
     """The text without the member at `path`; the same text where there is none."""
     while (shorter := _without_last(text, path)) != text:  # a name may stand in an object more than once
         text = shorter
@@ -98,12 +98,12 @@ def _without_last(text: str, path: Sequence[str]) -> str:
     start = member.start - len(_leading_space(text, member.start))
     end = member.value.end if member.comma is None else member.comma + 1
     if len(node.members) == 1 and not text[node.start + 1 : start].strip() and not text[end : node.end - 1].strip():
-        return spliced(text, [(node.start, node.end, "{}")])
+        return splice(text, [(node.start, node.end, "{}")])
     cuts = [(start, end, "")]
     before = node.members[at - 1].comma if at else None
     if member.comma is None and before is not None:
         cuts.append((before, before + 1, ""))
-    return spliced(text, cuts)
+    return splice(text, cuts)
 
 
 def _leading_space(text: str, at: int) -> str:
@@ -129,7 +129,7 @@ class _Style:
     """The way a text is laid out."""
 
     text: str
-    root: Node
+    root: JsonNode
     newline: str = field(init=False)
     unit: str = field(init=False)
     colon: str = field(init=False)
@@ -154,7 +154,7 @@ class _Style:
         lines = json.dumps(value, ensure_ascii=False, indent=self.unit, separators=(",", self.colon)).split("\n")
         return (self.newline + indent).join(lines)
 
-    def added(self, node: Node, key: str, value: Any) -> str:
+    def added(self, node: JsonNode, key: str, value: Any) -> str:
         """The text with a new member at the end of an object."""
         name = json.dumps(key, ensure_ascii=False) + self.colon
         if not node.members:
@@ -168,20 +168,20 @@ class _Style:
         else:
             at, new = end, ("" if self.colon == ":" else " ") + name + self.rendered(value, None)
         if last.comma is not None:
-            return spliced(self.text, [(at, at, new + ",")])
+            return splice(self.text, [(at, at, new + ",")])
         if at == end:
-            return spliced(self.text, [(at, at, "," + new)])
-        return spliced(self.text, [(end, end, ","), (at, at, new)])
+            return splice(self.text, [(at, at, "," + new)])
+        return splice(self.text, [(end, end, ","), (at, at, new)])
 
-    def _first(self, node: Node, name: str, value: Any) -> str:
+    def _first(self, node: JsonNode, name: str, value: Any) -> str:
         outer = self.indent_of(node.start)
         indent = outer + self.unit
         new = self.newline + indent + name + self.rendered(value, indent)
         inside = self.text[node.start + 1 : node.end - 1]
         if not inside.strip(" \t"):
-            return spliced(self.text, [(node.start + 1, node.end - 1, new + self.newline + outer)])
+            return splice(self.text, [(node.start + 1, node.end - 1, new + self.newline + outer)])
         at = self._end_of_line(node.start + 1)
-        return spliced(self.text, [(at, at, new if "\n" in inside else new + self.newline + outer)])
+        return splice(self.text, [(at, at, new if "\n" in inside else new + self.newline + outer)])
 
     def _end_of_line(self, at: int) -> int:
         """Behind the comments that stand on the same line."""
@@ -192,7 +192,7 @@ class _Style:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def _parsed(text: str) -> Node | None:
+def _parsed(text: str) -> JsonNode | None:
     """The value with the places of its parts; None where there is only space and comments."""
     start = _skip(text, 0)
     if start == len(text):
@@ -208,7 +208,7 @@ def _parsed(text: str) -> Node | None:
     return root
 
 
-def _value(text: str, at: int) -> Node:
+def _value(text: str, at: int) -> JsonNode:
     if text.startswith("{", at):
         return _object(text, at)
     if text.startswith("[", at):
@@ -216,7 +216,7 @@ def _value(text: str, at: int) -> Node:
     found = _STRING.match(text, at) or _SCALAR.match(text, at)
     if found is None:
         raise NotEditable(f"is not JSON: a value is missing at {position(text, at)}")
-    return Node(start=at, end=found.end(), value=_scalar(text, found))
+    return JsonNode(start=at, end=found.end(), value=_scalar(text, found))
 
 
 def _scalar(text: str, found: re.Match[str]) -> Any:
@@ -226,9 +226,9 @@ def _scalar(text: str, found: re.Match[str]) -> Any:
         raise NotEditable(f"is not JSON: {position(text, found.start())} holds {found[0][:40]}") from error
 
 
-def _object(text: str, start: int) -> Node:
+def _object(text: str, start: int) -> JsonNode:
     members: list[Member] = []
-    node = Node(start=start, value={}, members=members)
+    node = JsonNode(start=start, value={}, members=members)
     at = _skip(text, start + 1)
     while not text.startswith("}", at):
         if members and members[-1].comma is None:
@@ -250,8 +250,8 @@ def _object(text: str, start: int) -> Node:
     return node
 
 
-def _array(text: str, start: int) -> Node:
-    node, at, separated = Node(start=start, value=[]), _skip(text, start + 1), True
+def _array(text: str, start: int) -> JsonNode:
+    node, at, separated = JsonNode(start=start, value=[]), _skip(text, start + 1), True
     while not text.startswith("]", at):
         if not separated:
             raise NotEditable(f"is not JSON: a comma or ] is missing at {position(text, at)}")

@@ -30,7 +30,7 @@ def read(text: str) -> dict[str, Any]:
         raise NotEditable(f"is not TOML ({error})") from error
 
 
-def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
+def set_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
     """The text with a table at `path`: where one of this name stands, else at the end."""
     read(text)
     block = _block(path, value).replace("\n", line_end(text))
@@ -48,7 +48,7 @@ def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
     return text + line_end(text) * 2 + block.rstrip("\r\n")
 
 
-def without_value(text: str, path: Sequence[str]) -> str:
+def remove_value(text: str, path: Sequence[str]) -> str:
     """The text without the table at `path` and the tables below it."""
     for span in reversed(list(_spans(text, path))):
         text = _cut(text, *span)

@@ -8,11 +8,11 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlm_mcp.install.text_edit import NotEditable, line_end, spliced
+from rlm_mcp.install.text_edit import NotEditable, line_end, splice
 
 if TYPE_CHECKING:
     # Its nodes carry attributes that its annotations do not: of a mapping, whether it is in braces.
-    Node = Any
+    YamlNode = Any
 
 
 def read(text: str) -> Any:
@@ -28,7 +28,7 @@ def read(text: str) -> Any:
     return {} if said is None else said
 
 
-def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
+def set_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
     """The text with a mapping at `path`, whose parent is a key of the top level."""
     parent_key, key = path
     root = _composed(text)
@@ -52,27 +52,27 @@ def with_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
     return text[:start] + (block if text[end - 1 : end] == "\n" else block.rstrip("\r\n")) + text[end:]
 
 
-def _with_parent(text: str, root: "Node | None", path: Sequence[str], value: dict[str, Any]) -> str:
+def _with_parent(text: str, root: "YamlNode | None", path: Sequence[str], value: dict[str, Any]) -> str:
     """The text with the mapping of entries too, at its end, or in its braces if all of it is in braces."""
     parent_key, key = path
     if root is not None and root.flow_style:
         at, comma = root.start_mark.index + 1, ", " if root.value else ""
-        return spliced(text, [(at, at, json.dumps({parent_key: {key: value}})[1:-1] + comma)])
+        return splice(text, [(at, at, json.dumps({parent_key: {key: value}})[1:-1] + comma)])
     gap = "" if not text or text.endswith("\n") else line_end(text)
     block = f"{parent_key}:\n" + _block(key, value, indent="  ", step="  ")
     return text + gap + block.replace("\n", line_end(text))
 
 
 def _with_in_flow(
-    text: str, parent: "Node", found: tuple["Node", "Node"] | None, key: str, value: dict[str, Any]
+    text: str, parent: "YamlNode", found: tuple["YamlNode", "YamlNode"] | None, key: str, value: dict[str, Any]
 ) -> str:
     if found is not None:
-        return spliced(text, [(found[1].start_mark.index, found[1].end_mark.index, json.dumps(value))])
+        return splice(text, [(found[1].start_mark.index, found[1].end_mark.index, json.dumps(value))])
     at = parent.start_mark.index + 1
-    return spliced(text, [(at, at, f"{json.dumps(key)}: {json.dumps(value)}, ")])
+    return splice(text, [(at, at, f"{json.dumps(key)}: {json.dumps(value)}, ")])
 
 
-def _with_first(text: str, pair: tuple["Node", "Node"], block: str) -> str:
+def _with_first(text: str, pair: tuple["YamlNode", "YamlNode"], block: str) -> str:
     """The text with the first entry of a mapping that is empty: null, written or not, or {}."""
     newline, colon = line_end(text), _after_colon(text, pair[0].end_mark.index)
     value = pair[1]
@@ -85,7 +85,7 @@ def _with_first(text: str, pair: tuple["Node", "Node"], block: str) -> str:
     return text[:at] + block + text[at:]
 
 
-def without_value(text: str, path: Sequence[str]) -> str:
+def remove_value(text: str, path: Sequence[str]) -> str:
     """The text without the entry at `path`."""
     parent_key, key = path
     pair = _pair(_composed(text), parent_key)
@@ -105,17 +105,17 @@ def without_value(text: str, path: Sequence[str]) -> str:
     return text[:colon] + " {}" + text[colon:]
 
 
-def _without_in_flow(text: str, parent: "Node", found: tuple["Node", "Node"]) -> str:
+def _without_in_flow(text: str, parent: "YamlNode", found: tuple["YamlNode", "YamlNode"]) -> str:
     at = parent.value.index(found)
     if at + 1 < len(parent.value):
-        return spliced(text, [(found[0].start_mark.index, parent.value[at + 1][0].start_mark.index, "")])
+        return splice(text, [(found[0].start_mark.index, parent.value[at + 1][0].start_mark.index, "")])
     start = parent.value[at - 1][1].end_mark.index if at else found[0].start_mark.index
-    return spliced(text, [(start, found[1].end_mark.index, "")])
+    return splice(text, [(start, found[1].end_mark.index, "")])
 
 
-def _composed(text: str) -> "Node | None":
+def _composed(text: str) -> "YamlNode | None":
     read(text)  # composing does not see all that is wrong
-    node: Node | None = _parser().compose(text)
+    node: YamlNode | None = _parser().compose(text)
     return node
 
 
@@ -127,12 +127,12 @@ def _parser() -> Any:
     return parser
 
 
-def _pair(node: "Node | None", key: str) -> tuple["Node", "Node"] | None:
+def _pair(node: "YamlNode | None", key: str) -> tuple["YamlNode", "YamlNode"] | None:
     pairs = node.value if node is not None and isinstance(node.value, list) else []
     return next((pair for pair in pairs if isinstance(pair, tuple) and pair[0].value == key), None)
 
 
-def _step(children: Sequence[tuple["Node", "Node"]], *, default: str) -> str:
+def _step(children: Sequence[tuple["YamlNode", "YamlNode"]], *, default: str) -> str:
     """How much deeper the entries' own keys are."""
     for key, value in children:
         if isinstance(value.value, list) and value.value and isinstance(value.value[0], tuple) and not value.flow_style:
@@ -141,12 +141,12 @@ def _step(children: Sequence[tuple["Node", "Node"]], *, default: str) -> str:
     return default
 
 
-def _lines_of(text: str, pair: tuple["Node", "Node"]) -> tuple[int, int]:
+def _lines_of(text: str, pair: tuple["YamlNode", "YamlNode"]) -> tuple[int, int]:
     """The lines of an entry in a block, from that of its key to that of its last value."""
     return text.rfind("\n", 0, pair[0].start_mark.index) + 1, _next_line(text, _end_of(*pair))
 
 
-def _end_of(key: "Node", value: "Node") -> int:
+def _end_of(key: "YamlNode", value: "YamlNode") -> int:
     """Where the last character of an entry stands; the marks of blocks and of empty values lie behind comments."""
     end: int = value.end_mark.index
     if value.start_mark.index == end:

@@ -18,15 +18,15 @@ from rlm_mcp.install.text_edit import NotEditable
 @dataclass(frozen=True, slots=True)
 class _Editor:
     read: Callable[[str], Any]
-    with_value: Callable[[str, Sequence[str], dict[str, Any]], str]
-    without_value: Callable[[str, Sequence[str]], str]
+    set_value: Callable[[str, Sequence[str], dict[str, Any]], str]
+    remove_value: Callable[[str, Sequence[str]], str]
 
 
 _EDITORS: dict[Format, _Editor] = {
-    "json": _Editor(jsontext.read_strict, jsontext.with_value, jsontext.without_value),
-    "jsonc": _Editor(jsontext.read, jsontext.with_value, jsontext.without_value),
-    "toml": _Editor(tomltext.read, tomltext.with_value, tomltext.without_value),
-    "yaml": _Editor(yamltext.read, yamltext.with_value, yamltext.without_value),
+    "json": _Editor(jsontext.read_strict, jsontext.set_value, jsontext.remove_value),
+    "jsonc": _Editor(jsontext.read, jsontext.set_value, jsontext.remove_value),
+    "toml": _Editor(tomltext.read, tomltext.set_value, tomltext.remove_value),
+    "yaml": _Editor(yamltext.read, yamltext.set_value, yamltext.remove_value),
 }
 
 
@@ -36,7 +36,7 @@ def read(text: str, client: Client) -> dict[str, Any]:
     return said
 
 
-def entry_in(text: str, client: Client) -> Any:
+def find_entry(text: str, client: Client) -> Any:
     """The entry as the client would read it; None where there is none."""
     said: Any = read(text, client)
     for key in client.path:
@@ -44,21 +44,21 @@ def entry_in(text: str, client: Client) -> Any:
     return said
 
 
-def with_entry(text: str, client: Client, entry: dict[str, Any]) -> str:
+def set_entry(text: str, client: Client, entry: dict[str, Any]) -> str:
     """The text with this entry and otherwise unchanged."""
     said = read(text, client)
-    new = _EDITORS[client.format].with_value(text, client.path, entry)
-    return _proved(new, [_with(said, client.path, entry)], client)
+    new = _EDITORS[client.format].set_value(text, client.path, entry)
+    return _verified(new, [_with(said, client.path, entry)], client)
 
 
-def without_entry(text: str, client: Client) -> str:
+def remove_entry(text: str, client: Client) -> str:
     """The text without the entry and otherwise unchanged."""
-    if entry_in(text, client) is None:
+    if find_entry(text, client) is None:
         return text
     said = read(text, client)
-    new = _EDITORS[client.format].without_value(text, client.path)
+    new = _EDITORS[client.format].remove_value(text, client.path)
     # In TOML the table of all servers is gone with the last of them, in the others it stays and is empty.
-    return _proved(new, [_without(said, client.path), _without(said, client.path, prune=True)], client)
+    return _verified(new, [_without(said, client.path), _without(said, client.path, prune=True)], client)
 
 
 def _with(said: Any, path: Sequence[str], entry: Any) -> Any:
@@ -74,7 +74,7 @@ def _without(said: dict[str, Any], path: Sequence[str], *, prune: bool = False) 
     return rest if inner is None or (prune and not inner) else rest | {path[0]: inner}
 
 
-def _proved(text: str, expected: Sequence[Any], client: Client) -> str:
+def _verified(text: str, expected: Sequence[Any], client: Client) -> str:
     try:
         if _canonical(read(text, client)) in map(_canonical, expected):
             return text

@@ -12,8 +12,8 @@ from typing import Literal
 
 from rlm_mcp.errors import ClientConfigError
 from rlm_mcp.install.clients import Client, Entry
-from rlm_mcp.install.config_file import ConfigFile, decoded, drop_backup, keep_backup, replace_config
-from rlm_mcp.install.entry import entry_in, with_entry, without_entry
+from rlm_mcp.install.config_file import ConfigFile, decode, remove_backup, replace_config, write_backup
+from rlm_mcp.install.entry import find_entry, remove_entry, set_entry
 from rlm_mcp.install.text_edit import NotEditable
 from rlm_mcp.redact import mask_secrets
 
@@ -21,7 +21,7 @@ from rlm_mcp.redact import mask_secrets
 LONGEST_LINE_CHARS = 400
 NO_LINE_END = "\\ no line end at the end of the file"  # as diff says it
 
-Change = Literal["add", "update", "remove", "none"]
+ChangeKind = Literal["add", "update", "remove", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Plan:
 
     client: Client
     file: ConfigFile
-    change: Change
+    change: ChangeKind
     after: bytes | None = None
     backup: Literal["write", "keep", "drop"] = "keep"
     notes: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Plan:
         before, after = self.file.content or b"", self.after or b""
         if self.change == "none" or before == after:
             return ""
-        old, new = (decoded(content, self.file.path) for content in (before, after))
+        old, new = (decode(content, self.file.path) for content in (before, after))
         name = str(self.file.target)
         lines = list(
             unified_diff(
@@ -56,7 +56,7 @@ class Plan:
         return mask_secrets("".join(line if line.endswith("\n") else f"{line}\n{NO_LINE_END}\n" for line in lines))
 
     def _in_short(self, old: str, new: str) -> str:
-        said = ((mark, entry_in(text, self.client)) for mark, text in (("-", old), ("+", new)))
+        said = ((mark, find_entry(text, self.client)) for mark, text in (("-", old), ("+", new)))
         path = ".".join(self.client.path)
         shown = (
             f"{mark} {path}: {json.dumps(entry, ensure_ascii=False)}\n" for mark, entry in said if entry is not None
@@ -68,11 +68,11 @@ def plan_install(client: Client, file: ConfigFile, entry: Entry) -> Plan:
     """What has to change for the client to start the server so. Raises ClientConfigError."""
     try:
         text = file.text
-        old = entry_in(text, client)
-        new = client.merged(old, entry)
+        old = find_entry(text, client)
+        new = client.merge_entry(old, entry)
         if new == old:
             return Plan(client=client, file=file, change="none", after=file.content)
-        after = file.encoded(with_entry(text, client, new))
+        after = file.encode(set_entry(text, client, new))
         keeps = old is not None and file.backup is not None and _made_from(file.backup, file, client)
     except NotEditable as error:
         raise _refused(error, client, file, "add") from error
@@ -90,27 +90,27 @@ def plan_uninstall(client: Client, file: ConfigFile) -> Plan:
     """What has to change for the client not to know the server. Raises ClientConfigError."""
     try:
         text = file.text
-        if file.content is None or entry_in(text, client) is None:
+        if file.content is None or find_entry(text, client) is None:
             return Plan(client=client, file=file, change="none", after=file.content)
         notes = _notes(client, file)
         if file.backup is not None and _made_from(file.backup, file, client):
             return Plan(client=client, file=file, change="remove", after=file.backup, backup="drop", notes=notes)
         if file.backup is None and _made_from(b"", file, client):
             return Plan(client=client, file=file, change="remove", after=None, notes=notes)
-        after = file.encoded(without_entry(text, client))
+        after = file.encode(remove_entry(text, client))
     except NotEditable as error:
         raise _refused(error, client, file, "remove") from error
     return Plan(client=client, file=file, change="remove", after=after, backup="write", notes=notes)
 
 
-def carry_out(plan: Plan) -> Path | None:
+def apply_plan(plan: Plan) -> Path | None:
     """Does it; returns where the copy of the old file is, if there is one. Raises ClientConfigError."""
     if plan.change == "none":
         return None
-    kept = keep_backup(plan.file) if plan.backup == "write" else None
+    kept = write_backup(plan.file) if plan.backup == "write" else None
     replace_config(plan.file, plan.after)
     if plan.backup == "drop":
-        drop_backup(plan.file)
+        remove_backup(plan.file)
         return None
     return kept or (plan.file.backup_path if plan.file.backup is not None else None)
 
@@ -118,10 +118,10 @@ def carry_out(plan: Plan) -> Path | None:
 def _made_from(earlier: bytes, file: ConfigFile, client: Client) -> bool:
     """Whether the file is `earlier` with our entry and nothing else."""
     try:
-        with_it = with_entry(decoded(earlier, file.path), client, entry_in(file.text, client))
+        with_it = set_entry(decode(earlier, file.path), client, find_entry(file.text, client))
     except (NotEditable, ClientConfigError):  # whatever the copy is, the file was not made from it
         return False
-    return file.encoded(with_it) == file.content
+    return file.encode(with_it) == file.content
 
 
 def _notes(client: Client, file: ConfigFile) -> tuple[str, ...]:

@@ -7,12 +7,12 @@ from typing import Literal
 
 from rlm_mcp.errors import ClientConfigError
 from rlm_mcp.install.clients import CLIENTS, Client, Entry
-from rlm_mcp.install.config_file import locate, read_config
-from rlm_mcp.install.entry import entry_in
-from rlm_mcp.install.places import Place
+from rlm_mcp.install.config_file import find_config_path, read_config
+from rlm_mcp.install.entry import find_entry
 from rlm_mcp.install.text_edit import NotEditable
+from rlm_mcp.install.user_folders import UserFolders
 
-State = Literal["not found", "found", "current", "other", "broken", "unreadable"]
+InstallState = Literal["not found", "found", "current", "other", "broken", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,20 +25,20 @@ class ClientState:
 
     client: Client
     path: Path
-    state: State
+    state: InstallState
     detail: str = ""
 
 
-def client_states(place: Place, own: Entry) -> list[ClientState]:
+def client_states(place: UserFolders, own: Entry) -> list[ClientState]:
     """All clients that are known, in their order."""
     return [_state(client, place, own) for client in CLIENTS]
 
 
-def _state(client: Client, place: Place, own: Entry) -> ClientState:
-    path = locate(client.places(place))
+def _state(client: Client, place: UserFolders, own: Entry) -> ClientState:
+    path = find_config_path(client.config_paths(place))
     try:
         file = read_config(path)
-        entry = client.command_of(entry_in(file.text, client))
+        entry = client.parse_entry(find_entry(file.text, client))
     except (NotEditable, ClientConfigError) as error:
         return ClientState(client=client, path=path, state="unreadable", detail=_sentence(path, error))
     if entry is None:

@@ -18,7 +18,7 @@ def position(text: str, at: int) -> str:
     return f"line {before + 1}, column {at - text.rfind(chr(10), 0, at)}"
 
 
-def spliced(text: str, pieces: Iterable[tuple[int, int, str]]) -> str:
+def splice(text: str, pieces: Iterable[tuple[int, int, str]]) -> str:
     """The text with each (start, end) replaced; the pieces do not overlap."""
     for start, end, new in sorted(pieces, reverse=True):
         text = text[:start] + new + text[end:]

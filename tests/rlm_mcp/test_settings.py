@@ -6,7 +6,7 @@ import pytest
 
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.redact import Secret
-from rlm_mcp.settings import SETTINGS, Settings, config_path, in_force, load_settings, local_roots
+from rlm_mcp.settings import SETTINGS, Settings, config_path, effective_settings, load_settings, local_roots
 from rlm_mcp.spending import Price, RunLimits
 
 
@@ -159,7 +159,7 @@ def test_what_is_in_force_says_where_each_value_was_set_and_masks_secrets(tmp_pa
     settings = load(
         tmp_path, {"RLM_MCP_API_KEY": "sk-very-secret", "RLM_MCP_ROOTS": "/a:/b"}, file=file, flags={"max_usd": 1}
     )
-    rows = {row.name: (row.value, row.origin) for row in in_force(settings)}
+    rows = {row.name: (row.value, row.origin) for row in effective_settings(settings)}
     assert list(rows) == list(SETTINGS)
     config = tmp_path / "config.toml"
     assert rows["model"] == ("m", f"model in {config}, line 1")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rlm_mcp.cli.commands.output import print_json
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, SETTING_FLAGS, Commands
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.install.places import own_place
+from rlm_mcp.install.user_folders import current_user_folders
 from rlm_mcp.redact import escape_controls
 from rlm_mcp.settings import checked_environment, config_path, load_settings
 
@@ -58,8 +58,8 @@ def install(options: argparse.Namespace) -> int:
 
     plan = plan_install(client, _config_file(options, client), entry)
     if plan.change == "none":
-        return _tell(options, plan, f"{client.title} is already current: {plan.file.path}")
-    hints = [] if options.json else _unseen(options, entry)
+        return _report(options, plan, f"{client.title} is already current: {plan.file.path}")
+    hints = [] if options.json else _unseen_variables(options, entry)
     return _ask_and_write(options, plan, [*hints, client.remark])
 
 
@@ -71,26 +71,26 @@ def uninstall(options: argparse.Namespace) -> int:
     client = find_client(options.client)
     plan = plan_uninstall(client, _config_file(options, client))
     if plan.change == "none":
-        return _tell(options, plan, f"{client.title} does not know rlm-mcp: {plan.file.path}")
+        return _report(options, plan, f"{client.title} does not know rlm-mcp: {plan.file.path}")
     return _ask_and_write(options, plan, [client.remark])
 
 
 def _ask_and_write(options: argparse.Namespace, plan: "Plan", hints: Sequence[str]) -> int:
-    from rlm_mcp.install.plan import carry_out
+    from rlm_mcp.install.plan import apply_plan
 
     if not options.json:
         print(escape_controls(plan.diff), end="")
         for note in plan.notes:
             print(escape_controls(note), file=sys.stderr)
-    if not options.yes and not _agreed(options):
-        return _tell(options, plan, "nothing was written", status=FAILED)
-    kept = carry_out(plan)
+    if not options.yes and not _confirm(options):
+        return _report(options, plan, "nothing was written", status=FAILED)
+    kept = apply_plan(plan)
     said = f"{plan.file.target} is written" if plan.after is not None else f"{plan.file.target} is removed"
     said += f"; what it held is in {kept}" if kept else ""
-    return _tell(options, plan, "\n".join([said, *filter(None, hints)]), written=True, kept=kept)
+    return _report(options, plan, "\n".join([said, *filter(None, hints)]), written=True, kept=kept)
 
 
-def _agreed(options: argparse.Namespace) -> bool:
+def _confirm(options: argparse.Namespace) -> bool:
     if options.json or not sys.stdin.isatty():
         print("rlm-mcp: this is no terminal to ask on: add --yes to write it", file=sys.stderr)
         return False
@@ -98,7 +98,7 @@ def _agreed(options: argparse.Namespace) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _tell(
+def _report(
     options: argparse.Namespace,
     plan: "Plan",
     said: str,
@@ -126,12 +126,12 @@ def _tell(
 
 
 def _config_file(options: argparse.Namespace, client: "Client") -> "ConfigFile":
-    from rlm_mcp.install.config_file import locate, read_config
+    from rlm_mcp.install.config_file import find_config_path, read_config
 
     if options.config is not None:
         return read_config(Path(options.config).expanduser())
     if options.project is None:
-        return read_config(locate(client.places(own_place())))
+        return read_config(find_config_path(client.config_paths(current_user_folders())))
     folder = Path(options.project).expanduser()
     if not client.project:
         raise SettingsError(f"{client.title} has no file for one project: leave --project out")
@@ -146,7 +146,7 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
     return checked_environment(flags, options.env)
 
 
-def _unseen(options: argparse.Namespace, entry: "Entry") -> list[str]:
+def _unseen_variables(options: argparse.Namespace, entry: "Entry") -> list[str]:
     """What the user has set where a program started from a desktop does not see it."""
     sources = load_settings({name: getattr(options, name, None) for name in SETTING_FLAGS}).sources.values()
     unseen = [name for name in sources if name.isupper() and " " not in name and name not in entry.env]
@@ -161,20 +161,20 @@ def _unseen(options: argparse.Namespace, entry: "Entry") -> list[str]:
 
 
 def _print_entry(client: "Client | None", entry: "Entry") -> int:
-    from rlm_mcp.install.clients import NAME, usual_shape
-    from rlm_mcp.install.entry import with_entry
+    from rlm_mcp.install.clients import NAME, standard_entry
+    from rlm_mcp.install.entry import set_entry
 
     if client is None:
-        print(json.dumps({"mcpServers": {NAME: usual_shape(entry)}}, indent=2))
+        print(json.dumps({"mcpServers": {NAME: standard_entry(entry)}}, indent=2))
         return ANSWERED
-    print(with_entry("", client, client.wanted(entry)), end="")
+    print(set_entry("", client, client.new_entry(entry)), end="")
     return ANSWERED
 
 
 def _list_clients(options: argparse.Namespace, entry: "Entry") -> int:
     from rlm_mcp.install.state import client_states
 
-    states = client_states(own_place(), entry)
+    states = client_states(current_user_folders(), entry)
     if options.json:
         print_json(
             [{"client": s.client.name, "path": str(s.path), "state": s.state, "detail": s.detail} for s in states]

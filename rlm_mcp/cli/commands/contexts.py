@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from rlm_mcp.cli.commands.output import complain, context_facts, print_json, show
+from rlm_mcp.cli.commands.output import context_facts, print_error, print_json, print_result
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, in_workspace
 from rlm_mcp.concurrency import background_task
 from rlm_mcp.errors import RlmError
@@ -48,7 +48,7 @@ async def list_contexts(options: argparse.Namespace, workspace: "Workspace") -> 
 async def register(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Registers a source, and with `--watch` each new version of it."""
     context = await workspace.register(source=options.source, name=options.name)
-    show(options, context_facts(context))
+    print_result(options, context_facts(context))
     return await _watch(options, workspace, context) if options.watch else ANSWERED
 
 
@@ -57,11 +57,11 @@ async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "
     stop = threading.Event()
 
     def tell(latest: "Context") -> None:
-        show(options, context_facts(latest))
+        print_result(options, context_facts(latest))
         sys.stdout.flush()
 
     def tell_trouble(error: RlmError) -> None:
-        complain(error)
+        print_error(error)
 
     async def stop_on_signal() -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -77,17 +77,17 @@ async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "
 
 async def refresh(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Registers the source of a context as it is now."""
-    show(options, context_facts(await workspace.refresh(options.name)))
+    print_result(options, context_facts(await workspace.refresh(options.name)))
     return ANSWERED
 
 
 async def collect(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Frees what nothing uses."""
-    show(options, asdict(await workspace.collect()))
+    print_result(options, asdict(await workspace.collect()))
     return ANSWERED
 
 
 async def remove(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Forgets a context."""
-    show(options, context_facts(await workspace.remove(options.name)))
+    print_result(options, context_facts(await workspace.remove(options.name)))
     return ANSWERED

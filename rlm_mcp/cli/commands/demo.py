@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, settings_of
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, settings_from
 
 
 def add(commands: Commands) -> None:
@@ -22,7 +22,7 @@ async def demo(options: argparse.Namespace) -> int:
     from rlm_mcp.cli.demo import play_demo
     from rlm_mcp.workspace.workspace import open_workspace
 
-    settings = settings_of(options)
+    settings = settings_from(options)
     with TemporaryDirectory() as scratch:
         async with open_workspace(replace(settings, data_dir=Path(scratch))) as workspace:
             page = settings.cache_dir / "demo" / "run.html"

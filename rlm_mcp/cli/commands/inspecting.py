@@ -4,8 +4,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from rlm_mcp.cli.commands.output import show
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace, settings_of
+from rlm_mcp.cli.commands.output import print_result
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace, settings_from
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.redact import escape_controls
 
@@ -37,11 +37,11 @@ def inspect(options: argparse.Namespace) -> int:
     """A prompt where somebody can type at it and nothing else was asked for."""
     is_asked = options.overview or options.json or any((options.code, options.search, options.lines))
     if is_asked or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return in_workspace(look)(options)
-    return _converse(options)
+        return in_workspace(print_view)(options)
+    return _run_prompt(options)
 
 
-async def look(options: argparse.Namespace, workspace: "Workspace") -> int:
+async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Shows the overview, or what one of the options asks for."""
     from rlm_mcp.server import presenters as views
 
@@ -49,24 +49,24 @@ async def look(options: argparse.Namespace, workspace: "Workspace") -> int:
     if options.code is not None:
         code = sys.stdin.read() if options.code == "-" else options.code
         cell = await workspace.run_code(context, code, seconds=options.seconds or CODE_SECONDS)
-        show(options, views.code_result(context, cell).structured_content)
+        print_result(options, views.code_result(context, cell).structured_content)
         return ANSWERED if cell.error is None else FAILED
     if options.search is not None:
         found = await workspace.search(
             context, options.search, path=options.path, max_matches=options.max, context_lines=0
         )
-        show(options, views.search_result(context, found).structured_content)
+        print_result(options, views.search_result(context, found).structured_content)
         return ANSWERED if found.total else FAILED
     if options.lines is not None:
         first, last = _line_range(options.lines)
         lines = await workspace.read(context, first, last, options.path)
-        show(options, views.read_result(context, lines).structured_content)
+        print_result(options, views.read_result(context, lines).structured_content)
         return ANSWERED
-    show(options, views.overview_result(context, await workspace.overview(context)).structured_content)
+    print_result(options, views.overview_result(context, await workspace.overview(context)).structured_content)
     return ANSWERED
 
 
-def _converse(options: argparse.Namespace) -> int:
+def _run_prompt(options: argparse.Namespace) -> int:
     from anyio.from_thread import start_blocking_portal
 
     from rlm_mcp.cli.console.drawing import console_on
@@ -78,7 +78,7 @@ def _converse(options: argparse.Namespace) -> int:
     from rlm_mcp.server.results import compact
     from rlm_mcp.workspace.workspace import open_workspace
 
-    settings, console = settings_of(options), console_on(sys.stdout)
+    settings, console = settings_from(options), console_on(sys.stdout)
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(open_workspace(settings, warm=True)) as workspace,

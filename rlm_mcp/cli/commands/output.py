@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from rlm_mcp.workspace.workspace import Workspace
 
 
-def complain(error: RlmError) -> int:
+def print_error(error: RlmError) -> int:
     """Tells an error on stderr; returns the exit status that goes with it."""
     print(f"rlm-mcp: {escape_controls(str(error))}", file=sys.stderr)
     return USAGE if isinstance(error, SettingsError) and not isinstance(error, NoModelConfigured) else FAILED
 
 
-def show(options: argparse.Namespace, facts: dict[str, Any]) -> None:
+def print_result(options: argparse.Namespace, facts: dict[str, Any]) -> None:
     """Prints a result."""
     if options.json:
         print_json(facts)
@@ -36,11 +36,11 @@ def print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=True, indent=1, default=str))
 
 
-def show_run(options: argparse.Namespace, workspace: "Workspace", state: "RunState") -> int:
+def print_run(options: argparse.Namespace, workspace: "Workspace", state: "RunState") -> int:
     """Prints a run: the answer on stdout, what else is known of it on stderr. Returns the exit status it means."""
     if options.json:
         print_json(run_facts(workspace, state))
-        return status_of(state)
+        return exit_status(state)
     answer = state.answer
     if answer is not None:
         told = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)
@@ -49,7 +49,7 @@ def show_run(options: argparse.Namespace, workspace: "Workspace", state: "RunSta
         _show_facts(workspace, state)
     elif state.message:
         print(f"rlm-mcp: {escape_controls(state.message)}", file=sys.stderr)
-    return status_of(state)
+    return exit_status(state)
 
 
 def _show_facts(workspace: "Workspace", state: "RunState") -> None:
@@ -65,7 +65,7 @@ def _show_facts(workspace: "Workspace", state: "RunState") -> None:
     print(escape_controls(compact(facts)), file=sys.stderr)
 
 
-def status_of(state: "RunState") -> int:
+def exit_status(state: "RunState") -> int:
     """The exit status that tells how a run ended."""
     if state.status == "completed" and state.stopped_by == "final":
         return ANSWERED

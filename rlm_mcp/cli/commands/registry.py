@@ -25,8 +25,8 @@ LIMIT_FLAGS = [name for name in _FLAGS if name in REQUESTED_LIMITS]
 """Of one run; only the command that starts one has them."""
 SETTING_FLAGS = [name for name in _FLAGS if name not in LIMIT_FLAGS]
 
-Run = Callable[[argparse.Namespace], int]
-RunInWorkspace = Callable[[argparse.Namespace, "Workspace"], Coroutine[Any, Any, int]]
+CommandHandler = Callable[[argparse.Namespace], int]
+WorkspaceHandler = Callable[[argparse.Namespace, "Workspace"], Coroutine[Any, Any, int]]
 
 
 class Commands:
@@ -36,13 +36,13 @@ class Commands:
         self._common = common
         self._subparsers = under.add_subparsers(title="commands", metavar="COMMAND")
 
-    def add(self, name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    def add(self, name: str, run: CommandHandler, text: str) -> argparse.ArgumentParser:
         """Registers a command; the caller adds its arguments to the parser returned."""
         parser = self._subparsers.add_parser(name, help=text, description=text, parents=[self._common])
         parser.set_defaults(run=run)
         return parser
 
-    def group(self, name: str, run: Run, text: str) -> "Commands":
+    def group(self, name: str, run: CommandHandler, text: str) -> "Commands":
         """Registers a command with commands of its own; `run` is what it does without one."""
         return Commands(self.add(name, run, text), self._common)
 
@@ -57,7 +57,7 @@ def common_flags() -> argparse.ArgumentParser:
     return common
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
+def settings_from(options: argparse.Namespace) -> Settings:
     """The settings in force, with their warnings told on stderr. Raises SettingsError."""
     given = vars(options)
     settings = load_settings({name: given.get(name) for name in (*SETTING_FLAGS, *LIMIT_FLAGS)})
@@ -66,13 +66,13 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def in_workspace(run: RunInWorkspace) -> Run:
+def in_workspace(run: WorkspaceHandler) -> CommandHandler:
     """A command that works on what is stored: `run` gets an open workspace."""
 
     async def opened(options: argparse.Namespace) -> int:
         from rlm_mcp.workspace.workspace import open_workspace
 
-        settings = settings_of(options)
+        settings = settings_from(options)
         with _spans_sent(settings):
             async with open_workspace(settings) as workspace:
                 return await run(options, workspace)

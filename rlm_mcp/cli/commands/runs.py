@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.cli.commands.output import print_json, run_facts, show_run
+from rlm_mcp.cli.commands.output import print_json, print_run, run_facts
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace
 from rlm_mcp.cli.commands.solving import watch
 from rlm_mcp.errors import UnknownRun
@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
     """Registers `runs` and its commands."""
     runs = commands.group("runs", in_workspace(list_runs), "runs on record")
     runs.add("list", in_workspace(list_runs), "list them").add_argument("--limit", type=int, default=SHOWN_RUNS)
-    runs.add("show", in_workspace(show), "its answer, citations and usage").add_argument("id")
+    runs.add("show", in_workspace(show_run), "its answer, citations and usage").add_argument("id")
     runs.add("resume", in_workspace(resume), "go on with a run that was cut off").add_argument("id")
     view_parser = runs.add("view", in_workspace(view), "write its page: answer, evidence, timeline, turns")
     view_parser.add_argument("id", nargs="?", help="default: the newest run")
@@ -59,9 +59,9 @@ async def list_runs(options: argparse.Namespace, workspace: "Workspace") -> int:
     return ANSWERED
 
 
-async def show(options: argparse.Namespace, workspace: "Workspace") -> int:
+async def show_run(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Prints a run as `solve` printed it."""
-    return show_run(options, workspace, await workspace.state(options.id))
+    return print_run(options, workspace, await workspace.state(options.id))
 
 
 async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
@@ -73,11 +73,11 @@ async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
     if options.serve:
         from rlm_mcp.viewer.live import serve_page
 
-        await serve_page(run, workspace.store, tell=partial(_told, options, note="serving until Ctrl-C"))
+        await serve_page(run, workspace.store, tell=partial(_print_page, options, note="serving until Ctrl-C"))
         return ANSWERED
     out = None if options.out is None else Path(options.out)
     path = await anyio.to_thread.run_sync(write_page, run, workspace.store, out)
-    _told(options, str(path.resolve()), uri=path.resolve().as_uri())
+    _print_page(options, str(path.resolve()), uri=path.resolve().as_uri())
     return ANSWERED
 
 
@@ -104,11 +104,11 @@ async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:
     if options.json:
         print_json(facts | {"page": str(path.resolve())})
     else:
-        _told(options, str(path.resolve()), uri=path.resolve().as_uri())
+        _print_page(options, str(path.resolve()), uri=path.resolve().as_uri())
     return ANSWERED
 
 
-def _told(options: argparse.Namespace, place: str, *, uri: str = "", note: str = "") -> None:
+def _print_page(options: argparse.Namespace, place: str, *, uri: str = "", note: str = "") -> None:
     """Prints where a page is, and opens it if that is wanted."""
     if options.json:
         print_json({"page": place})

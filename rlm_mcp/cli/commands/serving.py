@@ -4,7 +4,7 @@ import argparse
 import sys
 from functools import partial
 
-from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_of
+from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_from
 
 
 def add(commands: Commands) -> None:
@@ -25,7 +25,7 @@ def serve(options: argparse.Namespace) -> int:
     from rlm_mcp.workspace.telemetry import export_spans, flush
 
     limit_malloc_arenas()
-    settings = settings_of(options)
+    settings = settings_from(options)
     spans = export_spans() if settings.traces else None
     if options.http:
         from rlm_mcp.server.transports.http import serve_http

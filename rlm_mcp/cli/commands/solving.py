@@ -5,7 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rlm_mcp.cli.commands.output import print_json, show_run
+from rlm_mcp.cli.commands.output import print_json, print_run
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, Commands, in_workspace
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.settings import flag_of
@@ -65,7 +65,7 @@ async def watch(options: argparse.Namespace, workspace: "Workspace", run_id: str
     from rlm_mcp.cli.console.following import follow
 
     await follow(workspace, run_id, sys.stderr, quiet=options.quiet, exit_status=FAILED)
-    return show_run(options, workspace, await workspace.state(run_id))
+    return print_run(options, workspace, await workspace.state(run_id))
 
 
 def _schema(text: str) -> dict[str, Any]:

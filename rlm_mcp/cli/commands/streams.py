@@ -21,13 +21,13 @@ def open_closed_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
-def show_every_character() -> None:
+def escape_unencodable() -> None:
     """Has characters that the encoding of stdout lacks appear as escapes, as those of stderr do."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def stop_writing() -> None:
+def discard_output() -> None:
     """What is still buffered goes nowhere, else Python complains at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.cli.doctor import Check, examine
+from rlm_mcp.cli.doctor import Check, run_checks
 from rlm_mcp.install.clients import Entry
-from rlm_mcp.install.places import Place
+from rlm_mcp.install.user_folders import UserFolders
 from rlm_mcp.models.discovery import LocalServer
 from rlm_mcp.redact import Secret
 from rlm_mcp.settings import Settings
@@ -25,8 +25,8 @@ OWN = Entry(command="/opt/rlm/bin/rlm-mcp")
 async def found(
     settings: Settings, home: Path, *, warm: bool = False, servers: list[LocalServer] | None = None
 ) -> dict[str, Check]:
-    place = Place(platform="linux", home=home)
-    checks = examine(
+    place = UserFolders(platform="linux", home=home)
+    checks = run_checks(
         settings, warm=warm, on_progress=lambda _: None, place=place, own=OWN, find_servers=lambda: servers or []
     )
     return {check.name: check async for check in checks}

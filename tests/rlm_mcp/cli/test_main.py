@@ -25,9 +25,9 @@ def run(tmp_path: Path, sandbox_cache: Path, capsys: pytest.CaptureFixture[str])
     """Runs a command; its exit status, stdout and stderr."""
 
     def running(*arguments: str) -> tuple[int, str, str]:
-        places = ["--data-dir", str(tmp_path / "data"), "--cache-dir", str(sandbox_cache)]
+        config_paths = ["--data-dir", str(tmp_path / "data"), "--cache-dir", str(sandbox_cache)]
         try:
-            status = main([*arguments, *places])
+            status = main([*arguments, *config_paths])
         except SystemExit as error:
             status = int(str(error.code))
         said = capsys.readouterr()

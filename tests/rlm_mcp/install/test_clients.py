@@ -4,14 +4,14 @@ import pytest
 
 from rlm_mcp.errors import UnknownClient
 from rlm_mcp.install.clients import CLIENTS, Client, Entry, find_client
-from rlm_mcp.install.entry import entry_in, with_entry, without_entry
-from rlm_mcp.install.places import Place
+from rlm_mcp.install.entry import find_entry, remove_entry, set_entry
+from rlm_mcp.install.user_folders import UserFolders
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "clients.md"
 
-LINUX = Place(platform="linux", home=PurePosixPath("/home/u"))
-MAC = Place(platform="darwin", home=PurePosixPath("/Users/u"), variables={"XDG_CONFIG_HOME": "/elsewhere"})
-WINDOWS = Place(
+LINUX = UserFolders(platform="linux", home=PurePosixPath("/home/u"))
+MAC = UserFolders(platform="darwin", home=PurePosixPath("/Users/u"), variables={"XDG_CONFIG_HOME": "/elsewhere"})
+WINDOWS = UserFolders(
     platform="win32",
     home=PureWindowsPath("C:\\Users\\u"),
     variables={"APPDATA": "C:\\Users\\u\\AppData\\Roaming", "LOCALAPPDATA": "D:\\Local"},
@@ -60,8 +60,8 @@ PATHS = {
 }
 
 
-def last(client: Client, place: Place) -> PurePath:
-    return client.places(place)[-1]
+def last(client: Client, place: UserFolders) -> PurePath:
+    return client.config_paths(place)[-1]
 
 
 def test_each_client_has_its_place_on_each_platform() -> None:
@@ -70,7 +70,7 @@ def test_each_client_has_its_place_on_each_platform() -> None:
 
 
 def test_a_claude_desktop_from_a_windows_package_has_its_file_in_the_package() -> None:
-    package, plain = find_client("claude-desktop").places(WINDOWS)
+    package, plain = find_client("claude-desktop").config_paths(WINDOWS)
     assert package == PureWindowsPath(
         "D:\\Local\\Packages\\Claude_*\\LocalCache\\Roaming\\Claude\\claude_desktop_config.json"
     )
@@ -78,7 +78,7 @@ def test_a_claude_desktop_from_a_windows_package_has_its_file_in_the_package() -
 
 
 def test_a_variable_of_the_client_or_of_the_desktop_moves_the_file() -> None:
-    moved = Place(
+    moved = UserFolders(
         platform="linux",
         home=PurePosixPath("/home/u"),
         variables={"CODEX_HOME": "/c", "CLAUDE_CONFIG_DIR": "/d", "XDG_CONFIG_HOME": "/x"},
@@ -117,16 +117,16 @@ def test_an_unknown_client_is_told_the_nearest() -> None:
 @pytest.mark.parametrize("command", ["/opt/rlm mcp/bin/rlm-mcp", "C:\\Users\\Ü\\Scripts\\rlm-mcp.exe"])
 def test_what_is_written_is_what_the_client_will_start(client: Client, command: str) -> None:
     entry = Entry(command=command, args=("-m", "x"), env={"RLM_MCP_MODEL": 'a "b" \\ c'})
-    wanted = client.wanted(entry)
-    text = with_entry("", client, wanted)
-    assert entry_in(text, client) == wanted
-    assert client.command_of(entry_in(text, client)) == entry
-    assert entry_in(without_entry(text, client), client) is None
+    new_entry = client.new_entry(entry)
+    text = set_entry("", client, new_entry)
+    assert find_entry(text, client) == new_entry
+    assert client.parse_entry(find_entry(text, client)) == entry
+    assert find_entry(remove_entry(text, client), client) is None
 
 
 def test_each_form_is_the_clients_own() -> None:
     entry = Entry(command="/x", env={"K": "v"})
-    shapes = {client.name: client.wanted(entry) for client in CLIENTS}
+    shapes = {client.name: client.new_entry(entry) for client in CLIENTS}
     assert shapes["claude-desktop"] == shapes["cursor"] == {"command": "/x", "args": [], "env": {"K": "v"}}
     assert shapes["vscode"] == {"type": "stdio", "command": "/x", "args": [], "env": {"K": "v"}}
     assert find_client("vscode").path == ("servers", "rlm-mcp")
@@ -138,16 +138,16 @@ def test_each_form_is_the_clients_own() -> None:
 
 def test_what_the_user_added_to_the_entry_stays_and_the_command_is_set() -> None:
     old = {"timeout": 5, "command": "/old", "args": ["a"], "enabled_tools": ["x"], "env": {"A": "1", "B": "2"}}
-    new = find_client("zed").merged(old, Entry(command="/new", env={"B": "3"}))
+    new = find_client("zed").merge_entry(old, Entry(command="/new", env={"B": "3"}))
     assert new == {"timeout": 5, "command": "/new", "args": [], "enabled_tools": ["x"], "env": {"A": "1", "B": "3"}}
     assert list(new) == list(old)
-    assert find_client("zed").merged("nonsense", Entry(command="/new"))["command"] == "/new"
+    assert find_client("zed").merge_entry("nonsense", Entry(command="/new"))["command"] == "/new"
 
 
 def test_an_entry_that_the_client_wrote_anew_is_still_current() -> None:
     entry = Entry(command="/x", env={"K": "v"})
     rewritten = {"command": "/x", "startup_timeout_sec": 60.0, "tool_timeout_sec": 300.0, "env": {"K": "v"}}
-    assert find_client("codex").merged(rewritten, entry) == rewritten
+    assert find_client("codex").merge_entry(rewritten, entry) == rewritten
 
 
 def test_the_documentation_has_each_client_with_its_file_and_limits() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_mcp.install.edit_json import read, read_strict, with_value, without_value
+from rlm_mcp.install.edit_json import read, read_strict, remove_value, set_value
 from rlm_mcp.install.text_edit import NotEditable
 
 PATH = ("mcpServers", "rlm-mcp")
@@ -14,7 +14,7 @@ ENTRY = {"command": "/opt/rlm/bin/rlm-mcp", "args": ["--x", "ü"]}
 
 def test_a_new_member_takes_the_indentation_line_ends_and_comments_of_its_neighbours() -> None:
     text = '{\r\n\t// mine\r\n\t"mcpServers": {\r\n\t\t"o": {"command": "x"} // note\r\n\t},\r\n\t"z": 1,\r\n}\r\n'
-    assert with_value(text, PATH, {"command": "y"}) == (
+    assert set_value(text, PATH, {"command": "y"}) == (
         '{\r\n\t// mine\r\n\t"mcpServers": {\r\n\t\t"o": {"command": "x"}, // note\r\n'
         '\t\t"rlm-mcp": {\r\n\t\t\t"command": "y"\r\n\t\t}\r\n\t},\r\n\t"z": 1,\r\n}\r\n'
     )
@@ -37,13 +37,13 @@ def test_a_new_member_takes_the_indentation_line_ends_and_comments_of_its_neighb
     ],
 )
 def test_objects_are_made_where_they_are_missing_in_the_style_of_the_text(text: str, changed: str) -> None:
-    assert with_value(text, ("a", "b"), 1) == changed
+    assert set_value(text, ("a", "b"), 1) == changed
 
 
 def test_a_name_that_stands_twice_is_changed_where_it_counts_and_removed_everywhere() -> None:
     text = '{"a": {"b": 1}, "a": {"b": 2, "b": 3}}'
-    assert with_value(text, ("a", "b"), 4) == '{"a": {"b": 1}, "a": {"b": 2, "b": 4}}'
-    assert without_value(text, ("a", "b")) == '{"a": {"b": 1}, "a": {}}'
+    assert set_value(text, ("a", "b"), 4) == '{"a": {"b": 1}, "a": {"b": 2, "b": 4}}'
+    assert remove_value(text, ("a", "b")) == '{"a": {"b": 1}, "a": {}}'
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_name_that_stands_twice_is_changed_where_it_counts_and_removed_everywh
 )
 def test_a_text_that_is_not_understood_says_where(text: str, why: str) -> None:
     with pytest.raises(NotEditable) as error:
-        with_value(text, PATH, ENTRY)
+        set_value(text, PATH, ENTRY)
     assert why in str(error.value)
 
 
@@ -117,19 +117,19 @@ def test_adding_an_entry_adds_it_and_keeps_every_other_character(
 ) -> None:
     said = rest | {"mcpServers": others}
     text = data.draw(texts(said))
-    new = with_value(text, PATH, ENTRY)
+    new = set_value(text, PATH, ENTRY)
     assert read(new) == said | {"mcpServers": others | {"rlm-mcp": ENTRY}}
     assert is_subsequence("".join(text.split()), "".join(new.split()))
     if others:
-        assert without_value(new, PATH) == text
+        assert remove_value(new, PATH) == text
 
 
 @given(st.data(), objects)
 def test_adding_and_removing_leaves_at_most_an_empty_object(data: st.DataObject, rest: dict[str, Any]) -> None:
     text = data.draw(texts(rest))
-    new = with_value(text, PATH, ENTRY)
+    new = set_value(text, PATH, ENTRY)
     assert read(new) == rest | {"mcpServers": {"rlm-mcp": ENTRY}}
-    assert read(without_value(new, PATH)) == rest | {"mcpServers": {}}
+    assert read(remove_value(new, PATH)) == rest | {"mcpServers": {}}
 
 
 @given(st.data(), objects, servers)
@@ -137,16 +137,16 @@ def test_the_last_entry_written_is_the_one_that_stays(
     data: st.DataObject, rest: dict[str, Any], others: dict[str, Any]
 ) -> None:
     text = data.draw(texts(rest | {"mcpServers": others}))
-    first = with_value(text, PATH, {"command": "old", "args": []})
-    second = with_value(first, PATH, ENTRY)
-    assert read(second) == read(with_value(text, PATH, ENTRY))
-    assert with_value(second, PATH, ENTRY) == second
+    first = set_value(text, PATH, {"command": "old", "args": []})
+    second = set_value(first, PATH, ENTRY)
+    assert read(second) == read(set_value(text, PATH, ENTRY))
+    assert set_value(second, PATH, ENTRY) == second
 
 
 @given(st.text(alphabet='{}[]",:/*\\ \n1a', max_size=30))
 def test_any_text_is_understood_or_refused(text: str) -> None:
     try:
-        new = with_value(text, PATH, ENTRY)
+        new = set_value(text, PATH, ENTRY)
     except NotEditable:
         return
     assert read(new)["mcpServers"]["rlm-mcp"] == ENTRY

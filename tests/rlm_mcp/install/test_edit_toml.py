@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_mcp.install.edit_toml import read, with_value, without_value
+from rlm_mcp.install.edit_toml import read, remove_value, set_value
 from rlm_mcp.install.text_edit import NotEditable
 
 PATH = ("mcp_servers", "rlm-mcp")
@@ -13,7 +13,7 @@ ENTRY = {"command": 'C:\\rlm "x"\\rlm-mcp.exe', "args": ["-m", "ü\x7f"], "env":
 
 def test_a_table_goes_to_the_end_with_an_empty_line_before_it() -> None:
     text = 'model = "gpt-5"\n\n[mcp_servers.other]\ncommand = "x" # mine\n'
-    assert with_value(text, PATH, {"command": "y", "args": []}) == (
+    assert set_value(text, PATH, {"command": "y", "args": []}) == (
         text + '\n[mcp_servers.rlm-mcp]\ncommand = "y"\nargs = []\n'
     )
 
@@ -23,20 +23,20 @@ def test_a_table_is_replaced_where_it_stands_with_the_tables_below_it() -> None:
         '[mcp_servers.rlm-mcp]\r\ncommand = "x"\r\n\r\n[mcp_servers.rlm-mcp.env]\r\nK = "v"\r\n\r\n# of other\r\n'
         '[mcp_servers.other]\r\ncommand = "z"\r\n'
     )
-    assert with_value(text, PATH, {"command": "y"}) == (
+    assert set_value(text, PATH, {"command": "y"}) == (
         '[mcp_servers.rlm-mcp]\r\ncommand = "y"\r\n\r\n# of other\r\n[mcp_servers.other]\r\ncommand = "z"\r\n'
     )
 
 
 def test_a_header_inside_a_string_or_a_list_is_none() -> None:
     text = "a = '''\n[mcp_servers.rlm-mcp]\n'''\nb = [\n  [1], # ]\n  ['[x]'],\n]\n"
-    assert without_value(text, PATH) == text
-    assert without_value(with_value(text, PATH, ENTRY), PATH) == text
+    assert remove_value(text, PATH) == text
+    assert remove_value(set_value(text, PATH, ENTRY), PATH) == text
 
 
 def test_a_text_that_is_not_toml_says_where() -> None:
     with pytest.raises(NotEditable, match=r"is not TOML \(.*line 2"):
-        with_value("a = 1\nb = \n", PATH, ENTRY)
+        set_value("a = 1\nb = \n", PATH, ENTRY)
 
 
 # --- properties ---------------------------------------------------------------------------------------------------
@@ -73,11 +73,11 @@ def texts(draw: st.DrawFn) -> str:
 
 @given(texts())
 def test_removing_what_was_added_gives_the_text_back(text: str) -> None:
-    new = with_value(text, PATH, ENTRY)
+    new = set_value(text, PATH, ENTRY)
     said: dict[str, Any] = read(text)
     said.setdefault("mcp_servers", {})["rlm-mcp"] = ENTRY
     assert read(new) == said
     assert new.startswith(text)
-    assert without_value(new, PATH) == text
-    assert with_value(new, PATH, ENTRY) == new
-    assert with_value(with_value(text, PATH, {"command": "old"}), PATH, ENTRY) == new
+    assert remove_value(new, PATH) == text
+    assert set_value(new, PATH, ENTRY) == new
+    assert set_value(set_value(text, PATH, {"command": "old"}), PATH, ENTRY) == new

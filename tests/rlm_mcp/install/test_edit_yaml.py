@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_mcp.install.edit_yaml import read, with_value, without_value
+from rlm_mcp.install.edit_yaml import read, remove_value, set_value
 from rlm_mcp.install.text_edit import NotEditable
 
 PATH = ("extensions", "rlm-mcp")
@@ -11,7 +11,7 @@ ENTRY = {"enabled": True, "cmd": "C:\\rlm: x\\rlm-mcp.exe", "args": ["- a", "ü"
 
 def test_an_entry_goes_below_the_key_of_its_mapping_so_that_comments_stay_with_theirs() -> None:
     text = "GOOSE_MODEL: x\nextensions: # all\n    # of dev\n    dev:\n        enabled: true\n\n# end\nother: 1\n"
-    assert with_value(text, PATH, {"cmd": "y", "args": ["z"], "envs": {}}) == (
+    assert set_value(text, PATH, {"cmd": "y", "args": ["z"], "envs": {}}) == (
         "GOOSE_MODEL: x\nextensions: # all\n"
         '    rlm-mcp:\n        cmd: "y"\n        args:\n        - "z"\n        envs: {}\n'
         "    # of dev\n    dev:\n        enabled: true\n\n# end\nother: 1\n"
@@ -20,7 +20,7 @@ def test_an_entry_goes_below_the_key_of_its_mapping_so_that_comments_stay_with_t
 
 def test_an_entry_is_replaced_where_it_stands() -> None:
     text = "extensions:\n  a: {}\n  rlm-mcp:\n    cmd: x\n    note: |\n      more\n  # of b\n  b:\n    c: 1\n"
-    assert with_value(text, PATH, {"cmd": "y"}) == (
+    assert set_value(text, PATH, {"cmd": "y"}) == (
         'extensions:\n  a: {}\n  rlm-mcp:\n    cmd: "y"\n  # of b\n  b:\n    c: 1\n'
     )
 
@@ -37,7 +37,7 @@ def test_an_entry_is_replaced_where_it_stands() -> None:
     ],
 )
 def test_a_mapping_is_made_where_it_is_missing(text: str, changed: str) -> None:
-    assert with_value(text, PATH, {"cmd": "y"}) == changed
+    assert set_value(text, PATH, {"cmd": "y"}) == changed
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_mapping_is_made_where_it_is_missing(text: str, changed: str) -> None:
 )
 def test_a_text_that_is_not_understood_says_why(text: str, why: str) -> None:
     with pytest.raises(NotEditable) as error:
-        with_value(text, PATH, ENTRY)
+        set_value(text, PATH, ENTRY)
     assert why in str(error.value)
 
 
@@ -86,13 +86,13 @@ def texts(draw: st.DrawFn) -> str:
 @settings(max_examples=60)
 @given(texts())
 def test_removing_what_was_added_gives_the_text_back(text: str) -> None:
-    new = with_value(text, PATH, ENTRY)
+    new = set_value(text, PATH, ENTRY)
     said = read(text)
     said["extensions"]["rlm-mcp"] = ENTRY
     assert read(new) == said
-    assert without_value(new, PATH) == text
-    assert with_value(new, PATH, ENTRY) == new
-    assert with_value(with_value(text, PATH, {"cmd": "old"}), PATH, ENTRY) == new
+    assert remove_value(new, PATH) == text
+    assert set_value(new, PATH, ENTRY) == new
+    assert set_value(set_value(text, PATH, {"cmd": "old"}), PATH, ENTRY) == new
 
 
 @settings(max_examples=40)
@@ -101,4 +101,4 @@ def test_each_extension_can_be_taken_out_alone(text: str) -> None:
     said = read(text)
     if len(said["extensions"]) > 1:
         del said["extensions"]["e1"]
-        assert read(without_value(text, ("extensions", "e1"))) == said
+        assert read(remove_value(text, ("extensions", "e1"))) == said

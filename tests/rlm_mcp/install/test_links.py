@@ -6,12 +6,12 @@ from base64 import b64decode
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from rlm_mcp.install.clients import NAME, Entry, usual_shape
+from rlm_mcp.install.clients import NAME, Entry, standard_entry
 
 ROOT = Path(__file__).parents[3]
 LINK = re.compile(r"\((https?://[^)\s]*(?:install-mcp|mcp/install)[^)\s]*)\)")
 # Fetches and starts the newest release: whoever clicks has not installed anything.
-PUBLISHED = usual_shape(Entry(command="uvx", args=(NAME,)))
+PUBLISHED = standard_entry(Entry(command="uvx", args=(NAME,)))
 
 
 def test_each_link_carries_the_entry_in_the_form_its_client_reads() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from rlm_mcp.errors import ClientConfigError
 from rlm_mcp.install.clients import CLIENTS, Client, Entry, find_client
-from rlm_mcp.install.config_file import ConfigFile, keep_backup, locate, read_config, replace_config
-from rlm_mcp.install.plan import Plan, carry_out, plan_install, plan_uninstall
+from rlm_mcp.install.config_file import ConfigFile, find_config_path, read_config, replace_config, write_backup
+from rlm_mcp.install.plan import Plan, apply_plan, plan_install, plan_uninstall
 
 ENTRY = Entry(command="/opt/rlm/bin/rlm-mcp")
 CURSOR, DESKTOP, CODEX = find_client("cursor"), find_client("claude-desktop"), find_client("codex")
@@ -31,11 +31,11 @@ def names(folder: Path) -> list[str]:
 
 
 def install(path: Path, client: Client = CURSOR, entry: Entry = ENTRY) -> Path | None:
-    return carry_out(plan_install(client, read_config(path), entry))
+    return apply_plan(plan_install(client, read_config(path), entry))
 
 
 def uninstall(path: Path, client: Client = CURSOR) -> Path | None:
-    return carry_out(plan_uninstall(client, read_config(path)))
+    return apply_plan(plan_uninstall(client, read_config(path)))
 
 
 def test_installing_keeps_what_was_there_a_copy_of_it_and_the_permissions(config: Path) -> None:
@@ -54,7 +54,7 @@ def test_installing_again_changes_nothing(config: Path) -> None:
     install(config)
     before = config.read_bytes()
     plan = plan_install(CURSOR, read_config(config), ENTRY)
-    assert (plan.change, plan.diff, carry_out(plan)) == ("none", "", None)
+    assert (plan.change, plan.diff, apply_plan(plan)) == ("none", "", None)
     assert config.read_bytes() == before
 
 
@@ -63,7 +63,7 @@ def test_a_server_that_moved_is_updated_and_the_first_copy_is_kept(config: Path)
     plan = plan_install(CURSOR, read_config(config), ENTRY)
     assert (plan.change, plan.backup) == ("update", "keep")
     assert '-\t\t\t"command": "/old/rlm-mcp",' in plan.diff
-    carry_out(plan)
+    apply_plan(plan)
     uninstall(config)
     assert config.read_bytes() == OTHERS.encode()
 
@@ -89,7 +89,7 @@ def test_a_file_that_was_made_for_the_entry_goes_with_it(tmp_path: Path) -> None
     path = tmp_path / "new" / "mcp.json"
     plan = plan_install(CURSOR, read_config(path), ENTRY)
     assert plan.notes == (f"{path.parent} does not exist yet: is Cursor installed?",)
-    assert carry_out(plan) is None
+    assert apply_plan(plan) is None
     assert path.stat().st_mode & 0o777 == 0o600
     uninstall(path)
     assert not path.exists()
@@ -189,7 +189,7 @@ def test_links_are_followed_and_stay(config: Path, tmp_path: Path) -> None:
     link.symlink_to(config)
     plan = plan_install(CURSOR, read_config(link), ENTRY)
     assert plan.notes == (f"{link} is a link: {config} is what changes",)
-    assert carry_out(plan) == config.with_name("mcp.json.before-rlm-mcp")
+    assert apply_plan(plan) == config.with_name("mcp.json.before-rlm-mcp")
     assert link.is_symlink()
     assert b"rlm-mcp" in config.read_bytes()
     circle = tmp_path / "circle"
@@ -201,7 +201,7 @@ def test_a_file_that_changes_between_showing_and_writing_is_left_alone(config: P
     plan = plan_install(CURSOR, read_config(config), ENTRY)
     config.write_text("{}")
     with pytest.raises(ClientConfigError, match="was changed by another program meanwhile: nothing was written"):
-        carry_out(plan)
+        apply_plan(plan)
     assert (config.read_text(), names(config.parent)) == ("{}", [config.name])
 
 
@@ -222,7 +222,7 @@ def test_a_full_disk_changes_nothing(config: Path, after: int) -> None:
     with pytest.raises(ClientConfigError, match=r"cannot be written \(the disk is full\): nothing was changed"):
         replace_config(file, plan.after, write=write)  # type: ignore[arg-type] # a function, told apart by nothing
     with pytest.raises(ClientConfigError, match=r"\(the disk is full\).* since there would be no copy"):
-        keep_backup(file, write=write)  # type: ignore[arg-type] # likewise
+        write_backup(file, write=write)  # type: ignore[arg-type] # likewise
     assert (config.read_bytes(), names(config.parent)) == (OTHERS.encode(), [config.name])
 
 
@@ -231,17 +231,17 @@ def test_a_directory_that_takes_no_file_changes_nothing(config: Path) -> None:
     with pytest.raises(ClientConfigError, match=r"/proc/mcp\.json cannot be written"):
         replace_config(file, b"{}")
     with pytest.raises(ClientConfigError, match=r"/proc/mcp\.json\.before-rlm-mcp cannot be written"):
-        keep_backup(file)
+        write_backup(file)
     assert config.read_bytes() == OTHERS.encode()
 
 
 def test_the_first_place_that_exists_counts_else_the_last(tmp_path: Path) -> None:
-    places = [tmp_path / "Packages" / "Claude_*" / "Roaming" / "c.json", tmp_path / "Claude" / "c.json"]
-    assert locate(places) == places[-1]
+    config_paths = [tmp_path / "Packages" / "Claude_*" / "Roaming" / "c.json", tmp_path / "Claude" / "c.json"]
+    assert find_config_path(config_paths) == config_paths[-1]
     (tmp_path / "Packages" / "Claude_x" / "Roaming").mkdir(parents=True)
-    assert locate(places) == tmp_path / "Packages" / "Claude_x" / "Roaming" / "c.json"
+    assert find_config_path(config_paths) == tmp_path / "Packages" / "Claude_x" / "Roaming" / "c.json"
 
 
 def test_a_plan_of_nothing_writes_nothing(config: Path) -> None:
-    carry_out(Plan(client=CURSOR, file=read_config(config), change="none"))
+    apply_plan(Plan(client=CURSOR, file=read_config(config), change="none"))
     assert config.read_bytes() == OTHERS.encode()

@@ -15,12 +15,12 @@ Shell = Callable[..., tuple[int, str, str]]
 def shell(tmp_path: Path, compiled_cache: Path) -> Shell:
     """Runs a command with redirections of the shell; its exit status and what stdout and stderr of the shell got."""
     (tmp_path / "a.txt").write_text("one → two\n", encoding="utf-8")
-    places = {"RLM_MCP_DATA_DIR": str(tmp_path / "data"), "RLM_MCP_CACHE_DIR": str(compiled_cache)}
+    config_paths = {"RLM_MCP_DATA_DIR": str(tmp_path / "data"), "RLM_MCP_CACHE_DIR": str(compiled_cache)}
 
     def running(arguments: str, redirections: str, **environment: str) -> tuple[int, str, str]:
         ended = subprocess.run(  # noqa: S603 - our own command
             ["/bin/bash", "-c", f"set -o pipefail; {sys.executable} -m rlm_mcp.cli {arguments} {redirections}"],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4]), **places, **environment},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4]), **config_paths, **environment},
             cwd=tmp_path,
             capture_output=True,
             text=True,

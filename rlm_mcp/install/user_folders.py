@@ -10,7 +10,7 @@ from rlm_mcp.settings import home_directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class UserFolders:
     """A machine and a user. `platform` is that of `sys`; `home` decides how paths are written."""
 
     platform: str
@@ -52,6 +52,6 @@ class Place:
         return self.home / name.replace("{home}", "")
 
 
-def own_place() -> Place:
+def current_user_folders() -> UserFolders:
     """This machine as far as it decides where MCP clients keep their configurations."""
-    return Place(platform=sys.platform, home=home_directory(os.environ), variables=dict(os.environ))
+    return UserFolders(platform=sys.platform, home=home_directory(os.environ), variables=dict(os.environ))

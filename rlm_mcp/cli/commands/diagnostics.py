@@ -13,9 +13,9 @@ from typing import Any
 import anyio
 
 from rlm_mcp.cli.commands.output import print_json
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, settings_of
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, settings_from
 from rlm_mcp.redact import escape_controls
-from rlm_mcp.settings import InForce, Settings, config_path, in_force
+from rlm_mcp.settings import EffectiveSetting, Settings, config_path, effective_settings
 
 
 def add(commands: Commands) -> None:
@@ -28,13 +28,13 @@ def add(commands: Commands) -> None:
 
 async def doctor(options: argparse.Namespace) -> int:
     """Prints each check as it ends."""
-    from rlm_mcp.cli.doctor import examine
+    from rlm_mcp.cli.doctor import run_checks
 
     def tell(text: str) -> None:
         print(f"  {text}", file=sys.stderr)
 
     checks = []
-    async for check in examine(settings_of(options), warm=options.warm, on_progress=tell):
+    async for check in run_checks(settings_from(options), warm=options.warm, on_progress=tell):
         checks.append(check)
         if not options.json:
             said = [
@@ -53,8 +53,8 @@ def config(options: argparse.Namespace) -> int:
     if options.path:
         print_json({"path": str(path)}) if options.json else print(path)
         return ANSWERED
-    settings = settings_of(options)
-    rows = _with_found(settings, in_force(settings))
+    settings = settings_from(options)
+    rows = _with_found(settings, effective_settings(settings))
     if options.json:
         print_json({"path": str(path), "exists": path.exists(), "settings": [asdict(row) for row in rows]})
         return ANSWERED
@@ -66,7 +66,7 @@ def config(options: argparse.Namespace) -> int:
     return ANSWERED
 
 
-def _with_found(settings: Settings, rows: Sequence[InForce]) -> Sequence[InForce]:
+def _with_found(settings: Settings, rows: Sequence[EffectiveSetting]) -> Sequence[EffectiveSetting]:
     """With the local server that a run would find, where neither an address nor a key is set."""
     from rlm_mcp.models.discovery import find_local_servers
 
