@@ -66,7 +66,7 @@ async def run_checks(
     *,
     warm: bool,
     on_progress: Callable[[str], None],
-    place: UserFolders | None = None,
+    folders: UserFolders | None = None,
     own: Entry | None = None,
     find_servers: Callable[[], Sequence[LocalServer]] = find_local_servers,
 ) -> AsyncIterator[Check]:

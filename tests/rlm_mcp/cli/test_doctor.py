@@ -25,9 +25,9 @@ OWN = Entry(command="/opt/rlm/bin/rlm-mcp")
 async def found(
     settings: Settings, home: Path, *, warm: bool = False, servers: list[LocalServer] | None = None
 ) -> dict[str, Check]:
-    place = UserFolders(platform="linux", home=home)
+    folders = UserFolders(platform="linux", home=home)
     checks = run_checks(
-        settings, warm=warm, on_progress=lambda _: None, place=place, own=OWN, find_servers=lambda: servers or []
+        settings, warm=warm, on_progress=lambda _: None, folders=folders, own=OWN, find_servers=lambda: servers or []
     )
     return {check.name: check async for check in checks}
 
