@@ -79,9 +79,8 @@ async def run_checks(
     yield _servers(await anyio.to_thread.run_sync(find_servers))
     async for check in _models(settings):
         yield check
-    for check in _clients(
-        await anyio.to_thread.run_sync(client_states, place or current_user_folders(), own or own_command())
-    ):
+    folders, own = folders or current_user_folders(), own or own_command()
+    for check in _clients(await anyio.to_thread.run_sync(client_states, folders, own)):
         yield check
 
 
