@@ -36,7 +36,7 @@ MIN_COMPLETION_TOKENS = 64
 # provider's own maximum (128,000 for some) would let a run with a small budget make one call at a time.
 USUAL_COMPLETION_TOKENS: Mapping[CallKind, int] = {"root": 16_384, "sub": 8_192}
 
-_Number = TypeVar("_Number", int, float)
+_Amount = TypeVar("_Amount", int, float)
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class Bill:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
+class BudgetLeft:
     """What remains of each limit, reservations taken off; None where there is no limit."""
 
     usd: float | None
@@ -144,10 +144,10 @@ class Ledger:
         """Seconds until the first limit of time here or above; None where there is none."""
         return _least(account.seconds_left for account in self._accounts)
 
-    def left(self) -> Left:
+    def left(self) -> BudgetLeft:
         """What remains to this run: the least of its own limits and of its parents'."""
         limit = self.limits.max_iterations
-        return Left(
+        return BudgetLeft(
             usd=_least(account.usd_left for account in self._accounts),
             tokens=_least(account.tokens_left for account in self._accounts),
             sub_calls=_least(account.sub_calls_left for account in self._accounts),
@@ -444,6 +444,6 @@ class _Account:
         )
 
 
-def _least(values: Iterable[_Number | None]) -> _Number | None:
+def _least(values: Iterable[_Amount | None]) -> _Amount | None:
     known = [value for value in values if value is not None]
     return min(known) if known else None

@@ -45,8 +45,8 @@ _MOST_FRAGMENTS = 500
 
 _QUOTED = re.compile(r'"([^"\n]+)"|“([^”]+)”|«([^»]+)»|^>[ \t]?(.+)$', re.MULTILINE)
 
-Range = tuple[int, int]
-Found = tuple[int, int, str]
+CharRange = tuple[int, int]
+Passage = tuple[int, int, str]
 """First line, last line and exact words of a passage."""
 
 
@@ -139,14 +139,14 @@ class _Texts:
         except OutOfRange:
             return None
 
-    def nearest(self, context: Context, path: str, quote: str, line: int) -> Found | None:
+    def nearest(self, context: Context, path: str, quote: str, line: int) -> Passage | None:
         """The occurrence of a quote in one text that is nearest to a line."""
         if self.are_loadable:
             return _nearest(self.text(context, path), quote, line)
         around = self._around(context, path, quote, line)
         return around or next((found for _, found in self._searched(context, path, quote, line)), None)
 
-    def anywhere(self, quote: str) -> tuple[Context, str, Found] | None:
+    def anywhere(self, quote: str) -> tuple[Context, str, Passage] | None:
         """The first place of a quote in any of the texts."""
         for context in self._contexts:
             if not self.are_loadable:
@@ -158,7 +158,7 @@ class _Texts:
                     return context, path, nearest
         return None
 
-    def _around(self, context: Context, path: str, quote: str, line: int) -> Found | None:
+    def _around(self, context: Context, path: str, quote: str, line: int) -> Passage | None:
         """The occurrence nearest to a line within reach of it."""
         try:
             at = self._store.place(context, line, path=path).char
@@ -171,7 +171,7 @@ class _Texts:
         nearest = _nearest(window, quote, line - above)
         return None if nearest is None else (nearest[0] + above, nearest[1] + above, nearest[2])
 
-    def _searched(self, context: Context, path: str | None, quote: str, line: int) -> Iterator[tuple[str, Found]]:
+    def _searched(self, context: Context, path: str | None, quote: str, line: int) -> Iterator[tuple[str, Passage]]:
         """Where a search for the quote's longest line leads to all of it; then the same with blanks that differ."""
         part = max(quote.splitlines(), key=len, default="").strip()[:_MOST_SEARCHED]
         blank = r"\s+".join(re.escape(word) for word in part.split())
@@ -256,7 +256,7 @@ def _place(texts: _Texts, quote: str) -> Citation:
     )
 
 
-def _nearest(text: str, quote: str, line: int) -> Found | None:
+def _nearest(text: str, quote: str, line: int) -> Passage | None:
     """The occurrence of `quote` nearest to `line`; blanks may differ."""
     words = quote.split()
     if not words:
@@ -309,7 +309,7 @@ class Reading:
     def __init__(self) -> None:
         self._lines: set[int] = set()
         self._fragments: list[str] = []
-        self._uses: list[tuple[str, str, Range | None]] = []
+        self._uses: list[tuple[str, str, CharRange | None]] = []
 
     def shown(self, text: str) -> None:
         """Text that a model has read: an output shown to the root, a prompt of a sub-call."""
@@ -339,8 +339,8 @@ class Reading:
     def coverage(self, store: Store, contexts: Sequence[Context]) -> Coverage:
         """The share of the contexts that was read. Contexts over MOST_CHARS together are not looked through again."""
         total = sum(context.chars for context in contexts)
-        by_code: dict[str, list[Range]] = {}
-        by_model: dict[str, list[Range]] = {}
+        by_code: dict[str, list[CharRange]] = {}
+        by_model: dict[str, list[CharRange]] = {}
         for context in contexts:
             for entry in store.files(context):
                 key = f"{context.context_id}/{entry.path}"
@@ -355,7 +355,7 @@ class Reading:
             ranges={"code": by_code, "model": by_model},
         )
 
-    def _code_ranges(self, context: Context, path: str, chars: int) -> Iterator[Range]:
+    def _code_ranges(self, context: Context, path: str, chars: int) -> Iterator[CharRange]:
         for name, used_path, part in self._uses:
             if name in {"", context.name, context.context_id} and used_path in {"", path}:
                 start, end = part or (0, chars)
@@ -364,7 +364,7 @@ class Reading:
                 if start < min(end, chars):
                     yield start, min(end, chars)
 
-    def _model_ranges(self, text: str) -> Iterator[Range]:
+    def _model_ranges(self, text: str) -> Iterator[CharRange]:
         at, is_read = 0, False
         for line in StringIO(text, newline="\n"):
             is_read = hash(line.strip()) in self._lines if line.strip() else is_read
@@ -377,9 +377,9 @@ class Reading:
                 yield found, found + len(fragment)
 
 
-def merged(ranges: Iterable[Range]) -> list[Range]:
+def merged(ranges: Iterable[CharRange]) -> list[CharRange]:
     """The same characters as sorted ranges that do not touch."""
-    result: list[Range] = []
+    result: list[CharRange] = []
     for start, end in sorted(ranges):
         if result and start <= result[-1][1]:
             result[-1] = (result[-1][0], max(end, result[-1][1]))
@@ -388,7 +388,7 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
     return result
 
 
-def uses_in(code: str) -> list[tuple[str, str, Range | None]]:
+def uses_in(code: str) -> list[tuple[str, str, CharRange | None]]:
     """Which contexts, paths and ranges a block reads: ("", "", None) is all of everything.
 
     `len(context)`, names and keys read nothing; a slice with constant bounds reads that; any other use reads the whole.
@@ -397,7 +397,7 @@ def uses_in(code: str) -> list[tuple[str, str, Range | None]]:
     if tree is None:
         return []
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-    uses: list[tuple[str, str, Range | None]] = []
+    uses: list[tuple[str, str, CharRange | None]] = []
     for node in ast.walk(tree):
         match node:
             case ast.Name(id="context" | "contexts", ctx=ast.Load()):
@@ -407,7 +407,7 @@ def uses_in(code: str) -> list[tuple[str, str, Range | None]]:
     return uses
 
 
-def _use_of(node: ast.Name, parents: Mapping[Any, Any]) -> Iterator[tuple[str, str, Range | None]]:
+def _use_of(node: ast.Name, parents: Mapping[Any, Any]) -> Iterator[tuple[str, str, CharRange | None]]:
     parent = parents.get(node)
     match parent:
         case ast.Call(func=ast.Name(id="len" | "type" | "isinstance" | "dir" | "id" | "hasattr")):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from rlm_mcp.engine.budget import Bill, Ledger, Left
+from rlm_mcp.engine.budget import Bill, BudgetLeft, Ledger
 from rlm_mcp.engine.citations import Reading
 from rlm_mcp.engine.request_keys import call_key
 from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
@@ -22,10 +22,11 @@ _HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key 
 
 
 class AskSub(Protocol):
-    """Asks the sub-model: `subcalls.py` with its cache, limiter and schemas."""
+    """Asks a sub-model and pays from `ledger`: `SubCalls.ask`, with its cache and schemas."""
 
-    async def llm_query(
+    async def __call__(
         self,
+        ledger: Ledger,
         prompt: str,
         *,
         model: str | None = None,
@@ -33,7 +34,7 @@ class AskSub(Protocol):
         material: str | None = None,
         bill: Bill | None = None,
     ) -> object:
-        """As in cells.GuestCalls; fills in `bill`, also when it raises."""
+        """One sub-call. Raises SubCallFailed; `bill` is filled in then, too."""
 
 
 class Calls:
@@ -70,7 +71,7 @@ class Calls:
         self._reading.shown(prompt if material is None else material)
         return await self._answered(
             key,
-            lambda bill: self._ask.llm_query(prompt, model=model, schema=schema, material=material, bill=bill),
+            lambda bill: self._ask(self._ledger, prompt, model=model, schema=schema, material=material, bill=bill),
             kind="llm",
             facts={"prompt_chars": len(prompt) + len(material or ""), "prompt_head": prompt[:_HEAD_CHARS]},
         )
@@ -98,7 +99,7 @@ class Calls:
 
     def budget(self) -> dict[str, object]:
         """What is left, in the words of the limits; None where there is no limit."""
-        left: Left = self._ledger.left()
+        left: BudgetLeft = self._ledger.left()
         return {
             "usd": left.usd,
             "tokens": left.tokens,

@@ -25,8 +25,8 @@ from rlm_mcp.engine.prompts import Remaining
 from rlm_mcp.engine.reply_schema import complaint
 from rlm_mcp.engine.request_keys import prompt_hash
 from rlm_mcp.engine.router import Route, route
-from rlm_mcp.engine.trajectory import Again, Ask, Finish, Question, Rules, Run, Step, Trajectory
-from rlm_mcp.engine.types import Engine, Task
+from rlm_mcp.engine.trajectory import Again, Ask, Finish, Question, Rules, RunBlock, Step, Trajectory
+from rlm_mcp.engine.types import RunDeps, RunSpec
 from rlm_mcp.errors import BudgetExceeded, PromptOverWindow, ReplayDiffers, RlmError, SubCallFailed
 from rlm_mcp.models.base import Completion, Model, bound_prompt
 from rlm_mcp.records.events import ended_event
@@ -34,7 +34,7 @@ from rlm_mcp.records.types import Citation, Coverage, Outcome, Status, StoppedBy
 from rlm_mcp.repl.types import CellResult, RawCitation, Repl
 from rlm_mcp.spending import Spent
 
-RunChild = Callable[[Task, Engine, Ledger], Awaitable[Outcome]]
+RunChild = Callable[[RunSpec, RunDeps, Ledger], Awaitable[Outcome]]
 
 STRONG_TURNS = 20
 WEAK_TURNS = 10  # what a small model has not found by then it does not find
@@ -50,9 +50,9 @@ _LEAST_REPLY = 256  # tokens: a short block that submits a variable
 class Level:
     """One run at one depth. `run_child` is the algorithm again, for `rlm_query`."""
 
-    def __init__(self, task: Task, engine: Engine, ledger: Ledger, *, run_child: RunChild) -> None:
-        self.task, self.engine, self.ledger, self.run_child = task, engine, ledger, run_child
-        self.trajectory = Trajectory(Question(query=task.query))
+    def __init__(self, spec: RunSpec, deps: RunDeps, ledger: Ledger, *, run_child: RunChild) -> None:
+        self.spec, self.deps, self.ledger, self.run_child = spec, deps, ledger, run_child
+        self.trajectory = Trajectory(Question(query=spec.query))
         self.way = Route(mode="rlm", depth=0, reason="")
         self.turn = 0
         self._taped: dict[str, Any] | None = None
@@ -61,7 +61,7 @@ class Level:
         """the limit that makes this turn the last one, and the same in words"""
         self._dearest = (0.0, 0)
         """dollars and tokens that the dearest root call so far made the ledger set aside"""
-        self._saved = None if task.path or engine.tape.strict else engine.record.checkpoint()
+        self._saved = None if spec.path or deps.tape.strict else deps.record.checkpoint()
         self._is_unsaved = False
         """blocks have run in the REPL that no checkpoint holds"""
         self._children: dict[anyio.CancelScope, anyio.Event] = {}
@@ -70,68 +70,68 @@ class Level:
         self._evidence: tuple[tuple[Citation, ...], Coverage] = ((), Coverage())
 
     def __repr__(self) -> str:
-        return f"turn {self.turn}" + (f" of {self.task.path}" if self.task.path else "")
+        return f"turn {self.turn}" + (f" of {self.spec.path}" if self.spec.path else "")
 
     # --- the way ------------------------------------------------------------------------------------------------
 
     async def choose_way(self) -> Route:
         """Direct or the loop, and how deep; sets up the trajectory for it."""
-        task, root = self.task, self.engine.root
-        if task.contexts:
-            told = await anyio.to_thread.run_sync(briefs, self.engine.store, task.contexts, task.query)
-            tokens = sum(context.estimated_tokens for context in task.contexts)
+        spec, root = self.spec, self.deps.root
+        if spec.contexts:
+            told = await anyio.to_thread.run_sync(briefs, self.deps.store, spec.contexts, spec.query)
+            tokens = sum(context.estimated_tokens for context in spec.contexts)
         else:
-            told = (brief_of_value(task.value),)
+            told = (brief_of_value(spec.value),)
             tokens = told[0].chars // 3
-        taped = self.engine.tape.way(task.path)
+        taped = self.deps.tape.way(spec.path)
         if taped is not None:
             # What is left of a budget may speak for another way by now; the turns on record took this one.
             self.way = Route(mode=taped["mode"], depth=taped["depth"], reason=taped["reason"])
         else:
             left = self.ledger.left().usd
             self.way = route(
-                task.query, tokens, root=root.profile, mode=task.mode, max_depth=task.max_depth, max_usd=left
+                spec.query, tokens, root=root.profile, mode=spec.mode, max_depth=spec.max_depth, max_usd=left
             )
-        schema = task.output_schema
+        schema = spec.output_schema
         question = Question(
-            query=task.query,
+            query=spec.query,
             briefs=told,
             schema=schema,
             check=partial(complaint, schema) if schema is not None else lambda _: None,
         )
-        self.trajectory = Trajectory(question, _rules(self.engine))
-        if self.engine.tape.strict or taped is None:
+        self.trajectory = Trajectory(question, _rules(self.deps))
+        if self.deps.tape.strict or taped is None:
             way = self.way
             routed = {"event": "routed", "mode": way.mode, "depth": way.depth, "reason": way.reason}
             # run_started has these for the run that a client asked for.
-            asked = {"query": task.query, "chars": sum(brief.chars for brief in told), "model": root.name}
-            self._record(routed | asked if task.path else routed)
+            asked = {"query": spec.query, "chars": sum(brief.chars for brief in told), "model": root.name}
+            self._record(routed | asked if spec.path else routed)
         return self.way
 
     def open_repl(self) -> AbstractAsyncContextManager[Repl]:
         """The REPL of this level, with what its code may ask."""
-        engine, task = self.engine, self.task
+        deps, spec = self.deps, self.spec
         calls = Calls(
-            ask=engine.ask_sub(self.ledger),
+            ask=deps.ask_sub,
             child=self._run_child if self.way.depth > 0 else None,
             ledger=self.ledger,
-            tape=engine.tape,
-            reading=engine.reading,
+            tape=deps.tape,
+            reading=deps.reading,
             record=self._record,
             tell=self._tell,
         )
-        return engine.open_repl(task.contexts, calls, value=task.value)
+        return deps.open_repl(spec.contexts, calls, value=spec.value)
 
     async def _run_child(self, query: str, context: object, name: str) -> object:
         """`rlm_query`: a run like this one over a part, with its own ledger and its own place in the record."""
-        path = f"{self.task.path}.{name}" if self.task.path else name
-        child = Task(query=query, value=context, max_depth=self.way.depth - 1, path=path)
-        engine = replace(self.engine, root=self.engine.sub)
+        path = f"{self.spec.path}.{name}" if self.spec.path else name
+        child = RunSpec(query=query, value=context, max_depth=self.way.depth - 1, path=path)
+        deps = replace(self.deps, root=self.deps.sub)
         outcome: Outcome | None = None
         with anyio.CancelScope() as scope:
             self._children[scope] = anyio.Event()
             try:
-                outcome = await self.run_child(child, engine, self.ledger.child(share=CHILD_SHARE))
+                outcome = await self.run_child(child, deps, self.ledger.child(share=CHILD_SHARE))
             finally:
                 self._children.pop(scope).set()
         if outcome is None:
@@ -147,13 +147,13 @@ class Level:
     def remaining(self) -> Remaining:
         """Begins a turn: its number, and what is left; from the record where the turn is on record."""
         self.turn += 1
-        self._taped = self.engine.tape.root(self.task.path, self.turn)
+        self._taped = self.deps.tape.root(self.spec.path, self.turn)
         if self._taped is not None:
             self._remaining = Remaining(**self._taped["left"])
             return self._remaining
-        if self.engine.tape.strict:
+        if self.deps.tape.strict:
             missing = f"the replay needs a {self} that the record does not hold"
-            self.engine.tape.differ(missing)
+            self.deps.tape.differ(missing)
             raise ReplayDiffers(missing)
         left = self.ledger.left()
         self._remaining = Remaining(
@@ -185,10 +185,10 @@ class Level:
         if self._taped is not None:
             return self._reply_on_tape(self._taped, ask)
         self.ledger.take_iteration()
-        self._tell({"event": "root_asked", "model": self.engine.root.name})
+        self._tell({"event": "root_asked", "model": self.deps.root.name})
         if repl is None or not self._is_unsaved:
             return await self._reply(ask)
-        wait = self.engine.save_after_seconds
+        wait = self.deps.save_after_seconds
         if wait <= 0:
             await self._save(repl, wait)
             return await self._reply(ask)
@@ -201,7 +201,7 @@ class Level:
         await anyio.sleep(wait)
         with anyio.CancelScope(shield=True):
             data = await repl.checkpoint()
-            await anyio.to_thread.run_sync(self.engine.record.save_checkpoint, turn, data)
+            await anyio.to_thread.run_sync(self.deps.record.save_checkpoint, turn, data)
             self._is_unsaved = False
 
     async def _reply(self, ask: Ask) -> str:
@@ -212,10 +212,10 @@ class Level:
                 ask = self.trajectory.shrink(ask)
                 continue
             self.trajectory.measured(completion.usage.prompt_tokens, ask.messages)
-            self._silence = "" if completion.text.strip() else _silence(self.engine.root, completion)
+            self._silence = "" if completion.text.strip() else _silence(self.deps.root, completion)
             return completion.text
         raise PromptOverWindow(
-            f"turn {ask.turn} is over the window of {self.engine.root.name!r} even when shortened: state the model's"
+            f"turn {ask.turn} is over the window of {self.deps.root.name!r} even when shortened: state the model's"
             f" true window_tokens (now {self.trajectory.rules.window_tokens:,})"
         )
 
@@ -224,7 +224,7 @@ class Level:
         with anyio.move_on_after(self.ledger.left().seconds):
             completion = await paid_call(
                 self.ledger,
-                self.engine.root,
+                self.deps.root,
                 ask.messages,
                 kind="root",
                 max_tokens=self.trajectory.rules.reply_tokens,
@@ -237,7 +237,7 @@ class Level:
     def _note_reply(self, ask: Ask, completion: Completion, *, shrinks: int, seconds: float) -> None:
         # What the ledger will want to set aside for such a call, which is more than it cost.
         tokens = bound_prompt(ask.messages)
-        usd = self.engine.root.profile.cost_usd(tokens, _LEAST_REPLY) or 0.0
+        usd = self.deps.root.profile.cost_usd(tokens, _LEAST_REPLY) or 0.0
         self._dearest = max(self._dearest[0], usd), max(self._dearest[1], tokens + _LEAST_REPLY)
         self._record(
             {
@@ -260,33 +260,33 @@ class Level:
     def _reply_on_tape(self, taped: dict[str, Any], ask: Ask) -> str:
         for _ in range(taped["shrinks"]):
             ask = self.trajectory.shrink(ask)
-        if self.engine.tape.strict:
+        if self.deps.tape.strict:
             if prompt_hash(ask.messages) != taped["prompt_hash"]:
-                self.engine.tape.differ(f"{self} asked the root model something else than the record says")
+                self.deps.tape.differ(f"{self} asked the root model something else than the record says")
             self._record(taped)
         self.trajectory.measured(taped["usage"]["prompt_tokens"], ask.messages)
         return str(taped["text"])
 
-    async def run(self, repl: Repl, step: Run) -> CellResult:
+    async def run(self, repl: Repl, step: RunBlock) -> CellResult:
         """What a block did. Blocks up to the checkpoint come from the record; the first one after it restores it."""
-        taped = self.engine.tape.cell(self.task.path, self.turn, step.block)
+        taped = self.deps.tape.cell(self.spec.path, self.turn, step.block)
         known = CellResult.from_json(taped) if taped is not None else None
         if known is not None and self._saved is not None and self.turn <= self._saved[0]:
             cell = known
         else:
             await self._restore(repl)
-            self._is_unsaved = not self.task.path and not self.engine.tape.strict
+            self._is_unsaved = not self.spec.path and not self.deps.tape.strict
             self._tell({"event": "cell_begun", "block": step.block, "code": step.code})
             cell = await self._run_in_time(repl, step.code)
-            if known is None or self.engine.tape.strict:
+            if known is None or self.deps.tape.strict:
                 self._record({"event": "cell", "block": step.block, **cell.to_json()})
             if known is not None and _said(known) != _said(cell):
-                self.engine.tape.differ(f"{self} block {step.block} {_difference(known, cell)}")
-            if known is not None and not self.engine.tape.strict:
+                self.deps.tape.differ(f"{self} block {step.block} {_difference(known, cell)}")
+            if known is not None and not self.deps.tape.strict:
                 cell = known
         self._cited += cell.citations
-        self.engine.reading.ran(cell)
-        self.engine.reading.printed(prompts.output_text(cell, prompts.shown_to(self.trajectory.rules.strength)))
+        self.deps.reading.ran(cell)
+        self.deps.reading.printed(prompts.output_text(cell, prompts.output_limits(self.trajectory.rules.strength)))
         return cell
 
     async def _restore(self, repl: Repl) -> None:
@@ -308,7 +308,7 @@ class Level:
 
     def note(self, step: Step) -> None:
         """Puts the decision of a turn on record."""
-        if self._taped is not None and not self.engine.tape.strict:
+        if self._taped is not None and not self.deps.tape.strict:
             return
         match step:
             case Again():
@@ -320,12 +320,12 @@ class Level:
 
     async def answer_directly(self) -> Finish:
         """One call that holds everything; under a schema a second one when the first does not satisfy it."""
-        task = self.task
-        texts = await anyio.to_thread.run_sync(_texts, task, self.engine)
+        spec = self.spec
+        texts = await anyio.to_thread.run_sync(_texts, spec, self.deps)
         for text in texts.values():
-            self.engine.reading.shown(text)
-        messages = prompts.direct(task.query, texts, task.output_schema)
-        for _ in range(1 if task.output_schema is None else 2):
+            self.deps.reading.shown(text)
+        messages = prompts.direct(spec.query, texts, spec.output_schema)
+        for _ in range(1 if spec.output_schema is None else 2):
             self.remaining()
             said = await self.ask_root(Ask(messages=messages, turn=self.turn, is_last=True))
             finish = self.trajectory.take_text(said)
@@ -338,13 +338,13 @@ class Level:
 
     async def weigh_evidence(self, answer: object) -> str:
         """Checks what the answer rests on, and how much of the contexts was read. Says why it could not, if so."""
-        if self.task.path:
+        if self.spec.path:
             return ""
-        store, contexts = self.engine.store, self.task.contexts
+        store, contexts = self.deps.store, self.spec.contexts
         run_in_thread = anyio.to_thread.run_sync
         try:
             citations = await run_in_thread(evidence.cited, store, contexts, self._cited, answer)
-            self._evidence = citations, await run_in_thread(self.engine.reading.coverage, store, contexts)
+            self._evidence = citations, await run_in_thread(self.deps.reading.coverage, store, contexts)
         except RlmError as error:
             return f"The evidence could not be checked: {error}."
         return ""
@@ -367,25 +367,25 @@ class Level:
             for scope, ended in list(self._children.items()):
                 scope.cancel()
                 await ended.wait()
-            if not self.task.path:
-                await self.engine.stop_calls()
+            if not self.spec.path:
+                await self.deps.stop_calls()
             outcome = self._outcome(finish, stopped_by, said)
             await anyio.to_thread.run_sync(self._write_end, outcome)
-        self.engine.on_event(self._placed(ended_event(**asdict(outcome))))
+        self.deps.on_event(self._placed(ended_event(**asdict(outcome))))
         return outcome
 
     def _write_end(self, outcome: Outcome) -> None:
         """On a thread of its own: it waits until the disk has the answer and the end."""
-        if not self.task.path and outcome.answer is not None:
-            self.engine.record.write_answer(outcome.answer)
-        self.engine.record.append(self._placed(ended_event(**asdict(outcome))))
+        if not self.spec.path and outcome.answer is not None:
+            self.deps.record.write_answer(outcome.answer)
+        self.deps.record.append(self._placed(ended_event(**asdict(outcome))))
 
     def _outcome(self, finish: Finish, stopped_by: StoppedBy, said: Sequence[str]) -> Outcome:
         citations, coverage = self._evidence
         # A client gets text unless it asked for a type; code that called rlm_query gets the value as it was set.
-        as_set = self.task.path or self.task.output_schema is not None or finish.answer is None
+        as_set = self.spec.path or self.spec.output_schema is not None or finish.answer is None
         answer = finish.answer if as_set else plain(finish.answer)
-        spent = Spent.from_json(self.engine.tape.spent) if self.engine.tape.strict else self.ledger.spent()
+        spent = Spent.from_json(self.deps.tape.spent) if self.deps.tape.strict else self.ledger.spent()
         return Outcome(
             status=_status(finish, stopped_by),
             answer=answer,
@@ -403,14 +403,14 @@ class Level:
 
     def _record(self, event: Mapping[str, Any]) -> None:
         full = self._placed(event)
-        self.engine.record.append(full)
-        self.engine.on_event(full)
+        self.deps.record.append(full)
+        self.deps.on_event(full)
 
     def _tell(self, event: Mapping[str, Any]) -> None:
-        self.engine.on_event(self._placed(event))
+        self.deps.on_event(self._placed(event))
 
     def _placed(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        return {"event": event["event"], "path": self.task.path, "turn": self.turn, **event}
+        return {"event": event["event"], "path": self.spec.path, "turn": self.turn, **event}
 
 
 def _told(ask: Ask) -> dict[str, str]:
@@ -426,8 +426,8 @@ def _without_directory(model: str) -> str:
     return re.split(r"[/\\]", model)[-1] if re.match(r"/|\\|[A-Za-z]:", model) else model
 
 
-def _rules(engine: Engine) -> Rules:
-    root, sub = engine.root.profile, engine.sub.profile
+def _rules(deps: RunDeps) -> Rules:
+    root, sub = deps.root.profile, deps.sub.profile
     most = WEAK_REPLY_TOKENS if root.strength == "weak" else STRONG_REPLY_TOKENS
     return Rules(
         strength=root.strength,
@@ -438,17 +438,15 @@ def _rules(engine: Engine) -> Rules:
     )
 
 
-def _texts(task: Task, engine: Engine) -> dict[str, str]:
+def _texts(spec: RunSpec, deps: RunDeps) -> dict[str, str]:
     """Everything the contexts hold, by name and path."""
-    if not task.contexts:
-        value = task.value
+    if not spec.contexts:
+        value = spec.value
         return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {"context": str(value)}
     return {
-        context.name if context.kind == "text" else f"{context.name}/{entry.path}": engine.store.text(
-            context, entry.path
-        )
-        for context in task.contexts
-        for entry in engine.store.files(context)
+        context.name if context.kind == "text" else f"{context.name}/{entry.path}": deps.store.text(context, entry.path)
+        for context in spec.contexts
+        for entry in deps.store.files(context)
     }
 
 

@@ -15,15 +15,15 @@ import anyio
 
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.level import Level, limit_of
-from rlm_mcp.engine.trajectory import Again, Finish, Run, Step
-from rlm_mcp.engine.types import Engine, Task
+from rlm_mcp.engine.trajectory import Again, Finish, RunBlock, Step
+from rlm_mcp.engine.types import RunDeps, RunSpec
 from rlm_mcp.errors import BudgetExceeded, RlmError
 from rlm_mcp.records.types import Outcome, StoppedBy
 
 
-async def solve(task: Task, engine: Engine, ledger: Ledger) -> Outcome:
+async def solve(spec: RunSpec, deps: RunDeps, ledger: Ledger) -> Outcome:
     """Runs one question to its end. Only cancellation and bugs come out as exceptions; the best answer is recorded."""
-    level = Level(task, engine, ledger, run_child=solve)
+    level = Level(spec, deps, ledger, run_child=solve)
     finish: Finish | None = None
     try:
         finish, stopped_by, message = await _answer(level)
@@ -46,7 +46,7 @@ async def _answer(level: Level) -> tuple[Finish, StoppedBy, str]:
             while not isinstance(step, Finish):
                 ask = trajectory.ask(level.remaining(), last=level.why_last())
                 step = trajectory.receive_reply(await level.ask_root(ask, repl))
-                while isinstance(step, Run):
+                while isinstance(step, RunBlock):
                     step = trajectory.receive_cell(await level.run(repl, step))
                 level.note(step)
     except BudgetExceeded as error:

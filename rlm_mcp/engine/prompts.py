@@ -21,7 +21,7 @@ Strength = Literal["strong", "weak"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class OutputLimits:
     """How much of a cell's output a model is shown, in characters: `head` from its beginning, `tail` from its end."""
 
     head: int
@@ -31,9 +31,9 @@ class Shown:
 
 
 # The libraries show 8,000 to 20,000 characters; what matters is that both ends and the true length are there.
-STRONG = Shown(head=9_000, tail=3_000, variable=200, variables=20)
+STRONG = OutputLimits(head=9_000, tail=3_000, variable=200, variables=20)
 # A 1.5B model loses its instructions behind more than about a kilobyte of output.
-WEAK = Shown(head=700, tail=300, variable=200, variables=8)
+WEAK = OutputLimits(head=700, tail=300, variable=200, variables=8)
 
 _MOST_BRIEFS = 20
 _MOST_SAMPLES = 6
@@ -291,7 +291,7 @@ def status(left: Remaining, strength: Strength) -> str:
 
 def observation(cell: CellResult, strength: Strength, *, block: int | None = None) -> str:
     """What a block did, as its author is told. `block` numbers it when a reply held several."""
-    shown = shown_to(strength)
+    shown = output_limits(strength)
     parts = [f"Block {block}:"] if block is not None else []
     output = output_text(cell, shown)
     if output:
@@ -305,7 +305,7 @@ def observation(cell: CellResult, strength: Strength, *, block: int | None = Non
     return "\n".join(parts)
 
 
-def output_text(cell: CellResult, shown: Shown) -> str:
+def output_text(cell: CellResult, shown: OutputLimits) -> str:
     """Head and tail of what was printed, with the true length, and the value of the last expression."""
     printed = cut_middle(cell.stdout, max(cell.stdout_chars, len(cell.stdout)), shown)
     parts = [printed.rstrip("\n")] if printed.strip() else []
@@ -316,7 +316,7 @@ def output_text(cell: CellResult, shown: Shown) -> str:
     return "\n".join(parts)
 
 
-def cut_middle(text: str, true_chars: int, shown: Shown) -> str:
+def cut_middle(text: str, true_chars: int, shown: OutputLimits) -> str:
     """The text when it is short, else both ends of it and how much is missing. `text` may itself be cut already."""
     if max(len(text), true_chars) <= shown.head + shown.tail:
         return text
@@ -355,7 +355,7 @@ def one_line_error(cell: CellResult) -> str:
     return _cut(f"{cell.error.type}: {cell.error.message}".replace("\n", " "), 300)
 
 
-def variables_text(variables: Sequence[Variable], shown: Shown) -> str:
+def variables_text(variables: Sequence[Variable], shown: OutputLimits) -> str:
     """One variable a line: name, type, size, start of its value."""
     rows = []
     for variable in variables[: shown.variables]:
@@ -515,7 +515,7 @@ def direct_again(messages: Sequence[Message], said: str, doubt: str) -> tuple[Me
     )
 
 
-def shown_to(strength: Strength) -> Shown:
+def output_limits(strength: Strength) -> OutputLimits:
     """How much of an output this kind of model sees."""
     return WEAK if strength == "weak" else STRONG
 

@@ -46,7 +46,7 @@ MOST_STARTS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class ReplySchema:
     """`schema` is of the value itself; `sent` is the object schema that goes to the provider."""
 
     schema: Schema
@@ -83,15 +83,15 @@ class Shape:
         return _coerced(value, self.schema)
 
 
-def shape_of(schema: object) -> Shape:
+def parse_schema(schema: object) -> ReplySchema:
     """The shape that `schema` means. Raises SchemaError."""
     schema = _expanded(schema)
     _check_schema(schema)
     if _is_object(schema):
-        return Shape(schema=schema, sent=schema, wrapped=False)
+        return ReplySchema(schema=schema, sent=schema, wrapped=False)
     sent: dict[str, object] = {"type": "object", "properties": {VALUE: schema}}
     sent |= {"required": [VALUE], "additionalProperties": False}
-    return Shape(schema=schema, sent=sent, wrapped=True)
+    return ReplySchema(schema=schema, sent=sent, wrapped=True)
 
 
 def complaint(schema: Schema, value: object) -> str | None:

@@ -104,7 +104,7 @@ def _depth(context_tokens: int, root: Profile, max_depth: int | None) -> tuple[i
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Shape:
+class _Figures:
     """What runs of one kind of model are like: nine of ten lie within these ranges (low, high)."""
 
     root_calls: tuple[int, int]
@@ -117,10 +117,10 @@ class _Shape:
 
 # Strong: runs of published traces; the longest reply is mostly thinking. Weak: runs of a 1.5B model, which judges lines
 # eight at a time. A prompt of the root is the system prompt and the outputs so far.
-_STRONG = _Shape(
+_STRONG = _Figures(
     root_calls=(2, 20), root_prompt=(1_200, 16_000), root_reply=(50, 2_000), sub_piece=25_000, sub_reply=(10, 1_000)
 )
-_WEAK = _Shape(root_calls=(1, 10), root_prompt=(250, 1_500), root_reply=(2, 400), sub_piece=400, sub_reply=(2, 200))
+_WEAK = _Figures(root_calls=(1, 10), root_prompt=(250, 1_500), root_reply=(2, 400), sub_piece=400, sub_reply=(2, 200))
 _DIRECT_PROMPT = (50, 500)  # beside the material
 _DIRECT_REPLY = (1, 2_000)
 _TOKENS_OF_ESTIMATED = 2  # logs and figures take two bytes to a token where prose takes four
@@ -146,25 +146,28 @@ def estimate(
         prompt = min(fits, total + _DIRECT_PROMPT[0]), most * min(fits, _most(total) + _DIRECT_PROMPT[1])
         reply = _DIRECT_REPLY[0], most * min(_DIRECT_REPLY[1], root.max_output_tokens)
         return _estimate(way, (1, most), [(root, prompt, reply)])
-    shape = _WEAK if root.strength == "weak" else _STRONG
+    usual = _WEAK if root.strength == "weak" else _STRONG
     reads = 1 + way.depth  # high: each level has every context read once
-    piece = max(1, min(shape.sub_piece, sub.window_tokens // 2))
+    piece = max(1, min(usual.sub_piece, sub.window_tokens // 2))
     sub_calls = min(_MOST_SUB_CALLS, reads * -(-_most(total) // piece))
     children = way.depth * -(-_most(total) // _CHILD_TOKENS)
-    calls = shape.root_calls[0], shape.root_calls[1] * (1 + children) + sub_calls
-    of_root = _root_tokens(shape.root_prompt, shape.root_calls), _root_tokens(shape.root_reply, shape.root_calls)
-    of_child = shape.root_calls[1] * children
+    calls = usual.root_calls[0], usual.root_calls[1] * (1 + children) + sub_calls
+    of_root = (
+        _root_tokens(usual.root_prompt, usual.root_calls),
+        _root_tokens(usual.root_reply, usual.root_calls),
+    )
+    of_child = usual.root_calls[1] * children
     of_sub = (
-        (0, of_child * shape.root_prompt[1] + min(reads * _most(total), sub_calls * piece) + sub_calls * 200),
-        (0, of_child * shape.root_reply[1] + sub_calls * shape.sub_reply[1]),
+        (0, of_child * usual.root_prompt[1] + min(reads * _most(total), sub_calls * piece) + sub_calls * 200),
+        (0, of_child * usual.root_reply[1] + sub_calls * usual.sub_reply[1]),
     )
     return _estimate(way, calls, [(root, *of_root), (sub, *of_sub)])
 
 
-_Range = tuple[int, int]
+_LowHigh = tuple[int, int]
 
 
-def _estimate(way: Route, calls: _Range, paid: Sequence[tuple[Profile, _Range, _Range]]) -> Estimate:
+def _estimate(way: Route, calls: _LowHigh, paid: Sequence[tuple[Profile, _LowHigh, _LowHigh]]) -> Estimate:
     """Adds up prompts and replies, each with the prices of its model."""
     low, high = (sum(prompt[end] + reply[end] for _, prompt, reply in paid) for end in (0, 1))
     costs = [[profile.cost_usd(prompt[end], reply[end]) for profile, prompt, reply in paid] for end in (0, 1)]
@@ -178,5 +181,5 @@ def _most(tokens: int) -> int:
     return tokens * _TOKENS_OF_ESTIMATED
 
 
-def _root_tokens(each: _Range, calls: _Range) -> _Range:
+def _root_tokens(each: _LowHigh, calls: _LowHigh) -> _LowHigh:
     return each[0] * calls[0], each[1] * calls[1]

@@ -25,7 +25,7 @@ import anyio
 from rlm_mcp.concurrency import background_task
 from rlm_mcp.engine.budget import Bill, Ledger, paid_call
 from rlm_mcp.engine.reply_cache import ReplyCache, reply_key
-from rlm_mcp.engine.reply_schema import Shape, shape_of, without_thinking
+from rlm_mcp.engine.reply_schema import ReplySchema, parse_schema, without_thinking
 from rlm_mcp.errors import BudgetExceeded, CallsStopped, ModelError, SchemaError, SubCallFailed
 from rlm_mcp.models.base import Completion, Message, Model
 
@@ -49,7 +49,7 @@ _HOLDS_TEXT = re.compile(r"\n\s*\S|[:=]\s*\S.{20,}|[\"'`«“].{12,}[\"'`»”]"
 
 
 class SubCalls:
-    """The sub-calls of one run and all its children. `paid_from` gives each level its own, paid from its ledger.
+    """The sub-calls of one run and all its children.
 
     `models` are the models that code may name; the first is the default.
     """
@@ -57,17 +57,13 @@ class SubCalls:
     def __init__(self, models: Mapping[str, Model], *, cache: ReplyCache | None = None) -> None:
         self._models = models
         self._cache = cache
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, _SharedAnswer] = {}
         self._scopes: dict[anyio.CancelScope, None] = {}
         self._stopped = False
         self._one_less = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<SubCalls of {', '.join(self._models)}, {len(self._asked)} asked>"
-
-    def paid_from(self, ledger: Ledger) -> "PaidSubCalls":
-        """The same sub-calls, paid from `ledger`."""
-        return PaidSubCalls(self, ledger)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
@@ -95,8 +91,23 @@ class SubCalls:
         for scope in list(self._scopes):
             scope.cancel()
 
-    async def ask(self, ledger: Ledger, request: "_Request", bill: Bill) -> object:
-        """The answer to a request: an earlier one, or a new one that later ones will share."""
+    async def ask(
+        self,
+        ledger: Ledger,
+        prompt: str,
+        *,
+        model: str | None = None,
+        schema: object | None = None,
+        material: str | None = None,
+        bill: Bill | None = None,
+    ) -> object:
+        """One sub-call, paid from `ledger`: text, or a value that satisfies `schema`. Fills in `bill`, also on failure.
+
+        The same request gets the answer of an earlier one, or shares that of one in flight. Raises SubCallFailed.
+        """
+        bill = bill or Bill()
+        request = self._request(prompt, model=model, schema=schema, material=material)
+        bill.model = request.model.name
         if not self._stopped:
             with anyio.CancelScope() as scope:
                 self._scopes[scope] = None
@@ -124,7 +135,7 @@ class SubCalls:
             # Whoever asked first was cancelled; the next one asks again.
 
     async def _ask_first(self, ledger: Ledger, request: "_Request", bill: Bill) -> object:
-        asked = self._asked[request.key] = _Asked()
+        asked = self._asked[request.key] = _SharedAnswer()
         try:
             asked.value = await self._cached_or_new(ledger, request, bill)
         except SubCallFailed as error:
@@ -154,7 +165,7 @@ class SubCalls:
             self._cache.put(request.key, text)
         return value
 
-    def request(self, prompt: object, *, model: object, schema: object, material: object) -> "_Request":
+    def _request(self, prompt: object, *, model: object, schema: object, material: object) -> "_Request":
         """What a call means. Raises SubCallFailed for one that cannot be sent."""
         if not isinstance(prompt, str) or not prompt.strip():
             kind = "an empty text" if isinstance(prompt, str) else f"a {type(prompt).__name__}"
@@ -167,10 +178,10 @@ class SubCalls:
                 " it is about into the prompt, for example f'{question}\\n\\n{text}'"
             )
         try:
-            shape = None if schema is None else shape_of(schema)
+            reply_schema = None if schema is None else parse_schema(schema)
         except SchemaError as error:
             raise SubCallFailed(str(error)) from error
-        return _Request(model=chosen, messages=compose(prompt, material, shape), shape=shape)
+        return _Request(model=chosen, messages=compose(prompt, material, reply_schema), reply_schema=reply_schema)
 
     def _model(self, name: object) -> Model:
         names = list(self._models)
@@ -181,30 +192,7 @@ class SubCalls:
         raise SubCallFailed(f"there is no model {name!r} here: use {' or '.join(map(repr, names))}, or leave model out")
 
 
-@dataclass(frozen=True, slots=True)
-class PaidSubCalls:
-    """Sub-calls paid from one ledger; what a run's REPL asks."""
-
-    calls: SubCalls
-    ledger: Ledger
-
-    async def llm_query(
-        self,
-        prompt: str,
-        *,
-        model: str | None = None,
-        schema: object | None = None,
-        material: str | None = None,
-        bill: Bill | None = None,
-    ) -> object:
-        """One sub-call: text, or a value of the shape `schema`. Raises SubCallFailed."""
-        bill = bill or Bill()
-        request = self.calls.request(prompt, model=model, schema=schema, material=material)
-        bill.model = request.model.name
-        return await self.calls.ask(self.ledger, request, bill)
-
-
-def compose(prompt: str, material: str | None, shape: Shape | None) -> tuple[Message, ...]:
+def compose(prompt: str, material: str | None, reply_schema: ReplySchema | None) -> tuple[Message, ...]:
     """The chat of one sub-call. Its system message is always the same, for the prefix caches of providers."""
     parts = [_sound(prompt)]
     if material:
@@ -213,8 +201,8 @@ def compose(prompt: str, material: str | None, shape: Shape | None) -> tuple[Mes
         parts.append(f"<{marker}>\n{material}\n</{marker}>")
         if len(prompt) <= REPEATED_CHARS:
             parts.append(f"The request was: {parts[0]}")
-    if shape is not None:
-        parts.append(shape.instruction())
+    if reply_schema is not None:
+        parts.append(reply_schema.instruction())
     return (Message(role="system", content=SYSTEM), Message(role="user", content="\n\n".join(parts)))
 
 
@@ -230,7 +218,7 @@ class _Request:
 
     model: Model
     messages: tuple[Message, ...]
-    shape: Shape | None
+    reply_schema: ReplySchema | None
 
     @property
     def temperature(self) -> float | None:
@@ -239,16 +227,16 @@ class _Request:
 
     @property
     def key(self) -> str:
-        model, sent = self.model, None if self.shape is None else self.shape.sent
+        model, sent = self.model, None if self.reply_schema is None else self.reply_schema.sent
         return reply_key(model.provider, model.name, self.messages, temperature=self.temperature, schema=sent)
 
     def read(self, text: str) -> Any:
         """The value in a reply. Raises SchemaError."""
-        return without_thinking(text) if self.shape is None else self.shape.read(text)
+        return without_thinking(text) if self.reply_schema is None else self.reply_schema.read(text)
 
 
 @dataclass(slots=True)
-class _Asked:
+class _SharedAnswer:
     """A request that somebody has asked, answered once `done` is set."""
 
     done: anyio.Event = field(default_factory=anyio.Event)
@@ -270,7 +258,7 @@ async def _ask_model(ledger: Ledger, request: _Request, bill: Bill) -> tuple[str
             return completion.text, request.read(completion.text)
         except SchemaError as error:
             why = f"{error}; the reply was {completion.text.strip()[:500]!r}"
-            repair = f"That does not do: {error}. {request.shape.instruction() if request.shape else ''}"
+            repair = f"That does not do: {error}. {request.reply_schema.instruction() if request.reply_schema else ''}"
             said = Message(role="assistant", content=completion.text)
             messages = (*request.messages, said, Message(role="user", content=repair.strip()))
     raise SubCallFailed(f"the sub-call failed twice: {why}")
@@ -286,7 +274,7 @@ async def _complete(ledger: Ledger, request: _Request, messages: tuple[Message, 
             kind="sub",
             max_tokens=WEAK_REPLY_TOKENS if model.profile.strength == "weak" else None,
             temperature=request.temperature,
-            schema=None if request.shape is None else request.shape.sent,
+            schema=None if request.reply_schema is None else request.reply_schema.sent,
             bill=bill,
         )
     except (ModelError, BudgetExceeded) as error:

@@ -113,7 +113,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class RunBlock:
     """Run this block in the REPL and hand the result to `receive_cell`. `block` counts in the reply, from 1."""
 
     code: str
@@ -137,7 +137,7 @@ class Finish:
     doubt: str = ""
 
 
-Step = Run | Again | Finish
+Step = RunBlock | Again | Finish
 
 
 @dataclass(slots=True, kw_only=True)
@@ -381,9 +381,9 @@ class Trajectory:
         self._is_pressed = True
         return Again(why="press", detail=f"same code as in turn {tried.turn}")
 
-    def _next_block(self) -> Run:
+    def _next_block(self) -> RunBlock:
         self._block += 1
-        return Run(code=self._queue.pop(0), block=self._block)
+        return RunBlock(code=self._queue.pop(0), block=self._block)
 
     # --- a cell -------------------------------------------------------------------------------------------------
 

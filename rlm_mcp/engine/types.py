@@ -7,7 +7,6 @@ from typing import Any, Literal, Protocol
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.citations import Reading
 from rlm_mcp.engine.guest_calls import AskSub
 from rlm_mcp.models.base import Model
@@ -51,7 +50,7 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class RunSpec:
     """One question. `value` is the context of a child run, which has no stored contexts."""
 
     query: str
@@ -66,13 +65,12 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class RunDeps:
     """What every level of one run shares. `reading` collects what was read over the whole tree."""
 
     root: Model
     sub: Model
-    ask_sub: Callable[[Ledger], AskSub]
-    """makes the sub-calls of one level, paid from its ledger"""
+    ask_sub: AskSub
     open_repl: OpenRepl
     store: Store
     record: Record
@@ -90,10 +88,10 @@ class Engine:
     """
 
 
-def started_facts(task: Task, *, root: Model, sub: Model, limits: RunLimits) -> dict[str, Any]:
+def started_facts(spec: RunSpec, *, root: Model, sub: Model, limits: RunLimits) -> dict[str, Any]:
     """What the first event of a run says: enough to resume it and to replay it, and no machine path, URL or key."""
     return {
-        "query": task.query,
+        "query": spec.query,
         "contexts": [
             {
                 "context_id": context.context_id,
@@ -103,11 +101,11 @@ def started_facts(task: Task, *, root: Model, sub: Model, limits: RunLimits) -> 
                 "lines": context.lines,
                 "files": context.files,
             }
-            for context in task.contexts
+            for context in spec.contexts
         ],
-        "mode_asked": task.mode,
-        "max_depth": task.max_depth,
-        "output_schema": task.output_schema,
+        "mode_asked": spec.mode,
+        "max_depth": spec.max_depth,
+        "output_schema": spec.output_schema,
         "models": {
             "root": {"name": root.name, "profile": asdict(root.profile)},
             "sub": {"name": sub.name, "profile": asdict(sub.profile)},

@@ -13,10 +13,10 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
 from rlm_mcp.engine.reply_cache import ReplyCache
-from rlm_mcp.engine.reply_schema import shape_of
+from rlm_mcp.engine.reply_schema import parse_schema
 from rlm_mcp.engine.router import Estimate, estimate, route
 from rlm_mcp.engine.subcalls import SubCalls
-from rlm_mcp.engine.types import Engine, OpenRepl, Record, Task, started_facts
+from rlm_mcp.engine.types import OpenRepl, Record, RunDeps, RunSpec, started_facts
 from rlm_mcp.errors import NoModelConfigured, RunRecordDamaged, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
@@ -82,7 +82,7 @@ class RunModels:
 class Launch:
     """One run, ready to be played."""
 
-    task: Task
+    spec: RunSpec
     models: Models
     limits: RunLimits
     store: Store
@@ -96,15 +96,15 @@ class Launch:
     @property
     def facts(self) -> dict[str, Any]:
         """What the first event of its record says."""
-        return started_facts(self.task, root=self.models.root, sub=self.models.sub, limits=self.limits)
+        return started_facts(self.spec, root=self.models.root, sub=self.models.sub, limits=self.limits)
 
     async def play(self, record: Record, on_event: Callable[[Event], None]) -> Outcome:
         """Runs it to its end, which is then on record."""
         calls = SubCalls(self.models.named, cache=self.cache)
-        engine = Engine(
+        deps = RunDeps(
             root=self.models.root,
             sub=self.models.sub,
-            ask_sub=calls.paid_from,
+            ask_sub=calls.ask,
             open_repl=self.open_repl,
             store=self.store,
             record=record,
@@ -113,7 +113,7 @@ class Launch:
             tape=self.tape,
         )
         async with calls.open():
-            return await solve(self.task, engine, Ledger(self.limits, already=self.already))
+            return await solve(self.spec, deps, Ledger(self.limits, already=self.already))
 
 
 class Launcher:
@@ -140,11 +140,11 @@ class Launcher:
         """
         if request.output_schema is not None:
             try:
-                shape_of(dict(request.output_schema))
+                parse_schema(dict(request.output_schema))
             except SchemaError as error:
                 raise SchemaError(f"output_schema: {error}") from error
         limits = self._settings.limits_for(request.limits)
-        task = Task(
+        spec = RunSpec(
             query=request.query,
             contexts=tuple(contexts),
             mode=request.mode,
@@ -154,7 +154,7 @@ class Launcher:
         sampling_queue = SamplingQueue()
         models = await self._models(request.model, request.sub_model, sampling_queue if sampling else None)
         Ledger(limits).require_prices((models.root, models.sub))
-        return self._launch(task, models, limits, Tape(), sampling_queue=sampling_queue)
+        return self._launch(spec, models, limits, Tape(), sampling_queue=sampling_queue)
 
     async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
         """What the run would take, bounded by its limits. Asks no model. Raises as `new` does, and PromptOverWindow."""
@@ -184,7 +184,7 @@ class Launcher:
         models = await self._models(started["models"]["root"]["name"], started["models"]["sub"]["name"], sampling_queue)
         limits = RunLimits(**started["limits"])
         return self._launch(
-            self._task(started), models, limits, Tape(events), already=spent, sampling_queue=sampling_queue
+            self._spec(started), models, limits, Tape(events), already=spent, sampling_queue=sampling_queue
         )
 
     async def _models(self, root: str | None, sub: str | None, sampling_queue: SamplingQueue | None) -> Models:
@@ -219,12 +219,12 @@ class Launcher:
         started = _started(events)
         models = RunModels(root=_recorded(started["models"]["root"]), sub=_recorded(started["models"]["sub"]))
         tape = Tape(events, strict=True)
-        return self._launch(self._task(started, contexts), models, RunLimits(), tape)
+        return self._launch(self._spec(started, contexts), models, RunLimits(), tape)
 
-    def _task(self, started: Mapping[str, Any], contexts: Sequence[Context] | None = None) -> Task:
+    def _spec(self, started: Mapping[str, Any], contexts: Sequence[Context] | None = None) -> RunSpec:
         if contexts is None:
             contexts = [self._store.get(context["context_id"]) for context in started["contexts"]]
-        return Task(
+        return RunSpec(
             query=started["query"],
             contexts=tuple(contexts),
             mode=started["mode_asked"],
@@ -234,7 +234,7 @@ class Launcher:
 
     def _launch(
         self,
-        task: Task,
+        spec: RunSpec,
         models: Models,
         limits: RunLimits,
         tape: Tape,
@@ -243,7 +243,7 @@ class Launcher:
         sampling_queue: SamplingQueue | None = None,
     ) -> Launch:
         return Launch(
-            task=task,
+            spec=spec,
             models=models,
             limits=limits,
             store=self._store,

@@ -292,7 +292,7 @@ class LiveRuns:
         run = live.run
         try:
             with live.scope:
-                async with _in_use(self.store, [c.context_id for c in launch.task.contexts], run.run_id):
+                async with _in_use(self.store, [c.context_id for c in launch.spec.contexts], run.run_id):
                     await launch.play(run, live.note)
             if live.scope.cancelled_caught and not live.ended and not live.left:
                 await self._end(live, CANCELLED)

@@ -52,7 +52,7 @@ class Telemetry:
         if not agent.is_recording():
             return None
         if self.content:
-            agent.set_attribute("gen_ai.input.messages", _messages("user", launch.task.query))
+            agent.set_attribute("gen_ai.input.messages", _messages("user", launch.spec.query))
         return _Spans(tracer, agent, launch, content=self.content)
 
 
@@ -202,7 +202,7 @@ def _agent_facts(run_id: str, launch: Launch) -> dict[str, Any]:
         "gen_ai.conversation.id": run_id,
         "gen_ai.provider.name": PROVIDERS.get(provider, provider),
         "gen_ai.request.model": launch.models.root.name,
-        "gen_ai.output.type": "text" if launch.task.output_schema is None else "json",
+        "gen_ai.output.type": "text" if launch.spec.output_schema is None else "json",
     }
 
 

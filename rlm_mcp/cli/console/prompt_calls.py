@@ -47,7 +47,7 @@ class PromptCalls:
                 models = await self._choose()
                 self._ledger.require_prices((models.sub,))
                 self._calls = Calls(
-                    ask=SubCalls(models.named).paid_from(self._ledger),
+                    ask=SubCalls(models.named).ask,
                     child=None,
                     ledger=self._ledger,
                     tape=Tape(),

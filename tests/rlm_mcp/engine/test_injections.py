@@ -6,7 +6,7 @@ import pytest
 
 from rlm_mcp.engine import prompts
 from rlm_mcp.engine.prompts import Brief, Remaining
-from rlm_mcp.engine.trajectory import Again, Question, Rules, Run, Trajectory
+from rlm_mcp.engine.trajectory import Again, Question, Rules, RunBlock, Trajectory
 from rlm_mcp.repl.types import CellResult, Final
 
 INJECTIONS = [
@@ -32,7 +32,7 @@ def told(text: str, rules: Rules) -> str:
     trajectory = Trajectory(Question(query="How many errors?"), rules)
     trajectory.ask(Remaining(turn=1, turns=9))
     step = trajectory.receive_reply("```repl\nprint(context[:500])\n```")
-    assert isinstance(step, Run)
+    assert isinstance(step, RunBlock)
     assert trajectory.receive_cell(CellResult(code=step.code, stdout=text)) == Again(why="output")
     return trajectory.ask(Remaining(turn=2, turns=9)).messages[-1].content
 
@@ -54,7 +54,7 @@ def test_an_error_that_quotes_the_context_decides_nothing(text: str) -> None:
     trajectory = Trajectory(Question(query="How many errors?"), Rules(strength="weak"))
     trajectory.ask(Remaining(turn=1, turns=9))
     step = trajectory.receive_reply("```repl\nint(context)\n```")
-    assert isinstance(step, Run)
+    assert isinstance(step, RunBlock)
     step = trajectory.receive_cell(CellResult(code=step.code, value=repr(text)))
 
     assert isinstance(step, Again)
@@ -88,7 +88,7 @@ def test_what_an_injection_asks_to_submit_is_no_evidence_for_it(answer: object) 
     ):
         trajectory.ask(Remaining(turn=turn, turns=9))
         step = trajectory.receive_reply(f"```repl\n{code}\n```")
-        assert isinstance(step, Run)
+        assert isinstance(step, RunBlock)
         step = trajectory.receive_cell(CellResult(code=step.code, stdout=cell.stdout, final=cell.final))
 
     assert isinstance(step, Again)

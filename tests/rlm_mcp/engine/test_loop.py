@@ -14,7 +14,7 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
 from rlm_mcp.engine.subcalls import SubCalls
-from rlm_mcp.engine.types import Engine, Task, started_facts
+from rlm_mcp.engine.types import RunDeps, RunSpec, started_facts
 from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import Asked, ScriptedModel
@@ -48,12 +48,12 @@ class World:
         self.log: Context = self.store.register_text("\n".join(LINES), name="app.log")
         self.record: Run | NoRecord = NoRecord()
 
-    def begin(self, task: Task, root: ScriptedModel, limits: RunLimits) -> Run:
-        run = self.runs.create(started_facts(task, root=root, sub=root, limits=limits))
+    def begin(self, spec: RunSpec, root: ScriptedModel, limits: RunLimits) -> Run:
+        run = self.runs.create(started_facts(spec, root=root, sub=root, limits=limits))
         self.record = run
         return run
 
-    def engine(
+    def deps(
         self,
         root: ScriptedModel,
         repl: ScriptedOpener,
@@ -61,11 +61,11 @@ class World:
         *,
         sub: ScriptedModel | None = None,
         tape: Tape | None = None,
-    ) -> Engine:
-        return Engine(
+    ) -> RunDeps:
+        return RunDeps(
             root=root,
             sub=sub or root,
-            ask_sub=SubCalls({"sub": sub or root}).paid_from,
+            ask_sub=SubCalls({"sub": sub or root}).ask,
             open_repl=repl,
             store=self.store,
             record=record,
@@ -78,20 +78,20 @@ class World:
         replies: Sequence[Any] | Callable[[Asked], str],
         cells: Sequence[CellResult] | Play = GOOD,
         *,
-        task: Task | None = None,
+        spec: RunSpec | None = None,
         limits: RunLimits | None = None,
         profile: Profile | None = None,
         sub: ScriptedModel | None = None,
     ) -> Outcome:
-        task = task or self.task()
+        spec = spec or self.spec()
         limits = limits or RunLimits()
         self.root = ScriptedModel(replies, profile=profile)
         self.repl = ScriptedOpener(cells)
-        engine = self.engine(self.root, self.repl, self.begin(task, self.root, limits), sub=sub)
-        return await solve(task, engine, Ledger(limits))
+        deps = self.deps(self.root, self.repl, self.begin(spec, self.root, limits), sub=sub)
+        return await solve(spec, deps, Ledger(limits))
 
-    def task(self, **facts: Any) -> Task:
-        return Task(query="How many errors are there?", contexts=(self.log,), **facts)
+    def spec(self, **facts: Any) -> RunSpec:
+        return RunSpec(query="How many errors are there?", contexts=(self.log,), **facts)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         events = self.record.events if isinstance(self.record, NoRecord) else list(self.record.events())
@@ -135,8 +135,8 @@ async def test_a_run_from_the_question_to_the_answer(world: World) -> None:
 async def test_what_begins_is_told_and_not_recorded(world: World) -> None:
     told: list[str] = []
     root, sub, record = ScriptedModel([ASK]), ScriptedModel(["yes"]), NoRecord()
-    engine = world.engine(root, ScriptedOpener(asking()), record, sub=sub)
-    await solve(world.task(), replace(engine, on_event=lambda event: told.append(event["event"])), Ledger())
+    deps = world.deps(root, ScriptedOpener(asking()), record, sub=sub)
+    await solve(world.spec(), replace(deps, on_event=lambda event: told.append(event["event"])), Ledger())
 
     assert told == [
         "routed", "root_asked", "root_reply", "cell_begun", "sub_asked", "sub_reply", "cell", "decided", "run_ended",
@@ -153,8 +153,8 @@ async def test_the_context_is_never_in_a_prompt_beyond_its_samples(world: World)
 
 async def test_an_easy_question_about_a_short_text_is_one_direct_call(world: World) -> None:
     note = world.store.register_text("The pump was built by Ada King in 1843.", name="note")
-    task = Task(query="Who built the pump?", contexts=(note,))
-    outcome = await world.solve(['Ada King: "The pump was built by Ada King".'], [], task=task)
+    spec = RunSpec(query="Who built the pump?", contexts=(note,))
+    outcome = await world.solve(['Ada King: "The pump was built by Ada King".'], [], spec=spec)
 
     assert (outcome.mode, outcome.answered_by, outcome.status) == ("direct", "text", "completed")
     assert outcome.mode_reason.startswith("direct because")
@@ -167,17 +167,17 @@ async def test_an_easy_question_about_a_short_text_is_one_direct_call(world: Wor
 async def test_a_direct_answer_that_breaks_the_schema_is_asked_for_once_more(world: World) -> None:
     note = world.store.register_text("Built in 1843.", name="note")
     schema = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
-    task = Task(query="When?", contexts=(note,), output_schema=schema)
-    outcome = await world.solve(['{"year": "then"}', '```json\n{"year": 1843}\n```'], [], task=task)
+    spec = RunSpec(query="When?", contexts=(note,), output_schema=schema)
+    outcome = await world.solve(['{"year": "then"}', '```json\n{"year": 1843}\n```'], [], spec=spec)
 
     assert outcome.answer == {"year": 1843}
     assert "'then' is not of type 'integer'" in world.root.calls[1].messages[-1].content
 
 
 async def test_a_typed_answer_is_checked_and_sent_back(world: World) -> None:
-    task = world.task(output_schema={"type": "integer"})
+    spec = world.spec(output_schema={"type": "integer"})
     cells = [GOOD[0], CellResult(code="", final=Final(value="many")), CellResult(code="", final=Final(value="429"))]
-    outcome = await world.solve([LOOK, "```repl\nFINAL(guess())\n```", "```repl\nFINAL(str(n))\n```"], cells, task=task)
+    outcome = await world.solve([LOOK, "```repl\nFINAL(guess())\n```", "```repl\nFINAL(str(n))\n```"], cells, spec=spec)
 
     assert outcome.answer == 429
     assert "'many' is not of type 'integer'" in world.root.calls[2].messages[-1].content
@@ -241,7 +241,7 @@ async def test_a_model_that_hangs_is_ended_by_the_time_limit(world: World) -> No
     root = ScriptedModel([LOOK], seconds=3600)
     with anyio.fail_after(5):
         outcome = await solve(
-            world.task(), world.engine(root, ScriptedOpener(GOOD), NoRecord()), Ledger(RunLimits(max_seconds=0.2))
+            world.spec(), world.deps(root, ScriptedOpener(GOOD), NoRecord()), Ledger(RunLimits(max_seconds=0.2))
         )
 
     assert (outcome.status, outcome.stopped_by) == ("failed", "seconds")
@@ -304,7 +304,7 @@ async def test_usage_on_record_is_that_of_the_whole_tree_while_a_child_runs(worl
     sub = ScriptedModel([COUNT, ANSWER])
     world.record = NoRecord()
     repl = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
-    await solve(world.task(), world.engine(ScriptedModel([ASK_CHILD]), repl, world.record, sub=sub), Ledger())
+    await solve(world.spec(), world.deps(ScriptedModel([ASK_CHILD]), repl, world.record, sub=sub), Ledger())
 
     spent = [
         (event["path"] != "", event["spent"]["root_calls"], event["spent"]["sub_calls"])
@@ -359,7 +359,7 @@ async def test_a_child_is_a_whole_run_with_its_own_place_in_the_record(world: Wo
     root = ScriptedModel([ASK_CHILD])
     repl = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
     world.record = NoRecord()
-    outcome = await solve(world.task(), world.engine(root, repl, world.record, sub=sub), Ledger())
+    outcome = await solve(world.spec(), world.deps(root, repl, world.record, sub=sub), Ledger())
 
     assert outcome.answer == "429"
     assert repl.values == [None, "disk\n" * 9_000]
@@ -400,8 +400,8 @@ async def test_a_sub_call_on_record_says_who_answered_and_for_how_much(world: Wo
 async def test_at_the_last_depth_a_child_is_a_plain_call_with_the_text_as_material(world: World) -> None:
     sub = ScriptedModel(["9000"])
     root = ScriptedModel([ASK_CHILD])
-    task = world.task(max_depth=0)
-    outcome = await solve(task, world.engine(root, ScriptedOpener(asking()), NoRecord(), sub=sub), Ledger())
+    spec = world.spec(max_depth=0)
+    outcome = await solve(spec, world.deps(root, ScriptedOpener(asking()), NoRecord(), sub=sub), Ledger())
 
     assert outcome.answer == "9000"
     assert "disk\ndisk" in sub.calls[0].last
@@ -431,7 +431,7 @@ def dying(at: int, replies: Sequence[str]) -> Callable[[Asked], str]:
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 async def test_a_killed_run_goes_on_from_its_last_finished_turn(world: World, at: int) -> None:
-    task, limits = world.task(), RunLimits()
+    spec, limits = world.spec(), RunLimits()
     with pytest.raises(Killed):
         await world.solve(dying(at, [LOOK, COUNT, ANSWER]))
     assert isinstance(world.record, Run)
@@ -442,8 +442,8 @@ async def test_a_killed_run_goes_on_from_its_last_finished_turn(world: World, at
     spent = Spent.from_json({"root_calls": run.state().usage.root_calls})
     world.record = run
     run.append({"event": "run_resumed"})
-    engine = world.engine(root, repl, run, tape=Tape(run.events()))
-    outcome = await solve(task, engine, Ledger(limits, already=spent))
+    deps = world.deps(root, repl, run, tape=Tape(run.events()))
+    outcome = await solve(spec, deps, Ledger(limits, already=spent))
 
     assert (outcome.answer, outcome.iterations, outcome.usage.root_calls) == ("429", 3, 3)
     assert len(root.calls) == 3 - at
@@ -465,8 +465,8 @@ async def test_a_resumed_run_asks_the_model_exactly_what_an_unbroken_one_would(w
     world.record.close()
     run = world.record = world.runs.get(world.record.run_id)
     await solve(
-        world.task(),
-        world.engine(ScriptedModel([ANSWER]), ScriptedOpener(GOOD[2:]), run, tape=Tape(run.events())),
+        world.spec(),
+        world.deps(ScriptedModel([ANSWER]), ScriptedOpener(GOOD[2:]), run, tape=Tape(run.events())),
         Ledger(),
     )
 
@@ -485,8 +485,8 @@ async def test_a_sub_call_that_was_answered_before_the_kill_is_not_made_again(wo
 
     run = world.record = world.runs.get(world.record.run_id)
     sub = ScriptedModel([])
-    engine = world.engine(ScriptedModel([]), ScriptedOpener(asking()), run, sub=sub, tape=Tape(run.events()))
-    outcome = await solve(world.task(), engine, Ledger())
+    deps = world.deps(ScriptedModel([]), ScriptedOpener(asking()), run, sub=sub, tape=Tape(run.events()))
+    outcome = await solve(world.spec(), deps, Ledger())
 
     assert outcome.answer == "yes"
     assert sub.calls == []
@@ -517,23 +517,23 @@ async def play_by_code(code: str, calls: GuestCalls) -> CellResult:
 async def test_killed_after_any_event_a_run_goes_on_and_no_call_is_made_twice(world: World, last: int) -> None:
     replies = [LOOK, "```repl\nprint(llm_query('a'), llm_query('b'))\n```", COUNT, ANSWER]
     root, sub = ScriptedModel(replies), ScriptedModel(['{"value": "yes"}', '{"value": "no"}'])
-    task = world.task()
-    run = world.begin(task, root, RunLimits())
+    spec = world.spec()
+    run = world.begin(spec, root, RunLimits())
     run.close()
     mortal = MortalRun(run.directory, writable=True)
     mortal.last = last
-    engine = world.engine(root, ScriptedOpener(play_by_code), mortal, sub=sub)
+    deps = world.deps(root, ScriptedOpener(play_by_code), mortal, sub=sub)
     died = False
     try:
-        await solve(task, engine, Ledger())
+        await solve(spec, deps, Ledger())
     except Killed:
         died = True
     mortal.close()
     assert died == (last < 16)
 
     run = world.record = world.runs.get(run.run_id)
-    engine = world.engine(root, ScriptedOpener(play_by_code), run, sub=sub, tape=Tape(run.events()))
-    outcome = await solve(task, engine, Ledger(already=run.state().usage))
+    deps = world.deps(root, ScriptedOpener(play_by_code), run, sub=sub, tape=Tape(run.events()))
+    outcome = await solve(spec, deps, Ledger(already=run.state().usage))
 
     assert outcome.answer == "429"
     assert (len(root.calls), len(sub.calls)) == (4, 2)
@@ -546,9 +546,9 @@ async def test_killed_after_any_event_a_run_goes_on_and_no_call_is_made_twice(wo
 async def test_the_repl_is_saved_while_a_slow_model_is_asked_and_not_for_an_instant_one(world: World) -> None:
     for seconds, after, saved in [(0.0, 60, None), (0.05, 0.001, (2, b"2"))]:
         root = ScriptedModel([LOOK, COUNT, ANSWER], seconds=seconds)
-        run = world.begin(world.task(), root, RunLimits())
-        engine = replace(world.engine(root, ScriptedOpener(GOOD), run), save_after_seconds=after)
-        outcome = await solve(world.task(), engine, Ledger())
+        run = world.begin(world.spec(), root, RunLimits())
+        deps = replace(world.deps(root, ScriptedOpener(GOOD), run), save_after_seconds=after)
+        outcome = await solve(world.spec(), deps, Ledger())
 
         assert (outcome.answer, run.checkpoint()) == ("429", saved)
         run.close()
@@ -556,8 +556,8 @@ async def test_the_repl_is_saved_while_a_slow_model_is_asked_and_not_for_an_inst
 
 async def test_a_model_that_fails_while_the_repl_is_saved_ends_the_run_in_its_own_words(world: World) -> None:
     root = ScriptedModel([LOOK, KeyRefused("the key was refused")], seconds=0.05)
-    engine = replace(world.engine(root, ScriptedOpener(GOOD), NoRecord()), save_after_seconds=0.001)
-    outcome = await solve(world.task(), engine, Ledger())
+    deps = replace(world.deps(root, ScriptedOpener(GOOD), NoRecord()), save_after_seconds=0.001)
+    outcome = await solve(world.spec(), deps, Ledger())
 
     assert outcome.message.startswith("the key was refused")
 
@@ -569,7 +569,7 @@ async def replayed(world: World, cells: Sequence[CellResult] | Play) -> tuple[Ou
     assert isinstance(world.record, Run)
     tape, record = Tape(world.record.events(), strict=True), NoRecord()
     nobody = ScriptedModel([])
-    outcome = await solve(world.task(), world.engine(nobody, ScriptedOpener(cells), record, tape=tape), Ledger())
+    outcome = await solve(world.spec(), world.deps(nobody, ScriptedOpener(cells), record, tape=tape), Ledger())
     assert nobody.calls == []
     return outcome, tape, record
 
@@ -597,9 +597,9 @@ async def test_a_replay_executes_the_code_of_children_too(world: World) -> None:
 
     live = NoRecord()
     root, sub = ScriptedModel([ASK_CHILD]), ScriptedModel([COUNT, ANSWER])
-    first = await solve(world.task(), world.engine(root, opener(), live, sub=sub), Ledger())
+    first = await solve(world.spec(), world.deps(root, opener(), live, sub=sub), Ledger())
     tape, repl, again, nobody = Tape(live.events, strict=True), opener(), NoRecord(), ScriptedModel([])
-    outcome = await solve(world.task(), world.engine(nobody, repl, again, tape=tape), Ledger())
+    outcome = await solve(world.spec(), world.deps(nobody, repl, again, tape=tape), Ledger())
 
     assert (outcome.answer, outcome.usage, tape.difference) == (first.answer, first.usage, None)
     assert [len(opened.ran) for opened in repl.opened] == [1, 2]

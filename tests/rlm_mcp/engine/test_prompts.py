@@ -26,7 +26,7 @@ def test_both_profiles_are_told_of(name: str) -> None:
 
 
 def test_output_is_cut_in_the_middle_and_says_how_much_is_missing() -> None:
-    shown = prompts.Shown(head=5, tail=3, variable=10, variables=2)
+    shown = prompts.OutputLimits(head=5, tail=3, variable=10, variables=2)
 
     assert prompts.cut_middle("12345678", 8, shown) == "12345678"
     cut = prompts.cut_middle("abcdefghij", 10, shown)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_mcp.engine.reply_schema import complaint, shape_of
+from rlm_mcp.engine.reply_schema import complaint, parse_schema
 from rlm_mcp.errors import SchemaError
 
 PERSON = {
@@ -38,23 +38,23 @@ PERSON = {
     ],
 )
 def test_short_types_mean_schemas(short: object, schema: dict[str, object]) -> None:
-    assert shape_of(short).schema == schema
+    assert parse_schema(short).schema == schema
 
 
 @pytest.mark.parametrize("wrong", ["sometimes", "yes|", 42, "", {"type": "intager"}, [], "list[]"])
 def test_what_is_no_shape_is_one_sentence(wrong: object) -> None:
     with pytest.raises(SchemaError, match=r"^schema=.* is (neither a JSON Schema nor|no JSON Schema)"):
-        shape_of(wrong)
+        parse_schema(wrong)
 
 
 def test_only_objects_are_sent_to_the_provider() -> None:
-    assert shape_of("yes|no").sent == {
+    assert parse_schema("yes|no").sent == {
         "type": "object",
         "properties": {"value": {"enum": ["yes", "no"]}},
         "required": ["value"],
         "additionalProperties": False,
     }
-    assert shape_of(PERSON).sent == PERSON
+    assert parse_schema(PERSON).sent == PERSON
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_only_objects_are_sent_to_the_provider() -> None:
     ],
 )
 def test_replies_are_read_tolerantly(schema: object, reply: str, value: object) -> None:
-    assert shape_of(schema).read(reply) == value
+    assert parse_schema(schema).read(reply) == value
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_replies_are_read_tolerantly(schema: object, reply: str, value: object) 
 )
 def test_a_reply_of_another_shape_says_what_is_wrong(schema: object, reply: str, why: str) -> None:
     with pytest.raises(SchemaError) as error:
-        shape_of(schema).read(reply)
+        parse_schema(schema).read(reply)
     assert why in str(error.value)
 
 
@@ -108,12 +108,12 @@ def test_a_reference_to_an_address_is_not_fetched() -> None:
 @given(st.text(), st.sampled_from(["yes|no", "int", "list[str]", "bool", "float", "str", "dict"]))
 def test_no_reply_makes_it_fail_otherwise(reply: str, schema: str) -> None:
     try:
-        value: Any = shape_of(schema).read(reply)
+        value: Any = parse_schema(schema).read(reply)
     except SchemaError:
         return
-    assert complaint(shape_of(schema).schema, value) is None
+    assert complaint(parse_schema(schema).schema, value) is None
 
 
 def test_a_deeply_nested_reply_is_only_not_json() -> None:
     with pytest.raises(SchemaError):
-        shape_of("list[str]").read("[" * 100_000)
+        parse_schema("list[str]").read("[" * 100_000)

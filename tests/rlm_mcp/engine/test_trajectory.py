@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlm_mcp.engine.prompts import Brief, Remaining
-from rlm_mcp.engine.trajectory import Again, Ask, Finish, Question, Rules, Run, Step, Trajectory
+from rlm_mcp.engine.trajectory import Again, Ask, Finish, Question, Rules, RunBlock, Step, Trajectory
 from rlm_mcp.repl.types import CellError, CellResult, Final, Variable
 
 BRIEF = Brief(name="app.log", kind="text", chars=1000, lines=20, samples=("10:01 INFO start", "10:02 ERROR disk"))
@@ -31,7 +31,7 @@ class Dialogue:
         self.asked.append(self.trajectory.ask(left, last=last))
         step = self.trajectory.receive_reply(text)
         for cell in cells:
-            assert isinstance(step, Run), f"nothing to run: {step}"
+            assert isinstance(step, RunBlock), f"nothing to run: {step}"
             step = self.trajectory.receive_cell(replace(cell, code=step.code))
         return step
 
