@@ -5,11 +5,10 @@ import json
 import zipfile
 from pathlib import Path
 
-from wasm_runtime import compile_cache as artifacts
-from wasm_runtime import linking
+from wasm_runtime import compile_cache, linking
 from wasm_runtime.compile_cache import MANIFEST_FILE, STDLIB_FILE, default_cache_dir, load_image, module_bytes
 
-IMAGE_FOLDER = Path(artifacts.__file__).parent / "image"
+IMAGE_FOLDER = Path(compile_cache.__file__).parent / "image"
 MANIFEST = json.loads((IMAGE_FOLDER / MANIFEST_FILE).read_text())
 
 

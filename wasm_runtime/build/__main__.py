@@ -17,7 +17,7 @@ from pathlib import Path
 import wasmtime
 import zstandard
 
-from wasm_runtime import compile_cache as artifacts
+from wasm_runtime import compile_cache
 from wasm_runtime.build import boot
 from wasm_runtime.build.assemble import Binaryen, assemble
 from wasm_runtime.build.bake import Addresses, bake
@@ -30,7 +30,7 @@ from wasm_runtime.machine.engine import make_engine
 from wasm_runtime.machine.interpreter import Interpreter
 from wasm_runtime.machine.memory import WASM_PAGE_BYTES
 
-IMAGE_FOLDER = Path(artifacts.__file__).parent / "image"
+IMAGE_FOLDER = Path(compile_cache.__file__).parent / "image"
 _INPUTS = ("pyodide.asm.wasm", "pyodide.asm.mjs", "python_stdlib.zip")
 
 
@@ -70,17 +70,17 @@ def build(work: Path) -> tuple[dict[str, object], Path, Path]:
 def write(manifest: dict[str, object], module: Path, stdlib: Path) -> None:
     """Put the image into the package."""
     compressed = zstandard.ZstdCompressor(level=19).compress(module.read_bytes())
-    (IMAGE_FOLDER / artifacts.MODULE_FILE).write_bytes(compressed)
-    shutil.copyfile(stdlib, IMAGE_FOLDER / artifacts.STDLIB_FILE)
-    (IMAGE_FOLDER / artifacts.MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+    (IMAGE_FOLDER / compile_cache.MODULE_FILE).write_bytes(compressed)
+    shutil.copyfile(stdlib, IMAGE_FOLDER / compile_cache.STDLIB_FILE)
+    (IMAGE_FOLDER / compile_cache.MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def check(manifest: dict[str, object]) -> int:
     """Compare with the committed manifest and files; -> 0 when they are the same."""
-    committed = json.loads((IMAGE_FOLDER / artifacts.MANIFEST_FILE).read_text())
+    committed = json.loads((IMAGE_FOLDER / compile_cache.MANIFEST_FILE).read_text())
     written = {
-        "module.wasm": hashlib.sha256(artifacts.module_bytes()).hexdigest(),
-        "python_stdlib.zip": _sha256(IMAGE_FOLDER / artifacts.STDLIB_FILE),
+        "module.wasm": hashlib.sha256(compile_cache.module_bytes()).hexdigest(),
+        "python_stdlib.zip": _sha256(IMAGE_FOLDER / compile_cache.STDLIB_FILE),
     }
     if json.loads(json.dumps(manifest)) == committed and written == committed["outputs"]:
         print(f"the committed image is what its inputs give: {written}")

@@ -6,9 +6,9 @@ The guest lives in UTC: local time and universal time are the same, and no zone 
 import calendar
 import struct
 import time
-from collections.abc import Callable
 
 from wasm_runtime.imports.guest import Guest
+from wasm_runtime.machine.callbacks import ImportFunction
 
 _NS_PER_MS = 1_000_000
 # struct tm: sec, min, hour, mday, mon, year - 1900, wday (Sunday 0), yday, isdst, gmtoff, zone (left as it is).
@@ -68,7 +68,7 @@ def guest_abort(guest: Guest) -> None:
 
 ERRNO_SIGN = 0  # these return 0 when they fail
 
-FUNCTIONS: dict[str, Callable[..., int | float | None]] = {
+FUNCTIONS: dict[str, ImportFunction] = {
     "emscripten_resize_heap": emscripten_resize_heap,
     "emscripten_get_heap_max": emscripten_get_heap_max,
     "emscripten_date_now": emscripten_date_now,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from wasm_runtime.errno import Errno
 from wasm_runtime.imports.guest import Guest
+from wasm_runtime.machine.callbacks import ImportFunction
 from wasm_runtime.vfs.nodes import Stat, StatFs
 
 _STAT = struct.Struct("<6Iq2iqI4xqI4xqI4xQ")
@@ -220,4 +221,4 @@ _CALLS: list[Callable[..., int]] = [
     readlinkat, unlinkat, rmdir, renameat, symlinkat, statfs64, fstatfs64, utimensat,
 ]  # fmt: skip
 
-FUNCTIONS: dict[str, Callable[..., int | float | None]] = {f"__syscall_{call.__name__}": call for call in _CALLS}
+FUNCTIONS: dict[str, ImportFunction] = {f"__syscall_{call.__name__}": call for call in _CALLS}

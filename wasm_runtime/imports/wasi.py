@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from wasm_runtime.errno import Errno
 from wasm_runtime.imports.guest import Guest
+from wasm_runtime.machine.callbacks import ImportFunction
 
 _IOVEC_BYTES = 8
 _IOVECS_AT_MOST = 1024  # Linux's IOV_MAX
@@ -106,7 +107,7 @@ def random_get(guest: Guest, buffer: int, length: int) -> int:
 
 ERRNO_SIGN = 1  # WASI functions return the errno itself
 
-FUNCTIONS: dict[str, Callable[..., int | float | None]] = {
+FUNCTIONS: dict[str, ImportFunction] = {
     "fd_read": fd_read,
     "fd_write": fd_write,
     "fd_pread": fd_pread,

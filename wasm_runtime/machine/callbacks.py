@@ -19,7 +19,7 @@ try:
 except ImportError:
     _binding = None  # type: ignore[assignment] # absent on this system
 
-HostFunction = Callable[..., int | float | None]
+ImportFunction = Callable[..., int | float | None]
 
 _FORMATS = {"i32": "i12x", "i64": "q8x", "f64": "d8x"}
 _MASKS = {"i32": (1 << 32) - 1, "i64": (1 << 64) - 1}
@@ -34,7 +34,7 @@ _kept: list[object] = []
 
 
 def define(
-    linker: wasmtime.Linker, module: str, name: str, signature: wasmtime.FuncType, function: HostFunction
+    linker: wasmtime.Linker, module: str, name: str, signature: wasmtime.FuncType, function: ImportFunction
 ) -> None:
     """Give `linker` a host function of i32, i64 and f64; it must not raise, and return what `signature` says."""
     unchecked = getattr(_binding, "wasmtime_linker_define_func_unchecked", None)
@@ -59,7 +59,7 @@ def define(
         raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001 - the one way to read it
 
 
-def _raw(function: HostFunction, signature: wasmtime.FuncType) -> Callable[[int, int, int, int], int]:
+def _raw(function: ImportFunction, signature: wasmtime.FuncType) -> Callable[[int, int, int, int], int]:
     arguments = struct.Struct("<" + "".join(_FORMATS[str(kind)] for kind in signature.params)).unpack_from
     results = [str(kind) for kind in signature.results]
     slots = ctypes.c_char * (_SLOT * max(len(signature.params), len(results), 1))

@@ -89,7 +89,7 @@ def _writable(tree: Tree, file: MemoryFile, index: int, needed: int) -> bytearra
     """Return the chunk's data, ours to change and charged for `needed` bytes, or None when over the quota."""
     chunk = file.chunks.get(index)
     if chunk is None:
-        if not tree.take(CHUNK_COST + needed):
+        if not tree.reserve(CHUNK_COST + needed):
             return None
         fresh = Chunk(tree.epoch, bytearray())
         file.chunks[index] = fresh
@@ -97,9 +97,9 @@ def _writable(tree: Tree, file: MemoryFile, index: int, needed: int) -> bytearra
     have = len(chunk.data)
     growth = max(0, needed - have)
     if chunk.epoch == tree.epoch:
-        return chunk.data if not growth or tree.take(growth) else None
+        return chunk.data if not growth or tree.reserve(growth) else None
     kept = have + CHUNK_COST if tree.is_kept(chunk.epoch) else 0
-    if not tree.take(growth + kept):
+    if not tree.reserve(growth + kept):
         return None
     tree.keep(kept)
     copy = Chunk(tree.epoch, bytearray(chunk.data))
@@ -114,6 +114,6 @@ def _cut(tree: Tree, file: MemoryFile, index: int, chunk: Chunk, at: int) -> Non
     else:
         file.chunks[index] = Chunk(tree.epoch, chunk.data[:at])
         # Cutting must not fail for want of space: what the quota refuses here is less than a chunk a file.
-        if tree.is_kept(chunk.epoch) and tree.take(at):
+        if tree.is_kept(chunk.epoch) and tree.reserve(at):
             tree.keep(at)
     tree.drop(surplus, chunk.epoch)

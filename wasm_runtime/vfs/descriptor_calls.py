@@ -27,7 +27,17 @@ from wasm_runtime.vfs.flags import (
     O_NONBLOCK,
     O_TRUNC,
 )
-from wasm_runtime.vfs.nodes import DeviceNode, Directory, DirEntry, MemoryFile, MountedFile, Node, Stat, StatFs, Symlink
+from wasm_runtime.vfs.nodes import (
+    DeviceNode,
+    Directory,
+    DirEntry,
+    Inode,
+    MemoryFile,
+    MountedFile,
+    Stat,
+    StatFs,
+    Symlink,
+)
 from wasm_runtime.vfs.open_tree import OpenTree
 
 LARGEST_OFFSET = (1 << 63) - 1
@@ -69,7 +79,7 @@ class DescriptorCalls(OpenTree):
             error = self._may_add(parent) or self.tree.reserve_node()
             if error:
                 return error
-            ino = self.tree.number(host=False)
+            ino = self.tree.allocate_ino(host=False)
             file = MemoryFile(ino, self.tree.epoch, mode & 0o7777 & ~self.mask, self.tree.clock())
             self.tree.add(file, parent, name)
         status = flags & (O_ACCMODE | O_APPEND | O_NONBLOCK)
@@ -287,7 +297,7 @@ class DescriptorCalls(OpenTree):
 
     # Beneath the calls.
 
-    def _may_open(self, node: Node, access: int, flags: int) -> int:
+    def _may_open(self, node: Inode, access: int, flags: int) -> int:
         writing = access != 0 or flags & O_TRUNC
         if type(node) is Symlink:
             return -Errno.ENOTDIR if flags & O_DIRECTORY else -Errno.ELOOP
@@ -314,7 +324,7 @@ class DescriptorCalls(OpenTree):
         return min(n, LONGEST_READ) if type(node) is DeviceNode else max(0, min(n, node.size - offset))
 
 
-def _read_node(node: Node, offset: int, target: memoryview) -> int:
+def _read_node(node: Inode, offset: int, target: memoryview) -> int:
     if type(node) is MemoryFile:
         return read_at(node, offset, target)
     if type(node) is MountedFile:

@@ -24,9 +24,9 @@ from wasm_runtime.vfs.nodes import (
     Chunk,
     DeviceNode,
     Directory,
+    Inode,
     MemoryFile,
     MountedFile,
-    Node,
     Symlink,
 )
 from wasm_runtime.vfs.tree import LONGEST_NAME, LONGEST_PATH, NODE_COST, Tree
@@ -37,7 +37,7 @@ _LARGEST = (1 << 63) - 1
 
 # A node by number when the guest made it, by path when the host did.
 Ref = int | str
-Json = dict[str, object]
+JsonObject = dict[str, object]
 
 
 class BadDump(ValueError):
@@ -46,7 +46,7 @@ class BadDump(ValueError):
 
 def dump(tree: Tree, descriptors: Descriptors, cwd: int, mask: int) -> bytes:
     """Return everything the guest changed, with its descriptors and its working directory."""
-    records: list[Json] = []
+    records: list[JsonObject] = []
     blobs: list[bytearray] = []
     for ino, node in tree.nodes.items():
         if ino >= FIRST_GUEST_INO:
@@ -88,7 +88,7 @@ def load(tree: Tree, data: bytes) -> tuple[Descriptors, int, int]:
     try:
         return _load(tree, *_split(data))
     except BaseException:
-        tree.go_back(before)
+        tree.return_to(before)
         raise
 
 
@@ -116,8 +116,8 @@ def _load(tree: Tree, header: object, blobs: memoryview) -> tuple[Descriptors, i
     return descriptors, cwd, mask & 0o777
 
 
-def _record(tree: Tree, node: Node) -> Json:
-    record: Json = {
+def _record(tree: Tree, node: Inode) -> JsonObject:
+    record: JsonObject = {
         "ino": node.ino,
         "mode": node.mode & 0o7777,
         "times": [node.atime, node.mtime, node.ctime],
@@ -163,7 +163,7 @@ def _split(data: bytes) -> tuple[object, memoryview]:
 
 def _add_nodes(tree: Tree, records: list[object], blobs: memoryview) -> set[int]:
     """Make all nodes, then hang them into their directories; return the mounts that were put back."""
-    if len(records) > tree.node_limit + len(tree.tops()):
+    if len(records) > tree.node_limit + len(tree.guest_roots()):
         raise MemoryError(f"the dump has {len(records)} nodes and {tree.node_limit} are allowed")
     entries: dict[int, list[object]] = {}
     parents: dict[int, Ref] = {}
@@ -173,7 +173,7 @@ def _add_nodes(tree: Tree, records: list[object], blobs: memoryview) -> set[int]
             case {"ino": int(ino), "mode": int(mode), "times": [int(atime), int(mtime), int(ctime)]} if (
                 FIRST_GUEST_INO <= ino < tree.next_guest_ino and ino not in tree.nodes
             ):
-                node: Node
+                node: Inode
             case _:
                 raise BadDump(f"the dump has a node that cannot be: {record!r:.200}")
         match record:
@@ -194,7 +194,7 @@ def _add_nodes(tree: Tree, records: list[object], blobs: memoryview) -> set[int]
         tree.nodes[ino] = node
     if taken != len(blobs):
         raise BadDump(f"the dump has {len(blobs)} bytes of content and speaks of {taken}")
-    return _hang_up(tree, entries, parents)
+    return _attach_entries(tree, entries, parents)
 
 
 def _add_chunks(tree: Tree, node: MemoryFile, chunks: list[object], blobs: memoryview, taken: int) -> int:
@@ -214,10 +214,10 @@ def _add_chunks(tree: Tree, node: MemoryFile, chunks: list[object], blobs: memor
     return taken
 
 
-def _hang_up(tree: Tree, entries: dict[int, list[object]], parents: dict[int, Ref]) -> set[int]:
+def _attach_entries(tree: Tree, entries: dict[int, list[object]], parents: dict[int, Ref]) -> set[int]:
     """Fill the directories from the top down, so that every node is reached once and none contains itself."""
     mounted: set[int] = set()
-    waiting = tree.tops()
+    waiting = tree.guest_roots()
     for top in waiting:
         node = tree.nodes.get(top)
         if not isinstance(node, Directory) or parents[top] != "/":
@@ -282,14 +282,14 @@ def _descriptors(tree: Tree, files: list[object], numbers: list[object]) -> Desc
             raise BadDump(f"the dump has an open file that is not there: {ref!r}")
         opened.append(OpenFile(ino, flags & (O_ACCMODE | O_APPEND | O_NONBLOCK), offset))
     descriptors = Descriptors()
-    for number in numbers:
-        match number:
+    for entry in numbers:
+        match entry:
             case [int(fd), int(place), bool(close_on_exec)] if (
                 0 <= fd < MOST_DESCRIPTORS and fd not in descriptors.files and 0 <= place < len(opened)
             ):
                 descriptors.put(fd, opened[place], close_on_exec=close_on_exec)
             case _:
-                raise BadDump(f"the dump has a descriptor that cannot be: {number!r:.200}")
+                raise BadDump(f"the dump has a descriptor that cannot be: {entry!r:.200}")
     return descriptors
 
 
@@ -305,7 +305,7 @@ def _resolve(tree: Tree, ref: Ref) -> int:
 
 
 def _missing(tree: Tree, path: str, size: int) -> int:
-    ino = tree.number(host=True)
+    ino = tree.allocate_ino(host=True)
     node = MountedFile(ino, tree.epoch, tree.clock(), _bytes(path), MissingSource(size))
     node.nlink = 0
     tree.nodes[ino] = node
@@ -320,7 +320,7 @@ def _drop_unused(tree: Tree, used: set[int]) -> None:
 def _charge(tree: Tree) -> None:
     """Count and charge what was made. It comes last: what it gives back could not be had again."""
     made = [node for ino, node in tree.nodes.items() if ino >= FIRST_GUEST_INO]
-    tree.guest_nodes = len(made) - len(tree.tops())
+    tree.guest_nodes = len(made) - len(tree.guest_roots())
     total = tree.guest_nodes * NODE_COST
     for node in made:
         if isinstance(node, MemoryFile):
@@ -328,10 +328,10 @@ def _charge(tree: Tree) -> None:
         elif isinstance(node, Symlink):
             total += len(node.target)
     growth = total - tree.charged
-    if growth > 0 and not tree.take(growth):
+    if growth > 0 and not tree.reserve(growth):
         raise MemoryError(f"the dump's files need {total} bytes: the quota refuses {growth} of them")
     if growth < 0:
-        tree.give(-growth)
+        tree.release(-growth)
 
 
 def _attach_mounts(tree: Tree, attached: set[int]) -> None:
@@ -340,7 +340,7 @@ def _attach_mounts(tree: Tree, attached: set[int]) -> None:
         node = tree.nodes[ino]
         if ino not in attached and tree.walk(ROOT, path, follow=False)[2] != ino:
             with suppress(ValueError):
-                tree.hang(path, node)
+                tree.attach(path, node)
 
 
 def _text(name: bytes) -> str:

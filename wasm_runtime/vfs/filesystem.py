@@ -23,7 +23,7 @@ from wasm_runtime.vfs.descriptors import Descriptors, OpenFile
 from wasm_runtime.vfs.devices import Device, NullDevice, RandomDevice, ZeroDevice
 from wasm_runtime.vfs.dump import dump, load
 from wasm_runtime.vfs.flags import AT_FDCWD, O_RDONLY, O_WRONLY
-from wasm_runtime.vfs.mounted_files import BytesSource, HostFile, Source
+from wasm_runtime.vfs.mounted_files import BytesSource, HostFile, MountSource
 from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, MountedFile
 from wasm_runtime.vfs.path_calls import PathCalls
 from wasm_runtime.vfs.quota import Quota
@@ -65,9 +65,9 @@ class Vfs(PathCalls):
         super().__init__(clock=clock, quota=quota, node_limit=node_limit)
         self.latest: Mark | None = None
         for name in WRITABLE:
-            self._make_top(name, 0o1777 if name == b"tmp" else 0o755, host=False)
+            self._make_root_directory(name, 0o1777 if name == b"tmp" else 0o755, host=False)
         for name in HOST_DIRECTORIES:
-            self._make_top(name, 0o555, host=True)
+            self._make_root_directory(name, 0o555, host=True)
         self.chdir(b"/home")
         always = {"/dev/null": NullDevice(), "/dev/zero": ZeroDevice(), "/dev/urandom": RandomDevice(random)}
         for path, device in {**always, **(devices or {})}.items():
@@ -81,7 +81,7 @@ class Vfs(PathCalls):
 
         ValueError when the path cannot be used; OSError and ValueError of `HostFile` for a Path.
         """
-        opened: Source = HostFile(source) if isinstance(source, Path) else BytesSource(source)
+        opened: MountSource = HostFile(source) if isinstance(source, Path) else BytesSource(source)
         at = os.fsencode(path)
         ino = self.tree.mounts.get(at)
         if ino is not None:
@@ -160,6 +160,6 @@ class Vfs(PathCalls):
             f"<Vfs {self.tree.guest_nodes} guest nodes, {self.tree.charged} bytes, {len(self.descriptors.files)} open>"
         )
 
-    def _make_top(self, name: bytes, mode: int, *, host: bool) -> None:
-        ino = self.tree.number(host=host)
+    def _make_root_directory(self, name: bytes, mode: int, *, host: bool) -> None:
+        ino = self.tree.allocate_ino(host=host)
         self.tree.add(Directory(ino, self.tree.epoch, mode, self.tree.clock(), ROOT), ROOT, name)

@@ -19,7 +19,7 @@ LONGEST_READ = 1 << 30
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-class Source(Protocol):
+class MountSource(Protocol):
     """The bytes of one mounted file. It keeps no state between reads, so clones of a tree share it."""
 
     size: int

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
-from wasm_runtime.vfs.mounted_files import Source
+from wasm_runtime.vfs.mounted_files import MountSource
 
 # A changed file is copied by the chunk, so an append to a large file after a mark copies at most this much.
 CHUNK = 1 << 16
@@ -74,7 +74,7 @@ class Chunk:
         self.data = data
 
 
-class Node:
+class Inode:
     """What all nodes have: a number, a mode with type bits, and times in nanoseconds.
 
     `readonly` nodes belong to the host: the guest can change neither them nor, for directories, their entries.
@@ -95,16 +95,16 @@ class Node:
         """Bytes, as `stat` tells them."""
         return 0
 
-    def _copy_to(self, other: Node) -> None:
+    def _copy_to(self, other: Inode) -> None:
         other.nlink = self.nlink
         other.atime, other.mtime, other.ctime = self.atime, self.mtime, self.ctime
 
-    def copy(self, epoch: int) -> Node:
+    def copy(self, epoch: int) -> Inode:
         """Return the same node for another epoch."""
         raise NotImplementedError
 
 
-class Directory(Node):
+class Directory(Inode):
     """Entries by name, in the order in which they were made.
 
     Each entry is (ino, cookie). Cookies only grow, so a position in a listing means the same after any change;
@@ -162,7 +162,7 @@ class Directory(Node):
                 yield found, name, entry[0]
 
 
-class MemoryFile(Node):
+class MemoryFile(Inode):
     """A file of the guest: chunks by index, holes absent, and a length."""
 
     __slots__ = ("chunks", "length")
@@ -186,12 +186,12 @@ class MemoryFile(Node):
         return other
 
 
-class MountedFile(Node):
+class MountedFile(Inode):
     """A read-only file of the host, known to dumps by the path at which it was mounted."""
 
     __slots__ = ("mounted_at", "source")
 
-    def __init__(self, ino: int, epoch: int, now: int, mounted_at: bytes, source: Source) -> None:
+    def __init__(self, ino: int, epoch: int, now: int, mounted_at: bytes, source: MountSource) -> None:
         super().__init__(ino, epoch, stat.S_IFREG | 0o444, now if source.mtime_ns is None else source.mtime_ns)
         self.mounted_at = mounted_at
         self.source = source
@@ -208,7 +208,7 @@ class MountedFile(Node):
         return other
 
 
-class Symlink(Node):
+class Symlink(Inode):
     """A symbolic link; its target is resolved inside the tree only."""
 
     __slots__ = ("target",)
@@ -229,7 +229,7 @@ class Symlink(Node):
         return other
 
 
-class DeviceNode(Node):
+class DeviceNode(Inode):
     """A character device, named by its path among the devices of the tree that is asked."""
 
     __slots__ = ("device",)

@@ -12,7 +12,7 @@ from wasm_runtime.vfs.content import discard, set_length
 from wasm_runtime.vfs.descriptors import Descriptors
 from wasm_runtime.vfs.devices import Device
 from wasm_runtime.vfs.flags import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
-from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, MemoryFile, Node, Stat, StatFs, Symlink
+from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, Inode, MemoryFile, Stat, StatFs, Symlink
 from wasm_runtime.vfs.quota import Quota
 from wasm_runtime.vfs.tree import LONGEST_PATH, NODE_COST, Tree
 
@@ -68,12 +68,12 @@ class OpenTree:
         if node.nlink == 0 and not self._in_use(ino):
             self._remove(node)
 
-    def _remove(self, node: Node) -> None:
+    def _remove(self, node: Inode) -> None:
         if isinstance(node, MemoryFile):
             discard(self.tree, node)
         self.tree.remove(node.ino, extra=len(node.target) if isinstance(node, Symlink) else 0)
 
-    def _changeable(self, ino: int) -> Node | int:
+    def _changeable(self, ino: int) -> Inode | int:
         """Return the node, ours to change, or a negated `Errno`."""
         if ino < 0:
             return ino

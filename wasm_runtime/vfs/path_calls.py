@@ -8,7 +8,7 @@ import stat
 from wasm_runtime.errno import Errno
 from wasm_runtime.vfs.descriptor_calls import DescriptorCalls
 from wasm_runtime.vfs.flags import AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_NOFOLLOW, O_CREAT, O_EXCL, UTIME_NOW
-from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, Node, Stat, StatFs, Symlink
+from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, Inode, Stat, StatFs, Symlink
 from wasm_runtime.vfs.tree import LONGEST_PATH
 
 
@@ -107,7 +107,7 @@ class PathCalls(DescriptorCalls):
         error = self._may_add(parent) or self.tree.reserve_node()
         if error:
             return error
-        ino = self.tree.number(host=False)
+        ino = self.tree.allocate_ino(host=False)
         mode &= 0o1777 & ~self.mask
         self.tree.add(Directory(ino, self.tree.epoch, mode, self.tree.clock(), parent), parent, name)
         return 0
@@ -126,7 +126,7 @@ class PathCalls(DescriptorCalls):
         error = self._may_add(parent) or self.tree.reserve_node(len(target))
         if error:
             return error
-        ino = self.tree.number(host=False)
+        ino = self.tree.allocate_ino(host=False)
         self.tree.add(Symlink(ino, self.tree.epoch, self.tree.clock(), target), parent, name)
         return 0
 
@@ -214,7 +214,7 @@ class PathCalls(DescriptorCalls):
 
     # Beneath the calls.
 
-    def _may_replace(self, node: Node, target: Node | None, old_parent: int, new_parent: int, *, slash: bool) -> int:
+    def _may_replace(self, node: Inode, target: Inode | None, old_parent: int, new_parent: int, *, slash: bool) -> int:
         is_directory = type(node) is Directory
         if slash and not is_directory:
             return -Errno.ENOTDIR
@@ -240,7 +240,7 @@ class PathCalls(DescriptorCalls):
             ino = node.parent
         return ino == ancestor
 
-    def _detach(self, parent: int, name: bytes, node: Node) -> None:
+    def _detach(self, parent: int, name: bytes, node: Inode) -> None:
         """Take an entry away; the node goes with it unless something has it open."""
         directory = self.tree.own_directory(parent)
         del directory.entries[name]

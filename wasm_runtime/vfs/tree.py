@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from wasm_runtime.errno import Errno
-from wasm_runtime.vfs.nodes import FIRST_GUEST_INO, ROOT, Directory, MountedFile, Node, Symlink
+from wasm_runtime.vfs.nodes import FIRST_GUEST_INO, ROOT, Directory, Inode, MountedFile, Symlink
 from wasm_runtime.vfs.quota import Quota
 
 # Charged for a node: the objects, its name of up to 255 bytes, its places in two tables, with room to spare.
@@ -37,14 +37,14 @@ class TreeMark:
     charged: int
     next_guest_ino: int
     guest_nodes: int
-    journal: dict[int, Node | None] = field(default_factory=dict)
+    journal: dict[int, Inode | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeState:
     """A table of nodes and what goes with it, to go back to when loading another fails."""
 
-    nodes: dict[int, Node]
+    nodes: dict[int, Inode]
     epoch: int
     charged: int
     next_guest_ino: int
@@ -53,7 +53,7 @@ class TreeState:
 
 # Where a path leads: (number of the directory or a negated Errno, last name, number of the node or 0, ended in "/").
 # The name is b"", b"." or b".." when the path ends in no entry of the directory.
-Place = tuple[int, bytes, int, bool]
+WalkResult = tuple[int, bytes, int, bool]
 
 
 class Tree:
@@ -71,18 +71,18 @@ class Tree:
         self.next_guest_ino = FIRST_GUEST_INO
         self.live_mark: TreeMark | None = None
         self.mounts: dict[bytes, int] = {}
-        self.nodes: dict[int, Node] = {ROOT: Directory(ROOT, self.epoch, 0o555, clock(), ROOT)}
+        self.nodes: dict[int, Inode] = {ROOT: Directory(ROOT, self.epoch, 0o555, clock(), ROOT)}
 
     # charges
 
-    def take(self, n: int) -> bool:
+    def reserve(self, n: int) -> bool:
         """Reserve n bytes, or return False."""
         if not self.quota.reserve(n):
             return False
         self.charged += n
         return True
 
-    def give(self, n: int) -> None:
+    def release(self, n: int) -> None:
         """Give back n bytes."""
         self.charged -= n
         self.quota.release(n)
@@ -100,11 +100,11 @@ class Tree:
         if self.is_kept(epoch):
             self.kept += n
         else:
-            self.give(n)
+            self.release(n)
 
     # nodes
 
-    def own(self, ino: int) -> Node:
+    def own(self, ino: int) -> Inode:
         """Return the node, replaced by a copy first where it is shared, so that it may be changed."""
         node = self.nodes[ino]
         if node.epoch != self.epoch:
@@ -120,7 +120,7 @@ class Tree:
         assert isinstance(node, Directory)  # noqa: S101 - numbers of parents are numbers of directories
         return node
 
-    def number(self, *, host: bool) -> int:
+    def allocate_ino(self, *, host: bool) -> int:
         """Return the next free number of a host-made or guest-made node."""
         if host:
             self.next_host_ino += 1
@@ -130,12 +130,12 @@ class Tree:
 
     def reserve_node(self, extra: int = 0) -> int:
         """Charge a guest-made node that is about to be added. Return 0 or a negated `Errno`."""
-        if self.guest_nodes >= self.node_limit or not self.take(NODE_COST + extra):
+        if self.guest_nodes >= self.node_limit or not self.reserve(NODE_COST + extra):
             return -Errno.ENOSPC
         self.guest_nodes += 1
         return 0
 
-    def add(self, node: Node, parent: int, name: bytes) -> None:
+    def add(self, node: Inode, parent: int, name: bytes) -> None:
         """Put a new node under a name in a directory."""
         self.nodes[node.ino] = node
         if self.live_mark is not None:
@@ -159,21 +159,21 @@ class Tree:
             return
         self.guest_nodes -= 1
         if mark is None:
-            self.give(NODE_COST + extra)
+            self.release(NODE_COST + extra)
         else:
             self.kept += NODE_COST + extra
 
-    def install(self, path: bytes, make: Callable[[int, int, int], Node]) -> Node:
+    def install(self, path: bytes, make: Callable[[int, int, int], Inode]) -> Inode:
         """Put a host-made node at an absolute path where nothing is, making its parents.
 
         make is given the number, the epoch and the time. ValueError when the path cannot be used, MemoryError
         when parents inside a directory of the guest exceed its quota.
         """
-        node = make(self.number(host=True), self.epoch, self.clock())
-        self.hang(path, node)
+        node = make(self.allocate_ino(host=True), self.epoch, self.clock())
+        self.attach(path, node)
         return node
 
-    def hang(self, path: bytes, node: Node) -> None:
+    def attach(self, path: bytes, node: Inode) -> None:
         """Give a host-made node its place; errors as from `install`."""
         *parents, last = [name for name in path.split(b"/") if name] or [b""]
         spoilt = any(name in (b".", b"..") or len(name) > LONGEST_NAME for name in (*parents, last))
@@ -195,7 +195,7 @@ class Tree:
             return directory.entries[name][0]
         if not directory.readonly and self.reserve_node() < 0:
             raise MemoryError(f"{path!r} cannot be mounted at: its parents exceed the quota")
-        ino = self.number(host=directory.readonly)
+        ino = self.allocate_ino(host=directory.readonly)
         mode = 0o555 if directory.readonly else 0o755
         self.add(Directory(ino, self.epoch, mode, self.clock(), here), here, name)
         return ino
@@ -217,7 +217,7 @@ class Tree:
     def forget(self) -> None:
         """Give back what is held for the live mark."""
         self.live_mark = None
-        self.give(self.kept)
+        self.release(self.kept)
         self.kept = 0
 
     def undo(self) -> None:
@@ -235,7 +235,7 @@ class Tree:
         mark.journal.clear()
         self.next_guest_ino = mark.next_guest_ino
         self.guest_nodes = mark.guest_nodes
-        self.give(self.charged - mark.charged)
+        self.release(self.charged - mark.charged)
         self.kept = 0
 
     def clone(self, quota: Quota) -> Tree:
@@ -255,7 +255,7 @@ class Tree:
 
     # starting over
 
-    def tops(self) -> list[int]:
+    def guest_roots(self) -> list[int]:
         """Return the numbers of the guest's directories that hang in the host's root."""
         root = self.nodes[ROOT]
         assert isinstance(root, Directory)  # noqa: S101 - the root is a directory
@@ -278,26 +278,26 @@ class Tree:
         self.next_guest_ino = next_guest_ino
         self.guest_nodes = 0
 
-    def go_back(self, state: TreeState) -> None:
+    def return_to(self, state: TreeState) -> None:
         """Become again what the state remembers, for which nothing since then may have been changed in place."""
         self.nodes = state.nodes
         self.epoch = state.epoch
         self.next_guest_ino = state.next_guest_ino
         self.guest_nodes = state.guest_nodes
         if self.charged > state.charged:
-            self.give(self.charged - state.charged)
+            self.release(self.charged - state.charged)
 
     def clear(self) -> None:
         """Drop all nodes but an empty root, and all charges."""
         self.forget()
-        self.give(self.charged)
+        self.release(self.charged)
         self.guest_nodes = 0
         self.mounts = {}
         self.nodes = {ROOT: Directory(ROOT, self.epoch, 0o555, self.clock(), ROOT)}
 
     # paths
 
-    def walk(self, start: int, path: bytes, *, follow: bool) -> Place:
+    def walk(self, start: int, path: bytes, *, follow: bool) -> WalkResult:
         """Follow a path from the directory numbered start; a link at its end only with follow or a final slash."""
         if not path:
             return -Errno.ENOENT, b"", 0, False
