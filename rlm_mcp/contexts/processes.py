@@ -9,35 +9,35 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from rlm_mcp.contexts.deadline import Deadline
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.errors import ContextError
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 """Between two looks at whether an output is still wanted."""
 
-Child = subprocess.Popen[bytes]
+Process = subprocess.Popen[bytes]
 
 
-class NoMoreChildren(ContextError):
+class NoMoreProcesses(ContextError):
     """The process ends: what a program was doing for it is broken off, and no other is started."""
 
 
-class Children:
-    """The running ones. One for a process: CHILDREN."""
+class Processes:
+    """The running ones. One for a process: PROCESSES."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[Child] = set()
+        self._running: set[Process] = set()
         self._ended = False
 
     def __repr__(self) -> str:
-        return f"<Children {len(self._running)} running>"
+        return f"<Processes {len(self._running)} running>"
 
     @contextmanager
-    def started(self, command: Sequence[str], *, env: Mapping[str, str], stdin: int, stderr: int) -> Iterator[Child]:
-        """Runs a program for the time of the block; what still runs then is killed. Raises OSError, NoMoreChildren."""
+    def running(self, command: Sequence[str], *, env: Mapping[str, str], stdin: int, stderr: int) -> Iterator[Process]:
+        """Runs a program for the time of the block; what still runs then is killed. Raises OSError, NoMoreProcesses."""
         with self._lock:
-            self._go_on()
+            self._check_not_ended()
             child = subprocess.Popen(  # noqa: S603 - whoever calls says why
                 command, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr
             )
@@ -48,20 +48,20 @@ class Children:
             finally:
                 child.kill()
                 self._running.discard(child)
-        self._go_on()
+        self._check_not_ended()
 
-    def output(
-        self, command: Sequence[str], *, env: Mapping[str, str], deadline: Deadline, look: Callable[[], None]
+    def read_output(
+        self, command: Sequence[str], *, env: Mapping[str, str], timeout: Timeout, check_cancelled: Callable[[], None]
     ) -> bytes | None:
         """What a program prints; None when it fails or the deadline passes.
 
-        `look` is called many times a second and may raise to break it off. Raises OSError, NoMoreChildren.
+        `check_cancelled` is called many times a second and may raise to break it off. Raises OSError, NoMoreProcesses.
         """
-        with self.started(command, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-            while not deadline.passed:
-                look()
+        with self.running(command, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            while not timeout.expired:
+                check_cancelled()
                 try:
-                    printed, _ = child.communicate(timeout=min(LOOK_SECONDS, deadline.seconds_left))
+                    printed, _ = child.communicate(timeout=min(POLL_SECONDS, timeout.seconds_left))
                 except subprocess.TimeoutExpired:
                     continue
                 break
@@ -69,16 +69,16 @@ class Children:
                 return None
         return printed if child.returncode == 0 else None
 
-    def stop(self) -> None:
+    def kill_all(self) -> None:
         """Kills them all and starts none any more: this process is about to leave without waiting for its threads."""
         with self._lock:
             self._ended = True
             for child in list(self._running):
                 child.kill()
 
-    def _go_on(self) -> None:
+    def _check_not_ended(self) -> None:
         if self._ended:
-            raise NoMoreChildren("the server is about to end: ask it again when it is back.")
+            raise NoMoreProcesses("the server is about to end: ask it again when it is back.")
 
 
-CHILDREN = Children()
+PROCESSES = Processes()

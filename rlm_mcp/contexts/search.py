@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlm_mcp.contexts.deadline import Deadline
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text import reading
 from rlm_mcp.contexts.text.globs import glob_regex, is_glob
 from rlm_mcp.contexts.text.ripgrep import MAPPED_ABOVE_LINE_BYTES, Hit, Pattern, check_pattern, count_lines, find_lines
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, FileEntry
 from rlm_mcp.errors import OutOfRange, UnknownPath
 
@@ -20,7 +20,7 @@ MAX_MATCHES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class MatchedLine:
     """A matching line, or a line of context around one (`is_match` False); without line end, cut when long."""
 
     path: str
@@ -33,7 +33,7 @@ class Match:
 class SearchResult:
     """Matching lines by path and line. `total` counts all; where the deadline cut the count, `truncated` says so."""
 
-    matches: Sequence[Match]
+    matches: Sequence[MatchedLine]
     total: int
     truncated: bool
 
@@ -60,14 +60,12 @@ def search(
         )
     wanted = Pattern(text=pattern, literal=literal, ignore_case=ignore_case)
     check_pattern(wanted)
-    deadline = Deadline(seconds)
+    timeout = Timeout(seconds)
     files = [entry for entry in _chosen(store, context, path) if entry.bytes]
-    counts = count_lines(
-        wanted, {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in files}, deadline
-    )
-    was_cut = deadline.passed
+    counts = count_lines(wanted, {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in files}, timeout)
+    was_cut = timeout.expired
     found = _first_matches(
-        files, counts, wanted, most=max_matches, context_lines=context_lines, deadline=Deadline(seconds)
+        files, counts, wanted, most=max_matches, context_lines=context_lines, timeout=Timeout(seconds)
     )
     total = sum(counts.get(entry.blob, 0) for entry in files)
     shown = sum(match.is_match for match in found)
@@ -102,32 +100,32 @@ def _first_matches(
     *,
     most: int,
     context_lines: int,
-    deadline: Deadline,
-) -> list[Match]:
-    found: list[Match] = []
+    timeout: Timeout,
+) -> list[MatchedLine]:
+    found: list[MatchedLine] = []
     missing = most
     for entry in files:
-        if not missing or deadline.passed:
+        if not missing or timeout.expired:
             break
         if entry.blob not in counts:
             continue
         huge = entry.longest_line > MAPPED_ABOVE_LINE_BYTES
-        hits = find_lines(pattern, entry.blob, huge_lines=huge, most=missing, deadline=deadline)
+        hits = find_lines(pattern, entry.blob, huge_lines=huge, most=missing, timeout=timeout)
         missing -= len(hits)
         found.extend(_shown(entry, hits, context_lines))
     return found
 
 
-def _shown(entry: FileEntry, hits: Sequence[Hit], context_lines: int) -> list[Match]:
+def _shown(entry: FileEntry, hits: Sequence[Hit], context_lines: int) -> list[MatchedLine]:
     """The hits of one file with the lines around them, each line once."""
-    shown: dict[int, Match] = {}
+    shown: dict[int, MatchedLine] = {}
     for hit in hits:
         before, begins = _before(entry.blob, hit.byte)
         after = reading.read_bytes(entry.blob, hit.byte, hit.byte + 4 * MAX_LINE_CHARS)
-        shown[hit.line] = Match(path=entry.path, line=hit.line, text=_cut(before, after, begins=begins))
+        shown[hit.line] = MatchedLine(path=entry.path, line=hit.line, text=_cut(before, after, begins=begins))
         if context_lines:
             for line, text in _around(entry, hit, context_lines):
-                shown.setdefault(line, Match(path=entry.path, line=line, text=text, is_match=False))
+                shown.setdefault(line, MatchedLine(path=entry.path, line=line, text=text, is_match=False))
     return [shown[line] for line in sorted(shown)]
 
 

@@ -87,7 +87,7 @@ class Lines:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class LineAddress:
     """Every address of the beginning of a line: offsets from the beginning of its file, and its page if it has any."""
 
     path: str

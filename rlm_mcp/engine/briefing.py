@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rlm_mcp.contexts.describe.overview import Overview, describe
-from rlm_mcp.contexts.search import Match, search
+from rlm_mcp.contexts.search import MatchedLine, search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.prompts import Brief
@@ -187,7 +187,7 @@ def words_of(query: str) -> list[str]:
 def hits(store: Store, context: Context, query: str) -> tuple[str, ...]:
     """Up to three lines that hold the rarest words of the question, if there are rare ones."""
     found: Counter[tuple[str, int]] = Counter()
-    texts: dict[tuple[str, int], Match] = {}
+    texts: dict[tuple[str, int], MatchedLine] = {}
     for word in words_of(query):
         try:
             result = search(
@@ -213,7 +213,7 @@ def _holds_word(text: str, word: str) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text, re.IGNORECASE) is not None
 
 
-def _with_lines_below(store: Store, context: Context, match: Match) -> tuple[str, ...]:
+def _with_lines_below(store: Store, context: Context, match: MatchedLine) -> tuple[str, ...]:
     """A short line is often the heading of what was asked for."""
     path = match.path if context.kind == "files" else None
     last = match.line + _LINES_BELOW

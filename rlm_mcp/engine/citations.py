@@ -20,9 +20,9 @@ from dataclasses import replace
 from io import StringIO
 from typing import Any
 
-from rlm_mcp.contexts.deadline import Deadline
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, Lines
 from rlm_mcp.engine.reply_parser import parse
 from rlm_mcp.errors import OutOfRange, SearchRefused
@@ -98,7 +98,7 @@ class _Texts:
         self._contexts = contexts
         self._loaded: dict[tuple[str, str], str] = {}
         self._paths: dict[str, list[str]] = {}
-        self._deadline = Deadline(_SEARCH_SECONDS)
+        self._timeout = Timeout(_SEARCH_SECONDS)
         self.are_loadable = sum(context.chars for context in contexts) <= load_chars
 
     def paths(self, context: Context) -> list[str]:
@@ -161,7 +161,7 @@ class _Texts:
     def _around(self, context: Context, path: str, quote: str, line: int) -> Passage | None:
         """The occurrence nearest to a line within reach of it."""
         try:
-            at = self._store.place(context, line, path=path).char
+            at = self._store.locate_line(context, line, path=path).char
         except OutOfRange:
             return None
         reach = _REACH_CHARS + len(quote)
@@ -176,7 +176,7 @@ class _Texts:
         part = max(quote.splitlines(), key=len, default="").strip()[:_MOST_SEARCHED]
         blank = r"\s+".join(re.escape(word) for word in part.split())
         for pattern, literal in ((part, True), (blank, False)):
-            if not pattern or self._deadline.passed:
+            if not pattern or self._timeout.expired:
                 return
             try:
                 result = search(
@@ -186,7 +186,7 @@ class _Texts:
                     path=path,
                     max_matches=_MOST_PLACES,
                     literal=literal,
-                    seconds=self._deadline.seconds_left,
+                    seconds=self._timeout.seconds_left,
                 )
             except SearchRefused:  # it holds what no stored text has
                 return

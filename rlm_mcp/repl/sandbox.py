@@ -268,7 +268,7 @@ class Sandbox:
             context, line = _named(by_name, name), _whole(first)
             read = partial(store.read_lines, context, line, _whole(last), path=str(path), max_chars=4 << 20)
             lines = _spoken(read)
-            begin = store.place(context, line, path=str(path)).char
+            begin = store.locate_line(context, line, path=str(path)).char
             return {"lines": lines.text.splitlines(), "start": begin, "end": begin + len(lines.text)}
 
         return {

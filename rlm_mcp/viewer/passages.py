@@ -51,7 +51,7 @@ def quoted(store: Store, context_ids: Sequence[str], citations: Sequence[Mapping
             continue
         try:
             passages[number] = _passage(store, context, citation)
-            char = store.place(context, citation["start_line"], path=citation["path"]).char
+            char = store.locate_line(context, citation["start_line"], path=citation["path"]).char
         except ContextError as error:
             passages[number] = {"missing": f"The text cannot be read: {error}"}
         else:

@@ -98,12 +98,12 @@ class Workspace(LiveRuns):
         """
         so_far = Taken() if taken is None else taken
 
-        def on_taken(files: int, size: int) -> None:
+        def on_progress(files: int, size: int) -> None:
             anyio.from_thread.check_cancelled()
             so_far.add(files, size)
 
         if source:
-            register = partial(self.store.register_source, source, name=name, on_taken=on_taken)
+            register = partial(self.store.register_source, source, name=name, on_progress=on_progress)
             context = await anyio.to_thread.run_sync(register)
         else:
             context = await run_in_thread(self.store.register_text, text, name=name, supersedes=supersedes)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-from rlm_mcp.contexts.deadline import Deadline
 from rlm_mcp.contexts.describe.logs import describe_log, repeated_lines
 from rlm_mcp.contexts.describe.outline import headings, language
-from rlm_mcp.contexts.describe.sampling import Sample, take_sample
 from rlm_mcp.contexts.describe.tables import describe_csv, describe_json, describe_json_lines
+from rlm_mcp.contexts.describe.text_sample import TextSample, take_sample
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text import reading
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, FileEntry
 
 HEAD_CHARS = 1_500
@@ -55,14 +55,14 @@ class Overview:
 
 def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overview:
     """Looks at a context for at most about `seconds`; beyond that the answer rests on samples and says so."""
-    deadline = Deadline(seconds)
+    timeout = Timeout(seconds)
     files = store.files(context)
     largest = sorted(files, key=lambda entry: (-entry.bytes, entry.path))
     if context.kind == "text":
         structure = describe_file(files[0])
         first = last = files[0]
     else:
-        structure = _describe_files(files, largest, deadline)
+        structure = _describe_files(files, largest, timeout)
         first = next((entry for entry in files if _is_readme(entry.path)), files[0])
         last = files[-1]
     structure |= _left_out(store, context)
@@ -97,7 +97,7 @@ def _described(entry: FileEntry, _mtime_ns: int) -> Mapping[str, object]:
     return described
 
 
-def _format(entry: FileEntry, sample: Sample, suffix: str) -> dict[str, object] | None:
+def _format(entry: FileEntry, sample: TextSample, suffix: str) -> dict[str, object] | None:
     """Tries the formats that can be verified, the strictest first."""
     lines = sample.lines
     if sample.text is not None and (found := describe_json(sample.text)):
@@ -113,7 +113,7 @@ def _format(entry: FileEntry, sample: Sample, suffix: str) -> dict[str, object] 
     return None
 
 
-def _shape_of_lines(sample: Sample) -> dict[str, object]:
+def _shape_of_lines(sample: TextSample) -> dict[str, object]:
     """Describes a text without a format: what repeats, and how long lines and paragraphs are."""
     filled = [line for line in sample.lines if line.strip()]
     if not filled:
@@ -139,7 +139,7 @@ def _first_words(lines: Sequence[str]) -> dict[str, object]:
     }
 
 
-def _describe_files(files: Sequence[FileEntry], largest: Sequence[FileEntry], deadline: Deadline) -> dict[str, object]:
+def _describe_files(files: Sequence[FileEntry], largest: Sequence[FileEntry], timeout: Timeout) -> dict[str, object]:
     types: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for entry in files:
         tally = types[language(entry.path)]
@@ -159,7 +159,7 @@ def _describe_files(files: Sequence[FileEntry], largest: Sequence[FileEntry], de
         described["more_types"] = len(ranked) - MAX_TYPES
     looked_into: dict[str, object] = {}
     for entry in _telling(largest):
-        if deadline.passed:
+        if timeout.expired:
             break
         looked_into[entry.path] = _brief(describe_file(entry))
     return described | {"looked_into": looked_into}

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 from rlm_mcp.contexts.sources.compressed import check_ratio, damaged, open_compressed
 from rlm_mcp.contexts.sources.file import open_regular, printable
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
-from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Opened, Piece
+from rlm_mcp.contexts.sources.source import MAX_FILES, AccessPolicy, OpenPiece, Piece
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
@@ -33,7 +33,7 @@ def is_tar(head: bytes) -> bool:
     return head[TAR_MAGIC_AT : TAR_MAGIC_AT + 5] == b"ustar"
 
 
-def zip_members(path: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
+def zip_members(path: Path, *, policy: AccessPolicy) -> Iterator[Piece | Skipped]:
     """The members of a zip archive in order of name."""
     try:
         archive = zipfile.ZipFile(path)
@@ -48,7 +48,7 @@ def zip_members(path: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
             if info.is_dir():
                 continue
             shown = _shown(info.filename)
-            if skipped := _refused(shown, info.filename, allowed):
+            if skipped := _refused(shown, info.filename, policy):
                 yield skipped
             elif info.flag_bits & 1:
                 yield Skipped(path=shown, reason="encrypted: unpack the archive yourself and register the directory")
@@ -58,7 +58,7 @@ def zip_members(path: Path, *, allowed: Allowed) -> Iterator[Piece | Skipped]:
                 yield Piece(path=shown, open=partial(_open_zip_member, path, archive, info))
 
 
-def tar_members(path: Path, *, method: str | None, allowed: Allowed) -> Iterator[Piece | Skipped]:
+def tar_members(path: Path, *, method: str | None, policy: AccessPolicy) -> Iterator[Piece | Skipped]:
     """The members of a tar archive in the order they lie, which is the only one a stream has."""
     with open_compressed(path, method) if method else open_regular(path) as opened:
         try:
@@ -70,7 +70,7 @@ def tar_members(path: Path, *, method: str | None, allowed: Allowed) -> Iterator
                     count += 1
                     _check_count(path, count)
                     shown = _shown(member.name)
-                    if skipped := _refused(shown, member.name, allowed):
+                    if skipped := _refused(shown, member.name, policy):
                         yield skipped
                     elif not member.isreg():
                         kind = (
@@ -86,22 +86,22 @@ def tar_members(path: Path, *, method: str | None, allowed: Allowed) -> Iterator
 
 
 @contextmanager
-def _open_zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Opened]:
+def _open_zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[OpenPiece]:
     try:
         with archive.open(info) as file:
-            yield Opened(file=file)
+            yield OpenPiece(file=file)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise damaged(path / info.filename, error) from error
 
 
 @contextmanager
-def _open_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Opened]:
+def _open_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[OpenPiece]:
     file = archive.extractfile(member)
     if file is None:
         raise SourceRefused(f"{member.name} in {path} has no content")
     try:
         with file:
-            yield Opened(file=file)
+            yield OpenPiece(file=file)
     except tarfile.TarError as error:
         raise damaged(path, error) from error
 
@@ -111,10 +111,10 @@ def _shown(name: str) -> str:
     return printable(posixpath.normpath(name.replace("\\", "/")).lstrip("/"))
 
 
-def _refused(shown: str, name: str, allowed: Allowed) -> Skipped | None:
+def _refused(shown: str, name: str, policy: AccessPolicy) -> Skipped | None:
     if ".." in name.replace("\\", "/").split("/") or name.startswith(("/", "\\")) or name[1:2] == ":":
         return Skipped(path=shown, reason="its name leads outside the archive")
-    if not allowed.secrets and is_secret(shown):
+    if not policy.secrets and is_secret(shown):
         return Skipped(path=shown, reason=HOLDS_CREDENTIALS)
     return None
 

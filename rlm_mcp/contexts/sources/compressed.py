@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from rlm_mcp.contexts.sources.file import open_regular
-from rlm_mcp.contexts.sources.source import Opened, Readable
+from rlm_mcp.contexts.sources.source import OpenPiece, Readable
 from rlm_mcp.errors import SourceRefused
 
 MAX_RATIO = 250
@@ -35,12 +35,12 @@ def without_suffix(name: str) -> str:
 
 
 @contextmanager
-def open_compressed(path: Path, method: str) -> Iterator[Opened]:
+def open_compressed(path: Path, method: str) -> Iterator[OpenPiece]:
     """Opens a compressed file as what it holds. Raises SourceRefused when it is damaged or expands too far."""
     with open_regular(path) as opened:
         counted = _Counted(opened.file)
         try:
-            yield Opened(file=_Bounded(_reader(counted, method), counted, path.name), notes=opened.notes)
+            yield OpenPiece(file=_Bounded(_reader(counted, method), counted, path.name), notes=opened.notes)
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise damaged(path, error) from error
         except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rlm_mcp.contexts.sources.file import file_piece, printable, refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import piece_in_directory
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
-from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Piece
+from rlm_mcp.contexts.sources.source import MAX_FILES, AccessPolicy, Piece
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
@@ -32,12 +32,12 @@ NOT_WORTH_READING = {
 """Directories that nobody means by naming their parent; each is listed as skipped, and can be registered by itself."""
 
 
-def walk(directory: Path, *, allowed: Allowed, look: Callable[[], None]) -> Iterator[Piece | Skipped]:
+def walk(directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> Iterator[Piece | Skipped]:
     """The files under a directory in order of path."""
-    entries = list(islice(files_below(directory, allowed=allowed, look=look), MAX_FILES + 1))
+    entries = list(islice(files_below(directory, policy=policy, check_cancelled=check_cancelled), MAX_FILES + 1))
     check_count(directory, len(entries))
     for path, entry in entries:
-        yield entry if isinstance(entry, Skipped) else consider(Path(entry.path), shown=path, allowed=allowed)
+        yield entry if isinstance(entry, Skipped) else piece_or_skip(Path(entry.path), shown=path, policy=policy)
 
 
 def check_count(directory: Path, count: int) -> None:
@@ -48,21 +48,21 @@ def check_count(directory: Path, count: int) -> None:
         )
 
 
-def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
+def piece_or_skip(path: Path, *, shown: str, policy: AccessPolicy) -> Piece | Skipped:
     """Decides whether a file found in a directory becomes a piece."""
-    if not allowed.secrets and is_secret(shown):
+    if not policy.secrets and is_secret(shown):
         return Skipped(path=shown, reason=HOLDS_CREDENTIALS)
     try:
-        if allowed.is_store(path):
+        if policy.is_store(path):
             return Skipped(path=shown, reason="the store of contexts itself")
-        if not allowed.covers(Path(os.path.realpath(path.parent))):
+        if not policy.covers(Path(os.path.realpath(path.parent))):
             return Skipped(path=shown, reason=OUTSIDE)
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             target = path.resolve(strict=True)
-            if not allowed.covers(target):
+            if not policy.covers(target):
                 return Skipped(path=shown, reason=OUTSIDE)
-            if not allowed.secrets and is_secret(target):
+            if not policy.secrets and is_secret(target):
                 return Skipped(path=shown, reason="secret: a link to a file whose name says that it holds credentials")
             status = target.stat()
             if stat.S_ISDIR(status.st_mode):
@@ -78,14 +78,19 @@ def consider(path: Path, *, shown: str, allowed: Allowed) -> Piece | Skipped:
 
 
 def files_below(
-    directory: Path, *, allowed: Allowed, look: Callable[[], None], depth: int | None = None, prefix: str = ""
+    directory: Path,
+    *,
+    policy: AccessPolicy,
+    check_cancelled: Callable[[], None],
+    depth: int | None = None,
+    prefix: str = "",
 ) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
     """Walks in sorted order, at most `depth` directories deep, without following links.
 
-    Directories not worth reading and unreadable ones are Skipped. `look` is called for every directory and may raise
-    to break it off.
+    Directories not worth reading and unreadable ones are yielded as Skipped. `check_cancelled` is called for every
+    directory and may raise to end the walk.
     """
-    look()
+    check_cancelled()
     try:
         with os.scandir(directory) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
@@ -96,15 +101,17 @@ def files_below(
         shown = prefix + printable(entry.name)
         if not entry.is_dir(follow_symlinks=False):
             yield shown, entry
-        elif (reason := _not_entered(entry, allowed)) is not None:
+        elif (reason := _not_entered(entry, policy)) is not None:
             yield shown, Skipped(path=f"{shown}/", reason=reason)
         elif depth is None or depth > 0:
             deeper = None if depth is None else depth - 1
-            yield from files_below(Path(entry.path), allowed=allowed, look=look, depth=deeper, prefix=f"{shown}/")
+            yield from files_below(
+                Path(entry.path), policy=policy, check_cancelled=check_cancelled, depth=deeper, prefix=f"{shown}/"
+            )
 
 
-def _not_entered(entry: "os.DirEntry[str]", allowed: Allowed) -> str | None:
-    if allowed.is_store(Path(entry.path)):
+def _not_entered(entry: "os.DirEntry[str]", policy: AccessPolicy) -> str | None:
+    if policy.is_store(Path(entry.path)):
         return "the store of contexts itself"
     if entry.name in NOT_WORTH_READING:
         return f"{NOT_WORTH_READING[entry.name]}: register it by itself if it matters"

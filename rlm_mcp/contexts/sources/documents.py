@@ -13,8 +13,8 @@ from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 from rlm_mcp.contexts.sources.section import Section
-from rlm_mcp.contexts.sources.source import Opened
-from rlm_mcp.contexts.text.encoding import mend
+from rlm_mcp.contexts.sources.source import OpenPiece
+from rlm_mcp.contexts.text.encoding import encode_text
 from rlm_mcp.contexts.types import PageMark
 from rlm_mcp.errors import SourceRefused
 
@@ -49,7 +49,7 @@ def _converters() -> dict[str, Sections]:
 SUFFIXES = frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".ipynb", ".eml", ".mbox"})
 
 
-def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManager[Opened]] | None:
+def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManager[OpenPiece]] | None:
     """The function that opens this document as text, or None when it is no document."""
     suffix = ".pdf" if head.startswith(b"%PDF-") else path.suffix.lower()
     if suffix not in SUFFIXES or (suffix in {".html", ".htm"} and find_spec("bs4") is None):
@@ -60,12 +60,12 @@ def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManage
 
 
 @contextmanager
-def _open_document(path: Path, *, sections: Sections) -> Iterator[Opened]:
+def _open_document(path: Path, *, sections: Sections) -> Iterator[OpenPiece]:
     """Converts a document into a temporary file. Raises SourceRefused when it cannot be read."""
     with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as text:
         pages = _write(path, sections, cast("BinaryIO", text))
         text.seek(0)
-        yield Opened(file=text, pages=tuple(pages))
+        yield OpenPiece(file=text, pages=tuple(pages))
 
 
 def _write(path: Path, sections: Sections, file: BinaryIO) -> list[PageMark]:
@@ -75,7 +75,7 @@ def _write(path: Path, sections: Sections, file: BinaryIO) -> list[PageMark]:
         if section.label is not None:
             pages.append(PageMark(line=line, label=section.label))
         mark = "" if section.label is None else f"[{section.label}]\n"
-        data, _ = mend(mark + section.text.rstrip() + "\n\n")
+        data, _ = encode_text(mark + section.text.rstrip() + "\n\n")
         file.write(data)
         line += data.count(b"\n")
         if file.tell() > MAX_TEXT_BYTES:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.source import Opened, Piece
+from rlm_mcp.contexts.sources.source import OpenPiece, Piece
 from rlm_mcp.errors import SourceChanged, SourceRefused
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -23,7 +23,7 @@ def file_piece(path: Path, *, shown: str) -> Piece:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[Opened]:
+def open_regular(path: Path) -> Iterator[OpenPiece]:
     """Opens a regular file; on leaving, raises SourceChanged if what was read never was its content at one time."""
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
@@ -36,7 +36,7 @@ def open_regular(path: Path) -> Iterator[Opened]:
                 f"{path} is {what_it_is(before.st_mode)}, not a regular file: name a file, directory or glob"
             )
         file = _FirstBytes(path, raw, before.st_size)
-        opened = Opened(file=file)
+        opened = OpenPiece(file=file)
         yield opened
         after = os.fstat(descriptor)
         if file.missing and file.ended:

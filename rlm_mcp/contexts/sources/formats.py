@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rlm_mcp.contexts.sources import archive, compressed, documents
 from rlm_mcp.contexts.sources.file import file_piece, open_regular
-from rlm_mcp.contexts.sources.source import Allowed, Piece, Source
+from rlm_mcp.contexts.sources.source import AccessPolicy, Piece, Source
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
@@ -16,7 +16,7 @@ _SPECIAL_SUFFIXES = {".gz", ".bz2", ".xz", ".zst", ".tgz", ".tar", ".zip", ".whl
 """In a directory only files with these are opened to find their format: most files of a checkout are opened once."""
 
 
-def source_from_file(path: Path, allowed: Allowed) -> Source:
+def source_from_file(path: Path, policy: AccessPolicy) -> Source:
     """Decides how a file that was named by itself is read. Raises SourceRefused."""
     head = _head(path)
     if not head:
@@ -26,19 +26,19 @@ def source_from_file(path: Path, allowed: Allowed) -> Source:
         with compressed.open_compressed(path, method) as opened:
             inner = opened.file.read(HEAD_BYTES)
         if archive.is_tar(inner):
-            pieces = archive.tar_members(path, method=method, allowed=allowed)
+            pieces = archive.tar_members(path, method=method, policy=policy)
             return Source(kind="files", name=name, location=location, pieces=pieces)
         piece = Piece(path=compressed.without_suffix(name), open=partial(compressed.open_compressed, path, method))
         return Source(kind="text", name=name, location=location, pieces=iter([piece]))
     if archive.is_tar(head):
         return Source(
-            kind="files", name=name, location=location, pieces=archive.tar_members(path, method=None, allowed=allowed)
+            kind="files", name=name, location=location, pieces=archive.tar_members(path, method=None, policy=policy)
         )
     if convert := documents.converter(path, head):
         piece = Piece(path=name, open=partial(convert, path))
         return Source(kind="text", name=name, location=location, pieces=iter([piece]))
     if head.startswith(archive.ZIP_MAGICS):
-        return Source(kind="files", name=name, location=location, pieces=archive.zip_members(path, allowed=allowed))
+        return Source(kind="files", name=name, location=location, pieces=archive.zip_members(path, policy=policy))
     return Source(kind="text", name=name, location=location, pieces=iter([file_piece(path, shown=name)]))
 
 

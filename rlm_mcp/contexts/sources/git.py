@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
-from rlm_mcp.contexts.deadline import Deadline
-from rlm_mcp.contexts.processes import CHILDREN, Child
-from rlm_mcp.contexts.sources.directory import check_count, consider
+from rlm_mcp.contexts.processes import PROCESSES, Process
+from rlm_mcp.contexts.sources.directory import check_count, piece_or_skip
 from rlm_mcp.contexts.sources.file import printable
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
-from rlm_mcp.contexts.sources.source import Allowed, Opened, Piece
+from rlm_mcp.contexts.sources.source import AccessPolicy, OpenPiece, Piece
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
@@ -39,29 +39,34 @@ _TAME = (
 _LINK, _SUBMODULE = "120000", "160000"
 
 
-def is_repository(directory: Path, *, look: Callable[[], None]) -> bool:
+def is_repository(directory: Path, *, check_cancelled: Callable[[], None]) -> bool:
     """Whether a directory lies in the work tree of a repository, or is a bare one, that git can read.
 
-    Here and below `look` is called many times a second while git works, and may raise to break it off.
+    Here and below `check_cancelled` is called many times a second while git works, and may raise to break it off.
     """
     if (
         not any((parent / ".git").exists() for parent in (directory, *directory.parents))
         and not (directory / "HEAD").exists()
     ):
         return False
-    return which("git") is not None and _git(directory, "rev-parse", "--git-dir", look=look) is not None
+    return (
+        which("git") is not None
+        and _git(directory, "rev-parse", "--git-dir", check_cancelled=check_cancelled) is not None
+    )
 
 
-def tracked(directory: Path, *, allowed: Allowed, look: Callable[[], None]) -> Iterator[Piece | Skipped] | None:
+def tracked(
+    directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]
+) -> Iterator[Piece | Skipped] | None:
     """The files of a work tree that git tracks or would add; None when git lists nothing here."""
     which_files = ("--cached", "--others", "--exclude-standard", "--deduplicate")
-    listed = _git(directory, "ls-files", "-z", *which_files, "--", ".", look=look)
+    listed = _git(directory, "ls-files", "-z", *which_files, "--", ".", check_cancelled=check_cancelled)
     if not listed:
         return None
-    return _pieces(directory, sorted(set(listed.split(b"\0")) - {b""}), allowed)
+    return _pieces(directory, sorted(set(listed.split(b"\0")) - {b""}), policy)
 
 
-def _pieces(directory: Path, names: list[bytes], allowed: Allowed) -> Iterator[Piece | Skipped]:
+def _pieces(directory: Path, names: list[bytes], policy: AccessPolicy) -> Iterator[Piece | Skipped]:
     check_count(directory, len(names))
     for name in names:
         path = directory / os.fsdecode(name)
@@ -69,12 +74,12 @@ def _pieces(directory: Path, names: list[bytes], allowed: Allowed) -> Iterator[P
         if path.is_dir() and not path.is_symlink():
             yield Skipped(path=shown, reason="submodule: register it by itself")
         elif path.exists() or path.is_symlink():
-            yield consider(path, shown=shown, allowed=allowed)
+            yield piece_or_skip(path, shown=shown, policy=policy)
         else:
             yield Skipped(path=shown, reason="deleted in the work tree")
 
 
-def split_revision(source: str, *, look: Callable[[], None]) -> tuple[Path, str] | None:
+def split_revision(source: str, *, check_cancelled: Callable[[], None]) -> tuple[Path, str] | None:
     """Takes `path@revision` apart when the path is a repository that has the revision."""
     path, at, revision = source.rpartition("@")
     directory = Path(path).expanduser()
@@ -82,36 +87,38 @@ def split_revision(source: str, *, look: Callable[[], None]) -> tuple[Path, str]
         not (path and at and revision)
         or revision.startswith("-")
         or not directory.is_dir()
-        or not is_repository(directory, look=look)
+        or not is_repository(directory, check_cancelled=check_cancelled)
     ):
         return None
     return directory, revision
 
 
 def at_revision(
-    directory: Path, revision: str, *, allowed: Allowed, look: Callable[[], None]
+    directory: Path, revision: str, *, policy: AccessPolicy, check_cancelled: Callable[[], None]
 ) -> Iterator[Piece | Skipped]:
     """The files of a revision, read from the repository, whatever the work tree holds. Raises SourceRefused."""
-    objects = _git(directory, "rev-parse", "--git-common-dir", look=look)
-    if objects is None or not allowed.covers(Path(os.path.realpath(directory / os.fsdecode(objects.rstrip(b"\n"))))):
+    objects = _git(directory, "rev-parse", "--git-common-dir", check_cancelled=check_cancelled)
+    if objects is None or not policy.covers(Path(os.path.realpath(directory / os.fsdecode(objects.rstrip(b"\n"))))):
         raise SourceRefused(f"the repository of {directory} lies outside the directories that may be registered")
     wanted = f"{revision}^{{commit}}"
-    commit = _git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted, look=look)
+    commit = _git(
+        directory, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted, check_cancelled=check_cancelled
+    )
     if commit is None:
         raise SourceRefused(f"{directory} has no revision {revision!r}: `git -C {directory} log` shows what it has")
-    listed = _git(directory, "ls-tree", "-r", "-z", commit.decode().strip(), look=look)
+    listed = _git(directory, "ls-tree", "-r", "-z", commit.decode().strip(), check_cancelled=check_cancelled)
     if listed is None:
         raise SourceRefused(f"git cannot list {directory} at {revision}: run `git fsck` there")
     entries = [entry for entry in listed.split(b"\0") if entry]
     check_count(directory, len(entries))
-    return _objects(directory, entries, allowed, look)
+    return _objects(directory, entries, policy, check_cancelled)
 
 
 def _objects(
-    directory: Path, entries: list[bytes], allowed: Allowed, look: Callable[[], None]
+    directory: Path, entries: list[bytes], policy: AccessPolicy, check_cancelled: Callable[[], None]
 ) -> Iterator[Piece | Skipped]:
     command = _command(directory, "cat-file", "--batch")
-    with CHILDREN.started(command, env=_environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with PROCESSES.running(command, env=_environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         for entry in entries:
             facts, _, name = entry.partition(b"\t")
             mode, _, sha = facts.decode().split(" ")
@@ -120,14 +127,14 @@ def _objects(
                 yield Skipped(path=shown, reason="submodule: register it by itself")
             elif mode == _LINK:
                 yield Skipped(path=shown, reason="link inside a revision")
-            elif not allowed.secrets and is_secret(shown):
+            elif not policy.secrets and is_secret(shown):
                 yield Skipped(path=shown, reason=HOLDS_CREDENTIALS)
             else:
-                yield Piece(path=shown, open=lambda sha=sha: _open_object(process, sha, look))  # type: ignore[misc]  # sha is bound here
+                yield Piece(path=shown, open=lambda sha=sha: _open_object(process, sha, check_cancelled))  # type: ignore[misc]  # sha is bound here
 
 
 @contextmanager
-def _open_object(process: Child, sha: str, look: Callable[[], None]) -> Iterator[Opened]:
+def _open_object(process: Process, sha: str, check_cancelled: Callable[[], None]) -> Iterator[OpenPiece]:
     """Reads one object whole: git keeps large files elsewhere, and an object that is not read blocks the next."""
     if process.stdin is None or process.stdout is None:
         raise SourceRefused("git was started without pipes")
@@ -140,27 +147,29 @@ def _open_object(process: Child, sha: str, look: Callable[[], None]) -> Iterator
         )
     data, left = io.BytesIO(), int(header[2])
     while left:
-        look()
+        check_cancelled()
         chunk = process.stdout.read(min(left, CHUNK_BYTES))
         if not chunk:
             raise SourceRefused(f"git ended in the middle of object {sha}: run `git fsck` there")
         left -= data.write(chunk)
     process.stdout.read(1)
     data.seek(0)
-    yield Opened(file=data)
+    yield OpenPiece(file=data)
 
 
-def _git(directory: Path, *arguments: str, look: Callable[[], None]) -> bytes | None:
+def _git(directory: Path, *arguments: str, check_cancelled: Callable[[], None]) -> bytes | None:
     """Runs git and gives what it prints, or None when it fails: not a repository, or one owned by somebody else.
 
     Raises SourceRefused when it takes too long: what git would have left out must not be taken in for that.
     """
-    deadline = Deadline(GIT_SECONDS)
+    timeout = Timeout(GIT_SECONDS)
     try:
-        printed = CHILDREN.output(_command(directory, *arguments), env=_environment(), deadline=deadline, look=look)
+        printed = PROCESSES.read_output(
+            _command(directory, *arguments), env=_environment(), timeout=timeout, check_cancelled=check_cancelled
+        )
     except OSError:
         return None
-    if printed is None and deadline.passed:
+    if printed is None and timeout.expired:
         raise SourceRefused(
             f"git needs more than {GIT_SECONDS:.0f} s to read {directory}: register a directory inside it, or a glob"
         )

@@ -13,7 +13,7 @@ from rlm_mcp.contexts.sources import directory, git, pattern
 from rlm_mcp.contexts.sources.file import refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import source_from_file
 from rlm_mcp.contexts.sources.secrets import is_secret
-from rlm_mcp.contexts.sources.source import Allowed, Source
+from rlm_mcp.contexts.sources.source import AccessPolicy, Source
 from rlm_mcp.contexts.text.globs import is_glob
 from rlm_mcp.errors import OutsideRoots, SourceRefused
 
@@ -24,17 +24,17 @@ def open_source(
     roots: Sequence[Path] | None,
     store: Path | None = None,
     secrets: bool = False,
-    look: Callable[[], None] = lambda: None,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> Source:
     """Finds out what a source is. Raises SourceRefused and OutsideRoots; files are opened when their turn comes.
 
-    `look` is called now and then while files are being listed, many times a second; it may raise to break it off.
+    `check_cancelled` is called many times a second while files are listed and may raise to end that.
     """
     if not source.strip():
         raise SourceRefused("the source is empty: name a file, directory or glob, or pass the text itself as `text`")
     if "\0" in source:
         raise refusal(source, ValueError("it holds a NUL"))
-    allowed = Allowed(
+    policy = AccessPolicy(
         roots=None if roots is None else tuple(Path(os.path.realpath(root)) for root in roots),
         store=None if store is None else Path(os.path.realpath(store)),
         secrets=secrets,
@@ -42,24 +42,24 @@ def open_source(
     written = _path_of_address(source) if source.startswith("file:") else source
     given = Path(os.path.expanduser(written))  # noqa: PTH111 - keeps an unknown ~user as it is, instead of raising
     if os.path.lexists(given):
-        return _from_path(_resolved(given, allowed, written=written), allowed, look)
+        return _from_path(_resolved(given, policy, written=written), policy, check_cancelled)
     if is_glob(written):
-        base = _resolved(pattern.fixed_part(str(given)), allowed, written=written)
+        base = _resolved(pattern.fixed_part(str(given)), policy, written=written)
         return Source(
             kind="files",
             name=base.name or "files",
             location=str(base / pattern.wild_part(str(given))),
-            pieces=pattern.match(str(given), base=base, allowed=allowed, look=look),
+            pieces=pattern.match(str(given), base=base, policy=policy, check_cancelled=check_cancelled),
         )
-    if found := git.split_revision(written, look=look):
-        base = _resolved(found[0], allowed, written=written)
+    if found := git.split_revision(written, check_cancelled=check_cancelled):
+        base = _resolved(found[0], policy, written=written)
         return Source(
             kind="files",
             name=f"{base.name}@{found[1].replace('/', '-')}",
             location=f"{base}@{found[1]}",
-            pieces=git.at_revision(base, found[1], allowed=allowed, look=look),
+            pieces=git.at_revision(base, found[1], policy=policy, check_cancelled=check_cancelled),
         )
-    _resolved(given, allowed, written=written)
+    _resolved(given, policy, written=written)
     raise SourceRefused(f"{written} does not exist: check the path")
 
 
@@ -70,11 +70,11 @@ def _path_of_address(source: str) -> str:
     return unquote(parts.path)
 
 
-def _resolved(given: Path, allowed: Allowed, *, written: str) -> Path:
+def _resolved(given: Path, policy: AccessPolicy, *, written: str) -> Path:
     """Follows all links and checks the roots; whether something outside exists is not told."""
     real = Path(os.path.realpath(given))
-    if not allowed.covers(real):
-        where = ", ".join(str(root) for root in allowed.roots or ()) or "none are configured"
+    if not policy.covers(real):
+        where = ", ".join(str(root) for root in policy.roots or ()) or "none are configured"
         raise OutsideRoots(
             f"{written} is outside the directories that may be registered ({where}): add its directory to RLM_MCP_ROOTS"
         )
@@ -86,30 +86,34 @@ def _resolved(given: Path, allowed: Allowed, *, written: str) -> Path:
         raise SourceRefused(f"{written} is a loop of symbolic links: name what it should lead to") from error
 
 
-def _from_path(path: Path, allowed: Allowed, look: Callable[[], None]) -> Source:
-    if allowed.is_store(path):
+def _from_path(path: Path, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> Source:
+    if policy.is_store(path):
         raise SourceRefused(f"{path} lies in the store of contexts itself: register what it was made from")
     try:
         mode = path.stat().st_mode
     except OSError as error:
         raise refusal(path, error) from error
     if stat.S_ISDIR(mode):
-        return _from_directory(path, allowed, look)
+        return _from_directory(path, policy, check_cancelled)
     if not stat.S_ISREG(mode):
         raise SourceRefused(f"{path} is {what_it_is(mode)}, not a regular file: name a file, directory or glob")
-    if not allowed.secrets and is_secret(path):
+    if not policy.secrets and is_secret(path):
         raise SourceRefused(
             f"{path} is not registered because its name says that it holds credentials: "
             "copy what is needed to a file of another name"
         )
-    return source_from_file(path, allowed)
+    return source_from_file(path, policy)
 
 
-def _from_directory(path: Path, allowed: Allowed, look: Callable[[], None]) -> Source:
-    pieces = git.tracked(path, allowed=allowed, look=look) if git.is_repository(path, look=look) else None
+def _from_directory(path: Path, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> Source:
+    pieces = (
+        git.tracked(path, policy=policy, check_cancelled=check_cancelled)
+        if git.is_repository(path, check_cancelled=check_cancelled)
+        else None
+    )
     return Source(
         kind="files",
         name=path.name or "root",
         location=str(path),
-        pieces=pieces or directory.walk(path, allowed=allowed, look=look),
+        pieces=pieces or directory.walk(path, policy=policy, check_cancelled=check_cancelled),
     )

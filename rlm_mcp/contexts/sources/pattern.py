@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.directory import consider, files_below
-from rlm_mcp.contexts.sources.source import MAX_FILES, Allowed, Piece
+from rlm_mcp.contexts.sources.directory import files_below, piece_or_skip
+from rlm_mcp.contexts.sources.source import MAX_FILES, AccessPolicy, Piece
 from rlm_mcp.contexts.text.globs import depth_of, glob_regex, is_glob
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
@@ -23,7 +23,9 @@ def wild_part(source: str) -> str:
     return Path(source).relative_to(fixed_part(source)).as_posix()
 
 
-def match(source: str, *, base: Path, allowed: Allowed, look: Callable[[], None]) -> Iterator[Piece | Skipped]:
+def match(
+    source: str, *, base: Path, policy: AccessPolicy, check_cancelled: Callable[[], None]
+) -> Iterator[Piece | Skipped]:
     """The files that fit, in order of path; links to directories are not followed."""
     wild = wild_part(source)
     try:
@@ -31,12 +33,12 @@ def match(source: str, *, base: Path, allowed: Allowed, look: Callable[[], None]
     except re.error as error:
         raise SourceRefused(f"{source} is not a glob ({error}): a `[` begins a set such as `[0-9]`") from error
     found = 0
-    for path, entry in files_below(base, allowed=allowed, look=look, depth=depth_of(wild)):
+    for path, entry in files_below(base, policy=policy, check_cancelled=check_cancelled, depth=depth_of(wild)):
         if not fits(path):
             continue
         found += 1
         if found > MAX_FILES:
             raise SourceRefused(f"more than {MAX_FILES:,} files fit {source}: narrow the pattern")
-        yield entry if isinstance(entry, Skipped) else consider(Path(entry.path), shown=path, allowed=allowed)
+        yield entry if isinstance(entry, Skipped) else piece_or_skip(Path(entry.path), shown=path, policy=policy)
     if not found:
         raise SourceRefused(f"nothing fits the pattern {source}: `*` stops at a directory, `**/` goes through them")

@@ -20,7 +20,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class OpenPiece:
     """A piece while it is read. `notes` may grow until the piece is closed."""
 
     file: Readable
@@ -36,7 +36,7 @@ class Piece:
     """
 
     path: str
-    open: Callable[[], AbstractContextManager[Opened]]
+    open: Callable[[], AbstractContextManager[OpenPiece]]
     plain: Path | None = None
 
 
@@ -51,7 +51,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowed:
+class AccessPolicy:
     """What may be read: paths under `roots` (None: any) but not under `store`, and secrets when `secrets` says so."""
 
     roots: tuple[Path, ...] | None

@@ -8,12 +8,12 @@ from pathlib import Path
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.text import reading
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
-from rlm_mcp.contexts.types import Lines, Place
+from rlm_mcp.contexts.types import LineAddress, Lines
 from rlm_mcp.errors import OutOfRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Addressed:
+class AddressedFile:
     """A file that can be read by address. `index` is called with a test of how far the index must reach."""
 
     row: FileRow
@@ -64,14 +64,14 @@ class Addressed:
         first = reading.byte_of_char(self.blob, index, start)
         return reading.read_text(self.blob, first, max(reading.byte_of_char(self.blob, index, end), first))
 
-    def place(self, line: int) -> Place:
+    def locate_line(self, line: int) -> LineAddress:
         """Every address of the beginning of a line. Raises OutOfRange."""
         index = self.index(lambda counts: counts.lines > line)
         if not 1 <= line <= index.counts.lines:
             raise OutOfRange(f"{self.row.path} has lines 1 to {index.counts.lines:,}, not {line:,}")
         byte = reading.byte_of_line(self.blob, index, line)
         page = bisect_right([mark.line for mark in self.row.pages], line)
-        return Place(
+        return LineAddress(
             path=self.row.path,
             line=line,
             byte=byte,

@@ -54,7 +54,7 @@ MEMORY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class StagedText:
     """A text that was taken in but has no name yet."""
 
     blob: str
@@ -99,14 +99,14 @@ class Blobs:
             raise StoreDamaged(f"{path} {state}: register it again")
         return path
 
-    def share(self, blob: str, part: Path, *, size: int) -> bool:
+    def link_to(self, blob: str, staged: Path, *, size: int) -> bool:
         """Gives a blob that is there a second name, under which it survives its removal; False when it is not there."""
         try:
-            os.link(self.path(blob), part)
+            os.link(self.path(blob), staged)
         except OSError:  # not there, or the file system has no hard links
             return False
-        if part.stat().st_size != size:
-            part.unlink()
+        if staged.stat().st_size != size:
+            staged.unlink()
             return False
         return True
 
@@ -130,15 +130,15 @@ class Blobs:
         except ValueError as error:
             raise StoreDamaged(f"{error}: register it again") from error
 
-    def place(self, part: Part) -> None:
+    def publish(self, staged: StagedText) -> None:
         """Gives a part its name. The caller holds the catalogue's write lock."""
-        path = self.path(part.blob)
-        if path.exists() and path.stat().st_size == part.counts.bytes:
+        path = self.path(staged.blob)
+        if path.exists() and path.stat().st_size == staged.counts.bytes:
             return  # not replaced: a sandbox that reads it holds on to the very file
         path.parent.mkdir(exist_ok=True)
-        if part.counts.bytes > INDEXED_ABOVE_BYTES:
-            part.path.with_suffix(".index").replace(path.with_suffix(".index"))
-        part.path.replace(path)
+        if staged.counts.bytes > INDEXED_ABOVE_BYTES:
+            staged.path.with_suffix(".index").replace(path.with_suffix(".index"))
+        staged.path.replace(path)
 
     def delete(self, blob: str) -> int:
         """Deletes a blob and gives its size. The caller holds the catalogue's write lock."""
@@ -154,23 +154,23 @@ class Blobs:
             yield path.stem
 
 
-class Intake:
+class StagingArea:
     """Takes texts in for one registration; leaving the `with` block deletes what was not placed.
 
     `tick` is called again and again with the bytes read since the last time. It may raise to break everything off.
     """
 
     def __init__(
-        self, blobs: Blobs, directory: Path, *, room_bytes: int | None, tick: Callable[[int], None] = lambda _: None
+        self, blobs: Blobs, directory: Path, *, room_bytes: int | None, on_bytes: Callable[[int], None] = lambda _: None
     ) -> None:
         self._blobs = blobs
         self._directory = directory
         self._room = room_bytes
-        self._tick = tick
+        self._on_bytes = on_bytes
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blob-writer")
         self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blob-hasher")
         self._unflushed: list[Path] = []
-        self._taken = 0
+        self._count = 0
 
     def __enter__(self) -> Self:
         with disk_errors():
@@ -182,15 +182,15 @@ class Intake:
             threads.shutdown(cancel_futures=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def take(self, file: Readable, *, already_text: bool = False) -> Part:
+    def stage(self, file: Readable, *, already_text: bool = False) -> StagedText:
         """Reads a file to its end. Raises NotText, StoreFull, and what reading the file raises."""
         sample = _read_fully(file, SAMPLE_BYTES)
         encoding = UTF8 if already_text else detect(sample)
         if encoding is None:
             raise NotText("it is binary, not text")
         stream = Utf8Stream(encoding)
-        blob, path, index = self._take_in(stream.convert(self._chunks(sample, file)))
-        return Part(
+        blob, path, index = self._stage_chunks(stream.convert(self._chunks(sample, file)))
+        return StagedText(
             blob=blob,
             path=path,
             index=index,
@@ -200,52 +200,52 @@ class Intake:
             nuls=stream.nuls,
         )
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Waits until everything taken in is on the disk; call before placing. Raises StoreFull."""
         with disk_errors(), ThreadPoolExecutor(max_workers=FLUSHERS, thread_name_prefix="blob-flusher") as flushers:
             for start in range(0, len(self._unflushed), FLUSHED_AT_ONCE):
-                self._tick(0)
+                self._on_bytes(0)
                 some = self._unflushed[start : start + FLUSHED_AT_ONCE]
                 for _ in flushers.map(_flush, [some[n::FLUSHERS] for n in range(FLUSHERS)]):
                     pass
         self._unflushed.clear()
 
-    def place(self, parts: Iterable[Part]) -> None:
+    def publish(self, texts: Iterable[StagedText]) -> None:
         """Gives these parts their names. The caller holds the catalogue's write lock."""
-        for part in parts:
-            self._tick(0)
-            self._blobs.place(part)
+        for staged in texts:
+            self._on_bytes(0)
+            self._blobs.publish(staged)
 
     def _chunks(self, sample: bytes, file: Readable) -> Iterator[bytes]:
         """What is read of a file, its sample first."""
         rest = iter(partial(file.read, CHUNK_BYTES), b"") if len(sample) == SAMPLE_BYTES else ()
         for chunk in chain([sample], rest):
-            self._tick(len(chunk))
+            self._on_bytes(len(chunk))
             yield chunk
 
-    def _take_in(self, chunks: Iterator[bytes]) -> tuple[str, Path, LineIndex]:
+    def _stage_chunks(self, chunks: Iterator[bytes]) -> tuple[str, Path, LineIndex]:
         """Takes in a text, held whole in memory first if it is small."""
         held: list[bytes] = []
         for data in chunks:
             held.append(data)
             if sum(map(len, held)) > MEMORY_BYTES:
-                return self._write(chain(held, chunks))
-        return self._keep(b"".join(held))
+                return self._stage_large(chain(held, chunks))
+        return self._stage_small(b"".join(held))
 
-    def _keep(self, data: bytes) -> tuple[str, Path, LineIndex]:
+    def _stage_small(self, data: bytes) -> tuple[str, Path, LineIndex]:
         """Takes in a small text, which need not be written if the store has it."""
         blob = hashlib.sha256(data).hexdigest()
         index = build_index(data)
         path = self._next_path()
         self._write_index(index, path)
-        if not self._blobs.share(blob, path, size=len(data)):
-            self._claim(len(data))
+        if not self._blobs.link_to(blob, path, size=len(data)):
+            self._reserve(len(data))
             with disk_errors(), path.open("xb", buffering=0) as file:
                 _write_all(file, data)
             self._unflushed.append(path)
         return blob, path, index
 
-    def _write(self, chunks: Iterable[bytes]) -> tuple[str, Path, LineIndex]:
+    def _stage_large(self, chunks: Iterable[bytes]) -> tuple[str, Path, LineIndex]:
         """Takes in a large text in constant memory: this thread counts while one writes and one hashes."""
         digest = hashlib.sha256()
         builder = IndexBuilder()
@@ -253,7 +253,7 @@ class Intake:
         with disk_errors(), path.open("xb", buffering=0) as file:
             begun: deque[Future[None]] = deque()
             for data in chunks:
-                self._claim(len(data))
+                self._reserve(len(data))
                 while len(begun) >= 2 * IN_FLIGHT:
                     begun.popleft().result()
                 begun.append(self._writer.submit(_write_all, file, data))
@@ -273,10 +273,10 @@ class Intake:
                 write_index(index, file)
 
     def _next_path(self) -> Path:
-        self._taken += 1
-        return self._directory / f"{self._taken}.txt"
+        self._count += 1
+        return self._directory / f"{self._count}.txt"
 
-    def _claim(self, size: int) -> None:
+    def _reserve(self, size: int) -> None:
         if self._room is None:
             return
         self._room -= size

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rlm_mcp.contexts.text.encoding import mend
+from rlm_mcp.contexts.text.encoding import encode_text
 from rlm_mcp.contexts.text.line_index import Counts
 from rlm_mcp.contexts.types import Context, PageMark, Skipped
 from rlm_mcp.errors import StoreDamaged, StoreFull
@@ -343,7 +343,7 @@ class Catalogue:
 
 def _storable(values: tuple[object, ...]) -> tuple[object, ...]:
     """Values to look for; lone surrogates, which SQLite refuses, stand as texts are stored with them."""
-    return tuple(mend(value)[0].decode() if isinstance(value, str) else value for value in values)
+    return tuple(encode_text(value)[0].decode() if isinstance(value, str) else value for value in values)
 
 
 def _context(row: dict[str, Any]) -> Context:

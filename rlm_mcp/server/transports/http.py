@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rlm_mcp.concurrency import run_in_thread
-from rlm_mcp.contexts.processes import CHILDREN
+from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.models.pool import open_models
 from rlm_mcp.records.recovery import left_runs
@@ -191,7 +191,7 @@ def serve_http(
     except* RlmError as group:
         raise group.exceptions[0] from None
     at_end()
-    CHILDREN.stop()
+    PROCESSES.kill_all()
     logging.shutdown()
     os._exit(0)  # the sandbox may still be compiling on a thread, which nothing can stop
 

@@ -16,7 +16,7 @@ from functools import partial
 import anyio
 
 from rlm_mcp.concurrency import run_in_thread
-from rlm_mcp.contexts.processes import CHILDREN
+from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.server.server import build_server
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.workspace.workspace import Workspace
@@ -54,7 +54,7 @@ async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], boo
             await workspace.close()
             await run_in_thread(workspace.store.close)
             await run_in_thread(at_end)
-        CHILDREN.stop()
+        PROCESSES.kill_all()
         logging.shutdown()
         os._exit(0)  # the task group would wait for the thread that reads stdin, maybe for ever
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rlm_mcp.contexts.deadline import Deadline
-from rlm_mcp.contexts.processes import Child, Children, NoMoreChildren
+from rlm_mcp.contexts.processes import NoMoreProcesses, Process, Processes
+from rlm_mcp.contexts.timeout import Timeout
 
 ENDLESS = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
 
@@ -21,23 +21,23 @@ def wanted() -> None:
 
 
 @pytest.fixture
-def children() -> Children:
-    return Children()
+def processes() -> Processes:
+    return Processes()
 
 
-def has_ended(child: Child) -> bool:
-    return child.returncode is not None
+def has_ended(process: Process) -> bool:
+    return process.returncode is not None
 
 
-def test_what_still_runs_at_the_end_of_the_block_is_killed(children: Children) -> None:
-    with children.started(ENDLESS, env={}, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"begun\n"
-    assert has_ended(child)
-    assert repr(children) == "<Children 0 running>"
+def test_what_still_runs_at_the_end_of_the_block_is_killed(processes: Processes) -> None:
+    with processes.running(ENDLESS, env={}, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+    assert has_ended(process)
+    assert repr(processes) == "<Processes 0 running>"
 
 
-def test_output_that_is_not_wanted_any_more_is_broken_off(children: Children) -> None:
+def test_output_that_is_not_wanted_any_more_is_broken_off(processes: Processes) -> None:
     looks = 0
 
     def enough() -> None:
@@ -47,25 +47,25 @@ def test_output_that_is_not_wanted_any_more_is_broken_off(children: Children) ->
             raise Enough
 
     with pytest.raises(Enough):
-        children.output(ENDLESS, env={}, deadline=Deadline(600), look=enough)
-    assert repr(children) == "<Children 0 running>"
+        processes.read_output(ENDLESS, env={}, timeout=Timeout(600), check_cancelled=enough)
+    assert repr(processes) == "<Processes 0 running>"
 
 
-def test_output_is_whole_or_none(children: Children) -> None:
+def test_output_is_whole_or_none(processes: Processes) -> None:
     long = [sys.executable, "-c", "print('x' * 1_000_000)"]
-    assert children.output(long, env={}, deadline=Deadline(600), look=wanted) == b"x" * 1_000_000 + b"\n"
+    assert processes.read_output(long, env={}, timeout=Timeout(600), check_cancelled=wanted) == b"x" * 1_000_000 + b"\n"
     failing = [sys.executable, "-c", "print('x'); raise SystemExit(1)"]
-    assert children.output(failing, env={}, deadline=Deadline(600), look=wanted) is None
-    assert children.output(ENDLESS, env={}, deadline=Deadline(0.1), look=wanted) is None
+    assert processes.read_output(failing, env={}, timeout=Timeout(600), check_cancelled=wanted) is None
+    assert processes.read_output(ENDLESS, env={}, timeout=Timeout(0.1), check_cancelled=wanted) is None
 
 
-def test_a_process_that_ends_stops_them_all_and_starts_none_any_more(children: Children) -> None:
+def test_a_process_that_ends_stops_them_all_and_starts_none_any_more(processes: Processes) -> None:
     with ThreadPoolExecutor() as threads:
-        printing = threads.submit(children.output, ENDLESS, env={}, deadline=Deadline(600), look=wanted)
-        while "1 running" not in repr(children):
+        printing = threads.submit(processes.read_output, ENDLESS, env={}, timeout=Timeout(600), check_cancelled=wanted)
+        while "1 running" not in repr(processes):
             continue
-        children.stop()
-        with pytest.raises(NoMoreChildren, match="about to end"):
+        processes.kill_all()
+        with pytest.raises(NoMoreProcesses, match="about to end"):
             printing.result(timeout=10)
-        with pytest.raises(NoMoreChildren):
-            children.output(ENDLESS, env={}, deadline=Deadline(600), look=wanted)
+        with pytest.raises(NoMoreProcesses):
+            processes.read_output(ENDLESS, env={}, timeout=Timeout(600), check_cancelled=wanted)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.contexts.search import MAX_LINE_CHARS, Match, search
+from rlm_mcp.contexts.search import MAX_LINE_CHARS, MatchedLine, search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import OutOfRange, SearchRefused, UnknownPath
@@ -34,17 +34,17 @@ def hits(store: Store, context: Context, pattern: str, **options: object) -> lis
 
 def test_matching_lines_come_with_number_and_text(store: Store, text: Context) -> None:
     result = search(store, text, r"^alpha \d+$")
-    assert result.matches == (Match(path="text.txt", line=3, text="alpha 333"),)
+    assert result.matches == (MatchedLine(path="text.txt", line=3, text="alpha 333"),)
     assert (result.total, result.truncated) == (1, False)
 
 
 def test_a_carriage_return_is_not_shown_but_is_in_the_line(store: Store, text: Context) -> None:
-    assert search(store, text, r"1\r$").matches == (Match(path="text.txt", line=1, text="alpha 1"),)
+    assert search(store, text, r"1\r$").matches == (MatchedLine(path="text.txt", line=1, text="alpha 1"),)
 
 
 def test_a_line_that_begins_with_a_nul_is_shown_with_it(store: Store) -> None:
     context = store.register_text("\0torn write\n")
-    assert search(store, context, "write").matches == (Match(path="text.txt", line=1, text="\0torn write"),)
+    assert search(store, context, "write").matches == (MatchedLine(path="text.txt", line=1, text="\0torn write"),)
 
 
 def test_case_and_literal_are_chosen(store: Store, text: Context) -> None:

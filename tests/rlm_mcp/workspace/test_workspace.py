@@ -14,7 +14,7 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 
-from rlm_mcp.contexts.processes import CHILDREN
+from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
 from rlm_mcp.workspace.launch import SolveRequest
@@ -231,10 +231,10 @@ async def test_a_registration_that_is_cancelled_while_git_lists_ends_git(machine
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(partial(workspace.register, source=endless_source))
-                while "1 running" not in repr(CHILDREN):
+                while "1 running" not in repr(PROCESSES):
                     await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
-        assert repr(CHILDREN) == "<Children 0 running>"
+        assert repr(PROCESSES) == "<Processes 0 running>"
         assert (await workspace.contexts()).total == 0
 
 

@@ -43,7 +43,7 @@ def test_pages_of_a_pdf_are_marked_and_a_line_knows_its_page(store: Store, files
     assert text == "[page 1]\nfirst page\n\n[page 2]\nsecond page\n\n"
     assert pages == (PageMark(line=1, label="page 1"), PageMark(line=4, label="page 2"))
     context = store.get("a.pdf")
-    assert [store.place(context, line).page for line in (1, 2, 3, 4, 6)] == [
+    assert [store.locate_line(context, line).page for line in (1, 2, 3, 4, 6)] == [
         "page 1",
         "page 1",
         "page 1",

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.types import Lines, Place
+from rlm_mcp.contexts.types import LineAddress, Lines
 from rlm_mcp.errors import OutOfRange
 
 TEXT = "one\r\ntwo é\n\nfour\n"
@@ -52,9 +52,11 @@ def test_a_line_longer_than_the_cap_is_cut_and_the_next_can_be_read(store: Store
 
 def test_a_line_has_every_address(store: Store) -> None:
     context = store.register_text("é\n" * 100_000 + "last")
-    assert store.place(context, 100_001) == Place(path="text.txt", line=100_001, byte=300_000, char=200_000, page=None)
+    assert store.locate_line(context, 100_001) == LineAddress(
+        path="text.txt", line=100_001, byte=300_000, char=200_000, page=None
+    )
     with pytest.raises(OutOfRange):
-        store.place(context, 100_002)
+        store.locate_line(context, 100_002)
 
 
 @settings(deadline=None, max_examples=50)

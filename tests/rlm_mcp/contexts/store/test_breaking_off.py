@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.contexts.processes import CHILDREN
+from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.contexts.store.store import Store
 
 
@@ -45,12 +45,12 @@ def tree(tmp_path: Path) -> Path:
 def test_breaking_off_at_any_moment_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
     whole = Patience()
     with Store(tmp_path / "other") as store:
-        store.register_source(str(tree), on_taken=whole)
+        store.register_source(str(tree), on_progress=whole)
     assert (whole.files, whole.bytes) == (6, sum(file.stat().st_size for file in tree.iterdir()))
     with Store(tmp_path / "data") as store:
         for times in range(1, whole.told + 1):
             with pytest.raises(Enough):
-                store.register_source(str(tree), on_taken=Patience(times))
+                store.register_source(str(tree), on_progress=Patience(times))
             assert store.list().total == 0
             contexts = tmp_path / "data" / "contexts"
             left = [path for part in ("blobs", "incoming", "indexes") for path in (contexts / part).rglob("*.*")]
@@ -63,7 +63,7 @@ def test_breaking_off_keeps_the_texts_that_another_context_has(tree: Path, tmp_p
         kept = store.register_source(str(tree / "0.txt"))
         for times in range(1, 30):
             with pytest.raises(Enough):
-                store.register_source(str(tree), on_taken=Patience(times))
+                store.register_source(str(tree), on_progress=Patience(times))
         assert store.text(kept) == "text 0\n"
 
 
@@ -78,9 +78,9 @@ def test_a_listing_by_git_that_would_not_end_is_broken_off(tree: Path, tmp_path:
     os.mkfifo(tree / ".gitignore")  # git waits until somebody writes to it
     with Store(tmp_path / "data") as store:
         with pytest.raises(Enough):
-            store.register_source(str(tree), on_taken=Patience(10))
+            store.register_source(str(tree), on_progress=Patience(10))
         assert store.list().total == 0
-    assert repr(CHILDREN) == "<Children 0 running>"
+    assert repr(PROCESSES) == "<Processes 0 running>"
 
 
 def test_breaking_off_a_revision_at_any_moment_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
@@ -88,12 +88,12 @@ def test_breaking_off_a_revision_at_any_moment_leaves_nothing_behind(tree: Path,
         git(tree, *arguments)
     whole = Patience()
     with Store(tmp_path / "other") as store:
-        assert store.register_source(f"{tree}@HEAD", on_taken=whole).files == 6
+        assert store.register_source(f"{tree}@HEAD", on_progress=whole).files == 6
     with Store(tmp_path / "data") as store:
         for times in range(1, whole.told, 7):
             with pytest.raises(Enough):
-                store.register_source(f"{tree}@HEAD", on_taken=Patience(times))
-            assert repr(CHILDREN) == "<Children 0 running>"
+                store.register_source(f"{tree}@HEAD", on_progress=Patience(times))
+            assert repr(PROCESSES) == "<Processes 0 running>"
         assert store.list().total == 0
 
 
@@ -101,4 +101,4 @@ def test_breaking_off_a_walk_needs_no_file_to_be_found(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / "empty" / str(number)).mkdir(parents=True)
     with Store(tmp_path / "data") as store, pytest.raises(Enough):
-        store.register_source(str(tmp_path / "empty"), on_taken=Patience(5))
+        store.register_source(str(tmp_path / "empty"), on_progress=Patience(5))

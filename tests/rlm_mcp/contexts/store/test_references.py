@@ -36,7 +36,7 @@ def test_a_referenced_file_is_read_where_it_lies(store: Store, log: Path) -> Non
 def test_a_line_can_be_read_before_the_index_reaches_it(store: Store, log: Path) -> None:
     context = store.register_source(str(log), reference=True)
     assert store.read_lines(context, 300_000, 300_000).text == LINE
-    assert store.place(context, 300_000).char == 299_999 * len(LINE)
+    assert store.locate_line(context, 300_000).char == 299_999 * len(LINE)
 
 
 def test_only_large_files_are_referenced_unasked(tmp_path: Path, log: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_file_that_changed_since_is_noticed_at_use_and_can_be_refreshed(store:
     else:
         (log.parent / "new").write_text(log.read_text())
         (log.parent / "new").replace(log)
-    for use in (store.read_lines, store.place):
+    for use in (store.read_lines, store.locate_line):
         with pytest.raises(SourceChanged, match=r"since it was registered: .*`rlm-mcp contexts refresh NAME`"):
             use(old, 1)
     with pytest.raises(SourceChanged):

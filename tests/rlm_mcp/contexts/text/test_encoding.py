@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_mcp.contexts.text.encoding import UTF8, Encoding, Utf8Stream, detect, mend
+from rlm_mcp.contexts.text.encoding import UTF8, Encoding, Utf8Stream, detect, encode_text
 
 FRENCH = "Le café est fermé à cause de la grève générale.\nIl a été décidé d'être prêt.\n"
 RUSSIAN = "Съешь ещё этих мягких французских булок, да выпей чаю.\n" * 2
@@ -88,6 +88,6 @@ def test_late_bytes_that_make_no_words_are_replaced() -> None:
 
 @given(st.text(st.characters()))
 def test_lone_surrogates_are_mended_and_everything_else_is_kept(text: str) -> None:
-    data, lone = mend(text)
+    data, lone = encode_text(text)
     assert data.decode() == "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
     assert lone == sum("\ud800" <= char <= "\udfff" for char in text)

@@ -16,7 +16,7 @@ PLACE_LINES = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class TextSample:
     """Whole lines of a text, without line ends. Line numbers are known only for `head`, which begins at line 1."""
 
     whole: bool
@@ -36,11 +36,11 @@ class Sample:
         return "\n".join(self.head) if self.whole else None
 
 
-def take_sample(path: Path, *, size: int, lines: int) -> Sample:
+def take_sample(path: Path, *, size: int, lines: int) -> TextSample:
     """Looks at a UTF-8 file of so many bytes and lines."""
     if size <= WHOLE_BYTES and lines <= WHOLE_LINES:
         whole = _lines(reading.read_bytes(path, 0, size), begins=True, ends=True)
-        return Sample(whole=True, head=whole, middle=(), tail=(), longest_line=_longest(whole))
+        return TextSample(whole=True, head=whole, middle=(), tail=(), longest_line=_longest(whole))
     edge = min(4 * PLACE_BYTES, size)
     head = _lines(reading.read_bytes(path, 0, edge), begins=True, ends=False)[: 4 * PLACE_LINES]
     tail = _lines(reading.read_bytes(path, size - edge, size), begins=False, ends=True)[-4 * PLACE_LINES :]
@@ -50,7 +50,7 @@ def take_sample(path: Path, *, size: int, lines: int) -> Sample:
         found = _lines(reading.read_bytes(path, start, min(start + PLACE_BYTES, size)), begins=False, ends=False)
         middle.extend(found[:PLACE_LINES])
     longest = max(map(_longest, (head, tail, tuple(middle))))
-    return Sample(whole=False, head=head, middle=tuple(middle), tail=tail, longest_line=longest)
+    return TextSample(whole=False, head=head, middle=tuple(middle), tail=tail, longest_line=longest)
 
 
 def _lines(data: bytes, *, begins: bool, ends: bool) -> tuple[str, ...]:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Deadline:
-    """So many seconds from now; `passed` says whether they are over."""
+class Timeout:
+    """So many seconds from now; `expired` says whether they are over."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
     def __repr__(self) -> str:
-        return f"<Deadline in {self.seconds_left:.2f} s>"
+        return f"<Timeout in {self.seconds_left:.2f} s>"
 
     @property
     def seconds_left(self) -> float:
@@ -21,12 +21,12 @@ class Deadline:
         return max(self._end - time.monotonic(), 0.0)
 
     @property
-    def passed(self) -> bool:
+    def expired(self) -> bool:
         """Whether the time is over."""
         return self.seconds_left == 0.0
 
     @contextmanager
-    def at_end(self, action: Callable[[], object]) -> Iterator[None]:
+    def on_expiry(self, action: Callable[[], object]) -> Iterator[None]:
         """Does something at the deadline, from another thread, unless the block has ended by then."""
         timer = threading.Timer(self.seconds_left, action)
         timer.daemon = True
