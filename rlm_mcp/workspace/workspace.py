@@ -264,6 +264,7 @@ async def open_workspace(
     async with AsyncExitStack() as stack:
         # Not to be abandoned: a store that nobody holds would never be closed.
         store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings))
+        await anyio.to_thread.run_sync(store.remove_leftovers)
         cache = stack.enter_context(closing(ReplyCache(settings.cache_dir))) if settings.sub_call_cache else None
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose

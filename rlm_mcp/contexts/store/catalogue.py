@@ -4,7 +4,9 @@ Write-ahead logging lets readers go on while one writes. Every change happens in
 write lock; blobs are placed and deleted under the same lock, so it is the only one the store needs.
 """
 
+import hashlib
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -15,11 +17,14 @@ from typing import Any
 
 from rlm_mcp.contexts.text.encoding import encode_text
 from rlm_mcp.contexts.text.line_index import Counts
-from rlm_mcp.contexts.types import Context, PageMark, Skipped
-from rlm_mcp.errors import StoreDamaged, StoreFull
+from rlm_mcp.contexts.types import Context, Kind, PageMark, Skipped
+from rlm_mcp.errors import NameTaken, StoreDamaged, StoreFull
 
 BUSY_SECONDS = 60.0
 """How long to wait for another process's write; placing 100,000 blobs takes a few seconds."""
+
+MAX_NAME = 100
+_ID = re.compile(r"ctx_[0-9a-f]{16}")
 
 _STEPS = (
     """
@@ -339,6 +344,32 @@ class Catalogue:
     def _number(self, statement: str, values: tuple[object, ...] = ()) -> int:
         with self._lock:
             return int(self._db.execute(statement, _storable(values)).fetchone()[0])
+
+
+def check_name(name: str) -> str:
+    """Gives the name back if it can be one: it is also the name of a directory, `/context/<name>`."""
+    if not name or name != name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        reason = "it must have 1 to 100 printable characters and neither begin nor end with a space"
+    elif "/" in name or "\\" in name or name.startswith(".") or ":" in name:
+        reason = "it must not begin with a dot nor hold a slash, a backslash or a colon"
+    elif _ID.fullmatch(name):
+        reason = "it looks like the id of a context"
+    else:
+        return name
+    raise NameTaken(f"{name[:MAX_NAME]!r} cannot be the name of a context: {reason}; {safe_name(name)!r} would do")
+
+
+def safe_name(name: str) -> str:
+    """Makes a name out of anything."""
+    name = "".join(char if char.isprintable() and char not in "/\\:" else "-" for char in name).strip(" .-")
+    return name[:MAX_NAME].strip() or "context"
+
+
+def context_id(name: str, kind: Kind, files: Sequence[FileRow]) -> str:
+    """Derives the id from name and content: the same content under the same name is the same context everywhere."""
+    content = [(row.path if kind == "files" else "", row.blob) for row in files]
+    digest = hashlib.sha256(json.dumps([name, kind, content]).encode("utf-8", "surrogatepass"))
+    return f"ctx_{digest.hexdigest()[:16]}"
 
 
 def _storable(values: tuple[object, ...]) -> tuple[object, ...]:

@@ -17,10 +17,9 @@ from typing import Self
 
 from rlm_mcp.contexts.store.addressed_file import AddressedFile
 from rlm_mcp.contexts.store.blobs import Blobs, StagingArea, disk_errors
-from rlm_mcp.contexts.store.catalogue import Catalogue, FileRow
+from rlm_mcp.contexts.store.catalogue import MAX_NAME, Catalogue, FileRow, check_name, context_id, safe_name
 from rlm_mcp.contexts.store.garbage import GarbageCollector
 from rlm_mcp.contexts.store.ingest import Ingest
-from rlm_mcp.contexts.store.naming import MAX_NAME, check_name, context_id, safe_name
 from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
 from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.contexts.text.encoding import encode_text
@@ -84,8 +83,6 @@ class Store:
         self._garbage = GarbageCollector(
             directory=self._directory, catalogue=self._catalogue, blobs=self._blobs, indexes=self._indexes
         )
-        if any(dead_tokens(self._garbage.holders)):
-            self.gc()
 
     def __repr__(self) -> str:
         return f"<Store {self._directory}>"
@@ -102,6 +99,11 @@ class Store:
         self._catalogue.close()
         rmtree(self._incoming, ignore_errors=True)
         self._holder.close()
+
+    def remove_leftovers(self) -> None:
+        """Collects garbage if a process that used the store was killed; for the start of a process."""
+        if any(dead_tokens(self._garbage.holders)):
+            self.gc()
 
     def confine(self, roots: Sequence[Path]) -> None:
         """From now on take sources from these directories alone, unless it was told at first from which."""

@@ -262,3 +262,14 @@ async def test_a_server_over_a_workspace_without_roots_opens_home_and_working_di
         result = await client.call_tool("register_context", {"source": str(tmp_path / "a.txt")})
     assert isinstance(result, CallToolResult)
     assert result.is_error
+
+
+async def test_opening_a_workspace_deletes_what_a_killed_process_left_in_the_store(machine: Machine) -> None:
+    contexts = machine.settings.data_dir / "contexts"
+    lock, half = contexts / "holders" / "1-dead.lock", contexts / "incoming" / "1-dead" / "1" / "1.txt"
+    for file in (lock, half):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    async with machine.open():
+        assert not lock.exists()
+        assert not half.parent.parent.exists()

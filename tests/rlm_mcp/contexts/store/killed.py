@@ -16,7 +16,7 @@ from typing import Any
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
 
-CONTEXTS = str(Path(sys.modules["rlm_mcp.contexts.store.store"].__file__ or "").parent)
+CONTEXTS = str(Path(sys.modules["rlm_mcp.contexts.store.store"].__file__ or "").parents[1])
 
 
 def register_everything(data_dir: Path, sources: Path) -> None:
@@ -63,6 +63,7 @@ def in_child(data_dir: Path, sources: Path, kill_at: int | None) -> list[int]:
 def check(data_dir: Path) -> None:
     """Open the store as the next process would: every context is whole, nothing else is there."""
     with Store(data_dir) as store:
+        store.remove_leftovers()
         contexts = store.list(limit=100).contexts
         for context in contexts:
             entries = store.files(context)
