@@ -1,7 +1,7 @@
 """Lays out the MCP bundle (.mcpb) of this project: `python bundle/build.py DIRECTORY`, then `mcpb pack DIRECTORY`.
 
-The bundle holds the two packages as they are here and what pyproject.toml needs to build them; its dependencies are
-installed by uv on the user's machine.
+The bundle contains both packages unchanged and the files that pyproject.toml needs to build them. uv installs the
+dependencies on the user's machine.
 """
 
 import shutil
@@ -13,11 +13,11 @@ OWN = ("manifest.json", "server.py")
 SHARED = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "NOTICE")
 PACKAGES = ("rlm_mcp", "wasm_runtime")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "build", "demo_data")
-"""Also what only serves developers (making the sandbox image that is there) and the command line (the demo)."""
+"""Also excludes files that serve only developers (building the sandbox image) or the command line (the demo)."""
 
 
 def lay_out(directory: Path) -> None:
-    """Fills a directory, which may exist, with the bundle's files."""
+    """Fills a directory, which may exist already, with the bundle's files."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in OWN:
         shutil.copy(ROOT / "bundle" / name, directory)

@@ -1,4 +1,4 @@
-"""What hosts of MCP bundles start, with `uv run server.py` in the unpacked bundle: the server on stdio."""
+"""Entry point for hosts of MCP bundles, started with `uv run server.py` in the unpacked bundle; serves on stdio."""
 
 import sys
 

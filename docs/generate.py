@@ -1,4 +1,4 @@
-"""Writes the pages that tell what the code says of itself: `python docs/generate.py`. A test compares them with it."""
+"""Writes the pages that are generated from the code: `python docs/generate.py`. A test checks that they are current."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,23 +17,22 @@ DOCS = Path(__file__).parent
 TOOLS_HEAD = """\
 # Tools
 
-Seven tools, the same in both protocol eras. This page is written from the code by `python docs/generate.py`.
+The seven tools are the same in both protocol eras. `python docs/generate.py` generates this page from the code.
 
-A context is named by its `context_id` or its `name` everywhere. Every result holds the same facts twice: structured,
-and as compact text; an error is a sentence that says what to do. A result stays under 32,000 characters; what is cut
-says so and how to get the rest. Arguments that a tool does not have are refused with the names it has; the near
-misses listed are understood.
+Every tool accepts the `context_id` or the `name` of a context. A result has the same facts as structured content and as
+compact text, in under 32,000 characters; a shortened result says how to get the rest. An error is a sentence with a
+remedy. Unknown arguments are refused with the valid names, except for the listed aliases.
 """
 
 SETTINGS_HEAD = """\
 # Settings
 
-Flags over environment over `~/.config/rlm-mcp/config.toml` (`XDG_CONFIG_HOME` counts). `rlm-mcp config` shows what is
-in force and where each value comes from; a name or value that is none is refused with the nearest right one. This page
-is written from the code by `python docs/generate.py`.
+Flags override environment variables, which override `~/.config/rlm-mcp/config.toml` (or its place in
+`$XDG_CONFIG_HOME`). `rlm-mcp config` shows the values in force and their origin. An invalid name or value is refused
+with the nearest valid one. `python docs/generate.py` generates this page from the code.
 
 Each setting has one name: `max_usd` in the file is `--max-usd` as a flag and `RLM_MCP_MAX_USD` in the environment. A
-tool call may choose models and limits for its run; a limit that is set here it can only lower.
+tool call may choose models and limits for its run, but it can only lower a limit that is set here.
 
 ```toml
 model = "gpt-5"
@@ -63,33 +62,41 @@ def settings_page() -> str:
 
 def tools_page() -> str:
     """docs/tools.md."""
-    return TOOLS_HEAD + "".join(_tool(tool) for tool in Tools(_nobody).all())
+    return TOOLS_HEAD + "".join(_tool(tool) for tool in Tools(_no_workspace).all())
 
 
-def _nobody() -> Workspace:
+def _no_workspace() -> Workspace:
     raise NotImplementedError("the tools are described here, not called")
 
 
 def _tool(tool: Tool) -> str:
-    lines = [f"\n## {tool.name}\n", f"{tool.description}\n", f"{_manners(tool.annotations or ToolAnnotations())}\n"]
+    lines = [f"\n## {tool.name}\n", f"{tool.description}\n", f"{_effects(tool.annotations or ToolAnnotations())}\n"]
     lines += ["| argument | type | default | |", "|---|---|---|---|"]
     required = tool.parameters.get("required", [])
     for name, schema in tool.parameters["properties"].items():
         default = "required" if name in required else _default(schema)
         lines.append(f"| `{name}` | {_type(schema)} | {default} | {schema.get('description', '')} |")
     if missed := NEAR_MISSES.get(tool.name):
-        lines.append("\nUnderstood too: " + ", ".join(f"`{one}` for `{other}`" for one, other in missed.items()) + ".")
+        lines.append(f"\nAliases: {_aliases(missed)}.")
     fields = (tool.fn_metadata.output_schema or {}).get("properties", {})
     lines.append("\nResult: " + ", ".join(f"`{name}`" for name in fields) + ".")
     return "\n".join(lines) + "\n"
 
 
-def _manners(annotations: ToolAnnotations) -> str:
-    said = ["reads only" if annotations.read_only_hint else "changes what is stored"]
-    said += ["may remove or stop something"] if annotations.destructive_hint else []
-    said += ["the same call twice does no more than once"] if annotations.idempotent_hint else []
-    said += ["calls a model provider"] if annotations.open_world_hint else ["reaches nothing outside"]
-    return "*" + "; ".join(said).capitalize() + ".*"
+def _aliases(missed: Mapping[str, str]) -> str:
+    """`path`, `file` for `source`; `content` for `text`."""
+    by_name: dict[str, list[str]] = {}
+    for alias, name in missed.items():
+        by_name.setdefault(name, []).append(f"`{alias}`")
+    return "; ".join(f"{', '.join(aliases)} for `{name}`" for name, aliases in by_name.items())
+
+
+def _effects(annotations: ToolAnnotations) -> str:
+    effects = ["read-only" if annotations.read_only_hint else "changes stored data"]
+    effects += ["may remove or stop something"] if annotations.destructive_hint else []
+    effects += ["idempotent"] if annotations.idempotent_hint else []
+    effects += ["calls a model provider"] if annotations.open_world_hint else ["no external access"]
+    return "*" + "; ".join(effects).capitalize() + ".*"
 
 
 def _type(schema: Mapping[str, Any]) -> str:

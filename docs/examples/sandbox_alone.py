@@ -1,4 +1,4 @@
-"""wasm_runtime without the rest: run, stop, save, copy and extend a sandboxed Python."""
+"""wasm_runtime on its own: run, stop, save, copy and extend a sandboxed Python."""
 
 import tempfile
 from pathlib import Path
@@ -7,7 +7,7 @@ from wasm_runtime import CallRefused, Checkpoint, Limits, Runtime
 
 
 def price(item: str) -> float:
-    """A host function: its arguments and its value are JSON."""
+    """A host function; its arguments and return value are JSON."""
     if item != "tea":
         raise CallRefused(f"there is no {item}, only tea")
     return 2.5
