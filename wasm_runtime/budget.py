@@ -1,4 +1,4 @@
-"""Memory, counted before it is used: per session, and for all sessions of a process together."""
+"""Limits on memory: of one session, and of all sessions of a Runtime. Memory is reserved before it is used."""
 
 import os
 import threading
@@ -7,7 +7,7 @@ from wasm_runtime.errors import OutOfMemoryBudget
 
 
 def default_budget_bytes() -> int | None:
-    """Half of this machine's memory, or None where the system does not tell how much it has."""
+    """Return half of this machine's memory, or None where the system does not report its size (Windows)."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, ValueError, OSError):
@@ -15,7 +15,7 @@ def default_budget_bytes() -> int | None:
 
 
 class MemoryBudget:
-    """Bytes that all sessions of a Runtime may hold beyond the shared image. None means no bound."""
+    """Bytes that all sessions of a Runtime may hold beyond the shared image. None means no limit."""
 
     def __init__(self, limit_bytes: int | None) -> None:
         self._limit = limit_bytes
@@ -23,7 +23,7 @@ class MemoryBudget:
         self._lock = threading.Lock()
 
     def reserve(self, n: int) -> bool:
-        """Take n bytes, or nothing and return False."""
+        """Reserve n bytes and return True, or reserve nothing and return False."""
         with self._lock:
             if self._limit is not None and self._used + n > self._limit:
                 return False
@@ -31,47 +31,47 @@ class MemoryBudget:
             return True
 
     def release(self, n: int) -> None:
-        """Give back n bytes that were reserved."""
+        """Return n reserved bytes."""
         with self._lock:
             self._used -= n
 
     def available(self) -> int:
-        """Bytes that could be reserved now."""
+        """Return how many bytes can be reserved now."""
         return (1 << 62) if self._limit is None else max(0, self._limit - self._used)
 
     def __repr__(self) -> str:
-        bound = "no bound" if self._limit is None else f"{self._limit >> 20} MiB"
-        return f"<MemoryBudget {self._used >> 20} MiB of {bound}>"
+        limit = "no limit" if self._limit is None else f"{self._limit >> 20} MiB"
+        return f"<MemoryBudget {self._used >> 20} MiB of {limit}>"
 
 
 class SessionMemory:
-    """What one session holds, heap and files together; a `Quota` for its file system."""
+    """The memory of one session, heap and files together; it is the `Quota` of the session's file system."""
 
     def __init__(self, limit_bytes: int, image_bytes: int, budget: MemoryBudget) -> None:
-        """The image counts towards the session's limit, but not towards the budget: it is shared."""
+        """The image counts towards the session's limit, but not towards the budget, because it is shared."""
         self._limit = limit_bytes
         self._image_bytes = image_bytes
         self._budget = budget
-        self._taken = 0
+        self._reserved = 0
 
     def reserve(self, n: int) -> bool:
-        """Take n bytes from both, or nothing and return False."""
-        if self._image_bytes + self._taken + n > self._limit or not self._budget.reserve(n):
+        """Reserve n bytes of both limits and return True, or reserve nothing and return False."""
+        if self._image_bytes + self._reserved + n > self._limit or not self._budget.reserve(n):
             return False
-        self._taken += n
+        self._reserved += n
         return True
 
     def release(self, n: int) -> None:
-        """Give back n bytes to both."""
+        """Return n reserved bytes to both limits."""
         self._budget.release(n)
-        self._taken -= n
+        self._reserved -= n
 
     def available(self) -> int:
-        """Bytes that both have left."""
-        return max(0, min(self._limit - self._image_bytes - self._taken, self._budget.available()))
+        """Return how many bytes both limits have left."""
+        return max(0, min(self._limit - self._image_bytes - self._reserved, self._budget.available()))
 
     def require(self, n: int) -> None:
-        """Take n bytes, or raise OutOfMemoryBudget."""
+        """Reserve n bytes, or raise OutOfMemoryBudget."""
         if not self.reserve(n):
             raise OutOfMemoryBudget(
                 f"{n >> 20} MiB more are needed and {self.available() >> 20} MiB are left: close other sessions, "
@@ -79,5 +79,5 @@ class SessionMemory:
             )
 
     def close(self) -> None:
-        """Give everything back."""
-        self.release(self._taken)
+        """Return everything that is reserved."""
+        self.release(self._reserved)

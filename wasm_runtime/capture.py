@@ -1,14 +1,15 @@
-"""What a guest printed: the beginning and the end of it, and how long it really was."""
+"""Captured output of a guest: its beginning, its end, and its full length."""
 
 from collections import deque
 
 _NOTE = "\n… {count} bytes of output left out …\n"
-# UTF-8 has one byte a character that is none of these; ten times as fast to count as decoding what may be no UTF-8.
+# Every UTF-8 character has exactly one byte that is not in this set. Counting those bytes is ten times as fast as
+# decoding, and works for output that is not UTF-8.
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 
 
 class Capture:
-    """A `Device` that keeps at most about `limit` bytes: half from the beginning, half from the end."""
+    """A `Device` that keeps about `limit` bytes at most: half from the beginning, half from the end."""
 
     def __init__(self, limit: int) -> None:
         self._half = limit // 2
@@ -20,7 +21,7 @@ class Capture:
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
         self._dropped = 0
-        self.chars = 0  # the true length, of what was dropped too
+        self.chars = 0  # the full length, including what was dropped
 
     @property
     def truncated(self) -> bool:
@@ -37,16 +38,16 @@ class Capture:
         return self._head.decode("utf-8", "ignore") + note + tail[excess:].decode("utf-8", "ignore")
 
     def read(self, n: int) -> bytes:  # noqa: ARG002 - Device's signature
-        """Nothing: output is not read back."""
+        """Return nothing: output cannot be read back."""
         return b""
 
     def write(self, data: memoryview) -> int:
-        """All of it, always."""
+        """Take all of it."""
         self.add(bytes(data))
         return len(data)
 
     def add(self, piece: bytes) -> None:
-        """Take a piece of output."""
+        """Add a piece of output."""
         self.chars += len(piece.translate(None, _CONTINUATION_BYTES))
         room = self._half - len(self._head)
         if room > 0:
@@ -59,7 +60,7 @@ class Capture:
             piece = piece[-self._half :]
         self._tail.append(piece)
         self._tail_bytes += len(piece)
-        # Whole pieces go, so up to one piece more than half the limit is held; `text` cuts it.
+        # Only whole pieces are dropped, so up to one piece more than half the limit is held; `text` cuts it.
         while self._tail_bytes - len(self._tail[0]) >= self._half:
             gone = len(self._tail.popleft())
             self._tail_bytes -= gone

@@ -1,8 +1,8 @@
-"""The image that ships with the package, and the compiled module that is made from it once per machine.
+"""The image that ships with the package, and the cache of the module that is compiled from it once per machine.
 
-Deserialising a compiled module runs native code from a file, so the cache directory must belong to this user
-and be closed to others, and the file must be the one that was written: its name is a key over everything that
-went into it, and a small file beside it holds its length and checksum. Anything else is compiled anew.
+Deserialising a compiled module runs native code from a file. So the cache directory must belong to this user and be
+closed to others, and the file must be the one that was written: its name is a hash of everything that went into it,
+and a small file beside it holds its length and checksum. Any other file is ignored and compiled again.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _FOLDER = "wasm-runtime"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What the manifest says of the image. Addresses are in guest memory."""
+    """The manifest's facts about the image. Addresses are in guest memory."""
 
     sha256: str  # of the module, not compressed
     memory_bytes: int
@@ -48,7 +48,7 @@ class Image:
 
 
 def load_image() -> Image:
-    """Read the manifest; ImageError when it is not there, which only happens in a source tree never built."""
+    """Read the manifest. Raises ImageError if it is missing: in a source tree that was never built."""
     folder = _image_folder()
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text())
@@ -59,7 +59,7 @@ def load_image() -> Image:
 
 
 def module_bytes() -> bytes:
-    """Return the baked module as it is committed, not compressed."""
+    """Return the committed module, uncompressed."""
     return zstandard.ZstdDecompressor().decompress((_image_folder() / MODULE_FILE).read_bytes())
 
 
@@ -71,20 +71,20 @@ def compiled_module(
     *,
     read_module: Callable[[], bytes] = module_bytes,
 ) -> wasmtime.Module:
-    """Return the module ready to run: from the cache, or compiled into it. ImageError when neither works."""
+    """Return the module from the cache, or compile it into the cache. Raises ImageError when neither works."""
     folder = _private_folder(cache_dir or default_cache_dir())
     path = folder / f"{_key(image)}.cwasm"
-    module = _read(engine, path)
+    module = _load(engine, path)
     if module is not None:
         return module
     with _locked(folder / "lock"):
-        module = _read(engine, path)  # another process may have compiled it while this one waited
+        module = _load(engine, path)  # another process may have compiled it while this one waited
         if module is not None:
             return module
         on_progress("compiling the sandbox for this machine (once; about 10 s)")
-        _write(path, _compile(engine, read_module()))
+        _store(path, _compile(engine, read_module()))
         on_progress("the sandbox is compiled")
-        module = _read(engine, path)
+        module = _load(engine, path)
     if module is None:
         raise ImageError(f"the compiled sandbox in {folder} cannot be read back: free some disk space, or name another")
     return module
@@ -98,12 +98,12 @@ def _compile(engine: wasmtime.Engine, module: bytes) -> bytes | bytearray:
 
 
 def is_compiled(image: Image, cache_dir: Path | None) -> bool:
-    """Whether `compiled_module` would find one, without loading it."""
+    """Whether the cache has a compiled module, without loading it."""
     return ((cache_dir or default_cache_dir()) / _FOLDER / f"{_key(image)}.cwasm").exists()
 
 
 def default_cache_dir() -> Path:
-    """Return where this user's programs keep what can be made again."""
+    """Return the folder for caches in this user's home."""
     return Path.home() / ".cache"
 
 
@@ -117,7 +117,7 @@ def _key(image: Image) -> str:
 
 
 def _cpu() -> str:
-    """Return what code generation depends on: the architecture and, where it is told, the CPU's features."""
+    """Return what code generation depends on: the architecture and, where the system lists them, the CPU's features."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
@@ -126,7 +126,7 @@ def _cpu() -> str:
 
 
 def _private_folder(cache_dir: Path) -> Path:
-    """Return our folder in the cache, mode 0700 and this user's; what others could have written is thrown away."""
+    """Return our folder in the cache, with mode 0700 and owned by this user; files others could write are deleted."""
     folder = cache_dir / _FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -149,8 +149,8 @@ def _private_folder(cache_dir: Path) -> Path:
     return folder
 
 
-def _read(engine: wasmtime.Engine, path: Path) -> wasmtime.Module | None:
-    """Load a compiled module, or None when it is not there, not whole, not this user's or not for this engine."""
+def _load(engine: wasmtime.Engine, path: Path) -> wasmtime.Module | None:
+    """Load a compiled module; None if it is missing, incomplete, another user's or made for another engine."""
     try:
         facts = path.lstat()
         expected = json.loads(path.with_suffix(".json").read_text())
@@ -158,7 +158,7 @@ def _read(engine: wasmtime.Engine, path: Path) -> wasmtime.Module | None:
             return None
         if expected["bytes"] != facts.st_size:
             return None
-        # Reading 40 MB takes longer than all the rest; a file that nobody touched since it was written is what it was.
+        # Reading 40 MB takes longer than all the rest, and is needed only if the file was touched since it was written.
         if expected["stamp"] != _stamp(facts) and expected["crc32"] != _crc32(path):
             return None
         return wasmtime.Module.deserialize_file(engine, str(path))
@@ -167,16 +167,16 @@ def _read(engine: wasmtime.Engine, path: Path) -> wasmtime.Module | None:
 
 
 def _stamp(facts: os.stat_result) -> list[int]:
-    """What changes with any write to a file; its change time cannot be set back by its owner."""
+    """Return values that change with any write to a file; not even its owner can set back its change time."""
     return [facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns]
 
 
-def _write(path: Path, compiled: bytes | bytearray) -> None:
-    """Put a compiled module into the cache, whole or not at all."""
+def _store(path: Path, compiled: bytes | bytearray) -> None:
+    """Write a compiled module to the cache, completely or not at all."""
     try:
-        _write_whole(path, compiled)
+        _replace_file(path, compiled)
         facts = {"bytes": len(compiled), "crc32": zlib.crc32(compiled), "stamp": _stamp(path.lstat())}
-        _write_whole(path.with_suffix(".json"), json.dumps(facts).encode())
+        _replace_file(path.with_suffix(".json"), json.dumps(facts).encode())
     except OSError as error:
         raise ImageError(
             f"the compiled sandbox ({len(compiled) >> 20} MiB) cannot be written to {path.parent} ({error.strerror}): "
@@ -184,7 +184,8 @@ def _write(path: Path, compiled: bytes | bytearray) -> None:
         ) from error
 
 
-def _write_whole(target: Path, data: bytes | bytearray) -> None:
+def _replace_file(target: Path, data: bytes | bytearray) -> None:
+    """Replace a file atomically; its content is on the disk before it gets its name."""
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
         try:
             file.write(data)
@@ -206,7 +207,7 @@ def _crc32(path: Path) -> int:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time compile. Where there are no file locks several may, with the same outcome."""
+    """Let one process at a time compile. Without file locks (Windows) several may compile, with the same result."""
     try:
         import fcntl
     except ImportError:

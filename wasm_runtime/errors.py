@@ -1,13 +1,13 @@
-"""Errors of wasm_runtime. What guest code raises is data (`ExecResult.error`), never one of these.
+"""Errors of wasm_runtime. An exception of guest code is data (`ExecResult.error`), never one of these.
 
 RuntimeFailure
 ├── ImageError           the image or a compiled module cannot be used
 ├── SnapshotMismatch     a checkpoint was made by another image
-├── OutOfMemoryBudget    the process-wide memory budget is spent
+├── OutOfMemoryBudget    the memory budget of all sessions is used up
 ├── SessionClosed        the session was closed
 ├── SessionBusy          the session is running another cell
 └── GuestCallError       a guest function called with `Session.call` raised
-CallRefused              raised by a host function to show its text to the guest
+CallRefused              raised by a host function whose text the guest may see
 """
 
 
@@ -16,7 +16,7 @@ class RuntimeFailure(Exception):
 
 
 class ImageError(RuntimeFailure):
-    """The image or a compiled module is missing, torn or foreign, and could not be made anew."""
+    """The image or its compiled module is missing, damaged or foreign, and could not be made again."""
 
 
 class SnapshotMismatch(RuntimeFailure):
@@ -24,7 +24,7 @@ class SnapshotMismatch(RuntimeFailure):
 
 
 class OutOfMemoryBudget(RuntimeFailure):
-    """The memory budget of all sessions of this process is spent."""
+    """The memory budget that all sessions of a Runtime share is used up."""
 
 
 class SessionClosed(RuntimeFailure):

@@ -1,15 +1,15 @@
-"""What one session may use."""
+"""Limits of one session."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one session; ValueError for one that makes no sense.
+    """Limits of one session. Raises ValueError for a value out of range.
 
-    memory_bytes   the guest's heap and its files together; beyond it the guest gets MemoryError or ENOSPC
-    cell_seconds   the time one cell may run, without the time it waits for host functions
-    output_bytes   how much of stdout, and of stderr, is kept a cell: half from its beginning, half from its end
+    memory_bytes   the guest's heap and its files together; beyond this the guest gets MemoryError or ENOSPC
+    cell_seconds   how long one cell may run, not counting its waits for host functions
+    output_bytes   how much of stdout, and of stderr, is kept per cell: half from its beginning, half from its end
     """
 
     memory_bytes: int = 512 << 20
@@ -17,7 +17,7 @@ class Limits:
     output_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
-        # The interpreter itself is 30 MiB; below twice that, ordinary imports fail in odd places.
+        # The interpreter itself takes 30 MiB; with less than twice that, ordinary imports fail in unexpected places.
         if not 64 << 20 <= self.memory_bytes <= 4 << 30:
             raise ValueError(f"memory_bytes is {self.memory_bytes}: give from 64 MiB ({64 << 20}) to 4 GiB ({4 << 30})")
         if not 0 < self.cell_seconds <= 86400:

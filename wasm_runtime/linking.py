@@ -1,17 +1,17 @@
-"""One linker for all sessions: host functions belong to the engine, not to a store.
+"""The linker that all sessions share: its host functions belong to the engine, not to a store.
 
 Theory of operation. Defining 53 functions for each session would cost milliseconds, so they are defined once.
-A host function finds the guest that called it in a thread-local that `running` sets around every entry into
-wasm: a store runs on one thread at a time, and a thread runs one guest at a time (a fork made inside a host
-call runs on another thread, or nests and puts the outer guest back).
+A host function finds the guest that called it in a thread-local that `active_guest` sets around every entry into
+wasm: a store runs on one thread at a time, and a thread runs one guest at a time (a copy made inside a host
+call runs on another thread, or nests and restores the outer guest).
 
 No host function may raise: wasmtime-py carries a Python exception through one process-global slot, and two
-threads can get each other's. `guarded` turns a bad pointer into EFAULT, and anything else into EIO with the
-exception kept in `Guest.failure`, which the session raises once the guest has returned.
+threads can get each other's. `guard` turns a bad pointer into EFAULT and any other exception into EIO, and keeps
+the exception in `Guest.failure`; the session raises it once the guest has returned.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import wasmtime
@@ -20,33 +20,33 @@ from wasm_runtime.errno import Errno
 from wasm_runtime.errors import ImageError
 from wasm_runtime.imports import emscripten, syscalls, wasi
 from wasm_runtime.imports.guest import Guest
-from wasm_runtime.machine.callbacks import define
+from wasm_runtime.machine.callbacks import ImportFunction, define_import
 from wasm_runtime.machine.memory import BadPointer
 
 PROVIDERS = (wasi, syscalls, emscripten)
 
 
-class _Running(threading.local):
+class _ActiveGuest(threading.local):
     guest: Guest | None = None
 
 
-_running = _Running()
+_active = _ActiveGuest()
 
 
 @contextmanager
-def running(guest: Guest) -> Iterator[None]:
-    """Let host functions called on this thread act on `guest`."""
-    outer, _running.guest = _running.guest, guest
-    guest.enter()
+def active_guest(guest: Guest) -> Iterator[None]:
+    """Have host functions that are called on this thread act on `guest`."""
+    outer, _active.guest = _active.guest, guest
+    guest.start_clock()
     try:
         yield
     finally:
-        guest.leave()
-        _running.guest = outer
+        guest.stop_clock()
+        _active.guest = outer
 
 
 def make_linker(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.Linker:
-    """Return a linker that has every import of `module`; ImageError names one that no file provides."""
+    """Return a linker that has every import of `module`; ImageError names the first one that no file provides."""
     linker = wasmtime.Linker(engine)
     seen: set[tuple[str, str]] = set()
     for entry in module.imports:
@@ -56,33 +56,33 @@ def make_linker(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.Li
         seen.add((entry.module, name))
         providers = [(p.FUNCTIONS[name], p.ERRNO_SIGN) for p in PROVIDERS if name in p.FUNCTIONS]
         if len(providers) != 1 or not isinstance(signature, wasmtime.FuncType):
-            raise ImageError(f"the image imports {entry.module}.{name}, provided by {len(providers)} files: rebuild it")
+            raise ImageError(
+                f"the image imports {entry.module}.{name}, which {len(providers)} files provide: rebuild it"
+            )
         function, sign = providers[0]
-        define(linker, entry.module, name, signature, guarded(function, signature, sign))
+        define_import(linker, entry.module, name, signature, guard(function, signature, sign))
     return linker
 
 
-def guarded(
-    function: Callable[..., int | float | None], signature: wasmtime.FuncType, errno_sign: int
-) -> Callable[..., int | float | None]:
-    """Return `function` bound to the guest that runs on the calling thread, with no way to raise."""
+def guard(function: ImportFunction, signature: wasmtime.FuncType, errno_sign: int) -> ImportFunction:
+    """Return `function` bound to the guest that runs on the calling thread, in a form that never raises."""
     fault: int | float | None = errno_sign * Errno.EFAULT
-    broken: int | float | None = errno_sign * Errno.EIO
+    failed: int | float | None = errno_sign * Errno.EIO
     if not signature.results:
-        fault = broken = None
+        fault = failed = None
     elif str(signature.results[0]) == "f64":
-        fault = broken = 0.0
+        fault = failed = 0.0
 
     def call(*args: int) -> int | float | None:
-        guest = _running.guest
+        guest = _active.guest
         if guest is None:
-            return broken
+            return failed
         try:
             return function(guest, *args)
         except BadPointer:
             return fault
         except BaseException as error:  # noqa: BLE001 - see the theory of operation
             guest.failure = guest.failure or error
-            return broken
+            return failed
 
     return call

@@ -29,7 +29,7 @@ from wasm_runtime.channel import CallLog, Channel, ItemSource
 from wasm_runtime.errors import GuestCallError, RuntimeFailure, SessionBusy, SessionClosed
 from wasm_runtime.guest_machine import FileSource, GuestMachine, SavedMachine
 from wasm_runtime.limits import Limits
-from wasm_runtime.linking import running
+from wasm_runtime.linking import active_guest
 from wasm_runtime.machine.memory import INTERRUPT_ADDRESS, KILL_ADDRESS, BadPointer, MemoryRuns
 from wasm_runtime.parallel import ParallelCopies
 from wasm_runtime.results import TEXT_CHARS, ExecResult, StopReason, describe_error
@@ -193,7 +193,7 @@ class Session:
     def work_on_items(self, items: ItemSource, seconds: float) -> StopReason | None:
         """Run the guest's `worker` until there are no more items; -> what stopped it before that."""
         self._channel.items = items
-        with self._running(), self._deadline.running(seconds), running(self._machine.guest):
+        with self._running(), self._deadline.running(seconds), active_guest(self._machine.guest):
             interpreter = self._machine.interpreter
             try:
                 # The original released its thread state around the host call; the copy acquires it again.
@@ -295,7 +295,7 @@ class Session:
         guest.ended = guest.failure = None
         self._channel.set_request(request | self._machine.introduction())
         trapped: StopReason | None = None
-        with self._deadline.running(seconds), running(guest):
+        with self._deadline.running(seconds), active_guest(guest):
             try:
                 returned = self._machine.interpreter.call("PyObject_CallNoArgs", self._shared.image.serve)
             except wasmtime.Trap as trap:

@@ -1,7 +1,8 @@
-r"""A checkpoint: what a session has that the image has not, as a value.
+r"""A checkpoint: the difference between a session and the image, as a value.
 
-Bytes: b"WRCP1\n", the length of a JSON header (u32, little-endian), the header, then zstd-compressed bytes of
-all runs in order, then the file system's dump. The header names the image: addresses mean nothing in another.
+Format: b"WRCP1\n", the length of a JSON header (u32, little-endian), the header, then the zstd-compressed bytes of
+all runs in order and of the file system's dump. The header names the image, because addresses mean nothing in
+another one.
 """
 
 import json
@@ -26,7 +27,7 @@ _MALFORMED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """The state of a session between cells. Host calls in flight are not part of it."""
+    """The state of a session between cells, without the host calls in flight."""
 
     image: str  # sha256 of the image it was made from
     runs: MemoryRuns = field(repr=False)
@@ -36,7 +37,7 @@ class Checkpoint:
     execs: int
 
     def to_bytes(self) -> bytes:
-        """Return a form that another process with the same image can restore."""
+        """Return bytes from which another process with the same image can restore the state."""
         header = json.dumps(
             {
                 "image": self.image,
@@ -51,7 +52,7 @@ class Checkpoint:
         return _MAGIC + _LENGTH.pack(len(header)) + header + zstandard.ZstdCompressor(level=1).compress(body)
 
     def require_image(self, image: str) -> None:
-        """Raise SnapshotMismatch unless this was made by the image with that sha256."""
+        """Raise SnapshotMismatch unless the checkpoint was made by the image with this sha256."""
         if self.image != image:
             raise SnapshotMismatch(
                 f"this checkpoint was made by image {self.image[:12]}, this runtime has {image[:12]}: "
@@ -65,13 +66,13 @@ class Checkpoint:
             return cls._parse(data)
         except _MALFORMED as error:
             raise SnapshotMismatch(
-                f"these {len(data)} bytes are not a whole checkpoint ({error}): it was cut short, or is something else"
+                f"these {len(data)} bytes are not a whole checkpoint ({error}): it was cut short, or it is another file"
             ) from error
 
     @classmethod
     def _parse(cls, data: bytes) -> "Checkpoint":
         if not data.startswith(_MAGIC):
-            raise ValueError("they do not start with its mark")
+            raise ValueError("they do not start with the magic bytes")
         (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
         start = len(_MAGIC) + _LENGTH.size
         if length > _LONGEST_HEADER:
@@ -91,9 +92,9 @@ class Checkpoint:
             raise ValueError("its globals are not those of an image")
         packed = data[start + length :]
         expected = sum(size for _, size in extents) + files
-        told = zstandard.get_frame_parameters(packed).content_size
-        if told != expected:  # asked before anything is unpacked: a few bytes can claim to be many
-            raise ValueError(f"it holds {told} of {expected} bytes")
+        claimed = zstandard.get_frame_parameters(packed).content_size
+        if claimed != expected:  # checked before anything is unpacked: a few bytes can unpack to very many
+            raise ValueError(f"it holds {claimed} of {expected} bytes")
         body = zstandard.ZstdDecompressor().decompress(packed)
         runs: MemoryRuns = []
         position = 0
@@ -112,7 +113,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A state that sessions begin in. Made by `Runtime.template`, for that Runtime, and as long as it is open."""
+    """A state in which sessions start. Made by `Runtime.template`; valid for that Runtime while it is open."""
 
     state: Checkpoint
     memory: TemplateMemory = field(repr=False)

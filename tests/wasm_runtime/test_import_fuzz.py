@@ -158,8 +158,8 @@ def arguments(name: str, signature: wasmtime.FuncType) -> st.SearchStrategy[tupl
 
 def check_call(fenced: FencedGuest, name: str, signature: wasmtime.FuncType, args: tuple[object, ...]) -> None:
     function, sign = FUNCTIONS[name]
-    with linking.running(fenced.guest):
-        result = linking.guarded(function, signature, sign)(*args)
+    with linking.active_guest(fenced.guest):
+        result = linking.guard(function, signature, sign)(*args)
     assert fenced.guest.failure is None, f"{name}{args}"
     assert fits(result, signature), f"{name}{args} gave {result!r}"
     assert fenced.fences_stand(), f"{name}{args}"

@@ -9,7 +9,7 @@ import wasmtime
 from wasm_runtime import ImageError
 from wasm_runtime.errno import Errno
 from wasm_runtime.imports.guest import Guest
-from wasm_runtime.linking import PROVIDERS, guarded, make_linker, running
+from wasm_runtime.linking import PROVIDERS, active_guest, guard, make_linker
 from wasm_runtime.machine.engine import make_engine
 from wasm_runtime.machine.memory import BadPointer, GuestMemory
 from wasm_runtime.vfs.filesystem import Vfs
@@ -41,17 +41,17 @@ def test_a_host_function_acts_on_the_guest_that_runs() -> None:
         seen.append(guest)
         return n
 
-    function = guarded(note, RETURNS_I32, -1)
-    with running(one):
+    function = guard(note, RETURNS_I32, -1)
+    with active_guest(one):
         assert function(5) == 5
-        with running(other):
+        with active_guest(other):
             function(6)
         function(7)
     assert [guest is one for guest in seen] == [True, False, True]
 
 
 def test_a_host_function_called_while_no_guest_runs_fails() -> None:
-    assert guarded(lambda guest, n: n, RETURNS_I32, -1)(5) == -Errno.EIO
+    assert guard(lambda guest, n: n, RETURNS_I32, -1)(5) == -Errno.EIO
 
 
 @pytest.mark.parametrize(
@@ -63,26 +63,26 @@ def test_a_bad_pointer_is_told_the_guest_and_nobody_else(
     signature: wasmtime.FuncType, sign: int, result: object
 ) -> None:
     guest = make_guest()
-    with running(guest):
-        assert guarded(fail_with(BadPointer()), signature, sign)(1) == result
+    with active_guest(guest):
+        assert guard(fail_with(BadPointer()), signature, sign)(1) == result
     assert guest.failure is None
 
 
 @pytest.mark.parametrize("error", [ValueError("a"), MemoryError(), KeyboardInterrupt(), SystemExit(), GeneratorExit()])
 def test_any_other_exception_is_kept_for_the_session(error: BaseException) -> None:
     guest = make_guest()
-    with running(guest):
-        assert guarded(fail_with(error), RETURNS_I32, -1)(1) == -Errno.EIO
-        assert guarded(fail_with(ValueError("second")), RETURNS_I32, -1)(1) == -Errno.EIO
+    with active_guest(guest):
+        assert guard(fail_with(error), RETURNS_I32, -1)(1) == -Errno.EIO
+        assert guard(fail_with(ValueError("second")), RETURNS_I32, -1)(1) == -Errno.EIO
     assert guest.failure is error
 
 
 def test_the_guest_before_is_back_after_an_exception() -> None:
     guest = make_guest()
-    with running(guest):
-        with pytest.raises(ZeroDivisionError), running(make_guest()):
+    with active_guest(guest):
+        with pytest.raises(ZeroDivisionError), active_guest(make_guest()):
             raise ZeroDivisionError
-        assert guarded(lambda found, _: int(found is guest), RETURNS_I32, -1)(0) == 1
+        assert guard(lambda found, _: int(found is guest), RETURNS_I32, -1)(0) == 1
 
 
 def test_each_import_is_provided_by_one_file() -> None:
@@ -124,10 +124,10 @@ def test_a_guests_clocks_begin_at_zero_and_its_own_time_leaves_waiting_out() -> 
     now = 0
     guest = make_guest()
     guest.monotonic_ns = lambda: now
-    with running(guest):
+    with active_guest(guest):
         now = 10
     now = 1000
-    with running(guest):
+    with active_guest(guest):
         now = 1005
         assert guest.cpu_ns() == 15
     assert make_guest().monotonic_ns() < 60 * 10**9

@@ -21,7 +21,7 @@ from wasm_runtime.build.assemble import Binaryen, trampoline_slot
 from wasm_runtime.build.wasm_file import WasmFile
 from wasm_runtime.capture import Capture
 from wasm_runtime.imports.guest import Guest
-from wasm_runtime.linking import make_linker, running
+from wasm_runtime.linking import active_guest, make_linker
 from wasm_runtime.machine.engine import make_engine
 from wasm_runtime.machine.interpreter import GLOBALS, Interpreter
 from wasm_runtime.machine.memory import WASM_PAGE_BYTES, GuestMemory
@@ -166,7 +166,7 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
         monotonic_ns=lambda: 0,
         random=_constant_random,
     )
-    with running(guest):
+    with active_guest(guest):
         try:
             boot.start_python(interpreter, slot)
             boot.run_source(interpreter, _OPEN_HOST)

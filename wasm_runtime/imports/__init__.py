@@ -1,1 +1,1 @@
-"""Host functions of the guest, one file a provider. Each import name is claimed by exactly one file."""
+"""Host functions of the guest, in one file per provider. Exactly one file implements each import."""

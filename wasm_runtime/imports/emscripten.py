@@ -1,6 +1,6 @@
-"""Emscripten's own imports: the heap, the calendar, the end of the program.
+"""Emscripten's own imports: heap size, calendar, end of the program.
 
-The guest lives in UTC: local time and universal time are the same, and no zone of the host shows through.
+The guest's time zone is UTC: local time equals universal time, and the host's zone is not visible.
 """
 
 import calendar
@@ -46,7 +46,7 @@ def gmtime(guest: Guest, seconds: int, result: int) -> None:
 
 
 def timegm(guest: Guest, address: int) -> int:
-    """Return the seconds of a broken-down time, and bring its fields into their ranges."""
+    """Return the seconds of a broken-down time, and normalise its fields."""
     second, minute, hour, day, month, year, *_ = _TM.unpack(guest.memory.view(address, _TM.size))
     years, month = divmod(month, 12)
     year += years + 1900

@@ -1,4 +1,4 @@
-"""What a host function may touch: the guest it was called by, and nothing else."""
+"""The guest that calls a host function: all that the function may touch."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from wasm_runtime.vfs.filesystem import Vfs
 
 
 def _from_zero() -> Callable[[], int]:
-    """A clock that starts now: the host's own would tell how long this machine has been up."""
+    """Return a clock that starts now: the host's own would reveal how long this machine has been running."""
     started = time.monotonic_ns()
     return lambda: time.monotonic_ns() - started
 
@@ -19,9 +19,9 @@ def _from_zero() -> Callable[[], int]:
 class Guest:
     """One running interpreter: its memory, its files, its clock, and how it ended if it did.
 
-    `grow` gives the memory a new size in bytes, or refuses with False. `ended` is "exit" or "abort" once the
-    guest asked to end; the module traps right after. `failure` holds the first exception that a host function
-    met: it may not cross the wasm boundary, so the session raises it after the guest has returned.
+    `grow` extends the memory to a size in bytes, or returns False. `ended` is "exit" or "abort" once the guest
+    has asked to end; the module traps right after. `failure` is the first exception of a host function: it must
+    not cross the wasm boundary, so the session raises it after the guest has returned.
     """
 
     memory: GuestMemory
@@ -36,15 +36,15 @@ class Guest:
     _used_ns: int = 0
     _entered_ns: int = 0
 
-    def enter(self) -> None:
-        """Take notice that its code begins to run."""
+    def start_clock(self) -> None:
+        """Start counting CPU time, before the guest's code runs."""
         self._entered_ns = self.monotonic_ns()
 
-    def leave(self) -> None:
-        """Take notice that its code has ended."""
+    def stop_clock(self) -> None:
+        """Stop counting CPU time, after the guest's code has returned."""
         self._used_ns = self.cpu_ns()
         self._entered_ns = self.monotonic_ns()
 
     def cpu_ns(self) -> int:
-        """How long its code has run. The C library's `clock` fails beyond 35 minutes, so idle time is left out."""
+        """Return how long the guest's code has run. Idle time does not count: `clock` of C fails after 35 minutes."""
         return self._used_ns + self.monotonic_ns() - self._entered_ns

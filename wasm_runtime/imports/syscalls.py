@@ -1,6 +1,7 @@
-"""Emscripten's Linux syscalls, unpacked for the file system. They return a result or a negated `Errno`.
+"""Emscripten's Linux syscalls: they decode their arguments for the file system, and encode its results.
 
-Layouts are those of Emscripten's musl for wasm32: `struct stat` 96 bytes, `statfs` 72, a directory entry 280.
+A syscall returns a result or a negated `Errno`. Layouts are those of Emscripten's musl for wasm32: `struct stat` has
+96 bytes, `statfs` 72, a directory entry 280.
 """
 
 import struct
@@ -25,7 +26,7 @@ def _path(guest: Guest, address: int) -> bytes:
 
 
 def _variadic(guest: Guest, address: int) -> int:
-    """The one int behind a syscall's `...`, 0 when the caller passed none."""
+    """Return the one int behind a syscall's `...`, or 0 if the caller passed none."""
     return struct.unpack("<i", guest.memory.view(address, 4))[0] if address else 0
 
 

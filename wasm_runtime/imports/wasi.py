@@ -10,9 +10,9 @@ from wasm_runtime.machine.callbacks import ImportFunction
 _IOVEC_BYTES = 8
 _IOVECS_AT_MOST = 1024  # Linux's IOV_MAX
 _RANDOM_BYTES_AT_MOST = 1 << 20
-# No buffer is begun after this many bytes: a thousand large ones would keep the host from stopping the guest.
+# After this many bytes no further buffer is started: during a thousand large ones the host could not stop the guest.
 _TRANSFER_BYTES_AT_MOST = 128 << 20
-# Clocks tick in microseconds for the guest: finer ones serve only to measure the host.
+# The guest's clocks have a resolution of one microsecond: finer ones would only serve to measure the host.
 _CLOCK_STEP_NS = 1000
 _FILE_TYPE_CHARACTER_DEVICE, _FILE_TYPE_DIRECTORY, _FILE_TYPE_REGULAR = 2, 3, 4
 _S_IFMT, _S_IFCHR, _S_IFDIR = 0o170000, 0o020000, 0o040000
@@ -25,7 +25,7 @@ def _buffers(guest: Guest, iovs: int, count: int) -> list[memoryview]:
 
 
 def _transfer(guest: Guest, iovs: int, count: int, done: int, move: Callable[[memoryview, int], int]) -> int:
-    """Apply `move(buffer, bytes so far)` to each buffer until one comes back short; store the total at `done`."""
+    """Call `move(buffer, bytes so far)` for each buffer until one is not filled; store the total at `done`."""
     if not 0 <= count <= _IOVECS_AT_MOST:
         return Errno.EINVAL
     total = 0

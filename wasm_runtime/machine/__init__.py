@@ -1,1 +1,1 @@
-"""WebAssembly as Wasmtime runs it: memory, its pages, the engine, the instance of the interpreter."""
+"""The WebAssembly side: engine, host functions, the interpreter's instance, its memory and the pages of that."""

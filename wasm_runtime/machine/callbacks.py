@@ -1,9 +1,10 @@
-"""Host functions as Wasmtime calls them: raw words in, raw word out.
+"""Host functions in the form that Wasmtime calls fastest: raw words in, a raw word out.
 
-`Linker.define_func` of wasmtime-py asks for types and makes an object of each value whenever a guest calls: 10 to
-25 us. The C API's unchecked functions get the address of an array of 16-byte slots, arguments in, result out in
-the first: 2 us, four times for every cell and twice for every host call. The binding of that function is private
-to wasmtime-py, whose release is pinned; without it `define` falls back to the public way, slower and the same.
+`Linker.define_func` of wasmtime-py looks up types and makes an object of each value on every call, which takes 10 to
+25 us. The C API's unchecked functions get the address of an array of 16-byte slots, which holds the arguments and
+then, in the first slot, the result. That takes 2 us; a cell makes four such calls, and a host call two. The binding of
+that function is private to wasmtime-py, whose release is pinned; without it `define_import` uses the public function,
+which is slower and does the same.
 
 A callback returns 0: it never traps and never raises (see linking).
 """
@@ -29,14 +30,14 @@ _SLOT = 16
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_size_t, *[ctypes.c_void_p] * 3, ctypes.c_size_t)
 _FINALIZER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
-# Wasmtime keeps the address only, for as long as an engine lives, so callbacks are kept for good: 60 for a Runtime.
+# Wasmtime keeps only the address, for as long as the engine lives, so callbacks are never freed: 60 per Runtime.
 _kept: list[object] = []
 
 
-def define(
+def define_import(
     linker: wasmtime.Linker, module: str, name: str, signature: wasmtime.FuncType, function: ImportFunction
 ) -> None:
-    """Give `linker` a host function of i32, i64 and f64; it must not raise, and return what `signature` says."""
+    """Define a host function of i32, i64 and f64. It must not raise, and its result must fit `signature`."""
     unchecked = getattr(_binding, "wasmtime_linker_define_func_unchecked", None)
     if unchecked is None:
         linker.define_func(module, name, signature, function)
@@ -56,7 +57,7 @@ def define(
         _FINALIZER(0),
     )
     if error:
-        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001 - the one way to read it
+        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001 - the only way to read it
 
 
 def _raw(function: ImportFunction, signature: wasmtime.FuncType) -> Callable[[int, int, int, int], int]:

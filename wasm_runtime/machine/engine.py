@@ -1,4 +1,4 @@
-"""How Wasmtime is configured. Every flag here is part of the key of the compile cache."""
+"""Wasmtime's configuration. Every flag here is part of the compile cache's key."""
 
 import wasmtime
 
@@ -16,7 +16,7 @@ FLAGS = (
 
 
 def make_engine() -> wasmtime.Engine:
-    """Return an engine for Pyodide's module; guests are stopped by loop checks, so epochs stay off."""
+    """Return an engine for Pyodide's module. Guests are stopped by loop checks, so epoch interruption is off."""
     config = wasmtime.Config()
     for flag in FLAGS:
         setattr(config, flag, True)

@@ -1,4 +1,4 @@
-"""One instance of the interpreter: its store, its memory and the few exports that are called."""
+"""One instance of the interpreter: its store, its memory and the exports that the host calls."""
 
 import ctypes
 from typing import TypeVar
@@ -10,15 +10,15 @@ from wasm_runtime.machine.memory import WASM_PAGE_BYTES, GuestMemory
 
 _Extern = TypeVar("_Extern", wasmtime.Memory, wasmtime.Global, wasmtime.Func)
 
-# Besides memory these are the whole state of the interpreter: the stack pointer, and Emscripten's setjmp words.
+# Together with memory these are the whole state of the interpreter: the stack pointer and Emscripten's setjmp words.
 GLOBALS = ("global_0", "global_1", "global_2", "global_3")
 
 
 class Interpreter:
-    """A store with one instance in it. Used by one thread at a time; dropped with its owner."""
+    """A store with one instance in it. Used by one thread at a time."""
 
     def __init__(self, engine: wasmtime.Engine, prelinked: wasmtime.InstancePre, *, memory_bytes: int) -> None:
-        """`memory_bytes` bounds linear memory: growth beyond it fails, which CPython reports as MemoryError."""
+        """`memory_bytes` limits linear memory: growth beyond it fails, which CPython reports as MemoryError."""
         self.store = wasmtime.Store(engine)
         self.store.set_limits(memory_size=memory_bytes)
         self._exports = prelinked.instantiate(self.store).exports(self.store)
@@ -28,7 +28,7 @@ class Interpreter:
         self.memory = GuestMemory(base, self._memory.data_len(self.store))
 
     def call(self, name: str, *args: int) -> int:
-        """Call an exported function of i32s; wasmtime.Trap when the guest traps. 0 for a function without result."""
+        """Call an exported function of i32s; -> its result, or 0 if it has none. Raises wasmtime.Trap."""
         return self._export(name, wasmtime.Func)(self.store, *args) or 0
 
     def address(self, name: str) -> int:
@@ -40,12 +40,12 @@ class Interpreter:
         return tuple(int(g.value(self.store)) for g in self._globals)
 
     def set_globals(self, values: tuple[int, ...]) -> None:
-        """Put back what `globals` returned."""
+        """Set the mutable globals to values that `globals` returned."""
         for cell, value in zip(self._globals, values, strict=True):
             cell.set_value(self.store, value)
 
     def grow(self, size: int) -> bool:
-        """Let linear memory be at least `size` bytes long; False when its limit refuses."""
+        """Extend linear memory to at least `size` bytes; False if its limit does not allow that."""
         missing = size - self.memory.size
         if missing > 0:
             try:
@@ -56,7 +56,7 @@ class Interpreter:
         return True
 
     def close(self) -> None:
-        """Give the memory back to the system now, not when the garbage collector comes by."""
+        """Free the memory now instead of at the next garbage collection."""
         self.store.close()
 
     def _export(self, name: str, kind: type[_Extern]) -> _Extern:

@@ -1,4 +1,4 @@
-"""Linear memory as the host sees it: bounds-checked views over the guest's bytes.
+"""Linear memory from the host's side: bounds-checked views of the guest's bytes.
 
 Wasmtime reserves 4 GiB of address space for a memory, so its base never moves and only its length grows.
 Every pointer and length that comes from the guest passes through `GuestMemory.view`.
@@ -14,20 +14,20 @@ MemoryRuns = list[tuple[int, bytes]]  # (address, bytes)
 Extent = tuple[int, int]  # (address, length)
 Extents = list[Extent]
 
-# Words of ours in the first KiB of linear memory, which Emscripten leaves empty (data begins at 1024).
-INTERRUPT_ADDRESS = 64  # set from outside: the next signal poll reports SIGINT
-KILL_ADDRESS = 128  # set from outside: the next loop head of any function traps
+# Our words in the first KiB of linear memory, which Emscripten leaves empty (data begins at 1024).
+INTERRUPT_ADDRESS = 64  # set by the host: the next signal poll reports SIGINT
+KILL_ADDRESS = 128  # set by the host: the next loop head of any function traps
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
 
 class BadPointer(Exception):
-    """The guest passed a pointer or length that does not lie in its memory; it becomes EFAULT."""
+    """The guest passed a pointer or length outside its memory; it becomes EFAULT."""
 
 
 class GuestMemory:
-    """The bytes of one linear memory, at `base` in this process, `size` bytes long at the moment."""
+    """The bytes of one linear memory: `size` bytes at the address `base` of this process."""
 
     __slots__ = ("_view", "base", "size")
 
@@ -36,19 +36,19 @@ class GuestMemory:
         self.resize(size)
 
     def resize(self, size: int) -> None:
-        """Take notice that the memory is now `size` bytes long."""
+        """Update the size after the memory has grown."""
         self.size = size
         self._view = memoryview((ctypes.c_ubyte * size).from_address(self.base)).cast("B")
 
     def view(self, address: int, length: int) -> memoryview:
-        """The `length` bytes at `address`, writable; BadPointer when they do not lie in the memory."""
+        """Return a writable view of the `length` bytes at `address`. Raises BadPointer if any lies outside."""
         address &= 0xFFFFFFFF
         if length < 0 or address + length > self.size:
             raise BadPointer(f"{length} bytes at {address:#x} are outside the {self.size} bytes of guest memory")
         return self._view[address : address + length]
 
     def u32(self, address: int) -> int:
-        """The unsigned 32-bit word at `address`."""
+        """Return the unsigned 32-bit word at `address`."""
         return int(_U32.unpack(self.view(address, 4))[0])
 
     def write_u32(self, address: int, value: int) -> None:
@@ -60,7 +60,7 @@ class GuestMemory:
         _U64.pack_into(self.view(address, 8), 0, value & 0xFFFFFFFFFFFFFFFF)
 
     def c_string(self, address: int, limit: int = 8192) -> bytes:
-        """The NUL-terminated bytes at `address`, at most `limit`; BadPointer when no NUL comes before that."""
+        """Return the NUL-terminated bytes at `address`. Raises BadPointer if there is no NUL within `limit` bytes."""
         address &= 0xFFFFFFFF
         part = bytes(self.view(address, min(limit, max(0, self.size - address))))
         end = part.find(b"\0")
@@ -69,9 +69,9 @@ class GuestMemory:
         return part[:end]
 
     def poke(self, address: int, value: int) -> None:
-        """Store one word from another thread while the guest runs; aligned, so the guest sees it whole."""
+        """Store one word from any thread while the guest runs; it is aligned, so the guest never sees half of it."""
         ctypes.c_uint32.from_address(self.base + address).value = value
 
     def peek(self, address: int) -> int:
-        """Read one aligned word from any thread."""
+        """Return one aligned word, from any thread."""
         return ctypes.c_uint32.from_address(self.base + address).value

@@ -29,7 +29,7 @@ class Bridge:
         module = wasmtime.Module(ENGINE, text)
         linker = wasmtime.Linker(ENGINE)
         kind = wasmtime.FuncType([TYPES[p] for p in params], [TYPES[result]] if result else [])
-        callbacks.define(linker, "host", "f", kind, self._note)
+        callbacks.define_import(linker, "host", "f", kind, self._note)
         self._store = wasmtime.Store(ENGINE)
         found = linker.instantiate(self._store, module).exports(self._store)["f"]
         assert isinstance(found, wasmtime.Func)
