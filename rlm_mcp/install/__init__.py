@@ -1,6 +1,6 @@
-"""Writes this server into the configurations of MCP clients, and takes it out again.
+"""Adds this server to the configurations of MCP clients, and removes it again.
 
-`known` says what each client wants and `places` where it looks for it; `jsontext`, `tomltext` and `yamltext` change one
-entry of a text; `editing` proves that nothing else changed. All of that is without I/O. `configfile` reads and writes,
-`installing` does one after the other.
+`clients` describes each client and `user_folders` the folders of its files. `edit_json`, `edit_toml` and `edit_yaml`
+change one entry of a text, and `entry` checks that nothing else changed; none of these does I/O. `config_file` reads
+and writes files, `plan` works out a change before it is made, and `state` reports which clients have an entry.
 """

@@ -1,8 +1,8 @@
-"""The MCP clients that `rlm-mcp install` knows: where each keeps its configuration, in which form, within which limits.
+"""The MCP clients that `rlm-mcp install` knows: the file, format and limits of each client's configuration.
 
-The facts are those of the clients' own documentation, which is named with each, looked up in November 2026;
-docs/clients.md says more. Time limits are set where a client lets a server set them: the first start on a machine
-compiles the sandbox (up to 12 s), and a call waits 45 s for a run unless the model asks for longer.
+The facts come from each client's own documentation, named at its entry and last checked in November 2026;
+docs/clients.md has more. Time limits are set where a client allows it: the first start on a machine compiles the
+sandbox (up to 12 s), and a call waits 45 s for a run unless the model asks for longer.
 """
 
 import re
@@ -21,12 +21,12 @@ START_SECONDS = 60
 CALL_SECONDS = 300
 
 Format = Literal["json", "jsonc", "toml", "yaml"]
-"""jsonc is JSON with comments and trailing commas"""
+"""The format of a configuration file; "jsonc" is JSON with comments and trailing commas."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """How a client is to start this server."""
+    """The command, arguments and environment with which a client starts this server."""
 
     command: str
     args: Sequence[str] = ()
@@ -37,21 +37,21 @@ EntryBuilder = Callable[[Entry], dict[str, Any]]
 
 
 def standard_entry(entry: Entry) -> dict[str, Any]:
-    """The form that most clients take."""
+    """The entry in the form that most clients use."""
     return {"command": entry.command, "args": list(entry.args)} | ({"env": dict(entry.env)} if entry.env else {})
 
 
 def _goose_entry(entry: Entry) -> dict[str, Any]:
-    first = {"enabled": True, "type": "stdio", "name": NAME, "description": DESCRIPTION}
-    return first | {"cmd": entry.command, "args": list(entry.args), "envs": dict(entry.env)}
+    about = {"enabled": True, "type": "stdio", "name": NAME, "description": DESCRIPTION}
+    return about | {"cmd": entry.command, "args": list(entry.args), "envs": dict(entry.env)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """One client. Of its `files` the first whose folder exists counts, else the last; `windows` are those of Windows.
+    """One client. The first of `files` whose folder exists is its configuration, otherwise the last.
 
-    `home` is a variable that moves its configuration, with the file's name there. `container` is the path of the
-    object that holds the servers.
+    `windows` replaces `files` on Windows. `home` is an environment variable that names another folder, and the name
+    of the file in it. `container` is the path of the object that holds the servers.
     """
 
     name: str
@@ -71,39 +71,39 @@ class Client:
 
     @property
     def path(self) -> tuple[str, ...]:
-        """Where in the file this server's entry stands."""
+        """The path of this server's entry in the configuration."""
         return (*self.container, NAME)
 
-    def config_paths(self, place: UserFolders) -> list[PurePath]:
-        """Where its configuration may be, the likeliest last; a `*` stands for a part that differs."""
-        moved = place.variable(self.home[0]) if self.home else None
+    def config_paths(self, folders: UserFolders) -> list[PurePath]:
+        """The paths at which the configuration may be, the default last; a `*` stands for any name."""
+        moved = folders.variable(self.home[0]) if self.home else None
         if self.home and moved is not None:
             return [moved.joinpath(self.home[1])]
-        templates = (self.windows or self.files) if place.is_windows else self.files
-        return [place.path(template) for template in templates]
+        templates = (self.windows or self.files) if folders.is_windows else self.files
+        return [folders.path(template) for template in templates]
 
     def new_entry(self, entry: Entry) -> dict[str, Any]:
-        """The entry in this client's form, with the limits that it lets a server have."""
+        """The entry in this client's form, with the time limits that the client supports."""
         return self.build_entry(entry) | dict(self.limits)
 
     def merge_entry(self, old: Any, entry: Entry) -> dict[str, Any]:
-        """What to write where `old` stands: the user's own additions and limits are kept, the command is ours."""
-        new_entry = self.new_entry(entry)
+        """The entry that replaces `old`: what the user added to it and its limits are kept, the command is set."""
+        fresh = self.new_entry(entry)
         if not isinstance(old, dict):
-            return new_entry
-        new = {**new_entry, **old} | {self.command_key: new_entry[self.command_key], "args": new_entry["args"]}
-        if not new_entry["args"] and "args" not in old:
-            del new["args"]  # clients that write the entry anew leave out what is empty
+            return fresh
+        new = {**fresh, **old} | {self.command_key: fresh[self.command_key], "args": fresh["args"]}
+        if not fresh["args"] and "args" not in old:
+            del new["args"]  # clients that rewrite the entry leave out empty values
         env = old.get(self.env_key)
         if entry.env and isinstance(env, dict):
             new[self.env_key] = env | dict(entry.env)
         elif entry.env:
             new[self.env_key] = dict(entry.env)
-        # In the order that it has, so that an entry that says the same stays the same text.
-        return {key: new[key] for key in [*old, *(key for key in new_entry if key not in old)] if key in new}
+        # The order of the old entry is kept, so that an entry with the same values keeps its text.
+        return {key: new[key] for key in [*old, *(key for key in fresh if key not in old)] if key in new}
 
     def parse_entry(self, entry: Any) -> Entry | None:
-        """What an entry in this client's form starts; None where it starts no command."""
+        """The command that an entry in this client's form starts, or None if it starts none."""
         if not isinstance(entry, dict) or not isinstance(entry.get(self.command_key), str):
             return None
         args, env = entry.get("args"), entry.get(self.env_key)
@@ -132,7 +132,7 @@ _VSCODE = Client(
 
 CLIENTS: Sequence[Client] = (
     Client(
-        # Connect to local MCP servers (modelcontextprotocol.io); its MSIX folder: claude-code#26073
+        # Connect to local MCP servers (modelcontextprotocol.io); the folder of its MSIX package: claude-code#26073
         name="claude-desktop",
         title="Claude Desktop",
         files=("{appdata}/Claude/claude_desktop_config.json",),
@@ -142,7 +142,7 @@ CLIENTS: Sequence[Client] = (
         ),
         format="json",
         aliases=("claude-app",),
-        remark="Quit Claude Desktop and start it again. It ends a call after about a minute.",
+        remark="Quit Claude Desktop and start it again. It cancels a call after about a minute.",
     ),
     Client(
         # Connect Claude Code to tools via MCP (code.claude.com)
@@ -153,7 +153,7 @@ CLIENTS: Sequence[Client] = (
         project=".mcp.json",
         format="json",
         build_entry=_typed_entry,
-        remark="Sessions that are open write this file too: start new ones. MCP_TOOL_TIMEOUT (ms) bounds its calls.",
+        remark="Open sessions also write this file: start new ones. MCP_TOOL_TIMEOUT (in ms) limits a call.",
     ),
     Client(
         # Model Context Protocol (cursor.com/docs)
@@ -161,7 +161,7 @@ CLIENTS: Sequence[Client] = (
         title="Cursor",
         files=("{home}/.cursor/mcp.json",),
         project=".cursor/mcp.json",
-        remark="Cursor sees the change by itself; switch the server on under Settings, MCP.",
+        remark="Cursor notices the change; switch the server on under Settings, MCP.",
     ),
     _VSCODE,
     replace(
@@ -187,7 +187,7 @@ CLIENTS: Sequence[Client] = (
         project=".zed/settings.json",
         container=("context_servers",),
         limits={"timeout": CALL_SECONDS},
-        remark="Zed sees the change by itself.",
+        remark="Zed notices the change.",
     ),
     Client(
         # Model Context Protocol (developers.openai.com/codex)
@@ -217,7 +217,7 @@ CLIENTS: Sequence[Client] = (
         name="lm-studio",
         title="LM Studio",
         files=("{home}/.lmstudio/mcp.json",),
-        remark="LM Studio sees the change by itself. It ends a call after a minute.",
+        remark="LM Studio notices the change. It cancels a call after a minute.",
     ),
     Client(
         # Configuration Files (goose-docs.ai)
@@ -231,20 +231,23 @@ CLIENTS: Sequence[Client] = (
         limits={"timeout": CALL_SECONDS},
         command_key="cmd",
         env_key="envs",
-        remark="New sessions have it.",
+        remark="Start a new session to use the server.",
     ),
 )
 
 
 def find_client(name: str) -> Client:
-    """The client of this name, however it is written. Raises UnknownClient, which names the nearest."""
+    """The client of this name; case and punctuation are ignored. Raises UnknownClient, which suggests names."""
     names = {_plain(alias): client for client in CLIENTS for alias in (client.name, client.title, *client.aliases)}
     if (found := names.get(_plain(name))) is not None:
         return found
     near = dict.fromkeys(names[close].name for close in get_close_matches(_plain(name), names, n=4, cutoff=0.5))
     near |= dict.fromkeys(client.name for key, client in names.items() if len(_plain(name)) > 2 and _plain(name) in key)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(c.name for c in CLIENTS)}"
-    raise UnknownClient(f"{name!r} is no client that rlm-mcp knows: {hint} (for any other, rlm-mcp install --print)")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(c.name for c in CLIENTS)}."
+    raise UnknownClient(
+        f"rlm-mcp does not know the client {name!r}: {hint} For any other client, add what `rlm-mcp install --print`"
+        " shows to its configuration."
+    )
 
 
 def _plain(name: str) -> str:

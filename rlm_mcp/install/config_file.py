@@ -1,7 +1,7 @@
-"""The file of a client's configuration: read whole, replaced whole or not at all, with a copy of what was there.
+"""Reads and replaces the configuration file of a client, with a backup of the original.
 
-A link is followed and stays a link. The new text is written beside the file and then takes its place, with the same
-permissions and owner, and only if the file is still what was read.
+A file is replaced as a whole or not at all: the new text is written beside it and renamed over it, with the same
+permissions and owner, and only if the file still holds what was read. A symbolic link is followed and stays a link.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ Write = Callable[[int, bytes], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigFile:
-    """A file as it was read. `path` is how it is named, `target` where it is; contents are None where there is none."""
+    """A file as it was read. `target` is `path` with links resolved; `content` and `backup` are None if missing."""
 
     path: Path
     target: Path
@@ -34,54 +34,54 @@ class ConfigFile:
 
     @property
     def backup_path(self) -> Path:
-        """Where the copy is kept."""
+        """The path of the backup."""
         return self.target.with_name(self.target.name + BACKUP_SUFFIX)
 
     @property
     def text(self) -> str:
-        """What it says, without a byte order mark. Raises ClientConfigError."""
+        """The text of the file, without a byte order mark. Raises ClientConfigError."""
         return decode(self.content or b"", self.path)
 
     def encode(self, text: str) -> bytes:
-        """A text as this file would hold it: with a byte order mark if it has one."""
+        """The bytes of a new text, with a byte order mark if the file has one."""
         has_mark = (self.content or b"").startswith(_BOM.encode())
         return ((_BOM if has_mark else "") + text).encode()
 
 
 def decode(content: bytes, path: Path) -> str:
-    """UTF-8, without a byte order mark."""
+    """Decodes UTF-8 and removes a byte order mark. Raises ClientConfigError, which names `path`."""
     try:
         return content.decode("utf-8").removeprefix(_BOM)
     except UnicodeDecodeError as error:
         raise ClientConfigError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 and try again") from error
 
 
-def find_config_path(config_paths: Sequence[PurePath]) -> Path:
-    """The first place whose folder exists, else the last; a `*` is any name."""
-    for place in config_paths:
-        if "*" not in str(place):
-            if Path(place).parent.is_dir():
-                return Path(place)
-        elif found := sorted(glob.glob(str(place.parent))):  # noqa: PTH207 - the pattern is of a whole path
-            return Path(found[0], place.name)
-    return Path(config_paths[-1])
+def find_config_path(candidates: Sequence[PurePath]) -> Path:
+    """The first candidate whose folder exists, otherwise the last; a `*` in a candidate matches any name."""
+    for candidate in candidates:
+        if "*" not in str(candidate):
+            if Path(candidate).parent.is_dir():
+                return Path(candidate)
+        elif found := sorted(glob.glob(str(candidate.parent))):  # noqa: PTH207 - the pattern is a whole path
+            return Path(found[0], candidate.name)
+    return Path(candidates[-1])
 
 
 def read_config(path: Path) -> ConfigFile:
-    """The file at `path`, and its copy. Raises ClientConfigError."""
+    """Reads the file at `path` and its backup. Raises ClientConfigError."""
     try:
         target = path.resolve()
         content, mode = _read(target)
         backup, _ = _read(target.with_name(target.name + BACKUP_SUFFIX))
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         raise ClientConfigError(f"{path} cannot be read ({_why(error)}): nothing was changed") from error
     return ConfigFile(path=path, target=target, content=content, backup=backup, mode=mode)
 
 
 def replace_config(file: ConfigFile, content: bytes | None, *, write: Write = os.write) -> None:
-    """Makes `content` the content of the file; None removes it. Raises ClientConfigError, and then nothing changed."""
+    """Writes `content` as the file; None removes the file. Raises ClientConfigError, with the file left unchanged."""
     if file.content is not None and not file.mode & 0o222:
-        raise ClientConfigError(f"{file.target} is read-only: nothing was changed; allow writing and try again")
+        raise ClientConfigError(f"{file.target} is read-only: nothing was changed; make it writable and try again")
     try:
         if content is None:
             _check_unchanged(file)
@@ -94,20 +94,20 @@ def replace_config(file: ConfigFile, content: bytes | None, *, write: Write = os
 
 
 def write_backup(file: ConfigFile, *, write: Write = os.write) -> Path | None:
-    """Copies what the file holds beside it; returns where, or None where there is nothing to copy."""
+    """Writes the backup beside the file; returns its path, or None if there was no file to copy."""
     if file.content is None:
         return None
     try:
         _replace(file.backup_path, file.content, file, write)
     except OSError as error:
         raise ClientConfigError(
-            f"{file.backup_path} cannot be written ({_why(error)}): nothing was changed, since there would be no copy"
+            f"{file.backup_path} cannot be written ({_why(error)}): nothing was changed, since no backup could be made"
         ) from error
     return file.backup_path
 
 
 def remove_backup(file: ConfigFile) -> None:
-    """Removes the copy, once the file is what it was."""
+    """Removes the backup after the original content has been restored."""
     with contextlib.suppress(OSError):
         file.backup_path.unlink(missing_ok=True)
 
@@ -117,30 +117,30 @@ def _read(path: Path) -> tuple[bytes | None, int]:
         with open(path, "rb", opener=_open_without_waiting) as opened:
             facts = os.fstat(opened.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise OSError(errno.EINVAL, "it is not a file")
+                raise OSError(errno.EINVAL, "it is not a regular file")
             return opened.read(), stat.S_IMODE(facts.st_mode)
     except FileNotFoundError:
         return None, 0o600
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe waits for a writer otherwise
 
 
 def _check_unchanged(file: ConfigFile) -> None:
     if read_config(file.path).content != file.content:
         raise ClientConfigError(
-            f"{file.target} was changed by another program meanwhile: nothing was written; try again"
+            f"{file.target} was changed by another program in the meantime: nothing was written; try again"
         )
 
 
 def _replace(target: Path, content: bytes, file: ConfigFile, write: Write) -> None:
-    """Puts `content` at `target`, with the permissions of the file, unless that is no longer what was read."""
+    """Replaces `target` by `content`, with the permissions of `file`, unless `file` has changed since it was read."""
     with replacing(target, mode=0o600) as new:
         descriptor = new.fileno()
         if hasattr(os, "fchmod"):
             os.fchmod(descriptor, file.mode)
-            with contextlib.suppress(OSError):  # only root can, and only root needs to
+            with contextlib.suppress(OSError):  # only root may change the owner, and only root needs to
                 owner = target.stat() if target.exists() else target.parent.stat()
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)
         rest = memoryview(content)

@@ -23,7 +23,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def read(text: str) -> dict[str, Any]:
-    """What the text says. Raises NotEditable."""
+    """Parses the text. Raises NotEditable."""
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -31,7 +31,7 @@ def read(text: str) -> dict[str, Any]:
 
 
 def set_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
-    """The text with a table at `path`: where one of this name stands, else at the end."""
+    """The text with a table at `path`: in place of an existing one, otherwise at the end."""
     read(text)
     block = _block(path, value).replace("\n", line_end(text))
     spans = list(_spans(text, path))
@@ -49,14 +49,14 @@ def set_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
 
 
 def remove_value(text: str, path: Sequence[str]) -> str:
-    """The text without the table at `path` and the tables below it."""
+    """The text without the table at `path` and its subtables."""
     for span in reversed(list(_spans(text, path))):
         text = _cut(text, *span)
     return text
 
 
 def _cut(text: str, start: int, end: int) -> str:
-    """The text without a table and the empty line that stands before it."""
+    """The text without a table and without the empty line before it."""
     before, after = text[:start], text[end:]
     for newline in ("\r\n", "\n"):
         if before.endswith(newline * 2) or before == newline:
@@ -68,7 +68,7 @@ def _cut(text: str, start: int, end: int) -> str:
 
 
 def _spans(text: str, path: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where the table at `path` and those below it stand, without the comments and space before the next header."""
+    """Start and end of the table at `path` and of each subtable, without what belongs to the next header."""
     headers = [*_headers(text), (len(text), ())]
     for (start, name), (following, _) in pairwise(headers):
         if name[: len(path)] == tuple(path):
@@ -76,7 +76,7 @@ def _spans(text: str, path: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _length(block: str) -> int:
-    """The length of a table without what belongs to the next one: comments and empty lines at its end."""
+    """The length of a table without the comments and empty lines at its end, which belong to the next header."""
     lines = block.splitlines(keepends=True)
     while lines and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
         lines.pop()
@@ -84,7 +84,7 @@ def _length(block: str) -> int:
 
 
 def _headers(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Each header: where its line begins, and the name of its table."""
+    """The position of each header's line, and the name of its table."""
     previous = 0
     for line in _HEADER_LINE.finditer(text):
         if _is_complete(text[previous : line.start()]):
@@ -102,7 +102,7 @@ def _is_complete(part: str) -> bool:
 
 
 def _name(line: str) -> tuple[str, ...]:
-    """The name of the table in a header line."""
+    """The name of the table whose header is `line`."""
     table, names = tomllib.loads(line), []
     while table:
         (name, table), *_ = table.items()
@@ -128,5 +128,5 @@ def _rendered(value: Any) -> str:
         case list():
             return f"[{', '.join(map(_rendered, value))}]"
         case str() | bool() | int() | float():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON lets DEL stand, TOML not
-    raise NotEditable(f"has a value that is not kept: {value!r}")
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML forbids DEL, JSON does not
+    raise NotEditable(f"has a value that cannot be written: {value!r}")

@@ -1,7 +1,7 @@
 """Changes one entry of a mapping in a YAML text and leaves every other character as it is.
 
-The entry is a block of lines right below the key of its mapping, with the indentation of its neighbours, so that
-comments stay with what they stand above. `ruamel.yaml` says where things are; it does not write.
+A new entry is a block of lines directly below the key of its mapping, with the indentation of its neighbours, so that
+comments stay above the lines they belong to. `ruamel.yaml` gives the positions; it does not write the text.
 """
 
 import json
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rlm_mcp.install.text_edit import NotEditable, line_end, splice
 
 if TYPE_CHECKING:
-    # Its nodes carry attributes that its annotations do not: of a mapping, whether it is in braces.
+    # The annotations of ruamel.yaml lack attributes that its nodes have, such as `flow_style` of a mapping.
     YamlNode = Any
 
 
 def read(text: str) -> Any:
-    """What the text says; an empty mapping where it says nothing. Raises NotEditable."""
+    """Parses the text; an empty text is an empty mapping. Raises NotEditable."""
     from ruamel.yaml.error import YAMLError
 
     try:
@@ -29,7 +29,7 @@ def read(text: str) -> Any:
 
 
 def set_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
-    """The text with a mapping at `path`, whose parent is a key of the top level."""
+    """The text with a mapping at `path`, which is a key of the top level and a key below it."""
     parent_key, key = path
     root = _composed(text)
     pair = _pair(root, parent_key)
@@ -39,7 +39,7 @@ def set_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
     if parent.tag.endswith(":null") or (parent.tag.endswith(":map") and not parent.value):
         return _with_first(text, pair, _block(key, value, indent="  ", step="  "))
     if not parent.tag.endswith(":map"):
-        raise NotEditable(f"has {parent_key} that is not a mapping")
+        raise NotEditable(f"has a value at {parent_key} that is not a mapping")
     found = _pair(parent, key)
     if parent.flow_style:
         return _with_in_flow(text, parent, found, key, value)
@@ -53,7 +53,7 @@ def set_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
 
 
 def _with_parent(text: str, root: "YamlNode | None", path: Sequence[str], value: dict[str, Any]) -> str:
-    """The text with the mapping of entries too, at its end, or in its braces if all of it is in braces."""
+    """The text with the parent mapping added too: at the end, or inside the braces if the whole text is in braces."""
     parent_key, key = path
     if root is not None and root.flow_style:
         at, comma = root.start_mark.index + 1, ", " if root.value else ""
@@ -73,7 +73,7 @@ def _with_in_flow(
 
 
 def _with_first(text: str, pair: tuple["YamlNode", "YamlNode"], block: str) -> str:
-    """The text with the first entry of a mapping that is empty: null, written or not, or {}."""
+    """The text with the first entry of a mapping that is empty: nothing, null or {}."""
     newline, colon = line_end(text), _after_colon(text, pair[0].end_mark.index)
     value = pair[1]
     if value.end_mark.index > value.start_mark.index:
@@ -114,7 +114,7 @@ def _without_in_flow(text: str, parent: "YamlNode", found: tuple["YamlNode", "Ya
 
 
 def _composed(text: str) -> "YamlNode | None":
-    read(text)  # composing does not see all that is wrong
+    read(text)  # composing does not detect every error
     node: YamlNode | None = _parser().compose(text)
     return node
 
@@ -123,7 +123,7 @@ def _parser() -> Any:
     from ruamel.yaml import YAML
 
     parser = YAML(typ="safe", pure=True)
-    parser.composer.warn_double_anchors = False  # it is allowed
+    parser.composer.warn_double_anchors = False  # YAML allows them
     return parser
 
 
@@ -133,7 +133,7 @@ def _pair(node: "YamlNode | None", key: str) -> tuple["YamlNode", "YamlNode"] | 
 
 
 def _step(children: Sequence[tuple["YamlNode", "YamlNode"]], *, default: str) -> str:
-    """How much deeper the entries' own keys are."""
+    """The indentation of the entries' own keys relative to the entries."""
     for key, value in children:
         if isinstance(value.value, list) and value.value and isinstance(value.value[0], tuple) and not value.flow_style:
             columns: int = value.value[0][0].start_mark.column - key.start_mark.column
@@ -142,12 +142,12 @@ def _step(children: Sequence[tuple["YamlNode", "YamlNode"]], *, default: str) ->
 
 
 def _lines_of(text: str, pair: tuple["YamlNode", "YamlNode"]) -> tuple[int, int]:
-    """The lines of an entry in a block, from that of its key to that of its last value."""
+    """Start and end of the lines of an entry in a block, from its key to its last value."""
     return text.rfind("\n", 0, pair[0].start_mark.index) + 1, _next_line(text, _end_of(*pair))
 
 
 def _end_of(key: "YamlNode", value: "YamlNode") -> int:
-    """Where the last character of an entry stands; the marks of blocks and of empty values lie behind comments."""
+    """The end of an entry; the end marks of blocks and of empty values lie after the comments that follow."""
     end: int = value.end_mark.index
     if value.start_mark.index == end:
         return int(key.end_mark.index)
@@ -155,7 +155,7 @@ def _end_of(key: "YamlNode", value: "YamlNode") -> int:
         last = value.value[-1]
         return _end_of(*last) if isinstance(last, tuple) else _end_of(last, last)
     if getattr(value, "style", None) in {"|", ">"}:
-        return end - 1  # it ends where the next line begins
+        return end - 1  # the end mark is at the beginning of the next line
     return end
 
 
@@ -169,7 +169,7 @@ def _after_colon(text: str, at: int) -> int:
 
 
 def _block(key: str, value: dict[str, Any], *, indent: str, step: str) -> str:
-    """One entry as lines. Scalars are written as JSON, which YAML reads alike whatever is in them."""
+    """One entry as lines. Scalars are written as JSON, which YAML parses the same way whatever they hold."""
     lines = [f"{indent}{key}:\n"]
     for name, part in value.items():
         if isinstance(part, list) and part:
@@ -183,7 +183,7 @@ def _block(key: str, value: dict[str, Any], *, indent: str, step: str) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """The parser's complaint on one line."""
+    """The parser's message on one line."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or " ".join(str(error).split())[:120]
     return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem

@@ -1,4 +1,7 @@
-"""The command that starts this server from anywhere: an absolute path, since graphical clients have no shell's PATH."""
+"""The command and environment with which a client starts this server.
+
+The command is an absolute path, because graphical clients do not have the PATH of a shell.
+"""
 
 import sys
 import sysconfig
@@ -10,7 +13,7 @@ from rlm_mcp.install.clients import NAME, Entry
 
 
 def own_command(env: Mapping[str, str] | None = None) -> Entry:
-    """How a client starts the rlm-mcp that is running now."""
+    """The entry that starts the rlm-mcp that is running now."""
     folders = [Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))]
     if sysconfig.get_preferred_scheme("user") in sysconfig.get_scheme_names():
         folders.append(Path(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))))
@@ -34,10 +37,11 @@ def stable_command(
     exists: Callable[[Path], bool],
     which: Callable[[str], str | None],
 ) -> list[str]:
-    """A command that stays when what runs now is gone.
+    """A command that still works after an upgrade.
 
-    The script that pip, pipx and uv put beside the interpreter stays through upgrades; it is not resolved, because
-    what it links to may move. An environment that uvx or pipx made for one run does not stay: then it is theirs.
+    The script that pip, pipx and uv put beside the interpreter survives upgrades; links are not resolved, because
+    their targets may move. An environment that uvx or `pipx run` created for one run does not last, so there the
+    command is `uvx rlm-mcp` or `pipx run rlm-mcp`.
     """
     if (runner := _runner(prefix)) is not None and (found := which(runner[0])) is not None:
         return [found, *runner[1:]]

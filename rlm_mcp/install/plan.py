@@ -1,7 +1,7 @@
-"""What `install` and `uninstall` would change, shown before it is done.
+"""Plans of what `install` and `uninstall` change, so that a change is shown before it is made.
 
-A plan is a function of the file as it was read, so that what is shown is what is written. Taking the entry out gives
-back the copy that was kept, byte for byte, if nothing but the entry has changed since; else only the entry goes.
+A plan is a function of the file as it was read, so the diff shown is exactly what is written. Uninstalling restores
+the backup byte for byte if nothing but the entry has changed since; otherwise it removes the entry alone.
 """
 
 import json
@@ -17,16 +17,16 @@ from rlm_mcp.install.entry import find_entry, remove_entry, set_entry
 from rlm_mcp.install.text_edit import NotEditable
 from rlm_mcp.redact import mask_secrets
 
-# A configuration on one line is not shown as two lines of thousands of characters.
+# The diff of a configuration that is all on one line would be two lines of thousands of characters.
 LONGEST_LINE_CHARS = 400
-NO_LINE_END = "\\ no line end at the end of the file"  # as diff says it
+NO_LINE_END = "\\ No newline at end of file"  # the wording of diff
 
 ChangeKind = Literal["add", "update", "remove", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One change of one file. `after` is None where the file itself goes; `backup` says what becomes of the copy."""
+    """One change of one file. `after` is None if the file is removed; `backup` is what happens to the backup."""
 
     client: Client
     file: ConfigFile
@@ -37,7 +37,7 @@ class Plan:
 
     @property
     def diff(self) -> str:
-        """What changes, as a unified diff with the secrets masked."""
+        """The change as a unified diff, with secrets masked."""
         before, after = self.file.content or b"", self.after or b""
         if self.change == "none" or before == after:
             return ""
@@ -52,20 +52,20 @@ class Plan:
             )
         )
         if any(len(line) > LONGEST_LINE_CHARS for line in lines):
-            return self._in_short(old, new)
+            return self._entry_diff(old, new)
         return mask_secrets("".join(line if line.endswith("\n") else f"{line}\n{NO_LINE_END}\n" for line in lines))
 
-    def _in_short(self, old: str, new: str) -> str:
-        said = ((mark, find_entry(text, self.client)) for mark, text in (("-", old), ("+", new)))
+    def _entry_diff(self, old: str, new: str) -> str:
+        entries = ((mark, find_entry(text, self.client)) for mark, text in (("-", old), ("+", new)))
         path = ".".join(self.client.path)
-        shown = (
-            f"{mark} {path}: {json.dumps(entry, ensure_ascii=False)}\n" for mark, entry in said if entry is not None
+        lines = (
+            f"{mark} {path}: {json.dumps(entry, ensure_ascii=False)}\n" for mark, entry in entries if entry is not None
         )
-        return mask_secrets(f"{self.file.target}\n" + "".join(shown))
+        return mask_secrets(f"{self.file.target}\n" + "".join(lines))
 
 
 def plan_install(client: Client, file: ConfigFile, entry: Entry) -> Plan:
-    """What has to change for the client to start the server so. Raises ClientConfigError."""
+    """The change after which the client starts the server with this entry. Raises ClientConfigError."""
     try:
         text = file.text
         old = find_entry(text, client)
@@ -87,7 +87,7 @@ def plan_install(client: Client, file: ConfigFile, entry: Entry) -> Plan:
 
 
 def plan_uninstall(client: Client, file: ConfigFile) -> Plan:
-    """What has to change for the client not to know the server. Raises ClientConfigError."""
+    """The change after which the client no longer has the server. Raises ClientConfigError."""
     try:
         text = file.text
         if file.content is None or find_entry(text, client) is None:
@@ -104,7 +104,7 @@ def plan_uninstall(client: Client, file: ConfigFile) -> Plan:
 
 
 def apply_plan(plan: Plan) -> Path | None:
-    """Does it; returns where the copy of the old file is, if there is one. Raises ClientConfigError."""
+    """Makes the change; returns the path of the backup, or None if there is none. Raises ClientConfigError."""
     if plan.change == "none":
         return None
     kept = write_backup(plan.file) if plan.backup == "write" else None
@@ -116,10 +116,10 @@ def apply_plan(plan: Plan) -> Path | None:
 
 
 def _made_from(earlier: bytes, file: ConfigFile, client: Client) -> bool:
-    """Whether the file is `earlier` with our entry and nothing else."""
+    """Whether the file is `earlier` with our entry added and otherwise unchanged."""
     try:
         with_it = set_entry(decode(earlier, file.path), client, find_entry(file.text, client))
-    except (NotEditable, ClientConfigError):  # whatever the copy is, the file was not made from it
+    except (NotEditable, ClientConfigError):  # the file cannot have been made from such a backup
         return False
     return file.encode(with_it) == file.content
 
@@ -127,14 +127,14 @@ def _made_from(earlier: bytes, file: ConfigFile, client: Client) -> bool:
 def _notes(client: Client, file: ConfigFile) -> tuple[str, ...]:
     notes = []
     if file.path.absolute() != file.target and file.path.is_symlink():
-        notes.append(f"{file.path} is a link: {file.target} is what changes")
+        notes.append(f"{file.path} is a symbolic link: the change is made to {file.target}")
     if not file.target.parent.is_dir():
         notes.append(f"{file.target.parent} does not exist yet: is {client.title} installed?")
     return tuple(notes)
 
 
-def _refused(error: NotEditable, client: Client, file: ConfigFile, what: str) -> ClientConfigError:
-    verb = "see what to add with" if what == "add" else "what was added is shown by"
+def _refused(error: NotEditable, client: Client, file: ConfigFile, verb: Literal["add", "remove"]) -> ClientConfigError:
     return ClientConfigError(
-        f"{file.target} {error}: nothing was changed; correct it ({verb} `rlm-mcp install {client.name} --print`)"
+        f"{file.target} {error}: nothing was changed; correct the file, or {verb} by hand the entry that "
+        f"`rlm-mcp install {client.name} --print` shows"
     )

@@ -1,4 +1,4 @@
-"""Which MCP clients are on this machine, and whether they would start the server that is running now."""
+"""Reports which MCP clients are on this machine and whether they start the rlm-mcp that is running now."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,11 @@ InstallState = Literal["not found", "found", "current", "other", "broken", "unre
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientState:
-    """One client. `detail` says more where the state does not say all.
+    """The state of one client; `detail` explains the last three.
 
-    "not found": its folder is not there; "found": it is, and does not know rlm-mcp; "current": starts this rlm-mcp;
-    "other": starts another one; "broken": starts a command that is not there; "unreadable": the file is not understood.
+    "not found": the client's folder does not exist; "found": it exists, without an entry for rlm-mcp; "current": the
+    entry starts this rlm-mcp; "other": it starts another command; "broken": it starts a command that does not exist;
+    "unreadable": the configuration cannot be read.
     """
 
     client: Client
@@ -29,27 +30,27 @@ class ClientState:
     detail: str = ""
 
 
-def client_states(place: UserFolders, own: Entry) -> list[ClientState]:
-    """All clients that are known, in their order."""
-    return [_state(client, place, own) for client in CLIENTS]
+def client_states(folders: UserFolders, own: Entry) -> list[ClientState]:
+    """The state of every known client, in the order of `CLIENTS`."""
+    return [_state(client, folders, own) for client in CLIENTS]
 
 
-def _state(client: Client, place: UserFolders, own: Entry) -> ClientState:
-    path = find_config_path(client.config_paths(place))
+def _state(client: Client, folders: UserFolders, own: Entry) -> ClientState:
+    path = find_config_path(client.config_paths(folders))
     try:
         file = read_config(path)
         entry = client.parse_entry(find_entry(file.text, client))
     except (NotEditable, ClientConfigError) as error:
         return ClientState(client=client, path=path, state="unreadable", detail=_sentence(path, error))
     if entry is None:
-        # A folder such as the user's home says nothing of the client; a file does.
-        is_there = file.content is not None or (path.parent != Path(place.home) and path.parent.is_dir())
+        # A file shows that the client is installed; its folder does too, unless that is the user's home.
+        is_there = file.content is not None or (path.parent != Path(folders.home) and path.parent.is_dir())
         return ClientState(client=client, path=path, state="found" if is_there else "not found")
     if (entry.command, list(entry.args)) == (own.command, list(own.args)):
         return ClientState(client=client, path=path, state="current")
     if which(entry.command) is None:
         return ClientState(
-            client=client, path=path, state="broken", detail=f"starts {entry.command}, which is not there"
+            client=client, path=path, state="broken", detail=f"starts {entry.command}, which does not exist"
         )
     command = " ".join([entry.command, *entry.args])
     return ClientState(client=client, path=path, state="other", detail=f"starts {command}, which is not this rlm-mcp")

@@ -1,4 +1,4 @@
-"""Where programs of this user keep their configuration: a function of platform, home and environment."""
+"""The folders in which a user's programs keep their configuration, by platform, home and environment."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from rlm_mcp.settings import home_directory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserFolders:
-    """A machine and a user. `platform` is that of `sys`; `home` decides how paths are written."""
+    """The folders of one user. `platform` is `sys.platform`; the type of `home` decides how paths are written."""
 
     platform: str
     home: PurePath
@@ -19,19 +19,19 @@ class UserFolders:
 
     @property
     def is_windows(self) -> bool:
-        """Whether paths and folders are those of Windows."""
+        """Whether the paths and folders are those of Windows."""
         return self.platform == "win32"
 
     def path(self, template: str) -> PurePath:
-        """A template such as "{appdata}/Code/User/mcp.json" as a path of this place; a `*` in it stays.
+        """The path of a template such as "{appdata}/Code/User/mcp.json"; a `*` in it is kept.
 
-        `{appdata}` is the folder of graphical programs, `{config}` that of programs from Unix.
+        `{appdata}` is the configuration folder of graphical programs, `{config}` that of Unix programs.
         """
         first, *rest = template.split("/")
         return self._folder(first).joinpath(*rest)
 
     def variable(self, name: str) -> PurePath | None:
-        """The folder that a variable names, if it is set."""
+        """The folder that an environment variable names, or None if it is not set."""
         value = self.variables.get(name, "").strip()
         return type(self.home)(value) if value else None
 
@@ -53,5 +53,5 @@ class UserFolders:
 
 
 def current_user_folders() -> UserFolders:
-    """This machine as far as it decides where MCP clients keep their configurations."""
+    """The folders of the user who runs this process."""
     return UserFolders(platform=sys.platform, home=home_directory(os.environ), variables=dict(os.environ))

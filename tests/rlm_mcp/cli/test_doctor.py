@@ -180,7 +180,7 @@ async def test_each_client_that_has_an_entry_is_told_whether_it_is_current(nowhe
     assert checks["Gemini CLI"] == Check(
         name="Gemini CLI",
         status="failure",
-        detail=f"starts /gone/rlm-mcp, which is not there ({gemini})",
+        detail=f"starts /gone/rlm-mcp, which does not exist ({gemini})",
         remedy="rlm-mcp install gemini-cli sets it right",
     )
     assert (checks["Codex"].status, "config.toml is not TOML" in checks["Codex"].detail) == ("warning", True)

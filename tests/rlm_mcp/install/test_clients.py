@@ -117,9 +117,9 @@ def test_an_unknown_client_is_told_the_nearest() -> None:
 @pytest.mark.parametrize("command", ["/opt/rlm mcp/bin/rlm-mcp", "C:\\Users\\Ü\\Scripts\\rlm-mcp.exe"])
 def test_what_is_written_is_what_the_client_will_start(client: Client, command: str) -> None:
     entry = Entry(command=command, args=("-m", "x"), env={"RLM_MCP_MODEL": 'a "b" \\ c'})
-    new_entry = client.new_entry(entry)
-    text = set_entry("", client, new_entry)
-    assert find_entry(text, client) == new_entry
+    wanted = client.new_entry(entry)
+    text = set_entry("", client, wanted)
+    assert find_entry(text, client) == wanted
     assert client.parse_entry(find_entry(text, client)) == entry
     assert find_entry(remove_entry(text, client), client) is None
 

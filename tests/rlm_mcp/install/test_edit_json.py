@@ -53,13 +53,13 @@ def test_a_name_that_stands_twice_is_changed_where_it_counts_and_removed_everywh
         ('{\n "a" 1}', "a colon is missing at line 2, column 6"),
         ('{"a": }', "a value is missing at line 1, column 7"),
         ("{a: 1}", "a name in quotes is missing at line 1, column 2"),
-        ("{} x", "line 1, column 4 is behind its end"),
+        ("{} x", "text follows its end at line 1, column 4"),
         ("[1, 2]", "is not a JSON object"),
         ('{"a": [1 2]}', "a comma or ] is missing at line 1, column 10"),
-        ('{"a": "\\q"}', 'line 1, column 7 holds "'),
-        ('{"mcpServers": [1]}', "has mcpServers that is not an object"),
+        ('{"a": "\\q"}', '"\\q" at line 1, column 7 is not valid'),
+        ('{"mcpServers": [1]}', "has a value at mcpServers that is not an object"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"a": ' + "9" * 10_000 + "}", "line 1, column 7 holds 999"),
+        ('{"a": ' + "9" * 10_000 + "}", "999 at line 1, column 7 is not valid"),
     ],
 )
 def test_a_text_that_is_not_understood_says_where(text: str, why: str) -> None:

@@ -47,7 +47,7 @@ def test_a_mapping_is_made_where_it_is_missing(text: str, changed: str) -> None:
         ("a: 1\na: 2\n", "is not YAML ("),
         ("a: 1\n---\nb: 2\n", "is not YAML ("),
         ("- a\n", "is not a YAML mapping"),
-        ("extensions: [a]\n", "has extensions that is not a mapping"),
+        ("extensions: [a]\n", "has a value at extensions that is not a mapping"),
         ("a:\n\t- b\n", "line 2"),
     ],
 )

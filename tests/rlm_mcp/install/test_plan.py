@@ -153,11 +153,11 @@ def refusal(path: Path, client: Client = CURSOR) -> str:
     [
         (CURSOR, b'{"mcpServers": {', "a name in quotes is missing at line 1, column 17"),
         (DESKTOP, b'{"a": 1, // c\n}', "is not JSON (Expecting property name"),
-        (CURSOR, b'{"mcpServers": []}', "has mcpServers that is not an object"),
+        (CURSOR, b'{"mcpServers": []}', "has a value at mcpServers that is not an object"),
         (CURSOR, "{ü}".encode("latin-1"), "is not UTF-8 (byte 1): save it as UTF-8"),
         (CODEX, b"mcp_servers = { a = {} }\n", "would become unreadable"),
         (CODEX, b"[mcp_servers]\nrlm-mcp = { command = 'x' }\n", "would become unreadable"),
-        (find_client("goose"), b"extensions: [1]\n", "has extensions that is not a mapping"),
+        (find_client("goose"), b"extensions: [1]\n", "has a value at extensions that is not a mapping"),
     ],
 )
 def test_a_file_that_cannot_be_changed_safely_is_left_alone(
@@ -180,7 +180,7 @@ def test_a_read_only_file_is_left_alone(config: Path) -> None:
 def test_a_directory_or_a_pipe_in_its_place_is_named(tmp_path: Path) -> None:
     assert "cannot be read (Is a directory)" in refusal(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    assert "cannot be read (it is not a file)" in refusal(tmp_path / "pipe")
+    assert "cannot be read (it is not a regular file)" in refusal(tmp_path / "pipe")
 
 
 def test_links_are_followed_and_stay(config: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_links_are_followed_and_stay(config: Path, tmp_path: Path) -> None:
     link = tmp_path / "home" / "mcp.json"
     link.symlink_to(config)
     plan = plan_install(CURSOR, read_config(link), ENTRY)
-    assert plan.notes == (f"{link} is a link: {config} is what changes",)
+    assert plan.notes == (f"{link} is a symbolic link: the change is made to {config}",)
     assert apply_plan(plan) == config.with_name("mcp.json.before-rlm-mcp")
     assert link.is_symlink()
     assert b"rlm-mcp" in config.read_bytes()
@@ -200,7 +200,7 @@ def test_links_are_followed_and_stay(config: Path, tmp_path: Path) -> None:
 def test_a_file_that_changes_between_showing_and_writing_is_left_alone(config: Path) -> None:
     plan = plan_install(CURSOR, read_config(config), ENTRY)
     config.write_text("{}")
-    with pytest.raises(ClientConfigError, match="was changed by another program meanwhile: nothing was written"):
+    with pytest.raises(ClientConfigError, match="was changed by another program in the meantime: nothing was written"):
         apply_plan(plan)
     assert (config.read_text(), names(config.parent)) == ("{}", [config.name])
 
@@ -221,7 +221,7 @@ def test_a_full_disk_changes_nothing(config: Path, after: int) -> None:
     write = fail_with(errno.ENOSPC, after)
     with pytest.raises(ClientConfigError, match=r"cannot be written \(the disk is full\): nothing was changed"):
         replace_config(file, plan.after, write=write)  # type: ignore[arg-type] # a function, told apart by nothing
-    with pytest.raises(ClientConfigError, match=r"\(the disk is full\).* since there would be no copy"):
+    with pytest.raises(ClientConfigError, match=r"\(the disk is full\).* since no backup could be made"):
         write_backup(file, write=write)  # type: ignore[arg-type] # likewise
     assert (config.read_bytes(), names(config.parent)) == (OTHERS.encode(), [config.name])
 
@@ -236,10 +236,10 @@ def test_a_directory_that_takes_no_file_changes_nothing(config: Path) -> None:
 
 
 def test_the_first_place_that_exists_counts_else_the_last(tmp_path: Path) -> None:
-    config_paths = [tmp_path / "Packages" / "Claude_*" / "Roaming" / "c.json", tmp_path / "Claude" / "c.json"]
-    assert find_config_path(config_paths) == config_paths[-1]
+    candidates = [tmp_path / "Packages" / "Claude_*" / "Roaming" / "c.json", tmp_path / "Claude" / "c.json"]
+    assert find_config_path(candidates) == candidates[-1]
     (tmp_path / "Packages" / "Claude_x" / "Roaming").mkdir(parents=True)
-    assert find_config_path(config_paths) == tmp_path / "Packages" / "Claude_x" / "Roaming" / "c.json"
+    assert find_config_path(candidates) == tmp_path / "Packages" / "Claude_x" / "Roaming" / "c.json"
 
 
 def test_a_plan_of_nothing_writes_nothing(config: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_variable_is_written_only_where_it_is_asked_for(run: Run, home: Path) 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["install", "cursr"], "'cursr' is no client that rlm-mcp knows: did you mean cursor?"),
+        (["install", "cursr"], "rlm-mcp does not know the client 'cursr': did you mean cursor?"),
         (["install", "cursor", "--env", "RLM_MCP_MODLE=x"], "RLM_MCP_MODLE is no setting: did you mean RLM_MCP_MODEL?"),
         (["install", "cursor", "--env", "NOT_SET"], "--env NOT_SET: there is no such variable here"),
         (["install", "cursor", "--env", "A B=x"], "--env 'A B' is no name of a variable"),
