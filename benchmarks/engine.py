@@ -129,23 +129,23 @@ async def engine(url: str, data_dir: Path | None = None) -> AsyncIterator[Worksp
             environ={},
         )
         async with open_workspace(settings) as workspace:
-            context = await workspace.register(text=TEXT, name="text")
-            await workspace.run_code(context, "1 + 1", seconds=300)
+            context = await workspace.contexts.register(text=TEXT, name="text")
+            await workspace.repls.run_code(context, "1 + 1", seconds=300)
             freeze_gc()  # as the server does
             yield workspace
 
 
 async def solve(workspace: Workspace, query: str) -> RunState:
-    run_id = await workspace.start(SolveRequest(query=query, contexts=("text",), mode="rlm"))
-    async for _ in workspace.follow(run_id):
+    run_id = await workspace.runs.start(SolveRequest(query=query, contexts=("text",), mode="rlm"))
+    async for _ in workspace.runs.follow(run_id):
         pass
-    state = await workspace.state(run_id)
+    state = await workspace.runs.state(run_id)
     assert state.stopped_by == "final", f"{state.stopped_by}: {state.message}"
     return state
 
 
 async def seconds_of_first_block(workspace: Workspace, run_id: str) -> float:
-    events = await anyio.to_thread.run_sync(lambda: list(workspace.runs.get(run_id).events()))
+    events = await anyio.to_thread.run_sync(lambda: list(workspace.runs.records.get(run_id).events()))
     return next(float(event["seconds"]) for event in events if event["event"] == "cell")
 
 
@@ -259,17 +259,17 @@ async def cancel(repeat: int) -> None:
     estimated: list[int] = []
     for number in range(repeat):
         async with serving(sub_latency=0.02) as url, engine(url) as workspace:
-            run_id = await workspace.start(
+            run_id = await workspace.runs.start(
                 SolveRequest(query=f"number {number}: batch 20000", contexts=("text",), mode="rlm")
             )
             while counts(url)["requests"] < 200:  # noqa: ASYNC110 # the counts are in another process
                 await anyio.sleep(0.01)
             began = time.monotonic()
-            await workspace.cancel(run_id)
+            await workspace.runs.cancel(run_id)
             await anyio.sleep(0.3)
             then = counts(url)
             after.append(max(0.0, then["last_byte_in"] - began))
-            usage = (await workspace.state(run_id)).usage
+            usage = (await workspace.runs.state(run_id)).usage
             served = then["prompt_tokens"] + then["completion_tokens"]
             off.append(usage.prompt_tokens + usage.completion_tokens - served)
             estimated.append(usage.unanswered_prompt_tokens)

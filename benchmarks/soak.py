@@ -432,12 +432,12 @@ def resume(stage: Stage, owner: str, run_id: str) -> bool:
     async def main() -> bool:
         settings = load_settings({}, environ=stage.environ(stage.data_of(owner)))
         async with open_workspace(settings) as workspace:
-            query = (await workspace.state(run_id)).query
-            await workspace.resume(run_id)
+            query = (await workspace.runs.state(run_id)).query
+            await workspace.runs.resume(run_id)
             with anyio.move_on_after(0.5 if re.search("soak-(flood|spin)", query) else 30):
-                async for _ in workspace.follow(run_id):
+                async for _ in workspace.runs.follow(run_id):
                     pass
-            state = await workspace.cancel(run_id)
+            state = await workspace.runs.cancel(run_id)
             return state.status in {"completed", "cancelled"}
 
     try:

@@ -63,13 +63,13 @@ async def replay(
     workspace: Workspace, events: Sequence[Event], log: Path, out: TextIO, *, as_json: bool, page: Path
 ) -> bool:
     """Replays a recorded run over `log`, tells it as it goes or as one JSON object, and writes its page."""
-    context = await workspace.register(source=str(log), name=log.name)
+    context = await workspace.contexts.register(source=str(log), name=log.name)
     console = console_on(out)
     teller = Teller(console)
     if not as_json:
         console.print(INTRODUCTION.format(model=escape_controls(events[0]["models"]["root"]["name"])))
         teller.event(events[0])
-    outcome, difference = await workspace.replay_events(
+    outcome, difference = await workspace.runs.replay_events(
         events, (context,), (lambda _: None) if as_json else teller.event
     )
     written = await _write_page(workspace, events, page)
@@ -88,7 +88,7 @@ async def _write_page(workspace: Workspace, events: Sequence[Event], page: Path)
     """Where the page is, or why it is nowhere: the demo is worth having without it."""
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        return await anyio.to_thread.run_sync(partial(write_page, events, workspace.store, page))
+        return await anyio.to_thread.run_sync(partial(write_page, events, workspace.contexts.store, page))
     except (OSError, PageNotWritten) as error:
         return f"(not written: {error})"
 

@@ -29,6 +29,7 @@ from rlm_mcp.server.results import (
     json_length,
     send,
 )
+from rlm_mcp.workspace.change_feed import run_uri
 
 CITATION_CHARS = 6_000
 """All citations of one result together; the rest are in the run's resource."""
@@ -100,8 +101,9 @@ def code_result(context: Context, cell: CellResult) -> CallToolResult:
     )
 
 
-def run_result(state: RunState, *, uri: str, message: str = "", offset: int = 0) -> RunResult:
+def run_result(state: RunState, *, message: str = "", offset: int = 0) -> RunResult:
     """A run with one page of its answer, from `offset` on, and what to do next."""
+    uri = run_uri(state.run_id)
     answer, answer_chars, truncated = _answer_page(state.answer, offset)
     citations = list(_fitting([_citation(c) for c in state.citations], CITATION_CHARS))
     if truncated and isinstance(answer, str):

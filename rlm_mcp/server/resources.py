@@ -22,6 +22,7 @@ from mcp_types import (
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.records.types import RunState
 from rlm_mcp.server.presenters import context_result, run_result
+from rlm_mcp.workspace.change_feed import run_uri
 from rlm_mcp.workspace.workspace import Workspace
 
 PIECE_CHARS = 200_000
@@ -83,14 +84,14 @@ class Resources:
     async def listing(self) -> list[Resource]:
         """Every context and the newest runs."""
         workspace = self._workspace()
-        runs = await workspace.list_runs(limit=LISTED_RUNS)
-        return [_context_entry(c) for c in await workspace.all_contexts()] + [_run_entry(r) for r in runs.runs]
+        runs = await workspace.runs.list_page(limit=LISTED_RUNS)
+        return [_context_entry(c) for c in await workspace.contexts.list_all()] + [_run_entry(r) for r in runs.runs]
 
     async def context(self, context_id: str) -> str:
         """The description of a context."""
         workspace = self._workspace()
-        stored = await workspace.context(context_id)
-        overview = await workspace.overview(stored)
+        stored = await workspace.contexts.get(context_id)
+        overview = await workspace.contexts.describe(stored)
         shown = context_result(stored).model_dump() | {
             "structure": overview.structure,
             "head": overview.head,
@@ -107,16 +108,16 @@ class Resources:
     async def context_lines(self, context_id: str, start: int, end: int, path: str = "") -> str:
         """Some lines."""
         workspace = self._workspace()
-        stored = await workspace.context(context_id)
+        stored = await workspace.contexts.get(context_id)
         return await self._piece(workspace, stored, start, end, path or None)
 
     async def context_file(self, context_id: str, path: str) -> str:
         """One file, or its beginning."""
         workspace = self._workspace()
-        return await self._piece(workspace, await workspace.context(context_id), 1, None, path)
+        return await self._piece(workspace, await workspace.contexts.get(context_id), 1, None, path)
 
     async def _piece(self, workspace: Workspace, stored: Context, start: int, end: int | None, path: str | None) -> str:
-        lines = await workspace.read(stored, start, end, path, max_chars=PIECE_CHARS)
+        lines = await workspace.contexts.read_lines(stored, start, end, path, max_chars=PIECE_CHARS)
         if not lines.truncated or lines.next_start_line is None:
             return lines.text
         until = "-".join(map(str, (lines.next_start_line, end or lines.next_start_line + 999)))
@@ -125,18 +126,16 @@ class Resources:
 
     async def run(self, run_id: str) -> str:
         """A run as `rlm_result` shows it."""
-        workspace = self._workspace()
-        state = await workspace.state(run_id)
-        return run_result(state, uri=workspace.run_uri(state.run_id)).model_dump_json(indent=1)
+        return run_result(await self._workspace().runs.state(run_id)).model_dump_json(indent=1)
 
     async def answer(self, run_id: str) -> str:
         """The answer as text, an object as JSON."""
-        answer = (await self._workspace().state(run_id)).answer
+        answer = (await self._workspace().runs.state(run_id)).answer
         return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)
 
     async def trace(self, run_id: str) -> str:
         """The events of the run."""
-        return await self._workspace().trace(run_id)
+        return await self._workspace().runs.trace(run_id)
 
     async def complete(
         self,
@@ -148,12 +147,12 @@ class Resources:
         workspace = self._workspace()
         match argument.name:
             case "context" | "context_id":
-                contexts = await workspace.all_contexts()
+                contexts = await workspace.contexts.list_all()
                 names = [c.name if argument.name == "context" else c.context_id for c in contexts]
             case "run_id":
-                names = [run.run_id for run in (await workspace.list_runs(limit=LISTED_RUNS)).runs]
+                names = [run.run_id for run in (await workspace.runs.list_page(limit=LISTED_RUNS)).runs]
             case "path" if context is not None and context.arguments and "context_id" in context.arguments:
-                names = await workspace.paths(context.arguments["context_id"])
+                names = await workspace.contexts.list_paths(context.arguments["context_id"])
             case _:
                 return None
         begun = argument.value.lower()
@@ -176,7 +175,7 @@ def _context_entry(context: Context) -> Resource:
 
 def _run_entry(run: RunState) -> Resource:
     return Resource(
-        uri=f"rlm://runs/{run.run_id}",
+        uri=run_uri(run.run_id),
         name=run.run_id,
         title=f"Run: {run.query[:80]}",
         description=f"{run.status}, {run.iterations} iterations, answer of {run.answer_chars} characters",

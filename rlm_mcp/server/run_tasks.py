@@ -45,14 +45,14 @@ class RunTasks:
     async def look(self, task_id: str) -> TaskState:
         """The run as a task, with the tool result once there is one."""
         workspace = self._workspace()
-        state = await workspace.state(task_id)
+        state = await workspace.runs.state(task_id)
         ended = state.status in {"completed", "failed"}
-        sampling_queue = workspace.sampling_queue(state.run_id)
+        sampling_queue = workspace.runs.sampling_queue(state.run_id)
         questions = {} if sampling_queue is None else shown_questions(sampling_queue)
         return TaskState(
             task_id=state.run_id,
             status=_status(state, is_asking=bool(questions)),
-            message=str(workspace.progress(state.run_id) or state.message or state.status),
+            message=str(workspace.runs.progress(state.run_id) or state.message or state.status),
             created_at=state.created_at,
             updated_at=datetime.now(UTC).isoformat(),
             poll_ms=POLL_MS,
@@ -60,18 +60,18 @@ class RunTasks:
                 name: question.model_dump(by_alias=True, mode="json", exclude_none=True)
                 for name, question in questions.items()
             },
-            result=send(run_result(state, uri=workspace.run_uri(state.run_id))) if ended else None,
+            result=send(run_result(state)) if ended else None,
         )
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
         """Gives the replies of the client's model to the sampling queue of the run."""
-        if (sampling_queue := self._workspace().sampling_queue(task_id)) is not None:
+        if (sampling_queue := self._workspace().runs.sampling_queue(task_id)) is not None:
             answered(sampling_queue, responses)
 
     async def cancel(self, task_id: str) -> None:
         """Stops the run and keeps what it has."""
         workspace = self._workspace()
-        workspace.stop((await workspace.state(task_id)).run_id)
+        workspace.runs.stop((await workspace.runs.state(task_id)).run_id)
 
 
 def _status(

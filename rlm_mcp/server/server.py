@@ -145,7 +145,7 @@ def build_server(workspace: Workspace) -> RlmServer:
     Paths are now named by the model of some client, so where no roots are set the workspace takes sources from the
     home and working directories alone from here on.
     """
-    workspace.store.confine(local_roots())
+    workspace.contexts.store.confine(local_roots())
     notifications = Notifications()
     workspace.on_change(notifications.announce)
     return RlmServer(lambda: workspace, notifications)

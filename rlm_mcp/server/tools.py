@@ -101,7 +101,7 @@ class Tools:
         if bool(source) == bool(text):
             raise UnclearCall("register_context takes either source (a path or glob) or text, and a non-empty one.")
         workspace, taken = self._workspace(), Taken()
-        register = partial(workspace.register, source=source, text=text, name=name or None, taken=taken)
+        register = partial(workspace.contexts.register, source=source, text=text, name=name or None, taken=taken)
         return send(context_result(await with_beats(request, lambda: str(taken), register)))
 
     async def list_contexts(
@@ -111,7 +111,7 @@ class Tools:
         cursor: str = "",
     ) -> Annotated[CallToolResult, ContextPage]:
         """List registered contexts, newest first. Free."""
-        page = await self._workspace().contexts(query, limit=limit, cursor=cursor or None)
+        page = await self._workspace().contexts.list_page(query, limit=limit, cursor=cursor or None)
         return send(context_page(page))
 
     async def inspect_context(
@@ -139,13 +139,13 @@ class Tools:
         asked = [what for what in (search, code, start_line or end_line) if what]
         if len(asked) > 1:
             raise UnclearCall("inspect_context does one thing a call: give start_line/end_line, or search, or code.")
-        stored = await workspace.context(context)
+        stored = await workspace.contexts.get(context)
         if code or reset:
-            run = partial(workspace.run_code, stored, code, seconds=timeout_seconds, reset=reset)
+            run = partial(workspace.repls.run_code, stored, code, seconds=timeout_seconds, reset=reset)
             return code_result(stored, await with_beats(request, lambda: "running code", run))
         if search:
             look = partial(
-                workspace.search,
+                workspace.contexts.search,
                 stored,
                 search,
                 path=path or None,
@@ -154,8 +154,9 @@ class Tools:
             )
             return search_result(stored, await with_beats(request, lambda: "searching", look))
         if start_line or end_line or path:
-            return read_result(stored, await workspace.read(stored, start_line or 1, end_line or None, path or None))
-        describe = partial(workspace.overview, stored)
+            lines = await workspace.contexts.read_lines(stored, start_line or 1, end_line or None, path or None)
+            return read_result(stored, lines)
+        describe = partial(workspace.contexts.describe, stored)
         return overview_result(stored, await with_beats(request, lambda: "describing", describe))
 
     async def rlm_solve(
@@ -195,16 +196,16 @@ class Tools:
         )
         sampling = offers_sampling(request)
         if estimate_only:
-            return estimate_result(await workspace.estimate(asked, sampling=sampling))
+            return estimate_result(await workspace.runs.estimate(asked, sampling=sampling))
         run_id = Round.of(request).run_id
         if run_id is None:
             if (unconfirmed := await self._confirm(request, asked, sampling=sampling)) is not None:
                 return unconfirmed
-            run_id = await workspace.start(asked, sampling=sampling)
+            run_id = await workspace.runs.start(asked, sampling=sampling)
         try:
             return await self._follow(request, run_id, wait_seconds)
         except anyio.get_cancelled_exc_class():
-            workspace.give_up(run_id)
+            workspace.runs.give_up(run_id)
             raise
 
     async def rlm_result(
@@ -219,13 +220,11 @@ class Tools:
 
     async def cancel_run(self, run_id: str) -> Annotated[CallToolResult, RunResult]:
         """Stop a run and its model calls; what it has is kept and returned."""
-        workspace = self._workspace()
-        state = await workspace.cancel(run_id)
-        return send(run_result(state, uri=workspace.run_uri(state.run_id)))
+        return send(run_result(await self._workspace().runs.cancel(run_id)))
 
     async def remove_context(self, context: ContextRef) -> Annotated[CallToolResult, ContextResult]:
         """Forget a context for good; its source file is untouched. Refused while a run uses it."""
-        return send(context_result(await self._workspace().remove(context)))
+        return send(context_result(await self._workspace().remove_context(context)))
 
     async def _confirm(
         self, request: Request[Any, Any], asked: SolveRequest, *, sampling: bool
@@ -233,9 +232,9 @@ class Tools:
         """Has the user agree to a run that may cost more than the operator's threshold. None: it may be started."""
         workspace = self._workspace()
         threshold = workspace.confirm_usd
-        if threshold is None or not await workspace.is_new(asked):
+        if threshold is None or not await workspace.runs.is_new(asked):
             return None
-        guess = await workspace.estimate(asked, sampling=sampling)
+        guess = await workspace.runs.estimate(asked, sampling=sampling)
         if guess.usd is None or guess.usd[1] <= threshold:
             return None
         return await confirm(request, f"Start this run? {estimate_text(guess)} Question: {asked.query[:300]}")
@@ -248,23 +247,23 @@ class Tools:
         Where the run asks the client's model and this client has to be handed the questions, ends with them.
         """
         workspace = self._workspace()
-        run_id = await workspace.full_id(run_id)
-        await workspace.pick_up_left(run_id)
-        sampling_queue = workspace.sampling_queue(run_id)
+        run_id = await workspace.runs.full_id(run_id)
+        await workspace.runs.resume_if_left(run_id)
+        sampling_queue = workspace.runs.sampling_queue(run_id)
         if sampling_queue is not None:
             visit(request, sampling_queue)
-        with workspace.waited_for(run_id), anyio.move_on_after(min(seconds, longest_wait(request))):
+        with workspace.runs.waiting(run_id), anyio.move_on_after(min(seconds, longest_wait(request))):
             beats = 0  # what a client is told has to grow, also while nothing happens
-            async for progress in workspace.follow(run_id):
+            async for progress in workspace.runs.follow(run_id):
                 if sampling_queue is not None and has_to_return(request, sampling_queue):
                     if (questions := take_along(request, sampling_queue, run_id=run_id)) is not None:
                         return questions
                     break
                 beats += 1
                 await request.report_progress(beats, None, str(progress))
-        state = await workspace.state(run_id)
-        message = eta(state, workspace.progress(run_id)) if state.status == "running" else ""
-        return send(run_result(state, uri=workspace.run_uri(run_id), message=message, offset=offset))
+        state = await workspace.runs.state(run_id)
+        message = eta(state, workspace.runs.progress(run_id)) if state.status == "running" else ""
+        return send(run_result(state, message=message, offset=offset))
 
 
 def _tool(

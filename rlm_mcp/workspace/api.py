@@ -37,10 +37,13 @@ async def solve(
     """
     async with open_workspace(settings or load_settings(), choose=choose) as workspace:
         if isinstance(contexts, Mapping):
-            found = [await workspace.register(text=text, name=name, supersedes=True) for name, text in contexts.items()]
+            found = [
+                await workspace.contexts.register(text=text, name=name, supersedes=True)
+                for name, text in contexts.items()
+            ]
         else:
-            found = [await workspace.find_or_register(str(source)) for source in contexts]
-        run_id = await workspace.start(
+            found = [await workspace.contexts.find_or_register(str(source)) for source in contexts]
+        run_id = await workspace.runs.start(
             SolveRequest(
                 query=query,
                 contexts=tuple(context.context_id for context in found),
@@ -58,6 +61,6 @@ async def solve(
                 output_schema=output_schema,
             )
         )
-        async for _ in workspace.follow(run_id):
+        async for _ in workspace.runs.follow(run_id):
             pass
-        return await workspace.state(run_id)
+        return await workspace.runs.state(run_id)

@@ -1,4 +1,4 @@
-"""What of the things that resources show has changed, and who is told of it."""
+"""The feed of changes to what MCP resources show: contexts and runs announce them, listeners tell clients."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -7,18 +7,23 @@ from dataclasses import dataclass
 import anyio
 
 CALM_SECONDS = 0.2
-"""The shortest time between two tellings: a client that registers ten files looks at the list once or twice."""
+"""The shortest time between two deliveries: a client that registers ten files re-reads the list once or twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceChange:
-    """Something that resources show has changed: the list of them, or the one at `uri`."""
+    """A change of the list of resources, or of the resource at `uri`."""
 
     uri: str | None = None
 
 
+def run_uri(run_id: str) -> str:
+    """The URI of a run as an MCP resource."""
+    return f"rlm://runs/{run_id}"
+
+
 class ChangeFeed:
-    """Changes on their way to listeners; whoever makes one does not wait for them."""
+    """A queue of changes for listeners. Adding a change does not wait for them."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[ResourceChange], Awaitable[None]]] = []
@@ -29,32 +34,30 @@ class ChangeFeed:
         return f"<ChangeFeed to {len(self._listeners)} listeners>"
 
     def add(self, change: ResourceChange) -> None:
-        """Takes one change, to be told later. After `close` it is nobody's business."""
-        try:
+        """Queues one change. After `close` it is dropped."""
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._send.send_nowait(change)
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            return
 
     def listen(self, listener: Callable[[ResourceChange], Awaitable[None]]) -> None:
         """Calls `listener` with every change from now on, one at a time."""
         self._listeners.append(listener)
 
-    async def tell(self) -> None:
-        """Hands changes to the listeners, until `close`: the first at once, then what came in a while, each once."""
+    async def deliver(self) -> None:
+        """Passes changes to the listeners until `close`: the first at once, then all of an interval, each once."""
         async with self._receive:
             async for change in self._receive:
-                for each in dict.fromkeys([change, *self._waiting()]):
+                for each in dict.fromkeys([change, *self._queued()]):
                     for listener in self._listeners:
                         await listener(each)
                 with anyio.move_on_after(CALM_SECONDS):
                     await self._closed.wait()
 
-    def _waiting(self) -> Iterator[ResourceChange]:
+    def _queued(self) -> Iterator[ResourceChange]:
         with suppress(anyio.WouldBlock, anyio.EndOfStream):
             while True:
                 yield self._receive.receive_nowait()
 
     def close(self) -> None:
-        """Ends `tell` once it has told everything."""
+        """Ends `deliver` once everything is delivered."""
         self._closed.set()
         self._send.close()

@@ -1,4 +1,4 @@
-"""The REPLs of `inspect_context`: one a context, kept open between calls, as many as memory should be spent on."""
+"""The REPLs of `inspect_context`: one per context, kept open between calls, within bounds of number and memory."""
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,15 +13,15 @@ from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.types import CellResult, GuestCalls, Repl
 
 INSPECT_REPLS, ALL_REPLS = 8, 32
-"""REPLs kept open of one owner, and in a process that serves many; one holds 1 to 500 MB."""
+"""REPLs kept open for one owner, and in a process that serves many owners; one holds 1 to 500 MB."""
 
 
 class NoCallsHere(RlmError):
-    """Code in an inspect REPL asked for a model."""
+    """Code in an inspect REPL called a model."""
 
 
 class NoCalls:
-    """What code in an inspect REPL may ask of a model: nothing, and here is what to do instead."""
+    """GuestCalls of a REPL without models: refuses every call with what to do instead."""
 
     async def llm_query(self, *_: object, **__: object) -> object:
         """Refuses."""
@@ -30,13 +30,13 @@ class NoCalls:
     rlm_query = llm_query
 
     def budget(self) -> dict[str, object]:
-        """Nothing to spend."""
+        """There is nothing to spend."""
         return {}
 
 
 @dataclass(slots=True, kw_only=True)
 class _PooledRepl:
-    """A REPL, and the order in which cells enter it."""
+    """An open REPL, with the lock that its cells queue for."""
 
     repl: Repl
     exit: AsyncExitStack
@@ -44,9 +44,9 @@ class _PooledRepl:
 
 
 class ReplPool:
-    """The open REPLs of a process, in the order of their last use; those that were used longest ago make room.
+    """An LRU pool of the open REPLs of a process, by owner and context.
 
-    Keys are whose REPL it is and the context. A REPL in which a cell runs or waits stays.
+    A REPL in which a cell runs or waits is never evicted.
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class ReplPool:
         return f"<ReplPool {len(self._opened)} REPLs>"
 
     def contexts_of(self, owner: "InspectRepls") -> list[str]:
-        """The contexts for which one has a REPL."""
+        """The contexts for which an owner has a REPL."""
         return [context_id for whose, context_id in self._opened if whose is owner]
 
-    def take(self, owner: "InspectRepls", context_id: str) -> _PooledRepl | None:
-        """A REPL that is there, to be used now."""
+    def get(self, owner: "InspectRepls", context_id: str) -> _PooledRepl | None:
+        """An open REPL, which counts as used now."""
         opened = self._opened.get((owner, context_id))
         if opened is not None:
             self._opened.move_to_end((owner, context_id))
         return opened
 
-    async def put(self, owner: "InspectRepls", context_id: str, opened: _PooledRepl) -> None:
-        """Adds a REPL, and closes what is too much then."""
+    async def add(self, owner: "InspectRepls", context_id: str, opened: _PooledRepl) -> None:
+        """Adds a REPL, and evicts those that exceed the bounds then."""
         self._opened[owner, context_id] = opened
         for (whose, which), other in list(self._opened.items()):
             one_has_too_many = whose is owner and len(self.contexts_of(owner)) > self._most_of_one
@@ -86,7 +86,7 @@ class ReplPool:
                 await self.close(whose, which)
 
     def evicting_opener(self, open_repl: OpenRepl) -> OpenRepl:
-        """Opens REPLs, also those of runs, for which idle ones are closed where memory is short."""
+        """An opener that first evicts idle REPLs where memory is short. REPLs of runs are opened by it, too."""
 
         @asynccontextmanager
         async def opening(
@@ -99,7 +99,7 @@ class ReplPool:
         return opening
 
     async def evict_for_room(self) -> None:
-        """Closes idle REPLs, those that were used longest ago first, until there is memory or no more of them."""
+        """Closes idle REPLs, the least recently used first, until there is memory or none is left."""
         while not self._has_room():
             idle = next((key for key, opened in self._opened.items() if not opened.lock.locked()), None)
             if idle is None:
@@ -107,13 +107,13 @@ class ReplPool:
             await self.close(*idle)
 
     async def close(self, owner: "InspectRepls", context_id: str) -> None:
-        """Forgets the variables of a context. A cell that still runs is interrupted, and told so."""
+        """Closes the REPL of a context, and so forgets its variables. A running cell is interrupted, and told so."""
         if (opened := self._opened.pop((owner, context_id), None)) is not None:
             await opened.exit.aclose()
 
 
 class InspectRepls:
-    """The REPLs of one owner's contexts, each opened when it is first used."""
+    """The REPLs of one owner's contexts, each opened on first use."""
 
     def __init__(self, open_repl: OpenRepl, pool: ReplPool | None = None) -> None:
         self._open_repl = open_repl
@@ -122,21 +122,28 @@ class InspectRepls:
     def __repr__(self) -> str:
         return f"{len(self._pool.contexts_of(self))} REPLs"
 
-    async def run(self, context: Context, code: str, *, seconds: float, calls: GuestCalls | None = None) -> CellResult:
-        """Runs a cell. Cells of one context queue up. `calls` counts when the REPL is opened."""
+    async def run_code(
+        self, context: Context, code: str, *, seconds: float, reset: bool = False, calls: GuestCalls | None = None
+    ) -> CellResult:
+        """Runs a cell in this context's REPL, which is opened on first use. Cells of one context queue up.
+
+        The `calls` of the cell that opens the REPL decide what code may ask of models; by default, nothing.
+        """
+        if reset:
+            await self.close(context.context_id)
         opened = await self._get(context, calls)
         async with opened.lock:
             await self._pool.evict_for_room()
             return await opened.repl.run(code, seconds=seconds)
 
     async def complete(self, context: Context, text: str, *, calls: GuestCalls | None = None) -> tuple[str, ...]:
-        """What a name that was begun can become."""
+        """Completions of the name at the end of `text`."""
         opened = await self._get(context, calls)
         async with opened.lock:
             return await opened.repl.complete(text)
 
     async def close(self, context_id: str) -> None:
-        """Forgets the variables of a context. A cell that still runs is interrupted, and told so."""
+        """Closes the REPL of a context, and so forgets its variables. A running cell is interrupted, and told so."""
         await self._pool.close(self, context_id)
 
     async def close_all(self) -> None:
@@ -145,14 +152,14 @@ class InspectRepls:
             await self.close(context_id)
 
     async def _get(self, context: Context, calls: GuestCalls | None) -> _PooledRepl:
-        return self._pool.take(self, context.context_id) or await self._open(context, calls or NoCalls())
+        return self._pool.get(self, context.context_id) or await self._open(context, calls or NoCalls())
 
     async def _open(self, context: Context, calls: GuestCalls) -> _PooledRepl:
         exit_stack = AsyncExitStack()
         repl = await exit_stack.enter_async_context(self._open_repl((context,), calls))
-        if (raced := self._pool.take(self, context.context_id)) is not None:
+        if (raced := self._pool.get(self, context.context_id)) is not None:
             await exit_stack.aclose()
             return raced
         opened = _PooledRepl(repl=repl, exit=exit_stack)
-        await self._pool.put(self, context.context_id, opened)
+        await self._pool.add(self, context.context_id, opened)
         return opened

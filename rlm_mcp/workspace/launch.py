@@ -4,8 +4,10 @@ A Launch is played once: `Launcher.new` for a request, `Launcher.resumed` for a 
 for one that is executed again with nothing but its model replies.
 """
 
+import hashlib
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from rlm_mcp.contexts.store.store import Store
@@ -26,7 +28,7 @@ from rlm_mcp.records.events import Event
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.settings import Settings
-from rlm_mcp.spending import RunLimits, Spent
+from rlm_mcp.spending import REQUESTED_LIMITS, RunLimits, Spent
 
 _Amount = TypeVar("_Amount", int, float)
 
@@ -43,6 +45,14 @@ class SolveRequest:
     model: str | None = None
     sub_model: str | None = None
     output_schema: Mapping[str, Any] | None = None
+
+
+def fingerprint_of(request: SolveRequest, contexts: Sequence[Context]) -> str:
+    """A hash of a request. It is the same for the same contexts, whether by id or by name; records keep it."""
+    facts = asdict(request) | {"contexts": [context.context_id for context in contexts]}
+    limits = facts.pop("limits")
+    facts |= {name: limits[name] for name in REQUESTED_LIMITS}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Models(Protocol):

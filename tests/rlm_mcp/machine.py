@@ -59,6 +59,6 @@ class Machine:
 
 async def ended(workspace: Workspace, run_id: str) -> RunState:
     """A run once it has ended."""
-    async for _ in workspace.follow(run_id):
+    async for _ in workspace.runs.follow(run_id):
         pass
-    return await workspace.state(run_id)
+    return await workspace.runs.state(run_id)

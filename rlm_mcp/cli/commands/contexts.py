@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
 
 async def list_contexts(options: argparse.Namespace, workspace: "Workspace") -> int:
     """One line a context."""
-    contexts = await workspace.all_contexts()
+    contexts = await workspace.contexts.list_all()
     if options.json:
         print_json([context_facts(context) for context in contexts])
         return ANSWERED
@@ -47,7 +47,7 @@ async def list_contexts(options: argparse.Namespace, workspace: "Workspace") -> 
 
 async def register(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Registers a source, and with `--watch` each new version of it."""
-    context = await workspace.register(source=options.source, name=options.name)
+    context = await workspace.contexts.register(source=options.source, name=options.name)
     print_result(options, context_facts(context))
     return await _watch(options, workspace, context) if options.watch else ANSWERED
 
@@ -71,23 +71,23 @@ async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "
     sys.stdout.flush()
     print(f"watching {escape_controls(context.source)} until Ctrl-C", file=sys.stderr)
     async with background_task(stop_on_signal):
-        await workspace.watch(context, stop=stop, on_version=tell, on_trouble=tell_trouble)
+        await workspace.contexts.watch(context, stop=stop, on_version=tell, on_trouble=tell_trouble)
     return ANSWERED
 
 
 async def refresh(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Registers the source of a context as it is now."""
-    print_result(options, context_facts(await workspace.refresh(options.name)))
+    print_result(options, context_facts(await workspace.contexts.refresh(options.name)))
     return ANSWERED
 
 
 async def collect(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Frees what nothing uses."""
-    print_result(options, asdict(await workspace.collect()))
+    print_result(options, asdict(await workspace.collect_garbage()))
     return ANSWERED
 
 
 async def remove(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Forgets a context."""
-    print_result(options, context_facts(await workspace.remove(options.name)))
+    print_result(options, context_facts(await workspace.remove_context(options.name)))
     return ANSWERED

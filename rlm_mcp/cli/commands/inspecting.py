@@ -45,24 +45,24 @@ async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int
     """Shows the overview, or what one of the options asks for."""
     from rlm_mcp.server import presenters as views
 
-    context = await workspace.find_or_register(options.source)
+    context = await workspace.contexts.find_or_register(options.source)
     if options.code is not None:
         code = sys.stdin.read() if options.code == "-" else options.code
-        cell = await workspace.run_code(context, code, seconds=options.seconds or CODE_SECONDS)
+        cell = await workspace.repls.run_code(context, code, seconds=options.seconds or CODE_SECONDS)
         print_result(options, views.code_result(context, cell).structured_content)
         return ANSWERED if cell.error is None else FAILED
     if options.search is not None:
-        found = await workspace.search(
+        found = await workspace.contexts.search(
             context, options.search, path=options.path, max_matches=options.max, context_lines=0
         )
         print_result(options, views.search_result(context, found).structured_content)
         return ANSWERED if found.total else FAILED
     if options.lines is not None:
         first, last = _line_range(options.lines)
-        lines = await workspace.read(context, first, last, options.path)
+        lines = await workspace.contexts.read_lines(context, first, last, options.path)
         print_result(options, views.read_result(context, lines).structured_content)
         return ANSWERED
-    print_result(options, views.overview_result(context, await workspace.overview(context)).structured_content)
+    print_result(options, views.overview_result(context, await workspace.contexts.describe(context)).structured_content)
     return ANSWERED
 
 
@@ -84,14 +84,15 @@ def _run_prompt(options: argparse.Namespace) -> int:
         portal.wrap_async_context_manager(open_workspace(settings, warm=True)) as workspace,
         portal.wrap_async_context_manager(open_models(settings)) as models,
     ):
-        context = portal.call(workspace.find_or_register, options.source)
+        context = portal.call(workspace.contexts.find_or_register, options.source)
         calls = PromptCalls(models.choose, settings.limits)
         guest = PromptedGuest(portal, workspace, context, calls, seconds=options.seconds or PROMPT_SECONDS)
 
         def overview() -> str:
             return escape_controls(
                 compact(
-                    views.overview_result(context, portal.call(workspace.overview, context)).structured_content or {}
+                    views.overview_result(context, portal.call(workspace.contexts.describe, context)).structured_content
+                    or {}
                 )
             )
 

@@ -12,7 +12,6 @@ from rlm_mcp.redact import escape_controls
 if TYPE_CHECKING:
     from rlm_mcp.contexts.types import Context
     from rlm_mcp.records.types import RunState
-    from rlm_mcp.workspace.workspace import Workspace
 
 
 def print_error(error: RlmError) -> int:
@@ -36,23 +35,23 @@ def print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=True, indent=1, default=str))
 
 
-def print_run(options: argparse.Namespace, workspace: "Workspace", state: "RunState") -> int:
+def print_run(options: argparse.Namespace, state: "RunState") -> int:
     """Prints a run: the answer on stdout, what else is known of it on stderr. Returns the exit status it means."""
     if options.json:
-        print_json(run_facts(workspace, state))
+        print_json(run_facts(state))
         return exit_status(state)
     answer = state.answer
     if answer is not None:
         told = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)
         print(escape_controls(told), flush=True)
     if not options.quiet:
-        _show_facts(workspace, state)
+        _show_facts(state)
     elif state.message:
         print(f"rlm-mcp: {escape_controls(state.message)}", file=sys.stderr)
     return exit_status(state)
 
 
-def _show_facts(workspace: "Workspace", state: "RunState") -> None:
+def _show_facts(state: "RunState") -> None:
     if sys.stderr.isatty():
         from rlm_mcp.cli.console.drawing import console_on
         from rlm_mcp.cli.console.outcome import show_ended
@@ -61,7 +60,7 @@ def _show_facts(workspace: "Workspace", state: "RunState") -> None:
         return
     from rlm_mcp.server.results import compact
 
-    facts = {name: value for name, value in run_facts(workspace, state).items() if name != "answer"}
+    facts = {name: value for name, value in run_facts(state).items() if name != "answer"}
     print(escape_controls(compact(facts)), file=sys.stderr)
 
 
@@ -74,11 +73,11 @@ def exit_status(state: "RunState") -> int:
     return ANSWERED if state.status == "completed" else FAILED
 
 
-def run_facts(workspace: "Workspace", state: "RunState") -> dict[str, Any]:
+def run_facts(state: "RunState") -> dict[str, Any]:
     """A run as `rlm_result` gives it, with the whole answer."""
     from rlm_mcp.server.presenters import run_result
 
-    facts = run_result(state, uri=workspace.run_uri(state.run_id)).model_dump()
+    facts = run_result(state).model_dump()
     return facts | {"answer": state.answer, "truncated": False}
 
 

@@ -46,9 +46,9 @@ def add(commands: Commands) -> None:
 
 async def list_runs(options: argparse.Namespace, workspace: "Workspace") -> int:
     """One line a run, newest first."""
-    runs = (await workspace.list_runs(limit=getattr(options, "limit", SHOWN_RUNS))).runs
+    runs = (await workspace.runs.list_page(limit=getattr(options, "limit", SHOWN_RUNS))).runs
     if options.json:
-        print_json([run_facts(workspace, run) for run in runs])
+        print_json([run_facts(run) for run in runs])
         return ANSWERED
     for run in runs:
         print(
@@ -61,7 +61,7 @@ async def list_runs(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 async def show_run(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Prints a run as `solve` printed it."""
-    return print_run(options, workspace, await workspace.state(options.id))
+    return print_run(options, await workspace.runs.state(options.id))
 
 
 async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
@@ -69,20 +69,20 @@ async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
     from rlm_mcp.viewer.page import write_page
 
     run_id = options.id or await _newest(workspace)
-    run = await anyio.to_thread.run_sync(workspace.runs.get, run_id)
+    run = await anyio.to_thread.run_sync(workspace.runs.records.get, run_id)
     if options.serve:
         from rlm_mcp.viewer.live import serve_page
 
-        await serve_page(run, workspace.store, tell=partial(_print_page, options, note="serving until Ctrl-C"))
+        await serve_page(run, workspace.contexts.store, tell=partial(_print_page, options, note="serving until Ctrl-C"))
         return ANSWERED
     out = None if options.out is None else Path(options.out)
-    path = await anyio.to_thread.run_sync(write_page, run, workspace.store, out)
+    path = await anyio.to_thread.run_sync(write_page, run, workspace.contexts.store, out)
     _print_page(options, str(path.resolve()), uri=path.resolve().as_uri())
     return ANSWERED
 
 
 async def _newest(workspace: "Workspace") -> str:
-    found = (await workspace.list_runs(limit=1)).runs
+    found = (await workspace.runs.list_page(limit=1)).runs
     if not found:
         raise UnknownRun('there is no run yet: start one with `rlm-mcp solve "…" FILE`')
     return found[0].run_id
@@ -93,9 +93,9 @@ async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:
     from rlm_mcp.viewer.page import compare_page, write_text
 
     run_in_thread = anyio.to_thread.run_sync
-    first = await run_in_thread(workspace.runs.get, options.id)
-    second = await run_in_thread(workspace.runs.get, options.other)
-    page, facts = await run_in_thread(compare_page, first, second, workspace.store)
+    first = await run_in_thread(workspace.runs.records.get, options.id)
+    second = await run_in_thread(workspace.runs.records.get, options.other)
+    page, facts = await run_in_thread(compare_page, first, second, workspace.contexts.store)
     if options.json and options.out is None:
         print_json(facts)
         return ANSWERED
@@ -123,18 +123,18 @@ def _print_page(options: argparse.Namespace, place: str, *, uri: str = "", note:
 
 async def resume(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Goes on after the last finished turn and follows the run."""
-    return await watch(options, workspace, await workspace.resume(options.id))
+    return await watch(options, workspace, await workspace.runs.resume(options.id))
 
 
 async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Executes a run's code again and tells the first difference to its record."""
     from rlm_mcp.cli.console.drawing import Teller, console_on
 
-    run = await anyio.to_thread.run_sync(workspace.runs.get, options.id)
+    run = await anyio.to_thread.run_sync(workspace.runs.records.get, options.id)
     teller = Teller(console_on(sys.stderr if options.json else sys.stdout))
     for started in islice(run.events(), 1):
         teller.event(started)
-    outcome, difference = await workspace.replay(run.run_id, teller.event)
+    outcome, difference = await workspace.runs.replay(run.run_id, teller.event)
     if options.json:
         print_json({"answer": outcome.answer, "status": outcome.status, "difference": difference})
     print(f"replayed; {'the same as the record' if difference is None else difference}", file=sys.stderr)
@@ -143,5 +143,5 @@ async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 async def export(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Prints the record."""
-    sys.stdout.write(await workspace.trace(options.id))
+    sys.stdout.write(await workspace.runs.trace(options.id))
     return ANSWERED

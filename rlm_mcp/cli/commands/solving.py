@@ -45,14 +45,14 @@ async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
     )
     if options.estimate:
         return await estimate(options, workspace, request)
-    return await watch(options, workspace, await workspace.start(request))
+    return await watch(options, workspace, await workspace.runs.start(request))
 
 
 async def estimate(options: argparse.Namespace, workspace: "Workspace", request: "SolveRequest") -> int:
     """Prints what a run would take. No model is asked."""
     from rlm_mcp.server.presenters import estimate_facts, estimate_text
 
-    guess = await workspace.estimate(request)
+    guess = await workspace.runs.estimate(request)
     if options.json:
         print_json({"mode": guess.route.mode, "depth": guess.route.depth, **estimate_facts(guess).model_dump()})
     else:
@@ -65,7 +65,7 @@ async def watch(options: argparse.Namespace, workspace: "Workspace", run_id: str
     from rlm_mcp.cli.console.following import follow
 
     await follow(workspace, run_id, sys.stderr, quiet=options.quiet, exit_status=FAILED)
-    return print_run(options, workspace, await workspace.state(run_id))
+    return print_run(options, await workspace.runs.state(run_id))
 
 
 def _schema(text: str) -> dict[str, Any]:

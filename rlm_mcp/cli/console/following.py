@@ -34,16 +34,16 @@ async def follow(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bo
             if is_drawn:
                 await _draw(workspace, run_id, stream, stop)
             elif quiet:
-                await workspace.attend(run_id, lambda _: None)
+                await workspace.runs.stream_events(run_id, lambda _: None)
             else:
                 await _tell(workspace, run_id, stream)
 
 
 async def _stop_when_asked(workspace: Workspace, run_id: str, stop: anyio.Event, following: anyio.CancelScope) -> None:
     await stop.wait()
-    if workspace.progress(run_id) is None:  # it runs in another process and goes on there
+    if workspace.runs.progress(run_id) is None:  # it runs in another process and goes on there
         following.cancel()
-    workspace.stop(run_id)
+    workspace.runs.stop(run_id)
 
 
 async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.Event) -> None:
@@ -65,7 +65,7 @@ async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.E
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(draw)
         try:
-            await workspace.attend(run_id, teller.take)
+            await workspace.runs.stream_events(run_id, teller.take)
         except RlmError as error:  # the group would wrap it
             failure = error
         over.set()
@@ -75,7 +75,7 @@ async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.E
 
 async def _tell(workspace: Workspace, run_id: str, stream: TextIO) -> None:
     is_read = _write(stream, f"{run_id} started")
-    async for progress in workspace.follow(run_id):
+    async for progress in workspace.runs.follow(run_id):
         is_read = is_read and _write(stream, f"  {progress}")
 
 

@@ -23,10 +23,10 @@ FRAME_SECONDS = 0.2
 async def take_in(workspace: Workspace, source: str, stream: TextIO, *, quiet: bool) -> Context:
     """The context of a source, registered where it is not yet."""
     if quiet or not can_be_drawn_on(stream):
-        return await workspace.find_or_register(source)
+        return await workspace.contexts.find_or_register(source)
     taken = Taken()
     async with background_task(_tell, source, taken, stream):
-        return await workspace.find_or_register(source, taken=taken)
+        return await workspace.contexts.find_or_register(source, taken=taken)
 
 
 async def _tell(source: str, taken: Taken, stream: TextIO) -> None:

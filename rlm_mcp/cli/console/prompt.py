@@ -210,12 +210,12 @@ class PromptedGuest:
     def complete(self, text: str) -> tuple[str, ...]:
         """What a name can become; nothing where that cannot be found out."""
         try:
-            return self._portal.call(partial(self._workspace.complete, self._context, text, calls=self._calls))
+            return self._portal.call(partial(self._workspace.repls.complete, self._context, text, calls=self._calls))
         except RlmError:
             return ()
 
     async def _run(self, code: str, *, reset: bool = False) -> CellResult:
-        return await self._workspace.run_code(
+        return await self._workspace.repls.run_code(
             self._context, code, seconds=self._seconds, reset=reset, calls=self._calls
         )
 

@@ -48,11 +48,11 @@ async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], boo
         tasks.start_soon(_end_on_signal, ended)
         tasks.start_soon(_end_when, nobody_listens, ended)
         tasks.start_soon(_speak, workspace, ended)
-        tasks.start_soon(workspace.pick_up)
+        tasks.start_soon(workspace.runs.resume_left)
         await ended.wait()
         with anyio.move_on_after(CLOSE_SECONDS):
             await workspace.close()
-            await run_in_thread(workspace.store.close)
+            await run_in_thread(workspace.contexts.store.close)
             await run_in_thread(at_end)
         PROCESSES.kill_all()
         logging.shutdown()

@@ -63,7 +63,7 @@ class _Tenant:
     def is_unused(self, now: float) -> bool:
         """Whether nothing would be missed if the workspace were closed, but for variables in REPLs."""
         idle = self.busy == 0 and not self.opening.locked() and now - self.seen >= IDLE_SECONDS
-        return idle and (self.workspace is None or not self.workspace.has_live_runs)
+        return idle and (self.workspace is None or self.workspace.runs.live_count == 0)
 
 
 class Tenants:
@@ -129,13 +129,13 @@ class Tenants:
     def leave(self) -> None:
         """The server is going to end: from now on what stops runs is that, and not their clients."""
         for workspace in self._workspaces():
-            workspace.leave()
+            workspace.runs.announce_end()
 
     async def stop_all(self) -> None:
         """Stops all runs, so that calls that wait for them are answered; the next server goes on with them."""
         async with anyio.create_task_group() as tasks:
             for workspace in self._workspaces():
-                tasks.start_soon(workspace.stop_all)
+                tasks.start_soon(workspace.runs.stop_all)
 
     def _workspaces(self) -> list[Workspace]:
         return [tenant.workspace for tenant in self._known.values() if tenant.workspace is not None]
@@ -171,7 +171,7 @@ class Tenants:
         async with self._open_for(name) as workspace:
             workspace.on_change(partial(self.notifications.announce, tenant=name))
             task_status.started(workspace)
-            await workspace.pick_up()
+            await workspace.runs.resume_left()
             await tenant.unused.wait()
 
 

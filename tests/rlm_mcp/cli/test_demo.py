@@ -37,12 +37,12 @@ async def record(settings: Settings, replies: Sequence[str]) -> list[Event]:
         return RunModels(root=ScriptedModel(replies, name="recorded"), sub=ScriptedModel(["yes"], name="sub"))
 
     async with open_workspace(settings, choose=choose) as workspace:
-        await workspace.register(source=str(LOG), name="shop.log")
+        await workspace.contexts.register(source=str(LOG), name="shop.log")
         question = "Which component logs the most errors?"
-        run_id = await workspace.start(SolveRequest(query=question, contexts=("shop.log",), mode="rlm"))
-        async for _ in workspace.follow(run_id):
+        run_id = await workspace.runs.start(SolveRequest(query=question, contexts=("shop.log",), mode="rlm"))
+        async for _ in workspace.runs.follow(run_id):
             pass
-        return [json.loads(line) for line in (await workspace.trace(run_id)).splitlines()]
+        return [json.loads(line) for line in (await workspace.runs.trace(run_id)).splitlines()]
 
 
 async def test_a_replay_executes_the_code_again_and_tells_the_story(settings: Settings) -> None:

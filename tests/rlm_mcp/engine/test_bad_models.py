@@ -30,7 +30,7 @@ async def workspace(tmp_path: Path, **flags: object) -> AsyncIterator[Workspace]
     pool = ModelPool(settings, find=list)
     opener = ScriptedOpener([CellResult(code="", stdout="5000")] * 9)
     async with open_workspace(settings, choose=pool.choose, open_repl=opener) as opened:
-        await opened.register(text=TEXT, name="text")
+        await opened.contexts.register(text=TEXT, name="text")
         yield opened
     await pool.aclose()
 
@@ -39,10 +39,10 @@ async def ask(opened: Workspace, **limits: float) -> RunState:
     asked = RunLimits(**limits)  # type: ignore[arg-type] # by name
     request = SolveRequest(query="How many lines?", contexts=("text",), mode="rlm", limits=asked)
     with anyio.fail_after(20):
-        run_id = await opened.start(request)
-        async for _ in opened.follow(run_id):
+        run_id = await opened.runs.start(request)
+        async for _ in opened.runs.follow(run_id):
             pass
-        return await opened.state(run_id)
+        return await opened.runs.state(run_id)
 
 
 async def ended(tmp_path: Path, server: OpenAIServer, **flags: object) -> RunState:
@@ -59,7 +59,7 @@ async def test_no_model_starts_no_run(tmp_path: Path) -> None:
     async with workspace(tmp_path) as opened:
         with pytest.raises(NoModelConfigured, match="no model is configured: set RLM_MCP_MODEL and RLM_MCP_API_KEY"):
             await ask(opened)
-        assert (await opened.list_runs()).runs == ()
+        assert (await opened.runs.list_page()).runs == ()
 
 
 async def test_a_limit_in_dollars_without_a_price_starts_no_run(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_a_limit_in_dollars_without_a_price_starts_no_run(tmp_path: Path) 
     async with server, workspace(tmp_path, base_url=server.base_url, model="scripted") as opened:
         with pytest.raises(PriceUnknown, match=r"max_usd=0.5 cannot be kept: no price is known for model 'scripted'"):
             await ask(opened, max_usd=0.5)
-        assert (await opened.list_runs()).runs == ()
+        assert (await opened.runs.list_page()).runs == ()
 
 
 FAILURES: Mapping[str, tuple[OpenAIServer, str]] = {

@@ -21,8 +21,8 @@ def machine(tmp_path: Path) -> Machine:
 
 async def begun(workspace: Workspace, machine: Machine, request: SolveRequest = REQUEST) -> str:
     """A run in its second turn."""
-    await workspace.register(text="some text", name="t")
-    run_id = await workspace.start(request)
+    await workspace.contexts.register(text="some text", name="t")
+    run_id = await workspace.runs.start(request)
     await machine.model.waits.wait()
     return run_id
 
@@ -33,7 +33,7 @@ async def test_a_server_goes_on_with_the_runs_that_one_before_it_left(machine: M
             run_id = await begun(workspace, machine)
         machine.model.go.set()
         async with machine.open(serves=True) as workspace:
-            await workspace.pick_up()
+            await workspace.runs.resume_left()
             state = await ended(workspace, run_id)
     assert (state.status, state.answer, state.iterations) == ("completed", "9", 2)
     assert machine.model.asked == 3  # twice before, and the turn that was cut off again
@@ -55,7 +55,7 @@ async def test_a_run_that_somebody_asks_for_is_gone_on_with(machine: Machine) ->
             run_id = await begun(workspace, machine)
         machine.model.go.set()
         async with machine.open(serves=True) as workspace:
-            await workspace.pick_up_left(run_id)
+            await workspace.runs.resume_if_left(run_id)
             assert (await ended(workspace, run_id)).answer == "9"
 
 
@@ -64,16 +64,16 @@ async def test_runs_of_the_command_line_are_not_gone_on_with(machine: Machine) -
         async with machine.open() as workspace:
             run_id = await begun(workspace, machine)
         async with machine.open(serves=True) as workspace:
-            await workspace.pick_up()
-            await workspace.pick_up_left(run_id)
-            assert (await workspace.state(run_id)).status == "cancelled"
+            await workspace.runs.resume_left()
+            await workspace.runs.resume_if_left(run_id)
+            assert (await workspace.runs.state(run_id)).status == "cancelled"
 
 
 async def test_a_run_that_its_client_cancelled_stays_cancelled(machine: Machine) -> None:
     with anyio.fail_after(10):
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
-            workspace.stop(run_id)  # the record gets its end while the server ends, too
+            workspace.runs.stop(run_id)  # the record gets its end while the server ends, too
         assert left_runs(Runs(machine.settings.data_dir)) == []
 
 
@@ -82,7 +82,7 @@ async def test_a_left_run_is_cancelled_without_being_gone_on_with(machine: Machi
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
         async with machine.open() as workspace:
-            assert (await workspace.cancel(run_id)).status == "cancelled"
+            assert (await workspace.runs.cancel(run_id)).status == "cancelled"
         assert left_runs(Runs(machine.settings.data_dir)) == []
 
 
@@ -90,9 +90,9 @@ async def test_a_run_of_a_living_server_is_not_taken_from_it(machine: Machine) -
     with anyio.fail_after(10):
         async with machine.open(serves=True) as one, machine.open(serves=True) as other:
             run_id = await begun(one, machine)
-            await other.pick_up()
-            await other.pick_up_left(run_id)
-            assert other.progress(run_id) is None
+            await other.runs.resume_left()
+            await other.runs.resume_if_left(run_id)
+            assert other.runs.progress(run_id) is None
             machine.model.go.set()
             assert (await ended(one, run_id)).answer == "9"
 
@@ -103,23 +103,23 @@ async def test_a_run_that_never_ends_is_not_picked_up_for_ever(machine: Machine)
             run_id = await begun(workspace, machine)
         for _ in range(MOST_TRIES):
             async with machine.open(serves=True) as workspace:
-                await workspace.pick_up()
-                assert workspace.progress(run_id) is not None
+                await workspace.runs.resume_left()
+                assert workspace.runs.progress(run_id) is not None
         async with machine.open(serves=True) as workspace:
-            await workspace.pick_up()
-            assert workspace.progress(run_id) is None
-            assert "runs resume" in (await workspace.state(run_id)).message
+            await workspace.runs.resume_left()
+            assert workspace.runs.progress(run_id) is None
+            assert "runs resume" in (await workspace.runs.state(run_id)).message
 
 
 async def test_a_call_that_waits_while_the_server_ends_is_told_that_the_run_goes_on(machine: Machine) -> None:
     with anyio.fail_after(10):
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
-            workspace.leave()
-            workspace.give_up(run_id)  # what the end of the connections does
-            assert workspace.progress(run_id) is not None
-            await workspace.stop_all()
-            state = await workspace.state(run_id)
+            workspace.runs.announce_end()
+            workspace.runs.give_up(run_id)  # what the end of the connections does
+            assert workspace.runs.progress(run_id) is not None
+            await workspace.runs.stop_all()
+            state = await workspace.runs.state(run_id)
     assert (state.status, state.stopped_by) == ("running", None)
     assert "goes on with this run" in state.message
 
@@ -128,8 +128,8 @@ async def test_a_call_that_is_given_up_stops_the_run_unless_another_call_waits(m
     with anyio.fail_after(10):
         async with machine.open() as workspace:
             run_id = await begun(workspace, machine)
-            with workspace.waited_for(run_id):
-                workspace.give_up(run_id)
-                assert workspace.progress(run_id) is not None
-            workspace.give_up(run_id)
+            with workspace.runs.waiting(run_id):
+                workspace.runs.give_up(run_id)
+                assert workspace.runs.progress(run_id) is not None
+            workspace.runs.give_up(run_id)
             assert (await ended(workspace, run_id)).status == "cancelled"

@@ -102,7 +102,7 @@ async def complaints(
     there = False
     for tool, arguments in calls:
         if not there:
-            await workspace.register(text="some text\nERROR here\n", name="t")
+            await workspace.contexts.register(text="some text\nERROR here\n", name="t")
         before = remains(settings) if tool == "register_context" else []
         with anyio.fail_after(20):
             result = await client.call_tool(tool, arguments)
@@ -191,7 +191,7 @@ def hostile_requests(client: Client) -> Iterator[tuple[str, Callable[[], Awaitab
 
 
 async def test_hostile_addresses_and_prompts_get_a_result_or_a_sentence(client: Client, workspace: Workspace) -> None:
-    await workspace.register(text="some text\nERROR here\n", name="t")
+    await workspace.contexts.register(text="some text\nERROR here\n", name="t")
     found = []
     for what, request in hostile_requests(client):
         with anyio.fail_after(20):

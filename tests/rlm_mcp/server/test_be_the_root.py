@@ -35,7 +35,7 @@ async def test_following_the_guide_answers_the_question_without_a_key(
 ) -> None:
     settings = Settings(data_dir=tmp_path / "data", cache_dir=compiled_cache)
     async with open_workspace(settings) as workspace:
-        await workspace.register(text="".join(MAILS), name="mails")
+        await workspace.contexts.register(text="".join(MAILS), name="mails")
         async with Client(build_server(workspace), mode=era) as client:
             with anyio.fail_after(60):
                 guide = await client.get_prompt("be_the_root", {"context": "mails", "question": QUESTION})

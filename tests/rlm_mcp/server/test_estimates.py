@@ -41,7 +41,7 @@ async def workspace(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Works
         return CellResult(code=code, final=Final(value=60))
 
     async with open_workspace(settings, choose=choose, open_repl=ScriptedOpener(run_cell)) as workspace:
-        await workspace.register(text="a line\n" * 50_000, name="text")
+        await workspace.contexts.register(text="a line\n" * 50_000, name="text")
         yield workspace
 
 
@@ -88,7 +88,7 @@ async def test_an_estimate_starts_nothing_and_asks_no_model(
     assert f"${low:.4f} to ${high:.4f}" in text_of(result)
     assert "Nothing was started" in text_of(result)
     assert model.calls == []
-    assert (await workspace.list_runs()).runs == ()
+    assert (await workspace.runs.list_page()).runs == ()
 
 
 async def test_an_estimate_stays_within_the_limits_of_the_run(workspace: Workspace, era: str) -> None:
@@ -123,7 +123,7 @@ async def test_a_run_that_the_user_declines_is_not_started_and_the_text_says_so(
     assert result.is_error
     assert "nothing was started and nothing was spent" in text_of(result)
     assert model.calls == []
-    assert (await workspace.list_runs()).runs == ()
+    assert (await workspace.runs.list_page()).runs == ()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def context(workspace: Workspace, log_file: Path) -> Context:
-    return await workspace.register(source=str(log_file), name="worker.log")
+    return await workspace.contexts.register(source=str(log_file), name="worker.log")
 
 
 async def read(client: Client, uri: str) -> str:
@@ -116,7 +116,7 @@ async def test_listening_clients_are_told_of_a_new_context(workspace: Workspace)
     async with Client(build_server(workspace)) as client:
         with anyio.fail_after(5):
             async with client.listen(resources_list_changed=True) as events:
-                await workspace.register(text="more", name="more")
+                await workspace.contexts.register(text="more", name="more")
                 async for event in events:
                     assert type(event).__name__ == "ResourcesListChanged"
                     break
@@ -133,7 +133,7 @@ async def test_handshake_clients_are_told_of_a_new_context(workspace: Workspace)
         assert client.server_capabilities.resources is not None
         assert client.server_capabilities.resources.list_changed
         with anyio.fail_after(5):
-            await workspace.register(text="more", name="more")
+            await workspace.contexts.register(text="more", name="more")
             await told.wait()
 
 
@@ -161,7 +161,7 @@ async def test_handshake_clients_hear_of_the_run_they_subscribed_to(
 
 async def test_many_resources_come_in_pages(workspace: Workspace, era: str) -> None:
     for number in range(205):
-        await workspace.register(text=f"text {number}", name=f"t{number}")
+        await workspace.contexts.register(text=f"text {number}", name=f"t{number}")
     async with Client(build_server(workspace), mode=era) as client:
         first = await client.list_resources()
         second = await client.list_resources(cursor=first.next_cursor)

@@ -73,7 +73,7 @@ def request(method: str, task_id: str) -> Any:
 
 @pytest.fixture(autouse=True)
 async def context(workspace: Workspace) -> None:
-    await workspace.register(text="some text\n", name="t")
+    await workspace.contexts.register(text="some text\n", name="t")
 
 
 async def test_a_run_is_a_task_for_a_client_that_declared_tasks(workspace: Workspace, model: HeldModel) -> None:

@@ -21,7 +21,7 @@ QUESTION = {"query": "How many errors are there?", "contexts": ["t"], "mode": "r
 
 @pytest.fixture(autouse=True)
 async def context(workspace: Workspace) -> None:
-    await workspace.register(text="some text\nERROR here\n", name="t")
+    await workspace.contexts.register(text="some text\nERROR here\n", name="t")
 
 
 async def call(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
@@ -78,10 +78,10 @@ async def test_cancelling_the_request_cancels_the_run(client: Client, model: Hel
             await model.waiting.wait()
             tasks.cancel_scope.cancel()
         await model.cancelled.wait()
-        (run,) = (await workspace.list_runs()).runs
-        async for _ in workspace.follow(run.run_id):
+        (run,) = (await workspace.runs.list_page()).runs
+        async for _ in workspace.runs.follow(run.run_id):
             pass
-        assert (await workspace.state(run.run_id)).status == "cancelled"
+        assert (await workspace.runs.state(run.run_id)).status == "cancelled"
 
 
 async def call_ignored(client: Client) -> None:

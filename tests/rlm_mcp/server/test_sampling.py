@@ -40,7 +40,7 @@ class Place:
     @asynccontextmanager
     async def open(self, cell: Play = run_cell) -> AsyncIterator[Workspace]:
         async with open_workspace(self._settings, choose=self._choose, open_repl=ScriptedOpener(cell)) as workspace:
-            await workspace.register(text="a line\n" * 5_000, name="text")
+            await workspace.contexts.register(text="a line\n" * 5_000, name="text")
             yield workspace
 
 

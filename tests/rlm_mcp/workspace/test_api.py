@@ -40,7 +40,7 @@ async def test_solve_takes_other_texts_under_the_same_name_each_time(tmp_path: P
 
     assert [await count("ooo"), await count("oo"), await count("oo"), await count("ooo")] == ["3", "2", "2", "3"]
     async with rlm_mcp.open_workspace(settings, choose=choose) as workspace:
-        (kept,) = (await workspace.contexts()).contexts
+        (kept,) = (await workspace.contexts.list_page()).contexts
         assert (kept.name, kept.chars) == ("b", 3)
 
 
@@ -49,7 +49,7 @@ async def test_solve_does_not_put_a_text_in_the_place_of_a_file(tmp_path: Path) 
     (tmp_path / "b").write_text("of the file")
     settings = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
     async with rlm_mcp.open_workspace(settings) as workspace:
-        await workspace.register(source=str(tmp_path / "b"), name="b")
+        await workspace.contexts.register(source=str(tmp_path / "b"), name="b")
     with pytest.raises(NameTaken, match="the name 'b' belongs to other content"):
         await rlm_mcp.solve("?", {"b": "another text"}, settings=settings)
 

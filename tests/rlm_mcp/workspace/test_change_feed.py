@@ -22,7 +22,7 @@ async def test_what_came_while_listeners_were_busy_is_told_once_each() -> None:
     changes.listen(listen)
     changes.add(registered)
     with anyio.fail_after(5):
-        await changes.tell()
+        await changes.deliver()
     assert told == [registered, registered, ended]
 
 
@@ -31,4 +31,4 @@ async def test_a_change_after_the_end_is_nobodys_business() -> None:
     changes.close()
     changes.add(ResourceChange())
     with anyio.fail_after(5):
-        await changes.tell()
+        await changes.deliver()

@@ -56,7 +56,7 @@ def context(name: str) -> Context:
 
 
 async def run(repls: InspectRepls, name: str, code: str = "1") -> None:
-    await repls.run(context(name), code, seconds=1)
+    await repls.run_code(context(name), code, seconds=1)
 
 
 async def test_the_repl_that_was_used_longest_ago_makes_room(opener: Opener) -> None:
@@ -146,9 +146,9 @@ async def test_what_idle_repls_hold_is_given_to_the_cell_that_runs(sandbox_cache
         async with open_sandbox(sandbox_cache, memory_bytes=64 << 20) as sandbox:
             pool = ReplPool(has_room=sandbox.has_room)
             repls = InspectRepls(pool.evicting_opener(partial(sandbox.open_repl, store)), pool)
-            assert (await repls.run(second, "context", seconds=20)).value == "'second'"
-            full = await repls.run(first, hold, seconds=20)
-            large = await repls.run(second, "len(bytearray(40 << 20))", seconds=20)
+            assert (await repls.run_code(second, "context", seconds=20)).value == "'second'"
+            full = await repls.run_code(first, hold, seconds=20)
+            large = await repls.run_code(second, "len(bytearray(40 << 20))", seconds=20)
             left = repr(repls)
             await repls.close_all()
     assert full.error is not None

@@ -79,14 +79,14 @@ async def workspace(
     async with open_workspace(
         settings, choose=choose, open_repl=ScriptedOpener(play), telemetry=telemetry
     ) as workspace:
-        await workspace.register(text="a line\n" * 5_000, name="text")
+        await workspace.contexts.register(text="a line\n" * 5_000, name="text")
         yield workspace
 
 
 async def run(workspace: Workspace) -> str:
     with anyio.fail_after(10):
-        run_id = await workspace.start(SolveRequest(query="Which figure?", contexts=("text",), mode="rlm"))
-        async for _ in workspace.follow(run_id):
+        run_id = await workspace.runs.start(SolveRequest(query="Which figure?", contexts=("text",), mode="rlm"))
+        async for _ in workspace.runs.follow(run_id):
             pass
     return run_id
 
@@ -94,7 +94,7 @@ async def run(workspace: Workspace) -> str:
 async def test_a_run_is_an_agent_with_chats_and_tools_below_it(tmp_path: Path, recorder: Recorder) -> None:
     async with workspace(tmp_path, Telemetry(tracer=recorder.tracer)) as there:
         run_id = await run(there)
-        state = await there.state(run_id)
+        state = await there.runs.state(run_id)
     assert recorder.tree() == {
         "chat small": "execute_tool python",
         "execute_tool python": "invoke_agent rlm",
@@ -166,10 +166,10 @@ async def test_a_cancelled_run_leaves_no_span_open(tmp_path: Path, recorder: Rec
         raise AssertionError
 
     async with workspace(tmp_path, Telemetry(tracer=recorder.tracer), holds) as there:
-        run_id = await there.start(SolveRequest(query="Which figure?", contexts=("text",), mode="rlm"))
+        run_id = await there.runs.start(SolveRequest(query="Which figure?", contexts=("text",), mode="rlm"))
         with anyio.fail_after(10):
             await begun.wait()
-            await there.cancel(run_id)
+            await there.runs.cancel(run_id)
     assert recorder.one("execute_tool python")["error.type"] == "cancelled"
     assert recorder.one("invoke_agent rlm")["error.type"] == "cancelled"
 
@@ -192,8 +192,8 @@ async def test_child_runs_are_agents_below_the_code_that_asked_for_them(tmp_path
 
 async def test_where_nothing_records_no_event_is_looked_at(tmp_path: Path) -> None:
     async with workspace(tmp_path, Telemetry(tracer=NoOpTracer())) as there:
-        run_id = await there.start(SolveRequest(query="Which figure?", contexts=("text",), mode="rlm"))
-        assert there._live[run_id].listeners == []
+        run_id = await there.runs.start(SolveRequest(query="Which figure?", contexts=("text",), mode="rlm"))
+        assert there.runs._live[run_id].listeners == []
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
 from rlm_mcp.workspace.launch import SolveRequest
-from rlm_mcp.workspace.live_runs import RunElsewhere, RunEnded, TooManyRuns
+from rlm_mcp.workspace.live_runs import RunEnded, TooManyRuns
 from rlm_mcp.workspace.progress import Taken
+from rlm_mcp.workspace.shared_records import RunElsewhere
 from rlm_mcp.workspace.workspace import Workspace
 from tests.rlm_mcp.machine import REQUEST, Machine, ended
 
@@ -34,8 +35,8 @@ def machine(tmp_path: Path) -> Machine:
 async def cut_off(machine: Machine) -> str:
     """A run whose process died after its first turn."""
     async with machine.open() as workspace:
-        await workspace.register(text="some text", name="t")
-        run_id = await workspace.start(REQUEST)
+        await workspace.contexts.register(text="some text", name="t")
+        run_id = await workspace.runs.start(REQUEST)
         await machine.model.waits.wait()
     events = Runs(machine.settings.data_dir).get(run_id).events_path
     kept = [line for line in events.read_text().splitlines(keepends=True) if '"run_ended"' not in line]
@@ -48,7 +49,7 @@ async def asked_at_once(*workspaces: Workspace) -> list[str]:
     found: list[str] = []
 
     async def ask(workspace: Workspace) -> None:
-        found.append(await workspace.start(REQUEST))
+        found.append(await workspace.runs.start(REQUEST))
 
     async with anyio.create_task_group() as tasks:
         for workspace in workspaces:
@@ -61,10 +62,10 @@ async def test_the_same_request_goes_on_with_a_run_that_was_cut_off(machine: Mac
         run_id = await cut_off(machine)
         machine.model.go.set()
         async with machine.open() as workspace:
-            assert await workspace.start(REQUEST) == run_id
-            async for _ in workspace.follow(run_id):
+            assert await workspace.runs.start(REQUEST) == run_id
+            async for _ in workspace.runs.follow(run_id):
                 pass
-            state = await workspace.state(run_id)
+            state = await workspace.runs.state(run_id)
     assert (state.status, state.answer, state.iterations) == ("completed", "9", 2)
     assert machine.model.asked == 3  # the first turn was not paid again
 
@@ -73,7 +74,7 @@ async def test_the_same_request_twice_at_once_is_one_run(machine: Machine) -> No
     with anyio.fail_after(10):
         machine.model.go.set()
         async with machine.open() as workspace:
-            await workspace.register(text="some text", name="t")
+            await workspace.contexts.register(text="some text", name="t")
             found = await asked_at_once(workspace, workspace, workspace)
             await ended(workspace, found[0])
     assert len(found) == 3
@@ -97,38 +98,38 @@ async def test_a_finished_run_is_not_resumed_and_a_new_one_is_started(machine: M
     machine.model.go.set()
     with anyio.fail_after(10):
         async with machine.open() as workspace:
-            await workspace.register(text="some text", name="t")
-            first = await workspace.start(REQUEST)
-            async for _ in workspace.follow(first):
+            await workspace.contexts.register(text="some text", name="t")
+            first = await workspace.runs.start(REQUEST)
+            async for _ in workspace.runs.follow(first):
                 pass
-            assert await workspace.start(REQUEST) != first
+            assert await workspace.runs.start(REQUEST) != first
             with pytest.raises(RunEnded, match="has its final answer"):
-                await workspace.resume(first)
+                await workspace.runs.resume(first)
 
 
 async def test_a_run_is_seen_and_cancelled_from_another_process(machine: Machine) -> None:
     with anyio.fail_after(10):
         async with machine.open() as one, machine.open() as other:
-            await one.register(text="some text", name="t")
-            run_id = await one.start(REQUEST)
-            assert (await other.state(run_id)).status == "running"
-            assert await other.start(REQUEST) == run_id
+            await one.contexts.register(text="some text", name="t")
+            run_id = await one.runs.start(REQUEST)
+            assert (await other.runs.state(run_id)).status == "running"
+            assert await other.runs.start(REQUEST) == run_id
             with pytest.raises(RunElsewhere):
-                await other.resume(run_id)
-            assert (await other.cancel(run_id)).status == "cancelled"
+                await other.runs.resume(run_id)
+            assert (await other.runs.cancel(run_id)).status == "cancelled"
 
 
 async def test_a_cancelled_run_is_resumed_when_asked_to(machine: Machine) -> None:
     with anyio.fail_after(10):
         async with machine.open() as workspace:
-            await workspace.register(text="some text", name="t")
-            run_id = await workspace.start(REQUEST)
-            assert (await workspace.cancel(run_id)).status == "cancelled"
+            await workspace.contexts.register(text="some text", name="t")
+            run_id = await workspace.runs.start(REQUEST)
+            assert (await workspace.runs.cancel(run_id)).status == "cancelled"
             machine.model.go.set()
-            assert await workspace.resume(run_id) == run_id
-            async for _ in workspace.follow(run_id):
+            assert await workspace.runs.resume(run_id) == run_id
+            async for _ in workspace.runs.follow(run_id):
                 pass
-            assert (await workspace.state(run_id)).answer == "9"
+            assert (await workspace.runs.state(run_id)).answer == "9"
 
 
 async def test_who_attends_a_run_gets_each_event_once_also_when_late_or_in_another_process(machine: Machine) -> None:
@@ -137,14 +138,14 @@ async def test_who_attends_a_run_gets_each_event_once_also_when_late_or_in_anoth
     elsewhere: list[str] = []
     with anyio.fail_after(10):
         async with machine.open() as one, machine.open() as other, anyio.create_task_group() as tasks:
-            await one.register(text="some text", name="t")
-            run_id = await one.start(REQUEST)
-            tasks.start_soon(one.attend, run_id, lambda event: early.append(event["event"]))
+            await one.contexts.register(text="some text", name="t")
+            run_id = await one.runs.start(REQUEST)
+            tasks.start_soon(one.runs.stream_events, run_id, lambda event: early.append(event["event"]))
             await machine.model.waits.wait()
-            tasks.start_soon(one.attend, run_id, lambda event: late.append(event["event"]))
-            tasks.start_soon(other.attend, run_id, lambda event: elsewhere.append(event["event"]))
+            tasks.start_soon(one.runs.stream_events, run_id, lambda event: late.append(event["event"]))
+            tasks.start_soon(other.runs.stream_events, run_id, lambda event: elsewhere.append(event["event"]))
             machine.model.go.set()
-        recorded = [event["event"] for event in one.runs.get(run_id).events()]
+        recorded = [event["event"] for event in one.runs.records.get(run_id).events()]
     begins = {"root_asked", "cell_begun"}
     assert early[:4] == ["run_started", "routed", "root_asked", "root_reply"]
     assert [event for event in early if event not in begins] == recorded
@@ -156,19 +157,19 @@ async def test_inspect_repls_make_room_for_each_other(machine: Machine) -> None:
     with anyio.fail_after(10):
         async with machine.open() as workspace:
             for number in range(12):
-                context = await workspace.register(text=f"text {number}", name=f"t{number}")
-                assert (await workspace.run_code(context, "1", seconds=5)).value == "9"
+                context = await workspace.contexts.register(text=f"text {number}", name=f"t{number}")
+                assert (await workspace.repls.run_code(context, "1", seconds=5)).value == "9"
             assert repr(workspace).endswith("0 live runs, 8 REPLs>")
 
 
 async def test_runs_at_once_are_limited_where_they_are(machine: Machine) -> None:
     with anyio.fail_after(10):
         async with machine.open(most_runs=1) as workspace:
-            await workspace.register(text="some text", name="t")
-            first = await workspace.start(REQUEST)
-            assert await workspace.start(REQUEST) == first
+            await workspace.contexts.register(text="some text", name="t")
+            first = await workspace.runs.start(REQUEST)
+            assert await workspace.runs.start(REQUEST) == first
             with pytest.raises(TooManyRuns, match="1 runs are going on"):
-                await workspace.start(SolveRequest(query="Another?", contexts=("t",)))
+                await workspace.runs.start(SolveRequest(query="Another?", contexts=("t",)))
 
 
 async def test_a_run_that_waits_for_another_writer_of_the_store_holds_up_nothing_else(machine: Machine) -> None:
@@ -176,16 +177,16 @@ async def test_a_run_that_waits_for_another_writer_of_the_store_holds_up_nothing
     catalogue = machine.settings.data_dir / "contexts" / "catalogue.sqlite3"
     with anyio.fail_after(10):
         async with machine.open() as workspace:
-            await workspace.register(text="some text", name="t")
+            await workspace.contexts.register(text="some text", name="t")
             with closing(sqlite3.connect(catalogue, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                run_id = await workspace.start(REQUEST)
-                assert (await workspace.state(run_id)).status == "running"
+                run_id = await workspace.runs.start(REQUEST)
+                assert (await workspace.runs.state(run_id)).status == "running"
                 other.execute("ROLLBACK")
-            async for _ in workspace.follow(run_id):
+            async for _ in workspace.runs.follow(run_id):
                 pass
-            assert (await workspace.state(run_id)).status == "completed"
-            assert (await workspace.remove("t")).name == "t"  # it is no longer in use
+            assert (await workspace.runs.state(run_id)).status == "completed"
+            assert (await workspace.remove_context("t")).name == "t"  # it is no longer in use
 
 
 class Announcing(Taken):
@@ -207,11 +208,11 @@ async def test_a_registration_that_is_cancelled_ends_and_leaves_nothing(machine:
     async with machine.open() as workspace:
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(partial(workspace.register, source=str(tmp_path / "*.txt"), taken=taken))
+                tasks.start_soon(partial(workspace.contexts.register, source=str(tmp_path / "*.txt"), taken=taken))
                 await taken.begun.wait()
                 tasks.cancel_scope.cancel()
         assert taken.files < 2_000
-        assert (await workspace.contexts()).total == 0
+        assert (await workspace.contexts.list_page()).total == 0
         assert list((machine.settings.data_dir / "contexts" / "incoming").rglob("*.txt")) == []
 
 
@@ -230,12 +231,12 @@ async def test_a_registration_that_is_cancelled_while_git_lists_ends_git(machine
     async with machine.open() as workspace:
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(partial(workspace.register, source=endless_source))
+                tasks.start_soon(partial(workspace.contexts.register, source=endless_source))
                 while "1 running" not in repr(PROCESSES):
                     await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
         assert repr(PROCESSES) == "<Processes 0 running>"
-        assert (await workspace.contexts()).total == 0
+        assert (await workspace.contexts.list_page()).total == 0
 
 
 async def test_an_existing_path_is_taken_before_a_name_and_the_log_says_so(
@@ -244,14 +245,14 @@ async def test_an_existing_path_is_taken_before_a_name_and_the_log_says_so(
     (tmp_path / "notes").write_text("of the file")
     with chdir(tmp_path):
         async with machine.open() as workspace:
-            named = await workspace.register(text="of the context", name="notes")
-            assert (await workspace.find_or_register("notes")).source == str(tmp_path / "notes")
+            named = await workspace.contexts.register(text="of the context", name="notes")
+            assert (await workspace.contexts.find_or_register("notes")).source == str(tmp_path / "notes")
             assert caplog.messages == [
                 f"'notes' is a path and the name of a context: the path was taken; the context is {named.context_id}"
             ]
-            assert await workspace.find_or_register(named.context_id) == named
+            assert await workspace.contexts.find_or_register(named.context_id) == named
             (tmp_path / "notes").unlink()
-            assert await workspace.find_or_register("notes") == named
+            assert await workspace.contexts.find_or_register("notes") == named
 
 
 async def test_a_server_over_a_workspace_without_roots_opens_home_and_working_directory_alone(

@@ -66,12 +66,12 @@ async def test_a_workspace_with_a_run_stays_open(workspace: Workspace, model: He
     async with anyio.create_task_group() as tasks:
         tenants = Tenants(Opened(workspace), tasks, clock)
         await tenants.open("ann")
-        await workspace.register(text="a b c", name="abc")
-        run_id = await workspace.start(SolveRequest(query="Anything?", contexts=("abc",), mode="rlm"))
+        await workspace.contexts.register(text="a b c", name="abc")
+        run_id = await workspace.runs.start(SolveRequest(query="Anything?", contexts=("abc",), mode="rlm"))
         clock.now = IDLE_SECONDS
         tenants.close_unused()
         assert repr(tenants) == "<Tenants 1 known>"
-        await workspace.cancel(run_id)
+        await workspace.runs.cancel(run_id)
         tenants.close_unused()
         assert repr(tenants) == "<Tenants 0 known>"
         tasks.cancel_scope.cancel()

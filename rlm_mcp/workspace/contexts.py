@@ -1,0 +1,156 @@
+"""The contexts of one owner, as the event loop uses them.
+
+The store is synchronous and does disk work, so every call of it happens on a worker thread.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import anyio
+import anyio.from_thread
+
+from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.contexts.describe.overview import Overview, describe
+from rlm_mcp.contexts.search import SearchResult, search
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context, Lines, Page
+from rlm_mcp.errors import ContextError, UnknownContext
+from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
+from rlm_mcp.workspace.progress import Taken
+
+log = logging.getLogger(__name__)
+
+READ_CHARS = 20_000
+"""Lines in one tool result, with room for escapes and the other fields under its 32,000."""
+
+
+class WorkspaceContexts:
+    """Registers, reads and searches contexts. Announces what it changes to the change feed."""
+
+    def __init__(self, store: Store, changes: ChangeFeed) -> None:
+        self.store = store
+        self._changes = changes
+
+    async def register(
+        self,
+        *,
+        source: str = "",
+        text: str = "",
+        name: str | None = None,
+        supersedes: bool = False,
+        taken: Taken | None = None,
+    ) -> Context:
+        """Stores a source or a text; the same content under the same name is the same context.
+
+        A text that `supersedes` is the next version of another text of its name; otherwise that is NameTaken.
+        `taken` is updated while files are read. Cancellation acts within milliseconds and leaves nothing behind.
+        """
+        so_far = Taken() if taken is None else taken
+
+        def on_progress(files: int, size: int) -> None:
+            anyio.from_thread.check_cancelled()
+            so_far.add(files, size)
+
+        if source:
+            register = partial(self.store.register_source, source, name=name, on_progress=on_progress)
+            context = await anyio.to_thread.run_sync(register)
+        else:
+            context = await run_in_thread(self.store.register_text, text, name=name, supersedes=supersedes)
+        self._changes.add(ResourceChange())
+        return context
+
+    async def find_or_register(self, source: str, *, taken: Taken | None = None) -> Context:
+        """The context that `source` means: an existing path is registered, anything else is an id or a name.
+
+        Where both exist, the log says which was used. The store's error tells what is wrong where neither does.
+        """
+        named = None
+        with suppress(UnknownContext):
+            named = await self.get(source)
+        if named is not None and not await anyio.Path(source).exists():
+            return named
+        context = await self.register(source=source, taken=taken)
+        if named is not None and named.source != context.source:
+            log.warning(
+                "%r is a path and the name of a context: the path was taken; the context is %s",
+                source,
+                named.context_id,
+            )
+        return context
+
+    async def get(self, ref: str) -> Context:
+        """The context with this id or name. Raises UnknownContext."""
+        return await run_in_thread(self.store.get, ref)
+
+    async def list_page(self, query: str = "", *, limit: int = 20, cursor: str | None = None) -> Page:
+        """One page of contexts, newest first."""
+        return await run_in_thread(self.store.list, query, limit=limit, cursor=cursor)
+
+    async def list_all(self) -> list[Context]:
+        """Every context, newest first."""
+        found: list[Context] = []
+        cursor: str | None = None
+        while True:
+            page = await self.list_page(limit=1_000, cursor=cursor)
+            found += page.contexts
+            if (cursor := page.next_cursor) is None:
+                return found
+
+    async def list_paths(self, ref: str) -> list[str]:
+        """The paths of a context's files."""
+        files = await run_in_thread(self.store.files, await self.get(ref))
+        return [file.path for file in files]
+
+    async def describe(self, context: Context) -> Overview:
+        """The overview of a context: its structure, beginning, end and largest files."""
+        return await run_in_thread(describe, self.store, context)
+
+    async def read_lines(
+        self, context: Context, start_line: int, end_line: int | None, path: str | None, *, max_chars: int = READ_CHARS
+    ) -> Lines:
+        """Some lines of a context or of one of its files."""
+        return await run_in_thread(self.store.read_lines, context, start_line, end_line, path=path, max_chars=max_chars)
+
+    async def search(
+        self, context: Context, pattern: str, *, path: str | None, max_matches: int, context_lines: int
+    ) -> SearchResult:
+        """Lines that match a pattern."""
+        return await run_in_thread(
+            search, self.store, context, pattern, path=path, max_matches=max_matches, context_lines=context_lines
+        )
+
+    async def remove(self, ref: str) -> Context:
+        """Forgets a context. Raises ContextInUse while a run reads it."""
+        context = await run_in_thread(self.store.remove, ref)
+        self._changes.add(ResourceChange())
+        return context
+
+    async def refresh(self, ref: str) -> Context:
+        """Registers the current content of a context's source: the same context, or the next version of it."""
+        context = await run_in_thread(self.store.refresh, ref)
+        self._changes.add(ResourceChange())
+        return context
+
+    async def watch(
+        self,
+        context: Context,
+        *,
+        stop: threading.Event,
+        on_version: Callable[[Context], None],
+        on_trouble: Callable[[ContextError], None],
+    ) -> None:
+        """Registers a source again whenever it changes. Only `stop` ends it; cancellation does not.
+
+        Both functions are called on another thread. Raises SourceRefused.
+        """
+        from rlm_mcp.contexts.watch import watch
+
+        def announce(latest: Context) -> None:
+            anyio.from_thread.run_sync(self._changes.add, ResourceChange())
+            on_version(latest)
+
+        watching = partial(watch, self.store, context.name, stop=stop, on_version=announce, on_trouble=on_trouble)
+        await anyio.to_thread.run_sync(watching)

@@ -1,0 +1,137 @@
+"""One run of this process: a task that puts every event, and its end, on record.
+
+It outlives the request that started it. However it ends, its record gets an end: the run's own, "cancelled", "failed",
+or, where the server that ran it ends, the mark `run_left`, by which the next server knows to resume it.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.errors import RlmError, RunNotWritten
+from rlm_mcp.models.sampling_queue import SamplingQueue
+from rlm_mcp.records.events import Event
+from rlm_mcp.records.store import Run
+from rlm_mcp.workspace.launch import Launch
+from rlm_mcp.workspace.progress import Progress, advance
+from rlm_mcp.workspace.shared_records import CANCEL_POLL_SECONDS, cancel_request
+
+CANCELLED = {"status": "cancelled", "stopped_by": "cancelled", "message": "Cancelled; what it had is in its trace."}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LiveRun:
+    """A run that goes on, and its state for those who follow it."""
+
+    run: Run
+    fingerprint: str
+    max_seconds: float | None
+    sampling_queue: SamplingQueue | None
+    started: float = field(default_factory=time.monotonic)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    finished: anyio.Event = field(default_factory=anyio.Event)
+    news: anyio.Event = field(default_factory=anyio.Event)
+    """set, and replaced, at every event"""
+    waiting: int = 0
+    """calls that wait for it"""
+    is_left: bool = False
+    """it is stopped only because the server ends"""
+    unwritten: str = ""
+    """why the end of the run is not on record"""
+    listeners: list[Callable[[Event], None]] = field(default_factory=list)
+    _progress: Progress = field(default_factory=Progress)
+    _has_end: bool = False
+    """the record has its last event"""
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self.run.run_id
+
+    def progress(self) -> Progress:
+        """Snapshot of the run, with the time it has taken and has left."""
+        seconds = time.monotonic() - self.started
+        left = None if self.max_seconds is None else max(self.max_seconds - seconds, 0.0)
+        return replace(self._progress, seconds=seconds, seconds_left=left)
+
+    def note(self, event: Event) -> None:
+        """Passes one event of the run to listeners and followers."""
+        for listener in self.listeners:
+            listener(event)
+        self._progress = advance(self._progress, event)
+        self._has_end = self._has_end or (event["event"] == "run_ended" and not event.get("path"))
+        self.wake_followers()
+
+    def wake_followers(self) -> None:
+        """Makes everyone who follows the run look at it again."""
+        self.news.set()
+        self.news = anyio.Event()
+
+    def cancel(self, *, is_left: bool = False) -> None:
+        """Stops the run without waiting for its end; it `is_left` to the next server unless it was cancelled before."""
+        self.is_left = is_left and not self.scope.cancel_called
+        self.scope.cancel()
+
+    async def play(self, launch: Launch, store: Store) -> None:
+        """Runs it to its end, which is then on record."""
+        try:
+            with self.scope:
+                async with _in_use(store, [context.context_id for context in launch.spec.contexts], self.run_id):
+                    await launch.play(self.run, self.note)
+            if self.scope.cancelled_caught and not self._has_end and not self.is_left:
+                await self._record_end(CANCELLED)
+            if self.scope.cancelled_caught and self.is_left:
+                await run_in_thread(self.run.append, {"event": "run_left"})
+        except Exception as error:
+            if not self._has_end:
+                await self._record_end(_failure(error))
+            if not isinstance(error, RlmError):
+                log.exception("run %s failed", self.run_id)
+        finally:
+            self.run.close()
+            self.sampling_queue = None
+
+    async def _record_end(self, end: Mapping[str, Any]) -> None:
+        """Records an end that the run did not record itself."""
+        event = {"event": "run_ended", **end}
+        try:
+            await run_in_thread(self.run.append, event)
+        except RunNotWritten as error:
+            self.unwritten = str(error)
+        else:
+            self.note(event)
+
+    async def watch_for_cancel_request(self) -> None:
+        """Cancels the run when another process asks for it. Ends with the run."""
+        while not self.finished.is_set():
+            with anyio.move_on_after(CANCEL_POLL_SECONDS):
+                await self.finished.wait()
+            if cancel_request(self.run).exists():
+                self.scope.cancel()
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    text = str(error) if isinstance(error, RlmError) else "The run ended by a fault of rlm-mcp; see its log."
+    return {"status": "failed", "stopped_by": "error", "message": text}
+
+
+@asynccontextmanager
+async def _in_use(store: Store, context_ids: Sequence[str], run_id: str) -> AsyncIterator[None]:
+    """`store.in_use` off the event loop, because it waits for other writers. Cancellation does not split it."""
+    held = store.in_use(context_ids, run_id)
+    await anyio.to_thread.run_sync(held.__enter__)
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(held.__exit__, None, None, None)
