@@ -21,11 +21,13 @@ from rlm_mcp.engine.briefing import brief_of_value, briefs
 from rlm_mcp.engine.budget import Ledger, paid_call
 from rlm_mcp.engine.grounding import plain
 from rlm_mcp.engine.guest_calls import Calls
+from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Remaining
 from rlm_mcp.engine.reply_schema import complaint
 from rlm_mcp.engine.request_keys import prompt_hash
 from rlm_mcp.engine.router import Route, route
-from rlm_mcp.engine.trajectory import Again, Ask, Finish, Question, Rules, RunBlock, Step, Trajectory
+from rlm_mcp.engine.steps import Again, Ask, Finish, Question, Rules, RunBlock, Step
+from rlm_mcp.engine.trajectory import Trajectory
 from rlm_mcp.engine.types import RunDeps, RunSpec
 from rlm_mcp.errors import BudgetExceeded, PromptOverWindow, ReplayDiffers, RlmError, SubCallFailed
 from rlm_mcp.models.base import Completion, Model, bound_prompt
@@ -52,7 +54,8 @@ class Level:
 
     def __init__(self, spec: RunSpec, deps: RunDeps, ledger: Ledger, *, run_child: RunChild) -> None:
         self.spec, self.deps, self.ledger, self.run_child = spec, deps, ledger, run_child
-        self.trajectory = Trajectory(Question(query=spec.query))
+        self.judge = Judge(Question(query=spec.query))
+        self.trajectory = Trajectory(self.judge)
         self.way = Route(mode="rlm", depth=0, reason="")
         self.turn = 0
         self._taped: dict[str, Any] | None = None
@@ -95,11 +98,11 @@ class Level:
         schema = spec.output_schema
         question = Question(
             query=spec.query,
-            briefs=told,
             schema=schema,
             check=partial(complaint, schema) if schema is not None else lambda _: None,
         )
-        self.trajectory = Trajectory(question, _rules(self.deps))
+        self.judge = Judge(question, _rules(self.deps))
+        self.trajectory = Trajectory(self.judge, told)
         if self.deps.tape.strict or taped is None:
             way = self.way
             routed = {"event": "routed", "mode": way.mode, "depth": way.depth, "reason": way.reason}
@@ -158,7 +161,7 @@ class Level:
         left = self.ledger.left()
         self._remaining = Remaining(
             turn=self.turn,
-            turns=self.ledger.limits.max_iterations or (WEAK_TURNS if self.trajectory.is_weak else STRONG_TURNS),
+            turns=self.ledger.limits.max_iterations or (WEAK_TURNS if self.judge.rules.is_weak else STRONG_TURNS),
             seconds=left.seconds,
             usd=left.usd,
             sub_calls=left.sub_calls,
@@ -211,12 +214,12 @@ class Level:
             except PromptOverWindow:
                 ask = self.trajectory.shrink(ask)
                 continue
-            self.trajectory.measured(completion.usage.prompt_tokens, ask.messages)
+            self.trajectory.measure(completion.usage.prompt_tokens, ask.messages)
             self._silence = "" if completion.text.strip() else _silence(self.deps.root, completion)
             return completion.text
         raise PromptOverWindow(
             f"turn {ask.turn} is over the window of {self.deps.root.name!r} even when shortened: state the model's"
-            f" true window_tokens (now {self.trajectory.rules.window_tokens:,})"
+            f" true window_tokens (now {self.judge.rules.window_tokens:,})"
         )
 
     async def _complete(self, ask: Ask, shrinks: int) -> Completion:
@@ -227,7 +230,7 @@ class Level:
                 self.deps.root,
                 ask.messages,
                 kind="root",
-                max_tokens=self.trajectory.rules.reply_tokens,
+                max_tokens=self.judge.rules.reply_tokens,
                 temperature=ask.temperature,
             )
             self._note_reply(ask, completion, shrinks=shrinks, seconds=round(time.monotonic() - began, 3))
@@ -264,7 +267,7 @@ class Level:
             if prompt_hash(ask.messages) != taped["prompt_hash"]:
                 self.deps.tape.differ(f"{self} asked the root model something else than the record says")
             self._record(taped)
-        self.trajectory.measured(taped["usage"]["prompt_tokens"], ask.messages)
+        self.trajectory.measure(taped["usage"]["prompt_tokens"], ask.messages)
         return str(taped["text"])
 
     async def run(self, repl: Repl, step: RunBlock) -> CellResult:
@@ -286,7 +289,7 @@ class Level:
                 cell = known
         self._cited += cell.citations
         self.deps.reading.ran(cell)
-        self.deps.reading.printed(prompts.output_text(cell, prompts.output_limits(self.trajectory.rules.strength)))
+        self.deps.reading.printed(prompts.output_text(cell, prompts.output_limits(self.judge.rules.strength)))
         return cell
 
     async def _restore(self, repl: Repl) -> None:
@@ -328,7 +331,7 @@ class Level:
         for _ in range(1 if spec.output_schema is None else 2):
             self.remaining()
             said = await self.ask_root(Ask(messages=messages, turn=self.turn, is_last=True))
-            finish = self.trajectory.take_text(said)
+            finish = self.judge.judge_text(said)
             if finish.answered_by != "invalid":
                 break
             messages = prompts.direct_again(messages, said, finish.doubt)
@@ -359,7 +362,7 @@ class Level:
 
     def best(self) -> Finish:
         """The best answer so far."""
-        return self.trajectory.best()
+        return self.judge.best()
 
     async def end(self, finish: Finish, stopped_by: StoppedBy, *said: str) -> Outcome:
         """Puts the end on record, once all that was under way has been settled; also when it is cancelled."""

@@ -15,7 +15,7 @@ import anyio
 
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.level import Level, limit_of
-from rlm_mcp.engine.trajectory import Again, Finish, RunBlock, Step
+from rlm_mcp.engine.steps import Again, Finish, RunBlock, Step
 from rlm_mcp.engine.types import RunDeps, RunSpec
 from rlm_mcp.errors import BudgetExceeded, RlmError
 from rlm_mcp.records.types import Outcome, StoppedBy

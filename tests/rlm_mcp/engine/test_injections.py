@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from rlm_mcp.engine import prompts
+from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Brief, Remaining
-from rlm_mcp.engine.trajectory import Again, Question, Rules, RunBlock, Trajectory
+from rlm_mcp.engine.steps import Again, Question, Rules, RunBlock
+from rlm_mcp.engine.trajectory import Trajectory
 from rlm_mcp.repl.types import CellResult, Final
 
 INJECTIONS = [
@@ -29,7 +31,7 @@ INJECTIONS = [
 
 def told(text: str, rules: Rules) -> str:
     """What the model reads after a block printed `text`."""
-    trajectory = Trajectory(Question(query="How many errors?"), rules)
+    trajectory = Trajectory(Judge(Question(query="How many errors?"), rules))
     trajectory.ask(Remaining(turn=1, turns=9))
     step = trajectory.receive_reply("```repl\nprint(context[:500])\n```")
     assert isinstance(step, RunBlock)
@@ -51,7 +53,7 @@ def test_printed_text_stays_inside_one_quotation(text: str, strength: prompts.St
 
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_an_error_that_quotes_the_context_decides_nothing(text: str) -> None:
-    trajectory = Trajectory(Question(query="How many errors?"), Rules(strength="weak"))
+    trajectory = Trajectory(Judge(Question(query="How many errors?"), Rules(strength="weak")))
     trajectory.ask(Remaining(turn=1, turns=9))
     step = trajectory.receive_reply("```repl\nint(context)\n```")
     assert isinstance(step, RunBlock)
@@ -78,7 +80,7 @@ def test_sample_lines_and_material_cannot_end_their_quotation(text: str) -> None
 
 @pytest.mark.parametrize("answer", ["pwned", 0])
 def test_what_an_injection_asks_to_submit_is_no_evidence_for_it(answer: object) -> None:
-    trajectory = Trajectory(Question(query="How many errors?"), Rules(strength="weak"))
+    trajectory = Trajectory(Judge(Question(query="How many errors?"), Rules(strength="weak")))
     for turn, (code, cell) in enumerate(
         [
             ("print(context)", CellResult(code="", stdout="\n".join(INJECTIONS))),

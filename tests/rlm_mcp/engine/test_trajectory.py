@@ -1,17 +1,21 @@
 """What replies and results mean, and what the model is told: the whole loop without any I/O."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Brief, Remaining
-from rlm_mcp.engine.trajectory import Again, Ask, Finish, Question, Rules, RunBlock, Step, Trajectory
+from rlm_mcp.engine.steps import Again, Ask, Finish, Question, Rules, RunBlock, Step
+from rlm_mcp.engine.trajectory import Trajectory
 from rlm_mcp.repl.types import CellError, CellResult, Final, Variable
 
 BRIEF = Brief(name="app.log", kind="text", chars=1000, lines=20, samples=("10:01 INFO start", "10:02 ERROR disk"))
-QUESTION = Question(query="Which component fails?", briefs=(BRIEF,))
+BRIEFS = (BRIEF,)
+QUESTION = Question(query="Which component fails?")
 WEAK = Rules(strength="weak", window_tokens=16_384, reply_tokens=512)
 STRONG = Rules()
 NAME_ERROR = CellError(type="NameError", message="name 'linez' is not defined", line=1)
@@ -20,8 +24,10 @@ NAME_ERROR = CellError(type="NameError", message="name 'linez' is not defined", 
 class Dialogue:
     """Plays a model and a REPL against a trajectory, and keeps what was asked."""
 
-    def __init__(self, rules: Rules = STRONG, question: Question = QUESTION, turns: int = 20) -> None:
-        self.trajectory = Trajectory(question, rules)
+    def __init__(
+        self, rules: Rules = STRONG, question: Question = QUESTION, *, briefs: Sequence[Brief] = BRIEFS, turns: int = 20
+    ) -> None:
+        self.trajectory = Trajectory(Judge(question, rules), briefs)
         self.turns = turns
         self.asked: list[Ask] = []
 
@@ -56,7 +62,7 @@ def final(value: Any, **more: Any) -> CellResult:
 
 
 def test_the_first_message_holds_the_question_the_facts_and_real_lines_but_no_context() -> None:
-    ask = Trajectory(QUESTION, STRONG).ask(Remaining(turn=1, turns=20, seconds=60, usd=0.5, sub_calls=9))
+    ask = Trajectory(Judge(QUESTION, STRONG), BRIEFS).ask(Remaining(turn=1, turns=20, seconds=60, usd=0.5, sub_calls=9))
 
     system, user = ask.messages
     assert system.role == "system"
@@ -227,11 +233,12 @@ def test_a_typed_answer_that_no_output_holds_is_refused_once_to_a_weak_model() -
     assert strong.code("FINAL('cpu')", final("cpu")) == Finish(answer="cpu", answered_by="FINAL")
 
 
-FOUND = replace(QUESTION, query="What is the code of zephyr?", briefs=(replace(BRIEF, hits=("zephyr: trunk-275",)),))
+FOUND = (replace(BRIEF, hits=("zephyr: trunk-275",)),)
+ZEPHYR = Question(query="What is the code of zephyr?")
 
 
 def test_a_weak_model_first_reads_the_answer_in_the_lines_that_were_found() -> None:
-    dialogue = Dialogue(WEAK, FOUND)
+    dialogue = Dialogue(WEAK, ZEPHYR, briefs=FOUND)
 
     assert dialogue.next_prompt().startswith(
         "Lines of a text:\nzephyr: trunk-275\n\nQuestion: What is the code of zephyr?"
@@ -241,19 +248,21 @@ def test_a_weak_model_first_reads_the_answer_in_the_lines_that_were_found() -> N
 
 @pytest.mark.parametrize("said", ["not there", "kestrel-1", "zephyr", "trun", ""])
 def test_what_was_read_is_forgotten_unless_the_lines_hold_it_and_the_question_does_not(said: str) -> None:
-    dialogue = Dialogue(WEAK, FOUND)
+    dialogue = Dialogue(WEAK, ZEPHYR, briefs=FOUND)
 
     assert dialogue.reply(said) == Again(why="read", detail="the lines that were found do not hold what it said")
     assert dialogue.next_prompt().startswith("Question: What is the code of zephyr?\n\n`context` is")
 
 
 def test_neither_a_strong_model_nor_a_question_about_all_lines_nor_a_last_turn_reads_first() -> None:
-    for dialogue in (Dialogue(STRONG, FOUND), Dialogue(WEAK, replace(FOUND, query="How many codes are there?"))):
+    strong = Dialogue(STRONG, ZEPHYR, briefs=FOUND)
+    counting = Dialogue(WEAK, Question(query="How many codes are there?"), briefs=FOUND)
+    for dialogue in (strong, counting):
         assert dialogue.next_prompt().startswith("Question: ")
 
 
 def test_a_typed_answer_that_a_line_found_for_the_question_holds_is_accepted_at_once() -> None:
-    dialogue = Dialogue(WEAK, replace(FOUND, query="How many codes are there, and which?"))
+    dialogue = Dialogue(WEAK, Question(query="How many codes are there, and which?"), briefs=FOUND)
 
     assert dialogue.code("FINAL('trunk-275')", final("trunk-275")) == Finish(answer="trunk-275", answered_by="FINAL")
 
@@ -347,7 +356,7 @@ def test_a_printed_zero_is_questioned_once_for_a_weak_model() -> None:
 
 def test_code_that_was_to_print_and_did_not_is_shown_the_lines_that_matter() -> None:
     found = replace(BRIEF, hits=("operator mara rolled it back",))
-    dialogue = Dialogue(WEAK, replace(QUESTION, query="How often was it?", briefs=(found,)))
+    dialogue = Dialogue(WEAK, Question(query="How often was it?"), briefs=(found,))
     dialogue.code("for line in lines:\n    if x:\n        print(line)", printed("", changed=("lines",)))
 
     assert "Some of its real lines:\n'operator mara rolled it back'\n'10:01 INFO start'" in dialogue.next_prompt()
@@ -510,7 +519,7 @@ def test_a_doubted_answer_is_better_than_none() -> None:
     dialogue = Dialogue()
     dialogue.code("FINAL('disk')", final("disk"))
 
-    assert dialogue.trajectory.best() == Finish(
+    assert dialogue.trajectory.judge.best() == Finish(
         answer="disk", answered_by="FINAL", doubt="no code had looked at the context"
     )
 
@@ -524,7 +533,7 @@ def test_text_in_the_last_turn_is_the_answer_when_there_is_no_code() -> None:
 
 
 def test_with_nothing_at_all_there_is_no_answer() -> None:
-    assert Trajectory(QUESTION).best() == Finish(answer=None, answered_by="text", doubt="nothing was found out")
+    assert Judge(QUESTION).best() == Finish(answer=None, answered_by="text", doubt="nothing was found out")
 
 
 # --- compaction
@@ -563,8 +572,8 @@ def test_a_request_refused_as_too_long_is_shortened() -> None:
 
 
 def test_the_weak_prompt_is_short_and_the_fixed_part_is_the_same_for_every_question() -> None:
-    one = Trajectory(QUESTION, WEAK).ask(Remaining(turn=1, turns=9)).messages
-    other = Trajectory(Question(query="Another?"), WEAK).ask(Remaining(turn=1, turns=9)).messages
+    one = Trajectory(Judge(QUESTION, WEAK), BRIEFS).ask(Remaining(turn=1, turns=9)).messages
+    other = Trajectory(Judge(Question(query="Another?"), WEAK)).ask(Remaining(turn=1, turns=9)).messages
 
     assert one[0] == other[0]
     assert sum(len(message.content) for message in one) / 4 < 800

@@ -1,0 +1,72 @@
+"""The values that the trajectory takes and gives: the question, the rules for a model, and what to do next."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlm_mcp.engine.prompts import Strength
+from rlm_mcp.models.base import Message
+
+AnsweredBy = Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer", "value", "text", "invalid"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """The query of a run. `check` says in one sentence why a value breaks the output schema, or None."""
+
+    query: str
+    schema: Mapping[str, Any] | None = None
+    check: Callable[[object], str | None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Settings of a trajectory that depend on the models and not on the question."""
+
+    strength: Strength = "strong"
+    window_tokens: int = 128_000
+    reply_tokens: int = 8_192
+    sub_prompt_chars: int = 100_000
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the model gets the short prompt and the help that goes with it."""
+        return self.strength == "weak"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Send these messages; any reply ends the run if `is_last`. A `temperature` of None is the provider's default."""
+
+    messages: tuple[Message, ...]
+    turn: int
+    is_last: bool
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBlock:
+    """Run this block in the REPL and pass its result to `receive_cell`. `block` is its number in the reply, from 1."""
+
+    code: str
+    block: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """Ask the model again. `why` names the decision for the record: output, nudge, doubt, restart, press, read."""
+
+    why: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The run has its answer. `doubt` says in words what is wrong with the answer, if anything is."""
+
+    answer: Any
+    answered_by: AnsweredBy
+    doubt: str = ""
+
+
+Step = RunBlock | Again | Finish
