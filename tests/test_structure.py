@@ -41,7 +41,13 @@ ORDER: dict[str, list[str]] = {
 }
 FOREIGN_TO_THE_SANDBOX = ("rlm_mcp", "mcp", "anyio", "openai", "pydantic", "httpx", "starlette")
 # Only these know that code runs in wasm: the face of a session, the holder of the runtime, and who tells if it works.
-USERS_OF_THE_SANDBOX = {"rlm_mcp.repl.sandbox", "rlm_mcp.workspace.workspace", "rlm_mcp.cli.doctor"}
+USERS_OF_THE_SANDBOX = {
+    "rlm_mcp.repl.sandbox",
+    "rlm_mcp.repl.session",
+    "rlm_mcp.repl.host_calls",
+    "rlm_mcp.workspace.workspace",
+    "rlm_mcp.cli.doctor",
+}
 # No setting is read there: git gets the environment of this process less what could redirect it, and some MCP clients
 # keep their configuration where a variable says.
 READERS_OF_THE_ENVIRONMENT = {"rlm_mcp.settings", "rlm_mcp.contexts.sources.git", "rlm_mcp.install.user_folders"}

@@ -1,10 +1,12 @@
-"""Calls that come from other threads, answered on the event loop: in the order in which they come, not all at once.
+"""Calls from sandbox threads, answered on the event loop in the order of their arrival, a limited number at once.
 
-A batch of thousands of sub-calls waits here as futures. Workers go from call to call; another one begins in each turn
-of the loop until there are as many as there may be, so that a batch neither holds the loop nor fills memory with tasks.
+A batch of thousands of sub-calls waits here as futures. Worker tasks take call after call; the loop starts one more
+worker in each of its turns until the limit is reached, so that a batch neither blocks the loop nor fills memory with
+tasks.
 """
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -18,34 +20,38 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 ANSWERED_IN_A_TURN = 3
-"""Calls that one task may answer without waiting, from a cache or with a refusal, before others have a turn."""
+"""Calls that one worker may answer without waiting, from a cache or with a refusal, before other tasks run."""
 
-Soon = Callable[[Callable[[], None]], object]
-"""Has the event loop call a function, from any thread and without waiting for it."""
+CallSoon = Callable[[Callable[[], None]], object]
+"""Schedules a function on the event loop, from any thread and without waiting for it."""
 
 Call = tuple[Callable[[], Any], Future[Any]]
+"""A function (async or not) and the future of its result. Cancelling the future cancels the call."""
 
 
-class Lane:
-    """Calls from guests, begun in the order in which they come, at most so many at once."""
+class CallQueue:
+    """Calls that start in the order in which they are added, at most `limit` at once. Belongs to the event loop."""
 
-    def __init__(self, tasks: TaskGroup, soon: Soon, *, most: float = math.inf) -> None:
+    def __init__(self, tasks: TaskGroup, call_soon: CallSoon, *, limit: float = math.inf) -> None:
         self._tasks = tasks
-        self._soon = soon
-        self._most = most
-        self._at_work = 0
+        self._call_soon = call_soon
+        self._limit = limit
+        self._workers = 0
         self._is_starting = False
         self._waiting: deque[Call] = deque()
 
-    def add(self, call: Call) -> None:
-        """From the event loop: begins the call when those before it have begun; its future gets what comes of it."""
-        self._waiting.append(call)
-        self._one_more()
+    def __repr__(self) -> str:
+        return f"<CallQueue {self._workers} workers, {len(self._waiting)} waiting>"
 
-    def _one_more(self) -> None:
-        """One in each turn of the event loop, so that others have theirs in between."""
-        if self._waiting and not self._is_starting and self._at_work < self._most:
-            self._at_work += 1
+    def add(self, call: Call) -> None:
+        """Starts the call when those before it have started; its future gets the result or the exception."""
+        self._waiting.append(call)
+        self._add_worker()
+
+    def _add_worker(self) -> None:
+        """Starts one worker in each turn of the event loop, so that other tasks run in between."""
+        if self._waiting and not self._is_starting and self._workers < self._limit:
+            self._workers += 1
             self._is_starting = True
             self._tasks.start_soon(self._work)
 
@@ -58,32 +64,75 @@ class Lane:
                 if not self._waiting:
                     return
                 call = self._waiting.popleft()
-                self._one_more()
-                await self._run(*call)
+                self._add_worker()
+                await self._answer(*call)
         finally:
-            self._at_work -= 1
+            self._workers -= 1
 
-    async def _run(self, function: Callable[[], Any], future: Future[Any]) -> None:
+    async def _answer(self, function: Callable[[], Any], future: Future[Any]) -> None:
         if future.cancelled():
             return
         with anyio.CancelScope() as scope:
-            future.add_done_callback(lambda done: self._soon(scope.cancel) if done.cancelled() else None)
+            future.add_done_callback(lambda done: self._call_soon(scope.cancel) if done.cancelled() else None)
             try:
                 value = function()
-                _settle(future, value=await value if isawaitable(value) else value)
-            except Exception as error:  # noqa: BLE001 - belongs to whoever called
-                _settle(future, error=error)
+                _set_result(future, await value if isawaitable(value) else value)
+            except Exception as error:  # noqa: BLE001 - belongs to the caller
+                _set_exception(future, error)
             except anyio.get_cancelled_exc_class():
                 future.cancel()
                 raise
             finally:
-                del future  # it has the exception, which has this frame: thousands of circles after a batch
+                del future  # it refers to the exception, which refers to this frame: cyclic garbage for every call
 
 
-def _settle(future: Future[Any], *, value: Any = None, error: Exception | None = None) -> None:
-    """Gives a future its outcome, unless it was cancelled meanwhile."""
-    with suppress(InvalidStateError):
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value)
+class CallHandoff:
+    """Hands calls from sandbox threads to queues on the event loop, a whole batch in one step of the loop."""
+
+    def __init__(self, tasks: TaskGroup, call_soon: CallSoon) -> None:
+        self._tasks = tasks
+        self._call_soon = call_soon
+        self._unbounded = CallQueue(tasks, call_soon)
+        self._handoff_lock = threading.Lock()
+        self._pending: list[tuple[CallQueue, Call]] = []
+        self._has_pending = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<CallHandoff {len(self._pending)} pending>"
+
+    def make_queue(self, limit: int) -> CallQueue:
+        """A queue for `submit`."""
+        return CallQueue(self._tasks, self._call_soon, limit=limit)
+
+    def submit(self, function: Callable[[], Any], queue: CallQueue | None = None) -> "Future[Any]":
+        """From a sandbox thread: calls `function` (async or not) on the event loop. Cancelling the future cancels it.
+
+        A call that may itself wait for other calls must not be put into the bounded queue of those.
+        """
+        future: Future[Any] = Future()
+        with self._handoff_lock:
+            self._pending.append((queue or self._unbounded, (function, future)))
+            is_first = len(self._pending) == 1
+        if is_first:  # otherwise the loop knows
+            self._call_soon(self._has_pending.set)
+        return future
+
+    async def serve(self) -> None:
+        """Moves submitted calls into their queues until it is cancelled."""
+        while True:
+            await self._has_pending.wait()
+            self._has_pending = anyio.Event()
+            with self._handoff_lock:
+                calls, self._pending = self._pending, []
+            for queue, call in calls:
+                queue.add(call)
+
+
+def _set_result(future: Future[Any], value: Any) -> None:
+    with suppress(InvalidStateError):  # cancelled meanwhile
+        future.set_result(value)
+
+
+def _set_exception(future: Future[Any], error: Exception) -> None:
+    with suppress(InvalidStateError):  # cancelled meanwhile
+        future.set_exception(error)

@@ -10,12 +10,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from rlm_mcp.repl.call_queue import Lane
+from rlm_mcp.repl.call_queue import CallQueue
 
 pytestmark = pytest.mark.anyio
 
 
-def soon(function: Callable[[], None]) -> None:
+def call_soon(function: Callable[[], None]) -> None:
     """Everything here is on the event loop already."""
     function()
 
@@ -37,10 +37,10 @@ async def test_calls_begin_in_their_order_and_no_more_than_allowed_at_once() -> 
         return number * 2
 
     async with anyio.create_task_group() as tasks:
-        lane = Lane(tasks, soon, most=3)
+        queue = CallQueue(tasks, call_soon, limit=3)
         futures: list[Future[Any]] = [Future() for _ in range(10)]
         for number, future in enumerate(futures):
-            lane.add((lambda n=number: call(n), future))  # type: ignore[misc] # a default value binds it
+            queue.add((lambda n=number: call(n), future))  # type: ignore[misc] # a default value binds it
         await anyio.wait_all_tasks_blocked()
         assert begun == [0, 1, 2]
         may_end.set()
@@ -57,11 +57,11 @@ async def test_a_cancelled_call_ends_and_one_that_waits_never_begins() -> None:
         await anyio.sleep_forever()
 
     async with anyio.create_task_group() as tasks:
-        lane = Lane(tasks, soon, most=1)
+        queue = CallQueue(tasks, call_soon, limit=1)
         first: Future[Any] = Future()
         second: Future[Any] = Future()
-        lane.add((lambda: call("first"), first))
-        lane.add((lambda: call("second"), second))
+        queue.add((lambda: call("first"), first))
+        queue.add((lambda: call("second"), second))
         await anyio.wait_all_tasks_blocked()
         second.cancel()
         first.cancel()
@@ -75,7 +75,7 @@ async def test_a_call_that_failed_is_gone_with_its_future_without_a_collector(no
 
     async with anyio.create_task_group() as tasks:
         future: Future[Any] = Future()
-        Lane(tasks, soon).add((call, future))
+        CallQueue(tasks, call_soon).add((call, future))
     with pytest.raises(ValueError, match="no"):
         future.result(0)
     trace = weakref.ref(future)

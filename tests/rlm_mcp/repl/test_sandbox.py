@@ -12,7 +12,9 @@ import pytest
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import SubCallFailed
-from rlm_mcp.repl.sandbox import CALLS_AT_ONCE, Sandbox, SandboxFailed, open_sandbox
+from rlm_mcp.repl.host_calls import CALLS_AT_ONCE
+from rlm_mcp.repl.sandbox import Sandbox, open_sandbox
+from rlm_mcp.repl.session import SandboxFailed
 from rlm_mcp.repl.types import CellResult, Final, RawCitation, Read, Repl
 
 pytestmark = pytest.mark.anyio

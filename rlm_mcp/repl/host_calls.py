@@ -1,0 +1,136 @@
+"""The functions of the host that code in a session may call, by name.
+
+Every argument comes from outside and is checked here. `llm_query`, `rlm_query` and `budget` are answered by the run, on
+the event loop; the others read the contexts on the thread of the session.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from rlm_mcp.contexts.search import search
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.errors import RlmError
+from rlm_mcp.repl.call_queue import CallHandoff
+from rlm_mcp.repl.types import GuestCalls
+
+SEARCH_MATCHES = 10_000
+"""The most lines that one search returns to the guest."""
+
+SEARCH_CONTEXT_LINES = 50
+
+READ_LINES_CHARS = 4 << 20
+
+CALLS_AT_ONCE = 256
+"""Sub-calls of one REPL that are in flight, as many as a provider is ever sent. The rest of a batch waits as futures:
+it neither crowds out the calls of other runs nor fills memory with tasks."""
+
+HostCall = Callable[..., Any]
+
+_T = TypeVar("_T")
+
+
+def host_calls(
+    store: Store, contexts: Sequence[Context], calls: GuestCalls, handoff: CallHandoff
+) -> dict[str, HostCall]:
+    """The functions for a session over these contexts, whose run answers `calls`."""
+    return _run_calls(calls, handoff) | _context_calls(store, contexts)
+
+
+def _run_calls(calls: GuestCalls, handoff: CallHandoff) -> dict[str, HostCall]:
+    from wasm_runtime import Starts
+
+    queue = handoff.make_queue(CALLS_AT_ONCE)
+
+    def llm_query(prompt: object, model: object = None, schema: object = None, material: object = None) -> Any:
+        if not isinstance(prompt, str) or not isinstance(model, str | None) or not isinstance(material, str | None):
+            raise call_refused("llm_query takes a prompt, and optionally model= and schema=")
+        query = partial(calls.llm_query, prompt, model=model, schema=schema, material=material)
+        return handoff.submit(partial(_await_call, query), queue)
+
+    def rlm_query(query: object, context: object) -> Any:
+        if not isinstance(query, str):
+            raise call_refused("rlm_query takes a query and a context")
+        # Not in the queue: a child run waits for its own sub-calls.
+        return handoff.submit(partial(_await_call, partial(calls.rlm_query, query, context)))
+
+    def budget() -> Any:
+        return handoff.submit(calls.budget)
+
+    return {"llm_query": Starts(llm_query), "rlm_query": Starts(rlm_query), "budget": budget}
+
+
+def _context_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostCall]:
+    by_name = {context.name: context for context in contexts}
+
+    def search_context(
+        pattern: object,
+        name: object,
+        path: object,
+        max_matches: object,
+        context_lines: object,
+        ignore_case: object,
+        literal: object,
+    ) -> Any:
+        if not (isinstance(pattern, str) and isinstance(path, str | None)):
+            raise call_refused("search takes a pattern as text")
+        found = _call(
+            search,
+            store,
+            _context_named(by_name, name),
+            pattern,
+            path=path,
+            max_matches=min(max(_integer(max_matches), 1), SEARCH_MATCHES),
+            context_lines=min(max(_integer(context_lines), 0), SEARCH_CONTEXT_LINES),
+            ignore_case=bool(ignore_case),
+            literal=bool(literal),
+        )
+        matches = [{"path": m.path, "line": m.line, "text": m.text} for m in found.matches]
+        return {"matches": matches, "total": found.total}
+
+    def read_chars(name: object, path: object, start: object, end: object) -> Any:
+        return _call(store.read_chars, _context_named(by_name, name), _integer(start), _integer(end), path=str(path))
+
+    def read_lines(name: object, path: object, first: object, last: object) -> Any:
+        context, line = _context_named(by_name, name), _integer(first)
+        lines = _call(store.read_lines, context, line, _integer(last), path=str(path), max_chars=READ_LINES_CHARS)
+        start = store.locate_line(context, line, path=str(path)).char
+        return {"lines": lines.text.splitlines(), "start": start, "end": start + len(lines.text)}
+
+    return {"search": search_context, "read_chars": read_chars, "read_lines": read_lines}
+
+
+def call_refused(text: str) -> Exception:
+    """The exception whose text the guest may read; of any other the guest learns only that the call failed."""
+    from wasm_runtime import CallRefused
+
+    return CallRefused(text)
+
+
+def _call(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """Calls a function of the host; the guest may read its errors."""
+    try:
+        return function(*args, **kwargs)
+    except RlmError as error:
+        raise call_refused(str(error)) from error
+
+
+async def _await_call(function: Callable[[], Any]) -> object:
+    """The same for an async function."""
+    try:
+        return await function()
+    except RlmError as error:
+        raise call_refused(str(error)) from error
+
+
+def _context_named(by_name: Mapping[str, Context], name: object) -> Context:
+    if not isinstance(name, str) or name not in by_name:
+        raise call_refused(f"there is no context {name!r} here; there are: {', '.join(by_name)}")
+    return by_name[name]
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise call_refused(f"{value!r} is not a whole number")
+    return value

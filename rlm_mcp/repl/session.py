@@ -1,0 +1,268 @@
+"""One persistent Python namespace with contexts in it: a session of the sandbox and the prelude that runs inside.
+
+The functions of this file block and run on a sandbox thread; `SandboxRepl` is their async face. One cell runs at a time
+in a session. Time that its code waits for calls of the host is not counted as its own. Cancelling `SandboxRepl.run`
+interrupts the guest, which cancels the calls it waits for; the namespace is kept.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+from pydantic import TypeAdapter, ValidationError
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.errors import RlmError
+from rlm_mcp.repl.threads import SandboxThreads
+from rlm_mcp.repl.types import CellError, CellResult, Final, RawCitation, Read, Variable
+
+if TYPE_CHECKING:
+    from wasm_runtime import ExecResult, Limits, Runtime, Session, Template
+
+MAX_NOTES = 10
+HISTORY_CHARS = 200_000
+"""How much of the stdout of one cell is kept for code that looks back at `history`."""
+
+INTERRUPT_SECONDS = 0.5
+"""Time between two interrupts of a cancelled cell: longer than the grace period that each gives it."""
+
+_T = TypeVar("_T")
+
+
+class SandboxFailed(RlmError):
+    """A session could not be opened, or ended while it ran a cell."""
+
+
+class SandboxRepl:
+    """A Repl over one session. Runs one cell at a time; further calls wait."""
+
+    def __init__(self, session: "Session", threads: SandboxThreads) -> None:
+        self._session = session
+        self._threads = threads
+        self._lock = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<SandboxRepl {self._session!r}>"
+
+    async def run(self, code: str, *, seconds: float | None = None) -> CellResult:
+        """Executes one cell. Cancellation interrupts it and keeps the namespace."""
+        async with self._lock:
+            return await self._call_interruptibly(_run_cell, self._session, code, seconds)
+
+    async def variables(self) -> tuple[Variable, ...]:
+        """All user variables, newest first."""
+        async with self._lock:
+            return await self._call(_list_variables, self._session)
+
+    async def complete(self, text: str) -> tuple[str, ...]:
+        """Completions of `text`, found inside the session: computed attributes run there, as long as a cell may."""
+        async with self._lock:
+            return await self._call(_complete, self._session, text)
+
+    async def checkpoint(self) -> bytes:
+        """The namespace as bytes, small: only what differs from the image."""
+        async with self._lock:
+            return await self._call(lambda: self._session.checkpoint().to_bytes())
+
+    async def restore(self, data: bytes) -> None:
+        """Replaces the namespace by a checkpoint's, which may come from another process."""
+        from wasm_runtime import Checkpoint
+
+        async with self._lock:
+            await self._call(lambda: self._session.restore(Checkpoint.from_bytes(data)))
+
+    async def _call_interruptibly(self, function: Callable[..., _T], *args: Any) -> _T:
+        """Makes a blocking call of the session. If the caller is cancelled, interrupts the guest and waits for it.
+
+        What the interrupted cell had printed is returned; the cancellation takes effect where the caller waits next.
+        """
+        future, done = self._threads.submit(function, *args)
+        try:
+            await done.wait()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                while not done.is_set():  # repeated: an interrupt between two of the calls that make a cell is lost
+                    self._session.interrupt()
+                    with anyio.move_on_after(INTERRUPT_SECONDS):
+                        await done.wait()
+            if anyio.current_effective_deadline() != -math.inf:
+                raise  # cancelled by asyncio itself, which does not cancel again at the next wait
+        return future.result()
+
+    async def _call(self, function: Callable[..., _T], *args: Any) -> _T:
+        """The same for a call whose result is of no use to a cancelled caller."""
+        result = await self._call_interruptibly(function, *args)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        return result
+
+
+# --- on a sandbox thread
+
+
+class SessionTemplate:
+    """A session with the prelude installed, made once: installing takes 20 ms, starting from it less than 1 ms."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._template: Template | None = None
+
+    def get(self, runtime: "Runtime", names: Iterable[str]) -> "Template":
+        """The template. `names` are the host functions that every session has."""
+        with self._lock:
+            if self._template is None:
+                with runtime.session(calls=dict.fromkeys(names, _never_called)) as session:
+                    for module in ("texts", "subcalls", "prelude"):
+                        session.install(module, _guest_source(module))
+                    self._template = runtime.template(session.checkpoint())
+        return self._template
+
+
+def _never_called(*_: object, **__: object) -> object:
+    raise AssertionError("the template runs no code that calls the host")
+
+
+@cache
+def _guest_source(module: str) -> str:
+    return files("rlm_mcp.repl.guest").joinpath(f"{module}.py").read_text("utf-8")
+
+
+def open_session(
+    runtime: "Runtime",
+    template: SessionTemplate,
+    limits: "Limits",
+    store: Store,
+    contexts: Sequence[Context],
+    host_calls: Mapping[str, Callable[..., Any]],
+    value: object,
+) -> "Session":
+    """Opens a session with the contexts mounted, the prelude installed and `context` bound. Raises SandboxFailed."""
+    mounted: dict[str, bytes | str | Path] = {}
+    described = []
+    for context in contexts:
+        at = f"/context/{context.name}"
+        mounts = store.mounts(context)
+        mounted |= {f"{at}/{path}": file for path, file in mounts.items()}
+        described.append(
+            {
+                "name": context.name,
+                "kind": context.kind,
+                "files": [
+                    {"path": e.path, "guest": f"{at}/{path}", "bytes": e.bytes, "chars": e.chars, "lines": e.lines}
+                    for path, e in zip(mounts, store.files(context), strict=True)
+                ],
+            }
+        )
+    with _runtime_errors():
+        session = runtime.session(
+            limits=limits, files=mounted, calls=host_calls, template=template.get(runtime, host_calls)
+        )
+        try:
+            session.call("prelude:start", described, value, not contexts)
+        except BaseException:
+            session.close()
+            raise
+    return session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CellReport:
+    """The prelude's report on a cell. It comes out of the sandbox, so it is validated as all input from outside."""
+
+    final: Final | None = None
+    citations: tuple[RawCitation, ...] = ()
+    notes: tuple[str, ...] = ()
+    reads: tuple[tuple[str, str, int, int], ...] = ()
+    variables: tuple[Variable, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+@cache
+def _report_adapter() -> TypeAdapter[_CellReport]:
+    return TypeAdapter(_CellReport)
+
+
+_DAMAGED = "The REPL's own functions did not answer after this block: free memory, or go on with what you have."
+
+
+def _run_cell(session: "Session", code: str, seconds: float | None) -> CellResult:
+    """Runs a cell between the prelude's `before` and `after`.
+
+    A full heap or a broken prelude costs the report, never the cell.
+    """
+    from wasm_runtime import GuestCallError
+
+    with _runtime_errors():
+        done = session.exec(code, seconds=seconds, prepare="prelude:before")
+        try:
+            if done.undone:  # `before` was undone too: the prelude still holds the report on the last cell
+                session.call("prelude:before", "")
+            report = _report_adapter().validate_python(session.call("prelude:after", done.stdout[:HISTORY_CHARS]))
+        except (GuestCallError, ValidationError):
+            report = _CellReport(notes=(_DAMAGED,))
+    return _cell_result(code, done, report)
+
+
+def _cell_result(code: str, done: "ExecResult", report: _CellReport) -> CellResult:
+    raised = done.error
+    error = raised and CellError(**{name: getattr(raised, name) for name in CellError.__slots__})
+    return CellResult(
+        code=code,
+        stdout=done.stdout,
+        stderr=done.stderr,
+        value=done.value,
+        error=error or None,
+        truncated=done.truncated,
+        stdout_chars=done.stdout_chars,
+        seconds=done.seconds,
+        stopped_by=done.stopped_by,
+        undone=done.undone,
+        variables=report.variables,
+        changed=report.changed,
+        final=report.final,
+        citations=report.citations,
+        reads=tuple(Read(context=c, path=p, start=s, end=e) for c, p, s, e in report.reads),
+        notes=report.notes[:MAX_NOTES],
+    )
+
+
+def _list_variables(session: "Session") -> tuple[Variable, ...]:
+    from wasm_runtime import GuestCallError
+
+    with _runtime_errors():
+        try:
+            return _report_adapter().validate_python({"variables": session.call("prelude:variables")}).variables
+        except (GuestCallError, ValidationError):
+            return ()
+
+
+def _complete(session: "Session", text: str) -> tuple[str, ...]:
+    from wasm_runtime import GuestCallError
+
+    with _runtime_errors():
+        try:
+            session.install("completion", _guest_source("completion"))
+            return TypeAdapter(tuple[str, ...]).validate_python(session.call("completion:complete", text))
+        except (GuestCallError, ValidationError):
+            return ()
+
+
+@contextmanager
+def _runtime_errors() -> Iterator[None]:
+    """Turns the errors of the runtime into SandboxFailed, whose text may be shown."""
+    from wasm_runtime import RuntimeFailure, SessionBusy, SessionClosed
+
+    try:
+        yield
+    except (SessionClosed, SessionBusy) as error:  # busy means being closed: SandboxRepl runs one call at a time
+        raise SandboxFailed("the REPL was closed or reset while this block ran: run it again.") from error
+    except RuntimeFailure as error:
+        raise SandboxFailed(f"the sandbox failed: {error}") from error

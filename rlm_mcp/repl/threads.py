@@ -1,0 +1,40 @@
+"""The threads on which the blocking calls of sandbox sessions run."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import anyio
+
+from rlm_mcp.repl.call_queue import CallSoon
+
+THREADS = 64
+"""Cells of different sessions that run at once; a cell that waits for sub-calls holds its thread too."""
+
+_T = TypeVar("_T")
+
+
+class SandboxThreads:
+    """A pool of threads. Its `shutdown` waits for the calls that run."""
+
+    def __init__(self, call_soon: CallSoon) -> None:
+        self._call_soon = call_soon
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sandbox")
+        self.shutdown = self._pool.shutdown
+
+    def __repr__(self) -> str:
+        return f"<SandboxThreads {THREADS} at most>"
+
+    def submit(self, function: Callable[..., _T], *args: Any) -> tuple[Future[_T], anyio.Event]:
+        """Starts a blocking call; gives its future, and an event of the event loop that is set when it is done."""
+        done = anyio.Event()
+        future = self._pool.submit(function, *args)
+        future.add_done_callback(lambda _: self._call_soon(done.set))
+        return future, done
+
+    async def run(self, function: Callable[..., _T], *args: Any) -> _T:
+        """Makes a blocking call and waits for its end, which cancellation does not interrupt."""
+        future, done = self.submit(function, *args)
+        with anyio.CancelScope(shield=True):
+            await done.wait()
+        return future.result()
