@@ -75,7 +75,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lines:
+class LineRange:
     """Lines `start_line` to `end_line` of one file, 1-based and inclusive; `truncated` when `max_chars` cut them."""
 
     path: str

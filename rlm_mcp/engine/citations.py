@@ -23,7 +23,7 @@ from typing import Any
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.timeout import Timeout
-from rlm_mcp.contexts.types import Context, Lines
+from rlm_mcp.contexts.types import Context, LineRange
 from rlm_mcp.engine.reply_parser import parse
 from rlm_mcp.errors import OutOfRange, SearchRefused
 from rlm_mcp.records.types import Citation, Coverage
@@ -130,7 +130,7 @@ class _Texts:
             self._loaded[key] = self._store.text(context, path)
         return self._loaded[key]
 
-    def lines(self, context: Context, path: str, start: int, end: int) -> Lines | None:
+    def lines(self, context: Context, path: str, start: int, end: int) -> LineRange | None:
         """These lines, or None where the text has no such line."""
         if start < 1:
             return None

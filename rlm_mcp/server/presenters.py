@@ -9,7 +9,7 @@ from mcp_types import CallToolResult
 
 from rlm_mcp.contexts.describe.overview import Overview
 from rlm_mcp.contexts.search import SearchResult
-from rlm_mcp.contexts.types import Context, Lines, Page
+from rlm_mcp.contexts.types import Context, LineRange, Page
 from rlm_mcp.engine.router import Estimate
 from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.types import CellResult
@@ -63,7 +63,7 @@ def overview_result(context: Context, overview: Overview) -> CallToolResult:
     )
 
 
-def read_result(context: Context, lines: Lines) -> CallToolResult:
+def read_result(context: Context, lines: LineRange) -> CallToolResult:
     """Some lines of a file, and where to read on."""
     return _inspected("read", context, **asdict(lines))
 

@@ -16,7 +16,7 @@ from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.types import Context, Lines, Page
+from rlm_mcp.contexts.types import Context, LineRange, Page
 from rlm_mcp.errors import ContextError, UnknownContext
 from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
 from rlm_mcp.workspace.progress import Taken
@@ -110,7 +110,7 @@ class WorkspaceContexts:
 
     async def read_lines(
         self, context: Context, start_line: int, end_line: int | None, path: str | None, *, max_chars: int = READ_CHARS
-    ) -> Lines:
+    ) -> LineRange:
         """Some lines of a context or of one of its files."""
         return await run_in_thread(self.store.read_lines, context, start_line, end_line, path=path, max_chars=max_chars)
 

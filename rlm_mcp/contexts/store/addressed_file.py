@@ -8,7 +8,7 @@ from pathlib import Path
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.text import reading
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
-from rlm_mcp.contexts.types import LineAddress, Lines
+from rlm_mcp.contexts.types import LineAddress, LineRange
 from rlm_mcp.errors import OutOfRange
 
 
@@ -20,7 +20,7 @@ class AddressedFile:
     blob: Path
     index: Callable[[Callable[[Counts], bool]], LineIndex]
 
-    def read_lines(self, start_line: int, end_line: int | None, *, max_chars: int) -> Lines:
+    def read_lines(self, start_line: int, end_line: int | None, *, max_chars: int) -> LineRange:
         """Reads lines; negative numbers count from the end. Raises OutOfRange."""
         if max_chars < 1:
             raise OutOfRange(f"max_chars {max_chars} leaves no room for text: ask for 1 or more")
@@ -37,7 +37,7 @@ class AddressedFile:
             )
         return self._lines(index, first, last, max_chars)
 
-    def _lines(self, index: LineIndex, first: int, last: int, max_chars: int) -> Lines:
+    def _lines(self, index: LineIndex, first: int, last: int, max_chars: int) -> LineRange:
         """Cuts what is too long after a line, or within the first one if that alone is."""
         start = reading.byte_of_line(self.blob, index, first)
         end = reading.byte_of_line(self.blob, index, last + 1)
@@ -47,7 +47,7 @@ class AddressedFile:
             lines, line_end, _ = text.rpartition("\n")
             text = lines + line_end or text
             last = first + max(text.count("\n") - 1, 0)
-        return Lines(
+        return LineRange(
             path=self.row.path,
             start_line=first,
             end_line=last,

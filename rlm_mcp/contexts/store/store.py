@@ -24,7 +24,7 @@ from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
 from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.contexts.text.encoding import encode_text
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
-from rlm_mcp.contexts.types import Context, FileEntry, Freed, LineAddress, Lines, Page, Skipped
+from rlm_mcp.contexts.types import Context, FileEntry, Freed, LineAddress, LineRange, Page, Skipped
 from rlm_mcp.errors import (
     ContextInUse,
     NameTaken,
@@ -358,7 +358,7 @@ class Store:
         *,
         path: str | None = None,
         max_chars: int = 24_000,
-    ) -> Lines:
+    ) -> LineRange:
         """Read lines `start_line` to `end_line`, 1-based and inclusive; negative numbers count from the end.
 
         Without `end_line`, as many as fit. Line ends are kept. A line longer than `max_chars` is cut; `read_chars` has

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.types import LineAddress, Lines
+from rlm_mcp.contexts.types import LineAddress, LineRange
 from rlm_mcp.errors import OutOfRange
 
 TEXT = "one\r\ntwo é\n\nfour\n"
@@ -11,7 +11,7 @@ TEXT = "one\r\ntwo é\n\nfour\n"
 
 def test_lines_are_read_with_their_ends(store: Store) -> None:
     context = store.register_text(TEXT)
-    assert store.read_lines(context, 2, 3) == Lines(
+    assert store.read_lines(context, 2, 3) == LineRange(
         path="text.txt", start_line=2, end_line=3, text="two é\n\n", truncated=False, next_start_line=4
     )
     assert store.read_lines(context, 1).text == TEXT
@@ -37,7 +37,7 @@ def test_lines_that_are_not_there_are_refused_with_those_that_are(store: Store, 
 
 def test_what_is_too_long_is_cut_after_a_line(store: Store) -> None:
     context = store.register_text("aaaa\nbbbb\ncccc\n")
-    assert store.read_lines(context, 1, 3, max_chars=12) == Lines(
+    assert store.read_lines(context, 1, 3, max_chars=12) == LineRange(
         path="text.txt", start_line=1, end_line=2, text="aaaa\nbbbb\n", truncated=True, next_start_line=3
     )
 
@@ -45,7 +45,9 @@ def test_what_is_too_long_is_cut_after_a_line(store: Store) -> None:
 def test_a_line_longer_than_the_cap_is_cut_and_the_next_can_be_read(store: Store) -> None:
     context = store.register_text("é" * 1_000_000 + "\nnext\n")
     lines = store.read_lines(context, 1, 2, max_chars=10)
-    assert lines == Lines(path="text.txt", start_line=1, end_line=1, text="é" * 10, truncated=True, next_start_line=2)
+    assert lines == LineRange(
+        path="text.txt", start_line=1, end_line=1, text="é" * 10, truncated=True, next_start_line=2
+    )
     assert store.read_lines(context, 2).text == "next\n"
     assert store.read_chars(context, 999_998, 1_000_003) == "éé\nne"
 
