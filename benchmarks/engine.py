@@ -31,6 +31,7 @@ from urllib.request import urlopen
 import anyio
 
 from rlm_mcp.models.limiter import START
+from rlm_mcp.records.events import Cell
 from rlm_mcp.records.types import RunState
 from rlm_mcp.settings import load_settings
 from rlm_mcp.workspace.launch import SolveRequest
@@ -146,7 +147,7 @@ async def solve(workspace: Workspace, query: str) -> RunState:
 
 async def seconds_of_first_block(workspace: Workspace, run_id: str) -> float:
     events = await anyio.to_thread.run_sync(lambda: list(workspace.runs.records.get(run_id).events()))
-    return next(float(event["seconds"]) for event in events if event["event"] == "cell")
+    return next(event.seconds for event in events if isinstance(event, Cell))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from rlm_mcp.cli.console.drawing import Teller, console_on
 from rlm_mcp.cli.console.excerpt import excerpt
 from rlm_mcp.cli.console.outcome import show_outcome
 from rlm_mcp.errors import RlmError
-from rlm_mcp.records.events import Event, read_events
+from rlm_mcp.records.events import Event, RunStarted
+from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.redact import escape_controls
 from rlm_mcp.viewer.page import PageNotWritten, write_page
@@ -66,9 +67,10 @@ async def replay(
     context = await workspace.contexts.register(source=str(log), name=log.name)
     console = console_on(out)
     teller = Teller(console)
-    if not as_json:
-        console.print(INTRODUCTION.format(model=escape_controls(events[0]["models"]["root"]["name"])))
-        teller.event(events[0])
+    started = events[0]
+    if isinstance(started, RunStarted) and not as_json:
+        console.print(INTRODUCTION.format(model=escape_controls(started.models["root"]["name"])))
+        teller.event(started)
     outcome, difference = await workspace.runs.replay_events(
         events, (context,), (lambda _: None) if as_json else teller.event
     )

@@ -7,7 +7,7 @@ gives the same request the same answer and pays nothing again, and a replay need
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import anyio
 
@@ -16,6 +16,7 @@ from rlm_mcp.engine.citations import Reading
 from rlm_mcp.engine.request_keys import call_key
 from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
 from rlm_mcp.models.base import Usage
+from rlm_mcp.records.events import Event, SubAsked, SubFailed, SubReply
 from rlm_mcp.records.tape import Tape
 
 _HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key stands for the rest
@@ -48,8 +49,8 @@ class Calls:
         ledger: Ledger,
         tape: Tape,
         reading: Reading,
-        record: Callable[[dict[str, Any]], None],
-        tell: Callable[[dict[str, Any]], None] = lambda _: None,
+        record: Callable[[Event], None],
+        tell: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self._ask = ask
         self._child = child
@@ -109,41 +110,46 @@ class Calls:
         }
 
     async def _answered(
-        self, key: str, ask: Callable[[Bill], Awaitable[object]], *, kind: str, facts: Mapping[str, Any]
+        self,
+        key: str,
+        ask: Callable[[Bill], Awaitable[object]],
+        *,
+        kind: Literal["llm", "rlm"],
+        facts: Mapping[str, Any],
     ) -> object:
         taped = self._tape.sub(key)
         if self._tape.strict:
             return self._from_tape(taped, str(facts["prompt_head"]))
-        if taped is not None and "error" not in taped:
-            return taped["value"]
+        if isinstance(taped, SubReply):
+            return taped.value
         began, bill = time.monotonic(), Bill()
-        self._tell({"event": "sub_asked", "key": key, "kind": kind, **facts})
+        self._tell(SubAsked(key=key, kind=kind, **facts))
 
-        def note(event: str, **outcome: object) -> None:
+        def outcome() -> dict[str, Any]:
             seconds = round(time.monotonic() - began, 3)
-            told = {"event": event, "key": key, "kind": kind, **facts, **outcome, "seconds": seconds, **_billed(bill)}
-            self._record({**told, "spent": self._ledger.spent_in_all().to_json()})
+            spent = self._ledger.spent_in_all().to_json()
+            return {"key": key, "kind": kind, **facts, "seconds": seconds, "spent": spent, **_billed(bill)}
 
         try:
             value = await ask(bill)
         except (CallsStopped, anyio.get_cancelled_exc_class()):
             if bill.usage != Usage():  # of the calls that wait for their turn when a run ends nothing is to be told
-                note("sub_failed", error="the run was stopped")
+                self._record(SubFailed(error="the run was stopped", **outcome()))
             raise
         except RlmError as error:
-            note("sub_failed", error=str(error))
+            self._record(SubFailed(error=str(error), **outcome()))
             raise
-        note("sub_reply", value=value)
+        self._record(SubReply(value=value, **outcome()))
         return value
 
-    def _from_tape(self, taped: dict[str, Any] | None, prompt: str) -> object:
+    def _from_tape(self, taped: SubReply | SubFailed | None, prompt: str) -> object:
         if taped is None:
             self._tape.differ(f"code made a sub-call that the record does not hold: {prompt[:80]!r}")
             raise SubCallFailed("This is a replay, and its record holds no reply to this prompt.")
         self._record(taped)
-        if "error" in taped:
-            raise SubCallFailed(taped["error"])
-        return taped["value"]
+        if isinstance(taped, SubFailed):
+            raise SubCallFailed(taped.error)
+        return taped.value
 
 
 def _billed(bill: Bill) -> dict[str, Any]:

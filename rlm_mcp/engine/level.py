@@ -6,7 +6,7 @@ What the tape holds is not asked, run or recorded again (resume), or is asked an
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from functools import partial
@@ -31,7 +31,17 @@ from rlm_mcp.engine.trajectory import Trajectory
 from rlm_mcp.engine.types import RunDeps, RunSpec
 from rlm_mcp.errors import BudgetExceeded, PromptOverWindow, ReplayDiffers, RlmError, SubCallFailed
 from rlm_mcp.models.base import Completion, Model, bound_prompt
-from rlm_mcp.records.events import ended_event
+from rlm_mcp.records.events import (
+    Cell,
+    CellBegun,
+    Decided,
+    Event,
+    RootAsked,
+    RootReply,
+    Routed,
+    ended_event,
+    to_json,
+)
 from rlm_mcp.records.types import Citation, Coverage, Outcome, Status, StoppedBy
 from rlm_mcp.repl.types import CellResult, RawCitation, Repl
 from rlm_mcp.spending import Spent
@@ -58,7 +68,7 @@ class Level:
         self.trajectory = Trajectory(self.judge)
         self.way = Route(mode="rlm", depth=0, reason="")
         self.turn = 0
-        self._taped: dict[str, Any] | None = None
+        self._taped: RootReply | None = None
         self._remaining = Remaining(turn=0, turns=1)
         self._last = ("", "")
         """the limit that makes this turn the last one, and the same in words"""
@@ -89,7 +99,7 @@ class Level:
         taped = self.deps.tape.way(spec.path)
         if taped is not None:
             # What is left of a budget may speak for another way by now; the turns on record took this one.
-            self.way = Route(mode=taped["mode"], depth=taped["depth"], reason=taped["reason"])
+            self.way = Route(mode=taped.mode, depth=taped.depth, reason=taped.reason)
         else:
             left = self.ledger.left().usd
             self.way = route(
@@ -105,10 +115,11 @@ class Level:
         self.trajectory = Trajectory(self.judge, told)
         if self.deps.tape.strict or taped is None:
             way = self.way
-            routed = {"event": "routed", "mode": way.mode, "depth": way.depth, "reason": way.reason}
-            # run_started has these for the run that a client asked for.
-            asked = {"query": spec.query, "chars": sum(brief.chars for brief in told), "model": root.name}
-            self._record(routed | asked if spec.path else routed)
+            routed = Routed(mode=way.mode, depth=way.depth, reason=way.reason)
+            if spec.path:  # RunStarted has these for the run that a client asked for
+                chars = sum(brief.chars for brief in told)
+                routed = replace(routed, query=spec.query, chars=chars, model=root.name)
+            self._record(routed)
         return self.way
 
     def open_repl(self) -> AbstractAsyncContextManager[Repl]:
@@ -152,7 +163,7 @@ class Level:
         self.turn += 1
         self._taped = self.deps.tape.root(self.spec.path, self.turn)
         if self._taped is not None:
-            self._remaining = Remaining(**self._taped["left"])
+            self._remaining = Remaining(**self._taped.left)
             return self._remaining
         if self.deps.tape.strict:
             missing = f"the replay needs a {self} that the record does not hold"
@@ -172,7 +183,7 @@ class Level:
     def why_last(self) -> str:
         """Why this has to be the last turn: what is left of a limit pays for one call at most. Else empty."""
         if self._taped is not None:
-            self._last = tuple(self._taped["last"])
+            self._last = self._taped.last[0], self._taped.last[1]
             return self._last[1]
         left, (usd, tokens), seconds = self.ledger.left(), self._dearest, self.ledger.limits.max_seconds
         if left.seconds is not None and seconds is not None and left.seconds < LAST_SHARE * seconds:
@@ -188,7 +199,7 @@ class Level:
         if self._taped is not None:
             return self._reply_on_tape(self._taped, ask)
         self.ledger.take_iteration()
-        self._tell({"event": "root_asked", "model": self.deps.root.name})
+        self._tell(RootAsked(model=self.deps.root.name))
         if repl is None or not self._is_unsaved:
             return await self._reply(ask)
         wait = self.deps.save_after_seconds
@@ -243,46 +254,45 @@ class Level:
         usd = self.deps.root.profile.cost_usd(tokens, _LEAST_REPLY) or 0.0
         self._dearest = max(self._dearest[0], usd), max(self._dearest[1], tokens + _LEAST_REPLY)
         self._record(
-            {
-                "event": "root_reply",
-                "prompt_hash": prompt_hash(ask.messages),
-                **_told(ask),
-                "text": completion.text,
-                "finish_reason": completion.finish_reason,
-                "model": _without_directory(completion.model),
-                "temperature": ask.temperature,
-                "left": asdict(self._remaining),
-                "last": self._last,
-                "shrinks": shrinks,
-                "usage": completion.usage.to_json(),
-                "seconds": seconds,
-                "spent": self.ledger.spent_in_all().to_json(),
-            }
+            RootReply(
+                prompt_hash=prompt_hash(ask.messages),
+                told=_told(ask),
+                text=completion.text,
+                finish_reason=completion.finish_reason,
+                model=_without_directory(completion.model),
+                temperature=ask.temperature,
+                left=asdict(self._remaining),
+                last=self._last,
+                shrinks=shrinks,
+                usage=completion.usage.to_json(),
+                seconds=seconds,
+                spent=self.ledger.spent_in_all().to_json(),
+            )
         )
 
-    def _reply_on_tape(self, taped: dict[str, Any], ask: Ask) -> str:
-        for _ in range(taped["shrinks"]):
+    def _reply_on_tape(self, taped: RootReply, ask: Ask) -> str:
+        for _ in range(taped.shrinks):
             ask = self.trajectory.shrink(ask)
         if self.deps.tape.strict:
-            if prompt_hash(ask.messages) != taped["prompt_hash"]:
+            if prompt_hash(ask.messages) != taped.prompt_hash:
                 self.deps.tape.differ(f"{self} asked the root model something else than the record says")
             self._record(taped)
-        self.trajectory.measure(taped["usage"]["prompt_tokens"], ask.messages)
-        return str(taped["text"])
+        self.trajectory.measure(taped.usage["prompt_tokens"], ask.messages)
+        return taped.text
 
     async def run(self, repl: Repl, step: RunBlock) -> CellResult:
         """What a block did. Blocks up to the checkpoint come from the record; the first one after it restores it."""
         taped = self.deps.tape.cell(self.spec.path, self.turn, step.block)
-        known = CellResult.from_json(taped) if taped is not None else None
+        known = CellResult.from_json(to_json(taped)) if taped is not None else None
         if known is not None and self._saved is not None and self.turn <= self._saved[0]:
             cell = known
         else:
             await self._restore(repl)
             self._is_unsaved = not self.spec.path and not self.deps.tape.strict
-            self._tell({"event": "cell_begun", "block": step.block, "code": step.code})
+            self._tell(CellBegun(block=step.block, code=step.code))
             cell = await self._run_in_time(repl, step.code)
             if known is None or self.deps.tape.strict:
-                self._record({"event": "cell", "block": step.block, **cell.to_json()})
+                self._record(Cell(block=step.block, **cell.to_json()))
             if known is not None and _said(known) != _said(cell):
                 self.deps.tape.differ(f"{self} block {step.block} {_difference(known, cell)}")
             if known is not None and not self.deps.tape.strict:
@@ -315,9 +325,9 @@ class Level:
             return
         match step:
             case Again():
-                self._record({"event": "decided", "step": "again", "why": step.why, "detail": step.detail})
+                self._record(Decided(step="again", why=step.why, detail=step.detail))
             case Finish():
-                self._record({"event": "decided", "step": "finish", "why": step.answered_by, "detail": step.doubt})
+                self._record(Decided(step="finish", why=step.answered_by, detail=step.doubt))
 
     # --- the other way ------------------------------------------------------------------------------------------
 
@@ -374,14 +384,14 @@ class Level:
                 await self.deps.stop_calls()
             outcome = self._outcome(finish, stopped_by, said)
             await anyio.to_thread.run_sync(self._write_end, outcome)
-        self.deps.on_event(self._placed(ended_event(**asdict(outcome))))
+        self.deps.on_event(self._placed(ended_event(outcome)))
         return outcome
 
     def _write_end(self, outcome: Outcome) -> None:
         """On a thread of its own: it waits until the disk has the answer and the end."""
         if not self.spec.path and outcome.answer is not None:
             self.deps.record.write_answer(outcome.answer)
-        self.deps.record.append(self._placed(ended_event(**asdict(outcome))))
+        self.deps.record.append(self._placed(ended_event(outcome)))
 
     def _outcome(self, finish: Finish, stopped_by: StoppedBy, said: Sequence[str]) -> Outcome:
         citations, coverage = self._evidence
@@ -404,24 +414,25 @@ class Level:
             message=_sentences(*said, self._silence, _marked(finish)),
         )
 
-    def _record(self, event: Mapping[str, Any]) -> None:
+    def _record(self, event: Event) -> None:
         full = self._placed(event)
         self.deps.record.append(full)
         self.deps.on_event(full)
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
+    def _tell(self, event: Event) -> None:
         self.deps.on_event(self._placed(event))
 
-    def _placed(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        return {"event": event["event"], "path": self.spec.path, "turn": self.turn, **event}
+    def _placed(self, event: Event) -> Event:
+        """The event at this turn; one that comes from a record has its place."""
+        return event if event.at is not None else replace(event, path=self.spec.path, turn=self.turn)
 
 
-def _told(ask: Ask) -> dict[str, str]:
+def _told(ask: Ask) -> str | None:
     """The user message of a prompt that stands alone: the opening, a fresh start, the final step of a weak model.
 
     Those of other turns are the outputs before them, which are on record already.
     """
-    return {"told": ask.messages[-1].content} if len(ask.messages) == 2 else {}
+    return ask.messages[-1].content if len(ask.messages) == 2 else None
 
 
 def _without_directory(model: str) -> str:

@@ -10,7 +10,7 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.citations import Reading
 from rlm_mcp.engine.guest_calls import AskSub
 from rlm_mcp.models.base import Model
-from rlm_mcp.records.events import Event
+from rlm_mcp.records.events import Event, RunStarted
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.repl.types import GuestCalls, Repl
 from rlm_mcp.spending import RunLimits
@@ -36,7 +36,7 @@ class OpenRepl(Protocol):
 class Record(Protocol):
     """Where a run writes what happens: a runs.Run, or a runs.NoRecord for replays."""
 
-    def append(self, event: Mapping[str, Any]) -> None:
+    def append(self, event: Event) -> None:
         """Keeps one event."""
 
     def write_answer(self, answer: object) -> None:
@@ -88,11 +88,11 @@ class RunDeps:
     """
 
 
-def started_facts(spec: RunSpec, *, root: Model, sub: Model, limits: RunLimits) -> dict[str, Any]:
-    """What the first event of a run says: enough to resume it and to replay it, and no machine path, URL or key."""
-    return {
-        "query": spec.query,
-        "contexts": [
+def started_event(spec: RunSpec, *, root: Model, sub: Model, limits: RunLimits) -> RunStarted:
+    """The first event of a run: enough to resume it and to replay it, and no machine path, URL or key."""
+    return RunStarted(
+        query=spec.query,
+        contexts=[
             {
                 "context_id": context.context_id,
                 "name": context.name,
@@ -103,12 +103,12 @@ def started_facts(spec: RunSpec, *, root: Model, sub: Model, limits: RunLimits) 
             }
             for context in spec.contexts
         ],
-        "mode_asked": spec.mode,
-        "max_depth": spec.max_depth,
-        "output_schema": spec.output_schema,
-        "models": {
+        mode_asked=spec.mode,
+        max_depth=spec.max_depth,
+        output_schema=spec.output_schema,
+        models={
             "root": {"name": root.name, "profile": asdict(root.profile)},
             "sub": {"name": sub.name, "profile": asdict(sub.profile)},
         },
-        "limits": asdict(limits),
-    }
+        limits=asdict(limits),
+    )

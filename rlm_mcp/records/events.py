@@ -1,110 +1,317 @@
-"""Events of a run: how they are read from a record, and the state that they lead to."""
+"""The events of a run: one class for each, and the JSON objects that stand for them in a record.
+
+A record holds one event a line, as `to_json` gives it: "event" with the class's entry in NAMES, then "path" and "turn",
+then the other fields, then "at". Everything else about a run (state, page, console, spans, resume, replay) is computed
+from these events, so no field is ever renamed or given another meaning. All classes and fields exist since version
+0.1.0 (record format 1); those that early builds of it did not write say so. `event_from_json` reads records of all
+versions: it ignores fields that it does not know, and gives absent ones an empty value.
+
+Nested values (usage, limits, citations …) stay JSON. The types that write and read them are named at the fields.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from math import isfinite
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from rlm_mcp.errors import RunRecordTooNew
-from rlm_mcp.records.types import Citation, Coverage, RunState
-from rlm_mcp.spending import Spent
-
-Event = Mapping[str, Any]
-"""One thing that happened in a run, as `runs.py` writes it: "event", "path" of the (child) run, "turn", and facts.
-
-What only begins is told to `on_event` and not put on record: root_asked, cell_begun, sub_asked.
-"""
-
+from rlm_mcp.records.types import Outcome, Status, StoppedBy
 
 FORMAT = 1
+"""The format of records that this version writes, and the newest that it reads."""
+
+INLINE_ANSWER_CHARS = 200_000
+"""A longer answer is kept only in its own file, so that reading events stays cheap."""
+
+JsonObject = Mapping[str, Any]
 
 
-INLINE_ANSWER_CHARS = 200_000  # a longer answer is kept only in its own file, so that reading events stays cheap
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """What all events have. The engine stamps `path` and `turn`, the record stamps `at`."""
+
+    path: str = ""
+    """the (child) run that it belongs to: empty for the run that a client asked for, names joined by dots for others"""
+    turn: int = 0
+    """the turn of that run, from 1; 0 before the first"""
+    at: float | None = None
+    """seconds since the run was created, when the event was written. None before, and in early records"""
 
 
-def read_events(path: Path, *, until: int | None = None, only: tuple[bytes, ...] = ()) -> Iterator[dict[str, Any]]:
-    """The events of a record file. A torn last line is left out; a newer format raises RunRecordTooNew.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(RunEvent):
+    """First event of a record: what was asked, of whom, and within which limits. Without path and turn in JSON."""
 
-    With `only`, what follows the first line is parsed where it begins so.
+    format: int = FORMAT
+    run_id: str = ""
+    """given by the store, like `created_at`"""
+    created_at: str = ""
+    """ISO 8601 in UTC"""
+    query: str
+    contexts: Sequence[JsonObject] = ()
+    """context_id, name, kind, chars, lines and files of each"""
+    mode_asked: Literal["auto", "direct", "rlm"] = "auto"
+    max_depth: int | None = None
+    output_schema: JsonObject | None = None
+    models: JsonObject = field(default_factory=dict)
+    """"root" and "sub", each with name and profile (models.base.Profile)"""
+    limits: JsonObject = field(default_factory=dict)
+    """spending.BudgetLimits"""
+    fingerprint: str | None = None
+    """the same for the same request over the same contexts"""
+    served: bool | None = None
+    """whether a server runs it, whose successor goes on with it. Early records have none"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed(RunEvent):
+    """A process goes on with the run; an end before this one no longer counts. Without path and turn in JSON."""
+
+    served: bool | None = None
+    """as in RunStarted"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLeft(RunEvent):
+    """A server that ended has left the run to its successor; an end before this one no longer counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed(RunEvent):
+    """Which way a run takes, and why. That of a child run also says what it was asked; early records do not."""
+
+    mode: Literal["direct", "rlm"]
+    depth: int
+    reason: str
+    query: str | None = None
+    chars: int | None = None
+    """of the child's context"""
+    model: str | None = None
+    """which the child has as its root model"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootAsked(RunEvent):
+    """The root model is being asked. Told to listeners only, never on record."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootReply(RunEvent):
+    """A reply of the root model."""
+
+    prompt_hash: str
+    """of the messages it was asked with (engine.request_keys)"""
+    told: str | None = None
+    """the user message, where it stands alone: in other turns it is the output of the blocks before"""
+    text: str
+    finish_reason: str
+    model: str
+    temperature: float | None
+    left: JsonObject
+    """what was left of the limits when the turn began (engine.prompts.Remaining)"""
+    last: Sequence[str] = ("", "")
+    """the limit that made this turn the last one, and the same in words"""
+    shrinks: int
+    """how often the prompt had to be shortened to fit the window"""
+    usage: JsonObject
+    """models.base.Usage"""
+    seconds: float
+    spent: JsonObject
+    """spending.Spent of the whole tree of runs, this reply included"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellBegun(RunEvent):
+    """A block of code is being run. Told to listeners only, never on record."""
+
+    block: int
+    """number within the turn, from 1"""
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell(RunEvent):
+    """What a block of code did. The fields after `block` are those of repl.types.CellResult."""
+
+    block: int
+    code: str
+    stdout: str
+    stderr: str
+    value: str | None
+    error: JsonObject | None
+    truncated: bool
+    stdout_chars: int
+    seconds: float
+    stopped_by: str | None
+    undone: bool
+    variables: Sequence[JsonObject]
+    changed: Sequence[str]
+    final: JsonObject | None
+    citations: Sequence[JsonObject]
+    reads: Sequence[JsonObject]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubCallEvent(RunEvent):
+    """What the three events of a sub-call have: the request."""
+
+    key: str
+    """made of the request (engine.request_keys): the same request has the same key"""
+    kind: Literal["llm", "rlm"]
+    """rlm is a child run"""
+    prompt_chars: int | None = None
+    """not of a child run"""
+    prompt_head: str
+    child: str | None = None
+    """the last name in the path of a child run"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubAsked(SubCallEvent):
+    """Code has made a sub-call. Told to listeners only, never on record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubReply(SubCallEvent):
+    """The answer to a sub-call. `model`, `cached` and `usage` are absent of a child run, whose own events tell them."""
+
+    value: Any
+    """text, or a JSON value under a schema"""
+    seconds: float
+    model: str | None = None
+    cached: bool | None = None
+    """answered without asking the model again"""
+    usage: JsonObject | None = None
+    """models.base.Usage"""
+    spent: JsonObject
+    """spending.Spent of the whole tree of runs, this call included"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubFailed(SubCallEvent):
+    """A sub-call without an answer; the fields are those of SubReply."""
+
+    error: str
+    seconds: float
+    model: str | None = None
+    cached: bool | None = None
+    usage: JsonObject | None = None
+    spent: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided(RunEvent):
+    """What a turn has led to."""
+
+    step: Literal["again", "finish"]
+    why: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(RunEvent):
+    """The end of a run or child run. The fields before `answer_chars` are those of records.types.Outcome.
+
+    Without `answer_chars` it was written for a run that could not write it itself: then only status, stopped_by and
+    message are in the JSON.
     """
-    size = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            size += len(line)
-            if not line.endswith(b"\n") or (until is not None and size > until):
-                return
-            if only and number and not line.startswith(only):
-                continue
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # a line that a crash tore and a later writer ended
-            if number == 0 and event.get("format", 0) > FORMAT:
-                raise RunRecordTooNew(
-                    f"{path.parent.name} was written in format {event['format']}, this version reads up to {FORMAT}:"
-                    " update rlm-mcp"
-                )
-            yield event
+
+    status: Status
+    answer: Any = None
+    """None also where it is too long for the record"""
+    stopped_by: StoppedBy | None
+    answered_by: str = ""
+    citations: Sequence[JsonObject] = ()
+    coverage: JsonObject = field(default_factory=dict)
+    usage: JsonObject = field(default_factory=dict)
+    """spending.Spent of this run and its children"""
+    iterations: int = 0
+    mode: str = ""
+    mode_reason: str = ""
+    depth: int = 0
+    message: str
+    answer_chars: int | None = None
+    answer_sha256: str | None = None
+    """of the file that holds an answer too long for the record"""
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether the run itself has ended, with everything that its state is made of."""
+        return self.answer_chars is not None
 
 
-def fold(events: Iterator[dict[str, Any]]) -> RunState:
-    """The state that a sequence of events leads to."""
-    started: dict[str, Any] = {}
-    ended: dict[str, Any] = {}
-    route: dict[str, Any] = {}
-    usage: Mapping[str, Any] = {}
-    iterations = 0
-    for event in events:
-        match event["event"]:
-            case "run_started":
-                started = event
-            case "run_resumed" | "run_left":
-                ended = {}
-            case "routed" if not event.get("path"):
-                route = event
-            case "root_reply" if not event.get("path"):
-                iterations = max(iterations, event["turn"])
-                usage = event.get("spent") or usage
-            case "root_reply" | "sub_reply" | "sub_failed":
-                usage = event.get("spent") or usage
-            case "run_ended" if not event.get("path"):
-                ended = event
-                usage = event.get("usage") or usage
-    coverage = ended.get("coverage") or {}
-    return RunState(
-        run_id=started.get("run_id", ""),
-        status=ended.get("status", "running"),
-        query=started.get("query", ""),
-        contexts=tuple(started.get("contexts", ())),
-        created_at=started.get("created_at", ""),
-        answer=ended.get("answer"),
-        answer_chars=ended.get("answer_chars", 0),
-        stopped_by=ended.get("stopped_by"),
-        answered_by=ended.get("answered_by", ""),
-        citations=tuple(Citation(**_known(Citation, c)) for c in ended.get("citations", ())),
-        coverage=Coverage(**_known(Coverage, coverage)),
-        usage=Spent.from_json(usage),
-        iterations=ended.get("iterations", iterations),
-        mode=route.get("mode", ""),
-        mode_reason=route.get("reason", ""),
-        depth=route.get("depth", 0),
-        message=ended.get("message", ""),
-        output_schema=started.get("output_schema"),
-        fingerprint=started.get("fingerprint", ""),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownEvent(RunEvent):
+    """An event of a later version."""
+
+    data: JsonObject
 
 
-def ended_event(**facts: Any) -> dict[str, Any]:
+Event = (
+    RunStarted
+    | RunResumed
+    | RunLeft
+    | Routed
+    | RootAsked
+    | RootReply
+    | CellBegun
+    | Cell
+    | SubAsked
+    | SubReply
+    | SubFailed
+    | Decided
+    | RunEnded
+    | UnknownEvent
+)
+
+NAMES: Mapping[type[RunEvent], str] = {
+    RunStarted: "run_started",
+    RunResumed: "run_resumed",
+    RunLeft: "run_left",
+    Routed: "routed",
+    RootAsked: "root_asked",
+    RootReply: "root_reply",
+    CellBegun: "cell_begun",
+    Cell: "cell",
+    SubAsked: "sub_asked",
+    SubReply: "sub_reply",
+    SubFailed: "sub_failed",
+    Decided: "decided",
+    RunEnded: "run_ended",
+}
+"""class -> "event" in JSON"""
+
+_SOMETIMES: Mapping[type[RunEvent], frozenset[str]] = {
+    RunStarted: frozenset({"fingerprint", "served"}),
+    RunResumed: frozenset({"served"}),
+    Routed: frozenset({"query", "chars", "model"}),
+    RootReply: frozenset({"told"}),
+    SubAsked: frozenset({"prompt_chars", "child"}),
+    SubReply: frozenset({"prompt_chars", "child", "model", "cached", "usage"}),
+    SubFailed: frozenset({"prompt_chars", "child", "model", "cached", "usage"}),
+    RunEnded: frozenset({"answer_sha256"}),
+}
+"""Fields that are left out of the JSON when they are None; a None elsewhere is written as null."""
+
+_WITHOUT_PLACE = (RunStarted, RunResumed, RunLeft)
+_WRITTEN_FOR_A_RUN = ("status", "stopped_by", "message")
+
+
+def ended_event(outcome: Outcome) -> RunEnded:
     """The last event of a run. An answer too long for the record is left to its own file."""
-    answer = facts.get("answer")
+    facts = asdict(outcome)
+    answer = outcome.answer
     text = answer if isinstance(answer, str) else json.dumps(answer)
     facts["answer_chars"] = 0 if answer is None else len(text)
     if len(text) > INLINE_ANSWER_CHARS:
         facts["answer"] = None
         facts["answer_sha256"] = hashlib.sha256(answer_bytes(answer)[1]).hexdigest()
-    return {"event": "run_ended", **facts}
+    return RunEnded(**facts)
 
 
 def answer_bytes(answer: object) -> tuple[str, bytes]:
@@ -114,6 +321,104 @@ def answer_bytes(answer: object) -> tuple[str, bytes]:
     return "answer.json", json.dumps(answer, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
 
 
-def _known(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(kind)}
-    return {name: value for name, value in data.items() if name in names}
+# --- JSON
+
+
+def name_of(event: Event) -> str:
+    """What a record calls events of this kind."""
+    return str(event.data["event"]) if isinstance(event, UnknownEvent) else NAMES[type(event)]
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The JSON object of an event, in the order in which records have it."""
+    if isinstance(event, UnknownEvent):
+        return dict(event.data)
+    kind = type(event)
+    data: dict[str, Any] = {"event": NAMES[kind]}
+    if isinstance(event, RunEnded) and not event.tells_all:
+        data |= {name: getattr(event, name) for name in _WRITTEN_FOR_A_RUN}
+    else:
+        sometimes = _SOMETIMES.get(kind, frozenset())
+        for name in _WRITTEN[kind]:
+            value = getattr(event, name)
+            if value is not None or name not in sometimes:
+                data[name] = value
+    if event.at is not None:
+        data["at"] = event.at
+    return data
+
+
+def event_from_json(data: object) -> Event:
+    """The event of a JSON object; one of another kind than these is an UnknownEvent, fields not known are ignored.
+
+    A field that is absent, or whose value has another type than it should, has its default, or else the empty value
+    of its type. Raises ValueError for what is no event.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("event"), str):
+        raise ValueError("an event is a JSON object that names its kind under `event`")  # noqa: TRY004 - it is input
+    kind = _KINDS.get(data["event"], UnknownEvent)
+    values = dict(_REQUIRED[kind])
+    for name, types in _TYPES[kind]:
+        if name in data and _has_type(data[name], types):
+            values[name] = data[name]
+    if kind is UnknownEvent:
+        values["data"] = data
+    event: Event = kind(**values)
+    return event
+
+
+def _has_type(value: object, types: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in types or object in types
+    return isinstance(value, types) and not (isinstance(value, float) and not isfinite(value))
+
+
+_EMPTY_VALUES: Mapping[Any, object] = {str: "", Literal: "", int: 0, float: 0.0, bool: False, Mapping: {}, Sequence: ()}
+_JSON_TYPES: Mapping[Any, tuple[type, ...]] = {
+    Literal: (str,),
+    float: (int, float),
+    Sequence: (list, tuple),
+    Mapping: (dict,),
+}
+
+_KINDS: Mapping[str, Any] = {name: kind for kind, name in NAMES.items()}
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    """The types that a value in JSON may have for a field of this annotation."""
+    if hint is Any:
+        return (object,)
+    bare = [get_origin(option) or option for option in _options(hint)]
+    return tuple(known for option in bare for known in _JSON_TYPES.get(option, (option,)))
+
+
+def _empty(hint: Any) -> object:
+    """What stands for a field of this annotation that an old or damaged record does not hold."""
+    if hint is Any or len(_options(hint)) > 1:
+        return None
+    return _EMPTY_VALUES[get_origin(hint) or hint]
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in {Union, UnionType} else (hint,)
+
+
+_HINTS = {kind: get_type_hints(kind) for kind in (*NAMES, UnknownEvent)}
+_TYPES = {kind: [(name, _types(hint)) for name, hint in hints.items()] for kind, hints in _HINTS.items()}
+_REQUIRED = {
+    kind: {
+        one.name: _empty(hints[one.name])
+        for one in fields(kind)
+        if one.default is MISSING and one.default_factory is MISSING
+    }
+    for kind, hints in _HINTS.items()
+}
+_WRITTEN = {
+    kind: [
+        one.name
+        for one in fields(kind)
+        if one.name != "at" and not (kind in _WITHOUT_PLACE and one.name in {"path", "turn"})
+    ]
+    for kind in NAMES
+}
+"""The fields of the JSON in their order, between "event" and "at"."""

@@ -8,8 +8,8 @@ command has seen it end.
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
 
+from rlm_mcp.records.events import Event, RunEnded, RunResumed, RunStarted, event_from_json
 from rlm_mcp.records.store import Run, Runs
 
 WITHIN_SECONDS = 24 * 3600.0
@@ -26,15 +26,17 @@ _MARK = b'{"event":"run_'
 
 def has_ended(run: Run) -> bool:
     """Whether its record has a last event."""
-    return _last_mark(run) == "run_ended"
+    return isinstance(next(reversed(list(_marks(run))), None), RunEnded)
 
 
 def is_left(run: Run) -> bool:
     """Whether a server should go on with it: one began it, it has no end, and no process is at it."""
     marks = list(_marks(run))
-    if not marks or not marks[0].get("served") or marks[-1]["event"] == "run_ended":
+    if not marks or isinstance(marks[-1], RunEnded):
         return False
-    tries = sum(1 for mark in marks if mark["event"] == "run_resumed" and mark.get("served"))
+    if not (isinstance(marks[0], RunStarted) and marks[0].served):
+        return False
+    tries = sum(1 for mark in marks if isinstance(mark, RunResumed) and mark.served)
     return tries < MOST_TRIES and not run.is_live()
 
 
@@ -53,15 +55,11 @@ def _recent(runs: Runs) -> list[Run]:
     return sorted(recent, key=lambda run: written[run.run_id], reverse=True)
 
 
-def _last_mark(run: Run) -> str:
-    return next((str(mark["event"]) for mark in reversed(list(_marks(run)))), "")
-
-
-def _marks(run: Run) -> Iterator[dict[str, Any]]:
+def _marks(run: Run) -> Iterator[Event]:
     """The beginning and the ends of a run; nothing else in its record is parsed."""
     with run.events_path.open("rb") as file:
         for line in file:
             if line.startswith(_MARK) and line.endswith(b"\n"):
-                event = json.loads(line)
-                if not event.get("path"):
+                event = event_from_json(json.loads(line))
+                if not event.path:
                     yield event

@@ -21,7 +21,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
-from rlm_mcp.records.events import FORMAT, answer_bytes, fold, read_events
+from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes, to_json
+from rlm_mcp.records.fold import fold
+from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.types import RunPage, RunState
 
 try:
@@ -57,14 +59,14 @@ class Runs:
     def __repr__(self) -> str:
         return f"<Runs {self.directory}>"
 
-    def create(self, started: Mapping[str, Any]) -> "Run":
-        """A new run whose first event holds `started` (query, contexts, mode, model names, limits …)."""
+    def create(self, started: RunStarted) -> "Run":
+        """A new run whose first event is `started`, with the id and the time that it gets here."""
         run_id = f"run-{secrets.token_hex(6)}"
         directory = self.directory / run_id
         try:
             directory.mkdir(parents=True, mode=0o700)
             run = Run(directory, writable=True)
-            run.append({"event": "run_started", "format": FORMAT, "run_id": run_id, "created_at": _now(), **started})
+            run.append(replace(started, run_id=run_id, created_at=_now()))
         except (OSError, RunNotWritten) as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise RunNotWritten(
@@ -119,8 +121,8 @@ class Runs:
 
     def context_ids(self) -> "set[str]":
         """The contexts that any run on record was asked about. Raises RunRecordTooNew."""
-        started = (next(Run(self.directory / run_id).events(), {}) for run_id in self._ids())
-        return {context["context_id"] for event in started for context in event.get("contexts", ())}
+        started = (Run(self.directory / run_id).started() for run_id in self._ids())
+        return {context["context_id"] for event in started if event for context in event.contexts}
 
     def _created_at(self, run_id: str) -> str:
         if run_id not in self._created:
@@ -155,36 +157,40 @@ class Run:
     @property
     def created_at(self) -> str:
         """When it was started, ISO 8601 in UTC."""
-        for event in self.events():
-            return str(event.get("created_at", ""))
-        return ""
+        started = self.started()
+        return started.created_at if started else ""
+
+    def started(self) -> RunStarted | None:
+        """The first event, if the record begins with it. Raises RunRecordTooNew."""
+        first = next(self.events(), None)
+        return first if isinstance(first, RunStarted) else None
 
     @property
     def events_path(self) -> Path:
         """The record itself."""
         return self._events
 
-    def append(self, event: Mapping[str, Any]) -> None:
+    def append(self, event: Event) -> None:
         """Writes one event now, with the time. Safe from any thread; the operating system has the bytes on return.
 
         Raises RunNotWritten. The event may then be there in part, which a reader leaves out and the next writer cuts.
         """
         with self._lock, self._written():
             file = self._open()
-            timed = {**event, "at": round(max(0.0, time.time() - self._created_time(event)), 3)}
+            timed = to_json(event) | {"at": round(max(0.0, time.time() - self._created_time(event)), 3)}
             file.write(json.dumps(timed, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n")
             file.flush()
-            if event.get("event") in {"run_started", "run_ended"}:
+            if isinstance(event, RunStarted | RunEnded):
                 os.fsync(file.fileno())
 
-    def _created_time(self, event: Mapping[str, Any]) -> float:
+    def _created_time(self, event: Event) -> float:
         """When the run was created, in seconds since 1970; `event` is the first one where there is none yet."""
         if self._created is None:
-            created_at = self.created_at or str(event.get("created_at", ""))
+            created_at = self.created_at or (event.created_at if isinstance(event, RunStarted) else "")
             self._created = datetime.fromisoformat(created_at).timestamp() if created_at else time.time()
         return self._created
 
-    def events(self, *, until: int | None = None) -> Iterator[dict[str, Any]]:
+    def events(self, *, until: int | None = None) -> Iterator[Event]:
         """Everything written so far, or while the record had `until` bytes. Raises RunRecordTooNew."""
         return read_events(self._events, until=until)
 
@@ -253,12 +259,12 @@ class Run:
             state = replace(state, status="failed", stopped_by="error", message=message)
         return state
 
-    def _telling_events(self) -> Iterator[dict[str, Any]]:
+    def _telling_events(self) -> Iterator[Event]:
         """The events that its state is made of: of a run that ended as runs do, the few that tell all of it."""
         outline = list(read_events(self._events, only=_OUTLINE))
-        last = outline[-1] if outline else {}
-        tells_all = last.get("event") == "run_ended" and not last.get("path") and {"usage", "iterations"} <= last.keys()
-        return iter(outline) if tells_all else self.events()
+        last = outline[-1] if outline else None
+        is_told = isinstance(last, RunEnded) and not last.path and last.tells_all
+        return iter(outline) if is_told else self.events()
 
     def is_live(self) -> bool:
         """Whether some process, this one included, holds the writer's lock."""

@@ -4,6 +4,18 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rlm_mcp.records.events import (
+    Cell,
+    Event,
+    RootReply,
+    Routed,
+    RunEnded,
+    SubFailed,
+    SubReply,
+    event_from_json,
+    to_json,
+)
+
 
 class Tape:
     """What a record has already paid for, handed out again: root replies and cells by turn, sub-calls by key.
@@ -12,47 +24,46 @@ class Tape:
     tape. `difference` is the first place where the new run asked for or did something else than the record says.
     """
 
-    def __init__(self, events: Iterable[Mapping[str, Any]] = (), *, strict: bool = False) -> None:
+    def __init__(self, events: Iterable[Event] = (), *, strict: bool = False) -> None:
         self.strict = strict
         self.difference: str | None = None
-        self.spent: dict[str, Any] = {}
+        self.spent: Mapping[str, Any] = {}
         """the usage on record when it ended"""
-        self._ways: dict[str, dict[str, Any]] = {}
-        self._roots: dict[tuple[str, int], dict[str, Any]] = {}
-        self._subs: dict[str, dict[str, Any]] = {}
-        self._cells: dict[tuple[str, int, int], dict[str, Any]] = {}
+        self._ways: dict[str, Routed] = {}
+        self._roots: dict[tuple[str, int], RootReply] = {}
+        self._subs: dict[str, SubReply | SubFailed] = {}
+        self._cells: dict[tuple[str, int, int], Cell] = {}
         for event in events:
-            self._load(dict(event))
+            self._load(event)
 
-    def _load(self, event: dict[str, Any]) -> None:
-        path = event.get("path", "")
-        match event["event"]:
-            case "routed":
-                self._ways[path] = event
-            case "root_reply":
-                self._roots[path, event["turn"]] = event
-            case "sub_reply":
-                self._subs[event["key"]] = event
-            case "sub_failed":
-                self._subs.setdefault(event["key"], event)
-            case "cell":
-                self._cells[path, event["turn"], event["block"]] = event
-            case "run_ended" if not path:
-                self.spent = dict(event.get("usage") or {})
+    def _load(self, event: Event) -> None:
+        match event:
+            case Routed():
+                self._ways[event.path] = event
+            case RootReply():
+                self._roots[event.path, event.turn] = event
+            case SubReply():
+                self._subs[event.key] = event
+            case SubFailed():
+                self._subs.setdefault(event.key, event)
+            case Cell():
+                self._cells[event.path, event.turn, event.block] = event
+            case RunEnded(path=""):
+                self.spent = event.usage
 
-    def way(self, path: str) -> dict[str, Any] | None:
+    def way(self, path: str) -> Routed | None:
         """The way that this (child) run had taken, if it had begun."""
         return self._ways.get(path)
 
-    def root(self, path: str, turn: int) -> dict[str, Any] | None:
+    def root(self, path: str, turn: int) -> RootReply | None:
         """The recorded root reply of this turn."""
         return self._roots.get((path, turn))
 
-    def sub(self, key: str) -> dict[str, Any] | None:
-        """The recorded answer ("value") or failure ("error") of this very request."""
+    def sub(self, key: str) -> SubReply | SubFailed | None:
+        """The recorded answer to this very request, or its failure."""
         return self._subs.get(key)
 
-    def cell(self, path: str, turn: int, block: int) -> dict[str, Any] | None:
+    def cell(self, path: str, turn: int, block: int) -> Cell | None:
         """The recorded result of one block."""
         return self._cells.get((path, turn, block))
 
@@ -66,12 +77,12 @@ class NoRecord:
     """A record that keeps nothing on disk, for replays and tests; `events` holds what was written."""
 
     def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.answer: object = None
 
-    def append(self, event: Mapping[str, Any]) -> None:
-        """Keeps one event in memory, as JSON would."""
-        self.events.append(json.loads(json.dumps(event, default=str)))
+    def append(self, event: Event) -> None:
+        """Keeps one event in memory, as it would be read from a file."""
+        self.events.append(event_from_json(json.loads(json.dumps(to_json(event), default=str))))
 
     def write_answer(self, answer: object) -> None:
         """Keeps the answer in memory."""

@@ -21,7 +21,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.records.events import read_events
+from rlm_mcp.records.events import Event
+from rlm_mcp.records.reading import event_or_none, read_events
 from rlm_mcp.records.store import Run
 from rlm_mcp.viewer.page import assemble, page_data
 from rlm_mcp.viewer.passages import Quoted, quoted
@@ -83,11 +84,11 @@ class Following:
             self._position = end
 
 
-def read_events_from(run: Run, position: int) -> list[tuple[object, int]]:
+def read_events_from(run: Run, position: int) -> list[tuple[Event | None, int]]:
     """The events that begin at `position` of the record, each with the position after it."""
     if position == 0:
         next(read_events(run.events_path), None)  # it refuses a record of a newer format
-    found: list[tuple[object, int]] = []
+    found: list[tuple[Event | None, int]] = []
     with run.events_path.open("rb") as file:
         file.seek(position)
         for line in file:
@@ -95,7 +96,7 @@ def read_events_from(run: Run, position: int) -> list[tuple[object, int]]:
                 break
             position += len(line)
             try:
-                found.append((json.loads(line), position))
+                found.append((event_or_none(json.loads(line)), position))
             except ValueError:
                 found.append((None, position))
     return found

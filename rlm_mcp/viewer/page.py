@@ -20,6 +20,8 @@ from typing import Any, Literal
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RlmError
 from rlm_mcp.files import replacing
+from rlm_mcp.records.events import Event
+from rlm_mcp.records.reading import read_lines
 from rlm_mcp.records.store import Run
 from rlm_mcp.redact import escape_controls
 from rlm_mcp.version import __version__
@@ -44,7 +46,7 @@ class PageNotWritten(RlmError):
     """The file of a page cannot be written."""
 
 
-def write_page(record: Run | Iterable[object], store: Store, path: Path | None = None) -> Path:
+def write_page(record: Run | Iterable[Event], store: Store, path: Path | None = None) -> Path:
     """Writes the page of a run and returns where it is.
 
     `record` is a stored run, or its events from elsewhere (then `path` must be given). The page of a stored run lies
@@ -69,7 +71,7 @@ def write_text(path: Path, page: str) -> Path:
     return path
 
 
-def run_page(record: Run | Iterable[object], store: Store) -> str:
+def run_page(record: Run | Iterable[Event], store: Store) -> str:
     """The page of a run, as a text. Raises RunRecordTooNew, RunRecordDamaged."""
     story, facts = run_facts(record, store)
     return assemble("run", title=story.title, data=facts)
@@ -83,13 +85,13 @@ def compare_page(first: Run, second: Run, store: Store) -> tuple[str, dict[str, 
     return assemble("compare", title=title, data={"runs": both, "facts": facts}), facts
 
 
-def run_facts(record: Run | Iterable[object], store: Store) -> tuple[Story, dict[str, Any]]:
+def run_facts(record: Run | Iterable[Event], store: Store) -> tuple[Story, dict[str, Any]]:
     """What the page of a run shows, read from its record and from the store."""
     if not isinstance(record, Run):
         story = told(record)
         return story, page_data(story, quoted(store, story.context_ids, story.citations))
     is_live = record.is_live()  # asked first: a run that ends in between has its end on record when it is read
-    story = told(record.events())
+    story = told(read_lines(record.events_path))
     texts = quoted(store, story.context_ids, story.citations)
     data = page_data(story, texts, is_live=is_live, answer=record.answer())
     if not is_live and is_torn(record.events_path):

@@ -9,8 +9,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlm_mcp.errors import RunRecordDamaged
-from rlm_mcp.records.events import Event
-from rlm_mcp.viewer.timing import Timing, number, path_of, seconds_of
+from rlm_mcp.records.events import (
+    Cell,
+    Decided,
+    Event,
+    JsonObject,
+    RootReply,
+    Routed,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    SubFailed,
+    SubReply,
+)
+from rlm_mcp.viewer.timing import Timing, number, seconds_of
 
 Cut = str | dict[str, Any]
 """A text, or `{"head", "tail", "chars"}` of one that was cut."""
@@ -34,36 +46,38 @@ class Story:
         self.rows: list[dict[str, Any]] = []
         self._call_chars = call_chars
         self._timing = Timing()
-        self._started: Event = {}
-        self._ended: Event = {}
-        self._route: Event = {}
+        self._started: RunStarted | None = None
+        self._ended: RunEnded | None = None
+        self._route: Routed | None = None
         self._usage: dict[str, Any] = _usage({})
         self._turns = 0
         self._unread = 0
         self._unknown = 0
 
     def __repr__(self) -> str:
-        return f"<Story of {self._started.get('run_id', 'nothing yet')}, {len(self.rows)} rows>"
+        return f"<Story of {self._started.run_id if self._started else 'nothing yet'}, {len(self.rows)} rows>"
 
     @property
     def has_ended(self) -> bool:
         """Whether the record has its last event."""
-        return bool(self._ended)
+        return self._ended is not None
 
     @property
     def title(self) -> str:
         """What a tab of the browser shows."""
-        return f"{' '.join(str(self._started.get('query', '')).split())[:80]} · {self._started.get('run_id', 'run')}"
+        if self._started is None:
+            return " · run"
+        return f"{' '.join(self._started.query.split())[:80]} · {self._started.run_id}"
 
     @property
     def context_ids(self) -> tuple[str, ...]:
         """The contexts that the run is about."""
-        return tuple(str(context.get("context_id", "")) for context in _objects(self._started.get("contexts")))
+        return tuple(context["context_id"] for context in self.contexts)
 
     @property
     def coverage(self) -> Mapping[str, Any]:
         """What was read, as the record's last event has it."""
-        return _object(self._ended.get("coverage"))
+        return self._ended.coverage if self._ended else {}
 
     @property
     def contexts(self) -> list[dict[str, Any]]:
@@ -77,7 +91,7 @@ class Story:
                 "lines": whole(context.get("lines")),
                 "files": whole(context.get("files")),
             }
-            for context in _objects(self._started.get("contexts"))
+            for context in _objects(self._started.contexts if self._started else ())
         ]
 
     @property
@@ -92,92 +106,93 @@ class Story:
                 "quote": cut(str(one.get("quote") or ""), MOST_CALL_CHARS),
                 "state": _state_of(one),
             }
-            for one in _objects(self._ended.get("citations"))[:MOST_CITATIONS]
+            for one in self._cited[:MOST_CITATIONS]
         ]
 
-    def tell(self, event: object) -> None:
-        """Takes in the next event."""
-        if not isinstance(event, Mapping) or not isinstance(event.get("event"), str):
+    @property
+    def _cited(self) -> list[JsonObject]:
+        return _objects(self._ended.citations if self._ended else ())
+
+    def tell(self, event: Event | None) -> None:
+        """Takes in the next event, or None for a line of the record that is no event."""
+        if event is None:
             self._unread += 1
             return
         pause = self._timing.pause_before(event)
         span = self._timing.place(event)
-        if not path_of(event):
+        if not event.path:
             self._note(event)
         row = self._row(event, pause)
         if row is not None:
             start, end = (round(moment, 3) for moment in span)
-            self.rows.append(
-                {"path": path_of(event), "turn": whole(event.get("turn")), "start": start, "end": end} | row
-            )
+            self.rows.append({"path": event.path, "turn": event.turn, "start": start, "end": end} | row)
 
     def head(self, *, is_live: bool, answer: object = None) -> dict[str, Any]:
         """The facts at the top. `answer` is the stored one, for records that leave a long answer to its own file."""
-        started, ended = self._started, self._ended
-        if not started:
+        started, ended, route = self._started, self._ended, self._route
+        if started is None:
             raise RunRecordDamaged("the record of this run has no readable first event, so nothing of it can be shown")
-        status = str(ended.get("status") or ("running" if is_live else "cut off"))
-        models = _object(started.get("models"))
-        given = ended.get("answer") if ended.get("answer") is not None else answer
+        status = (ended and ended.status) or ("running" if is_live else "cut off")
+        given = ended.answer if ended and ended.answer is not None else answer
         return {
-            "id": str(started.get("run_id", "")),
+            "id": started.run_id,
             "status": status,
             "is_live": is_live and not ended,
-            "created_at": str(started.get("created_at", "")),
-            "query": cut(str(started.get("query", "")), MOST_TEXT_CHARS),
-            "models": {role: str(_object(models.get(role)).get("name", "")) for role in ("root", "sub")},
-            "mode": str(self._route.get("mode", "")),
-            "mode_reason": str(self._route.get("reason", "")),
-            "depth": whole(self._route.get("depth")),
-            "stopped_by": str(ended.get("stopped_by") or ""),
-            "answered_by": str(ended.get("answered_by") or ""),
-            "message": str(ended.get("message") or ""),
-            "limits": {name: value for name, value in _object(started.get("limits")).items() if number(value)},
+            "created_at": started.created_at,
+            "query": cut(started.query, MOST_TEXT_CHARS),
+            "models": {role: str(_object(started.models.get(role)).get("name", "")) for role in ("root", "sub")},
+            "mode": route.mode if route else "",
+            "mode_reason": route.reason if route else "",
+            "depth": route.depth if route else 0,
+            "stopped_by": (ended and ended.stopped_by) or "",
+            "answered_by": ended.answered_by if ended else "",
+            "message": ended.message if ended else "",
+            "limits": {name: value for name, value in started.limits.items() if number(value)},
             "usage": self._usage | {"seconds": self._usage["seconds"] or round(self._timing.end, 3)},
-            "turns": whole(ended.get("iterations")) or self._turns,
+            "turns": (ended and ended.iterations) or self._turns,
             "end": round(self._timing.end, 3),
             "contexts": self.contexts,
-            "answer": None if given is None else _answer(given, whole(ended.get("answer_chars"))),
+            "answer": None if given is None else _answer(given, (ended and ended.answer_chars) or 0),
             "citations": self.citations,
             "notes": self._notes(),
         }
 
     def _note(self, event: Event) -> None:
         """What the run that the client asked for says about itself."""
-        match event["event"]:
-            case "run_started":
+        match event:
+            case RunStarted():
                 self._started = event
-            case "run_resumed":
-                self._ended = {}
-            case "routed":
+            case RunResumed():
+                self._ended = None
+            case Routed():
                 self._route = event
-            case "root_reply":
-                self._turns = max(self._turns, whole(event.get("turn")))
-                self._usage = _usage(event.get("spent"))
-            case "sub_reply" | "sub_failed":
-                self._usage = _usage(event.get("spent")) if event.get("spent") else self._usage
-            case "run_ended":
+            case RootReply():
+                self._turns = max(self._turns, event.turn)
+                self._usage = _usage(event.spent)
+            case SubReply() | SubFailed():
+                self._usage = _usage(event.spent) if event.spent else self._usage
+            case RunEnded():
                 self._ended = event
-                self._usage = _usage(event.get("usage")) if event.get("usage") else self._usage
+                self._usage = _usage(event.usage) if event.usage else self._usage
 
     def _row(self, event: Event, pause: float) -> dict[str, Any] | None:
-        match event["event"]:
-            case "routed":
-                told = {"kind": "routed", "mode": str(event.get("mode", "")), "text": str(event.get("reason", ""))}
-                return told | {"query": cut(str(event.get("query") or ""), MOST_CALL_CHARS)}
-            case "root_reply":
+        match event:
+            case Routed():
+                told = {"kind": "routed", "mode": event.mode, "text": event.reason}
+                return told | {"query": cut(event.query or "", MOST_CALL_CHARS)}
+            case RootReply():
                 return _reply(event)
-            case "cell":
+            case Cell():
                 return _cell(event)
-            case "sub_reply" | "sub_failed":
+            case SubReply() | SubFailed():
                 return _call(event, self._call_chars)
-            case "decided":
-                return {"kind": "decided"} | {name: str(event.get(name) or "") for name in ("step", "why", "detail")}
-            case "run_ended":
+            case Decided():
+                return {"kind": "decided", "step": event.step, "why": event.why, "detail": event.detail}
+            case RunEnded():
                 return _end(event)
-            case "run_resumed":
+            case RunResumed():
                 return {"kind": "resumed", "pause": round(pause, 3)}
-            case "run_started":
+            case RunStarted():
                 return None
         self._unknown += 1
         return None
@@ -188,7 +203,7 @@ class Story:
             notes.append(f"Left out: {self._unread:,} lines of the record that are no events.")
         if self._unknown:
             notes.append(f"Left out: {self._unknown:,} events of kinds that this version does not know.")
-        cited = len(_objects(self._ended.get("citations")))
+        cited = len(self._cited)
         if cited > MOST_CITATIONS:
             notes.append(f"The first {MOST_CITATIONS} of {cited:,} citations are shown.")
         return notes
@@ -199,10 +214,10 @@ def call_chars(calls: int) -> int:
     return max(LEAST_CALL_CHARS, min(MOST_CALL_CHARS, MOST_CALLS_CHARS // max(calls, 1)))
 
 
-def told(events: Iterable[object]) -> Story:
+def told(events: Iterable[Event | None]) -> Story:
     """The story of a whole record."""
     kept = list(events)
-    calls = sum(isinstance(event, Mapping) and event.get("event") in ("sub_reply", "sub_failed") for event in kept)
+    calls = sum(isinstance(event, SubReply | SubFailed) for event in kept)
     story = Story(call_chars=call_chars(calls))
     for event in kept:
         story.tell(event)
@@ -225,45 +240,43 @@ def whole(value: object) -> int:
 # --- rows
 
 
-def _reply(event: Event) -> dict[str, Any]:
-    usage = _object(event.get("usage"))
+def _reply(event: RootReply) -> dict[str, Any]:
+    usage = event.usage
     return {
         "kind": "reply",
-        "text": cut(str(event.get("text") or ""), MOST_TEXT_CHARS),
-        "told": cut(str(event.get("told") or ""), MOST_TEXT_CHARS),
-        "model": str(event.get("model") or ""),
-        "finish": str(event.get("finish_reason") or ""),
+        "text": cut(event.text, MOST_TEXT_CHARS),
+        "told": cut(event.told or "", MOST_TEXT_CHARS),
+        "model": event.model,
+        "finish": event.finish_reason,
         "tokens": [whole(usage.get("prompt_tokens")), whole(usage.get("completion_tokens"))],
         "cached_tokens": whole(usage.get("cached_prompt_tokens")),
         "cost": _cost(usage.get("cost_usd")),
-        "last": " ".join(str(part) for part in _list(event.get("last"))[1:]),
-        "spent": _usage(event.get("spent")),
+        "last": " ".join(str(part) for part in event.last[1:]),
+        "spent": _usage(event.spent),
     }
 
 
-def _cell(event: Event) -> dict[str, Any]:
-    stdout = str(event.get("stdout") or "")
-    final = event.get("final")
+def _cell(event: Cell) -> dict[str, Any]:
     return {
         "kind": "cell",
-        "block": whole(event.get("block")),
+        "block": event.block,
         "seconds": round(seconds_of(event), 3),
-        "code": cut(str(event.get("code") or ""), MOST_TEXT_CHARS),
-        "stdout": cut(stdout, MOST_TEXT_CHARS),
-        "stdout_chars": max(len(stdout), whole(event.get("stdout_chars"))),
-        "stderr": cut(str(event.get("stderr") or ""), MOST_CALL_CHARS),
-        "value": cut(str(event.get("value") or ""), MOST_CALL_CHARS),
-        "error": _error(event.get("error")),
-        "stopped_by": str(event.get("stopped_by") or ""),
-        "undone": bool(event.get("undone")),
-        "changed": [str(name) for name in _list(event.get("changed"))][:_MOST_VARIABLES],
-        "notes": [str(note) for note in _list(event.get("notes"))][:_MOST_VARIABLES],
-        "final": str(_object(final).get("via") or "") if final else "",
+        "code": cut(event.code, MOST_TEXT_CHARS),
+        "stdout": cut(event.stdout, MOST_TEXT_CHARS),
+        "stdout_chars": max(len(event.stdout), event.stdout_chars),
+        "stderr": cut(event.stderr, MOST_CALL_CHARS),
+        "value": cut(event.value or "", MOST_CALL_CHARS),
+        "error": _error(event.error),
+        "stopped_by": event.stopped_by or "",
+        "undone": event.undone,
+        "changed": [str(name) for name in event.changed][:_MOST_VARIABLES],
+        "notes": [str(note) for note in event.notes][:_MOST_VARIABLES],
+        "final": str(event.final.get("via") or "") if event.final else "",
     }
 
 
-def _error(error: object) -> dict[str, Any] | None:
-    if not isinstance(error, Mapping):
+def _error(error: JsonObject | None) -> dict[str, Any] | None:
+    if error is None:
         return None
     return {
         "type": str(error.get("type") or ""),
@@ -273,23 +286,23 @@ def _error(error: object) -> dict[str, Any] | None:
     }
 
 
-def _call(event: Event, most: int) -> dict[str, Any]:
-    text, kind = text_of(event.get("value"))
-    failed = event["event"] == "sub_failed"
-    usage = _object(event.get("usage"))
+def _call(event: SubReply | SubFailed, most: int) -> dict[str, Any]:
+    failed = isinstance(event, SubFailed)
+    text, kind = (event.error, "text") if isinstance(event, SubFailed) else text_of(event.value)
+    usage = event.usage
     told: dict[str, Any] = {
         "kind": "call",
-        "prompt": cut(str(event.get("prompt_head") or ""), MOST_CALL_CHARS),
-        "prompt_chars": whole(event.get("prompt_chars")),
-        "text": cut(str(event.get("error") or "") if failed else text, most),
+        "prompt": cut(event.prompt_head, MOST_CALL_CHARS),
+        "prompt_chars": event.prompt_chars or 0,
+        "text": cut(text, most),
         "is_json": kind == "json",
         "failed": failed,
-        "child": str(event.get("child") or ""),
-        "model": str(event.get("model") or ""),
-        "cached": event.get("cached") is True,
+        "child": event.child or "",
+        "model": event.model or "",
+        "cached": event.cached is True,
     }
     if not usage:  # a child run, whose own events tell, or a call that reached no model
-        return told | {"spent": _usage(event.get("spent"))}
+        return told | {"spent": _usage(event.spent)}
     return told | {
         "tokens": [whole(usage.get("prompt_tokens")), whole(usage.get("completion_tokens"))],
         "cost": _cost(usage.get("cost_usd")),
@@ -297,15 +310,14 @@ def _call(event: Event, most: int) -> dict[str, Any]:
     }
 
 
-def _end(event: Event) -> dict[str, Any]:
-    answer = event.get("answer")
+def _end(event: RunEnded) -> dict[str, Any]:
     return {
         "kind": "ended",
-        "status": str(event.get("status") or ""),
-        "stopped_by": str(event.get("stopped_by") or ""),
-        "text": cut("" if answer is None else text_of(answer)[0], MOST_TEXT_CHARS),
-        "message": str(event.get("message") or ""),
-        "usage": _usage(event.get("usage")),
+        "status": event.status,
+        "stopped_by": event.stopped_by or "",
+        "text": cut("" if event.answer is None else text_of(event.answer)[0], MOST_TEXT_CHARS),
+        "message": event.message,
+        "usage": _usage(event.usage),
     }
 
 
@@ -344,9 +356,5 @@ def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _list(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else []
-
-
-def _objects(value: object) -> list[Mapping[str, Any]]:
-    return [one for one in _list(value) if isinstance(one, Mapping)]
+def _objects(values: Iterable[object]) -> list[JsonObject]:
+    return [one for one in values if isinstance(one, Mapping)]

@@ -6,7 +6,7 @@ Events say when they were written (`at`) and how long the thing they tell of too
 from math import isfinite
 from typing import Any
 
-from rlm_mcp.records.events import Event
+from rlm_mcp.records.events import Event, RunResumed
 
 LONGEST_PAUSE = 1.0
 """Of a pause before a resume, so much stays visible."""
@@ -26,8 +26,8 @@ class Timing:
 
     def place(self, event: Event) -> Span:
         """When the event's subject began and ended."""
-        end = max(0.0, number(event.get("at")) - self._pauses)
-        if event.get("event") == "run_resumed" and end - self._last > LONGEST_PAUSE:
+        end = max(0.0, number(event.at) - self._pauses)
+        if isinstance(event, RunResumed) and end - self._last > LONGEST_PAUSE:
             self._pauses += end - self._last - LONGEST_PAUSE
             end = self._last + LONGEST_PAUSE
         self._last = max(self._last, end)
@@ -40,7 +40,7 @@ class Timing:
 
     def pause_before(self, event: Event) -> float:
         """How long nothing had happened when the event was written."""
-        return max(0.0, number(event.get("at")) - self._pauses - self._last)
+        return max(0.0, number(event.at) - self._pauses - self._last)
 
 
 def number(value: Any) -> float:
@@ -52,9 +52,4 @@ def number(value: Any) -> float:
 
 def seconds_of(event: Event) -> float:
     """The length of the event's subject."""
-    return max(0.0, number(event.get("seconds")))
-
-
-def path_of(event: Event) -> str:
-    """The (child) run that the event belongs to."""
-    return str(event.get("path") or "")
+    return max(0.0, number(getattr(event, "seconds", 0.0)))

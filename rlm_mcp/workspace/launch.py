@@ -18,13 +18,13 @@ from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.reply_schema import parse_schema
 from rlm_mcp.engine.router import Estimate, estimate, route
 from rlm_mcp.engine.subcalls import SubCalls
-from rlm_mcp.engine.types import OpenRepl, Record, RunDeps, RunSpec, started_facts
+from rlm_mcp.engine.types import OpenRepl, Record, RunDeps, RunSpec, started_event
 from rlm_mcp.errors import NoModelConfigured, RunRecordDamaged, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.models.scripted import ScriptedModel
-from rlm_mcp.records.events import Event
+from rlm_mcp.records.events import Event, RunStarted
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.settings import Settings
@@ -104,9 +104,9 @@ class Launch:
     """where it lays its questions to the client's model, if it asks that"""
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the first event of its record says."""
-        return started_facts(self.spec, root=self.models.root, sub=self.models.sub, limits=self.limits)
+    def started(self) -> RunStarted:
+        """The first event of its record."""
+        return started_event(self.spec, root=self.models.root, sub=self.models.sub, limits=self.limits)
 
     async def play(self, record: Record, on_event: Callable[[Event], None]) -> Outcome:
         """Runs it to its end, which is then on record."""
@@ -187,12 +187,12 @@ class Launcher:
             usd=None if guess.usd is None else _at_most(guess.usd, limits.max_usd),
         )
 
-    async def resumed(self, events: Sequence[Mapping[str, Any]], spent: Spent) -> Launch:
+    async def resumed(self, events: Sequence[Event], spent: Spent) -> Launch:
         """The rest of the run that these events began, with its models; what was paid for is not paid again."""
         started = _started(events)
         sampling_queue = SamplingQueue()
-        models = await self._models(started["models"]["root"]["name"], started["models"]["sub"]["name"], sampling_queue)
-        limits = RunLimits(**started["limits"])
+        models = await self._models(started.models["root"]["name"], started.models["sub"]["name"], sampling_queue)
+        limits = RunLimits(**started.limits)
         return self._launch(
             self._spec(started), models, limits, Tape(events), already=spent, sampling_queue=sampling_queue
         )
@@ -221,25 +221,25 @@ class Launcher:
             case other, _:
                 return RunModels(root=(await self._choose(other, other)).root, sub=client)
 
-    def replayed(self, events: Sequence[Mapping[str, Any]], contexts: Sequence[Context] | None = None) -> Launch:
+    def replayed(self, events: Sequence[Event], contexts: Sequence[Context] | None = None) -> Launch:
         """The same run again: every block of code is executed, every model reply comes from the events.
 
         `contexts` stand for the recorded ones, which are otherwise looked up by their ids.
         """
         started = _started(events)
-        models = RunModels(root=_recorded(started["models"]["root"]), sub=_recorded(started["models"]["sub"]))
+        models = RunModels(root=_recorded(started.models["root"]), sub=_recorded(started.models["sub"]))
         tape = Tape(events, strict=True)
         return self._launch(self._spec(started, contexts), models, RunLimits(), tape)
 
-    def _spec(self, started: Mapping[str, Any], contexts: Sequence[Context] | None = None) -> RunSpec:
+    def _spec(self, started: RunStarted, contexts: Sequence[Context] | None = None) -> RunSpec:
         if contexts is None:
-            contexts = [self._store.get(context["context_id"]) for context in started["contexts"]]
+            contexts = [self._store.get(context["context_id"]) for context in started.contexts]
         return RunSpec(
-            query=started["query"],
+            query=started.query,
             contexts=tuple(contexts),
-            mode=started["mode_asked"],
-            max_depth=started["max_depth"],
-            output_schema=started["output_schema"],
+            mode=started.mode_asked,
+            max_depth=started.max_depth,
+            output_schema=started.output_schema,
         )
 
     def _launch(
@@ -274,8 +274,9 @@ def _at_most(guess: tuple[_Amount, _Amount], limit: _Amount | None) -> tuple[_Am
     return guess if limit is None else (min(guess[0], limit), min(guess[1], limit))
 
 
-def _started(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _started(events: Sequence[Event]) -> RunStarted:
     """The first event of a record, which says what was asked and who was."""
-    if not events or events[0].get("event") != "run_started":
-        raise RunRecordDamaged("the record of this run has no readable first event, so it cannot be played: ask anew.")
-    return events[0]
+    match events:
+        case [RunStarted() as started, *_]:
+            return started
+    raise RunRecordDamaged("the record of this run has no readable first event, so it cannot be played: ask anew.")

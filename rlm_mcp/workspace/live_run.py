@@ -6,10 +6,9 @@ or, where the server that ran it ends, the mark `run_left`, by which the next se
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -18,13 +17,13 @@ from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RlmError, RunNotWritten
 from rlm_mcp.models.sampling_queue import SamplingQueue
-from rlm_mcp.records.events import Event
+from rlm_mcp.records.events import Event, RunEnded, RunLeft
 from rlm_mcp.records.store import Run
 from rlm_mcp.workspace.launch import Launch
 from rlm_mcp.workspace.progress import Progress, advance
 from rlm_mcp.workspace.shared_records import CANCEL_POLL_SECONDS, cancel_request
 
-CANCELLED = {"status": "cancelled", "stopped_by": "cancelled", "message": "Cancelled; what it had is in its trace."}
+CANCELLED = RunEnded(status="cancelled", stopped_by="cancelled", message="Cancelled; what it had is in its trace.")
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class LiveRun:
         for listener in self.listeners:
             listener(event)
         self._progress = advance(self._progress, event)
-        self._has_end = self._has_end or (event["event"] == "run_ended" and not event.get("path"))
+        self._has_end = self._has_end or (isinstance(event, RunEnded) and not event.path)
         self.wake_followers()
 
     def wake_followers(self) -> None:
@@ -91,7 +90,7 @@ class LiveRun:
             if self.scope.cancelled_caught and not self._has_end and not self.is_left:
                 await self._record_end(CANCELLED)
             if self.scope.cancelled_caught and self.is_left:
-                await run_in_thread(self.run.append, {"event": "run_left"})
+                await run_in_thread(self.run.append, RunLeft())
         except Exception as error:
             if not self._has_end:
                 await self._record_end(_failure(error))
@@ -101,9 +100,8 @@ class LiveRun:
             self.run.close()
             self.sampling_queue = None
 
-    async def _record_end(self, end: Mapping[str, Any]) -> None:
+    async def _record_end(self, event: RunEnded) -> None:
         """Records an end that the run did not record itself."""
-        event = {"event": "run_ended", **end}
         try:
             await run_in_thread(self.run.append, event)
         except RunNotWritten as error:
@@ -120,9 +118,9 @@ class LiveRun:
                 self.scope.cancel()
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def _failure(error: Exception) -> RunEnded:
     text = str(error) if isinstance(error, RlmError) else "The run ended by a fault of rlm-mcp; see its log."
-    return {"status": "failed", "stopped_by": "error", "message": text}
+    return RunEnded(status="failed", stopped_by="error", message=text)
 
 
 @asynccontextmanager

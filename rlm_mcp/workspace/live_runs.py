@@ -22,7 +22,7 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.router import Estimate
 from rlm_mcp.errors import RlmError, RunBusy
 from rlm_mcp.models.sampling_queue import SamplingQueue
-from rlm_mcp.records.events import Event
+from rlm_mcp.records.events import Event, RunResumed
 from rlm_mcp.records.recovery import has_ended, is_left, left_runs
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.tape import NoRecord
@@ -64,7 +64,7 @@ class ServerEnds(RlmError):
     """The server is ending and starts no more runs."""
 
 
-class RunEnded(RlmError):
+class RunAlreadyEnded(RlmError):
     """A run has its final answer, so there is nothing to resume."""
 
 
@@ -128,9 +128,9 @@ class LiveRuns:
         if self._most_runs is not None and len(self._live) >= self._most_runs:
             raise TooManyRuns(f"{len(self._live)} runs are going on: wait for one with rlm_result, or cancel one.")
         launch = await self._launcher.new(request, contexts, sampling=sampling)
-        facts = {**launch.facts, "fingerprint": fingerprint, "served": self._serves}
+        started = replace(launch.started, fingerprint=fingerprint, served=self._serves)
         with anyio.CancelScope(shield=True):  # a caller that gives up just now must not leave a record without a run
-            run = await run_in_thread(self.records.create, facts)
+            run = await run_in_thread(self.records.create, started)
             self._begin(run, launch, fingerprint)
         self._changes.add(ResourceChange())
         return run.run_id
@@ -165,7 +165,7 @@ class LiveRuns:
             return None
         try:
             return await self.resume(run.run_id)
-        except (RunElsewhere, RunBusy, RunEnded):  # another process works on it, or was faster just now
+        except (RunElsewhere, RunBusy, RunAlreadyEnded):  # another process works on it, or was faster just now
             return run.run_id
 
     def _begin(self, run: Run, launch: Launch, fingerprint: str) -> None:
@@ -202,12 +202,12 @@ class LiveRuns:
         if state.status == "running":
             raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp: wait for it with rlm_result.")
         if state.status == "completed" and state.stopped_by == "final":
-            raise RunEnded(f"{run.run_id} has its final answer: read it with rlm_result, or start a new run.")
+            raise RunAlreadyEnded(f"{run.run_id} has its final answer: read it with rlm_result, or start a new run.")
         events = await run_in_thread(lambda: list(run.events()))
         launch = await self._launcher.resumed(events, state.usage)
         with anyio.CancelScope(shield=True):
             await run_in_thread(claim_record, run, events)
-            await run_in_thread(run.append, {"event": "run_resumed", "served": self._serves})
+            await run_in_thread(run.append, RunResumed(served=self._serves))
             self._begin(run, launch, state.fingerprint)
         return run.run_id
 
@@ -355,7 +355,7 @@ class LiveRuns:
         elif run.is_live():
             await request_cancel(run)
         elif not await run_in_thread(has_ended, run):  # cut off: nobody is to resume it
-            await run_in_thread(run.append, {"event": "run_ended", **CANCELLED})
+            await run_in_thread(run.append, CANCELLED)
             run.close()
         state = await run_in_thread(run.state)
         if state.status == "running":

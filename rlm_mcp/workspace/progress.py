@@ -4,17 +4,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-DOING = {
-    "run_started": "starting",
-    "routed": "asking the root model",
-    "root_asked": "asking the root model",
-    "root_reply": "running its code",
-    "cell_begun": "running its code",
-    "sub_asked": "running its code, asking sub-models",
-    "sub_reply": "running its code, asking sub-models",
-    "sub_failed": "running its code, asking sub-models",
-    "cell": "asking the root model",
-    "run_ended": "done",
+from rlm_mcp.records.events import (
+    Cell,
+    CellBegun,
+    Event,
+    RootAsked,
+    RootReply,
+    Routed,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    SubAsked,
+    SubFailed,
+    SubReply,
+)
+
+DOING: Mapping[type[RunEvent], str] = {
+    RunStarted: "starting",
+    Routed: "asking the root model",
+    RootAsked: "asking the root model",
+    RootReply: "running its code",
+    CellBegun: "running its code",
+    SubAsked: "running its code, asking sub-models",
+    SubReply: "running its code, asking sub-models",
+    SubFailed: "running its code, asking sub-models",
+    Cell: "asking the root model",
+    RunEnded: "done",
 }
 """event of a run -> what the run does from then on, for the progress text"""
 
@@ -44,19 +59,19 @@ class Progress:
         return " · ".join(part for part in parts if part)
 
 
-def advance(progress: Progress, event: Mapping[str, Any]) -> Progress:
+def advance(progress: Progress, event: Event) -> Progress:
     """The progress after one more event of the run or of one of its child runs."""
-    spent = event.get("spent") or {}
-    depth = str(event.get("path") or "").count(".") + bool(event.get("path"))
+    spent: Mapping[str, Any] = event.spent if isinstance(event, RootReply | SubReply | SubFailed) else {}
+    depth = event.path.count(".") + bool(event.path)
     top = depth == 0
     return replace(
         progress,
         events=progress.events + 1,
-        iteration=max(progress.iteration, event.get("turn") or 0) if top else progress.iteration,
+        iteration=max(progress.iteration, event.turn) if top else progress.iteration,
         depth=max(progress.depth, depth),
         sub_calls=max(progress.sub_calls, spent.get("sub_calls") or 0),
         cost_usd=spent.get("cost_usd", progress.cost_usd),
-        doing=DOING.get(event["event"], progress.doing),
+        doing=DOING.get(type(event), progress.doing),
     )
 
 

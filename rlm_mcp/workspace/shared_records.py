@@ -33,8 +33,8 @@ def find_unfinished(records: Runs, fingerprint: str) -> Run | None:
     newest = sorted(records.directory.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
     for entry in newest[:RECENT_RUNS]:
         run = Run(entry)
-        started = next(run.events(), {}) if run.events_path.is_file() else {}
-        if started.get("fingerprint") == fingerprint and not has_ended(run):
+        started = run.started() if run.events_path.is_file() else None
+        if started is not None and started.fingerprint == fingerprint and not has_ended(run):
             return run
     return None
 

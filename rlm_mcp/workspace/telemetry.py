@@ -18,7 +18,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rlm_mcp.records.events import Event
+from rlm_mcp.records.events import (
+    Cell,
+    CellBegun,
+    Event,
+    RootAsked,
+    RootReply,
+    Routed,
+    RunEnded,
+    SubAsked,
+    SubFailed,
+    SubReply,
+)
 from rlm_mcp.version import __version__
 from rlm_mcp.workspace.launch import Launch
 
@@ -75,25 +86,25 @@ class _Spans:
         self.agents[""] = self.agent
 
     def __call__(self, event: Event) -> None:
-        path = str(event.get("path") or "")
-        match event["event"]:
-            case "routed":
-                self._of(path).set_attributes({"rlm.mode": event["mode"], "rlm.depth": event["depth"]})
-            case "root_asked":
-                self.doing[path] = self._chat(self._of(path), str(event["model"]), root=not path)
-            case "root_reply" if (span := self.doing.pop(path, None)) is not None:
-                self._said(span, event, event.get("text"))
-                span.set_attribute("gen_ai.response.finish_reasons", [str(event["finish_reason"])])
+        path = event.path
+        match event:
+            case Routed():
+                self._of(path).set_attributes({"rlm.mode": event.mode, "rlm.depth": event.depth})
+            case RootAsked():
+                self.doing[path] = self._chat(self._of(path), event.model, root=not path)
+            case RootReply() if (span := self.doing.pop(path, None)) is not None:
+                self._said(span, event, event.text)
+                span.set_attribute("gen_ai.response.finish_reasons", [event.finish_reason])
                 span.end()
-            case "cell_begun":
+            case CellBegun():
                 self.doing[path] = self._tool(path, event)
-            case "cell" if (span := self.doing.pop(path, None)) is not None:
+            case Cell() if (span := self.doing.pop(path, None)) is not None:
                 self._ran(span, event)
-            case "sub_asked":
+            case SubAsked():
                 self._ask(path, event)
-            case "sub_reply" | "sub_failed" if (span := self.calls.pop((path, str(event["key"])), None)) is not None:
+            case SubReply() | SubFailed() if (span := self.calls.pop((path, event.key), None)) is not None:
                 self._answered(span, event)
-            case "run_ended":
+            case RunEnded():
                 self._end(path, event)
 
     def _of(self, path: str) -> "Span":
@@ -115,53 +126,51 @@ class _Spans:
         }
         return self._under(parent, f"chat {model}", facts, client=True)
 
-    def _tool(self, path: str, event: Event) -> "Span":
+    def _tool(self, path: str, event: CellBegun) -> "Span":
         facts = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": TOOL, "gen_ai.tool.type": "function"}
         span = self._under(self._of(path), f"execute_tool {TOOL}", facts)
-        span.set_attribute("gen_ai.tool.call.id", f"{path or AGENT}-{event['turn']}-{event['block']}")
+        span.set_attribute("gen_ai.tool.call.id", f"{path or AGENT}-{event.turn}-{event.block}")
         if self.content:
-            span.set_attribute("gen_ai.tool.call.arguments", json.dumps({"code": event["code"]}))
+            span.set_attribute("gen_ai.tool.call.arguments", json.dumps({"code": event.code}))
         return span
 
-    def _ask(self, path: str, event: Event) -> None:
+    def _ask(self, path: str, event: SubAsked) -> None:
         parent = self.doing.get(path) or self._of(path)
-        if event["kind"] == "rlm":
-            child = f"{path}.{event['child']}" if path else str(event["child"])
+        if event.kind == "rlm":
+            child = f"{path}.{event.child}" if path else str(event.child)
             self.agents[child] = self._under(parent, f"invoke_agent {AGENT}", _AGENT)
             return
         span = self._chat(parent, self.launch.models.sub.name, root=False)
         if self.content:
-            span.set_attribute("gen_ai.input.messages", _messages("user", event["prompt_head"]))
-        self.calls[path, str(event["key"])] = span
+            span.set_attribute("gen_ai.input.messages", _messages("user", event.prompt_head))
+        self.calls[path, event.key] = span
 
-    def _answered(self, span: "Span", event: Event) -> None:
-        if "error" in event:
-            self._failed(span, "sub_call_failed", str(event["error"]))
-        if event.get("cached"):
+    def _answered(self, span: "Span", event: SubReply | SubFailed) -> None:
+        if isinstance(event, SubFailed):
+            self._failed(span, "sub_call_failed", event.error)
+        if event.cached:
             span.set_attribute("rlm.cached", value=True)
-        self._said(span, event, event.get("value"))
+        self._said(span, event, None if isinstance(event, SubFailed) else event.value)
         span.end()
 
-    def _said(self, span: "Span", event: Event, reply: object) -> None:
-        usage = event.get("usage") or {}
-        if event.get("model"):
-            span.set_attribute("gen_ai.response.model", str(event["model"]))
-        span.set_attributes(_usage(usage))
+    def _said(self, span: "Span", event: RootReply | SubReply | SubFailed, reply: object) -> None:
+        if event.model:
+            span.set_attribute("gen_ai.response.model", event.model)
+        span.set_attributes(_usage(event.usage or {}))
         if self.content and reply is not None:
             span.set_attribute("gen_ai.output.messages", _messages("assistant", reply))
 
-    def _ran(self, span: "Span", event: Event) -> None:
-        error = event.get("error")
-        if error:
-            self._failed(span, str(error["type"]), str(error["message"]))
-        elif event.get("stopped_by"):
-            self._failed(span, str(event["stopped_by"]), "")
+    def _ran(self, span: "Span", event: Cell) -> None:
+        if event.error:
+            self._failed(span, str(event.error["type"]), str(event.error["message"]))
+        elif event.stopped_by:
+            self._failed(span, event.stopped_by, "")
         if self.content:
-            shown = {"stdout": event.get("stdout"), "value": event.get("value")}
+            shown = {"stdout": event.stdout, "value": event.value}
             span.set_attribute("gen_ai.tool.call.result", json.dumps(shown))
         span.end()
 
-    def _end(self, path: str, event: Event) -> None:
+    def _end(self, path: str, event: RunEnded) -> None:
         """The end of a run or child run, and of whatever it was at."""
         for at in [at for at in self.doing if _is_below(at, path)]:
             self._break_off(self.doing.pop(at), event)
@@ -172,16 +181,16 @@ class _Spans:
         span = self.agents.pop(path, None)
         if span is None:
             return
-        if event["status"] != "completed":
-            self._failed(span, str(event.get("stopped_by") or event["status"]), str(event.get("message") or ""))
-        facts = {"rlm.status": event["status"], "rlm.stopped_by": event.get("stopped_by") or ""}
-        span.set_attributes(facts | _usage(event.get("usage") or {}))
-        if self.content and event.get("answer") is not None:
-            span.set_attribute("gen_ai.output.messages", _messages("assistant", event["answer"]))
+        if event.status != "completed":
+            self._failed(span, event.stopped_by or event.status, event.message)
+        facts = {"rlm.status": event.status, "rlm.stopped_by": event.stopped_by or ""}
+        span.set_attributes(facts | _usage(event.usage))
+        if self.content and event.answer is not None:
+            span.set_attribute("gen_ai.output.messages", _messages("assistant", event.answer))
         span.end()
 
-    def _break_off(self, span: "Span", event: Event) -> None:
-        self._failed(span, str(event.get("stopped_by") or event["status"]), "")
+    def _break_off(self, span: "Span", event: RunEnded) -> None:
+        self._failed(span, event.stopped_by or event.status, "")
         span.end()
 
     def _failed(self, span: "Span", kind: str, text: str) -> None:

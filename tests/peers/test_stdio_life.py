@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rlm_mcp.records.events import RunLeft
 from rlm_mcp.records.store import Run
 from tests.peers.openai_server import OpenAIServer
 from tests.peers.places import endless_repository, processes_about
@@ -135,7 +136,7 @@ def test_a_server_at_work_ends_and_leaves_nothing_behind(
     for entry in (tmp_path / "data").glob("runs/*"):
         run = Run(entry)
         assert not run.is_live()
-        assert [event["event"] for event in run.events()][-1] == "run_left"
+        assert isinstance(list(run.events())[-1], RunLeft)
 
 
 @pytest.mark.parametrize("warnings", ["error", "always"])

@@ -132,8 +132,8 @@ async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
 
     run = await anyio.to_thread.run_sync(workspace.runs.records.get, options.id)
     teller = Teller(console_on(sys.stderr if options.json else sys.stdout))
-    for started in islice(run.events(), 1):
-        teller.event(started)
+    for first in islice(run.events(), 1):
+        teller.event(first)
     outcome, difference = await workspace.runs.replay(run.run_id, teller.event)
     if options.json:
         print_json({"answer": outcome.answer, "status": outcome.status, "difference": difference})

@@ -11,6 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlm_mcp.cli.console.excerpt import Excerpt, excerpt, one_line
+from rlm_mcp.records import events
+from rlm_mcp.records.events import (
+    Cell,
+    CellBegun,
+    Event,
+    RootAsked,
+    RootReply,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    SubAsked,
+    SubFailed,
+    SubReply,
+)
 
 CODE_LINES = 14
 OUTPUT_LINES = (6, 3)
@@ -163,43 +177,44 @@ class Scene:
     def __repr__(self) -> str:
         return f"<Scene {len(self.told)} told, {len(self.levels)} levels>"
 
-    def take(self, event: Mapping[str, Any], now: float) -> None:
+    def take(self, event: Event, now: float) -> None:
         """One more event of the run or of one of its child runs."""
-        self.spent = event.get("spent") or self.spent
-        if "at" in event:  # read from a record, after it happened
-            self.began = min(self.began, now - event["at"])
-        path = event.get("path") or ""
-        match event["event"]:
-            case "run_started":
+        if isinstance(event, RootReply | SubReply | SubFailed):
+            self.spent = event.spent or self.spent
+        if event.at is not None:  # read from a record, after it happened
+            self.began = min(self.began, now - event.at)
+        path = event.path
+        match event:
+            case RunStarted():
                 self._begin(event, now)
-            case "run_resumed":
+            case RunResumed():
                 self._go_on(now)
-            case "routed":
+            case events.Routed():
                 self._route(event, self._level(path, now))
-            case "root_asked":
-                _turn(self._level(path, now), event["turn"], "asking", now)
-            case "root_reply":
+            case RootAsked():
+                _turn(self._level(path, now), event.turn, "asking", now)
+            case RootReply():
                 self._reply(event, self._level(path, now), now)
-            case "cell_begun":
+            case CellBegun():
                 level = self._level(path, now)
-                _turn(level, event["turn"], "running", now)
-                level.code = excerpt(event["code"], first=CODE_LINES)
-            case "sub_asked":
+                _turn(level, event.turn, "running", now)
+                level.code = excerpt(event.code, first=CODE_LINES)
+            case SubAsked():
                 _ask(self._level(path, now).calls, event, now)
-            case "sub_reply" | "sub_failed":
+            case SubReply() | SubFailed():
                 _answer(self._level(path, now).calls, event)
-            case "cell":
+            case Cell():
                 self._ran(event, self._level(path, now), now)
-            case "run_ended":
+            case RunEnded():
                 self._end(event, path)
 
-    def _begin(self, event: Mapping[str, Any], now: float) -> None:
-        models = event.get("models") or {}
+    def _begin(self, event: RunStarted, now: float) -> None:
+        models = event.models
         self.root, self.sub = (one_line(str((models.get(which) or {}).get("name", ""))) for which in ("root", "sub"))
-        self.query = one_line(event.get("query") or "")
-        self.limits = event.get("limits") or {}
+        self.query = one_line(event.query)
+        self.limits = event.limits
         self.began = now
-        about = tuple(_about(context) for context in event.get("contexts") or ())
+        about = tuple(_about(context) for context in event.contexts)
         self.told.append(Begun(query=self.query, contexts=about, root=self.root, sub=self.sub))
 
     def _go_on(self, now: float) -> None:
@@ -222,41 +237,41 @@ class Scene:
         calls = self.levels[parent].calls if parent in self.levels else SubCalls()
         return next((waiting.prompt for waiting in calls.in_flight() if waiting.child == name), name)
 
-    def _route(self, event: Mapping[str, Any], level: Level) -> None:
-        level.query = one_line(event.get("query") or "") or level.query
+    def _route(self, event: events.Routed, level: Level) -> None:
+        level.query = one_line(event.query or "") or level.query
         if not level.path:
-            self.told.append(Routed(reason=one_line(event.get("reason") or "")))
+            self.told.append(Routed(reason=one_line(event.reason)))
 
-    def _reply(self, event: Mapping[str, Any], level: Level, now: float) -> None:
-        _turn(level, event["turn"], "running", now)
+    def _reply(self, event: RootReply, level: Level, now: float) -> None:
+        _turn(level, event.turn, "running", now)
         level.code = excerpt("", first=0)
-        level.turns = (event.get("left") or {}).get("turns") or level.turns
-        usage = event.get("usage") or {}
+        level.turns = event.left.get("turns") or level.turns
+        usage = event.usage
         if level.path:
             return
         self.told.append(
             Turned(
                 turn=level.turn,
-                seconds=float(event.get("seconds") or 0.0),
+                seconds=float(event.seconds),
                 tokens=int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0),
-                prose=excerpt(_prose(str(event.get("text") or "")), first=PROSE_LINES),
+                prose=excerpt(_prose(event.text), first=PROSE_LINES),
             )
         )
 
-    def _ran(self, event: Mapping[str, Any], level: Level, now: float) -> None:
+    def _ran(self, event: Cell, level: Level, now: float) -> None:
         calls, level.calls = level.calls, SubCalls()
         level.doing, level.since, level.code = "starting", now, excerpt("", first=0)
         if level.path:
             return
-        error, final = event.get("error"), event.get("final")
+        error, final = event.error, event.final
         first, last = OUTPUT_LINES
         self.told.append(
             Ran(
-                code=excerpt(event["code"], first=CODE_LINES),
-                output=excerpt(_output(event), first=first, last=last, total_chars=event.get("stdout_chars")),
+                code=excerpt(event.code, first=CODE_LINES),
+                output=excerpt(_output(event), first=first, last=last, total_chars=event.stdout_chars),
                 error=one_line(f"{error['type']}: {error['message']}") if error else _stopped(event),
                 final=one_line(f"{final['via']}: {final['value']}") if final else "",
-                seconds=float(event.get("seconds") or 0.0),
+                seconds=float(event.seconds),
                 answered=calls.answered,
                 cached=calls.cached,
                 failed=calls.failed,
@@ -265,10 +280,10 @@ class Scene:
             )
         )
 
-    def _end(self, event: Mapping[str, Any], path: str) -> None:
+    def _end(self, event: RunEnded, path: str) -> None:
         level = self.levels.pop(path, None)
         if not path:
-            self.spent = event.get("usage") or self.spent
+            self.spent = event.usage or self.spent
             self.levels.clear()
             return
         for inner in [other for other in self.levels if other.startswith(f"{path}.")]:
@@ -279,9 +294,9 @@ class Scene:
         parent.calls.children.append(
             ChildEnded(
                 query=level.query if level else path,
-                turns=int(event.get("iterations") or event.get("turn") or 0),
-                answer=one_line(str(event.get("answer") if event.get("answer") is not None else event.get("message"))),
-                is_answered=event.get("answer") is not None,
+                turns=event.iterations or event.turn,
+                answer=one_line(str(event.answer if event.answer is not None else event.message)),
+                is_answered=event.answer is not None,
             )
         )
 
@@ -294,29 +309,29 @@ def _turn(level: Level, turn: int, doing: Literal["asking", "running"], now: flo
     level.turn, level.doing, level.since = turn, doing, now
 
 
-def _ask(calls: SubCalls, event: Mapping[str, Any], now: float) -> None:
+def _ask(calls: SubCalls, event: SubAsked, now: float) -> None:
     calls.asked += 1
-    waiting = Waiting(prompt=one_line(event["prompt_head"]), since=now, child=event.get("child") or "")
-    calls.waiting.setdefault(event["key"], []).append(waiting)
+    waiting = Waiting(prompt=one_line(event.prompt_head), since=now, child=event.child or "")
+    calls.waiting.setdefault(event.key, []).append(waiting)
 
 
-def _answer(calls: SubCalls, event: Mapping[str, Any]) -> None:
-    waiting = calls.waiting.get(event["key"], [])
+def _answer(calls: SubCalls, event: SubReply | SubFailed) -> None:
+    waiting = calls.waiting.get(event.key, [])
     if waiting:
         waiting.pop(0)
     else:  # a record does not say when a call began
         calls.asked += 1
     if not waiting:
-        calls.waiting.pop(event["key"], None)
-    failed = event["event"] == "sub_failed"
+        calls.waiting.pop(event.key, None)
+    failed = isinstance(event, SubFailed)
     if failed:
         calls.failed += 1
     else:
         calls.answered += 1
-        calls.cached += bool(event.get("cached"))
-    if len(calls.examples) < EXAMPLES and event.get("kind") != "rlm":
-        answer = one_line(str(event.get("error") if failed else event.get("value")))
-        calls.examples.append(Example(prompt=one_line(event["prompt_head"]), answer=answer, failed=failed))
+        calls.cached += bool(event.cached)
+    if len(calls.examples) < EXAMPLES and event.kind != "rlm":
+        answer = one_line(str(event.error if isinstance(event, SubFailed) else event.value))
+        calls.examples.append(Example(prompt=one_line(event.prompt_head), answer=answer, failed=failed))
 
 
 def _about(context: Mapping[str, Any]) -> str:
@@ -329,10 +344,9 @@ def _prose(reply: str) -> str:
     return "\n".join(line for line in "".join(reply.split("```")[::2]).splitlines() if line.strip())
 
 
-def _output(cell: Mapping[str, Any]) -> str:
-    printed = str(cell.get("stdout") or "").rstrip("\n")
-    return "\n".join(part for part in (printed, cell.get("value")) if part)
+def _output(cell: Cell) -> str:
+    return "\n".join(part for part in (cell.stdout.rstrip("\n"), cell.value) if part)
 
 
-def _stopped(cell: Mapping[str, Any]) -> str:
-    return f"stopped: {cell['stopped_by']}" if cell.get("stopped_by") else ""
+def _stopped(cell: Cell) -> str:
+    return f"stopped: {cell.stopped_by}" if cell.stopped_by else ""

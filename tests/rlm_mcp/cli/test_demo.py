@@ -10,7 +10,7 @@ import pytest
 from rlm_mcp.cli.demo import play_demo, replay
 from rlm_mcp.cli.demo_data.generate import log_lines
 from rlm_mcp.models.scripted import ScriptedModel
-from rlm_mcp.records.events import Event
+from rlm_mcp.records.events import Event, event_from_json
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.launch import RunModels, SolveRequest
 from rlm_mcp.workspace.workspace import open_workspace
@@ -42,7 +42,7 @@ async def record(settings: Settings, replies: Sequence[str]) -> list[Event]:
         run_id = await workspace.runs.start(SolveRequest(query=question, contexts=("shop.log",), mode="rlm"))
         async for _ in workspace.runs.follow(run_id):
             pass
-        return [json.loads(line) for line in (await workspace.runs.trace(run_id)).splitlines()]
+        return [event_from_json(json.loads(line)) for line in (await workspace.runs.trace(run_id)).splitlines()]
 
 
 async def test_a_replay_executes_the_code_again_and_tells_the_story(settings: Settings) -> None:

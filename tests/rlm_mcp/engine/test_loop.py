@@ -1,6 +1,6 @@
 """The loop with a scripted model and a scripted REPL: every way a run can go and end."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +14,11 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
 from rlm_mcp.engine.subcalls import SubCalls
-from rlm_mcp.engine.types import RunDeps, RunSpec, started_facts
+from rlm_mcp.engine.types import RunDeps, RunSpec, started_event
 from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import Asked, ScriptedModel
+from rlm_mcp.records.events import Event, RunResumed, name_of, to_json
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.tape import NoRecord, Tape
 from rlm_mcp.records.types import Outcome
@@ -49,7 +50,7 @@ class World:
         self.record: Run | NoRecord = NoRecord()
 
     def begin(self, spec: RunSpec, root: ScriptedModel, limits: RunLimits) -> Run:
-        run = self.runs.create(started_facts(spec, root=root, sub=root, limits=limits))
+        run = self.runs.create(started_event(spec, root=root, sub=root, limits=limits))
         self.record = run
         return run
 
@@ -95,7 +96,7 @@ class World:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         events = self.record.events if isinstance(self.record, NoRecord) else list(self.record.events())
-        return [event for event in events if event["event"] == kind]
+        return [to_json(event) for event in events if name_of(event) == kind]
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ async def test_a_run_from_the_question_to_the_answer(world: World) -> None:
     assert [citation.verified for citation in outcome.citations] == [True]
     assert outcome.coverage.read_by_code == outcome.coverage.total_chars > 0
     assert isinstance(world.record, Run)
-    assert [event["event"] for event in world.record.events()] == [
+    assert [name_of(event) for event in world.record.events()] == [
         "run_started", "routed",
         "root_reply", "cell", "decided", "root_reply", "cell", "decided", "root_reply", "cell", "decided",
         "run_ended",
@@ -136,12 +137,12 @@ async def test_what_begins_is_told_and_not_recorded(world: World) -> None:
     told: list[str] = []
     root, sub, record = ScriptedModel([ASK]), ScriptedModel(["yes"]), NoRecord()
     deps = world.deps(root, ScriptedOpener(asking()), record, sub=sub)
-    await solve(world.spec(), replace(deps, on_event=lambda event: told.append(event["event"])), Ledger())
+    await solve(world.spec(), replace(deps, on_event=lambda event: told.append(name_of(event))), Ledger())
 
     assert told == [
         "routed", "root_asked", "root_reply", "cell_begun", "sub_asked", "sub_reply", "cell", "decided", "run_ended",
     ]  # fmt: skip
-    assert {"root_asked", "cell_begun", "sub_asked"}.isdisjoint(event["event"] for event in record.events)
+    assert {"root_asked", "cell_begun", "sub_asked"}.isdisjoint(name_of(event) for event in record.events)
 
 
 async def test_the_context_is_never_in_a_prompt_beyond_its_samples(world: World) -> None:
@@ -294,10 +295,11 @@ async def test_what_is_under_way_when_a_run_is_cancelled_is_settled_before_its_e
 
     assert isinstance(world.record, Run)
     events = list(world.record.events())
-    assert [event["event"] for event in events][-2:] == ["sub_failed", "run_ended"]
+    assert [name_of(event) for event in events][-2:] == ["sub_failed", "run_ended"]
+    replied, failed = to_json(events[2]), to_json(events[-2])
     usage = world.record.state().usage
-    assert (usage.sub_calls, usage.failed_calls, usage.prompt_tokens - events[2]["usage"]["prompt_tokens"]) == (1, 1, 0)
-    assert usage.unanswered_prompt_tokens == events[-2]["usage"]["unanswered_prompt_tokens"] > 0
+    assert (usage.sub_calls, usage.failed_calls, usage.prompt_tokens - replied["usage"]["prompt_tokens"]) == (1, 1, 0)
+    assert usage.unanswered_prompt_tokens == failed["usage"]["unanswered_prompt_tokens"] > 0
 
 
 async def test_usage_on_record_is_that_of_the_whole_tree_while_a_child_runs(world: World) -> None:
@@ -441,7 +443,7 @@ async def test_a_killed_run_goes_on_from_its_last_finished_turn(world: World, at
     root, repl = ScriptedModel([LOOK, COUNT, ANSWER][at:]), ScriptedOpener(GOOD[at:])
     spent = Spent.from_json({"root_calls": run.state().usage.root_calls})
     world.record = run
-    run.append({"event": "run_resumed"})
+    run.append(RunResumed())
     deps = world.deps(root, repl, run, tape=Tape(run.events()))
     outcome = await solve(spec, deps, Ledger(limits, already=spent))
 
@@ -497,7 +499,7 @@ class MortalRun(Run):
 
     last = 0
 
-    def append(self, event: Mapping[str, Any]) -> None:
+    def append(self, event: Event) -> None:
         super().append(event)
         self.last -= 1
         if self.last == 0:
@@ -581,7 +583,7 @@ async def test_a_replay_needs_no_model_and_ends_as_the_run_did(world: World) -> 
     assert tape.difference is None
     assert (outcome.answer, outcome.usage) == (first.answer, first.usage)
     assert isinstance(world.record, Run)
-    assert [e["event"] for e in record.events] == [e["event"] for e in world.record.events()][1:]
+    assert [name_of(e) for e in record.events] == [name_of(e) for e in world.record.events()][1:]
 
 
 async def test_a_replay_answers_sub_calls_from_the_record(world: World) -> None:
@@ -603,7 +605,7 @@ async def test_a_replay_executes_the_code_of_children_too(world: World) -> None:
 
     assert (outcome.answer, outcome.usage, tape.difference) == (first.answer, first.usage, None)
     assert [len(opened.ran) for opened in repl.opened] == [1, 2]
-    assert {event["path"] for event in again.events} == {event["path"] for event in live.events}
+    assert {event.path for event in again.events} == {event.path for event in live.events}
 
 
 async def test_a_replay_names_the_first_block_that_did_something_else(world: World) -> None:

@@ -7,7 +7,8 @@ import pytest
 from rlm_mcp.engine.router import Route, estimate, route
 from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models.base import Profile
-from rlm_mcp.records.events import read_events
+from rlm_mcp.records.events import Routed, RunEnded, RunStarted
+from rlm_mcp.records.reading import read_events
 
 STRONG = Profile(usd_per_mtok_in=1.0, usd_per_mtok_out=4.0)
 WEAK = Profile(strength="weak", window_tokens=16_384)
@@ -107,10 +108,11 @@ def test_dollars_are_estimated_only_where_every_model_has_a_price() -> None:
 def test_the_recorded_run_of_a_weak_model_lies_within_its_estimate() -> None:
     with as_file(files("rlm_mcp.cli.demo_data").joinpath("run.jsonl")) as path:
         events = list(read_events(path))
-    ended = next(event for event in events if event["event"] == "run_ended")
-    usage = ended["usage"]
-    way = Route(mode=ended["mode"], depth=ended["depth"], reason="")
-    tokens = events[0]["contexts"][0]["chars"] // 4
+    started = next(event for event in events if isinstance(event, RunStarted))
+    routed = next(event for event in events if isinstance(event, Routed))
+    usage = next(event.usage for event in events if isinstance(event, RunEnded))
+    way = Route(mode=routed.mode, depth=routed.depth, reason="")
+    tokens = started.contexts[0]["chars"] // 4
 
     guess = estimate(way, [tokens], root=WEAK, sub=WEAK)
 

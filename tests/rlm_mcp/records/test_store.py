@@ -1,6 +1,7 @@
 """Runs on disk: what is written when, what a torn or newer record reads like, what a tape hands out."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,16 +10,33 @@ import pytest
 from rlm_mcp.engine.request_keys import call_key, prompt_hash
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
 from rlm_mcp.models.base import Message
-from rlm_mcp.records.events import ended_event, fold, read_events
+from rlm_mcp.records.events import (
+    RootReply,
+    Routed,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    ended_event,
+    event_from_json,
+    name_of,
+)
+from rlm_mcp.records.fold import fold
+from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.tape import Tape
+from rlm_mcp.records.types import Outcome
+from rlm_mcp.spending import Spent
 
-STARTED = {"query": "How many?", "contexts": [{"context_id": "ctx_1", "name": "app.log"}]}
+STARTED = RunStarted(query="How many?", contexts=[{"context_id": "ctx_1", "name": "app.log"}])
+REPLY = RootReply(
+    prompt_hash="", text="", finish_reason="stop", model="m", temperature=None, left={}, shrinks=0, usage={},
+    seconds=1.0, spent={},
+)  # fmt: skip
 
 
 def test_an_event_is_on_disk_when_append_returns(tmp_path: Path) -> None:
     run = Runs(tmp_path).create(STARTED)
-    run.append({"event": "routed", "mode": "rlm", "depth": 1, "reason": "because"})
+    run.append(Routed(mode="rlm", depth=1, reason="because"))
 
     lines = [json.loads(line) for line in run.events_path.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["run_started", "routed"]
@@ -34,16 +52,16 @@ def test_every_event_says_when_it_was_written(tmp_path: Path) -> None:
     started = {"event": "run_started", "format": 1, "run_id": "run-1", "created_at": created.isoformat()}
     (directory / "events.jsonl").write_text(json.dumps(started) + "\n")
     run = Run(directory, writable=True)
-    run.append({"event": "run_resumed", "at": 3.0})
+    run.append(RunResumed(at=3.0))
     run.close()
 
-    assert [event.get("at", 0.0) >= 100 for event in run.events()] == [False, True]
+    assert [(event.at or 0.0) >= 100 for event in run.events()] == [False, True]
 
 
 def test_the_state_is_folded_from_the_events(tmp_path: Path) -> None:
     run = Runs(tmp_path).create(STARTED)
-    run.append({"event": "routed", "mode": "rlm", "depth": 1, "reason": "because"})
-    run.append({"event": "root_reply", "path": "", "turn": 2, "spent": {"root_calls": 2, "prompt_tokens": 9}})
+    run.append(Routed(mode="rlm", depth=1, reason="because"))
+    run.append(replace(REPLY, turn=2, spent={"root_calls": 2, "prompt_tokens": 9}))
     state = run.state()
 
     assert (state.status, state.query, state.iterations, state.mode, state.depth) == (
@@ -54,7 +72,7 @@ def test_the_state_is_folded_from_the_events(tmp_path: Path) -> None:
         1,
     )
     assert state.usage.root_calls == 2
-    run.append(ended_event(status="completed", answer="17", stopped_by="final", usage={"root_calls": 3}))
+    run.append(ended_event(Outcome(status="completed", answer="17", stopped_by="final", usage=Spent(root_calls=3))))
     state = run.state()
     assert (state.status, state.answer, state.answer_chars, state.usage.root_calls) == ("completed", "17", 2, 3)
     run.close()
@@ -62,17 +80,16 @@ def test_the_state_is_folded_from_the_events(tmp_path: Path) -> None:
 
 def test_the_few_events_that_an_ended_run_is_told_from_tell_the_same_as_all(tmp_path: Path) -> None:
     run = Runs(tmp_path).create(STARTED)
-    run.append({"event": "routed", "path": "", "mode": "rlm", "depth": 1, "reason": "because"})
-    run.append({"event": "root_reply", "path": "", "turn": 2, "spent": {"root_calls": 2}})
-    run.append({"event": "routed", "path": "1", "mode": "direct", "depth": 0})
-    run.append({"event": "run_ended", "path": "1", "status": "failed"})
-    cancelled = {"event": "run_ended", "status": "cancelled", "stopped_by": "cancelled"}
-    run.append(cancelled)
+    run.append(Routed(mode="rlm", depth=1, reason="because"))
+    run.append(replace(REPLY, turn=2, spent={"root_calls": 2}))
+    run.append(Routed(path="1", mode="direct", depth=0, reason=""))
+    run.append(replace(ended_event(Outcome(status="failed")), path="1"))
+    run.append(RunEnded(status="cancelled", stopped_by="cancelled", message=""))
     run.close()
     assert (run.state().iterations, run.state().usage.root_calls) == (2, 2)
 
-    run.append({"event": "run_resumed"})
-    run.append(ended_event(status="completed", answer="17", iterations=3, usage={"root_calls": 4}))
+    run.append(RunResumed())
+    run.append(ended_event(Outcome(status="completed", answer="17", iterations=3, usage=Spent(root_calls=4))))
     run.close()
     assert run.state() == fold(run.events())
     assert (run.state().iterations, run.state().usage.root_calls, run.state().mode) == (3, 4, "rlm")
@@ -80,7 +97,7 @@ def test_the_few_events_that_an_ended_run_is_told_from_tell_the_same_as_all(tmp_
 
 def test_the_end_of_a_child_is_not_the_end_of_the_run(tmp_path: Path) -> None:
     run = Runs(tmp_path).create(STARTED)
-    run.append({"path": "ab12", **ended_event(status="completed", answer="part")})
+    run.append(replace(ended_event(Outcome(status="completed", answer="part")), path="ab12"))
 
     assert run.state().status == "running"
     run.close()
@@ -92,11 +109,11 @@ def test_a_torn_last_line_is_left_out_and_cut_before_the_next_event(tmp_path: Pa
     with run.events_path.open("ab") as file:
         file.write(b'{"event":"routed","mode":"r')
 
-    assert [event["event"] for event in run.events()] == ["run_started"]
+    assert [name_of(event) for event in run.events()] == ["run_started"]
     again = Run(run.directory)
-    again.append({"event": "run_resumed"})
+    again.append(RunResumed())
     again.close()
-    assert [event["event"] for event in run.events()] == ["run_started", "run_resumed"]
+    assert [name_of(event) for event in run.events()] == ["run_started", "run_resumed"]
     assert run.events_path.read_bytes().count(b"\n") == 2
 
 
@@ -164,7 +181,7 @@ def test_runs_are_listed_newest_first_in_pages(tmp_path: Path) -> None:
 def test_an_answer_comes_back_as_it_was(tmp_path: Path, answer: object) -> None:
     run = Runs(tmp_path).create(STARTED)
     run.write_answer(answer)
-    run.append(ended_event(status="completed", answer=answer, stopped_by="final"))
+    run.append(ended_event(Outcome(status="completed", answer=answer, stopped_by="final")))
 
     assert run.state().answer == answer
     assert run.events_path.stat().st_size < 1_000_000
@@ -186,21 +203,21 @@ def test_a_tape_hands_out_what_the_record_holds() -> None:
     key = call_key("llm", "Is it?", None, None, "yes|no")
     tape = Tape(
         [
-            {"event": "root_reply", "path": "", "turn": 1, "text": "one"},
-            {"event": "root_reply", "path": "ab12", "turn": 1, "text": "child"},
-            {"event": "sub_failed", "key": key, "error": "429"},
-            {"event": "sub_reply", "key": key, "value": "yes"},
-            {"event": "cell", "path": "", "turn": 1, "block": 1, "code": "x"},
-            {"event": "run_ended", "path": "", "usage": {"root_calls": 1}},
+            one := replace(REPLY, turn=1, text="one"),
+            of_child := replace(REPLY, path="ab12", turn=1, text="child"),
+            event_from_json({"event": "sub_failed", "key": key, "error": "429"}),
+            yes := event_from_json({"event": "sub_reply", "key": key, "value": "yes"}),
+            cell := event_from_json({"event": "cell", "path": "", "turn": 1, "block": 1, "code": "x"}),
+            ended_event(Outcome(status="completed", usage=Spent(root_calls=1))),
         ]
     )
 
-    assert (tape.root("", 1) or {})["text"] == "one"
-    assert (tape.root("ab12", 1) or {})["text"] == "child"
+    assert tape.root("", 1) == one
+    assert tape.root("ab12", 1) == of_child
     assert tape.root("", 2) is None
-    assert (tape.sub(key) or {})["value"] == "yes"
-    assert (tape.cell("", 1, 1) or {})["code"] == "x"
-    assert tape.spent == {"root_calls": 1}
+    assert tape.sub(key) == yes
+    assert tape.cell("", 1, 1) == cell
+    assert tape.spent["root_calls"] == 1
 
 
 def test_only_the_first_difference_is_kept() -> None:
@@ -219,15 +236,12 @@ def test_the_same_request_has_the_same_key() -> None:
 
 
 def test_fields_of_a_later_version_are_ignored() -> None:
-    state = fold(
-        iter(
-            [
-                {"event": "run_started", "query": "q", "new": 1},
-                {"event": "newer"},
-                {"event": "root_reply", "turn": 1, "spent": {"new": 1}},
-            ]
-        )
-    )
+    lines: list[dict[str, object]] = [
+        {"event": "run_started", "query": "q", "new": 1},
+        {"event": "newer"},
+        {"event": "root_reply", "turn": 1, "spent": {"new": 1}},
+    ]
+    state = fold(event_from_json(line) for line in lines)
 
     assert (state.query, state.iterations) == ("q", 1)
 
@@ -235,12 +249,12 @@ def test_fields_of_a_later_version_are_ignored() -> None:
 def test_a_run_that_cannot_be_put_on_record_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("in the way")
     with pytest.raises(RunNotWritten, match=r"no run can be put on record in .*: free some space"):
-        Runs(tmp_path).create({"query": "?"})
+        Runs(tmp_path).create(RunStarted(query="?"))
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_what_cannot_be_written_of_a_run_is_one_sentence(tmp_path: Path) -> None:
-    run = Runs(tmp_path).create({"query": "?"})
+    run = Runs(tmp_path).create(RunStarted(query="?"))
     (run.directory / "answer.txt").mkdir()
     (run.directory / "checkpoint.bin").mkdir()
     with pytest.raises(RunNotWritten, match=rf"{run.run_id} cannot go on record \(.*\): free some space"):
@@ -252,7 +266,7 @@ def test_what_cannot_be_written_of_a_run_is_one_sentence(tmp_path: Path) -> None
 
 def test_records_that_cannot_be_read_are_listed_with_the_reason_and_hide_no_others(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
-    runs.create({"query": "readable"}).close()
+    runs.create(RunStarted(query="readable")).close()
     for name, text in {"run-new": '{"event":"run_started","format":99}\n', "run-torn": '{"event":"run_st'}.items():
         (runs.directory / name).mkdir()
         (runs.directory / name / "events.jsonl").write_text(text)

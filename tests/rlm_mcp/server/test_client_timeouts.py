@@ -5,6 +5,7 @@ import anyio
 import pytest
 
 from rlm_mcp.errors import SearchRefused
+from rlm_mcp.records.events import event_from_json
 from rlm_mcp.records.types import RunState
 from rlm_mcp.server.client_timeouts import eta, longest_wait, with_beats
 from rlm_mcp.workspace.progress import Progress, Taken, advance
@@ -41,7 +42,7 @@ def test_progress_follows_the_events_of_a_run_and_its_children() -> None:
         {"event": "root_reply", "path": "", "turn": 1, "spent": {"sub_calls": 0, "cost_usd": 0.5}},
         {"event": "root_reply", "path": "1.2", "turn": 9, "spent": {"sub_calls": 4, "cost_usd": 0.75}},
     ]:
-        progress = advance(progress, event)
+        progress = advance(progress, event_from_json(event))
     assert progress == Progress(events=3, iteration=1, depth=2, sub_calls=4, cost_usd=0.75, doing="running its code")
 
 

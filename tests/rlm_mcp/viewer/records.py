@@ -4,7 +4,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-Event = dict[str, Any]
+from rlm_mcp.records.events import Event, event_from_json
+
+Data = dict[str, Any]
+"""An event as the JSON object of its line."""
 
 CONTEXT = {
     "context_id": "ctx_made",
@@ -19,7 +22,7 @@ CONTEXT = {
 HEAD = "Answer from this text only, or say NONE.\nQuestion: which complaints are there?\n\n"
 
 
-def started(**facts: Any) -> Event:
+def started(**facts: Any) -> Data:
     return {
         "event": "run_started",
         "format": 1,
@@ -33,7 +36,7 @@ def started(**facts: Any) -> Event:
     } | facts
 
 
-def reply(path: str, turn: int, text: str, at: float, seconds: float = 2.0, **facts: Any) -> Event:
+def reply(path: str, turn: int, text: str, at: float, seconds: float = 2.0, **facts: Any) -> Data:
     return {
         "event": "root_reply",
         "path": path,
@@ -48,7 +51,7 @@ def reply(path: str, turn: int, text: str, at: float, seconds: float = 2.0, **fa
     } | facts
 
 
-def cell(path: str, turn: int, code: str, at: float, seconds: float = 0.1, **facts: Any) -> Event:
+def cell(path: str, turn: int, code: str, at: float, seconds: float = 0.1, **facts: Any) -> Data:
     return {
         "event": "cell",
         "path": path,
@@ -74,7 +77,7 @@ def cell(path: str, turn: int, code: str, at: float, seconds: float = 0.1, **fac
     } | facts
 
 
-def call(path: str, turn: int, prompt: str, value: object, at: float, seconds: float, **facts: Any) -> Event:
+def call(path: str, turn: int, prompt: str, value: object, at: float, seconds: float, **facts: Any) -> Data:
     return {
         "event": "sub_reply",
         "path": path,
@@ -89,7 +92,7 @@ def call(path: str, turn: int, prompt: str, value: object, at: float, seconds: f
     } | facts
 
 
-def ended(answer: object, at: float, **facts: Any) -> Event:
+def ended(answer: object, at: float, **facts: Any) -> Data:
     return {
         "event": "run_ended",
         "path": "",
@@ -109,6 +112,11 @@ def ended(answer: object, at: float, **facts: Any) -> Event:
         "answer_chars": len(str(answer)),
         "at": at,
     } | facts
+
+
+def events(data: Sequence[Data]) -> list[Event]:
+    """The events of these JSON objects."""
+    return [event_from_json(one) for one in data]
 
 
 def big(calls: int = 5_000, *, in_flight: int = 64, seed: int = 1) -> list[Event]:
@@ -169,14 +177,14 @@ def big(calls: int = 5_000, *, in_flight: int = 64, seed: int = 1) -> list[Event
     }
     coverage = {"total_chars": 4_000_000, "read_by_code": 4_000_000, "read_by_model": 1_480_000, "ranges": ranges}
     made.events.append(ended(answer, made.now, iterations=6, usage=made.spent(""), coverage=coverage))
-    return made.events
+    return events(made.events)
 
 
 class _Made:
     """A record being made, with a clock, a queue of `in_flight` places and a ledger for each run."""
 
     def __init__(self, *, in_flight: int, random: random.Random) -> None:
-        self.events: list[Event] = []
+        self.events: list[Data] = []
         self.random = random
         self.now = 0.5
         self._in_flight = in_flight
@@ -218,7 +226,7 @@ class _Made:
     def batch(self, path: str, turn: int, number: int) -> None:
         """Sub-calls with at most `in_flight` at once; the children share the places."""
         places = [self.now] * min(max(1, self._in_flight // 20) if path else self._in_flight, number)
-        made: list[Event] = []
+        made: list[Data] = []
         asked = self.now
         for index in range(number):
             place = min(range(len(places)), key=places.__getitem__)
@@ -337,7 +345,7 @@ def hostile() -> list[Event]:
     """Every text of a record, each in turn set to something harmful."""
     everything = "\n".join(TEXTS)
     long_line = "<b>" + "A" * 1_000_000
-    return [
+    lines = [
         started(
             query=everything,
             run_id="run-</title><script>window.pwned=12</script>",
@@ -367,9 +375,10 @@ def hostile() -> list[Event]:
             iterations="<i>3</i>",
         ),
     ]
+    return events(lines)
 
 
-def _hostile_turns(everything: str, long_line: str) -> Iterator[Event]:
+def _hostile_turns(everything: str, long_line: str) -> Iterator[Data]:
     at = 0.2
     texts: Sequence[str] = (*TEXTS, everything, long_line)
     for turn, text in enumerate(texts, 1):
@@ -417,7 +426,7 @@ def _hostile_turns(everything: str, long_line: str) -> Iterator[Event]:
         }
 
 
-def _hostile_citation(number: int, text: str) -> Event:
+def _hostile_citation(number: int, text: str) -> Data:
     return {
         "context_id": TEXTS[21],
         "path": text,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.cli.main import main
+from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.store import Run, Runs
 from tests.rlm_mcp.viewer.records import cell, ended, reply
 
@@ -33,9 +34,9 @@ def command(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def recorded(data_dir: Path, answer: str) -> Run:
-    run = Runs(data_dir).create({"query": "How many regions?"})
+    run = Runs(data_dir).create(RunStarted(query="How many regions?"))
     for event in (reply("", 1, "```repl\nlook()\n```", 1.0), cell("", 1, "look()", 1.1), ended(answer, 1.2)):
-        run.append(event)
+        run.append(event_from_json(event))
     run.close()
     return run
 

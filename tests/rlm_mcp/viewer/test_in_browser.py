@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.store import Runs
 from rlm_mcp.viewer.live import HOST, Following, application
 from rlm_mcp.viewer.page import compare_page, write_page, write_text
@@ -128,7 +129,7 @@ def run_page(store: Store, tmp_path: Path) -> str:
         cell("", 2, "notes = ask()\nprint(lien)", 5.0, 0.9, error=error),
         ended(answer, 5.2, citations=citations, coverage={"total_chars": size, "read_by_code": size, "ranges": ranges}),
     ]
-    return address_of(write_page(events, store, tmp_path / "run.html"))
+    return address_of(write_page(records.events(events), store, tmp_path / "run.html"))
 
 
 def test_the_page_shows_question_answer_and_what_became_of_each_citation(open_page: Open, run_page: str) -> None:
@@ -309,9 +310,9 @@ def test_the_page_fits_every_width(open_page: Open, run_page: str, width: int) -
 def test_two_runs_stand_side_by_side(open_page: Open, store: Store, tmp_path: Path) -> None:
     runs = []
     for answer, code in (("five of nine regions", "look()"), ("six of nine regions", "look()")):
-        run = Runs(tmp_path).create({"query": "How many regions?"})
+        run = Runs(tmp_path).create(RunStarted(query="How many regions?"))
         for event in (reply("", 1, f"```\n{code}\n```", 1.0), cell("", 1, code, 1.1), ended(answer, 1.2)):
-            run.append(event)
+            run.append(event_from_json(event))
         run.close()
         runs.append(run)
     page = open_page(address_of(write_text(tmp_path / "both.html", compare_page(runs[0], runs[1], store)[0])))
@@ -322,7 +323,7 @@ def test_two_runs_stand_side_by_side(open_page: Open, store: Store, tmp_path: Pa
 
 
 def test_a_served_page_follows_its_run_to_the_end(open_page: Open, store: Store, tmp_path: Path) -> None:
-    run = Runs(tmp_path).create({"query": "Is it done?"})
+    run = Runs(tmp_path).create(RunStarted(query="Is it done?"))
     with socket.create_server((HOST, 0)) as listening:
         port = listening.getsockname()[1]
         app = application(Following(run, store), token="x", port=port)  # noqa: S106 - of a server that lives for one test
@@ -332,9 +333,9 @@ def test_a_served_page_follows_its_run_to_the_end(open_page: Open, store: Store,
         try:
             page = open_page(f"http://{HOST}:{port}/x/")
             assert page.locator(".status").inner_text() == "running"
-            run.append(reply("", 1, "```repl\nprint(1)\n```", 1.0))
+            run.append(event_from_json(reply("", 1, "```repl\nprint(1)\n```", 1.0)))
             page.locator("#turn-1").wait_for()
-            run.append(ended("yes", 2.0))
+            run.append(event_from_json(ended("yes", 2.0)))
             run.close()
             page.locator(".status", has_text="completed").wait_for()
             assert page.locator(".answer-text").inner_text() == "yes"

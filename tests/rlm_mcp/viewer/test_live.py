@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.viewer.live import Following, application
 from tests.rlm_mcp.viewer.records import ended, reply
@@ -17,7 +18,7 @@ HOST = "http://127.0.0.1:8123"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    run = Runs(tmp_path).create({"query": "is it done?"})
+    run = Runs(tmp_path).create(RunStarted(query="is it done?"))
     yield run
     run.close()
 
@@ -62,12 +63,12 @@ def test_no_other_page_may_frame_embed_or_keep_it(client: TestClient) -> None:
 
 def test_a_page_is_told_what_it_does_not_have_yet(run: Run, client: TestClient) -> None:
     address = f"/{TOKEN}/data?rows="
-    run.append(reply("", 1, "hello", 0.0))
+    run.append(event_from_json(reply("", 1, "hello", 0.0)))
     assert [row["text"] for row in client.get(f"{address}0").json()["rows"]] == ["hello"]
     assert client.get(f"{address}1").status_code == 204
-    run.append(reply("", 2, "again", 0.0))
+    run.append(event_from_json(reply("", 2, "again", 0.0)))
     assert [row["text"] for row in client.get(f"{address}1").json()["rows"]] == ["again"]
-    run.append(ended("done", 0.0))
+    run.append(event_from_json(ended("done", 0.0)))
     news = client.get(f"{address}2").json()
     assert (news["head"]["status"], news["head"]["is_live"], news["head"]["answer"]["text"]) == (
         "completed",

@@ -12,6 +12,7 @@ import pytest
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RunRecordDamaged, RunRecordTooNew
+from rlm_mcp.records.events import Event, RunStarted
 from rlm_mcp.records.store import Runs
 from rlm_mcp.viewer.page import PageNotWritten, as_data, run_page, write_page
 from tests.rlm_mcp.viewer import records
@@ -40,7 +41,7 @@ def data_of(page: str) -> Any:
 
 
 @pytest.mark.parametrize("events", [records.hostile(), records.big(60)], ids=["hostile", "ordinary"])
-def test_the_page_has_the_elements_of_its_template_and_no_others(store: Store, events: list[records.Event]) -> None:
+def test_the_page_has_the_elements_of_its_template_and_no_others(store: Store, events: list[Event]) -> None:
     elements = [tag for tag, _ in Elements(run_page(events, store)).found]
     assert elements == [
         *("html", "head", "meta", "meta", "meta", "meta", "meta", "link", "title", "style"),
@@ -99,7 +100,7 @@ def test_the_same_record_gives_the_same_page(store: Store) -> None:
 
 
 def test_the_page_of_a_stored_run_lies_next_to_its_record(tmp_path: Path, store: Store) -> None:
-    run = Runs(tmp_path).create({"query": "what is this?"})
+    run = Runs(tmp_path).create(RunStarted(query="what is this?"))
     run.close()
     path = write_page(run, store)
     assert path == run.directory / "page.html"
@@ -113,7 +114,7 @@ def test_a_page_that_cannot_be_written_is_told_with_its_place(tmp_path: Path, st
 
 
 def test_a_live_run_is_said_to_be_one(tmp_path: Path, store: Store) -> None:
-    run = Runs(tmp_path).create({"query": "still at it?"})
+    run = Runs(tmp_path).create(RunStarted(query="still at it?"))
     head = data_of(run_page(run, store))["head"]
     assert (head["status"], head["is_live"], head["notes"]) == ("running", True, [])
     run.close()
@@ -122,7 +123,7 @@ def test_a_live_run_is_said_to_be_one(tmp_path: Path, store: Store) -> None:
 
 
 def test_a_truncated_record_is_shown_as_far_as_it_goes_with_one_sentence(tmp_path: Path, store: Store) -> None:
-    run = Runs(tmp_path).create({"query": "was there more?"})
+    run = Runs(tmp_path).create(RunStarted(query="was there more?"))
     run.close()
     with run.events_path.open("ab") as file:
         file.write(b'{"event":"root_re')
@@ -131,7 +132,7 @@ def test_a_truncated_record_is_shown_as_far_as_it_goes_with_one_sentence(tmp_pat
 
 
 def test_a_record_without_a_beginning_is_refused(tmp_path: Path, store: Store) -> None:
-    run = Runs(tmp_path).create({"query": "lost"})
+    run = Runs(tmp_path).create(RunStarted(query="lost"))
     run.close()
     run.events_path.write_bytes(b'{"event":"run_sta')
     with pytest.raises(RunRecordDamaged, match="has no readable first event"):
@@ -139,7 +140,7 @@ def test_a_record_without_a_beginning_is_refused(tmp_path: Path, store: Store) -
 
 
 def test_a_record_of_a_newer_format_is_refused(tmp_path: Path, store: Store) -> None:
-    run = Runs(tmp_path).create({"query": "from tomorrow"})
+    run = Runs(tmp_path).create(RunStarted(query="from tomorrow"))
     run.close()
     run.events_path.write_text('{"event":"run_started","format":99,"run_id":"run-1"}\n')
     with pytest.raises(RunRecordTooNew, match="written in format 99"):

@@ -15,10 +15,11 @@ from mcp import Client
 from mcp_types import CallToolResult
 
 from rlm_mcp.contexts.processes import PROCESSES
+from rlm_mcp.records.events import name_of
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
 from rlm_mcp.workspace.launch import SolveRequest
-from rlm_mcp.workspace.live_runs import RunEnded, TooManyRuns
+from rlm_mcp.workspace.live_runs import RunAlreadyEnded, TooManyRuns
 from rlm_mcp.workspace.progress import Taken
 from rlm_mcp.workspace.shared_records import RunElsewhere
 from rlm_mcp.workspace.workspace import Workspace
@@ -103,7 +104,7 @@ async def test_a_finished_run_is_not_resumed_and_a_new_one_is_started(machine: M
             async for _ in workspace.runs.follow(first):
                 pass
             assert await workspace.runs.start(REQUEST) != first
-            with pytest.raises(RunEnded, match="has its final answer"):
+            with pytest.raises(RunAlreadyEnded, match="has its final answer"):
                 await workspace.runs.resume(first)
 
 
@@ -140,12 +141,12 @@ async def test_who_attends_a_run_gets_each_event_once_also_when_late_or_in_anoth
         async with machine.open() as one, machine.open() as other, anyio.create_task_group() as tasks:
             await one.contexts.register(text="some text", name="t")
             run_id = await one.runs.start(REQUEST)
-            tasks.start_soon(one.runs.stream_events, run_id, lambda event: early.append(event["event"]))
+            tasks.start_soon(one.runs.stream_events, run_id, lambda event: early.append(name_of(event)))
             await machine.model.waits.wait()
-            tasks.start_soon(one.runs.stream_events, run_id, lambda event: late.append(event["event"]))
-            tasks.start_soon(other.runs.stream_events, run_id, lambda event: elsewhere.append(event["event"]))
+            tasks.start_soon(one.runs.stream_events, run_id, lambda event: late.append(name_of(event)))
+            tasks.start_soon(other.runs.stream_events, run_id, lambda event: elsewhere.append(name_of(event)))
             machine.model.go.set()
-        recorded = [event["event"] for event in one.runs.records.get(run_id).events()]
+        recorded = [name_of(event) for event in one.runs.records.get(run_id).events()]
     begins = {"root_asked", "cell_begun"}
     assert early[:4] == ["run_started", "routed", "root_asked", "root_reply"]
     assert [event for event in early if event not in begins] == recorded

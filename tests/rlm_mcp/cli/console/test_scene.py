@@ -7,6 +7,7 @@ from typing import Any
 
 from rlm_mcp.cli.console.excerpt import excerpt, one_line
 from rlm_mcp.cli.console.scene import Begun, Ran, Routed, Scene, Turned, WentOn
+from rlm_mcp.records.events import event_from_json
 
 RECORD = [json.loads(line) for line in (files("rlm_mcp.cli.demo_data") / "run.jsonl").read_text("utf-8").splitlines()]
 
@@ -14,8 +15,12 @@ RECORD = [json.loads(line) for line in (files("rlm_mcp.cli.demo_data") / "run.js
 def fold(*events: Mapping[str, Any]) -> Scene:
     scene = Scene()
     for second, event in enumerate(events):
-        scene.take(event, float(second))
+        scene.take(event_from_json(event), float(second))
     return scene
+
+
+def take(scene: Scene, event: Mapping[str, Any], now: float) -> None:
+    scene.take(event_from_json(event), now)
 
 
 def sub(event: str, key: str, **facts: Any) -> dict[str, Any]:
@@ -40,7 +45,7 @@ def test_sub_calls_are_in_flight_from_their_question_to_their_answer() -> None:
     scene = fold({"event": "cell_begun", "turn": 1, "code": "…"}, *asked, sub("sub_reply", "a", value="A"))
     calls = scene.levels[""].calls
     assert [(one.prompt, one.since) for one in calls.in_flight()] == [("a", 4.0), ("b", 2.0), ("c", 3.0)]
-    scene.take(sub("sub_failed", "b", error="no"), 9.0)
+    take(scene, sub("sub_failed", "b", error="no"), 9.0)
     assert (calls.asked, calls.answered, calls.failed) == (4, 1, 1)
 
 
@@ -56,9 +61,9 @@ def test_a_child_has_its_question_from_the_call_that_began_it_and_is_told_with_i
         {"event": "root_asked", "path": "ab12", "turn": 1},
     )
     assert scene.levels["ab12"].query == "Why?"
-    scene.take({"event": "run_ended", "path": "ab12", "answer": None, "message": "out of time", "iterations": 3}, 4.0)
-    scene.take(sub("sub_failed", "k", kind="rlm", error="out of time"), 5.0)
-    scene.take({"event": "cell", "turn": 1, "code": "rlm_query('Why?', x)", "stdout": ""}, 6.0)
+    take(scene, {"event": "run_ended", "path": "ab12", "answer": None, "message": "out of time", "iterations": 3}, 4.0)
+    take(scene, sub("sub_failed", "k", kind="rlm", error="out of time"), 5.0)
+    take(scene, {"event": "cell", "turn": 1, "code": "rlm_query('Why?', x)", "stdout": ""}, 6.0)
     (ran,) = scene.told
     assert isinstance(ran, Ran)
     assert [(one.query, one.turns, one.is_answered) for one in ran.children] == [("Why?", 3, False)]
@@ -74,8 +79,8 @@ def test_a_resumed_run_goes_on_with_a_word_on_what_is_on_record() -> None:
 
 def test_the_clock_of_a_run_read_along_from_its_record_began_when_the_run_did() -> None:
     scene = Scene()
-    scene.take({"event": "run_started", "at": 0.0}, 100.0)
-    scene.take({"event": "root_reply", "turn": 1, "text": "", "at": 40.0}, 100.0)
+    take(scene, {"event": "run_started", "at": 0.0}, 100.0)
+    take(scene, {"event": "root_reply", "turn": 1, "text": "", "at": 40.0}, 100.0)
     assert scene.began == 60.0
 
 

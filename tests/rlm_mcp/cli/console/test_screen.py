@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rlm_mcp.cli.console.scene import Scene
 from rlm_mcp.cli.console.screen import show_now, show_told
+from rlm_mcp.records.events import event_from_json
 
 Event = dict[str, Any]
 SCREENS = Path(__file__).parent / "screens"
@@ -86,7 +87,7 @@ def scene_after(events: Sequence[Event]) -> Scene:
     """A second passes between two events."""
     scene = Scene()
     for second, event in enumerate(events):
-        scene.take(event, float(second))
+        scene.take(event_from_json(event), float(second))
     return scene
 
 
@@ -127,7 +128,7 @@ def test_the_bottom_never_takes_more_than_it_may(height: int, width: int) -> Non
 def test_a_run_without_limits_and_prices_shows_what_was_spent() -> None:
     events: list[Event] = [
         {**STARTED, "limits": {}},
-        {"event": "root_asked", "turn": 1, "spent": SPENT | {"cost_usd": None}},
+        {"event": "root_reply", "turn": 1, "spent": SPENT | {"cost_usd": None}},
     ]
     assert now(events, 80).splitlines()[1] == "2 s · 30 sub-calls · 12,345 tokens in, 678 out · price unknown"
 
