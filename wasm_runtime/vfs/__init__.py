@@ -1,1 +1,1 @@
-"""The file system that the guest sees, all of it in memory except mounted files."""
+"""The guest's file system. All of it is in memory, except mounted files of the host."""

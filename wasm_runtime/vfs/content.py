@@ -1,8 +1,8 @@
-"""The bytes of a guest's file: reading, writing and cutting chunks, with every byte charged.
+"""The content of a guest's file: reading, writing and truncating chunks, with every byte charged to the quota.
 
 A file passed to `write_at` or `set_length` must be of the tree's current epoch (`Tree.own`); its chunks may
-be older, and are copied before they change. The chunk that a mark still needs stays charged until the mark goes.
-Invariant: a chunk's data never reaches beyond the file's length.
+be older, and are copied before they change. A chunk that a mark still needs stays charged until the mark is dropped.
+Invariant: a chunk's data never extends beyond the file's length.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from wasm_runtime.errno import Errno
 from wasm_runtime.vfs.nodes import CHUNK, Chunk, MemoryFile
 from wasm_runtime.vfs.tree import Tree
 
-# Charged for a chunk beside its data: the objects and the table entry that hold it.
+# Charged for a chunk in addition to its data: the objects and the table entry that hold it.
 CHUNK_COST = 256
 LONGEST_FILE = 1 << 40
 
 
 def read_at(file: MemoryFile, offset: int, target: memoryview) -> int:
-    """Copy what the file has from offset on into target; return the count."""
+    """Copy the file's bytes from offset on into target; return how many."""
     n = min(len(target), file.length - offset)
     done = 0
     while done < n:
@@ -34,7 +34,7 @@ def read_at(file: MemoryFile, offset: int, target: memoryview) -> int:
 
 
 def write_at(tree: Tree, file: MemoryFile, offset: int, data: memoryview) -> int:
-    """Write data at offset; return how much of it the quota allowed, or a negated `Errno`."""
+    """Write data at offset; return how many bytes the quota allowed, or a negated `Errno`."""
     total = len(data)
     if offset + total > LONGEST_FILE:
         return -Errno.EFBIG
@@ -64,7 +64,7 @@ def write_at(tree: Tree, file: MemoryFile, offset: int, data: memoryview) -> int
 
 
 def set_length(tree: Tree, file: MemoryFile, length: int) -> int:
-    """Cut the file, or extend it by a hole that costs nothing. Return 0 or a negated `Errno`."""
+    """Truncate the file, or extend it by a hole that is not charged. Return 0 or a negated `Errno`."""
     if length > LONGEST_FILE:
         return -Errno.EFBIG
     if length < file.length:
@@ -74,19 +74,19 @@ def set_length(tree: Tree, file: MemoryFile, length: int) -> int:
         index, at = divmod(length, CHUNK)
         last = file.chunks.get(index)
         if last is not None and len(last.data) > at:
-            _cut(tree, file, index, last, at)
+            _shorten(tree, file, index, last, at)
     file.length = length
     return 0
 
 
 def discard(tree: Tree, file: MemoryFile) -> None:
-    """Give back what the chunks of a file are charged; for a file that leaves the tree."""
+    """Release what the chunks of a file are charged, for a file that leaves the tree."""
     for chunk in file.chunks.values():
         tree.drop(len(chunk.data) + CHUNK_COST, chunk.epoch)
 
 
 def _writable(tree: Tree, file: MemoryFile, index: int, needed: int) -> bytearray | None:
-    """Return the chunk's data, ours to change and charged for `needed` bytes, or None when over the quota."""
+    """Return the chunk's data, writable and charged for `needed` bytes, or None when the quota does not allow that."""
     chunk = file.chunks.get(index)
     if chunk is None:
         if not tree.reserve(CHUNK_COST + needed):
@@ -107,13 +107,13 @@ def _writable(tree: Tree, file: MemoryFile, index: int, needed: int) -> bytearra
     return copy.data
 
 
-def _cut(tree: Tree, file: MemoryFile, index: int, chunk: Chunk, at: int) -> None:
+def _shorten(tree: Tree, file: MemoryFile, index: int, chunk: Chunk, at: int) -> None:
     surplus = len(chunk.data) - at
     if chunk.epoch == tree.epoch:
         del chunk.data[at:]
     else:
         file.chunks[index] = Chunk(tree.epoch, chunk.data[:at])
-        # Cutting must not fail for want of space: what the quota refuses here is less than a chunk a file.
+        # Truncating must not fail for lack of space: what the quota may refuse here is less than one chunk per file.
         if tree.is_kept(chunk.epoch) and tree.reserve(at):
             tree.keep(at)
     tree.drop(surplus, chunk.epoch)

@@ -1,4 +1,4 @@
-"""The calls on descriptors: opening, reading, writing, positions, and what open files tell."""
+"""The calls on descriptors: opening, reading, writing, positions, and metadata of open files."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ SEEKABLE = frozenset({b"/dev/null", b"/dev/zero", b"/dev/urandom"})  # lseek giv
 
 
 class DescriptorCalls(OpenTree):
-    """What a guest does with file descriptors."""
+    """The guest's calls on file descriptors."""
 
     def openat(self, dirfd: int, path: bytes, flags: int, mode: int = 0) -> int:
-        """Return the lowest free descriptor for the file, made first with O_CREAT where it is missing."""
+        """Open a file at the lowest free descriptor and return it; with O_CREAT, a missing file is created first."""
         if len(self.descriptors.files) >= MOST_DESCRIPTORS:
             return -Errno.EMFILE
         access = flags & O_ACCMODE
@@ -86,7 +86,7 @@ class DescriptorCalls(OpenTree):
         return self.descriptors.add(OpenFile(ino, status), close_on_exec=bool(flags & O_CLOEXEC))
 
     def close_fd(self, fd: int) -> int:
-        """Free a descriptor; a file without a name goes with its last one."""
+        """Free a descriptor; a file without a name is removed with its last descriptor."""
         file = self.descriptors.remove(fd)
         if file is None:
             return -Errno.EBADF
@@ -98,7 +98,7 @@ class DescriptorCalls(OpenTree):
         return self.fcntl(fd, F_DUPFD, 0)
 
     def dup3(self, fd: int, new_fd: int, flags: int) -> int:
-        """Make new_fd lead to the open file of fd. They must differ: dup2 of equal ones ends in the C library."""
+        """Make new_fd refer to the open file of fd. They must differ: the C library handles equal ones itself."""
         file = self.descriptors.files.get(fd)
         if fd == new_fd or flags & ~O_CLOEXEC:
             return -Errno.EINVAL
@@ -111,7 +111,7 @@ class DescriptorCalls(OpenTree):
         return new_fd
 
     def fcntl(self, fd: int, command: int, argument: int) -> int:
-        """Locks succeed: there is no other process. For F_GETLK the caller writes F_UNLCK into the guest's struct."""
+        """Handle descriptor commands. Locks succeed, because there is no other process."""
         file = self.descriptors.files.get(fd)
         if file is None:
             return -Errno.EBADF
@@ -132,18 +132,18 @@ class DescriptorCalls(OpenTree):
             return 0
         return 0 if command in F_LOCKS else -Errno.EINVAL
 
-    def ioctl(self, fd: int, request: int) -> int:  # noqa: ARG002 - nothing here has controls
-        """Refuse: nothing here has controls, and nothing is a terminal."""
+    def ioctl(self, fd: int, request: int) -> int:  # noqa: ARG002 - no device supports any request
+        """Fail with ENOTTY: no device supports any request, and none is a terminal."""
         return -Errno.ENOTTY if fd in self.descriptors.files else -Errno.EBADF
 
     def fsync(self, fd: int) -> int:
-        """Serve fsync and fdatasync: there is nothing slower to write to."""
+        """Handle fsync and fdatasync, which have nothing to do: there is no disk."""
         return 0 if fd in self.descriptors.files else -Errno.EBADF
 
-    # Reading and writing.
+    # reading and writing
 
     def read(self, fd: int, n: int) -> bytes | int:
-        """Return at most n bytes from the descriptor's position, which moves past them."""
+        """Return at most n bytes from the descriptor's position, and advance it."""
         file = self.descriptors.files.get(fd)
         if file is None or n < 0:
             return -Errno.EBADF if file is None else -Errno.EINVAL
@@ -152,7 +152,7 @@ class DescriptorCalls(OpenTree):
         return got if got < 0 else bytes(buffer[:got])
 
     def pread(self, fd: int, n: int, offset: int) -> bytes | int:
-        """Return at most n bytes from an offset of one's own."""
+        """Return at most n bytes from the given offset."""
         file = self.descriptors.files.get(fd)
         if file is None or n < 0:
             return -Errno.EBADF if file is None else -Errno.EINVAL
@@ -161,7 +161,7 @@ class DescriptorCalls(OpenTree):
         return got if got < 0 else bytes(buffer[:got])
 
     def read_into(self, fd: int, target: memoryview) -> int:
-        """Read at most len(target) bytes into target, straight from where they are held."""
+        """Read at most len(target) bytes directly into target."""
         file = self.descriptors.files.get(fd)
         if file is None or not file.readable:
             return -Errno.EBADF
@@ -178,7 +178,7 @@ class DescriptorCalls(OpenTree):
         return n
 
     def pread_into(self, fd: int, target: memoryview, offset: int) -> int:
-        """Read as `read_into` does, from an offset of one's own."""
+        """Read as `read_into` does, from the given offset."""
         file = self.descriptors.files.get(fd)
         if file is None or not file.readable:
             return -Errno.EBADF
@@ -188,7 +188,7 @@ class DescriptorCalls(OpenTree):
         return -Errno.EINVAL if offset < 0 else _read_node(node, offset, target)
 
     def write(self, fd: int, data: bytes | bytearray | memoryview) -> int:
-        """Write at the descriptor's offset, or at the end with O_APPEND; short where the quota ends."""
+        """Write at the descriptor's position, or at the end with O_APPEND; only as much as the quota allows."""
         file = self.descriptors.files.get(fd)
         if file is None or not file.writable:
             return -Errno.EBADF
@@ -201,7 +201,7 @@ class DescriptorCalls(OpenTree):
         return n
 
     def pwrite(self, fd: int, data: bytes | bytearray | memoryview, offset: int) -> int:
-        """Write at an offset of one's own, also with O_APPEND (as POSIX has it; Linux would append)."""
+        """Write at the given offset, also with O_APPEND (as in POSIX; Linux would append)."""
         file = self.descriptors.files.get(fd)
         if file is None or not file.writable:
             return -Errno.EBADF
@@ -210,7 +210,7 @@ class DescriptorCalls(OpenTree):
         return -Errno.EINVAL if offset < 0 else self._write_node(file.ino, offset, memoryview(data))
 
     def lseek(self, fd: int, offset: int, whence: int) -> int:
-        """Move the position and return it. That of a directory is a cookie of `getdents`."""
+        """Set the position and return it. A directory's position is a cookie of `getdents`."""
         file = self.descriptors.files.get(fd)
         if file is None:
             return -Errno.EBADF
@@ -228,14 +228,14 @@ class DescriptorCalls(OpenTree):
         return position
 
     def ftruncate(self, fd: int, size: int) -> int:
-        """Cut or extend an open file; what is added reads as zeros and costs nothing until it is written."""
+        """Truncate or extend an open file. Added bytes read as zeros and are not charged until they are written."""
         file = self.descriptors.files.get(fd)
         if file is None:
             return -Errno.EBADF
         return self._resize(file.ino, size) if file.writable else -Errno.EINVAL
 
     def fallocate(self, fd: int, mode: int, offset: int, length: int) -> int:
-        """Extend the file to hold the range. The bytes are not reserved, only looked for."""
+        """Extend the file to hold the range. The quota must have room for it, but the bytes are not reserved."""
         file = self.descriptors.files.get(fd)
         if file is None or not file.writable:
             return -Errno.EBADF
@@ -275,12 +275,12 @@ class DescriptorCalls(OpenTree):
         return found
 
     def fstat(self, fd: int) -> Stat | int:
-        """Tell about an open file."""
+        """Return the metadata of an open file."""
         file = self.descriptors.files.get(fd)
         return -Errno.EBADF if file is None else self._stat(file.ino)
 
     def fstatfs(self, fd: int) -> StatFs | int:
-        """Tell what room there is: the quota's."""
+        """Return how much space the quota has left."""
         return self._space() if fd in self.descriptors.files else -Errno.EBADF
 
     def fchmod(self, fd: int, mode: int) -> int:
@@ -288,14 +288,14 @@ class DescriptorCalls(OpenTree):
         return self._chmod(self._ino_of(fd), mode)
 
     def fchown(self, fd: int, uid: int, gid: int) -> int:
-        """Accept user and group 0, and -1 for no change; there are no others (EPERM)."""
+        """Accept user and group 0, and -1 for no change; any other is EPERM."""
         return self._chown(self._ino_of(fd), uid, gid)
 
     def fchdir(self, fd: int) -> int:
-        """Change the working directory to an open one."""
+        """Make an open directory the working directory."""
         return self._enter(self._ino_of(fd))
 
-    # Beneath the calls.
+    # shared by several calls
 
     def _may_open(self, node: Inode, access: int, flags: int) -> int:
         writing = access != 0 or flags & O_TRUNC
@@ -319,7 +319,7 @@ class DescriptorCalls(OpenTree):
         return n
 
     def _readable_bytes(self, file: OpenFile, n: int, offset: int) -> int:
-        """Return how long a buffer for a read of n bytes need be at most."""
+        """Return how long a buffer for a read of n bytes must be."""
         node = self.tree.nodes[file.ino]
         return min(n, LONGEST_READ) if type(node) is DeviceNode else max(0, min(n, node.size - offset))
 

@@ -1,6 +1,6 @@
-"""The descriptor table: small numbers that lead to open files.
+"""The descriptor table: small numbers that refer to open files.
 
-An open file has the offset and the status flags; descriptors made by `dup` share it.
+An open file holds an offset and status flags; descriptors made by `dup` share one open file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ MOST_DESCRIPTORS = 1024
 
 
 class OpenFile:
-    """One opening of a node. `flags` holds the access mode and the status flags that F_GETFL shows."""
+    """A node that was opened. `flags` holds the access mode and the status flags that F_GETFL returns."""
 
     __slots__ = ("flags", "ino", "offset")
 
@@ -33,7 +33,7 @@ class OpenFile:
 
 
 class Descriptors:
-    """Open files by number; the lowest free number is taken, as POSIX wants."""
+    """Open files by number. A new one gets the lowest free number, as POSIX requires."""
 
     def __init__(self) -> None:
         self.files: dict[int, OpenFile] = {}
@@ -41,7 +41,7 @@ class Descriptors:
         self._lowest = 0  # no number below this one is free
 
     def add(self, file: OpenFile, *, lowest: int = 0, close_on_exec: bool = False) -> int:
-        """Return the lowest free number that is at least `lowest`, now leading to file, or -EMFILE."""
+        """Assign the lowest free number from `lowest` on to file, and return it; or return -EMFILE."""
         fd = max(lowest, self._lowest)
         while fd in self.files:
             fd += 1
@@ -53,13 +53,13 @@ class Descriptors:
         return fd
 
     def put(self, fd: int, file: OpenFile, *, close_on_exec: bool = False) -> None:
-        """Make a free number lead to file."""
+        """Assign a free number to file."""
         self.files[fd] = file
         if close_on_exec:
             self.close_on_exec.add(fd)
 
     def remove(self, fd: int) -> OpenFile | None:
-        """Free a number and return its file, or None when it led to none."""
+        """Free a number and return its file, or None if it had none."""
         file = self.files.pop(fd, None)
         if file is not None:
             self.close_on_exec.discard(fd)
@@ -67,7 +67,7 @@ class Descriptors:
         return file
 
     def copy(self) -> Descriptors:
-        """Return the same table with open files of its own; what was shared between numbers still is."""
+        """Return a copy with open files of its own. Numbers that shared an open file share its copy."""
         copies = {id(file): OpenFile(file.ino, file.flags, file.offset) for file in self.files.values()}
         other = Descriptors()
         other.files = {fd: copies[id(file)] for fd, file in self.files.items()}

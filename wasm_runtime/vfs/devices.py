@@ -1,21 +1,21 @@
-"""Character devices: the points where a guest's read or write leaves the tree.
+"""Character devices: where a guest's reads and writes leave the file system.
 
-The host binds its own under `/dev` (standard input and output, the host channel); they are streams, so
-`lseek` on them is ESPIPE. `/dev/null`, `/dev/zero` and `/dev/urandom` are always there and seek to 0, as on Linux.
+The host binds its own under `/dev` (standard input and output, the host channel). They are streams, so `lseek` on them
+is ESPIPE. `/dev/null`, `/dev/zero` and `/dev/urandom` always exist, and `lseek` on them returns 0, as on Linux.
 """
 
 from collections.abc import Callable
 from typing import Protocol
 
-# A guest may ask for 2 GiB in one read; a short read is legal and keeps the host's buffer small.
+# A guest may ask for 2 GiB in one read. A short read is allowed, and keeps the host's buffer small.
 LONGEST_READ = 1 << 20
 
 
 class Device(Protocol):
-    """Something that can be read and written by count. It never raises; it returns a negated `Errno`."""
+    """Something that bytes are read from and written to. Instead of raising, it returns a negated `Errno`."""
 
     def read(self, n: int) -> bytes | int:
-        """Return at most n bytes (empty at the end of input), or a negated `Errno`."""
+        """Return at most n bytes (none at the end of input), or a negated `Errno`."""
 
     def write(self, data: memoryview) -> int:
         """Take a prefix of data and return its length, or a negated `Errno`.
@@ -25,7 +25,7 @@ class Device(Protocol):
 
 
 class NullDevice:
-    """`/dev/null`: always at its end, takes everything."""
+    """`/dev/null`: always at its end, accepts everything."""
 
     def read(self, n: int) -> bytes:  # noqa: ARG002 - Device's signature
         """Return nothing."""
@@ -37,7 +37,7 @@ class NullDevice:
 
 
 class ZeroDevice(NullDevice):
-    """`/dev/zero`: as many zeros as are asked for."""
+    """`/dev/zero`: an endless source of zeros."""
 
     def read(self, n: int) -> bytes:
         """Return zeros."""

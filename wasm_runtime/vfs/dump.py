@@ -1,9 +1,9 @@
-"""Saving what a guest changed, and putting it back over the mounts and devices of another session.
+"""Dumps: everything a guest changed in its files, as bytes that can be loaded over the mounts of another session.
 
-A dump is a fixed head (magic, length of the JSON), a JSON object, and the bytes of all chunks one after another
-in the order in which the JSON names them. It holds the guest-made nodes with their numbers; what the host made
-(mounts, devices, the directories of the read-only part) is named by path and looked up where the dump is loaded.
-Names are UTF-8 with surrogate escapes. Everything read is checked: a dump may come from a disk.
+A dump is a fixed head (magic, length of the JSON), a JSON object, and the bytes of all chunks in the order in which
+the JSON lists them. It contains the nodes that the guest made, with their numbers. Nodes that the host made (mounts,
+devices, the read-only directories) are referred to by path and looked up in the tree that loads the dump.
+Names are UTF-8 with surrogate escapes. All input is checked, because a dump may have been read from a disk.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _HEAD = struct.Struct("<8sQ")
 _MAGIC = b"vfsdump1"
 _LARGEST = (1 << 63) - 1
 
-# A node by number when the guest made it, by path when the host did.
+# A reference to a node: the number of one that the guest made, the path of one that the host made.
 Ref = int | str
 JsonObject = dict[str, object]
 
 
 class BadDump(ValueError):
-    """The bytes are no dump, or one that contradicts itself."""
+    """The bytes are not a dump, or they contradict themselves."""
 
 
 def dump(tree: Tree, descriptors: Descriptors, cwd: int, mask: int) -> bytes:
@@ -80,9 +80,9 @@ def dump(tree: Tree, descriptors: Descriptors, cwd: int, mask: int) -> bytes:
 
 
 def load(tree: Tree, data: bytes) -> tuple[Descriptors, int, int]:
-    """Put a dump into a tree without a mark; return descriptors, working directory and mask.
+    """Load a dump into a tree without a mark; return descriptors, working directory and mask.
 
-    Raises BadDump, or MemoryError when the quota or the limit of nodes refuses; the tree is then as it was.
+    Raises BadDump, or MemoryError when the quota or the limit on nodes is exceeded; the tree is then as it was.
     """
     before = tree.state()
     try:
@@ -153,16 +153,16 @@ def _split(data: bytes) -> tuple[object, memoryview]:
         raise BadDump(f"{len(data)} bytes are too few for a dump of files")
     magic, length = _HEAD.unpack_from(data)
     if magic != _MAGIC or length > len(data) - _HEAD.size:
-        raise BadDump("these bytes are no dump of files, or only the beginning of one")
+        raise BadDump("these bytes are not a dump of files, or only the beginning of one")
     try:
         header = json.loads(data[_HEAD.size : _HEAD.size + length])
     except (ValueError, RecursionError) as error:
-        raise BadDump("the dump's header is no JSON") from error
+        raise BadDump("the dump's header is not JSON") from error
     return header, memoryview(data)[_HEAD.size + length :]
 
 
 def _add_nodes(tree: Tree, records: list[object], blobs: memoryview) -> set[int]:
-    """Make all nodes, then hang them into their directories; return the mounts that were put back."""
+    """Make all nodes, then add them to their directories; return the mounts that were put back."""
     if len(records) > tree.node_limit + len(tree.guest_roots()):
         raise MemoryError(f"the dump has {len(records)} nodes and {tree.node_limit} are allowed")
     entries: dict[int, list[object]] = {}
@@ -175,7 +175,7 @@ def _add_nodes(tree: Tree, records: list[object], blobs: memoryview) -> set[int]
             ):
                 node: Inode
             case _:
-                raise BadDump(f"the dump has a node that cannot be: {record!r:.200}")
+                raise BadDump(f"the dump has a node that is not possible: {record!r:.200}")
         match record:
             case {"parent": int() | str() as parent, "entries": list(listed), "next_cookie": int(next_cookie)}:
                 node = Directory(ino, tree.epoch, mode & 0o7777, 0, ROOT)
@@ -188,12 +188,12 @@ def _add_nodes(tree: Tree, records: list[object], blobs: memoryview) -> set[int]
             case {"target": str(target)} if 0 < len(_bytes(target)) <= LONGEST_PATH:
                 node = Symlink(ino, tree.epoch, 0, _bytes(target))
             case _:
-                raise BadDump(f"the dump has a node of no known kind: {record!r:.200}")
+                raise BadDump(f"the dump has a node of an unknown kind: {record!r:.200}")
         node.atime, node.mtime, node.ctime = atime, mtime, ctime
         node.nlink = 0
         tree.nodes[ino] = node
     if taken != len(blobs):
-        raise BadDump(f"the dump has {len(blobs)} bytes of content and speaks of {taken}")
+        raise BadDump(f"the dump has {len(blobs)} bytes of content, but lists {taken}")
     return _attach_entries(tree, entries, parents)
 
 
@@ -210,12 +210,12 @@ def _add_chunks(tree: Tree, node: MemoryFile, chunks: list[object], blobs: memor
                 node.chunks[index] = Chunk(tree.epoch, bytearray(blobs[taken : taken + length]))
                 taken += length
             case _:
-                raise BadDump(f"the dump has a piece of a file that cannot be: {chunk!r:.200}")
+                raise BadDump(f"the dump has a chunk of a file that is not possible: {chunk!r:.200}")
     return taken
 
 
 def _attach_entries(tree: Tree, entries: dict[int, list[object]], parents: dict[int, Ref]) -> set[int]:
-    """Fill the directories from the top down, so that every node is reached once and none contains itself."""
+    """Fill the directories from the top down: each node must be reached once, and none may contain itself."""
     mounted: set[int] = set()
     waiting = tree.guest_roots()
     for top in waiting:
@@ -238,12 +238,14 @@ def _attach_entries(tree: Tree, entries: dict[int, list[object]], parents: dict[
                 continue
             ino = ref
             if ino not in tree.nodes or ino < FIRST_GUEST_INO or tree.nodes[ino].nlink:
-                raise BadDump(f"the dump's entry {name!r} leads to a node that is not there or has a name already")
+                raise BadDump(f"the dump's entry {name!r} refers to a node that does not exist or has a name already")
             node = tree.nodes[ino]
             node.nlink = 2 if isinstance(node, Directory) else 1
             if isinstance(node, Directory):
                 if parents[ino] != directory.ino:
-                    raise BadDump(f"the dump's directory {name!r} is in one place and says that it is in another")
+                    raise BadDump(
+                        f"the dump's directory {name!r} names another parent than the directory that contains it"
+                    )
                 node.parent = directory.ino
                 directory.nlink += 1
                 waiting.append(ino)
@@ -259,7 +261,7 @@ def _entries(listed: list[object], directory: Directory) -> Iterator[tuple[bytes
                 name = _bytes(text)
                 least = cookie + 1
             case _:
-                raise BadDump(f"the dump has an entry that cannot be: {entry!r:.200}")
+                raise BadDump(f"the dump has a directory entry that is not possible: {entry!r:.200}")
         bad = not name or len(name) > LONGEST_NAME or name in (b".", b"..") or b"/" in name or b"\0" in name
         if bad or name in directory.entries:
             raise BadDump(f"the dump has an entry with a name that cannot be: {name[:200]!r}")
@@ -277,9 +279,9 @@ def _descriptors(tree: Tree, files: list[object], numbers: list[object]) -> Desc
                 if not ino and isinstance(ref, str):
                     ino = _missing(tree, ref, size)
             case _:
-                raise BadDump(f"the dump has an open file that cannot be: {file!r:.200}")
+                raise BadDump(f"the dump has an open file that is not possible: {file!r:.200}")
         if not ino:
-            raise BadDump(f"the dump has an open file that is not there: {ref!r}")
+            raise BadDump(f"the dump has an open file that does not exist: {ref!r}")
         opened.append(OpenFile(ino, flags & (O_ACCMODE | O_APPEND | O_NONBLOCK), offset))
     descriptors = Descriptors()
     for entry in numbers:
@@ -289,12 +291,12 @@ def _descriptors(tree: Tree, files: list[object], numbers: list[object]) -> Desc
             ):
                 descriptors.put(fd, opened[place], close_on_exec=close_on_exec)
             case _:
-                raise BadDump(f"the dump has a descriptor that cannot be: {entry!r:.200}")
+                raise BadDump(f"the dump has a descriptor that is not possible: {entry!r:.200}")
     return descriptors
 
 
 def _resolve(tree: Tree, ref: Ref) -> int:
-    """Return the number of the node that a reference means here, or 0."""
+    """Return the number of the node that a reference denotes in this tree, or 0."""
     if isinstance(ref, int):
         return ref if ref >= FIRST_GUEST_INO and ref in tree.nodes else 0
     mounted = tree.mounts.get(_bytes(ref))
@@ -318,7 +320,7 @@ def _drop_unused(tree: Tree, used: set[int]) -> None:
 
 
 def _charge(tree: Tree) -> None:
-    """Count and charge what was made. It comes last: what it gives back could not be had again."""
+    """Count and charge the loaded nodes. This is the last step: a released charge might not be reserved again."""
     made = [node for ino, node in tree.nodes.items() if ino >= FIRST_GUEST_INO]
     tree.guest_nodes = len(made) - len(tree.guest_roots())
     total = tree.guest_nodes * NODE_COST
@@ -329,13 +331,13 @@ def _charge(tree: Tree) -> None:
             total += len(node.target)
     growth = total - tree.charged
     if growth > 0 and not tree.reserve(growth):
-        raise MemoryError(f"the dump's files need {total} bytes: the quota refuses {growth} of them")
+        raise MemoryError(f"the dump's files need {total} bytes: the quota has no room for {growth} of them")
     if growth < 0:
         tree.release(-growth)
 
 
 def _attach_mounts(tree: Tree, attached: set[int]) -> None:
-    """Put mounts inside the guest's directories where the dump does not know them; what the guest has there stays."""
+    """Put mounts that the dump does not mention into the guest's directories; the guest's entries take precedence."""
     for path, ino in tree.mounts.items():
         node = tree.nodes[ino]
         if ino not in attached and tree.walk(ROOT, path, follow=False)[2] != ino:
@@ -351,4 +353,4 @@ def _bytes(text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise BadDump(f"the dump has a name that is no file name: {text!r:.200}") from error
+        raise BadDump(f"the dump has a name that is not a file name: {text!r:.200}") from error

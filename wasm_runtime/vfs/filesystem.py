@@ -1,14 +1,13 @@
-"""The guest's file system: it decides what each call returns, and does nothing else.
+"""The guest's file system: it decides what each call returns, without I/O except reads of mounted files.
 
-Every call returns a result or a negated `Errno`: an int, negative for an error, where the result is a number,
-otherwise a value or a negative int. None raises for anything a guest can do. Paths and names are bytes as the
-guest wrote them, without the NUL; flags, commands and `AT_` constants have Linux's numbers, which Emscripten
-shares. The guest is user 0 and there is no other. Times are nanoseconds of the clock given to the constructor;
-reading a file does not change its access time.
+Every call returns a result or a negated `Errno`: either an int that is negative for an error, or a value or a negative
+int. No call raises, whatever the guest does. Paths and names are bytes as the guest wrote them, without the NUL.
+Flags, commands and `AT_` constants have Linux's numbers, which Emscripten shares. The guest is user 0, the only one.
+Times are nanoseconds of the clock given to the constructor; reading a file does not change its access time.
 
-What lies beneath, from the bottom: `vfs_nodes`, `vfs_tree` (ownership, charges, undo, paths), `vfs_content` (bytes of
-files), `descriptors`, `vfs_open_tree`; the calls are in `vfs_descriptor_calls` and `vfs_path_calls`; here is the
-host's side. `vfs_dump` saves, `sources` and `devices` are where bytes come from outside.
+The files of this package, from the bottom: `nodes`, `tree` (ownership, charges, undo, paths), `content` (bytes of
+files), `descriptors`, `open_tree`, then the guest's calls in `descriptor_calls` and `path_calls`, and here the host's
+calls. `dump` saves and loads; `mounted_files` and `devices` connect the file system to the outside.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from wasm_runtime.vfs.path_calls import PathCalls
 from wasm_runtime.vfs.quota import Quota
 from wasm_runtime.vfs.tree import TreeMark
 
-# Only what the guest may change; the root and everything else in it belongs to the host.
+# The directories that the guest may change; the root and everything else in it belong to the host.
 WRITABLE = (b"tmp", b"home")
 HOST_DIRECTORIES = (b"lib", b"dev", b"context")
 STREAMS = (b"/dev/stdin", b"/dev/stdout", b"/dev/stderr")
@@ -37,7 +36,7 @@ STREAMS = (b"/dev/stdin", b"/dev/stdout", b"/dev/stderr")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A state of the tree, the descriptors and the working directory that `Vfs.undo` can put back."""
+    """A state of the tree, the descriptors and the working directory that `Vfs.undo` can restore."""
 
     tree: TreeMark
     descriptors: Descriptors
@@ -77,9 +76,9 @@ class Vfs(PathCalls):
                 self.descriptors.put(fd, OpenFile(self._find(AT_FDCWD, stream), O_WRONLY if fd else O_RDONLY))
 
     def mount(self, path: str, source: bytes | memoryview | Path) -> None:
-        """Show a read-only file at an absolute path, with its parents, or another source for one mounted there.
+        """Mount a read-only file at an absolute path, creating its parents, or replace the file that is mounted there.
 
-        ValueError when the path cannot be used; OSError and ValueError of `HostFile` for a Path.
+        Raises ValueError if the path cannot be used; for a Path also OSError and ValueError of `HostFile`.
         """
         opened: MountSource = HostFile(source) if isinstance(source, Path) else BytesSource(source)
         at = os.fsencode(path)
@@ -91,38 +90,38 @@ class Vfs(PathCalls):
         self.tree.mounts[at] = node.ino
 
     def bind(self, path: str, device: Device) -> None:
-        """Put a character device at a path under /dev, or in the place of the device there."""
+        """Put a character device at a path under /dev, or replace the device there."""
         at = os.fsencode(path)
         if not at.startswith(b"/dev/"):
-            raise ValueError(f"{path!r} is no place for a device: give a path under /dev")
+            raise ValueError(f"{path!r} cannot hold a device: give a path under /dev")
         if at not in self.devices:
             self.tree.install(at, lambda ino, epoch, now: DeviceNode(ino, epoch, now, at))
         self.devices[at] = device
 
     def mark(self) -> Mark:
-        """Remember this state. An earlier mark is forgotten."""
+        """Mark this state, so that `undo` can restore it. An earlier mark is dropped."""
         self.latest = Mark(tree=self.tree.mark(), descriptors=self.descriptors.copy(), cwd=self.cwd, mask=self.mask)
         return self.latest
 
     def undo(self, mark: Mark) -> None:
-        """Put back the tree, the descriptors with their offsets, and the working directory. The mark stays good."""
+        """Restore the tree, the descriptors with their offsets, and the working directory. The mark stays valid."""
         if mark is not self.latest:
-            raise ValueError("this mark is no longer the live one: only the latest mark can be undone")
+            raise ValueError("this mark was dropped: only the latest mark can be undone")
         self.tree.undo()
         self.descriptors = mark.descriptors.copy()
         self.cwd = mark.cwd
         self.mask = mark.mask
 
     def forget(self, mark: Mark) -> None:
-        """Give back what is held only so that this mark can be undone."""
+        """Drop the mark, and release what is held for it."""
         if mark is self.latest:
             self.latest = None
             self.tree.forget()
 
     def clone(self, *, quota: Quota, devices: Mapping[str, Device] | None = None) -> Vfs:
-        """Return an independent copy, without a mark, that shares bytes until one of the two writes.
+        """Return an independent copy, without a mark. The two share bytes until one of them writes.
 
-        Devices that are not given anew are shared. MemoryError when the quota refuses what the files hold.
+        Devices that are not given are shared. Raises MemoryError when the quota has no room for the files.
         """
         other = copy(self)
         other.tree = self.tree.clone(quota)
@@ -134,21 +133,21 @@ class Vfs(PathCalls):
         return other
 
     def dump(self) -> bytes:
-        """Return all that the guest made, its descriptors and its working directory, as plain data."""
+        """Return everything the guest made, its descriptors and its working directory, as bytes."""
         return dump(self.tree, self.descriptors, self.cwd, self.mask)
 
     def load(self, data: bytes) -> None:
-        """Replace what the guest made by a dump, over the mounts and devices of this tree.
+        """Replace everything the guest made by a dump; the mounts and devices of this tree stay.
 
-        Raises `BadDump`, or MemoryError when the quota refuses; then nothing has changed. A live mark is forgotten.
-        A mount that the dump knows and this tree does not have is gone; a descriptor that led to it gives EIO.
+        Raises `BadDump`, or MemoryError when the quota has no room; nothing has changed then. A mark is dropped.
+        A mount of the dump that this tree does not have is missing; reading an open descriptor of it gives EIO.
         """
         self.tree.forget()
         self.latest = None
         self.descriptors, self.cwd, self.mask = load(self.tree, data)
 
     def close(self) -> None:
-        """Give everything back to the quota; the tree is empty afterwards."""
+        """Release everything; the tree is empty afterwards."""
         self.descriptors = Descriptors()
         self.latest = None
         self.tree.forget()

@@ -1,4 +1,4 @@
-"""Numbers with which a guest says what it wants of a file: Linux's, which Emscripten shares."""
+"""The guest's flags and commands for files: Linux's numbers, which Emscripten shares."""
 
 O_ACCMODE = 0o3
 O_RDONLY = 0o0
@@ -23,4 +23,4 @@ F_LOCKS = frozenset({5, 6, 7, 12, 13, 14})  # F_GETLK, F_SETLK, F_SETLKW, and mu
 F_DUPFD_CLOEXEC = 1030
 FD_CLOEXEC = 1
 
-UTIME_NOW = -1  # ours, in the place of a time in nanoseconds: the one just before 1970 cannot be set
+UTIME_NOW = -1  # ours, instead of a time in nanoseconds; so the last nanosecond before 1970 cannot be set

@@ -1,9 +1,9 @@
-"""Where the bytes of a read-only mounted file come from.
+"""The sources of read-only mounted files.
 
-A host file is opened, checked and read anew for every read of the guest, straight into guest memory: one copy,
-done by the kernel, and about 6 us for the rest. A mapping would need the same copy, and a file truncated by
-another process would kill the host with SIGBUS; a descriptor kept open would let a guest that opens many files
-use up the host's. The guest never sees the host's path.
+A host file is opened, checked and read for every read of the guest, directly into guest memory: one copy, made by the
+kernel, and about 6 us for the rest. A mapping would need the same copy, and a file truncated by another process would
+kill the host with SIGBUS. With descriptors that stay open, a guest that opens many files could use up the host's. The
+guest never sees the host's path.
 """
 
 import os
@@ -14,19 +14,19 @@ from typing import Protocol
 from wasm_runtime.errno import Errno
 
 # Linux moves at most 0x7ffff000 bytes in one call.
-LONGEST_READ = 1 << 30
+_LONGEST_READ = 1 << 30
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class MountSource(Protocol):
-    """The bytes of one mounted file. It keeps no state between reads, so clones of a tree share it."""
+    """The bytes of one mounted file. A source has no state between reads, so clones of a tree share it."""
 
     size: int
     mtime_ns: int | None
 
     def read_into(self, offset: int, target: memoryview) -> int:
-        """Fill target, whose span lies wholly inside the file, from offset. Return 0 or a negated `Errno`."""
+        """Fill target from offset; the span must lie inside the file. Return 0 or a negated `Errno`."""
 
 
 class BytesSource:
@@ -39,13 +39,13 @@ class BytesSource:
         self.size = len(self._data)
 
     def read_into(self, offset: int, target: memoryview) -> int:
-        """Copy them."""
+        """Copy the bytes."""
         target[:] = self._data[offset : offset + len(target)]
         return 0
 
 
 class MissingSource:
-    """A file that was open when a dump was made and is not mounted where the dump is loaded."""
+    """A file that was open when a dump was made, and is not mounted in the tree that loads the dump."""
 
     mtime_ns: int | None = None
 
@@ -60,9 +60,9 @@ class MissingSource:
 class HostFile:
     """A regular file of the host.
 
-    Size and identity are taken when it is mounted. A file that has since vanished, shrunk or been replaced by
-    another is EIO; one that grew keeps the size it had. Raises OSError when the path cannot be found, and
-    ValueError when it is no regular file.
+    Its size and identity are recorded when it is mounted. If it vanishes, shrinks or is replaced, reads give EIO; if
+    it grows, the guest sees the recorded size. Raises OSError if the path does not exist, and ValueError if it is
+    not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ class HostFile:
         self._identity = (facts.st_dev, facts.st_ino)
 
     def read_into(self, offset: int, target: memoryview) -> int:
-        """Read from the disk or the page cache; EIO when the file is not what it was."""
+        """Read from the file; EIO if it has changed as described above."""
         try:
             fd = os.open(self._path, _OPEN_FLAGS)
         except OSError:
@@ -86,7 +86,7 @@ class HostFile:
                 return -Errno.EIO
             done = 0
             while done < len(target):
-                n = _read_at(fd, offset + done, target[done : done + LONGEST_READ])
+                n = _read_at(fd, offset + done, target[done : done + _LONGEST_READ])
                 if n == 0:  # it shrank between the check and the read
                     return -Errno.EIO
                 done += n

@@ -1,9 +1,9 @@
-"""What the tree is made of: directories, files, links, devices, and the pieces of a file.
+"""The nodes of the tree: directories, files, links, devices; and the chunks of a file.
 
-Ownership by epoch. Nodes and chunks are shared between a tree, its mark and its clones. Each carries the epoch
-in which it was made; a tree changes one in place only when that is the tree's own current epoch, and otherwise
-replaces it by a copy. `mark` and `clone` draw a new epoch, and with that everything older is frozen.
-Epochs come from one counter of the process, so those of two trees never meet.
+Ownership by epoch. Nodes and chunks are shared between a tree, its mark and its clones. Each records the epoch in
+which it was made. A tree changes one in place only if that is the tree's current epoch, and otherwise replaces it by a
+copy. `mark` and `clone` start a new epoch, which freezes everything older. Epochs are numbered by one counter per
+process, so no two trees have the same.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import NamedTuple
 
 from wasm_runtime.vfs.mounted_files import MountSource
 
-# A changed file is copied by the chunk, so an append to a large file after a mark copies at most this much.
+# Files are copied chunk by chunk, so an append to a large file after a mark copies at most this much.
 CHUNK = 1 << 16
 
-# Host-made nodes count up from 1, guest-made ones from here, so that a dump's numbers fit over other mounts.
+# Host-made nodes are numbered from 1, guest-made ones from here, so that a dump's numbers are free in every tree.
 FIRST_GUEST_INO = 1 << 32
 ROOT = 1
 
 
 class Stat(NamedTuple):
-    """What `stat` tells. A named tuple, because a frozen dataclass takes 1.5 us to make and imports stat a lot."""
+    """The result of `stat`. A named tuple, because a frozen dataclass takes 1.5 us to make and imports stat a lot."""
 
     ino: int
     mode: int
@@ -44,7 +44,7 @@ class Stat(NamedTuple):
 
 
 class StatFs(NamedTuple):
-    """What `statfs` tells, in blocks of `bsize` bytes and in nodes."""
+    """The result of `statfs`, in blocks of `bsize` bytes and in nodes."""
 
     bsize: int
     blocks: int
@@ -56,16 +56,16 @@ class StatFs(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirEntry:
-    """One entry of `getdents64`. Reading on from offset `cookie` gives the entries after this one."""
+    """One entry of `getdents64`. Reading from offset `cookie` continues with the entries after this one."""
 
     ino: int
     cookie: int
-    type: int  # DT_CHR 2, DT_DIR 4, DT_REG 8, DT_LNK 10: the type bits of the mode, shifted down by 12
+    type: int  # DT_CHR 2, DT_DIR 4, DT_REG 8, DT_LNK 10: the type bits of the mode, shifted right by 12
     name: bytes
 
 
 class Chunk:
-    """Up to CHUNK bytes of a file; what the file has beyond `data` within the chunk's span is zeros."""
+    """Up to CHUNK bytes of a file. The part of the chunk's span beyond `data` reads as zeros."""
 
     __slots__ = ("data", "epoch")
 
@@ -75,7 +75,7 @@ class Chunk:
 
 
 class Inode:
-    """What all nodes have: a number, a mode with type bits, and times in nanoseconds.
+    """Base of all nodes: a number, a mode with type bits, and times in nanoseconds.
 
     `readonly` nodes belong to the host: the guest can change neither them nor, for directories, their entries.
     """
@@ -92,7 +92,7 @@ class Inode:
 
     @property
     def size(self) -> int:
-        """Bytes, as `stat` tells them."""
+        """The size in bytes that `stat` reports."""
         return 0
 
     def _copy_to(self, other: Inode) -> None:
@@ -100,16 +100,16 @@ class Inode:
         other.atime, other.mtime, other.ctime = self.atime, self.mtime, self.ctime
 
     def copy(self, epoch: int) -> Inode:
-        """Return the same node for another epoch."""
+        """Return a copy of the node for another epoch."""
         raise NotImplementedError
 
 
 class Directory(Inode):
     """Entries by name, in the order in which they were made.
 
-    Each entry is (ino, cookie). Cookies only grow, so a position in a listing means the same after any change;
-    1 and 2 are "." and "..". `listing` caches (cookie, name) in order; names that have gone are passed over
-    when it is read.
+    Each entry is (ino, cookie). Cookies only grow, so a position in a listing keeps its meaning after any change;
+    1 and 2 are "." and "..". `listing` caches (cookie, name) in order; names that were removed are skipped when it
+    is read.
     """
 
     __slots__ = ("entries", "listing", "next_cookie", "parent")
@@ -124,11 +124,11 @@ class Directory(Inode):
 
     @property
     def size(self) -> int:
-        """The same for every directory, as on many file systems."""
+        """The same size for every directory, as on many file systems."""
         return 4096
 
     def copy(self, epoch: int) -> Directory:
-        """Copy the table of entries with it."""
+        """Return a copy with a table of entries of its own."""
         other = Directory(self.ino, epoch, self.mode, 0, self.parent)
         self._copy_to(other)
         other.entries = self.entries.copy()
@@ -174,11 +174,11 @@ class MemoryFile(Inode):
 
     @property
     def size(self) -> int:
-        """Where the file ends."""
+        """The length of the file."""
         return self.length
 
     def copy(self, epoch: int) -> MemoryFile:
-        """Copy the table of chunks with it; the chunks are shared."""
+        """Return a copy with a table of chunks of its own; the chunks are shared."""
         other = MemoryFile(self.ino, epoch, self.mode, 0)
         self._copy_to(other)
         other.chunks = self.chunks.copy()
@@ -198,11 +198,11 @@ class MountedFile(Inode):
 
     @property
     def size(self) -> int:
-        """The source's, fixed when it was mounted."""
+        """The size of the source, fixed when it was mounted."""
         return self.source.size
 
     def copy(self, epoch: int) -> MountedFile:
-        """Share the source."""
+        """Return a copy that shares the source."""
         other = MountedFile(self.ino, epoch, 0, self.mounted_at, self.source)
         self._copy_to(other)
         return other
@@ -223,14 +223,14 @@ class Symlink(Inode):
         return len(self.target)
 
     def copy(self, epoch: int) -> Symlink:
-        """Copy all there is."""
+        """Return a copy."""
         other = Symlink(self.ino, epoch, 0, self.target)
         self._copy_to(other)
         return other
 
 
 class DeviceNode(Inode):
-    """A character device, named by its path among the devices of the tree that is asked."""
+    """A character device; `device` is its path, under which each tree looks up its own device."""
 
     __slots__ = ("device",)
 
@@ -239,7 +239,7 @@ class DeviceNode(Inode):
         self.device = device
 
     def copy(self, epoch: int) -> DeviceNode:
-        """Copy the name; the device is found by it."""
+        """Return a copy with the same path."""
         other = DeviceNode(self.ino, epoch, 0, self.device)
         self._copy_to(other)
         return other

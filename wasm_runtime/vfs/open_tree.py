@@ -1,6 +1,6 @@
-"""A tree with what is open in it: descriptors, the working directory, the mask; and what all calls share.
+"""A tree with its open files, working directory and mask, and the operations that several calls share.
 
-A node without a name stays while a descriptor or the working directory holds it, and goes with the last of them.
+A node without a name stays while a descriptor or the working directory refers to it, and is removed with the last one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from wasm_runtime.vfs.devices import Device
 from wasm_runtime.vfs.flags import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, Inode, MemoryFile, Stat, StatFs, Symlink
 from wasm_runtime.vfs.quota import Quota
-from wasm_runtime.vfs.tree import LONGEST_PATH, NODE_COST, Tree
+from wasm_runtime.vfs.tree import LONGEST_PATH, NODE_COST, Tree, WalkResult
 
 BLOCK = 4096
 
 
 class OpenTree:
-    """The state that the calls work on. The guest is user 0 and there is no other."""
+    """The state that the guest's calls work on."""
 
     def __init__(self, *, clock: Callable[[], int], quota: Quota, node_limit: int) -> None:
         self.tree = Tree(clock=clock, quota=quota, node_limit=node_limit)
@@ -39,7 +39,7 @@ class OpenTree:
         return -Errno.EBADF if file is None else file.ino
 
     def _find(self, dirfd: int, path: bytes, flags: int = 0) -> int:
-        """Return the number of the node that the path leads to, or a negated `Errno`."""
+        """Return the number of the node at the path, or a negated `Errno`."""
         if not path and flags & AT_EMPTY_PATH:
             return self.cwd if dirfd == AT_FDCWD else self._ino_of(dirfd)
         start = self._start(dirfd, path)
@@ -48,8 +48,8 @@ class OpenTree:
         parent, _, ino, _ = self.tree.walk(start, path, follow=not flags & AT_SYMLINK_NOFOLLOW)
         return parent if parent < 0 else ino or -Errno.ENOENT
 
-    def _entry(self, dirfd: int, path: bytes) -> tuple[int, bytes, int, bool]:
-        """Return the place of a directory entry; a link there is not followed, with or without a final slash."""
+    def _entry(self, dirfd: int, path: bytes) -> WalkResult:
+        """Look up a directory entry. A link there is not followed, with or without a final slash."""
         start = self._start(dirfd, path)
         if start < 0:
             return start, b"", 0, False
@@ -63,7 +63,7 @@ class OpenTree:
         return ino == self.cwd or any(file.ino == ino for file in self.descriptors.files.values())
 
     def _reap(self, ino: int) -> None:
-        """Remove a node that has no name any more once nothing has it open."""
+        """Remove a node that has no name and is not in use."""
         node = self.tree.nodes[ino]
         if node.nlink == 0 and not self._in_use(ino):
             self._remove(node)
@@ -74,7 +74,7 @@ class OpenTree:
         self.tree.remove(node.ino, extra=len(node.target) if isinstance(node, Symlink) else 0)
 
     def _changeable(self, ino: int) -> Inode | int:
-        """Return the node, ours to change, or a negated `Errno`."""
+        """Return the node for modification, or a negated `Errno`."""
         if ino < 0:
             return ino
         return -Errno.EROFS if self.tree.nodes[ino].readonly else self.tree.own(ino)
@@ -93,9 +93,9 @@ class OpenTree:
         node = self._changeable(ino)
         if isinstance(node, int):
             return node
-        # -1 leaves an owner as it is; it arrives signed or as 32 unsigned bits.
-        mine = (0, -1, 0xFFFFFFFF)
-        return 0 if uid in mine and gid in mine else -Errno.EPERM
+        # -1 means no change; it arrives signed or as 32 unsigned bits.
+        allowed = (0, -1, 0xFFFFFFFF)
+        return 0 if uid in allowed and gid in allowed else -Errno.EPERM
 
     def _resize(self, ino: int, size: int) -> int:
         node = self.tree.nodes[ino]

@@ -1,4 +1,4 @@
-"""The calls on paths: what nodes tell, changing them, and changing directories."""
+"""The calls on paths: metadata of nodes, changing nodes, and changing directories."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from wasm_runtime.vfs.tree import LONGEST_PATH
 
 
 class PathCalls(DescriptorCalls):
-    """What a guest does with paths. A path is relative to dirfd, or to the working directory for AT_FDCWD."""
+    """The guest's calls on paths. A path is relative to dirfd, or to the working directory for AT_FDCWD."""
 
     def stat(self, path: bytes) -> Stat | int:
-        """Tell about the node that the path leads to."""
+        """Return the metadata of the node at the path, following a symbolic link."""
         return self._stat(self._find(AT_FDCWD, path))
 
     def lstat(self, path: bytes) -> Stat | int:
-        """Tell about the node at the path, also when it is a symbolic link."""
+        """Return the metadata of the node at the path, even if it is a symbolic link."""
         return self._stat(self._find(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW))
 
     def fstatat(self, dirfd: int, path: bytes, flags: int = 0) -> Stat | int:
-        """Tell about the node at the path, or with AT_EMPTY_PATH about dirfd itself."""
+        """Return the metadata of the node at the path, or of dirfd itself for AT_EMPTY_PATH and no path."""
         return self._stat(self._find(dirfd, path, flags))
 
     def statfs(self, path: bytes) -> StatFs | int:
-        """Tell what room there is: the quota's."""
+        """Return how much space the quota has left."""
         ino = self._find(AT_FDCWD, path)
         return ino if ino < 0 else self._space()
 
     def faccessat(self, dirfd: int, path: bytes, mode: int, flags: int = 0) -> int:
-        """Return 0 when the node may be used so; mode has the bits R_OK 4, W_OK 2 and X_OK 1."""
+        """Return 0 if the access is allowed; mode has the bits R_OK 4, W_OK 2 and X_OK 1."""
         if mode & ~(os.R_OK | os.W_OK | os.X_OK):
             return -Errno.EINVAL
         ino = self._find(dirfd, path, flags)
@@ -55,20 +55,20 @@ class PathCalls(DescriptorCalls):
         return node.target if isinstance(node, Symlink) else -Errno.EINVAL
 
     def getcwd(self) -> bytes | int:
-        """Return the path of the working directory, or -ENOENT when it has been removed."""
+        """Return the path of the working directory, or -ENOENT if it has been removed."""
         return self.tree.path_of(self.cwd)
 
-    # Changing nodes.
+    # changing nodes
 
     def truncate(self, path: bytes, size: int) -> int:
-        """Cut or extend a file; what is added reads as zeros and costs nothing until it is written."""
+        """Truncate or extend a file. Added bytes read as zeros and are not charged until they are written."""
         if size < 0:
             return -Errno.EINVAL
         ino = self._find(AT_FDCWD, path)
         return self._resize(ino, size) if ino > 0 else ino
 
     def chmod(self, path: bytes, mode: int) -> int:
-        """Set the permission bits; user 0 is not bound by them, but programs look at them."""
+        """Set the permission bits. User 0 is not bound by them, but programs read them."""
         return self._chmod(self._find(AT_FDCWD, path), mode)
 
     def fchmodat(self, dirfd: int, path: bytes, mode: int, flags: int = 0) -> int:
@@ -76,13 +76,13 @@ class PathCalls(DescriptorCalls):
         return self._chmod(self._find(dirfd, path, flags), mode)
 
     def fchownat(self, dirfd: int, path: bytes, uid: int, gid: int, flags: int = 0) -> int:
-        """Accept user and group 0, and -1 for no change; there are no others (EPERM)."""
+        """Accept user and group 0, and -1 for no change; any other is EPERM."""
         return self._chown(self._find(dirfd, path, flags), uid, gid)
 
     def utimensat(
         self, dirfd: int, path: bytes | None, atime_ns: int | None, mtime_ns: int | None, flags: int = 0
     ) -> int:
-        """Set times; None leaves one as it is, UTIME_NOW takes the clock. Without a path dirfd is the file."""
+        """Set times: None means no change, UTIME_NOW the current time. Without a path, dirfd is the file."""
         ino = self._ino_of(dirfd) if path is None else self._find(dirfd, path, flags)
         node = self._changeable(ino)
         if isinstance(node, int):
@@ -95,7 +95,7 @@ class PathCalls(DescriptorCalls):
         node.ctime = now
         return 0
 
-    # Changing directories.
+    # changing directories
 
     def mkdirat(self, dirfd: int, path: bytes, mode: int) -> int:
         """Make a directory."""
@@ -131,7 +131,7 @@ class PathCalls(DescriptorCalls):
         return 0
 
     def mknodat(self, dirfd: int, path: bytes, mode: int) -> int:
-        """Refuse devices, pipes and sockets; a regular file may be made."""
+        """Make a regular file; devices, pipes and sockets are refused."""
         if mode & 0o170000 not in (0, stat.S_IFREG):
             return -Errno.EPERM
         fd = self.openat(dirfd, path, O_CREAT | O_EXCL, mode)
@@ -142,7 +142,7 @@ class PathCalls(DescriptorCalls):
         return self.unlinkat(AT_FDCWD, path, AT_REMOVEDIR)
 
     def unlinkat(self, dirfd: int, path: bytes, flags: int = 0) -> int:
-        """Remove a name, of a directory with AT_REMOVEDIR. What is open goes on until it is closed."""
+        """Remove a name; that of an empty directory with AT_REMOVEDIR. An open file exists until it is closed."""
         if flags & ~AT_REMOVEDIR:
             return -Errno.EINVAL
         parent, name, ino, slash = self._entry(dirfd, path)
@@ -170,7 +170,7 @@ class PathCalls(DescriptorCalls):
         return 0
 
     def renameat(self, old_dirfd: int, old: bytes, new_dirfd: int, new: bytes) -> int:
-        """Move an entry, taking the place of a file or an empty directory."""
+        """Move an entry, replacing a file or an empty directory."""
         old_parent, old_name, ino, old_slash = self._entry(old_dirfd, old)
         if old_parent < 0:
             return old_parent
@@ -208,11 +208,11 @@ class PathCalls(DescriptorCalls):
         return self._enter(self._find(AT_FDCWD, path))
 
     def umask(self, mask: int) -> int:
-        """Set the mask of new files' modes and return the one before."""
+        """Set the mask for modes of new files, and return the previous one."""
         before, self.mask = self.mask, mask & 0o777
         return before
 
-    # Beneath the calls.
+    # shared by several calls
 
     def _may_replace(self, node: Inode, target: Inode | None, old_parent: int, new_parent: int, *, slash: bool) -> int:
         is_directory = type(node) is Directory
@@ -232,7 +232,7 @@ class PathCalls(DescriptorCalls):
         return self._may_add(new_parent)
 
     def _is_within(self, ino: int, ancestor: int) -> bool:
-        """Tell whether a directory is another or lies beneath it."""
+        """Return whether a directory is the given ancestor or lies below it."""
         while ino not in (ancestor, ROOT):
             node = self.tree.nodes.get(ino)
             if not isinstance(node, Directory):
@@ -241,7 +241,7 @@ class PathCalls(DescriptorCalls):
         return ino == ancestor
 
     def _detach(self, parent: int, name: bytes, node: Inode) -> None:
-        """Take an entry away; the node goes with it unless something has it open."""
+        """Remove an entry, and its node unless that is in use."""
         directory = self.tree.own_directory(parent)
         del directory.entries[name]
         directory.mtime = directory.ctime = self.tree.clock()

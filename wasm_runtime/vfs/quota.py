@@ -1,45 +1,45 @@
-"""What a guest's files may cost in host memory.
+"""A limit on the host memory that a guest's files use.
 
-The tree asks before it allocates and gives back what it drops. A session passes a quota that shares its limit
-with the guest's linear memory, so that filling `/tmp` and filling the heap end at the same number.
+The tree reserves bytes before it allocates them, and releases them afterwards. A session passes a quota that shares its
+limit with the guest's linear memory, so that files and heap together cannot exceed it.
 """
 
 from typing import Protocol
 
 
 class Quota(Protocol):
-    """A budget in bytes. It is asked on the guest's thread only."""
+    """A budget in bytes. Used on the guest's thread only."""
 
     def reserve(self, n: int) -> bool:
-        """Take n bytes and return True, or take nothing and return False."""
+        """Reserve n bytes and return True, or reserve nothing and return False."""
 
     def release(self, n: int) -> None:
-        """Give back n bytes that were reserved."""
+        """Return n reserved bytes."""
 
     def available(self) -> int:
-        """Bytes that could be reserved now; shown to the guest as free disk space."""
+        """Return how many bytes can be reserved now; the guest sees this as free disk space."""
 
 
 class FixedQuota:
-    """A quota of its own, shared with nothing."""
+    """A quota with a fixed limit."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
 
     def reserve(self, n: int) -> bool:
-        """Take n bytes, or return False where they would pass the limit."""
+        """Reserve n bytes, or return False if they would exceed the limit."""
         if self.used_bytes + n > self.limit_bytes:
             return False
         self.used_bytes += n
         return True
 
     def release(self, n: int) -> None:
-        """Give back n bytes."""
+        """Return n reserved bytes."""
         self.used_bytes -= n
 
     def available(self) -> int:
-        """Bytes below the limit."""
+        """Return how many bytes are left."""
         return max(0, self.limit_bytes - self.used_bytes)
 
     def __repr__(self) -> str:

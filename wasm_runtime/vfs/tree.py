@@ -1,13 +1,13 @@
-"""The table of nodes: who owns what, what is charged, what a mark keeps, and how a path is walked.
+"""The table of nodes: ownership, charges, marks and undo, and path lookup.
 
-Nodes refer to each other by number, and a tree maps numbers to nodes. So a clone is a copy of that table, and
-undoing is putting old nodes back into it: the journal of a mark holds, for every number that changed since, the
-node that stood there (None where there was none). A node enters the journal once, when it is first replaced,
-and the journal is therefore never larger than the tree was.
+Nodes refer to each other by number, and a tree maps numbers to nodes. So a clone is a copy of that table, and undo puts
+old nodes back into it. The journal of a mark holds, for every number that has changed since, the previous node (None if
+there was none). A node enters the journal once, when it is first replaced, so the journal is never larger than the tree
+was.
 
-Charges. Every byte of a chunk and every guest-made node is reserved with the quota before it exists. What is
-dropped goes back at once, unless the mark could still need it: then it stays charged (`kept`) until the mark
-is forgotten or undone. Copies of directories and nodes for the journal are not charged: they at most double the nodes.
+Charges. Every byte of a chunk and every guest-made node is reserved with the quota before it exists. The charge is
+released when it is dropped, unless the mark may still need it: then it stays charged (`kept`) until the mark is dropped
+or undone. Copies of directories and nodes for the journal are not charged: at most they double the nodes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wasm_runtime.errno import Errno
 from wasm_runtime.vfs.nodes import FIRST_GUEST_INO, ROOT, Directory, Inode, MountedFile, Symlink
 from wasm_runtime.vfs.quota import Quota
 
-# Charged for a node: the objects, its name of up to 255 bytes, its places in two tables, with room to spare.
+# Charged for a node: the objects, its name of up to 255 bytes and its entries in two tables, rounded up.
 NODE_COST = 1024
 LONGEST_NAME = 255
 LONGEST_PATH = 4095  # PATH_MAX less the NUL
@@ -31,7 +31,7 @@ _epochs = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeMark:
-    """What a tree needs, with the journal, to become again what it was."""
+    """The state of a tree that `undo` restores with the help of the journal."""
 
     epoch: int
     charged: int
@@ -42,7 +42,7 @@ class TreeMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeState:
-    """A table of nodes and what goes with it, to go back to when loading another fails."""
+    """The nodes of a tree and its counters, kept for the case that loading a dump fails."""
 
     nodes: dict[int, Inode]
     epoch: int
@@ -51,13 +51,13 @@ class TreeState:
     guest_nodes: int
 
 
-# Where a path leads: (number of the directory or a negated Errno, last name, number of the node or 0, ended in "/").
-# The name is b"", b"." or b".." when the path ends in no entry of the directory.
+# The result of a path lookup: (number of the directory or a negated Errno, last name, number of the node or 0, whether
+# the path ended in "/"). The name is b"", b"." or b".." if the path does not end in an entry of the directory.
 WalkResult = tuple[int, bytes, int, bool]
 
 
 class Tree:
-    """The nodes of one guest. It starts with an empty root of the host."""
+    """The nodes of one guest. A new tree has an empty root that belongs to the host."""
 
     def __init__(self, *, clock: Callable[[], int], quota: Quota, node_limit: int) -> None:
         self.clock = clock
@@ -76,27 +76,27 @@ class Tree:
     # charges
 
     def reserve(self, n: int) -> bool:
-        """Reserve n bytes, or return False."""
+        """Reserve n bytes of the quota, or return False."""
         if not self.quota.reserve(n):
             return False
         self.charged += n
         return True
 
     def release(self, n: int) -> None:
-        """Give back n bytes."""
+        """Return n bytes to the quota."""
         self.charged -= n
         self.quota.release(n)
 
     def is_kept(self, epoch: int) -> bool:
-        """Tell whether the live mark can still need what was made in this epoch."""
+        """Return whether the mark may still need an object that was made in this epoch."""
         return self.live_mark is not None and epoch < self.live_mark.epoch
 
     def keep(self, n: int) -> None:
-        """Count n of the bytes that are already charged as held for the mark only."""
+        """Count n charged bytes as kept for the mark only."""
         self.kept += n
 
     def drop(self, n: int, epoch: int) -> None:
-        """Give back n bytes of something made in this epoch, now or when the mark goes."""
+        """Release n bytes of an object that was made in this epoch: now, or when the mark is dropped."""
         if self.is_kept(epoch):
             self.kept += n
         else:
@@ -105,7 +105,7 @@ class Tree:
     # nodes
 
     def own(self, ino: int) -> Inode:
-        """Return the node, replaced by a copy first where it is shared, so that it may be changed."""
+        """Return the node for modification. A shared node is replaced by a copy first."""
         node = self.nodes[ino]
         if node.epoch != self.epoch:
             if self.live_mark is not None and node.epoch < self.live_mark.epoch:
@@ -115,7 +115,7 @@ class Tree:
         return node
 
     def own_directory(self, ino: int) -> Directory:
-        """Return the directory with this number, to be changed."""
+        """Return the directory with this number for modification."""
         node = self.own(ino)
         assert isinstance(node, Directory)  # noqa: S101 - numbers of parents are numbers of directories
         return node
@@ -129,14 +129,14 @@ class Tree:
         return self.next_guest_ino - 1
 
     def reserve_node(self, extra: int = 0) -> int:
-        """Charge a guest-made node that is about to be added. Return 0 or a negated `Errno`."""
+        """Charge for a guest-made node before it is added. Return 0 or a negated `Errno`."""
         if self.guest_nodes >= self.node_limit or not self.reserve(NODE_COST + extra):
             return -Errno.ENOSPC
         self.guest_nodes += 1
         return 0
 
     def add(self, node: Inode, parent: int, name: bytes) -> None:
-        """Put a new node under a name in a directory."""
+        """Add a new node to a directory."""
         self.nodes[node.ino] = node
         if self.live_mark is not None:
             self.live_mark.journal[node.ino] = None
@@ -147,7 +147,7 @@ class Tree:
             directory.nlink += 1
 
     def remove(self, ino: int, extra: int = 0) -> None:
-        """Take a node that nothing refers to any more out of the table; its chunks must have been discarded."""
+        """Remove a node that nothing refers to; its chunks must have been discarded before."""
         node = self.nodes.pop(ino)
         mark = self.live_mark
         if mark is not None and mark.journal.get(ino, node) is None:
@@ -164,20 +164,20 @@ class Tree:
             self.kept += NODE_COST + extra
 
     def install(self, path: bytes, make: Callable[[int, int, int], Inode]) -> Inode:
-        """Put a host-made node at an absolute path where nothing is, making its parents.
+        """Make a host-made node at an unused absolute path, and its parents.
 
-        make is given the number, the epoch and the time. ValueError when the path cannot be used, MemoryError
-        when parents inside a directory of the guest exceed its quota.
+        `make` gets the number, the epoch and the time. Raises ValueError if the path cannot be used, MemoryError if
+        parents inside a directory of the guest exceed its quota.
         """
         node = make(self.allocate_ino(host=True), self.epoch, self.clock())
         self.attach(path, node)
         return node
 
     def attach(self, path: bytes, node: Inode) -> None:
-        """Give a host-made node its place; errors as from `install`."""
+        """Add a host-made node at an unused absolute path. Raises the same errors as `install`."""
         *parents, last = [name for name in path.split(b"/") if name] or [b""]
-        spoilt = any(name in (b".", b"..") or len(name) > LONGEST_NAME for name in (*parents, last))
-        if path[:1] != b"/" or b"\0" in path or not last or spoilt or len(path) > LONGEST_PATH:
+        invalid = any(name in (b".", b"..") or len(name) > LONGEST_NAME for name in (*parents, last))
+        if path[:1] != b"/" or b"\0" in path or not last or invalid or len(path) > LONGEST_PATH:
             raise ValueError(f"{path!r} cannot be mounted at: give an absolute path of plain names")
         here = ROOT
         for name in parents:
@@ -190,7 +190,7 @@ class Tree:
     def _enter(self, here: int, name: bytes, path: bytes) -> int:
         directory = self.nodes[here]
         if not isinstance(directory, Directory):
-            raise ValueError(f"{path!r} cannot be mounted at: a parent of it is no directory")  # noqa: TRY004 - the value is wrong, not the type
+            raise ValueError(f"{path!r} cannot be mounted at: one of its parents is not a directory")  # noqa: TRY004 - the value is wrong, not the type
         if name in directory.entries:
             return directory.entries[name][0]
         if not directory.readonly and self.reserve_node() < 0:
@@ -203,7 +203,7 @@ class Tree:
     # history
 
     def mark(self) -> TreeMark:
-        """Remember this state; an earlier mark is forgotten."""
+        """Mark this state for `undo`; an earlier mark is dropped."""
         self.forget()
         self.epoch = next(_epochs)
         self.live_mark = TreeMark(
@@ -215,16 +215,16 @@ class Tree:
         return self.live_mark
 
     def forget(self) -> None:
-        """Give back what is held for the live mark."""
+        """Drop the mark, and release what is kept for it."""
         self.live_mark = None
         self.release(self.kept)
         self.kept = 0
 
     def undo(self) -> None:
-        """Become again what the live mark remembers; it stays live."""
+        """Return to the marked state; the mark stays."""
         mark = self.live_mark
         if mark is None:
-            raise ValueError("there is no mark to go back to: call mark() first")
+            raise ValueError("there is no mark to return to: call mark() first")
         for ino, node in mark.journal.items():
             if node is not None:
                 self.nodes[ino] = node
@@ -239,7 +239,7 @@ class Tree:
         self.kept = 0
 
     def clone(self, quota: Quota) -> Tree:
-        """Return an independent copy without a mark, charged to quota. MemoryError when that refuses."""
+        """Return an independent copy without a mark, charged to `quota`. Raises MemoryError if that has no room."""
         live = self.charged - self.kept
         if not quota.reserve(live):
             raise MemoryError(f"a copy of the files needs {live} bytes and {quota.available()} are free")
@@ -253,16 +253,16 @@ class Tree:
         other.nodes = self.nodes.copy()
         return other
 
-    # starting over
+    # loading a dump
 
     def guest_roots(self) -> list[int]:
-        """Return the numbers of the guest's directories that hang in the host's root."""
+        """Return the numbers of the guest's directories in the host's root."""
         root = self.nodes[ROOT]
         assert isinstance(root, Directory)  # noqa: S101 - the root is a directory
         return [ino for ino, _ in root.entries.values() if ino >= FIRST_GUEST_INO]
 
     def state(self) -> TreeState:
-        """Return what `go_back` needs."""
+        """Return the state, for `return_to`."""
         return TreeState(
             nodes=self.nodes,
             epoch=self.epoch,
@@ -272,14 +272,14 @@ class Tree:
         )
 
     def start_over(self, next_guest_ino: int) -> None:
-        """Go on with a new table that has the host's nodes only, and leave the old one as it is."""
+        """Continue with a new table that has only the host's nodes; the old one stays unchanged."""
         self.nodes = {ino: node for ino, node in self.nodes.items() if ino < FIRST_GUEST_INO}
         self.epoch = next(_epochs)
         self.next_guest_ino = next_guest_ino
         self.guest_nodes = 0
 
     def return_to(self, state: TreeState) -> None:
-        """Become again what the state remembers, for which nothing since then may have been changed in place."""
+        """Return to a state. Nothing in it may have been changed in place since then."""
         self.nodes = state.nodes
         self.epoch = state.epoch
         self.next_guest_ino = state.next_guest_ino
@@ -288,7 +288,7 @@ class Tree:
             self.release(self.charged - state.charged)
 
     def clear(self) -> None:
-        """Drop all nodes but an empty root, and all charges."""
+        """Drop all nodes except an empty root, and all charges."""
         self.forget()
         self.release(self.charged)
         self.guest_nodes = 0
@@ -298,7 +298,7 @@ class Tree:
     # paths
 
     def walk(self, start: int, path: bytes, *, follow: bool) -> WalkResult:
-        """Follow a path from the directory numbered start; a link at its end only with follow or a final slash."""
+        """Look up a path from directory `start`. A link at its end is followed with `follow` or before a final slash."""
         if not path:
             return -Errno.ENOENT, b"", 0, False
         if len(path) > LONGEST_PATH:
@@ -355,7 +355,7 @@ class Tree:
         return here.parent, name, here.ino, slash
 
     def path_of(self, ino: int) -> bytes | int:
-        """Return the absolute path of a directory, or -ENOENT when it has been removed."""
+        """Return the absolute path of a directory, or -ENOENT if it has been removed."""
         names: list[bytes] = []
         while ino != ROOT:
             node = self.nodes.get(ino)
