@@ -298,7 +298,7 @@ class Tree:
     # paths
 
     def walk(self, start: int, path: bytes, *, follow: bool) -> WalkResult:
-        """Look up a path from directory `start`. A link at its end is followed with `follow` or before a final slash."""
+        """Look up a path from `start`; a link at its end is followed with `follow` or before a final slash."""
         if not path:
             return -Errno.ENOENT, b"", 0, False
         if len(path) > LONGEST_PATH:

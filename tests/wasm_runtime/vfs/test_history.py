@@ -224,7 +224,7 @@ def test_loading_replaces_what_was_there_and_is_refused_whole_when_the_quota_is_
     other = new_vfs(limit=5000)
     other.write(opened(other, b"mine"), b"mine")
     before = other.tree.charged
-    with pytest.raises(MemoryError, match="the quota refuses"):
+    with pytest.raises(MemoryError, match="the quota has no room"):
         other.load(dump)
     assert (content(other, b"mine"), content(other, b"f"), other.tree.charged) == (b"mine", -Errno.ENOENT, before)
     roomy = new_vfs()
