@@ -1,4 +1,4 @@
 """Contexts: long inputs kept on disk under an id, with an address for every character.
 
-Nothing is imported here: `contexts.store` is the way in, `describe` and `search` take a store.
+`contexts.store.store` is the entry point; `contexts.describe` and `contexts.search` take a store.
 """

@@ -1,7 +1,7 @@
-"""The programs that work for this process: none outlives it, or the work for which it was started.
+"""Subprocesses: none outlives this process, or the operation for which it was started.
 
-A server leaves without waiting for its threads (`os._exit`), so it has to kill what these have started and to see to it
-that they start nothing more.
+A server exits without waiting for its threads (`os._exit`), so it kills the subprocesses that they have started and
+keeps them from starting more.
 """
 
 import subprocess
@@ -13,17 +13,17 @@ from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.errors import ContextError
 
 POLL_SECONDS = 0.05
-"""Between two looks at whether an output is still wanted."""
+"""Time between two checks of whether an output is still wanted."""
 
 Process = subprocess.Popen[bytes]
 
 
 class NoMoreProcesses(ContextError):
-    """The process ends: what a program was doing for it is broken off, and no other is started."""
+    """This process is about to exit: its subprocesses were killed, and no other is started."""
 
 
 class Processes:
-    """The running ones. One for a process: PROCESSES."""
+    """The running subprocesses. There is one instance in a process: PROCESSES."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,10 +35,10 @@ class Processes:
 
     @contextmanager
     def running(self, command: Sequence[str], *, env: Mapping[str, str], stdin: int, stderr: int) -> Iterator[Process]:
-        """Runs a program for the time of the block; what still runs then is killed. Raises OSError, NoMoreProcesses."""
+        """Runs a program for the duration of the block, then kills it. Raises OSError, NoMoreProcesses."""
         with self._lock:
             self._check_not_ended()
-            child = subprocess.Popen(  # noqa: S603 - whoever calls says why
+            child = subprocess.Popen(  # noqa: S603 - the callers check their arguments
                 command, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr
             )
             self._running.add(child)
@@ -53,9 +53,9 @@ class Processes:
     def read_output(
         self, command: Sequence[str], *, env: Mapping[str, str], timeout: Timeout, check_cancelled: Callable[[], None]
     ) -> bytes | None:
-        """What a program prints; None when it fails or the deadline passes.
+        """What a program prints; None when it fails or takes too long.
 
-        `check_cancelled` is called many times a second and may raise to break it off. Raises OSError, NoMoreProcesses.
+        `check_cancelled` is called many times a second and may raise to end it. Raises OSError, NoMoreProcesses.
         """
         with self.running(command, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
             while not timeout.expired:
@@ -70,7 +70,7 @@ class Processes:
         return printed if child.returncode == 0 else None
 
     def kill_all(self) -> None:
-        """Kills them all and starts none any more: this process is about to leave without waiting for its threads."""
+        """Kills all subprocesses and starts no more: this process is about to exit without waiting for its threads."""
         with self._lock:
             self._ended = True
             for child in list(self._running):

@@ -1,4 +1,4 @@
-"""Search at native speed: ripgrep over the stored blobs, in linear time and under a deadline."""
+"""Search at native speed: ripgrep over the stored blobs, in linear time and under a time limit."""
 
 import re
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from rlm_mcp.contexts.types import Context, FileEntry
 from rlm_mcp.errors import OutOfRange, UnknownPath
 
 MAX_LINE_CHARS = 1_000
-"""What is shown of a long line: this much around its first match."""
+"""A longer line is cut to this many characters around its first match."""
 
 MAX_MATCHES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchedLine:
-    """A matching line, or a line of context around one (`is_match` False); without line end, cut when long."""
+    """A matching line, or a line of context around one (`is_match` False); without its line end, cut when long."""
 
     path: str
     line: int
@@ -31,7 +31,10 @@ class MatchedLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """Matching lines by path and line. `total` counts all; where the deadline cut the count, `truncated` says so."""
+    """Matching lines by path and line, and how many there are in all.
+
+    `truncated` says that `matches` is not all of them, or that the time limit cut the count short.
+    """
 
     matches: Sequence[MatchedLine]
     total: int
@@ -73,7 +76,7 @@ def search(
 
 
 def _chosen(store: Store, context: Context, path: str | None) -> Sequence[FileEntry]:
-    """The files that a path or a glob names; a glob without a slash is one for names in any directory."""
+    """The files that a path or a glob names; a glob without a slash matches names in any directory."""
     if path is None or path in {"", context.name}:
         return store.files(context)
     if not is_glob(path):
@@ -117,7 +120,7 @@ def _first_matches(
 
 
 def _shown(entry: FileEntry, hits: Sequence[Hit], context_lines: int) -> list[MatchedLine]:
-    """The hits of one file with the lines around them, each line once."""
+    """The matching lines of one file and the lines around them, each line once."""
     shown: dict[int, MatchedLine] = {}
     for hit in hits:
         before, begins = _before(entry.blob, hit.byte)
@@ -130,7 +133,7 @@ def _shown(entry: FileEntry, hits: Sequence[Hit], context_lines: int) -> list[Ma
 
 
 def _before(blob: Path, byte: int) -> tuple[bytes, bool]:
-    """What stands before a byte on its line, and whether that is from the beginning of the line."""
+    """The text before a byte on its line, and whether that reaches back to the beginning of the line."""
     start = max(byte - 4 * MAX_LINE_CHARS, 0)
     data = reading.read_bytes(blob, start, byte)
     line_end = data.rfind(b"\n")
@@ -138,7 +141,7 @@ def _before(blob: Path, byte: int) -> tuple[bytes, bool]:
 
 
 def _cut(before: bytes, after: bytes, *, begins: bool) -> str:
-    """Shows a line around the place where a match begins; `begins` says whether `before` begins the line."""
+    """Cuts a line around the beginning of a match. `begins`: `before` starts at the beginning of the line."""
     line_end = after.find(b"\n")
     ends = line_end >= 0 or len(after) < 4 * MAX_LINE_CHARS
     left = before.decode(errors="ignore")
@@ -154,7 +157,7 @@ def _cut(before: bytes, after: bytes, *, begins: bool) -> str:
 
 
 def _around(entry: FileEntry, hit: Hit, context_lines: int) -> list[tuple[int, str]]:
-    """The lines before and after a hit, as far as they lie within reach of it."""
+    """Numbers and texts of the lines before and after a hit, as far as they lie within its reach."""
     reach = 4 * MAX_LINE_CHARS * (context_lines + 1)
     start = max(hit.byte - reach, 0)
     before = reading.read_bytes(entry.blob, start, hit.byte).split(b"\n")[:-1]

@@ -1,4 +1,4 @@
-"""A moment by which an answer must be there, and what to do when it comes."""
+"""A time limit that several steps of one operation share."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Timeout:
-    """So many seconds from now; `expired` says whether they are over."""
+    """A number of seconds that begins to run when the object is made."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -17,17 +17,17 @@ class Timeout:
 
     @property
     def seconds_left(self) -> float:
-        """How much time there is, at least 0."""
+        """How much time is left, at least 0."""
         return max(self._end - time.monotonic(), 0.0)
 
     @property
     def expired(self) -> bool:
-        """Whether the time is over."""
+        """Whether no time is left."""
         return self.seconds_left == 0.0
 
     @contextmanager
     def on_expiry(self, action: Callable[[], object]) -> Iterator[None]:
-        """Does something at the deadline, from another thread, unless the block has ended by then."""
+        """Calls `action` on another thread when the time is over, unless the block has ended by then."""
         timer = threading.Timer(self.seconds_left, action)
         timer.daemon = True
         timer.start()

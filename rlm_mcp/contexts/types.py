@@ -1,4 +1,4 @@
-"""What is passed around about contexts: plain values, no behaviour beyond arithmetic on their own fields."""
+"""Values about contexts that are passed around; no behaviour beyond arithmetic on their own fields."""
 
 import math
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 BYTES_PER_TOKEN = 3.5
-"""Between English prose (about 4.3) and logs or code (about 2.7); scripts of three bytes come to one a character."""
+"""Between English prose (about 4.3) and logs or code (about 2.7); one character in scripts of three bytes each."""
 
 Kind = Literal["text", "files"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """A registered input. `context_id` names one content for ever; `name` names the newest version of it.
+    """A registered input. `context_id` always names this content; `name` names its newest version.
 
     While the index of a referenced file is being built, `exact` is False and `chars` and `lines` are estimates.
     """
@@ -41,13 +41,13 @@ class Context:
 
     @property
     def estimated_tokens(self) -> int:
-        """A rough count for planning; no tokenizer is consulted."""
+        """A rough count for planning, made without a tokenizer."""
         return math.ceil(self.bytes / BYTES_PER_TOKEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageMark:
-    """Where a page, sheet, slide, cell or message begins: the 1-based line and what the document calls it."""
+    """The beginning of a page, sheet, slide, cell or message: its 1-based line and its label in the document."""
 
     line: int
     label: str
@@ -68,7 +68,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """Something that was seen and left out, and why."""
+    """A file that was found and left out, and the reason."""
 
     path: str
     reason: str
@@ -88,7 +88,7 @@ class LineRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineAddress:
-    """Every address of the beginning of a line: offsets from the beginning of its file, and its page if it has any."""
+    """The beginning of a line: its offsets in bytes and characters in the file, and the label of its page, if any."""
 
     path: str
     line: int
@@ -108,7 +108,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freed:
-    """What a collection gave back."""
+    """What a garbage collection has deleted."""
 
     blobs: int
     bytes: int

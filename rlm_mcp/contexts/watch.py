@@ -1,6 +1,6 @@
-"""Watching a source: when its files change it is registered again, as the next version of its name.
+"""Watching a source: when its files change, it is registered again as the next version of its name.
 
-Runs that use the older version keep it, by id.
+Runs that use the older version keep it, because they refer to it by id.
 """
 
 import threading
@@ -15,7 +15,7 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import ContextError, SourceRefused
 
 SETTLE_MS = 400
-"""Changes that come within this time of each other are taken together: a build writes many files at once."""
+"""Changes within this time of each other are handled together: a build writes many files at once."""
 
 
 def watch(
@@ -24,11 +24,12 @@ def watch(
     *,
     stop: threading.Event,
     on_version: Callable[[Context], None],
-    on_trouble: Callable[[ContextError], None],
+    on_error: Callable[[ContextError], None],
 ) -> None:
     """Registers a context's source again whenever it changes, until `stop` is set. Blocks: give it a thread.
 
-    `on_version` gets every new version, `on_trouble` what kept one from being registered; the watch goes on.
+    `on_version` is called with every new version. `on_error` is called with the error if one cannot be registered, and
+    the watch goes on.
     Raises UnknownContext, SourceRefused.
     """
     context = store.get(ref)
@@ -36,7 +37,7 @@ def watch(
         try:
             latest = store.refresh(context.name)
         except ContextError as error:
-            on_trouble(error)
+            on_error(error)
             continue
         if latest.context_id != context.context_id:
             context = latest
@@ -44,7 +45,7 @@ def watch(
 
 
 def _watched(context: Context) -> Path:
-    """The directory or file to watch; of a file its directory, because editors replace files."""
+    """The directory to watch; for a file it is the parent, because editors replace files."""
     source = Path(context.source)
     if source.is_file():
         return source.parent
@@ -64,7 +65,7 @@ def _changes(path: Path, stop: threading.Event) -> Iterator[None]:
         ) from error
 
     def matters(_: object, changed: str) -> bool:
-        """Leaves out what registering leaves out: a commit or a compiled file changes nothing."""
+        """Ignores what registering ignores: a commit or a compiled file changes nothing."""
         below = Path(changed).relative_to(path) if Path(changed).is_relative_to(path) else Path(changed)
         return not NOT_WORTH_READING.keys() & set(below.parts)
 

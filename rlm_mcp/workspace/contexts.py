@@ -140,7 +140,7 @@ class WorkspaceContexts:
         *,
         stop: threading.Event,
         on_version: Callable[[Context], None],
-        on_trouble: Callable[[ContextError], None],
+        on_error: Callable[[ContextError], None],
     ) -> None:
         """Registers a source again whenever it changes. Only `stop` ends it; cancellation does not.
 
@@ -152,5 +152,5 @@ class WorkspaceContexts:
             anyio.from_thread.run_sync(self._changes.add, ResourceChange())
             on_version(latest)
 
-        watching = partial(watch, self.store, context.name, stop=stop, on_version=announce, on_trouble=on_trouble)
+        watching = partial(watch, self.store, context.name, stop=stop, on_version=announce, on_error=on_error)
         await anyio.to_thread.run_sync(watching)

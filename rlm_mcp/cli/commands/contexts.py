@@ -71,7 +71,7 @@ async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "
     sys.stdout.flush()
     print(f"watching {escape_controls(context.source)} until Ctrl-C", file=sys.stderr)
     async with background_task(stop_on_signal):
-        await workspace.contexts.watch(context, stop=stop, on_version=tell, on_trouble=tell_trouble)
+        await workspace.contexts.watch(context, stop=stop, on_version=tell, on_error=tell_trouble)
     return ANSWERED
 
 

@@ -19,7 +19,7 @@ def watching(store: Store, ref: str) -> Iterator["Queue[Context | ContextError]"
     seen: Queue[Context | ContextError] = Queue()
     stop = threading.Event()
     thread = threading.Thread(
-        target=watch, args=(store, ref), kwargs={"stop": stop, "on_version": seen.put, "on_trouble": seen.put}
+        target=watch, args=(store, ref), kwargs={"stop": stop, "on_version": seen.put, "on_error": seen.put}
     )
     thread.start()
     try:
@@ -67,4 +67,4 @@ def test_a_source_that_becomes_unusable_is_reported_and_watched_on(store: Store,
 def test_inline_text_cannot_be_watched(store: Store) -> None:
     store.register_text("x", name="note")
     with pytest.raises(SourceRefused, match="cannot change or is gone: nothing to watch"):
-        watch(store, "note", stop=threading.Event(), on_version=print, on_trouble=print)
+        watch(store, "note", stop=threading.Event(), on_version=print, on_error=print)
