@@ -66,7 +66,7 @@ def tools_page() -> str:
 
 
 def _no_workspace() -> Workspace:
-    raise NotImplementedError("the tools are described here, not called")
+    raise NotImplementedError("tools are only described here, not called")
 
 
 def _tool(tool: Tool) -> str:

@@ -1,18 +1,18 @@
-"""Errors that callers of rlm_mcp may catch. `str(error)` is one sentence: what happened, the values, what to do.
+"""Errors that callers of rlm_mcp may catch. `str(error)` is one sentence: what happened, with the values, and a remedy.
 
 RlmError
 ├── ContextError
 │   ├── UnknownContext      no context has that id or name
 │   ├── UnknownPath         the context has no such file, or the file must be named
 │   ├── OutOfRange          there are no such lines or characters
-│   ├── SourceRefused       the source cannot be a context: missing, unreadable, empty, binary, unsafe, …
+│   ├── SourceRefused       the source cannot become a context: missing, unreadable, empty, binary, unsafe, …
 │   │   └── OutsideRoots    it lies outside the directories that may be registered
 │   ├── SourceChanged       the source changed while or after it was read
-│   ├── NameTaken           the name belongs to other content, or cannot be a name
+│   ├── NameTaken           the name belongs to other content, or is not allowed
 │   ├── ContextInUse        a run uses it
 │   ├── StoreFull           the disk or the quota is full
 │   ├── StoreDamaged        the store's files are not what the catalogue says
-│   └── SearchRefused       the pattern is not one that can be searched in linear time
+│   └── SearchRefused       the pattern cannot be searched in linear time
 ├── SettingsError ── NoModelConfigured, PriceUnknown, UnknownClient
 ├── ClientConfigError
 ├── ModelError ── KeyRefused, UnknownModel, EndpointUnreachable, RateLimited, ProviderFailed, RequestRefused,
@@ -21,41 +21,42 @@ RlmError
 ├── SubCallFailed ── CallsStopped
 ├── BudgetExceeded
 ├── UnknownRun, AmbiguousRun, RunBusy, RunRecordTooNew, RunRecordDamaged, RunNotWritten, ReplayDiffers
-└── others, which only one file raises, stand in that file: NoDemo, PageNotWritten, TooManyRuns, …
+└── errors that only one file raises are defined in that file: NoDemo, PageNotWritten, TooManyRuns, …
 """
 
 
 class RlmError(Exception):
-    """Base of every error that rlm_mcp raises on purpose; its text may be shown to a user or a model."""
+    """Base class of every error that rlm_mcp raises on purpose; its text may be shown to a user or a model."""
 
 
 # --- models, money, settings -------------------------------------------------------------------------------------
 
 
 class SettingsError(RlmError):
-    """A flag, variable or line of the configuration file that cannot be used."""
+    """A flag, an environment variable or a line of the settings file cannot be used."""
 
 
 class NoModelConfigured(SettingsError):
-    """Nothing says which model to ask."""
+    """No model is configured, and none was found on this machine."""
 
 
 class PriceUnknown(SettingsError):
-    """A limit in dollars was set for a model that has no known price."""
+    """A limit in dollars was set for a model whose price is unknown."""
 
 
 class UnknownClient(SettingsError):
-    """No MCP client of this name is known."""
+    """rlm-mcp knows no MCP client of this name."""
 
 
 class ClientConfigError(RlmError):
-    """The configuration of an MCP client could not be read or changed; it is as it was."""
+    """The configuration of an MCP client could not be read or changed; it was left as it was."""
 
 
 class ModelError(RlmError):
-    """A model could not be asked, or did not answer.
+    """A model could not be called, or did not answer.
 
-    `failed_requests` were answered with an error or not at all; `unanswered_requests` of them may have been billed.
+    `failed_requests` counts requests that ended in an error or got no reply; the `unanswered_requests` among them may
+    have been billed.
     """
 
     def __init__(self, text: str, *, failed_requests: int = 0, unanswered_requests: int = 0) -> None:
@@ -77,35 +78,35 @@ class EndpointUnreachable(ModelError):
 
 
 class RateLimited(ModelError):
-    """The provider kept answering 429, or asked for a longer wait than is worth it, or the account is out of credit."""
+    """The provider kept answering 429, asked for too long a wait, or says that the account is out of credit."""
 
 
 class ProviderFailed(ModelError):
-    """The provider kept answering with a server error, or with something that is no reply."""
+    """The provider kept answering with a server error, or with something that is not a reply."""
 
 
 class RequestRefused(ModelError):
-    """The provider refused this request (400, 413, 422) for a reason that no other dialect of the API cures."""
+    """The provider refused this request (400, 413, 422) for a reason that no other dialect of the API avoids."""
 
 
 class PromptOverWindow(ModelError):
-    """The prompt is longer than the model's window."""
+    """The prompt is longer than the model's context window."""
 
 
 class SchemaError(RlmError):
-    """A `schema` that is neither a JSON Schema nor a short type."""
+    """A `schema` is neither a JSON Schema nor a short type."""
 
 
 class SubCallFailed(RlmError):
-    """A sub-call from inside the REPL gave no usable reply; the text is meant for the model that wrote the call."""
+    """A sub-call from the REPL gave no usable reply; the text is meant for the model that wrote the call."""
 
 
 class CallsStopped(SubCallFailed):
-    """A sub-call was still waited for when its run ended."""
+    """A sub-call was still pending when its run ended."""
 
 
 class BudgetExceeded(RlmError):
-    """A limit of the run is used up. `which` is "usd", "tokens", "sub_calls", "seconds" or "iterations"."""
+    """A limit of the run is exhausted. `which` is "usd", "tokens", "sub_calls", "seconds" or "iterations"."""
 
     def __init__(self, text: str, *, which: str) -> None:
         super().__init__(text)
@@ -120,15 +121,15 @@ class UnknownRun(RlmError):
 
 
 class AmbiguousRun(RlmError):
-    """A shortened run id fits more than one run."""
+    """A shortened run id matches more than one run."""
 
 
 class RunRecordTooNew(RlmError):
-    """A run record was written by a newer version than this one reads."""
+    """A run record was written by a newer version of rlm-mcp, in a format that this version cannot read."""
 
 
 class ReplayDiffers(RlmError):
-    """A replay asked for something that the record does not hold."""
+    """A replay made a call that the record does not contain."""
 
 
 class RunBusy(RlmError):
@@ -136,18 +137,18 @@ class RunBusy(RlmError):
 
 
 class RunRecordDamaged(RlmError):
-    """The record of a run lacks what everything else in it rests on."""
+    """The record of a run lacks the events that the others depend on."""
 
 
 class RunNotWritten(RlmError):
-    """The disk does not take what a run has to put on record: it is full, or is not ours to write."""
+    """The record of a run cannot be written: the disk is full, or writing is not permitted."""
 
 
 # --- contexts -----------------------------------------------------------------------------------------------------
 
 
 class ContextError(RlmError):
-    """Something about a context or its source."""
+    """Base class of errors about a context or its source."""
 
 
 class UnknownContext(ContextError):
@@ -155,7 +156,7 @@ class UnknownContext(ContextError):
 
 
 class UnknownPath(ContextError):
-    """The context has no such file, or has many and none was named."""
+    """The context has no such file, or has several and none was named."""
 
 
 class OutOfRange(ContextError):
@@ -163,7 +164,7 @@ class OutOfRange(ContextError):
 
 
 class SourceRefused(ContextError):
-    """The source cannot become a context: missing, unreadable, empty, binary, a device, a bomb, not understood."""
+    """The source cannot become a context: missing, unreadable, empty, binary, a device or a decompression bomb."""
 
 
 class OutsideRoots(SourceRefused):
@@ -171,15 +172,15 @@ class OutsideRoots(SourceRefused):
 
 
 class SourceChanged(ContextError):
-    """The source changed while it was being read, or a referenced file is no longer what was registered."""
+    """The source changed while it was being read, or a referenced file has changed since it was registered."""
 
 
 class NameTaken(ContextError):
-    """The name belongs to other content, or cannot be a name."""
+    """The name belongs to other content, or is not allowed as a name."""
 
 
 class ContextInUse(ContextError):
-    """A run that is still going uses the context."""
+    """An unfinished run uses the context."""
 
 
 class StoreFull(ContextError):
@@ -187,7 +188,7 @@ class StoreFull(ContextError):
 
 
 class StoreDamaged(ContextError):
-    """A file of the store is missing or is not what the catalogue says."""
+    """A file of the store is missing or does not match the catalogue."""
 
 
 class SearchRefused(ContextError):

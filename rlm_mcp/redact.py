@@ -1,13 +1,13 @@
-"""Text made fit to be shown: secrets are masked, and control characters are escaped."""
+"""Makes text safe to show: masks secrets and escapes control characters."""
 
 import re
 
-# What keys look like in error texts that quote them whole or in part ("sk-ab***yz").
+# API keys as error texts quote them, in full or in part ("sk-ab***yz").
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|gsk|xai)-[\w*.\-]{6,}|\bBearer\s+\S+")
 
 
 class Secret:
-    """Holds a text that no repr, str, format or log shows. Compare with ==; read with `reveal()`."""
+    """A text that repr, str, format and logs do not show. Compare with ==; read with `reveal()`."""
 
     __slots__ = ("_text",)
 
@@ -27,49 +27,40 @@ class Secret:
         return hash(self._text)
 
     def __reduce__(self) -> str:
-        raise TypeError("a Secret is not pickled: pass it in memory")
+        raise TypeError("a Secret cannot be pickled: pass it in memory")
 
     def reveal(self) -> str:
         """The text itself."""
         return self._text
 
     def scrub(self, text: str) -> str:
-        """`text` without this secret and without anything that looks like an API key."""
-        if len(self._text) >= 4:  # shorter "keys" (none, x) are placeholders, and their letters are everywhere
+        """`text` with this secret, and anything that looks like an API key, replaced by "[key]"."""
+        if len(self._text) >= 4:  # shorter values (none, x) are placeholders, whose letters occur in any text
             text = text.replace(self._text, "[key]")
         return without_keys(text)
 
 
 def without_keys(text: str) -> str:
-    """`text` without anything that looks like an API key."""
+    """`text` with anything that looks like an API key replaced by "[key]"."""
     return _KEY_LIKE.sub("[key]", text)
 
 
 def escape_controls(text: str) -> str:
-    """The text without what a terminal would obey: control characters and bidirectional marks appear as escapes."""
+    """The text with control characters and bidirectional marks, which a terminal would act on, shown as escapes."""
     return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 MASK = "***"
-
-
+# Values of settings whose name suggests a secret, in JSON, TOML and YAML, in a diff of these, and in arguments.
 _NAME = r"[\w.-]*(?:key|token|secret|passw|auth|credential|cookie)[\w.-]*"
-
-
 _IN_QUOTES = re.compile(rf"""(["']?{_NAME}["']?\s*[:=]\s*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*')""", re.IGNORECASE)
-
-
 _ARGUMENT = re.compile(rf"(--?{_NAME}=)[^\s\"',\]]+", re.IGNORECASE)
-
-
 _NEXT_ARGUMENT = re.compile(rf"""(["']--?{_NAME}["']\s*,[\s+-]*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*')""", re.IGNORECASE)
-
-
 _PLAIN = re.compile(rf"^([-+ ]?\s*{_NAME}:[ \t]+)([^\s\"'{{\[&*|>#].*)$", re.IGNORECASE | re.MULTILINE)
 
 
 def mask_secrets(text: str) -> str:
-    """The text as it may be shown."""
+    """The text of a configuration, or a diff of one, with the values of secrets masked."""
     for pattern in (_IN_QUOTES, _NEXT_ARGUMENT):
         text = pattern.sub(lambda found: found[1] + found[2][0] + MASK + found[2][0], text)
     for pattern in (_PLAIN, _ARGUMENT):

@@ -1,8 +1,9 @@
-"""What the user has set: flags over environment over ~/.config/rlm-mcp/config.toml. The only reader of os.environ.
+"""The user's settings: flags override environment variables, which override ~/.config/rlm-mcp/config.toml.
 
-Every setting has one name, `max_usd`, which is the key of the file, the flag (--max-usd) where there is one and, in
-capitals after RLM_MCP_, the variable (RLM_MCP_MAX_USD). Any other name is refused with the nearest right one. A setting
-is a field of `Settings` and a row of `SETTINGS`; where its value came from is tracked for all of them alike.
+Every setting has one name, such as `max_usd`: it is the key in the file, the flag (--max-usd) if there is one and,
+in capitals after RLM_MCP_, the environment variable (RLM_MCP_MAX_USD). Any other name is refused, with the nearest
+valid one as a suggestion. A setting is a field of `Settings` and a row of `SETTINGS`; the origin of every value is
+recorded.
 """
 
 import json
@@ -10,7 +11,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,7 +24,7 @@ from rlm_mcp.spending import REQUESTED_LIMITS, Price, RunLimits
 
 PREFIX = "RLM_MCP_"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
-# What other programs call the same things; they hold where ours are set nowhere.
+# The names that other programs use for the same settings; they apply where ours are not set.
 FALLBACK_VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
 
 DEFAULT_LIMITS = RunLimits(max_sub_calls=1_000, max_seconds=1_800.0)
@@ -31,9 +32,9 @@ DEFAULT_LIMITS = RunLimits(max_sub_calls=1_000, max_seconds=1_800.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set, parsed. Limits are defaults of a run; None is no limit.
+    """All settings, parsed. `limits` are the defaults of a run.
 
-    `sources` says where each value that was set came from; `warnings` names what was set in vain.
+    `sources` holds the origin of each value that was set; `warnings` lists variables that have no effect.
     """
 
     data_dir: Path
@@ -45,23 +46,23 @@ class Settings:
     api_key: Secret = field(default_factory=lambda: Secret(""))
     sub_api_key: Secret = field(default_factory=lambda: Secret(""))
     roots: tuple[Path, ...] | None = None
-    """None: any where the user himself names the path, `local_roots` where a client on stdio does, none over HTTP"""
+    """None: anywhere for the user's own commands, `local_roots` for a client on stdio, nowhere over HTTP."""
     quota_bytes: int | None = None
-    """of one store; None: as much as the disk holds, over HTTP what http.py allows"""
+    """Of one store. None: as much as the disk holds, or over HTTP the quota in `server/transports/http.py`."""
     prices: Mapping[str, Price] = field(default_factory=dict)
     window_tokens: int | None = None
     sub_window_tokens: int | None = None
     sub_call_cache: bool = True
     limits: RunLimits = DEFAULT_LIMITS
-    """`max_iterations` None: as many as the profile of the root model has"""
+    """If `max_iterations` is None, the profile of the root model decides."""
     confirm_usd: float | None = None
-    """None: a client's user is never asked before a run"""
+    """None: the client's user is never asked before a run."""
     traces: bool = False
-    """the OTEL_* variables say where spans of runs are to be sent; which is for OpenTelemetry's own SDK to read"""
+    """Whether the OTEL_* variables ask for spans of runs; OpenTelemetry's SDK reads their destination itself."""
     trace_content: bool = False
-    """prompts, code and answers are to be in these spans"""
+    """Whether these spans include prompts, code and answers."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """of what was set, where: "--model", "RLM_MCP_MODEL", "model in ~/.config/rlm-mcp/config.toml, line 3\""""
+    """Setting to origin: "--model", "RLM_MCP_MODEL" or "model in ~/.config/rlm-mcp/config.toml, line 3"."""
     warnings: tuple[str, ...] = ()
 
     def limits_for(self, asked: RunLimits) -> RunLimits:
@@ -74,7 +75,7 @@ class Settings:
         if asked is None:
             return own
         if asked < 0 or not math.isfinite(asked):
-            raise SettingsError(f"{name}={asked} is no limit: give a number from 0")
+            raise SettingsError(f"{name}={asked} is not a limit: give a number that is not negative")
         return min(asked, own) if own is not None and name in self.sources else asked
 
     def value_of(self, name: str) -> object:
@@ -88,7 +89,7 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     config_file: Path | None = None,
 ) -> Settings:
-    """Reads the three places. A flag that is None was not given. Raises SettingsError."""
+    """Reads flags, environment and file. A flag that is None was not given. Raises SettingsError."""
     environ = os.environ if environ is None else environ
     found: dict[str, tuple[object, str]] = {}
     for name, variable in FALLBACK_VARIABLES.items():
@@ -112,43 +113,19 @@ def load_settings(
 
 
 def config_path(environ: Mapping[str, str] | None = None) -> Path:
-    """The file of settings, whether it exists or not."""
+    """The path of the settings file, which need not exist."""
     environ = os.environ if environ is None else environ
     return Path(environ.get("XDG_CONFIG_HOME") or home_directory(environ) / ".config") / "rlm-mcp" / "config.toml"
 
 
 def local_roots(environ: Mapping[str, str] | None = None, *, directory: Path | None = None) -> tuple[Path, ...]:
-    """What a client of this machine's user may have registered where no roots are set: home and working directory.
+    """The roots for a client on stdio if none are set: the user's home and the working directory.
 
-    Neither counts where it is the top of the file system, in which graphical clients start their servers.
+    A directory that is the root of the file system is left out; graphical clients start their servers there.
     """
     environ = os.environ if environ is None else environ
     found = dict.fromkeys([home_directory(environ).resolve(), (directory or Path.cwd()).resolve()])
     return tuple(path for path in found if path != path.parent)
-
-
-def checked_environment(flags: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Variables for a server that is started elsewhere: those of the flags, and each NAME=VALUE or NAME of here.
-
-    Paths are made absolute, since it starts in another directory. Raises SettingsError for what it would not take.
-    """
-    found: dict[str, str] = {}
-    for name, value in flags.items():
-        parsed = SETTINGS[name].parse(value, flag_of(name))
-        parts = [
-            part.absolute() for part in (parsed if isinstance(parsed, tuple) else (parsed,)) if isinstance(part, Path)
-        ]
-        found[PREFIX + name.upper()] = os.pathsep.join(map(str, parts)) if parts else value
-    for given in names:
-        name, has_value, value = given.partition("=")
-        if not has_value and not os.environ.get(name, "").strip():
-            raise SettingsError(f"--env {name}: there is no such variable here: set it, or write --env {name}=VALUE")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise SettingsError(f"--env {given.split('=')[0]!r} is no name of a variable: write --env NAME=VALUE")
-        found[name] = value if has_value else os.environ[name]
-    for name, (raw, source) in _from_environment(found)[0].items():
-        SETTINGS[name].parse(raw, source)
-    return found
 
 
 def home_directory(environ: Mapping[str, str]) -> Path:
@@ -156,12 +133,12 @@ def home_directory(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("HOME") or Path.home())
 
 
-# --- what is in force ---------------------------------------------------------------------------------------------
+# --- the settings in effect ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffectiveSetting:
-    """One setting as it is now. `value` is of JSON, and secrets are masked in it; `origin` says where it was set."""
+    """The value of one setting, as JSON with secrets masked, and its origin."""
 
     name: str
     value: Any
@@ -172,13 +149,13 @@ def effective_settings(settings: Settings) -> list[EffectiveSetting]:
     """All settings, in the order of `SETTINGS`."""
     rows = []
     for name, setting in SETTINGS.items():
-        value = _shown(settings.value_of(name))
+        value = _masked(settings.value_of(name))
         default = f"default: {setting.default}" if setting.default and not value else "default"
         rows.append(EffectiveSetting(name=name, value=value, origin=settings.sources.get(name, default)))
     return rows
 
 
-def _shown(value: object) -> Any:
+def _masked(value: object) -> Any:
     match value:
         case Secret():
             return "***" if value else None
@@ -187,13 +164,13 @@ def _shown(value: object) -> Any:
         case Path():
             return str(value)
         case tuple():
-            return [_shown(part) for part in value]
+            return [_masked(part) for part in value]
         case Mapping():
-            return {name: _shown(part) for name, part in value.items()}
+            return {name: _masked(part) for name, part in value.items()}
     return value
 
 
-# --- the three places ---------------------------------------------------------------------------------------------
+# --- file, environment and flags ----------------------------------------------------------------------------------
 
 
 def _from_file(path: Path) -> dict[str, tuple[object, str]]:
@@ -210,12 +187,12 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
     for key in table:
         if key not in SETTINGS:
             place = f"{path}, line {_line_of(key, text)},"
-            raise SettingsError(f"{place} sets {key!r}, which is no setting: {_nearest(key, list(SETTINGS))}")
+            raise SettingsError(f"{place} sets {key!r}, which is not a setting: {_nearest(key, list(SETTINGS))}")
     return {key: (value, f"{key} in {path}, line {_line_of(key, text)}") for key, value in table.items()}
 
 
 def _line_of(key: str, text: str) -> int:
-    """The line of TOML on which a key of the top level stands, as a key or as the name of a table."""
+    """The line of a TOML text that has a top-level key, either as a key or as the name of a table."""
     found = re.search(rf"""^[ \t]*\[?[ \t]*["']?{re.escape(key)}["']?[ \t]*[=.\]]""", text, re.MULTILINE)
     return text.count("\n", 0, found.start()) + 1 if found else 1
 
@@ -230,38 +207,38 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[objec
         if variable in variables:
             found[variables[variable]] = (value, variable)
         elif get_close_matches(variable, variables, n=1, cutoff=0.85):
-            raise SettingsError(f"{variable} is no setting: {_nearest(variable, list(variables))}")
+            raise SettingsError(f"{variable} is not a setting: {_nearest(variable, list(variables))}")
         else:
-            warnings.append(f"{variable} is no setting and was ignored")
+            warnings.append(f"{variable} is not a setting and is ignored")
     return found, warnings
 
 
 def _is_unset(value: str) -> bool:
-    """Wrappers unset a variable by an empty text, hosts of MCP bundles by leaving `${user_config.NAME}` in it."""
+    """Whether a variable counts as not set: wrappers leave it empty, hosts of MCP bundles as `${user_config.NAME}`."""
     return not value.strip() or re.fullmatch(r"\$\{[\w.:-]+\}", value.strip()) is not None
 
 
 def _traces(environ: Mapping[str, str]) -> tuple[bool, bool]:
-    """Whether OpenTelemetry's variables ask for spans, and for what was said in them."""
+    """Whether OpenTelemetry's variables ask for spans, and for prompts and answers in them."""
 
-    def said(name: str) -> str:
+    def variable(name: str) -> str:
         return environ.get(f"OTEL_{name}", "").strip().lower()
 
-    exporter = said("TRACES_EXPORTER")
-    on = exporter == "otlp" or bool(said("EXPORTER_OTLP_ENDPOINT") or said("EXPORTER_OTLP_TRACES_ENDPOINT"))
-    on = on and exporter in {"", "otlp"} and said("SDK_DISABLED") != "true"
-    return on, said("INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT") in {"true", "span_only", "span_and_event"}
+    exporter = variable("TRACES_EXPORTER")
+    on = exporter == "otlp" or bool(variable("EXPORTER_OTLP_ENDPOINT") or variable("EXPORTER_OTLP_TRACES_ENDPOINT"))
+    on = on and exporter in {"", "otlp"} and variable("SDK_DISABLED") != "true"
+    return on, variable("INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT") in {"true", "span_only", "span_and_event"}
 
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:
     for name in flags:
         if name not in SETTINGS:
-            raise SettingsError(f"{name!r} is no setting: {_nearest(name, list(SETTINGS))}")
+            raise SettingsError(f"{name!r} is not a setting: {_nearest(name, list(SETTINGS))}")
     return {name: (value, flag_of(name)) for name, value in flags.items() if value is not None}
 
 
 def flag_of(name: str) -> str:
-    """The flag that sets a setting on the command line."""
+    """The command-line flag of a setting."""
     return "--" + name.replace("_", "-")
 
 
@@ -270,19 +247,19 @@ def _nearest(name: str, names: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"the settings are {', '.join(sorted(names))}"
 
 
-# --- parsers: what was written, and where, to a value -------------------------------------------------------------
+# --- parsers: from a raw value and its source to the parsed value -------------------------------------------------
 
 
 def _text(raw: object, source: str) -> str:
     if isinstance(raw, str) and raw.strip():
         return raw.strip()
-    raise SettingsError(f"{source} is {raw!r}, not a text: give a name")
+    raise SettingsError(f"{source} is {raw!r}: write a text that is not empty")
 
 
 def _secret(raw: object, source: str) -> Secret:
     text = (raw.reveal() if isinstance(raw, Secret) else str(raw)).strip()
     if not (text.isascii() and text.isprintable() and " " not in text):
-        raise SettingsError(f"{source} holds a character that no API key has: copy the key again")
+        raise SettingsError(f"{source} contains a character that cannot be in an API key: copy the key again")
     return Secret(text)
 
 
@@ -294,10 +271,10 @@ def _url(raw: object, source: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise SettingsError(f"{source} is {text!r}, not a URL: write for example {OPENAI_BASE_URL}")
+        raise SettingsError(f"{source} is {text!r}, which is not a URL: write, for example, {OPENAI_BASE_URL}")
     if parts.username or parts.password or parts.query:
         raise SettingsError(
-            f"{source} carries credentials: put the key into RLM_MCP_API_KEY and only the address there"
+            f"{source} contains credentials: set RLM_MCP_API_KEY to the key, and leave only the address"
         )
     return text.removesuffix("/chat/completions").removesuffix("/completions")
 
@@ -309,10 +286,10 @@ def _path(raw: object, source: str) -> Path:
 
 
 def _paths(raw: object, source: str) -> tuple[Path, ...]:
-    """A list, or a text with the platform's path separator between directories."""
+    """Directories from a list, or from a text in which the platform's path separator stands between them."""
     parts = raw.split(os.pathsep) if isinstance(raw, str) else raw
     if not isinstance(parts, list | tuple):
-        raise SettingsError(f"{source} is {raw!r}, not directories: write them with {os.pathsep!r} between them")
+        raise SettingsError(f"{source} is {raw!r}: write directories with {os.pathsep!r} between them")
     return tuple(_path(part, source) for part in parts if str(part).strip())
 
 
@@ -332,7 +309,7 @@ def _number(raw: object, source: str) -> float:
         value = math.nan
     if math.isfinite(value) and value >= 0:
         return value
-    raise SettingsError(f"{source} is {raw!r}, not a number from 0: write for example 0.50")
+    raise SettingsError(f"{source} is {raw!r}: write a number of 0 or more, for example 0.50")
 
 
 def _whole(raw: object, source: str) -> int:
@@ -345,12 +322,12 @@ def _whole(raw: object, source: str) -> int:
 def _count(raw: object, source: str) -> int:
     value = _whole(raw, source)
     if value < 1:
-        raise SettingsError(f"{source} is {raw!r}: write a number from 1")
+        raise SettingsError(f"{source} is {raw!r}: write a whole number of 1 or more")
     return value
 
 
 def _prices(raw: object, source: str) -> dict[str, Price]:
-    """`{"model": [in, out]}` or `{"model": {"in": …, "out": …}}`, dollars per million tokens; JSON where it is text."""
+    """Prices as `{"model": [in, out]}` or `{"model": {"in": …, "out": …}}`; a text is parsed as JSON."""
     shape = 'write {"model": [dollars per million tokens in, out]}'
     if isinstance(raw, str):
         try:
@@ -358,7 +335,7 @@ def _prices(raw: object, source: str) -> dict[str, Price]:
         except json.JSONDecodeError as error:
             raise SettingsError(f"{source} is not JSON ({error}): {shape}") from error
     if not isinstance(raw, Mapping):
-        raise SettingsError(f"{source} is {raw!r}, not an object: {shape}")
+        raise SettingsError(f"{source} is {raw!r}, which is not an object: {shape}")
     return {str(model): _price(model, row, source, shape) for model, row in raw.items()}
 
 
@@ -379,64 +356,77 @@ def _price(model: object, row: object, source: str, shape: str) -> Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How one setting is read, and what the documentation says of it."""
+    """How one setting is parsed, and what the documentation says about it."""
 
     parse: Callable[[object, str], object]
     meaning: str
     default: str = ""
-    """in words, where the value does not say it"""
+    """The default in words, if the value alone does not explain it."""
     has_flag: bool = False
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "model": Setting(parse=_text, meaning="model of the runs", default="what a local server has", has_flag=True),
-    "sub_model": Setting(parse=_text, meaning="model of sub-calls", default="the same", has_flag=True),
+    "model": Setting(
+        parse=_text, meaning="root model of a run", default="the first model of a local server", has_flag=True
+    ),
+    "sub_model": Setting(parse=_text, meaning="model of sub-calls", default="the same model", has_flag=True),
     "base_url": Setting(
         parse=_url,
-        meaning="the OpenAI-compatible endpoint; OPENAI_BASE_URL counts too",
-        default="a local server; OpenAI where a key is set",
+        meaning="OpenAI-compatible endpoint; OPENAI_BASE_URL is read too",
+        default="a local server, or OpenAI if a key is set",
         has_flag=True,
     ),
-    "sub_base_url": Setting(parse=_url, meaning="endpoint of sub-calls", default="the same"),
-    "api_key": Setting(parse=_secret, meaning="its key; OPENAI_API_KEY counts too", default="none"),
-    "sub_api_key": Setting(parse=_secret, meaning="key of the endpoint of sub-calls", default="none"),
-    "data_dir": Setting(parse=_path, meaning="where contexts and runs are kept", has_flag=True),
+    "sub_base_url": Setting(parse=_url, meaning="endpoint of sub-calls", default="the same endpoint"),
+    "api_key": Setting(parse=_secret, meaning="API key of the endpoint; OPENAI_API_KEY is read too", default="none"),
+    "sub_api_key": Setting(parse=_secret, meaning="API key of the endpoint of sub-calls", default="none"),
+    "data_dir": Setting(parse=_path, meaning="directory of contexts and runs", has_flag=True),
     "cache_dir": Setting(
-        parse=_path, meaning="where the compiled sandbox and the answers of sub-calls are kept", has_flag=True
+        parse=_path, meaning="directory of the compiled sandbox and of cached sub-call answers", has_flag=True
     ),
     "roots": Setting(
         parse=_paths,
-        meaning="directories that may be registered, with the path separator between them",
+        meaning="directories whose files may be registered, with the path separator between them",
         default="home and working directory; none over HTTP; any for your own commands",
         has_flag=True,
     ),
     "quota_bytes": Setting(
         parse=_count,
-        meaning="what the contexts may take on disk",
-        default="no limit; over HTTP 20 GiB for each owner",
+        meaning="disk space that contexts may use, in bytes",
+        default="no limit; over HTTP 20 GiB for each tenant",
         has_flag=True,
     ),
     "prices": Setting(
         parse=_prices,
-        meaning="JSON: model to dollars per million tokens [in, out]",
+        meaning="JSON object: model to dollars per million tokens [in, out]",
         default="the table that ships with rlm-mcp",
         has_flag=True,
     ),
-    "window_tokens": Setting(parse=_count, meaning="context window of the model", default="asked or known by name"),
-    "sub_window_tokens": Setting(parse=_count, meaning="window of the model of sub-calls", default="likewise"),
-    "sub_call_cache": Setting(parse=_flag, meaning="whether answers of sub-calls are kept and used again"),
-    "max_usd": Setting(parse=_number, meaning="dollars of one run", default="no limit", has_flag=True),
-    "max_tokens": Setting(parse=_whole, meaning="tokens of one run", default="no limit", has_flag=True),
-    "max_sub_calls": Setting(parse=_whole, meaning="sub-calls of one run", has_flag=True),
-    "max_seconds": Setting(parse=_number, meaning="seconds of one run", has_flag=True),
-    "max_iterations": Setting(
-        parse=_count, meaning="turns of a run's root model", default="by the model's strength", has_flag=True
+    "window_tokens": Setting(
+        parse=_count,
+        meaning="context window of the model, in tokens",
+        default="asked from the server, or known by the model's name",
     ),
-    "max_depth": Setting(parse=_whole, meaning="depth of recursive runs", default="by the router", has_flag=True),
-    "concurrency": Setting(parse=_count, meaning="model calls of a run in flight at once"),
+    "sub_window_tokens": Setting(
+        parse=_count, meaning="context window of the sub-model, in tokens", default="likewise"
+    ),
+    "sub_call_cache": Setting(parse=_flag, meaning="whether answers of sub-calls are cached and used again"),
+    "max_usd": Setting(parse=_number, meaning="limit on the dollars of one run", default="no limit", has_flag=True),
+    "max_tokens": Setting(parse=_whole, meaning="limit on the tokens of one run", default="no limit", has_flag=True),
+    "max_sub_calls": Setting(parse=_whole, meaning="limit on the sub-calls of one run", has_flag=True),
+    "max_seconds": Setting(parse=_number, meaning="limit on the seconds of one run", has_flag=True),
+    "max_iterations": Setting(
+        parse=_count,
+        meaning="limit on the iterations of a run's root model",
+        default="depends on the strength of the model",
+        has_flag=True,
+    ),
+    "max_depth": Setting(
+        parse=_whole, meaning="limit on the depth of recursive runs", default="chosen by the router", has_flag=True
+    ),
+    "concurrency": Setting(parse=_count, meaning="limit on the model calls of one run that are in flight at once"),
     "confirm_usd": Setting(
         parse=_number,
-        meaning="dollars; a run that may cost more is confirmed by the client's user, where the client can ask",
+        meaning="dollars; a run that may cost more is confirmed by the client's user first, if the client can ask",
         default="never ask",
         has_flag=True,
     ),

@@ -1,7 +1,7 @@
-"""The limits of a run, what it has spent, and the price of tokens. Declared here once; everything else uses these.
+"""The limits of a run, what it has spent, and the price of tokens.
 
-Field names are those of the settings and of a run's result. The ledger counts `Spent`, records hold it, and resume
-continues from it.
+Field names are those of the settings and of a run's result. The ledger counts `Spent`, records store it, and a resumed
+run continues from it.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """Sums over a run and its children. `cost_usd` is None where any price is unknown.
+    """Totals of a run and its children. `cost_usd` is None if any price is unknown.
 
-    Tokens are those that providers reported, or an estimate where one answers without figures.
-    `unanswered_prompt_tokens` are beside them: an estimate of the prompts that were sent and brought no reply, because
-    the call was cancelled or the connection broke. Providers may bill them, and nobody tells.
+    Token counts are those that providers reported, or estimates where a reply came without them.
+    `unanswered_prompt_tokens` is separate: an estimate of the prompts that were sent but got no reply, because the
+    call was cancelled or the connection broke. A provider may bill these without reporting them.
     """
 
     root_calls: int = 0
@@ -29,20 +29,20 @@ class Spent:
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The same as a JSON object, for records."""
+        """The totals as a JSON object, for records."""
         return {name: getattr(self, name) for name in self.__slots__} | {"seconds": round(self.seconds, 3)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse; names it does not know are ignored."""
+        """The inverse of `to_json`; unknown names are ignored."""
         return cls(**{name: data[name] for name in cls.__slots__ if name in data})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLimits:
-    """Limits of one run, its children included. None is no limit; in a request, it is the limit of the settings.
+    """Limits of one run and its children. None means no limit, or in a request the limit of the settings.
 
-    `concurrency` bounds the model calls in flight. The settings decide it, a request cannot.
+    `concurrency` limits the model calls in flight; only the settings set it.
     """
 
     max_usd: float | None = None

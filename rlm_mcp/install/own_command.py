@@ -3,13 +3,17 @@
 The command is an absolute path, because graphical clients do not have the PATH of a shell.
 """
 
+import os
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import which
 
+from rlm_mcp.errors import SettingsError
 from rlm_mcp.install.clients import NAME, Entry
+from rlm_mcp.settings import PREFIX, SETTINGS, flag_of, load_settings
 
 
 def own_command(env: Mapping[str, str] | None = None) -> Entry:
@@ -59,3 +63,28 @@ def _runner(prefix: Path) -> list[str] | None:
     if "pipx" in parts and ".cache" in parts:
         return ["pipx", "run", NAME]
     return None
+
+
+def server_environment(flags: Mapping[str, str], names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables of an entry: those of the flags, then each NAME=VALUE, or NAME as it is in `environ`.
+
+    Paths are made absolute, because the server starts in another directory. Raises SettingsError for a value that the
+    server would refuse.
+    """
+    found = {PREFIX + name.upper(): _absolute(name, value) for name, value in flags.items()}
+    for given in names:
+        name, has_value, value = given.partition("=")
+        if not has_value and not environ.get(name, "").strip():
+            raise SettingsError(f"--env {name}: this variable is not set here: set it, or write --env {name}=VALUE")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise SettingsError(f"--env {name!r} is not the name of a variable: write --env NAME=VALUE")
+        found[name] = value if has_value else environ[name]
+    load_settings(environ=found, config_file=Path(os.devnull))
+    return found
+
+
+def _absolute(name: str, value: str) -> str:
+    """The value of a setting, with absolute paths if it consists of paths."""
+    parsed = SETTINGS[name].parse(value, flag_of(name))
+    paths = [path for path in (parsed if isinstance(parsed, tuple) else (parsed,)) if isinstance(path, Path)]
+    return os.pathsep.join(str(path.absolute()) for path in paths) if paths else value

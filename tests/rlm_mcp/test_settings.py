@@ -59,13 +59,16 @@ def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
-        ({"RLM_MCP_MODLE": "x"}, "RLM_MCP_MODLE is no setting: did you mean RLM_MCP_MODEL?"),
-        ({"RLM_MCP_MAX_USD": "much"}, "RLM_MCP_MAX_USD is 'much', not a number from 0: write for example 0.50"),
-        ({"RLM_MCP_MAX_USD": "nan"}, "RLM_MCP_MAX_USD is 'nan', not a number from 0: write for example 0.50"),
-        ({"RLM_MCP_CONCURRENCY": "0"}, "RLM_MCP_CONCURRENCY is '0': write a number from 1"),
+        ({"RLM_MCP_MODLE": "x"}, "RLM_MCP_MODLE is not a setting: did you mean RLM_MCP_MODEL?"),
+        (
+            {"RLM_MCP_MAX_USD": "much"},
+            "RLM_MCP_MAX_USD is 'much': write a number of 0 or more, for example 0.50",
+        ),
+        ({"RLM_MCP_MAX_USD": "nan"}, "RLM_MCP_MAX_USD is 'nan': write a number of 0 or more, for example 0.50"),
+        ({"RLM_MCP_CONCURRENCY": "0"}, "RLM_MCP_CONCURRENCY is '0': write a whole number of 1 or more"),
         (
             {"RLM_MCP_BASE_URL": "localhost:8000"},
-            "RLM_MCP_BASE_URL is 'localhost:8000', not a URL: write for example https://api.openai.com/v1",
+            "RLM_MCP_BASE_URL is 'localhost:8000', which is not a URL: write, for example, https://api.openai.com/v1",
         ),
         (
             {"RLM_MCP_PRICES": '{"m": [1]}'},
@@ -82,23 +85,23 @@ def test_a_wrong_value_is_one_sentence(tmp_path: Path, environ: dict[str, str], 
 
 def test_a_wrong_key_of_the_file_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(
-        SettingsError, match=r"config.toml, line 3, sets 'max_dollar', which is no setting: did you mean max_"
+        SettingsError, match=r"config.toml, line 3, sets 'max_dollar', which is not a setting: did you mean max_"
     ):
         load(tmp_path, file="# limits\nmodel = 'max_dollar = 1'\nmax_dollar = 1")
-    with pytest.raises(SettingsError, match=r"max_usd in .*config.toml, line 2 is 'much', not a number"):
+    with pytest.raises(SettingsError, match=r"max_usd in .*config.toml, line 2 is 'much': write a number"):
         load(tmp_path, file="\nmax_usd = 'much'")
     with pytest.raises(SettingsError, match=r"config.toml is not TOML \("):
         load(tmp_path, file="model = ")
 
 
 def test_a_wrong_flag_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"'sub_modell' is no setting: did you mean sub_model?"):
+    with pytest.raises(SettingsError, match=r"'sub_modell' is not a setting: did you mean sub_model?"):
         load(tmp_path, flags={"sub_modell": "x"})
 
 
 def test_a_foreign_variable_is_only_reported(tmp_path: Path) -> None:
     assert load(tmp_path, {"RLM_MCP_SOMETHING_ELSE": "1"}).warnings == (
-        "RLM_MCP_SOMETHING_ELSE is no setting and was ignored",
+        "RLM_MCP_SOMETHING_ELSE is not a setting and is ignored",
     )
 
 
@@ -107,7 +110,7 @@ def test_a_key_never_shows_and_a_broken_one_is_not_quoted(tmp_path: Path) -> Non
     assert "very" not in repr(settings) + str(settings) + f"{settings.api_key}"
     with pytest.raises(SettingsError) as error:
         load(tmp_path, {"RLM_MCP_API_KEY": "sk-very\nsecret"})
-    assert str(error.value) == "RLM_MCP_API_KEY holds a character that no API key has: copy the key again"
+    assert str(error.value) == "RLM_MCP_API_KEY contains a character that cannot be in an API key: copy the key again"
 
 
 def test_a_secret_scrubs_itself_and_what_looks_like_a_key() -> None:
@@ -137,7 +140,7 @@ def test_a_client_may_register_what_lies_in_home_and_working_directory_but_not_e
 
 def test_a_quota_is_a_number_of_bytes(tmp_path: Path) -> None:
     assert load(tmp_path, {"RLM_MCP_QUOTA_BYTES": "5000"}).quota_bytes == 5_000
-    with pytest.raises(SettingsError, match="RLM_MCP_QUOTA_BYTES is '5 GB', not a number"):
+    with pytest.raises(SettingsError, match="RLM_MCP_QUOTA_BYTES is '5 GB': write a number"):
         load(tmp_path, {"RLM_MCP_QUOTA_BYTES": "5 GB"})
 
 
@@ -150,7 +153,7 @@ def test_a_run_may_lower_a_limit_that_was_set_but_not_raise_it(tmp_path: Path) -
     assert settings.limits_for(RunLimits(max_usd=2)).max_usd == 0.5
     assert settings.limits_for(RunLimits(max_usd=0.1)).max_usd == 0.1
     assert settings.limits_for(RunLimits(max_seconds=1e6)).max_seconds == 1e6  # only a default
-    with pytest.raises(SettingsError, match="max_sub_calls=-1 is no limit"):
+    with pytest.raises(SettingsError, match="max_sub_calls=-1 is not a limit"):
         settings.limits_for(RunLimits(max_sub_calls=-1))
 
 

@@ -12,7 +12,7 @@ from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, SETTING_FLAGS, Comma
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.install.user_folders import current_user_folders
 from rlm_mcp.redact import escape_controls
-from rlm_mcp.settings import checked_environment, config_path, load_settings
+from rlm_mcp.settings import config_path, load_settings
 
 if TYPE_CHECKING:
     from rlm_mcp.install.clients import Client, Entry
@@ -46,9 +46,10 @@ def add(commands: Commands) -> None:
 def install(options: argparse.Namespace) -> int:
     """Shows what would change in the client's configuration, asks, and writes it."""
     from rlm_mcp.install.clients import find_client
-    from rlm_mcp.install.own_command import own_command
+    from rlm_mcp.install.own_command import own_command, server_environment
 
-    entry = own_command(_environment(options))
+    flags = {name: str(value) for name in SETTING_FLAGS if (value := getattr(options, name, None)) is not None}
+    entry = own_command(server_environment(flags, options.env, current_user_folders().variables))
     if options.client is None and not options.print:
         return _list_clients(options, entry)
     client = find_client(options.client) if options.client is not None else None
@@ -138,12 +139,6 @@ def _config_file(options: argparse.Namespace, client: "Client") -> "ConfigFile":
     if not folder.is_dir():
         raise SettingsError(f"--project {folder} is no directory: name the project's")
     return read_config(folder / client.project)
-
-
-def _environment(options: argparse.Namespace) -> dict[str, str]:
-    """The variables of the server's entry: of the flags of settings, then of --env. Raises SettingsError."""
-    flags = {name: str(value) for name in SETTING_FLAGS if (value := getattr(options, name, None)) is not None}
-    return checked_environment(flags, options.env)
 
 
 def _unseen_variables(options: argparse.Namespace, entry: "Entry") -> list[str]:

@@ -100,10 +100,13 @@ def test_a_variable_is_written_only_where_it_is_asked_for(run: Run, home: Path) 
     ("arguments", "says"),
     [
         (["install", "cursr"], "rlm-mcp does not know the client 'cursr': did you mean cursor?"),
-        (["install", "cursor", "--env", "RLM_MCP_MODLE=x"], "RLM_MCP_MODLE is no setting: did you mean RLM_MCP_MODEL?"),
-        (["install", "cursor", "--env", "NOT_SET"], "--env NOT_SET: there is no such variable here"),
-        (["install", "cursor", "--env", "A B=x"], "--env 'A B' is no name of a variable"),
-        (["install", "cursor", "--env", "RLM_MCP_MAX_USD=much"], "RLM_MCP_MAX_USD is 'much', not a number"),
+        (
+            ["install", "cursor", "--env", "RLM_MCP_MODLE=x"],
+            "RLM_MCP_MODLE is not a setting: did you mean RLM_MCP_MODEL",
+        ),
+        (["install", "cursor", "--env", "NOT_SET"], "--env NOT_SET: this variable is not set here"),
+        (["install", "cursor", "--env", "A B=x"], "--env 'A B' is not the name of a variable"),
+        (["install", "cursor", "--env", "RLM_MCP_MAX_USD=much"], "RLM_MCP_MAX_USD is 'much': write a number"),
         (["install", "goose", "--project"], "Goose has no file for one project"),
         (["install", "cursor", "--project", "/nowhere"], "--project /nowhere is no directory"),
     ],

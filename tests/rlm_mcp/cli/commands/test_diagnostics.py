@@ -31,4 +31,4 @@ def test_config_names_a_wrong_line_of_the_file(run: Run, home: Path) -> None:
     file.write_text("max_dollars = 1\n")
     ended = run("config")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith(f"rlm-mcp: {file}, line 1, sets 'max_dollars', which is no setting: did you mean")
+    assert ended.stderr.startswith(f"rlm-mcp: {file}, line 1, sets 'max_dollars', which is not a setting: did you mean")
