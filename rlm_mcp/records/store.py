@@ -29,15 +29,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
+from rlm_mcp.files import replacing, try_lock
 from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes, to_json
 from rlm_mcp.records.fold import fold
 from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.types import RunPage, RunState
-
-try:
-    import fcntl
-except ImportError:  # Windows has none: there a cut-off run keeps the status "running" until it is resumed
-    fcntl = None  # type: ignore[assignment] # absent on this system
 
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")
 _OUTLINE = (b'{"event":"run_', b'{"event":"routed"')  # how `append` begins the lines that say what became of a run
@@ -268,14 +264,10 @@ class Run:
 
     def is_live(self) -> bool:
         """Whether some process, this one included, holds the writer's lock."""
-        if self._file is not None or fcntl is None:
+        if self._file is not None:
             return True
         with self._events.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
+            return not try_lock(file.fileno(), shared=True)
 
     @contextmanager
     def _written(self) -> Iterator[None]:
@@ -290,7 +282,7 @@ class Run:
     def _open(self) -> IO[bytes]:
         if self._file is None:
             file = self._events.open("ab+")
-            if not _lock(file):
+            if not _lock_for_writing(file):
                 file.close()
                 raise RunBusy(f"{self.run_id} is being run by another process: wait for it, or cancel it there")
             _drop_torn_line(file)
@@ -298,33 +290,18 @@ class Run:
         return self._file
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Takes the writer's lock, unless another process holds it. Whoever asks `is_live` holds it for microseconds."""
-    if fcntl is None:
-        return True
+def _lock_for_writing(file: IO[bytes]) -> bool:
+    """Takes the writer's lock, unless another process holds it. Callers of `is_live` hold it for microseconds."""
     for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(0.005)
-        else:
+        if try_lock(file.fileno()):
             return True
+        time.sleep(0.005)
     return False
 
 
 def _replace(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Writes a file so that a reader sees the old bytes or the new ones, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path, sync=sync) as file:
+        file.write(data)
 
 
 def _reason(error: BaseException) -> str:
