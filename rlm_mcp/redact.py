@@ -1,4 +1,4 @@
-"""Makes text safe to show: masks secrets and escapes control characters."""
+"""Makes text safe to show: masks secrets, escapes control characters, and cuts what is too long."""
 
 import re
 
@@ -48,6 +48,11 @@ def without_keys(text: str) -> str:
 def escape_controls(text: str) -> str:
     """The text with control characters and bidirectional marks, which a terminal would act on, shown as escapes."""
     return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def ellipsize(text: str, chars: int) -> str:
+    """The text, or its first characters and "…", `chars` in all."""
+    return text if len(text) <= chars else f"{text[: chars - 1]}…"
 
 
 MASK = "***"

@@ -12,6 +12,7 @@ from rlm_mcp.contexts.text.ripgrep import MAPPED_ABOVE_LINE_BYTES, Hit, Pattern,
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, FileEntry
 from rlm_mcp.errors import OutOfRange, UnknownPath
+from rlm_mcp.redact import ellipsize
 
 MAX_LINE_CHARS = 1_000
 """A longer line is cut to this many characters around its first match."""
@@ -172,5 +173,4 @@ def _around(entry: FileEntry, hit: Hit, context_lines: int) -> list[tuple[int, s
 
 
 def _short(line: bytes) -> str:
-    text = line.decode(errors="replace").removesuffix("\r")
-    return text if len(text) <= MAX_LINE_CHARS else text[:MAX_LINE_CHARS] + "…"
+    return ellipsize(line.decode(errors="replace").removesuffix("\r"), MAX_LINE_CHARS + 1)

@@ -16,6 +16,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.prompts import Brief
 from rlm_mcp.errors import RlmError
+from rlm_mcp.redact import ellipsize
 
 HOW_TO_READ = {
     "json": "json.loads(context) reads it",
@@ -141,7 +142,7 @@ def format_text(structure: Mapping[str, object]) -> str:
         parts[-1] += f" as {_sketch(shape)}"
     elif structure.get("columns"):
         parts += [f"columns: {_short(structure['columns'])}"]
-    return _cut("; ".join(parts))
+    return ellipsize("; ".join(parts), _MOST_STRUCTURE_CHARS)
 
 
 def _reading(found: str, lines: Sequence[str]) -> str:
@@ -173,7 +174,8 @@ def _sketch(shape: object) -> str:
 
 def structure_text(structure: Mapping[str, object]) -> str:
     """What else `describe` has established, in one line."""
-    return _cut("; ".join(f"{name}: {_short(structure[name])}" for name in _TOLD if structure.get(name)))
+    told = "; ".join(f"{name}: {_short(structure[name])}" for name in _TOLD if structure.get(name))
+    return ellipsize(told, _MOST_STRUCTURE_CHARS)
 
 
 def words_of(query: str) -> list[str]:
@@ -259,10 +261,6 @@ def _stored_samples(store: Store, overview: Overview) -> tuple[str, ...]:
     middle = store.read_lines(context, middle_line, middle_line + 2, max_chars=_LINE_CHARS).text.splitlines()
     picked = [*head[:2], *[line for line in middle if line.strip()][:1], *tail[-1:]]
     return tuple(line[:_LINE_CHARS] for line in dict.fromkeys(picked))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_STRUCTURE_CHARS else text[: _MOST_STRUCTURE_CHARS - 1] + "…"
 
 
 def _short(value: object) -> str:

@@ -13,6 +13,7 @@ from rlm_mcp.engine.prompts import Brief
 from rlm_mcp.engine.reply_parser import Reply
 from rlm_mcp.engine.steps import Question, Rules
 from rlm_mcp.models.base import Message, estimate_prompt
+from rlm_mcp.redact import ellipsize
 
 COMPACT_ABOVE = 0.7  # of the window: what a turn adds (an output, a long reply) must still fit
 COMPACT_TO = 0.4  # far below, so that the prefix cache is lost rarely
@@ -148,4 +149,4 @@ def row_of(turn: int, reply: Reply) -> str:
 
 def _first_line(text: str) -> str:
     line = next((line.strip() for line in text.split("\n") if line.strip()), "")
-    return line if len(line) <= _MOST_ROW_CHARS else line[: _MOST_ROW_CHARS - 1] + "…"
+    return ellipsize(line, _MOST_ROW_CHARS)

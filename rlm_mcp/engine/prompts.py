@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlm_mcp.models.base import Message
+from rlm_mcp.redact import ellipsize
 from rlm_mcp.repl.types import CellResult, Variable
 
 Strength = Literal["strong", "weak"]
@@ -268,7 +269,7 @@ def sample_text(samples: Sequence[str], strength: Strength) -> str:
     A weak model is shown them without tags: it looked for the tags in the context. A repr cannot hold a line end, so
     what stands in it cannot pass for a line of ours.
     """
-    text = "\n".join(_cut(repr(line), _SAMPLE_CHARS) for line in samples[:_MOST_SAMPLES])
+    text = "\n".join(ellipsize(repr(line), _SAMPLE_CHARS) for line in samples[:_MOST_SAMPLES])
     return _defuse(text) if strength == "weak" else as_data(text)
 
 
@@ -312,7 +313,7 @@ def output_text(cell: CellResult, shown: OutputLimits) -> str:
     if cell.value is not None:
         parts.append(cut_middle(cell.value, len(cell.value), shown))
     if cell.stderr.strip():
-        parts.append(_cut(cell.stderr.strip(), shown.tail))
+        parts.append(ellipsize(cell.stderr.strip(), shown.tail))
     return "\n".join(parts)
 
 
@@ -338,13 +339,13 @@ def error_text(cell: CellResult, strength: Strength) -> str:
     where = cell.error.line
     place = f"Line {where}" if where is not None else "The block"
     code = lines[where - 1].strip() if where is not None and 0 < where <= len(lines) else ""
-    raised = f"{place} failed with {cell.error.type}: {_cut(cell.error.message, 600)}"
+    raised = f"{place} failed with {cell.error.type}: {ellipsize(cell.error.message, 600)}"
     if cell.error.type == "JSONDecodeError" and cell.error.message.startswith("Extra data"):
         raised += "\nThe text holds several JSON values: parse each line by itself."
     if strength == "strong" and cell.error.traceback:
         raised += "\n" + as_data(_cut_front(cell.error.traceback, 1_500))
     elif code:
-        raised += f"\nThat line is: {_cut(code, 200)}"
+        raised += f"\nThat line is: {ellipsize(code, 200)}"
     return f"{raised}\n{kept}"
 
 
@@ -352,7 +353,7 @@ def one_line_error(cell: CellResult) -> str:
     """The failure of a block in one line, for a fresh start."""
     if cell.error is None:
         return f"the block was stopped ({cell.stopped_by})"
-    return _cut(f"{cell.error.type}: {cell.error.message}".replace("\n", " "), 300)
+    return ellipsize(f"{cell.error.type}: {cell.error.message}".replace("\n", " "), 300)
 
 
 def variables_text(variables: Sequence[Variable], shown: OutputLimits) -> str:
@@ -360,7 +361,7 @@ def variables_text(variables: Sequence[Variable], shown: OutputLimits) -> str:
     rows = []
     for variable in variables[: shown.variables]:
         size = f", {variable.size:,} items" if variable.size is not None else ""
-        rows.append(f"{variable.name} ({variable.type}{size}) = {_cut(variable.preview, shown.variable)}")
+        rows.append(f"{variable.name} ({variable.type}{size}) = {ellipsize(variable.preview, shown.variable)}")
     return "\n".join(rows)
 
 
@@ -387,7 +388,7 @@ def no_code(other_language: str, *, only_thinking: bool, empty: bool) -> str:
 
 def ungrounded(value: object, *, looked: bool) -> str:
     """The answer to a FINAL that nothing computed."""
-    shown = _cut(repr(value), 120)
+    shown = ellipsize(repr(value), 120)
     if not looked:
         return (
             f"FINAL({shown}) was not accepted: no code has looked at the context yet. Compute the answer from"
@@ -406,7 +407,7 @@ def names_a_variable(name: str) -> str:
 
 def not_a_number(value: object, printed: str) -> str:
     """The answer to a FINAL that gives something else where a number was asked for; `printed` is one seen before."""
-    got = _cut(repr(value), 80)
+    got = ellipsize(repr(value), 80)
     refused = f"FINAL was not accepted: the question asks for a number, and the value is {got}."
     if printed:
         refused += f" The number that the code printed is {printed}. If it is the answer:"
@@ -416,7 +417,8 @@ def not_a_number(value: object, printed: str) -> str:
 
 def questioned_empty(value: str, samples: Sequence[str], strength: Strength) -> str:
     """The answer to a result that is empty or zero."""
-    text = f"The result is {_cut(value, 60)}. Is that right, or did the code not match the real format of the context?"
+    shown = ellipsize(value, 60)
+    text = f"The result is {shown}. Is that right, or did the code not match the real format of the context?"
     if samples:
         text += " Some of its real lines:\n" + sample_text(samples, strength)
     text += "\nCheck the code against them. If the result is right, submit it with FINAL."
@@ -483,7 +485,7 @@ def last_turn(why: str, variables: Sequence[Variable], schema: Mapping[str, Any]
 
 def shortened(output: str, index: int) -> str:
     """What remains of an old output in the history after compaction."""
-    first = _cut(output.strip().removeprefix("<output>").strip(), 160)
+    first = ellipsize(output.strip().removeprefix("<output>").strip(), 160)
     return as_data(f"{first}\n[shortened; print(history[{index}]) shows it again]")
 
 
@@ -527,10 +529,6 @@ def _defuse(text: str) -> str:
 
 def _named(variables: Sequence[Variable], names: Sequence[str]) -> list[Variable]:
     return [variable for variable in variables if variable.name in names]
-
-
-def _cut(text: str, chars: int) -> str:
-    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def _cut_front(text: str, chars: int) -> str:

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from rlm_mcp.errors import SchemaError
+from rlm_mcp.redact import ellipsize
 
 Schema = Mapping[str, object]
 
@@ -79,7 +80,7 @@ class ReplySchema:
             and not isinstance(self.schema.get("enum"), list)
             and self.schema.get("type") in {"object", "array"}
         ):
-            raise SchemaError(f"the reply holds no JSON: {_cut(text.strip())}")
+            raise SchemaError(f"the reply holds no JSON: {ellipsize(text.strip(), _SHOWN_CHARS)}")
         return _coerced(value, self.schema)
 
 
@@ -105,7 +106,7 @@ def complaint(schema: Schema, value: object) -> str | None:
     if error is None:
         return None
     place = "".join(f"[{part!r}]" for part in error.absolute_path)
-    return f"{'at ' + place + ' ' if place else ''}{_cut(str(error.message))}"
+    return f"{'at ' + place + ' ' if place else ''}{ellipsize(str(error.message), _SHOWN_CHARS)}"
 
 
 def without_thinking(text: str) -> str:
@@ -151,7 +152,8 @@ def _from_word(word: str) -> Schema:
 
 def _not_a_shape(schema: object) -> str:
     return (
-        f"schema={_cut(repr(schema))} is neither a JSON Schema nor a short type: write for example 'yes|no', 'int',"
+        f"schema={ellipsize(repr(schema), _SHOWN_CHARS)} is neither a JSON Schema nor a short type: write for example"
+        " 'yes|no', 'int',"
         " 'list[str]' or {'name': 'str'}"
     )
 
@@ -162,7 +164,8 @@ def _check_schema(schema: Schema) -> None:
     try:
         _validator(_canonical(schema))
     except jsonschema.exceptions.SchemaError as error:
-        raise SchemaError(f"schema={_cut(repr(schema))} is no JSON Schema: {_cut(str(error.message))}") from error
+        shown, why = ellipsize(repr(schema), _SHOWN_CHARS), ellipsize(str(error.message), _SHOWN_CHARS)
+        raise SchemaError(f"schema={shown} is no JSON Schema: {why}") from error
 
 
 def _canonical(schema: Schema) -> str:
@@ -238,7 +241,3 @@ def _number(text: str, *, whole: bool) -> Any:
         return int(plain) if whole else float(plain)
     except ValueError:
         return text
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

@@ -40,7 +40,7 @@ from rlm_mcp.models.limiter import Limiter, Slot
 from rlm_mcp.models.plainhttp import PlainSender
 from rlm_mcp.models.profiles import is_local
 from rlm_mcp.models.retries import Failure, next_wait
-from rlm_mcp.redact import Secret
+from rlm_mcp.redact import Secret, ellipsize
 
 _T = TypeVar("_T")
 
@@ -102,7 +102,7 @@ class OpenAIProvider:
     def scrub(self, text: str) -> str:
         """A provider's words, short and without keys."""
         text = " ".join(self._api_key.scrub(text).split())
-        return text if len(text) <= QUOTED_CHARS else text[:QUOTED_CHARS] + "…"
+        return ellipsize(text, QUOTED_CHARS)
 
     async def aclose(self) -> None:
         """Closes the connections."""

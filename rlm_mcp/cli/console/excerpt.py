@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rlm_mcp.redact import escape_controls
+from rlm_mcp.redact import ellipsize, escape_controls
 
 LINE_CHARS = 400
 """Of one line: beyond this it is data, not something to read."""
@@ -41,7 +41,7 @@ def excerpt(
 def one_line(text: str, *, chars: int = LINE_CHARS) -> str:
     """A text as one line of at most `chars`, harmless."""
     words = " ".join(text[: chars * 4].split())
-    return escape_controls(words if len(words) <= chars else f"{words[: chars - 1]}…")
+    return escape_controls(ellipsize(words, chars))
 
 
 def _line(line: str, chars: int) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from rlm_mcp.cli.console.excerpt import Excerpt
 from rlm_mcp.cli.console.scene import Begun, Level, Ran, Routed, Scene, SubCalls, Told, Turned, WentOn
+from rlm_mcp.redact import ellipsize
 
 CODE_THEME = "ansi_dark"
 """Takes its colours from the terminal's own sixteen."""
@@ -174,7 +175,9 @@ def _ran(ran: Ran, width: int) -> Iterator[RenderableType]:
             yield Hanging("    ", Text.assemble((_ends(example.prompt, width // 2), "dim"), " → ", answer), rows=2)
         for child in ran.children[:MOST_LEVELS]:
             mark, told = ("    ✓ ", "green") if child.is_answered else ("    ✗ ", "red"), _count_of(child.turns, "turn")
-            yield Hanging(mark, f"run of its own, {told}: {_cut(child.query, width // 2)} → {child.answer}", rows=2)
+            yield Hanging(
+                mark, f"run of its own, {told}: {ellipsize(child.query, width // 2)} → {child.answer}", rows=2
+            )
         if more := asked - len(ran.examples) - len(ran.children[:MOST_LEVELS]):
             yield _line((f"    … {more:,} more", "dim"))
     yield from _output(ran.output)
@@ -215,10 +218,6 @@ def _line(*parts: str | tuple[str, str] | Text) -> Text:
 
 def _count_of(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _cut(text: str, chars: int) -> str:
-    return text if len(text) <= chars else f"{text[: chars - 1]}…"
 
 
 def _ends(text: str, chars: int) -> str:

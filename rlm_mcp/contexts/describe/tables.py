@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from rlm_mcp.redact import ellipsize
+
 MAX_COLUMNS = 60
 MAX_SAMPLES = 3
 PARSED_SHARE = 0.95
@@ -142,7 +144,7 @@ def _type(value: object) -> str:
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:79] + "…"
+    return ellipsize(text, 80)
 
 
 def _shape(value: object, *, depth: int) -> object:

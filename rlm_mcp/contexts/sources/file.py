@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rlm_mcp.contexts.sources.source import OpenPiece, Piece
 from rlm_mcp.errors import SourceChanged, SourceRefused
+from rlm_mcp.redact import ellipsize
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """Non-blocking: opening a FIFO would otherwise wait for a writer for ever."""
@@ -96,7 +97,7 @@ def what_it_is(mode: int) -> str:
 
 def refusal(path: Path | str, error: OSError | ValueError) -> SourceRefused:
     """Says in one sentence why a path cannot be read."""
-    shown = str(path) if len(str(path)) <= SHOWN_PATH_CHARS else f"{str(path)[:SHOWN_PATH_CHARS]}…"
+    shown = ellipsize(str(path), SHOWN_PATH_CHARS)
     match getattr(error, "errno", None):
         case errno.ENOENT | errno.ENOTDIR:
             taken_from = "" if Path(path).is_absolute() else f", which is taken from {Path.cwd()}"
