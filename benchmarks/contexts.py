@@ -125,7 +125,7 @@ def reference(bench: Bench) -> dict[str, object]:
         context = store.register_source(str(path), reference=True)
         handle = time.perf_counter() - start
         early = timed(lambda: store.read_lines(context, 1_000_000, 1_000_050))
-        store.settle(600)
+        store.wait_for_indexes(600)
         indexed = time.perf_counter() - start
     return {
         "handle s": round(handle, 4),
@@ -137,7 +137,7 @@ def reference(bench: Bench) -> dict[str, object]:
 def lines(bench: Bench) -> dict[str, object]:
     with bench.store() as store:
         context = store.register_source(str(bench.large()), reference=True)
-        store.settle(600)
+        store.wait_for_indexes(600)
         context = store.get(context.name)
         chance = random.Random(3)
         taken = []
@@ -175,7 +175,7 @@ def searching(bench: Bench) -> dict[str, object]:
     found: dict[str, object] = {}
     with bench.store() as store:
         context = store.register_source(str(path), reference=True)
-        store.settle(600)
+        store.wait_for_indexes(600)
         context = store.get(context.name)
         for pattern in PATTERNS:
             search(store, context, pattern)  # warm

@@ -1,4 +1,4 @@
-"""Reading a file of a context by address: lines with a cap on their size, characters, and where a line is."""
+"""One file of a context, read by address: lines up to a number of characters, character ranges, offsets of lines."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -14,7 +14,11 @@ from rlm_mcp.errors import OutOfRange
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressedFile:
-    """A file that can be read by address. `index` is called with a test of how far the index must reach."""
+    """A file that can be read by address.
+
+    `index` is called with a predicate on the counts of the indexed part and returns an index that satisfies it, or a
+    complete one.
+    """
 
     row: FileRow
     blob: Path
@@ -38,7 +42,7 @@ class AddressedFile:
         return self._lines(index, first, last, max_chars)
 
     def _lines(self, index: LineIndex, first: int, last: int, max_chars: int) -> LineRange:
-        """Cuts what is too long after a line, or within the first one if that alone is."""
+        """Cuts a text that is too long after a line, or within its first line if that alone is too long."""
         start = reading.byte_of_line(self.blob, index, first)
         end = reading.byte_of_line(self.blob, index, last + 1)
         text = reading.head_of_bytes(self.blob, start, end, max_chars=max_chars)
@@ -65,7 +69,7 @@ class AddressedFile:
         return reading.read_text(self.blob, first, max(reading.byte_of_char(self.blob, index, end), first))
 
     def locate_line(self, line: int) -> LineAddress:
-        """Every address of the beginning of a line. Raises OutOfRange."""
+        """The offsets and the page of the beginning of a line. Raises OutOfRange."""
         index = self.index(lambda counts: counts.lines > line)
         if not 1 <= line <= index.counts.lines:
             raise OutOfRange(f"{self.row.path} has lines 1 to {index.counts.lines:,}, not {line:,}")

@@ -1,9 +1,10 @@
 """Texts on disk, named by the SHA-256 of their UTF-8 bytes, so that the same text is kept once.
 
-Theory of operation. A text is written under `incoming/<token>/`, where nobody looks, and hashed, counted and indexed
-on the way. It gets its name by a rename, while the caller holds the catalogue's write lock; deleting happens under the
-same lock. So a blob that the catalogue names exists, whatever was killed, and one that it does not name is rubbish. All
-but the largest are flushed to the disk before they are named, so that this holds for a power failure too.
+Theory of operation. A text is staged: written under `incoming/<token>/`, where no other process looks, and hashed,
+counted and indexed on the way. It is published by a rename to its name, while the caller holds the catalogue's write
+lock; blobs are deleted under the same lock. So a blob that the catalogue names exists whichever process was killed, and
+one that it does not name is garbage. All but the largest are flushed to the disk before they are published, so that
+this holds after a power failure too.
 """
 
 import errno
@@ -27,35 +28,35 @@ from rlm_mcp.contexts.text.line_index import Counts, IndexBuilder, LineIndex, bu
 from rlm_mcp.errors import SourceRefused, StoreDamaged, StoreFull
 
 CHUNK_BYTES = 1 << 18
-"""Measured best of 64 KiB to 4 MiB: Python's own work per chunk does not count, the chunks stay in the CPU's cache."""
+"""Measured best of 64 KiB to 4 MiB: Python's overhead per chunk is negligible, and chunks stay in the CPU's cache."""
 
 INDEXED_ABOVE_BYTES = 1 << 20
-"""A smaller text is indexed again at each use: that takes a millisecond, and saves half of the files."""
+"""A smaller text is indexed again at each use: that takes a millisecond and saves half of the files."""
 
 INDEXES_KEPT = 256
-"""A blob never changes, so neither does its index; kept ones save reading a text that is read line by line."""
+"""Indexes kept in memory, so that a text that is read line by line is not indexed each time. A blob never changes."""
 
 IN_FLIGHT = 3
-"""Chunks handed to the writing thread at a time: enough to keep both busy, little memory."""
+"""Chunks in the queue of the writing thread: enough to keep both threads busy, in little memory."""
 
 UNFLUSHED_ABOVE_BYTES = 64 << 20
 """A larger text is left to the system to flush: waiting for the disk would take most of the time of registering it.
-What a power failure then does to it is noticed by its size."""
+Damage by a power failure is then detected by its size."""
 
 FLUSHERS = 8
-"""Threads that flush, when all is written. File systems group flushes that come together: measured on ext4, 5,000 files
-take 26 s one by one and 0.4 s by eight."""
+"""Threads that flush files once all are written. File systems group concurrent flushes: measured on ext4, 5,000 files
+take 26 s one by one and 0.4 s on eight threads."""
 
 FLUSHED_AT_ONCE = 64 * FLUSHERS
-"""Files between two looks at whether it is still wanted; as fast as all at once."""
+"""Files flushed between two checks for cancellation; as fast as all at once."""
 
 MEMORY_BYTES = 4 << 20
-"""A text up to this size is held in memory until its hash is known, and not written at all if the store has it."""
+"""A text up to this size is held in memory until its hash is known, and is not written if the store has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedText:
-    """A text that was taken in but has no name yet."""
+    """A text that is in the staging area and not published yet."""
 
     blob: str
     path: Path
@@ -72,11 +73,11 @@ class StagedText:
 
 
 class NotText(SourceRefused):
-    """The bytes are not a text in any encoding that is known here."""
+    """The bytes are not a text in any known encoding."""
 
 
 class Blobs:
-    """The blob files of one store; everything that changes them is called by one that holds the catalogue's lock."""
+    """The blob files of one store. Callers of the methods that change them hold the catalogue's write lock."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -87,11 +88,11 @@ class Blobs:
         return f"<Blobs {self._directory}>"
 
     def path(self, blob: str) -> Path:
-        """Where a blob is, or would be."""
+        """The path of a blob, whether it exists or not."""
         return self._directory / blob[:2] / f"{blob}.txt"
 
     def checked(self, blob: str, size: int) -> Path:
-        """The path of a blob that has the size it should have. Raises StoreDamaged."""
+        """The path of a blob, once its size is verified. Raises StoreDamaged."""
         path = self.path(blob)
         found = path.stat().st_size if path.exists() else None
         if found != size:
@@ -99,19 +100,19 @@ class Blobs:
             raise StoreDamaged(f"{path} {state}: register it again")
         return path
 
-    def link_to(self, blob: str, staged: Path, *, size: int) -> bool:
-        """Gives a blob that is there a second name, under which it survives its removal; False when it is not there."""
+    def link_to(self, link: Path, blob: str, *, size: int) -> bool:
+        """Gives an existing blob a second name, which survives its deletion; False if there is no such blob."""
         try:
-            os.link(self.path(blob), staged)
-        except OSError:  # not there, or the file system has no hard links
+            os.link(self.path(blob), link)
+        except OSError:  # it does not exist, or the file system has no hard links
             return False
-        if staged.stat().st_size != size:
-            staged.unlink()
+        if link.stat().st_size != size:
+            link.unlink()
             return False
         return True
 
     def index(self, blob: str) -> LineIndex:
-        """The line index of a blob, kept, mapped or made. Raises StoreDamaged when the blob is gone."""
+        """The line index of a blob: from memory, mapped, or built. Raises StoreDamaged when the blob is gone."""
         index = self._indexes.get(blob)
         if index is None:
             if len(self._indexes) >= INDEXES_KEPT:
@@ -131,17 +132,17 @@ class Blobs:
             raise StoreDamaged(f"{error}: register it again") from error
 
     def publish(self, staged: StagedText) -> None:
-        """Gives a part its name. The caller holds the catalogue's write lock."""
+        """Moves a staged text to its name. The caller holds the catalogue's write lock."""
         path = self.path(staged.blob)
         if path.exists() and path.stat().st_size == staged.counts.bytes:
-            return  # not replaced: a sandbox that reads it holds on to the very file
+            return  # not replaced: a sandbox may have this very file open
         path.parent.mkdir(exist_ok=True)
         if staged.counts.bytes > INDEXED_ABOVE_BYTES:
             staged.path.with_suffix(".index").replace(path.with_suffix(".index"))
         staged.path.replace(path)
 
     def delete(self, blob: str) -> int:
-        """Deletes a blob and gives its size. The caller holds the catalogue's write lock."""
+        """Deletes a blob and returns its size. The caller holds the catalogue's write lock."""
         path = self.path(blob)
         size = path.stat().st_size if path.exists() else 0
         path.unlink(missing_ok=True)
@@ -149,15 +150,15 @@ class Blobs:
         return size
 
     def names(self) -> Iterator[str]:
-        """The name of every blob, and of an index that lost its blob."""
+        """The names of all blobs, and of indexes whose blob is missing."""
         for path in self._directory.glob("??/*"):
             yield path.stem
 
 
 class StagingArea:
-    """Takes texts in for one registration; leaving the `with` block deletes what was not placed.
+    """Stages the texts of one registration; leaving the `with` block deletes those that were not published.
 
-    `tick` is called again and again with the bytes read since the last time. It may raise to break everything off.
+    `on_bytes` is called many times a second with the bytes read since its last call. It may raise to end the staging.
     """
 
     def __init__(
@@ -201,7 +202,7 @@ class StagingArea:
         )
 
     def flush(self) -> None:
-        """Waits until everything taken in is on the disk; call before placing. Raises StoreFull."""
+        """Flushes all staged texts to the disk; called before `publish`. Raises StoreFull."""
         with disk_errors(), ThreadPoolExecutor(max_workers=FLUSHERS, thread_name_prefix="blob-flusher") as flushers:
             for start in range(0, len(self._unflushed), FLUSHED_AT_ONCE):
                 self._on_bytes(0)
@@ -211,20 +212,20 @@ class StagingArea:
         self._unflushed.clear()
 
     def publish(self, texts: Iterable[StagedText]) -> None:
-        """Gives these parts their names. The caller holds the catalogue's write lock."""
+        """Publishes staged texts. The caller holds the catalogue's write lock."""
         for staged in texts:
             self._on_bytes(0)
             self._blobs.publish(staged)
 
     def _chunks(self, sample: bytes, file: Readable) -> Iterator[bytes]:
-        """What is read of a file, its sample first."""
+        """The chunks of a file, the first of which is its sample."""
         rest = iter(partial(file.read, CHUNK_BYTES), b"") if len(sample) == SAMPLE_BYTES else ()
         for chunk in chain([sample], rest):
             self._on_bytes(len(chunk))
             yield chunk
 
     def _stage_chunks(self, chunks: Iterator[bytes]) -> tuple[str, Path, LineIndex]:
-        """Takes in a text, held whole in memory first if it is small."""
+        """Writes a text, which is first held whole in memory if it is small."""
         held: list[bytes] = []
         for data in chunks:
             held.append(data)
@@ -233,12 +234,12 @@ class StagingArea:
         return self._stage_small(b"".join(held))
 
     def _stage_small(self, data: bytes) -> tuple[str, Path, LineIndex]:
-        """Takes in a small text, which need not be written if the store has it."""
+        """Links a small text if the store has it already, else writes it."""
         blob = hashlib.sha256(data).hexdigest()
         index = build_index(data)
         path = self._next_path()
         self._write_index(index, path)
-        if not self._blobs.link_to(blob, path, size=len(data)):
+        if not self._blobs.link_to(path, blob, size=len(data)):
             self._reserve(len(data))
             with disk_errors(), path.open("xb", buffering=0) as file:
                 _write_all(file, data)
@@ -246,7 +247,7 @@ class StagingArea:
         return blob, path, index
 
     def _stage_large(self, chunks: Iterable[bytes]) -> tuple[str, Path, LineIndex]:
-        """Takes in a large text in constant memory: this thread counts while one writes and one hashes."""
+        """Writes a large text in constant memory: this thread indexes while one writes and another hashes."""
         digest = hashlib.sha256()
         builder = IndexBuilder()
         path = self._next_path()
@@ -303,7 +304,7 @@ def _flush(paths: Iterable[Path]) -> None:
 
 
 def _read_fully(file: Readable, size: int) -> bytes:
-    """Reads `size` bytes, or to the end; a raw file may give less at a time."""
+    """Reads `size` bytes, or to the end of the file; one read of a raw file may return less."""
     data = file.read(size)
     while 0 < len(data) < size and (more := file.read(size - len(data))):
         data += more
@@ -312,7 +313,7 @@ def _read_fully(file: Readable, size: int) -> bytes:
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """Turns "no space left" into an error that says what to do; used around every write of the store."""
+    """Turns OSErrors into StoreFull or StoreDamaged; used around every write of the store."""
     try:
         yield
     except OSError as error:
@@ -321,7 +322,7 @@ def disk_errors() -> Iterator[None]:
                 f"the disk that holds the store is full ({error.strerror}): free some space or set RLM_MCP_DATA_DIR "
                 "to a directory on another disk; nothing was stored"
             ) from error
-        if error.errno is None:  # no system call failed: the source's decompressor complains so
+        if error.errno is None:  # not from a system call, but from the decompressor of a source
             raise
         raise StoreDamaged(
             f"the store cannot be written ({error.strerror}, {error.filename or 'while writing'}): "

@@ -1,7 +1,7 @@
 """The catalogue of a store: one SQLite database, shared by every process that uses the store.
 
-Write-ahead logging lets readers go on while one writes. Every change happens inside `writing()`, which holds SQLite's
-write lock; blobs are placed and deleted under the same lock, so it is the only one the store needs.
+Write-ahead logging lets readers continue while one process writes. Every change happens inside `writing()`, which
+holds SQLite's write lock; blobs are published and deleted under the same lock, so the store needs no other.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from rlm_mcp.contexts.types import Context, Kind, PageMark, Skipped
 from rlm_mcp.errors import NameTaken, StoreDamaged, StoreFull
 
 BUSY_SECONDS = 60.0
-"""How long to wait for another process's write; placing 100,000 blobs takes a few seconds."""
+"""How long to wait for another process's write; publishing 100,000 blobs takes a few seconds."""
 
 MAX_NAME = 100
 _ID = re.compile(r"ctx_[0-9a-f]{16}")
@@ -54,12 +54,13 @@ CREATE INDEX uses_of_context ON uses (context_id);
 """,
     "ALTER TABLE files ADD COLUMN exact INTEGER NOT NULL DEFAULT 1;",
 )
-"""The n-th step brings a catalogue from version n to n + 1. Never change one: catalogues out there have taken it."""
+"""Migrations: the n-th brings a catalogue from version n to n + 1. They must never change: users' catalogues have been
+migrated by them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRow:
-    """A file of a context as the catalogue keeps it; `blob` is a hash, or `ref:` and the JSON of a reference."""
+    """A file of a context in the catalogue; `blob` is a hash, or `ref:` and the JSON of a reference."""
 
     path: str
     blob: str
@@ -74,7 +75,7 @@ class FileRow:
 
 
 class Catalogue:
-    """One connection to the database, guarded by a lock: its statements take microseconds."""
+    """One connection to the database, guarded by a lock, because its statements take microseconds."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -89,7 +90,7 @@ class Catalogue:
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
-        # FULL: a context that was reported as registered is there after a power failure.
+        # FULL: a context that was reported as registered survives a power failure.
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
         if self._version() != len(_STEPS):
@@ -99,7 +100,7 @@ class Catalogue:
         return self._number("PRAGMA user_version")
 
     def _upgrade(self) -> None:
-        """Brings the tables to this version; of many processes that try, one does."""
+        """Migrates the tables to this version; if several processes try at once, one of them does it."""
         with self.writing():
             version = self._version()
             if version > len(_STEPS):
@@ -116,13 +117,13 @@ class Catalogue:
         return f"<Catalogue {self._path}>"
 
     def close(self) -> None:
-        """Lets go of the database."""
+        """Closes the database."""
         with self._lock:
             self._db.close()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Holds the write lock of the store: all changes made inside are kept, or on any exception none."""
+        """Holds the write lock of the store: the changes made inside are committed, or on any exception rolled back."""
         with self._lock, _sqlite_errors(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -145,7 +146,7 @@ class Catalogue:
         return rows[0] if rows else None
 
     def page(self, query: str, *, after: tuple[str, str] | None, limit: int) -> list[Context]:
-        """Current contexts, newest first, that come after the pair of creation time and id."""
+        """Current contexts, newest first, that come after a pair of creation time and id."""
         at, context_id = after or ("9", "")
         return self._contexts(
             "SELECT * FROM contexts WHERE current AND (created_at < ?1 OR (created_at = ?1 AND context_id > ?2)) "
@@ -155,7 +156,7 @@ class Catalogue:
         )
 
     def count(self, query: str) -> int:
-        """Counts current contexts that fit the query."""
+        """Counts the current contexts that match the query."""
         return self._number(
             "SELECT count(*) FROM contexts "
             "WHERE current AND (?1 = '' OR instr(lower(name), ?1) OR instr(lower(source), ?1))",
@@ -163,11 +164,11 @@ class Catalogue:
         )
 
     def last_version(self, name: str) -> int:
-        """The highest version that a name has had, 0 if none."""
+        """The highest version of a name in the catalogue, 0 if there is none."""
         return self._number("SELECT coalesce(max(version), 0) FROM contexts WHERE name = ?", (name,))
 
     def options(self, context_id: str) -> dict[str, object]:
-        """What the context was registered with, for registering it again."""
+        """The options with which a context was registered, for registering it again."""
         with self._lock:
             row = self._db.execute("SELECT options FROM contexts WHERE context_id = ?", (context_id,)).fetchone()
         return dict(json.loads(row[0])) if row else {}
@@ -182,12 +183,12 @@ class Catalogue:
         return rows[0] if rows else None
 
     def only_file(self, context_id: str) -> FileRow | None:
-        """The file of a context that has one."""
+        """The file of a context that has exactly one."""
         rows = self._files("SELECT * FROM files WHERE context_id = ? LIMIT 2", (context_id,))
         return rows[0] if len(rows) == 1 else None
 
     def skipped(self, context_id: str) -> list[Skipped]:
-        """What was left out of a context."""
+        """The files that were left out of a context."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT path, reason FROM skipped WHERE context_id = ? ORDER BY path", (context_id,)
@@ -195,17 +196,17 @@ class Catalogue:
             return [Skipped(path=path, reason=reason) for path, reason in rows]
 
     def users(self, context_id: str) -> list[tuple[str, str]]:
-        """Run id and holder of everything that uses a context."""
+        """Run id and process token of every use of a context."""
         with self._lock:
             return list(self._db.execute("SELECT run_id, holder FROM uses WHERE context_id = ?", (context_id,)))
 
     def holders(self) -> list[str]:
-        """Every process that notes say uses something."""
+        """The tokens of all processes that are recorded as using a context."""
         with self._lock:
             return [holder for (holder,) in self._db.execute("SELECT DISTINCT holder FROM uses")]
 
     def blobs(self) -> set[str]:
-        """Every blob that a context uses."""
+        """All blobs that contexts use."""
         with self._lock:
             return {blob for (blob,) in self._db.execute("SELECT DISTINCT blob FROM files")}
 
@@ -219,7 +220,7 @@ class Catalogue:
             ]
 
     def stored_bytes(self) -> int:
-        """The size of all blobs that are copies, each counted once."""
+        """The size of all blobs that are copies, not references; each is counted once."""
         return self._number(
             "SELECT coalesce(sum(bytes), 0) FROM "
             "(SELECT max(bytes) AS bytes FROM files WHERE blob NOT LIKE 'ref:%' GROUP BY blob)"
@@ -276,12 +277,12 @@ class Catalogue:
         )
 
     def make_current(self, context: Context) -> None:
-        """Lets a name mean this version again."""
+        """Makes an older version the current one of its name again."""
         self._db.execute("UPDATE contexts SET current = 0 WHERE name = ? AND current", (context.name,))
         self._db.execute("UPDATE contexts SET current = 1 WHERE context_id = ?", (context.context_id,))
 
     def set_counts(self, blob: str, counts: Counts) -> None:
-        """Puts exact counts in the place of estimates, in every context that has this text."""
+        """Replaces estimates by exact counts in every context that has this text."""
         self._db.execute(
             "UPDATE files SET chars = ?, lines = ?, longest_line = ?, exact = 1 WHERE blob = ?",
             (counts.chars, counts.lines, counts.longest_line, blob),
@@ -294,15 +295,15 @@ class Catalogue:
         )
 
     def delete(self, context_id: str) -> None:
-        """Forgets a context and its files."""
+        """Deletes a context and its files."""
         self._db.execute("DELETE FROM contexts WHERE context_id = ?", (context_id,))
 
     def add_use(self, context_id: str, run_id: str, holder: str) -> None:
-        """Notes that a run of this holder uses a context."""
+        """Records that a run of the process with this token uses a context."""
         self._db.execute("INSERT INTO uses VALUES (?, ?, ?)", (context_id, run_id, holder))
 
     def end_use(self, context_ids: Iterable[str], run_id: str, holder: str) -> None:
-        """Takes back `add_use`, once for each id."""
+        """Removes one use of each id that `add_use` recorded."""
         self._db.executemany(
             "DELETE FROM uses WHERE rowid = "
             "(SELECT rowid FROM uses WHERE context_id = ? AND run_id = ? AND holder = ? LIMIT 1)",
@@ -310,7 +311,7 @@ class Catalogue:
         )
 
     def end_uses_of(self, holder: str) -> None:
-        """Forgets everything a dead process used."""
+        """Removes all uses by a dead process."""
         self._db.execute("DELETE FROM uses WHERE holder = ?", (holder,))
 
     # ---
@@ -347,7 +348,7 @@ class Catalogue:
 
 
 def check_name(name: str) -> str:
-    """Gives the name back if it can be one: it is also the name of a directory, `/context/<name>`."""
+    """Returns `name` if it can name a context, and so the directory `/context/<name>`. Raises NameTaken."""
     if not name or name != name.strip() or len(name) > MAX_NAME or not name.isprintable():
         reason = "it must have 1 to 100 printable characters and neither begin nor end with a space"
     elif "/" in name or "\\" in name or name.startswith(".") or ":" in name:
@@ -360,7 +361,7 @@ def check_name(name: str) -> str:
 
 
 def safe_name(name: str) -> str:
-    """Makes a name out of anything."""
+    """The nearest text that can name a context."""
     name = "".join(char if char.isprintable() and char not in "/\\:" else "-" for char in name).strip(" .-")
     return name[:MAX_NAME].strip() or "context"
 
@@ -373,7 +374,7 @@ def context_id(name: str, kind: Kind, files: Sequence[FileRow]) -> str:
 
 
 def _storable(values: tuple[object, ...]) -> tuple[object, ...]:
-    """Values to look for; lone surrogates, which SQLite refuses, stand as texts are stored with them."""
+    """Values for a query, with lone surrogates replaced as they are in stored texts; SQLite refuses them."""
     return tuple(encode_text(value)[0].decode() if isinstance(value, str) else value for value in values)
 
 
@@ -386,7 +387,7 @@ def _context(row: dict[str, Any]) -> Context:
 
 @contextmanager
 def _sqlite_errors(path: Path) -> Iterator[None]:
-    """Turns SQLite's own troubles into errors that say what to do."""
+    """Turns errors of SQLite into StoreFull or StoreDamaged, which say what to do."""
     try:
         yield
     except sqlite3.OperationalError as error:

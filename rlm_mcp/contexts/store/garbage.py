@@ -1,8 +1,8 @@
-"""What nobody needs any more: contexts that are removed, texts that were only theirs, remains of dead processes.
+"""Garbage collection: removed contexts, texts that only they had, and leftovers of dead processes.
 
-Order is what makes it safe to be killed anywhere: first the catalogue forgets, and that is committed; then files go,
-under the write lock and only those that the catalogue does not name. A kill in between leaves rubbish, which the next
-start finds by the dead process's lock, never a context without its text.
+The order makes it safe to be killed at any point: first contexts are deleted from the catalogue, and that is committed;
+then files are deleted, under the write lock and only those that the catalogue does not name. A kill in between leaves
+garbage, which the next start finds by the dead process's lock file, and never a context without its text.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ from rlm_mcp.contexts.types import Freed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GarbageCollector:
-    """Deletes from one store; `directory` is the store's own."""
+    """Deletes from the store in `directory`."""
 
     directory: Path
     catalogue: Catalogue
@@ -28,22 +28,22 @@ class GarbageCollector:
 
     @property
     def holders(self) -> Path:
-        """Where the lock of every process lies."""
+        """The directory of the lock files of all processes."""
         return self.directory / "holders"
 
     def living_users(self, context_id: str) -> Sequence[str]:
-        """The runs that use a context and whose process lives."""
+        """The runs that use a context and whose process is alive."""
         return [run_id for run_id, token in self.catalogue.users(context_id) if is_alive(self.holders, token)]
 
     def forget(self, context_ids: Sequence[str]) -> Collection[str]:
-        """Takes contexts out of the catalogue and gives the texts they had. The caller holds the write lock."""
+        """Deletes contexts from the catalogue and returns the texts they had. The caller holds the write lock."""
         texts = {row.blob for context_id in context_ids for row in self.catalogue.files(context_id)}
         for context_id in context_ids:
             self.catalogue.delete(context_id)
         return texts
 
     def sweep(self, texts: Collection[str]) -> Freed:
-        """Deletes those of these texts that no context has by now."""
+        """Deletes those of these texts that no context has now."""
         freed_blobs = freed_bytes = 0
         with self.catalogue.writing():
             for text in self.catalogue.unused_of(texts):
@@ -55,7 +55,7 @@ class GarbageCollector:
         return Freed(blobs=freed_blobs, bytes=freed_bytes)
 
     def sweep_all(self) -> Freed:
-        """Deletes every text on disk that no context has."""
+        """Deletes all texts on disk that no context has."""
         used = self.catalogue.blobs()
         referenced = {reference_of(text).index_name for text in used if is_reference(text)}
         with self.catalogue.writing():
@@ -64,7 +64,7 @@ class GarbageCollector:
         return self.sweep(set(self.blobs.names()) - used)
 
     def remove_dead_processes(self) -> None:
-        """Deletes what dead processes were taking in, and forgets what they used."""
+        """Deletes what dead processes were ingesting, and removes their uses of contexts."""
         dead = tuple(dead_tokens(self.holders))
         for token in dead:
             rmtree(self.directory / "incoming" / token, ignore_errors=True)
@@ -72,9 +72,9 @@ class GarbageCollector:
             for token in self.catalogue.holders():
                 if not is_alive(self.holders, token):
                     self.catalogue.end_uses_of(token)
-        for token in dead:  # last: as long as its lock is there, the next start clears again
+        for token in dead:  # last: as long as the lock file exists, the next start collects garbage again
             remove_dead(self.holders, token)
 
     def old_versions(self, keep: Collection[str]) -> Sequence[str]:
-        """Superseded versions that are neither to be kept nor in use."""
+        """The superseded versions that are neither in `keep` nor in use."""
         return [one for one in self.catalogue.superseded() if one not in keep and not self.living_users(one)]

@@ -1,4 +1,4 @@
-"""From a source to the rows of a context: every piece taken in, or skipped with its reason, and what to tell of it."""
+"""Ingest: the pieces of a source become files of a context, or are skipped with a reason; notes say what changed."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -20,9 +20,9 @@ MAX_NOTES = 20
 
 
 class Ingest:
-    """What registering one source has found so far; the texts themselves are in the intake.
+    """The files, notes and skipped pieces of one source that is being registered; the texts are in the staging area.
 
-    `refers` decides of a plain file whether it is referenced where it lies instead of being copied. `tick` is called
+    `refers` decides whether a plain file is referenced where it lies instead of being copied. `tick` is called
     with 1 for every piece, before it is taken in; it may raise to break everything off.
     """
 
@@ -51,15 +51,15 @@ class Ingest:
 
     @property
     def rows(self) -> Sequence[FileRow]:
-        """The files by path."""
+        """The files, sorted by path."""
         return sorted(self._files.values(), key=lambda row: row.path)
 
     def add_note(self, text: str) -> None:
-        """Remembers something that the user should know about the content."""
+        """Adds a note on the content for the user."""
         self._notes.append(text)
 
     def _refer(self, path: Path, shown: str) -> bool:
-        """References a file where it lies; False when it must be converted, and so be copied."""
+        """References a file where it lies; False when it must be converted, and therefore copied."""
         try:
             referred = refer_to(path)
         except OSError as error:
@@ -74,13 +74,13 @@ class Ingest:
         return True
 
     def ingest_source(self, source: Source) -> None:
-        """Takes in every piece of a source; of many, one that cannot be read is skipped with its reason."""
+        """Ingests all pieces of a source; if there are several, those that cannot be read are skipped with a reason."""
         try:
             for piece in source.pieces:
                 self._on_pieces(1)
                 self._ingest_or_skip(piece)
         finally:
-            if isinstance(source.pieces, Generator):  # broken off: what it holds, such as a program, is let go now
+            if isinstance(source.pieces, Generator):  # on an exception: releases what it holds, such as a subprocess
                 source.pieces.close()
         if not any(row.bytes for row in self._files.values()):
             if self.kind == "text":
@@ -101,7 +101,7 @@ class Ingest:
             self.skipped.append(Skipped(path=piece.path, reason=str(error)))
 
     def _ingest_piece(self, piece: Piece) -> None:
-        """Takes in a piece; it counts only once it is closed, which is when a change while it was read is noticed."""
+        """Ingests a piece, which is added only once it is closed: closing detects changes made while it was read."""
         if piece.plain is not None and self._refers(piece.plain) and self._refer(piece.plain, piece.path):
             return
         with piece.open() as opened:
@@ -110,7 +110,7 @@ class Ingest:
         self._notes.extend(opened.notes)
 
     def ingest_text(self, path: str, data: bytes) -> None:
-        """Takes in a text that is UTF-8 already."""
+        """Ingests a text that is already UTF-8."""
         self._add(path, self._staging.stage(BytesIO(data), already_text=True))
 
     def _add(self, path: str, staged: StagedText, pages: tuple[PageMark, ...] = ()) -> None:
@@ -127,7 +127,7 @@ class Ingest:
             self.add_note(f"{shown} holds {staged.nuls:,} NUL characters")
 
     def _free_path(self, path: str) -> str:
-        """A path that is neither taken nor below a file: an archive may hold both `a` and `a/b`."""
+        """A free path that is not below a file: an archive may hold both `a` and `a/b`."""
         parents = [path[:at] for at, char in enumerate(path) if char == "/"]
         if any(parent in self._files for parent in parents):
             path = path.replace("/", "_")
@@ -140,7 +140,7 @@ class Ingest:
         return shown
 
     def to_context(self, *, name: str, identity: str, version: int) -> Context:
-        """Makes the context that has all this."""
+        """The context made of these files."""
         rows = self.rows
         notes = self._notes[:MAX_NOTES]
         if more := len(self._notes) - len(notes):
@@ -174,14 +174,14 @@ def _row(path: str, blob: str, counts: Counts) -> FileRow:
 
 
 def _about(location: str, error: SourceRefused | SourceChanged) -> SourceRefused | SourceChanged:
-    """Puts the path before an error that does not name it."""
+    """An error that names the path."""
     if isinstance(error, NotText):
         return SourceRefused(f"{location} is binary, not text: convert it to text and register that")
     return error
 
 
 def _reasons(skipped: Sequence[Skipped]) -> str:
-    """Sums up why everything was skipped."""
+    """The reasons of the first skipped pieces, for an error."""
     if not skipped:
         return ""
     shown = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:3])

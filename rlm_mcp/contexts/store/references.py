@@ -1,8 +1,8 @@
-"""Large files that stay where they are: a fingerprint says which content is meant, an index grows in the background.
+"""Large files that are referenced where they lie: a fingerprint identifies the content, the index grows in background.
 
-Reads work at once: one that needs a line beyond what is indexed moves the index forward itself. The fingerprint is the
-size, time and identity of the file and a hash of samples of it, so taking it does not read the file; what changed a
-file without changing its size and modification time is found by nobody.
+Reads work at once: one that needs a line beyond the indexed part advances the index itself. The fingerprint is the
+size, modification time and inode of the file and a hash of samples, so taking it does not read the whole file. A change
+that keeps size and modification time is not detected.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from rlm_mcp.errors import SourceChanged
 from rlm_mcp.files import replacing
 
 STEP_BYTES = 4 << 20
-"""How far the index moves before somebody else may have the lock: about 4 ms."""
+"""How far the index is advanced while the lock is held: about 4 ms."""
 
 PREFIX = "ref:"
 
@@ -37,16 +37,16 @@ class Reference:
 
     @property
     def key(self) -> str:
-        """How the catalogue names this content; holds all that is needed to find it again."""
+        """The name of this content in the catalogue; `reference_of` reads it back."""
         return PREFIX + json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
 
     @property
     def index_name(self) -> str:
-        """The name of its index file."""
+        """The name of the index file, without its suffix."""
         return hashlib.sha256(self.key.encode()).hexdigest()
 
     def check(self) -> Path:
-        """The path if the file still is what was registered. Raises SourceChanged."""
+        """The path, if the file is still as it was when it was registered. Raises SourceChanged."""
         remedy = (
             "`register_context` with this path or `rlm-mcp contexts refresh NAME` takes it as it is now; "
             "older citations may not hold"
@@ -68,17 +68,17 @@ class Reference:
 
 
 def is_reference(blob: str) -> bool:
-    """Whether the catalogue's name for a text is that of a reference."""
+    """Whether a name of a text in the catalogue is that of a reference."""
     return blob.startswith(PREFIX)
 
 
 def reference_of(blob: str) -> Reference:
-    """Reads a reference back from the catalogue."""
+    """The reference with this name in the catalogue."""
     return Reference(**json.loads(blob.removeprefix(PREFIX)))
 
 
 def refer_to(path: Path) -> tuple[Reference, Counts] | None:
-    """Takes the fingerprint of a file and estimates its counts from samples; None when it must be converted instead."""
+    """Fingerprints a file and estimates its counts from samples; None if it is not UTF-8 and must be converted."""
     with path.open("rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         samples = []
@@ -108,12 +108,12 @@ def refer_to(path: Path) -> tuple[Reference, Counts] | None:
 
 
 def _is_utf8_inside(sample: bytes) -> bool:
-    """Whether a piece out of the middle is valid UTF-8 but for characters cut at either end."""
+    """Whether a piece of a file is valid UTF-8 except for characters cut at either end."""
     return sample.isascii() or "\ufffd" not in sample[3:-3].strip(bytes(range(0x80, 0x100))).decode(errors="replace")
 
 
 class GrowingIndex:
-    """The index of one referenced file while it is being made; any thread may move it forward."""
+    """The index of one referenced file while it is being built; any thread may advance it."""
 
     def __init__(
         self, reference: Reference, *, saved_as: Path, parts: Path, on_complete: Callable[[Counts], None]
@@ -130,7 +130,7 @@ class GrowingIndex:
         return f"<GrowingIndex {self._reference.path}, {self._builder.bytes_seen:,} of {self._reference.size:,} bytes>"
 
     def reach(self, far_enough: Callable[[Counts], bool]) -> LineIndex:
-        """The index as soon as its counts satisfy `far_enough`, or the file is at its end."""
+        """The index, once its counts satisfy `far_enough` or it is complete."""
         while True:
             with self._lock:
                 if self.complete or far_enough(self._builder.counts()):
@@ -138,7 +138,7 @@ class GrowingIndex:
             self.step()
 
     def step(self) -> bool:
-        """Indexes the next piece; False when there is none. Raises SourceChanged."""
+        """Indexes the next piece of the file; False if there is none. Raises SourceChanged."""
         with self._lock:
             if self.complete:
                 return False
@@ -157,7 +157,7 @@ class GrowingIndex:
         return False
 
     def _save(self) -> None:
-        """Writes the index for other processes; where that fails, they and the next one make their own."""
+        """Writes the index for other processes; if that fails, they build their own."""
         with suppress(OSError):
             self._parts.mkdir(parents=True, exist_ok=True)
             self._saved_as.parent.mkdir(exist_ok=True)
@@ -166,9 +166,9 @@ class GrowingIndex:
 
 
 class ReferenceIndexes:
-    """The indexes of referenced files: mapped when they are on disk, else made in the background.
+    """The indexes of referenced files: mapped when they are on disk, else built in the background.
 
-    They are written under `parts` and appear in `directory` whole.
+    They are written under `parts` and moved to `directory` when they are complete.
     """
 
     def __init__(self, directory: Path, *, parts: Path, on_complete: Callable[[Reference, Counts], None]) -> None:
@@ -185,7 +185,7 @@ class ReferenceIndexes:
         return f"<ReferenceIndexes {len(self._growing)} growing, {len(self._mapped)} mapped>"
 
     def index(self, reference: Reference, far_enough: Callable[[Counts], bool]) -> LineIndex:
-        """An index that reaches far enough for what is asked. Raises SourceChanged."""
+        """An index that is complete or whose counts satisfy `far_enough`. Raises SourceChanged."""
         with self._lock:
             mapped = self._mapped.get(reference.key)
             growing = self._growing.get(reference.key)
@@ -203,7 +203,7 @@ class ReferenceIndexes:
         return growing.reach(far_enough)
 
     def grow(self, reference: Reference) -> GrowingIndex:
-        """Begins to index a file in the background, unless that has begun."""
+        """Starts to index a file in the background, unless that was started before."""
         with self._lock:
             growing = self._growing.get(reference.key)
             if growing is None:
@@ -226,7 +226,7 @@ class ReferenceIndexes:
             while not self._closed.is_set() and growing.step():
                 pass
         except (SourceChanged, OSError):
-            pass  # whoever reads the context next is told by the same check
+            pass  # the next read of the context raises it again
         finally:
             with self._lock:
                 self._growing.pop(reference.key, None)
@@ -234,7 +234,7 @@ class ReferenceIndexes:
                     self._mapped[reference.key] = growing.reach(lambda _: True)
 
     def wait(self, seconds: float) -> bool:
-        """Waits until everything begun is indexed; False when that takes longer."""
+        """Waits until all started indexes are complete; False when that takes longer."""
         for thread in tuple(self._threads):
             thread.join(seconds)
         return not any(thread.is_alive() for thread in self._threads)
@@ -248,7 +248,7 @@ class ReferenceIndexes:
         (self._directory / f"{name}.index").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Stops indexing; what is not complete is begun again by the next process that needs it."""
+        """Stops indexing; an incomplete index is built again by the next process that needs it."""
         self._closed.set()
         for thread in self._threads:
             thread.join()

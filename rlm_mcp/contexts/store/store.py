@@ -1,10 +1,10 @@
 """The store of contexts: one directory that many processes may use at once.
 
-contexts/catalogue.sqlite3     what there is (catalogue.py)
+contexts/catalogue.sqlite3     the contexts and their files (catalogue.py)
 contexts/blobs/ab/ab….txt      texts by hash, with their line index when they are large (blobs.py)
-contexts/indexes/….index       line indexes of files that are referenced where they lie (references.py)
-contexts/incoming/TOKEN/       what a process is taking in; rubbish once that process is dead
-contexts/holders/TOKEN.lock    locked by the process while it lives (process_locks.py)
+contexts/indexes/….index       line indexes of files that are referenced, not copied (references.py)
+contexts/incoming/TOKEN/       texts that a process is ingesting; garbage once that process is dead
+contexts/holders/TOKEN.lock    locked by a process while it is alive (process_locks.py)
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ from rlm_mcp.errors import (
 )
 
 REFERENCE_ABOVE_BYTES = 1 << 30
-"""A file this large is referenced where it lies: copying it would take seconds and double the disk it needs."""
+"""A larger file is referenced where it lies: copying it would take seconds and double the disk space."""
 
 INLINE = "text"
 """The source of a context that was given as text."""
@@ -94,26 +94,26 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Stop background indexing and let go of the catalogue; also called by leaving the `with` block."""
+        """Stop background indexing and close the catalogue; also called on leaving the `with` block."""
         self._indexes.close()
         self._catalogue.close()
         rmtree(self._incoming, ignore_errors=True)
         self._holder.close()
 
     def remove_leftovers(self) -> None:
-        """Collects garbage if a process that used the store was killed; for the start of a process."""
+        """Collect garbage if a process that used the store was killed; called once, at the start of a process."""
         if any(dead_tokens(self._garbage.holders)):
             self.gc()
 
     def confine(self, roots: Sequence[Path]) -> None:
-        """From now on take sources from these directories alone, unless it was told at first from which."""
+        """Restrict sources to these directories from now on, unless `roots` were given from the start."""
         if self._roots is None:
             self._roots = roots
 
     # --- registering
 
     def register_text(self, text: str, *, name: str | None = None, supersedes: bool = False) -> Context:
-        """Store a text given inline; one that `supersedes` is the next version of another inline text of its name.
+        """Store a text given inline. If it `supersedes`, it becomes the next version of the inline text of its name.
 
         Raises SourceRefused, NameTaken, StoreFull.
         """
@@ -146,9 +146,9 @@ class Store:
     ) -> Context:
         """Store a file, directory, glob, git revision (`path@revision`), archive or document found at a path.
 
-        `reference` True leaves a file where it is, False copies it whatever its size. `on_progress` is told files and
-        bytes taken in since the last time, many times a second, also when there are none; what it raises breaks it off,
-        and nothing is stored.
+        `reference` True leaves a file where it is, False copies it whatever its size. `on_progress` is called many
+        times a second with the files and bytes ingested since its last call, also when there are none; if it raises,
+        nothing is stored.
         Raises SourceRefused, OutsideRoots, SourceChanged, NameTaken, StoreFull.
         """
         from rlm_mcp.contexts.sources.opening import open_source
@@ -209,7 +209,7 @@ class Store:
         options: dict[str, object],
         supersedes: bool = True,
     ) -> Context:
-        """Make it all appear at once, under the lock that every other change takes too."""
+        """Publish all texts and the context at once, under the write lock of the catalogue."""
         staging.flush()
         rows = ingest.rows
         try:
@@ -224,7 +224,7 @@ class Store:
                 elif not context.current:
                     self._catalogue.make_current(context)
                     context = replace(context, current=True)
-        except BaseException:  # also when it is broken off in between
+        except BaseException:  # including what a callback raises to end it
             self._garbage.sweep([row.blob for row in rows if not is_reference(row.blob)])
             raise
         if not context.exact:
@@ -236,9 +236,9 @@ class Store:
     def _choose_name(
         self, ingest: Ingest, rows: Sequence[FileRow], *, wanted: str | None, default: str, supersedes: bool
     ) -> tuple[str, str]:
-        """Find the name that this content may have: a free one, its own, or that of its source's last version.
+        """Choose the name of this content, and the id: a free name, its own, or that of its source's last version.
 
-        The source of an inline text does not tell whether it `supersedes` another.
+        All inline texts have the same source, so for them the caller decides whether one `supersedes` another.
         """
         candidates = (wanted,) if wanted else (default, *(f"{default}-{n}" for n in range(2, 10_000)))
         there = None
@@ -270,7 +270,7 @@ class Store:
         return context
 
     def list(self, query: str = "", *, limit: int = 20, cursor: str | None = None) -> Page:
-        """Current contexts whose name or source contains `query`, newest first. Raises OutOfRange for a bad cursor."""
+        """List current contexts, newest first, whose name or source contains `query`. Raises OutOfRange."""
         if limit < 1:
             raise OutOfRange(f"a page of {limit} contexts cannot be listed: ask for 1 or more")
         after: tuple[str, str] | None = None
@@ -293,7 +293,7 @@ class Store:
     # --- removing
 
     def remove(self, ref: str) -> Context:
-        """Forget a context, older versions of its name too, and free what only they used.
+        """Delete a context, the older versions of its name, and the texts that only they used.
 
         Raises UnknownContext, ContextInUse.
         """
@@ -311,7 +311,7 @@ class Store:
 
     @contextmanager
     def in_use(self, context_ids: Collection[str], run_id: str) -> Iterator[None]:
-        """Hold these contexts: until the block ends or this process dies, no process can remove them."""
+        """Keep every process from removing these contexts until the block ends or this process dies."""
         with self._catalogue.writing():
             held = [self.get(identity).context_id for identity in context_ids]
             for identity in held:
@@ -323,9 +323,9 @@ class Store:
                 self._catalogue.end_use(held, run_id, self._holder.token)
 
     def gc(self, *, keep: Collection[str] | None = None) -> Freed:
-        """Delete blobs that nothing uses and the remains of dead processes.
+        """Delete blobs that no context uses, and the leftovers of dead processes.
 
-        With `keep` (ids that runs cite), also forget superseded versions that are neither in it nor in use.
+        With `keep` (ids that runs cite), also delete superseded versions that are neither in it nor in use.
         """
         with disk_errors():
             with self._catalogue.writing():
@@ -339,15 +339,15 @@ class Store:
     # --- reading
 
     def files(self, context: Context) -> Sequence[FileEntry]:
-        """Every text of the context, by path. Raises SourceChanged when a referenced file is not what it was."""
+        """List the texts of the context by path. Raises SourceChanged when a referenced file is not what it was."""
         return tuple(self._entry(row) for row in self._catalogue.files(context.context_id))
 
     def file(self, context: Context, path: str | None = None) -> FileEntry:
-        """One text of the context; of one that has a single text it need not be named. Raises UnknownPath."""
+        """Find one text of the context; the path may be left out if there is only one. Raises UnknownPath."""
         return self._entry(self._row(context, path))
 
     def skipped(self, context: Context) -> Sequence[Skipped]:
-        """What the source held that is not in the context, and why."""
+        """List what the source held that is not in the context, with the reasons."""
         return tuple(self._catalogue.skipped(context.context_id))
 
     def read_lines(
@@ -361,13 +361,13 @@ class Store:
     ) -> LineRange:
         """Read lines `start_line` to `end_line`, 1-based and inclusive; negative numbers count from the end.
 
-        Without `end_line`, as many as fit. Line ends are kept. A line longer than `max_chars` is cut; `read_chars` has
-        the rest. Raises UnknownPath, OutOfRange, SourceChanged.
+        Without `end_line`, read as many as fit. Line ends are kept. A line longer than `max_chars` is cut; `read_chars`
+        gives the rest. Raises UnknownPath, OutOfRange, SourceChanged.
         """
         return self._addressed(context, path).read_lines(start_line, end_line, max_chars=max_chars)
 
     def read_chars(self, context: Context, start: int, end: int, *, path: str | None = None) -> str:
-        """Read the characters `[start:end]` of one file; bounds as of a slice, already non-negative."""
+        """Read the characters `[start:end]` of one file; neither bound may be negative."""
         return self._addressed(context, path).read_chars(start, end)
 
     def locate_line(self, context: Context, line: int, *, path: str | None = None) -> LineAddress:
@@ -375,7 +375,7 @@ class Store:
         return self._addressed(context, path).locate_line(line)
 
     def text(self, context: Context, path: str | None = None) -> str:
-        """Load one file whole; of a `text` context its only one."""
+        """Load one file whole; the path may be left out if there is only one."""
         blob = self._blob(self._row(context, path))
         try:
             return blob.read_bytes().decode(errors="replace")
@@ -383,18 +383,18 @@ class Store:
             raise StoreDamaged(f"{blob} cannot be read ({error.strerror}): register it again") from error
 
     def mounts(self, context: Context) -> Mapping[str, Path]:
-        """Relative guest path -> UTF-8 file on disk, to be shown read-only at `/context/<name>/<relative path>`."""
+        """Map relative guest paths to UTF-8 files on disk, to be mounted read-only under `/context/<name>/`."""
         return {entry.path: entry.blob for entry in self.files(context)}
 
     def line_index(self, context: Context, path: str | None = None) -> LineIndex:
-        """The running counts of one file, complete; of a large referenced file this may take seconds."""
+        """The complete line index of one file; for a large referenced file this may take seconds."""
         return self._index(self._row(context, path), lambda _: False)
 
-    def settle(self, seconds: float = 60.0) -> bool:
+    def wait_for_indexes(self, seconds: float = 60.0) -> bool:
         """Wait until the files referenced by this process are indexed; False when that takes longer."""
         return self._indexes.wait(seconds)
 
-    # ---
+    # --- looking up
 
     def _addressed(self, context: Context, path: str | None) -> AddressedFile:
         row = self._row(context, path)
@@ -408,7 +408,7 @@ class Store:
         return found or self._nearest(context, wanted)
 
     def _nearest(self, context: Context, wanted: str) -> FileRow:
-        """Find the one file whose path ends so, or say which there are. Raises UnknownPath, UnknownContext."""
+        """Find the only file whose path ends with `wanted`. Raises UnknownPath with near paths, UnknownContext."""
         rows = self._catalogue.files(context.context_id)
         if not rows:
             raise UnknownContext(f"{context.name} ({context.context_id}) has been removed: register it again")
@@ -434,7 +434,7 @@ class Store:
         )
 
     def _blob(self, row: FileRow) -> Path:
-        """Give the file that holds a text, if it is what the catalogue says. Raises SourceChanged, StoreDamaged."""
+        """The file that holds a text, checked against the catalogue. Raises SourceChanged, StoreDamaged."""
         return reference_of(row.blob).check() if is_reference(row.blob) else self._blobs.checked(row.blob, row.bytes)
 
     def _index(self, row: FileRow, far_enough: Callable[[Counts], bool]) -> LineIndex:
@@ -445,13 +445,13 @@ class Store:
         return self._indexes.index(reference, far_enough)
 
     def _note_counts(self, reference: Reference, counts: Counts) -> None:
-        """Put exact counts in the place of estimates, once a referenced file is indexed."""
+        """Replace estimates by exact counts once a referenced file is indexed."""
         with self._catalogue.writing():
             self._catalogue.set_counts(reference.key, counts)
 
 
 def _closest(wanted: str, known: Sequence[str]) -> Sequence[str]:
-    """Choose the few that look most like what was asked for."""
+    """The few names that look most like `wanted`."""
     from difflib import get_close_matches
 
     return get_close_matches(wanted, known, n=3, cutoff=0.4)

@@ -21,7 +21,7 @@ def test_a_referenced_file_is_read_where_it_lies(store: Store, log: Path) -> Non
     context = store.register_source(str(log), reference=True)
     assert store.file(context).blob == log
     assert store.read_lines(context, -1).text == "the last line\n"
-    assert store.settle()
+    assert store.wait_for_indexes()
     exact = store.get("big.log")
     text = log.read_text()
     assert (exact.exact, exact.lines, exact.chars, exact.bytes) == (
@@ -50,11 +50,11 @@ def test_only_large_files_are_referenced_unasked(tmp_path: Path, log: Path) -> N
 def test_the_index_is_made_once_and_found_by_the_next_process(tmp_path: Path, log: Path) -> None:
     with Store(tmp_path / "data") as store:
         store.register_source(str(log), reference=True)
-        assert store.settle()
+        assert store.wait_for_indexes()
         known = store.get("big.log")
     with Store(tmp_path / "data") as store:
         assert store.line_index(store.get("big.log")).counts.lines == known.lines
-        assert store.settle(0)
+        assert store.wait_for_indexes(0)
 
 
 def test_a_file_that_is_not_utf8_is_copied_instead(store: Store, files: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_file_that_is_not_utf8_is_copied_instead(store: Store, files: Path) ->
 @pytest.mark.parametrize("change", ["append", "overwrite", "replace"])
 def test_a_file_that_changed_since_is_noticed_at_use_and_can_be_refreshed(store: Store, log: Path, change: str) -> None:
     old = store.register_source(str(log), reference=True)
-    assert store.settle()
+    assert store.wait_for_indexes()
     if change == "append":
         with log.open("a") as file:
             file.write("one more\n")
@@ -97,7 +97,7 @@ def test_a_file_that_is_gone_is_noticed_at_use(store: Store, log: Path) -> None:
 
 def test_removing_a_reference_leaves_the_file_and_deletes_the_index(store: Store, log: Path, tmp_path: Path) -> None:
     store.register_source(str(log), reference=True)
-    assert store.settle()
+    assert store.wait_for_indexes()
     assert list((tmp_path / "data" / "contexts" / "indexes").iterdir())
     store.remove("big.log")
     assert log.exists()
@@ -113,7 +113,7 @@ def test_large_files_in_a_directory_are_referenced_and_the_rest_copied(tmp_path:
         mounts = store.mounts(context)
         assert mounts["big.log"] == log
         assert mounts["small.txt"] != log.parent / "small.txt"
-        assert store.settle()
+        assert store.wait_for_indexes()
         exact = store.get("files")
         lines = log.read_text().count("\n")
         assert (exact.exact, exact.lines, exact.chars) == (True, lines + 2, len(log.read_text()) + 8)
