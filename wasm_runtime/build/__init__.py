@@ -1,1 +1,1 @@
-"""Makes the image: `python -m wasm_runtime.build`. Needs Node and npm; users of the package need neither."""
+"""Builds the image: `python -m wasm_runtime.build`. This needs Node and npm, which users of the package do not."""

@@ -35,7 +35,7 @@ _INPUTS = ("pyodide.asm.wasm", "pyodide.asm.mjs", "python_stdlib.zip")
 
 
 def main() -> int:
-    """Build, then write or compare; -> exit status."""
+    """Build the image, then write or compare it; -> exit status."""
     parser = argparse.ArgumentParser(prog="python -m wasm_runtime.build", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the committed image instead of writing")
     parser.add_argument("--work", type=Path, help="keep downloads and intermediate files here")
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def build(work: Path) -> tuple[dict[str, object], Path, Path]:
-    """Make everything in `work`; -> (manifest, baked module, stdlib zip)."""
+    """Build everything in `work`; -> (manifest, baked module, stdlib zip)."""
     pyodide, binaryen = fetch(PYODIDE, work), Binaryen(fetch(BINARYEN, work))
     stdlib = pyodide / "python_stdlib.zip"
     baked, addresses = bake(assemble(pyodide, work, binaryen), stdlib, work, binaryen)
@@ -68,7 +68,7 @@ def build(work: Path) -> tuple[dict[str, object], Path, Path]:
 
 
 def write(manifest: dict[str, object], module: Path, stdlib: Path) -> None:
-    """Put the image into the package."""
+    """Write the image into the package."""
     compressed = zstandard.ZstdCompressor(level=19).compress(module.read_bytes())
     (IMAGE_FOLDER / compile_cache.MODULE_FILE).write_bytes(compressed)
     shutil.copyfile(stdlib, IMAGE_FOLDER / compile_cache.STDLIB_FILE)
@@ -76,14 +76,14 @@ def write(manifest: dict[str, object], module: Path, stdlib: Path) -> None:
 
 
 def check(manifest: dict[str, object]) -> int:
-    """Compare with the committed manifest and files; -> 0 when they are the same."""
+    """Compare with the committed manifest and files; -> 0 if they are equal, else 1."""
     committed = json.loads((IMAGE_FOLDER / compile_cache.MANIFEST_FILE).read_text())
     written = {
         "module.wasm": hashlib.sha256(compile_cache.module_bytes()).hexdigest(),
         "python_stdlib.zip": _sha256(IMAGE_FOLDER / compile_cache.STDLIB_FILE),
     }
     if json.loads(json.dumps(manifest)) == committed and written == committed["outputs"]:
-        print(f"the committed image is what its inputs give: {written}")
+        print(f"the committed image equals the one built from its inputs: {written}")
         return 0
     print(f"rebuilt: {json.dumps(manifest)}\ncommitted: {json.dumps(committed)}\nfiles: {written}", file=sys.stderr)
     return 1

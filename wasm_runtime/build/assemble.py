@@ -1,12 +1,12 @@
-"""From Pyodide's module to one that Wasmtime runs: translated, self-contained, stoppable.
+"""Turns Pyodide's module into one that Wasmtime can run: translated, self-contained, stoppable.
 
     pyodide.asm.wasm ─ translate ─ merge(stubs, trampoline) ─ trampoline's table slot ─ loop checks ─> assembled.wasm
 
-Loop checks: the head of every loop loads one word (KILL_ADDRESS) and traps when it is set. The host writes
-that word from another thread. Wasmtime's epoch interruption would stop the same programs, but checks every function
-entry as well. Loops are enough: without one, execution ends by itself, and recursion ends at the stack limit. The
-load is atomic because Cranelift may merge two plain loads with no store between them, and a loop of loops would then
-test its flag once.
+Loop checks: the head of every loop loads one word (KILL_ADDRESS) and traps if it is set. The host writes that word
+from another thread. Wasmtime's epoch interruption would stop the same programs, but it checks at every function entry
+as well. Checking loops is enough: code without loops ends by itself, and recursion ends at the stack limit. The load
+is atomic because Cranelift may merge two plain loads with no store between them, so nested loops might test the flag
+only once.
 """
 
 import re
@@ -72,20 +72,20 @@ def _parts_to_merge(translated: Path, javascript: str, work: Path) -> list[tuple
 
 
 def _trampoline(javascript: str) -> bytes:
-    """Return the module that Pyodide keeps as hexadecimal text: it calls a C function whatever its signature."""
+    """Return the module that Pyodide stores as hexadecimal text: it calls a C function of any signature."""
     found = re.search(r'hexStringToUTF8Array\("([0-9a-f]+)"\)', javascript)
     if found is None:
-        raise ValueError("pyodide.asm.mjs holds no call of hexStringToUTF8Array: look there where the trampoline went")
+        raise ValueError("pyodide.asm.mjs has no call of hexStringToUTF8Array: find out where the trampoline has moved")
     return bytes.fromhex(found[1])
 
 
 def _give_trampoline_a_table_slot(module: WasmFile) -> None:
-    """Append `trampoline_call` to the function table, one slot behind its former end."""
+    """Append `trampoline_call` to the function table, in one new slot at its end."""
     index = next(e.number for e in module.exports() if e.name == "trampoline_call")
     table = module.body(TABLE)
     _, start = read_uleb(table, 0)
     if table[start : start + 2] != b"\x70\x00":
-        raise ValueError("the first table should hold functions and have no maximum")
+        raise ValueError("the first table must hold functions and have no maximum")
     size, behind = read_uleb(table, start + 2)
     module.replace(TABLE, table[: start + 2] + uleb(size + 1) + table[behind:])
     elements = module.body(ELEMENT)
@@ -95,7 +95,7 @@ def _give_trampoline_a_table_slot(module: WasmFile) -> None:
 
 
 def trampoline_slot(module: WasmFile) -> int:
-    """Table index of the trampoline: the last one."""
+    """Return the table index of the trampoline: the last one."""
     table = module.body(TABLE)
     _, start = read_uleb(table, 0)
     return read_uleb(table, start + 2)[0] - 1
@@ -109,5 +109,5 @@ def _export_mutable_globals(module: WasmFile) -> None:
 
 
 def host_imports(module: WasmFile) -> list[str]:
-    """Names of the functions the module still wants from the host."""
+    """Return the names of the functions that the module imports from the host."""
     return [i.name for i in module.imports() if i.kind == FUNC_KIND]

@@ -1,9 +1,9 @@
-"""From a booted interpreter to a module that contains it.
+"""Turns a booted interpreter into a module that contains it.
 
-    assembled.wasm ─ boot, import, remember addresses ─> memory and globals ─ put in place of the data segments,
-    strip exports, drop what nothing refers to any more ─> baked.wasm
+    assembled.wasm ─ boot, import, record addresses ─> memory and globals ─ replace the data segments, strip exports,
+    remove unreferenced elements ─> baked.wasm
 
-Reproducible: clock, randomness and inode numbers are constants while baking, so two bakes give the same bytes.
+This is reproducible: clock, randomness and inode numbers are constants while baking, so two bakes give the same bytes.
 """
 
 import functools
@@ -24,20 +24,20 @@ from wasm_runtime.imports.guest import Guest
 from wasm_runtime.linking import active_guest, make_linker
 from wasm_runtime.machine.engine import make_engine
 from wasm_runtime.machine.interpreter import GLOBALS, Interpreter
-from wasm_runtime.machine.memory import WASM_PAGE_BYTES, GuestMemory
+from wasm_runtime.machine.memory import HOST_PAGE_BYTES, WASM_PAGE_BYTES, GuestMemory, MemoryRuns
 from wasm_runtime.vfs.devices import Device
 from wasm_runtime.vfs.filesystem import Vfs
 from wasm_runtime.vfs.quota import FixedQuota
 
-# 2026-01-01T00:00:00Z: what the guest's clock says while the image is baked.
+# 2026-01-01T00:00:00Z: the guest's time while the image is baked.
 BAKE_TIME_NS = 1_767_225_600_000_000_000
 KEPT_EXPORTS = frozenset(
     ["memory", *GLOBALS, "PyObject_CallNoArgs", "PyErr_Clear", "PyGILState_Ensure", "PyGILState_Release"]
 )
 GUEST_PACKAGE = "/lib/python3.14/host"
 
-# What code that models write imports, and what that imports in turn. Each costs image size and saves its
-# import time (datetime 4 ms, asyncio 60 ms) in every session.
+# The modules that models' code imports, and those that they import in turn. Each one makes the image larger, and saves
+# its import time (datetime 4 ms, asyncio 60 ms) in every session.
 PRELOADED = """
     abc argparse array ast asyncio base64 binascii bisect builtins bz2 calendar cmath codecs collections
     collections.abc colorsys concurrent.futures configparser contextlib contextvars copy csv dataclasses datetime
@@ -60,8 +60,8 @@ os.write(1, b"%d" % id(cells.serve))
 del name, importlib
 """
 
-# Reference counts are written whenever an object is touched. Objects of the image are made immortal, as CPython's
-# own constants are, so that touching them leaves their pages shared between sessions.
+# Using an object writes its reference count. Objects of the image are made immortal, as CPython's own constants are, so
+# that their pages stay shared between sessions.
 _LIST_OBJECTS = """
 from host import cells, parallel
 import array, gc, json, os
@@ -88,14 +88,14 @@ facts = {
 os.write(1, json.dumps(facts).encode())
 """
 
-# CPython 3.14 looks through old containers bit by bit, at every 2,000 new ones by default: a list of a million words
-# makes `re.findall` with 100,000 matches eight times slower. Cycles of this many objects wait to be collected.
+# CPython 3.14 scans a part of the old containers for every 2,000 new ones by default: with a list of a million words,
+# `re.findall` with 100,000 matches takes eight times as long. So collections wait for this many new objects.
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
-# Free blocks between those of the image would be handed out first, one more page written for each. They are filled,
-# largest first, until an allocation comes from the untouched end of the heap: a session's own objects lie together.
-# The bytes of a bytes object are part of it, so its address says where a block is; ints and objects are as small as
-# the two smallest blocks.
+# Free blocks between those of the image would be allocated first, and each would be one more page for a session to
+# write. They are filled, largest first, until an allocation comes from the unused end of the heap, so that a session's
+# own objects lie together. A bytes object contains its bytes, so its address tells where the block is; ints and plain
+# objects have the two smallest block sizes.
 _FILL_HOLES = f"""
 del found, objects, facts, reachable
 gc.collect()
@@ -116,7 +116,7 @@ gc.collect(); gc.freeze(); gc.set_threshold({_OBJECTS_BETWEEN_COLLECTIONS}, 10, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where the host finds things in guest memory. `serve` and `worker` are Python functions; the rest are bytes."""
+    """Addresses in guest memory that the host uses. `serve` and `worker` are Python functions."""
 
     serve: int
     worker: int
@@ -178,7 +178,7 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
             facts = json.loads(out.text())
             _make_immortal(interpreter.memory, facts)
             boot.run_source(interpreter, _FILL_HOLES)
-            warm_up.settle(host, serve)
+            warm_up.run_trivial(host, serve)
         except (boot.BootError, wasmtime.Trap) as error:
             raise boot.BootError(f"{error}\n{out.text()}{err.text()}") from guest.failure or error
     return Addresses(
@@ -200,12 +200,12 @@ del os
 
 
 def _bytearray_buffer(memory: GuestMemory, address: int) -> int:
-    """Return where a bytearray object keeps its bytes: `ob_start`, the sixth word of PyByteArrayObject (wasm32)."""
+    """Return the address of a bytearray's bytes: `ob_start`, the sixth word of PyByteArrayObject (wasm32)."""
     return memory.u32(address + 20)
 
 
 def _make_immortal(memory: GuestMemory, facts: dict[str, Any]) -> None:
-    """Give every listed object the reference count of None (`_Py_IMMORTAL_INITIAL_REFCNT`), the first word of each."""
+    """Give every listed object the reference count of None (`_Py_IMMORTAL_INITIAL_REFCNT`): its first word."""
     start, count = facts["objects"]
     count_of_none = memory.u32(facts["none"])
     for (address,) in struct.iter_unpack("<I", bytes(memory.view(start, 4 * count))):
@@ -216,10 +216,10 @@ def _constant_random(n: int) -> bytes:
     return bytes(n)
 
 
-def _occupied_runs(memory: GuestMemory) -> list[tuple[int, bytes]]:
-    """(address, bytes) of the parts of memory that are not zero, whole 4 KiB pages, near neighbours joined."""
+def _occupied_runs(memory: GuestMemory) -> MemoryRuns:
+    """Return the parts of memory that are not zero, in whole 4 KiB pages; parts with small gaps are joined."""
     data = bytes(memory.view(0, memory.size))
-    page, gap = 4096, 64 << 10
+    page, gap = HOST_PAGE_BYTES, 64 << 10
     occupied = [at for at in range(0, len(data), page) if data[at : at + page].strip(b"\0")]
     runs: list[list[int]] = []
     for at in occupied:

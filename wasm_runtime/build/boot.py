@@ -1,6 +1,6 @@
-"""Starts CPython inside a fresh instance, the way PEP 741 embeds it. Pyodide's own `main` is never run.
+"""Starts CPython in a fresh instance, by the embedding interface of PEP 741. Pyodide's own `main` is never run.
 
-Only the build boots: what users run is the memory that a booted interpreter left behind.
+Only the build does this: users run the memory image of an interpreter that has been started.
 """
 
 import struct
@@ -21,7 +21,7 @@ _INTEGERS = {
     "use_environment": 0,
     "user_site_directory": 0,
     "safe_path": 1,
-    # The seed of str hashes is part of the image: sessions differ in what `random` and `os.urandom` give, not here.
+    # The seed of str hashes is part of the image, so it is the same in all sessions; `random` and `os.urandom` are not.
     "use_hash_seed": 1,
     "hash_seed": 0x52_4C_4D,
     "install_signal_handlers": 1,
@@ -31,18 +31,18 @@ _LISTS = {"module_search_paths": [STDLIB_ZIP, STDLIB_DIR], "argv": [""]}
 
 
 class BootError(Exception):
-    """CPython did not start, or build-time Python failed; the guest has printed why."""
+    """CPython did not start, or Python code of the build failed; the guest has printed the reason."""
 
 
 def start_python(guest: Interpreter, trampoline_slot: int) -> None:
-    """Run the constructors and initialise CPython; BootError with CPython's reason."""
+    """Run the constructors and initialise CPython. Raises BootError with CPython's reason."""
     guest.call("__wasm_call_ctors")
-    # CPython asks this table slot to call C functions whose signature does not match the call.
+    # CPython calls C functions whose signature does not match the call through this table slot.
     offset = guest.memory.u32(guest.address("_PyEM_EMSCRIPTEN_TRAMPOLINE_OFFSET"))
     guest.memory.write_u32(guest.address("_PyRuntime") + offset, trampoline_slot)
     config = guest.call("PyInitConfig_Create")
     for name, value in _INTEGERS.items():
-        # The i64 parameter is passed as wasmtime passes it: as a Python int.
+        # wasmtime takes the i64 parameter as a Python int.
         _check(guest, config, guest.call("PyInitConfig_SetInt", config, _text(guest, name), value))
     for name, text in _STRINGS.items():
         _check(guest, config, guest.call("PyInitConfig_SetStr", config, _text(guest, name), _text(guest, text)))
@@ -54,12 +54,12 @@ def start_python(guest: Interpreter, trampoline_slot: int) -> None:
 
 
 def run_source(guest: Interpreter, source: str) -> None:
-    """Execute Python in `__main__`; BootError when it raises."""
+    """Execute Python code in `__main__`. Raises BootError if it raises an exception."""
     text = _text(guest, source)
     status = guest.call("PyRun_SimpleString", text)
     guest.call("free", text)
     if status:
-        raise BootError("Python that runs while the image is baked raised; its traceback is above")
+        raise BootError("Python code that runs while the image is baked raised an exception; its traceback is above")
 
 
 def _check(guest: Interpreter, config: int, status: int) -> None:
@@ -68,7 +68,7 @@ def _check(guest: Interpreter, config: int, status: int) -> None:
     slot = guest.call("malloc", 4)
     guest.call("PyInitConfig_GetError", config, slot)
     reason = guest.memory.c_string(guest.memory.u32(slot)).decode(errors="replace")
-    raise BootError(f"CPython refused its configuration: {reason}")
+    raise BootError(f"CPython rejected its configuration: {reason}")
 
 
 def _text(guest: Interpreter, text: str) -> int:

@@ -1,4 +1,4 @@
-"""Fetches the pinned npm packages and checks that they are the pinned ones."""
+"""Downloads the pinned npm packages and checks their integrity."""
 
 import base64
 import hashlib
@@ -10,11 +10,11 @@ from wasm_runtime.build.pins import Package
 
 
 class IntegrityError(Exception):
-    """A fetched package is not the pinned one."""
+    """A downloaded package is not the pinned one."""
 
 
 def fetch(package: Package, work: Path) -> Path:
-    """Download and unpack one package below `work`; -> the folder of its files. IntegrityError when it differs."""
+    """Download and unpack one package below `work`; -> the folder of its files. Raises IntegrityError."""
     tarball = work / f"{package.name}-{package.version}.tgz"
     if not tarball.exists():
         wanted = f"{package.name}@{package.version}"

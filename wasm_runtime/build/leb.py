@@ -2,7 +2,7 @@
 
 
 def read_uleb(data: bytes, position: int) -> tuple[int, int]:
-    """Unsigned number at `position` -> (value, position behind it)."""
+    """Decode the unsigned number at `position`; -> (value, position after it)."""
     value = shift = 0
     while True:
         byte = data[position]
@@ -14,7 +14,7 @@ def read_uleb(data: bytes, position: int) -> tuple[int, int]:
 
 
 def uleb(value: int) -> bytes:
-    """The unsigned encoding of `value`."""
+    """Return the unsigned encoding of `value`."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -24,7 +24,7 @@ def uleb(value: int) -> bytes:
 
 
 def sleb(value: int) -> bytes:
-    """The signed encoding of `value`."""
+    """Return the signed encoding of `value`."""
     out = bytearray()
     while True:
         byte = value & 0x7F

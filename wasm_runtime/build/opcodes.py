@@ -1,7 +1,7 @@
-"""Walks the instructions of a function body, far enough to find its loops.
+"""Decodes the instructions of a function body as far as is needed to find its loops.
 
-WebAssembly 3.0, chapter 5.4: every opcode is followed by immediates of a fixed shape. An opcode that is
-not listed stops the build, so a module from another toolchain cannot be instrumented half.
+WebAssembly 3.0, chapter 5.4: every opcode is followed by immediates of a fixed shape. An opcode that is not listed
+stops the build, so a module from another toolchain cannot be instrumented incompletely.
 """
 
 from wasm_runtime.build.leb import read_uleb
@@ -41,7 +41,7 @@ _GC_SHAPES: dict[int, str] = {20: "u", 21: "u", 22: "u", 23: "u"}
 
 
 def loop_body_offsets(function: bytes) -> list[int]:
-    """Offsets in `function` (locals, then instructions) of the first instruction of each loop."""
+    """Return the offsets in `function` (locals, then instructions) of the first instruction of each loop."""
     position = _behind_locals(function)
     offsets = []
     while position < len(function):
@@ -78,7 +78,9 @@ def _behind_immediates(data: bytes, position: int) -> int:
     else:
         number, shape = opcode, _SHAPES.get(opcode)
     if shape is None:
-        raise ValueError(f"instruction {opcode:#x} {number} is not known to the build: add its immediates here")
+        raise ValueError(
+            f"instruction {opcode:#x} {number} is not known to the build: add its immediates to opcodes.py"
+        )
     for kind in shape:
         position = _behind(data, position, kind)
     return position

@@ -1,11 +1,11 @@
-"""What the image is made from: packages by exact version and integrity, as `npm view` reports it."""
+"""The npm packages that the image is built from, with exact version and integrity as `npm view` reports them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One npm package and the sha512 of its tarball, base64 as npm writes it."""
+    """One npm package; `integrity` is the sha512 of its tarball in base64, as npm writes it."""
 
     name: str
     version: str

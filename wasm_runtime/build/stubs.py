@@ -1,11 +1,11 @@
-"""Answers, inside the module, every import that needs no host.
+"""Implements inside the module every import that needs no host.
 
-Pyodide's module wants 268 functions and 280 globals from JavaScript. A sandbox has no use for most of them:
-they are compiled into the module as constants, as the errno that POSIX gives for "there is no such thing
-here", or as `unreachable`. What is left, `HOST`, is the whole surface between guest and host.
+Pyodide's module imports 268 functions and 280 globals from JavaScript. A sandbox has no use for most of them: they are
+compiled into the module as constants, as the errno that POSIX has for a missing facility, or as `unreachable`. The
+rest, `HOST`, is the whole interface between guest and host.
 
-Two things live here because only the module can do them without the host raising:
-a signal poll that reads one word of memory, and imports that never return.
+Two kinds are here because only the module can implement them without an exception of the host: a signal poll that reads
+one word of memory, and imports that never return.
 """
 
 from wasm_runtime.build.leb import read_uleb
@@ -15,7 +15,7 @@ from wasm_runtime.machine.memory import INTERRUPT_ADDRESS
 
 VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x6F: "externref", 0x70: "funcref"}
 
-# Implemented in wasm_runtime/imports; everything else is answered below.
+# Implemented in wasm_runtime/imports; everything else is implemented below.
 HOST = frozenset(
     """
     __syscall_openat __syscall_fcntl64 __syscall_ioctl __syscall_faccessat __syscall_chdir __syscall_fchdir
@@ -30,7 +30,7 @@ HOST = frozenset(
     """.split()
 )
 
-# Told to the host, then the guest stops where it stands.
+# The host is told, then the guest traps.
 ENDINGS = {"exit": "guest_exit", "proc_exit": "guest_exit", "_abort_js": "guest_abort", "__assert_fail": "guest_abort"}
 
 _CONSTANTS = {
@@ -42,7 +42,7 @@ _CONSTANTS = {
     ),
     **dict.fromkeys(["_maybe_connect_async", "_maybe_recvfrom_async", "_maybe_sendto_async"], 0),
     **dict.fromkeys(["__syscall_pipe", "__syscall_poll", "__syscall_mknodat", "_setitimer_js"], -Errno.ENOSYS),
-    # Wrappers around these ask JavaScript first; "false" and null there mean "not mine, go on".
+    # Wrappers around these ask JavaScript first; 0 means that it does not handle the call.
     **dict.fromkeys(["_try_fcntl64", "_try_shutdown", "_maybe_poll_async"], 0),
     **dict.fromkeys(["_mmap_js", "_munmap_js", "_msync_js"], -Errno.ENODEV),
     "__syscall_getuid32_js": 0,
@@ -81,11 +81,11 @@ _SPECIAL = {
             (then (i32.atomic.store (i32.const {INTERRUPT_ADDRESS}) (i32.const 0)) (return (i32.const 2))))
         (i32.const 0)""",
     "__call_sighandler": "(param i32 i32) (call_indirect (param i32) (local.get 1) (local.get 0))",
-    # No variables: counts of 0 are written, then success. Leaving them unwritten would read stack garbage.
+    # There are no variables: it writes counts of 0 and succeeds. Unwritten counts would be garbage from the stack.
     "environ_sizes_get": """(param i32 i32) (result i32)
         (i32.store (local.get 0) (i32.const 0)) (i32.store (local.get 1) (i32.const 0)) (i32.const 0)""",
     "_emscripten_get_progname": "(param i32 i32) (i32.store8 (local.get 0) (i32.const 0))",
-    # The guest lives in UTC: both zone names are the four bytes "UTC\\0".
+    # The guest's time zone is UTC: both zone names are the four bytes "UTC\\0".
     "_tzset_js": """(param i32 i32 i32 i32)
         (i32.store (local.get 0) (i32.const 0)) (i32.store (local.get 1) (i32.const 0))
         (i32.store (local.get 2) (i32.const 0x00435455)) (i32.store (local.get 3) (i32.const 0x00435455))""",
@@ -95,7 +95,7 @@ _SPECIAL = {
 
 
 def stub_module(main: WasmFile) -> tuple[str, str, list[str]]:
-    """-> (text of module `env`, text of module `wasi_snapshot_preview1`, names that trap when called)."""
+    """Return the text of module `env`, the text of `wasi_snapshot_preview1`, and the names that trap when called."""
     env: list[str] = []
     wasi: list[str] = []
     trapping: list[str] = []
@@ -115,7 +115,7 @@ def stub_module(main: WasmFile) -> tuple[str, str, list[str]]:
 
 
 def got_module(main: WasmFile) -> str:
-    """Text of module `GOT.func`: the linkage slots of functions nobody provides (OpenGL, mostly), all 0."""
+    """Return the text of module `GOT.func`: linkage slots of functions that do not exist (mostly OpenGL), all 0."""
     names = [entry.name for entry in main.imports() if entry.kind == GLOBAL_KIND and entry.module == "GOT.func"]
     return "(module " + "\n".join(f'(global (export "{n}") (mut i32) (i32.const 0))' for n in names) + ")"
 

@@ -1,8 +1,8 @@
-"""Cells that run while the image is baked, so that no session is the first to run anything.
+"""Cells that run while the image is baked, so that sessions start with a warm interpreter.
 
-The first runs of code leave marks all over the heap: specialised bytecode, version tags of types, attribute
-caches, blocks taken from pools and given back. Made in the image they are shared; made in a session each is a
-page of its own to fault in, to save before every cell and to copy for every fork (200 pages for `x = 1`, now 50).
+The first runs of code write all over the heap: specialised bytecode, version tags of types, attribute caches, blocks
+that are allocated and freed. Done in the image, these writes are shared. Done in a session, each one is a page to fault
+in, to save before every cell and to copy for every fork (200 pages for `x = 1`, 50 after the warm-up).
 """
 
 from collections.abc import Callable, Iterable
@@ -10,8 +10,8 @@ from concurrent.futures import Executor
 
 from wasm_runtime.channel import Channel
 
-# Trivial ones first: the mark they leave is what every session would repeat. Then the constructs and the modules
-# that models' code is made of. Some raise, because telling of an exception is code too.
+# Trivial cells come first, because every session would repeat their writes. Then come the constructs and modules that
+# models' code uses. Some cells raise, because reporting an exception runs code too.
 TRIVIAL = ("1 + 1", "x = 1")
 CELLS = (
     *TRIVIAL,
@@ -38,7 +38,7 @@ CELLS = (
     "syntax error here",
 )
 
-# A last cell: forget what the others defined, and what they left in caches and free lists.
+# The last cell removes what the others defined, and what they left in caches and free lists.
 _CLEAN = """
 import gc, linecache, re
 linecache.clearcache()
@@ -49,17 +49,17 @@ del name
 __import__("gc").collect()
 """
 _ROUNDS = 3  # enough for CPython to specialise what it runs
-_SETTLING = 20
+_TRIVIAL_RUNS = 20
 
 
 def run_everything(channel: Channel, serve: Callable[[], object]) -> None:
-    """Run all cells, and leave `__main__` empty. `serve` makes the guest ask `channel` for the next cell."""
+    """Run all cells, and leave `__main__` empty. `serve` has the guest ask `channel` for the next cell."""
     _run(channel, serve, [*CELLS * _ROUNDS, _CLEAN])
 
 
-def settle(channel: Channel, serve: Callable[[], object]) -> None:
-    """Run trivial cells, so that the blocks they take and give back are those that the next one will take."""
-    _run(channel, serve, [*TRIVIAL * (_SETTLING // len(TRIVIAL)), "del x"])
+def run_trivial(channel: Channel, serve: Callable[[], object]) -> None:
+    """Run trivial cells until they allocate and free the same blocks each time."""
+    _run(channel, serve, [*TRIVIAL * (_TRIVIAL_RUNS // len(TRIVIAL)), "del x"])
 
 
 def _run(channel: Channel, serve: Callable[[], object], cells: Iterable[str]) -> None:
@@ -71,7 +71,7 @@ def _run(channel: Channel, serve: Callable[[], object], cells: Iterable[str]) ->
 
 
 def channel() -> Channel:
-    """Return what stands behind `/dev/host` while the image is baked: it has no functions to call."""
+    """Return the device `/dev/host` for the bake, without host functions."""
     return Channel({}, _no_executor)
 
 

@@ -1,7 +1,7 @@
-"""A WebAssembly binary as editable sections: read, change a few, write back.
+"""A WebAssembly binary as a list of sections that can be edited.
 
-Only what the build needs. Sections that are not asked for stay the bytes they were, so an edit here
-cannot disturb code it does not name. Encoding: WebAssembly 3.0, chapter 5 (binary format).
+It implements only what the build needs. Sections that are not edited keep their bytes. Encoding: WebAssembly 3.0,
+chapter 5 (binary format).
 """
 
 from collections.abc import Iterator, Mapping
@@ -69,16 +69,16 @@ class WasmFile:
         path.write_bytes(HEADER + b"".join(bytes([n]) + uleb(len(body)) + body for n, body in self.sections))
 
     def body(self, number: int) -> bytes:
-        """The body of the first section `number`, empty when there is none."""
+        """Return the body of the first section `number`, empty if there is none."""
         return next((body for n, body in self.sections if n == number), b"")
 
     def replace(self, number: int, body: bytes | None) -> None:
-        """Give section `number` another body, or remove it."""
+        """Replace the body of section `number`, or remove the section."""
         kept = ((n, body if n == number else old) for n, old in self.sections)
         self.sections = [(n, b) for n, b in kept if b is not None]
 
     def imports(self) -> list[Import]:
-        """The import section."""
+        """Return the entries of the import section."""
         data = self.body(IMPORT)
         count, position = read_uleb(data, 0)
         found = []
@@ -100,14 +100,14 @@ class WasmFile:
         return found
 
     def set_imports(self, imports: list[Import]) -> None:
-        """Write the import section anew; indices follow the order."""
+        """Replace the import section; indices follow the order of `imports`."""
         body = b"".join(
             _encoded_name(i.module) + _encoded_name(i.name) + bytes([i.kind]) + i.descriptor for i in imports
         )
         self.replace(IMPORT, uleb(len(imports)) + body)
 
     def exports(self) -> list[Export]:
-        """The export section."""
+        """Return the entries of the export section."""
         data = self.body(EXPORT)
         count, position = read_uleb(data, 0)
         found = []
@@ -119,12 +119,12 @@ class WasmFile:
         return found
 
     def set_exports(self, exports: list[Export]) -> None:
-        """Write the export section anew."""
+        """Replace the export section."""
         body = b"".join(_encoded_name(e.name) + bytes([e.kind]) + uleb(e.number) for e in exports)
         self.replace(EXPORT, uleb(len(exports)) + body)
 
     def functype(self, type_index: int) -> tuple[bytes, bytes]:
-        """(parameter types, result types) of type `type_index`, one byte a value type."""
+        """Return the parameter types and result types of type `type_index`, one byte per value type."""
         return self._functypes()[type_index]
 
     def _functypes(self) -> list[tuple[bytes, bytes]]:
@@ -142,16 +142,16 @@ class WasmFile:
         return found
 
     def set_memory_minimum(self, pages: int) -> None:
-        """Let the (only, defined) memory start with `pages` pages of 64 KiB; its maximum stays."""
+        """Set the initial size of the module's only memory, in pages of 64 KiB; its maximum stays."""
         data = self.body(MEMORY)
         count, position = read_uleb(data, 0)
         if count != 1 or data[position] != 1:
-            raise ValueError("the module should define one memory with a maximum")
+            raise ValueError("the module must define exactly one memory, with a maximum")
         _, behind = read_uleb(data, position + 1)
         self.replace(MEMORY, data[: position + 1] + uleb(pages) + data[behind:])
 
     def set_mutable_i32_globals(self, values: Mapping[int, int]) -> None:
-        """Give defined globals (index among the *defined* ones -> value) another initial value."""
+        """Set initial values of defined globals: index among the *defined* ones -> value."""
         data = self.body(GLOBAL)
         count, position = read_uleb(data, 0)
         out = bytearray(uleb(count))
@@ -171,7 +171,7 @@ class WasmFile:
         self.replace(GLOBAL, bytes(out))
 
     def mutable_globals(self) -> list[int]:
-        """Indices, among the defined globals, of the mutable ones."""
+        """Return the indices, among the defined globals, of the mutable ones."""
         data = self.body(GLOBAL)
         count, position = read_uleb(data, 0)
         found: list[int] = []
@@ -185,13 +185,13 @@ class WasmFile:
         return found
 
     def set_active_data(self, runs: list[tuple[int, bytes]]) -> None:
-        """Replace all data segments by active ones of memory 0: (address, bytes). Drops the data count."""
+        """Replace all data segments by active ones of memory 0: (address, bytes). The data count is removed."""
         body = b"".join(b"\x00\x41" + sleb(_signed32(at)) + b"\x0b" + uleb(len(part)) + part for at, part in runs)
         self.replace(DATA, uleb(len(runs)) + body)
         self.replace(DATA_COUNT, None)
 
     def function_bodies(self) -> Iterator[bytes]:
-        """The code section, one body (locals and instructions) a defined function."""
+        """Yield the body (locals and instructions) of each defined function."""
         data = self.body(CODE)
         count, position = read_uleb(data, 0)
         for _ in range(count):
@@ -200,7 +200,7 @@ class WasmFile:
             position += length
 
     def insert_at_loop_heads(self, instructions: bytes, *, skip: frozenset[int]) -> int:
-        """Insert stack-neutral `instructions` at the head of every loop; -> how many loops.
+        """Insert stack-neutral `instructions` at the head of every loop; -> the number of loops.
 
         `skip` names functions by their index among the defined ones.
         """
