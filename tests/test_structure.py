@@ -159,7 +159,7 @@ def test_only_one_file_imports_openai_and_settings_read_the_environment() -> Non
             openai.add(module)
         if any(isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"} for node in ast.walk(tree)):
             environment.add(module)
-    assert openai <= {"rlm_mcp.models.openai"}
+    assert openai <= {"rlm_mcp.models.sender"}
     assert environment <= READERS_OF_THE_ENVIRONMENT
 
 

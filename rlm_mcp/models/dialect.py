@@ -54,7 +54,7 @@ class Dialect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class ProviderReply:
     """What a body said. Token counts are None where the server did not count."""
 
     text: str
@@ -188,7 +188,7 @@ def _responses_body(
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def read(text: str) -> Reply | Refusal:
+def read(text: str) -> ProviderReply | Refusal:
     """A body with status 200, as JSON or as a stream of events, of either API. Raises NotAReply."""
     if not text.strip():
         raise BrokenOff("an empty body")
@@ -210,7 +210,7 @@ def _body(text: str) -> object:
     return _gathered(list(_events(text)), ended="[DONE]" in text[-200:])
 
 
-def _read_body(body: object, text: str) -> Reply | Refusal:
+def _read_body(body: object, text: str) -> ProviderReply | Refusal:
     if not isinstance(body, dict):
         raise NotAReply(f"JSON that is no object: {text[:80]!r}")
     if body.get("error"):
@@ -266,7 +266,7 @@ def _refusal(status: int, text: str, body: object) -> Refusal:
     return Refusal(status=status, text=str(error or text).strip())
 
 
-def _read_chat(body: Mapping[str, Any]) -> Reply:
+def _read_chat(body: Mapping[str, Any]) -> ProviderReply:
     choice = body["choices"][0]
     message = choice.get("message") or {}
     text = _text(message.get("content")) or str(message.get("refusal") or "") or str(choice.get("text") or "")
@@ -275,7 +275,7 @@ def _read_chat(body: Mapping[str, Any]) -> Reply:
         text += f"\n<tool_call>{json.dumps(call.get('function', call), ensure_ascii=False)}</tool_call>"
     reasoning = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking") or ""
     usage = body.get("usage") or {}
-    return Reply(
+    return ProviderReply(
         text=text.strip("\n") if message.get("tool_calls") else text,
         reasoning=_text(reasoning),
         finish_reason=str(choice.get("finish_reason") or "stop"),
@@ -287,7 +287,7 @@ def _read_chat(body: Mapping[str, Any]) -> Reply:
     )
 
 
-def _read_responses(body: Mapping[str, Any]) -> Reply:
+def _read_responses(body: Mapping[str, Any]) -> ProviderReply:
     text, reasoning = "", ""
     for item in body["output"]:
         parts = item.get("content") or item.get("summary") or []
@@ -297,7 +297,7 @@ def _read_responses(body: Mapping[str, Any]) -> Reply:
             reasoning += _text(parts)
     usage = body.get("usage") or {}
     cut = (body.get("incomplete_details") or {}).get("reason") == "max_output_tokens"
-    return Reply(
+    return ProviderReply(
         text=text,
         reasoning=reasoning,
         finish_reason="length" if cut else "stop",

@@ -20,7 +20,7 @@ from rlm_mcp.errors import (
 )
 from rlm_mcp.models.base import Attempts, Message, Model, estimate_prompt
 from rlm_mcp.models.dialect import Refusal
-from rlm_mcp.models.exchange import NoAnswer
+from rlm_mcp.models.exchange import NoResponse
 from rlm_mcp.models.retries import FailureKind
 
 # Statuses of trouble that passes: request timeout, conflict, too early.
@@ -58,7 +58,7 @@ def out_of_credit(refusal: Refusal) -> bool:
     return refusal.status == 402 or refusal.says("insufficient_quota") or refusal.says("billing")
 
 
-def unreachable(url: str, answer: NoAnswer, tally: Tally) -> ModelError:
+def unreachable(url: str, answer: NoResponse, tally: Tally) -> ModelError:
     """No response, however often it was tried."""
     times = f" ({tally.failed} times)" if tally.failed > 1 else ""
     match answer.kind:
@@ -92,6 +92,9 @@ def refused(url: str, model: str, refusal: Refusal, served: Sequence[str], tally
     if status in {401, 403}:
         text = f"{url} refused the API key ({status}: {said}): set RLM_MCP_API_KEY to a key of this provider"
         return tally.error(KeyRefused, text)
+    if 300 <= status < 400:
+        text = f"{url} redirects to another address ({status}: {said}): set RLM_MCP_BASE_URL to it"
+        return tally.error(EndpointUnreachable, text)
     if status in {404, 405}:
         return _not_found(url, model, refusal, served, tally)
     if status in {402, 429}:

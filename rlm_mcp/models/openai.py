@@ -4,45 +4,31 @@ A sender (exchange.py) sends one request and reads one body. What a body means i
 again in retries.py, how many at once in limiter.py, what an error is called in failures.py; this file does it.
 """
 
-import asyncio
 import importlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-from anyio.abc import TaskStatus
 
 from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models import dialect as dialects
 from rlm_mcp.models import failures
 from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
-from rlm_mcp.models.dialect import BrokenOff, NotAReply, Refusal, Reply
-from rlm_mcp.models.exchange import (
-    CONNECT_SECONDS,
-    LATE_SECONDS,
-    REPLY_SECONDS,
-    Answer,
-    NoAnswer,
-    Sender,
-    no_connection,
-    no_connection_in_time,
-    no_reply_in_time,
-)
+from rlm_mcp.models.dialect import BrokenOff, NotAReply, ProviderReply, Refusal
+from rlm_mcp.models.exchange import CONNECT_SECONDS, LATE_SECONDS, HTTPResponse, NoResponse
 from rlm_mcp.models.failures import Tally
 from rlm_mcp.models.limiter import Limiter, Slot
-from rlm_mcp.models.plainhttp import PlainSender
-from rlm_mcp.models.profiles import is_local
 from rlm_mcp.models.retries import Failure, next_wait
 from rlm_mcp.redact import Secret, ellipsize
 
-_T = TypeVar("_T")
+if TYPE_CHECKING:
+    from rlm_mcp.models.sender import Sender
 
 # Of a provider's own words: enough for the reason, not for a page of HTML.
 QUOTED_CHARS = 300
@@ -57,18 +43,18 @@ class OpenAIProvider:
         api_key: Secret,
         *,
         limiter: Limiter | None = None,
-        connect: Callable[[str, Secret], Sender] | None = None,
+        late_seconds: float = LATE_SECONDS,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`connect` makes the sender; by default the one that suits the address."""
+        """`late_seconds` is as in Sender; `sleep` and `jitter` time the waits between tries."""
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(base_url).hostname or ""
         self.limiter = limiter or Limiter()
         self.sleep = sleep
         self.jitter = jitter
         self._api_key = api_key
-        self._connect = connect
+        self._late_seconds = late_seconds
         self._sender: Sender | None = None
         self._connecting = anyio.Lock()
 
@@ -79,7 +65,7 @@ class OpenAIProvider:
         """A model that this endpoint serves; nothing is asked yet."""
         return OpenAIModel(self, name, profile)
 
-    async def post(self, path: str, body: Mapping[str, Any], attempts: Attempts) -> Answer | NoAnswer:
+    async def post(self, path: str, body: Mapping[str, Any], attempts: Attempts) -> HTTPResponse | NoResponse:
         """Sends one request when the limiter lets it, and tells the limiter how it went."""
         sender = self._sender or await self._connected()
         async with self.limiter.slot() as slot:
@@ -95,7 +81,7 @@ class OpenAIProvider:
         sender = self._sender or await self._connected()
         with anyio.move_on_after(CONNECT_SECONDS):
             answer = await sender.send("/models", None)
-            if isinstance(answer, Answer) and answer.status == 200:
+            if isinstance(answer, HTTPResponse) and answer.status == 200:
                 return dialects.model_names(answer.text)
         return []
 
@@ -110,13 +96,13 @@ class OpenAIProvider:
             await self._sender.aclose()
             self._sender = None
 
-    async def _connected(self) -> Sender:
+    async def _connected(self) -> "Sender":
         async with self._connecting:
             if self._sender is None:
-                connect = self._connect or (PlainSender if _is_plain(self.base_url) else LibrarySender)
-                if connect is LibrarySender:
-                    await anyio.to_thread.run_sync(importlib.import_module, "openai")
-                self._sender = connect(self.base_url, self._api_key)
+                await anyio.to_thread.run_sync(importlib.import_module, "rlm_mcp.models.sender")
+                from rlm_mcp.models.sender import Sender
+
+                self._sender = Sender(self.base_url, self._api_key, late_seconds=self._late_seconds)
         return self._sender
 
 
@@ -156,7 +142,7 @@ class OpenAIModel:
                 dialect, self.name, messages, max_tokens=max_tokens, temperature=temperature, schema=schema
             )
             result = await self._ask(path, body, tally)
-            if isinstance(result, Reply):
+            if isinstance(result, ProviderReply):
                 self._dialect = dialect
                 return self._completion(result, messages, tally)
             # Another call may have learned the same meanwhile.
@@ -167,11 +153,11 @@ class OpenAIModel:
             else:
                 await self._retry_or_raise(result, messages, tally)
 
-    async def _ask(self, path: str, body: Mapping[str, Any], tally: Tally) -> Reply | Refusal:
+    async def _ask(self, path: str, body: Mapping[str, Any], tally: Tally) -> ProviderReply | Refusal:
         """Sends until there is an answer that is a reply or says why not."""
         while True:
             answer = self._read(await self._endpoint.post(path, body, tally.attempts), tally)
-            if isinstance(answer, Reply):
+            if isinstance(answer, ProviderReply):
                 return answer
             tally.attempts.failed += 1
             if isinstance(answer, Refusal):
@@ -180,15 +166,15 @@ class OpenAIModel:
             if not await self._waited(Failure(kind=answer.kind), tally):
                 raise failures.unreachable(self.provider, answer, tally)
 
-    def _read(self, answer: Answer | NoAnswer, tally: Tally) -> Reply | Refusal | NoAnswer:
-        if isinstance(answer, NoAnswer):
+    def _read(self, answer: HTTPResponse | NoResponse, tally: Tally) -> ProviderReply | Refusal | NoResponse:
+        if isinstance(answer, NoResponse):
             return replace(answer, why=self._endpoint.scrub(answer.why))
         if answer.status >= 300:
-            return self._quoted(dialects.refusal_in(answer.status, answer.text), answer.retry_after)
+            return self._quoted(dialects.refusal_in(answer.status, answer.location or answer.text), answer.retry_after)
         try:
             read = dialects.read(answer.text)
         except BrokenOff as error:
-            return NoAnswer(kind="broken", why=str(error), sent=True)
+            return NoResponse(kind="broken", why=str(error), sent=True)
         except NotAReply as error:
             tally.attempts.failed += 1
             raise failures.no_reply(self.provider, self._endpoint.scrub(str(error)), tally) from error
@@ -218,7 +204,7 @@ class OpenAIModel:
             await self._endpoint.sleep(wait)
         return wait is not None
 
-    def _completion(self, reply: Reply, messages: Sequence[Message], tally: Tally) -> Completion:
+    def _completion(self, reply: ProviderReply, messages: Sequence[Message], tally: Tally) -> Completion:
         prompt, completion = reply.prompt_tokens, reply.completion_tokens
         counted = prompt is not None and completion is not None
         cost = reply.cost_usd
@@ -243,97 +229,8 @@ class OpenAIModel:
         )
 
 
-class LibrarySender:
-    """The client library, for addresses with TLS and for those that are not local."""
-
-    def __init__(self, base_url: str, api_key: Secret, *, late_seconds: float = LATE_SECONDS) -> None:
-        import httpx2
-        import openai
-
-        timeout = httpx2.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS, pool=None)
-        # No cap of its own on connections: the limiter is the cap.
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256)
-        self._late_seconds = late_seconds
-        self._client = openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key=api_key.reveal() or "none",  # local servers want none, the library wants one
-            max_retries=0,  # retries.py decides, so that every request is counted and the limiter sees every 429
-            timeout=timeout,
-            http_client=openai.DefaultAsyncHttpxClient(
-                limits=limits, timeout=timeout, trust_env=not is_local(base_url)
-            ),
-        )
-
-    async def send(self, path: str, body: Mapping[str, Any] | None) -> Answer | NoAnswer:
-        """As in exchange.Sender."""
-        return await _finished(partial(self._send, path, body), self._late_seconds)
-
-    async def aclose(self) -> None:
-        """Closes the connections."""
-        await self._client.close()
-
-    async def _send(self, path: str, body: Mapping[str, Any] | None) -> Answer | NoAnswer:
-        import httpx2
-        import openai
-
-        try:
-            if body is None:
-                response = await self._client.get(path, cast_to=httpx2.Response)
-            else:
-                response = await self._client.post(path, cast_to=httpx2.Response, body=body)
-        except openai.APIStatusError as error:
-            response = error.response
-        except openai.APITimeoutError as error:
-            connecting = isinstance(error.__cause__, httpx2.ConnectTimeout)
-            return no_connection_in_time() if connecting else no_reply_in_time()
-        except openai.APIConnectionError as error:
-            why = str(error.__cause__ or error) or type(error.__cause__).__name__
-            if isinstance(error.__cause__, httpx2.ConnectError):
-                return no_connection(why)
-            return NoAnswer(kind="broken", why=why, sent=True)
-        return Answer(
-            status=response.status_code,
-            text=response.text,
-            retry_after=dialects.retry_after_seconds(response.headers),
-        )
-
-
-async def _finished(function: Callable[[], Awaitable[_T]], late_seconds: float) -> _T:
-    """What `function` returns. When the caller is cancelled it has `late_seconds` more to come to its end."""
-    results: list[_T] = []
-    shield = anyio.CancelScope(shield=True)
-
-    async def run(*, task_status: TaskStatus[anyio.Event]) -> None:
-        done = anyio.Event()
-        task_status.started(done)
-        with shield:
-            results.append(await function())
-        done.set()
-
-    try:
-        async with anyio.create_task_group() as tasks:
-            done = await tasks.start(run)
-            try:
-                await done.wait()
-            finally:
-                shield.deadline = anyio.current_time() + late_seconds
-    except anyio.get_cancelled_exc_class():
-        if not results:
-            raise
-    return results[0]
-
-
-def _is_plain(base_url: str) -> bool:
-    """Whether plainhttp.py serves: a local server without TLS, on asyncio."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:  # trio
-        return False
-    return base_url.startswith("http://") and is_local(base_url)
-
-
-def _report(slot: Slot, answer: Answer | NoAnswer) -> None:
-    if isinstance(answer, NoAnswer):
+def _report(slot: Slot, answer: HTTPResponse | NoResponse) -> None:
+    if isinstance(answer, NoResponse):
         slot.failed()
     elif answer.status in {429, 503, 529}:
         slot.refused(answer.retry_after)

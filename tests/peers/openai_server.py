@@ -69,6 +69,7 @@ class Fault:
     status: int | None = None
     message: str = "scripted fault"
     retry_after: float | None = None
+    location: str | None = None
     latency: float | None = None
     drop: Literal["before", "during"] | None = None
     body: str | None = None
@@ -316,7 +317,9 @@ class OpenAIServer:
             await _send(writer, 200, fault.body)
             return True
         if fault.status is not None:
-            await _send_error(writer, fault.status, fault.message, retry_after=fault.retry_after)
+            await _send_error(
+                writer, fault.status, fault.message, retry_after=fault.retry_after, location=fault.location
+            )
             return True
         return False
 
@@ -467,8 +470,10 @@ async def _send_error(
     code: str | None = None,
     *,
     retry_after: float | None = None,
+    location: str | None = None,
 ) -> None:
     extra = "" if retry_after is None else f"retry-after: {retry_after:g}\r\n"
+    extra += "" if location is None else f"location: {location}\r\n"
     body = json.dumps({"error": {"message": message, "type": "scripted", "param": None, "code": code}})
     await _send(writer, status, body, extra=extra)
 

@@ -14,8 +14,8 @@ from rlm_mcp.models.dialect import (
     BrokenOff,
     Dialect,
     NotAReply,
+    ProviderReply,
     Refusal,
-    Reply,
     arrange,
     first_dialect,
     is_strict,
@@ -188,7 +188,7 @@ def test_a_gateway_puts_the_status_into_the_body() -> None:
 
 def test_a_tool_call_that_nobody_offered_is_kept_as_text() -> None:
     reply = read('{"choices": [{"message": {"content": null, "tool_calls": [{"function": {"name": "f"}}]}}]}')
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, ProviderReply)
     assert reply.text == '<tool_call>{"name": "f"}</tool_call>'
 
 
@@ -199,7 +199,7 @@ def test_a_stream_is_put_together() -> None:
         'data: {"choices":[{"delta":{"content":"b"},"finish_reason":"stop"}]}\n\n'
         'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}\n\ndata: [DONE]\n\n'
     )
-    assert read(stream) == Reply(
+    assert read(stream) == ProviderReply(
         text="ab", reasoning="hm ", prompt_tokens=3, completion_tokens=2, cost_usd=0.5, model="m"
     )
 

@@ -1,17 +1,14 @@
-"""The small HTTP client against a server that writes the bytes it is told to, and its reader without a server."""
+"""The sender against a server on loopback that writes the bytes it is told to."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rlm_mcp.models.exchange import Answer, NoAnswer
-from rlm_mcp.models.plainhttp import NotHTTP, PlainSender, ResponseReader
+from rlm_mcp.models.exchange import HTTPResponse, NoResponse
+from rlm_mcp.models.sender import Sender
 from rlm_mcp.redact import Secret
 
 pytestmark = pytest.mark.anyio
@@ -48,19 +45,27 @@ class Bytes:
 
 
 @asynccontextmanager
-async def asking(server: Bytes, *, most_seconds: float = 5.0, late_seconds: float = 5.0) -> AsyncIterator[PlainSender]:
+async def asking(server: Bytes, *, reply_seconds: float = 5.0, late_seconds: float = 5.0) -> AsyncIterator[Sender]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
-    sender = PlainSender(url, Secret("sk-key"), late_seconds=late_seconds, most_seconds=most_seconds)
+    sender = Sender(url, Secret("sk-key"), late_seconds=late_seconds, reply_seconds=reply_seconds)
     with anyio.fail_after(10):
         yield sender
     await sender.aclose()
     listening.close()
 
 
-async def text(sender: PlainSender) -> str:
+async def send_once(base_url: str) -> HTTPResponse | NoResponse:
+    sender = Sender(base_url, Secret(""))
+    with anyio.fail_after(10):
+        answer = await sender.send("/models", None)
+    await sender.aclose()
+    return answer
+
+
+async def text(sender: Sender) -> str:
     answer = await sender.send("/models", None)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, HTTPResponse)
     return answer.text
 
 
@@ -71,7 +76,7 @@ async def test_a_connection_is_used_again() -> None:
     server = Bytes(OK, OK, OK)
     async with asking(server) as sender:
         for _ in range(3):
-            assert await sender.send("/x?a=b", {"a": "ü\ud800"}) == Answer(status=200, text="ok", retry_after=7.0)
+            assert await sender.send("/x?a=b", {"a": "ü\ud800"}) == HTTPResponse(status=200, text="ok", retry_after=7.0)
     assert server.connections == 1
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/x?a=b HTTP/1.1\r\nhost: 127.0.0.1:")
@@ -102,43 +107,75 @@ async def test_bodies_end_in_the_ways_that_servers_end_them(answer: bytes) -> No
             assert await text(sender) == "which"
 
 
-@given(answer=st.sampled_from(list(WHICH.values())), cuts=st.lists(st.integers(1, 80), max_size=8))
-def test_a_response_is_the_same_however_its_bytes_arrive(answer: bytes, cuts: list[int]) -> None:
-    reader, response = ResponseReader(), None
-    edges = [0, *sorted(set(cuts)), len(answer)]
-    for start, end in itertools.pairwise(edges):
-        response = response or reader.receive(answer[start:end])
-    assert (response or reader.end()).body == b"which"
-
-
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (None, "closed the connection without a whole reply"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nonly this", "without a whole reply"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP/1: b'SSH-2.0-OpenSSH'"),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "a length of 'zz'"),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1" * 10_000, "a line of more than 8192 bytes"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "a body of 99999999999 bytes"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", "a body of -1 bytes"),
-        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000, "headers of more than 65536 bytes"),
+        (None, "Server disconnected"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nonly this", "received 9 of 99 bytes"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP: Bad status line"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "not HTTP: Invalid character in chunk size"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1" * 10_000, "not HTTP: Chunk size overflow"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "a body of more than 67108864 bytes"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", "not HTTP: Invalid character in Content-Length"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000, "not HTTP: Got more than 8190 bytes"),
+        (b"HTTP/1.0 200 OK\r\n\r\n" + bytes((64 << 20) + 1), "a body of more than 67108864 bytes"),
+        (b"HTTP/1.0 500 No\r\n\r\n" + bytes((64 << 20) + 1), "a body of more than 67108864 bytes"),
     ],
-    ids=["nothing", "half", "no http", "no size", "endless line", "too long", "negative", "endless head"],
+    ids=[
+        "nothing",
+        "half",
+        "no http",
+        "no size",
+        "endless line",
+        "too long",
+        "negative",
+        "endless head",
+        "endless",
+        "error",
+    ],
 )
-async def test_what_is_no_response_is_no_answer(answer: bytes | None, why: str) -> None:
-    async with asking(Bytes(answer)) as sender:
-        told = await sender.send("/models", None)
-    assert isinstance(told, NoAnswer)
+async def test_bytes_that_are_no_response_are_a_broken_exchange(answer: bytes | None, why: str) -> None:
+    server = Bytes(answer)
+    async with asking(server) as sender:
+        told = await sender.send("/models", {})
+    assert isinstance(told, NoResponse)
     assert (told.kind, told.sent, why in told.why) == ("broken", True, True), told.why
+    assert len(server.requests) == 1
 
 
 async def test_a_refused_connection_and_a_slow_reply_are_told_apart() -> None:
-    refused = await PlainSender("http://127.0.0.1:9/v1", Secret("")).send("/models", None)
-    assert refused == NoAnswer(kind="unreachable", why="Connection refused", sent=False)
-    async with asking(Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), most_seconds=0.01) as sender:
+    refused = await send_once("http://127.0.0.1:9/v1")
+    assert refused == NoResponse(kind="unreachable", why="Connection refused", sent=False)
+    async with asking(Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), reply_seconds=0.01) as sender:
         slow = await sender.send("/models", None)
-    assert isinstance(slow, NoAnswer)
-    assert (slow.kind, slow.sent) == ("timeout", True)
+    assert slow == NoResponse(kind="timeout", why="0.01 s have passed", sent=True)
+
+
+async def test_a_host_without_an_address_and_a_server_without_tls_are_unreachable() -> None:
+    unknown = await send_once("http://no-such-host.invalid/v1")
+    assert isinstance(unknown, NoResponse)
+    assert (unknown.kind, unknown.sent) == ("unreachable", False), unknown.why
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n")
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(greet, "127.0.0.1", 0)
+    plain = await send_once(f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1")
+    listening.close()
+    assert isinstance(plain, NoResponse)
+    assert (plain.kind, plain.sent, "SSL" in plain.why) == ("unreachable", False, True), plain.why
+
+
+async def test_redirects_are_told_and_not_followed() -> None:
+    elsewhere = Bytes(OK)
+    async with asking(elsewhere) as other:
+        redirect = f"HTTP/1.1 307 Away\r\nlocation: {other.base_url}/x\r\ncontent-length: 0\r\n\r\n".encode()
+        async with asking(Bytes(redirect)) as sender:
+            answer = await sender.send("/x", {"secret": "of a context"})
+        assert answer == HTTPResponse(status=307, text="", location=f"{other.base_url}/x")
+    assert elsewhere.requests == []
 
 
 async def test_an_old_server_closes_after_each_reply_unless_it_says_otherwise() -> None:
@@ -163,13 +200,6 @@ async def test_a_reply_that_is_followed_by_more_ends_its_connection() -> None:
     assert server.connections == 2
 
 
-async def test_a_body_that_grows_over_the_limit_is_refused() -> None:
-    reader = ResponseReader()
-    reader.receive(b"HTTP/1.0 200 OK\r\n\r\n")
-    with pytest.raises(NotHTTP, match="a body of 67108865 bytes"):
-        reader.receive(bytes((64 << 20) + 1))
-
-
 class Slow:
     """Answers when told to."""
 
@@ -187,12 +217,12 @@ class Slow:
 
 
 @asynccontextmanager
-async def cancelling(server: Slow, late_seconds: float) -> AsyncIterator[list[Answer | NoAnswer]]:
+async def cancelling(server: Slow, late_seconds: float) -> AsyncIterator[list[HTTPResponse | NoResponse]]:
     """One request, cancelled when the server has it; what came of it."""
-    results: list[Answer | NoAnswer] = []
+    results: list[HTTPResponse | NoResponse] = []
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    sender = PlainSender(url, Secret(""), late_seconds=late_seconds)
+    sender = Sender(url, Secret(""), late_seconds=late_seconds)
 
     async def ask() -> None:
         results.append(await sender.send("/models", None))
@@ -212,7 +242,7 @@ async def cancelling(server: Slow, late_seconds: float) -> AsyncIterator[list[An
 
 async def test_a_reply_on_its_way_is_taken_in_after_a_cancellation() -> None:
     async with cancelling(Slow(), late_seconds=5.0) as results:
-        assert results == [Answer(status=200, text="ok", retry_after=7.0)]
+        assert results == [HTTPResponse(status=200, text="ok", retry_after=7.0)]
 
 
 async def test_a_cancelled_request_without_a_reply_closes_its_connection() -> None:
