@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import httpx2
 import openai
 from openai import Omit, RequestOptions
@@ -169,6 +170,7 @@ async def _finished(
     shield = anyio.CancelScope(shield=True, deadline=anyio.current_time() + reply_seconds)
 
     async def run() -> None:
+        await anyio.lowlevel.checkpoint_if_cancelled()  # nothing has been sent yet
         with shield:
             results.append(await send())
         done.set()
