@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import anyio.to_thread
 from rich.text import Text
 
-from rlm_mcp.cli.console.drawing import Teller, console_on
+from rlm_mcp.cli.console.drawing import RunPrinter, console_on
 from rlm_mcp.cli.console.excerpt import excerpt
 from rlm_mcp.cli.console.outcome import show_outcome
 from rlm_mcp.errors import RlmError
@@ -66,13 +66,13 @@ async def replay(
     """Replays a recorded run over `log`, tells it as it goes or as one JSON object, and writes its page."""
     context = await workspace.contexts.register(source=str(log), name=log.name)
     console = console_on(out)
-    teller = Teller(console)
+    printer = RunPrinter(console)
     started = events[0]
     if isinstance(started, RunStarted) and not as_json:
         console.print(INTRODUCTION.format(model=escape_controls(started.models["root"]["name"])))
-        teller.event(started)
+        printer.event(started)
     outcome, difference = await workspace.runs.replay_events(
-        events, (context,), (lambda _: None) if as_json else teller.event
+        events, (context,), (lambda _: None) if as_json else printer.event
     )
     written = await _write_page(workspace, events, page)
     if as_json:

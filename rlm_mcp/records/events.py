@@ -25,7 +25,7 @@ FORMAT = 1
 INLINE_ANSWER_CHARS = 200_000
 """A longer answer is kept only in its own file, so that reading events stays cheap."""
 
-JsonObject = Mapping[str, Any]
+JsonMap = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +50,14 @@ class RunStarted(RunEvent):
     created_at: str = ""
     """ISO 8601 in UTC"""
     query: str
-    contexts: Sequence[JsonObject] = ()
+    contexts: Sequence[JsonMap] = ()
     """context_id, name, kind, chars, lines and files of each"""
     mode_asked: Literal["auto", "direct", "rlm"] = "auto"
     max_depth: int | None = None
-    output_schema: JsonObject | None = None
-    models: JsonObject = field(default_factory=dict)
+    output_schema: JsonMap | None = None
+    models: JsonMap = field(default_factory=dict)
     """"root" and "sub", each with name and profile (models.base.Profile)"""
-    limits: JsonObject = field(default_factory=dict)
+    limits: JsonMap = field(default_factory=dict)
     """spending.BudgetLimits"""
     fingerprint: str | None = None
     """the same for the same request over the same contexts"""
@@ -111,16 +111,16 @@ class RootReply(RunEvent):
     finish_reason: str
     model: str
     temperature: float | None
-    left: JsonObject
+    left: JsonMap
     """what was left of the limits when the turn began (engine.prompts.Remaining)"""
     last: Sequence[str] = ("", "")
     """the limit that made this turn the last one, and the same in words"""
     shrinks: int
     """how often the prompt had to be shortened to fit the window"""
-    usage: JsonObject
+    usage: JsonMap
     """models.base.Usage"""
     seconds: float
-    spent: JsonObject
+    spent: JsonMap
     """spending.Spent of the whole tree of runs, this reply included"""
 
 
@@ -142,17 +142,17 @@ class Cell(RunEvent):
     stdout: str
     stderr: str
     value: str | None
-    error: JsonObject | None
+    error: JsonMap | None
     truncated: bool
     stdout_chars: int
     seconds: float
     stopped_by: str | None
     undone: bool
-    variables: Sequence[JsonObject]
+    variables: Sequence[JsonMap]
     changed: Sequence[str]
-    final: JsonObject | None
-    citations: Sequence[JsonObject]
-    reads: Sequence[JsonObject]
+    final: JsonMap | None
+    citations: Sequence[JsonMap]
+    reads: Sequence[JsonMap]
     notes: Sequence[str]
 
 
@@ -186,9 +186,9 @@ class SubReply(SubCallEvent):
     model: str | None = None
     cached: bool | None = None
     """answered without asking the model again"""
-    usage: JsonObject | None = None
+    usage: JsonMap | None = None
     """models.base.Usage"""
-    spent: JsonObject
+    spent: JsonMap
     """spending.Spent of the whole tree of runs, this call included"""
 
 
@@ -200,8 +200,8 @@ class SubFailed(SubCallEvent):
     seconds: float
     model: str | None = None
     cached: bool | None = None
-    usage: JsonObject | None = None
-    spent: JsonObject
+    usage: JsonMap | None = None
+    spent: JsonMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,9 +226,9 @@ class RunEnded(RunEvent):
     """None also where it is too long for the record"""
     stopped_by: StoppedBy | None
     answered_by: str = ""
-    citations: Sequence[JsonObject] = ()
-    coverage: JsonObject = field(default_factory=dict)
-    usage: JsonObject = field(default_factory=dict)
+    citations: Sequence[JsonMap] = ()
+    coverage: JsonMap = field(default_factory=dict)
+    usage: JsonMap = field(default_factory=dict)
     """spending.Spent of this run and its children"""
     iterations: int = 0
     mode: str = ""
@@ -249,7 +249,7 @@ class RunEnded(RunEvent):
 class UnknownEvent(RunEvent):
     """An event of a later version."""
 
-    data: JsonObject
+    data: JsonMap
 
 
 Event = (

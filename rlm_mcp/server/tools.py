@@ -41,7 +41,7 @@ from rlm_mcp.server.results import (
 from rlm_mcp.server.sampling import Round, confirm, has_to_return, offers_sampling, take_along, visit
 from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.launch import SolveRequest
-from rlm_mcp.workspace.progress import Taken
+from rlm_mcp.workspace.progress import IngestProgress
 from rlm_mcp.workspace.workspace import Workspace
 
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -100,9 +100,9 @@ class Tools:
         """
         if bool(source) == bool(text):
             raise UnclearCall("register_context takes either source (a path or glob) or text, and a non-empty one.")
-        workspace, taken = self._workspace(), Taken()
-        register = partial(workspace.contexts.register, source=source, text=text, name=name or None, taken=taken)
-        return send(context_result(await with_beats(request, lambda: str(taken), register)))
+        workspace, progress = self._workspace(), IngestProgress()
+        register = partial(workspace.contexts.register, source=source, text=text, name=name or None, progress=progress)
+        return send(context_result(await with_beats(request, lambda: str(progress), register)))
 
     async def list_contexts(
         self,

@@ -41,7 +41,7 @@ _HEADERS = {
 }
 
 
-class Following:
+class FollowedRun:
     """A run read on from where it was read last. Safe from any thread."""
 
     def __init__(self, run: Run, store: Store) -> None:
@@ -52,7 +52,7 @@ class Following:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Following {self._run.run_id}, {self._position:,} bytes read>"
+        return f"<FollowedRun {self._run.run_id}, {self._position:,} bytes read>"
 
     def page(self) -> str:
         """The page as it is now. Raises RunRecordDamaged, RunRecordTooNew."""
@@ -102,7 +102,7 @@ def read_events_from(run: Run, position: int) -> list[tuple[Event | None, int]]:
     return found
 
 
-def application(following: Following, *, token: str, port: int) -> Starlette:
+def application(followed: FollowedRun, *, token: str, port: int) -> Starlette:
     """The server's two pages: the run, and what is new of it."""
     hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
 
@@ -117,11 +117,11 @@ def application(following: Following, *, token: str, port: int) -> Starlette:
         return guard
 
     def page(_: Request) -> Response:
-        return HTMLResponse(following.page(), headers=_HEADERS)
+        return HTMLResponse(followed.page(), headers=_HEADERS)
 
     def news(request: Request) -> Response:
         rows = request.query_params.get("rows", "0")
-        found = following.news(int(rows) if rows.isascii() and rows.isdigit() else 0)
+        found = followed.news(int(rows) if rows.isascii() and rows.isdigit() else 0)
         if found is None:
             return Response(status_code=204, headers=_HEADERS)
         return Response(json.dumps(found, allow_nan=False), media_type="application/json", headers=_HEADERS)
@@ -131,13 +131,13 @@ def application(following: Following, *, token: str, port: int) -> Starlette:
 
 async def serve_page(run: Run, store: Store, *, tell: Callable[[str], None]) -> None:
     """Serves a page until SIGINT or SIGTERM; `tell` gets its address. Raises RunRecordTooNew, RunRecordDamaged."""
-    following = Following(run, store)
-    await anyio.to_thread.run_sync(following.page)  # a record that cannot be shown is told here, not in the browser
+    followed = FollowedRun(run, store)
+    await anyio.to_thread.run_sync(followed.page)  # a record that cannot be shown is told here, not in the browser
     token = secrets.token_urlsafe(16)
     with socket.create_server((HOST, 0)) as listening:
         port = listening.getsockname()[1]
         config = uvicorn.Config(
-            application(following, token=token, port=port),
+            application(followed, token=token, port=port),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -39,7 +39,7 @@ _SCRIPTS = {
     "compare": (*_SHARED, "compare.js"),
 }
 
-Kind = Literal["run", "compare"]
+PageKind = Literal["run", "compare"]
 
 
 class PageNotWritten(RlmError):
@@ -121,7 +121,7 @@ def is_torn(record: Path) -> bool:
 # --- putting it together
 
 
-def assemble(kind: Kind, *, title: str, data: Mapping[str, Any], follows: bool = False) -> str:
+def assemble(kind: PageKind, *, title: str, data: Mapping[str, Any], follows: bool = False) -> str:
     """The HTML. `follows`: the page is served, and may ask its own server for what is new."""
     style, script = _part("page.css"), "".join(_part(name) for name in _SCRIPTS[kind])
     script = f'(() => {{\n"use strict";\n{script}}})();\n'

@@ -13,7 +13,7 @@ from rlm_mcp.records.events import (
     Cell,
     Decided,
     Event,
-    JsonObject,
+    JsonMap,
     RootReply,
     Routed,
     RunEnded,
@@ -110,7 +110,7 @@ class Story:
         ]
 
     @property
-    def _cited(self) -> list[JsonObject]:
+    def _cited(self) -> list[JsonMap]:
         return _objects(self._ended.citations if self._ended else ())
 
     def tell(self, event: Event | None) -> None:
@@ -275,7 +275,7 @@ def _cell(event: Cell) -> dict[str, Any]:
     }
 
 
-def _error(error: JsonObject | None) -> dict[str, Any] | None:
+def _error(error: JsonMap | None) -> dict[str, Any] | None:
     if error is None:
         return None
     return {
@@ -356,5 +356,5 @@ def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _objects(values: Iterable[object]) -> list[JsonObject]:
+def _objects(values: Iterable[object]) -> list[JsonMap]:
     return [one for one in values if isinstance(one, Mapping)]

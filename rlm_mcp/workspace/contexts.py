@@ -19,7 +19,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, LineRange, Page
 from rlm_mcp.errors import ContextError, UnknownContext
 from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
-from rlm_mcp.workspace.progress import Taken
+from rlm_mcp.workspace.progress import IngestProgress
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,14 @@ class WorkspaceContexts:
         text: str = "",
         name: str | None = None,
         supersedes: bool = False,
-        taken: Taken | None = None,
+        progress: IngestProgress | None = None,
     ) -> Context:
         """Stores a source or a text; the same content under the same name is the same context.
 
         A text that `supersedes` is the next version of another text of its name; otherwise that is NameTaken.
         `taken` is updated while files are read. Cancellation acts within milliseconds and leaves nothing behind.
         """
-        so_far = Taken() if taken is None else taken
+        so_far = IngestProgress() if progress is None else progress
 
         def on_progress(files: int, size: int) -> None:
             anyio.from_thread.check_cancelled()
@@ -62,7 +62,7 @@ class WorkspaceContexts:
         self._changes.add(ResourceChange())
         return context
 
-    async def find_or_register(self, source: str, *, taken: Taken | None = None) -> Context:
+    async def find_or_register(self, source: str, *, progress: IngestProgress | None = None) -> Context:
         """The context that `source` means: an existing path is registered, anything else is an id or a name.
 
         Where both exist, the log says which was used. The store's error tells what is wrong where neither does.
@@ -72,7 +72,7 @@ class WorkspaceContexts:
             named = await self.get(source)
         if named is not None and not await anyio.Path(source).exists():
             return named
-        context = await self.register(source=source, taken=taken)
+        context = await self.register(source=source, progress=progress)
         if named is not None and named.source != context.source:
             log.warning(
                 "%r is a path and the name of a context: the path was taken; the context is %s",

@@ -76,7 +76,7 @@ def advance(progress: Progress, event: Event) -> Progress:
 
 
 @dataclass(slots=True)
-class Taken:
+class IngestProgress:
     """What has been taken in of a source so far. One thread adds, another may look."""
 
     files: int = 0

@@ -71,7 +71,7 @@ def _run_prompt(options: argparse.Namespace) -> int:
 
     from rlm_mcp.cli.console.drawing import console_on
     from rlm_mcp.cli.console.line_editor import LineEditor
-    from rlm_mcp.cli.console.prompt import FIRST, MORE, Prompt, PromptedGuest, banner
+    from rlm_mcp.cli.console.prompt import FIRST, MORE, Prompt, PromptRepl, banner
     from rlm_mcp.cli.console.prompt_calls import PromptCalls
     from rlm_mcp.models.pool import open_models
     from rlm_mcp.server import presenters as views
@@ -86,7 +86,7 @@ def _run_prompt(options: argparse.Namespace) -> int:
     ):
         context = portal.call(workspace.contexts.find_or_register, options.source)
         calls = PromptCalls(models.choose, settings.limits)
-        guest = PromptedGuest(portal, workspace, context, calls, seconds=options.seconds or PROMPT_SECONDS)
+        runner = PromptRepl(portal, workspace, context, calls, seconds=options.seconds or PROMPT_SECONDS)
 
         def overview() -> str:
             return escape_controls(
@@ -97,8 +97,8 @@ def _run_prompt(options: argparse.Namespace) -> int:
             )
 
         console.print(banner(context, settings.sub_model or settings.model))
-        with LineEditor(settings.data_dir / HISTORY_NAME, guest.complete) as editor:
-            Prompt(guest=guest, console=console, read=lambda: editor.read(FIRST, MORE), overview=overview).converse()
+        with LineEditor(settings.data_dir / HISTORY_NAME, runner.complete) as editor:
+            Prompt(runner=runner, console=console, read=lambda: editor.read(FIRST, MORE), overview=overview).converse()
     return ANSWERED
 
 

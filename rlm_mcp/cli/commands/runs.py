@@ -128,13 +128,13 @@ async def resume(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Executes a run's code again and tells the first difference to its record."""
-    from rlm_mcp.cli.console.drawing import Teller, console_on
+    from rlm_mcp.cli.console.drawing import RunPrinter, console_on
 
     run = await anyio.to_thread.run_sync(workspace.runs.records.get, options.id)
-    teller = Teller(console_on(sys.stderr if options.json else sys.stdout))
+    printer = RunPrinter(console_on(sys.stderr if options.json else sys.stdout))
     for first in islice(run.events(), 1):
-        teller.event(first)
-    outcome, difference = await workspace.runs.replay(run.run_id, teller.event)
+        printer.event(first)
+    outcome, difference = await workspace.runs.replay(run.run_id, printer.event)
     if options.json:
         print_json({"answer": outcome.answer, "status": outcome.status, "difference": difference})
     print(f"replayed; {'the same as the record' if difference is None else difference}", file=sys.stderr)

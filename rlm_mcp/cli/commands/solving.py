@@ -32,10 +32,10 @@ def add(commands: Commands) -> None:
 
 async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Registers what is not registered yet, starts a run and follows it."""
-    from rlm_mcp.cli.console.ingest_progress import take_in
+    from rlm_mcp.cli.console.ingest_progress import register_source
     from rlm_mcp.workspace.launch import SolveRequest
 
-    contexts = [await take_in(workspace, source, sys.stderr, quiet=options.quiet) for source in options.source]
+    contexts = [await register_source(workspace, source, sys.stderr, quiet=options.quiet) for source in options.source]
     request = SolveRequest(
         query=options.query,
         contexts=tuple(context.context_id for context in contexts),
@@ -62,9 +62,9 @@ async def estimate(options: argparse.Namespace, workspace: "Workspace", request:
 
 async def watch(options: argparse.Namespace, workspace: "Workspace", run_id: str) -> int:
     """Follows a run to its end and prints it."""
-    from rlm_mcp.cli.console.following import follow
+    from rlm_mcp.cli.console.live_view import watch_run
 
-    await follow(workspace, run_id, sys.stderr, quiet=options.quiet, exit_status=FAILED)
+    await watch_run(workspace, run_id, sys.stderr, quiet=options.quiet, exit_status=FAILED)
     return print_run(options, await workspace.runs.state(run_id))
 
 

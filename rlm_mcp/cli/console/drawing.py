@@ -10,8 +10,8 @@ from rich.control import Control
 from rich.live import Live
 from rich.segment import ControlType, Segment
 
-from rlm_mcp.cli.console.scene import Scene
-from rlm_mcp.cli.console.screen import show_now, show_told
+from rlm_mcp.cli.console.renderer import render_note, render_present
+from rlm_mcp.cli.console.view_model import RunView
 from rlm_mcp.records.events import Event
 
 WIDTH_OF_A_FILE = 100
@@ -42,24 +42,24 @@ def can_be_drawn_on(stream: TextIO) -> bool:
     return not console.is_dumb_terminal and console.encoding.startswith("utf")
 
 
-class Teller:
+class RunPrinter:
     """Prints what has happened in a run, each thing once."""
 
     def __init__(self, console: Console) -> None:
-        self.scene = Scene()
+        self.view = RunView()
         self._console = console
         self._printed = 0
 
     def take(self, event: Event) -> None:
         """Takes in one event of the run."""
-        self.scene.take(event, time.monotonic())
+        self.view.take(event, time.monotonic())
 
     def tell(self) -> None:
         """Prints what is new. Raises OSError where the stream does not take it."""
-        self._printed = min(self._printed, len(self.scene.told))
-        while self._printed < len(self.scene.told):
-            one = self.scene.told[self._printed]
-            self._console.print(show_told(one, width=self._console.width))
+        self._printed = min(self._printed, len(self.view.notes))
+        while self._printed < len(self.view.notes):
+            one = self.view.notes[self._printed]
+            self._console.print(render_note(one, width=self._console.width))
             self._printed += 1
 
     def event(self, event: Event) -> None:
@@ -75,10 +75,10 @@ class Drawing:
     What other code writes to stderr or stdout meanwhile appears above the lines at the bottom.
     """
 
-    def __init__(self, console: Console, teller: Teller) -> None:
+    def __init__(self, console: Console, printer: RunPrinter) -> None:
         self.is_stopping = False
         self._console = console
-        self._teller = teller
+        self._teller = printer
         self._live = Live(console=console, auto_refresh=False, transient=True, get_renderable=lambda: self)
         self._width = console.width
         self._drawn: list[int] = []
@@ -102,8 +102,10 @@ class Drawing:
         self._live.refresh()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        scene, height = self._teller.scene, console.height - 1
-        group = show_now(scene, time.monotonic(), width=options.max_width, height=height, stopping=self.is_stopping)
+        view, height = self._teller.view, console.height - 1
+        group = render_present(
+            view, time.monotonic(), width=options.max_width, height=height, stopping=self.is_stopping
+        )
         lines = console.render_lines(group, options, pad=False)
         self._drawn = [Segment.get_line_length(line) for line in lines]
         for line in lines:

@@ -11,7 +11,7 @@ from rlm_mcp.cli.console.drawing import can_be_drawn_on, console_on
 from rlm_mcp.cli.console.excerpt import one_line
 from rlm_mcp.concurrency import background_task
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.workspace.progress import Taken
+from rlm_mcp.workspace.progress import IngestProgress
 from rlm_mcp.workspace.workspace import Workspace
 
 PATIENCE_SECONDS = 0.5
@@ -20,20 +20,20 @@ PATIENCE_SECONDS = 0.5
 FRAME_SECONDS = 0.2
 
 
-async def take_in(workspace: Workspace, source: str, stream: TextIO, *, quiet: bool) -> Context:
+async def register_source(workspace: Workspace, source: str, stream: TextIO, *, quiet: bool) -> Context:
     """The context of a source, registered where it is not yet."""
     if quiet or not can_be_drawn_on(stream):
         return await workspace.contexts.find_or_register(source)
-    taken = Taken()
-    async with background_task(_tell, source, taken, stream):
-        return await workspace.contexts.find_or_register(source, taken=taken)
+    progress = IngestProgress()
+    async with background_task(_tell, source, progress, stream):
+        return await workspace.contexts.find_or_register(source, progress=progress)
 
 
-async def _tell(source: str, taken: Taken, stream: TextIO) -> None:
+async def _tell(source: str, progress: IngestProgress, stream: TextIO) -> None:
     await anyio.sleep(PATIENCE_SECONDS)
 
     def told() -> Text:
-        return Text(f"{one_line(source)}: {taken} …", "dim", no_wrap=True, overflow="ellipsis")
+        return Text(f"{one_line(source)}: {progress} …", "dim", no_wrap=True, overflow="ellipsis")
 
     with (
         suppress(OSError),

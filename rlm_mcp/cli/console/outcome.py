@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from rlm_mcp.cli.console.excerpt import one_line
-from rlm_mcp.cli.console.screen import Hanging
+from rlm_mcp.cli.console.renderer import Hanging
 from rlm_mcp.records.types import Citation, Outcome, RunState
 
 MOST_CITATIONS = 8

@@ -51,7 +51,7 @@ KEPT, UNDONE = "the variables are kept", "the variables are those from before it
 INTERRUPTED = f"{STOPPED['interrupt']}; {KEPT}"
 
 
-class Guest(Protocol):
+class CodeRunner(Protocol):
     """What runs the code."""
 
     def run(self, code: str) -> CellResult | None:
@@ -65,7 +65,7 @@ class Guest(Protocol):
 class Prompt:
     """A conversation with a guest. `read` gives a block, raising EOFError at the end; `overview` a text to show."""
 
-    guest: Guest
+    runner: CodeRunner
     console: Console
     read: Callable[[], str]
     overview: Callable[[], str]
@@ -102,13 +102,13 @@ class Prompt:
             case ":overview":
                 self.console.print(self.overview())
             case ":reset":
-                self.guest.reset()
+                self.runner.reset()
                 self.console.print("Variables are gone.", style="dim")
                 return ()
             case command if command.startswith(":"):
                 self.console.print(Text(f"There is no {one_line(command)}: :help shows what there is.", "red"))
             case _:
-                cell = self.guest.run(typed)
+                cell = self.runner.run(typed)
                 if cell is None:
                     raise KeyboardInterrupt
                 self._show(cell)
@@ -159,7 +159,7 @@ class Prompt:
             self.console.print(Text(line, style), soft_wrap=True)
 
 
-class _Turn:
+class _InterruptibleBlock:
     """One block, which may be interrupted, also before it has begun. It belongs to the event loop."""
 
     def __init__(self, cell: Callable[[], Awaitable[CellResult]]) -> None:
@@ -181,7 +181,7 @@ class _Turn:
             self._scope.cancel()
 
 
-class PromptedGuest:
+class PromptRepl:
     """The REPL of a context in a workspace, from another thread than that of its event loop."""
 
     def __init__(
@@ -195,11 +195,11 @@ class PromptedGuest:
         self._loop = portal.call(asyncio.get_running_loop)
 
     def __repr__(self) -> str:
-        return f"<PromptedGuest {self._context.name}>"
+        return f"<PromptRepl {self._context.name}>"
 
     def run(self, code: str) -> CellResult | None:
         """Runs a block, which Ctrl-C interrupts."""
-        turn = _Turn(partial(self._run, code))
+        turn = _InterruptibleBlock(partial(self._run, code))
         with on_interrupt(lambda: self._loop.call_soon_threadsafe(turn.interrupt)):
             return self._portal.call(turn.run)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.cli.console.drawing import StreamConsole, Teller
+from rlm_mcp.cli.console.drawing import RunPrinter, StreamConsole
 from rlm_mcp.cli.console.outcome import show_ended
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.records.events import NAMES, event_from_json, name_of, to_json
@@ -83,9 +83,9 @@ def test_the_page_shows_a_row_for_each_event_and_leaves_nothing_out(tmp_path: Pa
 def test_a_terminal_shows_what_it_showed_then(tmp_path: Path, name: str) -> None:
     run, out = stored(tmp_path, name), io.StringIO()
     console = StreamConsole(file=out, width=100, markup=False, highlight=False, emoji=False)
-    teller = Teller(console)
+    printer = RunPrinter(console)
     for event in run.events():
-        teller.event(event)
+        printer.event(event)
     console.print(show_ended(run.state()))
     assert out.getvalue() == (DATA / f"{name}.txt").read_text()
 

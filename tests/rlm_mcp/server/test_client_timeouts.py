@@ -8,7 +8,7 @@ from rlm_mcp.errors import SearchRefused
 from rlm_mcp.records.events import event_from_json
 from rlm_mcp.records.types import RunState
 from rlm_mcp.server.client_timeouts import eta, longest_wait, with_beats
-from rlm_mcp.workspace.progress import Progress, Taken, advance
+from rlm_mcp.workspace.progress import IngestProgress, Progress, advance
 
 
 @pytest.mark.parametrize(
@@ -62,15 +62,15 @@ class Listener:
 @pytest.mark.anyio
 async def test_long_work_tells_how_far_it_is_again_and_again() -> None:
     listener: Any = Listener()
-    taken = Taken()
+    progress = IngestProgress()
 
     async def work() -> str:
-        taken.add(3, 2_500_000)
+        progress.add(3, 2_500_000)
         await listener.twice.wait()
         return "done"
 
     with anyio.fail_after(5):
-        assert await with_beats(listener, lambda: str(taken), work, every_seconds=0.01) == "done"
+        assert await with_beats(listener, lambda: str(progress), work, every_seconds=0.01) == "done"
     assert listener.heard == [(1, "3 files, 2.5 MB taken in · 0 s"), (2, "3 files, 2.5 MB taken in · 0 s")]
 
 

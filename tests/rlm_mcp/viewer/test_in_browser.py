@@ -18,7 +18,7 @@ import uvicorn
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.store import Runs
-from rlm_mcp.viewer.live import HOST, Following, application
+from rlm_mcp.viewer.live import HOST, FollowedRun, application
 from rlm_mcp.viewer.page import compare_page, write_page, write_text
 from tests.rlm_mcp.viewer import records
 from tests.rlm_mcp.viewer.records import call, cell, ended, reply, started
@@ -326,7 +326,7 @@ def test_a_served_page_follows_its_run_to_the_end(open_page: Open, store: Store,
     run = Runs(tmp_path).create(RunStarted(query="Is it done?"))
     with socket.create_server((HOST, 0)) as listening:
         port = listening.getsockname()[1]
-        app = application(Following(run, store), token="x", port=port)  # noqa: S106 - of a server that lives for one test
+        app = application(FollowedRun(run, store), token="x", port=port)  # noqa: S106 - of a server that lives for one test
         server = uvicorn.Server(uvicorn.Config(app, log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

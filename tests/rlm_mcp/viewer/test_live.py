@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.store import Run, Runs
-from rlm_mcp.viewer.live import Following, application
+from rlm_mcp.viewer.live import FollowedRun, application
 from tests.rlm_mcp.viewer.records import ended, reply
 
 TOKEN = "a-token-that-nobody-knows"  # noqa: S105 - of a server that lives for one test
@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 @pytest.fixture
 def client(run: Run, store: Store) -> Iterator[TestClient]:
-    with TestClient(application(Following(run, store), token=TOKEN, port=8123), base_url=HOST) as client:
+    with TestClient(application(FollowedRun(run, store), token=TOKEN, port=8123), base_url=HOST) as client:
         yield client
 
 
@@ -83,21 +83,21 @@ def test_a_request_for_rows_that_are_no_number_or_too_many_does_no_harm(client: 
 
 
 def test_half_a_line_waits_for_its_other_half(run: Run, store: Store) -> None:
-    following = Following(run, store)
+    followed = FollowedRun(run, store)
     with run.events_path.open("ab") as file:
         file.write(b'{"event":"root_reply","turn":1,')
         file.flush()
-        assert following.news(0) is None
+        assert followed.news(0) is None
         file.write(b'"text":"whole"}\n')
-    news = following.news(0)
+    news = followed.news(0)
     assert news is not None
     assert [row["text"] for row in news["rows"]] == ["whole"]
 
 
 def test_a_run_whose_process_died_is_no_longer_followed(run: Run, store: Store) -> None:
-    following = Following(run, store)
-    assert following.news(0) is None
+    followed = FollowedRun(run, store)
+    assert followed.news(0) is None
     run.close()
-    news = following.news(0)
+    news = followed.news(0)
     assert news is not None
     assert (news["head"]["status"], news["head"]["is_live"]) == ("cut off", False)

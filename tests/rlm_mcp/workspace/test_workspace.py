@@ -20,7 +20,7 @@ from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.live_runs import RunAlreadyEnded, TooManyRuns
-from rlm_mcp.workspace.progress import Taken
+from rlm_mcp.workspace.progress import IngestProgress
 from rlm_mcp.workspace.shared_records import RunElsewhere
 from rlm_mcp.workspace.workspace import Workspace
 from tests.rlm_mcp.machine import REQUEST, Machine, ended
@@ -190,7 +190,7 @@ async def test_a_run_that_waits_for_another_writer_of_the_store_holds_up_nothing
             assert (await workspace.remove_context("t")).name == "t"  # it is no longer in use
 
 
-class Announcing(Taken):
+class Announcing(IngestProgress):
     """Sets an event of the event loop when the first file has been taken in."""
 
     def __init__(self) -> None:
@@ -205,14 +205,16 @@ class Announcing(Taken):
 async def test_a_registration_that_is_cancelled_ends_and_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
     for number in range(2_000):
         (tmp_path / f"{number}.txt").write_text(f"text {number}\n")
-    taken = Announcing()
+    progress = Announcing()
     async with machine.open() as workspace:
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(partial(workspace.contexts.register, source=str(tmp_path / "*.txt"), taken=taken))
-                await taken.begun.wait()
+                tasks.start_soon(
+                    partial(workspace.contexts.register, source=str(tmp_path / "*.txt"), progress=progress)
+                )
+                await progress.begun.wait()
                 tasks.cancel_scope.cancel()
-        assert taken.files < 2_000
+        assert progress.files < 2_000
         assert (await workspace.contexts.list_page()).total == 0
         assert list((machine.settings.data_dir / "contexts" / "incoming").rglob("*.txt")) == []
 

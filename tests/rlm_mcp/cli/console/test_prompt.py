@@ -34,7 +34,7 @@ class ScriptedGuest:
         self.resets += 1
 
 
-def converse(guest: ScriptedGuest, typed: Sequence[Typed]) -> str:
+def converse(runner: ScriptedGuest, typed: Sequence[Typed]) -> str:
     """What the terminal shows for what is typed."""
     out, waiting = io.StringIO(), list(typed)
 
@@ -46,14 +46,14 @@ def converse(guest: ScriptedGuest, typed: Sequence[Typed]) -> str:
         raise line
 
     console = Console(file=out, width=80, markup=False, highlight=False)
-    Prompt(guest=guest, console=console, read=read, overview=lambda: "the overview").converse()
+    Prompt(runner=runner, console=console, read=read, overview=lambda: "the overview").converse()
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def test_a_block_shows_what_it_printed_and_its_value() -> None:
-    guest = ScriptedGuest(CellResult(code="", stdout="one\ntwo\n", value="2", stdout_chars=8))
-    assert converse(guest, ["f()"]) == "one\ntwo\n2\n"
-    assert guest.ran == ["f()"]
+    runner = ScriptedGuest(CellResult(code="", stdout="one\ntwo\n", value="2", stdout_chars=8))
+    assert converse(runner, ["f()"]) == "one\ntwo\n2\n"
+    assert runner.ran == ["f()"]
 
 
 def test_an_error_shows_its_traceback() -> None:
@@ -71,8 +71,8 @@ def test_a_long_output_says_how_much_of_it_is_not_shown() -> None:
 
 def test_an_interrupted_block_keeps_its_variables_and_shows_what_it_had_printed() -> None:
     error = CellError(type="KeyboardInterrupt", message="", traceback="Traceback …")
-    guest = ScriptedGuest(CellResult(code="", stdout="half\n", error=error, stopped_by="interrupt"), None)
-    assert converse(guest, ["f()", "g()"]) == (
+    runner = ScriptedGuest(CellResult(code="", stdout="half\n", error=error, stopped_by="interrupt"), None)
+    assert converse(runner, ["f()", "g()"]) == (
         "half\ninterrupted; the variables are kept\ninterrupted; the variables are kept\n"
     )
 
@@ -85,8 +85,8 @@ def test_an_interrupted_block_keeps_its_variables_and_shows_what_it_had_printed(
     ],
 )
 def test_a_block_that_was_undone_says_so(stopped_by: str, says: str) -> None:
-    guest = ScriptedGuest(CellResult(code="", stopped_by=stopped_by, undone=True))
-    assert converse(guest, ["f()"]) == says
+    runner = ScriptedGuest(CellResult(code="", stopped_by=stopped_by, undone=True))
+    assert converse(runner, ["f()"]) == says
 
 
 def test_a_final_answer_and_notes_are_told() -> None:
@@ -97,23 +97,23 @@ def test_a_final_answer_and_notes_are_told() -> None:
 
 
 def test_commands_begin_with_a_colon() -> None:
-    guest = ScriptedGuest(
+    runner = ScriptedGuest(
         CellResult(code="", variables=(Variable(name="x", type="list", size=3, preview="[1, 2, 3]"),))
     )
     shown = converse(
-        guest, [":vars", "x = [1, 2, 3]", ":vars", ":overview", ":reset", ":vars", ":what", "", ":quit", "y"]
+        runner, [":vars", "x = [1, 2, 3]", ":vars", ":overview", ":reset", ":vars", ":what", "", ":quit", "y"]
     )
     assert shown == (
         "No variables yet.\nx: list of 3 = [1, 2, 3]\nthe overview\nVariables are gone.\nNo variables yet.\n"
         "There is no :what: :help shows what there is."
     )
-    assert (guest.ran, guest.resets) == (["x = [1, 2, 3]"], 1)
+    assert (runner.ran, runner.resets) == (["x = [1, 2, 3]"], 1)
     assert "Ctrl-D leaves" in converse(ScriptedGuest(), [":help"])
 
 
 def test_ctrl_c_at_the_prompt_and_errors_of_the_sandbox_do_not_leave_it() -> None:
-    guest = ScriptedGuest(RlmError("the sandbox failed"), CellResult(code="", value="1"))
-    assert converse(guest, [KeyboardInterrupt, "f()", "1"]) == "\n(Ctrl-D leaves)\nrlm-mcp: the sandbox failed\n1\n"
+    runner = ScriptedGuest(RlmError("the sandbox failed"), CellResult(code="", value="1"))
+    assert converse(runner, [KeyboardInterrupt, "f()", "1"]) == "\n(Ctrl-D leaves)\nrlm-mcp: the sandbox failed\n1\n"
 
 
 def test_what_a_context_holds_is_shown_and_not_obeyed() -> None:

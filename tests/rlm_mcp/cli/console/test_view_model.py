@@ -6,21 +6,21 @@ from importlib.resources import files
 from typing import Any
 
 from rlm_mcp.cli.console.excerpt import excerpt, one_line
-from rlm_mcp.cli.console.scene import Begun, Ran, Routed, Scene, Turned, WentOn
+from rlm_mcp.cli.console.view_model import BlockNote, ResumeNote, RouteNote, RunIntro, RunView, TurnNote
 from rlm_mcp.records.events import event_from_json
 
 RECORD = [json.loads(line) for line in (files("rlm_mcp.cli.demo_data") / "run.jsonl").read_text("utf-8").splitlines()]
 
 
-def fold(*events: Mapping[str, Any]) -> Scene:
-    scene = Scene()
+def fold(*events: Mapping[str, Any]) -> RunView:
+    view = RunView()
     for second, event in enumerate(events):
-        scene.take(event_from_json(event), float(second))
-    return scene
+        view.take(event_from_json(event), float(second))
+    return view
 
 
-def take(scene: Scene, event: Mapping[str, Any], now: float) -> None:
-    scene.take(event_from_json(event), now)
+def take(view: RunView, event: Mapping[str, Any], now: float) -> None:
+    view.take(event_from_json(event), now)
 
 
 def sub(event: str, key: str, **facts: Any) -> dict[str, Any]:
@@ -28,60 +28,60 @@ def sub(event: str, key: str, **facts: Any) -> dict[str, Any]:
 
 
 def test_a_record_is_told_from_the_question_to_the_last_block() -> None:
-    scene = fold(*RECORD)
-    begun, routed, *turns = scene.told
-    assert isinstance(begun, Begun)
+    view = fold(*RECORD)
+    begun, routed, *turns = view.notes
+    assert isinstance(begun, RunIntro)
     assert begun.query == RECORD[0]["query"]
-    assert isinstance(routed, Routed)
+    assert isinstance(routed, RouteNote)
     replies = [event["text"] for event in RECORD if event["event"] == "root_reply"]
     cells = [event["code"] for event in RECORD if event["event"] == "cell"]
-    assert sum(isinstance(one, Turned) for one in turns) == len(replies)
-    assert [one.code.first[0] for one in turns if isinstance(one, Ran)] == [code.split("\n")[0] for code in cells]
-    assert scene.levels == {}
+    assert sum(isinstance(one, TurnNote) for one in turns) == len(replies)
+    assert [one.code.first[0] for one in turns if isinstance(one, BlockNote)] == [code.split("\n")[0] for code in cells]
+    assert view.open_runs == {}
 
 
 def test_sub_calls_are_in_flight_from_their_question_to_their_answer() -> None:
     asked = [sub("sub_asked", key) for key in "abca"]
-    scene = fold({"event": "cell_begun", "turn": 1, "code": "…"}, *asked, sub("sub_reply", "a", value="A"))
-    calls = scene.levels[""].calls
+    view = fold({"event": "cell_begun", "turn": 1, "code": "…"}, *asked, sub("sub_reply", "a", value="A"))
+    calls = view.open_runs[""].calls
     assert [(one.prompt, one.since) for one in calls.in_flight()] == [("a", 4.0), ("b", 2.0), ("c", 3.0)]
-    take(scene, sub("sub_failed", "b", error="no"), 9.0)
+    take(view, sub("sub_failed", "b", error="no"), 9.0)
     assert (calls.asked, calls.answered, calls.failed) == (4, 1, 1)
 
 
 def test_a_record_that_does_not_say_when_calls_began_still_counts_them() -> None:
-    scene = fold(sub("sub_reply", "a", value="A"), sub("sub_reply", "b", value="B"))
-    assert (scene.levels[""].calls.asked, scene.levels[""].calls.ended) == (2, 2)
+    view = fold(sub("sub_reply", "a", value="A"), sub("sub_reply", "b", value="B"))
+    assert (view.open_runs[""].calls.asked, view.open_runs[""].calls.ended) == (2, 2)
 
 
 def test_a_child_has_its_question_from_the_call_that_began_it_and_is_told_with_its_parents_block() -> None:
-    scene = fold(
+    view = fold(
         {"event": "cell_begun", "turn": 1, "code": "rlm_query('Why?', x)"},
         sub("sub_asked", "k", kind="rlm", prompt_head="Why?", child="ab12"),
         {"event": "root_asked", "path": "ab12", "turn": 1},
     )
-    assert scene.levels["ab12"].query == "Why?"
-    take(scene, {"event": "run_ended", "path": "ab12", "answer": None, "message": "out of time", "iterations": 3}, 4.0)
-    take(scene, sub("sub_failed", "k", kind="rlm", error="out of time"), 5.0)
-    take(scene, {"event": "cell", "turn": 1, "code": "rlm_query('Why?', x)", "stdout": ""}, 6.0)
-    (ran,) = scene.told
-    assert isinstance(ran, Ran)
+    assert view.open_runs["ab12"].query == "Why?"
+    take(view, {"event": "run_ended", "path": "ab12", "answer": None, "message": "out of time", "iterations": 3}, 4.0)
+    take(view, sub("sub_failed", "k", kind="rlm", error="out of time"), 5.0)
+    take(view, {"event": "cell", "turn": 1, "code": "rlm_query('Why?', x)", "stdout": ""}, 6.0)
+    (ran,) = view.notes
+    assert isinstance(ran, BlockNote)
     assert [(one.query, one.turns, one.is_answered) for one in ran.children] == [("Why?", 3, False)]
-    assert list(scene.levels) == [""]
+    assert list(view.open_runs) == [""]
 
 
 def test_a_resumed_run_goes_on_with_a_word_on_what_is_on_record() -> None:
-    scene = fold(*RECORD, {"event": "run_resumed"}, {"event": "root_asked", "turn": 4})
-    assert [type(one) for one in scene.told] == [Begun, WentOn]
-    assert scene.told[1] == WentOn(turns=RECORD[-1]["iterations"])
-    assert scene.levels[""].turn == 4
+    view = fold(*RECORD, {"event": "run_resumed"}, {"event": "root_asked", "turn": 4})
+    assert [type(one) for one in view.notes] == [RunIntro, ResumeNote]
+    assert view.notes[1] == ResumeNote(turns=RECORD[-1]["iterations"])
+    assert view.open_runs[""].turn == 4
 
 
 def test_the_clock_of_a_run_read_along_from_its_record_began_when_the_run_did() -> None:
-    scene = Scene()
-    take(scene, {"event": "run_started", "at": 0.0}, 100.0)
-    take(scene, {"event": "root_reply", "turn": 1, "text": "", "at": 40.0}, 100.0)
-    assert scene.began == 60.0
+    view = RunView()
+    take(view, {"event": "run_started", "at": 0.0}, 100.0)
+    take(view, {"event": "root_reply", "turn": 1, "text": "", "at": 40.0}, 100.0)
+    assert view.began == 60.0
 
 
 def test_an_excerpt_says_what_it_leaves_out() -> None:

@@ -1,6 +1,6 @@
 """A run as somebody who watches it sees it, folded out of its events: what has happened, and what is going on.
 
-`told` only grows: whoever draws prints what is new in it. The rest is the present, drawn anew each time. There is no
+`notes` only grows: whoever draws prints what is new in it. The rest is the present, drawn anew each time. There is no
 clock and no I/O in here; `take` is given the time, in seconds on any clock that `screen` is then drawn by. Events come
 from `Workspace.attend` or out of a record; those that only begin something may be missing. All texts of models and
 contexts leave this file harmless and cut.
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlm_mcp.cli.console.excerpt import Excerpt, excerpt, one_line
-from rlm_mcp.records import events
 from rlm_mcp.records.events import (
     Cell,
     CellBegun,
     Event,
     RootAsked,
     RootReply,
+    Routed,
     RunEnded,
     RunResumed,
     RunStarted,
@@ -34,7 +34,7 @@ EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
+class RunIntro:
     """The question, what it is about, and who is asked."""
 
     query: str
@@ -44,14 +44,14 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Routed:
+class RouteNote:
     """Which way the run takes."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turned:
+class TurnNote:
     """A reply of the root model. Its code is told with what it did."""
 
     turn: int
@@ -61,7 +61,7 @@ class Turned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
+class CallExample:
     """A sub-call and its answer."""
 
     prompt: str
@@ -70,7 +70,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChildEnded:
+class ChildNote:
     """A recursive run that has come to its end. Many go on at once, so their turns are shown, but not told."""
 
     query: str
@@ -80,7 +80,7 @@ class ChildEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
+class BlockNote:
     """A block of code, its sub-calls, and what it printed."""
 
     code: Excerpt
@@ -91,22 +91,22 @@ class Ran:
     answered: int
     cached: int
     failed: int
-    examples: tuple[Example, ...]
-    children: tuple[ChildEnded, ...]
+    examples: tuple[CallExample, ...]
+    children: tuple[ChildNote, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WentOn:
+class ResumeNote:
     """What came before this is from the record of a run that was cut off."""
 
     turns: int
 
 
-Told = Begun | Routed | Turned | Ran | WentOn
+Note = RunIntro | RouteNote | TurnNote | BlockNote | ResumeNote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class CallInFlight:
     """A sub-call in flight, since when."""
 
     prompt: str
@@ -115,7 +115,7 @@ class Waiting:
 
 
 @dataclass(slots=True)
-class SubCalls:
+class BlockCalls:
     """Those of the block that runs now."""
 
     asked: int = 0
@@ -123,24 +123,24 @@ class SubCalls:
     cached: int = 0
     """of those answered: without asking a model again"""
     failed: int = 0
-    waiting: dict[str, list[Waiting]] = field(default_factory=dict)
+    waiting: dict[str, list[CallInFlight]] = field(default_factory=dict)
     """by the key of the request; the same request can be in flight twice"""
-    examples: list[Example] = field(default_factory=list)
-    children: list[ChildEnded] = field(default_factory=list)
+    examples: list[CallExample] = field(default_factory=list)
+    children: list[ChildNote] = field(default_factory=list)
 
     @property
     def ended(self) -> int:
         """Answered or failed."""
         return self.answered + self.failed
 
-    def in_flight(self) -> Iterator[Waiting]:
+    def in_flight(self) -> Iterator[CallInFlight]:
         """Those without an answer yet, oldest first."""
         for waiting in self.waiting.values():
             yield from waiting
 
 
 @dataclass(slots=True, kw_only=True)
-class Level:
+class OpenRun:
     """What one run of the tree is doing."""
 
     path: str
@@ -151,7 +151,7 @@ class Level:
     """the most there can be"""
     doing: Literal["starting", "asking", "running"] = "starting"
     code: Excerpt = field(default_factory=lambda: excerpt("", first=0))
-    calls: SubCalls = field(default_factory=SubCalls)
+    calls: BlockCalls = field(default_factory=BlockCalls)
 
     @property
     def nested(self) -> int:
@@ -159,12 +159,12 @@ class Level:
         return _nested(self.path)
 
 
-class Scene:
+class RunView:
     """What a watcher sees of one run."""
 
     def __init__(self) -> None:
-        self.told: list[Told] = []
-        self.levels: dict[str, Level] = {}
+        self.notes: list[Note] = []
+        self.open_runs: dict[str, OpenRun] = {}
         """of the runs that are going on, by path"""
         self.query = ""
         self.root = ""
@@ -175,7 +175,7 @@ class Scene:
         """when the run was created"""
 
     def __repr__(self) -> str:
-        return f"<Scene {len(self.told)} told, {len(self.levels)} levels>"
+        return f"<RunView {len(self.notes)} notes, {len(self.open_runs)} open runs>"
 
     def take(self, event: Event, now: float) -> None:
         """One more event of the run or of one of its child runs."""
@@ -189,22 +189,22 @@ class Scene:
                 self._begin(event, now)
             case RunResumed():
                 self._go_on(now)
-            case events.Routed():
-                self._route(event, self._level(path, now))
+            case Routed():
+                self._route(event, self._open_run(path, now))
             case RootAsked():
-                _turn(self._level(path, now), event.turn, "asking", now)
+                _turn(self._open_run(path, now), event.turn, "asking", now)
             case RootReply():
-                self._reply(event, self._level(path, now), now)
+                self._reply(event, self._open_run(path, now), now)
             case CellBegun():
-                level = self._level(path, now)
+                level = self._open_run(path, now)
                 _turn(level, event.turn, "running", now)
                 level.code = excerpt(event.code, first=CODE_LINES)
             case SubAsked():
-                _ask(self._level(path, now).calls, event, now)
+                _ask(self._open_run(path, now).calls, event, now)
             case SubReply() | SubFailed():
-                _answer(self._level(path, now).calls, event)
+                _answer(self._open_run(path, now).calls, event)
             case Cell():
-                self._ran(event, self._level(path, now), now)
+                self._ran(event, self._open_run(path, now), now)
             case RunEnded():
                 self._end(event, path)
 
@@ -215,42 +215,42 @@ class Scene:
         self.limits = event.limits
         self.began = now
         about = tuple(_about(context) for context in event.contexts)
-        self.told.append(Begun(query=self.query, contexts=about, root=self.root, sub=self.sub))
+        self.notes.append(RunIntro(query=self.query, contexts=about, root=self.root, sub=self.sub))
 
     def _go_on(self, now: float) -> None:
-        turns = sum(isinstance(one, Turned) for one in self.told)
-        self.told = [one for one in self.told if isinstance(one, Begun)]
-        self.told.append(WentOn(turns=turns))
-        self.levels.clear()
+        turns = sum(isinstance(one, TurnNote) for one in self.notes)
+        self.notes = [one for one in self.notes if isinstance(one, RunIntro)]
+        self.notes.append(ResumeNote(turns=turns))
+        self.open_runs.clear()
         self.began = now - (self.spent.get("seconds") or 0.0)
 
-    def _level(self, path: str, now: float) -> Level:
-        level = self.levels.get(path)
+    def _open_run(self, path: str, now: float) -> OpenRun:
+        level = self.open_runs.get(path)
         if level is None:
-            level = self.levels[path] = Level(path=path, query=self._asked_of(path), since=now)
+            level = self.open_runs[path] = OpenRun(path=path, query=self._asked_of(path), since=now)
         return level
 
     def _asked_of(self, path: str) -> str:
         if not path:
             return self.query
         parent, _, name = path.rpartition(".")
-        calls = self.levels[parent].calls if parent in self.levels else SubCalls()
+        calls = self.open_runs[parent].calls if parent in self.open_runs else BlockCalls()
         return next((waiting.prompt for waiting in calls.in_flight() if waiting.child == name), name)
 
-    def _route(self, event: events.Routed, level: Level) -> None:
+    def _route(self, event: Routed, level: OpenRun) -> None:
         level.query = one_line(event.query or "") or level.query
         if not level.path:
-            self.told.append(Routed(reason=one_line(event.reason)))
+            self.notes.append(RouteNote(reason=one_line(event.reason)))
 
-    def _reply(self, event: RootReply, level: Level, now: float) -> None:
+    def _reply(self, event: RootReply, level: OpenRun, now: float) -> None:
         _turn(level, event.turn, "running", now)
         level.code = excerpt("", first=0)
         level.turns = event.left.get("turns") or level.turns
         usage = event.usage
         if level.path:
             return
-        self.told.append(
-            Turned(
+        self.notes.append(
+            TurnNote(
                 turn=level.turn,
                 seconds=float(event.seconds),
                 tokens=int(usage.get("prompt_tokens") or 0) + int(usage.get("completion_tokens") or 0),
@@ -258,15 +258,15 @@ class Scene:
             )
         )
 
-    def _ran(self, event: Cell, level: Level, now: float) -> None:
-        calls, level.calls = level.calls, SubCalls()
+    def _ran(self, event: Cell, level: OpenRun, now: float) -> None:
+        calls, level.calls = level.calls, BlockCalls()
         level.doing, level.since, level.code = "starting", now, excerpt("", first=0)
         if level.path:
             return
         error, final = event.error, event.final
         first, last = OUTPUT_LINES
-        self.told.append(
-            Ran(
+        self.notes.append(
+            BlockNote(
                 code=excerpt(event.code, first=CODE_LINES),
                 output=excerpt(_output(event), first=first, last=last, total_chars=event.stdout_chars),
                 error=one_line(f"{error['type']}: {error['message']}") if error else _stopped(event),
@@ -281,18 +281,18 @@ class Scene:
         )
 
     def _end(self, event: RunEnded, path: str) -> None:
-        level = self.levels.pop(path, None)
+        level = self.open_runs.pop(path, None)
         if not path:
             self.spent = event.usage or self.spent
-            self.levels.clear()
+            self.open_runs.clear()
             return
-        for inner in [other for other in self.levels if other.startswith(f"{path}.")]:
-            del self.levels[inner]
-        parent = self.levels.get(path.rpartition(".")[0])
+        for inner in [other for other in self.open_runs if other.startswith(f"{path}.")]:
+            del self.open_runs[inner]
+        parent = self.open_runs.get(path.rpartition(".")[0])
         if parent is None:
             return
         parent.calls.children.append(
-            ChildEnded(
+            ChildNote(
                 query=level.query if level else path,
                 turns=event.iterations or event.turn,
                 answer=one_line(str(event.answer if event.answer is not None else event.message)),
@@ -305,17 +305,17 @@ def _nested(path: str) -> int:
     return path.count(".") + 1 if path else 0
 
 
-def _turn(level: Level, turn: int, doing: Literal["asking", "running"], now: float) -> None:
+def _turn(level: OpenRun, turn: int, doing: Literal["asking", "running"], now: float) -> None:
     level.turn, level.doing, level.since = turn, doing, now
 
 
-def _ask(calls: SubCalls, event: SubAsked, now: float) -> None:
+def _ask(calls: BlockCalls, event: SubAsked, now: float) -> None:
     calls.asked += 1
-    waiting = Waiting(prompt=one_line(event.prompt_head), since=now, child=event.child or "")
+    waiting = CallInFlight(prompt=one_line(event.prompt_head), since=now, child=event.child or "")
     calls.waiting.setdefault(event.key, []).append(waiting)
 
 
-def _answer(calls: SubCalls, event: SubReply | SubFailed) -> None:
+def _answer(calls: BlockCalls, event: SubReply | SubFailed) -> None:
     waiting = calls.waiting.get(event.key, [])
     if waiting:
         waiting.pop(0)
@@ -331,7 +331,7 @@ def _answer(calls: SubCalls, event: SubReply | SubFailed) -> None:
         calls.cached += bool(event.cached)
     if len(calls.examples) < EXAMPLES and event.kind != "rlm":
         answer = one_line(str(event.error if isinstance(event, SubFailed) else event.value))
-        calls.examples.append(Example(prompt=one_line(event.prompt_head), answer=answer, failed=failed))
+        calls.examples.append(CallExample(prompt=one_line(event.prompt_head), answer=answer, failed=failed))
 
 
 def _about(context: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import anyio
 
-from rlm_mcp.cli.console.drawing import Drawing, Teller, can_be_drawn_on, console_on
+from rlm_mcp.cli.console.drawing import Drawing, RunPrinter, can_be_drawn_on, console_on
 from rlm_mcp.cli.console.interrupts import end_at_once, interrupts
 from rlm_mcp.concurrency import background_task
 from rlm_mcp.errors import RlmError
@@ -20,7 +20,7 @@ FRAME_SECONDS = 0.125
 """Between two drawings: often enough for a clock with tenths to look alive, seldom enough for a slow line."""
 
 
-async def follow(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bool, exit_status: int) -> None:
+async def watch_run(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bool, exit_status: int) -> None:
     """Returns when the run has ended, or is followed no longer because another process runs it.
 
     On a second Ctrl-C the process ends with `exit_status` there and then; what is on record stays.
@@ -48,12 +48,12 @@ async def _stop_when_asked(workspace: Workspace, run_id: str, stop: anyio.Event,
 
 async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.Event) -> None:
     console = console_on(stream)
-    teller = Teller(console)
+    printer = RunPrinter(console)
     over = anyio.Event()
 
     async def draw() -> None:
         with suppress(OSError):  # the terminal may go away before the run ends
-            with Drawing(console, teller) as drawing:
+            with Drawing(console, printer) as drawing:
                 while not over.is_set():
                     drawing.is_stopping = stop.is_set()
                     drawing.refresh()
@@ -65,7 +65,7 @@ async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.E
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(draw)
         try:
-            await workspace.runs.stream_events(run_id, teller.take)
+            await workspace.runs.stream_events(run_id, printer.take)
         except RlmError as error:  # the group would wrap it
             failure = error
         over.set()

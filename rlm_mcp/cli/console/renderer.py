@@ -12,7 +12,17 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from rlm_mcp.cli.console.excerpt import Excerpt
-from rlm_mcp.cli.console.scene import Begun, Level, Ran, Routed, Scene, SubCalls, Told, Turned, WentOn
+from rlm_mcp.cli.console.view_model import (
+    BlockCalls,
+    BlockNote,
+    Note,
+    OpenRun,
+    ResumeNote,
+    RouteNote,
+    RunIntro,
+    RunView,
+    TurnNote,
+)
 from rlm_mcp.redact import ellipsize
 
 CODE_THEME = "ansi_dark"
@@ -52,74 +62,74 @@ class Hanging:
             yield _line(self._label if number == 0 else " " * indent, row)
 
 
-def show_told(one: Told, *, width: int) -> RenderableType:
+def render_note(one: Note, *, width: int) -> RenderableType:
     """Something that has happened."""
     match one:
-        case Begun():
+        case RunIntro():
             return Group(*_begun(one))
-        case Routed():
+        case RouteNote():
             return Hanging("", Text(one.reason, "dim"))
-        case Turned():
+        case TurnNote():
             return Group(*_turned(one))
-        case Ran():
+        case BlockNote():
             return Group(*_ran(one, width))
-        case WentOn():
+        case ResumeNote():
             return _line((f"goes on; {_count_of(one.turns, 'turn')} on record", "dim"))
 
 
-def show_now(scene: Scene, now: float, *, width: int, height: int, stopping: bool = False) -> Group:
+def render_present(view: RunView, now: float, *, width: int, height: int, stopping: bool = False) -> Group:
     """What is going on, in at most `height` lines."""
-    status = [_line((line, "dim")) for line in _packed(_status(scene, now), width)]
+    status = [_line((line, "dim")) for line in _packed(_status(view, now), width)]
     if stopping:
         hint = _line(("stopping, with what it has … Ctrl-C again ends at once", "yellow"))
     else:
         hint = _line(("Ctrl-C stops and keeps what it has", "dim"))
     room = max(height, LEAST_HEIGHT) - len(status) - 1
-    levels = sorted(scene.levels.values(), key=lambda level: level.path)
-    shown = list(_tree(scene, levels, now, width, room))
+    open_runs = sorted(view.open_runs.values(), key=lambda level: level.path)
+    shown = list(_tree(view, open_runs, now, width, room))
     return Group(*shown[: max(room, 1)], *status, hint)
 
 
-def _tree(scene: Scene, levels: list[Level], now: float, width: int, room: int) -> Iterator[Text]:
+def _tree(view: RunView, open_runs: list[OpenRun], now: float, width: int, room: int) -> Iterator[Text]:
     """The runs that go on: the one that was asked for with its code and sub-calls, its children with a line each."""
     spin = SPINNER[int(now * SPINNER_STEPS) % len(SPINNER)]
-    root = next((level for level in levels if not level.path), None)
-    children = [level for level in levels if level.path]
+    root = next((level for level in open_runs if not level.path), None)
+    children = [level for level in open_runs if level.path]
     if root is None:
         yield _line((spin, "cyan"), " starting")
         return
-    yield _line((spin, "cyan"), " ", *_doing(root, scene.root, now))
+    yield _line((spin, "cyan"), " ", *_doing(root, view.root, now))
     below = list(_calls(root.calls, now, width))
-    below += [_child(child, scene.sub, spin, now) for child in children[:MOST_LEVELS]]
+    below += [_child(child, view.sub, spin, now) for child in children[:MOST_LEVELS]]
     if len(children) > MOST_LEVELS:
         below.append(_line(f"  … {len(children) - MOST_LEVELS} more runs"))
     yield from _code(root.code, room - 1 - len(below))
     yield from below
 
 
-def _doing(level: Level, model: str, now: float) -> Iterator[str | tuple[str, str]]:
+def _doing(level: OpenRun, model: str, now: float) -> Iterator[str | tuple[str, str]]:
     of = f" of {level.turns}" if level.turns else ""
     yield (f"turn {level.turn}{of}", "bold") if level.turn else ("before its first turn", "bold")
     yield f" · {DOING[level.doing].format(model=model or 'the model')} · {_seconds(now - level.since)}"
 
 
-def _child(level: Level, model: str, spin: str, now: float) -> Text:
+def _child(level: OpenRun, model: str, spin: str, now: float) -> Text:
     calls = f" · {level.calls.ended}/{level.calls.asked} sub-calls" if level.calls.asked else ""
     doing = DOING[level.doing].format(model=model or "the model")
     turn = f"turn {level.turn} {doing}{calls} · {_seconds(now - level.since)}"
     return _line("  " * level.nested, (spin, "cyan"), f" {turn} · ", (level.query, "italic"))
 
 
-def _calls(calls: SubCalls, now: float, width: int) -> Iterator[Text]:
+def _calls(calls: BlockCalls, now: float, width: int) -> Iterator[Text]:
     if not calls.asked:
         return
     waiting = list(calls.in_flight())
     chars = max(4, min(BAR_CHARS, width // 4))
     filled = chars * calls.ended // calls.asked
-    told = f" {calls.ended}/{calls.asked}" if width < NARROW else f" {calls.ended} of {calls.asked} sub-calls"
-    told += f" · {len(waiting)} in flight" if waiting else ""
+    text = f" {calls.ended}/{calls.asked}" if width < NARROW else f" {calls.ended} of {calls.asked} sub-calls"
+    text += f" · {len(waiting)} in flight" if waiting else ""
     failed = (f" · {calls.failed} failed", "red") if calls.failed else ""
-    yield _line("  ", ("━" * filled, "green"), ("─" * (chars - filled), "dim"), told, failed)
+    yield _line("  ", ("━" * filled, "green"), ("─" * (chars - filled), "dim"), text, failed)
     plain = [one for one in waiting if not one.child]
     for one in plain[:MOST_WAITING]:
         age = f"    {_seconds(now - one.since):>6} "
@@ -128,10 +138,10 @@ def _calls(calls: SubCalls, now: float, width: int) -> Iterator[Text]:
         yield _line((f"    … {len(plain) - MOST_WAITING} more", "dim"))
 
 
-def _status(scene: Scene, now: float) -> Iterator[str]:
-    limits, spent = scene.limits, scene.spent
+def _status(view: RunView, now: float) -> Iterator[str]:
+    limits, spent = view.limits, view.spent
     most = limits.get("max_seconds")
-    yield _of(_clock(now - scene.began), None if most is None else _clock(most))
+    yield _of(_clock(now - view.began), None if most is None else _clock(most))
     calls = spent.get("sub_calls") or 0
     if calls or limits.get("max_sub_calls") is not None:
         yield f"{_of(f'{calls:,}', _count(limits.get('max_sub_calls')))} sub-calls"
@@ -147,24 +157,24 @@ def _status(scene: Scene, now: float) -> Iterator[str]:
         yield "price unknown"
 
 
-def _begun(begun: Begun) -> Iterator[RenderableType]:
+def _begun(begun: RunIntro) -> Iterator[RenderableType]:
     yield Hanging(("question ", "dim"), Text(begun.query, "bold"), rows=6)
     yield Hanging(("about    ", "dim"), ", ".join(begun.contexts))
     models = begun.root if begun.root == begun.sub else f"{begun.root}, sub-calls {begun.sub}"
     yield Hanging(("model    ", "dim"), models)
 
 
-def _turned(turned: Turned) -> Iterator[RenderableType]:
+def _turned(turned: TurnNote) -> Iterator[RenderableType]:
     yield Text("")
-    told = f" ── {_seconds(turned.seconds)} · {turned.tokens:,} tokens"
-    yield _line(("── ", "cyan"), (f"turn {turned.turn}", "bold cyan"), (told, "cyan"))
+    text = f" ── {_seconds(turned.seconds)} · {turned.tokens:,} tokens"
+    yield _line(("── ", "cyan"), (f"turn {turned.turn}", "bold cyan"), (text, "cyan"))
     for line in turned.prose.first:
         yield Hanging("", line)
     if turned.prose.left_out:
         yield _line((f"… {turned.prose.left_out} more lines", "dim"))
 
 
-def _ran(ran: Ran, width: int) -> Iterator[RenderableType]:
+def _ran(ran: BlockNote, width: int) -> Iterator[RenderableType]:
     yield from _code(ran.code, len(ran.code.first) + 1)
     if asked := ran.answered + ran.failed:
         failed = (f", {ran.failed} failed", "red") if ran.failed else ""
@@ -174,10 +184,10 @@ def _ran(ran: Ran, width: int) -> Iterator[RenderableType]:
             answer = Text(example.answer, "red" if example.failed else "")
             yield Hanging("    ", Text.assemble((_ends(example.prompt, width // 2), "dim"), " → ", answer), rows=2)
         for child in ran.children[:MOST_LEVELS]:
-            mark, told = ("    ✓ ", "green") if child.is_answered else ("    ✗ ", "red"), _count_of(child.turns, "turn")
-            yield Hanging(
-                mark, f"run of its own, {told}: {ellipsize(child.query, width // 2)} → {child.answer}", rows=2
-            )
+            mark = ("    ✓ ", "green") if child.is_answered else ("    ✗ ", "red")
+            query = ellipsize(child.query, width // 2)
+            turns = _count_of(child.turns, "turn")
+            yield Hanging(mark, f"run of its own, {turns}: {query} → {child.answer}", rows=2)
         if more := asked - len(ran.examples) - len(ran.children[:MOST_LEVELS]):
             yield _line((f"    … {more:,} more", "dim"))
     yield from _output(ran.output)

@@ -10,8 +10,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from rlm_mcp.cli.console.scene import Scene
-from rlm_mcp.cli.console.screen import show_now, show_told
+from rlm_mcp.cli.console.renderer import render_note, render_present
+from rlm_mcp.cli.console.view_model import RunView
 from rlm_mcp.records.events import event_from_json
 
 Event = dict[str, Any]
@@ -83,38 +83,38 @@ AFTER: list[Event] = [
 ]
 
 
-def scene_after(events: Sequence[Event]) -> Scene:
+def view_after(events: Sequence[Event]) -> RunView:
     """A second passes between two events."""
-    scene = Scene()
+    view = RunView()
     for second, event in enumerate(events):
-        scene.take(event_from_json(event), float(second))
-    return scene
+        view.take(event_from_json(event), float(second))
+    return view
 
 
-def told(events: Sequence[Event], width: int) -> str:
+def printed(events: Sequence[Event], width: int) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, markup=False, highlight=False)
-    for one in scene_after(events).told:
-        console.print(show_told(one, width=width))
+    for one in view_after(events).notes:
+        console.print(render_note(one, width=width))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def now(events: Sequence[Event], width: int, height: int = 16, **how: Any) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, markup=False, highlight=False)
-    console.print(show_now(scene_after(events), float(len(events)), width=width, height=height, **how))
+    console.print(render_present(view_after(events), float(len(events)), width=width, height=height, **how))
     return out.getvalue().rstrip("\n")
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_the_screen_of_a_run_in_its_second_turn(width: int) -> None:
     expected = (SCREENS / f"running-{width}.txt").read_text("utf-8")
-    assert f"{told(BEFORE, width)}\n{now([*BEFORE, *DURING], width)}\n" == expected
+    assert f"{printed(BEFORE, width)}\n{now([*BEFORE, *DURING], width)}\n" == expected
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_what_scrolled_by_when_the_run_is_over(width: int) -> None:
-    assert f"{told([*BEFORE, *DURING, *AFTER], width)}\n" == (SCREENS / f"over-{width}.txt").read_text("utf-8")
+    assert f"{printed([*BEFORE, *DURING, *AFTER], width)}\n" == (SCREENS / f"over-{width}.txt").read_text("utf-8")
 
 
 @pytest.mark.parametrize("height", [4, 8, 12, 24])
@@ -160,9 +160,9 @@ def test_texts_of_models_and_contexts_are_shown_and_not_obeyed() -> None:
     ]
     out = io.StringIO()
     console = Console(file=out, width=300, force_terminal=True, color_system="truecolor")
-    console.print(show_now(scene_after(before), 9.0, width=300, height=30))
-    for one in scene_after([*before, *after]).told:
-        console.print(show_told(one, width=300))
+    console.print(render_present(view_after(before), 9.0, width=300, height=30))
+    for one in view_after([*before, *after]).notes:
+        console.print(render_note(one, width=300))
     shown = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
     assert {character for character in shown if not character.isprintable()} == {"\n"}
     assert "[bold red]x[/]" in shown
