@@ -11,12 +11,12 @@ import anyio
 from rlm_mcp.errors import ProviderFailed
 from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
 
-Answer = str | Completion | Exception
-Script = Sequence[Answer | Callable[["Asked"], Answer]] | Callable[["Asked"], Answer]
+ScriptedReply = str | Completion | Exception
+Script = Sequence[ScriptedReply | Callable[["ScriptedCall"], ScriptedReply]] | Callable[["ScriptedCall"], ScriptedReply]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ScriptedCall:
     """One call of a scripted model, as it arrived."""
 
     messages: tuple[Message, ...]
@@ -44,7 +44,7 @@ class ScriptedModel:
         self.name = name
         self.provider = "scripted"
         self.profile = profile or Profile()
-        self.calls: list[Asked] = []
+        self.calls: list[ScriptedCall] = []
         self._replies = replies
         self._seconds = seconds
 
@@ -61,7 +61,7 @@ class ScriptedModel:
         attempts: Attempts | None = None,
     ) -> Completion:
         """The next reply; raises the entry if it is an exception."""
-        asked = Asked(messages=tuple(messages), max_tokens=max_tokens, temperature=temperature, schema=schema)
+        asked = ScriptedCall(messages=tuple(messages), max_tokens=max_tokens, temperature=temperature, schema=schema)
         index = len(self.calls)
         self.calls.append(asked)
         attempts = attempts or Attempts()
@@ -75,7 +75,7 @@ class ScriptedModel:
             return replace(answer, model=answer.model or self.name)
         return Completion(text=answer, usage=self._usage(asked, answer), model=self.name)
 
-    def _answer(self, index: int, asked: Asked) -> Answer:
+    def _answer(self, index: int, asked: ScriptedCall) -> ScriptedReply:
         if callable(self._replies):
             return self._replies(asked)
         if index >= len(self._replies):
@@ -83,7 +83,7 @@ class ScriptedModel:
         entry = self._replies[index]
         return entry(asked) if callable(entry) else entry
 
-    def _usage(self, asked: Asked, text: str) -> Usage:
+    def _usage(self, asked: ScriptedCall, text: str) -> Usage:
         prompt, completion = estimate_prompt(asked.messages), estimate_tokens(text)
         return Usage(
             prompt_tokens=prompt, completion_tokens=completion, cost_usd=self.profile.cost_usd(prompt, completion)

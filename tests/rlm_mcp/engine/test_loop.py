@@ -17,7 +17,7 @@ from rlm_mcp.engine.subcalls import SubCalls
 from rlm_mcp.engine.types import RunDeps, RunSpec, started_event
 from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Profile
-from rlm_mcp.models.scripted import Asked, ScriptedModel
+from rlm_mcp.models.scripted import ScriptedCall, ScriptedModel
 from rlm_mcp.records.events import Event, RunResumed, name_of, to_json
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.tape import NoRecord, Tape
@@ -76,7 +76,7 @@ class World:
 
     async def solve(
         self,
-        replies: Sequence[Any] | Callable[[Asked], str],
+        replies: Sequence[Any] | Callable[[ScriptedCall], str],
         cells: Sequence[CellResult] | Play = GOOD,
         *,
         spec: RunSpec | None = None,
@@ -416,12 +416,12 @@ class Killed(BaseException):
     """The process dies here."""
 
 
-def dying(at: int, replies: Sequence[str]) -> Callable[[Asked], str]:
+def dying(at: int, replies: Sequence[str]) -> Callable[[ScriptedCall], str]:
     """Replies from a list until the process dies before reply `at`."""
     left = list(replies)
     count = 0
 
-    def reply(asked: Asked) -> str:
+    def reply(asked: ScriptedCall) -> str:
         nonlocal count
         if count == at:
             raise Killed

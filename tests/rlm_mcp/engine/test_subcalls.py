@@ -11,7 +11,7 @@ from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.subcalls import SubCalls, lacks_material
 from rlm_mcp.errors import ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Completion, Profile, Usage
-from rlm_mcp.models.scripted import Asked, Script, ScriptedModel
+from rlm_mcp.models.scripted import Script, ScriptedCall, ScriptedModel
 from rlm_mcp.spending import RunLimits
 
 pytestmark = pytest.mark.anyio
@@ -82,7 +82,7 @@ async def test_when_the_first_asker_is_cancelled_the_next_one_asks() -> None:
 
     class Slow(ScriptedModel):
         async def complete(self, *args: object, **kwargs: object) -> Completion:
-            self.calls.append(Asked(messages=()))
+            self.calls.append(ScriptedCall(messages=()))
             if len(self.calls) == 1:
                 await anyio.sleep_forever()
             await release.wait()

@@ -14,7 +14,7 @@ from opentelemetry.trace import NoOpTracer
 
 from rlm_mcp.errors import SubCallFailed
 from rlm_mcp.models.base import Profile
-from rlm_mcp.models.scripted import Asked, ScriptedModel
+from rlm_mcp.models.scripted import ScriptedCall, ScriptedModel
 from rlm_mcp.repl.scripted import Play, ScriptedOpener
 from rlm_mcp.repl.types import CellError, CellResult, Final, GuestCalls
 from rlm_mcp.settings import Settings, load_settings
@@ -146,7 +146,7 @@ async def test_failures_carry_their_type_and_no_text(tmp_path: Path, recorder: R
         error = CellError(type="KeyError", message=FIGURE, line=1, traceback=FIGURE)
         return CellResult(code=code, error=error)
 
-    def looks_then_answers(asked: Asked) -> str:
+    def looks_then_answers(asked: ScriptedCall) -> str:
         return f"```repl\n{'ask()' if len(asked.messages) == 2 else 'FINAL(1)'}\n```"
 
     root = ScriptedModel(looks_then_answers, name="big")
