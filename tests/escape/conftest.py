@@ -1,8 +1,8 @@
-"""One runtime a module, and sessions that are checked after the attack.
+"""One runtime per test module, and sessions that are checked after the attack.
 
-Whatever a test does to `session`, afterwards its variables are there, the next cell ends within a second, and once
-it is closed the process has the threads, children and descriptors that it had before, and its memory back.
-`broken_session` is for attacks on the session's own insides: only `reset` is promised to repair those.
+Whatever a test does to `session`, afterwards its variables still exist and the next cell ends within a second. Once it
+is closed, the process has the same threads, children, descriptors and free memory as before.
+`broken_session` is for attacks on the session's own internals, which only `reset` is promised to repair.
 """
 
 import os
@@ -17,19 +17,19 @@ from wasm_runtime import Limits, Runtime, Session
 BUDGET_BYTES = 1 << 30
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=0.4, output_bytes=1 << 16)
 MAIN_THREAD_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children")
-# Threads that all sessions share; they are made when first needed, and end with the runtime.
+# Threads that all sessions share; they are created on first use, and end with the runtime.
 POOLS = ("wasm-call", "wasm-copy")
 KEPT = "['kept', 41]"
 
 
 def open_descriptors() -> int:
-    """How many files this process has open, where the system tells."""
+    """Return how many files this process has open, if the system reports it."""
     mine = Path("/proc/self/fd")
     return len(list(mine.iterdir())) if mine.exists() else 0
 
 
 def host_state() -> dict[str, object]:
-    """What an attack must not change in this process."""
+    """Return the state of this process that an attack must not change."""
     return {
         "threads": sorted(t.name for t in threading.enumerate() if not t.name.startswith(POOLS)),
         "children": MAIN_THREAD_CHILDREN.read_text() if MAIN_THREAD_CHILDREN.exists() else "",
@@ -40,7 +40,7 @@ def host_state() -> dict[str, object]:
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Runtime]:
     with Runtime(memory_budget_bytes=BUDGET_BYTES) as runtime:
-        with runtime.session(limits=LIMITS) as first:  # starts the watch, opens the page map
+        with runtime.session(limits=LIMITS) as first:  # starts the deadline thread, opens the page map
             first.exec("kept = 1")
         yield runtime
 

@@ -1,4 +1,4 @@
-"""Archives and texts: what unpacks to more than there is room for is an exception, and so is odd source code."""
+"""Archives and texts: data that unpacks to more than the memory limit raises, and so does invalid source."""
 
 import pytest
 

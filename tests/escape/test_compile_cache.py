@@ -1,6 +1,6 @@
-"""The compile cache: loading it runs native code, so what is not wholly ours is never loaded.
+"""The compile cache: loading it runs native code, so a file that others could have written is never loaded.
 
-A module of eight bytes stands for the image: it compiles in no time, and everything else is the real thing.
+A module of eight bytes replaces the image, because it compiles at once; everything else is real.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Time: every cell ends at its deadline, and takes no variable with it."""
+"""Time: every cell ends at its deadline, and no variable is lost."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from wasm_runtime import GuestCallError, Limits, Runtime, Session
 
 SECONDS = 0.2
 
-# They notice KeyboardInterrupt, so what the cell had done by then stays done.
+# These react to KeyboardInterrupt, so the effects of the cell up to then are kept.
 HEEDING = {
     "empty loop": "while True: pass",
     "loop with calls": "while True: len('abc')",
@@ -30,7 +30,7 @@ HEEDING = {
     "hash collisions": "class K:\n    def __hash__(self): return 1\nd = {K(): 1 for _ in range(10**6)}",
 }
 
-# C code that never looks for a signal, or Python that throws the exception away: trapped, then undone.
+# C code that never polls for signals, or Python that swallows the exception: these cells are trapped, then undone.
 UNHEEDING = {
     "swallowed": "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
     "swallowed in finally": (

@@ -1,4 +1,4 @@
-"""Files: there is one tree, it is the session's own, and nothing in it is the host's but what was mounted."""
+"""Files: each session has one tree of its own, which contains nothing of the host except mounted files."""
 
 import os
 import tempfile

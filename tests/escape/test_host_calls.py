@@ -1,4 +1,4 @@
-"""Host calls: what a guest sends is data from a stranger, and what it redefines changes its own view only."""
+"""Host calls: messages of a guest are untrusted data, and what it redefines affects only itself."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""JavaScript: there is none to escape into. Every door that Pyodide has in a browser is a plain Python error."""
+"""JavaScript: there is none. Every way to it that Pyodide has in a browser raises an ordinary Python error."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Lasting tricks: what a cell plants stays in its session, does not stop the next cell, and is gone after reset."""
+"""Lasting tricks: changes that a cell leaves stay in its session, do not stop the next cell, and end with reset."""
 
 import pytest
 

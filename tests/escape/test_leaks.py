@@ -1,4 +1,4 @@
-"""Leaks: the guest learns nothing of the host, and sessions share no randomness."""
+"""Leaks: the guest learns nothing about the host, and sessions share no randomness."""
 
 import getpass
 import os
@@ -27,7 +27,7 @@ repr(told)
 
 
 def host_secrets() -> list[str]:
-    """What would identify this machine and this process; short and common words are not among them."""
+    """Return texts that identify this machine and this process, without short and common words."""
     secrets = [socket.gethostname(), platform.node(), str(Path.home()), str(Path.cwd()), sys.executable, sys.prefix]
     secrets += [getpass.getuser()] if getpass.getuser() not in {"root", "user", "home"} else []
     secrets += [value for name, value in os.environ.items() if len(value) > 12 and name != "LANG"]

@@ -1,4 +1,4 @@
-"""Memory: what a guest cannot have it does not get, it learns so by an exception, and nothing is lost by it."""
+"""Memory: beyond its limit a guest gets an exception and no memory, and loses nothing."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from wasm_runtime import Limits, OutOfMemoryBudget, Runtime, Session
 
-# Filling 90 MiB takes a busy machine longer than a cell has here.
+# On a loaded machine, filling 90 MiB takes longer than the time limit of cells here.
 FILLING_SECONDS = 20.0
 
 

@@ -1,4 +1,4 @@
-"""Network: there is none. Every way to it ends in an error, and no byte reaches a port of this machine."""
+"""Network: there is none. Every attempt to use it fails, and no byte reaches a port of this machine."""
 
 import socket
 from collections.abc import Iterator

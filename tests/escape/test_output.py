@@ -1,4 +1,4 @@
-"""Output: cut at its cap with a visible note, counted in full, and never taken for anything but text."""
+"""Output: truncated at its limit with a visible note, counted in full, and always treated as text."""
 
 import pytest
 

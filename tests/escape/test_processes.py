@@ -1,4 +1,4 @@
-"""Processes and native code: none can be started, and what is broken inside the guest stays inside it."""
+"""Processes and native code: none can be started, and damage inside the guest stays inside."""
 
 import os
 

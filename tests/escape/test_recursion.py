@@ -1,4 +1,4 @@
-"""Depth: recursion ends in an exception, or in a stack overflow that is undone and told as a RecursionError."""
+"""Depth: recursion ends in an exception, or in a stack overflow that is undone and reported as RecursionError."""
 
 import pytest
 

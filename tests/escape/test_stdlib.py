@@ -1,7 +1,7 @@
-"""The standard library: every module imports or says ImportError, and no function of any of them finds a trap.
+"""The standard library: every module imports or raises ImportError, and no function of any module traps.
 
-Pyodide's module wants 250 functions of JavaScript; those that are not there trap when called. Here every callable of
-every module is called with a few arguments that mean nothing, to see that none of them leads to such a function.
+Pyodide's module imports 250 functions of JavaScript; those that do not exist here trap when called. So every callable
+of every module is called with a few meaningless arguments, to show that none of them leads to such a function.
 """
 
 import ast
@@ -16,7 +16,7 @@ from wasm_runtime.compile_cache import load_image
 
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=10)
 
-# They need what is not there: JavaScript, processes, threads, libffi, or Windows.
+# These need JavaScript, processes, threads, libffi, or Windows.
 ABSENT = {
     "_ctypes",
     "_interpreters",
@@ -80,14 +80,14 @@ def test_every_builtin_module_imports(runtime: Runtime, builtin_modules: list[st
         assert failed == {"_ctypes": "_ctypes"}
 
 
-# Ending the interpreter, and breaking it, is what these are for; they have tests of their own.
+# These exist to end or to break the interpreter; they have tests of their own.
 DEADLY = [
     *["_exit", "abort", "exit", "quit", "kill", "killpg", "raise_signal", "_shutdown", "close", "closerange", "dup2"],
     *["_sigsegv", "_sigabrt", "_sigfpe", "_stack_overflow", "_fatal_error", "_fatal_error_c_thread", "_read_null"],
     *["dump_traceback_later", "breakpoint", "set_trace", "post_mortem", "pm", "interact", "help", "cli", "main", "run"],
     *["serve_forever", "read_input", "input", "raw_input", "RemoteUnwinder"],
 ]
-# Reads the memory of other processes: with none there, it reads beyond the end of its own.
+# Reads the memory of other processes; as there are none, it reads beyond the end of its own.
 NOT_CALLED = {"asyncio.tools"}
 
 EXERCISE = """
@@ -119,7 +119,7 @@ calls
 
 
 def exercise(session: Session, names: list[str]) -> None:
-    """Call everything in the modules; what cannot end by itself is stopped, which is not the trap looked for."""
+    """Call everything in the modules. A call that does not end by itself is stopped, which is no failure."""
     result = session.exec("last = None\n" + EXERCISE % {"deadly": DEADLY, "names": names}, seconds=0.5)
     assert result.stopped_by in {None, "deadline", "exit", "stack"}, (names, result.error, result.stdout[-500:])
 
@@ -135,6 +135,6 @@ def test_no_callable_of_a_module_meets_a_trap(runtime: Runtime, package: str) ->
 
 def test_no_callable_of_a_builtin_module_meets_a_trap(runtime: Runtime, builtin_modules: list[str]) -> None:
     for name in builtin_modules:
-        if not name.startswith("_test"):  # what CPython tests itself with is made to crash
+        if not name.startswith("_test"):  # CPython's own test modules contain functions that crash on purpose
             with runtime.session(limits=LIMITS) as session:
                 exercise(session, [name])

@@ -1,4 +1,4 @@
-"""Wasm: limits hold below Python too, stores survive traps, and nothing is left of what was closed."""
+"""Wasm: limits hold below Python too, stores survive traps, and closed sessions leave nothing behind."""
 
 import hashlib
 import threading

@@ -1,4 +1,4 @@
-"""The event loop of the guest: asyncio without sockets or threads, awake for host calls."""
+"""The guest's event loop: asyncio without sockets or threads, woken by host calls."""
 
 import threading
 from collections.abc import Callable, Iterator

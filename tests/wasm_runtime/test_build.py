@@ -1,4 +1,4 @@
-"""The build's own tools, on modules small enough to read."""
+"""The tools of the build, applied to modules that are small enough to read."""
 
 import ctypes
 import threading

@@ -1,4 +1,4 @@
-"""What /dev/host answers, message by message; no guest is needed for it."""
+"""The answers of /dev/host, message by message, without a guest."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from wasm_runtime.errors import CallRefused
 
 
 class RunAtOnce(Executor):
-    """Runs what is submitted on the calling thread, so that tests need no waiting."""
+    """Runs submitted functions on the calling thread, so that tests need not wait."""
 
     def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override] # the executor protocol has only this much here
         future: Future[object] = Future()
@@ -266,7 +266,7 @@ def test_a_guest_whose_session_cannot_fork_is_refused() -> None:
     assert ask(make_channel(), message) == {"refused": "the host has no answer to this message"}
 
 
-# strangers
+# messages that break the rules
 
 
 def test_a_message_too_long_or_too_wide_is_not_read() -> None:

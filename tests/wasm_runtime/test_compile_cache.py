@@ -1,4 +1,4 @@
-"""The image that ships with the package. How its compiled form is kept is in tests/escape/test_compile_cache.py."""
+"""The image that ships with the package. The cache of its compiled form is tested in tests/escape."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""When a cell is asked to stop, and when it is made to. Times are far apart or already over: nothing here sleeps."""
+"""When a cell is interrupted, and when it is trapped. Times are far apart or already over, so no test sleeps."""
 
 import gc
 import threading

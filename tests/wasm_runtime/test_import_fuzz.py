@@ -1,7 +1,7 @@
-"""Every host import, called as no C library would: any pointer, length, descriptor and flag, in any order.
+"""Every host import, called with any pointer, length, descriptor and flag, in any order.
 
-What must hold: nothing is raised and nothing is kept to be raised, every result fits its wasm type, and not a byte
-before or behind the guest's memory is touched.
+No call may raise or record an exception, every result must fit its wasm type, and no byte before or after the guest's
+memory may change.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ from wasm_runtime.vfs.quota import FixedQuota
 MEMORY_BYTES = 1 << 18
 FENCE = b"\xa5" * (1 << 16)
 
-# Where the guest keeps its texts and tables.
+# Addresses of the guest's texts and tables.
 PATHS = [
     *[b"/tmp/a", b"/tmp/d/b", b"/tmp/d", b"/tmp/link", b"/tmp", b"../tmp/a/", b"/", b".", b"..", b"", b"x" * 300],
     *[b"/dev/host", b"/dev/stdout", b"/dev/zero", b"/dev/urandom", b"/context/notes", b"\xff\xfe"],
@@ -70,7 +70,7 @@ i64 = st.one_of(
 f64 = st.floats()
 OF_TYPE: dict[str, st.SearchStrategy[int] | st.SearchStrategy[float]] = {"i32": i32, "i64": i64, "f64": f64}
 
-# What a call can do something with, by the name of the parameter: half of all arguments are such.
+# Meaningful arguments, by the name of the parameter: half of all arguments are taken from here.
 path = st.sampled_from(sorted(PATH_AT))
 fd = st.integers(0, 7)
 size = st.sampled_from([0, 1, 100, 4096, 65537, 1 << 30, (1 << 40) - 1, 1 << 40, 1 << 62])

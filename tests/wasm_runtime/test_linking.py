@@ -1,4 +1,4 @@
-"""Between wasm and the host: no exception crosses, and every import has exactly one provider."""
+"""The boundary between wasm and host: no exception crosses it, and every import has exactly one provider."""
 
 import ctypes
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Working on many items at once: parallel_map, executors and threads, and what they promise of variables."""
+"""Working on many items at once: parallel_map, executors and threads, and which changes of variables they keep."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ TOGETHER = 8
 
 
 class Meeting:
-    """A host function that answers only when `TOGETHER` calls are inside it at once."""
+    """A host function that returns only when `TOGETHER` calls are in progress at the same time."""
 
     def __init__(self) -> None:
         self._barrier = threading.Barrier(TOGETHER, timeout=20)

@@ -1,4 +1,4 @@
-"""How items are shared out to copies of a guest; the copies here are no guests."""
+"""How items are distributed to copies of a guest. The copies here are fakes."""
 
 import threading
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Work = Callable[["Copy", dict[str, Any]], dict[str, object]]
 
 
 class Copy:
-    """Stands for a forked session: it does `work` with each item until there is none, or it is lost."""
+    """A fake of a forked session: it calls `work` for each item until there are no more, or until it is stopped."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -48,7 +48,7 @@ class Copy:
 def run(
     work: Work, *, count: int, workers: int = 3, ahead: bool = False, seconds: float = 10.0
 ) -> tuple[object, list[Copy]]:
-    """-> (the answer, the copies that were made)."""
+    """Return the answer and the copies that were made."""
     copies: list[Copy] = []
 
     def copy() -> Copy:
@@ -105,7 +105,7 @@ def test_a_copy_that_is_lost_to_an_item_is_replaced() -> None:
     assert answer == {"ok": [done, {"error": "the work on this item was stopped: trap"}, done, done]}
 
 
-def test_a_member_whose_time_is_over_begins_no_other_item() -> None:
+def test_a_worker_whose_time_is_over_starts_no_other_item() -> None:
     def work(copy: Copy, _: dict[str, Any]) -> dict[str, object]:
         copy.stopped_by = "deadline"
         return {}
@@ -145,7 +145,7 @@ def test_an_interrupt_stops_the_copies_and_says_so() -> None:
     assert len(made) <= 2
 
 
-def test_copies_that_cannot_be_made_are_told() -> None:
+def test_a_failure_to_make_copies_is_reported() -> None:
     def copy() -> Copy:
         raise MemoryError("no room")
 

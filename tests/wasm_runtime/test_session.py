@@ -1,4 +1,4 @@
-"""A session, as those who use the package see it."""
+"""Sessions, through the public interface of the package."""
 
 import gc
 import subprocess
@@ -43,7 +43,7 @@ def session(runtime: Runtime) -> Iterator[Session]:
         yield session
 
 
-# what a cell gives
+# results of cells
 
 
 @pytest.mark.parametrize(

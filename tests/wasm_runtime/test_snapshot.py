@@ -1,4 +1,4 @@
-"""A checkpoint as bytes: it comes back as it went in, and what is none is refused before it is unpacked."""
+"""Checkpoints as bytes: restored unchanged; bytes that are not a checkpoint are refused before unpacking."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""Host functions as wasm calls them: what goes in arrives, what comes out fits, over both ways of defining them."""
+"""Host functions called from wasm: arguments arrive and results fit, whichever way the function was defined."""
 
 import gc
 import struct
@@ -17,7 +17,7 @@ Number = int | float
 
 
 class Bridge:
-    """A module that hands its arguments to one host function, and the function's result back."""
+    """A module that passes its arguments to one host function and returns the result."""
 
     def __init__(self, params: list[str], result: str | None) -> None:
         self.seen: list[tuple[Number, ...]] = []

@@ -1,4 +1,4 @@
-"""Saving, restoring and copying guest memory, by page map and by comparing: both do the same."""
+"""Saving, restoring and copying guest memory, by page map and by comparing, with the same results."""
 
 import os
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def template(request: pytest.FixtureRequest, shared: Shared) -> Iterator[Templat
 
 
 class Guest:
-    """A fresh interpreter that never runs: memory and its pages."""
+    """A fresh interpreter that never runs, and the pages of its memory."""
 
     def __init__(self, shared: Shared, template: TemplateMemory | None = None) -> None:
         self.interpreter = Interpreter(shared.engine, shared.prelinked, memory_bytes=MEMORY_BYTES)
@@ -65,7 +65,7 @@ class Guest:
         self.interpreter.close()
 
     def places(self) -> list[int]:
-        """Addresses worth writing to: in the image, around its end, and behind it once the memory has grown."""
+        """Addresses to write to: in the image, around its end, and behind it once the memory has grown."""
         end = self.image_bytes
         spots = [
             1024,
@@ -193,7 +193,7 @@ def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
                     saved, remembered = guest.pages.save(), guest.seen()
                 case "restore":
                     guest.pages.restore(saved)
-                    known = len(remembered) == len(guest.seen())  # memory that grew since is zero, wherever it lies
+                    known = len(remembered) == len(guest.seen())  # memory added since then is zero
                     assert guest.seen() == remembered if known else remembered[:6] == guest.seen()[:6]
                 case "copy":
                     with Guest(shared) as copy, Guest(shared, template) as fork:

@@ -1,4 +1,4 @@
-"""What the guest's file system promises, call by call."""
+"""The guest's file system, call by call."""
 
 import os
 import stat
@@ -265,7 +265,7 @@ def test_null_zero_and_urandom_behave_and_never_make_a_large_buffer() -> None:
 
 
 class Recorder:
-    """A device that gives one input and remembers what is written."""
+    """A device that provides one input and records what is written."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -425,7 +425,7 @@ def test_exclusive_creation_refuses_what_exists_even_a_dangling_link() -> None:
     assert vfs.unlinkat(AT_FDCWD, b"f", 1) == -Errno.EINVAL
 
 
-# Facts of nodes
+# Metadata of nodes
 
 
 def test_stat_tells_kind_size_and_times_by_the_given_clock() -> None:

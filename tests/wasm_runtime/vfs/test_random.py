@@ -31,7 +31,7 @@ Operation = tuple[Any, ...]
 
 NAMES = st.sampled_from(["a", "b", "c"])
 # ".." only after a name: the real tree must not be left. A link never leads upwards either.
-# Where both paths of a rename are wrong, which error comes first is nobody's promise: no long names there.
+# If both paths of a rename are wrong, it is undefined which error comes first: so no long names there.
 SHORT_PATHS = st.one_of(
     NAMES,
     NAMES,
@@ -109,7 +109,7 @@ def guest_flags(access: str, options: tuple[str, ...]) -> int:
 
 
 def new_vfs(quota: FixedQuota | None = None) -> Vfs:
-    """Return a tree with BASE open as descriptor 0 and numbers up to 2 taken, as a process has them."""
+    """Return a tree with BASE open as descriptor 0 and descriptors 0 to 2 in use, as in a process."""
     ticks = count(1)
     vfs = Vfs(clock=lambda: next(ticks), quota=quota or FixedQuota(1 << 30), random=bytes)
     for end in (b"/tmp/x", b"/tmp/x/y", BASE):
@@ -194,7 +194,7 @@ def listed(vfs: Vfs, path: str) -> object:
 
 
 def shown(facts: Any) -> object:
-    """Return what a file's facts have in common in both worlds; directories have sizes and links of their own."""
+    """Return the metadata that must agree between guest and Linux; sizes and link counts of directories differ."""
     if isinstance(facts, int):
         return facts
     mode, size = (facts.st_mode, facts.st_size) if isinstance(facts, os.stat_result) else (facts.mode, facts.size)
@@ -273,7 +273,7 @@ class Linux:
             case ("fstat", fd):
                 return shown(os.fstat(self.fds[fd]))
             case ("access", path, mode):
-                # os.access tells no errno: a failure is compared as a failure only
+                # os.access gives no errno, so only success and failure are compared
                 return 0 if os.access(path, mode, dir_fd=base) else guest_result if negative(guest_result) else -1
             case ("chmod", path, mode):
                 os.chmod(path, mode, dir_fd=base)
@@ -336,7 +336,7 @@ def test_every_operation_ends_as_on_linux(sequence: list[Operation]) -> None:
     with real_directory() as linux:
         for place, operation in enumerate(sequence):
             if operation[0] == "pwrite" and appends(vfs, operation[1]):
-                continue  # Linux appends, which its manual calls a bug
+                continue  # Linux appends, which its manual page lists as a bug
             ours = on_guest(vfs, operation)
             theirs = linux.apply(operation, ours)
             assert ours == theirs, (place, operation)
@@ -349,7 +349,7 @@ def appends(vfs: Vfs, fd: int) -> bool:
 
 
 def picture(vfs: Vfs) -> dict[str, object]:
-    """Return all that the guest can see of a tree, with numbers and times."""
+    """Return everything the guest can see of a tree, with numbers and times."""
     seen: dict[str, object] = {"cwd": vfs.getcwd()}
     for name in (b"/tmp", b"/home", b"/context"):
         look(vfs, name, seen)
@@ -382,7 +382,7 @@ def content(vfs: Vfs, ino: int) -> object:
 
 
 def check_books(vfs: Vfs) -> None:
-    """Assert that what is charged is what there is, that the quota knows it, and that links are counted right."""
+    """Assert that the charges equal the content, that the quota agrees, and that link counts are correct."""
     tree = vfs.tree
     made = {ino: node for ino, node in tree.nodes.items() if ino >= FIRST_GUEST_INO}
     live = (len(made) - 2) * NODE_COST
