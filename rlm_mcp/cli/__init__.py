@@ -1,1 +1,1 @@
-"""What a person at a terminal sees: commands, the live view of a run, the doctor and the demo."""
+"""The command line: commands, the live view of a run, `doctor` and the demo."""

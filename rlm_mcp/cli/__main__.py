@@ -1,4 +1,4 @@
-"""`python -m rlm_mcp.cli`, which client configurations name where no `rlm-mcp` script is installed."""
+"""`python -m rlm_mcp.cli`, which client configurations start if no `rlm-mcp` script is installed."""
 
 import sys
 

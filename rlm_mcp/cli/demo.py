@@ -1,17 +1,18 @@
-"""`rlm-mcp demo`: the main job on a machine with nothing configured, by replaying a recorded run of a real model.
+"""`rlm-mcp demo`: replays a recorded run of a real model, so that it works on a machine with nothing configured.
 
 Only the model's replies come from the record. Every block of code is executed again in the sandbox over the log that
-ships with the package, every sub-call is matched by its prompt, every citation is checked again. At the end there is
-the page of the run, in a place that stays.
+ships with the package, every sub-call is matched by its prompt, and every citation is checked again. The page of the
+run is kept in the cache directory.
 """
 
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import anyio.to_thread
@@ -25,26 +26,27 @@ from rlm_mcp.records.events import Event, RunStarted
 from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.redact import escape_controls
+from rlm_mcp.settings import Settings
 from rlm_mcp.viewer.page import PageNotWritten, write_page
-from rlm_mcp.workspace.workspace import Workspace
+from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
 ANSWER_LINES = 40
 
 INTRODUCTION = (
-    "A recorded run of {model}, replayed. Its replies, and the time they took, come from the record. All else happens "
-    "now: its code runs in the sandbox on this machine, over the log that ships with rlm-mcp.\n"
+    "A recorded run of {model}, replayed. The model's replies and their times come from the record. Everything else "
+    "happens now: the code runs in the sandbox on this machine, over the log that ships with rlm-mcp.\n"
 )
-CAME_OUT = "It came out as recorded."
-DIFFERS = "It differs from the record: {difference}"
+SAME = "The result is the same as in the record."
+DIFFERENT = "The result differs from the record: {difference}"
 NEXT_STEPS = """
-Its page, with the evidence, the timeline and every step:
+The page of the run, with its evidence, timeline and every step:
   {page}
 
 What to do next:
-  rlm-mcp doctor                  checks this machine, looks for a model on it
-  rlm-mcp install CLIENT          adds it to claude-code, cursor, vscode, …
-  rlm-mcp solve "QUESTION" PATH   answers a question of yours, with your model
-  rlm-mcp inspect PATH            Python in the sandbox; needs no model
+  rlm-mcp doctor                  checks this machine and looks for a local model
+  rlm-mcp install CLIENT          adds rlm-mcp to claude-code, cursor, vscode, …
+  rlm-mcp solve "QUESTION" PATH   answers your own question with your model
+  rlm-mcp inspect PATH            opens a Python prompt in the sandbox; needs no model
 """
 
 
@@ -52,18 +54,28 @@ class NoDemo(RlmError):
     """The package was built without the recorded run."""
 
 
+async def run_demo(settings: Settings, out: TextIO, *, as_json: bool) -> bool:
+    """Plays the demo in a temporary data directory, so that nothing is added to the user's contexts and runs."""
+    with TemporaryDirectory() as directory:
+        async with open_workspace(replace(settings, data_dir=Path(directory))) as workspace:
+            page = settings.cache_dir / "demo" / "run.html"
+            return await play_demo(workspace, out, as_json=as_json, page=page)
+
+
 async def play_demo(workspace: Workspace, out: TextIO, *, as_json: bool, page: Path) -> bool:
-    """Replays the recorded run that ships with the package. True when it came out as recorded."""
+    """Replays the recorded run that ships with the package. True if the result is as recorded."""
     with _data("shop.log") as log, _data("run.jsonl") as record:
         if not record.is_file():
-            raise NoDemo("this build of rlm-mcp has no recorded run: install a released version, or use rlm-mcp solve.")
+            raise NoDemo(
+                "this build of rlm-mcp has no recorded run: install a released version, or use `rlm-mcp solve`"
+            )
         return await replay(workspace, list(read_events(record)), log, out, as_json=as_json, page=page)
 
 
 async def replay(
     workspace: Workspace, events: Sequence[Event], log: Path, out: TextIO, *, as_json: bool, page: Path
 ) -> bool:
-    """Replays a recorded run over `log`, tells it as it goes or as one JSON object, and writes its page."""
+    """Replays a recorded run over `log`, prints it turn by turn or as one JSON object, and writes its page."""
     context = await workspace.contexts.register(source=str(log), name=log.name)
     console = console_on(out)
     printer = RunPrinter(console)
@@ -80,14 +92,14 @@ async def replay(
         return difference is None
     console.print(Text(f"\n{_answer(outcome.answer)}", "bold"), soft_wrap=True)
     console.print(show_outcome(outcome))
-    told = CAME_OUT if difference is None else DIFFERS.format(difference=escape_controls(difference))
-    console.print(f"\n{told}", soft_wrap=True)
+    verdict = SAME if difference is None else DIFFERENT.format(difference=escape_controls(difference))
+    console.print(f"\n{verdict}", soft_wrap=True)
     console.print(NEXT_STEPS.format(page=escape_controls(str(written))), soft_wrap=True)
     return difference is None
 
 
 async def _write_page(workspace: Workspace, events: Sequence[Event], page: Path) -> Path | str:
-    """Where the page is, or why it is nowhere: the demo is worth having without it."""
+    """The path of the page, or the reason why it was not written: the demo is useful without it."""
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         return await anyio.to_thread.run_sync(partial(write_page, events, workspace.contexts.store, page))

@@ -1,6 +1,6 @@
-"""`rlm-mcp doctor`: what works on this machine, what does not, and what to do about it.
+"""`rlm-mcp doctor`: checks what works on this machine, and says what to do about the rest.
 
-Each check looks for itself and costs little; only the model checks send something, one request of a few tokens each.
+The checks are independent and cheap. Only those of models send anything: one request of a few tokens each.
 """
 
 import json
@@ -35,13 +35,13 @@ from wasm_runtime.compile_cache import is_compiled, load_image
 CheckStatus = Literal["ok", "warning", "failure"]
 
 LITTLE_ROOM_BYTES = 200 << 20
-"""Below this the compiled sandbox (50 MB) and a context of ordinary size no longer fit together."""
+"""Below this, the compiled sandbox (50 MB) and a context of ordinary size no longer fit together."""
 
 # A local server may have to load the model first.
 MODEL_SECONDS = 120.0
-# Room for a model that thinks before it says one word.
+# Enough for a model that reasons before it answers in one word.
 REPLY_TOKENS = 512
-# Nothing in the question asks for JSON: whoever answers in it was made to by the schema.
+# The question does not mention JSON, so a reply in JSON shows that the schema works.
 QUESTION = "Which colour has a clear sky at noon? Answer in one word."
 SCHEMA = {
     "type": "object",
@@ -53,7 +53,7 @@ SCHEMA = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of the report; `remedy` says what to do, and is empty where nothing has to be done."""
+    """One line of the report. `remedy` says what to do; it is empty if there is nothing to do or `detail` says it."""
 
     name: str
     status: CheckStatus
@@ -70,48 +70,48 @@ async def run_checks(
     own: Entry | None = None,
     find_servers: Callable[[], Sequence[LocalServer]] = find_local_servers,
 ) -> AsyncIterator[Check]:
-    """The checks, one after the other. `warm` compiles the sandbox where that has not been done."""
+    """Runs the checks one after the other. `warm` compiles the sandbox if that has not been done."""
     yield Check(name="python", status="ok", detail=f"{platform.python_version()} at {sys.executable}")
     if warm or is_compiled(load_image(), settings.cache_dir):
-        yield await anyio.to_thread.run_sync(_sandbox, settings.cache_dir, on_progress)
-    yield await anyio.to_thread.run_sync(_compiled, settings.cache_dir)
-    yield await anyio.to_thread.run_sync(_data, settings.data_dir, settings.cache_dir)
-    yield _servers(await anyio.to_thread.run_sync(find_servers))
-    async for check in _models(settings):
+        yield await anyio.to_thread.run_sync(_check_sandbox, settings.cache_dir, on_progress)
+    yield await anyio.to_thread.run_sync(_check_image, settings.cache_dir)
+    yield await anyio.to_thread.run_sync(_check_disk, settings.data_dir, settings.cache_dir)
+    yield _check_local_servers(await anyio.to_thread.run_sync(find_servers))
+    async for check in _check_models(settings):
         yield check
     folders, own = folders or current_user_folders(), own or own_command()
-    for check in _clients(await anyio.to_thread.run_sync(client_states, folders, own)):
+    for check in _check_clients(await anyio.to_thread.run_sync(client_states, folders, own)):
         yield check
 
 
 # --- the sandbox and the disk -------------------------------------------------------------------------------------
 
 
-def _compiled(cache_dir: Path) -> Check:
+def _check_image(cache_dir: Path) -> Check:
     image = load_image()
     detail = f"wasmtime {version('wasmtime')}, image {image.sha256[:12]}, cache {cache_dir}"
     if is_compiled(image, cache_dir):
         return Check(name="sandbox image", status="ok", detail=f"{detail}, compiled")
-    remedy = "the first run compiles it (5 to 12 s); rlm-mcp doctor --warm does so now"
+    remedy = "the first run compiles it (5 to 12 s); `rlm-mcp doctor --warm` does so now"
     return Check(name="sandbox image", status="warning", detail=f"{detail}, not compiled yet", remedy=remedy)
 
 
-def _sandbox(cache_dir: Path, on_progress: Callable[[str], None]) -> Check:
+def _check_sandbox(cache_dir: Path, on_progress: Callable[[str], None]) -> Check:
     started = time.perf_counter()
     try:
         with Runtime(cache_dir, on_progress=on_progress) as runtime, runtime.session() as session:
             value = session.exec("sum(range(10))").value
     except RuntimeFailure as error:
-        return Check(name="sandbox", status="failure", detail=str(error), remedy="see the sentence")
+        return Check(name="sandbox", status="failure", detail=str(error))
     seconds = time.perf_counter() - started
     if value != "45":
         return Check(
-            name="sandbox", status="failure", detail=f"sum(range(10)) gave {value}", remedy="reinstall rlm-mcp"
+            name="sandbox", status="failure", detail=f"sum(range(10)) returned {value}", remedy="reinstall rlm-mcp"
         )
     return Check(name="sandbox", status="ok", detail=f"loaded and ran a cell in {seconds:.2f} s")
 
 
-def _data(data_dir: Path, cache_dir: Path) -> Check:
+def _check_disk(data_dir: Path, cache_dir: Path) -> Check:
     existing = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     sizes = {"contexts": data_dir / "contexts", "runs": data_dir / "runs", "cache": cache_dir}
@@ -119,9 +119,9 @@ def _data(data_dir: Path, cache_dir: Path) -> Check:
     detail = f"{data_dir}: {held}; {free / 1e9:,.1f} GB free"
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         remedy = f"allow writing to {existing}, or set RLM_MCP_DATA_DIR"
-        return Check(name="data", status="failure", detail=f"{detail}; it cannot be written", remedy=remedy)
+        return Check(name="data", status="failure", detail=f"{detail}; it is not writable", remedy=remedy)
     if free < LITTLE_ROOM_BYTES:
-        remedy = "free some space (rlm-mcp contexts gc), or set RLM_MCP_DATA_DIR"
+        remedy = "free some space (`rlm-mcp contexts gc`), or set RLM_MCP_DATA_DIR"
         return Check(name="data", status="warning", detail=detail, remedy=remedy)
     return Check(name="data", status="ok", detail=detail)
 
@@ -132,7 +132,7 @@ def _bytes_in(folder: Path) -> int:
         for name in names:
             try:
                 size += Path(place, name).lstat().st_size
-            except OSError:  # removed meanwhile, by a server that is running
+            except OSError:  # removed in the meantime by a running server
                 continue
     return size
 
@@ -140,30 +140,30 @@ def _bytes_in(folder: Path) -> int:
 # --- models -------------------------------------------------------------------------------------------------------
 
 
-def _servers(servers: Sequence[LocalServer]) -> Check:
+def _check_local_servers(servers: Sequence[LocalServer]) -> Check:
     if not servers:
         looked = ", ".join(f"{name} {port}" for name, port in USUAL_PORTS)
-        return Check(name="local servers", status="ok", detail=f"none (looked for {looked})")
-    found = (f"{s.name} at {s.base_url} with {_few(s.models)}" for s in servers)
+        return Check(name="local servers", status="ok", detail=f"none found (looked for {looked})")
+    found = (f"{s.name} at {s.base_url} with {_shortened(s.models)}" for s in servers)
     return Check(name="local servers", status="ok", detail="; ".join(found))
 
 
-async def _models(settings: Settings) -> AsyncIterator[Check]:
+async def _check_models(settings: Settings) -> AsyncIterator[Check]:
     if settings.model == CLIENT:
-        yield Check(name="model", status="ok", detail="the client's own, where its connection offers sampling")
+        yield Check(name="model", status="ok", detail="the client's own model, if the client offers sampling")
         return
     async with open_models(settings) as pool:
         try:
             chosen = await pool.choose()
         except NoModelConfigured as error:
-            yield Check(name="model", status="warning", detail="none", remedy=str(error))
+            yield Check(name="model", status="warning", detail=str(error))
             return
-        yield await _model("model", chosen.root, settings, chosen)
+        yield await _check_model("model", chosen.root, settings, chosen)
         if chosen.sub is not chosen.root:
-            yield await _model("sub-model", chosen.sub, settings, chosen)
+            yield await _check_model("sub-model", chosen.sub, settings, chosen)
 
 
-async def _model(name: str, model: Model, settings: Settings, chosen: Chosen) -> Check:
+async def _check_model(name: str, model: Model, settings: Settings, chosen: Chosen) -> Check:
     started = time.perf_counter()
     where = f"{model.name} at {model.provider}" + (f" (found: {chosen.found})" if chosen.found else "")
     try:
@@ -171,72 +171,72 @@ async def _model(name: str, model: Model, settings: Settings, chosen: Chosen) ->
             question = [Message(role="user", content=QUESTION)]
             done = await model.complete(question, max_tokens=REPLY_TOKENS, schema=SCHEMA)
     except TimeoutError:
-        remedy = "look at the server's own log, or set RLM_MCP_MODEL and RLM_MCP_BASE_URL to another"
-        detail = f"{where} gave no answer in {MODEL_SECONDS:.0f} s"
+        remedy = "look at the log of the server, or set RLM_MCP_MODEL and RLM_MCP_BASE_URL to another model"
+        detail = f"{where} did not answer within {MODEL_SECONDS:.0f} s"
         return Check(name=name, status="failure", detail=detail, remedy=remedy)
     except RlmError as error:
-        return Check(name=name, status="failure", detail=str(error), remedy="see the sentence")
+        return Check(name=name, status="failure", detail=str(error))
     seconds = time.perf_counter() - started
-    window, doubts = await _window(model, settings, is_sub=name == "sub-model")
-    structured, doubt = _structured(done)
+    window, doubts = await _describe_window(model, settings, is_sub=name == "sub-model")
+    structured, doubt = _describe_structure(done)
     doubts += [doubt] if doubt else []
     usage = done.usage
     counted = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
     if usage.estimated:
-        counted += " by our estimate, the server reports none"
-        doubts.append("tokens are estimated, so limits on them are rough")
+        counted += ", estimated because the server reports none"
+        doubts.append("token counts are estimates, so limits on tokens are rough")
     if usage.cost_usd is not None:
         counted += f", ${usage.cost_usd:.6f}"
     elif settings.limits.max_usd is not None:
-        doubts.append(f"max_usd cannot hold, since no price of {model.name} is known: set RLM_MCP_PRICES")
+        doubts.append(f"max_usd cannot be enforced, because the price of {model.name} is unknown: set RLM_MCP_PRICES")
     detail = f"{where} answered in {seconds:.1f} s ({counted}); {structured}; {window}"
     return Check(name=name, status="warning" if doubts else "ok", detail=detail, remedy="; ".join(doubts))
 
 
-async def _window(model: Model, settings: Settings, *, is_sub: bool) -> tuple[str, list[str]]:
-    """The window and who says so, with a doubt where nobody does."""
+async def _describe_window(model: Model, settings: Settings, *, is_sub: bool) -> tuple[str, list[str]]:
+    """The context window and its source, with a doubt if it is only assumed."""
     window = f"window {model.profile.window_tokens:,} tokens"
     has_own_endpoint = is_sub and (settings.sub_base_url is not None or bool(settings.sub_api_key))
     if (is_sub and settings.sub_window_tokens) or (settings.window_tokens and not has_own_endpoint):
-        return f"{window} as set", []
+        return f"{window}, as set", []
     facts = await anyio.to_thread.run_sync(facts_of, model.provider, model.name)
     if facts.window_tokens is not None:
-        return f"{window} as the server says", []
+        return f"{window}, as reported by the server", []
     if is_known(model.name, model.provider):
-        return f"{window}, known by its name", []
+        return f"{window}, known by the model's name", []
     variable = f"RLM_MCP_{'SUB_' if is_sub else ''}WINDOW_TOKENS"
-    return f"{window} assumed", [f"nobody says how large the window is: set {variable}"]
+    return f"{window}, assumed", [f"the size of the context window is unknown: set {variable}"]
 
 
-def _structured(done: Completion) -> tuple[str, str]:
-    """Whether the schema bound the reply, and a doubt where it did not."""
+def _describe_structure(done: Completion) -> tuple[str, str]:
+    """Whether the reply follows the schema, with a doubt if it does not."""
     if done.finish_reason == "length":
-        return "structured output not seen", f"its reply was cut at {REPLY_TOKENS} tokens, before it said anything"
+        return "structured output unknown", f"the reply was cut off at {REPLY_TOKENS} tokens before it said anything"
     try:
-        said = json.loads(done.text)
+        reply = json.loads(done.text)
     except ValueError:
-        said = None
-    if isinstance(said, dict) and isinstance(said.get("colour"), str):
+        reply = None
+    if isinstance(reply, dict) and isinstance(reply.get("colour"), str):
         return "structured output works", ""
-    return "no structured output", "schemas do not bind its replies, so classify and output_schema ask again more often"
+    return "no structured output", "replies do not follow a schema, so classify and output_schema ask again more often"
 
 
 # --- clients ------------------------------------------------------------------------------------------------------
 
 
-def _clients(states: Sequence[ClientState]) -> list[Check]:
-    """A line for each client that has an entry, and one for those that could have."""
-    checks = [check for state in states if (check := _client(state)) is not None]
+def _check_clients(states: Sequence[ClientState]) -> list[Check]:
+    """One line for each client that has an entry, and one for all clients without an entry."""
+    checks = [check for state in states if (check := _check_client(state)) is not None]
     without = [state.client for state in states if state.state == "found"]
     if without:
         detail = f"without rlm-mcp: {', '.join(client.title for client in without)}"
-        remedy = "" if checks else f"rlm-mcp install {without[0].name} adds it"
+        remedy = "" if checks else f"`rlm-mcp install {without[0].name}` adds it"
         checks.append(Check(name="other clients" if checks else "clients", status="ok", detail=detail, remedy=remedy))
-    return checks or [Check(name="clients", status="ok", detail="none found where clients keep their configuration")]
+    return checks or [Check(name="clients", status="ok", detail="no configuration of an MCP client was found")]
 
 
-def _client(state: ClientState) -> Check | None:
-    name, again = state.client.title, f"rlm-mcp install {state.client.name} sets it right"
+def _check_client(state: ClientState) -> Check | None:
+    name, again = state.client.title, f"`rlm-mcp install {state.client.name}` corrects it"
     match state.state:
         case "current":
             return Check(name=name, status="ok", detail=f"starts this rlm-mcp ({state.path})")
@@ -249,6 +249,6 @@ def _client(state: ClientState) -> Check | None:
     return None
 
 
-def _few(names: Sequence[str]) -> str:
+def _shortened(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

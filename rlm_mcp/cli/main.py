@@ -1,20 +1,22 @@
-"""The command line: `rlm-mcp` serves stdio; every other command does one thing, prints it and ends.
-
-Answers and results go to stdout, everything else to stderr. Exit status: 0 answered, 1 failed, 2 wrong usage,
-3 stopped by a limit with a partial answer.
-"""
+"""The command line. Results go to stdout, everything else to stderr; `DESCRIPTION` lists the exit statuses."""
 
 import argparse
 import errno
 import sys
 from collections.abc import Sequence
 
-from rlm_mcp.cli.commands import clients, contexts, demo, diagnostics, inspecting, runs, serving, solving
+from rlm_mcp.cli.commands import clients, contexts, diagnostics, inspecting, runs, serving, solving
 from rlm_mcp.cli.commands.output import print_error
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, common_flags
 from rlm_mcp.cli.commands.streams import discard_output, escape_unencodable, open_closed_streams
 from rlm_mcp.errors import RlmError
 from rlm_mcp.version import __version__
+
+DESCRIPTION = (
+    "Answers questions over inputs far larger than a model's context window. Without a command, rlm-mcp serves "
+    "MCP on stdio. Results go to stdout, everything else goes to stderr. The exit status is 0 for an answer, 1 for a "
+    "failure, 2 for wrong usage, and 3 for a partial answer after a limit stopped the run."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
         print(end="", flush=True)
-    except BrokenPipeError:  # what `| head` does: the reader has enough
+    except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         discard_output()
         return ANSWERED
     except RlmError as error:
@@ -40,19 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _reason(error: OSError) -> str:
-    """What a file of the user's, or the stream that output goes to, does not let a command do."""
+    """The sentence for an error of a file that the user named, or of the output stream."""
     if error.filename is not None:
         return f"{error.filename}: {error.strerror or error}"
-    told = "the output cannot be written" if error.errno in {errno.ENOSPC, errno.EIO, errno.EFBIG} else "it failed"
-    return f"{told} ({error.strerror or error}); what a run has answered is on record: `rlm-mcp runs list`"
+    what = "the output cannot be written" if error.errno in {errno.ENOSPC, errno.EIO, errno.EFBIG} else "it failed"
+    return f"{what} ({error.strerror or error}): the answers of runs are on record, see `rlm-mcp runs list`"
 
 
 def _parser() -> argparse.ArgumentParser:
     common = common_flags()
-    parser = argparse.ArgumentParser(prog="rlm-mcp", description=__doc__, parents=[common])
+    parser = argparse.ArgumentParser(prog="rlm-mcp", description=DESCRIPTION, parents=[common])
     parser.set_defaults(run=serving.serve, http=None, json=False, quiet=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser, common)
-    for group in (serving, solving, inspecting, contexts, runs, diagnostics, clients, demo):
-        group.add(commands)
+    for group in (serving, solving, inspecting, contexts, runs, clients, diagnostics):
+        group.add_commands(commands)
     return parser

@@ -1,1 +1,1 @@
-"""What each command of the command line does: one file a group, each with an `add(commands)` that registers it."""
+"""The commands of the command line: one file for each group, with an `add_commands` that registers them."""

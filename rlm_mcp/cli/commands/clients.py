@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rlm_mcp.install.plan import Plan
 
 
-def add(commands: Commands) -> None:
+def add_commands(commands: Commands) -> None:
     """Registers `install` and `uninstall`."""
     installs = commands.add("install", install, "let an MCP client start this server; without a client, list them")
     installs.add_argument("client", nargs="?", help="claude-desktop, cursor, vscode, …")

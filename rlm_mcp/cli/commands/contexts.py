@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rlm_mcp.workspace.workspace import Workspace
 
 
-def add(commands: Commands) -> None:
+def add_commands(commands: Commands) -> None:
     """Registers `contexts` and its commands."""
     contexts = commands.group("contexts", in_workspace(list_contexts), "registered contexts")
     contexts.add("list", in_workspace(list_contexts), "list them")

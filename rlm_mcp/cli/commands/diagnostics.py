@@ -1,4 +1,4 @@
-"""`doctor` and `config`: whether this machine is ready, and what is set on it."""
+"""`doctor`, `config` and `demo`: whether this machine is ready, what is set on it, and an example of a run."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -18,16 +19,18 @@ from rlm_mcp.redact import escape_controls
 from rlm_mcp.settings import EffectiveSetting, Settings, config_path, effective_settings
 
 
-def add(commands: Commands) -> None:
-    """Registers `doctor` and `config`."""
-    checks = commands.add("doctor", lambda options: anyio.run(doctor, options), "check this machine, sandbox and model")
-    checks.add_argument("--warm", action="store_true", help="compile the sandbox now, where it is not compiled yet")
-    shows = commands.add("config", config, "show what is set and where each value comes from")
-    shows.add_argument("--path", action="store_true", help="only where the file of settings is")
+def add_commands(commands: Commands) -> None:
+    """Registers `doctor`, `config` and `demo`."""
+    text = "check this machine, the sandbox, the model and the MCP clients"
+    doctor_parser = commands.add("doctor", lambda options: anyio.run(doctor, options), text)
+    doctor_parser.add_argument("--warm", action="store_true", help="compile the sandbox now if that has not been done")
+    config_parser = commands.add("config", config, "show every setting with its value and its origin")
+    config_parser.add_argument("--path", action="store_true", help="print only the path of the settings file")
+    commands.add("demo", demo, "replay a recorded run over a log that ships with rlm-mcp")
 
 
 async def doctor(options: argparse.Namespace) -> int:
-    """Prints each check as it ends."""
+    """Prints each check when it is done."""
     from rlm_mcp.cli.doctor import run_checks
 
     def tell(text: str) -> None:
@@ -37,11 +40,11 @@ async def doctor(options: argparse.Namespace) -> int:
     async for check in run_checks(settings_from(options), warm=options.warm, on_progress=tell):
         checks.append(check)
         if not options.json:
-            said = [
+            lines = [
                 f"{check.status:<8} {check.name}: {check.detail}",
                 *([" " * 9 + check.remedy] if check.remedy else []),
             ]
-            print("\n".join(_folded(escape_controls(line), 9) for line in said), flush=True)
+            print("\n".join(_folded(escape_controls(line), 9) for line in lines), flush=True)
     if options.json:
         print_json([asdict(check) for check in checks])
     return FAILED if any(check.status == "failure" for check in checks) else ANSWERED
@@ -61,13 +64,21 @@ def config(options: argparse.Namespace) -> int:
     print(escape_controls(f"{path}{'' if path.exists() else ' (does not exist)'}"))
     width = min(40, max(len(_value(row.value)) for row in rows)) if _columns() >= 80 else 0
     for row in rows:
-        said = escape_controls(f"{row.name:<17} {_value(row.value):<{width}} {row.origin}")
-        print(_folded(said, 19 + width))
+        line = escape_controls(f"{row.name:<17} {_value(row.value):<{width}} {row.origin}")
+        print(_folded(line, 19 + width))
     return ANSWERED
 
 
+def demo(options: argparse.Namespace) -> int:
+    """Replays the recorded run that ships with rlm-mcp."""
+    from rlm_mcp.cli.demo import run_demo
+
+    is_as_recorded = anyio.run(partial(run_demo, settings_from(options), sys.stdout, as_json=options.json))
+    return ANSWERED if is_as_recorded else FAILED
+
+
 def _with_found(settings: Settings, rows: Sequence[EffectiveSetting]) -> Sequence[EffectiveSetting]:
-    """With the local server that a run would find, where neither an address nor a key is set."""
+    """The settings with the local server that a run would use, if neither an endpoint nor a key is set."""
     from rlm_mcp.models.discovery import find_local_servers
 
     servers = [] if settings.base_url is not None or settings.api_key else find_local_servers()
@@ -94,7 +105,7 @@ def _value(value: Any) -> str:
 
 
 def _folded(line: str, indent: int) -> str:
-    """A line as the terminal's width has it, what follows indented; whole where it is no terminal."""
+    """The line wrapped to the width of the terminal, with an indentation; unchanged if stdout is not a terminal."""
     if not sys.stdout.isatty():
         return line
     columns = _columns()

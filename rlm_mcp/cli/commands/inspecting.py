@@ -19,7 +19,7 @@ PROMPT_SECONDS = 600.0
 HISTORY_NAME = "prompt_history"
 
 
-def add(commands: Commands) -> None:
+def add_commands(commands: Commands) -> None:
     """Registers `inspect`."""
     parser = commands.add("inspect", inspect, "look into a file, directory or registered context")
     parser.add_argument("source")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SHOWN_RUNS = 20
 
 
-def add(commands: Commands) -> None:
+def add_commands(commands: Commands) -> None:
     """Registers `runs` and its commands."""
     runs = commands.group("runs", in_workspace(list_runs), "runs on record")
     runs.add("list", in_workspace(list_runs), "list them").add_argument("--limit", type=int, default=SHOWN_RUNS)

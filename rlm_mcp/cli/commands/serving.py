@@ -7,7 +7,7 @@ from functools import partial
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_from
 
 
-def add(commands: Commands) -> None:
+def add_commands(commands: Commands) -> None:
     """Registers `serve` and `token`."""
     parser = commands.add("serve", serve, "serve MCP on stdio, or over HTTP")
     parser.add_argument("--http", metavar="HOST:PORT", help="streamable HTTP instead of stdio")

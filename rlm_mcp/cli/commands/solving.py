@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rlm_mcp.workspace.workspace import Workspace
 
 
-def add(commands: Commands) -> None:
+def add_commands(commands: Commands) -> None:
     """Registers `solve`."""
     text = "answer a question over files, directories or registered contexts"
     parser = commands.add("solve", in_workspace(solve), text)

@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr as a command may find them: closed, unable to show a character, or full."""
+"""Makes standard streams safe to use that are closed, full, or cannot encode a character."""
 
 import io
 import os
@@ -6,29 +6,29 @@ import sys
 
 
 def open_closed_streams() -> None:
-    """Puts the null device where a standard stream is closed.
+    """Opens the null device in place of each standard stream that is closed.
 
-    Otherwise the next file that is opened, the catalogue say, gets its number and what is meant for the stream, and
-    `print(…, file=None)` takes stdout.
+    Otherwise the next file that is opened, such as the catalogue, would get the number of the stream and receive its
+    output; and `print(…, file=None)` writes to stdout.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
-    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)  # None where it was closed
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)  # None if it was closed
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def escape_unencodable() -> None:
-    """Has characters that the encoding of stdout lacks appear as escapes, as those of stderr do."""
+    """Makes stdout escape characters that its encoding lacks, as stderr does by default."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def discard_output() -> None:
-    """What is still buffered goes nowhere, else Python complains at exit."""
+    """Sends what is still buffered to the null device; otherwise Python reports an error at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(nowhere, number)

@@ -56,7 +56,7 @@ async def test_a_replay_executes_the_code_again_and_tells_the_story(settings: Se
     assert "1 sub-call\n    Is this an error?" in story
     assert '\n["payments", 180]\n✓ answered' in story
     assert "A recorded run of recorded, replayed." in story
-    assert "It came out as recorded." in story
+    assert "The result is the same as in the record." in story
     assert str(settings.cache_dir / "run.html") in story
     assert "payments" in (settings.cache_dir / "run.html").read_text("utf-8")
 
@@ -78,7 +78,7 @@ async def test_a_replay_that_comes_out_otherwise_says_so(settings: Settings, tmp
     out = io.StringIO()
     async with open_workspace(replace(settings, data_dir=tmp_path / "elsewhere")) as workspace:
         assert not await replay(workspace, events, other, out, as_json=False, page=settings.cache_dir / "run.html")
-    assert "It differs from the record:" in out.getvalue()
+    assert "The result differs from the record:" in out.getvalue()
 
 
 def test_the_shipped_log_is_what_its_generator_writes() -> None:

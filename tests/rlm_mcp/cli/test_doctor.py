@@ -90,7 +90,7 @@ async def test_a_model_that_answers_is_told_with_time_tokens_schema_and_window(t
         assert check.detail.startswith(f"scripted at {server.base_url} answered in ")
     assert len(server.requests) == 1
     assert (check.status, check.remedy) == ("ok", "")
-    assert check.detail.endswith("(15 + 5 tokens); structured output works; window 32,000 tokens as set")
+    assert check.detail.endswith("(15 + 5 tokens); structured output works; window 32,000 tokens, as set")
 
 
 async def test_a_price_is_told_and_the_model_of_sub_calls_is_asked_too(tmp_path: Path) -> None:
@@ -102,7 +102,10 @@ async def test_a_price_is_told_and_the_model_of_sub_calls_is_asked_too(tmp_path:
     assert "(15 + 5 tokens, $0.000065)" in checks["model"].detail
     assert checks["model"].status == "ok"
     assert checks["sub-model"].status == "warning"
-    assert checks["sub-model"].remedy == "max_usd cannot hold, since no price of small is known: set RLM_MCP_PRICES"
+    assert (
+        checks["sub-model"].remedy
+        == "max_usd cannot be enforced, because the price of small is unknown: set RLM_MCP_PRICES"
+    )
 
 
 async def test_what_a_server_does_not_do_is_a_warning(tmp_path: Path) -> None:
@@ -110,30 +113,31 @@ async def test_what_a_server_does_not_do_is_a_warning(tmp_path: Path) -> None:
     async with OpenAIServer(obedient, quirks=quirks) as server:
         check = (await found(asked(server, tmp_path, window_tokens=None), tmp_path))["model"]
     assert check.status == "warning"
-    assert "by our estimate, the server reports none" in check.detail
-    assert "no structured output; window 128,000 tokens assumed" in check.detail
+    assert "estimated because the server reports none" in check.detail
+    assert "no structured output; window 128,000 tokens, assumed" in check.detail
     assert check.remedy.split("; ") == [
-        "nobody says how large the window is: set RLM_MCP_WINDOW_TOKENS",
-        "schemas do not bind its replies, so classify and output_schema ask again more often",
-        "tokens are estimated, so limits on them are rough",
+        "the size of the context window is unknown: set RLM_MCP_WINDOW_TOKENS",
+        "replies do not follow a schema, so classify and output_schema ask again more often",
+        "token counts are estimates, so limits on tokens are rough",
     ]
 
 
 async def test_a_window_that_the_server_names_is_taken(tmp_path: Path) -> None:
     async with OpenAIServer(obedient, quirks=Quirks(window_tokens=9_000)) as server:
         check = (await found(asked(server, tmp_path, window_tokens=None), tmp_path))["model"]
-    assert check.detail.endswith("window 9,000 tokens as the server says")
+    assert check.detail.endswith("window 9,000 tokens, as reported by the server")
 
 
 async def test_a_reply_that_is_cut_before_it_says_anything_is_no_verdict_on_schemas(tmp_path: Path) -> None:
     async with OpenAIServer([Said(text="", reasoning="hm", finish_reason="length")]) as server:
         check = (await found(asked(server, tmp_path), tmp_path))["model"]
-    assert (check.status, "structured output not seen" in check.detail) == ("warning", True)
+    assert (check.status, "structured output unknown" in check.detail) == ("warning", True)
 
 
 async def test_an_endpoint_that_is_down_is_a_failure_that_names_it(nowhere: Settings, tmp_path: Path) -> None:
     check = (await found(nowhere, tmp_path))["model"]
     assert (check.status, str(nowhere.base_url) in check.detail) == ("failure", True)
+    assert ("set RLM_MCP_BASE_URL" in check.detail, check.remedy) == (True, "")  # the sentence says what to do
 
 
 async def test_a_key_that_is_refused_is_a_failure_that_does_not_show_it(tmp_path: Path) -> None:
@@ -147,7 +151,7 @@ async def test_local_servers_are_listed_with_their_models(nowhere: Settings, tmp
     ollama = LocalServer(name="Ollama", base_url="http://127.0.0.1:11434/v1", models=("a", "b", "c", "d", "e"))
     checks = await found(nowhere, tmp_path, servers=[ollama])
     assert checks["local servers"].detail == "Ollama at http://127.0.0.1:11434/v1 with a, b, c and 2 more"
-    assert "none (looked for Ollama 11434" in (await found(nowhere, tmp_path))["local servers"].detail
+    assert "none found (looked for Ollama 11434" in (await found(nowhere, tmp_path))["local servers"].detail
 
 
 # --- clients ------------------------------------------------------------------------------------------------------
@@ -175,13 +179,13 @@ async def test_each_client_that_has_an_entry_is_told_whether_it_is_current(nowhe
         name="Windsurf",
         status="warning",
         detail=f"starts /bin/sh, which is not this rlm-mcp ({windsurf})",
-        remedy="rlm-mcp install windsurf sets it right",
+        remedy="`rlm-mcp install windsurf` corrects it",
     )
     assert checks["Gemini CLI"] == Check(
         name="Gemini CLI",
         status="failure",
         detail=f"starts /gone/rlm-mcp, which does not exist ({gemini})",
-        remedy="rlm-mcp install gemini-cli sets it right",
+        remedy="`rlm-mcp install gemini-cli` corrects it",
     )
     assert (checks["Codex"].status, "config.toml is not TOML" in checks["Codex"].detail) == ("warning", True)
     assert checks["other clients"].detail == "without rlm-mcp: Zed"
@@ -193,5 +197,5 @@ async def test_a_machine_without_clients_says_so(nowhere: Settings, tmp_path: Pa
 
 async def test_the_clients_own_model_is_not_looked_for_on_this_machine(nowhere: Settings, tmp_path: Path) -> None:
     checks = await found(replace(nowhere, model="client"), tmp_path)
-    expected = Check(name="model", status="ok", detail="the client's own, where its connection offers sampling")
+    expected = Check(name="model", status="ok", detail="the client's own model, if the client offers sampling")
     assert checks["model"] == expected

@@ -49,7 +49,7 @@ def test_output_that_cannot_be_written_is_one_sentence(shell: Shell, command: st
     status, _, error = shell(command, ">/dev/full")
     assert status == 1
     assert error == (
-        "rlm-mcp: the output cannot be written (No space left on device); what a run has answered is on record: "
+        "rlm-mcp: the output cannot be written (No space left on device): the answers of runs are on record, see "
         "`rlm-mcp runs list`\n"
     )
 
