@@ -1,1 +1,1 @@
-"""What a context is made of, found without a model: structure, tables, log formats, outlines."""
+"""Descriptions of contexts, made without a model: structure, tables, log formats, outlines."""

@@ -1,11 +1,11 @@
-"""Logs: recognised by time stamps that are really there, described with an expression that does parse their lines."""
+"""Logs: recognised by their time stamps, described with a regular expression that parses their lines."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 STAMPED_SHARE = 0.5
-"""Stack traces and wrapped messages have no stamp of their own."""
+"""The share of lines that must have a time stamp; stack traces and wrapped messages have none."""
 
 PARSED_SHARE = 0.8
 MAX_LINE_CHARS = 2_000
@@ -41,7 +41,7 @@ _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-f]{8,}\b|\d+")
 
 
 def describe_log(lines: Sequence[str], *, whole: bool) -> dict[str, object] | None:
-    """Describes a log, or None when too few lines carry a time stamp. `whole` says whether `lines` is all there is."""
+    """The description of a log; None if too few lines have a time stamp. `whole`: `lines` are all lines of the text."""
     filled = [line[:MAX_LINE_CHARS] for line in lines if line.strip()]
     if len(filled) < 3:
         return None
@@ -64,7 +64,7 @@ def describe_log(lines: Sequence[str], *, whole: bool) -> dict[str, object] | No
 
 
 def _stamp_of(lines: Sequence[str]) -> tuple[str, str | None]:
-    """Finds the time stamp that most lines carry at the same place, near their beginning."""
+    """The name and pattern of the time stamp that most lines have at the same position, near their beginning."""
     few = lines[:: max(len(lines) // 400, 1)]
     for name, stamp in _STAMPS.items():
         at = Counter(found.start() for line in few if (found := re.search(rf"(?<![\d/:-]){stamp}(?!\d)", line[:120])))
@@ -80,7 +80,7 @@ def _levels(lines: Sequence[str]) -> dict[str, int]:
 
 
 def _fields(lines: Sequence[str], stamp: str) -> dict[str, object]:
-    """Finds the first shape that parses nearly all lines that carry a stamp, and shows one line taken apart by it."""
+    """The first pattern that parses nearly all lines with a time stamp, and the fields of one line."""
     stamped = [line for line in lines if re.search(stamp, line[:120])]
     few = stamped[:: max(len(stamped) // 500, 1)]
     for shape in _SHAPES:
@@ -98,7 +98,7 @@ def _fields(lines: Sequence[str], stamp: str) -> dict[str, object]:
 
 
 def _frequent(parsed: Sequence["re.Match[str]"]) -> dict[str, object]:
-    """The most frequent values of fields that repeat."""
+    """The most frequent values of fields with few distinct ones."""
     frequent: dict[str, object] = {}
     for field in ("component", "process", "host", "status"):
         if field in parsed[0].groupdict():
@@ -112,7 +112,7 @@ def _frequent(parsed: Sequence["re.Match[str]"]) -> dict[str, object]:
 
 
 def repeated_lines(lines: Sequence[str], *, stamp: str | None = None) -> dict[str, object]:
-    """Finds lines that differ only in their numbers and time stamps: the templates that make up most of a text."""
+    """Templates of lines that differ only in their numbers and time stamps, with their shares of the text."""
     few = lines[:: max(len(lines) // 5_000, 1)]
     if stamp:
         few = [re.sub(stamp, "<time>", line[:400], count=1) for line in few]

@@ -83,7 +83,7 @@ _NAMES = {
 
 
 def language(path: str) -> str:
-    """Names the language or type of a file by its name; a compressed file by what it was before."""
+    """The language or type of a file, judged by its name; for a compressed file, that of its content."""
     pure = PurePosixPath(path)
     if pure.suffix.lower() in {".gz", ".bz2", ".xz", ".zst"}:
         pure = pure.with_suffix("")
@@ -91,7 +91,7 @@ def language(path: str) -> str:
 
 
 def headings(lines: Sequence[str], *, suffix: str, pages: Sequence[PageMark] = ()) -> dict[str, object]:
-    """Finds the headings of a document; `lines` begins at line 1. Pages come first, being certain."""
+    """The pages and headings of a document; `lines` begins at line 1."""
     described: dict[str, object] = {}
     if pages:
         described["pages"] = {
@@ -122,7 +122,7 @@ def headings(lines: Sequence[str], *, suffix: str, pages: Sequence[PageMark] = (
 
 
 def _underlined(lines: Sequence[str], number: int) -> bool:
-    """Whether this line underlines the one before, which stands alone."""
+    """Whether this line underlines the one before, which has a blank line or nothing above it."""
     line = lines[number - 1]
     if number < 2 or not _UNDERLINE.fullmatch(line):
         return False

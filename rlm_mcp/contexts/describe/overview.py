@@ -1,6 +1,6 @@
-"""What a context is, for a model that has not seen it: bounded in time and size.
+"""The overview of a context for a model that has not seen it, bounded in time and size.
 
-Everything said is found in the text, never guessed from a name alone; where only samples were looked at it says so.
+All of it is found in the text and nothing is guessed from a name alone. Where it rests on samples, it says so.
 """
 
 from collections import Counter, defaultdict
@@ -23,14 +23,14 @@ TAIL_CHARS = 800
 MAX_TYPES = 15
 MAX_LARGEST = 10
 MAX_LOOKED_INTO = 6
-"""How many files of many are described one by one: the largest, one of each type first."""
+"""The most files of a context that are described one by one: the largest, starting with one of each type."""
 
 MAX_TREE = 40
 FEW_WORDS = 20
-"""First words are labels when each begins this many lines on average."""
+"""First words are taken for labels if each begins at least this many lines on average."""
 MAX_SKIPPED = 10
 KEPT = 256
-"""Descriptions of texts that a process keeps, a few KB each."""
+"""Descriptions of texts that a process caches; each has a few KB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class LargeFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What the root model sees first. `structure` holds JSON values only; `head` and `tail` are verbatim."""
+    """The description that the root model gets first. `structure` is JSON; `head` and `tail` are verbatim."""
 
     context: Context
     structure: Mapping[str, object]
@@ -54,7 +54,7 @@ class Overview:
 
 
 def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overview:
-    """Looks at a context for at most about `seconds`; beyond that the answer rests on samples and says so."""
+    """Describes a context in about `seconds` at most; files for which no time is left are not described one by one."""
     timeout = Timeout(seconds)
     files = store.files(context)
     largest = sorted(files, key=lambda entry: (-entry.bytes, entry.path))
@@ -78,13 +78,13 @@ def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overvie
 
 
 def describe_file(entry: FileEntry) -> dict[str, object]:
-    """Says what one text is made of, as JSON values. Every run asks, so the newest answers are kept."""
+    """The description of one text, as JSON. Every run asks for it, so the newest ones are cached."""
     return dict(_described(entry, entry.blob.stat().st_mtime_ns))
 
 
 @lru_cache(maxsize=KEPT)
 def _described(entry: FileEntry, _mtime_ns: int) -> Mapping[str, object]:
-    """`_mtime_ns`: a file that is referenced where it lies may be written again."""
+    """`_mtime_ns` is part of the cache key, because a file that is referenced may be overwritten."""
     sample = take_sample(entry.blob, size=entry.bytes, lines=entry.lines)
     suffix = PurePosixPath(entry.path).suffix.lower()
     described = _format(entry, sample, suffix) or {"format": "text", **_shape_of_lines(sample)}
@@ -98,7 +98,7 @@ def _described(entry: FileEntry, _mtime_ns: int) -> Mapping[str, object]:
 
 
 def _format(entry: FileEntry, sample: TextSample, suffix: str) -> dict[str, object] | None:
-    """Tries the formats that can be verified, the strictest first."""
+    """The first format that is verified, tried from the strictest on."""
     lines = sample.lines
     if sample.text is not None and (found := describe_json(sample.text)):
         return found
@@ -114,7 +114,7 @@ def _format(entry: FileEntry, sample: TextSample, suffix: str) -> dict[str, obje
 
 
 def _shape_of_lines(sample: TextSample) -> dict[str, object]:
-    """Describes a text without a format: what repeats, and how long lines and paragraphs are."""
+    """The description of a text without a known format: repetitions, and lengths of lines."""
     filled = [line for line in sample.lines if line.strip()]
     if not filled:
         return {"blank": True}
@@ -130,7 +130,7 @@ def _shape_of_lines(sample: TextSample) -> dict[str, object]:
 
 
 def _first_words(lines: Sequence[str]) -> dict[str, object]:
-    """Finds out whether nearly all lines begin with one of a few words, as labelled lines do."""
+    """The first words of the lines, if they are few and repeat as labels do."""
     counts = Counter(line.split(maxsplit=1)[0] for line in lines)
     if not 2 <= len(counts) <= len(lines) / FEW_WORDS:
         return {}
@@ -158,15 +158,15 @@ def _describe_files(files: Sequence[FileEntry], largest: Sequence[FileEntry], ti
     if len(ranked) > MAX_TYPES:
         described["more_types"] = len(ranked) - MAX_TYPES
     looked_into: dict[str, object] = {}
-    for entry in _telling(largest):
+    for entry in _most_informative(largest):
         if timeout.expired:
             break
         looked_into[entry.path] = _brief(describe_file(entry))
     return described | {"looked_into": looked_into}
 
 
-def _telling(largest: Sequence[FileEntry]) -> list[FileEntry]:
-    """Chooses files to look into: the largest of each type, then the next largest."""
+def _most_informative(largest: Sequence[FileEntry]) -> list[FileEntry]:
+    """The files to describe one by one: the largest of each type, then the next largest."""
     first_of_type = {language(entry.path): entry for entry in reversed(largest) if entry.bytes}
     chosen = sorted(first_of_type.values(), key=lambda entry: -entry.bytes)[:MAX_LOOKED_INTO]
     rest = (entry for entry in largest if entry not in chosen and entry.bytes)
@@ -174,7 +174,7 @@ def _telling(largest: Sequence[FileEntry]) -> list[FileEntry]:
 
 
 def _brief(described: Mapping[str, object]) -> dict[str, object]:
-    """Keeps of one file among many what tells formats apart."""
+    """The part of a description that distinguishes one file from the others."""
     kept = {
         key: described[key]
         for key in ("format", "time_format", "first_time", "last_time", "levels", "records", "rows")
@@ -190,7 +190,7 @@ def _brief(described: Mapping[str, object]) -> dict[str, object]:
 
 
 def _tree(files: Sequence[FileEntry]) -> list[str]:
-    """Shows the upper two levels with how much is below each, as far as there is room."""
+    """The upper two levels of directories with file counts and sizes; one level if two would be too long."""
     top: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     below: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for entry in files:
@@ -220,7 +220,7 @@ def _left_out(store: Store, context: Context) -> dict[str, object]:
 
 
 def _tail(entry: FileEntry) -> str:
-    """The end of a file from the beginning of a line, or of what fits."""
+    """The end of a file, from the beginning of a line if there is one in it."""
     data = reading.read_bytes(entry.blob, max(entry.bytes - 4 * TAIL_CHARS, 0), entry.bytes)
     text = data.decode(errors="ignore")[-TAIL_CHARS:]
     cut = text.find("\n") + 1

@@ -1,4 +1,4 @@
-"""Data with columns: JSON, JSON Lines, CSV and TSV. A format is named only after it has parsed."""
+"""Data with columns: JSON, JSON Lines, CSV and TSV. A format is reported only if the text parses in it."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?)?(Z|[+-]\d\
 
 
 def describe_json(text: str) -> dict[str, object] | None:
-    """Describes a text that is one JSON value, or None when it is not."""
+    """The description of a text that is one JSON object or array; None if it is not."""
     if text.lstrip()[:1] not in {"{", "["}:
         return None
     try:
@@ -31,7 +31,7 @@ def describe_json(text: str) -> dict[str, object] | None:
 
 
 def describe_json_lines(lines: Sequence[str]) -> dict[str, object] | None:
-    """Describes JSON Lines, or None when the sampled lines do not parse as objects."""
+    """The description of JSON Lines; None if the sampled lines do not parse as objects."""
     filled = [line for line in lines if line.strip()]
     if len(filled) < 2 or not filled[0].lstrip().startswith("{"):
         return None
@@ -50,7 +50,10 @@ def describe_json_lines(lines: Sequence[str]) -> dict[str, object] | None:
 
 
 def describe_csv(lines: Sequence[str], *, suffix: str) -> dict[str, object] | None:
-    """Describes rows of equally many fields, or None. Without a telling suffix every row must fit, below a header."""
+    """The description of rows with the same number of fields, or None.
+
+    Without the suffix of such a format, there must be a header and every row must have that number.
+    """
     telling = suffix in {".csv", ".tsv", ".tab", ".psv"}
     for delimiter, name in DELIMITERS.items():
         rows = _rows(lines, delimiter)
@@ -73,7 +76,7 @@ def describe_csv(lines: Sequence[str], *, suffix: str) -> dict[str, object] | No
 
 
 def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Parses the sampled lines as they follow each other; a field with a line end in it stays one."""
+    """Parses the sampled lines together, so that a field may contain line ends."""
     few = [line for line in lines[:3_000] if line.strip()]
     try:
         return list(csv.reader(io.StringIO("\n".join(few)), delimiter=delimiter, strict=True))
@@ -89,7 +92,7 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _columns(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """Name, types, samples and how often a column is filled, in order of first appearance."""
+    """Names, types and samples of the columns in order of first appearance, and how often each is filled."""
     names: dict[str, None] = {}
     for record in records:
         names.update(dict.fromkeys(record))
@@ -148,10 +151,10 @@ def _short(value: object) -> str:
 
 
 def _shape(value: object, *, depth: int) -> object:
-    """Shows how a value is built: keys, lengths and types, a few levels deep."""
+    """The structure of a value: keys, lengths and types, a few levels deep."""
     match value:
         case dict() if depth and len(value) > 8 and all(isinstance(inner, dict | list) for inner in value.values()):
-            key, inner = next(iter(value.items()))  # keyed by id or name: one stands for all
+            key, inner = next(iter(value.items()))  # keyed by id or name: one entry is an example of all
             return {str(key)[:60]: _shape(inner, depth=depth - 1), "…": f"{len(value) - 1} more keys"}
         case dict() if depth:
             shown = {str(key)[:60]: _shape(inner, depth=depth - 1) for key, inner in list(value.items())[:20]}

@@ -1,4 +1,4 @@
-"""A bounded look at a text of any size: whole when it is small, else its beginning, its end and places in between."""
+"""A sample of a text of any size: the whole text when it is small, else its beginning, its end and parts in between."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +7,12 @@ from rlm_mcp.contexts.text import reading
 
 WHOLE_BYTES = 4 << 20
 WHOLE_LINES = 30_000
-"""Up to here a text is looked at whole; describing it then takes some tenths of a second."""
+"""A text up to this size is sampled whole; describing it then takes some tenths of a second."""
 
 PLACES = 16
 PLACE_BYTES = 1 << 16
 PLACE_LINES = 1_000
-"""What is looked at of each of so many places of a larger text; of its head and tail four times as much."""
+"""A larger text is sampled at this many places, up to this size at each; its head and tail up to four times that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class TextSample:
 
 
 def take_sample(path: Path, *, size: int, lines: int) -> TextSample:
-    """Looks at a UTF-8 file of so many bytes and lines."""
+    """Samples a UTF-8 file of `size` bytes and `lines` lines."""
     if size <= WHOLE_BYTES and lines <= WHOLE_LINES:
         whole = _lines(reading.read_bytes(path, 0, size), begins=True, ends=True)
         return TextSample(whole=True, head=whole, middle=(), tail=(), longest_line=_longest(whole))
@@ -54,7 +54,7 @@ def take_sample(path: Path, *, size: int, lines: int) -> TextSample:
 
 
 def _lines(data: bytes, *, begins: bool, ends: bool) -> tuple[str, ...]:
-    """The lines that lie whole in a piece of a file; a piece with no line end gives itself, cut."""
+    """The lines that lie completely in a piece of a file; a piece without a line end is returned as it is."""
     lines = data.split(b"\n")
     if (ends and not lines[-1]) or (not ends and len(lines) > 1):
         lines = lines[:-1]

@@ -1,1 +1,1 @@
-"""Sources of contexts, one file a kind; `opening.open_source` finds out which kind a path is."""
+"""Sources of contexts, one file for each kind; `opening.open_source` finds out which kind a source is."""

@@ -1,7 +1,7 @@
-"""An archive: zip or tar. Its members become files of a context without ever being written under their own names.
+"""Archives: zip and tar. Their members become files of a context without ever being written under their own names.
 
-So a member cannot land outside; one whose name says that it wants to, a link, a device and a nested archive are listed
-as skipped.
+So a member cannot be written outside the store. Members whose names lead outside the archive, links, devices and
+nested archives are listed as skipped.
 """
 
 import posixpath
@@ -23,7 +23,7 @@ from rlm_mcp.errors import SourceRefused
 
 TAR_MAGIC_AT = 257
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
-"""Of an archive with members, and of an empty one."""
+"""The first is that of an archive with members, the second that of an empty one."""
 UNIX_LINK = 0xA
 """S_IFLNK, as the top four bits of a zip member's Unix mode."""
 
@@ -59,7 +59,7 @@ def zip_members(path: Path, *, policy: AccessPolicy) -> Iterator[Piece | Skipped
 
 
 def tar_members(path: Path, *, method: str | None, policy: AccessPolicy) -> Iterator[Piece | Skipped]:
-    """The members of a tar archive in the order they lie, which is the only one a stream has."""
+    """The members of a tar archive in the order of the stream."""
     with open_compressed(path, method) if method else open_regular(path) as opened:
         try:
             with tarfile.open(fileobj=cast("BinaryIO", opened.file), mode="r|") as archive:
@@ -107,7 +107,7 @@ def _open_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarIn
 
 
 def _shown(name: str) -> str:
-    """A member's name as a path inside the context: no leading slash or `./`, no backslash."""
+    """The path of a member inside the context: without leading slash or `./`, with `/` for a backslash."""
     return printable(posixpath.normpath(name.replace("\\", "/")).lstrip("/"))
 
 

@@ -1,4 +1,4 @@
-"""A compressed file: gzip, Zstandard, bzip2 or xz, unpacked while it is read, with a bound on how far it may expand."""
+"""Compressed files: gzip, Zstandard, bzip2 and xz, unpacked while they are read, up to a bound on their expansion."""
 
 import bz2
 import gzip
@@ -14,29 +14,29 @@ from rlm_mcp.contexts.sources.source import OpenPiece, Readable
 from rlm_mcp.errors import SourceRefused
 
 MAX_RATIO = 250
-"""Logs compress 10 to 100 times; bombs a thousand times and more."""
+"""Logs compress 10 to 100 times, bombs a thousand times and more."""
 
 FREE_BYTES = 64 << 20
-"""Expanding this far harms nobody, whatever the ratio."""
+"""Expansion up to this size is harmless, whatever the ratio."""
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 _SUFFIXES = {".gz", ".zst", ".bz2", ".xz", ".tgz", ".tbz2", ".txz", ".tzst"}
 
 
 def compression(head: bytes) -> str | None:
-    """How a file is compressed, by its first bytes."""
+    """The compression method of a file, found by its first bytes; None if it is not compressed."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def without_suffix(name: str) -> str:
-    """The name a file had before it was compressed."""
+    """The name without the suffix of a compression."""
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and dot + suffix.lower() in _SUFFIXES else name
 
 
 @contextmanager
 def open_compressed(path: Path, method: str) -> Iterator[OpenPiece]:
-    """Opens a compressed file as what it holds. Raises SourceRefused when it is damaged or expands too far."""
+    """Opens a compressed file and reads what it holds. Raises SourceRefused if it is damaged or expands too far."""
     with open_regular(path) as opened:
         counted = _Counted(opened.file)
         try:
@@ -48,13 +48,13 @@ def open_compressed(path: Path, method: str) -> Iterator[OpenPiece]:
                 raise damaged(path, error) from error
             raise
         except Exception as error:
-            if type(error).__name__ == "ZstdError":  # named, so that zstandard is imported only for .zst files
+            if type(error).__name__ == "ZstdError":  # by name, so that zstandard is imported only for .zst files
                 raise damaged(path, error) from error
             raise
 
 
 def _reader(file: Readable, method: str) -> Readable:
-    raw = cast("BinaryIO", file)  # reading is all that is done to it, whatever the annotations ask for
+    raw = cast("BinaryIO", file)  # it is only read, whatever the annotations ask for
     match method:
         case "gzip":
             return gzip.GzipFile(fileobj=raw)
@@ -67,7 +67,7 @@ def _reader(file: Readable, method: str) -> Readable:
 
 
 class _Counted:
-    """A file that knows how much of it has been read."""
+    """A file that counts the bytes read of it."""
 
     def __init__(self, file: Readable) -> None:
         self._file = file
@@ -80,15 +80,15 @@ class _Counted:
 
 
 class _ZstandardReader:
-    """Zstandard frames one after another; unlike the library's reader it notices when the last one is cut short."""
+    """Reads consecutive Zstandard frames; unlike the reader of the library, it detects a truncated last frame."""
 
     FED_BYTES = 2048
-    """Four bytes can stand for 128 KiB, so this bounds what one step may produce to 64 MiB."""
+    """Four bytes can expand to 128 KiB, so this bounds the output of one step to 64 MiB."""
 
     def __init__(self, file: Readable) -> None:
         import zstandard
 
-        # 128 MiB is what `zstd --ultra --long=27` asks for, and what the zstd tool itself accepts unasked.
+        # 128 MiB is the window of `zstd --ultra --long=27`, and the largest that the zstd tool accepts by default.
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
         self._frame = self._decompressor.decompressobj()
         self._begun = False
@@ -119,7 +119,7 @@ class _ZstandardReader:
 
 
 class _Bounded:
-    """What a compressed file expands to, cut off with SourceRefused where it looks like a bomb."""
+    """Reads the expanded content and raises SourceRefused when it looks like a bomb."""
 
     def __init__(self, reader: Readable, counted: _Counted, name: str) -> None:
         self._reader = reader
@@ -135,7 +135,7 @@ class _Bounded:
 
 
 def check_ratio(name: str, *, produced: int, consumed: int) -> None:
-    """Raises SourceRefused when so much came out of so little that it must be a bomb."""
+    """Raises SourceRefused when the expansion is that of a bomb."""
     if produced > FREE_BYTES and produced > MAX_RATIO * max(consumed, 1):
         raise SourceRefused(
             f"{name} expands more than {MAX_RATIO} times, {consumed:,} bytes to over {produced:,}, as bombs do: "
@@ -144,7 +144,7 @@ def check_ratio(name: str, *, produced: int, consumed: int) -> None:
 
 
 def damaged(path: Path, error: Exception) -> SourceRefused:
-    """Says that a compressed file or archive cannot be unpacked."""
+    """The error for a compressed file or archive that cannot be unpacked."""
     return SourceRefused(
         f"{path} is damaged or cut short ({error}): fetch it again, or unpack what can be saved and register that"
     )

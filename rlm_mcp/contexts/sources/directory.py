@@ -1,4 +1,4 @@
-"""A directory: every text under it, links followed only to files that may be read, the rest listed with its reason."""
+"""A directory: every text under it. Links are followed only to files that may be read; other files are skipped."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ NOT_WORTH_READING = {
     ".hypothesis": "a cache",
     ".tox": "installed packages",
 }
-"""Directories that nobody means by naming their parent; each is listed as skipped, and can be registered by itself."""
+"""Directories that are skipped when their parent is registered; each can be registered by itself."""
 
 
 def walk(directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> Iterator[Piece | Skipped]:
@@ -49,7 +49,7 @@ def check_count(directory: Path, count: int) -> None:
 
 
 def piece_or_skip(path: Path, *, shown: str, policy: AccessPolicy) -> Piece | Skipped:
-    """Decides whether a file found in a directory becomes a piece."""
+    """Decides whether a file found in a directory becomes a piece or is skipped."""
     if not policy.secrets and is_secret(shown):
         return Skipped(path=shown, reason=HOLDS_CREDENTIALS)
     try:
@@ -68,7 +68,7 @@ def piece_or_skip(path: Path, *, shown: str, policy: AccessPolicy) -> Piece | Sk
             if stat.S_ISDIR(status.st_mode):
                 return Skipped(path=shown, reason="link to a directory")
             path = target
-    except RuntimeError:  # what a loop of links is before Python 3.13
+    except RuntimeError:  # raised for a loop of links before Python 3.13
         return Skipped(path=shown, reason=str(refusal(shown, OSError(errno.ELOOP, "loop"))))
     except (OSError, ValueError) as error:
         return Skipped(path=shown, reason=str(refusal(shown, error)))
@@ -85,7 +85,7 @@ def files_below(
     depth: int | None = None,
     prefix: str = "",
 ) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
-    """Walks in sorted order, at most `depth` directories deep, without following links.
+    """Walks a directory in sorted order, at most `depth` directories deep, without following links.
 
     Directories not worth reading and unreadable ones are yielded as Skipped. `check_cancelled` is called for every
     directory and may raise to end the walk.

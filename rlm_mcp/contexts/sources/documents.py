@@ -1,7 +1,7 @@
-"""Documents: the text of a PDF, an Office file, a web page, a notebook or mail, with where its pages begin.
+"""Documents: the text of a PDF, an Office file, a web page, a notebook or mail, and where its pages begin.
 
-Each section begins with a line such as `[page 3]`, so that a page can be cited by who sees only the text. Converters
-are other people's parsers, run in this process: they are bounded in what they may produce, not in time.
+Each section begins with a line such as `[page 3]`, so that a model that sees only the text can cite the page. The
+parsers are third-party libraries that run in this process: their output is bounded in size, but not their time.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ from rlm_mcp.contexts.types import PageMark
 from rlm_mcp.errors import SourceRefused
 
 MAX_TEXT_BYTES = 512 << 20
-"""No honest document holds more text; a zip bomb in an Office file does."""
+"""No genuine document holds more text; a zip bomb in an Office file does."""
 
 IN_MEMORY_BYTES = 8 << 20
 
 SOURCE_LIKE = frozenset({".html", ".htm", ".ipynb"})
-"""In a directory these are source code; named by themselves they are documents to read."""
+"""Files with these suffixes are source code in a directory, and documents when they are registered by themselves."""
 
 
 Sections = Callable[[Path], Iterator[Section]]
@@ -50,7 +50,7 @@ SUFFIXES = frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".ipyn
 
 
 def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManager[OpenPiece]] | None:
-    """The function that opens this document as text, or None when it is no document."""
+    """The function that opens this document as text, or None if it is not a document."""
     suffix = ".pdf" if head.startswith(b"%PDF-") else path.suffix.lower()
     if suffix not in SUFFIXES or (suffix in {".html", ".htm"} and find_spec("bs4") is None):
         return None
@@ -86,7 +86,7 @@ def _write(path: Path, sections: Sections, file: BinaryIO) -> list[PageMark]:
 
 
 def _sections_of(path: Path, sections: Sections) -> Iterator[Section]:
-    """Reads a document with somebody else's parser, which raises whatever it likes."""
+    """Runs a third-party parser, which may raise any exception. Raises SourceRefused."""
     try:
         yield from sections(path)
     except (SourceRefused, OSError):

@@ -1,4 +1,4 @@
-"""A regular file, read as it was at the moment it was opened, or refused with the reason."""
+"""A regular file, read as it was when it was opened, or refused with a reason."""
 
 import errno
 import io
@@ -13,19 +13,19 @@ from rlm_mcp.errors import SourceChanged, SourceRefused
 from rlm_mcp.redact import ellipsize
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""Non-blocking: opening a FIFO would otherwise wait for a writer for ever."""
+"""Non-blocking, because opening a FIFO would otherwise wait for a writer forever."""
 
 SHOWN_PATH_CHARS = 200
 
 
 def file_piece(path: Path, *, shown: str) -> Piece:
-    """Makes the piece of a plain file; `shown` is its path inside the context."""
+    """The piece for a plain file; `shown` is its path inside the context."""
     return Piece(path=shown, open=lambda: open_regular(path), plain=path)
 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[OpenPiece]:
-    """Opens a regular file; on leaving, raises SourceChanged if what was read never was its content at one time."""
+    """Opens a regular file. On leaving, raises SourceChanged if what was read is not a state that the file ever had."""
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
     except (OSError, ValueError) as error:
@@ -77,13 +77,13 @@ class _FirstBytes:
 
 
 def printable(name: str) -> str:
-    """Shows a file name that may not be UTF-8, and may hold line ends, in one line of text."""
+    """A file name, which may not be UTF-8 and may hold line ends, as one line of text."""
     text = os.fsencode(name).decode(errors="replace")
     return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def what_it_is(mode: int) -> str:
-    """Names a kind of file for an error."""
+    """The kind of a file, for an error."""
     kinds = {
         stat.S_IFIFO: "a FIFO",
         stat.S_IFSOCK: "a socket",
@@ -96,12 +96,12 @@ def what_it_is(mode: int) -> str:
 
 
 def refusal(path: Path | str, error: OSError | ValueError) -> SourceRefused:
-    """Says in one sentence why a path cannot be read."""
+    """The error for a path that cannot be read, in one sentence."""
     shown = ellipsize(str(path), SHOWN_PATH_CHARS)
     match getattr(error, "errno", None):
         case errno.ENOENT | errno.ENOTDIR:
-            taken_from = "" if Path(path).is_absolute() else f", which is taken from {Path.cwd()}"
-            return SourceRefused(f"{shown} does not exist: check the path{taken_from}")
+            relative_to = "" if Path(path).is_absolute() else f", which is relative to {Path.cwd()}"
+            return SourceRefused(f"{shown} does not exist: check the path{relative_to}")
         case errno.EACCES | errno.EPERM:
             return SourceRefused(f"{shown} may not be read by this user: change its permissions or register a copy")
         case errno.ELOOP:

@@ -10,7 +10,7 @@ from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
 HEAD_BYTES = 512
-"""Reaches the magic of every kind; tar's is the farthest, at 257."""
+"""Includes the magic numbers of all formats; the last is that of tar, at 257."""
 
 _SPECIAL_SUFFIXES = {".gz", ".bz2", ".xz", ".zst", ".tgz", ".tar", ".zip", ".whl", ".jar"} | documents.SUFFIXES
 """In a directory only files with these are opened to find their format: most files of a checkout are opened once."""

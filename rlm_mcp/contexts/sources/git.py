@@ -1,6 +1,6 @@
-"""A git repository: its work tree without what `.gitignore` names, or its files as of a revision.
+"""A git repository: its work tree without the files that `.gitignore` names, or its files at a revision.
 
-The repository may be hostile: nothing it configures is run (no hooks, no file system monitor, no filters, no fetching).
+The repository may be hostile: nothing that it configures is run (hooks, file system monitor, filters, fetching).
 """
 
 import io
@@ -24,7 +24,7 @@ GIT_SECONDS = 60.0
 """Listing a million files takes about ten."""
 
 CHUNK_BYTES = 1 << 20
-"""Of an object, between two looks at whether it is still wanted."""
+"""How much of an object is read between two checks for cancellation."""
 
 _TAME = (
     "-c",
@@ -40,9 +40,9 @@ _LINK, _SUBMODULE = "120000", "160000"
 
 
 def is_repository(directory: Path, *, check_cancelled: Callable[[], None]) -> bool:
-    """Whether a directory lies in the work tree of a repository, or is a bare one, that git can read.
+    """Whether a directory is a bare repository, or lies in the work tree of a repository, that git can read.
 
-    Here and below `check_cancelled` is called many times a second while git works, and may raise to break it off.
+    Here and below, `check_cancelled` is called many times a second while git runs, and may raise to end it.
     """
     if (
         not any((parent / ".git").exists() for parent in (directory, *directory.parents))
@@ -58,7 +58,7 @@ def is_repository(directory: Path, *, check_cancelled: Callable[[], None]) -> bo
 def tracked(
     directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]
 ) -> Iterator[Piece | Skipped] | None:
-    """The files of a work tree that git tracks or would add; None when git lists nothing here."""
+    """The files of a work tree that git tracks or would add; None if there are none."""
     which_files = ("--cached", "--others", "--exclude-standard", "--deduplicate")
     listed = _git(directory, "ls-files", "-z", *which_files, "--", ".", check_cancelled=check_cancelled)
     if not listed:
@@ -80,7 +80,7 @@ def _pieces(directory: Path, names: list[bytes], policy: AccessPolicy) -> Iterat
 
 
 def split_revision(source: str, *, check_cancelled: Callable[[], None]) -> tuple[Path, str] | None:
-    """Takes `path@revision` apart when the path is a repository that has the revision."""
+    """Splits `path@revision`; None if the path is not a repository."""
     path, at, revision = source.rpartition("@")
     directory = Path(path).expanduser()
     if (
@@ -96,7 +96,7 @@ def split_revision(source: str, *, check_cancelled: Callable[[], None]) -> tuple
 def at_revision(
     directory: Path, revision: str, *, policy: AccessPolicy, check_cancelled: Callable[[], None]
 ) -> Iterator[Piece | Skipped]:
-    """The files of a revision, read from the repository, whatever the work tree holds. Raises SourceRefused."""
+    """The files of a revision, read from the repository, not from the work tree. Raises SourceRefused."""
     objects = _git(directory, "rev-parse", "--git-common-dir", check_cancelled=check_cancelled)
     if objects is None or not policy.covers(Path(os.path.realpath(directory / os.fsdecode(objects.rstrip(b"\n"))))):
         raise SourceRefused(f"the repository of {directory} lies outside the directories that may be registered")
@@ -135,7 +135,7 @@ def _objects(
 
 @contextmanager
 def _open_object(process: Process, sha: str, check_cancelled: Callable[[], None]) -> Iterator[OpenPiece]:
-    """Reads one object whole: git keeps large files elsewhere, and an object that is not read blocks the next."""
+    """Reads one object whole: an unread object blocks the next, and git repositories keep large files elsewhere."""
     if process.stdin is None or process.stdout is None:
         raise SourceRefused("git was started without pipes")
     process.stdin.write(f"{sha}\n".encode())
@@ -158,9 +158,9 @@ def _open_object(process: Process, sha: str, check_cancelled: Callable[[], None]
 
 
 def _git(directory: Path, *arguments: str, check_cancelled: Callable[[], None]) -> bytes | None:
-    """Runs git and gives what it prints, or None when it fails: not a repository, or one owned by somebody else.
+    """Runs git and returns its output; None if it fails, as for a directory that is no repository of this user.
 
-    Raises SourceRefused when it takes too long: what git would have left out must not be taken in for that.
+    Raises SourceRefused when it takes too long: otherwise the files that git ignores would be ingested.
     """
     timeout = Timeout(GIT_SECONDS)
     try:
@@ -181,7 +181,7 @@ def _command(directory: Path, *arguments: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Gives git what it needs to find its user's safe directories, and no way to ask, to fetch or to be redirected."""
+    """The environment of git: it finds the user's safe directories, and cannot prompt, fetch or be redirected."""
     return {
         "PATH": os.defpath,
         "HOME": os.path.expanduser("~"),  # noqa: PTH111 - Path.home() raises where there is none

@@ -1,4 +1,4 @@
-"""E-mail: one message or a mailbox, as header lines and the readable body; attachments are named."""
+"""E-mail: one message or a mailbox, as header lines and the readable body; attachments are only named."""
 
 import mailbox
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def message(path: Path) -> Iterator[Section]:
 
 
 def messages(path: Path) -> Iterator[Section]:
-    """The messages of a mailbox in their order."""
+    """The messages of a mailbox, in order."""
     box = mailbox.mbox(path, create=False)
     try:
         for number, key in enumerate(box.iterkeys(), 1):

@@ -40,7 +40,7 @@ def slides(path: Path) -> Iterator[Section]:
 
 
 def sheets(path: Path) -> Iterator[Section]:
-    """The sheets of an .xlsx as rows of values separated by tabs; formulas as they were last computed."""
+    """The sheets of an .xlsx as rows of values separated by tabs; formulas as their last computed values."""
     _check(path)
     workbook = import_parser("openpyxl", path).load_workbook(path, read_only=True, data_only=True)
     try:
@@ -58,7 +58,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _check(path: Path) -> None:
-    """Refuses a bomb before the parser unpacks it."""
+    """Raises SourceRefused for a bomb before the parser unpacks it."""
     with zipfile.ZipFile(path) as archive:
         check_ratio(
             path.name, produced=sum(info.file_size for info in archive.infolist()), consumed=path.stat().st_size

@@ -1,6 +1,6 @@
-"""From what a user wrote to a source: a path, a glob, a `file:` address or `repository@revision`.
+"""Finds the source that a user named: a path, a glob, a `file:` address or `repository@revision`.
 
-Roots are checked on the path that is left when all links are resolved.
+Roots are checked against the path with all links resolved.
 """
 
 import os
@@ -26,7 +26,7 @@ def open_source(
     secrets: bool = False,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Source:
-    """Finds out what a source is. Raises SourceRefused and OutsideRoots; files are opened when their turn comes.
+    """Finds out what a source is; its files are opened later, one after the other. Raises SourceRefused, OutsideRoots.
 
     `check_cancelled` is called many times a second while files are listed and may raise to end that.
     """
@@ -71,7 +71,7 @@ def _path_of_address(source: str) -> str:
 
 
 def _resolved(given: Path, policy: AccessPolicy, *, written: str) -> Path:
-    """Follows all links and checks the roots; whether something outside exists is not told."""
+    """Resolves all links and checks the roots. The error does not reveal whether a path outside them exists."""
     real = Path(os.path.realpath(given))
     if not policy.covers(real):
         where = ", ".join(str(root) for root in policy.roots or ()) or "none are configured"
@@ -82,7 +82,7 @@ def _resolved(given: Path, policy: AccessPolicy, *, written: str) -> Path:
         return given.resolve(strict=True)
     except (OSError, ValueError) as error:
         raise refusal(written, error) from error
-    except RuntimeError as error:  # what a loop of links is before Python 3.13
+    except RuntimeError as error:  # raised for a loop of links before Python 3.13
         raise SourceRefused(f"{written} is a loop of symbolic links: name what it should lead to") from error
 
 

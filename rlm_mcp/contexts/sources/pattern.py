@@ -1,4 +1,4 @@
-"""A glob: the files that fit a pattern such as `logs/**/*.log`, named from the part of it that has no wildcard."""
+"""Globs: the files that match a pattern such as `logs/**/*.log`, named relative to its part without wildcards."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -19,14 +19,14 @@ def fixed_part(source: str) -> Path:
 
 
 def wild_part(source: str) -> str:
-    """The rest, from the first name with a wildcard."""
+    """The rest of the pattern, from the first name with a wildcard."""
     return Path(source).relative_to(fixed_part(source)).as_posix()
 
 
 def match(
     source: str, *, base: Path, policy: AccessPolicy, check_cancelled: Callable[[], None]
 ) -> Iterator[Piece | Skipped]:
-    """The files that fit, in order of path; links to directories are not followed."""
+    """The files that match, in order of path; links to directories are not followed."""
     wild = wild_part(source)
     try:
         fits = glob_regex(wild).fullmatch

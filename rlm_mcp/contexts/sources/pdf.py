@@ -1,4 +1,4 @@
-"""PDF: the text layer of every page. A scanned page has none, and says so."""
+"""PDF: the text layer of every page. A scanned page has none, and is marked as such."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files that usually hold credentials: left out unless they are asked for, and listed as left out."""
+"""Files that usually hold credentials: skipped unless the user includes them, and listed as skipped."""
 
 from functools import cache
 from pathlib import PurePath
@@ -6,7 +6,7 @@ from pathlib import PurePath
 from pathspec import GitIgnoreSpec
 
 HOLDS_CREDENTIALS = "secret: its name says that it holds credentials"
-"""Why such a file is skipped."""
+"""The reason for skipping such a file."""
 
 PATTERNS = """
 .env
@@ -58,5 +58,5 @@ def _spec() -> GitIgnoreSpec:
 
 
 def is_secret(path: PurePath | str) -> bool:
-    """Whether a file usually holds credentials, by its name and those of its directories."""
+    """Whether a file usually holds credentials, judged by its name and those of its directories."""
     return _spec().match_file(str(path).lstrip("/"))

@@ -1,4 +1,4 @@
-"""The pieces that converters of documents give, and the import of the parsers that they use."""
+"""Sections, of which the text of a document is made, and the import of third-party parsers."""
 
 import importlib
 from dataclasses import dataclass

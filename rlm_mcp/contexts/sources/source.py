@@ -1,4 +1,4 @@
-"""What a loader gives: a source with a name and its pieces, each opened when its turn comes, in order, once."""
+"""A source and its pieces, each of which is opened once, in order; and the policy for what may be read."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -9,19 +9,19 @@ from typing import Protocol
 from rlm_mcp.contexts.types import Kind, PageMark, Skipped
 
 MAX_FILES = 200_000
-"""More files than this in one context and its listings stop being useful; it is also a bound on archives."""
+"""With more files, the listings of a context stop being useful; it is also a bound on archives."""
 
 
 class Readable(Protocol):
-    """What is read of a piece: bytes, in order, once."""
+    """The bytes of a piece, read once and in order."""
 
     def read(self, size: int, /) -> bytes:
-        """At most so many bytes, none at the end."""
+        """Up to `size` bytes; empty at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenPiece:
-    """A piece while it is read. `notes` may grow until the piece is closed."""
+    """A piece that is being read. `notes` may grow until it is closed."""
 
     file: Readable
     pages: tuple[PageMark, ...] = ()
@@ -30,7 +30,7 @@ class OpenPiece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One future file of a context; `plain` is the file on disk whose bytes it has, if it is one.
+    """A future file of a context; `plain` is the file on disk with the same bytes, if there is one.
 
     Opening, reading and closing raise SourceRefused or SourceChanged.
     """
@@ -52,16 +52,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessPolicy:
-    """What may be read: paths under `roots` (None: any) but not under `store`, and secrets when `secrets` says so."""
+    """What may be read: paths under `roots` (None: any) that are not in `store`; secrets only if `secrets` is set."""
 
     roots: tuple[Path, ...] | None
     store: Path | None = None
     secrets: bool = False
 
     def covers(self, path: Path) -> bool:
-        """Whether a path, already free of links, lies under a root."""
+        """Whether a resolved path lies under a root."""
         return self.roots is None or any(path.is_relative_to(root) for root in self.roots)
 
     def is_store(self, path: Path) -> bool:
-        """Whether a path lies in the store itself: registering that would never end."""
+        """Whether a path lies in the store itself, whose registration would never end."""
         return self.store is not None and path.is_relative_to(self.store)

@@ -1,4 +1,4 @@
-"""A web page: its text as one reads it, headings marked with `#`, scripts and styles left out."""
+"""A web page: its visible text, with headings marked by `#`, without scripts and styles."""
 
 from collections.abc import Iterator
 from pathlib import Path

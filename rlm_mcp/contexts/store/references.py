@@ -1,4 +1,4 @@
-"""Large files that are referenced where they lie: a fingerprint identifies the content, the index grows in background.
+"""Large files referenced where they lie: a fingerprint identifies the content, an index is built in the background.
 
 Reads work at once: one that needs a line beyond the indexed part advances the index itself. The fingerprint is the
 size, modification time and inode of the file and a hash of samples, so taking it does not read the whole file. A change

@@ -1,7 +1,7 @@
-"""From bytes of unknown encoding to UTF-8: what they are is decided once, from a sample, then they stream through.
+"""Conversion to UTF-8: the encoding of a file is detected from a sample, then its bytes are converted as they stream.
 
-Kept: CRLF, NUL, every valid character. Dropped: the byte order mark. Replaced by U+FFFD and counted: what cannot be
-decoded. Text that is already UTF-8 passes through unchanged, byte for byte.
+CRLF, NUL and every valid character are kept. The byte order mark is dropped. Bytes that cannot be decoded are replaced
+by U+FFFD and counted. Text that is already UTF-8 passes through unchanged, byte for byte.
 """
 
 import codecs
@@ -14,17 +14,17 @@ SAMPLE_BYTES = 1 << 16
 """Enough to tell text from binary; `git` looks at 8,000 bytes, but formats with a text header need more."""
 
 GUESS_BYTES = 1 << 12
-"""What charset-normalizer is shown, taken from lines that are not ASCII: its time grows with it, its answer hardly."""
+"""How much charset-normalizer gets of the lines that are not ASCII: more takes longer and hardly changes its answer."""
 
 WESTERN = {"cp1252", "latin_1"}
-"""Read as cp1252, which is Latin-1 with letters and quotes in the place of its control characters."""
+"""Both are read as cp1252, which is Latin-1 with letters and quotes instead of control characters."""
 
 BINARY_SHARE = 0.05
-"""A text may hold a few control characters (an escape sequence, a torn write full of NULs at the end), no more."""
+"""A text may hold a few control characters, such as escape sequences or the NULs of a torn write, but not more."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is its beginning
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is a prefix of it
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -37,7 +37,7 @@ _REPLACEMENT = "\ufffd".encode()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """How to read a file: the codec, and how many bytes of byte order mark come first."""
+    """The encoding of a file: the codec, and the length of the byte order mark."""
 
     codec: str
     bom_bytes: int = 0
@@ -47,7 +47,7 @@ UTF8 = Encoding(codec="utf-8")
 
 
 def detect(sample: bytes) -> Encoding | None:
-    """Decides from the first `SAMPLE_BYTES` of a file; None means binary."""
+    """The encoding of a file, detected from its first `SAMPLE_BYTES`; None if it is binary."""
     for bom, codec in _BOMS:
         if sample.startswith(bom) and not (codec == "utf-32-le" and len(sample) % 4):
             return Encoding(codec=codec, bom_bytes=len(bom))
@@ -66,7 +66,7 @@ def detect(sample: bytes) -> Encoding | None:
 
 
 def _is_utf8(sample: bytes) -> bool:
-    """Whether the sample is valid UTF-8, but for a character cut at its end."""
+    """Whether the sample is valid UTF-8, except for a character cut at its end."""
     if sample.isascii():
         return True
     try:
@@ -93,7 +93,7 @@ def _utf16_without_mark(sample: bytes) -> Encoding | None:
 
 
 def _guess(sample: bytes) -> Encoding | None:
-    """Asks charset-normalizer, and believes it when most of what it decodes beyond ASCII stands in words."""
+    """The answer of charset-normalizer, if most of the characters beyond ASCII that it decodes are in words."""
     from charset_normalizer import from_bytes
 
     lines = b"\n".join(line for line in sample.splitlines() if not line.isascii())[:GUESS_BYTES]
@@ -101,7 +101,7 @@ def _guess(sample: bytes) -> Encoding | None:
     if not ranked or ranked[0].encoding in {"utf_8", "ascii"}:
         return None
     best = ranked[0]
-    # A few accents fit many code pages; among equals the Western one is far the most frequent.
+    # A few accents match many code pages; among equally good ones, the Western one is by far the most frequent.
     western = (match for match in ranked if WESTERN & {match.encoding, *match.could_be_from_charset})
     chosen = next((match for match in western if match.chaos <= best.chaos and match.coherence >= best.coherence), best)
     codec = chosen.encoding if chosen is best and chosen.encoding not in WESTERN else "cp1252"
@@ -112,7 +112,7 @@ def _guess(sample: bytes) -> Encoding | None:
 
 
 def _extends_ascii(codec: str) -> bool:
-    """Whether ASCII is what it is in this codec; in EBCDIC it is not, and nobody has a log in UTF-7."""
+    """Whether the codec decodes ASCII as ASCII. EBCDIC does not; UTF-7 does not either, and is not used for files."""
     return _PRINTABLE.decode(codec, errors="replace") == _PRINTABLE.decode()
 
 
@@ -121,9 +121,9 @@ def _share(sample: bytes, wanted: bytes) -> float:
 
 
 class Utf8Stream:
-    """Turns chunks of a file into chunks of UTF-8; `invalid_bytes` and `nuls` count as they pass.
+    """Converts chunks of a file to chunks of UTF-8, and counts `invalid_bytes` and `nuls`.
 
-    `codec` is what the file turned out to be in: one that begins in ASCII may show only later that it is not UTF-8.
+    `codec` is final only at the end: a file that begins in ASCII may turn out later not to be UTF-8.
     """
 
     def __init__(self, encoding: Encoding) -> None:
@@ -183,21 +183,21 @@ class Utf8Stream:
 
 
 def _without_first(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Drops the first bytes of a file."""
+    """The chunks without the first `size` bytes."""
     for chunk in chunks:
         yield chunk[size:] if size else chunk
         size = max(size - len(chunk), 0)
 
 
 def _foreign(data: bytes) -> Encoding | None:
-    """Finds the encoding of the first bytes beyond ASCII in a file, when they are not UTF-8."""
+    """The encoding of the first bytes beyond ASCII in a file; None if it is UTF-8 or unknown."""
     if _is_utf8(data) or _mostly_utf8(data):
         return None
     return _guess(data)
 
 
 def _unfinished(data: bytes) -> int:
-    """Counts the bytes at the end that may be the beginning of a character."""
+    """The number of bytes at the end that may be the beginning of a character."""
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
         if byte < 0x80:
@@ -209,7 +209,7 @@ def _unfinished(data: bytes) -> int:
 
 
 def encode_text(text: str) -> tuple[bytes, int]:
-    """Encodes a Python string; lone surrogates, which UTF-8 cannot hold, become U+FFFD and are counted."""
+    """Encodes a string; lone surrogates, which UTF-8 cannot represent, become U+FFFD and are counted."""
     try:
         return text.encode(), 0
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Globs over paths with slashes: `*` and `?` stay within a name, `**` goes through any number of directories."""
+"""Globs over paths with slashes: `*` and `?` match within a name, `**` matches any number of directories."""
 
 import re
 
@@ -9,14 +9,14 @@ def is_glob(text: str) -> bool:
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """Translates a glob; the result is for `fullmatch`. `**` at the end fits every file below."""
+    """A regular expression for `fullmatch`. `**` at the end matches every file below."""
     names = pattern.split("/")
     expression = "".join("(?:[^/]+/)*" if name == "**" else _name_regex(name) + "/" for name in names[:-1])
     return re.compile(expression + (".+" if names[-1] == "**" else _name_regex(names[-1])))
 
 
 def depth_of(pattern: str) -> int | None:
-    """How many directories deep a pattern reaches, None for any number."""
+    """How many directories deep a pattern reaches; None if there is no limit."""
     return None if "**" in pattern.split("/") else pattern.count("/")
 
 

@@ -1,12 +1,12 @@
-r"""Where lines and characters are in a UTF-8 file: running counts at the start of every block.
+r"""The line index of a UTF-8 file: counts of lines and characters before every block.
 
-Theory of operation. A file is cut into blocks of 64 KiB. For each the index holds how many line ends and how many
-characters come before it; a character belongs to the block its first byte is in. Finding a line is then a bisection
-and a scan of one block, whatever the lengths of the lines, and the index is 1/4096 of the file. A line ends with
-`\n`; `\r` stays in the text; a last line without a line end counts.
+Theory of operation. A file is divided into blocks of 64 KiB. For each block the index holds how many line ends and how
+many characters come before it; a character belongs to the block of its first byte. Finding a line is then a bisection
+and a scan of one block, whatever the lengths of the lines, and the index is 1/4096 of the size of the file. A line ends
+with `\n`; `\r` stays in the text; a last line without a line end counts.
 
 On disk: the header `HEADER`, then `lines_before` and `chars_before`, unsigned 64-bit, all in native byte order. The
-file is mapped, so that the index of 10 GB (2.5 MB) costs nothing until it is used.
+file is mapped, so the index of 10 GB (2.5 MB) costs nothing until it is used.
 """
 
 import mmap
@@ -39,23 +39,23 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineIndex:
-    """The running counts of one file; both sequences have one entry a block."""
+    """The index of one file; both sequences have one entry for each block."""
 
     counts: Counts
     lines_before: Sequence[int]
     chars_before: Sequence[int]
 
     def block_of_line(self, line: int) -> int:
-        """The block in which the 1-based `line` begins, or in which the line end before it is the last byte."""
+        """The block in which the 1-based `line` begins, or whose last byte is the line end before it."""
         return max(bisect_left(self.lines_before, line - 1) - 1, 0)
 
     def block_of_char(self, char: int) -> int:
-        """The block that the first byte of the 0-based `char` is in."""
+        """The block that holds the first byte of the 0-based `char`."""
         return max(bisect_right(self.chars_before, char) - 1, 0)
 
 
 class IndexBuilder:
-    """Counts a file that is fed in order, in pieces of any size."""
+    """Builds the index of a file that is fed in order, in pieces of any size."""
 
     def __init__(self) -> None:
         self._lines_before = array("Q")
@@ -85,7 +85,7 @@ class IndexBuilder:
         self._measure_lines(data)
 
     def _measure_lines(self, data: bytes) -> None:
-        """Looks for a line longer than the longest so far; the others are passed over by a regex, 1 GB a second."""
+        """Finds lines longer than the longest so far; a regex skips the others, at 1 GB/s."""
         base = self._bytes - len(data)
         start = 0
         if self._line_start < base:
@@ -105,11 +105,11 @@ class IndexBuilder:
 
     @property
     def bytes_seen(self) -> int:
-        """How much has been fed."""
+        """How many bytes have been fed."""
         return self._bytes
 
     def counts(self) -> Counts:
-        """Sizes of what has been fed, as if the file ended here."""
+        """Sizes of the text that has been fed, as if the file ended there."""
         rest = self._bytes - self._line_start
         return Counts(
             bytes=self._bytes,
@@ -119,12 +119,12 @@ class IndexBuilder:
         )
 
     def index(self) -> LineIndex:
-        """The index of what has been fed; later feeding does not change it."""
+        """The index of the text that has been fed; feeding more does not change it."""
         return LineIndex(counts=self.counts(), lines_before=self._lines_before[:], chars_before=self._chars_before[:])
 
 
 def build_index(data: bytes) -> LineIndex:
-    """Indexes a file small enough to be held."""
+    """The index of a file that is held in memory."""
     builder = IndexBuilder()
     builder.feed(data)
     return builder.index()
@@ -149,7 +149,7 @@ def write_index(index: LineIndex, file: IO[bytes]) -> None:
 
 
 def map_index(path: Path) -> LineIndex:
-    """Maps an index file. Raises ValueError when it is torn or of another version."""
+    """Maps an index file. Raises ValueError when it is truncated or of another version."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if len(mapped) < HEADER.size:
@@ -166,10 +166,10 @@ def map_index(path: Path) -> LineIndex:
 
 
 def characters_begun(block: bytes) -> int:
-    """Counts the characters whose first byte is in `block`; of invalid UTF-8, every byte that is no continuation."""
+    """Counts the characters whose first byte is in `block`; in invalid UTF-8, all bytes but continuation bytes."""
     try:
         return len(block.lstrip(CONTINUATION_BYTES).decode())
-    except UnicodeDecodeError:  # the last character goes on in the next block, or the file is not valid UTF-8
+    except UnicodeDecodeError:  # the last character continues in the next block, or the file is not valid UTF-8
         return len(block.translate(None, CONTINUATION_BYTES))
 
 

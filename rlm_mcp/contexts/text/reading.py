@@ -1,7 +1,7 @@
 """Reading by address: lines, characters and bytes of a UTF-8 file with the help of its line index.
 
-Nothing here holds more than one block beyond what it returns, and files are read rather than mapped: a mapped file that
-somebody truncates kills the process.
+No function holds more than one block besides its result. Files are read, not mapped: a mapped file that another
+process truncates would crash this one.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ def read_bytes(path: Path, start: int, end: int) -> bytes:
 
 
 def byte_of_line(path: Path, index: LineIndex, line: int) -> int:
-    """The offset at which a 1-based line begins; one past the last line gives the size of the file."""
+    """The byte offset of a 1-based line; the size of the file for the line after the last."""
     if line <= 1:
         return 0
     if line > index.counts.lines:
@@ -38,7 +38,7 @@ def byte_of_line(path: Path, index: LineIndex, line: int) -> int:
 
 
 def char_of_byte(path: Path, index: LineIndex, byte: int) -> int:
-    """The 0-based offset in characters of the character that begins at a byte offset."""
+    """The 0-based number of the character that begins at a byte offset."""
     if byte >= index.counts.bytes:
         return index.counts.chars
     block = byte // BLOCK_BYTES
@@ -47,7 +47,7 @@ def char_of_byte(path: Path, index: LineIndex, byte: int) -> int:
 
 
 def byte_of_char(path: Path, index: LineIndex, char: int) -> int:
-    """The offset at which a 0-based character begins; one past the last gives the size of the file."""
+    """The byte offset of a 0-based character; the size of the file for the one after the last."""
     if char >= index.counts.chars:
         return index.counts.bytes
     block = index.block_of_char(char)

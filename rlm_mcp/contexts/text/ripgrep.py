@@ -1,8 +1,8 @@
-"""ripgrep as a subprocess: which lines of which files match, in time linear in their size.
+"""ripgrep as a subprocess: finds matching lines of files in time linear in their size.
 
-Two passes. The first counts matching lines in every file; the second asks only for as many as are wanted, only where
-the first found any. Neither prints text, only line numbers and byte offsets, so a matching line of 2 GB costs no more
-than another. The text is then read by address from the blob.
+Two passes. The first counts the matching lines in every file; the second asks for as many as are wanted, only in files
+where the first found any. Neither prints text, only line numbers and byte offsets, so a matching line of 2 GB costs no
+more than any other. The text is then read from the blob by its offset.
 """
 
 import os
@@ -22,10 +22,11 @@ from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.errors import SearchRefused
 
 ARGUMENT_BYTES = 24_000 if sys.platform == "win32" else 100_000
-"""How much of file names goes on one command line; Windows takes 32,767 characters."""
+"""Bytes of file names on one command line; Windows allows 32,767 characters."""
 
 MAPPED_ABOVE_LINE_BYTES = 1 << 20
-"""ripgrep is faster and smaller when it reads, but then holds a whole line; of files with huge lines it maps them."""
+"""ripgrep is faster and needs less memory when it reads, but then it holds whole lines; files with longer lines are
+mapped."""
 
 MAX_PATTERN = 10_000
 _PLAIN = (
@@ -43,14 +44,14 @@ _PLAIN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
-    """What to look for, line by line."""
+    """A pattern that is searched for line by line."""
 
     text: str
     literal: bool = False
     ignore_case: bool = False
 
     def arguments(self) -> list[str]:
-        """Says it to ripgrep."""
+        """The command line arguments for ripgrep."""
         return [
             *(["--fixed-strings"] if self.literal else []),
             *(["--ignore-case"] if self.ignore_case else []),
@@ -59,7 +60,7 @@ class Pattern:
         ]
 
     def to_line_end(self) -> "Pattern":
-        """Matches from the first match of a line to its end, so that a line is reported once."""
+        """A pattern that matches from the first match in a line to its end, so that a line is reported once."""
         text = re.escape(self.text) if self.literal else self.text
         return Pattern(text=f"(?:{text}).*", ignore_case=self.ignore_case)
 
@@ -74,7 +75,7 @@ class Hit:
 
 @cache
 def ripgrep() -> str:
-    """Finds the binary that the `ripgrep` wheel put beside this Python's scripts, or one on the path."""
+    """The binary that the `ripgrep` wheel installed among the scripts of this Python, or one on the path."""
     name = "rg.exe" if os.name == "nt" else "rg"
     directories = [
         sysconfig.get_path("scripts"),
@@ -92,7 +93,7 @@ def ripgrep() -> str:
 
 
 def check_pattern(pattern: Pattern) -> None:
-    """Raises SearchRefused for a pattern that ripgrep cannot search for, saying what to write instead."""
+    """Raises SearchRefused, which says what to write instead, for a pattern that ripgrep cannot search for."""
     if not pattern.text:
         raise SearchRefused("the pattern is empty: give a regular expression, or read lines instead")
     if len(pattern.text) > MAX_PATTERN:
@@ -108,9 +109,9 @@ def check_pattern(pattern: Pattern) -> None:
 
 
 def count_lines(pattern: Pattern, files: Mapping[Path, bool], timeout: Timeout) -> dict[Path, int]:
-    """Counts the matching lines of each file that has any. `files` tells of each whether it has huge lines.
+    """Counts the matching lines of each file that has any. `files` maps paths to whether they have huge lines.
 
-    What the deadline cut is missing from the answer. Raises SearchRefused.
+    After a time-out, files that were not searched are missing from the result. Raises SearchRefused.
     """
     counts: dict[Path, int] = {}
     for way, paths in _batches(files):
@@ -125,7 +126,7 @@ def count_lines(pattern: Pattern, files: Mapping[Path, bool], timeout: Timeout) 
 
 
 def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, timeout: Timeout) -> list[Hit]:
-    """Finds the first `most` matching lines of one file; fewer when the deadline passes."""
+    """Finds the first `most` matching lines of one file; fewer after a time-out."""
     hits: dict[int, Hit] = {}
     mapped = "--mmap" if huge_lines else "--no-mmap"
     limits = ["--max-count", str(most), "--line-number", "--byte-offset", "--only-matching", "--replace", ""]
@@ -139,7 +140,7 @@ def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, tim
 
 @contextmanager
 def _lines_of(command: Sequence[str], pattern: Pattern, timeout: Timeout) -> Iterator[Iterator[bytes]]:
-    """Runs ripgrep and gives the lines it prints; at the deadline it is killed, which ends them."""
+    """Runs ripgrep and iterates over the lines that it prints; on a time-out it is killed, which ends them."""
     with (  # pattern and paths cannot become options
         PROCESSES.running(command, env={}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
         timeout.on_expiry(process.kill),
@@ -153,7 +154,7 @@ def _lines_of(command: Sequence[str], pattern: Pattern, timeout: Timeout) -> Ite
 
 
 def _batches(files: Mapping[Path, bool]) -> Iterator[tuple[str, list[Path]]]:
-    """As many files as one command line takes, with how ripgrep is to read them."""
+    """Groups of files for one command line each, with the option for how ripgrep reads them."""
     for way, huge_lines in (("--no-mmap", False), ("--mmap", True)):
         batch: list[Path] = []
         size = 0
@@ -182,7 +183,7 @@ _INSTEAD = (
 
 
 def explain(pattern: Pattern, complaint: str) -> str:
-    """Turns ripgrep's complaint into one sentence that says what to write instead."""
+    """Turns an error message of ripgrep into one sentence that says what to write instead."""
     if "regex" not in complaint and "literal" not in complaint:
         return (
             f"the search failed ({' '.join(complaint.split())[:300]}): register the context again if its files are gone"
