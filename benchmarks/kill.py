@@ -76,7 +76,7 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
     async with OpenAIServer(behave, latency=LATENCY) as server:
         environ = _environ(server.base_url, directory / "data", cache_dir)
         command = ["solve", "--quiet", "--mode", "rlm", "add it up", str(directory / "input.txt")]
-        process = _PROCESSES.Process(target=_carry_out, args=(environ, command, directory / "told.txt"))
+        process = _PROCESSES.Process(target=_run_command, args=(environ, command, directory / "stdout.txt"))
         process.start()
         try:
             record = await asyncio.to_thread(_wait_for_record, directory / "data" / "runs", events)
@@ -87,24 +87,24 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
         on_record = _events(record)
         if any(event["event"] == "run_ended" for event in on_record):
             return None
-        answered = Counter(map(_asked, server.requests))
+        answered = Counter(map(_request_name, server.requests))
         known = {f"turn {event['turn']}" for event in on_record if event["event"] == "root_reply"}
         turns = len(known)
         known |= {event["prompt_head"] for event in on_record if event["event"] == "sub_reply"}
         server.requests.clear()
         command = ["runs", "resume", record.parent.name, "--json"]
-        resumed = _PROCESSES.Process(target=_carry_out, args=(environ, command, directory / "told.txt"))
+        resumed = _PROCESSES.Process(target=_run_command, args=(environ, command, directory / "stdout.txt"))
         resumed.start()
         await asyncio.to_thread(resumed.join)
-        told = (directory / "told.txt").read_text()
-        again = Counter(map(_asked, server.requests))
+        printed = (directory / "stdout.txt").read_text()
+        again = Counter(map(_request_name, server.requests))
     return Killed(
         turns_on_record=turns,
         calls_on_record=len(known),
         repeated=sum(again[name] for name in known),
         lost=sum((answered & again).values()),
         is_right=resumed.exitcode == 0
-        and json.loads(told)["answer"] == ANSWER
+        and json.loads(printed)["answer"] == ANSWER
         and all(times == 1 for times in again.values()),
     )
 
@@ -113,7 +113,7 @@ def _turn(request: Request) -> int:
     return [message["role"] for message in request.messages].count("assistant") + 1
 
 
-def _asked(request: Request) -> str:
+def _request_name(request: Request) -> str:
     return f"turn {_turn(request)}" if "FINAL" in request.text else request.last
 
 
@@ -129,11 +129,11 @@ def _environ(base_url: str, data_dir: Path, cache_dir: Path) -> dict[str, str]:
     }
 
 
-def _carry_out(environ: dict[str, str], command: list[str], told: Path) -> None:
+def _run_command(environ: dict[str, str], command: list[str], stdout_file: Path) -> None:
     """Entry point of a process: runs `rlm-mcp` with this command and its stdout in a file."""
     os.environ.clear()
     os.environ.update(environ)
-    with told.open("w") as out, Path(os.devnull).open("w") as nothing:
+    with stdout_file.open("w") as out, Path(os.devnull).open("w") as nothing:
         os.dup2(out.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
         sys.exit(main_of_rlm_mcp(command))

@@ -41,7 +41,7 @@ class Watch:
         gc.callbacks.append(self._note_collection)
         for watch in (self._watch_turns, self._watch_steps):
             threading.Thread(target=watch, args=(loop,), daemon=True).start()
-        atexit.register(self.tell)
+        atexit.register(self.write_report)
 
     def _time_steps(self) -> None:
         run = events.Handle._run  # noqa: SLF001 # the only place where every step begins and ends
@@ -71,7 +71,7 @@ class Watch:
             time.sleep(EVERY_SECONDS)
             began = self._began
             if began is not None and began != seen and time.clock_gettime(clock) - began > TOO_LONG_SECONDS / 2:
-                self._computed[_told(sys._current_frames()[self._main])] += 1  # noqa: SLF001 # documented
+                self._computed[_shown_stack(sys._current_frames()[self._main])] += 1  # noqa: SLF001 # documented
                 seen = began
 
     def _watch_turns(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -89,18 +89,18 @@ class Watch:
                 self._held[place] += round((time.perf_counter() - asked) * 1000)
             self._turns.append(time.perf_counter() - asked)
             if len(self._turns) % 500 == 0:  # the server leaves by os._exit
-                self.tell()
+                self.write_report()
 
     def _place(self) -> str:
         frames = sys._current_frames()  # noqa: SLF001 # documented
-        shown = _told(frames[self._main])
+        shown = _shown_stack(frames[self._main])
         if "select" in shown.split(" < ", maxsplit=1)[0]:
-            others = [_told(frame) for ident, frame in frames.items() if ident != self._main]
+            others = [_shown_stack(frame) for ident, frame in frames.items() if ident != self._main]
             busy = [other for other in others if "wait" not in other[:60] and "_worker" not in other[:60]]
             return "other threads: " + " | ".join(sorted(busy))[:300]
         return shown
 
-    def tell(self) -> None:
+    def write_report(self) -> None:
         lines = [f"steps of tasks, CPU time: {_spread(self._steps)}"]
         lines += [f"{times:6d} times longer than 10 ms: {place}" for place, times in self._computed.most_common(SHOWN)]
         for generation, times in self._collections.items():
@@ -119,7 +119,7 @@ def _spread(seconds: list[float]) -> str:
     )
 
 
-def _told(frame: FrameType) -> str:
+def _shown_stack(frame: FrameType) -> str:
     """The innermost frames and the innermost ones of this project."""
     stack = traceback.extract_stack(frame)[::-1]
     near = [f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in stack[:4]]

@@ -40,7 +40,7 @@ from urllib.request import urlopen
 
 import anyio
 
-from benchmarks.soak_client import Ending, Measures, Plan, live, stand_back
+from benchmarks.soak_client import Ending, Measures, Plan, live, lower_priority
 from rlm_mcp.errors import RlmError
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.types import RunState
@@ -49,7 +49,7 @@ from rlm_mcp.settings import load_settings
 from rlm_mcp.workspace.workspace import open_workspace
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 
-OWNERS = 10
+TENANTS = 10
 STDIO_EVERY = 8
 LISTING, MEASURING = 4, 5
 SAMPLE_SECONDS = 5.0
@@ -178,7 +178,7 @@ def marked(mark: str) -> dict[int, int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Setup:
     """Directory, addresses and tokens of one soak test."""
 
     directory: Path
@@ -191,8 +191,8 @@ class Stage:
     def journal(self) -> Path:
         return self.directory / "journal"
 
-    def data_of(self, owner: str) -> Path:
-        return self.directory / "data" / "owners" / owner
+    def data_dir_of(self, tenant: str) -> Path:
+        return self.directory / "data" / "owners" / tenant
 
     def environ(self, data_dir: Path) -> dict[str, str]:
         return {
@@ -219,21 +219,21 @@ def model_server(log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def http_server(stage: Stage, watched: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+def http_server(setup: Setup, watched: Path | None) -> Iterator[subprocess.Popen[bytes]]:
     program = ["rlm_mcp.cli"] if watched is None else ["benchmarks.loop_watch", str(watched)]
-    (tokens := stage.directory / "tokens").write_text(
-        "".join(f"{owner} {digest_of(token)}\n" for owner, token in stage.tokens.items())
+    (tokens := setup.directory / "tokens").write_text(
+        "".join(f"{tenant} {digest_of(token)}\n" for tenant, token in setup.tokens.items())
     )
-    address = stage.url.removeprefix("http://")
+    address = setup.url.removeprefix("http://")
     command = [sys.executable, "-m", *program, "serve", "--http", address, "--token-file", str(tokens)]
-    with (stage.directory / "server.log").open("wb") as log:
+    with (setup.directory / "server.log").open("wb") as log:
         # In a separate session, like a service.
         process = subprocess.Popen(  # noqa: S603 # our own server
-            command, env=stage.environ(stage.directory / "data"), stderr=log, start_new_session=True
+            command, env=setup.environ(setup.directory / "data"), stderr=log, start_new_session=True
         )
         try:
-            while not is_ready(stage.url):
-                assert process.poll() is None, (stage.directory / "server.log").read_text()
+            while not is_ready(setup.url):
+                assert process.poll() is None, (setup.directory / "server.log").read_text()
                 time.sleep(0.1)
             yield process
         finally:
@@ -249,11 +249,11 @@ def is_ready(url: str) -> bool:
         return False
 
 
-class Crowd:
+class ClientPool:
     """Keeps the given number of clients alive."""
 
-    def __init__(self, stage: Stage, clients: int, until: float) -> None:
-        self._stage = stage
+    def __init__(self, setup: Setup, clients: int, until: float) -> None:
+        self._setup = setup
         self._until = until
         self._numbers = count()
         self._fork = multiprocessing.get_context("forkserver")
@@ -302,20 +302,20 @@ class Crowd:
         return self._made(number, on_stdio=number == 3, seconds=seconds, ending="leaves", measures=measures)
 
     def _made(self, place: int, *, on_stdio: bool, seconds: float, ending: Ending, measures: Measures = "") -> Plan:
-        stage, number = self._stage, next(self._numbers)
-        owner = f"watcher{place}" if measures else f"owner{place % OWNERS}"
+        setup, number = self._setup, next(self._numbers)
+        tenant = f"watcher{place}" if measures else f"tenant{place % TENANTS}"
         return Plan(
             number=number,
-            owner=owner,
+            tenant=tenant,
             era="auto" if number % 2 else "legacy",
-            url=stage.url,
-            token=stage.tokens[owner],
+            url=setup.url,
+            token=setup.tokens[tenant],
             command=(sys.executable, "-m", "rlm_mcp.cli") if on_stdio else (),
-            environ=stage.environ(stage.data_of(owner)),
+            environ=setup.environ(setup.data_dir_of(tenant)),
             seconds=seconds,
             ending=ending,
             measures=measures,
-            journal=stage.journal,
+            journal=setup.journal,
         )
 
 
@@ -343,7 +343,7 @@ class Report:
         self.judge(what, shown, good=thirds[2] <= thirds[0] + slack)
 
 
-def tell(report: Report, stage: Stage, samples: Sequence[Sample], minutes: float) -> None:
+def report_server(report: Report, setup: Setup, samples: Sequence[Sample], minutes: float) -> None:
     began = samples[0].at
     warm = max(20.0, minutes * 60 * WARM_UP)
     for name in [field.name for field in fields(Sample) if field.name != "at"]:
@@ -351,33 +351,33 @@ def tell(report: Report, stage: Stage, samples: Sequence[Sample], minutes: float
         first = statistics.median(values[: len(values) // 3 or 1])
         slack = {"files": 8 + 0.1 * first, "threads": 4, "children": 0}.get(name, 5 + 0.04 * first)
         report.flat(f"{name.replace('_mb', ', MB')}, medians of thirds", values, slack=slack)
-    notes = [json.loads(line) for line in stage.journal.read_text().splitlines()]
+    notes = [json.loads(line) for line in setup.journal.read_text().splitlines()]
     seen = Counter(note["what"] for note in notes)
     report.say("clients connected, steps done", f"{seen['connected']}, {seen['step']}")
     report.say("steps refused by a limit", seen["busy"])
     listed = [note for note in notes if note["what"] == "listed"]
     for via in ("http", "stdio"):
-        took = [n["seconds"] for n in listed if n["via"] == via and n["owner"].startswith("watcher")]
+        took = [n["seconds"] for n in listed if n["via"] == via and n["tenant"].startswith("watcher")]
         report.judge(f"tools/list over {via}, ms", _spread(took, 1000), good=_share(took, 99) < 0.1)
-    took = [n["seconds"] for n in listed if not n["owner"].startswith("watcher")]
+    took = [n["seconds"] for n in listed if not n["tenant"].startswith("watcher")]
     report.say("  as the low-priority clients see it", _spread(took, 1000))
     troubles = Counter(re.sub(r"\d+", "#", note["text"]) for note in notes if note["what"] == "trouble")
     report.judge("steps that failed", troubles.total(), good=not troubles)
     for text, times in troubles.most_common(5):
         report.say(f"  {times} times", text[:300])
-    tell_cancels(report, stage, notes)
+    report_cancels(report, setup, notes)
 
 
-def tell_cancels(report: Report, stage: Stage, notes: Sequence[dict[str, Any]]) -> None:
+def report_cancels(report: Report, setup: Setup, notes: Sequence[dict[str, Any]]) -> None:
     heard: dict[str, float] = {}
-    for line in (stage.directory / "model.log").read_text().splitlines():
+    for line in (setup.directory / "model.log").read_text().splitlines():
         tag, at = line.split()
         heard[tag] = float(at)
     # A client that died at once may not have sent the cancel; one with a later note has.
     last = {note["client"]: note["at"] for note in notes}
     sent = [n for n in notes if n["what"] == "cancelled" and n["tag"] in heard and last[n["client"]] > n["at"] + 0.2]
     measured, others = (
-        [max(0.0, heard[n["tag"]] - n["at"]) for n in sent if n["owner"].startswith("watcher") == by]
+        [max(0.0, heard[n["tag"]] - n["at"]) for n in sent if n["tenant"].startswith("watcher") == by]
         for by in (True, False)
     )
     report.judge("cancel to last request at the model, ms", _spread(measured, 1000), good=_share(measured, 99) <= 0.2)
@@ -395,14 +395,14 @@ def _spread(values: Sequence[float], scale: float) -> str:
     return f"p50 {p50:.1f}, p99 {p99:.1f}, max {most:.0f}, n {len(values)}"
 
 
-def tell_runs(report: Report, stage: Stage) -> None:
+def report_runs(report: Report, setup: Setup) -> None:
     """Checks that every accepted or started run is on record with an end."""
-    notes = [json.loads(line) for line in stage.journal.read_text().splitlines()]
-    accepted = {(note["owner"], note["run"]) for note in notes if note["what"] == "accepted"}
+    notes = [json.loads(line) for line in setup.journal.read_text().splitlines()]
+    accepted = {(note["tenant"], note["run"]) for note in notes if note["what"] == "accepted"}
     states = {
-        (owner, entry.name): Run(entry).state()
-        for owner in stage.tokens
-        if (directory := Runs(stage.data_of(owner)).directory).is_dir()
+        (tenant, entry.name): Run(entry).state()
+        for tenant in setup.tokens
+        if (directory := Runs(setup.data_dir_of(tenant)).directory).is_dir()
         for entry in directory.iterdir()
     }
     ends = Counter(end_of(state) for state in states.values())
@@ -415,7 +415,7 @@ def tell_runs(report: Report, stage: Stage) -> None:
         report.say(f"  {state.run_id}", f"{state.status} {state.stopped_by}: {state.message[:200]}")
     again = [key for key, state in states.items() if end_of(state) == "cut off"]
     again += [key for key, state in states.items() if end_of(state) == "cancelled" and "soak-turns" in state.query]
-    finished = sum(resume(stage, owner, run_id) for owner, run_id in again[:RESUMED])
+    finished = sum(resume(setup, tenant, run_id) for tenant, run_id in again[:RESUMED])
     report.judge(
         "resumed, of which finished", f"{len(again[:RESUMED])}, {finished}", good=finished == len(again[:RESUMED])
     )
@@ -426,11 +426,11 @@ def end_of(state: RunState) -> str:
     return "cut off" if cut_off else state.status
 
 
-def resume(stage: Stage, owner: str, run_id: str) -> bool:
+def resume(setup: Setup, tenant: str, run_id: str) -> bool:
     """Whether a run reaches a proper end in another process; one that spins or floods is cancelled there."""
 
     async def main() -> bool:
-        settings = load_settings({}, environ=stage.environ(stage.data_of(owner)))
+        settings = load_settings({}, environ=setup.environ(setup.data_dir_of(tenant)))
         async with open_workspace(settings) as workspace:
             query = (await workspace.runs.state(run_id)).query
             await workspace.runs.resume(run_id)
@@ -457,41 +457,41 @@ def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        owners = [f"owner{n}" for n in range(OWNERS)] + [f"watcher{n}" for n in range(MEASURING)]
-        stage = Stage(
+        tenants = [f"tenant{n}" for n in range(TENANTS)] + [f"watcher{n}" for n in range(MEASURING)]
+        setup = Setup(
             directory=directory,
             url=url,
             model_url=stack.enter_context(model_server(directory / "model.log")),
             mark=secrets.token_hex(8),
-            tokens={owner: secrets.token_hex(16) for owner in owners},
+            tokens={tenant: secrets.token_hex(16) for tenant in tenants},
         )
-        stack.callback(kill_all, stage.mark)
-        with http_server(stage, watched) as server:
-            stand_back(os.getpid())  # also the clients, which are in this session
+        stack.callback(kill_all, setup.mark)
+        with http_server(setup, watched) as server:
+            lower_priority(os.getpid())  # also the clients, which are in this session
             before, busy = sample(server.pid), machine_load()
             until = time.monotonic() + minutes * 60
-            crowd = Crowd(stage, clients, until)
+            pool = ClientPool(setup, clients, until)
             samples: list[Sample] = []
             orphans: set[int] = set()
             never = 0
             while time.monotonic() < until:
-                crowd.keep_up()
+                pool.keep_up()
                 if not samples or time.monotonic() - samples[-1].at >= SAMPLE_SECONDS:
                     samples.append(sample(server.pid))
                     parentless = {
-                        pid for pid, parent in marked(stage.mark).items() if parent == 1 and pid != server.pid
+                        pid for pid, parent in marked(setup.mark).items() if parent == 1 and pid != server.pid
                     }
                     never += len(parentless & orphans)
                     orphans = parentless
                 time.sleep(0.1)
-            crowd.end()
-            report.say("clients by end", ", ".join(f"{end} {n}" for end, n in sorted(crowd.endings.items())))
+            pool.end()
+            report.say("clients by end", ", ".join(f"{end} {n}" for end, n in sorted(pool.endings.items())))
             time.sleep(3)
             after = sample(server.pid)
-            tell(report, stage, samples, minutes)
+            report_server(report, setup, samples, minutes)
             report.say("the server before any client", before_and_after(before))
             report.say("the server after the last one", before_and_after(after))
-            report.judge("stdio servers left 2 s after their client", never, good=never == 0)
+            report.judge("stdio servers left 2 s after the client", never, good=never == 0)
             ticks = (Path(f"/proc/{server.pid}") / "stat").read_text().rpartition(")")[2].split()
             share = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK") / minutes / 60
             report.say("CPU: the server, the whole machine", f"{share:.0%} of a core, {busy():.0%} of {os.cpu_count()}")
@@ -502,13 +502,13 @@ def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) 
             status = server.wait(timeout=10)
             seconds = time.monotonic() - began
             report.judge("SIGTERM: status, seconds", f"{status}, {seconds:.2f}", good=status == 0 and seconds < 3)
-        left = marked(stage.mark)
+        left = marked(setup.mark)
         report.judge("processes left", len(left), good=not left)
         errors = Counter(logged(directory / "server.log"))
         report.judge("warnings and errors in the log", errors.total(), good=not errors)
         for text, times in errors.most_common(3):
             report.say(f"  {times} times", text)
-        tell_runs(report, stage)
+        report_runs(report, setup)
         if keep is not None:
             shutil.copytree(directory, keep, dirs_exist_ok=True)
     report.say("verdict", "good" if not report.bad else f"{report.bad} BAD")

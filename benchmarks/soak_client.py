@@ -45,7 +45,7 @@ class Plan:
     """Plan of one client. Without a `command` it connects to `url`."""
 
     number: int
-    owner: str
+    tenant: str
     era: str
     url: str
     token: str
@@ -62,7 +62,7 @@ class Journal:
     """Appends the observations of one client."""
 
     def __init__(self, plan: Plan) -> None:
-        self._who = {"client": plan.number, "owner": plan.owner, "via": "stdio" if plan.command else "http"}
+        self._who = {"client": plan.number, "tenant": plan.tenant, "via": "stdio" if plan.command else "http"}
         self._file = os.open(plan.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(self, what: str, **facts: object) -> None:
@@ -94,7 +94,7 @@ def live(plan: Plan) -> None:
     try:
         anyio.run(_live, plan, journal)
     except BaseException as error:  # noqa: BLE001 - the report shows any error
-        journal.note("trouble", text=_told(error))
+        journal.note("trouble", text=_error_text(error))
 
 
 async def _live(plan: Plan, journal: Journal) -> None:
@@ -103,13 +103,13 @@ async def _live(plan: Plan, journal: Journal) -> None:
         began = time.monotonic()
         async with _connected(plan) as client:
             journal.note("connected", seconds=time.monotonic() - began)
-            visitor = Visitor(client, plan, journal, chance)
+            simulated = SimulatedClient(client, plan, journal, chance)
             if plan.measures == "lists":
-                await visitor.watch_lists(began + plan.seconds)
+                await simulated.watch_lists(began + plan.seconds)
             elif plan.measures == "cancels":
-                await visitor.watch_cancels(began + plan.seconds)
+                await simulated.watch_cancels(began + plan.seconds)
             else:
-                await visitor.work(began + plan.seconds)
+                await simulated.work(began + plan.seconds)
 
 
 @asynccontextmanager
@@ -118,7 +118,7 @@ async def _connected(plan: Plan) -> AsyncIterator[Client]:
         parameters = StdioServerParameters(command=plan.command[0], args=list(plan.command[1:]), env=plan.environ)
         async with Client(parameters, mode=plan.era) as client:
             for server in _children():
-                stand_back(server)
+                lower_priority(server)
             yield client
         return
     headers = {"Authorization": f"Bearer {plan.token}"}
@@ -129,7 +129,7 @@ async def _connected(plan: Plan) -> AsyncIterator[Client]:
         yield client
 
 
-class Visitor:
+class SimulatedClient:
     """Performs the steps of a client, each of which real clients perform too."""
 
     def __init__(self, client: Client, plan: Plan, journal: Journal, chance: random.Random) -> None:
@@ -274,7 +274,7 @@ def _children() -> list[int]:
     return found
 
 
-def stand_back(pid: int) -> None:
+def lower_priority(pid: int) -> None:
     """Lowers the priority of a process's session, which represents other machines and so should take no core here.
 
     Niceness counts only within a session if the kernel distributes the cores among sessions first.
@@ -283,7 +283,7 @@ def stand_back(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text("10")
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_told(inner) for inner in error.exceptions)
+        return "; ".join(_error_text(inner) for inner in error.exceptions)
     return f"{type(error).__name__}: {error}"[:300]
