@@ -1,25 +1,20 @@
-"""What the tools send: one pydantic model a kind of result, and the same facts as compact text.
+"""The results of the tools: one pydantic model for each kind. Field names and their order are the public contract.
 
-Clients show their model either `structuredContent` or `content`, so both carry every fact. Field names are the public
-contract. A result stays under RESULT_CHARS in either form; what is cut says so and how to get the rest.
+`inspect_context` and `rlm_solve` return one of several kinds. The SDK validates against the union. MCP wants an object
+at the root of an output schema, so tool_schemas.py publishes the fields of all kinds as one object.
 """
 
-import json
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal
+from dataclasses import fields
+from typing import Annotated, Any, Literal
 
-from mcp_types import CallToolResult, TextContent
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, RootModel
 
-RESULT_CHARS = 32_000
-"""Claude Code warns at 10,000 tokens; 32,000 characters are about 8,000."""
-
-PAGE_CHARS = 22_000
-"""The longest single text in a result, counted as JSON; the rest of RESULT_CHARS is for the other fields."""
+from rlm_mcp.records.types import Citation, Coverage, Status
+from rlm_mcp.spending import Spent
 
 
 class WireResult(BaseModel):
-    """Base of all results."""
+    """Base of all results. Fields that were not set are not sent."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,99 +46,89 @@ class ContextPage(WireResult):
     next_cursor: str | None = None
 
 
-class InspectResult(WireResult):
-    """What `inspect_context` saw. Only the fields of the asked view are present."""
+class OverviewResult(ContextResult):
+    """What `inspect_context` returns without further arguments: the context, and what it is made of."""
+
+    view: Literal["overview"]
+    structure: dict[str, Any]
+    head: str
+    tail: str
+    largest_files: list[dict[str, Any]]
+
+
+class LinesResult(WireResult):
+    """What `inspect_context` returns for start_line and end_line."""
 
     context_id: str
     name: str
-    view: Literal["overview", "read", "search", "code"]
-    # overview
-    uri: str = ""
-    kind: str = ""
-    bytes: int = 0
-    chars: int = 0
-    lines: int = 0
-    files: int = 0
-    estimated_tokens: int = 0
-    created_at: str = ""
-    source: str = ""
-    version: int = 0
-    skipped: int = 0
-    structure: dict[str, Any] = {}
-    head: str = ""
-    tail: str = ""
-    largest_files: list[dict[str, Any]] = []
-    # read
-    path: str = ""
-    start_line: int = 0
-    end_line: int = 0
-    text: str = ""
-    truncated: bool = False
-    next_start_line: int | None = None
-    # search
-    matches: list[dict[str, Any]] = []
-    total: int = 0
-    # code
-    stdout: str = ""
-    value: str | None = None
-    error: dict[str, Any] | None = None
-    stdout_chars: int = 0
-    seconds: float = 0
-    variables: list[dict[str, Any]] = []
+    view: Literal["read"]
+    path: str
+    start_line: int
+    end_line: int
+    text: str
+    truncated: bool
+    next_start_line: int | None
+
+
+class MatchesResult(WireResult):
+    """What `inspect_context` returns for a search."""
+
+    context_id: str
+    name: str
+    view: Literal["search"]
+    truncated: bool
+    matches: list[dict[str, Any]]
+    total: int
+
+
+class CodeResult(WireResult):
+    """What `inspect_context` returns for code. `notes` and `message` are sent where there are any."""
+
+    context_id: str
+    name: str
+    view: Literal["code"]
+    truncated: bool
+    stdout: str
+    value: str | None
+    error: dict[str, Any] | None
+    stdout_chars: int
+    seconds: float
+    variables: list[dict[str, Any]]
     notes: list[str] = []
     message: str = ""
 
 
-class Citation(WireResult):
-    """A span the answer rests on. `verified` means: the quote stands there in the stored text."""
-
-    context_id: str
-    path: str
-    start_line: int
-    end_line: int
-    quote: str | None = None
-    verified: bool
+class InspectResult(
+    RootModel[Annotated[OverviewResult | LinesResult | MatchesResult | CodeResult, Field(discriminator="view")],]
+):
+    """What `inspect_context` returns."""
 
 
-class Coverage(WireResult):
-    """How much of the contexts was looked at, in characters."""
+def _without(unsent: str) -> PlainSerializer:
+    """Sends a recorded type without one of its fields."""
 
-    total_chars: int
-    read_by_code: int
-    read_by_model: int
+    def serialize(value: Citation | Coverage) -> dict[str, Any]:
+        return {field.name: getattr(value, field.name) for field in fields(value) if field.name != unsent}
+
+    return PlainSerializer(serialize)
 
 
-class Usage(WireResult):
-    """What the run has spent. `cost_usd` is null where no price is known.
-
-    `unanswered_prompt_tokens` is an estimate, not part of `prompt_tokens`: prompts that were sent and brought no reply,
-    because they were cancelled or broken off; a provider may bill them.
-    """
-
-    root_calls: int
-    sub_calls: int
-    cached_calls: int
-    failed_calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    unanswered_prompt_tokens: int = 0
-    cost_usd: float | None = None
-    seconds: float
+WireCitation = Annotated[Citation, _without("corrected")]
 
 
 class RunResult(WireResult):
-    """A run as it stands."""
+    """A run as it stands. `cost_usd` in its usage is null where no price is known."""
 
     run_id: str
-    status: Literal["running", "completed", "failed", "cancelled"]
-    answer: str | dict[str, Any] | list[Any] | float | bool | None = None
+    status: Status
+    answer: str | dict[str, Any] | list[Any] | float | bool | None
     answer_chars: int
     truncated: bool
-    offset: int = 0
-    stopped_by: str | None = None
-    citations: list[Citation]
-    coverage: Coverage
-    usage: Usage
+    offset: int
+    stopped_by: str | None
+    citations: list[WireCitation]
+    coverage: Annotated[Coverage, _without("ranges")]
+    usage: Spent
     iterations: int
     mode: str
     depth: int
@@ -152,7 +137,7 @@ class RunResult(WireResult):
 
 
 class EstimateFacts(WireResult):
-    """What a run would take, as ranges (low, high). `cost_usd` is null where a price is not known."""
+    """The probable needs of a run, as ranges (low, high). `cost_usd` is null where a price is not known."""
 
     calls: tuple[int, int]
     tokens: tuple[int, int]
@@ -160,140 +145,16 @@ class EstimateFacts(WireResult):
     reason: str
 
 
-class SolveResult(RunResult):
-    """What `rlm_solve` returns: a run, or with `estimate_only` the fields that tell what it would take."""
+class EstimateResult(WireResult):
+    """What `rlm_solve` returns with `estimate_only`."""
 
     run_id: str = ""
-    status: Literal["running", "completed", "failed", "cancelled", "estimated"] = "estimated"  # type: ignore[assignment] # one status more
-    answer_chars: int = 0
-    truncated: bool = False
-    citations: list[Citation] = []
-    coverage: Coverage = Coverage(total_chars=0, read_by_code=0, read_by_model=0)
-    usage: Usage = Usage(
-        root_calls=0, sub_calls=0, cached_calls=0, failed_calls=0, prompt_tokens=0, completion_tokens=0, seconds=0
-    )
-    iterations: int = 0
+    status: Literal["estimated"] = "estimated"
     mode: str
     depth: int
-    estimate: EstimateFacts | None = None
-    trace_uri: str = ""
+    message: str
+    estimate: EstimateFacts
 
 
-def send(result: WireResult, *, only: Iterable[str] | None = None) -> CallToolResult:
-    """The tool result for `result`: its fields (`only` these, if given) as structured content and as compact text."""
-    structured = _sendable(result.model_dump(include=None if only is None else set(only)))
-    return CallToolResult(content=[TextContent(text=compact(structured))], structured_content=structured)
-
-
-def _sendable(value: Any) -> Any:
-    """The value without lone surrogates, which stand for undecodable bytes inside and have no form on the wire."""
-    match value:
-        case str() if not value.isascii():
-            return value.encode("utf-8", "replace").decode("utf-8")
-        case dict():
-            return {_sendable(name): _sendable(content) for name, content in value.items()}
-        case list():
-            return [_sendable(content) for content in value]
-        case _:
-            return value
-
-
-def compact(fields: Mapping[str, Any]) -> str:
-    """Every field as text: scalars as `name: value`, long texts as a block under their name, rows one to a line."""
-    return "\n".join(line for name, value in fields.items() for line in _lines(name, value))
-
-
-def _lines(name: str, value: Any) -> Iterable[str]:
-    match value:
-        case str() if "\n" in value:
-            yield f"{name}:"
-            yield value
-        case list() if value and all(isinstance(row, dict) for row in value):
-            yield f"{name}:"
-            yield from (f"- {_row(row)}" for row in value)
-        case dict() if value:
-            yield f"{name}: {_row(value)}"
-        case _:
-            yield f"{name}: {_scalar(value)}"
-
-
-def _row(row: Mapping[str, Any]) -> str:
-    """One record on one line; matches as grep prints them, `-` before the line number of a line of context."""
-    match row:
-        case {"path": path, "line": line, "text": text, **rest}:
-            return f"{path}{'-' if rest else ':'}{line}: {text}"
-    return ", ".join(f"{name}={_scalar(value)}" for name, value in row.items())
-
-
-def _scalar(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case str():
-            return value
-        case _:
-            return json.dumps(value, ensure_ascii=False)
-
-
-def cut(text: str, json_chars: int = PAGE_CHARS) -> str:
-    """The longest beginning of `text` that takes at most `json_chars` characters as a JSON string.
-
-    Control characters take six characters in JSON, so cutting by len() alone could exceed a result's size sixfold.
-    """
-    if len(text) * 6 <= json_chars or json_length(text) <= json_chars:
-        return text
-    low, high = 0, min(len(text), json_chars)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if json_length(text[:middle]) <= json_chars else (low, middle - 1)
-    return text[:low]
-
-
-def head_and_tail(text: str, json_chars: int, *, true_chars: int | None = None) -> str:
-    """`text` whole, or its beginning and end around a note that tells how many characters are left out."""
-    head = cut(text, json_chars)
-    if len(head) == len(text):
-        return text
-    head = cut(text, json_chars * 2 // 3)
-    tail = cut(text[::-1], json_chars // 4)[::-1]
-    omitted = (len(text) if true_chars is None else true_chars) - len(head) - len(tail)
-    return f"{head}\n… [{omitted} characters not shown] …\n{tail}"
-
-
-def json_length(text: str) -> int:
-    """The length of `text` as a JSON string, quotes included."""
-    return len(json.dumps(text, ensure_ascii=False))
-
-
-def input_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool's argument schema in fewer tokens: no titles, no null branches, no empty defaults.
-
-    Leaving an argument out says the same as null, which the server accepts whatever the schema says.
-    """
-    return {
-        "type": "object",
-        "properties": {name: _argument(content) for name, content in schema["properties"].items()},
-        **({"required": schema["required"]} if "required" in schema else {}),
-    }
-
-
-def _argument(schema: Mapping[str, Any]) -> dict[str, Any]:
-    branches = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
-    plain = dict(schema) | (branches[0] if len(branches) == 1 else {})
-    silent = {"title", "anyOf", "additionalProperties"} | (
-        {"default"} if plain.get("default") in (None, "", 0) else set()
-    )
-    return {name: content for name, content in plain.items() if name not in silent}
-
-
-def output_schema(schema: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> dict[str, Any]:
-    """A result's fields and their types, one level deep: tools/list is paid for in every conversation."""
-    properties = {name: _shape(content) for name, content in schema["properties"].items() if name not in leave_out}
-    return {"type": "object", "properties": properties, "required": schema["required"][:1]}
-
-
-def _shape(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Branches where a field has several types: some clients refuse a list of them."""
-    if "anyOf" in schema:
-        return {"anyOf": [_shape(branch) for branch in schema["anyOf"]]}
-    return {"type": schema.get("type", "object")}
+class SolveResult(RootModel[Annotated[RunResult | EstimateResult, Field(discriminator="status")]]):
+    """What `rlm_solve` returns."""

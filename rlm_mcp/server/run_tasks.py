@@ -13,8 +13,8 @@ from mcp_types import CallToolRequestParams, CallToolResult
 
 from rlm_mcp.records.types import RunState
 from rlm_mcp.server.presenters import run_result
-from rlm_mcp.server.results import send
-from rlm_mcp.server.sampling import answered, shown_questions
+from rlm_mcp.server.result_text import send
+from rlm_mcp.server.sampling import accept_answers, poll_requests
 from rlm_mcp.server.tasks_extension import TaskState
 from rlm_mcp.workspace.workspace import Workspace
 
@@ -48,7 +48,7 @@ class RunTasks:
         state = await workspace.runs.state(task_id)
         ended = state.status in {"completed", "failed"}
         sampling_queue = workspace.runs.sampling_queue(state.run_id)
-        questions = {} if sampling_queue is None else shown_questions(sampling_queue)
+        questions = {} if sampling_queue is None else poll_requests(sampling_queue)
         return TaskState(
             task_id=state.run_id,
             status=_status(state, is_asking=bool(questions)),
@@ -66,7 +66,7 @@ class RunTasks:
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
         """Gives the replies of the client's model to the sampling queue of the run."""
         if (sampling_queue := self._workspace().runs.sampling_queue(task_id)) is not None:
-            answered(sampling_queue, responses)
+            accept_answers(sampling_queue, responses)
 
     async def cancel(self, task_id: str) -> None:
         """Stops the run and keeps what it has."""

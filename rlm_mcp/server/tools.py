@@ -1,4 +1,4 @@
-"""The seven tools: what a model may ask of the server. One method a tool; its docstring is what the model reads.
+"""The seven tools: what a model may ask of the server. One method for each tool; its docstring is what the model reads.
 
 Strings default to "" and not to None: the SDK parses JSON-looking text for every argument that is not plainly `str`,
 which would turn a registered JSON text into an object. An RlmError leaves as the ToolError that the model reads
@@ -16,29 +16,23 @@ from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from rlm_mcp.errors import RlmError
-from rlm_mcp.server.client_timeouts import eta, longest_wait, with_beats
+from rlm_mcp.server.client_timeouts import with_heartbeat
+from rlm_mcp.server.input_rounds import InputRound
 from rlm_mcp.server.presenters import (
     code_result,
     context_page,
     context_result,
     estimate_result,
-    estimate_text,
+    lines_result,
+    matches_result,
     overview_result,
-    read_result,
     run_result,
-    search_result,
 )
-from rlm_mcp.server.results import (
-    ContextPage,
-    ContextResult,
-    InspectResult,
-    RunResult,
-    SolveResult,
-    input_schema,
-    output_schema,
-    send,
-)
-from rlm_mcp.server.sampling import Round, confirm, has_to_return, offers_sampling, take_along, visit
+from rlm_mcp.server.result_text import send
+from rlm_mcp.server.results import ContextPage, ContextResult, InspectResult, RunResult, SolveResult
+from rlm_mcp.server.run_calls import confirm_cost, wait_for_run
+from rlm_mcp.server.sampling import offers_sampling
+from rlm_mcp.server.tool_schemas import input_schema, output_schema
 from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.progress import IngestProgress
@@ -49,6 +43,10 @@ ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_
 RUNS_CODE = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
 SPENDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
 ENDS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+
+CONTEXT_FIELDS = ContextResult.model_fields.keys() - {"context_id"}
+RUN_FIELDS = RunResult.model_fields.keys() - {"run_id", "status"}
+"""Fields whose types another tool's schema lists already."""
 
 ContextRef = Annotated[str, Field(description="id or name")]
 WaitSeconds = Annotated[float, Field(ge=0)]
@@ -69,21 +67,11 @@ class Tools:
         return [
             _tool(self.register_context, "Register a context", ADDS),
             _tool(self.list_contexts, "List contexts", READS),
-            _tool(
-                self.inspect_context,
-                "Look into a context",
-                RUNS_CODE,
-                unlisted=ContextResult.model_fields.keys() - {"context_id"},
-            ),
+            _tool(self.inspect_context, "Look into a context", RUNS_CODE, unlisted=CONTEXT_FIELDS),
             _tool(self.rlm_solve, "Answer a question over contexts", SPENDS),
             _tool(self.rlm_result, "Wait for a run", READS),
-            _tool(self.cancel_run, "Cancel a run", ENDS, unlisted=RunResult.model_fields.keys() - {"run_id", "status"}),
-            _tool(
-                self.remove_context,
-                "Forget a context",
-                ENDS,
-                unlisted=ContextResult.model_fields.keys() - {"context_id"},
-            ),
+            _tool(self.cancel_run, "Cancel a run", ENDS, unlisted=RUN_FIELDS),
+            _tool(self.remove_context, "Forget a context", ENDS, unlisted=CONTEXT_FIELDS),
         ]
 
     async def register_context(
@@ -100,9 +88,9 @@ class Tools:
         """
         if bool(source) == bool(text):
             raise UnclearCall("register_context takes either source (a path or glob) or text, and a non-empty one.")
-        workspace, progress = self._workspace(), IngestProgress()
-        register = partial(workspace.contexts.register, source=source, text=text, name=name or None, progress=progress)
-        return send(context_result(await with_beats(request, lambda: str(progress), register)))
+        contexts, progress = self._workspace().contexts, IngestProgress()
+        register = partial(contexts.register, source=source, text=text, name=name or None, progress=progress)
+        return send(context_result(await with_heartbeat(request, lambda: str(progress), register)))
 
     async def list_contexts(
         self,
@@ -111,8 +99,7 @@ class Tools:
         cursor: str = "",
     ) -> Annotated[CallToolResult, ContextPage]:
         """List registered contexts, newest first. Free."""
-        page = await self._workspace().contexts.list_page(query, limit=limit, cursor=cursor or None)
-        return send(context_page(page))
+        return send(context_page(await self._workspace().contexts.list_page(query, limit=limit, cursor=cursor or None)))
 
     async def inspect_context(
         self,
@@ -135,29 +122,22 @@ class Tools:
         (no network). Use it for exact facts: counts, lookups, parsing. Where meaning must be judged over much text,
         use rlm_solve.
         """
-        workspace = self._workspace()
-        asked = [what for what in (search, code, start_line or end_line) if what]
-        if len(asked) > 1:
+        if sum(map(bool, (search, code, start_line or end_line))) > 1:
             raise UnclearCall("inspect_context does one thing a call: give start_line/end_line, or search, or code.")
+        workspace = self._workspace()
         stored = await workspace.contexts.get(context)
         if code or reset:
             run = partial(workspace.repls.run_code, stored, code, seconds=timeout_seconds, reset=reset)
-            return code_result(stored, await with_beats(request, lambda: "running code", run))
+            return send(code_result(stored, await with_heartbeat(request, lambda: "running code", run)))
         if search:
-            look = partial(
-                workspace.contexts.search,
-                stored,
-                search,
-                path=path or None,
-                max_matches=max_matches,
-                context_lines=context_lines,
-            )
-            return search_result(stored, await with_beats(request, lambda: "searching", look))
+            within = partial(workspace.contexts.search, stored, search, path=path or None)
+            find = partial(within, max_matches=max_matches, context_lines=context_lines)
+            return send(matches_result(stored, await with_heartbeat(request, lambda: "searching", find)))
         if start_line or end_line or path:
             lines = await workspace.contexts.read_lines(stored, start_line or 1, end_line or None, path or None)
-            return read_result(stored, lines)
+            return send(lines_result(stored, lines))
         describe = partial(workspace.contexts.describe, stored)
-        return overview_result(stored, await with_beats(request, lambda: "describing", describe))
+        return send(overview_result(stored, await with_heartbeat(request, lambda: "describing", describe)))
 
     async def rlm_solve(
         self,
@@ -182,28 +162,33 @@ class Tools:
         questions over long input; not for what one search or count answers. Costs model calls and 10 s to minutes.
         Returns the answer, or status running with a run_id: then call rlm_result, never rlm_solve again.
         """
-        workspace = self._workspace()
+        limits = RunLimits(max_depth=max_depth, max_usd=max_usd, max_sub_calls=max_sub_calls, max_seconds=max_seconds)
         asked = SolveRequest(
             query=query,
             contexts=tuple(contexts),
             mode=mode,
-            limits=RunLimits(
-                max_depth=max_depth, max_usd=max_usd, max_sub_calls=max_sub_calls, max_seconds=max_seconds
-            ),
+            limits=limits,
             model=model or None,
             sub_model=sub_model or None,
             output_schema=output_schema,
         )
-        sampling = offers_sampling(request)
         if estimate_only:
-            return estimate_result(await workspace.runs.estimate(asked, sampling=sampling))
-        run_id = Round.of(request).run_id
+            guess = await self._workspace().runs.estimate(asked, sampling=offers_sampling(request))
+            return send(estimate_result(guess))
+        return await self._start_and_wait(request, asked, wait_seconds)
+
+    async def _start_and_wait(
+        self, request: Request[Any, Any], asked: SolveRequest, seconds: float
+    ) -> CallToolResult | InputRequiredResult:
+        """Starts a run unless an earlier round of this call did, and waits for it."""
+        workspace = self._workspace()
+        run_id = InputRound.of(request).run_id
         if run_id is None:
-            if (unconfirmed := await self._confirm(request, asked, sampling=sampling)) is not None:
+            if (unconfirmed := await confirm_cost(request, workspace, asked)) is not None:
                 return unconfirmed
-            run_id = await workspace.runs.start(asked, sampling=sampling)
+            run_id = await workspace.runs.start(asked, sampling=offers_sampling(request))
         try:
-            return await self._follow(request, run_id, wait_seconds)
+            return await wait_for_run(request, workspace.runs, run_id, seconds)
         except anyio.get_cancelled_exc_class():
             workspace.runs.give_up(run_id)
             raise
@@ -216,7 +201,7 @@ class Tools:
         offset: Annotated[int, Field(ge=0, description="where in the answer to read on")] = 0,
     ) -> Annotated[CallToolResult, RunResult] | InputRequiredResult:
         """Wait for a run, or read it again, or page through a long answer by offset. Free."""
-        return await self._follow(request, run_id, wait_seconds, offset=offset)
+        return await wait_for_run(request, self._workspace().runs, run_id, wait_seconds, offset=offset)
 
     async def cancel_run(self, run_id: str) -> Annotated[CallToolResult, RunResult]:
         """Stop a run and its model calls; what it has is kept and returned."""
@@ -226,50 +211,11 @@ class Tools:
         """Forget a context for good; its source file is untouched. Refused while a run uses it."""
         return send(context_result(await self._workspace().remove_context(context)))
 
-    async def _confirm(
-        self, request: Request[Any, Any], asked: SolveRequest, *, sampling: bool
-    ) -> InputRequiredResult | None:
-        """Has the user agree to a run that may cost more than the operator's threshold. None: it may be started."""
-        workspace = self._workspace()
-        threshold = workspace.confirm_usd
-        if threshold is None or not await workspace.runs.is_new(asked):
-            return None
-        guess = await workspace.runs.estimate(asked, sampling=sampling)
-        if guess.usd is None or guess.usd[1] <= threshold:
-            return None
-        return await confirm(request, f"Start this run? {estimate_text(guess)} Question: {asked.query[:300]}")
-
-    async def _follow(
-        self, request: Request[Any, Any], run_id: str, seconds: float, offset: int = 0
-    ) -> CallToolResult | InputRequiredResult:
-        """Waits for the end of the run, with progress, at most as long as the client's own limit allows.
-
-        Where the run asks the client's model and this client has to be handed the questions, ends with them.
-        """
-        workspace = self._workspace()
-        run_id = await workspace.runs.full_id(run_id)
-        await workspace.runs.resume_if_left(run_id)
-        sampling_queue = workspace.runs.sampling_queue(run_id)
-        if sampling_queue is not None:
-            visit(request, sampling_queue)
-        with workspace.runs.waiting(run_id), anyio.move_on_after(min(seconds, longest_wait(request))):
-            beats = 0  # what a client is told has to grow, also while nothing happens
-            async for progress in workspace.runs.follow(run_id):
-                if sampling_queue is not None and has_to_return(request, sampling_queue):
-                    if (questions := take_along(request, sampling_queue, run_id=run_id)) is not None:
-                        return questions
-                    break
-                beats += 1
-                await request.report_progress(beats, None, str(progress))
-        state = await workspace.runs.state(run_id)
-        message = eta(state, workspace.runs.progress(run_id)) if state.status == "running" else ""
-        return send(run_result(state, message=message, offset=offset))
-
 
 def _tool(
     function: Callable[..., Any], title: str, annotations: ToolAnnotations, unlisted: Collection[str] = ()
 ) -> Tool:
-    """The SDK's tool for a method: its docstring on one line, schemas without what says nothing or was said before."""
+    """The SDK's tool for a method: its docstring on one line, and schemas without redundant parts."""
     tool = Tool.from_function(
         function, title=title, description=" ".join((function.__doc__ or "").split()), annotations=annotations
     )

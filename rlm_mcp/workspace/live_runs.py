@@ -30,7 +30,7 @@ from rlm_mcp.records.types import Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange, run_uri
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest, fingerprint_of
 from rlm_mcp.workspace.live_run import CANCELLED, LiveRun
-from rlm_mcp.workspace.progress import Progress
+from rlm_mcp.workspace.progress import HEARTBEAT_SECONDS, Progress
 from rlm_mcp.workspace.shared_records import (
     RunElsewhere,
     cancel_request,
@@ -40,9 +40,6 @@ from rlm_mcp.workspace.shared_records import (
     request_cancel,
 )
 from rlm_mcp.workspace.telemetry import Telemetry
-
-HEARTBEAT_SECONDS = 5.0
-"""`follow` reports at least so often; clients that reset their limit on progress want it every ten seconds."""
 
 CALM_SECONDS = 0.2
 """The shortest time between two reports: a batch of a hundred sub-calls is one step to a reader."""

@@ -19,6 +19,9 @@ from rlm_mcp.records.events import (
     SubReply,
 )
 
+HEARTBEAT_SECONDS = 5.0
+"""Progress is reported at least so often; clients that reset their time-out on progress want it every ten seconds."""
+
 DOING: Mapping[type[RunEvent], str] = {
     RunStarted: "starting",
     Routed: "asking the root model",

@@ -44,25 +44,26 @@ def inspect(options: argparse.Namespace) -> int:
 async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Shows the overview, or what one of the options asks for."""
     from rlm_mcp.server import presenters as views
+    from rlm_mcp.server.result_text import fields_of
 
     context = await workspace.contexts.find_or_register(options.source)
     if options.code is not None:
         code = sys.stdin.read() if options.code == "-" else options.code
         cell = await workspace.repls.run_code(context, code, seconds=options.seconds or CODE_SECONDS)
-        print_result(options, views.code_result(context, cell).structured_content)
+        print_result(options, fields_of(views.code_result(context, cell)))
         return ANSWERED if cell.error is None else FAILED
     if options.search is not None:
         found = await workspace.contexts.search(
             context, options.search, path=options.path, max_matches=options.max, context_lines=0
         )
-        print_result(options, views.search_result(context, found).structured_content)
+        print_result(options, fields_of(views.matches_result(context, found)))
         return ANSWERED if found.total else FAILED
     if options.lines is not None:
         first, last = _line_range(options.lines)
         lines = await workspace.contexts.read_lines(context, first, last, options.path)
-        print_result(options, views.read_result(context, lines).structured_content)
+        print_result(options, fields_of(views.lines_result(context, lines)))
         return ANSWERED
-    print_result(options, views.overview_result(context, await workspace.contexts.describe(context)).structured_content)
+    print_result(options, fields_of(views.overview_result(context, await workspace.contexts.describe(context))))
     return ANSWERED
 
 
@@ -75,7 +76,7 @@ def _run_prompt(options: argparse.Namespace) -> int:
     from rlm_mcp.cli.console.prompt_calls import PromptCalls
     from rlm_mcp.models.pool import open_models
     from rlm_mcp.server import presenters as views
-    from rlm_mcp.server.results import compact
+    from rlm_mcp.server.result_text import compact, fields_of
     from rlm_mcp.workspace.workspace import open_workspace
 
     settings, console = settings_from(options), console_on(sys.stdout)
@@ -90,10 +91,7 @@ def _run_prompt(options: argparse.Namespace) -> int:
 
         def overview() -> str:
             return escape_controls(
-                compact(
-                    views.overview_result(context, portal.call(workspace.contexts.describe, context)).structured_content
-                    or {}
-                )
+                compact(fields_of(views.overview_result(context, portal.call(workspace.contexts.describe, context))))
             )
 
         console.print(banner(context, settings.sub_model or settings.model))

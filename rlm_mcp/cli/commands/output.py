@@ -25,7 +25,7 @@ def print_result(options: argparse.Namespace, facts: dict[str, Any]) -> None:
     if options.json:
         print_json(facts)
         return
-    from rlm_mcp.server.results import compact
+    from rlm_mcp.server.result_text import compact
 
     print(escape_controls(compact(facts)))
 
@@ -58,7 +58,7 @@ def _show_facts(state: "RunState") -> None:
 
         console_on(sys.stderr).print(show_ended(state))
         return
-    from rlm_mcp.server.results import compact
+    from rlm_mcp.server.result_text import compact
 
     facts = {name: value for name, value in run_facts(state).items() if name != "answer"}
     print(escape_controls(compact(facts)), file=sys.stderr)

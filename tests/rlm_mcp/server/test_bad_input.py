@@ -17,7 +17,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 
-from rlm_mcp.server.results import RESULT_CHARS
+from rlm_mcp.server.result_text import RESULT_CHARS
 from rlm_mcp.server.tools import Tools
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.workspace import Workspace

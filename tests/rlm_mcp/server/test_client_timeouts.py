@@ -7,7 +7,8 @@ import pytest
 from rlm_mcp.errors import SearchRefused
 from rlm_mcp.records.events import event_from_json
 from rlm_mcp.records.types import RunState
-from rlm_mcp.server.client_timeouts import eta, longest_wait, with_beats
+from rlm_mcp.server.client_timeouts import longest_wait, with_heartbeat
+from rlm_mcp.server.presenters import running_message
 from rlm_mcp.workspace.progress import IngestProgress, Progress, advance
 
 
@@ -28,8 +29,8 @@ def test_a_wait_ends_below_the_limit_of_its_client(client: str | None, seconds: 
 
 def test_a_running_run_tells_the_next_call_and_a_guess_of_the_time() -> None:
     state = RunState(run_id="run-1", status="running", query="q", contexts=(), created_at="")
-    told = eta(state, Progress(iteration=2, sub_calls=7, seconds=20, seconds_left=100, doing="asking the root model"))
-    assert told == (
+    progress = Progress(iteration=2, sub_calls=7, seconds=20, seconds_left=100, doing="asking the root model")
+    assert running_message(state, progress) == (
         "Still running: turn 2 · 7 sub-calls · 20 s · asking the root model; usually done in 20-80 s more, at most "
         "100 s. Call rlm_result(run_id='run-1') to wait on; do not start it again."
     )
@@ -70,7 +71,7 @@ async def test_long_work_tells_how_far_it_is_again_and_again() -> None:
         return "done"
 
     with anyio.fail_after(5):
-        assert await with_beats(listener, lambda: str(progress), work, every_seconds=0.01) == "done"
+        assert await with_heartbeat(listener, lambda: str(progress), work, every_seconds=0.01) == "done"
     assert listener.heard == [(1, "3 files, 2.5 MB taken in · 0 s"), (2, "3 files, 2.5 MB taken in · 0 s")]
 
 
@@ -80,4 +81,4 @@ async def test_what_the_work_raises_arrives_unwrapped() -> None:
         raise SearchRefused("no such pattern")
 
     with pytest.raises(SearchRefused, match="no such pattern"):
-        await with_beats(Listener(), lambda: "", work)  # type: ignore[arg-type] # a stand-in
+        await with_heartbeat(Listener(), lambda: "", work)  # type: ignore[arg-type] # a stand-in

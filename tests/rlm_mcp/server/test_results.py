@@ -3,7 +3,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_mcp.server.results import ContextResult, compact, cut, head_and_tail, json_length, send
+from rlm_mcp.server.result_text import compact, cut, head_and_tail, json_length, send
+from rlm_mcp.server.results import ContextResult
 
 CONTEXT = ContextResult(
     context_id="ctx_1",
@@ -17,6 +18,9 @@ CONTEXT = ContextResult(
     estimated_tokens=4,
     created_at="2026-11-22T10:00:00Z",
     source="text",
+    version=1,
+    skipped=0,
+    notes=[],
 )
 
 
