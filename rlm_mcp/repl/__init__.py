@@ -1,1 +1,1 @@
-"""The asynchronous side of a sandbox session, and what guest code may ask the host for."""
+"""REPLs: sandbox sessions with contexts in them, as async objects, and the host functions that their code may call."""

@@ -1,7 +1,6 @@
-"""A REPL that answers from a list or a function: what tests put in the sandbox's place.
+"""A REPL that answers from a list or a function, for tests without a sandbox.
 
-It ships with the package, as the scripted model does, so that the loop can be driven without a sandbox and nothing is
-ever patched.
+It ships with the package, as the scripted model does, so that tests of the loop need not patch anything.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,14 +10,14 @@ from dataclasses import replace
 from rlm_mcp.repl.types import CellResult, GuestCalls, Variable
 
 Play = Callable[[str, GuestCalls], Awaitable[CellResult]]
-"""Given a block of code and what it may ask of the run, what the block did."""
+"""Computes the result of a block of code, whose calls the second argument answers."""
 
 
 class ScriptedRepl:
     """Answers each block with the next result, or with what `results` returns if it is a function.
 
-    `ran` keeps the code of every block; `restored` the checkpoints it was given. Its checkpoint is the number of blocks
-    it has run.
+    `ran` holds the code of all blocks, `restored` all checkpoints that were restored. A checkpoint is the number of
+    blocks that have run.
     """
 
     def __init__(self, results: Sequence[CellResult] | Play, calls: GuestCalls) -> None:
@@ -32,7 +31,7 @@ class ScriptedRepl:
         return f"<ScriptedRepl, {len(self.ran)} blocks run>"
 
     async def run(self, code: str, *, seconds: float | None = None) -> CellResult:  # noqa: ARG002 - the Repl protocol
-        """The scripted result, with `code` in it; an IndexError when the script is too short."""
+        """The next scripted result, with `code` in it. Raises IndexError when the script is too short."""
         index = len(self.ran)
         self.ran.append(code)
         if callable(self._results):
@@ -43,24 +42,24 @@ class ScriptedRepl:
         return self._last
 
     async def variables(self) -> tuple[Variable, ...]:
-        """Those of the last result."""
+        """The variables of the last result."""
         return self._last.variables if self._last else ()
 
     async def complete(self, text: str) -> tuple[str, ...]:
-        """The variables of the last result that begin so."""
+        """The variables of the last result that begin with `text`."""
         return tuple(variable.name for variable in await self.variables() if variable.name.startswith(text))
 
     async def checkpoint(self) -> bytes:
-        """How many blocks have run."""
+        """The number of blocks that have run."""
         return str(len(self.ran)).encode()
 
     async def restore(self, data: bytes) -> None:
-        """Remembers that it was asked to."""
+        """Keeps the checkpoint in `restored`."""
         self.restored.append(data)
 
 
 class ScriptedOpener:
-    """Opens ScriptedRepls and keeps them in `opened`; `values` are the contexts that child runs were given."""
+    """Opens ScriptedRepls and keeps them in `opened`; `values` holds the contexts of child runs."""
 
     def __init__(self, *scripts: Sequence[CellResult] | Play) -> None:
         self.opened: list[ScriptedRepl] = []
@@ -74,7 +73,7 @@ class ScriptedOpener:
         *,
         value: object = None,
     ) -> AbstractAsyncContextManager[ScriptedRepl]:
-        """The next script's REPL; the last script serves all further ones."""
+        """A REPL with the next script; the last script is used for all further REPLs."""
         return self._open(calls, value)
 
     @asynccontextmanager

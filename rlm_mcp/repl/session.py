@@ -95,7 +95,7 @@ class SandboxRepl:
                     with anyio.move_on_after(INTERRUPT_SECONDS):
                         await done.wait()
             if anyio.current_effective_deadline() != -math.inf:
-                raise  # cancelled by asyncio itself, which does not cancel again at the next wait
+                raise  # not cancelled by anyio, which would cancel the next wait too
         return future.result()
 
     async def _call(self, function: Callable[..., _T], *args: Any) -> _T:

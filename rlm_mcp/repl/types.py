@@ -1,6 +1,6 @@
-"""What one block of code did in the REPL, and what code in the REPL may ask of the run. Types only.
+"""Types of the REPL: the result of one block of code, the calls that code may make, and the REPL itself.
 
-`repl.py` makes a CellResult out of a sandbox execution; `trajectory.py` decides what it means. Neither knows the other.
+`session.py` makes a CellResult of a sandbox execution; the engine decides what it means. Neither imports the other.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ FinalForm = Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellError:
-    """The exception that ended a cell. `line` counts in the cell, from 1; None when it was raised elsewhere."""
+    """The exception that ended a cell. `line` is the 1-based line of the cell; None when it was raised elsewhere."""
 
     type: str
     message: str
@@ -34,7 +34,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
-    """A final answer that code has set. `value` is a JSON value; other objects arrive as their str()."""
+    """A final answer that code has set. `value` is a JSON value; other objects are converted with str()."""
 
     value: Any
     via: FinalForm = "FINAL"
@@ -42,7 +42,7 @@ class Final:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawCitation:
-    """One `cite(...)` as the code called it, not verified yet. Lines count from 1, both ends included."""
+    """One call of `cite(...)`, not verified yet. Lines count from 1, both ends included."""
 
     context: str
     path: str
@@ -53,7 +53,7 @@ class RawCitation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """Characters [start, end) of a file that code has looked at, as the guest's own objects noticed it."""
+    """Characters [start, end) of a file that code has read, as recorded by the objects of the guest."""
 
     context: str
     path: str
@@ -63,7 +63,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """What one executed block left behind. `stdout` may be cut (`truncated`); `stdout_chars` is its true length."""
+    """The result of one block of code. `stdout` may be cut (`truncated`); `stdout_chars` is its true length."""
 
     code: str
     stdout: str = ""
@@ -75,9 +75,9 @@ class CellResult:
     stdout_chars: int = 0
     seconds: float = 0.0
     stopped_by: str | None = None
-    """None, or how the sandbox ended it: deadline, interrupt, stack, trap, exit"""
+    """why the sandbox ended it, if it did: deadline, interrupt, stack, trap, exit"""
     undone: bool = False
-    """the namespace was put back to what it was before this cell"""
+    """the namespace was reset to its state before this cell"""
     variables: tuple[Variable, ...] = ()
     """all user variables; those this cell assigned or changed come first"""
     changed: tuple[str, ...] = ()
@@ -86,15 +86,15 @@ class CellResult:
     citations: tuple[RawCitation, ...] = ()
     reads: tuple[Read, ...] = ()
     notes: tuple[str, ...] = ()
-    """sentences the prelude wants the model to read, e.g. that an assignment to `context` was dropped"""
+    """sentences of the prelude for the model, e.g. that an assignment to `context` was dropped"""
 
     def to_json(self) -> dict[str, Any]:
-        """The same facts as a JSON object, for the run record."""
+        """The result as a JSON object, for the run record."""
         return dict(_RESULT.dump_python(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "CellResult":
-        """The inverse of `to_json`; fields it does not know are ignored, so that newer records stay readable."""
+        """The inverse of `to_json`; unknown fields are ignored, so that newer records stay readable."""
         return _RESULT.validate_python(data)
 
 
@@ -102,24 +102,24 @@ _RESULT = TypeAdapter(CellResult)
 
 
 class GuestCalls(Protocol):
-    """What code in the REPL may ask of the run. Every method may be called many times at once."""
+    """The calls of code in the REPL that the run answers. Each method may be called many times at once."""
 
     async def llm_query(
         self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
     ) -> object:
-        """One sub-call: text, or an object under `schema`. Raises SubCallFailed with a text the model can read."""
+        """One sub-call; returns text, or an object of `schema`. Raises SubCallFailed with a text for the model."""
 
     async def rlm_query(self, query: str, context: object) -> object:
-        """A whole child run over `context` (a JSON value: text, list, or mapping of path to text); its answer."""
+        """A child run over `context` (a JSON value: text, list, or mapping of path to text); returns its answer."""
 
     def budget(self) -> dict[str, object]:
-        """What is left of the run's limits: seconds, calls, tokens, dollars; None where there is no limit."""
+        """What is left of the limits of the run: seconds, calls, tokens, dollars; None where there is no limit."""
 
 
 class Repl(Protocol):
     """One persistent Python namespace with the contexts in it.
 
-    It keeps `history` in the namespace: the full stdout of every cell by index, which compaction refers to.
+    The namespace holds `history`, the full stdout of every cell by index, to which compaction refers.
     """
 
     async def run(self, code: str, *, seconds: float | None = None) -> CellResult:
@@ -129,10 +129,10 @@ class Repl(Protocol):
         """All user variables, newest first."""
 
     async def complete(self, text: str) -> tuple[str, ...]:
-        """What a name that was begun can become, as its namespace stands."""
+        """The completions of a name in the current namespace."""
 
     async def checkpoint(self) -> bytes:
-        """The namespace as bytes that `restore` takes, also in another process."""
+        """The namespace as bytes for `restore`, also in another process."""
 
     async def restore(self, data: bytes) -> None:
-        """Replaces the namespace by a checkpoint's."""
+        """Replaces the namespace by that of a checkpoint."""

@@ -23,7 +23,7 @@ _STAMPS = {
 }
 _LEVEL = r"TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|SEVERE|FATAL|CRITICAL"
 _LEVEL_WORD = re.compile(rf"\b({_LEVEL})\b|\[({_LEVEL.lower()}|emerg|alert|crit)\]")
-_SHAPES = (
+_LINE_PATTERNS = (
     r"^(?P<time>{stamp}) +(?P<level>{level}) +\[(?P<thread>[^\]]*)\] +(?P<component>[^\s:]+): ?(?P<message>.*)$",
     r"^(?P<time>{stamp}) - +(?P<level>{level}) +\[(?P<thread>.*?)\] - ?(?P<message>.*)$",
     r"^(?P<time>{stamp}) +(?P<pid>\d+) +(?P<level>{level}) +(?P<component>[^\s:]+): ?(?P<message>.*)$",
@@ -83,8 +83,8 @@ def _fields(lines: Sequence[str], stamp: str) -> dict[str, object]:
     """The first pattern that parses nearly all lines with a time stamp, and the fields of one line."""
     stamped = [line for line in lines if re.search(stamp, line[:120])]
     few = stamped[:: max(len(stamped) // 500, 1)]
-    for shape in _SHAPES:
-        expression = shape.replace("{stamp}", stamp).replace("{level}", _LEVEL)
+    for pattern in _LINE_PATTERNS:
+        expression = pattern.replace("{stamp}", stamp).replace("{level}", _LEVEL)
         parsed = [match for line in few if (match := re.match(expression, line))]
         if len(parsed) >= PARSED_SHARE * len(few):
             example: Mapping[str, str | None] = parsed[len(parsed) // 2].groupdict()

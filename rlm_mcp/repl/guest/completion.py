@@ -1,4 +1,4 @@
-"""How a name that was typed can go on: for the prompt of `rlm-mcp inspect`. Runs inside the sandbox."""
+"""Completions of a typed name, for the prompt of `rlm-mcp inspect`. Runs inside the sandbox."""
 
 import builtins
 import keyword
@@ -11,7 +11,7 @@ NAME = re.compile(r"(?:[^\W\d]\w*\.)*(?:[^\W\d]\w*)?$")
 
 
 def complete(text):
-    """The names that `text` begins, with what stands before the last dot; attributes only of dotted names."""
+    """The completions of `text`, each with the part before the last dot; after a dot these are attributes."""
     if not text or not NAME.match(text):
         return []
     before, dot, begun = text.rpartition(".")
@@ -27,5 +27,5 @@ def _attributes(dotted):
         for name in rest:
             value = getattr(value, name)
         return {name for name in dir(value) if isinstance(name, str)}
-    except Exception:  # attributes may be computed, and whatever that raises means that there is nothing to offer
+    except Exception:  # attributes may be computed, which may raise anything; then there are no completions
         return set()

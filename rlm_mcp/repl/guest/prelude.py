@@ -1,8 +1,8 @@
-"""What code in the REPL finds: the context, sub-calls, search, citations and the ways to end a run.
+"""The names that code in the REPL finds: the context, sub-calls, search, citations and the ways to end a run.
 
 Runs inside the sandbox as a module of its own, outside the user's namespace. The host calls `start` once, `before` and
 `after` around every cell. Code may rebind any name; `before` puts the functions back and says so, because small models
-like to define their own `llm_query`. Money is counted on the host: nothing here can spend more than the run may.
+tend to define their own `llm_query`. Money is counted on the host: nothing here can spend more than the run may.
 """
 
 import ast
@@ -25,17 +25,17 @@ import __main__
 
 PREVIEW_CHARS = 200
 CONTEXT_AS_A_WHOLE = re.compile(r"\bcontext\s*(?:[^\s\w.\[]|$)")
-"""Before `=`, `,` or `)`, not before `[` or `.`: parsing code takes longer than most cells."""
+"""`context` before `=`, `,` or `)`, not before `[` or `.`. Checked first: parsing code takes longer than most cells."""
 
 _IMPORTED = {"Counter": Counter, "csv": csv, "defaultdict": defaultdict, "json": json, "re": re}
-"""What small models use without having imported it."""
+"""Names that small models use without importing them."""
 
 INPUT_NAMES = re.compile(r"(?:.*/)?(?:context|input|stdin|data|document|text|file|log)(?:\.\w{1,5})?$")
-"""File names under which code that ignores `context` looks for it."""
+"""File names under which code that ignores `context` looks for the input."""
 
 
 class _State:
-    """What a cell leaves behind for `after`."""
+    """The facts about the current cell, collected for `after`, and the names that `start` has bound."""
 
     def __init__(self):
         self.final = None
@@ -85,7 +85,7 @@ def start(contexts, value, has_value):
 
 
 def _main_text():
-    """The text that open("context") and input() deliver: the only one, or all joined."""
+    """The text that open("context") and input() return: the only one, or all joined."""
     context = _state.provided["context"]
     if isinstance(context, str | texts.BigText):
         return context
@@ -122,7 +122,7 @@ class _Reader(io.TextIOBase):
 
 
 def _open(file, mode="r", *args, **kwargs):
-    """The real open, which delivers the context to code that looks for it in a file."""
+    """The built-in open, which also gives the context to code that looks for it in a file."""
     try:
         return texts.REAL_OPEN(file, mode, *args, **kwargs)
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _open(file, mode="r", *args, **kwargs):
 
 
 def before(code):
-    """Prepares a cell: the code to run in its place, which has as many lines."""
+    """Prepares a cell; returns the code to run instead of `code`, with the same number of lines."""
     _state.final = None
     _state.citations = []
     _state.notes = []
@@ -163,7 +163,7 @@ def before(code):
 
 
 def after(stdout):
-    """What the cell left: the final answer, citations, notes, reads and variables. JSON values only."""
+    """The report on the cell: the final answer, citations, notes, reads and variables, as JSON values."""
     _state.history.append(stdout)
     answer = vars(__main__).get("answer")
     if _state.final is None and isinstance(answer, dict) and answer.get("ready"):
@@ -237,7 +237,7 @@ HARMLESS = {"len", "type", "isinstance", "id", "repr", "dir", "hasattr", "callab
 
 
 def _note_whole_reads(nodes):
-    """Passing `context` to a function (re.findall, json.loads) reads it where no method of ours can notice."""
+    """Records that all of `context` is read where it is passed to a function (re.findall), which Text cannot notice."""
     context = _state.provided["context"]
     if not isinstance(context, texts.Text):
         return
@@ -252,7 +252,7 @@ def _note_whole_reads(nodes):
 
 
 def _mark(value):
-    """Changes when a name is bound anew, and mostly when its value grows or shrinks."""
+    """A mark of a value that changes when the name is bound again, and mostly when the value grows or shrinks."""
     try:
         return id(value), len(value) if isinstance(value, list | dict | set | str | bytes | tuple) else 0
     except BaseException:
@@ -273,7 +273,7 @@ def _variables():
 
 
 def _is_imported(value):
-    """Modules, and classes and functions that were not made in a cell: names, not results."""
+    """Whether a value is a module, or a class or function that was not defined in a cell."""
     made_elsewhere = getattr(value, "__module__", "__main__") != "__main__"
     return isinstance(value, types.ModuleType) or (callable(value) and hasattr(value, "__name__") and made_elsewhere)
 
@@ -311,7 +311,7 @@ def _preview(value):
 
 
 class Shown(str):
-    """A text whose repr is itself, so that a bare expression shows it line by line."""
+    """A text whose repr is the text itself, so that a bare expression shows it line by line."""
 
     __slots__ = ()
 
@@ -320,21 +320,21 @@ class Shown(str):
 
 
 def SHOW_VARS():
-    """The variables there are, one a line."""
+    """All variables, one a line."""
     rows = [f"{v['name']}: {v['type']}" + (f"[{v['size']}]" if v["size"] is not None else "") for v in variables()]
     return Shown("\n".join(rows) or "no variables yet")
 
 
-# --- runs of their own, and reading
+# --- child runs, and reading
 
 
 def rlm_query(query, context=None, *_):
-    """A whole run like this one over `context`, for a part that is itself too long for one prompt."""
+    """Makes a whole run like this one over `context`, for a part that is itself too long for one prompt."""
     return host.call("rlm_query", query=subcalls.as_text(query), context=_json(_given(context)))
 
 
 def rlm_query_batched(pairs, contexts=None):
-    """Many such runs in parallel: (query, context) pairs, or queries and contexts as two lists."""
+    """Makes many such runs in parallel: (query, context) pairs, or queries and contexts as two lists."""
     if contexts is not None:
         pairs = list(zip(pairs, contexts, strict=True))
     calls = [
@@ -351,16 +351,16 @@ def _given(context):
 
 
 def read(question, text=None, *, model=None):
-    """What a sub-model finds by reading a text in pieces: the best first, each with a quote that is in the text."""
+    """Lets a sub-model read a text in pieces: what it finds, the best first, each with a quote that is in the text."""
     return subcalls.read(question, _main_text() if text is None else text, model=model)
 
 
 def budget():
-    """What is left of the run's limits; None where there is none."""
+    """What is left of the limits of the run; None where there is no limit."""
     return host.call("budget")
 
 
-# --- looking and citing
+# --- searching and citing
 
 
 class Match(subcalls.Fields):
@@ -373,17 +373,17 @@ class Match(subcalls.Fields):
 
 
 class Matches(list):
-    """Matching lines; `.total` counts those that were not returned too."""
+    """Matching lines; `.total` also counts those that were not returned."""
 
     total = 0
 
 
 def search(pattern, path=None, max_matches=10_000, *, context=None, context_lines=0, ignore_case=False, literal=False):
-    """Lines that match a regex, found at host speed. A compiled pattern is taken too."""
+    """Finds lines that match a regex, at the speed of the host. A compiled pattern is accepted too."""
     if isinstance(pattern, re.Pattern):
         ignore_case = ignore_case or bool(pattern.flags & re.IGNORECASE)
         pattern = pattern.pattern
-    # re.search's argument order comes naturally: search(pattern, context, re.IGNORECASE)
+    # models often use the argument order of re.search: search(pattern, context, re.IGNORECASE)
     for given in (path, max_matches):
         ignore_case = ignore_case or (isinstance(given, re.RegexFlag) and bool(given & re.IGNORECASE))
     if not isinstance(path, str) or path == _state.provided["context"] or "\n" in path:
@@ -410,7 +410,7 @@ def search(pattern, path=None, max_matches=10_000, *, context=None, context_line
 
 
 def _search_value(pattern, max_matches, *, ignore_case, literal):
-    """The same over a child run's value, in the guest."""
+    """Searches the value of a child run, in the guest."""
     regex = re.compile(re.escape(pattern) if literal else pattern, re.IGNORECASE if ignore_case else 0)
     value = _state.provided["context"]
     parts = value.items() if isinstance(value, dict) else [("context", value)]
@@ -426,7 +426,7 @@ def _search_value(pattern, max_matches, *, ignore_case, literal):
 
 
 def cite(path="", start_line=None, end_line=None, quote=None, context=None):
-    """Evidence for the answer: lines of a file, with the words that stand there. Checked by the host."""
+    """Cites evidence for the answer: lines of a file, and words in them. The host verifies it."""
     if isinstance(path, Match):
         path, start_line, quote = path["path"], path["line"], quote or path["text"]
     if isinstance(path, int):

@@ -1,4 +1,4 @@
-"""Sub-calls: a model is asked about a text, about many, or to judge each of them.
+"""Sub-calls: asking a model about one text or about many, and having it judge each of many texts.
 
 Runs inside the sandbox as a module of its own; `prelude` shows these functions to code in the REPL.
 """
@@ -10,11 +10,11 @@ import host
 import texts
 
 CLASSIFY_ITEMS = 8
-"""Texts in one sub-call of classify: more are dearer to get wrong than calls are to make."""
+"""Texts in one sub-call of classify: with more, errors cost more than the saved calls."""
 
 CLASSIFY_CHARS = 8_000
 MOST_SINGLE = 300
-"""Texts that pick asks about one a call: a small model judges one text far better than eight, and calls are short."""
+"""pick asks about up to so many texts one by one: a small model judges one far better than eight, in short calls."""
 
 OF_MANY = (
     ("How many of the e-mails are spam?", "Is this e-mail spam?"),
@@ -24,23 +24,23 @@ OF_MANY = (
     ("How many of the sentences name a colour?", "Does this sentence name a colour?"),
     ("Which team got the fewest cheers?", "Is this text a cheer?"),
 )
-"""A question about many texts, and what to ask of each of them: shown to the model that writes the second."""
+"""Questions about many texts, and what to ask of each: examples for the model that rewrites a question."""
 
 OF_ONE = re.compile(r"(?:is|are|was|were|does|do|did|has|have|can|could) (?:this|the|it)\b", re.IGNORECASE)
-"""How a question begins that is asked of one text already."""
+"""The beginning of a question that is about one text already."""
 
 READ_CHARS = 4_000
-"""Of a text in one sub-call of read: small models overlook a sentence in more."""
+"""Characters of a text in one sub-call of read: small models overlook a sentence in more."""
 
 MOST_PIECES = 50
 SUBMITTED_AT_ONCE = 100
 
 notes = []
-"""What this cell's calls have to tell the model besides their values; `prelude` empties it."""
+"""Sentences for the model about the sub-calls of this cell; `prelude` empties it."""
 
 
 class Fields(dict):
-    """A dict whose keys are attributes too."""
+    """A dict whose keys are also attributes."""
 
     __slots__ = ()
 
@@ -52,7 +52,7 @@ class Fields(dict):
 
 
 class FailedCall(str):
-    """A sub-call that gave no answer: false, and as text the reason."""
+    """A sub-call without an answer: it is false, and its text is the reason."""
 
     __slots__ = ()
 
@@ -65,7 +65,7 @@ class FailedCall(str):
 
 
 def as_text(prompt):
-    """Text of what was passed as a prompt: texts, or several of them, or chat messages."""
+    """The text of a prompt: of a text, several of them, or chat messages."""
     if isinstance(prompt, str):
         return str.__str__(prompt)
     if isinstance(prompt, dict) and "content" in prompt:
@@ -90,7 +90,7 @@ def _query_arguments(prompt, more, model, schema, material):
 
 
 def _schema(schema):
-    """`schema=int`, `schema=["yes", "no"]` as the short texts that the host knows."""
+    """`schema=int`, `schema=["yes", "no"]` in a form that the host knows."""
     if isinstance(schema, type):
         return schema.__name__
     if isinstance(schema, list | tuple | set):
@@ -99,12 +99,12 @@ def _schema(schema):
 
 
 def llm_query(prompt, *more, model=None, schema=None, material=None):
-    """Asks a sub-model that sees only this prompt. Text, or a value of `schema`."""
+    """Asks a sub-model that sees only this prompt; returns text, or a value of `schema`."""
     return host.call("llm_query", **_query_arguments(prompt, more, model, schema, material))
 
 
 def llm_query_batched(prompts, *more, model=None, schema=None, material=None):
-    """The same for many prompts in parallel, in order; one that failed is a FailedCall, which is false."""
+    """Asks many prompts in parallel; returns the answers in order. A failed one is a FailedCall, which is false."""
     if isinstance(prompts, str):
         prompts = [prompts]
     calls = [_query_arguments(prompt, more, model, schema, material) for prompt in prompts]
@@ -112,16 +112,16 @@ def llm_query_batched(prompts, *more, model=None, schema=None, material=None):
 
 
 async def llm_query_async(prompt, *more, model=None, schema=None, material=None):
-    """`await` it, or gather many."""
+    """The async form of llm_query: `await` it, or gather many."""
     return await host.call_async("llm_query", **_query_arguments(prompt, more, model, schema, material))
 
 
 def ask_all(name, calls):
-    """The answers to many calls of a host function, in order; what failed is a FailedCall."""
+    """The answers to many calls of a host function, in order; a failed one is a FailedCall."""
     if not calls:
         return []
     tickets = []
-    for start in range(0, len(calls), SUBMITTED_AT_ONCE):  # the first are under way while the others are written out
+    for start in range(0, len(calls), SUBMITTED_AT_ONCE):  # the first run while the others are serialized
         tickets += host.submit_all(name, [((), call) for call in calls[start : start + SUBMITTED_AT_ONCE]])
     results = host.wait(tickets)
     return [FailedCall(str(result)) if isinstance(result, host.Failed) else result for result in results]
@@ -158,7 +158,7 @@ def _groups(items, batch):
 
 
 def _judge(items, group, question, labels, examples, model):
-    """The prompt for some items, with as many labels bound by the schema."""
+    """The call that labels some items; the schema demands a label for each."""
     choice = ", ".join(labels)
     shown = "".join(f"Text: {as_text(item)}\nLabel: {label}\n\n" for item, label in examples)
     numbered = "\n".join(f"{number}. {items[index]}" for number, index in enumerate(group, 1))
@@ -173,7 +173,7 @@ def _judge(items, group, question, labels, examples, model):
 
 
 def _labels(reply, count, labels):
-    """The labels of one reply; the failure for each item, or None where the reply cannot be used."""
+    """The labels in a reply; the FailedCall for each item, or None where the reply is unusable."""
     if isinstance(reply, FailedCall):
         return [reply] * count
     given = reply if isinstance(reply, dict) else {}
@@ -227,7 +227,7 @@ def _object(properties):
 
 
 class Found(Fields):
-    """What one piece of a text says to a question: .answer, and .quote that holds it."""
+    """The answer of one piece of a text to a question: .answer, and .quote that contains it."""
 
     __slots__ = ()
 
@@ -236,7 +236,7 @@ class Found(Fields):
 
 
 def read(question, text, *, model=None):
-    """What a sub-model finds by reading a text in pieces: the best first, each with a quote that is in the text."""
+    """Lets a sub-model read a text in pieces: what it finds, the best first, each with a quote that is in the text."""
     question = as_text(question)
     pieces = _pieces(text if isinstance(text, texts.BigText) else as_text(text))
     if len(pieces) > MOST_PIECES:
@@ -255,7 +255,7 @@ def read(question, text, *, model=None):
 
 
 def _pieces(text):
-    """The text in pieces that a small window holds, cut at line ends where there are any."""
+    """The text in pieces for a small context window, cut at line ends where there are any."""
     pieces = []
     for line in text.splitlines() if isinstance(text, str) else text:
         for at in range(0, len(line) or 1, READ_CHARS):
@@ -268,7 +268,7 @@ def _pieces(text):
 
 
 def _best_first(found, question, model):
-    """Small models find something in every piece: the quotes are held against each other."""
+    """Moves the best quote to the front: small models find something in every piece, so quotes are compared."""
     if len(found) < 2:
         return found
     quotes = "\n".join(f"{number}. {one['quote']}" for number, one in enumerate(found, 1))

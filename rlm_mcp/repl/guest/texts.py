@@ -1,6 +1,6 @@
-"""The context as code sees it: texts that notice what is read of them, and files that are loaded when they are used.
+"""The context as code sees it: texts that record what is read of them, and files that are loaded on use.
 
-Runs inside the sandbox. A text that fits is a real `str`, so that every library takes it; the subclass only notices
+Runs inside the sandbox. A text that fits is a real `str`, so that every library accepts it; the subclass only records
 reads. A longer one is a `BigText`: it acts like a str for what scales (len, slices, `in`, find, count, lines) and asks
 the host for characters by position. Offsets are characters, from 0.
 """
@@ -11,19 +11,19 @@ from collections.abc import Iterator, Sequence
 import host
 
 MAX_STR_BYTES = 64 << 20
-"""A text up to this size becomes a str: with the copies that code makes of it, it stays well below 512 MiB."""
+"""A text up to this size becomes a str: even with the copies that code makes of it, it stays well below 512 MiB."""
 
 MAX_WIDE_CHARS = 16 << 20
-"""The same for a text with characters beyond ASCII, which may take four bytes each."""
+"""The limit for a text with characters beyond ASCII, which may take four bytes each."""
 
 CHUNK_CHARS = 4 << 20
 
 reads: list[tuple[str, str, int, int]] = []
-"""(context, path, start, end) of what code has looked at since the cell began"""
+"""(context, path, start, end) of all reads since the cell began"""
 
 
 def note(context: str, path: str, start: int, end: int) -> None:
-    """Remembers one read; a scan in steps stays one entry."""
+    """Records one read; consecutive reads become one entry."""
     if end <= start:
         return
     if reads:
@@ -36,7 +36,7 @@ def note(context: str, path: str, start: int, end: int) -> None:
 
 
 class Origin:
-    """Where a text comes from."""
+    """The file of a context that a text comes from."""
 
     __slots__ = ("bytes", "chars", "context", "guest", "lines", "path")
 
@@ -68,7 +68,7 @@ def load(origin):
 
 
 class Text(str):
-    """A str that knows where it stands in a context. Results of its methods are plain strings."""
+    """A str that knows its file in a context and records reads. Its methods return plain strings."""
 
     __slots__ = ("origin",)
 
@@ -112,7 +112,7 @@ for _name in WHOLE.split():
 
 
 class Lines(Sequence):
-    """The lines of a long text, without their ends, read as they are asked for."""
+    """The lines of a long text, without their ends, read when they are accessed."""
 
     def __init__(self, origin):
         self._origin = origin
@@ -194,7 +194,7 @@ class BigText:
         return self.find(needle) >= 0
 
     def _found(self, needle, start, stop):
-        """Positions of `needle`, none overlapping another."""
+        """The positions of `needle`, without overlaps."""
         if not needle:
             raise ValueError("an empty text is everywhere")
         at, tail = 0, ""
@@ -247,9 +247,9 @@ class BigText:
 
 
 class Files(dict):
-    """A mapping from path to text, loaded on use; what was not used lately is dropped again.
+    """A mapping from path to text. Texts are loaded on use, and dropped again to make room for others.
 
-    A dict, because code asks `isinstance(context, dict)`. A path may be given by its end if that is unambiguous.
+    It is a dict, because code checks `isinstance(context, dict)`. The end of a path is enough if it is unambiguous.
     """
 
     KEPT_CHARS = MAX_STR_BYTES
