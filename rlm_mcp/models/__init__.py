@@ -1,1 +1,1 @@
-"""Language models as the loop sees them: one protocol, and the things that keep it."""
+"""Language models: the protocol that the engine calls, its implementations, and what they share."""

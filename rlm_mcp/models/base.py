@@ -1,6 +1,7 @@
-"""What a language model is to the rest of rlm_mcp: messages in, one completion with its usage out.
+"""The language model protocol: messages in, one completion with its usage out.
 
-Values only; nothing here opens a connection or counts money. The kinds of model are files beside this one.
+Only values and the protocol are here; nothing opens a connection or counts money. The implementations are `openai.py`,
+`sampling.py` and `scripted.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
 
-# Wrapping of one message in the chat templates we know costs three to seven tokens.
+# The chat templates we know wrap each message in three to seven tokens.
 TOKENS_PER_MESSAGE = 8
 
 
@@ -24,13 +25,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What one call, retries included, cost.
+    """Tokens and cost of one call, including its retries.
 
-    `cost_usd` is None where neither the provider nor a price table says it. `estimated` marks token counts that the
-    provider did not report. `failed_requests` counts requests that were answered with an error or not at all,
-    `unanswered_requests` those of them that may have been billed all the same: the connection broke after sending.
-    `unanswered_prompt_tokens` estimates the prompts of these. `request_seconds` is how long requests were under way;
-    the rest of a call's time it waited for its turn.
+    `cost_usd` is None if neither the provider nor a price table gives it. `estimated` marks token counts that the
+    provider did not report. `failed_requests` counts requests that got an error or no response; `unanswered_requests`
+    counts those of them that may have been billed nevertheless, because the connection broke after sending, and
+    `unanswered_prompt_tokens` estimates their prompts. `request_seconds` is how long requests were in flight; the rest
+    of a call's time was spent waiting for the limiter or for a retry.
     """
 
     prompt_tokens: int = 0
@@ -44,13 +45,13 @@ class Usage:
     request_seconds: float = field(default=0.0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as a JSON object, for records."""
+        """The JSON object that run records hold."""
         return {name: getattr(self, name) for name in self.__slots__} | {
             "request_seconds": round(self.request_seconds, 3)
         }
 
     def plus(self, other: "Usage") -> "Usage":
-        """Both calls together; the cost is None where one of them asked for tokens at an unknown price."""
+        """The sum of two calls; the cost is None if one of them used tokens at an unknown price."""
         known = [usage.cost_usd for usage in (self, other) if usage.prompt_tokens or usage.completion_tokens]
         costs = [cost for cost in known if cost is not None]
         return Usage(
@@ -68,9 +69,9 @@ class Usage:
 
 @dataclass(slots=True)
 class Attempts:
-    """The requests of one call, counted while it goes on: of a call that is cancelled nobody else can tell.
+    """Counts of the requests of one call, updated while it runs, so that they survive its cancellation.
 
-    `failed` and `unanswered` as in Usage; `is_under_way` says that one was sent and is waited for.
+    `failed` and `unanswered` are as in Usage; `is_under_way` tells that a request was sent and has no response yet.
     """
 
     failed: int = 0
@@ -81,10 +82,10 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One reply, which may be an empty `text`.
+    """One reply of a model. `text` may be empty.
 
-    `finish_reason` is "stop", "length", "content_filter" or what the provider said; `reasoning` is thinking that the
-    provider reported apart from the text.
+    `finish_reason` is "stop", "length", "content_filter" or another word of the provider; `reasoning` is the reasoning
+    that the provider reported separately from the text.
     """
 
     text: str
@@ -96,10 +97,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What is known of a model before it is asked.
+    """What is known about a model before it is called.
 
-    `window_tokens` holds prompt and completion together. Prices are dollars per million tokens, None where unknown.
-    `strength` decides the prompt and how much the loop helps ("weak": small and local models).
+    `window_tokens` bounds prompt and completion together. Prices are dollars per million tokens, None if unknown.
+    `strength` selects the prompt and how much the loop helps the model; small local models are "weak".
     """
 
     window_tokens: int = 128_000
@@ -116,7 +117,7 @@ class Profile:
         return self.usd_per_mtok_in is not None and self.usd_per_mtok_out is not None
 
     def cost_usd(self, prompt_tokens: int, completion_tokens: int, cached_prompt_tokens: int = 0) -> float | None:
-        """Dollars for these tokens, or None where no price is known."""
+        """Dollars for these tokens, or None if no price is known."""
         if self.usd_per_mtok_in is None or self.usd_per_mtok_out is None:
             return None
         cached_price = self.usd_per_mtok_in if self.usd_per_mtok_cached_in is None else self.usd_per_mtok_cached_in
@@ -130,19 +131,19 @@ class Profile:
 
 
 class Model(Protocol):
-    """A language model. Implementations are safe to call many times at once from one event loop."""
+    """A language model. Implementations can be called concurrently from one event loop."""
 
     @property
     def name(self) -> str:
-        """The name the provider knows it by."""
+        """The provider's name for the model."""
 
     @property
     def provider(self) -> str:
-        """Where it runs: a base URL, or a word such as "scripted". With `name` it identifies replies in the cache."""
+        """Where the model runs: a base URL or a word such as "scripted". Cached replies are keyed by it and `name`."""
 
     @property
     def profile(self) -> Profile:
-        """What is known of it."""
+        """What is known about the model."""
 
     async def complete(
         self,
@@ -153,31 +154,31 @@ class Model(Protocol):
         schema: Mapping[str, object] | None = None,
         attempts: Attempts | None = None,
     ) -> Completion:
-        """One reply to `messages`. `schema` is the JSON Schema of an object; it binds the reply where the provider can.
+        """Returns a reply to `messages`. `schema` is the JSON Schema of an object; the provider enforces it if it can.
 
-        `attempts` is kept up to date. Raises errors.ModelError. Other exceptions are bugs.
+        `attempts` is updated while the call runs. Raises errors.ModelError; any other exception is a bug.
         """
 
 
 def estimate_tokens(text: str) -> int:
-    """A middling guess of the tokens in `text`: four ASCII characters to a token, any other character is one."""
+    """Estimates the tokens in `text`: four ASCII characters per token, and one token for any other character."""
     wide = len(text) - len(text.encode("ascii", "ignore"))
     return ceil((len(text) - wide) / 4) + wide
 
 
 def bound_tokens(text: str) -> int:
-    """An upper estimate of the tokens in `text`: two bytes of UTF-8 to a token.
+    """Returns an upper estimate of the tokens in `text`: two bytes of UTF-8 per token.
 
-    Holds for digits, logs and code; only noise such as base64 needs more (1.7 bytes to a token).
+    It holds for digits, logs and code; only noise such as base64 needs more (1.7 bytes per token).
     """
     return len(text.encode("utf-8", "replace")) // 2 + 1
 
 
 def estimate_prompt(messages: Sequence[Message]) -> int:
-    """A middling guess of the prompt tokens of a chat."""
+    """Estimates the prompt tokens of a chat."""
     return sum(estimate_tokens(message.content) + TOKENS_PER_MESSAGE for message in messages)
 
 
 def bound_prompt(messages: Sequence[Message]) -> int:
-    """An upper estimate of the prompt tokens of a chat."""
+    """Returns an upper estimate of the prompt tokens of a chat."""
     return sum(bound_tokens(message.content) + TOKENS_PER_MESSAGE for message in messages)

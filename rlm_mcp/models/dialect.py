@@ -1,9 +1,9 @@
-"""How one server speaks the OpenAI API: bodies of requests, readings of replies, and what an error teaches. No I/O.
+"""Dialects of the OpenAI API: writes request bodies, reads response bodies and learns from errors. No I/O.
 
-Servers that call themselves compatible differ in the name of the length limit, in whether they know a system role, a
-temperature, a JSON Schema, in whether they answer without streaming, and some serve only the Responses API. Nobody
-tells beforehand. So the first request is in the commonest dialect, an error that names a difference gives another
-dialect (`learn`), and whoever sends the requests remembers it.
+Compatible servers differ in the name of the length limit and in whether they accept a system role, a temperature, a
+JSON Schema or requests without streaming; some serve only the Responses API. None of them announces this. The first
+request therefore uses the commonest dialect, an error that names a difference leads to another dialect (`learn`), and
+the sender remembers the one that worked.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from rlm_mcp.models.base import Message
 
-# Names of the schema in a request; providers ask for one and show it to nobody.
+# The API requires a name for a schema and does not show it to anyone.
 SCHEMA_NAME = "reply"
 
 _TOO_LONG = re.compile(
@@ -40,7 +40,7 @@ _REFUSED = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One way of speaking the API. `longest_reply` is the largest length limit that the server takes, if it said so."""
+    """A dialect of the API. `longest_reply` is the largest length limit that the server accepts, if it named one."""
 
     api: Literal["chat", "responses"] = "chat"
     length_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -55,7 +55,7 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderReply:
-    """What a body said. Token counts are None where the server did not count."""
+    """The content of a response body. Token counts are None if the server did not report them."""
 
     text: str
     reasoning: str = ""
@@ -69,7 +69,7 @@ class ProviderReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An error as the server worded it. `status` is that of HTTP, or the one that a body with status 200 carried."""
+    """An error in the server's words. `status` is that of HTTP or, in a response with status 200, that of its body."""
 
     status: int
     text: str
@@ -79,28 +79,28 @@ class Refusal:
     retry_after: float | None = None
 
     def says(self, *words: str) -> bool:
-        """Whether all `words` stand in it."""
+        """Tells whether the text, code and parameter contain all `words`."""
         whole = f"{self.text} {self.code} {self.param}".lower()
         return all(word in whole for word in words)
 
 
 class NotAReply(ValueError):
-    """A body that is no reply of this API; str() says what it is instead."""
+    """A body that is not a reply of this API; str() says what it is instead."""
 
 
 class BrokenOff(NotAReply):
-    """A body that ends before the reply does: as good as a broken connection."""
+    """A body that ends before the reply is complete, which is treated like a broken connection."""
 
 
 def first_dialect(model: str, host: str) -> Dialect:
-    """The dialect to begin with."""
+    """Returns the dialect of the first request."""
     if host == "api.openai.com":
         reasons = re.match(r"(o\d|gpt-5)", model) is not None
         return Dialect(length_name="max_completion_tokens", temperature=not reasons)
     return Dialect()
 
 
-# --- asking -------------------------------------------------------------------------------------------------------
+# --- writing requests ---------------------------------------------------------------------------------------------
 
 
 def request(
@@ -112,7 +112,7 @@ def request(
     temperature: float | None,
     schema: Mapping[str, object] | None,
 ) -> tuple[str, dict[str, Any]]:
-    """Path and JSON body of a request."""
+    """Returns the path and the JSON body of a request."""
     body: dict[str, Any] = {"model": model}
     if max_tokens is not None and dialect.longest_reply is not None:
         max_tokens = min(max_tokens, dialect.longest_reply)
@@ -136,15 +136,15 @@ def request(
 
 
 def arrange(messages: Sequence[Message], dialect: Dialect) -> list[Message]:
-    """The same chat as servers want it: neighbours of one role joined, since templates insist on taking turns.
+    """Joins consecutive messages of one role, because chat templates require alternating roles.
 
-    llama.cpp answers 400 to two assistant messages at the end; Gemma's template knows no system role.
+    llama.cpp answers 400 to two assistant messages at the end; Gemma's template has no system role.
     """
     arranged: list[Message] = []
     for message in messages:
         role = message.role
         if role == "system" and (not dialect.system_role or (arranged and arranged[-1].role != "system")):
-            role = "user"  # after the first, a system message is an instruction in the middle of the chat
+            role = "user"  # a later system message is an instruction in the middle of the chat
         if arranged and arranged[-1].role == role:
             joined = f"{arranged[-1].content}\n\n{message.content}"
             arranged[-1] = Message(role=role, content=joined)
@@ -156,7 +156,7 @@ def arrange(messages: Sequence[Message], dialect: Dialect) -> list[Message]:
 
 
 def is_strict(schema: object) -> bool:
-    """Whether a schema keeps the rules of strict mode: every object closed, and all its properties required."""
+    """Tells whether a schema meets the rules of strict mode: every object closed, and all its properties required."""
     if isinstance(schema, list):
         return all(is_strict(part) for part in schema)
     if not isinstance(schema, Mapping):
@@ -185,11 +185,11 @@ def _responses_body(
     return body
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
+# --- reading responses --------------------------------------------------------------------------------------------
 
 
 def read(text: str) -> ProviderReply | Refusal:
-    """A body with status 200, as JSON or as a stream of events, of either API. Raises NotAReply."""
+    """Reads a body with status 200, in JSON or as a stream of events, of either API. Raises NotAReply."""
     if not text.strip():
         raise BrokenOff("an empty body")
     try:
@@ -200,7 +200,7 @@ def read(text: str) -> ProviderReply | Refusal:
         start = " ".join(text.split())[:80]
         raise NotAReply(f"no JSON, but {start!r}") from error
     except (AttributeError, TypeError, LookupError, ValueError, OverflowError) as error:
-        # A field is of another kind than in the API.
+        # A field has another type than in the API.
         raise NotAReply(f"an object of another shape: {text[:80]!r}") from error
 
 
@@ -223,7 +223,7 @@ def _read_body(body: object, text: str) -> ProviderReply | Refusal:
 
 
 def refusal_in(status: int, text: str) -> Refusal:
-    """The error in a body, in whichever of its shapes: {"error": {…}}, {"error": "…"}, {"message": …}, plain text."""
+    """Reads the error in a body of any shape: {"error": {…}}, {"error": "…"}, {"message": …} or plain text."""
     try:
         body = json.loads(text)
     except json.JSONDecodeError:
@@ -232,7 +232,7 @@ def refusal_in(status: int, text: str) -> Refusal:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """What a provider asks to wait: Retry-After-Ms, or Retry-After as seconds or as a date."""
+    """Returns the wait that a provider asks for: Retry-After-Ms, or Retry-After in seconds or as a date."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         with suppress(KeyError, ValueError):
             seconds = float(headers[name]) / unit
@@ -245,7 +245,7 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
 
 
 def model_names(text: str) -> list[str]:
-    """The ids in the body of /models; empty if it is something else."""
+    """Returns the ids in the body of /models; none if it is another body."""
     with suppress(json.JSONDecodeError):
         body = json.loads(text)
         rows = body.get("data") if isinstance(body, dict) else None
@@ -258,7 +258,7 @@ def _refusal(status: int, text: str, body: object) -> Refusal:
     error: object = body.get("error", body) if isinstance(body, Mapping) else None
     if isinstance(error, Mapping):
         code = error.get("code")
-        if isinstance(code, int) and 400 <= code < 600 and status == 200:  # gateways put the real status there
+        if isinstance(code, int) and 400 <= code < 600 and status == 200:  # gateways put the provider's status there
             status = code
         message = str(error.get("message") or error.get("detail") or error)
         word = str(code or error.get("type") or "")
@@ -271,7 +271,7 @@ def _read_chat(body: Mapping[str, Any]) -> ProviderReply:
     message = choice.get("message") or {}
     text = _text(message.get("content")) or str(message.get("refusal") or "") or str(choice.get("text") or "")
     for call in message.get("tool_calls") or ():
-        # A call that nobody offered: kept as text, for the parser of replies to judge.
+        # No tool was offered; the call is kept as text for the reply parser.
         text += f"\n<tool_call>{json.dumps(call.get('function', call), ensure_ascii=False)}</tool_call>"
     reasoning = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking") or ""
     usage = body.get("usage") or {}
@@ -310,7 +310,7 @@ def _read_responses(body: Mapping[str, Any]) -> ProviderReply:
 
 
 def _text(content: object) -> str:
-    """Content is a text, or a list of parts with texts in them."""
+    """Returns the text of a content field, which is a string or a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -326,7 +326,7 @@ def _count(value: object) -> int | None:
 
 
 def _dollars(usage: Mapping[str, Any]) -> float | None:
-    """Gateways such as OpenRouter report what a call cost."""
+    """Returns the cost of a call, which gateways such as OpenRouter report."""
     cost = usage.get("cost")
     if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
         return float(cost)
@@ -346,7 +346,7 @@ def _events(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _gathered(events: Sequence[dict[str, Any]], *, ended: bool) -> dict[str, Any]:
-    """The body that a server would have sent without streaming. Raises NotAReply for a stream that breaks off."""
+    """Returns the body that the server would have sent without streaming. Raises BrokenOff if the stream breaks off."""
     for event in events:
         if event.get("error"):
             return event
@@ -369,11 +369,11 @@ def _gathered(events: Sequence[dict[str, Any]], *, ended: bool) -> dict[str, Any
     return {"choices": choices, "usage": usage, "model": model}
 
 
-# --- learning -----------------------------------------------------------------------------------------------------
+# --- learning from errors -----------------------------------------------------------------------------------------
 
 
 def learn(dialect: Dialect, refusal: Refusal) -> Dialect | None:
-    """Another dialect that may cure this refusal, or None. Callers stop at a dialect that they have tried."""
+    """Returns another dialect that may avoid this refusal, or None. Callers stop at a dialect that they have tried."""
     if refusal.status in {401, 402, 403, 408, 429}:
         return None
     if refusal.status in {404, 405} or refusal.says("v1/responses"):
@@ -428,7 +428,7 @@ def _learn_roles(dialect: Dialect, refusal: Refusal) -> Dialect | None:
 
 
 def window_in(refusal: Refusal) -> int | None:
-    """The window's size if the refusal says that the prompt is over it, 0 if it does not say the size; else None."""
+    """Returns the window if the refusal says that the prompt exceeds it, 0 if without a size; else None."""
     if refusal.status not in {400, 413, 422, 500} or not (refusal.status == 413 or _says_too_long(refusal)):
         return None
     for name in ("n_ctx", "context_length", "max_context_length"):  # llama.cpp puts n_ctx beside the message

@@ -1,7 +1,8 @@
-"""Finds OpenAI-compatible servers on this machine, and asks a local server what it knows of a model.
+"""Finds OpenAI-compatible servers on this machine, and asks a local server what it knows about a model.
 
-Synchronous, on the standard library, and only for local addresses: a provider on the internet is never probed. Nothing
-here raises for a server that is absent, slow or odd; it is then as if it were not there. Run it on a worker thread.
+Uses only the standard library, and only local addresses: a provider on the internet is never probed. A server that is
+absent, slow or does not speak HTTP counts as absent and raises nothing. The functions block; call them on a worker
+thread.
 """
 
 import json
@@ -12,21 +13,21 @@ from typing import Any
 
 from rlm_mcp.models.profiles import is_local
 
-# Where they listen if nobody says otherwise. The order is that of preference.
+# Default ports, in order of preference.
 USUAL_PORTS: Sequence[tuple[str, int]] = (("Ollama", 11434), ("LM Studio", 1234), ("llama.cpp", 8080), ("vLLM", 8000))
-# A server on this machine answers in a millisecond; one that is loading a model may take longer, and is not ready.
+# A server on this machine answers within a millisecond; one that takes longer is loading a model and not ready.
 FIND_SECONDS = 0.5
 ASK_SECONDS = 2.0
-# One that computes on every core answers late. What it says of a window is worth the wait: without it a model passes
-# for one with a window of 128,000 tokens. Where nothing listens, nothing is waited for.
+# A server that computes on all cores answers late. The window it reports is worth the wait, because without it a model
+# is taken for one with a window of 128,000 tokens. A port on which nothing listens costs no time.
 FACTS_SECONDS = 20.0
-# What Ollama gives a model that is not loaded yet, whatever its window is; it cuts longer prompts without a word.
+# The window that Ollama gives a model by default, whatever the model allows; it truncates longer prompts silently.
 OLLAMA_WINDOW_TOKENS = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalServer:
-    """A server that answered, and the models it lists."""
+    """A server that answered, with the models it lists."""
 
     name: str
     base_url: str
@@ -35,7 +36,7 @@ class LocalServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a server says of a model; None where it does not."""
+    """What a server reports about a model; None if it does not."""
 
     window_tokens: int | None = None
     billions: float | None = None
@@ -44,7 +45,7 @@ class Facts:
 def find_local_servers(
     ports: Sequence[tuple[str, int]] = USUAL_PORTS, *, seconds: float = FIND_SECONDS
 ) -> list[LocalServer]:
-    """The servers that answer on `ports` with a list of models, in the order of `ports`."""
+    """Returns the servers that answer on `ports` with a list of models, in the order of `ports`."""
 
     def look(name: str, port: int) -> LocalServer | None:
         base_url = f"http://127.0.0.1:{port}/v1"
@@ -57,12 +58,12 @@ def find_local_servers(
 
 
 def served_models(base_url: str) -> list[str]:
-    """The models that a local server lists; empty for any other address."""
+    """Returns the models that a local server lists; none for any other address."""
     return [str(row["id"]) for row in _rows(base_url, ASK_SECONDS)] if is_local(base_url) else []
 
 
 def facts_of(base_url: str, model: str) -> Facts:
-    """What the local server at `base_url` says of `model`."""
+    """Asks the local server at `base_url` about `model`."""
     if not is_local(base_url):
         return Facts()
     rows = _rows(base_url, FACTS_SECONDS)
@@ -101,15 +102,15 @@ def _rows(base_url: str, seconds: float) -> list[Mapping[str, Any]]:
 
 
 def _get(url: str, seconds: float) -> Mapping[str, Any]:
-    """The JSON object at `url`; an empty one if there is none."""
+    """Returns the JSON object at `url`, an empty one if there is none."""
     from http.client import HTTPException
     from urllib.request import ProxyHandler, build_opener
 
     try:
-        opener = build_opener(ProxyHandler({}))  # a proxy of the environment does not serve this machine
+        opener = build_opener(ProxyHandler({}))  # a proxy from the environment does not apply to this machine
         with opener.open(url, timeout=seconds) as response:
             body = json.loads(response.read(4 << 20))
-    except (OSError, ValueError, HTTPException):  # absent or slow; no JSON; something that does not speak HTTP
+    except (OSError, ValueError, HTTPException):  # absent or slow; not JSON; not HTTP
         return {}
     return body if isinstance(body, Mapping) else {}
 

@@ -1,6 +1,6 @@
-"""What went wrong with a call, in one sentence each: the value that was wrong, what the provider said, what to do.
+"""The errors of model calls: one sentence each, with the wrong value, the provider's words and the remedy.
 
-Pure: whoever has asked passes in what came back. A provider's words arrive here scrubbed of keys.
+Does no I/O. The provider's words that are passed in are already scrubbed of keys.
 """
 
 from collections import Counter
@@ -23,43 +23,43 @@ from rlm_mcp.models.dialect import Refusal
 from rlm_mcp.models.exchange import NoResponse
 from rlm_mcp.models.retries import FailureKind
 
-# Statuses of trouble that passes: request timeout, conflict, too early.
-PASSING = frozenset({408, 409, 425})
+# Client error statuses that are worth a retry: request timeout, conflict, too early.
+TRANSIENT = frozenset({408, 409, 425})
 
 
 @dataclass(slots=True)
 class Tally:
-    """The failures of one call so far, and which kinds they were of."""
+    """The failed requests of one call so far, by kind."""
 
     attempts: Attempts
     by_kind: Counter[FailureKind] = field(default_factory=Counter)
 
     @property
     def failed(self) -> int:
-        """How many there were."""
+        """The number of failed requests."""
         return self.attempts.failed
 
     def error(self, kind: type[ModelError], text: str) -> ModelError:
-        """An error that carries these numbers."""
+        """Makes an error that carries these numbers."""
         return kind(text, failed_requests=self.failed, unanswered_requests=self.attempts.unanswered)
 
 
 def retried_as(refusal: Refusal) -> FailureKind | None:
-    """Which kind of passing trouble a refusal is; None where the same request will not do better."""
+    """Returns the kind of failure that a refusal is retried as; None if a retry cannot help."""
     if refusal.status == 429:
         return None if out_of_credit(refusal) else "rate"
-    if refusal.status == 503 and refusal.says("loading model"):  # llama.cpp, from its start until it can answer
+    if refusal.status == 503 and refusal.says("loading model"):  # llama.cpp, until the model is loaded
         return "loading"
-    return "server" if refusal.status >= 500 or refusal.status in PASSING else None
+    return "server" if refusal.status >= 500 or refusal.status in TRANSIENT else None
 
 
 def out_of_credit(refusal: Refusal) -> bool:
-    """Whether money is what is missing."""
+    """Tells whether the account has no money left."""
     return refusal.status == 402 or refusal.says("insufficient_quota") or refusal.says("billing")
 
 
 def unreachable(url: str, answer: NoResponse, tally: Tally) -> ModelError:
-    """No response, however often it was tried."""
+    """Makes the error for an endpoint that gave no response after all retries."""
     times = f" ({tally.failed} times)" if tally.failed > 1 else ""
     match answer.kind:
         case "unreachable":
@@ -72,7 +72,7 @@ def unreachable(url: str, answer: NoResponse, tally: Tally) -> ModelError:
 
 
 def over_window(model: Model, messages: Sequence[Message]) -> PromptOverWindow:
-    """The error for a prompt that does not fit into the model's window."""
+    """Makes the error for a prompt that does not fit into the model's window."""
     chars, window = sum(len(message.content) for message in messages), model.profile.window_tokens
     return PromptOverWindow(
         f"the prompt of {chars:,} characters, about {estimate_prompt(messages):,} tokens, is over the window of model"
@@ -81,13 +81,13 @@ def over_window(model: Model, messages: Sequence[Message]) -> PromptOverWindow:
 
 
 def no_reply(url: str, what: str, tally: Tally) -> ModelError:
-    """A response that is not of this API."""
+    """Makes the error for a response that does not belong to this API."""
     remedy = "check RLM_MCP_BASE_URL, the base of an OpenAI-compatible API usually ends in /v1"
     return tally.error(ProviderFailed, f"{url} answered with {what}: {remedy}")
 
 
 def refused(url: str, model: str, refusal: Refusal, served: Sequence[str], tally: Tally) -> ModelError:
-    """A refusal that stays. `served` are the models that the provider lists, which only a 404 asks for."""
+    """Makes the error for a refusal that is not retried. `served` are the models that the provider lists, for a 404."""
     said, status = refusal.text or "no reason given", refusal.status
     if status in {401, 403}:
         text = f"{url} refused the API key ({status}: {said}): set RLM_MCP_API_KEY to a key of this provider"
@@ -99,7 +99,7 @@ def refused(url: str, model: str, refusal: Refusal, served: Sequence[str], tally
         return _not_found(url, model, refusal, served, tally)
     if status in {402, 429}:
         return tally.error(RateLimited, _limited(url, refusal, tally))
-    if status >= 500 or status in PASSING:
+    if status >= 500 or status in TRANSIENT:
         return tally.error(ProviderFailed, f"{url} failed {tally.failed} times, last with {status}: {said}; try later")
     text = f"{url} refused a request to model {model!r} ({status}: {said}): change the model or what is asked of it"
     return tally.error(RequestRefused, text)

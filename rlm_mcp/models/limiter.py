@@ -1,9 +1,9 @@
-"""How many requests may be in flight to one provider, learned from how it answers.
+"""Limits the requests in flight to one provider, and adapts the limit to how the provider responds.
 
-`Concurrency` decides and holds no clock, no task and no lock; `Limiter` waits. The rule is that of congestion control:
-start at 8, double while a round of calls takes no longer than the rounds before, then go on one by one; halve on 429,
-at most once for the calls that were in flight together; keep everybody back for as long as Retry-After says, plus
-jitter, so that they do not all come back in the same instant. One Limiter serves the whole process and provider.
+`Concurrency` decides, without a clock, tasks or locks; `Limiter` waits. The rule is that of congestion control: the
+limit starts at 8, doubles while a round of calls takes no longer than the rounds before, and then grows by one per
+round. A 429 halves it, at most once for the calls that were in flight together. Retry-After holds all requests back,
+with jitter so that they do not all resume at the same instant. A process has one Limiter per provider.
 """
 
 import random
@@ -15,13 +15,13 @@ from rlm_mcp.concurrency import FifoGate
 
 START = 8
 MOST = 256
-# A round may take this much longer than the best one, and this much more on top: below that it is noise.
+# A round counts as slower if it takes longer than the best one by this factor plus these seconds; less is noise.
 SLOWER_FACTOR = 1.5
 SLOWER_SECONDS = 0.05
 
 
 class Concurrency:
-    """Decides how many requests may be in flight. Times are seconds of one monotonic clock."""
+    """Decides how many requests may be in flight. All times are seconds on one monotonic clock."""
 
     def __init__(self, *, start: int = START, most: int = MOST, jitter: Callable[[], float] = random.random) -> None:
         self.limit = float(start)
@@ -40,7 +40,7 @@ class Concurrency:
         return f"<Concurrency {self.in_flight} of {int(self.limit)}>"
 
     def wait_seconds(self, now: float) -> float | None:
-        """0 when a request may go now, the seconds to wait, or None: when another one has ended."""
+        """Returns the seconds until a request may be sent, 0 for now, or None for when another request has ended."""
         if now < self._paused_until:
             return self._paused_until - now
         if self.in_flight >= int(self.limit):
@@ -48,12 +48,12 @@ class Concurrency:
         return 0.0
 
     def began(self) -> None:
-        """A request was sent."""
+        """Records that a request was sent."""
         self.in_flight += 1
         self._was_full = self._was_full or self.in_flight >= int(self.limit)
 
     def answered(self, seconds: float) -> None:
-        """A request was answered well after `seconds`."""
+        """Records a successful response after `seconds`."""
         self.in_flight -= 1
         self._round_calls += 1
         self._round_seconds += seconds
@@ -61,11 +61,11 @@ class Concurrency:
             self._end_round()
 
     def failed(self) -> None:
-        """A request ended without telling anything about the load."""
+        """Records the end of a request that tells nothing about the load."""
         self.in_flight -= 1
 
     def refused(self, now: float, began: float, retry_after: float | None) -> None:
-        """A request that began at `began` was answered 429 (or 503) at `now`."""
+        """Records that a request sent at `began` got a 429 or 503 at `now`."""
         self.in_flight -= 1
         if began >= self._halved_at:
             self.limit = max(1.0, self.limit / 2)
@@ -78,7 +78,7 @@ class Concurrency:
     def _end_round(self) -> None:
         mean = self._round_seconds / self._round_calls
         held = mean <= self._best_seconds * SLOWER_FACTOR + SLOWER_SECONDS
-        # The best fades, so that a provider that has become slower for good is not held to its past for ever.
+        # The best time decays, so that a provider that has become slower for good is not held to its past for ever.
         self._best_seconds = min(mean, self._best_seconds * 1.02)
         if held and self._was_full:
             self.limit = min(self._most, self.limit * 2 if self._doubling else self.limit + 1)
@@ -91,7 +91,7 @@ class Concurrency:
 
 
 class Slot:
-    """One request's permission to be in flight. Say how it ended; if nobody does, it counts as failed."""
+    """The permission for one request to be in flight. Its holder reports how it ended; by default it failed."""
 
     def __init__(self, concurrency: Concurrency, clock: Callable[[], float]) -> None:
         self._concurrency = concurrency
@@ -101,17 +101,17 @@ class Slot:
         concurrency.began()
 
     def answered(self) -> None:
-        """The reply is there."""
+        """Reports a successful response."""
         if self._close():
             self._concurrency.answered(self._clock() - self._began)
 
     def refused(self, retry_after: float | None) -> None:
-        """The provider asks for less."""
+        """Reports that the provider asked for fewer requests."""
         if self._close():
             self._concurrency.refused(self._clock(), self._began, retry_after)
 
     def failed(self) -> None:
-        """It ended otherwise."""
+        """Reports any other end."""
         if self._close():
             self._concurrency.failed()
 
@@ -121,7 +121,7 @@ class Slot:
 
 
 class Limiter:
-    """Holds requests back until `Concurrency` lets them go, in order of arrival."""
+    """Holds requests back until `Concurrency` permits them, first come, first served."""
 
     def __init__(self, concurrency: Concurrency | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.concurrency = concurrency or Concurrency()
@@ -133,7 +133,7 @@ class Limiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Slot]:
-        """Permission for one request, given back at the end of the block."""
+        """Waits for the permission for one request and gives it back at the end of the block."""
         if self._gate or self.concurrency.wait_seconds(self._clock()) != 0:
             async with self._gate.queued() as place:
                 while (seconds := self.concurrency.wait_seconds(self._clock())) != 0:

@@ -1,7 +1,8 @@
-"""Models behind an OpenAI-compatible endpoint. The only importer of `openai`, and only when asked: that takes 0.6 s.
+"""Models behind an OpenAI-compatible endpoint.
 
-A sender (exchange.py) sends one request and reads one body. What a body means is decided in dialect.py, whether to send
-again in retries.py, how many at once in limiter.py, what an error is called in failures.py; this file does it.
+This file ties the parts together: sender.py sends one request, dialect.py writes and reads bodies, retries.py decides
+whether to try again, limiter.py bounds the requests in flight, and failures.py words the errors. The sender is imported
+on the first request, because that takes 0.5 s.
 """
 
 import importlib
@@ -30,12 +31,12 @@ from rlm_mcp.redact import Secret, ellipsize
 if TYPE_CHECKING:
     from rlm_mcp.models.sender import Sender
 
-# Of a provider's own words: enough for the reason, not for a page of HTML.
+# How much of a provider's error is quoted: enough for the reason, not for a page of HTML.
 QUOTED_CHARS = 300
 
 
 class OpenAIProvider:
-    """One endpoint: its address, key, connections and limiter, shared by its models. Close it with `aclose`."""
+    """An endpoint with its key, connections and limiter, which its models share. Close it with `aclose`."""
 
     def __init__(
         self,
@@ -62,14 +63,14 @@ class OpenAIProvider:
         return f"<OpenAIProvider {self.base_url}, {self.limiter!r}>"
 
     def model(self, name: str, profile: Profile) -> "OpenAIModel":
-        """A model that this endpoint serves; nothing is asked yet."""
+        """Returns a model of this endpoint without sending anything."""
         return OpenAIModel(self, name, profile)
 
     async def post(self, path: str, body: Mapping[str, Any], attempts: Attempts) -> HTTPResponse | NoResponse:
-        """Sends one request when the limiter lets it, and tells the limiter how it went."""
+        """Sends one request when the limiter permits it, and reports the outcome to the limiter."""
         sender = self._sender or await self._connected()
         async with self.limiter.slot() as slot:
-            await anyio.lowlevel.checkpoint_if_cancelled()  # a slot that came with the cancellation sends nothing
+            await anyio.lowlevel.checkpoint_if_cancelled()  # the slot may have come together with a cancellation
             began, attempts.is_under_way = time.monotonic(), True
             answer = await sender.send(path, body)
             attempts.seconds, attempts.is_under_way = attempts.seconds + time.monotonic() - began, False
@@ -77,7 +78,7 @@ class OpenAIProvider:
         return answer
 
     async def model_names(self) -> list[str]:
-        """What the endpoint says it serves; empty where it does not say."""
+        """Returns the models that the endpoint lists; none if it does not list them."""
         sender = self._sender or await self._connected()
         with anyio.move_on_after(CONNECT_SECONDS):
             answer = await sender.send("/models", None)
@@ -86,7 +87,7 @@ class OpenAIProvider:
         return []
 
     def scrub(self, text: str) -> str:
-        """A provider's words, short and without keys."""
+        """Removes keys from a provider's words and shortens them."""
         text = " ".join(self._api_key.scrub(text).split())
         return ellipsize(text, QUOTED_CHARS)
 
@@ -107,7 +108,7 @@ class OpenAIProvider:
 
 
 class OpenAIModel:
-    """One model of a provider. It remembers the dialect that worked, and the window if the server names one."""
+    """A model of a provider. Remembers the dialect that worked, and the window if an error of the server names it."""
 
     def __init__(self, provider: OpenAIProvider, name: str, profile: Profile) -> None:
         self.name = name
@@ -134,7 +135,7 @@ class OpenAIModel:
         schema: Mapping[str, object] | None = None,
         attempts: Attempts | None = None,
     ) -> Completion:
-        """One reply; sent again on 429, 5xx and broken connections, and in another dialect where the server asks."""
+        """Returns one reply. Retries on 429, 5xx and broken connections, and changes the dialect if an error asks."""
         tally, dialect = Tally(attempts or Attempts()), self._dialect
         tried = {dialect}
         while True:
@@ -145,7 +146,7 @@ class OpenAIModel:
             if isinstance(result, ProviderReply):
                 self._dialect = dialect
                 return self._completion(result, messages, tally)
-            # Another call may have learned the same meanwhile.
+            # A concurrent call may have learned another dialect already.
             learned = self._dialect if self._dialect not in tried else dialects.learn(dialect, result)
             if learned is not None and learned not in tried:
                 tried.add(learned)
@@ -154,7 +155,7 @@ class OpenAIModel:
                 await self._retry_or_raise(result, messages, tally)
 
     async def _ask(self, path: str, body: Mapping[str, Any], tally: Tally) -> ProviderReply | Refusal:
-        """Sends until there is an answer that is a reply or says why not."""
+        """Sends a request, again if it got no response, and returns the reply or the refusal."""
         while True:
             answer = self._read(await self._endpoint.post(path, body, tally.attempts), tally)
             if isinstance(answer, ProviderReply):
@@ -181,11 +182,11 @@ class OpenAIModel:
         return self._quoted(read, answer.retry_after) if isinstance(read, Refusal) else read
 
     def _quoted(self, refusal: Refusal, retry_after: float | None) -> Refusal:
-        """The refusal with a text that can be shown."""
+        """Returns the refusal with a text that can be shown."""
         return replace(refusal, text=self._endpoint.scrub(refusal.text), retry_after=retry_after)
 
     async def _retry_or_raise(self, refusal: Refusal, messages: Sequence[Message], tally: Tally) -> None:
-        """Waits before the same request goes out again, or raises what this refusal means."""
+        """Waits before the same request is sent again, or raises the error for this refusal."""
         if (window := dialects.window_in(refusal)) is not None:
             if window:
                 self.profile = replace(self.profile, window_tokens=window)
@@ -197,7 +198,7 @@ class OpenAIModel:
         raise failures.refused(self.provider, self.name, refusal, served, tally)
 
     async def _waited(self, failure: Failure, tally: Tally) -> bool:
-        """Whether it has waited for another try; False when it is time to give up."""
+        """Waits before the next try and returns True, or returns False if there is none left."""
         tally.by_kind[failure.kind] += 1
         wait = next_wait(failure, tally.by_kind[failure.kind], self._endpoint.jitter)
         if wait is not None:

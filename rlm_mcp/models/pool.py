@@ -1,7 +1,7 @@
-"""From settings to models: which endpoint, which key, which profile, and what to say when there is none.
+"""Chooses the models of a run from the settings: endpoint, key and profile, or an error that says what to set.
 
-One pool serves a process. It keeps one provider for each endpoint, so that all runs share its connections and its
-limiter, and one model for each name, so that what was learned of a dialect or a window is learned once.
+A process has one pool. It keeps one provider per endpoint, so that all runs share its connections and its limiter, and
+one model per name, so that its dialect and window are learned once.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,7 +26,7 @@ NO_MODEL = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """The models of one run. `found` names the local server that was found rather than configured, or is empty."""
+    """The models of one run. `found` names the local server that was discovered; it is empty if one was configured."""
 
     root: OpenAIModel
     sub: OpenAIModel
@@ -34,7 +34,7 @@ class Chosen:
 
     @property
     def named(self) -> dict[str, OpenAIModel]:
-        """The models that code in the REPL may ask for, the default first."""
+        """The models that code in the REPL may name, the default first."""
         return {self.sub.name: self.sub, self.root.name: self.root}
 
 
@@ -46,7 +46,7 @@ class _Endpoint:
 
 
 class ModelPool:
-    """The models of a process. Made by `open_models`. `find`, `facts` and `served` look at this machine."""
+    """The models of a process; `open_models` makes it. `find`, `facts` and `served` ask servers on this machine."""
 
     def __init__(
         self,
@@ -68,9 +68,9 @@ class ModelPool:
         return f"<ModelPool {list(self._providers.values())}>"
 
     async def choose(self, model: str | None = None, sub_model: str | None = None) -> Chosen:
-        """The models of a run that asks for these names, or for none. Raises NoModelConfigured.
+        """Returns the models with these names or, without names, the configured ones. Raises NoModelConfigured.
 
-        A local server is looked for only where neither an address nor a key is set.
+        A local server is looked for only if neither an address nor a key is set.
         """
         async with self._making:
             endpoint, found = await self._endpoint(model or self._settings.model)
@@ -103,7 +103,7 @@ class ModelPool:
             return _Endpoint(
                 base_url=endpoint.base_url, api_key=endpoint.api_key, window_tokens=window or endpoint.window_tokens
             )
-        # A key goes only where it was meant to go: an address of its own without a key of its own gets none.
+        # A key is sent only to its own address: a separate address without a separate key gets none.
         url = settings.sub_base_url or endpoint.base_url
         return _Endpoint(base_url=url, api_key=settings.sub_api_key, window_tokens=window)
 
@@ -140,7 +140,7 @@ class ModelPool:
 
 @asynccontextmanager
 async def open_models(settings: Settings) -> AsyncIterator[ModelPool]:
-    """The pool of this process; its connections are closed at the end."""
+    """Opens the pool of this process and closes its connections at the end."""
     pool = ModelPool(settings)
     try:
         yield pool

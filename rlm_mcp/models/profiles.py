@@ -1,4 +1,4 @@
-"""What is known of a model by its name and host: window, price, strength. The figures are data, in profiles.toml."""
+"""Window, price and strength of a model by its name and host. The figures are in profiles.toml."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from rlm_mcp.models.base import Profile
 from rlm_mcp.spending import Price
 
-# Models up to this many billions of parameters get the weak model's prompt. Measured at 1.5; the rest is a guess.
+# Models of up to this many billions of parameters get the prompt for weak models. Measured at 1.5; above, a guess.
 WEAK_BILLIONS = 14.0
 
 _DATE = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|latest|preview)$")
@@ -28,10 +28,10 @@ def profile_of(
     window_tokens: int | None = None,
     billions: float | None = None,
 ) -> Profile:
-    """The profile of model `name` at `base_url`.
+    """Returns the profile of model `name` at `base_url`.
 
-    `prices` (the user's) go before the table, whose prices hold only at the provider's own host. `window_tokens` and
-    `billions` (of parameters) are what the user or the server says. A model that nobody knows counts as strong.
+    `prices` are the user's and take precedence over the table, whose prices apply only at the provider's own host.
+    `window_tokens` and `billions` (of parameters) come from the user or the server. An unknown model counts as strong.
     """
     profile = _known(name, base_url) or _by_size(name, billions)
     if window_tokens is not None:
@@ -48,12 +48,12 @@ def profile_of(
 
 
 def is_known(name: str, base_url: str) -> bool:
-    """Whether the table has this model."""
+    """Tells whether the table has this model."""
     return _known(name, base_url) is not None
 
 
 def is_local(base_url: str) -> bool:
-    """Whether a base URL is on this machine or in its private network."""
+    """Tells whether a base URL is on this machine or in its private network."""
     host = urlsplit(base_url).hostname or ""
     if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
         return True
@@ -92,7 +92,7 @@ def _by_size(name: str, billions: float | None) -> Profile:
 
 
 def _bare(name: str) -> str:
-    """The name without a gateway's prefix and suffix: `openai/gpt-5:free` is `gpt-5`."""
+    """Strips a gateway's prefix and suffix from a name: `openai/gpt-5:free` becomes `gpt-5`."""
     return name.rsplit("/", 1)[-1].split(":", 1)[0].lower()
 
 

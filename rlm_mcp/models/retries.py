@@ -1,4 +1,4 @@
-"""Whether a failed request is sent again, and when. Decides only; the jitter is a parameter."""
+"""Decides whether a failed request is sent again, and when. Does no I/O; the jitter is a parameter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from typing import Literal
 
 FailureKind = Literal["rate", "loading", "server", "broken", "unreachable", "timeout"]
 
-# How often each kind is tried again. A refused connection is tried twice within a second, for a server that is being
-# restarted; more would only delay the sentence that it is down. One that says it is loading its model is waited for
-# two to four minutes, which large models take.
-AGAIN: dict[FailureKind, int] = {
+# The number of retries by kind of failure. A refused connection is retried twice within a second, since the server may
+# be restarting; more retries would only delay the error. A server that is loading its model is retried for two to four
+# minutes, which large models take.
+MOST_RETRIES: dict[FailureKind, int] = {
     "rate": 8,
     "loading": 11,
     "server": 4,
@@ -26,7 +26,7 @@ FIRST_SECONDS: dict[FailureKind, float] = {
     "timeout": 0.0,
 }
 LONGEST_SECONDS = 30.0
-# A provider that asks for a longer wait than this has a quota to tell about, not a rush.
+# A longer Retry-After than this means a used-up quota, not a busy moment.
 LONGEST_RETRY_AFTER = 60.0
 
 
@@ -39,11 +39,11 @@ class Failure:
 
 
 def next_wait(failure: Failure, failures_so_far: int, jitter: Callable[[], float]) -> float | None:
-    """Seconds to wait before the request is sent again, or None to give up. `failures_so_far` counts this one.
+    """Returns the seconds to wait before the next try, or None to give up. `failures_so_far` includes this failure.
 
-    Doubling from FIRST_SECONDS, each wait between half and the whole of its length, at least what Retry-After asks.
+    Waits double from FIRST_SECONDS; jitter takes up to half off. A wait is never shorter than Retry-After.
     """
-    if failures_so_far > AGAIN[failure.kind]:
+    if failures_so_far > MOST_RETRIES[failure.kind]:
         return None
     if failure.retry_after is not None and failure.retry_after > LONGEST_RETRY_AFTER:
         return None

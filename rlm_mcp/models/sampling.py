@@ -1,4 +1,4 @@
-"""The client's own model, where the connection offers sampling. What MCP calls it is the server's business."""
+"""The model of an MCP client that offers sampling. The messages of MCP are made in the package `server`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Literal, Protocol
 from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
 from rlm_mcp.models.dialect import Dialect, arrange
 
-# Sampling needs a limit with every request; this one is for callers that name none.
+# A sampling request must have a limit; this is the one for callers that give none.
 USUAL_REPLY_TOKENS = 8_192
-# stopReason in the words of MCP -> ours
+# stopReason of MCP -> finish_reason
 _REASONS = {"endTurn": "stop", "stopSequence": "stop", "maxTokens": "length"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """What a client answered. `stop_reason` is in the words of MCP, None where it did not say."""
+    """The reply of a client's model. `stop_reason` is a value of MCP, None if the client gave none."""
 
     text: str
     model: str = ""
@@ -23,7 +23,7 @@ class Sampled:
 
 
 class Sampler(Protocol):
-    """Asks the client's model once. Raises errors.ModelError, also when the user declines."""
+    """Sends one sampling request. Raises errors.ModelError, also if the user declines."""
 
     async def __call__(
         self,
@@ -33,11 +33,11 @@ class Sampler(Protocol):
         max_tokens: int,
         temperature: float | None,
     ) -> Sampled:
-        """The reply to a chat that begins with the user and takes turns."""
+        """Returns the reply to a chat that begins with the user and alternates."""
 
 
 class SamplingModel:
-    """A model that the client runs, pays and chooses. No usage is reported: tokens are estimates, cost is unknown."""
+    """A model that the client chooses, runs and pays for. Its tokens are estimates and its cost is unknown."""
 
     def __init__(self, sample: Sampler, *, profile: Profile | None = None) -> None:
         self.name = "client"
@@ -54,10 +54,10 @@ class SamplingModel:
         *,
         max_tokens: int | None = None,
         temperature: float | None = None,
-        schema: Mapping[str, object] | None = None,  # noqa: ARG002 # sampling cannot bind a reply; the prompt says it too
+        schema: Mapping[str, object] | None = None,  # noqa: ARG002 # sampling cannot enforce a schema; the prompt states it
         attempts: Attempts | None = None,
     ) -> Completion:
-        """One reply of the client's model."""
+        """Returns one reply of the client's model."""
         arranged = arrange(messages, Dialect())
         system = arranged.pop(0).content if arranged and arranged[0].role == "system" else ""
         turns: list[tuple[Literal["user", "assistant"], str]] = [

@@ -1,6 +1,6 @@
-"""A model that replies from a list or from a function: what tests, demos and benchmarks put in a model's place.
+"""A model that replies from a list or a function, for tests, demos and benchmarks.
 
-It ships with the package, so that nobody has to patch anything to run the loop without a network.
+It ships with the package, so that the loop can run without a network and without patching.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ Script = Sequence[ScriptedReply | Callable[["ScriptedCall"], ScriptedReply]] | C
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptedCall:
-    """One call of a scripted model, as it arrived."""
+    """The arguments of one call of a scripted model."""
 
     messages: tuple[Message, ...]
     max_tokens: int | None = None
@@ -31,11 +31,11 @@ class ScriptedCall:
 
 
 class ScriptedModel:
-    """Replies with the next entry of `replies`, or with what `replies` returns if it is a function.
+    """A model that replies with the next entry of `replies`, or with the result of `replies` if it is a function.
 
-    An entry is a text, a Completion, an exception to raise, or a function of the call that returns one of them. Token
-    counts are estimates from the texts, marked as reported, priced by `profile`. `calls` keeps every call. A call after
-    the last entry raises ProviderFailed. `seconds` is how long each reply takes.
+    An entry is a text, a Completion, an exception to raise, or a function of the call that returns one of these. Token
+    counts are estimated from the texts, marked as reported and priced by `profile`. `calls` keeps every call. A call
+    after the last entry raises ProviderFailed. `seconds` is how long each reply takes.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ScriptedModel:
         schema: Mapping[str, object] | None = None,
         attempts: Attempts | None = None,
     ) -> Completion:
-        """The next reply; raises the entry if it is an exception."""
+        """Returns the next reply, or raises it if it is an exception."""
         asked = ScriptedCall(messages=tuple(messages), max_tokens=max_tokens, temperature=temperature, schema=schema)
         index = len(self.calls)
         self.calls.append(asked)

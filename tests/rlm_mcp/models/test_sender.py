@@ -45,10 +45,12 @@ class Bytes:
 
 
 @asynccontextmanager
-async def asking(server: Bytes, *, reply_seconds: float = 5.0, late_seconds: float = 5.0) -> AsyncIterator[Sender]:
+async def asking(
+    server: Bytes, *, key: str = "sk-key", reply_seconds: float = 5.0, late_seconds: float = 5.0
+) -> AsyncIterator[Sender]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
-    sender = Sender(url, Secret("sk-key"), late_seconds=late_seconds, reply_seconds=reply_seconds)
+    sender = Sender(url, Secret(key), late_seconds=late_seconds, reply_seconds=reply_seconds)
     with anyio.fail_after(10):
         yield sender
     await sender.aclose()
@@ -82,6 +84,14 @@ async def test_a_connection_is_used_again() -> None:
     assert head.startswith(b"POST /v1/x?a=b HTTP/1.1\r\nhost: 127.0.0.1:")
     assert b"\r\nauthorization: Bearer sk-key\r\n" in head
     assert body == '{"a":"ü?"}'.encode()
+
+
+async def test_without_a_key_nothing_names_the_user_or_this_machine() -> None:
+    server = Bytes(OK)
+    async with asking(server, key="") as sender:
+        await sender.send("/x", {})
+    head = server.requests[0].lower()
+    assert [name for name in (b"authorization", b"openai-", b"x-stainless") if name in head] == []
 
 
 async def test_requests_at_once_have_connections_of_their_own() -> None:
@@ -201,13 +211,15 @@ async def test_a_reply_that_is_followed_by_more_ends_its_connection() -> None:
 
 
 class Slow:
-    """Answers when told to."""
+    """Sends `first` at once and a whole response when told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: bytes = b"") -> None:
+        self.first = first
         self.asked, self.go, self.closed = anyio.Event(), anyio.Event(), anyio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        writer.write(self.first)
         self.asked.set()
         await self.go.wait()
         writer.write(OK)
@@ -231,6 +243,7 @@ async def cancelling(server: Slow, late_seconds: float) -> AsyncIterator[list[HT
         async with anyio.create_task_group() as group:
             group.start_soon(ask)
             await server.asked.wait()
+            await anyio.wait_all_tasks_blocked()
             group.cancel_scope.cancel()
             server.go.set() if late_seconds else None
         yield results
@@ -245,6 +258,10 @@ async def test_a_reply_on_its_way_is_taken_in_after_a_cancellation() -> None:
         assert results == [HTTPResponse(status=200, text="ok", retry_after=7.0)]
 
 
-async def test_a_cancelled_request_without_a_reply_closes_its_connection() -> None:
-    async with cancelling(Slow(), late_seconds=0.0) as results:
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"], ids=["nothing", "half"])
+async def test_a_cancelled_request_without_a_whole_reply_closes_its_connection(first: bytes) -> None:
+    server = Slow(first)
+    async with cancelling(server, late_seconds=0.0) as results:
         assert results == []
+        server.go.set()
+        await server.closed.wait()
