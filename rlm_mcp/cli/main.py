@@ -23,9 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
     open_closed_streams()
     escape_unencodable()
-    options = _parser().parse_args(argv)
+    options = command_parser().parse_args(argv)
     try:
-        status: int = options.run(options)
+        status: int = options.handler(options)
         print(end="", flush=True)
     except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         discard_output()
@@ -49,10 +49,11 @@ def _reason(error: OSError) -> str:
     return f"{what} ({error.strerror or error}): the answers of runs are on record, see `rlm-mcp runs list`"
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of the command line, with all commands."""
     common = common_flags()
     parser = argparse.ArgumentParser(prog="rlm-mcp", description=DESCRIPTION, parents=[common])
-    parser.set_defaults(run=serving.serve, http=None, json=False, quiet=False)
+    parser.set_defaults(handler=serving.serve, http=None, json=False, quiet=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser, common)
     for group in (serving, solving, inspecting, contexts, runs, clients, diagnostics):

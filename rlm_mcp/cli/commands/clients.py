@@ -1,4 +1,4 @@
-"""`install` and `uninstall`: this server in the configuration of an MCP client."""
+"""`install` and `uninstall`: add this server to the configuration of an MCP client, and remove it."""
 
 import argparse
 import json
@@ -22,29 +22,30 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Registers `install` and `uninstall`."""
-    installs = commands.add("install", install, "let an MCP client start this server; without a client, list them")
+    text = "add this server to the configuration of an MCP client; without a client, list the known ones"
+    installs = commands.add("install", install, text)
     installs.add_argument("client", nargs="?", help="claude-desktop, cursor, vscode, …")
-    installs.add_argument("--print", action="store_true", help="print what to add, and write nothing")
+    installs.add_argument("--print", action="store_true", help="print the entry to add, and write nothing")
     installs.add_argument(
         "--env",
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="a variable for the server, with its value here if none is given; it is written into the file as it is",
+        help="an environment variable of the server, by default with its present value, written in plain text",
     )
-    removes = commands.add("uninstall", uninstall, "take this server out of an MCP client's configuration")
-    removes.add_argument("client")
+    removes = commands.add("uninstall", uninstall, "remove this server from the configuration of an MCP client")
+    removes.add_argument("client", help="claude-desktop, cursor, vscode, …")
     for parser in (installs, removes):
         place = parser.add_mutually_exclusive_group()
         place.add_argument(
-            "--project", nargs="?", const=".", metavar="DIR", help="the file of a project, not the user's"
+            "--project", nargs="?", const=".", metavar="DIR", help="change the file of a project, not that of the user"
         )
-        place.add_argument("--config", metavar="FILE", help="another file of this client's form")
+        place.add_argument("--config", metavar="FILE", help="change this file, which has the format of the client")
         parser.add_argument("--yes", action="store_true", help="write without asking")
 
 
 def install(options: argparse.Namespace) -> int:
-    """Shows what would change in the client's configuration, asks, and writes it."""
+    """Shows the change of the client's configuration, asks for confirmation, and writes it."""
     from rlm_mcp.install.clients import find_client
     from rlm_mcp.install.own_command import own_command, server_environment
 
@@ -65,14 +66,14 @@ def install(options: argparse.Namespace) -> int:
 
 
 def uninstall(options: argparse.Namespace) -> int:
-    """Shows what would change in the client's configuration, asks, and writes it."""
+    """Shows the change of the client's configuration, asks for confirmation, and writes it."""
     from rlm_mcp.install.clients import find_client
     from rlm_mcp.install.plan import plan_uninstall
 
     client = find_client(options.client)
     plan = plan_uninstall(client, _config_file(options, client))
     if plan.change == "none":
-        return _report(options, plan, f"{client.title} does not know rlm-mcp: {plan.file.path}")
+        return _report(options, plan, f"{client.title} has no entry for rlm-mcp: {plan.file.path}")
     return _ask_and_write(options, plan, [client.remark])
 
 
@@ -86,14 +87,14 @@ def _ask_and_write(options: argparse.Namespace, plan: "Plan", hints: Sequence[st
     if not options.yes and not _confirm(options):
         return _report(options, plan, "nothing was written", status=FAILED)
     kept = apply_plan(plan)
-    said = f"{plan.file.target} is written" if plan.after is not None else f"{plan.file.target} is removed"
-    said += f"; what it held is in {kept}" if kept else ""
-    return _report(options, plan, "\n".join([said, *filter(None, hints)]), written=True, kept=kept)
+    message = f"{plan.file.target} was {'removed' if plan.after is None else 'written'}"
+    message += f"; the backup is {kept}" if kept else ""
+    return _report(options, plan, "\n".join([message, *filter(None, hints)]), written=True, kept=kept)
 
 
 def _confirm(options: argparse.Namespace) -> bool:
     if options.json or not sys.stdin.isatty():
-        print("rlm-mcp: this is no terminal to ask on: add --yes to write it", file=sys.stderr)
+        print("rlm-mcp: without a terminal nobody can confirm the change: add --yes to write it", file=sys.stderr)
         return False
     print("Write it? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
@@ -102,14 +103,14 @@ def _confirm(options: argparse.Namespace) -> bool:
 def _report(
     options: argparse.Namespace,
     plan: "Plan",
-    said: str,
+    message: str,
     *,
     status: int = ANSWERED,
     written: bool = False,
     kept: Path | None = None,
 ) -> int:
     if not options.json:
-        print(escape_controls(said), file=sys.stderr)
+        print(escape_controls(message), file=sys.stderr)
         return status
     print_json(
         {
@@ -135,22 +136,22 @@ def _config_file(options: argparse.Namespace, client: "Client") -> "ConfigFile":
         return read_config(find_config_path(client.config_paths(current_user_folders())))
     folder = Path(options.project).expanduser()
     if not client.project:
-        raise SettingsError(f"{client.title} has no file for one project: leave --project out")
+        raise SettingsError(f"{client.title} has no configuration for a single project: leave out --project")
     if not folder.is_dir():
-        raise SettingsError(f"--project {folder} is no directory: name the project's")
+        raise SettingsError(f"--project {folder} is not a directory: give the directory of the project")
     return read_config(folder / client.project)
 
 
 def _unseen_variables(options: argparse.Namespace, entry: "Entry") -> list[str]:
-    """What the user has set where a program started from a desktop does not see it."""
+    """A hint about variables of this shell that a program started from the desktop does not have."""
     sources = load_settings({name: getattr(options, name, None) for name in SETTING_FLAGS}).sources.values()
     unseen = [name for name in sources if name.isupper() and " " not in name and name not in entry.env]
     if not unseen:
         return []
-    names, plural = ", ".join(sorted(unseen)), "are" if len(unseen) > 1 else "is"
+    names, (verb, pronoun) = ", ".join(sorted(unseen)), ("are", "them") if len(unseen) > 1 else ("is", "it")
     hint = (
-        f"{names} {plural} set in this shell only, which programs started from a desktop do not see: put what is to"
-        f" hold everywhere into {config_path()}, or write it into the client's file with --env NAME."
+        f"{names} {verb} set in this shell only, so programs started from the desktop do not have {pronoun}: put"
+        f" settings into {config_path()}, or add --env NAME to write a variable into the client's file."
     )
     return [hint]
 
@@ -177,5 +178,5 @@ def _list_clients(options: argparse.Namespace, entry: "Entry") -> int:
         return ANSWERED
     for state in states:
         print(escape_controls(f"{state.client.name:<16} {state.detail or state.state:<40} {state.path}"))
-    print("rlm-mcp install CLIENT adds this server; --print shows what any other client takes.", file=sys.stderr)
+    print("`rlm-mcp install CLIENT` adds this server; for any other client, --print shows the entry.", file=sys.stderr)
     return ANSWERED

@@ -1,4 +1,4 @@
-"""`contexts`: what is registered, and how it comes and goes."""
+"""`contexts`: lists, adds, refreshes and removes registered contexts."""
 
 import argparse
 import signal
@@ -22,19 +22,25 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Registers `contexts` and its commands."""
-    contexts = commands.group("contexts", in_workspace(list_contexts), "registered contexts")
-    contexts.add("list", in_workspace(list_contexts), "list them")
-    parser = contexts.add("add", in_workspace(register), "register a source")
-    parser.add_argument("source")
-    parser.add_argument("--name")
-    parser.add_argument("--watch", action="store_true", help="register new versions as the source changes, to Ctrl-C")
-    contexts.add("refresh", in_workspace(refresh), "register its source as it is now").add_argument("name")
-    contexts.add("rm", in_workspace(remove), "forget one").add_argument("name")
-    contexts.add("gc", in_workspace(collect), "free old versions that no run is about, and what nothing uses")
+    contexts = commands.group("contexts", in_workspace(list_contexts), "list, add and remove registered contexts")
+    contexts.add("list", in_workspace(list_contexts), "list the registered contexts")
+    parser = contexts.add("add", in_workspace(register), "register a source as a context")
+    parser.add_argument("source", help="a file, directory or glob, or the address of a git repository or file")
+    parser.add_argument("--name", help="the name of the context (default: derived from the source)")
+    parser.add_argument(
+        "--watch", action="store_true", help="register a new version whenever the source changes, until Ctrl-C"
+    )
+    named = {
+        "refresh": (refresh, "register the source of a context as it is now"),
+        "rm": (remove, "remove a context"),
+    }
+    for name, (handler, text) in named.items():
+        contexts.add(name, in_workspace(handler), text).add_argument("name", help="the name or id of the context")
+    contexts.add("gc", in_workspace(collect), "remove old versions that no run used, and everything unreferenced")
 
 
 async def list_contexts(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """One line a context."""
+    """Prints one line for each context."""
     contexts = await workspace.contexts.list_all()
     if options.json:
         print_json([context_facts(context) for context in contexts])
@@ -46,21 +52,21 @@ async def list_contexts(options: argparse.Namespace, workspace: "Workspace") -> 
 
 
 async def register(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Registers a source, and with `--watch` each new version of it."""
+    """Registers a source, and with `--watch` every new version of it."""
     context = await workspace.contexts.register(source=options.source, name=options.name)
     print_result(options, context_facts(context))
     return await _watch(options, workspace, context) if options.watch else ANSWERED
 
 
 async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "Context") -> int:
-    """Shows every new version of a source until SIGINT or SIGTERM."""
+    """Prints every new version of a source until SIGINT or SIGTERM."""
     stop = threading.Event()
 
-    def tell(latest: "Context") -> None:
+    def print_version(latest: "Context") -> None:
         print_result(options, context_facts(latest))
         sys.stdout.flush()
 
-    def tell_trouble(error: RlmError) -> None:
+    def print_trouble(error: RlmError) -> None:
         print_error(error)
 
     async def stop_on_signal() -> None:
@@ -71,23 +77,23 @@ async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "
     sys.stdout.flush()
     print(f"watching {escape_controls(context.source)} until Ctrl-C", file=sys.stderr)
     async with background_task(stop_on_signal):
-        await workspace.contexts.watch(context, stop=stop, on_version=tell, on_error=tell_trouble)
+        await workspace.contexts.watch(context, stop=stop, on_version=print_version, on_error=print_trouble)
     return ANSWERED
 
 
 async def refresh(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Registers the source of a context as it is now."""
+    """Registers the source of a context again."""
     print_result(options, context_facts(await workspace.contexts.refresh(options.name)))
     return ANSWERED
 
 
 async def collect(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Frees what nothing uses."""
+    """Removes old versions and unreferenced files."""
     print_result(options, asdict(await workspace.collect_garbage()))
     return ANSWERED
 
 
 async def remove(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Forgets a context."""
+    """Removes a context."""
     print_result(options, context_facts(await workspace.remove_context(options.name)))
     return ANSWERED

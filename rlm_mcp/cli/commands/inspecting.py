@@ -1,11 +1,11 @@
-"""`inspect`: what a context is made of, some of its lines, a search, or code over it; on a terminal, a prompt."""
+"""`inspect`: shows the overview of a context, some of its lines, a search or code; on a terminal, opens a prompt."""
 
 import argparse
 import sys
 from typing import TYPE_CHECKING
 
 from rlm_mcp.cli.commands.output import print_result
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace, settings_from
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, SOURCE_HELP, Commands, in_workspace, settings_from
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.redact import escape_controls
 
@@ -14,27 +14,28 @@ if TYPE_CHECKING:
 
 CODE_SECONDS = 30.0
 PROMPT_SECONDS = 600.0
-"""Long, because who types can press Ctrl-C."""
+"""Long, because the user at the prompt can press Ctrl-C."""
 
 HISTORY_NAME = "prompt_history"
 
 
 def add_commands(commands: Commands) -> None:
     """Registers `inspect`."""
-    parser = commands.add("inspect", inspect, "look into a file, directory or registered context")
-    parser.add_argument("source")
+    text = "look into a file, a directory or a registered context; on a terminal, open a Python prompt"
+    parser = commands.add("inspect", inspect, text)
+    parser.add_argument("source", help=SOURCE_HELP)
     view = parser.add_mutually_exclusive_group()
-    view.add_argument("--overview", action="store_true", help="what it is made of; without, a terminal gets a prompt")
-    view.add_argument("--code", help="Python to run in the sandbox, - for stdin")
-    view.add_argument("--search", help="regular expression")
-    view.add_argument("--lines", metavar="A-B")
-    parser.add_argument("--path", help="one file of the context")
-    parser.add_argument("--max", type=int, default=20, help="matches shown")
-    parser.add_argument("--seconds", type=float, help="time for --code (30) or for a block at the prompt (600)")
+    view.add_argument("--overview", action="store_true", help="show the structure of the context instead of a prompt")
+    view.add_argument("--code", help="run this Python code in the sandbox (-: read it from stdin)")
+    view.add_argument("--search", metavar="REGEX", help="show the lines that match a regular expression")
+    view.add_argument("--lines", metavar="A-B", help="show a range of lines")
+    parser.add_argument("--path", help="a file of the context, for --search and --lines")
+    parser.add_argument("--max", type=int, default=20, help="the most matches to show (default: 20)")
+    parser.add_argument("--seconds", type=float, help="time limit of --code (30) or of a block at the prompt (600)")
 
 
 def inspect(options: argparse.Namespace) -> int:
-    """A prompt where somebody can type at it and nothing else was asked for."""
+    """Opens a prompt if stdin and stdout are terminals and no view was chosen; otherwise prints the view."""
     is_asked = options.overview or options.json or any((options.code, options.search, options.lines))
     if is_asked or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return in_workspace(print_view)(options)
@@ -42,7 +43,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 
 async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Shows the overview, or what one of the options asks for."""
+    """Prints the chosen view, by default the overview."""
     from rlm_mcp.server import presenters as views
     from rlm_mcp.server.result_text import fields_of
 
@@ -105,4 +106,4 @@ def _line_range(text: str) -> tuple[int, int | None]:
     try:
         return int(first), int(last) if last else None
     except ValueError as error:
-        raise SettingsError(f"--lines {text!r} is no range: write --lines 100-200") from error
+        raise SettingsError(f"--lines {text!r} is not a range: write, for example, --lines 100-200") from error

@@ -1,8 +1,10 @@
-"""How results are printed: text for people, or the structured result with `--json`; the result alone goes to stdout."""
+"""Prints results: as text, or with `--json` as the structured result. Nothing but the result goes to stdout."""
 
 import argparse
 import json
+import re
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, PARTIAL, USAGE
@@ -14,9 +16,29 @@ if TYPE_CHECKING:
     from rlm_mcp.records.types import RunState
 
 
+# Sentences name the tools of the MCP server; a user of the command line is told these commands instead.
+COMMAND_OF_TOOL = {
+    "rlm_solve": "`rlm-mcp solve`",
+    "rlm_result": "`rlm-mcp runs show ID`",
+    "cancel_run": "stop it with Ctrl-C",
+    "register_context": "`rlm-mcp contexts add SOURCE`",
+    "list_contexts": "`rlm-mcp contexts list`",
+    "inspect_context": "`rlm-mcp inspect SOURCE`",
+    "remove_context": "`rlm-mcp contexts rm NAME`",
+    "the prompt be_the_root": "`rlm-mcp inspect SOURCE`",
+}
+_TOOL = re.compile(rf"`?\b({'|'.join(COMMAND_OF_TOOL)})\b`?")
+_TWICE = re.compile(r"(`rlm-mcp [^`]+`) or \1")
+
+
+def name_commands(text: str) -> str:
+    """The text with the commands that do the same in place of the tools that it names."""
+    return _TWICE.sub(r"\1", _TOOL.sub(lambda found: COMMAND_OF_TOOL[found[1]], text))
+
+
 def print_error(error: RlmError) -> int:
-    """Tells an error on stderr; returns the exit status that goes with it."""
-    print(f"rlm-mcp: {escape_controls(str(error))}", file=sys.stderr)
+    """Prints an error to stderr; returns its exit status."""
+    print(f"rlm-mcp: {escape_controls(name_commands(str(error)))}", file=sys.stderr)
     return USAGE if isinstance(error, SettingsError) and not isinstance(error, NoModelConfigured) else FAILED
 
 
@@ -31,19 +53,19 @@ def print_result(options: argparse.Namespace, facts: dict[str, Any]) -> None:
 
 
 def print_json(value: object) -> None:
-    """Prints JSON in ASCII, so that every terminal and pipe can take it."""
+    """Prints JSON in ASCII, which every terminal and pipe can encode."""
     print(json.dumps(value, ensure_ascii=True, indent=1, default=str))
 
 
 def print_run(options: argparse.Namespace, state: "RunState") -> int:
-    """Prints a run: the answer on stdout, what else is known of it on stderr. Returns the exit status it means."""
+    """Prints the answer of a run to stdout and everything else about it to stderr. Returns the exit status."""
     if options.json:
         print_json(run_facts(state))
         return exit_status(state)
-    answer = state.answer
+    state, answer = replace(state, message=name_commands(state.message)), state.answer
     if answer is not None:
-        told = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)
-        print(escape_controls(told), flush=True)
+        text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=1)
+        print(escape_controls(text), flush=True)
     if not options.quiet:
         _show_facts(state)
     elif state.message:
@@ -65,7 +87,7 @@ def _show_facts(state: "RunState") -> None:
 
 
 def exit_status(state: "RunState") -> int:
-    """The exit status that tells how a run ended."""
+    """The exit status for the way a run ended."""
     if state.status == "completed" and state.stopped_by == "final":
         return ANSWERED
     if state.answer is not None and state.stopped_by in {"iterations", "usd", "tokens", "sub_calls", "seconds"}:
@@ -74,7 +96,7 @@ def exit_status(state: "RunState") -> int:
 
 
 def run_facts(state: "RunState") -> dict[str, Any]:
-    """A run as `rlm_result` gives it, with the whole answer."""
+    """A run in the form of the result of the tool `rlm_result`, with the whole answer."""
     from rlm_mcp.server.presenters import run_result
 
     facts = run_result(state).model_dump()
@@ -82,7 +104,7 @@ def run_facts(state: "RunState") -> dict[str, Any]:
 
 
 def context_facts(context: "Context") -> dict[str, Any]:
-    """A context as the tools describe it."""
+    """A context in the form of the results of tools."""
     from rlm_mcp.server.presenters import context_result
 
     return context_result(context).model_dump()

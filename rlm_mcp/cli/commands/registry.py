@@ -1,6 +1,6 @@
-"""How a command is registered: its name, its arguments, and the function that does it and returns an exit status.
+"""Registers commands: the name, the arguments, and the function that runs the command and returns an exit status.
 
-Heavy modules are imported by the command that needs them, so that a server answers its first request in under two
+Each command imports the heavy modules that it needs itself, so that a server answers its first request in under two
 seconds.
 """
 
@@ -22,43 +22,45 @@ ANSWERED, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
 
 _FLAGS = [name for name, setting in SETTINGS.items() if setting.has_flag]
 LIMIT_FLAGS = [name for name in _FLAGS if name in REQUESTED_LIMITS]
-"""Of one run; only the command that starts one has them."""
+"""Limits of one run; only the command that starts a run has these flags."""
 SETTING_FLAGS = [name for name in _FLAGS if name not in LIMIT_FLAGS]
+
+SOURCE_HELP = "a file, directory, glob or address, or the name or id of a registered context"
 
 CommandHandler = Callable[[argparse.Namespace], int]
 WorkspaceHandler = Callable[[argparse.Namespace, "Workspace"], Coroutine[Any, Any, int]]
 
 
 class Commands:
-    """The commands of one parser, each with the flags that all commands have."""
+    """The commands of one parser, each with the flags that all commands share."""
 
     def __init__(self, under: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
         self._common = common
         self._subparsers = under.add_subparsers(title="commands", metavar="COMMAND")
 
-    def add(self, name: str, run: CommandHandler, text: str) -> argparse.ArgumentParser:
-        """Registers a command; the caller adds its arguments to the parser returned."""
+    def add(self, name: str, handler: CommandHandler, text: str) -> argparse.ArgumentParser:
+        """Registers a command and returns its parser, to which the caller adds arguments."""
         parser = self._subparsers.add_parser(name, help=text, description=text, parents=[self._common])
-        parser.set_defaults(run=run)
+        parser.set_defaults(handler=handler)
         return parser
 
-    def group(self, name: str, run: CommandHandler, text: str) -> "Commands":
-        """Registers a command with commands of its own; `run` is what it does without one."""
-        return Commands(self.add(name, run, text), self._common)
+    def group(self, name: str, handler: CommandHandler, text: str) -> "Commands":
+        """Registers a command that has commands of its own; `handler` runs if none of them is given."""
+        return Commands(self.add(name, handler, text), self._common)
 
 
 def common_flags() -> argparse.ArgumentParser:
-    """The flags of every command, those of the settings among them."""
+    """The flags that every command has, including those of the settings."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--json", action="store_true", help="the structured result on stdout")
-    common.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    common.add_argument("--json", action="store_true", help="print the structured result as JSON")
+    common.add_argument("--quiet", action="store_true", help="show no progress on stderr")
     for name in SETTING_FLAGS:
-        common.add_argument(flag_of(name), help=argparse.SUPPRESS if name == "prices" else None)
+        common.add_argument(flag_of(name), help=argparse.SUPPRESS if name == "prices" else SETTINGS[name].meaning)
     return common
 
 
 def settings_from(options: argparse.Namespace) -> Settings:
-    """The settings in force, with their warnings told on stderr. Raises SettingsError."""
+    """Loads the settings of a command line and prints their warnings to stderr. Raises SettingsError."""
     given = vars(options)
     settings = load_settings({name: given.get(name) for name in (*SETTING_FLAGS, *LIMIT_FLAGS)})
     for warning in settings.warnings:
@@ -66,8 +68,8 @@ def settings_from(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def in_workspace(run: WorkspaceHandler) -> CommandHandler:
-    """A command that works on what is stored: `run` gets an open workspace."""
+def in_workspace(handler: WorkspaceHandler) -> CommandHandler:
+    """The handler of a command that needs an open workspace."""
 
     async def opened(options: argparse.Namespace) -> int:
         from rlm_mcp.workspace.workspace import open_workspace
@@ -75,14 +77,14 @@ def in_workspace(run: WorkspaceHandler) -> CommandHandler:
         settings = settings_from(options)
         with _spans_sent(settings):
             async with open_workspace(settings) as workspace:
-                return await run(options, workspace)
+                return await handler(options, workspace)
 
     return lambda options: anyio.run(opened, options)
 
 
 @contextmanager
 def _spans_sent(settings: Settings) -> Iterator[None]:
-    """Has the spans of runs in the block sent, where OTEL_* variables say so."""
+    """Sends the spans of the runs in the block, if the OTEL_* variables ask for it."""
     if not settings.traces:
         yield
         return

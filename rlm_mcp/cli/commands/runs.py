@@ -1,8 +1,7 @@
-"""`runs`: what is on record, read, continued or executed again."""
+"""`runs`: lists, shows, resumes, replays and exports recorded runs."""
 
 import argparse
 import sys
-import webbrowser
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,31 +20,37 @@ if TYPE_CHECKING:
     from rlm_mcp.workspace.workspace import Workspace
 
 SHOWN_RUNS = 20
+ID_HELP = "the id of the run, or the beginning of it"
 
 
 def add_commands(commands: Commands) -> None:
     """Registers `runs` and its commands."""
-    runs = commands.group("runs", in_workspace(list_runs), "runs on record")
-    runs.add("list", in_workspace(list_runs), "list them").add_argument("--limit", type=int, default=SHOWN_RUNS)
-    runs.add("show", in_workspace(show_run), "its answer, citations and usage").add_argument("id")
-    runs.add("resume", in_workspace(resume), "go on with a run that was cut off").add_argument("id")
-    view_parser = runs.add("view", in_workspace(view), "write its page: answer, evidence, timeline, turns")
-    view_parser.add_argument("id", nargs="?", help="default: the newest run")
-    view_parser.add_argument("--out", help="the file to write (default: next to the record)")
-    view_parser.add_argument("--serve", action="store_true", help="serve it on 127.0.0.1 instead, following the run")
-    view_parser.add_argument("--open", action="store_true", help="open it in the browser")
-    compare_parser = runs.add("compare", in_workspace(compare), "write a page that shows two runs side by side")
-    compare_parser.add_argument("id")
-    compare_parser.add_argument("other")
-    compare_parser.add_argument("--out", help="the file to write (default: next to the record of the first)")
-    compare_parser.add_argument("--open", action="store_true", help="open it in the browser")
-    text = "execute its code again with the recorded model replies"
-    runs.add("replay", in_workspace(replay), text).add_argument("id")
-    runs.add("export", in_workspace(export), "its record, one JSON object a line").add_argument("id")
+    runs = commands.group("runs", in_workspace(list_runs), "list, show, resume and replay recorded runs")
+    list_parser = runs.add("list", in_workspace(list_runs), "list the newest runs")
+    list_parser.add_argument("--limit", type=int, default=SHOWN_RUNS, help=f"how many (default: {SHOWN_RUNS})")
+    of_one_run = {
+        "show": (show_run, "print the answer, citations and usage of a run"),
+        "resume": (resume, "continue an interrupted run"),
+        "replay": (replay, "execute the code of a run again with the recorded model replies"),
+        "export": (export, "print the record of a run, one JSON object per line"),
+    }
+    for name, (handler, text) in of_one_run.items():
+        runs.add(name, in_workspace(handler), text).add_argument("id", help=ID_HELP)
+    text = "write the HTML page of a run, with its answer, evidence, timeline and turns"
+    view_parser = runs.add("view", in_workspace(view), text)
+    view_parser.add_argument("id", nargs="?", help=f"{ID_HELP} (default: the newest run)")
+    view_parser.add_argument("--out", help="the file to write (default: beside the record)")
+    view_parser.add_argument("--serve", action="store_true", help="serve the page on 127.0.0.1 and follow the run")
+    view_parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    compare_parser = runs.add("compare", in_workspace(compare), "write an HTML page that compares two runs")
+    compare_parser.add_argument("id", help=ID_HELP)
+    compare_parser.add_argument("other", help="the id of the other run")
+    compare_parser.add_argument("--out", help="the file to write (default: beside the record of the first run)")
+    compare_parser.add_argument("--open", action="store_true", help="open the page in the browser")
 
 
 async def list_runs(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """One line a run, newest first."""
+    """Prints one line for each run, newest first."""
     runs = (await workspace.runs.list_page(limit=getattr(options, "limit", SHOWN_RUNS))).runs
     if options.json:
         print_json([run_facts(run) for run in runs])
@@ -60,12 +65,12 @@ async def list_runs(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 
 async def show_run(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Prints a run as `solve` printed it."""
+    """Prints a run in the same way as `solve`."""
     return print_run(options, await workspace.runs.state(options.id))
 
 
 async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Writes the page of a run and prints where it is, or serves it until Ctrl-C."""
+    """Writes the page of a run and prints its path, or serves it until Ctrl-C."""
     from rlm_mcp.viewer.page import write_page
 
     run_id = options.id or await _newest(workspace)
@@ -89,7 +94,7 @@ async def _newest(workspace: "Workspace") -> str:
 
 
 async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Writes the page of two runs and prints where it is; with `--json` prints how they differ instead."""
+    """Writes the page of two runs and prints its path; with `--json` prints the differences instead."""
     from rlm_mcp.viewer.page import compare_page, write_text
 
     run_in_thread = anyio.to_thread.run_sync
@@ -109,25 +114,29 @@ async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 
 def _print_page(options: argparse.Namespace, place: str, *, uri: str = "", note: str = "") -> None:
-    """Prints where a page is, and opens it if that is wanted."""
+    """Prints the path or address of a page, and opens it with `--open`."""
     if options.json:
         print_json({"page": place})
     else:
         print(escape_controls(place))
-    sys.stdout.flush()  # a server that goes on has told its address
+    sys.stdout.flush()  # a page that is being served is announced at once
     if note and not options.quiet:
         print(note, file=sys.stderr)
-    if options.open and not webbrowser.open(uri or place):
-        print("rlm-mcp: no browser was found: open the page by hand", file=sys.stderr)
+    if not options.open:
+        return
+    import webbrowser
+
+    if not webbrowser.open(uri or place):
+        print("rlm-mcp: no browser was found: open the page yourself", file=sys.stderr)
 
 
 async def resume(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Goes on after the last finished turn and follows the run."""
+    """Continues a run after its last finished turn and follows it."""
     return await watch(options, workspace, await workspace.runs.resume(options.id))
 
 
 async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Executes a run's code again and tells the first difference to its record."""
+    """Executes the code of a run again and prints the first difference from its record."""
     from rlm_mcp.cli.console.drawing import RunPrinter, console_on
 
     run = await anyio.to_thread.run_sync(workspace.runs.records.get, options.id)
@@ -137,11 +146,12 @@ async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
     outcome, difference = await workspace.runs.replay(run.run_id, printer.event)
     if options.json:
         print_json({"answer": outcome.answer, "status": outcome.status, "difference": difference})
-    print(f"replayed; {'the same as the record' if difference is None else difference}", file=sys.stderr)
+    verdict = "the result is the same as in the record" if difference is None else difference
+    print(f"replayed: {verdict}", file=sys.stderr)
     return ANSWERED if difference is None else FAILED
 
 
 async def export(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Prints the record."""
+    """Prints the record of a run."""
     sys.stdout.write(await workspace.runs.trace(options.id))
     return ANSWERED

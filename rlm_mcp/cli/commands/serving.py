@@ -1,4 +1,4 @@
-"""`serve` and `token`: the MCP server, and who may come in over HTTP."""
+"""`serve` and `token`: runs the MCP server, and creates tokens for access over HTTP."""
 
 import argparse
 import sys
@@ -9,18 +9,24 @@ from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_from
 
 def add_commands(commands: Commands) -> None:
     """Registers `serve` and `token`."""
-    parser = commands.add("serve", serve, "serve MCP on stdio, or over HTTP")
-    parser.add_argument("--http", metavar="HOST:PORT", help="streamable HTTP instead of stdio")
-    parser.add_argument("--token-file", metavar="FILE", help="who may come in over HTTP, one NAME SHA256 a line")
-    parser.add_argument("--oauth-issuer", metavar="URL", help="take access tokens (JWT) of this authorization server")
-    parser.add_argument("--oauth-resource", metavar="URL", help="what they must be issued for (our own URL)")
-    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a Host header to accept")
-    token = commands.add("token", make_token, "make a bearer token for serve --http")
-    token.add_argument("name", help="whose contexts and runs it opens")
+    parser = commands.add("serve", serve, "serve MCP on stdio or over HTTP")
+    parser.add_argument("--http", metavar="HOST:PORT", help="serve streamable HTTP instead of stdio")
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="a file of the bearer tokens to accept over HTTP, one NAME SHA256 per line"
+    )
+    parser.add_argument("--oauth-issuer", metavar="URL", help="accept access tokens (JWT) of this authorization server")
+    parser.add_argument(
+        "--oauth-resource", metavar="URL", help="the URL of this server, for which the tokens must be issued"
+    )
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a value of the Host header to accept"
+    )
+    token = commands.add("token", make_token, "create a bearer token for serve --http")
+    token.add_argument("name", help="the tenant whose contexts and runs the token gives access to")
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serves until the client or a signal ends it."""
+    """Serves until the client disconnects or a signal arrives."""
     from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
     from rlm_mcp.workspace.telemetry import export_spans, flush
 
@@ -48,10 +54,10 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def make_token(options: argparse.Namespace) -> int:
-    """Prints the line for the token file; the token itself goes to stderr, once."""
+    """Prints the line for the token file to stdout and the token itself, once, to stderr."""
     from rlm_mcp.server.transports.auth import digest_of, new_token
 
     token = new_token()
     print(f"{options.name} {digest_of(token)}")
-    print(f"The line above belongs into the token file. The token, which is shown only now: {token}", file=sys.stderr)
+    print(f"Add the line above to the token file. The token, which is shown only once: {token}", file=sys.stderr)
     return ANSWERED

@@ -1,4 +1,4 @@
-"""`solve`: one run, its answer on stdout."""
+"""`solve`: starts a run, follows it and prints its answer."""
 
 import argparse
 import json
@@ -6,9 +6,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.cli.commands.output import print_json, print_run
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, Commands, in_workspace
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, SOURCE_HELP, Commands, in_workspace
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.settings import flag_of
+from rlm_mcp.settings import SETTINGS, flag_of
 from rlm_mcp.spending import RunLimits
 
 if TYPE_CHECKING:
@@ -20,18 +20,23 @@ def add_commands(commands: Commands) -> None:
     """Registers `solve`."""
     text = "answer a question over files, directories or registered contexts"
     parser = commands.add("solve", in_workspace(solve), text)
-    parser.add_argument("query")
-    parser.add_argument("source", nargs="+")
-    parser.add_argument("--mode", choices=["auto", "direct", "rlm"], default="auto")
-    parser.add_argument("--schema", help="JSON Schema of the answer")
-    parser.add_argument("--estimate", action="store_true", help="tell calls, tokens and dollars; start nothing")
+    parser.add_argument("query", help="the question")
+    parser.add_argument("source", nargs="+", help=SOURCE_HELP)
+    parser.add_argument(
+        "--mode",
+        choices=["auto", "direct", "rlm"],
+        default="auto",
+        help="answer with one model call (direct), with a recursive run (rlm), or as the router decides (auto)",
+    )
+    parser.add_argument("--schema", help="a JSON Schema that the answer must follow")
+    parser.add_argument("--estimate", action="store_true", help="estimate calls, tokens and dollars without a run")
     for name in LIMIT_FLAGS:
         number = float if name in {"max_usd", "max_seconds"} else int
-        parser.add_argument(flag_of(name), type=number)
+        parser.add_argument(flag_of(name), type=number, help=SETTINGS[name].meaning)
 
 
 async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Registers what is not registered yet, starts a run and follows it."""
+    """Registers the sources that are not registered yet, starts a run and follows it."""
     from rlm_mcp.cli.console.ingest_progress import register_source
     from rlm_mcp.workspace.launch import SolveRequest
 
@@ -49,7 +54,7 @@ async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 
 async def estimate(options: argparse.Namespace, workspace: "Workspace", request: "SolveRequest") -> int:
-    """Prints what a run would take. No model is asked."""
+    """Prints the expected calls, tokens and dollars of a run. No model is called."""
     from rlm_mcp.server.presenters import estimate_facts, estimate_text
 
     guess = await workspace.runs.estimate(request)
@@ -74,5 +79,5 @@ def _schema(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise SettingsError(f"--schema is not JSON ({error}): pass a JSON Schema") from error
     if not isinstance(value, dict):
-        raise SettingsError("--schema is not an object: pass a JSON Schema")
+        raise SettingsError("--schema is not a JSON object: pass a JSON Schema")
     return value

@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import re
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from rlm_mcp.cli.main import main
+from rlm_mcp.cli.commands.output import COMMAND_OF_TOOL
+from rlm_mcp.cli.main import command_parser, main
 from tests.peers.openai_server import OpenAIServer, Request
 from tests.rlm_mcp.conftest import LOG
 
@@ -65,6 +67,18 @@ def test_every_command_that_a_text_names_exists(run: Run) -> None:
     named = {name for file in texts for name in command.findall(file.read_text("utf-8"))}
     assert named >= {"contexts refresh", "contexts gc", "contexts rm"}
     assert {name: run(*name.split(), "--help")[0] for name in named} == dict.fromkeys(named, 0)
+
+
+def test_every_argument_of_every_command_has_a_help_text() -> None:
+    def without_help(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for command, below in action.choices.items():
+                    yield from without_help(below, f"{name} {command}")
+            elif not action.help:
+                yield f"{name} {action.dest}"
+
+    assert list(without_help(command_parser(), "rlm-mcp")) == []
 
 
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
@@ -225,6 +239,7 @@ def test_mistakes_are_one_sentence_and_a_status(run: Run, arguments: list[str], 
     assert ended == status
     assert says in error
     assert "Traceback" not in error
+    assert not [tool for tool in COMMAND_OF_TOOL if tool in error]
     assert out == ""
 
 

@@ -107,8 +107,8 @@ def test_a_variable_is_written_only_where_it_is_asked_for(run: Run, home: Path) 
         (["install", "cursor", "--env", "NOT_SET"], "--env NOT_SET: this variable is not set here"),
         (["install", "cursor", "--env", "A B=x"], "--env 'A B' is not the name of a variable"),
         (["install", "cursor", "--env", "RLM_MCP_MAX_USD=much"], "RLM_MCP_MAX_USD is 'much': write a number"),
-        (["install", "goose", "--project"], "Goose has no file for one project"),
-        (["install", "cursor", "--project", "/nowhere"], "--project /nowhere is no directory"),
+        (["install", "goose", "--project"], "Goose has no configuration for a single project"),
+        (["install", "cursor", "--project", "/nowhere"], "--project /nowhere is not a directory"),
     ],
 )
 def test_mistakes_are_one_sentence_and_a_status(run: Run, home: Path, arguments: list[str], says: str) -> None:
