@@ -9,6 +9,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.search import MatchedLine, search
@@ -57,34 +58,34 @@ def briefs(store: Store, contexts: Sequence[Context], query: str) -> tuple[Brief
 
 def brief_of_value(value: object) -> Brief:
     """The brief of a child run's context, which exists only as a value."""
+    chars = chars_of_value(value)
     match value:
         case dict():
-            texts = {str(path): text if isinstance(text, str) else repr(text) for path, text in value.items()}
-            by_size = sorted(texts, key=lambda path: len(texts[path]), reverse=True)
-            return Brief(
-                name="context",
-                kind="files",
-                chars=sum(len(text) for text in texts.values()),
-                files=len(texts),
-                largest=tuple(f"{path} ({len(texts[path]):,} characters)" for path in by_size[:_MOST_LARGEST]),
-            )
+            sizes = {str(path): len(_text_of(text)) for path, text in value.items()}
+            by_size = sorted(sizes, key=lambda path: sizes[path], reverse=True)
+            largest = tuple(f"{path} ({sizes[path]:,} characters)" for path in by_size[:_MOST_LARGEST])
+            return Brief(name="context", kind="files", chars=chars, files=len(sizes), largest=largest)
         case list() | tuple():
-            items = [item if isinstance(item, str) else repr(item) for item in value]
-            samples = samples_of(items)
-            return Brief(
-                name="context",
-                kind="list",
-                chars=sum(map(len, items)),
-                lines=len(items),
-                samples=samples,
-                is_prose=is_prose(samples),
-            )
-    text = value if isinstance(value, str) else repr(value)
-    lines = text.splitlines()
+            kind: Literal["list", "text"] = "list"
+            lines = [_text_of(item) for item in value]
+        case _:
+            kind, lines = "text", _text_of(value).splitlines()
     samples = samples_of(lines)
-    return Brief(
-        name="context", kind="text", chars=len(text), lines=len(lines), samples=samples, is_prose=is_prose(samples)
-    )
+    return Brief(name="context", kind=kind, chars=chars, lines=len(lines), samples=samples, is_prose=is_prose(samples))
+
+
+def chars_of_value(value: object) -> int:
+    """Characters of the texts of a child run's context."""
+    match value:
+        case dict():
+            return sum(len(_text_of(text)) for text in value.values())
+        case list() | tuple():
+            return sum(len(_text_of(item)) for item in value)
+    return len(_text_of(value))
+
+
+def _text_of(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)
 
 
 def samples_of(lines: Sequence[str]) -> tuple[str, ...]:

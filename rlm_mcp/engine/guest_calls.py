@@ -38,7 +38,7 @@ class AskSub(Protocol):
         """One sub-call. Raises SubCallFailed; `bill` is filled in then, too."""
 
 
-class Calls:
+class RunCalls:
     """The GuestCalls of one run at one depth. `child` runs a child over a value, or is None at the last depth."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Calls:
         self._children: dict[str, _Pending] = {}
 
     def __repr__(self) -> str:
-        return f"<Calls, {len(self._children)} children, {'strict tape' if self._tape.strict else 'live'}>"
+        return f"<RunCalls, {len(self._children)} children, {'strict tape' if self._tape.strict else 'live'}>"
 
     async def llm_query(
         self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None

@@ -7,50 +7,55 @@
     until the code has set the final answer
 
 Every decision of a run can be found from here: which way (router.py), what a reply or a result means and what is said
-next (trajectory.py), what may be spent (budget.py), what an answer rests on (evidence.py). Level does the rest: it
-asks, runs and records, and knows what the record already holds.
+next (trajectory.py), which answer is accepted (judge.py), what may be spent (budget.py), what an answer rests on
+(citations.py), and how it ends (outcome.py). Level does the rest: it asks, runs and records, and knows what the record
+already holds.
 """
 
 import anyio
 
 from rlm_mcp.engine.budget import Ledger
-from rlm_mcp.engine.level import Level, limit_of
-from rlm_mcp.engine.steps import Again, Finish, RunBlock, Step
+from rlm_mcp.engine.direct import answer_directly
+from rlm_mcp.engine.level import Level
+from rlm_mcp.engine.outcome import Ending, limit_of, stopped_by
+from rlm_mcp.engine.steps import Finish, RunBlock
 from rlm_mcp.engine.types import RunDeps, RunSpec
 from rlm_mcp.errors import BudgetExceeded, RlmError
-from rlm_mcp.records.types import Outcome, StoppedBy
+from rlm_mcp.records.types import Outcome
 
 
 async def solve(spec: RunSpec, deps: RunDeps, ledger: Ledger) -> Outcome:
-    """Runs one question to its end. Only cancellation and bugs come out as exceptions; the best answer is recorded."""
+    """Runs one query to its end. Only cancellation and bugs come out as exceptions; the best answer is recorded."""
     level = Level(spec, deps, ledger, run_child=solve)
-    finish: Finish | None = None
+    ending: Ending | None = None
     try:
-        finish, stopped_by, message = await _answer(level)
-        unchecked = await level.weigh_evidence(finish.answer)
+        ending = await _answer(level)
+        evidence = await level.weigh_evidence(ending.finish.answer)
     except anyio.get_cancelled_exc_class():
-        await level.end(finish or level.best(), "cancelled", "Cancelled.")
+        best = ending.finish if ending is not None else level.judge.best()
+        await level.end(Ending(finish=best, stopped_by="cancelled", message="Cancelled."))
         raise
-    return await level.end(finish, stopped_by, message, unchecked)
+    return await level.end(ending, evidence)
 
 
-async def _answer(level: Level) -> tuple[Finish, StoppedBy, str]:
-    """The answer, what ended the run, and what there is to say about it."""
-    step: Step = Again(why="start")
+async def _answer(level: Level) -> Ending:
+    """Answers directly or by the loop. A limit or an error ends it with the best answer so far."""
     try:
-        way = await level.choose_way()
-        if way.mode == "direct":
-            return await level.answer_directly(), "final", ""
-        trajectory = level.trajectory
+        level.record_way()
+        if level.way.mode == "direct":
+            return Ending(finish=await answer_directly(level), stopped_by="final")
+        trajectory = await level.begin_trajectory()
         async with level.open_repl() as repl:
-            while not isinstance(step, Finish):
-                ask = trajectory.ask(level.remaining(), last=level.why_last())
-                step = trajectory.receive_reply(await level.ask_root(ask, repl))
+            while True:
+                turn = level.begin_turn()
+                ask = trajectory.ask(turn.left, last=turn.why_last)
+                step = trajectory.receive_reply(await level.ask_root(turn, ask, trajectory, repl))
                 while isinstance(step, RunBlock):
-                    step = trajectory.receive_cell(await level.run(repl, step))
-                level.note(step)
+                    step = trajectory.receive_cell(await level.run_block(turn, step, repl))
+                level.record_decision(turn, step)
+                if isinstance(step, Finish):
+                    return Ending(finish=step, stopped_by=stopped_by(step, turn))
     except BudgetExceeded as error:
-        return level.best(), limit_of(error.which), str(error)
+        return Ending(finish=level.judge.best(), stopped_by=limit_of(error.which), message=str(error))
     except RlmError as error:
-        return level.best(), "error", str(error)
-    return step, level.stopped_by(step), ""
+        return Ending(finish=level.judge.best(), stopped_by="error", message=str(error))

@@ -7,7 +7,7 @@ import anyio
 
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.citations import Reading
-from rlm_mcp.engine.guest_calls import Calls
+from rlm_mcp.engine.guest_calls import RunCalls
 from rlm_mcp.engine.subcalls import SubCalls
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.spending import RunLimits
@@ -20,7 +20,7 @@ class PromptCalls:
     def __init__(self, choose: Callable[[], Awaitable[Models]], limits: RunLimits) -> None:
         self._choose = choose
         self._ledger = Ledger(replace(limits, max_seconds=None))  # a person takes as long as it takes
-        self._calls: Calls | None = None
+        self._calls: RunCalls | None = None
         self._choosing = anyio.Lock()
 
     def __repr__(self) -> str:
@@ -41,12 +41,12 @@ class PromptCalls:
         left = self._ledger.left()
         return {"usd": left.usd, "tokens": left.tokens, "sub_calls": left.sub_calls}
 
-    async def _chosen(self) -> Calls:
+    async def _chosen(self) -> RunCalls:
         async with self._choosing:
             if self._calls is None:
                 models = await self._choose()
                 self._ledger.require_prices((models.sub,))
-                self._calls = Calls(
+                self._calls = RunCalls(
                     ask=SubCalls(models.named).ask,
                     child=None,
                     ledger=self._ledger,

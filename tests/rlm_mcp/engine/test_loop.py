@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.types import Context
+from rlm_mcp.contexts.types import Context, LineRange
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
 from rlm_mcp.engine.subcalls import SubCalls
@@ -163,6 +163,45 @@ async def test_an_easy_question_about_a_short_text_is_one_direct_call(world: Wor
     assert [citation.verified for citation in outcome.citations] == [True]
     assert outcome.coverage.read_by_model == outcome.coverage.total_chars
     assert world.repl.opened == []
+
+
+class CountingStore(Store):
+    """Counts how often lines are read, as they are for a brief."""
+
+    line_reads = 0
+
+    def read_lines(self, *args: Any, **kwargs: Any) -> LineRange:
+        self.line_reads += 1
+        return super().read_lines(*args, **kwargs)
+
+
+@pytest.mark.parametrize(("mode", "line_reads"), [("direct", 0), ("rlm", 1)])
+async def test_only_the_loop_reads_the_contexts_for_a_brief(
+    world: World, tmp_path: Path, mode: Literal["direct", "rlm"], line_reads: int
+) -> None:
+    with CountingStore(tmp_path / "counted") as store:
+        log = store.register_text("\n".join(LINES[:40]), name="log")
+        spec = RunSpec(query="Which disk?", contexts=(log,), mode=mode)
+        deps = replace(world.deps(ScriptedModel([ANSWER]), ScriptedOpener(GOOD[2:]), NoRecord()), store=store)
+        outcome = await solve(spec, deps, Ledger())
+
+        assert (outcome.mode, store.line_reads) == (mode, line_reads)
+
+
+async def test_a_direct_call_that_the_provider_finds_too_long_fails_in_its_words(world: World) -> None:
+    outcome = await world.solve([PromptOverWindow("too long")], [], spec=world.spec(mode="direct"))
+
+    assert (outcome.status, outcome.stopped_by, outcome.message) == ("failed", "error", "too long. There is no answer.")
+    assert len(world.root.calls) == 1
+
+
+async def test_a_direct_call_that_cannot_fit_the_model_is_refused_before_its_way_is_on_record(world: World) -> None:
+    spec = world.spec(mode="direct")
+    outcome = await world.solve([], [], spec=spec, profile=Profile(window_tokens=4_000))
+
+    assert (outcome.status, outcome.mode, outcome.mode_reason) == ("failed", "rlm", "")
+    assert outcome.message.startswith("mode='direct' needs about ")
+    assert world.events("routed") == []
 
 
 async def test_a_direct_answer_that_breaks_the_schema_is_asked_for_once_more(world: World) -> None:

@@ -1,0 +1,110 @@
+"""The end of a run: what ended it, the evidence of its answer, and the outcome that says so. Pure."""
+
+from dataclasses import dataclass, field
+
+from rlm_mcp.engine.grounding import plain
+from rlm_mcp.engine.router import Route
+from rlm_mcp.engine.steps import Finish
+from rlm_mcp.engine.turn import Turn
+from rlm_mcp.engine.types import RunSpec
+from rlm_mcp.models.base import Completion
+from rlm_mcp.records.types import Citation, Coverage, Outcome, Status, StoppedBy
+from rlm_mcp.spending import Spent
+
+FINAL_FORMS = frozenset({"FINAL", "FINAL_VAR", "SUBMIT", "answer"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """The answer a run ends with, what ended it, and what there is to say about it."""
+
+    finish: Finish
+    stopped_by: StoppedBy
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What an answer rests on, and how much was read. `unchecked` says why that could not be worked out, if so."""
+
+    citations: tuple[Citation, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
+    unchecked: str = ""
+
+
+def stopped_by(finish: Finish, turn: Turn) -> StoppedBy:
+    """What ended a run whose last turn was completed."""
+    if finish.answered_by in FINAL_FORMS:
+        return "final"
+    if turn.limit:
+        return limit_of(turn.limit)
+    return "iterations" if turn.number >= turn.left.turns else "final"
+
+
+def limit_of(which: str) -> StoppedBy:
+    """The limit that a BudgetExceeded names, in the words of the result."""
+    match which:
+        case "usd" | "tokens" | "sub_calls" | "seconds" | "iterations":
+            return which
+    return "error"
+
+
+def outcome_of(
+    ending: Ending,
+    evidence: Evidence,
+    *,
+    spec: RunSpec,
+    way: Route,
+    spent: Spent,
+    iterations: int,
+    silence: str,
+) -> Outcome:
+    """The outcome as it goes on record. `silence` says why the root model's last reply was empty, if it was."""
+    finish = ending.finish
+    # A client gets text unless it asked for a type; code that called rlm_query gets the value as it was set.
+    as_set = spec.path or spec.output_schema is not None or finish.answer is None
+    return Outcome(
+        status=_status(ending),
+        answer=finish.answer if as_set else plain(finish.answer),
+        stopped_by=ending.stopped_by,
+        answered_by=finish.answered_by,
+        citations=evidence.citations,
+        coverage=evidence.coverage,
+        usage=spent,
+        iterations=iterations,
+        mode=way.mode,
+        mode_reason=way.reason,
+        depth=way.depth,
+        message=_sentences(ending.message, evidence.unchecked, silence, _caveat(finish)),
+    )
+
+
+def silence_of(model: str, completion: Completion) -> str:
+    """The sentence about a reply of the root model that is empty; nothing about any other."""
+    if completion.text.strip():
+        return ""
+    spent, why = completion.usage.completion_tokens, completion.finish_reason
+    if why == "length":
+        return f"Model {model!r} spent its {spent} tokens on thinking and said nothing: choose one that thinks less."
+    return f"Model {model!r} replied with nothing ({why}, {spent} tokens): choose another model."
+
+
+def _status(ending: Ending) -> Status:
+    if ending.stopped_by == "cancelled":
+        return "cancelled"
+    return "failed" if ending.stopped_by == "error" or ending.finish.answer is None else "completed"
+
+
+def _caveat(finish: Finish) -> str:
+    """What the caller has to know about an answer that nothing vouches for."""
+    if finish.answer is None:
+        return "There is no answer."
+    if finish.doubt:
+        return f"This is the best answer so far, not a confirmed one: {finish.doubt}."
+    return ""
+
+
+def _sentences(*parts: str) -> str:
+    """The parts that are not empty, one after the other; errors come without the full stop that the next part needs."""
+    *before, last = [part for part in parts if part] or [""]
+    return " ".join([*(part if part.endswith(".") else f"{part}." for part in before), last])
