@@ -81,8 +81,9 @@ class PendingCalls:
             self._changed.notify_all()
 
     def clear_interrupt(self) -> None:
-        """Let waits go on again."""
-        self.interrupted = Future()
+        """Forget an interrupt, so that waits work again."""
+        if self.interrupted.done():
+            self.interrupted = Future()
 
     def wait(self, wanted: set[int], *, everything: bool, seconds: float | None) -> set[int] | None:
         """Wait for one or all of `wanted`, at most `seconds`; -> those that have finished, None after an interrupt.

@@ -17,7 +17,7 @@ import wasmtime
 
 from wasm_runtime.build import stubs
 from wasm_runtime.build.leb import read_uleb, sleb, uleb
-from wasm_runtime.build.wasm_file import ELEMENT, FUNC_KIND, GLOBAL_KIND, TABLE, Export, Import, WasmFile
+from wasm_runtime.build.wasm_file import ELEMENT, GLOBAL_KIND, TABLE, Export, Import, WasmFile
 from wasm_runtime.machine.memory import KILL_ADDRESS
 
 # Without --disable-compact-imports Binaryen writes an import section that Wasmtime refuses.
@@ -106,8 +106,3 @@ def _export_mutable_globals(module: WasmFile) -> None:
     imported = sum(i.kind == GLOBAL_KIND for i in module.imports())
     extra = [Export(f"global_{n}", GLOBAL_KIND, imported + n) for n in module.mutable_globals()[:4]]
     module.set_exports([*module.exports(), *extra])
-
-
-def host_imports(module: WasmFile) -> list[str]:
-    """Return the names of the functions that the module imports from the host."""
-    return [i.name for i in module.imports() if i.kind == FUNC_KIND]
