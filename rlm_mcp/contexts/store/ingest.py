@@ -9,9 +9,10 @@ from pathlib import Path
 
 from rlm_mcp.contexts.sources.file import refusal
 from rlm_mcp.contexts.sources.source import Piece, Source
-from rlm_mcp.contexts.store.blobs import NotText, StagedText, StagingArea
+from rlm_mcp.contexts.store.blobs import StagedText
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.store.references import refer_to
+from rlm_mcp.contexts.store.staging import NotText, StagingArea
 from rlm_mcp.contexts.text.line_index import Counts
 from rlm_mcp.contexts.types import Context, Kind, PageMark, Skipped
 from rlm_mcp.errors import SourceChanged, SourceRefused
@@ -22,8 +23,8 @@ MAX_NOTES = 20
 class Ingest:
     """The files, notes and skipped pieces of one source that is being registered; the texts are in the staging area.
 
-    `refers` decides whether a plain file is referenced where it lies instead of being copied. `tick` is called
-    with 1 for every piece, before it is taken in; it may raise to break everything off.
+    `refers` decides whether a plain file is referenced where it lies instead of being copied. `on_piece` is
+    called before every piece and may raise to end the ingest.
     """
 
     def __init__(
@@ -33,10 +34,10 @@ class Ingest:
         kind: Kind,
         location: str,
         refers: Callable[[Path], bool] = lambda _: False,
-        on_pieces: Callable[[int], None] = lambda _: None,
+        on_piece: Callable[[], None] = lambda: None,
     ) -> None:
         self._staging = staging
-        self._on_pieces = on_pieces
+        self._on_piece = on_piece
         self._refers = refers
         self._files: dict[str, FileRow] = {}
         self._directories: set[str] = set()
@@ -58,7 +59,7 @@ class Ingest:
         """Adds a note on the content for the user."""
         self._notes.append(text)
 
-    def _refer(self, path: Path, shown: str) -> bool:
+    def _reference(self, path: Path, shown: str) -> bool:
         """References a file where it lies; False when it must be converted, and therefore copied."""
         try:
             referred = refer_to(path)
@@ -77,7 +78,7 @@ class Ingest:
         """Ingests all pieces of a source; if there are several, those that cannot be read are skipped with a reason."""
         try:
             for piece in source.pieces:
-                self._on_pieces(1)
+                self._on_piece()
                 self._ingest_or_skip(piece)
         finally:
             if isinstance(source.pieces, Generator):  # on an exception: releases what it holds, such as a subprocess
@@ -86,7 +87,7 @@ class Ingest:
             if self.kind == "text":
                 raise SourceRefused(f"{self.location} is empty: there is nothing to register")
             raise SourceRefused(
-                f"{self.location} holds no text{_reasons(self.skipped)}: name a directory or glob with text files"
+                f"{self.location} holds no text{_skip_reasons(self.skipped)}: name a directory or glob with text files"
             )
 
     def _ingest_or_skip(self, piece: Piece | Skipped) -> None:
@@ -97,12 +98,12 @@ class Ingest:
             self._ingest_piece(piece)
         except (SourceRefused, SourceChanged) as error:
             if self.kind == "text":
-                raise _about(self.location, error) from error
+                raise _error_about(self.location, error) from error
             self.skipped.append(Skipped(path=piece.path, reason=str(error)))
 
     def _ingest_piece(self, piece: Piece) -> None:
         """Ingests a piece, which is added only once it is closed: closing detects changes made while it was read."""
-        if piece.plain is not None and self._refers(piece.plain) and self._refer(piece.plain, piece.path):
+        if piece.plain is not None and self._refers(piece.plain) and self._reference(piece.plain, piece.path):
             return
         with piece.open() as opened:
             staged = self._staging.stage(opened.file)
@@ -173,14 +174,14 @@ def _row(path: str, blob: str, counts: Counts) -> FileRow:
     )
 
 
-def _about(location: str, error: SourceRefused | SourceChanged) -> SourceRefused | SourceChanged:
+def _error_about(location: str, error: SourceRefused | SourceChanged) -> SourceRefused | SourceChanged:
     """An error that names the path."""
     if isinstance(error, NotText):
         return SourceRefused(f"{location} is binary, not text: convert it to text and register that")
     return error
 
 
-def _reasons(skipped: Sequence[Skipped]) -> str:
+def _skip_reasons(skipped: Sequence[Skipped]) -> str:
     """The reasons of the first skipped pieces, for an error."""
     if not skipped:
         return ""

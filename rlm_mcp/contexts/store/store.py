@@ -3,7 +3,7 @@
 contexts/catalogue.sqlite3     the contexts and their files (catalogue.py)
 contexts/blobs/ab/ab….txt      texts by hash, with their line index when they are large (blobs.py)
 contexts/indexes/….index       line indexes of files that are referenced, not copied (references.py)
-contexts/incoming/TOKEN/       texts that a process is ingesting; garbage once that process is dead
+contexts/incoming/TOKEN/       texts that a process is ingesting (staging.py); garbage once that process is dead
 contexts/holders/TOKEN.lock    locked by a process while it is alive (process_locks.py)
 """
 
@@ -16,12 +16,13 @@ from shutil import rmtree
 from typing import Self
 
 from rlm_mcp.contexts.store.addressed_file import AddressedFile
-from rlm_mcp.contexts.store.blobs import Blobs, StagingArea, disk_errors
+from rlm_mcp.contexts.store.blobs import Blobs, disk_errors
 from rlm_mcp.contexts.store.catalogue import MAX_NAME, Catalogue, FileRow, check_name, context_id, safe_name
 from rlm_mcp.contexts.store.garbage import GarbageCollector
 from rlm_mcp.contexts.store.ingest import Ingest
 from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
 from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
+from rlm_mcp.contexts.store.staging import StagingArea
 from rlm_mcp.contexts.text.encoding import encode_text
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
 from rlm_mcp.contexts.types import Context, FileEntry, Freed, LineAddress, LineRange, Page, Skipped
@@ -174,7 +175,7 @@ class Store:
                 kind=opened.kind,
                 location=opened.location,
                 refers=refers,
-                on_pieces=lambda files: on_progress(files, 0),
+                on_piece=lambda: on_progress(1, 0),
             )
             ingest.ingest_source(opened)
             return self._commit(staging, ingest, wanted=wanted, default=safe_name(opened.name), options=options)
@@ -435,7 +436,9 @@ class Store:
 
     def _blob(self, row: FileRow) -> Path:
         """The file that holds a text, checked against the catalogue. Raises SourceChanged, StoreDamaged."""
-        return reference_of(row.blob).check() if is_reference(row.blob) else self._blobs.checked(row.blob, row.bytes)
+        return (
+            reference_of(row.blob).check() if is_reference(row.blob) else self._blobs.verified_path(row.blob, row.bytes)
+        )
 
     def _index(self, row: FileRow, far_enough: Callable[[Counts], bool]) -> LineIndex:
         if not is_reference(row.blob):

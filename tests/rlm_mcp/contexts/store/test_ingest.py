@@ -4,8 +4,9 @@ from io import BytesIO
 from pathlib import Path
 
 from rlm_mcp.contexts.sources.source import OpenPiece, Piece, Source
-from rlm_mcp.contexts.store.blobs import Blobs, StagingArea
+from rlm_mcp.contexts.store.blobs import Blobs
 from rlm_mcp.contexts.store.ingest import Ingest
+from rlm_mcp.contexts.store.staging import StagingArea
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceChanged
 
