@@ -69,7 +69,8 @@ MESSAGE_BYTES = 256 << 20
 # Lists and objects in one message. `[],` takes twenty times as much memory parsed as it does as text.
 MESSAGE_PARTS = 1 << 20
 TICKETS_AT_MOST = 20_000
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# The closing quotation mark may be missing: were it needed, each quotation mark in such a text would be tried anew.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 class Channel:

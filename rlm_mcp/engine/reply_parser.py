@@ -19,8 +19,11 @@ from typing import Any
 
 _PYTHON = frozenset({"repl", "python", "python3", "py", "py3", "ipython", "pycon", "python-repl", "tool_code", "code"})
 _THINKING = ("think", "thinking", "thought", "thoughts", "reasoning", "scratchpad")
-_OPENING = re.compile(r"(`{3,}|~{3,})[ \t]*([A-Za-z0-9_+#.-]*)[ \t]*(?:\{[^}\n]*\})?[ \t]*$")
-_INLINE = re.compile(r"`{3}[ \t]*(?:(?:repl|python3?|py)[ \t]+)?([^`\n]+?)[ \t]*`{3}")
+# Possessive quantifiers, and marks taken from where their run begins: a line of blanks or marks is read once.
+_OPENING = re.compile(
+    r"(?:(?<!`)(?=`)|(?<!~)(?=~))(`{3,}+|~{3,}+)[ \t]*+([A-Za-z0-9_+#.-]*+)[ \t]*+(?:\{[^}\n]{0,200}+\})?[ \t]*+$"
+)
+_INLINE = re.compile(r"`{3}[ \t]*+(?:(?:repl|python3?|py)[ \t]++)?([^`\n]++)`{3}")
 _CODE_TAG = re.compile(
     r"<(code|python|repl|execute|execute_ipython|execute_python|ipython|tool_code|parameter=code)>(.*?)(?:</\1>|</parameter>|\Z)",
     re.DOTALL | re.IGNORECASE,
@@ -38,8 +41,9 @@ _CODE_KEYS = (
     "args",
     "function",
 )
-_WHOLE_FINAL = re.compile(r"\s*(FINAL|SUBMIT)\(\s*(.*?)\s*\)\s*;?\s*", re.DOTALL)
-_LAST_FINAL = re.compile(r"(?:^|\n)[ \t]*(?:FINAL|FINAL_VAR|SUBMIT)\([ \t]*([^\n]*?)[ \t]*\)[ \t;]*(?:#[^\n]*)?\s*$")
+_FINAL = re.compile(r"[ \t]*+(FINAL|FINAL_VAR|SUBMIT)\(")
+_END_OF_CALL = re.compile(r"\)[ \t;]*+(?:#.*)?\Z", re.DOTALL)
+_STRING_OR_COMMENT = re.compile(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*+"?|\'(?:\\.|[^\'\\\n])*+\'?|#[^\n]*+')
 _MOST_CLOSINGS = 8  # a fence inside a string of the code is rare; trying further closings would make junk quadratic
 _ALLOW_AWAIT = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
@@ -86,11 +90,15 @@ def parse_reply(text: str) -> Reply:
 def parse(code: str) -> ast.Module | None:
     """The syntax tree of a block as the REPL would read it (top-level `await` allowed), or None."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = compile(code, "<cell>", "exec", flags=_ALLOW_AWAIT, dont_inherit=True)
+        return _compiled(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def _compiled(code: str) -> ast.Module | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = compile(code, "<cell>", "exec", flags=_ALLOW_AWAIT, dont_inherit=True)
     return tree if isinstance(tree, ast.Module) else None
 
 
@@ -102,8 +110,10 @@ def normalise(code: str) -> str:
 
 def final_text(code: str) -> str | None:
     """What stands between the brackets of a `FINAL(…)` on the last line of a block that ran, as written."""
-    found = _LAST_FINAL.search(code)
-    return found.group(1) if found else None
+    line = code.rstrip().rpartition("\n")[2]
+    call = _FINAL.match(line)
+    end = _END_OF_CALL.search(line, call.end()) if call else None
+    return line[call.end() : end.start()].strip(" \t") if call and end else None
 
 
 def repair(code: str) -> str:
@@ -260,7 +270,7 @@ def _tagged(text: str) -> list[str]:
 
 def _inline(text: str) -> list[str]:
     """Code between fence marks on one line."""
-    codes = [found.group(1) for found in _INLINE.finditer(text)]
+    codes = [found.group(1).rstrip(" \t") for found in _INLINE.finditer(text)]
     return [code for code in codes if (tree := parse(code)) is not None and _does_something(tree)]
 
 
@@ -292,9 +302,8 @@ def _clean(code: str) -> str:
 
 
 def _repairs(code: str) -> Iterator[str]:
-    whole = _WHOLE_FINAL.fullmatch(code)
-    if whole is not None and "\n" not in whole.group(2) and whole.group(2)[:1] not in {"'", '"'}:
-        yield f"{whole.group(1)}({whole.group(2)!r})"
+    if (quoted := _with_quoted_final(code)) is not None:
+        yield quoted
     # A quotation mark right before a closing triple quote is read as a part of it, and one is left over.
     yield re.sub(r'(?<!")""""(?!")', r'\\""""', code)
     start = _unclosed_string(code)
@@ -313,10 +322,20 @@ def _repairs(code: str) -> Iterator[str]:
     yield code + _closers(code)
 
 
+def _with_quoted_final(code: str) -> str | None:
+    """The block, where it is one `FINAL(…)` or `SUBMIT(…)` of bare text on one line, with that text as a string."""
+    call = _FINAL.match(code := code.strip())
+    whole = code.removesuffix(";").rstrip()
+    if call is None or call.group(1) == "FINAL_VAR" or not whole.endswith(")"):
+        return None
+    text = whole[call.end() : -1].strip()
+    return None if "\n" in text or text[:1] in {"'", '"'} else f"{call.group(1)}({text!r})"
+
+
 def _unclosed_string(code: str) -> int | None:
     """Where the string begins that the parser found no end of."""
     try:
-        compile(code, "<cell>", "exec", flags=_ALLOW_AWAIT, dont_inherit=True)
+        _compiled(code)
     except SyntaxError as error:
         if "unterminated" in error.msg and error.lineno is not None and error.offset is not None:
             lines = code.split("\n")
@@ -331,7 +350,7 @@ def _unclosed_string(code: str) -> int | None:
 
 def _closers(code: str) -> str:
     """The brackets that are open at the end of `code`, closed; strings and comments are skipped roughly."""
-    bare = re.sub(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*', "", code)
+    bare = _STRING_OR_COMMENT.sub("", code)
     stack: list[str] = []
     pairs = {"(": ")", "[": "]", "{": "}"}
     for char in bare:
