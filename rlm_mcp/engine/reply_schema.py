@@ -2,21 +2,19 @@
 
 A shape is a JSON Schema, or a short type: "yes|no" (one of these words), "int", "float", "bool", "str", "list[str]",
 "list[yes|no]", "dict", or {"name": "str", "age": "int"} for an object with these fields. Providers bind replies to
-objects only, so anything else travels as {"value": …}. Pure functions; jsonschema is imported when it is needed.
+objects only, so anything else travels as {"value": …}. Pure functions; json_schema.py checks values.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+from rlm_mcp.engine.json_schema import Schema, best_error, check_schema
 from rlm_mcp.errors import SchemaError
 from rlm_mcp.redact import ellipsize
-
-Schema = Mapping[str, object]
 
 VALUE = "value"
 _SCALARS: dict[str, dict[str, object]] = {
@@ -87,7 +85,11 @@ class ReplySchema:
 def parse_schema(schema: object) -> ReplySchema:
     """The shape that `schema` means. Raises SchemaError."""
     schema = _expanded(schema)
-    _check_schema(schema)
+    try:
+        check_schema(schema)
+    except SchemaError as error:
+        shown, why = ellipsize(repr(schema), _SHOWN_CHARS), ellipsize(str(error), _SHOWN_CHARS)
+        raise SchemaError(f"schema={shown} is no JSON Schema: {why}") from error
     if _is_object(schema):
         return ReplySchema(schema=schema, sent=schema, wrapped=False)
     sent: dict[str, object] = {"type": "object", "properties": {VALUE: schema}}
@@ -97,12 +99,10 @@ def parse_schema(schema: object) -> ReplySchema:
 
 def complaint(schema: Schema, value: object) -> str | None:
     """Why `value` breaks the JSON Schema, in a sentence that names the place, or None."""
-    import jsonschema  # type: ignore[import-untyped] # ships no annotations
-
     try:
-        error = jsonschema.exceptions.best_match(_validator(_canonical(schema)).iter_errors(value))
-    except jsonschema.exceptions._WrappedReferencingError as unresolved:  # noqa: SLF001 # it has no public name
-        return f"the schema refers to what is not in it: {unresolved}"
+        error = best_error(schema, value)
+    except SchemaError as refused:
+        return str(refused)
     if error is None:
         return None
     place = "".join(f"[{part!r}]" for part in error.absolute_path)
@@ -158,31 +158,6 @@ def _not_a_shape(schema: object) -> str:
     )
 
 
-def _check_schema(schema: Schema) -> None:
-    import jsonschema
-
-    try:
-        _validator(_canonical(schema))
-    except jsonschema.exceptions.SchemaError as error:
-        shown, why = ellipsize(repr(schema), _SHOWN_CHARS), ellipsize(str(error.message), _SHOWN_CHARS)
-        raise SchemaError(f"schema={shown} is no JSON Schema: {why}") from error
-
-
-def _canonical(schema: Schema) -> str:
-    return json.dumps(schema, sort_keys=True)
-
-
-@lru_cache(maxsize=256)  # a batch of a thousand calls has one schema, and checking it takes milliseconds
-def _validator(canonical: str) -> Any:
-    import jsonschema
-    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped] # ships no annotations
-
-    schema = json.loads(canonical)
-    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    kind.check_schema(schema)
-    return kind(schema, registry=REGISTRY)  # with a registry given, a $ref to an address is not fetched
-
-
 def _is_object(schema: Schema) -> bool:
     return schema.get("type") == "object" or "properties" in schema
 
@@ -193,13 +168,13 @@ def _json_in(text: str) -> tuple[bool, Any]:
     for candidate in candidates:
         try:
             return True, json.loads(candidate)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             continue
     decoder = json.JSONDecoder()
     for start in islice(re.finditer(r"[\[{]", text), MOST_STARTS):
         try:
             return True, decoder.raw_decode(text, start.start())[0]
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             continue
     return False, None
 

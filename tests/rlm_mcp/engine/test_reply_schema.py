@@ -117,3 +117,60 @@ def test_no_reply_makes_it_fail_otherwise(reply: str, schema: str) -> None:
 def test_a_deeply_nested_reply_is_only_not_json() -> None:
     with pytest.raises(SchemaError):
         parse_schema("list[str]").read("[" * 100_000)
+
+
+def _doubling(levels: int) -> dict[str, object]:
+    parts: dict[str, object] = {
+        f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}, {"$ref": f"#/$defs/d{n + 1}"}]} for n in range(levels)
+    }
+    return {"$defs": {**parts, f"d{levels}": {"type": "object"}}, "$ref": "#/$defs/d0"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "why"),
+    [
+        ({"type": "string", "pattern": "^(a|a)*$"}, "a" * 50_000 + "b", "does not match"),
+        (_doubling(60), {}, "the schema follows more than 10,000 references for one value"),
+        ({"$ref": "#"}, {}, "the schema refers to itself without end, or the value is nested too deeply"),
+        (
+            {"type": "array", "uniqueItems": True},
+            [{"n": n // 2} for n in range(100_000)],
+            "it has items that are the same",
+        ),
+        ({"$ref": "#/$defs/nothing"}, 1, "the schema refers to what is not in it"),
+    ],
+)
+def test_a_hostile_schema_or_value_ends_in_a_sentence(schema: dict[str, object], value: object, why: str) -> None:
+    assert why in (complaint(schema, value) or "")
+
+
+@pytest.mark.parametrize("schema", [_doubling(8), {"type": "string", "pattern": "^[A-Z]{3}-\\d+$"}])
+def test_references_and_patterns_of_usual_size_work(schema: dict[str, object]) -> None:
+    good: object = "ABC-12" if "pattern" in schema else {}
+    assert complaint(schema, good) is None
+    assert complaint(schema, "abc") is not None
+
+
+def test_items_are_the_same_as_json_schema_says() -> None:
+    unique = {"type": "array", "uniqueItems": True}
+    assert complaint(unique, [1, True, "1", [1], {"a": 1}, {"a": 2}, None]) is None
+    assert [complaint(unique, pair) is None for pair in ([1, 1.0], [{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}])] == [
+        False
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "string", "pattern": "(?=a)b"}, "without look-around and back-references"),
+        ({"type": "object", "patternProperties": {"^a": {}}}, "patternProperties is not supported"),
+    ],
+)
+def test_what_cannot_be_matched_in_linear_time_is_refused(schema: dict[str, object], why: str) -> None:
+    with pytest.raises(SchemaError, match=why):
+        parse_schema(schema)
+
+
+def test_a_reply_that_is_a_number_of_five_thousand_digits_is_no_traceback() -> None:
+    with pytest.raises(SchemaError, match="the reply does not follow the schema"):
+        parse_schema({"type": "integer", "maximum": 9}).read("1" * 5_000)
