@@ -138,7 +138,7 @@ class Channel:
     def write(self, data: memoryview) -> int:
         """Answer one message. Returns when the answer can be read."""
         line = bytes(data) if len(data) <= MESSAGE_BYTES else b""
-        if len(data) > MESSAGE_BYTES or _parts_beyond(line, MESSAGE_PARTS):
+        if len(data) > MESSAGE_BYTES or parts_beyond(line, MESSAGE_PARTS):
             return -Errno.EMSGSIZE
         try:
             answer = self._answer(json.loads(line))
@@ -295,7 +295,7 @@ def _outcome(name: str, future: Future[object]) -> str:
         return _refused(f"the host function {name} failed")
 
 
-def _parts_beyond(line: bytes, limit: int) -> bool:
+def parts_beyond(line: bytes, limit: int) -> bool:
     """Whether a JSON text has more than `limit` commas and opening brackets outside strings."""
     if _parts(line) <= limit:
         return False

@@ -43,7 +43,14 @@ _MOST_LINES = 3
 _LEAST_FRAGMENT = 200
 _MOST_FRAGMENTS = 500
 
-_QUOTED = re.compile(r'"([^"\n]+)"|“([^”]+)”|«([^»]+)»|^>[ \t]?(.+)$', re.MULTILINE)
+# A quotation holds no opening mark of its kind: otherwise each of many that are never closed would be read to the end.
+_QUOTED = re.compile(r'"([^"\n]+)"|“([^“”]+)”|«([^«»]+)»|^>[ \t]?(.+)$', re.MULTILINE)
+_BLANKS = re.compile(r"\s+")
+_STRING_OF = {
+    marks: re.compile(rf"(?P<mark>[{marks}])(?P<text>(?:(?!(?P=mark))[^\\]|\\.)++)(?P<closed>(?P=mark))?")
+    for marks in ("'\"", "'", '"')
+}
+"""A Python string as `repr` writes it, which begins with one of these marks and may not be closed"""
 
 CharRange = tuple[int, int]
 Passage = tuple[int, int, str]
@@ -258,16 +265,43 @@ def _place(texts: _Texts, quote: str) -> Citation:
 
 def _nearest(text: str, quote: str, line: int) -> Passage | None:
     """The occurrence of `quote` nearest to `line`; blanks may differ."""
-    words = quote.split()
-    if not words:
+    exact = quote.strip()
+    if not exact:
         return None
-    exact = list(re.finditer(re.escape(quote.strip()), text))
-    spans = exact or list(re.finditer(r"\s+".join(re.escape(word) for word in words), text))
+    spans = [(at, at + len(exact)) for at in _occurrences(text, exact)] or _spans_with_other_blanks(text, exact)
     if not spans:
         return None
     starts = _line_starts(text)
-    best = min(spans, key=lambda found: abs(bisect_right(starts, found.start()) - line))
-    return bisect_right(starts, best.start()), bisect_right(starts, best.end() - 1), best.group()
+    first, last = min(spans, key=lambda span: abs(bisect_right(starts, span[0]) - line))
+    return bisect_right(starts, first), bisect_right(starts, last - 1), text[first:last]
+
+
+def _occurrences(text: str, part: str) -> Iterator[int]:
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + len(part))
+
+
+def _spans_with_other_blanks(text: str, quote: str) -> list[tuple[int, int]]:
+    """Where `quote` stands if every run of blanks counts as one space; in linear time, unlike a pattern of words."""
+    one_space = " ".join(quote.split())
+    found = list(_occurrences(_BLANKS.sub(" ", text), one_space))
+    if not found:
+        return []
+    # Position in the text with single spaces -> how many characters of blanks were left out before it.
+    positions, left_out = [0], [0]
+    for blanks in _BLANKS.finditer(text):
+        if (length := blanks.end() - blanks.start()) > 1:
+            left_out.append(left_out[-1] + length - 1)
+            positions.append(blanks.end() - left_out[-1])
+    return [
+        (
+            at + left_out[bisect_right(positions, at) - 1],
+            at + len(one_space) - 1 + left_out[bisect_right(positions, at + len(one_space) - 1) - 1] + 1,
+        )
+        for at in found
+    ]
 
 
 def _lines_with(texts: _Texts, answer: str) -> list[Citation]:
@@ -296,6 +330,18 @@ def _lines_with(texts: _Texts, answer: str) -> list[Citation]:
     return found
 
 
+def _printed_strings(line: str) -> Iterator[str]:
+    """The insides of the strings on a printed line. A mark that is not closed ends the search for its kind."""
+    marks, at = "'\"", 0
+    while marks and (found := _STRING_OF[marks].search(line, at)):
+        if found["closed"]:
+            yield found["text"]
+            at = found.end()
+        else:
+            marks = marks.replace(found["mark"], "")
+            at = found.start() + 1
+
+
 def _line_starts(text: str) -> list[int]:
     return [0, *(found.end() for found in re.finditer(r"\n", text))]
 
@@ -319,8 +365,9 @@ class Reading:
     def printed(self, text: str) -> None:
         """The same for output, where lines may also stand inside a printed list of strings."""
         self.shown(text)
-        for quoted in re.findall(r"'((?:[^'\\\n]|\\.)+)'|\"((?:[^\"\\\n]|\\.)+)\"", text):
-            self._note((quoted[0] or quoted[1]).removesuffix("\\n"))
+        for line in text.split("\n"):
+            for string in _printed_strings(line):
+                self._note(string.removesuffix("\\n"))
 
     def ran(self, cell: CellResult) -> None:
         """A block that has run: what the guest noticed it reading, else what its code says."""

@@ -1,0 +1,100 @@
+"""How the time of each parser grows with the length of a hostile text: `python -m benchmarks.growth`.
+
+Every figure is the processor time for a text of 4n characters divided by that for n, the least of several rounds each.
+A parser that takes linear time has a ratio of about 4, a quadratic one 16, a cubic one 64. The exit status is 1 if a
+ratio is above MOST_RATIO.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from rlm_mcp.contexts.text.globs import glob_regex
+from rlm_mcp.engine.citations import Reading, _nearest, quotes_in
+from rlm_mcp.engine.json_schema import best_error
+from rlm_mcp.engine.reply_parser import final_text, parse_reply
+from rlm_mcp.engine.reply_schema import parse_schema, without_thinking
+from rlm_mcp.errors import SchemaError
+from wasm_runtime.channel import parts_beyond
+
+MOST_RATIO = 5.0
+_ROUNDS = 5
+_LEAST_SECONDS = 0.005  # below this for 4n, the clock's steps count for more than the parser
+_LONGEST = 1 << 22
+
+
+def _reads_a_value(text: str) -> None:
+    try:
+        parse_schema("int").read(text)
+    except SchemaError:
+        return
+
+
+# name -> (what is done with a text, the text of about n characters)
+PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
+    "fence and blanks": (parse_reply, lambda n: "```" + " " * n + "!"),
+    "fence of many marks": (parse_reply, lambda n: "`" * n + "!"),
+    "fence and braces": (parse_reply, lambda n: "```{" * (n // 4)),
+    "inline fence": (parse_reply, lambda n: "```a " * (n // 5)),
+    "many fences": (parse_reply, lambda n: "```\n" * (n // 4)),
+    "code tags": (parse_reply, lambda n: "<code>" * (n // 6)),
+    "tool calls": (parse_reply, lambda n: "<tool_call>" * (n // 11)),
+    "thinking": (parse_reply, lambda n: "<think>" * (n // 7)),
+    "FINAL and blanks": (parse_reply, lambda n: "FINAL(" + " " * n + "x"),
+    "FINAL and brackets": (final_text, lambda n: "FINAL(" + ")" * n + "x"),
+    "FINAL, blanks and a comment": (final_text, lambda n: "FINAL(x) " + " " * n + "#)x"),
+    "escaped quotation marks": (parse_reply, lambda n: 'x = "' + '\\"' * (n // 2)),
+    "triple quotation marks": (parse_reply, lambda n: '"""a' * (n // 4) + "("),
+    "open brackets": (parse_reply, lambda n: "x = " + "(" * n),
+    "reply with thinking tags": (without_thinking, lambda n: "<think>" * (n // 7)),
+    "value in a reply of fences": (_reads_a_value, lambda n: "```\n" * (n // 4)),
+    "value in a reply of brackets": (_reads_a_value, lambda n: "[{" * (n // 2)),
+    "quotation marks that open": (quotes_in, lambda n: "“" * n),
+    "guillemets that open": (quotes_in, lambda n: "«" * n),
+    "straight quotation marks": (quotes_in, lambda n: '"' * n),
+    "quotation of equal words": (lambda text: _nearest(text, "a  " * 2_000 + "b", 1), lambda n: "a " * (n // 2)),
+    "long quotation of equal words": (lambda text: _nearest(text, text + "b", 1), lambda n: "a " * (n // 2)),
+    "printed strings": (lambda text: Reading().printed(text), lambda n: "'" + "\\'" * (n // 2)),
+    "glob of stars": (lambda text: glob_regex("*a" * 20 + "z").fullmatch(text), lambda n: "a" * n),
+    "glob of directories": (lambda text: glob_regex("**/a/" * 20 + "z").fullmatch(text), lambda n: "a/" * (n // 2)),
+    "pattern of a schema": (lambda text: best_error({"pattern": "^(a|a)*$"}, text), lambda n: "a" * n + "b"),
+    "items that should differ": (
+        lambda text: best_error({"uniqueItems": True}, [{"n": at} for at in range(len(text) // 8)]),
+        lambda n: " " * n,
+    ),
+    "message with an open string": (
+        lambda text: parts_beyond(text.encode(), 1 << 10),
+        lambda n: "," * 2_000 + '"' + '\\"' * (n // 2),
+    ),
+}
+
+
+def ratio(work: Callable[[str], object], text: Callable[[int], str]) -> float:
+    """The time for 4n by that for n, where n is long enough to be measured."""
+    n = 1 << 10
+    while n < _LONGEST and _seconds(work, text(4 * n)) < _LEAST_SECONDS:
+        n *= 2
+    return _least(work, text(4 * n)) / max(_least(work, text(n)), 1e-9)
+
+
+def _least(work: Callable[[str], object], text: str) -> float:
+    return min(_seconds(work, text) for _ in range(_ROUNDS))
+
+
+def _seconds(work: Callable[[str], object], text: str) -> float:
+    started = time.thread_time()
+    work(text)
+    return time.thread_time() - started
+
+
+def main() -> int:
+    worst = 0.0
+    for name, (work, text) in PARSERS.items():
+        found = ratio(work, text)
+        worst = max(worst, found)
+        print(f"{name:<32} {found:5.1f}{'   TOO STEEP' if found > MOST_RATIO else ''}")
+    return int(worst > MOST_RATIO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
