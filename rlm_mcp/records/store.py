@@ -31,7 +31,7 @@ from typing import IO, Any
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
 from rlm_mcp.files import replacing, try_lock
 from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes, to_json
-from rlm_mcp.records.fold import fold
+from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.types import RunPage, RunState
 
@@ -243,7 +243,7 @@ class Run:
     def state(self) -> RunState:
         """What the record says; a record without an end and without a writer counts as failed and resumable."""
         is_live = self.is_live()  # asked first: a run that ends in between has its end on record when it is read
-        state = fold(self._telling_events())
+        state = run_state(self._telling_events())
         if state.answer is None and state.status != "running":
             answer = self.answer()
             if answer is not None:

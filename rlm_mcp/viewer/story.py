@@ -17,11 +17,13 @@ from rlm_mcp.records.events import (
     RootReply,
     Routed,
     RunEnded,
+    RunLeft,
     RunResumed,
     RunStarted,
     SubFailed,
     SubReply,
 )
+from rlm_mcp.records.fold import RunFold
 from rlm_mcp.viewer.timing import Timing, number, seconds_of
 
 Cut = str | dict[str, Any]
@@ -46,28 +48,23 @@ class Story:
         self.rows: list[dict[str, Any]] = []
         self._call_chars = call_chars
         self._timing = Timing()
-        self._started: RunStarted | None = None
-        self._ended: RunEnded | None = None
-        self._route: Routed | None = None
-        self._usage: dict[str, Any] = _usage({})
-        self._turns = 0
+        self._fold = RunFold()
         self._unread = 0
         self._unknown = 0
 
     def __repr__(self) -> str:
-        return f"<Story of {self._started.run_id if self._started else 'nothing yet'}, {len(self.rows)} rows>"
+        return f"<Story of {self._fold.started.run_id if self._fold.started else 'nothing yet'}, {len(self.rows)} rows>"
 
     @property
     def has_ended(self) -> bool:
         """Whether the record has its last event."""
-        return self._ended is not None
+        return self._fold.ended is not None
 
     @property
     def title(self) -> str:
         """What a tab of the browser shows."""
-        if self._started is None:
-            return " · run"
-        return f"{' '.join(self._started.query.split())[:80]} · {self._started.run_id}"
+        started = self._fold.started
+        return " · run" if started is None else f"{' '.join(started.query.split())[:80]} · {started.run_id}"
 
     @property
     def context_ids(self) -> tuple[str, ...]:
@@ -77,7 +74,7 @@ class Story:
     @property
     def coverage(self) -> Mapping[str, Any]:
         """What was read, as the record's last event has it."""
-        return self._ended.coverage if self._ended else {}
+        return self._fold.ended.coverage if self._fold.ended else {}
 
     @property
     def contexts(self) -> list[dict[str, Any]]:
@@ -91,7 +88,7 @@ class Story:
                 "lines": whole(context.get("lines")),
                 "files": whole(context.get("files")),
             }
-            for context in _objects(self._started.contexts if self._started else ())
+            for context in _objects(self._fold.started.contexts if self._fold.started else ())
         ]
 
     @property
@@ -111,7 +108,7 @@ class Story:
 
     @property
     def _cited(self) -> list[JsonMap]:
-        return _objects(self._ended.citations if self._ended else ())
+        return _objects(self._fold.ended.citations if self._fold.ended else ())
 
     def tell(self, event: Event | None) -> None:
         """Takes in the next event, or None for a line of the record that is no event."""
@@ -120,8 +117,7 @@ class Story:
             return
         pause = self._timing.pause_before(event)
         span = self._timing.place(event)
-        if not event.path:
-            self._note(event)
+        self._fold.apply(event)
         row = self._row(event, pause)
         if row is not None:
             start, end = (round(moment, 3) for moment in span)
@@ -129,7 +125,8 @@ class Story:
 
     def head(self, *, is_live: bool, answer: object = None) -> dict[str, Any]:
         """The facts at the top. `answer` is the stored one, for records that leave a long answer to its own file."""
-        started, ended, route = self._started, self._ended, self._route
+        started, ended, route = self._fold.started, self._fold.ended, self._fold.route
+        usage = _usage(self._fold.spent)
         if started is None:
             raise RunRecordDamaged("the record of this run has no readable first event, so nothing of it can be shown")
         status = (ended and ended.status) or ("running" if is_live else "cut off")
@@ -148,32 +145,14 @@ class Story:
             "answered_by": ended.answered_by if ended else "",
             "message": ended.message if ended else "",
             "limits": {name: value for name, value in started.limits.items() if number(value)},
-            "usage": self._usage | {"seconds": self._usage["seconds"] or round(self._timing.end, 3)},
-            "turns": (ended and ended.iterations) or self._turns,
+            "usage": usage | {"seconds": usage["seconds"] or round(self._timing.end, 3)},
+            "turns": (ended and ended.iterations) or self._fold.replies,
             "end": round(self._timing.end, 3),
             "contexts": self.contexts,
             "answer": None if given is None else _answer(given, (ended and ended.answer_chars) or 0),
             "citations": self.citations,
             "notes": self._notes(),
         }
-
-    def _note(self, event: Event) -> None:
-        """What the run that the client asked for says about itself."""
-        match event:
-            case RunStarted():
-                self._started = event
-            case RunResumed():
-                self._ended = None
-            case Routed():
-                self._route = event
-            case RootReply():
-                self._turns = max(self._turns, event.turn)
-                self._usage = _usage(event.spent)
-            case SubReply() | SubFailed():
-                self._usage = _usage(event.spent) if event.spent else self._usage
-            case RunEnded():
-                self._ended = event
-                self._usage = _usage(event.usage) if event.usage else self._usage
 
     def _row(self, event: Event, pause: float) -> dict[str, Any] | None:
         match event:
@@ -192,7 +171,7 @@ class Story:
                 return _end(event)
             case RunResumed():
                 return {"kind": "resumed", "pause": round(pause, 3)}
-            case RunStarted():
+            case RunStarted() | RunLeft():
                 return None
         self._unknown += 1
         return None

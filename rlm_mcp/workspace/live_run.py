@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.to_thread
@@ -18,9 +18,10 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RlmError, RunNotWritten
 from rlm_mcp.models.sampling_queue import SamplingQueue
 from rlm_mcp.records.events import Event, RunEnded, RunLeft
+from rlm_mcp.records.fold import RunFold
 from rlm_mcp.records.store import Run
 from rlm_mcp.workspace.launch import Launch
-from rlm_mcp.workspace.progress import Progress, advance
+from rlm_mcp.workspace.progress import Progress, progress_of
 from rlm_mcp.workspace.shared_records import CANCEL_POLL_SECONDS, cancel_request
 
 CANCELLED = RunEnded(status="cancelled", stopped_by="cancelled", message="Cancelled; what it had is in its trace.")
@@ -48,7 +49,7 @@ class LiveRun:
     unwritten: str = ""
     """why the end of the run is not on record"""
     listeners: list[Callable[[Event], None]] = field(default_factory=list)
-    _progress: Progress = field(default_factory=Progress)
+    _fold: RunFold = field(default_factory=RunFold)
     _has_end: bool = False
     """the record has its last event"""
 
@@ -61,13 +62,13 @@ class LiveRun:
         """Snapshot of the run, with the time it has taken and has left."""
         seconds = time.monotonic() - self.started
         left = None if self.max_seconds is None else max(self.max_seconds - seconds, 0.0)
-        return replace(self._progress, seconds=seconds, seconds_left=left)
+        return progress_of(self._fold, seconds=seconds, seconds_left=left)
 
     def note(self, event: Event) -> None:
         """Passes one event of the run to listeners and followers."""
         for listener in self.listeners:
             listener(event)
-        self._progress = advance(self._progress, event)
+        self._fold.apply(event)
         self._has_end = self._has_end or (isinstance(event, RunEnded) and not event.path)
         self.wake_followers()
 

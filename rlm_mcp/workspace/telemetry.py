@@ -1,15 +1,15 @@
-"""Runs as OpenTelemetry spans, in the words of the GenAI semantic conventions.
+"""Runs as OpenTelemetry spans, named by the GenAI semantic conventions.
 
-    tools/call rlm_solve                 by the SDK, for the request; another one for every later request
-    └ invoke_agent rlm                   the run: a trace of its own where no request or program is its parent
+    tools/call rlm_solve                 made by the SDK for the request; each later request has its own
+    └ invoke_agent rlm                   the run; a trace of its own where no request or program is its parent
       ├ chat gpt-5                       one reply of the root model
       └ execute_tool python              one block of code
         ├ chat gpt-5-mini                a sub-call
         └ invoke_agent rlm               a child run, with spans like these
 
-The spans are made of the run's events, as they happen. Where nothing records spans, none are made and no event is
-looked at. Prompts, code and answers are in them only under OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT; error
-texts count as such, since an exception of code shows data. Keys never are: no event holds one.
+The spans are made from the run's events as they happen. Where nothing records spans, none are made and no event is
+looked at. Prompts, code and answers are in them only under OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT; so are
+error texts, since an exception of code shows data. Keys never are, because no event holds one.
 """
 
 import json
@@ -30,6 +30,7 @@ from rlm_mcp.records.events import (
     SubFailed,
     SubReply,
 )
+from rlm_mcp.records.fold import FoldChange, OpenRun, RunFold, Work
 from rlm_mcp.version import __version__
 from rlm_mcp.workspace.launch import Launch
 
@@ -39,23 +40,23 @@ if TYPE_CHECKING:
 
 AGENT, TOOL = "rlm", "python"
 PROVIDERS = {"api.openai.com": "openai", "sampling": "mcp-client"}
-"""host of an endpoint -> what the conventions call its operator; others are named by their host"""
+"""host of an endpoint -> the provider's name in the conventions; others are named by their host"""
 
 FLUSH_MS = 300
-"""For sending the last spans: a server on stdio has a second for its whole end."""
+"""For sending the last spans: a server on stdio has one second to shut down."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telemetry:
-    """Who records spans, if anybody. `tracer` None: whoever has been set up for this process (`export_spans`)."""
+    """Where spans are recorded. `tracer` None means the provider of this process (`export_spans`), if one is set up."""
 
     tracer: "Tracer | None" = None
     content: bool = False
 
     def begin(self, run_id: str, launch: Launch) -> "Callable[[Event], None] | None":
-        """Begins the span of a run below the current one; what has to be told every event, or None."""
+        """Begins the span of a run below the current one. Returns the listener for its events, if any records."""
         from opentelemetry import trace  # not at the top: most commands of the command line start no run
 
         tracer = self.tracer or trace.get_tracer("rlm_mcp", __version__)
@@ -69,46 +70,43 @@ class Telemetry:
 
 @dataclass(slots=True)
 class _Spans:
-    """The open spans of one run."""
+    """The open spans of one run: one for what each of its runs is doing, one for each sub-call in flight."""
 
     tracer: "Tracer"
     agent: "Span"
     launch: Launch
     content: bool = field(kw_only=True)
-    agents: dict[str, "Span"] = field(default_factory=dict)
-    """path of a run or child run -> its span"""
-    doing: dict[str, "Span"] = field(default_factory=dict)
-    """path -> the root call or the block of code that it is at"""
-    calls: dict[tuple[str, str], "Span"] = field(default_factory=dict)
-    """path and key of a sub-call -> its span"""
-
-    def __post_init__(self) -> None:
-        self.agents[""] = self.agent
+    fold: RunFold = field(default_factory=RunFold)
+    open: dict[Work, "Span"] = field(default_factory=dict)
+    """the span of a child run is that of the sub-call that it answers"""
 
     def __call__(self, event: Event) -> None:
-        path = event.path
-        match event:
-            case Routed():
-                self._of(path).set_attributes({"rlm.mode": event.mode, "rlm.depth": event.depth})
-            case RootAsked():
-                self.doing[path] = self._chat(self._of(path), event.model, root=not path)
-            case RootReply() if (span := self.doing.pop(path, None)) is not None:
-                self._said(span, event, event.text)
-                span.set_attribute("gen_ai.response.finish_reasons", [event.finish_reason])
-                span.end()
-            case CellBegun():
-                self.doing[path] = self._tool(path, event)
-            case Cell() if (span := self.doing.pop(path, None)) is not None:
-                self._ran(span, event)
-            case SubAsked():
-                self._ask(path, event)
-            case SubReply() | SubFailed() if (span := self.calls.pop((path, event.key), None)) is not None:
-                self._answered(span, event)
-            case RunEnded():
-                self._end(path, event)
+        change = self.fold.apply(event)
+        if change.begun is not None and change.run is not None:
+            self.open[change.begun] = self._begin(change.begun.begun, change.run)
+        if isinstance(event, RunEnded):
+            self._end(event, change)
+            return
+        if isinstance(event, Routed):
+            self._of(change.run).set_attributes({"rlm.mode": event.mode, "rlm.depth": event.depth})
+        for work in change.ended:
+            if (span := self.open.pop(work, None)) is not None:
+                self._finish(span, event)
 
-    def _of(self, path: str) -> "Span":
-        return self.agents.get(path, self.agent)
+    def _of(self, run: OpenRun | None) -> "Span":
+        """The span of a run or child run."""
+        return self.open.get(run.call, self.agent) if run is not None and run.call is not None else self.agent
+
+    def _begin(self, event: RootAsked | CellBegun | SubAsked, run: OpenRun) -> "Span":
+        agent = self._of(run)
+        match event:
+            case RootAsked():
+                return self._chat(agent, event.model, root=not run.path)
+            case CellBegun():
+                return self._tool(agent, event)
+            case SubAsked():
+                doing = self.open.get(run.work, agent) if run.work is not None else agent
+                return self._ask(doing, event)
 
     def _under(self, parent: "Span", name: str, attributes: Mapping[str, Any], *, client: bool = False) -> "Span":
         from opentelemetry.trace import SpanKind, set_span_in_context
@@ -126,74 +124,76 @@ class _Spans:
         }
         return self._under(parent, f"chat {model}", facts, client=True)
 
-    def _tool(self, path: str, event: CellBegun) -> "Span":
+    def _tool(self, parent: "Span", event: CellBegun) -> "Span":
         facts = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": TOOL, "gen_ai.tool.type": "function"}
-        span = self._under(self._of(path), f"execute_tool {TOOL}", facts)
-        span.set_attribute("gen_ai.tool.call.id", f"{path or AGENT}-{event.turn}-{event.block}")
+        span = self._under(parent, f"execute_tool {TOOL}", facts)
+        span.set_attribute("gen_ai.tool.call.id", f"{event.path or AGENT}-{event.turn}-{event.block}")
         if self.content:
             span.set_attribute("gen_ai.tool.call.arguments", json.dumps({"code": event.code}))
         return span
 
-    def _ask(self, path: str, event: SubAsked) -> None:
-        parent = self.doing.get(path) or self._of(path)
+    def _ask(self, parent: "Span", event: SubAsked) -> "Span":
         if event.kind == "rlm":
-            child = f"{path}.{event.child}" if path else str(event.child)
-            self.agents[child] = self._under(parent, f"invoke_agent {AGENT}", _AGENT)
-            return
+            return self._under(parent, f"invoke_agent {AGENT}", _AGENT)
         span = self._chat(parent, self.launch.models.sub.name, root=False)
         if self.content:
             span.set_attribute("gen_ai.input.messages", _messages("user", event.prompt_head))
-        self.calls[path, event.key] = span
+        return span
 
-    def _answered(self, span: "Span", event: SubReply | SubFailed) -> None:
-        if isinstance(event, SubFailed):
-            self._failed(span, "sub_call_failed", event.error)
-        if event.cached:
-            span.set_attribute("rlm.cached", value=True)
-        self._said(span, event, None if isinstance(event, SubFailed) else event.value)
+    def _finish(self, span: "Span", event: Event) -> None:
+        """Ends the span of a root call, block or sub-call with what came of it."""
+        match event:
+            case RootReply():
+                self._set_reply(span, event, event.text)
+                span.set_attribute("gen_ai.response.finish_reasons", [event.finish_reason])
+            case SubReply():
+                if event.cached:
+                    span.set_attribute("rlm.cached", value=True)
+                self._set_reply(span, event, event.value)
+            case SubFailed():
+                self._set_failure(span, "sub_call_failed", event.error)
+                self._set_reply(span, event, None)
+            case Cell():
+                self._set_result(span, event)
         span.end()
 
-    def _said(self, span: "Span", event: RootReply | SubReply | SubFailed, reply: object) -> None:
+    def _set_reply(self, span: "Span", event: RootReply | SubReply | SubFailed, reply: object) -> None:
         if event.model:
             span.set_attribute("gen_ai.response.model", event.model)
         span.set_attributes(_usage(event.usage or {}))
         if self.content and reply is not None:
             span.set_attribute("gen_ai.output.messages", _messages("assistant", reply))
 
-    def _ran(self, span: "Span", event: Cell) -> None:
+    def _set_result(self, span: "Span", event: Cell) -> None:
         if event.error:
-            self._failed(span, str(event.error["type"]), str(event.error["message"]))
+            self._set_failure(span, str(event.error["type"]), str(event.error["message"]))
         elif event.stopped_by:
-            self._failed(span, event.stopped_by, "")
+            self._set_failure(span, event.stopped_by, "")
         if self.content:
             shown = {"stdout": event.stdout, "value": event.value}
             span.set_attribute("gen_ai.tool.call.result", json.dumps(shown))
-        span.end()
 
-    def _end(self, path: str, event: RunEnded) -> None:
-        """The end of a run or child run, and of whatever it was at."""
-        for at in [at for at in self.doing if _is_below(at, path)]:
-            self._break_off(self.doing.pop(at), event)
-        for key in [key for key in self.calls if _is_below(key[0], path)]:
-            self._break_off(self.calls.pop(key), event)
-        for below in [at for at in self.agents if at != path and _is_below(at, path)]:
-            self._break_off(self.agents.pop(below), event)
-        span = self.agents.pop(path, None)
-        if span is None:
-            return
+    def _end(self, event: RunEnded, change: FoldChange) -> None:
+        """Ends the span of a run or child run, and first those of everything that it was still doing."""
+        for work in change.ended:
+            if (span := self.open.pop(work, None)) is not None:
+                self._set_failure(span, event.stopped_by or event.status, "")
+                span.end()
+        if not event.path:
+            self._end_agent(self.agent, event)
+        elif change.run is not None and change.run.call in self.open:
+            self._end_agent(self.open.pop(change.run.call), event)
+
+    def _end_agent(self, span: "Span", event: RunEnded) -> None:
         if event.status != "completed":
-            self._failed(span, event.stopped_by or event.status, event.message)
+            self._set_failure(span, event.stopped_by or event.status, event.message)
         facts = {"rlm.status": event.status, "rlm.stopped_by": event.stopped_by or ""}
         span.set_attributes(facts | _usage(event.usage))
         if self.content and event.answer is not None:
             span.set_attribute("gen_ai.output.messages", _messages("assistant", event.answer))
         span.end()
 
-    def _break_off(self, span: "Span", event: RunEnded) -> None:
-        self._failed(span, event.stopped_by or event.status, "")
-        span.end()
-
-    def _failed(self, span: "Span", kind: str, text: str) -> None:
+    def _set_failure(self, span: "Span", kind: str, text: str) -> None:
         from opentelemetry.trace import StatusCode
 
         span.set_attribute("error.type", kind)
@@ -230,17 +230,13 @@ def _messages(role: str, content: object) -> str:
     return json.dumps([{"role": role, "parts": [{"type": "text", "content": text}]}], ensure_ascii=False)
 
 
-def _is_below(path: str, top: str) -> bool:
-    return path == top or not top or path.startswith(f"{top}.")
-
-
-# --- who records them
+# --- export
 
 
 def export_spans() -> "TracerProvider | None":
-    """Sends the spans of this process where the OTEL_* variables say; None where the extra for that is missing.
+    """Sends the spans of this process to where the OTEL_* variables say; None if the extra `otel` is not installed.
 
-    The variables are read by the OpenTelemetry SDK; settings.py has seen that there are any.
+    The OpenTelemetry SDK reads the variables; the settings have found that some are set.
     """
     from opentelemetry import trace
 
@@ -260,6 +256,6 @@ def export_spans() -> "TracerProvider | None":
 
 
 def flush(provider: "TracerProvider | None") -> None:
-    """Sends what waits to be sent, for FLUSH_MS at most. Blocks."""
+    """Sends the spans that wait to be sent, for at most FLUSH_MS. Blocks."""
     if provider is not None:
         provider.force_flush(FLUSH_MS)

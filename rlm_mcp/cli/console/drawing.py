@@ -52,7 +52,7 @@ class RunPrinter:
 
     def take(self, event: Event) -> None:
         """Takes in one event of the run."""
-        self.view.take(event, time.monotonic())
+        self.view.apply(event, time.monotonic())
 
     def tell(self) -> None:
         """Prints what is new. Raises OSError where the stream does not take it."""

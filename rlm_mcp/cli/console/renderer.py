@@ -11,18 +11,19 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.syntax import Syntax
 from rich.text import Text
 
-from rlm_mcp.cli.console.excerpt import Excerpt
+from rlm_mcp.cli.console.excerpt import Excerpt, excerpt, one_line
 from rlm_mcp.cli.console.view_model import (
-    BlockCalls,
+    CODE_LINES,
     BlockNote,
     Note,
-    OpenRun,
     ResumeNote,
     RouteNote,
     RunIntro,
     RunView,
     TurnNote,
 )
+from rlm_mcp.records.events import SubAsked
+from rlm_mcp.records.fold import OpenRun
 from rlm_mcp.redact import ellipsize
 
 CODE_THEME = "ansi_dark"
@@ -85,7 +86,7 @@ def render_present(view: RunView, now: float, *, width: int, height: int, stoppi
     else:
         hint = _line(("Ctrl-C stops and keeps what it has", "dim"))
     room = max(height, LEAST_HEIGHT) - len(status) - 1
-    open_runs = sorted(view.open_runs.values(), key=lambda level: level.path)
+    open_runs = sorted(view.fold.open_runs.values(), key=lambda run: run.path)
     shown = list(_tree(view, open_runs, now, width, room))
     return Group(*shown[: max(room, 1)], *status, hint)
 
@@ -93,53 +94,54 @@ def render_present(view: RunView, now: float, *, width: int, height: int, stoppi
 def _tree(view: RunView, open_runs: list[OpenRun], now: float, width: int, room: int) -> Iterator[Text]:
     """The runs that go on: the one that was asked for with its code and sub-calls, its children with a line each."""
     spin = SPINNER[int(now * SPINNER_STEPS) % len(SPINNER)]
-    root = next((level for level in open_runs if not level.path), None)
-    children = [level for level in open_runs if level.path]
+    root = next((run for run in open_runs if not run.path), None)
+    children = [run for run in open_runs if run.path]
     if root is None:
         yield _line((spin, "cyan"), " starting")
         return
     yield _line((spin, "cyan"), " ", *_doing(root, view.root, now))
-    below = list(_calls(root.calls, now, width))
+    below = list(_calls(root, now, width))
     below += [_child(child, view.sub, spin, now) for child in children[:MOST_LEVELS]]
     if len(children) > MOST_LEVELS:
         below.append(_line(f"  … {len(children) - MOST_LEVELS} more runs"))
-    yield from _code(root.code, room - 1 - len(below))
+    yield from _code(excerpt(root.code, first=CODE_LINES), room - 1 - len(below))
     yield from below
 
 
-def _doing(level: OpenRun, model: str, now: float) -> Iterator[str | tuple[str, str]]:
-    of = f" of {level.turns}" if level.turns else ""
-    yield (f"turn {level.turn}{of}", "bold") if level.turn else ("before its first turn", "bold")
-    yield f" · {DOING[level.doing].format(model=model or 'the model')} · {_seconds(now - level.since)}"
+def _doing(run: OpenRun, model: str, now: float) -> Iterator[str | tuple[str, str]]:
+    of = f" of {run.turns}" if run.turns else ""
+    yield (f"turn {run.turn}{of}", "bold") if run.turn else ("before its first turn", "bold")
+    yield f" · {DOING[run.doing].format(model=model or 'the model')} · {_seconds(now - run.since)}"
 
 
-def _child(level: OpenRun, model: str, spin: str, now: float) -> Text:
-    calls = f" · {level.calls.ended}/{level.calls.asked} sub-calls" if level.calls.asked else ""
-    doing = DOING[level.doing].format(model=model or "the model")
-    turn = f"turn {level.turn} {doing}{calls} · {_seconds(now - level.since)}"
-    return _line("  " * level.nested, (spin, "cyan"), f" {turn} · ", (level.query, "italic"))
+def _child(run: OpenRun, model: str, spin: str, now: float) -> Text:
+    calls = f" · {run.counts.ended}/{run.counts.asked} sub-calls" if run.counts.asked else ""
+    doing = DOING[run.doing].format(model=model or "the model")
+    turn = f"turn {run.turn} {doing}{calls} · {_seconds(now - run.since)}"
+    return _line("  " * run.depth, (spin, "cyan"), f" {turn} · ", (one_line(run.query), "italic"))
 
 
-def _calls(calls: BlockCalls, now: float, width: int) -> Iterator[Text]:
+def _calls(run: OpenRun, now: float, width: int) -> Iterator[Text]:
+    calls = run.counts
     if not calls.asked:
         return
-    waiting = list(calls.in_flight())
+    asked = [(work.begun, work.since) for work in run.in_flight()]
     chars = max(4, min(BAR_CHARS, width // 4))
     filled = chars * calls.ended // calls.asked
     text = f" {calls.ended}/{calls.asked}" if width < NARROW else f" {calls.ended} of {calls.asked} sub-calls"
-    text += f" · {len(waiting)} in flight" if waiting else ""
+    text += f" · {len(asked)} in flight" if asked else ""
     failed = (f" · {calls.failed} failed", "red") if calls.failed else ""
     yield _line("  ", ("━" * filled, "green"), ("─" * (chars - filled), "dim"), text, failed)
-    plain = [one for one in waiting if not one.child]
-    for one in plain[:MOST_WAITING]:
-        age = f"    {_seconds(now - one.since):>6} "
-        yield _line(age, (_ends(one.prompt, max(width - len(age), 8)), "dim"))
+    plain = [(call.prompt_head, since) for call, since in asked if isinstance(call, SubAsked) and not call.child]
+    for prompt, since in plain[:MOST_WAITING]:
+        age = f"    {_seconds(now - since):>6} "
+        yield _line(age, (_ends(one_line(prompt), max(width - len(age), 8)), "dim"))
     if len(plain) > MOST_WAITING:
         yield _line((f"    … {len(plain) - MOST_WAITING} more", "dim"))
 
 
 def _status(view: RunView, now: float) -> Iterator[str]:
-    limits, spent = view.limits, view.spent
+    limits, spent = view.limits, view.fold.spent
     most = limits.get("max_seconds")
     yield _of(_clock(now - view.began), None if most is None else _clock(most))
     calls = spent.get("sub_calls") or 0
@@ -176,9 +178,9 @@ def _turned(turned: TurnNote) -> Iterator[RenderableType]:
 
 def _ran(ran: BlockNote, width: int) -> Iterator[RenderableType]:
     yield from _code(ran.code, len(ran.code.first) + 1)
-    if asked := ran.answered + ran.failed:
-        failed = (f", {ran.failed} failed", "red") if ran.failed else ""
-        cached = f", {ran.cached:,} answered before" if ran.cached else ""
+    if asked := ran.calls.ended:
+        failed = (f", {ran.calls.failed} failed", "red") if ran.calls.failed else ""
+        cached = f", {ran.calls.cached:,} answered before" if ran.calls.cached else ""
         yield _line("  ", (_count_of(asked, "sub-call"), "magenta"), (cached, "dim"), failed)
         for example in ran.examples:
             answer = Text(example.answer, "red" if example.failed else "")

@@ -20,7 +20,7 @@ from rlm_mcp.records.events import (
     event_from_json,
     name_of,
 )
-from rlm_mcp.records.fold import fold
+from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.tape import Tape
@@ -91,7 +91,7 @@ def test_the_few_events_that_an_ended_run_is_told_from_tell_the_same_as_all(tmp_
     run.append(RunResumed())
     run.append(ended_event(Outcome(status="completed", answer="17", iterations=3, usage=Spent(root_calls=4))))
     run.close()
-    assert run.state() == fold(run.events())
+    assert run.state() == run_state(run.events())
     assert (run.state().iterations, run.state().usage.root_calls, run.state().mode) == (3, 4, "rlm")
 
 
@@ -241,7 +241,7 @@ def test_fields_of_a_later_version_are_ignored() -> None:
         {"event": "newer"},
         {"event": "root_reply", "turn": 1, "spent": {"new": 1}},
     ]
-    state = fold(event_from_json(line) for line in lines)
+    state = run_state(event_from_json(line) for line in lines)
 
     assert (state.query, state.iterations) == ("q", 1)
 

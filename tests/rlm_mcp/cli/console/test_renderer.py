@@ -87,7 +87,7 @@ def view_after(events: Sequence[Event]) -> RunView:
     """A second passes between two events."""
     view = RunView()
     for second, event in enumerate(events):
-        view.take(event_from_json(event), float(second))
+        view.apply(event_from_json(event), float(second))
     return view
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlm_mcp.cli.console.excerpt import excerpt, one_line
 from rlm_mcp.cli.console.view_model import BlockNote, ResumeNote, RouteNote, RunIntro, RunView, TurnNote
-from rlm_mcp.records.events import event_from_json
+from rlm_mcp.records.events import SubAsked, event_from_json
 
 RECORD = [json.loads(line) for line in (files("rlm_mcp.cli.demo_data") / "run.jsonl").read_text("utf-8").splitlines()]
 
@@ -15,12 +15,12 @@ RECORD = [json.loads(line) for line in (files("rlm_mcp.cli.demo_data") / "run.js
 def fold(*events: Mapping[str, Any]) -> RunView:
     view = RunView()
     for second, event in enumerate(events):
-        view.take(event_from_json(event), float(second))
+        view.apply(event_from_json(event), float(second))
     return view
 
 
-def take(view: RunView, event: Mapping[str, Any], now: float) -> None:
-    view.take(event_from_json(event), now)
+def apply(view: RunView, event: Mapping[str, Any], now: float) -> None:
+    view.apply(event_from_json(event), now)
 
 
 def sub(event: str, key: str, **facts: Any) -> dict[str, Any]:
@@ -37,21 +37,26 @@ def test_a_record_is_told_from_the_question_to_the_last_block() -> None:
     cells = [event["code"] for event in RECORD if event["event"] == "cell"]
     assert sum(isinstance(one, TurnNote) for one in turns) == len(replies)
     assert [one.code.first[0] for one in turns if isinstance(one, BlockNote)] == [code.split("\n")[0] for code in cells]
-    assert view.open_runs == {}
+    assert view.fold.open_runs == {}
 
 
 def test_sub_calls_are_in_flight_from_their_question_to_their_answer() -> None:
     asked = [sub("sub_asked", key) for key in "abca"]
     view = fold({"event": "cell_begun", "turn": 1, "code": "…"}, *asked, sub("sub_reply", "a", value="A"))
-    calls = view.open_runs[""].calls
-    assert [(one.prompt, one.since) for one in calls.in_flight()] == [("a", 4.0), ("b", 2.0), ("c", 3.0)]
-    take(view, sub("sub_failed", "b", error="no"), 9.0)
+    run = view.fold.open_runs[""]
+    calls = run.counts
+    assert [(one.begun.prompt_head, one.since) for one in run.in_flight() if isinstance(one.begun, SubAsked)] == [
+        ("a", 4.0),
+        ("b", 2.0),
+        ("c", 3.0),
+    ]
+    apply(view, sub("sub_failed", "b", error="no"), 9.0)
     assert (calls.asked, calls.answered, calls.failed) == (4, 1, 1)
 
 
 def test_a_record_that_does_not_say_when_calls_began_still_counts_them() -> None:
     view = fold(sub("sub_reply", "a", value="A"), sub("sub_reply", "b", value="B"))
-    assert (view.open_runs[""].calls.asked, view.open_runs[""].calls.ended) == (2, 2)
+    assert (view.fold.open_runs[""].counts.asked, view.fold.open_runs[""].counts.ended) == (2, 2)
 
 
 def test_a_child_has_its_question_from_the_call_that_began_it_and_is_told_with_its_parents_block() -> None:
@@ -60,27 +65,27 @@ def test_a_child_has_its_question_from_the_call_that_began_it_and_is_told_with_i
         sub("sub_asked", "k", kind="rlm", prompt_head="Why?", child="ab12"),
         {"event": "root_asked", "path": "ab12", "turn": 1},
     )
-    assert view.open_runs["ab12"].query == "Why?"
-    take(view, {"event": "run_ended", "path": "ab12", "answer": None, "message": "out of time", "iterations": 3}, 4.0)
-    take(view, sub("sub_failed", "k", kind="rlm", error="out of time"), 5.0)
-    take(view, {"event": "cell", "turn": 1, "code": "rlm_query('Why?', x)", "stdout": ""}, 6.0)
+    assert view.fold.open_runs["ab12"].query == "Why?"
+    apply(view, {"event": "run_ended", "path": "ab12", "answer": None, "message": "out of time", "iterations": 3}, 4.0)
+    apply(view, sub("sub_failed", "k", kind="rlm", error="out of time"), 5.0)
+    apply(view, {"event": "cell", "turn": 1, "code": "rlm_query('Why?', x)", "stdout": ""}, 6.0)
     (ran,) = view.notes
     assert isinstance(ran, BlockNote)
     assert [(one.query, one.turns, one.is_answered) for one in ran.children] == [("Why?", 3, False)]
-    assert list(view.open_runs) == [""]
+    assert list(view.fold.open_runs) == [""]
 
 
 def test_a_resumed_run_goes_on_with_a_word_on_what_is_on_record() -> None:
     view = fold(*RECORD, {"event": "run_resumed"}, {"event": "root_asked", "turn": 4})
     assert [type(one) for one in view.notes] == [RunIntro, ResumeNote]
     assert view.notes[1] == ResumeNote(turns=RECORD[-1]["iterations"])
-    assert view.open_runs[""].turn == 4
+    assert view.fold.open_runs[""].turn == 4
 
 
 def test_the_clock_of_a_run_read_along_from_its_record_began_when_the_run_did() -> None:
     view = RunView()
-    take(view, {"event": "run_started", "at": 0.0}, 100.0)
-    take(view, {"event": "root_reply", "turn": 1, "text": "", "at": 40.0}, 100.0)
+    apply(view, {"event": "run_started", "at": 0.0}, 100.0)
+    apply(view, {"event": "root_reply", "turn": 1, "text": "", "at": 40.0}, 100.0)
     assert view.began == 60.0
 
 
