@@ -33,11 +33,11 @@ async def doctor(options: argparse.Namespace) -> int:
     """Prints each check when it is done."""
     from rlm_mcp.cli.doctor import run_checks
 
-    def tell(text: str) -> None:
+    def print_progress(text: str) -> None:
         print(f"  {text}", file=sys.stderr)
 
     checks = []
-    async for check in run_checks(settings_from(options), warm=options.warm, on_progress=tell):
+    async for check in run_checks(settings_from(options), warm=options.warm, on_progress=print_progress):
         checks.append(check)
         if not options.json:
             lines = [

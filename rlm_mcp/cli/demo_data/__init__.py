@@ -1,1 +1,1 @@
-"""What `rlm-mcp demo` replays: a log of an invented shop, and the recorded run of a model over it."""
+"""The data of `rlm-mcp demo`: the log of an invented shop, and the recorded run of a model over it."""

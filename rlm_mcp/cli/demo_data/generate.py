@@ -1,8 +1,8 @@
-"""Writes shop.log: one afternoon of an invented web shop, the same bytes every time.
+"""Generates shop.log, the log of one afternoon of an invented web shop; the bytes are the same every time.
 
     python -m rlm_mcp.cli.demo_data.generate
 
-An incident is hidden in it. At 14:05 the payments service loads a new certificate bundle; from 14:07 on its calls to
+It contains an incident: at 14:05 the payments service loads a new certificate bundle; from 14:07 on its calls to
 the card provider time out, checkouts fail, retries drain the database pool, and at 14:31 the bundle is rolled back.
 """
 
@@ -33,7 +33,7 @@ class Dice:
 
 
 def log_lines() -> Iterator[str]:
-    """All lines in order of time."""
+    """All lines in chronological order."""
     dice = Dice(20261122)
     order = 71_000
     for minute in range(START_MINUTE, START_MINUTE + MINUTES):
@@ -49,7 +49,7 @@ def log_lines() -> Iterator[str]:
 
 
 def _order(dice: Dice, order: int, minute: int) -> list[tuple[int, str, str, str]]:
-    """What one order leaves in the log."""
+    """The lines of one order."""
     at = dice.below(50_000)
     who, what = dice.one_of(CUSTOMERS), dice.one_of(GOODS)
     cents = 900 + dice.below(12_000)
@@ -82,7 +82,7 @@ def _order(dice: Dice, order: int, minute: int) -> list[tuple[int, str, str, str
 
 
 def _housekeeping(dice: Dice, minute: int) -> list[tuple[int, str, str, str]]:
-    """What happens whether or not somebody orders."""
+    """The lines that are independent of orders."""
     at = dice.below(59_000)
     busy = minute in INCIDENT
     in_use = 30 + dice.below(9) if busy else 3 + dice.below(9)
@@ -106,7 +106,7 @@ def _housekeeping(dice: Dice, minute: int) -> list[tuple[int, str, str, str]]:
 
 
 def main() -> int:
-    """Writes the file beside this one."""
+    """Writes the log beside this file."""
     Path(__file__).with_name("shop.log").write_text("\n".join(log_lines()) + "\n", encoding="utf-8")
     return 0
 

@@ -45,7 +45,7 @@ async def record(settings: Settings, replies: Sequence[str]) -> list[Event]:
         return [event_from_json(json.loads(line)) for line in (await workspace.runs.trace(run_id)).splitlines()]
 
 
-async def test_a_replay_executes_the_code_again_and_tells_the_story(settings: Settings) -> None:
+async def test_a_replay_executes_the_code_again_and_prints_every_turn(settings: Settings) -> None:
     events = await record(settings, [LOOK, END])
     out = io.StringIO()
     async with open_workspace(settings) as workspace:
@@ -71,7 +71,7 @@ async def test_a_replay_as_json_is_one_object(settings: Settings) -> None:
     assert told["answer"] == '["payments", 180]'
 
 
-async def test_a_replay_that_comes_out_otherwise_says_so(settings: Settings, tmp_path: Path) -> None:
+async def test_a_replay_with_a_different_result_says_so(settings: Settings, tmp_path: Path) -> None:
     events = await record(settings, [LOOK, END])
     other = tmp_path / "shop.log"
     other.write_text("\n".join(line for line in log_lines() if "[gateway]" not in line) + "\n")
@@ -86,7 +86,7 @@ def test_the_shipped_log_is_what_its_generator_writes() -> None:
 
 
 @pytest.mark.skipif(not RECORD.exists(), reason="no run has been recorded yet")
-async def test_the_shipped_recording_comes_out_as_recorded(settings: Settings) -> None:
+async def test_the_shipped_recording_has_the_recorded_result(settings: Settings) -> None:
     out = io.StringIO()
     async with open_workspace(settings) as workspace:
         assert await play_demo(workspace, out, as_json=False, page=settings.cache_dir / "run.html"), out.getvalue()

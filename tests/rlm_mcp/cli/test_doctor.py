@@ -1,7 +1,8 @@
-"""What doctor finds on a machine that is made up for it."""
+"""What doctor reports about an invented machine."""
 
 import json
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +34,12 @@ async def found(
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path) -> Settings:
-    """Settings whose endpoint is a port on which nothing listens."""
+def nowhere(tmp_path: Path) -> Iterator[Settings]:
+    """Settings whose endpoint is a port on which nothing listens, and which nothing else can take."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-    return Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", model="m", base_url=url)
+        yield Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", model="m", base_url=url)
 
 
 async def test_a_sandbox_that_was_never_compiled_is_a_warning_that_names_the_command(
@@ -84,7 +85,7 @@ def asked(server: OpenAIServer, tmp_path: Path, **more: object) -> Settings:
     return Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", **settings)  # type: ignore[arg-type] # of any setting
 
 
-async def test_a_model_that_answers_is_told_with_time_tokens_schema_and_window(tmp_path: Path) -> None:
+async def test_a_model_that_answers_is_reported_with_time_tokens_schema_and_window(tmp_path: Path) -> None:
     async with OpenAIServer(obedient) as server:
         check = (await found(asked(server, tmp_path), tmp_path))["model"]
         assert check.detail.startswith(f"scripted at {server.base_url} answered in ")
@@ -93,7 +94,7 @@ async def test_a_model_that_answers_is_told_with_time_tokens_schema_and_window(t
     assert check.detail.endswith("(15 + 5 tokens); structured output works; window 32,000 tokens, as set")
 
 
-async def test_a_price_is_told_and_the_model_of_sub_calls_is_asked_too(tmp_path: Path) -> None:
+async def test_the_price_is_reported_and_the_sub_model_is_checked_too(tmp_path: Path) -> None:
     async with OpenAIServer(obedient, models=["scripted", "small"]) as server:
         prices = {"scripted": Price(usd_per_mtok_in=1, usd_per_mtok_out=10)}
         checks = await found(
@@ -108,7 +109,7 @@ async def test_a_price_is_told_and_the_model_of_sub_calls_is_asked_too(tmp_path:
     )
 
 
-async def test_what_a_server_does_not_do_is_a_warning(tmp_path: Path) -> None:
+async def test_features_that_a_server_lacks_are_a_warning(tmp_path: Path) -> None:
     quirks = Quirks(structured=False, usage=False)
     async with OpenAIServer(obedient, quirks=quirks) as server:
         check = (await found(asked(server, tmp_path, window_tokens=None), tmp_path))["model"]
@@ -122,13 +123,13 @@ async def test_what_a_server_does_not_do_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
-async def test_a_window_that_the_server_names_is_taken(tmp_path: Path) -> None:
+async def test_the_window_that_the_server_reports_is_used(tmp_path: Path) -> None:
     async with OpenAIServer(obedient, quirks=Quirks(window_tokens=9_000)) as server:
         check = (await found(asked(server, tmp_path, window_tokens=None), tmp_path))["model"]
     assert check.detail.endswith("window 9,000 tokens, as reported by the server")
 
 
-async def test_a_reply_that_is_cut_before_it_says_anything_is_no_verdict_on_schemas(tmp_path: Path) -> None:
+async def test_a_reply_that_is_cut_off_leaves_structured_output_unknown(tmp_path: Path) -> None:
     async with OpenAIServer([Said(text="", reasoning="hm", finish_reason="length")]) as server:
         check = (await found(asked(server, tmp_path), tmp_path))["model"]
     assert (check.status, "structured output unknown" in check.detail) == ("warning", True)
@@ -164,7 +165,7 @@ def configure(home: Path, name: str, text: str) -> Path:
     return path
 
 
-async def test_each_client_that_has_an_entry_is_told_whether_it_is_current(nowhere: Settings, tmp_path: Path) -> None:
+async def test_each_client_with_an_entry_is_reported_as_current_or_not(nowhere: Settings, tmp_path: Path) -> None:
     def entry(command: str) -> str:
         return json.dumps({"mcpServers": {"rlm-mcp": {"command": command, "args": []}}})
 
@@ -195,7 +196,7 @@ async def test_a_machine_without_clients_says_so(nowhere: Settings, tmp_path: Pa
     assert (await found(nowhere, tmp_path))["clients"].status == "ok"
 
 
-async def test_the_clients_own_model_is_not_looked_for_on_this_machine(nowhere: Settings, tmp_path: Path) -> None:
+async def test_the_clients_own_model_is_not_checked_on_this_machine(nowhere: Settings, tmp_path: Path) -> None:
     checks = await found(replace(nowhere, model="client"), tmp_path)
     expected = Check(name="model", status="ok", detail="the client's own model, if the client offers sampling")
     assert checks["model"] == expected

@@ -64,7 +64,7 @@ def last(client: Client, place: UserFolders) -> PurePath:
     return client.config_paths(place)[-1]
 
 
-def test_each_client_has_its_place_on_each_platform() -> None:
+def test_each_client_has_its_file_on_each_platform() -> None:
     found = {c.name: tuple(last(c, place).as_posix() for place in (LINUX, MAC, WINDOWS)) for c in CLIENTS}
     assert found == PATHS
 
@@ -103,7 +103,7 @@ def test_a_client_is_found_however_its_name_is_written(name: str, client: str) -
     assert find_client(name).name == client
 
 
-def test_an_unknown_client_is_told_the_nearest() -> None:
+def test_an_unknown_client_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(UnknownClient, match="did you mean claude-desktop or claude-code") as error:
         find_client("claude")
     assert "--print" in str(error.value)
@@ -115,7 +115,7 @@ def test_an_unknown_client_is_told_the_nearest() -> None:
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 @pytest.mark.parametrize("command", ["/opt/rlm mcp/bin/rlm-mcp", "C:\\Users\\Ü\\Scripts\\rlm-mcp.exe"])
-def test_what_is_written_is_what_the_client_will_start(client: Client, command: str) -> None:
+def test_the_entry_that_is_written_is_the_one_the_client_starts(client: Client, command: str) -> None:
     entry = Entry(command=command, args=("-m", "x"), env={"RLM_MCP_MODEL": 'a "b" \\ c'})
     wanted = client.new_entry(entry)
     text = set_entry("", client, wanted)
@@ -144,7 +144,7 @@ def test_what_the_user_added_to_the_entry_stays_and_the_command_is_set() -> None
     assert find_client("zed").merge_entry("nonsense", Entry(command="/new"))["command"] == "/new"
 
 
-def test_an_entry_that_the_client_wrote_anew_is_still_current() -> None:
+def test_an_entry_that_the_client_rewrote_is_still_current() -> None:
     entry = Entry(command="/x", env={"K": "v"})
     rewritten = {"command": "/x", "startup_timeout_sec": 60.0, "tool_timeout_sec": 300.0, "env": {"K": "v"}}
     assert find_client("codex").merge_entry(rewritten, entry) == rewritten

@@ -28,10 +28,17 @@ def test_a_table_is_replaced_where_it_stands_with_the_tables_below_it() -> None:
     )
 
 
-def test_a_header_inside_a_string_or_a_list_is_none() -> None:
+def test_a_line_of_a_string_or_an_array_is_not_taken_for_a_header() -> None:
     text = "a = '''\n[mcp_servers.rlm-mcp]\n'''\nb = [\n  [1], # ]\n  ['[x]'],\n]\n"
     assert remove_value(text, PATH) == text
     assert remove_value(set_value(text, PATH, ENTRY), PATH) == text
+
+
+def test_a_table_between_those_of_servers_keeps_its_place() -> None:
+    text = '[mcp_servers.other]\ncommand = "x"\n\n[[hooks]]\nname = "y"\n'
+    new = set_value(text, PATH, {"command": "z"})
+    assert new == text + '\n[mcp_servers.rlm-mcp]\ncommand = "z"\n'
+    assert remove_value(new, PATH) == text
 
 
 def test_a_text_that_is_not_toml_says_where() -> None:

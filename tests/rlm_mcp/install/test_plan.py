@@ -85,7 +85,7 @@ def test_uninstalling_leaves_what_was_changed_since(config: Path) -> None:
     assert copy.read_bytes() == changed
 
 
-def test_a_file_that_was_made_for_the_entry_goes_with_it(tmp_path: Path) -> None:
+def test_a_file_that_was_created_for_the_entry_is_removed_with_it(tmp_path: Path) -> None:
     path = tmp_path / "new" / "mcp.json"
     plan = plan_install(CURSOR, read_config(path), ENTRY)
     assert plan.notes == (f"{path.parent} does not exist yet: is Cursor installed?",)
@@ -98,7 +98,7 @@ def test_a_file_that_was_made_for_the_entry_goes_with_it(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 @pytest.mark.parametrize("text", ["", "\n", "{}", "{ }\n"])
-def test_whatever_little_was_there_comes_back(client: Client, text: str, tmp_path: Path) -> None:
+def test_an_almost_empty_file_is_restored(client: Client, text: str, tmp_path: Path) -> None:
     if client.format == "toml" and "{" in text:
         text = "# nothing\n"
     path = tmp_path / "config"
@@ -226,7 +226,7 @@ def test_a_full_disk_changes_nothing(config: Path, after: int) -> None:
     assert (config.read_bytes(), names(config.parent)) == (OTHERS.encode(), [config.name])
 
 
-def test_a_directory_that_takes_no_file_changes_nothing(config: Path) -> None:
+def test_a_directory_without_write_permission_changes_nothing(config: Path) -> None:
     file = replace(read_config(config), target=Path("/proc/mcp.json"))
     with pytest.raises(ClientConfigError, match=r"/proc/mcp\.json cannot be written"):
         replace_config(file, b"{}")
@@ -235,7 +235,7 @@ def test_a_directory_that_takes_no_file_changes_nothing(config: Path) -> None:
     assert config.read_bytes() == OTHERS.encode()
 
 
-def test_the_first_place_that_exists_counts_else_the_last(tmp_path: Path) -> None:
+def test_the_first_candidate_that_exists_is_used_otherwise_the_last(tmp_path: Path) -> None:
     candidates = [tmp_path / "Packages" / "Claude_*" / "Roaming" / "c.json", tmp_path / "Claude" / "c.json"]
     assert find_config_path(candidates) == candidates[-1]
     (tmp_path / "Packages" / "Claude_x" / "Roaming").mkdir(parents=True)

@@ -33,7 +33,7 @@ def shell(tmp_path: Path, compiled_cache: Path) -> Shell:
     return running
 
 
-def test_a_complaint_does_not_go_to_stdout_where_stderr_is_closed(shell: Shell) -> None:
+def test_an_error_does_not_go_to_stdout_if_stderr_is_closed(shell: Shell) -> None:
     assert shell("inspect nothing.txt", "2>&-") == (1, "", "")
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from rlm_mcp.redact import mask_secrets
+from rlm_mcp.redact import Secret, mask_secrets
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,8 @@ from rlm_mcp.redact import mask_secrets
 )
 def test_secrets_are_masked_in_every_form(text: str, shown: str) -> None:
     assert mask_secrets(text) == shown
+
+
+def test_a_secret_scrubs_itself_and_what_looks_like_a_key() -> None:
+    secret = Secret("hunter2-hunter2")
+    assert secret.scrub("bad key hunter2-hunter2 or sk-ab**********yz.") == "bad key [key] or [key]"
