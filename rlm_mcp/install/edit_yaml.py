@@ -20,12 +20,12 @@ def read(text: str) -> Any:
     from ruamel.yaml.error import YAMLError
 
     try:
-        said = _parser().load(text)
+        parsed = _parser().load(text)
     except (YAMLError, ValueError, RecursionError) as error:
         raise NotEditable(f"is not YAML ({_sentence(error)})") from error
-    if said is not None and not isinstance(said, dict):
+    if parsed is not None and not isinstance(parsed, dict):
         raise NotEditable("is not a YAML mapping")
-    return {} if said is None else said
+    return {} if parsed is None else parsed
 
 
 def set_value(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
