@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from wasm_runtime.build.assemble import LOOP_CHECK
+from wasm_runtime.build.assemble import CHECK
+from wasm_runtime.build.call_graph import cycles, entries_to_check, feedback_vertices
 from wasm_runtime.build.leb import read_uleb, sleb, uleb
 from wasm_runtime.build.opcodes import loop_body_offsets
 from wasm_runtime.build.wasm_file import Export, Import, WasmFile
@@ -97,7 +98,7 @@ def test_data_globals_memory_and_exports_can_be_replaced(module: WasmFile, tmp_p
 
 
 def test_a_loop_with_a_check_computes_what_it_did_before(module: WasmFile, tmp_path: Path) -> None:
-    assert module.insert_at_loop_heads(LOOP_CHECK, skip=frozenset()) == 2
+    assert module.insert_checks(CHECK, entries=frozenset()) == 2
     store, instance = _instance(module, tmp_path)
     count = instance.exports(store)["count"]
     assert isinstance(count, wasmtime.Func)
@@ -107,7 +108,7 @@ def test_a_loop_with_a_check_computes_what_it_did_before(module: WasmFile, tmp_p
 def test_an_endless_loop_with_a_check_traps_once_its_word_is_set_from_another_thread(
     module: WasmFile, tmp_path: Path
 ) -> None:
-    module.insert_at_loop_heads(LOOP_CHECK, skip=frozenset())
+    module.insert_checks(CHECK, entries=frozenset())
     store, instance = _instance(module, tmp_path)
     exports = instance.exports(store)
     memory, spin = exports["memory"], exports["spin"]
@@ -129,12 +130,73 @@ def test_an_endless_loop_with_a_check_traps_once_its_word_is_set_from_another_th
     assert trap.value.trap_code == wasmtime.TrapCode.UNREACHABLE
 
 
-def test_functions_that_are_skipped_keep_their_bytes(module: WasmFile) -> None:
+def test_checks_stand_at_the_heads_of_loops_and_at_the_entries_that_are_named(module: WasmFile) -> None:
     before = list(module.function_bodies())
-    assert module.insert_at_loop_heads(LOOP_CHECK, skip=frozenset({0})) == 1
+    assert module.insert_checks(CHECK, entries=frozenset({1})) == 2
     after = list(module.function_bodies())
-    assert after[0] == before[0]
-    assert after[1] == before[1].replace(b"\x03\x40", b"\x03\x40" + LOOP_CHECK)
+    assert after[0] == before[0].replace(b"\x03\x40", b"\x03\x40" + CHECK)
+    one_local_of_i32 = b"\x01\x01\x7f"
+    with_loop = before[1].replace(b"\x03\x40", b"\x03\x40" + CHECK)
+    assert after[1] == one_local_of_i32 + CHECK + with_loop.removeprefix(one_local_of_i32)
+
+
+_RECURSIVE = """
+(module
+  (type $unary (func (param i32) (result i32)))
+  (table 3 funcref)
+  (elem (i32.const 0) $through_table $leaf)
+  (memory (export "memory") 1 4)
+  (func $leaf (type $unary) (local.get 0))
+  (func $even (param i32) (result i32) (call $odd (local.get 0)))
+  (func $odd (param i32) (result i32) (call $even (local.get 0)))
+  (func $itself (param i32) (result i32) (call $itself (local.get 0)))
+  (func $through_table (type $unary) (call $calls_table (local.get 0)))
+  (func $calls_table (param i32) (result i32) (call_indirect (type $unary) (local.get 0) (i32.const 0)))
+  (func (export "twice") (param i32)
+    (if (local.get 0) (then
+      (call 6 (i32.sub (local.get 0) (i32.const 1)))
+      (call 6 (i32.sub (local.get 0) (i32.const 1)))))))
+"""
+
+
+def test_every_cycle_of_calls_gets_a_check_and_functions_on_none_get_none(tmp_path: Path) -> None:
+    leaf, even, odd, itself, through_table, calls_table, twice = range(7)
+    entries = entries_to_check(_load(_RECURSIVE, tmp_path))
+    assert {itself, through_table, twice} <= entries
+    assert len(entries & {even, odd}) == 1
+    assert not entries & {leaf, calls_table}
+
+
+@pytest.mark.parametrize(
+    ("graph", "needed"),
+    [
+        ({0: [1], 1: [2], 2: []}, 0),
+        ({0: [0]}, 1),
+        ({0: [1], 1: [0], 2: [3], 3: [2]}, 2),
+        ({0: [1, 2], 1: [0], 2: [0]}, 1),
+    ],
+)
+def test_feedback_vertices_leave_no_cycle(graph: dict[int, list[int]], needed: int) -> None:
+    cut = feedback_vertices(graph)
+    assert len(cut) == needed
+    assert (
+        cycles({node: [t for t in targets if t not in cut] for node, targets in graph.items() if node not in cut}) == []
+    )
+
+
+def test_recursion_without_a_loop_traps_once_its_word_is_set(tmp_path: Path) -> None:
+    module = _load(_RECURSIVE, tmp_path)
+    module.insert_checks(CHECK, entries=entries_to_check(module))
+    store, instance = _instance(module, tmp_path)
+    exports = instance.exports(store)
+    memory, twice = exports["memory"], exports["twice"]
+    assert isinstance(memory, wasmtime.Memory)
+    assert isinstance(twice, wasmtime.Func)
+    twice(store, 10)
+    memory.write(store, b"\1", KILL_ADDRESS)
+    with pytest.raises(wasmtime.Trap) as trap:
+        twice(store, 60)
+    assert trap.value.trap_code == wasmtime.TrapCode.UNREACHABLE
 
 
 def test_an_unknown_instruction_stops_the_build_by_name() -> None:

@@ -1,12 +1,12 @@
 """Turns Pyodide's module into one that Wasmtime can run: translated, self-contained, stoppable.
 
-    pyodide.asm.wasm ─ translate ─ merge(stubs, trampoline) ─ trampoline's table slot ─ loop checks ─> assembled.wasm
+    pyodide.asm.wasm ─ translate ─ merge(stubs, trampoline) ─ trampoline's table slot ─ checks ─> assembled.wasm
 
-Loop checks: the head of every loop loads one word (KILL_ADDRESS) and traps if it is set. The host writes that word
-from another thread. Wasmtime's epoch interruption would stop the same programs, but it checks at every function entry
-as well. Checking loops is enough: code without loops ends by itself, and recursion ends at the stack limit. The load
-is atomic because Cranelift may merge two plain loads with no store between them, so nested loops might test the flag
-only once.
+Checks: the head of every loop loads one word (KILL_ADDRESS) and traps if it is set, and so does the entry of enough
+functions that every cycle of calls passes a check (call_graph.py). The host writes that word from another thread. Code
+without loops and recursion ends by itself. Wasmtime's epoch interruption would stop the same programs, but it checks
+at every function entry. The load is atomic because Cranelift may merge two plain loads with no store between them, so
+nested loops might test the flag only once.
 """
 
 import re
@@ -16,6 +16,7 @@ from pathlib import Path
 import wasmtime
 
 from wasm_runtime.build import stubs
+from wasm_runtime.build.call_graph import entries_to_check
 from wasm_runtime.build.leb import read_uleb, sleb, uleb
 from wasm_runtime.build.wasm_file import ELEMENT, GLOBAL_KIND, TABLE, Export, Import, WasmFile
 from wasm_runtime.machine.memory import KILL_ADDRESS
@@ -26,7 +27,7 @@ _BINARYEN_FLAGS = ["--all-features", "--disable-compact-imports"]
 _NODE = ["node", "--stack-size=30000"]
 
 # i32.const KILL; i32.atomic.load align=4; if; unreachable; end
-LOOP_CHECK = b"\x41" + sleb(KILL_ADDRESS) + b"\xfe\x10\x02\x00" + b"\x04\x40\x00\x0b"
+CHECK = b"\x41" + sleb(KILL_ADDRESS) + b"\xfe\x10\x02\x00" + b"\x04\x40\x00\x0b"
 
 
 class Binaryen:
@@ -49,7 +50,7 @@ def assemble(pyodide: Path, work: Path, binaryen: Binaryen) -> Path:
     binaryen.run("wasm-merge", *named, "--skip-export-conflicts", "-o", merged)
     module = WasmFile.load(merged)
     _give_trampoline_a_table_slot(module)
-    module.insert_at_loop_heads(LOOP_CHECK, skip=frozenset())
+    module.insert_checks(CHECK, entries=entries_to_check(module))
     _export_mutable_globals(module)
     module.save(assembled)
     return assembled

@@ -1,8 +1,10 @@
-"""Decodes the instructions of a function body as far as is needed to find its loops.
+"""Decodes the instructions of a function body as far as is needed to find its loops and calls.
 
 WebAssembly 3.0, chapter 5.4: every opcode is followed by immediates of a fixed shape. An opcode that is not listed
 stops the build, so a module from another toolchain cannot be instrumented incompletely.
 """
+
+from collections.abc import Iterator
 
 from wasm_runtime.build.leb import read_uleb
 
@@ -40,19 +42,21 @@ _BULK_SHAPES: dict[int, str] = {
 _GC_SHAPES: dict[int, str] = {20: "u", 21: "u", 22: "u", 23: "u"}
 
 
-def loop_body_offsets(function: bytes) -> list[int]:
-    """Return the offsets in `function` (locals, then instructions) of the first instruction of each loop."""
-    position = _behind_locals(function)
-    offsets = []
+def instructions(function: bytes) -> Iterator[tuple[int, int]]:
+    """Yield each instruction of `function` (locals, then instructions): its opcode, and the offset behind the opcode."""
+    position = entry_offset(function)
     while position < len(function):
-        opcode = function[position]
+        yield function[position], position + 1
         position = _behind_immediates(function, position)
-        if opcode == LOOP:
-            offsets.append(position)
-    return offsets
 
 
-def _behind_locals(data: bytes) -> int:
+def loop_body_offsets(function: bytes) -> list[int]:
+    """Return the offsets in `function` of the first instruction of each loop."""
+    return [_behind_immediates(function, start - 1) for opcode, start in instructions(function) if opcode == LOOP]
+
+
+def entry_offset(data: bytes) -> int:
+    """Return the offset in a function of its first instruction."""
     groups, position = read_uleb(data, 0)
     for _ in range(groups):
         position = _behind_leb(data, position)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wasm_runtime.build.leb import read_uleb, sleb, uleb
-from wasm_runtime.build.opcodes import loop_body_offsets
+from wasm_runtime.build.opcodes import entry_offset, loop_body_offsets
 
 CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, CODE, DATA, DATA_COUNT, TAG = range(14)
 FUNC_KIND, TABLE_KIND, MEMORY_KIND, GLOBAL_KIND = range(4)
@@ -80,7 +80,7 @@ class WasmFile:
     def imports(self) -> list[Import]:
         """Return the entries of the import section."""
         data = self.body(IMPORT)
-        count, position = read_uleb(data, 0)
+        count, position = read_uleb(data, 0) if data else (0, 0)
         found = []
         for _ in range(count):
             module, position = _name(data, position)
@@ -199,22 +199,21 @@ class WasmFile:
             yield data[position : position + length]
             position += length
 
-    def insert_at_loop_heads(self, instructions: bytes, *, skip: frozenset[int]) -> int:
-        """Insert stack-neutral `instructions` at the head of every loop; -> the number of loops.
+    def insert_checks(self, check: bytes, *, entries: frozenset[int]) -> int:
+        """Insert the stack-neutral instructions `check` at the head of every loop; -> the number of loops.
 
-        `skip` names functions by their index among the defined ones.
+        The functions `entries`, named by their index among the defined ones, also get it at their entry.
         """
-        total, out = 0, []
+        loops, out = 0, []
         for index, function in enumerate(self.function_bodies()):
-            body = function
-            if index not in skip:
-                offsets = loop_body_offsets(function)
-                total += len(offsets)
-                pieces = [function[a:b] for a, b in zip([0, *offsets], [*offsets, len(function)], strict=True)]
-                body = instructions.join(pieces)
+            heads = loop_body_offsets(function)
+            loops += len(heads)
+            offsets = [entry_offset(function), *heads] if index in entries else heads
+            pieces = [function[a:b] for a, b in zip([0, *offsets], [*offsets, len(function)], strict=True)]
+            body = check.join(pieces)
             out.append(uleb(len(body)) + body)
         self.replace(CODE, uleb(len(out)) + b"".join(out))
-        return total
+        return loops
 
 
 def _behind_limits(data: bytes, position: int) -> int:
