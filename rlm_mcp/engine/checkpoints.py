@@ -1,7 +1,7 @@
 """Checkpoints of a run's REPL: restored when the run is resumed, saved while the root model is being asked.
 
-Blocks up to the saved checkpoint are not executed again; the first block after it restores the REPL. Without a
-checkpoint, blocks are run again on resume, with their sub-calls answered from the record.
+Blocks up to the restored checkpoint are not executed again. Without one, or with one of another version of the
+sandbox, blocks are run again on resume, with their sub-calls answered from the record.
 """
 
 from collections.abc import AsyncIterator
@@ -21,22 +21,26 @@ class Checkpoints:
         self._record = record
         self._after_seconds = after_seconds
         self._enabled = enabled
-        self._saved = record.checkpoint() if enabled else None
+        self._covered = 0
+        """the last turn whose blocks the restored checkpoint holds"""
         self._is_unsaved = False
         """blocks have run in the REPL that no checkpoint holds"""
 
     def __repr__(self) -> str:
-        return f"<Checkpoints, {'none' if self._saved is None else f'turn {self._saved[0]}'} to restore>"
+        return f"<Checkpoints, turns up to {self._covered} restored>"
 
     def cover(self, turn: int) -> bool:
-        """Whether the checkpoint that is still to be restored holds what the blocks of this turn did."""
-        return self._saved is not None and turn <= self._saved[0]
+        """Whether the restored checkpoint holds what the blocks of this turn did."""
+        return turn <= self._covered
 
-    async def prepare(self, repl: Repl) -> None:
-        """Restores the checkpoint before the first block that runs after it, and notes that a block will run."""
-        if self._saved is not None:
-            await repl.restore(self._saved[1])
-            self._saved = None
+    async def restore(self, repl: Repl) -> None:
+        """Puts a REPL that was just opened into the state of the run's checkpoint, where there is one that it takes."""
+        saved = self._record.checkpoint() if self._enabled else None
+        if saved is not None and await repl.restore(saved[1]):
+            self._covered = saved[0]
+
+    def note_block(self) -> None:
+        """Notes that a block runs in the REPL, which the checkpoint does not hold then."""
         self._is_unsaved = self._enabled
 
     @asynccontextmanager

@@ -7,8 +7,8 @@ from what they need.
 
 import re
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -97,8 +97,9 @@ class Level:
         told = await anyio.to_thread.run_sync(briefs, self.deps.store, spec.contexts, spec.query)
         return Trajectory(self.judge, told)
 
-    def open_repl(self) -> AbstractAsyncContextManager[Repl]:
-        """The REPL of this level, with what its code may ask."""
+    @asynccontextmanager
+    async def open_repl(self) -> AsyncIterator[Repl]:
+        """The REPL of this level, with what its code may ask; that of a resumed run is restored."""
         deps, spec = self.deps, self.spec
         calls = RunCalls(
             ask=deps.ask_sub,
@@ -109,7 +110,9 @@ class Level:
             record=self._record,
             tell=self._tell,
         )
-        return deps.open_repl(spec.contexts, calls, value=spec.value)
+        async with deps.open_repl(spec.contexts, calls, value=spec.value) as repl:
+            await self._checkpoints.restore(repl)
+            yield repl
 
     async def _answer_child(self, query: str, context: object, name: str) -> object:
         """`rlm_query`: a run like this one over a part, with its own ledger and its own place in the record."""
@@ -239,7 +242,7 @@ class Level:
 
     async def _execute(self, turn: Turn, step: RunBlock, repl: Repl, known: CellResult | None) -> CellResult:
         """Runs a block. A result that is `known` is compared with; on resume it also stands, and is not recorded."""
-        await self._checkpoints.prepare(repl)
+        self._checkpoints.note_block()
         self._tell(CellBegun(block=step.block, code=step.code))
         cell = await self._run_in_time(turn, step, repl)
         tape = self.deps.tape

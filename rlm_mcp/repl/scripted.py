@@ -53,9 +53,12 @@ class ScriptedRepl:
         """The number of blocks that have run."""
         return str(len(self.ran)).encode()
 
-    async def restore(self, data: bytes) -> None:
-        """Keeps the checkpoint in `restored`."""
+    async def restore(self, data: bytes) -> bool:
+        """Keeps the checkpoint in `restored`, unless it is of another image."""
+        if not data.isdigit():
+            return False
         self.restored.append(data)
+        return True
 
 
 class ScriptedOpener:

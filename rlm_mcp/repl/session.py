@@ -73,12 +73,19 @@ class SandboxRepl:
         async with self._lock:
             return await self._call(lambda: self._session.checkpoint().to_bytes())
 
-    async def restore(self, data: bytes) -> None:
-        """Replaces the namespace by a checkpoint's, which may come from another process."""
-        from wasm_runtime import Checkpoint
+    async def restore(self, data: bytes) -> bool:
+        """Replaces the namespace by a checkpoint's, which may come from another process.
+
+        False, and unchanged, if the checkpoint is damaged or was made by another image of the sandbox.
+        """
+        from wasm_runtime import Checkpoint, SnapshotMismatch
 
         async with self._lock:
-            await self._call(lambda: self._session.restore(Checkpoint.from_bytes(data)))
+            try:
+                await self._call(lambda: self._session.restore(Checkpoint.from_bytes(data)))
+            except SnapshotMismatch:
+                return False
+        return True
 
     async def _call_interruptibly(self, function: Callable[..., _T], *args: Any) -> _T:
         """Makes a blocking call of the session. If the caller is cancelled, interrupts the guest and waits for it.

@@ -134,5 +134,5 @@ class Repl(Protocol):
     async def checkpoint(self) -> bytes:
         """The namespace as bytes for `restore`, also in another process."""
 
-    async def restore(self, data: bytes) -> None:
-        """Replaces the namespace by that of a checkpoint."""
+    async def restore(self, data: bytes) -> bool:
+        """Replaces the namespace by that of a checkpoint. False, and unchanged, if another sandbox image made it."""

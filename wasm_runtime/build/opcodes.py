@@ -43,7 +43,7 @@ _GC_SHAPES: dict[int, str] = {20: "u", 21: "u", 22: "u", 23: "u"}
 
 
 def instructions(function: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each instruction of `function` (locals, then instructions): its opcode, and the offset behind the opcode."""
+    """Yield the opcode of each instruction of `function`, which begins with its locals, and the offset behind it."""
     position = entry_offset(function)
     while position < len(function):
         yield function[position], position + 1

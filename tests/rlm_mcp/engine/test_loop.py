@@ -495,6 +495,24 @@ async def test_a_killed_run_goes_on_from_its_last_finished_turn(world: World, at
     assert run.state().status == "completed"
 
 
+async def test_a_run_whose_checkpoint_another_version_made_goes_on_by_running_its_blocks_again(world: World) -> None:
+    with pytest.raises(Killed):
+        await world.solve(dying(2, [LOOK, COUNT, ANSWER]))
+    assert isinstance(world.record, Run)
+    world.record.save_checkpoint(2, b"of another image")
+    world.record.close()
+
+    run = world.runs.get(world.record.run_id)
+    root, repl = ScriptedModel([ANSWER]), ScriptedOpener(GOOD)
+    world.record = run
+    run.append(RunResumed())
+    outcome = await solve(world.spec(), world.deps(root, repl, run, tape=Tape(run.events())), Ledger(RunLimits()))
+
+    assert (outcome.answer, outcome.iterations, len(root.calls)) == ("429", 3, 1)
+    assert (len(repl.opened[0].ran), repl.opened[0].restored) == (3, [])
+    assert len(world.events("cell")) == 3
+
+
 async def test_a_resumed_run_asks_the_model_exactly_what_an_unbroken_one_would(world: World) -> None:
     await world.solve([LOOK, COUNT, ANSWER])
     unbroken = [event["prompt_hash"] for event in world.events("root_reply")]

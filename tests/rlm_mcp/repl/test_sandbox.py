@@ -1,5 +1,6 @@
 """The REPL over the real sandbox: what code finds there, and what the run learns of it."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -467,8 +468,18 @@ async def test_a_checkpoint_is_restored_in_another_session(opened: Opener) -> No
     await repl.run("x = [1, 2]\ndef f(y): return x + y")
     saved = await repl.checkpoint()
     other = await opened.text()
-    await other.restore(saved)
+    assert await other.restore(saved)
     assert await value_of(other, "f([3]), context[:4], llm_query('q')") == "([1, 2, 3], 'line', 'answer to q')"
+
+
+async def test_a_checkpoint_of_another_image_is_refused_and_leaves_the_session_as_it_is(opened: Opener) -> None:
+    repl = await opened.text()
+    image = re.compile(rb'"image": "[0-9a-f]{64}"')
+    other_image = image.sub(b'"image": "' + b"0" * 64 + b'"', saved := await repl.checkpoint())
+    assert other_image != saved
+    await repl.run("x = 1")
+    assert [await repl.restore(other_image), await repl.restore(saved[:100])] == [False, False]
+    assert await value_of(repl, "x") == "1"
 
 
 async def test_budget_history_and_variables_are_there(opened: Opener) -> None:
