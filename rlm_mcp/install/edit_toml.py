@@ -4,8 +4,8 @@ A new table is appended under a header of its own ([mcp_servers.rlm-mcp]), which
 A servers table that is written inline (`mcp_servers = { … }`) is not changed: the appended header makes the result
 invalid, and `entry` refuses it.
 
-`tomllib` tells which lines are headers. `tomlkit` would edit a parsed document, but 0.15 does not write every document
-as it was read: it moves a table next to its siblings when an array of tables stands between them.
+`tomlkit` would edit a parsed document, but 0.15 does not write every document as it was read: it moves a table next to
+its siblings if an array of tables stands between them.
 """
 
 import json
@@ -17,8 +17,16 @@ from typing import Any
 
 from rlm_mcp.install.text_edit import NotEditable, line_end
 
-# A line that may be the header of a table; lines of strings and of arrays can look the same.
-_HEADER_LINE = re.compile(r"^[ \t]*\[.*\][ \t]*(?:#.*)?\r?$", re.MULTILINE)
+# The tokens that tell a header from a bracket elsewhere; a string or a comment is one token, whatever it contains.
+_TOKEN = re.compile(
+    r'''"""(?:[^\\]|\\.)*?"{3,5}'''
+    r"|'''.*?'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*"'
+    r"|'[^'\n]*'"
+    r"|#[^\n]*|[\[\]{}]|\n"
+    r"""|[^"'#\[\]{}\n]+""",
+    re.DOTALL,
+)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -85,25 +93,24 @@ def _length(block: str) -> int:
 
 def _headers(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     """The position of each header's line, and the name of its table."""
-    previous = 0
-    for line in _HEADER_LINE.finditer(text):
-        if _is_complete(text[previous : line.start()]):
-            previous = line.start()
-            yield previous, _name(line[0].rstrip("\r"))
+    depth, line = 0, 0
+    for token in _TOKEN.finditer(text):
+        match token[0]:
+            case "\n":
+                line = token.end()
+            case "[" | "{":
+                if depth == 0 and not text[line : token.start()].strip():
+                    yield line, _name(text, line)
+                depth += 1
+            case "]" | "}":
+                depth -= 1
 
 
-def _is_complete(part: str) -> bool:
-    """Whether no string and no array is still open at the end of a part of a TOML text."""
-    try:
-        tomllib.loads(part)
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
-
-
-def _name(line: str) -> tuple[str, ...]:
-    """The name of the table whose header is `line`."""
-    table, names = tomllib.loads(line), []
+def _name(text: str, start: int) -> tuple[str, ...]:
+    """The name of the table whose header begins at `start`."""
+    end = text.find("\n", start)
+    header = text[start:] if end < 0 else text[start:end].rstrip("\r")
+    table, names = tomllib.loads(header), []
     while table:
         (name, table), *_ = table.items()
         names.append(name)
