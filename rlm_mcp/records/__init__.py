@@ -1,1 +1,1 @@
-"""What runs leave on disk: events, answers, checkpoints, and what resume and replay read of them."""
+"""Records of runs: events, answers and checkpoints on disk, and what resume and replay take from them."""

@@ -62,12 +62,12 @@ class RunStarted(RunEvent):
     fingerprint: str | None = None
     """the same for the same request over the same contexts"""
     served: bool | None = None
-    """whether a server runs it, whose successor goes on with it. Early records have none"""
+    """whether a server runs it; the next server then resumes it. Early records do not say"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResumed(RunEvent):
-    """A process goes on with the run; an end before this one no longer counts. Without path and turn in JSON."""
+    """A process continues the run; an end before this event no longer counts. Without path and turn in JSON."""
 
     served: bool | None = None
     """as in RunStarted"""
@@ -75,7 +75,7 @@ class RunResumed(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLeft(RunEvent):
-    """A server that ended has left the run to its successor; an end before this one no longer counts."""
+    """A server that shut down has left the run to the next one; an end before this event no longer counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""Runs whose record has no end: how they are told apart, and which of them a server goes on with.
+"""Crash recovery: which runs without an end a starting server resumes.
 
-A server that ends leaves its runs to its successor: it writes `run_left` behind whatever end its stopping gave them,
-or, when it was killed, nothing at all. A run that the command line started is never picked up: whoever typed the
-command has seen it end.
+A server that shuts down leaves its runs to the next one: it writes `run_left` after the end that the shutdown gave
+them; a killed server writes nothing. Runs of the command line are never resumed automatically, because their user has
+seen them end.
 """
 
 import json
@@ -13,24 +13,24 @@ from rlm_mcp.records.events import Event, RunEnded, RunResumed, RunStarted, even
 from rlm_mcp.records.store import Run, Runs
 
 WITHIN_SECONDS = 24 * 3600.0
-"""Nobody waits any more for a run that nothing has been written about for a day."""
+"""Nobody waits any longer for a run whose record has not grown for a day."""
 
 MOST_TRIES = 3
-"""A run that was picked up so often and never ended may be what ends the server."""
+"""A run that was resumed this often and never ended may be what crashes the server."""
 
 MOST_AT_ONCE = 4
-"""Runs that a server picks up when it starts; the others wait until somebody asks for them."""
+"""Runs that a server resumes when it starts. The others are resumed when a client asks for them."""
 
 _MARK = b'{"event":"run_'
 
 
 def has_ended(run: Run) -> bool:
-    """Whether its record has a last event."""
+    """Whether the latest of the run's beginnings and ends on record is an end."""
     return isinstance(next(reversed(list(_marks(run))), None), RunEnded)
 
 
 def is_left(run: Run) -> bool:
-    """Whether a server should go on with it: one began it, it has no end, and no process is at it."""
+    """Whether a server should resume the run: a server started it, it has no end, and no process is running it."""
     marks = list(_marks(run))
     if not marks or isinstance(marks[-1], RunEnded):
         return False
@@ -41,7 +41,7 @@ def is_left(run: Run) -> bool:
 
 
 def left_runs(runs: Runs) -> list[str]:
-    """The ids of the runs that a starting server goes on with, those written to last first."""
+    """The ids of the runs that a starting server resumes, most recently written first."""
     return [run.run_id for run in _recent(runs) if is_left(run)][:MOST_AT_ONCE]
 
 
@@ -56,7 +56,7 @@ def _recent(runs: Runs) -> list[Run]:
 
 
 def _marks(run: Run) -> Iterator[Event]:
-    """The beginning and the ends of a run; nothing else in its record is parsed."""
+    """The events that begin, end, leave or resume the run; nothing else in its record is parsed."""
     with run.events_path.open("rb") as file:
         for line in file:
             if line.startswith(_MARK) and line.endswith(b"\n"):

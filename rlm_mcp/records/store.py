@@ -1,17 +1,18 @@
-"""Runs on disk: one directory a run, whose `events.jsonl` alone tells the whole story.
+"""Runs on disk: one directory for each run, with its record in `events.jsonl`.
 
-    runs/<run_id>/events.jsonl      one JSON object a line, appended as things happen; the first says the format version
-    runs/<run_id>/answer.txt|json   the answer, byte-exact, written to a temporary name and renamed
+    runs/<run_id>/events.jsonl      one JSON object a line, appended as things happen; the first has the format version
+    runs/<run_id>/answer.txt|json   the answer, byte-exact, replaced atomically
     runs/<run_id>/checkpoint.bin    the REPL after the last finished turn, replaced atomically
 
-What survives what: every event is handed to the operating system before `append` returns, so a killed process loses
-nothing. `fsync` is done at the first and the last event and for the answer; a power cut may take the tail in between,
-and the reader accepts a torn last line. Everything else about a run (its state, what `resume` and `replay` feed back)
-is computed from the events. They hold no machine path: contexts are named by id, name and size. `at` in an event is the
-seconds of wall clock since the run was created, pauses before a resume included; an event that tells of something with
-a length (a reply, a block) is written at its end and has the length in `seconds`.
+Durability: each event is flushed to the operating system before `append` returns, so a killed process loses nothing.
+The first event, the ends of runs and the answer are also synced to the disk; a power cut may take the events in
+between, and readers accept a torn last line. Everything else about a run (its state, what `resume` and `replay` need)
+is computed from the events. They hold no path of this machine: contexts are named by id, name and size. `at` in an
+event is wall-clock seconds since the run was created, pauses before a resume included. An event about something that
+takes time (a reply, a block) is written when that ends and has its duration in `seconds`.
 
-A live run holds an advisory lock on its events file. One that says "running" while nobody holds the lock was cut off.
+A live run holds an advisory lock on its events file. A run whose record has no end and no holder of the lock was cut
+off.
 """
 
 import json
@@ -36,12 +37,13 @@ from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.types import RunPage, RunState
 
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")
-_OUTLINE = (b'{"event":"run_', b'{"event":"routed"')  # how `append` begins the lines that say what became of a run
+_OUTLINE = (b'{"event":"run_', b'{"event":"routed"')
+"""How `append` begins the lines that the state of an ended run is read from."""
+
 _LOCK_TRIES = 10
-_NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to go on with"
-CHECKPOINT_MAX_BYTES = (
-    64 << 20
-)  # beyond this a turn's checkpoint costs more disk than running its code again costs time
+_NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to resume"
+CHECKPOINT_MAX_BYTES = 64 << 20
+"""Above this, storing a checkpoint costs more than running the code of the turns again."""
 
 
 class Runs:
@@ -50,13 +52,13 @@ class Runs:
     def __init__(self, data_dir: Path) -> None:
         self.directory = data_dir / "runs"
         self._created: dict[str, str] = {}
-        """run id -> when it was created, of runs that were listed before: it never changes"""
+        """run id -> its creation time, which never changes; of the runs that were listed before"""
 
     def __repr__(self) -> str:
         return f"<Runs {self.directory}>"
 
     def create(self, started: RunStarted) -> "Run":
-        """A new run whose first event is `started`, with the id and the time that it gets here."""
+        """A new run. Its first event is `started`, completed with its id and creation time. Raises RunNotWritten."""
         run_id = f"run-{secrets.token_hex(6)}"
         directory = self.directory / run_id
         try:
@@ -66,13 +68,13 @@ class Runs:
         except (OSError, RunNotWritten) as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise RunNotWritten(
-                f"no run can be put on record in {self.directory} ({_reason(error)}): free some space on the disk, or"
-                " set RLM_MCP_DATA_DIR to a directory that can be written"
+                f"no run can be recorded in {self.directory} ({_reason(error)}): free some space on the disk, or set"
+                " RLM_MCP_DATA_DIR to a writable directory"
             ) from error
         return run
 
     def get(self, run_id: str) -> "Run":
-        """The run with this id, or the only one whose id starts so; `run-` may be left out.
+        """The run with this id, or the only one whose id begins with it; `run-` may be left out.
 
         Raises UnknownRun, AmbiguousRun.
         """
@@ -90,18 +92,18 @@ class Runs:
         )
 
     def list(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
-        """Runs newest first; `cursor` is the `next_cursor` of the page before."""
+        """Runs, newest first. `cursor` is the `next_cursor` of the page before."""
         order = sorted(((self._created_at(i), i) for i in self._ids()), reverse=True)
         if cursor is not None:
             order = [pair for pair in order if f"{pair[0]}|{pair[1]}" < cursor]
         page, rest = order[:limit], order[limit:]
         return RunPage(
-            runs=tuple(self._look(run_id) for _, run_id in page),
+            runs=tuple(self._state_of(run_id) for _, run_id in page),
             next_cursor=f"{page[-1][0]}|{page[-1][1]}" if rest and page else None,
         )
 
-    def _look(self, run_id: str) -> RunState:
-        """The state of a run; one whose record is too new says so in its place and does not hide the others."""
+    def _state_of(self, run_id: str) -> RunState:
+        """The state of a run for a list. A record that is too new is listed as failed, so that it hides no others."""
         try:
             return Run(self.directory / run_id).state()
         except RunRecordTooNew as error:
@@ -116,7 +118,7 @@ class Runs:
             )
 
     def context_ids(self) -> "set[str]":
-        """The contexts that any run on record was asked about. Raises RunRecordTooNew."""
+        """The contexts of all runs on record. Raises RunRecordTooNew."""
         started = (Run(self.directory / run_id).started() for run_id in self._ids())
         return {context["context_id"] for event in started if event for context in event.contexts}
 
@@ -135,7 +137,7 @@ class Runs:
 
 
 class Run:
-    """One run's files. Reading needs nothing; the first `append` (or `writable=True`) takes the writer's lock."""
+    """The files of one run. Reading needs no lock; the first `append`, or `writable=True`, takes the writer's lock."""
 
     def __init__(self, directory: Path, *, writable: bool = False) -> None:
         self.run_id = directory.name
@@ -152,7 +154,7 @@ class Run:
 
     @property
     def created_at(self) -> str:
-        """When it was started, ISO 8601 in UTC."""
+        """When the run was created, ISO 8601 in UTC."""
         started = self.started()
         return started.created_at if started else ""
 
@@ -163,13 +165,13 @@ class Run:
 
     @property
     def events_path(self) -> Path:
-        """The record itself."""
+        """The file of the record."""
         return self._events
 
     def append(self, event: Event) -> None:
-        """Writes one event now, with the time. Safe from any thread; the operating system has the bytes on return.
+        """Writes one event with the current time and flushes it to the operating system. Safe from any thread.
 
-        Raises RunNotWritten. The event may then be there in part, which a reader leaves out and the next writer cuts.
+        Raises RunNotWritten. Part of the event may then be in the file: readers skip it, the next writer removes it.
         """
         with self._lock, self._written():
             file = self._open()
@@ -180,31 +182,31 @@ class Run:
                 os.fsync(file.fileno())
 
     def _created_time(self, event: Event) -> float:
-        """When the run was created, in seconds since 1970; `event` is the first one where there is none yet."""
+        """When the run was created, in seconds since 1970. `event` tells it while the record is still empty."""
         if self._created is None:
             created_at = self.created_at or (event.created_at if isinstance(event, RunStarted) else "")
             self._created = datetime.fromisoformat(created_at).timestamp() if created_at else time.time()
         return self._created
 
     def events(self, *, until: int | None = None) -> Iterator[Event]:
-        """Everything written so far, or while the record had `until` bytes. Raises RunRecordTooNew."""
+        """The events written so far, or those in the first `until` bytes. Raises RunRecordTooNew."""
         return read_events(self._events, until=until)
 
     def claim(self) -> None:
-        """Takes the writer's lock. Raises RunBusy when another process has it, and RunNotWritten."""
+        """Takes the writer's lock. Raises RunNotWritten, and RunBusy when another process holds it."""
         with self._lock, self._written():
             self._open()
 
     def close(self) -> None:
-        """Gives the writer's lock back. Idempotent."""
+        """Releases the writer's lock. Idempotent."""
         with self._lock:
             if self._file is not None:
-                with suppress(OSError):  # what could not be written before cannot be written now
+                with suppress(OSError):  # buffered bytes that could not be written before cannot be written now
                     self._file.close()
                 self._file = None
 
     def write_answer(self, answer: object) -> None:
-        """Keeps the answer byte-exact: text as UTF-8 (lone surrogates kept), anything else as JSON.
+        """Stores the answer byte-exact: text as UTF-8 (lone surrogates kept), anything else as JSON.
 
         Raises RunNotWritten.
         """
@@ -222,10 +224,10 @@ class Run:
         return None
 
     def save_checkpoint(self, turn: int, data: bytes) -> bool:
-        """Replaces the REPL checkpoint by that of `turn`; False when it is too big to keep or the disk is full."""
+        """Replaces the REPL checkpoint by that of `turn`. False if it is too big or cannot be written."""
         if len(data) > CHECKPOINT_MAX_BYTES:
             return False
-        # Not synced: after a power cut the code of the turns is simply run again.
+        # Not synced: after a power cut, the code of the turns is run again instead.
         try:
             _replace(self.directory / "checkpoint.bin", turn.to_bytes(8, "little") + data, sync=False)
         except OSError:
@@ -233,7 +235,7 @@ class Run:
         return True
 
     def checkpoint(self) -> tuple[int, bytes] | None:
-        """The newest checkpoint and the turn after which it was taken."""
+        """The turn after which the newest checkpoint was made, and its bytes."""
         file = self.directory / "checkpoint.bin"
         if not file.is_file():
             return None
@@ -241,9 +243,9 @@ class Run:
         return int.from_bytes(data[:8], "little"), data[8:]
 
     def state(self) -> RunState:
-        """What the record says; a record without an end and without a writer counts as failed and resumable."""
-        is_live = self.is_live()  # asked first: a run that ends in between has its end on record when it is read
-        state = run_state(self._telling_events())
+        """The state that the record leads to. A run with neither an end nor a writer counts as failed and resumable."""
+        is_live = self.is_live()  # first: a run that ends in between has its end on record when the record is read
+        state = run_state(self._state_events())
         if state.answer is None and state.status != "running":
             answer = self.answer()
             if answer is not None:
@@ -251,19 +253,19 @@ class Run:
         if not state.run_id:
             return replace(state, run_id=self.run_id, status="failed", stopped_by="error", message=_NO_BEGINNING)
         if state.status == "running" and not is_live:
-            message = f"the process that ran it ended before it did: `rlm-mcp runs resume {self.run_id}` goes on"
+            message = f"the process that ran it ended first: `rlm-mcp runs resume {self.run_id}` continues the run"
             state = replace(state, status="failed", stopped_by="error", message=message)
         return state
 
-    def _telling_events(self) -> Iterator[Event]:
-        """The events that its state is made of: of a run that ended as runs do, the few that tell all of it."""
+    def _state_events(self) -> Iterator[Event]:
+        """The events that its state is computed from: if the run itself recorded its end, only the outline."""
         outline = list(read_events(self._events, only=_OUTLINE))
         last = outline[-1] if outline else None
-        is_told = isinstance(last, RunEnded) and not last.path and last.tells_all
-        return iter(outline) if is_told else self.events()
+        is_enough = isinstance(last, RunEnded) and not last.path and last.tells_all
+        return iter(outline) if is_enough else self.events()
 
     def is_live(self) -> bool:
-        """Whether some process, this one included, holds the writer's lock."""
+        """Whether any process, this one included, holds the writer's lock."""
         if self._file is not None:
             return True
         with self._events.open("rb") as file:
@@ -275,8 +277,8 @@ class Run:
             yield
         except OSError as error:
             raise RunNotWritten(
-                f"{self.run_id} cannot go on record ({_reason(error)}): free some space on the disk, then"
-                f" `rlm-mcp runs resume {self.run_id}` goes on with it"
+                f"the record of {self.run_id} cannot be written ({_reason(error)}): free some space on the disk, then"
+                f" continue the run with `rlm-mcp runs resume {self.run_id}`"
             ) from error
 
     def _open(self) -> IO[bytes]:
@@ -311,7 +313,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _drop_torn_line(file: IO[bytes]) -> None:
-    """Cuts a half-written last line, so that what is appended next starts on a line of its own."""
+    """Removes a half-written last line, so that the next event starts on a line of its own."""
     size = file.seek(0, os.SEEK_END)
     position = size
     while position > 0:

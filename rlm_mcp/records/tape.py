@@ -1,4 +1,4 @@
-"""What a record has already paid for, and a record that keeps nothing."""
+"""What resume and replay take from a record instead of asking and running again; and a record kept in memory."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,17 +18,17 @@ from rlm_mcp.records.events import (
 
 
 class Tape:
-    """What a record has already paid for, handed out again: root replies and cells by turn, sub-calls by key.
+    """The replies and results on record: root replies and cells by turn, sub-calls by key.
 
-    `resume` gives the tape of its own record and goes on where it ends. `replay` is `strict`: it has nothing but the
-    tape. `difference` is the first place where the new run asked for or did something else than the record says.
+    A resumed run continues where the tape of its own record ends. A replay is `strict`: it has nothing but the tape.
+    `difference` describes the first place where the new run asked for, or did, something else than the record says.
     """
 
     def __init__(self, events: Iterable[Event] = (), *, strict: bool = False) -> None:
         self.strict = strict
         self.difference: str | None = None
         self.spent: Mapping[str, Any] = {}
-        """the usage on record when it ended"""
+        """the usage of the run when it ended"""
         self._ways: dict[str, Routed] = {}
         self._roots: dict[tuple[str, int], RootReply] = {}
         self._subs: dict[str, SubReply | SubFailed] = {}
@@ -52,7 +52,7 @@ class Tape:
                 self.spent = event.usage
 
     def way(self, path: str) -> Routed | None:
-        """The way that this (child) run had taken, if it had begun."""
+        """The route of this run or child run, if it had begun."""
         return self._ways.get(path)
 
     def root(self, path: str, turn: int) -> RootReply | None:
@@ -60,7 +60,7 @@ class Tape:
         return self._roots.get((path, turn))
 
     def sub(self, key: str) -> SubReply | SubFailed | None:
-        """The recorded answer to this very request, or its failure."""
+        """The recorded answer to the same request, or its failure."""
         return self._subs.get(key)
 
     def cell(self, path: str, turn: int, block: int) -> Cell | None:
@@ -68,30 +68,30 @@ class Tape:
         return self._cells.get((path, turn, block))
 
     def differ(self, sentence: str) -> None:
-        """Notes a difference; only the first is kept, since the others follow from it."""
+        """Notes a difference. Only the first is kept, since the others follow from it."""
         if self.difference is None:
             self.difference = sentence
 
 
 class NoRecord:
-    """A record that keeps nothing on disk, for replays and tests; `events` holds what was written."""
+    """A record in memory, for replays and tests."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.answer: object = None
 
     def append(self, event: Event) -> None:
-        """Keeps one event in memory, as it would be read from a file."""
+        """Keeps one event as it would be read from a file."""
         self.events.append(event_from_json(json.loads(json.dumps(to_json(event), default=str))))
 
     def write_answer(self, answer: object) -> None:
-        """Keeps the answer in memory."""
+        """Keeps the answer."""
         self.answer = answer
 
     def save_checkpoint(self, turn: int, data: bytes) -> bool:  # noqa: ARG002 - the Record protocol
-        """Keeps no checkpoint."""
+        """Does nothing: a record in memory has no checkpoints."""
         return False
 
     def checkpoint(self) -> tuple[int, bytes] | None:
-        """There is none."""
+        """None: there are no checkpoints."""
         return None

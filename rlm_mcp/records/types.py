@@ -1,4 +1,4 @@
-"""How runs stand and end: the types that records, results and clients of `rlm_mcp` share."""
+"""The state and the outcome of runs: types that records, tools and programs share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ StoppedBy = Literal["final", "iterations", "usd", "tokens", "sub_calls", "second
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
-    """A quoted place. `verified` is True only when the stored text at exactly these lines holds the quote."""
+    """A quotation and its place. `verified` means that the stored text at exactly these lines holds the quote."""
 
     context_id: str
     path: str
@@ -23,12 +23,12 @@ class Citation:
     quote: str
     verified: bool
     corrected: bool = False
-    """the quote was found, but elsewhere than cited: the lines here are the found ones"""
+    """the quote was found elsewhere than cited; the lines here are where it was found"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How many characters of the contexts were read, and which."""
+    """How many characters of the contexts were read, and which ranges."""
 
     total_chars: int = 0
     read_by_code: int = 0
@@ -39,16 +39,16 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a run stands or has ended, and with what; the fields are those of the public contract.
+    """How a run stands or has ended. The fields are those of the results that clients get.
 
-    The best answer so far is there even when a limit stopped the run.
+    When a limit stopped the run, `answer` is the best one so far.
     """
 
     status: Status
     answer: Any = None
     stopped_by: StoppedBy | None = None
     answered_by: str = ""
-    """how the answer came about: FINAL, FINAL_VAR, SUBMIT, answer, text, value, direct"""
+    """where the answer comes from: FINAL, FINAL_VAR, SUBMIT, answer, text, value, direct"""
     citations: tuple[Citation, ...] = ()
     coverage: Coverage = field(default_factory=Coverage)
     usage: Spent = field(default_factory=Spent)
@@ -61,7 +61,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState(Outcome):
-    """A run as its record tells it."""
+    """The state of a run that is on record."""
 
     run_id: str
     query: str
@@ -74,7 +74,7 @@ class RunState(Outcome):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPage:
-    """Some runs, newest first, and where to go on."""
+    """Some runs, newest first, and the cursor of the next page."""
 
     runs: tuple[RunState, ...]
     next_cursor: str | None = None

@@ -1,11 +1,11 @@
-"""The page of a run: one HTML file that tells everything its record holds and loads nothing.
+"""The page of a run: one HTML file that shows everything its record holds and loads nothing.
 
 timing.py     when each event began and ended
-story.py      events -> what the page shows, long texts cut; pure
+story.py      events -> the facts and rows of the page, long texts cut; pure
 coverage.py   ranges read -> strips and a table of files; pure
 passages.py   the cited lines and the sizes of files, read from the store
 comparing.py  two stories -> how they differ; pure
 page.py       a story -> the HTML, and the file it is written to
-live.py       the same page served on loopback while the run goes on
-static/       the page's own HTML, CSS and JavaScript, used as they are
+live.py       the same page, served on loopback while the run goes on
+static/       the page's HTML, CSS and JavaScript, used as they are
 """

@@ -1,4 +1,4 @@
-"""How two runs differ: in what they were asked, answered, cited, read and spent, and turn by turn in their code."""
+"""How two runs differ: questions, answers, citations, coverage, spending, and the code turn by turn."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,19 +7,19 @@ from typing import Any
 
 from rlm_mcp.viewer.story import Cut
 
-MOST_WORDS = 6_000  # of both answers; beyond this lines are compared, since the time grows with the square
+MOST_WORDS = 6_000  # of both answers; above this, lines are compared, since the time grows with the square
 MOST_LINES = 6_000
 LEAST_SAME_CHARS = 10
-MOST_PAIRS = 900  # of turns whose code is compared letter by letter; between longer runs only the same code is found
+MOST_PAIRS = 900  # of turns whose code is compared by similarity; in longer runs, only by equality
 MOST_ALIKE_CHARS = 1_500
-LEAST_ALIKE = 0.6  # two blocks of Python that do different things are alike to about a half
+LEAST_ALIKE = 0.6  # blocks of Python that do different things have a similarity of about a half
 
 Difference = tuple[str, str]
-"""`both`, `first` or `second`, and the text that stands in both answers or in one of them."""
+"""`both`, `first` or `second`: which answers hold a piece of text; and the text."""
 
 
 def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a comparison. Both arguments are what `page_data` returns."""
+    """The comparison of two runs, given what `page_data` returns for each."""
     one, other = first["head"], second["head"]
     texts = [_text(head["answer"]["text"]) if head["answer"] else "" for head in (one, other)]
     return {
@@ -36,7 +36,7 @@ def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, A
 
 
 def summary(data: Mapping[str, Any]) -> dict[str, Any]:
-    """One run in the figures that are compared."""
+    """The figures of one run that are compared."""
     head, coverage = data["head"], data["coverage"]
     states = [citation["state"] for citation in head["citations"]]
     return {
@@ -49,7 +49,7 @@ def summary(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(first: str, second: str) -> list[Difference] | None:
-    """What must be taken out of the first text and put into it to make the second; None where both are too long."""
+    """The edits that turn the first text into the second; None if the texts are too long."""
     if first == second:
         return [("both", first)] if first else []
     for pattern, most in ((r"\s+|\w+|[^\w\s]", MOST_WORDS), (r"[^\n]*\n|[^\n]+", MOST_LINES)):
@@ -60,7 +60,7 @@ def differences(first: str, second: str) -> list[Difference] | None:
 
 
 def _differences(old: Sequence[str], new: Sequence[str]) -> list[Difference]:
-    """The same for texts in pieces. A few letters that both have between two changes are taken for chance."""
+    """The same for texts in pieces. Fewer than LEAST_SAME_CHARS between two changes count as chance."""
     blocks = SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
     found: list[Difference] = []
     i = j = 0
@@ -77,7 +77,7 @@ def _differences(old: Sequence[str], new: Sequence[str]) -> list[Difference]:
 
 
 def citations(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every cited place once, with what became of it in either run: its state, or None where it was not cited."""
+    """Every cited place once, with its state in each run; None where a run did not cite it."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for side, cited in (("first", first), ("second", second)):
         for one in cited:
@@ -89,10 +89,10 @@ def citations(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, 
 
 
 def aligned(first: Sequence[tuple[int, str]], second: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
-    """Turns of both runs in pairs, in order: those whose code is most alike together, the others alone."""
+    """The turns of both runs in order: those with the most similar code in pairs, the others alone."""
     alike = _alike if len(first) * len(second) <= MOST_PAIRS else _equal
     gain = [[max(0.0, alike(one, other) - LEAST_ALIKE) for _, other in second] for _, one in first]
-    # The best total from each pair of places on, then the way that leads through it.
+    # The best total from each pair of positions on; then the path through it.
     best = [[0.0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for i in reversed(range(len(first))):
         for j in reversed(range(len(second))):
@@ -124,7 +124,7 @@ def _alike(one: str, other: str) -> float:
 
 
 def _turns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
-    """The turns of the run itself by number, each with its code, blanks evened out."""
+    """The number and the code of each turn of the run itself, with white space collapsed."""
     code: dict[int, list[str]] = {}
     for row in rows:
         if row["path"]:

@@ -1,4 +1,4 @@
-"""How much of each context was read, as strips that fit on a page and a table of files."""
+"""How much of each context was read: strips that fit on a page, and a table of files."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from rlm_mcp.viewer.story import whole
 
 MOST_BINS = 1_000  # about one for each pixel
-MOST_FILES = 400  # in the table, those that were read most
+MOST_FILES = 400  # in the table: those that were read most
 
 READERS = ("code", "model")
 
@@ -28,10 +28,10 @@ def strips(
     files: Mapping[str, Sequence[FileSize]],
     places: Mapping[int, tuple[str, str, int]],
 ) -> dict[str, Any]:
-    """The page's facts about coverage.
+    """The coverage as the page shows it.
 
-    `files` has the files of each context that is still stored; for others the ranges themselves tell what files there
-    were. `places` maps a citation's number to its context, path and character.
+    `files` has the files of each context that is still stored; the files of others are those that the ranges name.
+    `places` maps a citation's number to its context, path and character.
     """
     ranges = {reader: _ranges(coverage, reader) for reader in READERS}
     shown = []
@@ -68,7 +68,7 @@ def strips(
 
 
 class _Strip:
-    """The files of one context end to end, and how much of each stretch was read."""
+    """The files of one context end to end, divided into bins, and how much of each bin was read."""
 
     def __init__(self, sizes: Sequence[FileSize], most_bins: int) -> None:
         self._sizes = {size.path: size.chars for size in sizes}
@@ -91,18 +91,18 @@ class _Strip:
                 at = until
 
     def share(self, path: str, char: int) -> float:
-        """Where on the strip a character is, from 0 to 1."""
+        """The place of a character on the strip, from 0 to 1."""
         return round((self._starts.get(path, 0) + char) / max(self.chars, 1), 5)
 
     def _bin_start(self, number: int) -> int:
-        """The first character whose share of the whole is at least `number` bins."""
+        """The first character of a bin."""
         return -(-number * self.chars // self._bins)
 
     def _chars_of(self, number: int) -> int:
         return self._bin_start(number + 1) - self._bin_start(number)
 
     def shown(self) -> dict[str, Any]:
-        """Percent of each bin, and the file that each bin begins in."""
+        """The percentage read of each bin, and the file in which it begins."""
         names, starts = list(self._starts), list(self._starts.values())
         bins = range(self._bins)
         owners = [bisect_right(starts, self._bin_start(number)) - 1 for number in bins] if names else []
@@ -116,12 +116,12 @@ class _Strip:
 
 
 def _percent(read: int, chars: int) -> int:
-    """Nothing read is 0, and anything at least 1."""
+    """The percentage, at least 1 if anything was read."""
     return 0 if read <= 0 else max(1, min(100, round(100 * read / chars)))
 
 
 def _ranges(coverage: Mapping[str, Any], reader: str) -> dict[str, list[tuple[int, int]]]:
-    """The ranges of one reader by "context_id/path"; what is no pair of counts is left out."""
+    """The ranges of one reader by "context_id/path". Whatever is not a pair of counts is left out."""
     known = coverage.get("ranges")
     told = known.get(reader) if isinstance(known, Mapping) else None
     if not isinstance(told, Mapping):
@@ -140,7 +140,7 @@ def _ranges(coverage: Mapping[str, Any], reader: str) -> dict[str, list[tuple[in
 def _sizes_told(
     context: Mapping[str, Any], ranges: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]]
 ) -> list[FileSize]:
-    """The files that the ranges name, as long as the ranges reach."""
+    """The files that the ranges name; each is as long as its ranges reach."""
     prefix = f"{context['context_id']}/"
     ends: dict[str, int] = {}
     for by_file in ranges.values():

@@ -1,8 +1,8 @@
-"""The page of a run served on loopback, following the run while it goes on.
+"""The page of a run served on loopback, which follows the run while it goes on.
 
-Nobody but this user's browser is to read it: it listens on 127.0.0.1 alone, takes only requests that name this very
-address as their host (so no other name can be pointed at it), and lies under a path that cannot be guessed (so no other
-page can ask for it). Nothing can be changed through it.
+Only this user's browser can read it: the server listens on 127.0.0.1, accepts only requests whose host is this address
+(so that no other name can be pointed at it), and its path cannot be guessed (so that no other page can request it). It
+is read-only.
 """
 
 import json
@@ -42,7 +42,7 @@ _HEADERS = {
 
 
 class FollowedRun:
-    """A run read on from where it was read last. Safe from any thread."""
+    """The page data of a run; each call reads what its record has gained since the last. Safe from any thread."""
 
     def __init__(self, run: Run, store: Store) -> None:
         self._run = run
@@ -55,14 +55,14 @@ class FollowedRun:
         return f"<FollowedRun {self._run.run_id}, {self._position:,} bytes read>"
 
     def page(self) -> str:
-        """The page as it is now. Raises RunRecordDamaged, RunRecordTooNew."""
+        """The whole page as of now. Raises RunRecordDamaged, RunRecordTooNew."""
         with self._lock:
             data, is_live = self._data()
             title = self._story.title
         return assemble("run", title=title, data={**data, "follow": is_live}, follows=True)
 
     def news(self, rows: int) -> Mapping[str, Any] | None:
-        """What a page with so many rows does not have; None while the run goes on and there is nothing new."""
+        """The data that a page with so many rows lacks; None if there is nothing new and the run goes on."""
         with self._lock:
             data, is_live = self._data()
         if is_live and len(data["rows"]) <= rows:
@@ -70,24 +70,24 @@ class FollowedRun:
         return {**data, "rows": data["rows"][rows:]}
 
     def _data(self) -> tuple[dict[str, Any], bool]:
-        is_live = self._run.is_live()  # asked first: what is written before the end is then read
-        self._read_on()
+        is_live = self._run.is_live()  # first: everything that was written before the end is then read
+        self._read_new_events()
         story = self._story
         texts = quoted(self._store, story.context_ids, story.citations) if story.has_ended else Quoted()
         answer = self._run.answer() if story.has_ended else None
         data = page_data(story, texts, is_live=is_live, answer=answer)
         return {**data, "rows": list(story.rows)}, is_live and not story.has_ended
 
-    def _read_on(self) -> None:
+    def _read_new_events(self) -> None:
         for event, end in read_events_from(self._run, self._position):
-            self._story.tell(event)
+            self._story.add(event)
             self._position = end
 
 
 def read_events_from(run: Run, position: int) -> list[tuple[Event | None, int]]:
-    """The events that begin at `position` of the record, each with the position after it."""
+    """The events from byte `position` of the record on, each with the position after it; None for other lines."""
     if position == 0:
-        next(read_events(run.events_path), None)  # it refuses a record of a newer format
+        next(read_events(run.events_path), None)  # raises RunRecordTooNew
     found: list[tuple[Event | None, int]] = []
     with run.events_path.open("rb") as file:
         file.seek(position)
@@ -103,7 +103,7 @@ def read_events_from(run: Run, position: int) -> list[tuple[Event | None, int]]:
 
 
 def application(followed: FollowedRun, *, token: str, port: int) -> Starlette:
-    """The server's two pages: the run, and what is new of it."""
+    """The server's two resources: the page of the run, and its new data."""
     hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
 
     def guarded(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
@@ -130,9 +130,9 @@ def application(followed: FollowedRun, *, token: str, port: int) -> Starlette:
 
 
 async def serve_page(run: Run, store: Store, *, tell: Callable[[str], None]) -> None:
-    """Serves a page until SIGINT or SIGTERM; `tell` gets its address. Raises RunRecordTooNew, RunRecordDamaged."""
+    """Serves a page until SIGINT or SIGTERM; `tell` receives its address. Raises RunRecordTooNew, RunRecordDamaged."""
     followed = FollowedRun(run, store)
-    await anyio.to_thread.run_sync(followed.page)  # a record that cannot be shown is told here, not in the browser
+    await anyio.to_thread.run_sync(followed.page)  # raises here, and not in the browser, if the record cannot be shown
     token = secrets.token_urlsafe(16)
     with socket.create_server((HOST, 0)) as listening:
         port = listening.getsockname()[1]

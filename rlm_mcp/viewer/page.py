@@ -1,7 +1,7 @@
-"""The page itself: a story and what the store adds to it, as one HTML file that needs nothing and can do no harm.
+"""The page of a run, or of two runs compared: one self-contained HTML file that can do no harm.
 
-Texts of models and contexts reach the page as one JSON object in a data block, in which no `<`, `>` or `&` is left, and
-the script shows them as text and never as markup. The content security policy allows the page's own style and script,
+Texts of models and contexts reach the page as one JSON object in a data block, in which no `<`, `>` or `&` is left; the
+script shows them as text and never as markup. The content security policy allows the page's own style and script,
 named by their hashes, and nothing else: no other script, no request, no form, no frame.
 """
 
@@ -28,11 +28,11 @@ from rlm_mcp.version import __version__
 from rlm_mcp.viewer.comparing import compared
 from rlm_mcp.viewer.coverage import strips
 from rlm_mcp.viewer.passages import Quoted, quoted
-from rlm_mcp.viewer.story import Story, told
+from rlm_mcp.viewer.story import Story, story_of
 
 FILE_NAME = "page.html"
 
-# In the order in which they are put together: each may use what those before it define.
+# In this order: each may use what those before it define.
 _SHARED = ("dom.js", "code.js", "theme.js", "shape.js", "tree.js", "coverage.js", "turns.js")
 _SCRIPTS = {
     "run": (*_SHARED, "grid.js", "flight.js", "answer.js", "spending.js", "detail.js", "run.js"),
@@ -47,14 +47,14 @@ class PageNotWritten(RlmError):
 
 
 def write_page(record: Run | Iterable[Event], store: Store, path: Path | None = None) -> Path:
-    """Writes the page of a run and returns where it is.
+    """Writes the page of a run and returns its path.
 
-    `record` is a stored run, or its events from elsewhere (then `path` must be given). The page of a stored run lies
-    next to its record unless `path` says otherwise. Raises RunRecordTooNew, RunRecordDamaged, PageNotWritten.
+    `record` is a stored run, whose page is written next to its record by default, or the events of another run, for
+    which `path` must be given. Raises RunRecordTooNew, RunRecordDamaged, PageNotWritten.
     """
     if path is None:
         if not isinstance(record, Run):
-            raise ValueError("events alone have no directory: say where the page is to be written")
+            raise ValueError("events alone have no directory: pass the path of the page")
         path = record.directory / FILE_NAME
     return write_text(path, run_page(record, store))
 
@@ -72,13 +72,13 @@ def write_text(path: Path, page: str) -> Path:
 
 
 def run_page(record: Run | Iterable[Event], store: Store) -> str:
-    """The page of a run, as a text. Raises RunRecordTooNew, RunRecordDamaged."""
+    """The HTML page of a run. Raises RunRecordTooNew, RunRecordDamaged."""
     story, facts = run_facts(record, store)
     return assemble("run", title=story.title, data=facts)
 
 
 def compare_page(first: Run, second: Run, store: Store) -> tuple[str, dict[str, Any]]:
-    """A page of two runs side by side, and the facts it rests on. Raises RunRecordTooNew, RunRecordDamaged."""
+    """The HTML page of two runs side by side, and their comparison. Raises RunRecordTooNew, RunRecordDamaged."""
     both = [run_facts(run, store)[1] for run in (first, second)]
     facts = compared(*both)
     title = f"{first.run_id} and {second.run_id}"
@@ -86,12 +86,12 @@ def compare_page(first: Run, second: Run, store: Store) -> tuple[str, dict[str, 
 
 
 def run_facts(record: Run | Iterable[Event], store: Store) -> tuple[Story, dict[str, Any]]:
-    """What the page of a run shows, read from its record and from the store."""
+    """The story of a run and the data of its page, read from its record and from the store."""
     if not isinstance(record, Run):
-        story = told(record)
+        story = story_of(record)
         return story, page_data(story, quoted(store, story.context_ids, story.citations))
-    is_live = record.is_live()  # asked first: a run that ends in between has its end on record when it is read
-    story = told(read_lines(record.events_path))
+    is_live = record.is_live()  # first: a run that ends in between has its end on record when the record is read
+    story = story_of(read_lines(record.events_path))
     texts = quoted(store, story.context_ids, story.citations)
     data = page_data(story, texts, is_live=is_live, answer=record.answer())
     if not is_live and is_torn(record.events_path):
@@ -100,7 +100,7 @@ def run_facts(record: Run | Iterable[Event], store: Store) -> tuple[Story, dict[
 
 
 def page_data(story: Story, texts: Quoted, *, is_live: bool = False, answer: object = None) -> dict[str, Any]:
-    """What the script of the page gets."""
+    """The data for the script of the page."""
     return {
         "version": __version__,
         "head": story.head(is_live=is_live, answer=answer),
@@ -111,18 +111,18 @@ def page_data(story: Story, texts: Quoted, *, is_live: bool = False, answer: obj
 
 
 def is_torn(record: Path) -> bool:
-    """Whether the record stops in the middle of a line."""
+    """Whether the record ends in the middle of a line."""
     with record.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
         return file.read(1) != b"\n"
 
 
-# --- putting it together
+# --- assembling
 
 
 def assemble(kind: PageKind, *, title: str, data: Mapping[str, Any], follows: bool = False) -> str:
-    """The HTML. `follows`: the page is served, and may ask its own server for what is new."""
+    """The HTML page. If it `follows` a run, it is served, and may request new data from its server."""
     style, script = _part("page.css"), "".join(_part(name) for name in _SCRIPTS[kind])
     script = f'(() => {{\n"use strict";\n{script}}})();\n'
     parts = {
@@ -133,13 +133,13 @@ def assemble(kind: PageKind, *, title: str, data: Mapping[str, Any], follows: bo
         "data": as_data(data),
         "script": script,
     }
-    # Split once: what is filled in may hold any text, marks like these too.
+    # Split once: inserted text may hold anything, marks like these included.
     pieces = re.split(r"\{\{(\w+)\}\}", _part("page.html"))
     return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
 
 
 def policy(style: str, script: str, *, follows: bool) -> str:
-    """The content security policy: this style, this script, and requests to the page's own server if it follows one."""
+    """The content security policy: this style, this script and, if it follows a run, requests to its own server."""
     return "; ".join(
         [
             "default-src 'none'",
@@ -156,7 +156,7 @@ def policy(style: str, script: str, *, follows: bool) -> str:
 
 
 def as_data(value: object) -> str:
-    """JSON that can stand in a script element: ASCII, and nothing that begins a tag, a comment or an entity."""
+    """JSON that is safe in a script element: ASCII, with nothing that begins a tag, a comment or an entity."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -1,4 +1,4 @@
-"""What a page quotes from the store: the lines of each citation with those around them, and how long the files are."""
+"""What a page shows from the store: the lines of each citation with those around them, and the sizes of files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ LINES_AROUND = 3
 MOST_PASSAGE_CHARS = 12_000
 MOST_AROUND_CHARS = 2_000
 MOST_LINE_CHARS = 2_000
-MOST_PASSAGES = 200  # beyond these a citation is shown by its quote alone
+MOST_PASSAGES = 200  # further citations are shown by their quotes alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quoted:
-    """What the store adds to a record. Everything in it is ready for JSON."""
+    """What the store adds to a record, ready for JSON."""
 
     passages: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """by the number of the citation"""
@@ -30,7 +30,7 @@ class Quoted:
 
 
 def quoted(store: Store, context_ids: Sequence[str], citations: Sequence[Mapping[str, Any]]) -> Quoted:
-    """Reads them. A context that has been removed is left out; a citation whose text cannot be read says why."""
+    """Reads them. Removed contexts are left out; a citation whose text cannot be read says why."""
     contexts: dict[str, Context] = {}
     files: dict[str, Sequence[FileSize]] = {}
     for identity in context_ids:
@@ -76,7 +76,7 @@ def _passage(store: Store, context: Context, citation: Mapping[str, Any]) -> dic
 
 
 def _around(store: Store, context: Context, path: str, first: int, last: int) -> list[Cut]:
-    """Some lines, or none where the text ends or the lines are too long to be worth it."""
+    """These lines; none where the text has ended or they are too long."""
     if last < first:
         return []
     try:

@@ -1,7 +1,7 @@
-"""What the page of a run shows, computed from its events: facts at the top, and a row for each thing that happened.
+"""The content of a run's page, computed from its events: facts for the top, and a row for each thing that happened.
 
-A record is text from models, contexts and crashes. What does not have the expected shape is left out and counted; every
-text is kept as text, and one that is longer than its share of the page becomes its head, its tail and its true length.
+A record holds text from models, contexts and crashes. Lines and events of unknown shape are left out and counted. Text
+stays text; one that is longer than its share of the page becomes its head, its tail and its true length.
 """
 
 import json
@@ -30,19 +30,19 @@ Cut = str | dict[str, Any]
 """A text, or `{"head", "tail", "chars"}` of one that was cut."""
 
 MOST_ANSWER_CHARS = 200_000
-MOST_TEXT_CHARS = 24_000  # of a prompt, a reply, a block or an output
-MOST_CALL_CHARS = 4_000  # of a sub-call's reply; a thousand of these make four megabytes
-MOST_CALLS_CHARS = 6_000_000  # of all replies of sub-calls: what a browser opens in a second or two
+MOST_TEXT_CHARS = 24_000  # of a prompt, reply, block or output
+MOST_CALL_CHARS = 4_000  # of a sub-call's reply: a thousand of these are four megabytes
+MOST_CALLS_CHARS = 6_000_000  # of all replies of sub-calls: a browser opens this much in a second or two
 LEAST_CALL_CHARS = 120
 MOST_CITATIONS = 500
 _MOST_VARIABLES = 40
-_TAIL_SHARE = 4  # one part in four of what is kept is the end of a text
+_TAIL_SHARE = 4  # a quarter of what is kept of a text is its end
 
 USAGE = ("root_calls", "sub_calls", "cached_calls", "failed_calls", "prompt_tokens", "completion_tokens")
 
 
 class Story:
-    """A run told event by event; `rows` only ever grows, so that a page can follow it."""
+    """The content of one page, built event by event. `rows` only grows, so that a page can follow a run."""
 
     def __init__(self, *, call_chars: int = MOST_CALL_CHARS) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -57,23 +57,23 @@ class Story:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the record has its last event."""
+        """Whether the run has ended, as far as its events tell."""
         return self._fold.ended is not None
 
     @property
     def title(self) -> str:
-        """What a tab of the browser shows."""
+        """The title of the page."""
         started = self._fold.started
         return " · run" if started is None else f"{' '.join(started.query.split())[:80]} · {started.run_id}"
 
     @property
     def context_ids(self) -> tuple[str, ...]:
-        """The contexts that the run is about."""
+        """The contexts of the run."""
         return tuple(context["context_id"] for context in self.contexts)
 
     @property
     def coverage(self) -> Mapping[str, Any]:
-        """What was read, as the record's last event has it."""
+        """The coverage in the last event; empty before the end."""
         return self._fold.ended.coverage if self._fold.ended else {}
 
     @property
@@ -93,7 +93,7 @@ class Story:
 
     @property
     def citations(self) -> list[dict[str, Any]]:
-        """What the answer rests on: at most MOST_CITATIONS."""
+        """The first MOST_CITATIONS citations of the answer."""
         return [
             {
                 "context_id": str(one.get("context_id") or ""),
@@ -110,13 +110,13 @@ class Story:
     def _cited(self) -> list[JsonMap]:
         return _objects(self._fold.ended.citations if self._fold.ended else ())
 
-    def tell(self, event: Event | None) -> None:
-        """Takes in the next event, or None for a line of the record that is no event."""
+    def add(self, event: Event | None) -> None:
+        """Adds the next event, or None for a line of the record that is no event."""
         if event is None:
             self._unread += 1
             return
         pause = self._timing.pause_before(event)
-        span = self._timing.place(event)
+        span = self._timing.span_of(event)
         self._fold.apply(event)
         row = self._row(event, pause)
         if row is not None:
@@ -124,7 +124,7 @@ class Story:
             self.rows.append({"path": event.path, "turn": event.turn, "start": start, "end": end} | row)
 
     def head(self, *, is_live: bool, answer: object = None) -> dict[str, Any]:
-        """The facts at the top. `answer` is the stored one, for records that leave a long answer to its own file."""
+        """The facts at the top. `answer` is the stored answer, for records that leave a long one to a file."""
         started, ended, route = self._fold.started, self._fold.ended, self._fold.route
         usage = _usage(self._fold.spent)
         if started is None:
@@ -189,22 +189,22 @@ class Story:
 
 
 def call_chars(calls: int) -> int:
-    """How much of each sub-call's reply a page of so many sub-calls holds."""
+    """How many characters of each reply a page with so many sub-calls holds."""
     return max(LEAST_CALL_CHARS, min(MOST_CALL_CHARS, MOST_CALLS_CHARS // max(calls, 1)))
 
 
-def told(events: Iterable[Event | None]) -> Story:
+def story_of(events: Iterable[Event | None]) -> Story:
     """The story of a whole record."""
     kept = list(events)
     calls = sum(isinstance(event, SubReply | SubFailed) for event in kept)
     story = Story(call_chars=call_chars(calls))
     for event in kept:
-        story.tell(event)
+        story.add(event)
     return story
 
 
 def cut(text: str, most: int) -> Cut:
-    """The text, or head and tail of one that is longer than `most`."""
+    """The text, or head and tail if it is longer than `most` characters."""
     if len(text) <= most:
         return text
     tail = most // _TAIL_SHARE
@@ -280,7 +280,7 @@ def _call(event: SubReply | SubFailed, most: int) -> dict[str, Any]:
         "model": event.model or "",
         "cached": event.cached is True,
     }
-    if not usage:  # a child run, whose own events tell, or a call that reached no model
+    if not usage:  # of a child run, whose own events have it, or of a call that reached no model
         return told | {"spent": _usage(event.spent)}
     return told | {
         "tokens": [whole(usage.get("prompt_tokens")), whole(usage.get("completion_tokens"))],
@@ -304,7 +304,7 @@ def _end(event: RunEnded) -> dict[str, Any]:
 
 
 def text_of(value: object) -> tuple[str, str]:
-    """A value as the text that stands for it, and whether that is "text" or "json"."""
+    """The text that shows a value, and whether it is "text" or "json"."""
     if isinstance(value, str):
         return value, "text"
     return json.dumps(value, ensure_ascii=False, indent=1, default=str), "json"

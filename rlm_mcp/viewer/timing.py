@@ -1,6 +1,7 @@
-"""When each event of a record began and ended, in seconds since the run was created, pauses before a resume taken out.
+"""When the subject of each event began and ended, in seconds since the run was created.
 
-Events say when they were written (`at`) and how long the thing they tell of took (`seconds`).
+Events have the time at which they were written (`at`) and the duration of their subject (`seconds`). Pauses before a
+resume are left out.
 """
 
 from math import isfinite
@@ -9,13 +10,13 @@ from typing import Any
 from rlm_mcp.records.events import Event, RunResumed
 
 LONGEST_PAUSE = 1.0
-"""Of a pause before a resume, so much stays visible."""
+"""How much of a pause before a resume stays visible."""
 
 Span = tuple[float, float]
 
 
 class Timing:
-    """Places the events of one record, which must be given in its order."""
+    """The time line of one record, whose events must be given in order."""
 
     def __init__(self) -> None:
         self._pauses = 0.0
@@ -24,8 +25,8 @@ class Timing:
     def __repr__(self) -> str:
         return f"<Timing at {self._last:.1f} s, {self._pauses:.1f} s of pauses>"
 
-    def place(self, event: Event) -> Span:
-        """When the event's subject began and ended."""
+    def span_of(self, event: Event) -> Span:
+        """When the subject of the event began and ended. Moves the time line on."""
         end = max(0.0, number(event.at) - self._pauses)
         if isinstance(event, RunResumed) and end - self._last > LONGEST_PAUSE:
             self._pauses += end - self._last - LONGEST_PAUSE
@@ -35,21 +36,21 @@ class Timing:
 
     @property
     def end(self) -> float:
-        """The latest moment so far."""
+        """The latest time so far."""
         return self._last
 
     def pause_before(self, event: Event) -> float:
-        """How long nothing had happened when the event was written."""
+        """The time between the latest time so far and the event."""
         return max(0.0, number(event.at) - self._pauses - self._last)
 
 
 def number(value: Any) -> float:
-    """A finite number, or 0: records are read as they are, damaged ones too."""
+    """A finite number, or 0 in place of anything else in a damaged record."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         return 0.0
     return float(value)
 
 
 def seconds_of(event: Event) -> float:
-    """The length of the event's subject."""
+    """The duration of the event's subject."""
     return max(0.0, number(getattr(event, "seconds", 0.0)))

@@ -248,7 +248,7 @@ def test_fields_of_a_later_version_are_ignored() -> None:
 
 def test_a_run_that_cannot_be_put_on_record_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("in the way")
-    with pytest.raises(RunNotWritten, match=r"no run can be put on record in .*: free some space"):
+    with pytest.raises(RunNotWritten, match=r"no run can be recorded in .*: free some space"):
         Runs(tmp_path).create(RunStarted(query="?"))
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
@@ -257,7 +257,7 @@ def test_what_cannot_be_written_of_a_run_is_one_sentence(tmp_path: Path) -> None
     run = Runs(tmp_path).create(RunStarted(query="?"))
     (run.directory / "answer.txt").mkdir()
     (run.directory / "checkpoint.bin").mkdir()
-    with pytest.raises(RunNotWritten, match=rf"{run.run_id} cannot go on record \(.*\): free some space"):
+    with pytest.raises(RunNotWritten, match=rf"the record of {run.run_id} cannot be written \(.*\): free some space"):
         run.write_answer("yes")
     assert not run.save_checkpoint(1, b"state")
     run.close()
@@ -274,5 +274,5 @@ def test_records_that_cannot_be_read_are_listed_with_the_reason_and_hide_no_othe
     assert listed["run-new"] == (
         "failed", "", "run-new was written in format 99, this version reads up to 1: update rlm-mcp",
     )  # fmt: skip
-    assert listed["run-torn"][2] == "its record has no readable beginning, so there is nothing to show or to go on with"
+    assert listed["run-torn"][2] == "its record has no readable beginning, so there is nothing to show or to resume"
     assert sorted(query for _, query, _ in listed.values()) == ["", "", "readable"]

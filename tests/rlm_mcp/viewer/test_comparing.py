@@ -9,12 +9,12 @@ from rlm_mcp.records.events import event_from_json
 from rlm_mcp.viewer.comparing import aligned, citations, compared, differences
 from rlm_mcp.viewer.page import page_data
 from rlm_mcp.viewer.passages import Quoted
-from rlm_mcp.viewer.story import told
+from rlm_mcp.viewer.story import story_of
 from tests.rlm_mcp.viewer.records import cell, ended, reply, started
 
 
 def data(*events: Any) -> dict[str, Any]:
-    return page_data(told(event_from_json(event) for event in events), Quoted())
+    return page_data(story_of(event_from_json(event) for event in events), Quoted())
 
 
 def test_answers_are_compared_word_by_word() -> None:

@@ -162,7 +162,10 @@ def test_a_disk_that_is_full_ends_a_run_in_one_sentence_and_it_goes_on_when_ther
         out, error = processes[0].communicate(timeout=240)
         (run,) = Runs(tmp_path / "data").list().runs
         assert (processes[0].returncode, out) == (1, "")
-        assert f"message: {run.run_id} cannot go on record (File too large): free some space on the disk" in error
+        assert (
+            f"message: the record of {run.run_id} cannot be written (File too large): free some space on the disk"
+            in error
+        )
         assert "Traceback" not in error
 
         resume = [sys.executable, "-m", "rlm_mcp.cli", "runs", "resume", run.run_id, *places, "--quiet"]
