@@ -30,7 +30,7 @@ from rlm_mcp.records.types import Outcome
 from rlm_mcp.settings import Settings
 from rlm_mcp.spending import REQUESTED_LIMITS, RunLimits, Spent
 
-_Amount = TypeVar("_Amount", int, float)
+_T = TypeVar("_T", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +270,7 @@ def _recorded(model: Mapping[str, Any]) -> ScriptedModel:
     return ScriptedModel([], name=model["name"], profile=Profile(**model["profile"]))
 
 
-def _at_most(guess: tuple[_Amount, _Amount], limit: _Amount | None) -> tuple[_Amount, _Amount]:
+def _at_most(guess: tuple[_T, _T], limit: _T | None) -> tuple[_T, _T]:
     return guess if limit is None else (min(guess[0], limit), min(guess[1], limit))
 
 

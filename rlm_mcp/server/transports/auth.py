@@ -1,27 +1,47 @@
-"""Bearer tokens of a server over HTTP: a file with one `NAME SHA256` a line, so that no token can be read from it.
+"""Bearer tokens of a server over HTTP: those of a token file, or access tokens of an OAuth authorization server.
 
-A token is 256 random bits, so an unsalted hash is enough: there is nothing to guess. NAME is whose contexts and runs
-the token opens.
+A token file has one `NAME SHA256` a line, so no token can be read from it. A token is 256 random bits, so an unsalted
+hash is enough: there is nothing to guess. NAME is the tenant whose contexts and runs the token opens.
+
+OAuth access tokens are JWTs (RFC 9068) that the authorization server signed for us and that have not expired. Its keys
+are discovered (RFC 8414, OpenID Connect Discovery) and cached by PyJWT; an unknown key id makes it fetch them again. A
+token for another resource is refused (RFC 8707): accepting it would let that resource's operator act here.
 """
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import anyio
+import anyio.to_thread
+import httpx2
+import jwt
 from mcp.server.auth.provider import AccessToken
 
 from rlm_mcp.errors import SettingsError
 
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9_.@-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
 
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures by a private key. Never "none", and none that could be made with a public key."""
+
+METADATA = ("oauth-authorization-server", "openid-configuration")
+REQUIRED_CLAIMS = ["exp", "iss", "aud", "sub"]
+
+log = logging.getLogger(__name__)
+
 
 class TokenFile:
     """Verifies tokens against their hashes. A TokenVerifier of the SDK."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
+        """`names` maps the hash of a token to its name."""
         self._names = names
 
     def __repr__(self) -> str:
@@ -33,14 +53,14 @@ class TokenFile:
         return frozenset(self._names.values())
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """Whose token this is, or None. Takes the same time for every token of the file."""
+        """The access token with its name, or None. Takes the same time for every token of the file."""
         digest = digest_of(token)
         found = [name for known, name in self._names.items() if hmac.compare_digest(known, digest)]
         return AccessToken(token=token, client_id=found[0], scopes=[], subject=found[0]) if found else None
 
 
 def read_token_file(path: Path) -> TokenFile:
-    """The tokens of a file. Empty lines and lines after # do not count. Raises SettingsError."""
+    """Reads a token file. Empty lines and lines that begin with # are skipped. Raises SettingsError."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -59,10 +79,74 @@ def read_token_file(path: Path) -> TokenFile:
 
 
 def new_token() -> str:
-    """A token that nobody can guess."""
+    """A new random token."""
     return f"rlm_{secrets.token_urlsafe(32)}"
 
 
 def digest_of(token: str) -> str:
-    """What is kept of a token."""
+    """The hash of a token, which a token file holds."""
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+class JwtVerifier:
+    """Verifies access tokens of `issuer` for `resource`. A TokenVerifier of the SDK.
+
+    `key_for` returns the key that signed a token; it may use the network and is called on a worker thread.
+    """
+
+    def __init__(self, issuer: str, resource: str, key_for: Callable[[str], Any]) -> None:
+        self._issuer = issuer
+        self._resource = resource
+        self._key_for = key_for
+
+    def __repr__(self) -> str:
+        return f"<JwtVerifier of {self._issuer} for {self._resource}>"
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """The access token with its claims, or None. The reason of a refusal is logged and not told to the client."""
+        try:
+            key = await anyio.to_thread.run_sync(self._key_for, token)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=list(ALGORITHMS),
+                audience=self._resource,
+                issuer=self._issuer,
+                options={"require": REQUIRED_CLAIMS},
+            )
+        except jwt.PyJWTError as error:
+            log.warning("a bearer token was refused: %s", error)
+            return None
+        return AccessToken(
+            token=token,
+            client_id=str(claims.get("client_id") or claims.get("azp") or claims["sub"]),
+            scopes=str(claims.get("scope") or "").split(),
+            expires_at=int(claims["exp"]),
+            resource=self._resource,
+            subject=str(claims["sub"]),
+            claims={"iss": claims["iss"]},
+        )
+
+
+async def discover_issuer(issuer: str, resource: str) -> JwtVerifier:
+    """The verifier for an issuer, with the keys that it publishes. Raises SettingsError when it publishes none."""
+    addresses = [f"{issuer.rstrip('/')}/.well-known/{name}" for name in METADATA]
+    async with httpx2.AsyncClient(timeout=10) as http:
+        for address in addresses:
+            if (jwks_uri := await _read_jwks_uri(http, address, issuer)) is not None:
+                return JwtVerifier(issuer, resource, partial(_signing_key, jwt.PyJWKClient(jwks_uri)))
+    raise SettingsError(f"{issuer} publishes no keys at {' or '.join(addresses)}: check --oauth-issuer")
+
+
+async def _read_jwks_uri(http: httpx2.AsyncClient, address: str, issuer: str) -> str | None:
+    """The address of the issuer's keys, if its metadata is at `address`."""
+    try:
+        found = (await http.get(address)).json()
+    except (httpx2.HTTPError, ValueError):
+        return None
+    uri = found.get("jwks_uri") if isinstance(found, dict) and found.get("issuer") == issuer else None
+    return uri if isinstance(uri, str) else None
+
+
+def _signing_key(keys: jwt.PyJWKClient, token: str) -> Any:
+    return keys.get_signing_key_from_jwt(token).key

@@ -36,10 +36,9 @@ from rlm_mcp.records.recovery import left_runs
 from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.server.server import RlmServer
-from rlm_mcp.server.transports.auth import read_token_file
+from rlm_mcp.server.transports.auth import discover_issuer, read_token_file
 from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS, TimedProtocol, most_connections
 from rlm_mcp.server.transports.logs import configure_logging
-from rlm_mcp.server.transports.oauth import discover
 from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware
 from rlm_mcp.server.transports.tenants import EVERYBODY, Tenants
 from rlm_mcp.settings import Settings
@@ -167,7 +166,7 @@ def serve_http(
             access = Access(verifier=tokens, issuer=shown, names=tokens.names)
         if oauth_issuer is not None:
             resource = oauth_resource or f"{shown}/mcp"
-            access = Access(verifier=await discover(oauth_issuer, resource), issuer=oauth_issuer, resource=resource)
+            access = Access(verifier=await discover_issuer(oauth_issuer, resource), issuer=oauth_issuer, resource=resource)
         async with open_http_server(settings, host, access, allowed_hosts) as server:
             config = uvicorn.Config(
                 server.app,

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.server.transports.oauth import JwtVerifier, discover
+from rlm_mcp.server.transports.auth import JwtVerifier, discover_issuer
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +17,8 @@ OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    given = {"iss": ISSUER, "aud": RESOURCE, "sub": "ann", "exp": int(time.time()) + 60, "scope": "a b", **changes}
+    """Valid claims with some changed; those that are None are left out."""
+    given = {"iss": ISSUER, "aud": RESOURCE, "sub": "ann", "exp": int(time.time()) + 3_600, "scope": "a b", **changes}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -42,11 +43,15 @@ async def test_a_token_of_the_issuer_for_this_resource_names_its_subject(verifie
         {"aud": None},
         {"iss": "https://evil.example"},
         {"sub": None},
-        {"nbf": int(time.time()) + 600},
     ],
 )
 async def test_other_tokens_of_the_issuer_are_refused(verifier: JwtVerifier, changes: dict[str, Any]) -> None:
     assert await verifier.verify_token(jwt.encode(claims(**changes), KEY, "RS256")) is None
+
+
+async def test_a_token_is_refused_before_it_becomes_valid(verifier: JwtVerifier) -> None:
+    early = claims(nbf=int(time.time()) + 3_600)
+    assert await verifier.verify_token(jwt.encode(early, KEY, "RS256")) is None
 
 
 async def test_forged_tokens_are_refused(verifier: JwtVerifier) -> None:
@@ -63,4 +68,4 @@ async def test_forged_tokens_are_refused(verifier: JwtVerifier) -> None:
 
 async def test_an_issuer_without_metadata_is_a_setting_that_cannot_be_used() -> None:
     with pytest.raises(SettingsError, match="publishes no keys"):
-        await discover("http://127.0.0.1:9", RESOURCE)
+        await discover_issuer("http://127.0.0.1:9", RESOURCE)
