@@ -7,7 +7,7 @@ from typing import Any
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
 
-from rlm_mcp.server.argument_aliases import NEAR_MISSES
+from rlm_mcp.server.argument_aliases import ARGUMENT_ALIASES
 from rlm_mcp.server.tools import Tools
 from rlm_mcp.settings import SETTINGS, Settings, flag_of
 from rlm_mcp.workspace.workspace import Workspace
@@ -76,7 +76,7 @@ def _tool(tool: Tool) -> str:
     for name, schema in tool.parameters["properties"].items():
         default = "required" if name in required else _default(schema)
         lines.append(f"| `{name}` | {_type(schema)} | {default} | {schema.get('description', '')} |")
-    if missed := NEAR_MISSES.get(tool.name):
+    if missed := ARGUMENT_ALIASES.get(tool.name):
         lines.append(f"\nAliases: {_aliases(missed)}.")
     fields = (tool.fn_metadata.output_schema or {}).get("properties", {})
     lines.append("\nResult: " + ", ".join(f"`{name}`" for name in fields) + ".")

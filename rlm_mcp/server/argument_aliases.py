@@ -1,7 +1,7 @@
-"""Forgives near-miss argument names before a tool call is validated, and says which name does not exist.
+"""Accepts aliases of argument names before a tool call is validated, and names an argument that does not exist.
 
 Models write `question` for `query` and one id where a list is wanted. The SDK drops unknown arguments silently; a
-dropped `max_cost` would cost money, so an argument that is no near miss is an error with the tool's real names.
+dropped `max_cost` would cost money, so an argument without an alias is an error with the tool's real names.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +14,7 @@ _QUERY = {"question": "query", "prompt": "query"}
 _ONE_CONTEXT = {"context_id": "context", "contexts": "context", "name": "context", "id": "context"}
 _SEARCH = {"pattern": "search", "regex": "search"}
 
-NEAR_MISSES: Mapping[str, Mapping[str, str]] = {
+ARGUMENT_ALIASES: Mapping[str, Mapping[str, str]] = {
     "register_context": {
         "path": "source", "file": "source", "content": "text", "filename": "source", "directory": "source"
     },
@@ -35,7 +35,7 @@ NEAR_MISSES: Mapping[str, Mapping[str, str]] = {
 
 
 class UnknownArgument(RlmError):
-    """A call has an argument that its tool does not take."""
+    """A call has an argument that its tool does not have."""
 
 
 class UnknownName(RlmError):
@@ -50,12 +50,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     return UnknownName(f"there is no {kind} {name[:80]!r}{meant} The {kind}s are {', '.join(names)}.")
 
 
-def forgive(tool: str, arguments: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """`arguments` under their real names: nulls left out, near misses renamed unless the real name is given too.
+def resolve_aliases(tool: str, arguments: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """`arguments` under their real names: nulls left out, aliases renamed unless the real name is given too.
 
-    Raises UnknownArgument for a name that is neither in `known` nor a near miss of one.
+    Raises UnknownArgument for a name that is neither in `known` nor an alias of one.
     """
-    renames = NEAR_MISSES.get(tool, {})
+    renames = ARGUMENT_ALIASES.get(tool, {})
     given = {name: value for name, value in arguments.items() if value is not None}
     forgiven = {name: value for name, value in given.items() if name in known}
     for name, value in given.items():

@@ -1,7 +1,7 @@
-"""Lists that never change while a process runs, made and checked once for a protocol version and then only sent.
+"""A cache of the lists that never change while a process runs, by protocol version.
 
-Tools alone are 8 kB, which the SDK builds, dumps and validates anew for every request: about half of what a request
-for them costs it.
+The SDK builds, dumps and validates a list anew for every request. The list of tools has 8 kB; that work is about half
+of the cost of a request for it.
 """
 
 from typing import Any
@@ -12,24 +12,24 @@ METHODS = frozenset({"tools/list", "prompts/list", "resources/templates/list"})
 
 
 class ListCache:
-    """Middleware of a server whose tools, prompts and templates are all there when it begins to serve."""
+    """Middleware of a server whose tools, prompts and templates are complete when it begins to serve."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, str | None], dict[str, Any]] = {}
+        self._cached: dict[tuple[str, str | None], dict[str, Any]] = {}
 
     def __repr__(self) -> str:
-        return f"<ListCache, {len(self._made)} lists made>"
+        return f"<ListCache, {len(self._cached)} lists>"
 
     async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """Answers a plain request for such a list with the one that was made for its version before."""
-        # Whoever has not said yet who he is, or asks for a page, is the SDK's to judge.
+        """Answers a plain request for such a list with the cached one of its protocol version."""
+        # A request before the handshake, or for a page, is left to the SDK.
         is_plain = ctx.session.client_params is not None and not (ctx.params or {}).keys() - {"_meta"}
         if ctx.method not in METHODS or not is_plain:
             return await call_next(ctx)
         key = ctx.method, ctx.protocol_version
-        if key not in self._made:
+        if key not in self._cached:
             result = await call_next(ctx)
             if not isinstance(result, dict):
                 return result
-            self._made[key] = result
-        return dict(self._made[key])
+            self._cached[key] = result
+        return dict(self._cached[key])

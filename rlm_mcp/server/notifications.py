@@ -1,9 +1,9 @@
-"""Change notices in both protocol eras, and what of them the SDK leaves to a server.
+"""Notifications of changed resources in both protocol eras.
 
-Clients of 2026-07-28 open a `subscriptions/listen` stream, which the SDK serves from a bus: publishing there is all.
-Clients of the handshake era get bare notifications: the list changed, to every connection; one resource changed, to the
-connections that subscribed to it. The SDK has no `resources/subscribe`, announces changes of nothing there and of
-everything to the others, and serves lists in one page; the middleware here puts all three right.
+Clients of 2026-07-28 open a `subscriptions/listen` stream, which the SDK serves from a bus. Clients of the handshake
+era get plain notifications: that the list changed, on every connection; that one resource changed, on the connections
+that subscribed to it. The middleware adds what the SDK lacks: `resources/subscribe`, correct capabilities, and pages of
+`resources/list`.
 """
 
 import base64
@@ -27,23 +27,23 @@ PAGE_SIZE = 200
 """Resources in one page of `resources/list`, about 60 kB."""
 
 SEND_SECONDS = 1.0
-"""A connection that takes longer to take a notice has stopped reading, and is forgotten."""
+"""A connection that takes longer to accept a notification has stopped reading, and is forgotten."""
 
 
 class TenantBus:
-    """A SubscriptionBus of the SDK whose events have owners. Who listens is whoever sends the request that listens."""
+    """A SubscriptionBus of the SDK whose events belong to tenants, as listeners do to the tenant that subscribed."""
 
-    def __init__(self, whose: Callable[[], str]) -> None:
-        self._whose = whose
+    def __init__(self, current_tenant: Callable[[], str]) -> None:
+        self._current_tenant = current_tenant
         self._listeners: dict[object, tuple[str, Callable[[ServerEvent], None]]] = {}
 
     def __repr__(self) -> str:
         return f"<TenantBus of {len(self._listeners)} listeners>"
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
-        """Calls `listener` with what is published to its owner, until the returned function is called."""
+        """Calls `listener` with the events of its tenant, until the returned function is called."""
         key = object()
-        self._listeners[key] = self._whose(), listener
+        self._listeners[key] = self._current_tenant(), listener
 
         def unsubscribe() -> None:
             self._listeners.pop(key, None)
@@ -51,34 +51,34 @@ class TenantBus:
         return unsubscribe
 
     async def publish(self, event: ServerEvent) -> None:
-        """Hands an event to the owner of the current request."""
-        await self.publish_to(self._whose(), event)
+        """Passes an event to the tenant of the current request."""
+        await self.publish_to(self._current_tenant(), event)
 
     async def publish_to(self, tenant: str, event: ServerEvent) -> None:
-        """Hands an event to the listeners of one owner, and lets their streams send it before the next."""
+        """Passes an event to the listeners of one tenant, and lets their streams send it before the next."""
         for whose, listener in list(self._listeners.values()):
             if whose == tenant:
                 listener(event)
         await anyio.lowlevel.checkpoint()
 
 
-def _nobody_else() -> str:
+def _only_tenant() -> str:
     return ""
 
 
 class Notifications:
-    """Tells clients what changed. One for a server; where it has owners, `whose` names that of the current request."""
+    """Tells the clients of a server what changed. `current_tenant` names the tenant of the current request."""
 
-    def __init__(self, whose: Callable[[], str] = _nobody_else) -> None:
-        self.bus = TenantBus(whose)
-        self._whose = whose
+    def __init__(self, current_tenant: Callable[[], str] = _only_tenant) -> None:
+        self.bus = TenantBus(current_tenant)
+        self._current_tenant = current_tenant
         self._connections: dict[Connection, _Connected] = {}
 
     def __repr__(self) -> str:
         return f"<Notifications to {len(self._connections)} handshake connections>"
 
     async def announce(self, change: ResourceChange, *, tenant: str = "") -> None:
-        """Sends one change to everyone of its owner who asked for it. A client that is gone costs nothing."""
+        """Sends one change to the clients of its tenant that subscribed to it. A client that is gone costs nothing."""
         event = ResourcesListChanged() if change.uri is None else ResourceUpdated(uri=change.uri)
         await self.bus.publish_to(tenant, event)
         for connection, connected in list(self._connections.items()):
@@ -93,10 +93,10 @@ class Notifications:
                 self._forget(connection)
 
     async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """Serves subscriptions of the handshake era, says so when it is asked what it can do, and pages resources."""
+        """Serves subscriptions of the handshake era, states the capabilities for them, and pages `resources/list`."""
         match ctx.method:
             case "initialize" | "server/discover":
-                return _with_change_notices(await call_next(ctx))
+                return _with_change_capabilities(await call_next(ctx))
             case "notifications/initialized":
                 self._remember(ctx.session)
                 return await call_next(ctx)
@@ -111,10 +111,10 @@ class Notifications:
                 return await call_next(ctx)
 
     def _remember(self, session: ServerSession) -> set[str]:
-        """The URIs that this connection subscribed to. A session is made per request; its connection is what lasts."""
-        connection = session._connection  # noqa: SLF001 - where the SDK wants cleanup; it hands it out in no other way
+        """The URIs that this connection subscribed to. A session is made for each request; its connection persists."""
+        connection = session._connection  # noqa: SLF001 - the SDK offers no other way to it
         if connection not in self._connections:
-            self._connections[connection] = _Connected(tenant=self._whose())
+            self._connections[connection] = _Connected(tenant=self._current_tenant())
             connection.exit_stack.callback(self._forget, connection)
         return self._connections[connection].subscribed
 
@@ -131,14 +131,14 @@ class Notifications:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Connected:
-    """A handshake-era connection: whose it is, and what it subscribed to."""
+    """A handshake-era connection: its tenant, and its subscriptions."""
 
     tenant: str
     subscribed: set[str] = field(default_factory=set)
 
 
-def _with_change_notices(result: HandlerResult) -> HandlerResult:
-    """What really changes: resources do; tools and prompts stay as they are while a process runs."""
+def _with_change_capabilities(result: HandlerResult) -> HandlerResult:
+    """The capabilities of a server whose resources change and whose tools and prompts do not."""
     if isinstance(result, dict):
         result["capabilities"] |= {
             "resources": {"subscribe": True, "listChanged": True},
@@ -149,7 +149,7 @@ def _with_change_notices(result: HandlerResult) -> HandlerResult:
 
 
 def _page(result: HandlerResult, cursor: Any) -> HandlerResult:
-    """One page of a listing; the cursor is where the next one starts."""
+    """One page of a list. The cursor encodes where the next page starts."""
     if not isinstance(result, dict):
         return result
     start = 0 if cursor is None else _start(cursor)

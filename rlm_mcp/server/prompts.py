@@ -1,4 +1,4 @@
-"""The prompts a client can offer its user, and the instructions that let a client find this server.
+"""The prompts that a client can offer its user, and the instructions by which a client finds this server.
 
 `be_the_root` needs no key: the client's own model is the root and writes the code through `inspect_context`.
 """

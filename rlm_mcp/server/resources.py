@@ -1,6 +1,6 @@
-"""Contexts and runs as resources: templates that read them piece by piece, the list of them, completions.
+"""Contexts and runs as MCP resources: templates that read them piece by piece, their list, completions.
 
-Reading a whole context gives its description and says how to read on; a 10 GB one costs no more than a small one.
+Reading a context returns its description and says how to read on; one of 10 GB costs no more than a small one.
 """
 
 import json
@@ -26,7 +26,7 @@ from rlm_mcp.workspace.change_feed import run_uri
 from rlm_mcp.workspace.workspace import Workspace
 
 PIECE_CHARS = 200_000
-"""One read of lines or of a file. Applications show it to people; models page through the tools instead."""
+"""The longest piece of lines or of a file. Applications show it to people; models page through the tools instead."""
 
 LISTED_RUNS = 1_000
 """The newest runs that `resources/list` names; older ones are read by their URI."""
@@ -139,7 +139,7 @@ class Resources:
 
     async def complete(
         self,
-        ref: PromptReference | ResourceTemplateReference,  # noqa: ARG002 - argument names tell enough
+        ref: PromptReference | ResourceTemplateReference,  # noqa: ARG002 - the names of the arguments suffice
         argument: CompletionArgument,
         context: CompletionContext | None,
     ) -> Completion | None:

@@ -1,7 +1,7 @@
 """Runs as tasks of the MCP Tasks extension.
 
 The task id is the run id, so a task survives a reconnect and a restart, and `rlm_result` reads the same run. Errors of
-the request itself (an unknown context, no model) are answered at once, as an ordinary result.
+the request itself (an unknown context, no model) are ordinary results at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,16 +33,16 @@ class RunTasks:
     async def begin(
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> TaskState | HandlerResult:
-        """Starts the run without a wait; its task, unless it is done or refused already."""
-        # The handler reads the arguments from this very object; there is no other way to hand it changed ones.
+        """Starts the run without waiting. Returns its task, unless it has ended or was refused already."""
+        # The handler reads the arguments from this object; there is no other way to change them.
         params.arguments = {**(params.arguments or {}), "wait_seconds": 0}
         result = await call_next(ctx)
         run = result.structured_content if isinstance(result, CallToolResult) else None
         if not isinstance(run, dict) or run.get("status") != "running":
             return result
-        return await self.look(run["run_id"])
+        return await self.get(run["run_id"])
 
-    async def look(self, task_id: str) -> TaskState:
+    async def get(self, task_id: str) -> TaskState:
         """The run as a task, with the tool result once there is one."""
         workspace = self._workspace()
         state = await workspace.runs.state(task_id)

@@ -3,8 +3,8 @@
     async with open_workspace(load_settings()) as workspace:
         server = build_server(workspace)
 
-The SDK's MCPServer does the protocol. This file puts the parts together and translates: near-miss argument names into
-real ones, and our errors, whose text is made for readers, into the two kinds that the SDK passes on.
+The SDK's MCPServer does the protocol. This file puts the parts together and translates: aliases of argument names into
+real ones, and our errors, whose text is written for readers, into the kinds that the SDK passes on.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequ
 from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp.errors import OutOfRange, RlmError, UnknownContext, UnknownPath, UnknownRun
-from rlm_mcp.server.argument_aliases import forgive, unknown
+from rlm_mcp.server.argument_aliases import resolve_aliases, unknown
 from rlm_mcp.server.list_cache import ListCache
 from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.prompts import INSTRUCTIONS, add_prompts
@@ -36,14 +36,14 @@ from rlm_mcp.version import __version__
 from rlm_mcp.workspace.workspace import Workspace
 
 FRESH_MS = 1_000
-"""Lists change with every register and every run; clients with a subscription are told anyway."""
+"""Lists change with every registration and every run; clients with a subscription are notified anyway."""
 
 FIXED_MS = 3_600_000
 """Tools, prompts and templates never change while a process runs."""
 
 
 class RlmServer(MCPServer[None]):
-    """An MCPServer whose resources are those of a workspace and whose errors speak to models."""
+    """An MCPServer over a workspace whose errors are sentences for models."""
 
     def __init__(
         self,
@@ -84,11 +84,11 @@ class RlmServer(MCPServer[None]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Request[None, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Forgives argument names, then lets the SDK run the tool; our errors leave with their own text."""
+        """Resolves aliases of argument names and has the SDK run the tool; our errors keep their own text."""
         try:
             if name not in self._arguments:
                 raise unknown("tool", name, self._arguments)
-            return await super().call_tool(name, forgive(name, arguments, self._arguments[name]), context)
+            return await super().call_tool(name, resolve_aliases(name, arguments, self._arguments[name]), context)
         except RlmError as error:
             raise ToolError(str(error)) from error
         except ToolError as error:
@@ -107,7 +107,7 @@ class RlmServer(MCPServer[None]):
     async def read_resource(
         self, uri: AnyUrl | str, context: Request[None, Any] | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
-        """Reads through the templates; an unknown id is "not found", whatever else is wrong keeps its sentence."""
+        """Reads through the templates. An unknown id is "not found"; other errors keep their own text."""
         try:
             return await super().read_resource(uri, context)
         except ResourceNotFoundError as error:
@@ -128,7 +128,7 @@ class RlmServer(MCPServer[None]):
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Request[None, Any] | None = None
     ) -> GetPromptResult | InputRequiredResult:
-        """Renders a prompt; a name or arguments that do not fit are invalid parameters, told in a sentence."""
+        """Renders a prompt. Unknown names and wrong arguments are invalid parameters, explained in a sentence."""
         prompts = {prompt.name: prompt.arguments or [] for prompt in await self.list_prompts()}
         if name not in prompts:
             raise MCPError(INVALID_PARAMS, str(unknown("prompt", name, prompts)))
@@ -140,10 +140,10 @@ class RlmServer(MCPServer[None]):
 
 
 def build_server(workspace: Workspace) -> RlmServer:
-    """A server over an open workspace; whoever opened the workspace closes it after serving.
+    """A server over an open workspace. The caller closes the workspace after serving.
 
-    Paths are now named by the model of some client, so where no roots are set the workspace takes sources from the
-    home and working directories alone from here on.
+    Paths now come from the model of a client, so from here on a workspace without roots accepts sources from the home
+    and working directories only.
     """
     workspace.contexts.store.confine(local_roots())
     notifications = Notifications()
@@ -152,7 +152,7 @@ def build_server(workspace: Workspace) -> RlmServer:
 
 
 def _sentence(invalid: ValidationError) -> str:
-    """What pydantic found, without its dump of the input: `contexts: Input should be a valid list (given 5)`."""
+    """An error of pydantic in one line, without its dump: `contexts: Input should be a valid list (given 5)`."""
     wrong = []
     for error in invalid.errors(include_url=False)[:5]:
         place = ".".join(str(part) for part in error["loc"]) or "arguments"

@@ -1,8 +1,8 @@
-"""The MCP Tasks extension (`io.modelcontextprotocol/tasks`, SEP-2663) over anything that works in the background.
+"""The MCP Tasks extension (`io.modelcontextprotocol/tasks`, SEP-2663) over any work in the background.
 
 A client that declares the extension on its request gets a handle from a long tool instead of a wait, and polls it.
-What the tasks are is told by a `Background`: run_tasks.py has ours, the conformance suite is given another. Only for
-2026-07-28 clients; the experimental tasks of 2025-11-25 are another protocol.
+A `Background` supplies the tasks: run_tasks.py has that of the server, the conformance suite uses another. Only for
+clients of 2026-07-28; the experimental tasks of 2025-11-25 are another protocol.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -38,16 +38,16 @@ class TaskParams(RequestParams):
 
 
 class UpdateParams(TaskParams):
-    """Brings answers to questions of a task, by the names of the questions."""
+    """Answers to questions of a task, by the names of the questions."""
 
     input_responses: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskState:
-    """A task at one moment. A completed one has a result, also where the tool reports an error; a failed one an error.
+    """Snapshot of a task. A completed one has a result, also where the tool reports an error; a failed one an error.
 
-    `questions` are requests to the client (`elicitation/create` …) by name, for as long as they are open.
+    `questions` are open requests to the client (`elicitation/create` …) by name.
     """
 
     task_id: str
@@ -62,29 +62,29 @@ class TaskState:
 
 
 class Background(Protocol):
-    """Work that outlives the request that began it. All but `begin` raise RlmError for an id that is not known."""
+    """Work that outlives the request that began it. Every method except `begin` raises RlmError for an unknown id."""
 
     @property
     def tools(self) -> Collection[str]:
-        """Whose calls may become tasks."""
+        """The tools whose calls may become tasks."""
 
     async def begin(
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> TaskState | HandlerResult:
-        """Begins the work of a call. Returns its task, which `look` finds from now on, or the result of a short one."""
+        """Begins the work of a call. Returns its task, or the result if the work was short."""
 
-    async def look(self, task_id: str) -> TaskState:
-        """The task as it stands."""
+    async def get(self, task_id: str) -> TaskState:
+        """The current state of the task."""
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
-        """Takes what the client answered to `questions`; other names are ignored."""
+        """Accepts the client's answers to `questions`; other names are ignored."""
 
     async def cancel(self, task_id: str) -> None:
-        """Asks the work to stop; for one that has ended, nothing."""
+        """Asks the work to stop. Does nothing for work that has ended."""
 
 
 class Tasks(Extension):
-    """The extension's methods, its negotiation and its forms on the wire."""
+    """The extension's methods, its negotiation and its wire format."""
 
     identifier = IDENTIFIER
 
@@ -92,7 +92,7 @@ class Tasks(Extension):
         self._background = background
 
     def methods(self) -> Sequence[MethodBinding]:
-        """Polling, updating, cancelling."""
+        """The methods that poll, update and cancel tasks."""
         return [
             MethodBinding("tasks/get", TaskParams, self._get, MODERN),
             MethodBinding("tasks/update", UpdateParams, self._update, MODERN),
@@ -102,7 +102,7 @@ class Tasks(Extension):
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
-        """Answers with a task where the tool makes one and the client said on this request that it can take it."""
+        """Answers with a task where the tool makes one and the client declared the extension on this request."""
         if params.name not in self._background.tools or not _declared(ctx):
             return await call_next(ctx)
         begun = await self._background.begin(params, ctx, call_next)
@@ -110,23 +110,23 @@ class Tasks(Extension):
 
     async def _get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
         _check(ctx, params)
-        return _detailed(await self._look(params.task_id))
+        return _detailed(await self._find(params.task_id))
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> HandlerResult:
         _check(ctx, params)
-        await self._look(params.task_id)
+        await self._find(params.task_id)
         await self._background.answer(params.task_id, params.input_responses)
         return {}
 
     async def _cancel(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
         _check(ctx, params)
-        await self._look(params.task_id)
+        await self._find(params.task_id)
         await self._background.cancel(params.task_id)
         return {}
 
-    async def _look(self, task_id: str) -> TaskState:
+    async def _find(self, task_id: str) -> TaskState:
         try:
-            return await self._background.look(task_id)
+            return await self._background.get(task_id)
         except RlmError as error:
             raise MCPError(INVALID_PARAMS, str(error)) from error
 
@@ -138,7 +138,7 @@ def _declared(ctx: ServerRequestContext[Any, Any]) -> bool:
 
 
 def _check(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> None:
-    """Refuses clients without the extension, and over HTTP a routing header that does not name the task."""
+    """Refuses clients without the extension and, over HTTP, a routing header that does not name the task."""
     require_client_extension(ctx, IDENTIFIER)
     if ctx.request is None:  # stdio and in memory
         return
@@ -147,20 +147,20 @@ def _check(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> None:
 
 
 def _handle(task: TaskState) -> dict[str, Any]:
-    """What a call that became a task is answered."""
+    """The answer to a call that became a task."""
     return {
         "taskId": task.task_id,
         "status": task.status,
         "statusMessage": task.message,
         "createdAt": task.created_at,
         "lastUpdatedAt": task.updated_at,
-        "ttlMs": None,  # a run is kept until somebody deletes its record
+        "ttlMs": None,  # a run is kept until its record is deleted
         "pollIntervalMs": task.poll_ms,
     }
 
 
 def _detailed(task: TaskState) -> dict[str, Any]:
-    """What a poll is answered."""
+    """The answer to a poll."""
     detailed = _handle(task)
     if task.questions:
         detailed["inputRequests"] = dict(task.questions)

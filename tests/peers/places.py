@@ -5,7 +5,7 @@ is real.
 """
 
 import os
-import socket
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -79,39 +79,37 @@ def over_http(environ: Mapping[str, str], *options: str) -> Iterator[str]:
     with http_process(environ, *options) as (process, url):
         yield url
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         assert process.returncode == 0
 
 
 @contextmanager
 def http_process(
-    environ: Mapping[str, str], *options: str, port: int | None = None, command: Sequence[str] = COMMAND
+    environ: Mapping[str, str], *options: str, command: Sequence[str] = COMMAND
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """The same, killed if it still runs at the end; its log comes before the URL is given."""
-    port = port or free_port()
-    started = [*command, "serve", "--http", f"127.0.0.1:{port}", *options]
+    """The same, killed if it still runs at the end. The system chooses the port."""
+    started = [*command, "serve", "--http", "127.0.0.1:0", *options]
     with subprocess.Popen(started, env=dict(environ), stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
         try:
-            assert process.stderr is not None
-            assert b"serving MCP on" in process.stderr.readline()
-            yield process, f"http://127.0.0.1:{port}"
+            yield process, served_url(process)
         finally:
             if process.poll() is None:
                 process.kill()
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+def served_url(process: "subprocess.Popen[bytes]") -> str:
+    """The URL that a server over HTTP logs once it listens."""
+    assert process.stderr is not None
+    line = process.stderr.readline().decode()
+    found = re.search(r"serving MCP on (http://[0-9.]+:[0-9]+)/mcp", line)
+    assert found is not None, line
+    return found[1]
 
 
 async def listening(url: str) -> None:
-    """The line in the log comes just before the socket is there."""
-    with anyio.fail_after(30):
-        async with httpx2.AsyncClient(timeout=30) as http:  # descriptors that are used up stop the socket for seconds
+    """Waits until the server answers."""
+    with anyio.fail_after(60):
+        async with httpx2.AsyncClient(timeout=60) as http:  # descriptors that are used up stop the socket for seconds
             while True:
                 try:
                     answer = await http.get(f"{url}/health")

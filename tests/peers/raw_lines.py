@@ -54,6 +54,6 @@ def speaking(command: Sequence[str], environ: Mapping[str, str]) -> Iterator[Wir
             yield Wire(process)
             assert process.stdin is not None
             process.stdin.close()
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=60) == 0
         finally:
             process.kill()

@@ -91,7 +91,7 @@ class Jobs:
         self._group.start_soon(self._work, job, call_next(ctx))
         return job.task
 
-    async def look(self, task_id: str) -> TaskState:
+    async def get(self, task_id: str) -> TaskState:
         return self._find(task_id).task
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:

@@ -23,7 +23,6 @@ from tests.peers.places import (
     at,
     endless_repository,
     environment,
-    free_port,
     http_process,
     listening,
     on_stdio,
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.anyio
 
 QUESTION: dict[str, Any] = {"query": "How many?", "contexts": ["abc"], "mode": "rlm"}
 TOKEN = "token-of-ann"  # noqa: S105 - of a server that lives for a second
-LOST = 30.0
+LOST = 600.0
 """Seconds that a held call takes; every test is over before."""
 
 
@@ -62,7 +61,7 @@ class Endpoint:
         assert self.server.counts.aborted >= 1
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not condition():  # noqa: ASYNC110 - the endpoint is in another thread and does not tell
                 await anyio.sleep(0.01)
 
@@ -100,7 +99,7 @@ async def started(client: Client, endpoint: Endpoint) -> str:
 
 
 async def ended(client: Client, run_id: str) -> dict[str, Any]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while (run := await called(client, "rlm_result", run_id=run_id))["status"] == "running":
             pass
     return run
@@ -222,16 +221,15 @@ EndServer = Callable[["subprocess.Popen[bytes]"], None]
 async def test_the_next_server_goes_on_with_the_runs_of_one_that_ended_or_was_killed(
     era: str, end: EndServer, environ: dict[str, str], endpoint: Endpoint
 ) -> None:
-    port = free_port()
-    with http_process(environ, port=port) as (process, url):
+    with http_process(environ) as (process, url):
         await listening(url)
         async with at(url, era) as client:
             run_id = await started(client, endpoint)
         end(process)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     await endpoint.is_let_go()
     endpoint.holds = False
-    with http_process(environ, port=port) as (_, url):
+    with http_process(environ) as (_, url):
         await listening(url)
         async with at(url, era) as client:
             run = await ended(client, run_id)
@@ -249,7 +247,7 @@ async def test_the_runs_of_every_owner_go_on_before_he_comes_back(
         async with at(url, "auto", TOKEN) as client:
             await started(client, endpoint)
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     await endpoint.is_let_go()
     endpoint.holds = False
     with http_process(environ, "--token-file", str(tokens)):
@@ -266,12 +264,12 @@ async def test_a_waiting_call_is_answered_when_the_server_ends(environ: dict[str
             async def wait() -> None:
                 results.append(await called(client, "rlm_solve", **QUESTION))
 
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(wait)
                     await endpoint.is_asked_twice()
                     process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         assert process.returncode == 0
     assert results[0]["status"] == "running"
     assert "goes on with this run when it is back" in results[0]["message"]
@@ -313,7 +311,7 @@ async def test_a_run_whose_waiting_client_went_away_on_stdio_is_cancelled(
                 process.stdout.readline()
         await endpoint.is_asked_twice()
         process.stdin.close()
-        assert process.wait(timeout=5) == 0
+        assert process.wait(timeout=60) == 0
     await endpoint.is_let_go()
     async with on_stdio(environ, "auto") as client:
         run = await called(client, "rlm_result", run_id=await only_run(client))
@@ -327,7 +325,7 @@ async def test_a_cancelled_registration_ends_the_git_that_lists_its_files(
 ) -> None:
     source = endless_repository(tmp_path)
     async with opened(transport, environ) as new_client, new_client("auto") as client:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(client.call_tool, "register_context", {"source": source})
                 await _while(lambda: not _lists(tmp_path))
@@ -344,10 +342,10 @@ async def test_the_end_of_a_server_over_http_ends_the_git_that_lists_files(
         await listening(url)
         async with at(url, "auto") as client, anyio.create_task_group() as tasks:
             tasks.start_soon(client.call_tool, "register_context", {"source": source})
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 await _while(lambda: not _lists(tmp_path))
             process.terminate()
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=60) == 0
             assert processes_about(tmp_path) == []
             tasks.cancel_scope.cancel()
 

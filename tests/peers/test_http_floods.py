@@ -38,7 +38,7 @@ def serving(tmp_path: Path, cache: Path, *, tokens: bool = True) -> Iterator[tup
     ):
         yield process.pid, url
         process.terminate()
-        _, log = process.communicate(timeout=10)
+        _, log = process.communicate(timeout=60)
         assert process.returncode == 0
         assert b'"level": "ERROR"' not in log, log.decode()
 
@@ -95,7 +95,7 @@ async def test_when_every_place_is_at_work_the_answer_is_503_until_one_is_free(
     with serving(tmp_path, compiled_cache, tokens=False) as (_, url), anyio.fail_after(60):
         await listening(url)
         async with crowd(url, PLACES, post("none", 100) + b"{"):
-            async with httpx2.AsyncClient() as http:
+            async with httpx2.AsyncClient(timeout=60) as http:
                 while (answer := await http.get(f"{url}/health")).status_code == 200:
                     continue  # some of them have not been read yet
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
@@ -103,7 +103,7 @@ async def test_when_every_place_is_at_work_the_answer_is_503_until_one_is_free(
 
 
 async def listening_again(url: str) -> None:
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=60) as http:
         while (await http.get(f"{url}/health")).status_code != 200:
             continue
 
@@ -117,7 +117,7 @@ async def test_a_flood_of_requests_of_one_token_is_429_and_another_is_served(
             refusal = await refused(ann)
             assert refusal.error.message == "more than 20 requests a second: wait a second"
             headers = {"Authorization": f"Bearer {ANN}"}
-            async with httpx2.AsyncClient(headers=headers) as http:
+            async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
                 while (answer := await http.post(f"{url}/mcp", content=b"{}")).status_code != 429:
                     continue
             assert int(answer.headers["retry-after"]) == 1

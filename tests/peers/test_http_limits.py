@@ -87,7 +87,7 @@ async def test_one_owner_can_neither_store_nor_run_without_end(environ: dict[str
 async def test_bodies_are_bounded_and_logs_are_lines_of_json(environ: dict[str, str], tokens: str) -> None:
     with http_process(environ, "--token-file", tokens) as (process, url):
         await listening(url)
-        async with httpx2.AsyncClient(timeout=30) as http:
+        async with httpx2.AsyncClient(timeout=60) as http:
             headers = {"Authorization": f"Bearer {ANN}", "Accept": "application/json, text/event-stream"}
             too_long = await http.post(f"{url}/mcp", headers=headers, content=b'{"x": "' + b"y" * (5 << 20) + b'"}')
             assert too_long.status_code == 413
@@ -101,5 +101,5 @@ async def test_bodies_are_bounded_and_logs_are_lines_of_json(environ: dict[str, 
                     await anyio.sleep(0.1)
             assert ready.json() == {"sandbox": "loaded"}
         process.terminate()
-        _, log = process.communicate(timeout=10)
+        _, log = process.communicate(timeout=60)
     assert all("message" in json.loads(line) for line in log.splitlines())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from mcp_types import CallToolResult
 
 from rlm_mcp.server.transports.auth import digest_of
 from tests.peers.openai_server import OpenAIServer
+from tests.peers.places import COMMAND, served_url
 
 pytestmark = pytest.mark.anyio
 
@@ -43,17 +43,13 @@ def serve(tmp_path: Path, compiled_cache: Path) -> Serve:
 
     @contextmanager
     def serving(*options: str) -> Iterator[str]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "rlm_mcp.cli", "serve", "--http", f"127.0.0.1:{port}", *options]
+        command = [*COMMAND, "serve", "--http", "127.0.0.1:0", *options]
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
             assert process.stderr is not None
             try:
-                assert b"serving MCP on" in process.stderr.readline()
-                yield f"http://127.0.0.1:{port}"
+                yield served_url(process)
                 process.terminate()
-                _, told = process.communicate(timeout=10)
+                _, told = process.communicate(timeout=60)
                 assert process.returncode == 0
                 assert b'"level": "ERROR"' not in told, told.decode()
             finally:  # a test that failed would wait for it for ever
@@ -75,7 +71,7 @@ async def connected(url: str, era: str, token: str | None = None) -> AsyncIterat
 
 async def listening(http: httpx2.AsyncClient, url: str) -> None:
     """The line on stderr comes just before the socket is there."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while True:
             try:
                 answer = await http.get(f"{url}/health")
@@ -108,12 +104,12 @@ async def test_a_context_is_registered_and_inspected_with_code(serve: Serve, era
 async def test_paths_of_the_server_are_closed_unless_roots_are_named(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "a.txt").write_text("a")
-    with serve() as url, anyio.fail_after(30):
+    with serve() as url, anyio.fail_after(60):
         async with connected(url, "auto") as client:
             result = await client.call_tool("register_context", {"source": str(tmp_path / "open" / "a.txt")})
             assert isinstance(result, CallToolResult)
             assert result.is_error
-    with serve("--roots", str(tmp_path / "open")) as url, anyio.fail_after(30):
+    with serve("--roots", str(tmp_path / "open")) as url, anyio.fail_after(60):
         async with connected(url, "auto") as client:
             assert (await called(client, "register_context", source=str(tmp_path / "open" / "a.txt")))["chars"] == 1
 
@@ -129,7 +125,7 @@ async def test_tokens_open_separate_namespaces(serve: Serve, tmp_path: Path) -> 
                 result = await bob.call_tool("inspect_context", {"context": ref})
                 assert isinstance(result, CallToolResult)
                 assert result.is_error
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=60) as http:
             for headers in ({}, {"Authorization": "Bearer wrong"}):
                 assert (await http.post(f"{url}/mcp", headers=headers, json={})).status_code == 401
 
@@ -140,8 +136,8 @@ async def test_tokens_open_separate_namespaces(serve: Serve, tmp_path: Path) -> 
 async def test_rebound_names_are_refused(serve: Serve, header: str, value: str, status: int) -> None:
     request = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
     accept = {"Accept": "application/json, text/event-stream"}
-    with serve() as url, anyio.fail_after(30):
-        async with httpx2.AsyncClient() as http:
+    with serve() as url, anyio.fail_after(60):
+        async with httpx2.AsyncClient(timeout=60) as http:
             await listening(http, url)
             answer = await http.post(f"{url}/mcp", headers={header: value, **accept}, json=request)
     assert answer.status_code == status
@@ -149,8 +145,8 @@ async def test_rebound_names_are_refused(serve: Serve, header: str, value: str, 
 
 @pytest.mark.parametrize("version", ["2026-07-28", "2025-11-25"])
 async def test_a_client_that_dies_while_it_sends_is_no_error(serve: Serve, version: str) -> None:
-    with serve() as url, anyio.fail_after(30):  # which looks for errors in the log at its end
-        async with httpx2.AsyncClient() as http:
+    with serve() as url, anyio.fail_after(60):  # which looks for errors in the log at its end
+        async with httpx2.AsyncClient(timeout=60) as http:
             await listening(http, url)
             host, port = url.removeprefix("http://").split(":")
             async with await anyio.connect_tcp(host, int(port)) as dying:
@@ -168,7 +164,7 @@ async def test_a_client_that_dies_while_it_sends_is_no_error(serve: Serve, versi
 
 def test_a_public_address_without_tokens_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rlm_mcp.cli", "serve", "--http", "0.0.0.0:0", "--data-dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 - our own command
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own command
     assert done.returncode == 2
     assert "--token-file" in done.stderr
     assert "Traceback" not in done.stderr
@@ -209,14 +205,14 @@ async def test_access_tokens_of_an_authorization_server_open_separate_namespaces
     with issuing(key) as issuer, serve("--oauth-issuer", issuer, "--oauth-resource", "https://rlm.example/mcp") as url:
 
         def token(who: str) -> str:
-            claims = {"iss": issuer, "aud": "https://rlm.example/mcp", "sub": who, "exp": int(time.time()) + 60}
+            claims = {"iss": issuer, "aud": "https://rlm.example/mcp", "sub": who, "exp": int(time.time()) + 3_600}
             return jwt.encode(claims, key, "RS256", headers={"kid": "k"})
 
         with anyio.fail_after(60):
             async with connected(url, "auto", token("ann")) as ann, connected(url, "auto", token("bob")) as bob:
                 await called(ann, "register_context", text="secret", name="mine")
                 assert (await called(bob, "list_contexts"))["contexts"] == []
-            async with httpx2.AsyncClient() as http:
+            async with httpx2.AsyncClient(timeout=60) as http:
                 refused = await http.post(f"{url}/mcp", json={})
                 assert refused.status_code == 401
                 assert "resource_metadata=" in refused.headers["www-authenticate"]

@@ -221,7 +221,7 @@ async def names_ids_and_paths_are_completed(visit: Visit) -> None:
 
 
 async def changes_are_announced(visit: Visit) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         if visit.era == "legacy":
             visit.told.clear()
             await visit.call("register_context", text="one more", name="more")
@@ -238,7 +238,7 @@ async def changes_are_announced(visit: Visit) -> None:
 async def the_end_of_a_run_is_announced(visit: Visit) -> None:
     run = await visit.call("rlm_solve", **ENDLESS)
     uri = f"rlm://runs/{run['run_id']}"
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         if visit.era == "legacy":
             await visit.client.subscribe_resource(uri)
             await visit.call("cancel_run", run_id=run["run_id"])

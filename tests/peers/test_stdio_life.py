@@ -130,7 +130,7 @@ def test_a_server_at_work_ends_and_leaves_nothing_behind(
         if end is death_of_the_parent:
             assert server.stdout.read() is not None  # to its end: the server is gone
         else:
-            assert server.started.wait(timeout=10) == 0
+            assert server.started.wait(timeout=60) == 0
     assert processes_about(tmp_path) == []
     assert list((tmp_path / "data" / "contexts" / "holders").iterdir()) == []
     for entry in (tmp_path / "data").glob("runs/*"):
@@ -156,5 +156,5 @@ def test_two_servers_of_one_user_share_contexts_and_end_one_by_one(environ: dict
         context = one.call("register_context", text="a b c", name="abc")
         assert other.call("inspect_context", context="abc", code="len(context)")["value"] == "5"
         end_of_file(one)
-        assert one.started.wait(timeout=10) == 0
+        assert one.started.wait(timeout=60) == 0
         assert other.call("list_contexts")["contexts"][0]["context_id"] == context["context_id"]

@@ -1,8 +1,8 @@
-"""The server over streamable HTTP, in both protocol eras: where it listens, who may come in, how it ends.
+"""The server over streamable HTTP, in both protocol eras: its address, who has access, how it ends.
 
-Paths are those of the server's machine, so over HTTP nothing may be registered by path unless directories were named
-(`--roots`, RLM_MCP_ROOTS). On SIGTERM or SIGINT runs are stopped and left on record, calls that wait for them are
-answered, and the next server on the same data directory goes on with them.
+Paths are those of the server's machine, so over HTTP nothing can be registered by path unless directories were named
+(`--roots`, RLM_MCP_ROOTS). On SIGTERM or SIGINT, runs are stopped and stay on record, calls that wait for them are
+answered, and the next server on the same data directory resumes them.
 """
 
 import ipaddress
@@ -47,22 +47,22 @@ from rlm_mcp.workspace.process_tuning import freeze_gc
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
 QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
-"""What one owner may store unless RLM_MCP_QUOTA_BYTES says otherwise, and the runs of one owner at once."""
+"""The bytes that one tenant may store unless RLM_MCP_QUOTA_BYTES is set, and the runs of one tenant at once."""
 
-KEEP_SECONDS = 75
-"""For an idle connection. Uvicorn's 5 s are those of many clients: both let go at once then, and a call is lost."""
+KEEP_ALIVE_SECONDS = 75
+"""For an idle connection. Many clients close after 5 s like uvicorn does by default: when both do, a call is lost."""
 
 CLOSE_SECONDS = 2
-"""For answering calls that wait."""
+"""For answering calls that wait, when the server ends."""
 
 SESSION_SECONDS = 300.0
-"""A handshake-era session with no request and no stream open for this long ends, and its client begins a new one. One
-that died without saying so costs 100 kB until then."""
+"""A handshake-era session without an open request or stream ends after this time, and its client begins a new one.
+The session of a client that died costs 100 kB until then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpServer:
-    """The ASGI application, and whose workspaces it serves."""
+    """The ASGI application, and the tenants that it serves."""
 
     app: Starlette
     tenants: Tenants
@@ -70,16 +70,16 @@ class HttpServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who may come in: whose tokens count, and what an OAuth client is told about where to get one."""
+    """Which tokens are accepted, and where an OAuth client is told to get one."""
 
     verifier: TokenVerifier
     issuer: str
     resource: str | None = None
     names: Collection[str] | None = None
-    """of all who may come in; None: only the issuer knows"""
+    """all tenants that have a token; None: only the issuer knows them"""
 
     def settings(self) -> AuthSettings:
-        """The same for the SDK. Static tokens have no authorization server to point to, so no metadata either."""
+        """The settings of the SDK. Static tokens have no authorization server, so no metadata that points to one."""
         return AuthSettings(
             issuer_url=AnyHttpUrl(self.issuer),
             resource_server_url=None if self.resource is None else AnyHttpUrl(self.resource),
@@ -91,7 +91,7 @@ class Access:
 async def open_http_server(
     settings: Settings, host: str, access: Access | None, allowed_hosts: tuple[str, ...] = ()
 ) -> AsyncIterator[HttpServer]:
-    """The server, without a socket. Raises SettingsError for an address that anybody could reach without a token."""
+    """Opens the server, without a socket. Raises SettingsError for an address that is reachable without a token."""
     if access is None and not is_loopback(host):
         raise SettingsError(
             f"{host} can be reached from other machines: give --token-file (see `rlm-mcp token`) or --oauth-issuer, or "
@@ -113,31 +113,40 @@ async def open_http_server(
 
         async with anyio.create_task_group() as tasks:
             tenants = Tenants(open_for, tasks)
-            server = RlmServer(
-                tenants.current,
-                tenants.notifications,
-                before=[tenants.middleware],
-                token_verifier=None if access is None else access.verifier,
-                auth=None if access is None else access.settings(),
-            )
-            server.custom_route("/health", methods=["GET"])(_healthy)
-            server.custom_route("/ready", methods=["GET"])(partial(_ready, lambda: sandbox.is_loaded))
             tasks.start_soon(tenants.keep_closing_unused)
-            tasks.start_soon(tenants.pick_up, await run_in_thread(_tenants_with_left_runs, settings.data_dir, access))
-            app = server.streamable_http_app(
-                host=host,
-                transport_security=_security(host, allowed_hosts),
-                session_idle_timeout=SESSION_SECONDS,
-                max_sessions=MOST_CONNECTIONS,
+            tasks.start_soon(
+                tenants.resume_left, await run_in_thread(_tenants_with_left_runs, settings.data_dir, access)
             )
-            # As the innermost: `add_middleware` would put it before the one that knows whose the token is.
-            app.user_middleware.append(Middleware(RateLimitMiddleware, tenants, tokens=access is not None))
+            app = _application(tenants, host, access, allowed_hosts, is_ready=lambda: sandbox.is_loaded)
             yield HttpServer(app=app, tenants=tenants)
             tasks.cancel_scope.cancel()
 
 
+def _application(
+    tenants: Tenants, host: str, access: Access | None, allowed_hosts: tuple[str, ...], is_ready: Callable[[], bool]
+) -> Starlette:
+    server = RlmServer(
+        tenants.current,
+        tenants.notifications,
+        before=[tenants.middleware],
+        token_verifier=None if access is None else access.verifier,
+        auth=None if access is None else access.settings(),
+    )
+    server.custom_route("/health", methods=["GET"])(_report_health)
+    server.custom_route("/ready", methods=["GET"])(partial(_report_ready, is_ready))
+    app = server.streamable_http_app(
+        host=host,
+        transport_security=_security(host, allowed_hosts),
+        session_idle_timeout=SESSION_SECONDS,
+        max_sessions=MOST_CONNECTIONS,
+    )
+    # The innermost: `add_middleware` would put it before the auth middleware, which knows whose the token is.
+    app.user_middleware.append(Middleware(RateLimitMiddleware, tenants, tokens=access is not None))
+    return app
+
+
 def _tenants_with_left_runs(data_dir: Path, access: Access | None) -> list[str]:
-    """Those who may still come in and whose runs a server before this one left."""
+    """Tenants that still have access and whose runs an earlier server left."""
     if access is None:
         return [EVERYBODY] if left_runs(Runs(data_dir)) else []
     found = [entry.name for entry in (data_dir / "owners").glob("*") if left_runs(Runs(entry))]
@@ -157,33 +166,18 @@ def serve_http(
     """Serves until SIGTERM or SIGINT, then calls `at_end` and ends the process with status 0."""
     configure_logging(structured=True)
     host, port = parse_address(address)
-    shown = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def main() -> None:
+        url = _url(host, port)
         access = None
         if token_file is not None:
-            tokens = read_token_file(Path(token_file))
-            access = Access(verifier=tokens, issuer=shown, names=tokens.names)
+            access = _access_by_token_file(Path(token_file), url)
         if oauth_issuer is not None:
-            resource = oauth_resource or f"{shown}/mcp"
-            access = Access(verifier=await discover_issuer(oauth_issuer, resource), issuer=oauth_issuer, resource=resource)
+            access = await _access_by_oauth(oauth_issuer, oauth_resource or f"{url}/mcp")
         async with open_http_server(settings, host, access, allowed_hosts) as server:
-            config = uvicorn.Config(
-                server.app,
-                host=host,
-                port=port,
-                log_config=None,
-                access_log=False,
-                http=TimedProtocol,
-                limit_concurrency=(most := most_connections()),
-                backlog=max(32, most // 2),  # asyncio takes so many in before it looks at any: descriptors for them all
-                timeout_keep_alive=KEEP_SECONDS,
-                timeout_graceful_shutdown=CLOSE_SECONDS,
-            )
-            logging.getLogger("rlm_mcp").warning("serving MCP on %s/mcp", shown)
             # uvicorn stops on these signals and then raises them again, which would end the process before its cleanup.
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
-                await _Listening(config, server.tenants).serve()
+                await _Listener(_uvicorn_config(server.app, host, port), server.tenants).serve()
 
     try:
         anyio.run(main)
@@ -195,22 +189,60 @@ def serve_http(
     os._exit(0)  # the sandbox may still be compiling on a thread, which nothing can stop
 
 
-class _Listening(uvicorn.Server):
-    """Uvicorn, which on a signal lets open requests end for CLOSE_SECONDS: calls that wait for runs then can."""
+def _access_by_token_file(path: Path, url: str) -> Access:
+    tokens = read_token_file(path)
+    return Access(verifier=tokens, issuer=url, names=tokens.names)
+
+
+async def _access_by_oauth(issuer: str, resource: str) -> Access:
+    return Access(verifier=await discover_issuer(issuer, resource), issuer=issuer, resource=resource)
+
+
+def _uvicorn_config(app: Starlette, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        http=TimedProtocol,
+        limit_concurrency=(most := most_connections()),
+        # asyncio accepts this many before it looks at any, so there have to be descriptors for all of them.
+        backlog=max(32, most // 2),
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+    )
+
+
+class _Listener(uvicorn.Server):
+    """A uvicorn server that stops the runs when it is told to end.
+
+    Open requests then have CLOSE_SECONDS, which is enough for calls that wait for runs.
+    """
 
     def __init__(self, config: uvicorn.Config, tenants: Tenants) -> None:
         super().__init__(config)
         self._tenants = tenants
 
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Listens, and then logs the address, with the port that the system chose for port 0."""
+        await super().startup(sockets)
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        logging.getLogger("rlm_mcp").warning("serving MCP on %s/mcp", _url(self.config.host, port))
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The signal, before any connection is closed, which would look as if the client had gone."""
-        self._tenants.leave()
+        """Announces the end before any connection is closed, which would look as if the client had gone."""
+        self._tenants.announce_end()
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Stops the runs, then what uvicorn does."""
-        await self._tenants.stop_all()
+        """Stops the runs, then closes the connections."""
+        await self._tenants.stop_runs()
         await super().shutdown(sockets)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -222,7 +254,7 @@ def parse_address(address: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host."""
+    """Whether the host is reachable only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -230,19 +262,19 @@ def is_loopback(host: str) -> bool:
 
 
 def _security(host: str, allowed_hosts: tuple[str, ...]) -> TransportSecuritySettings:
-    """Host and Origin checks against DNS rebinding; names that clients use from elsewhere are added by the operator."""
+    """Host and Origin checks against DNS rebinding. The operator adds the names that remote clients use."""
     names = ("127.0.0.1", "localhost", "[::1]", *([] if host in {"0.0.0.0", "::"} else [host]), *allowed_hosts)  # noqa: S104 - compared, not bound
     hosts = [f"{name}:*" for name in names] + list(allowed_hosts)
     origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in hosts]
     return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
 
 
-async def _healthy(_: Request) -> Response:
-    """Whether the process answers."""
+async def _report_health(_: Request) -> Response:
+    """Answers as long as the process does."""
     return JSONResponse({"status": "ok"})
 
 
-async def _ready(is_loaded: Callable[[], bool], _: Request) -> Response:
-    """Whether code can be run: the sandbox has been loaded."""
+async def _report_ready(is_loaded: Callable[[], bool], _: Request) -> Response:
+    """Answers 200 once the sandbox is loaded, so that code can be run."""
     loaded = is_loaded()
     return JSONResponse({"sandbox": "loaded" if loaded else "loading"}, status_code=200 if loaded else 503)

@@ -1,8 +1,8 @@
-"""The connections of a server over HTTP: how many there are, and how long each may take to say what it wants.
+"""The HTTP protocol of uvicorn with time-outs for requests and a bound on connections.
 
-Uvicorn waits for ever for a request that comes byte by byte, and when there are too many connections it refuses those
-that were there first. Here a request has to arrive in time, and the connection that has been silent for longest makes
-room for a new one; only when all of them are at work is a new one refused.
+Uvicorn waits without limit for a request that comes byte by byte, and when there are too many connections it refuses
+those that were there first. Here a request has to arrive in time, and the connection that has been idle for longest is
+closed for a new one; a new one is refused only when all others are at work.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 HEAD_SECONDS, BODY_SECONDS = 15.0, 60.0
-"""For the head of a request from its first byte, and for its body, which has 4 MiB at most."""
+"""Time-outs for the head of a request, from its first byte, and for its body, which has at most 4 MiB."""
 
 MOST_CONNECTIONS = 1_000
 
 WANTED_DESCRIPTORS = 8_192
-"""What the process asks the system for, if it may. A quarter of what it gets is for connections."""
+"""Requested from the system, within the hard limit. A quarter of the result is for connections."""
 
 RETRY_SECONDS = 2
 
@@ -50,45 +50,45 @@ class TimedProtocol(H11Protocol):
         self._most, self.limit_concurrency = self.limit_concurrency, None
         self._awaited: object = None
         self._limit: asyncio.TimerHandle | None = None
-        self._silent_since = self.loop.time()
+        self._idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """A new connection; it may cost a silent one its place."""
+        """Accepts a new connection, for which an idle one may be closed."""
         has_room = self._most is None or len(self.connections) < self._most or self._make_room()
         super().connection_made(transport)
         if has_room:
-            self._await(h11.IDLE)
+            self._start_timeout(h11.IDLE)
         else:
             text = f"{self._most} connections are at work: try again in {RETRY_SECONDS} s"
             transport.write(REFUSAL.format(length=len(text), text=text).encode())
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes; a request that is not whole after them has the time that it had before."""
+        """Reads bytes. The time-out of a request that is incomplete after them goes on."""
         if self.transport.is_closing():
             return
         super().data_received(data)
-        self._await(self.conn.their_state)
+        self._start_timeout(self.conn.their_state)
 
     def on_response_complete(self) -> None:
-        """From now on the connection is silent, and uvicorn closes it when it stays so."""
+        """The connection is idle from now on, and uvicorn closes it when it stays so."""
         super().on_response_complete()
-        self._silent_since = self.loop.time()
+        self._idle_since = self.loop.time()
         has_begun, _ = self.conn.trailing_data
-        self._await(self.conn.their_state if has_begun or self.conn.their_state is not h11.IDLE else None)
+        self._start_timeout(self.conn.their_state if has_begun or self.conn.their_state is not h11.IDLE else None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end of it."""
-        self._await(None)
+        """Ends the time-out."""
+        self._start_timeout(None)
         super().connection_lost(exc)
 
     @property
-    def is_silent(self) -> bool:
-        """Whether nothing is being answered, whatever is still being sent."""
+    def is_idle(self) -> bool:
+        """Whether no request is being answered; one may still be being sent."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _await(self, state: object) -> None:
-        """Begins the time for what the client has to send now; None and any other state than these have none."""
+    def _start_timeout(self, state: object) -> None:
+        """Starts the time-out for what the client has to send in this state, if it has to send anything."""
         if state is self._awaited:
             return
         self._awaited = state
@@ -100,18 +100,18 @@ class TimedProtocol(H11Protocol):
             self._limit = self.loop.call_later(seconds, self.transport.abort)
 
     def _make_room(self) -> bool:
-        """Closes the connection that has been silent for longest; before all others, one that never asked anything."""
-        silent = [one for one in self.connections if isinstance(one, TimedProtocol) and one.is_silent]
-        if not silent:
+        """Closes the connection that has been idle for longest; before all others, one that never sent a request."""
+        idle = [one for one in self.connections if isinstance(one, TimedProtocol) and one.is_idle]
+        if not idle:
             return False
-        longest = min(silent, key=lambda one: (one.cycle is not None, one._silent_since))  # noqa: SLF001 - of this class
+        longest = min(idle, key=lambda one: (one.cycle is not None, one._idle_since))  # noqa: SLF001 - of this class
         self.connections.discard(longest)
         longest.transport.abort()
         return True
 
 
 def most_connections() -> int:
-    """As many as the system's descriptors allow, after asking for more of them."""
+    """The number of connections that the file descriptors allow, after raising the soft limit of those."""
     if sys.platform == "win32":
         return MOST_CONNECTIONS
     import resource

@@ -1,4 +1,4 @@
-"""Logs on stderr, because stdout is the protocol: lines for people on stdio, one JSON object a line over HTTP."""
+"""Logs on stderr, because stdout is the protocol: plain lines on stdio, one JSON object a line over HTTP."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON: when, how grave, who, what, and the traceback if there is one."""
+    """Formats a record as one line of JSON: time, level, logger, message, and the traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -23,7 +23,7 @@ class JsonLines(logging.Formatter):
 
 
 def configure_logging(*, structured: bool = False) -> None:
-    """Sends warnings and worse to stderr. Done before the SDK is constructed, which would add a handler of its own."""
+    """Sends warnings and worse to stderr. Called before MCPServer is constructed, which would add its own handler."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if structured else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

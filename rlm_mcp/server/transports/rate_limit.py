@@ -1,8 +1,8 @@
-"""What of HTTP gets in: of each owner so many requests a second, and so many that are still being sent.
+"""Rate limit over HTTP: requests a second of each tenant, and requests that are still being sent.
 
-Before anything is parsed, so that a flood costs little, and before anything is begun: the SDK takes a client that dies
-while it sends for a fault of its own, and logs it. The refusal is also one of JSON-RPC, for clients that show their
-model what went wrong.
+It acts before a request is parsed, so that a flood costs little, and reads the body first: the SDK would log a client
+that dies while sending as an error of its own. A refusal is also a JSON-RPC error, for clients that show their model
+what went wrong.
 """
 
 import json
@@ -19,14 +19,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rlm_mcp.server.transports.tenants import RateLimitExceeded, Tenants, current_tenant
 
 MOST_BODIES = 64
-"""Of one owner, on their way at once: each may become 4 MiB."""
+"""Of one tenant, being sent at once: each may become 4 MiB."""
 
-FREE = ("/health", "/ready")
-"""Whoever watches the server is let in at any time."""
+UNLIMITED = ("/health", "/ready")
+"""A monitor is never refused."""
 
 
 class RateLimitMiddleware:
-    """ASGI middleware inside of the one that knows tokens. With `tokens`, who has none is somebody else's business."""
+    """Rate-limiting ASGI middleware; runs inside the auth middleware.
+
+    With `tokens`, unauthenticated requests pass through to be rejected there.
+    """
 
     def __init__(self, app: ASGIApp, tenants: Tenants, *, tokens: bool) -> None:
         self._app = app
@@ -35,18 +38,18 @@ class RateLimitMiddleware:
         self._sending: Counter[str] = Counter()
 
     def __repr__(self) -> str:
-        return f"<RateLimitMiddleware, {self._sending.total()} requests on their way>"
+        return f"<RateLimitMiddleware, {self._sending.total()} requests being sent>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets a request in, or answers it with 429."""
-        if scope["type"] != "http" or scope["path"] in FREE or (self._tokens and get_access_token() is None):
+        """Passes a request on, or answers it with 429."""
+        if scope["type"] != "http" or scope["path"] in UNLIMITED or (self._tokens and get_access_token() is None):
             await self._app(scope, receive, send)
             return
         tenant = current_tenant()
         try:
             self._tenants.charge(tenant)
-            with self._place(tenant):
-                sent = await _sent(receive)
+            with self._counted(tenant):
+                sent = await _read_body(receive)
         except RateLimitExceeded as error:
             await _refuse(send, error)
             return
@@ -59,8 +62,8 @@ class RateLimitMiddleware:
         await self._app(scope, receive_again, send)
 
     @contextmanager
-    def _place(self, tenant: str) -> Iterator[None]:
-        """One of the bodies of an owner that may be on their way."""
+    def _counted(self, tenant: str) -> Iterator[None]:
+        """Counts one body that is being sent. Raises RateLimitExceeded when the tenant has MOST_BODIES of them."""
         if self._sending[tenant] >= MOST_BODIES:
             raise RateLimitExceeded(f"{MOST_BODIES} requests are still being sent: finish one of them", seconds=1)
         self._sending[tenant] += 1
@@ -68,11 +71,11 @@ class RateLimitMiddleware:
             yield
         finally:
             self._sending[tenant] -= 1
-            self._sending += Counter()  # which forgets who has none
+            self._sending += Counter()  # drops tenants with none
 
 
-async def _sent(receive: Receive) -> deque[Message] | None:
-    """A request's body as it came, or as much of it as is too much. None when the client went away in the middle."""
+async def _read_body(receive: Receive) -> deque[Message] | None:
+    """The messages of a request's body, cut once they exceed the limit. None when the client disconnects meanwhile."""
     sent: deque[Message] = deque()
     room = DEFAULT_MAX_REQUEST_BODY_SIZE
     while room >= 0:

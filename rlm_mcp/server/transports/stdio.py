@@ -1,8 +1,8 @@
-"""The life of a stdio server process: it ends in under a second, whichever way it is told to, and cleans up first.
+"""The life of a stdio server process: it cleans up and ends in under a second, for whichever reason.
 
-What tells it: end of file on stdin; SIGTERM and SIGINT; the death of the parent, which many clients do not announce by
-closing stdin; a closed stdout, after which nobody hears an answer. The SDK reads stdin on a worker thread that nothing
-can interrupt, so after a signal the process cannot unwind to its end: it closes the workspace and leaves by `os._exit`.
+Reasons are end of file on stdin; SIGTERM and SIGINT; the death of the parent, which many clients do not announce by
+closing stdin; and a closed stdout, after which no answer is read. The SDK reads stdin on a worker thread that nothing
+can interrupt, so after a signal the process cannot unwind to its end: it closes the workspace and calls `os._exit`.
 """
 
 import logging
@@ -22,10 +22,10 @@ from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.workspace.workspace import Workspace
 
 WATCH_SECONDS = 0.2
-"""Between two looks at the parent and at stdout; well inside the second that the process has to end."""
+"""Interval of checks of the parent and of stdout; well within the second that the process has to end."""
 
 CLOSE_SECONDS = 0.6
-"""For closing REPLs and run records. What is not done then is safe all the same: records are complete line by line."""
+"""For closing REPLs and run records. Records are safe without it: they are complete line by line."""
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +35,19 @@ OpenWorkspace = Callable[[], AbstractAsyncContextManager[Workspace]]
 def serve_stdio(open_workspace: OpenWorkspace, *, at_end: Callable[[], None]) -> None:
     """Serves MCP on stdin and stdout until the client is gone, then ends the process with status 0.
 
-    `at_end` may block for a moment; it has what is left of CLOSE_SECONDS.
+    `at_end` may block; it has the rest of CLOSE_SECONDS.
     """
     parent, wire = os.getppid(), os.dup(1)
     configure_logging()
-    anyio.run(_serve, open_workspace, partial(_nobody_listens, parent, wire), at_end)
+    anyio.run(_serve, open_workspace, partial(_is_abandoned, parent, wire), at_end)
 
 
-async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], bool], at_end: Callable[[], None]) -> None:
+async def _serve(open_workspace: OpenWorkspace, is_abandoned: Callable[[], bool], at_end: Callable[[], None]) -> None:
     ended = anyio.Event()
     async with open_workspace() as workspace, anyio.create_task_group() as tasks:
         tasks.start_soon(_end_on_signal, ended)
-        tasks.start_soon(_end_when, nobody_listens, ended)
-        tasks.start_soon(_speak, workspace, ended)
+        tasks.start_soon(_end_when, is_abandoned, ended)
+        tasks.start_soon(_run_protocol, workspace, ended)
         tasks.start_soon(workspace.runs.resume_left)
         await ended.wait()
         with anyio.move_on_after(CLOSE_SECONDS):
@@ -56,11 +56,11 @@ async def _serve(open_workspace: OpenWorkspace, nobody_listens: Callable[[], boo
             await run_in_thread(at_end)
         PROCESSES.kill_all()
         logging.shutdown()
-        os._exit(0)  # the task group would wait for the thread that reads stdin, maybe for ever
+        os._exit(0)  # the task group would wait for the thread that reads stdin, possibly without end
 
 
-async def _speak(workspace: Workspace, ended: anyio.Event) -> None:
-    """The protocol, until end of file, or until an answer finds nobody at the other end."""
+async def _run_protocol(workspace: Workspace, ended: anyio.Event) -> None:
+    """Serves until end of file on stdin or a closed stdout."""
     try:
         await build_server(workspace).run_stdio_async()
     except* (BrokenPipeError, anyio.BrokenResourceError):
@@ -76,13 +76,13 @@ async def _end_on_signal(ended: anyio.Event) -> None:
 
 
 async def _end_when(condition: Callable[[], bool], ended: anyio.Event) -> None:
-    while not condition():  # noqa: ASYNC110 - the system does not tell
+    while not condition():  # noqa: ASYNC110 - the system does not notify
         await anyio.sleep(WATCH_SECONDS)
     ended.set()
 
 
-def _nobody_listens(parent: int, wire: int) -> bool:
-    """Whether the parent has died, or the reading end of stdout was closed."""
+def _is_abandoned(parent: int, wire: int) -> bool:
+    """Whether the parent has died or the reading end of stdout was closed."""
     if os.getppid() != parent:
         return True
     if not hasattr(select, "poll"):

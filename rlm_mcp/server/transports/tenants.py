@@ -1,7 +1,7 @@
-"""Who has come in over HTTP: a workspace for every token name, how much each may do, and what outlives the process.
+"""The tenants of a server over HTTP: one workspace for each token name, with limits on its requests.
 
-Every owner has a workspace of its own, under the data directory: contexts and runs of others do not exist for it. All
-workspaces share one sandbox and one pool of models.
+Each tenant's workspace has a directory of its own: contexts and runs of others do not exist for it. All workspaces
+share one sandbox and one pool of models.
 """
 
 import hashlib
@@ -24,20 +24,20 @@ from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.workspace.workspace import Workspace
 
 EVERYBODY = "everybody"
-"""The owner where there are no tokens."""
+"""The tenant where there are no tokens."""
 
 REQUESTS_PER_SECOND, BURST = 20.0, 200.0
-"""Of one owner. A client that lists, reads and polls stays far below; a runaway loop does not."""
+"""Of one tenant. A client that lists, reads and polls stays far below; a runaway loop does not."""
 
 MOST_REQUESTS = 64
-"""Of one owner at once; a call that waits for a run counts. Streams of change notices do not."""
+"""Of one tenant at once; a call that waits for a run counts, a stream of notifications does not."""
 
 IDLE_SECONDS = 1800.0
-"""A workspace that nobody has used for this long is closed: it holds a database, REPLs and what they know."""
+"""A workspace that has not been used for this long is closed: it holds a database, and REPLs with their variables."""
 
 
 class RateLimitExceeded(RlmError):
-    """An owner asks for more than one may; after `seconds` there is room again."""
+    """A tenant exceeds a limit; a request may succeed after `seconds`."""
 
     def __init__(self, text: str, *, seconds: float) -> None:
         super().__init__(text)
@@ -49,25 +49,25 @@ OpenFor = Callable[[str], AbstractAsyncContextManager[Workspace]]
 
 @dataclass(slots=True, kw_only=True)
 class _Tenant:
-    """One who has come in."""
+    """A known tenant."""
 
     seen: float
-    """when the last request came, by the clock of Owners"""
+    """time of the last request, by the clock of Tenants"""
     allowance: float = BURST
     busy: int = 0
     workspace: Workspace | None = None
     opening: anyio.Lock = field(default_factory=anyio.Lock)
     unused: anyio.Event = field(default_factory=anyio.Event)
-    """the workspace is to be closed"""
+    """set when the workspace is to be closed"""
 
     def is_unused(self, now: float) -> bool:
-        """Whether nothing would be missed if the workspace were closed, but for variables in REPLs."""
+        """Whether closing the workspace would lose nothing except variables in REPLs."""
         idle = self.busy == 0 and not self.opening.locked() and now - self.seen >= IDLE_SECONDS
         return idle and (self.workspace is None or self.workspace.runs.live_count == 0)
 
 
 class Tenants:
-    """The workspaces of everyone who has come in, each open until it is not used any more or the server ends."""
+    """The workspaces of all known tenants, each open until it is unused for long or the server ends."""
 
     def __init__(self, open_for: OpenFor, tasks: TaskGroup, clock: Callable[[], float] = time.monotonic) -> None:
         self._open_for = open_for
@@ -80,25 +80,25 @@ class Tenants:
         return f"<Tenants {len(self._known)} known>"
 
     def current(self) -> Workspace:
-        """The workspace of whoever sent the current request; the middleware has opened it."""
+        """The workspace of the tenant that sent the current request; the middleware has opened it."""
         workspace = self._known[current_tenant()].workspace
         if workspace is None:
             raise LookupError("no workspace was opened for this request")
         return workspace
 
     async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """Opens the caller's workspace before anything is asked of it."""
+        """Opens the caller's workspace before the request is handled."""
         name = current_tenant()
         tenant = self._find_tenant(name)
         if ctx.request_id is None or ctx.method == "subscriptions/listen":
             await self.open(name)
             return await call_next(ctx)
-        with self._place(tenant):
+        with self._counted(tenant):
             await self.open(name)
             return await call_next(ctx)
 
     async def open(self, name: str) -> Workspace:
-        """The workspace of an owner. Runs that a server before this one left in it go on."""
+        """Opens a tenant's workspace. Runs that an earlier server left in it are resumed."""
         tenant = self._find_tenant(name)
         if tenant.workspace is not None:
             return tenant.workspace
@@ -107,32 +107,32 @@ class Tenants:
                 tenant.workspace = await self._tasks.start(self._hold, name, tenant)
         return tenant.workspace
 
-    async def pick_up(self, names: Iterable[str]) -> None:
-        """Opens the workspaces in which runs were left, so that these go on before their owners come back."""
+    async def resume_left(self, names: Iterable[str]) -> None:
+        """Opens these tenants' workspaces, so that runs which were left go on before a tenant comes back."""
         for name in names:
             await self.open(name)
 
     async def keep_closing_unused(self) -> None:
-        """Closes what nobody uses, from now on; it opens again when its owner comes back."""
+        """Closes unused workspaces from now on. One opens again when its tenant comes back."""
         while True:
             await anyio.sleep(IDLE_SECONDS / 10)
             self.close_unused()
 
     def close_unused(self) -> None:
-        """Forgets the owners who have not been seen for IDLE_SECONDS and have nothing going on."""
+        """Forgets tenants without requests for IDLE_SECONDS and without live runs."""
         now = self._clock()
         for name, tenant in list(self._known.items()):
             if tenant.is_unused(now):
                 del self._known[name]
                 tenant.unused.set()
 
-    def leave(self) -> None:
-        """The server is going to end: from now on what stops runs is that, and not their clients."""
+    def announce_end(self) -> None:
+        """Says that the server is going to end: from now on that is what stops runs, and not their clients."""
         for workspace in self._workspaces():
             workspace.runs.announce_end()
 
-    async def stop_all(self) -> None:
-        """Stops all runs, so that calls that wait for them are answered; the next server goes on with them."""
+    async def stop_runs(self) -> None:
+        """Stops all runs, so that calls that wait for them are answered; the next server resumes them."""
         async with anyio.create_task_group() as tasks:
             for workspace in self._workspaces():
                 tasks.start_soon(workspace.runs.stop_all)
@@ -141,7 +141,7 @@ class Tenants:
         return [tenant.workspace for tenant in self._known.values() if tenant.workspace is not None]
 
     def _find_tenant(self, name: str) -> _Tenant:
-        """Whoever has this name, who is there now. What the time since the last request allows is added."""
+        """The tenant of this name, made if it is new. Its allowance grows by the time since its last request."""
         now = self._clock()
         if (tenant := self._known.get(name)) is None:
             tenant = self._known[name] = _Tenant(seen=now)
@@ -150,15 +150,15 @@ class Tenants:
         return tenant
 
     def charge(self, name: str) -> None:
-        """One request of a token bucket. Raises TooMuch when it is empty; that costs a request too, but no debts."""
+        """Takes one request from a token bucket. Raises RateLimitExceeded when it is empty; debts do not accumulate."""
         tenant = self._find_tenant(name)
         tenant.allowance = max(tenant.allowance - 1, -1.0)
         if tenant.allowance < 0:
             raise RateLimitExceeded(f"more than {REQUESTS_PER_SECOND:.0f} requests a second: wait a second", seconds=1)
 
     @contextmanager
-    def _place(self, tenant: _Tenant) -> Iterator[None]:
-        """One of the requests that an owner may have open at once. Raises MCPError when there are that many."""
+    def _counted(self, tenant: _Tenant) -> Iterator[None]:
+        """Counts one open request. Raises MCPError when the tenant has MOST_REQUESTS of them."""
         if tenant.busy >= MOST_REQUESTS:
             raise MCPError(INTERNAL_ERROR, f"{MOST_REQUESTS} requests are being answered: wait for one of them")
         tenant.busy += 1
@@ -176,7 +176,7 @@ class Tenants:
 
 
 def current_tenant() -> str:
-    """A name, fit for a directory, of whoever sent the current request."""
+    """The name of the tenant that sent the current request, which is fit for a directory."""
     token = get_access_token()
     if token is None:
         return EVERYBODY

@@ -1,6 +1,6 @@
 import pytest
 
-from rlm_mcp.server.argument_aliases import NEAR_MISSES, UnknownArgument, forgive
+from rlm_mcp.server.argument_aliases import ARGUMENT_ALIASES, UnknownArgument, resolve_aliases
 from rlm_mcp.server.tools import Tools
 from rlm_mcp.workspace.workspace import Workspace
 
@@ -26,20 +26,20 @@ KNOWN = {tool.name: tuple(tool.parameters["properties"]) for tool in Tools(no_wo
     ],
 )
 def test_near_miss_names_mean_the_real_arguments(tool: str, given: dict[str, object], meant: dict[str, object]) -> None:
-    assert forgive(tool, given, KNOWN[tool]) == meant
+    assert resolve_aliases(tool, given, KNOWN[tool]) == meant
 
 
 def test_the_real_name_wins_over_a_near_miss() -> None:
-    assert forgive("rlm_solve", {"prompt": "b", "query": "a"}, ("query",)) == {"query": "a"}
+    assert resolve_aliases("rlm_solve", {"prompt": "b", "query": "a"}, ("query",)) == {"query": "a"}
 
 
 def test_an_argument_that_is_no_near_miss_is_refused_with_the_real_names() -> None:
     with pytest.raises(UnknownArgument, match="rlm_result has no argument 'colour'; it takes run_id, wait_seconds"):
-        forgive("rlm_result", {"run_id": "r", "colour": 1}, ("run_id", "wait_seconds"))
+        resolve_aliases("rlm_result", {"run_id": "r", "colour": 1}, ("run_id", "wait_seconds"))
 
 
 def test_every_near_miss_means_an_argument_of_its_tool_and_hides_none() -> None:
-    assert NEAR_MISSES.keys() == KNOWN.keys()
-    for tool, names in NEAR_MISSES.items():
+    assert ARGUMENT_ALIASES.keys() == KNOWN.keys()
+    for tool, names in ARGUMENT_ALIASES.items():
         assert set(names.values()) <= set(KNOWN[tool])
         assert not set(names) & set(KNOWN[tool])

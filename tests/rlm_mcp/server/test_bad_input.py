@@ -104,7 +104,7 @@ async def complaints(
         if not there:
             await workspace.contexts.register(text="some text\nERROR here\n", name="t")
         before = remains(settings) if tool == "register_context" else []
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             result = await client.call_tool(tool, arguments)
         wrong = complaint(tool, arguments, result)
         refused = isinstance(result, CallToolResult) and result.is_error
@@ -194,7 +194,7 @@ async def test_hostile_addresses_and_prompts_get_a_result_or_a_sentence(client: 
     await workspace.contexts.register(text="some text\nERROR here\n", name="t")
     found = []
     for what, request in hostile_requests(client):
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             try:
                 await request()
             except MCPError as error:

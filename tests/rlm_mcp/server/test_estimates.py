@@ -64,7 +64,7 @@ YES = ElicitResult(action="accept", content={"go_ahead": True})
 
 async def solve(workspace: Workspace, era: str, user: User | None, **arguments: Any) -> CallToolResult:
     async with Client(build_server(workspace), mode=era, elicitation_callback=user) as client:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             result = await client.call_tool("rlm_solve", QUESTION | arguments)
     assert isinstance(result, CallToolResult)
     return result

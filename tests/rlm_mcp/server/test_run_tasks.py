@@ -79,7 +79,7 @@ async def context(workspace: Workspace) -> None:
 async def test_a_run_is_a_task_for_a_client_that_declared_tasks(workspace: Workspace, model: HeldModel) -> None:
     poller = Poller()
     model.go.set()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with Client(build_server(workspace), extensions=[poller]) as client:
             result = await client.call_tool("rlm_solve", QUESTION)
     assert isinstance(result, CallToolResult)
@@ -100,7 +100,7 @@ async def test_a_mistake_in_the_call_is_answered_at_once(workspace: Workspace) -
 
 async def test_a_task_survives_a_reconnect_and_is_cancelled(workspace: Workspace, model: HeldModel) -> None:
     server = build_server(workspace)
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with Client(server) as client:
             run = (await client.call_tool("rlm_solve", QUESTION | {"wait_seconds": 0})).structured_content
         async with Client(server, extensions=[Poller()]) as client:
@@ -174,7 +174,7 @@ async def never(context: Any, params: Any) -> Any:
 
 async def test_a_task_asks_the_clients_own_model(workspace: Workspace) -> None:
     answering = Answering()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with Client(build_server(workspace), extensions=[answering], sampling_callback=never) as client:
             result = await client.call_tool("rlm_solve", QUESTION | {"model": "client"})
     assert isinstance(result, CallToolResult)

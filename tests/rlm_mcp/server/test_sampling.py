@@ -55,7 +55,7 @@ QUESTION = {"query": "How many lines?", "contexts": ["text"], "mode": "rlm"}
 async def solve(workspace: Workspace, era: str, sampling: Any, **arguments: Any) -> CallToolResult:
     """The result of rlm_solve."""
     async with Client(build_server(workspace), mode=era, sampling_callback=sampling) as client:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             result = await client.call_tool("rlm_solve", QUESTION | arguments)
     assert isinstance(result, CallToolResult)
     return result
@@ -139,7 +139,7 @@ async def test_a_run_of_more_rounds_than_a_client_makes_is_gone_on_with_by_rlm_r
         return said(f"```repl\n{'FINAL(1)' if turn >= 15 else f'print({turn})'}\n```")
 
     async with place.open() as workspace, Client(build_server(workspace), mode=era, sampling_callback=slow) as client:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             result = await client.call_tool("rlm_solve", QUESTION)
             while isinstance(result, CallToolResult) and result.structured_content["status"] == "running":
                 result = await client.call_tool("rlm_result", {"run_id": result.structured_content["run_id"]})
@@ -154,7 +154,7 @@ async def test_another_client_answers_what_the_first_one_left_open(place: Place,
             assert isinstance(started, CallToolResult)
             run_id = started.structured_content["run_id"]
         async with Client(build_server(workspace), mode=era, sampling_callback=replies) as client:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 result = await client.call_tool("rlm_result", {"run_id": run_id})
     assert isinstance(result, CallToolResult)
     assert result.structured_content["answer"] == "60"
@@ -185,7 +185,7 @@ async def test_a_user_who_declines_twice_without_a_word_of_it_is_not_asked_again
         for _ in range(2):
             with pytest.raises(MCPError, match="User rejected"):
                 await client.call_tool("rlm_solve", QUESTION)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             result = await client.call_tool("rlm_solve", QUESTION)
     assert asked == 2
     assert isinstance(result, CallToolResult)

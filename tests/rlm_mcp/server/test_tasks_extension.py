@@ -53,7 +53,7 @@ class Taking(ClientExtension):
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             async with Client(build_tasks_server(group), extensions=[Taking()]) as client:
                 yield client

@@ -48,14 +48,14 @@ async def test_bodies_on_their_way_are_bounded_and_leave_their_places(workspace:
             for one in slow:
                 sending.start_soon(limiter, one.scope, one.receive, one.send)
             await anyio.wait_all_tasks_blocked()
-            assert repr(limiter) == f"<RateLimitMiddleware, {MOST_BODIES} requests on their way>"
+            assert repr(limiter) == f"<RateLimitMiddleware, {MOST_BODIES} requests being sent>"
             more = Asking()
             await limiter(more.scope, more.receive, more.send)
             assert more.status == 429
             for one in slow:
                 one.rest.set()
         assert {one.status for one in slow} == {202}
-        assert repr(limiter) == "<RateLimitMiddleware, 0 requests on their way>"
+        assert repr(limiter) == "<RateLimitMiddleware, 0 requests being sent>"
 
 
 async def test_a_request_too_many_is_answered_with_when_to_come_back(workspace: Workspace) -> None:
