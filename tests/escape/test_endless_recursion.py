@@ -39,7 +39,7 @@ d, e = build(), build()
 
 @pytest.mark.parametrize(("name", "way"), list(itertools.product(CONTAINERS, WAYS)))
 def test_a_cell_that_recurses_without_end_is_stopped(session: Session, name: str, way: str) -> None:
-    made = session.exec(PREPARE.format(levels=LEVELS, container=CONTAINERS[name]), seconds=5)
+    made = session.exec(PREPARE.format(levels=LEVELS, container=CONTAINERS[name]), seconds=30)
     assert made.error is None, made.error
     result = session.exec(way, seconds=SECONDS)
     outcome = result.stopped_by or (result.error.type if result.error else "value")
@@ -58,6 +58,6 @@ def test_a_cell_that_recurses_without_end_is_stopped(session: Session, name: str
     ],
 )
 def test_endless_recursion_in_c_code_is_undone_at_the_deadline(session: Session, name: str, way: str) -> None:
-    session.exec(PREPARE.format(levels=LEVELS, container=CONTAINERS[name]), seconds=5)
+    session.exec(PREPARE.format(levels=LEVELS, container=CONTAINERS[name]), seconds=30)
     result = session.exec(f"kept.append('lost')\n{way}", seconds=SECONDS)
     assert (result.stopped_by, result.undone) == ("deadline", True)
