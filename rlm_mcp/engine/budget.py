@@ -36,7 +36,7 @@ MIN_COMPLETION_TOKENS = 64
 # provider's own maximum (128,000 for some) would let a run with a small budget make one call at a time.
 USUAL_COMPLETION_TOKENS: Mapping[CallKind, int] = {"root": 16_384, "sub": 8_192}
 
-_Amount = TypeVar("_Amount", int, float)
+_Quantity = TypeVar("_Quantity", int, float)
 
 
 @dataclass(slots=True)
@@ -444,6 +444,6 @@ class _Account:
         )
 
 
-def _least(values: Iterable[_Amount | None]) -> _Amount | None:
+def _least(values: Iterable[_Quantity | None]) -> _Quantity | None:
     known = [value for value in values if value is not None]
     return min(known) if known else None

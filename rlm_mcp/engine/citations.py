@@ -1,35 +1,27 @@
-"""What an answer rests on: citations checked against the stored text, and how much of the text was read by whom.
+"""The evidence of an answer: citations checked against the stored text.
 
 A citation is `verified` when the stored lines hold its quote. A quote that stands elsewhere is corrected to the nearest
 place where it does; one that stands nowhere stays in the result, marked. Nothing here trusts what code or a model said.
-
-Coverage is counted in characters. A line counts as read by a model when it was shown to the root model or stood in a
-sub-call's prompt, wherever in the contexts that line stands. A text counts as read by code when a block that did not
-fail used it whole; slices with constant bounds count as such. Both are lower bounds where text was cut within a line.
 
 Contexts of more than MOST_CHARS together are never loaded: a quote is looked for around the cited line, then by search,
 which may miss one that is far inside a very long line or whose blanks differ over line ends. A line ends at a line
 feed, as everywhere in the store.
 """
 
-import ast
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from io import StringIO
-from typing import Any
 
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, LineRange
-from rlm_mcp.engine.reply_parser import parse
+from rlm_mcp.engine.coverage import MOST_CHARS
 from rlm_mcp.errors import OutOfRange, SearchRefused
-from rlm_mcp.records.types import Citation, Coverage
-from rlm_mcp.repl.types import CellResult, RawCitation
+from rlm_mcp.records.types import Citation
+from rlm_mcp.repl.types import RawCitation
 
-MOST_CHARS = 64_000_000  # beyond this reading every context once more at the end of a run would be felt
 _LEAST_QUOTE = 20  # shorter quotes in an answer are words in quotation marks rather than evidence
 _MOST_QUOTES = 50
 _MOST_QUOTE_CHARS = 2_000
@@ -40,19 +32,11 @@ _MOST_PLACES = 50
 _SEARCH_SECONDS = 20.0  # for all quotes of a run together
 _LEAST_ANSWER, _MOST_ANSWER = 4, 200  # characters of an answer that is looked up by itself
 _MOST_LINES = 3
-_LEAST_FRAGMENT = 200
-_MOST_FRAGMENTS = 500
 
 # A quotation holds no opening mark of its kind: otherwise each of many that are never closed would be read to the end.
 _QUOTED = re.compile(r'"([^"\n]+)"|“([^“”]+)”|«([^«»]+)»|^>[ \t]?(.+)$', re.MULTILINE)
 _BLANKS = re.compile(r"\s+")
-_STRING_OF = {
-    marks: re.compile(rf"(?P<mark>[{marks}])(?P<text>(?:(?!(?P=mark))[^\\]|\\.)++)(?P<closed>(?P=mark))?")
-    for marks in ("'\"", "'", '"')
-}
-"""A Python string as `repr` writes it, which begins with one of these marks and may not be closed"""
 
-CharRange = tuple[int, int]
 Passage = tuple[int, int, str]
 """First line, last line and exact words of a passage."""
 
@@ -330,156 +314,5 @@ def _lines_with(texts: _Texts, answer: str) -> list[Citation]:
     return found
 
 
-def _printed_strings(line: str) -> Iterator[str]:
-    """The insides of the strings on a printed line. A mark that is not closed ends the search for its kind."""
-    marks, at = "'\"", 0
-    while marks and (found := _STRING_OF[marks].search(line, at)):
-        if found["closed"]:
-            yield found["text"]
-            at = found.end()
-        else:
-            marks = marks.replace(found["mark"], "")
-            at = found.start() + 1
-
-
 def _line_starts(text: str) -> list[int]:
     return [0, *(found.end() for found in re.finditer(r"\n", text))]
-
-
-# --- coverage -----------------------------------------------------------------------------------------------------
-
-
-class Reading:
-    """Collects what was read while a run goes on, as cheaply as possible; `coverage` works it out at the end."""
-
-    def __init__(self) -> None:
-        self._lines: set[int] = set()
-        self._fragments: list[str] = []
-        self._uses: list[tuple[str, str, CharRange | None]] = []
-
-    def shown(self, text: str) -> None:
-        """Text that a model has read: an output shown to the root, a prompt of a sub-call."""
-        for line in text.split("\n"):
-            self._note(line)
-
-    def printed(self, text: str) -> None:
-        """The same for output, where lines may also stand inside a printed list of strings."""
-        self.shown(text)
-        for line in text.split("\n"):
-            for string in _printed_strings(line):
-                self._note(string.removesuffix("\\n"))
-
-    def ran(self, cell: CellResult) -> None:
-        """A block that has run: what the guest noticed it reading, else what its code says."""
-        if cell.reads:
-            self._uses += [(read.context, read.path, (read.start, read.end)) for read in cell.reads]
-        elif cell.error is None:
-            self._uses += uses_in(cell.code)
-
-    def _note(self, line: str) -> None:
-        line = line.strip()
-        if line:
-            self._lines.add(hash(line))
-        if len(line) >= _LEAST_FRAGMENT and len(self._fragments) < _MOST_FRAGMENTS:
-            self._fragments.append(line)
-
-    def coverage(self, store: Store, contexts: Sequence[Context]) -> Coverage:
-        """The share of the contexts that was read. Contexts over MOST_CHARS together are not looked through again."""
-        total = sum(context.chars for context in contexts)
-        by_code: dict[str, list[CharRange]] = {}
-        by_model: dict[str, list[CharRange]] = {}
-        for context in contexts:
-            for entry in store.files(context):
-                key = f"{context.context_id}/{entry.path}"
-                code = merged(self._code_ranges(context, entry.path, entry.chars))
-                model = merged(self._model_ranges(store.text(context, entry.path))) if total <= MOST_CHARS else []
-                by_code |= {key: code} if code else {}
-                by_model |= {key: model} if model else {}
-        return Coverage(
-            total_chars=total,
-            read_by_code=sum(end - start for ranges in by_code.values() for start, end in ranges),
-            read_by_model=sum(end - start for ranges in by_model.values() for start, end in ranges),
-            ranges={"code": by_code, "model": by_model},
-        )
-
-    def _code_ranges(self, context: Context, path: str, chars: int) -> Iterator[CharRange]:
-        for name, used_path, part in self._uses:
-            if name in {"", context.name, context.context_id} and used_path in {"", path}:
-                start, end = part or (0, chars)
-                start = max(0, start + chars) if start < 0 else start
-                end = max(0, end + chars) if end < 0 else end
-                if start < min(end, chars):
-                    yield start, min(end, chars)
-
-    def _model_ranges(self, text: str) -> Iterator[CharRange]:
-        at, is_read = 0, False
-        for line in StringIO(text, newline="\n"):
-            is_read = hash(line.strip()) in self._lines if line.strip() else is_read
-            if is_read:
-                yield at, at + len(line)
-            at += len(line)
-        for fragment in self._fragments:
-            found = text.find(fragment)
-            if found >= 0:
-                yield found, found + len(fragment)
-
-
-def merged(ranges: Iterable[CharRange]) -> list[CharRange]:
-    """The same characters as sorted ranges that do not touch."""
-    result: list[CharRange] = []
-    for start, end in sorted(ranges):
-        if result and start <= result[-1][1]:
-            result[-1] = (result[-1][0], max(end, result[-1][1]))
-        else:
-            result.append((start, end))
-    return result
-
-
-def uses_in(code: str) -> list[tuple[str, str, CharRange | None]]:
-    """Which contexts, paths and ranges a block reads: ("", "", None) is all of everything.
-
-    `len(context)`, names and keys read nothing; a slice with constant bounds reads that; any other use reads the whole.
-    """
-    tree = parse(code)
-    if tree is None:
-        return []
-    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-    uses: list[tuple[str, str, CharRange | None]] = []
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id="context" | "contexts", ctx=ast.Load()):
-                uses += _use_of(node, parents)
-            case ast.Call(func=ast.Name(id="search" | "open")):
-                uses.append(("", "", None))
-    return uses
-
-
-def _use_of(node: ast.Name, parents: Mapping[Any, Any]) -> Iterator[tuple[str, str, CharRange | None]]:
-    parent = parents.get(node)
-    match parent:
-        case ast.Call(func=ast.Name(id="len" | "type" | "isinstance" | "dir" | "id" | "hasattr")):
-            return
-        case ast.Attribute(attr="keys" | "name" | "names"):
-            return
-        case ast.For(iter=iterated) if iterated is node and node.id == "contexts":
-            return
-        case ast.Subscript(slice=ast.Slice(lower=lower, upper=upper, step=None)):
-            start, end = _constant(lower, 0), _constant(upper, 1 << 62)
-            yield "", "", (start, end) if start is not None and end is not None else None
-        case ast.Subscript(slice=ast.Constant(value=str(key))) if node.id == "contexts":
-            yield key, "", None
-        case ast.Subscript(slice=ast.Constant(value=str(key))):
-            yield "", key, None
-        case _:
-            yield "", "", None
-
-
-def _constant(node: ast.expr | None, default: int) -> int | None:
-    match node:
-        case None:
-            return default
-        case ast.Constant(value=int(number)):
-            return number
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
-            return -number
-    return None

@@ -17,7 +17,7 @@ async def answer_directly(level: Level) -> Finish:
     spec = level.spec
     texts = await anyio.to_thread.run_sync(_texts, spec, level.deps.store)
     for text in texts.values():
-        level.deps.reading.shown(text)
+        level.deps.reading.add_model_text(text)
     messages = prompts.direct(spec.query, texts, spec.output_schema)
     for _ in range(1 if spec.output_schema is None else 2):
         turn = replace(level.begin_turn(), limit="", why_last="")  # every call may be the only one, limit or not

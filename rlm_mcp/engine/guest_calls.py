@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import anyio
 
 from rlm_mcp.engine.budget import Bill, BudgetLeft, Ledger
-from rlm_mcp.engine.citations import Reading
+from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.engine.request_keys import call_key
 from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
 from rlm_mcp.models.base import Usage
@@ -69,7 +69,7 @@ class RunCalls:
     ) -> object:
         """The recorded reply to this very request, else the sub-model's."""
         key = call_key("llm", prompt, material, model, schema)
-        self._reading.shown(prompt if material is None else material)
+        self._reading.add_model_text(prompt if material is None else material)
         return await self._answered(
             key,
             lambda bill: self._ask(self._ledger, prompt, model=model, schema=schema, material=material, bill=bill),

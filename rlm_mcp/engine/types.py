@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.engine.citations import Reading
+from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.engine.guest_calls import AskSub
 from rlm_mcp.models.base import Model
 from rlm_mcp.records.events import Event, RunStarted

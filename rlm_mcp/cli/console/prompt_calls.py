@@ -6,7 +6,7 @@ from dataclasses import replace
 import anyio
 
 from rlm_mcp.engine.budget import Ledger
-from rlm_mcp.engine.citations import Reading
+from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.engine.guest_calls import RunCalls
 from rlm_mcp.engine.subcalls import SubCalls
 from rlm_mcp.records.tape import Tape

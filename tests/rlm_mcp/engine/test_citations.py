@@ -1,4 +1,4 @@
-"""Citations checked against the stored text, and what counts as read."""
+"""Citations are checked against the stored text."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,9 +7,10 @@ import pytest
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.engine.citations import Reading, cited, merged, quotes_in, uses_in
+from rlm_mcp.engine.citations import cited, quotes_in
+from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.records.types import Citation
-from rlm_mcp.repl.types import CellResult, RawCitation, Read
+from rlm_mcp.repl.types import RawCitation
 
 LINES = [f"10:{number:02} INFO step {number} of the pump" for number in range(60)]
 LINES[30] = "10:30 ERROR the  pump has   stopped: no water"
@@ -209,58 +210,5 @@ def test_only_a_line_feed_ends_a_line(store: Store) -> None:
         ("", False),
     ]
     reading = Reading()
-    reading.shown("second\x85line")
+    reading.add_model_text("second\x85line")
     assert reading.coverage(store, [context]).read_by_model == len("second\x85line\r\n")
-
-
-# --- coverage
-
-
-def test_lines_shown_to_a_model_are_read_by_the_model(store: Store, log: Context) -> None:
-    reading = Reading()
-    reading.printed("\n".join(LINES[10:13]))
-    reading.printed(f"{[LINES[40] + chr(10), LINES[41]]}")
-    coverage = reading.coverage(store, [log])
-
-    assert coverage.total_chars == len(TEXT)
-    assert coverage.read_by_model == sum(len(LINES[n]) + 1 for n in (10, 11, 12, 40, 41))
-    assert coverage.read_by_code == 0
-    assert len(coverage.ranges["model"][f"{log.context_id}/{store.files(log)[0].path}"]) == 2
-
-
-def test_what_the_guest_noticed_is_read_by_code(store: Store, log: Context) -> None:
-    reading = Reading()
-    reading.ran(CellResult(code="read()", reads=(Read(context="pump.log", path="", start=10, end=30),)))
-    reading.ran(CellResult(code="read()", reads=(Read(context="pump.log", path="", start=20, end=40),)))
-
-    assert reading.coverage(store, [log]).read_by_code == 30
-
-
-def test_a_block_that_uses_the_context_whole_has_read_it(store: Store, log: Context) -> None:
-    reading = Reading()
-    reading.ran(CellResult(code="lines = context.splitlines()"))
-
-    assert reading.coverage(store, [log]).read_by_code == len(TEXT)
-
-
-USES = {
-    "print(len(context))": [],
-    "print(type(context), context.keys())": [],
-    "print(context[:500])": [("", "", (0, 500))],
-    "print(context[-500:])": [("", "", (-500, 1 << 62))],
-    "print(context[a:b])": [("", "", None)],
-    "context['deep/a.py'].count('x')": [("", "deep/a.py", None)],
-    "contexts['log'].count('x')": [("log", "", None)],
-    "re.findall('x', context)": [("", "", None)],
-    "search('x')": [("", "", None)],
-    "not python (": [],
-}
-
-
-@pytest.mark.parametrize(("code", "uses"), USES.items(), ids=USES)
-def test_what_a_block_reads(code: str, uses: list[tuple[str, str, object]]) -> None:
-    assert uses_in(code) == uses
-
-
-def test_ranges_that_touch_are_one() -> None:
-    assert merged([(5, 9), (0, 3), (3, 4), (8, 12)]) == [(0, 4), (5, 12)]

@@ -1,0 +1,178 @@
+"""Coverage: how many characters of the contexts were read by code and by models, and which.
+
+A line counts as read by a model when it was shown to the root model or stood in a sub-call's prompt, wherever in the
+contexts that line stands. A text counts as read by code when a block that did not fail used it whole; slices with
+constant bounds count as such. Both are lower bounds where text was cut within a line.
+"""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.reply_parser import parse
+from rlm_mcp.records.types import Coverage
+from rlm_mcp.repl.types import CellResult
+
+MOST_CHARS = 64_000_000  # beyond this reading every context once more at the end of a run would be felt
+_LEAST_FRAGMENT = 200
+_MOST_FRAGMENTS = 500
+
+_STRING_OF = {
+    marks: re.compile(rf"(?P<mark>[{marks}])(?P<text>(?:(?!(?P=mark))[^\\]|\\.)++)(?P<closed>(?P=mark))?")
+    for marks in ("'\"", "'", '"')
+}
+"""A Python string as `repr` writes it, which begins with one of these marks and may not be closed"""
+
+CharRange = tuple[int, int]
+
+
+class Reading:
+    """Collects what is read during a run, as cheaply as possible; `coverage` works out the ranges at the end."""
+
+    def __init__(self) -> None:
+        self._lines: set[int] = set()
+        self._fragments: list[str] = []
+        self._uses: list[tuple[str, str, CharRange | None]] = []
+
+    def add_model_text(self, text: str) -> None:
+        """Adds text that a model has read: a prompt of a sub-call, material of a direct call."""
+        for line in text.split("\n"):
+            self._add_line(line)
+
+    def add_output(self, text: str) -> None:
+        """Adds output shown to the root model, where lines may also stand inside a printed list of strings."""
+        self.add_model_text(text)
+        for line in text.split("\n"):
+            for string in _printed_strings(line):
+                self._add_line(string.removesuffix("\\n"))
+
+    def add_cell(self, cell: CellResult) -> None:
+        """Adds a block that has run: what the guest noticed it reading, else what its code says."""
+        if cell.reads:
+            self._uses += [(read.context, read.path, (read.start, read.end)) for read in cell.reads]
+        elif cell.error is None:
+            self._uses += uses_in(cell.code)
+
+    def _add_line(self, line: str) -> None:
+        line = line.strip()
+        if line:
+            self._lines.add(hash(line))
+        if len(line) >= _LEAST_FRAGMENT and len(self._fragments) < _MOST_FRAGMENTS:
+            self._fragments.append(line)
+
+    def coverage(self, store: Store, contexts: Sequence[Context]) -> Coverage:
+        """The ranges that were read. What models read is left out for contexts of more than MOST_CHARS together."""
+        total = sum(context.chars for context in contexts)
+        by_code: dict[str, list[CharRange]] = {}
+        by_model: dict[str, list[CharRange]] = {}
+        for context in contexts:
+            for entry in store.files(context):
+                key = f"{context.context_id}/{entry.path}"
+                code = merged(self._code_ranges(context, entry.path, entry.chars))
+                model = merged(self._model_ranges(store.text(context, entry.path))) if total <= MOST_CHARS else []
+                by_code |= {key: code} if code else {}
+                by_model |= {key: model} if model else {}
+        return Coverage(
+            total_chars=total,
+            read_by_code=sum(end - start for ranges in by_code.values() for start, end in ranges),
+            read_by_model=sum(end - start for ranges in by_model.values() for start, end in ranges),
+            ranges={"code": by_code, "model": by_model},
+        )
+
+    def _code_ranges(self, context: Context, path: str, chars: int) -> Iterator[CharRange]:
+        for name, used_path, part in self._uses:
+            if name in {"", context.name, context.context_id} and used_path in {"", path}:
+                start, end = part or (0, chars)
+                start = max(0, start + chars) if start < 0 else start
+                end = max(0, end + chars) if end < 0 else end
+                if start < min(end, chars):
+                    yield start, min(end, chars)
+
+    def _model_ranges(self, text: str) -> Iterator[CharRange]:
+        at, is_read = 0, False
+        for line in StringIO(text, newline="\n"):
+            is_read = hash(line.strip()) in self._lines if line.strip() else is_read
+            if is_read:
+                yield at, at + len(line)
+            at += len(line)
+        for fragment in self._fragments:
+            found = text.find(fragment)
+            if found >= 0:
+                yield found, found + len(fragment)
+
+
+def _printed_strings(line: str) -> Iterator[str]:
+    """The insides of the strings on a printed line. A mark that is not closed ends the search for its kind."""
+    marks, at = "'\"", 0
+    while marks and (found := _STRING_OF[marks].search(line, at)):
+        if found["closed"]:
+            yield found["text"]
+            at = found.end()
+        else:
+            marks = marks.replace(found["mark"], "")
+            at = found.start() + 1
+
+
+def merged(ranges: Iterable[CharRange]) -> list[CharRange]:
+    """The same characters as sorted ranges that neither overlap nor touch."""
+    result: list[CharRange] = []
+    for start, end in sorted(ranges):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
+
+
+def uses_in(code: str) -> list[tuple[str, str, CharRange | None]]:
+    """Which contexts, paths and ranges a block reads: ("", "", None) is all of everything.
+
+    `len(context)`, names and keys read nothing; a slice with constant bounds reads that; any other use reads the whole.
+    """
+    tree = parse(code)
+    if tree is None:
+        return []
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    uses: list[tuple[str, str, CharRange | None]] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id="context" | "contexts", ctx=ast.Load()):
+                uses += _use_of(node, parents)
+            case ast.Call(func=ast.Name(id="search" | "open")):
+                uses.append(("", "", None))
+    return uses
+
+
+def _use_of(node: ast.Name, parents: Mapping[Any, Any]) -> Iterator[tuple[str, str, CharRange | None]]:
+    parent = parents.get(node)
+    match parent:
+        case ast.Call(func=ast.Name(id="len" | "type" | "isinstance" | "dir" | "id" | "hasattr")):
+            return
+        case ast.Attribute(attr="keys" | "name" | "names"):
+            return
+        case ast.For(iter=iterated) if iterated is node and node.id == "contexts":
+            return
+        case ast.Subscript(slice=ast.Slice(lower=lower, upper=upper, step=None)):
+            start, end = _constant(lower, 0), _constant(upper, 1 << 62)
+            yield "", "", (start, end) if start is not None and end is not None else None
+        case ast.Subscript(slice=ast.Constant(value=str(key))) if node.id == "contexts":
+            yield key, "", None
+        case ast.Subscript(slice=ast.Constant(value=str(key))):
+            yield "", key, None
+        case _:
+            yield "", "", None
+
+
+def _constant(node: ast.expr | None, default: int) -> int | None:
+    match node:
+        case None:
+            return default
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
+            return -number
+    return None

@@ -1,0 +1,67 @@
+"""What counts as read by models and by code."""
+
+import pytest
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.coverage import Reading, merged, uses_in
+from rlm_mcp.repl.types import CellResult, Read
+
+LINES = [f"10:{number:02} INFO step {number} of the pump" for number in range(60)]
+LINES[30] = "10:30 ERROR the  pump has   stopped: no water"
+TEXT = "\n".join(LINES) + "\n"
+
+
+@pytest.fixture
+def log(store: Store) -> Context:
+    return store.register_text(TEXT, name="pump.log")
+
+
+def test_lines_shown_to_a_model_are_read_by_the_model(store: Store, log: Context) -> None:
+    reading = Reading()
+    reading.add_output("\n".join(LINES[10:13]))
+    reading.add_output(f"{[LINES[40] + chr(10), LINES[41]]}")
+    coverage = reading.coverage(store, [log])
+
+    assert coverage.total_chars == len(TEXT)
+    assert coverage.read_by_model == sum(len(LINES[n]) + 1 for n in (10, 11, 12, 40, 41))
+    assert coverage.read_by_code == 0
+    assert len(coverage.ranges["model"][f"{log.context_id}/{store.files(log)[0].path}"]) == 2
+
+
+def test_what_the_guest_noticed_is_read_by_code(store: Store, log: Context) -> None:
+    reading = Reading()
+    reading.add_cell(CellResult(code="read()", reads=(Read(context="pump.log", path="", start=10, end=30),)))
+    reading.add_cell(CellResult(code="read()", reads=(Read(context="pump.log", path="", start=20, end=40),)))
+
+    assert reading.coverage(store, [log]).read_by_code == 30
+
+
+def test_a_block_that_uses_the_context_whole_has_read_it(store: Store, log: Context) -> None:
+    reading = Reading()
+    reading.add_cell(CellResult(code="lines = context.splitlines()"))
+
+    assert reading.coverage(store, [log]).read_by_code == len(TEXT)
+
+
+USES = {
+    "print(len(context))": [],
+    "print(type(context), context.keys())": [],
+    "print(context[:500])": [("", "", (0, 500))],
+    "print(context[-500:])": [("", "", (-500, 1 << 62))],
+    "print(context[a:b])": [("", "", None)],
+    "context['deep/a.py'].count('x')": [("", "deep/a.py", None)],
+    "contexts['log'].count('x')": [("log", "", None)],
+    "re.findall('x', context)": [("", "", None)],
+    "search('x')": [("", "", None)],
+    "not python (": [],
+}
+
+
+@pytest.mark.parametrize(("code", "uses"), USES.items(), ids=USES)
+def test_what_a_block_reads(code: str, uses: list[tuple[str, str, object]]) -> None:
+    assert uses_in(code) == uses
+
+
+def test_ranges_that_touch_are_one() -> None:
+    assert merged([(5, 9), (0, 3), (3, 4), (8, 12)]) == [(0, 4), (5, 12)]
