@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from rlm_mcp.contexts.text.globs import glob_regex
-from rlm_mcp.engine.citations import Reading, _nearest, quotes_in
+from rlm_mcp.engine.citations import _nearest, quotes_in
+from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.engine.json_schema import best_error
 from rlm_mcp.engine.reply_parser import final_text, parse_reply
 from rlm_mcp.engine.reply_schema import parse_schema, without_thinking
@@ -54,7 +55,7 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "straight quotation marks": (quotes_in, lambda n: '"' * n),
     "quotation of equal words": (lambda text: _nearest(text, "a  " * 2_000 + "b", 1), lambda n: "a " * (n // 2)),
     "long quotation of equal words": (lambda text: _nearest(text, text + "b", 1), lambda n: "a " * (n // 2)),
-    "printed strings": (lambda text: Reading().printed(text), lambda n: "'" + "\\'" * (n // 2)),
+    "printed strings": (lambda text: Reading().add_output(text), lambda n: "'" + "\\'" * (n // 2)),
     "glob of stars": (lambda text: glob_regex("*a" * 20 + "z").fullmatch(text), lambda n: "a" * n),
     "glob of directories": (lambda text: glob_regex("**/a/" * 20 + "z").fullmatch(text), lambda n: "a/" * (n // 2)),
     "pattern of a schema": (lambda text: best_error({"pattern": "^(a|a)*$"}, text), lambda n: "a" * n + "b"),

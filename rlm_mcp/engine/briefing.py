@@ -1,8 +1,8 @@
-"""What the root model is told of its contexts before it has looked: facts, and a few real lines.
+"""Briefs: what the root model is told about its contexts before its first turn, which is facts and a few real lines.
 
-Real lines, shown by repr, keep a model from guessing the format; a wrong guess about it ("looks like JSON") is worse
-than none, so only what `describe` has parsed is passed on. Lines that hold the rarest words of the question come with
-them: often they are the answer, and always they show the form in which it stands. They are data like any other line.
+Real lines, shown by repr, keep a model from guessing the format. A wrong hint about it ("looks like JSON") is worse
+than none, so only a format that `describe` has parsed is passed on. Lines with the rarest words of the question are
+added: often they are the answer, and always they show the form that it has. They are data like any other line.
 """
 
 import csv
@@ -33,14 +33,14 @@ _TOLD = ("levels", "first_time", "last_time", "line_regex", "headings", "languag
 _MOST_STRUCTURE_CHARS = 600
 _MOST_WORDS = 8
 _MOST_HITS = 3
-_RARE = 40  # a word in more lines than this says what the context is about rather than where the answer is
+_RARE = 40  # a word in more lines than this tells the topic of the context rather than the place of the answer
 _SEARCH_SECONDS = 1.0
 _MOST_LARGEST = 8
 _FEW_LINES = 4
-_SEEN = 200  # what is shown of a line; lines that differ only behind that look the same
+_SEEN = 200  # characters shown of a line; lines that differ only after them look the same
 _LINE_CHARS = 2_000  # enough of a line to show its form; the prompt cuts it further
 _HIT_CHARS = 220  # less than the prompt shows of a line
-_FAR_BEHIND = 4  # a line that scores less than this part of the best one was found by a common word
+_FAR_BEHIND = 4  # a line that scores less than this fraction of the best one was found by a common word
 _HEADING_WORDS = 3
 _LINES_BELOW = 5
 _LABEL_CHARS = 24
@@ -52,12 +52,12 @@ _OF_SENTENCES = re.compile(r"[^\W\d_]|[ ,.;:!?'\"\u2018-\u201d()-]")
 
 
 def briefs(store: Store, contexts: Sequence[Context], query: str) -> tuple[Brief, ...]:
-    """One brief a context. Reads from disk."""
+    """One brief for each context. Reads from disk."""
     return tuple(_brief(store, describe(store, context), query) for context in contexts)
 
 
 def brief_of_value(value: object) -> Brief:
-    """The brief of a child run's context, which exists only as a value."""
+    """The brief of a child run's context, which is a value and not stored."""
     chars = chars_of_value(value)
     match value:
         case dict():
@@ -89,14 +89,14 @@ def _text_of(value: object) -> str:
 
 
 def samples_of(lines: Sequence[str]) -> tuple[str, ...]:
-    """First, second, middle and last of the lines that hold anything."""
+    """First, second, middle and last of the lines that are not blank."""
     full = [line for line in lines if line.strip()]
     wanted = dict.fromkeys((0, 1, len(full) // 2, len(full) - 1))
     return tuple(full[index][:_LINE_CHARS] for index in sorted(wanted) if 0 <= index < len(full))
 
 
 def is_prose(lines: Sequence[str]) -> bool:
-    """Whether most of these lines are sentences, a label such as an id or a date before them aside."""
+    """Whether most of these lines are sentences, not counting a label such as an id or a date before them."""
     return 0 < 2 * len(lines) < 3 * sum(_is_sentence(line) for line in lines)
 
 
@@ -110,7 +110,7 @@ def _is_sentence(line: str) -> bool:
 
 
 def _fields(lines: Sequence[str]) -> tuple[str, ...]:
-    """What split() makes of the first line, where the lines have fields: a small model miscounts them by itself."""
+    """The fields of the first line by split(), if the lines have fields: a small model miscounts them."""
     if is_prose(lines) or len({line.count(" ") > _FEWEST_WORDS for line in lines}) != 1:
         return ()
     fields = lines[0].split()[:_MOST_FIELDS]
@@ -118,7 +118,7 @@ def _fields(lines: Sequence[str]) -> tuple[str, ...]:
 
 
 def window(line: str, words: Sequence[str], chars: int) -> str:
-    """The stretch of a long line that holds most of these words."""
+    """The part of a long line that holds most of these words."""
     if len(line) <= chars:
         return line
     folded = line.casefold()
@@ -134,7 +134,7 @@ def window(line: str, words: Sequence[str], chars: int) -> str:
 
 
 def format_text(structure: Mapping[str, object]) -> str:
-    """The format that `describe` has parsed, how to read it, and its columns."""
+    """The format that `describe` has parsed, the code that reads it, and its columns."""
     found = str(structure.get("format") or "")
     parts = [found] if found not in {"", "text", "files"} else []
     parts += [HOW_TO_READ[found]] if found in HOW_TO_READ else []
@@ -147,7 +147,7 @@ def format_text(structure: Mapping[str, object]) -> str:
 
 
 def _reading(found: str, lines: Sequence[str]) -> str:
-    """How the rows of a table are read, and the first of them: a small model that splits lines by hand miscounts."""
+    """Code that reads the rows of a table, and the first row: a small model that splits lines by hand miscounts."""
     delimiter = _DELIMITERS.get(found)
     if delimiter is None or len(lines) < _TABLE_LINES:
         return ""
@@ -164,7 +164,7 @@ def _is_nested(shape: list[object]) -> bool:
 
 
 def _sketch(shape: object) -> str:
-    """How a JSON value is built, on one line: {"orders": [58 items like {"id": integer}]}."""
+    """The structure of a JSON value on one line: {"orders": [58 items like {"id": integer}]}."""
     match shape:
         case dict():
             return "{" + ", ".join(f'"{key}": {_sketch(inner)}' for key, inner in shape.items()) + "}"
@@ -174,13 +174,13 @@ def _sketch(shape: object) -> str:
 
 
 def structure_text(structure: Mapping[str, object]) -> str:
-    """What else `describe` has established, in one line."""
+    """Other facts that `describe` has established, on one line."""
     told = "; ".join(f"{name}: {_short(structure[name])}" for name in _TOLD if structure.get(name))
     return ellipsize(told, _MOST_STRUCTURE_CHARS)
 
 
 def words_of(query: str) -> list[str]:
-    """The words of a question that a text may hold: no function words, names and codes first."""
+    """The words of a question to search for: names and codes first, no function words."""
     words = dict.fromkeys(re.findall(r"\w[\w.:/-]*\w|\w", query))
     telling = [word for word in words if len(word) > 2 and word.lower() not in _COMMON]
     telling.sort(key=lambda word: (word.islower(), -len(word)))
@@ -188,7 +188,7 @@ def words_of(query: str) -> list[str]:
 
 
 def hits(store: Store, context: Context, query: str) -> tuple[str, ...]:
-    """Up to three lines that hold the rarest words of the question, if there are rare ones."""
+    """Up to three lines that hold the rarest words of the question, if any of its words is rare."""
     found: Counter[tuple[str, int]] = Counter()
     texts: dict[tuple[str, int], MatchedLine] = {}
     for word in words_of(query):
@@ -212,12 +212,12 @@ def hits(store: Store, context: Context, query: str) -> tuple[str, ...]:
 
 
 def _holds_word(text: str, word: str) -> bool:
-    """Whether it stands there by itself: sigma-1 does not stand in sigma-12."""
+    """Whether the word stands by itself in the text: sigma-1 does not in sigma-12."""
     return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text, re.IGNORECASE) is not None
 
 
 def _with_lines_below(store: Store, context: Context, match: MatchedLine) -> tuple[str, ...]:
-    """A short line is often the heading of what was asked for."""
+    """The lines from `match` on: a short line is often the heading of what was asked for."""
     path = match.path if context.kind == "files" else None
     last = match.line + _LINES_BELOW
     lines = store.read_lines(context, match.line, last, path=path, max_chars=_LINE_CHARS).text.splitlines()
@@ -229,7 +229,7 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
     is_text = context.kind == "text"
     samples = _stored_samples(store, overview) if is_text else ()
     found = hits(store, context, query)
-    if overview.structure.get("format") == "json":  # its lines are how it was printed: they mean nothing by themselves
+    if overview.structure.get("format") == "json":  # single lines of printed JSON mean nothing
         samples = (" ".join(overview.head.split()),)
         found = found if context.lines == 1 else ()
     return Brief(
@@ -252,7 +252,7 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
 
 
 def _stored_samples(store: Store, overview: Overview) -> tuple[str, ...]:
-    """First two, middle and last line that hold anything, without loading the text."""
+    """First two, middle and last line that are not blank, without loading the text."""
     context: Context = overview.context
     head = [line for line in overview.head.splitlines() if line.strip()]
     if context.lines <= _FEW_LINES:

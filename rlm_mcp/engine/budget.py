@@ -1,16 +1,17 @@
-"""What a run may spend, and what it has spent: one ledger over the whole tree of recursive runs.
+"""The budget of a run: one ledger of what may be spent and what was spent, over the whole tree of recursive runs.
 
 A call is paid in three steps. `reserve` sets an upper estimate aside before anything is sent; the call is made;
-`settle` puts what it really cost in its place. So the sum of settled and reserved never passes a limit, and overshoot
-is at most what an estimate missed of the calls in flight. A child's ledger has an account of its own and books every
-call on its parents' accounts too, so a child can spend neither more than its share nor more than is left to the tree.
+`settle` replaces the estimate by the actual cost. So the sum of settled and reserved amounts never passes a limit, and
+a run overshoots by at most the error of the estimates of the calls in flight. A child's ledger has an account of its
+own and books every call on its parents' accounts too, so a child can spend neither more than its share nor more than
+the tree has left.
 
 A reservation that does not fit *now* waits while other calls are in flight, because they settle for less than they
-reserved; it is refused when it would not fit even alone. A reply is shortened (`Reservation.max_tokens`) rather than
+reserved; it is refused if it would not fit even alone. A reply is shortened (`Reservation.max_tokens`) rather than
 refused, down to MIN_COMPLETION_TOKENS.
 
-A request that broke off without an answer may have been billed. Its prompt counts against the limits, and is reported
-apart from the tokens that providers told of (`Spent.unanswered_prompt_tokens`). Everything here runs on one event
+A request that broke off without an answer may have been billed. Its prompt counts against the limits and is reported
+apart from the tokens that providers reported (`Spent.unanswered_prompt_tokens`). Everything here runs on one event
 loop; there are no locks.
 """
 
@@ -30,10 +31,10 @@ from rlm_mcp.spending import RunLimits, Spent
 
 CallKind = Literal["root", "sub"]
 
-# Below this a reply is no longer worth its prompt: a line of code or a label needs about so much.
+# A shorter reply is not worth its prompt: a line of code or a label takes about this much.
 MIN_COMPLETION_TOKENS = 64
-# The longest reply asked for where the caller names none. A reservation holds this much until the call settles, so a
-# provider's own maximum (128,000 for some) would let a run with a small budget make one call at a time.
+# The longest reply asked for if the caller names no length. A reservation holds this much until the call settles, so
+# with a provider's own maximum (128,000 for some) a run with a small budget could make only one call at a time.
 USUAL_COMPLETION_TOKENS: Mapping[CallKind, int] = {"root": 16_384, "sub": 8_192}
 
 _Quantity = TypeVar("_Quantity", int, float)
@@ -41,10 +42,10 @@ _Quantity = TypeVar("_Quantity", int, float)
 
 @dataclass(slots=True)
 class Bill:
-    """What one sub-call came to, filled in while it goes on, so that it is there when the call fails.
+    """The cost of one sub-call, filled in during the call, so that it is known even if the call fails.
 
-    `usage` sums all its requests, the second one for a reply of the wrong shape included. `cached` says that another
-    call, or the cache on disk, had the answer.
+    `usage` sums all its requests, including a second one after a reply that did not fit the schema. `cached` says that
+    the answer came from another call or from the cache on disk.
     """
 
     model: str = ""
@@ -52,13 +53,13 @@ class Bill:
     usage: Usage = field(default_factory=Usage)
 
     def add(self, usage: Usage) -> None:
-        """Takes in one more request."""
+        """Adds the usage of one more request."""
         self.usage = self.usage.plus(usage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetLeft:
-    """What remains of each limit, reservations taken off; None where there is no limit."""
+    """What is left of each limit after reservations; None where there is no limit."""
 
     usd: float | None
     tokens: int | None
@@ -69,7 +70,7 @@ class BudgetLeft:
 
 @dataclass(slots=True, kw_only=True)
 class Reservation:
-    """Room set aside for one call. `max_tokens` is the longest reply it pays for. Settle it, once."""
+    """Budget set aside for one call. `max_tokens` is the longest reply it pays for. Must be settled, once."""
 
     kind: CallKind
     prompt_tokens: int
@@ -85,20 +86,20 @@ class Reservation:
 
     @property
     def usd(self) -> float:
-        """Dollars set aside, 0 where no price is known."""
+        """Dollars set aside; 0 if no price is known."""
         return self.profile.cost_usd(self.prompt_tokens, self.max_tokens) or 0.0
 
     def settle(self, usage: Usage) -> None:
-        """Puts what the call cost in the place of the estimate; unanswered requests are charged their prompts."""
+        """Replaces the estimate by the cost of the call; unanswered requests are charged their prompts."""
         if self.is_open:
             self.is_open = False
             self.close(self, usage)
 
 
 class Ledger:
-    """The one place where a run's spending is decided and counted.
+    """Decides and counts the spending of a run.
 
-    `already` is what an earlier process spent on the same run: it counts against every limit.
+    `already` is what an earlier process spent on the same run; it counts against every limit.
     """
 
     def __init__(
@@ -126,13 +127,13 @@ class Ledger:
 
     @property
     def queue(self) -> FifoGate:
-        """The calls of the whole tree that wait for room."""
+        """Calls of the whole tree that wait for a reservation."""
         return self._queue
 
-    # --- looking ------------------------------------------------------------------------------------------------
+    # --- queries ------------------------------------------------------------------------------------------------
 
     def spent(self) -> Spent:
-        """What providers reported so far, children included."""
+        """The sums reported by providers so far, children included."""
         return self._account.spent()
 
     def spent_in_all(self) -> Spent:
@@ -141,11 +142,11 @@ class Ledger:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the first limit of time here or above; None where there is none."""
+        """Seconds until the earliest time limit of this ledger or its parents; None if there is none."""
         return _least(account.seconds_left for account in self._accounts)
 
     def left(self) -> BudgetLeft:
-        """What remains to this run: the least of its own limits and of its parents'."""
+        """What this run may still spend: the least that is left by its own limits and by its parents' limits."""
         limit = self.limits.max_iterations
         return BudgetLeft(
             usd=_least(account.usd_left for account in self._accounts),
@@ -156,7 +157,7 @@ class Ledger:
         )
 
     def exceeded(self) -> BudgetExceeded | None:
-        """The first limit of dollars, tokens or seconds that is used up; None while there is room."""
+        """The first limit of dollars, tokens or seconds that is used up, as an error; None if none is."""
         return next((error for account in self._accounts if (error := account.used_up()) is not None), None)
 
     # --- spending -----------------------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ class Ledger:
         return Ledger(carved, clock=self._clock, parent=self)
 
     def take_iteration(self) -> int:
-        """Counts one turn of the root model and returns its number, from 1. Raises BudgetExceeded when none is left."""
+        """Counts one turn of the root model and returns its number, from 1. Raises BudgetExceeded if none is left."""
         if (error := self.exceeded()) is not None:
             raise error
         limit, account = self.limits.max_iterations, self._account
@@ -186,12 +187,12 @@ class Ledger:
         return account.iterations
 
     def count_cached(self) -> None:
-        """Counts a sub-call that was answered without asking a model."""
+        """Counts a sub-call that was answered without a request to a model."""
         for account in self._accounts:
             account.cached_calls += 1
 
     def require_prices(self, models: Sequence[Model]) -> None:
-        """Raises PriceUnknown if dollars are limited and one of `models` has no price: the limit would not hold."""
+        """Raises PriceUnknown if dollars are limited and one of `models` has no price, as the limit would not hold."""
         for model in models:
             if self.limits.max_usd is not None and not model.profile.priced:
                 raise PriceUnknown(
@@ -201,7 +202,7 @@ class Ledger:
                 )
 
     async def reserve(self, kind: CallKind, *, prompt_tokens: int, max_tokens: int, profile: Profile) -> Reservation:
-        """Sets room aside for one call, waiting its turn while calls in flight hold it. Raises BudgetExceeded."""
+        """Reserves budget for one call; waits while calls in flight hold too much of it. Raises BudgetExceeded."""
         attempt = partial(self.try_reserve, kind, prompt_tokens=prompt_tokens, max_tokens=max_tokens, profile=profile)
         if not self._queue and (room := attempt()) is not None:
             return room
@@ -213,7 +214,7 @@ class Ledger:
     def try_reserve(
         self, kind: CallKind, *, prompt_tokens: int, max_tokens: int, profile: Profile
     ) -> Reservation | None:
-        """Sets room aside now; None if calls in flight hold it at present. Raises BudgetExceeded if it never fits."""
+        """Reserves at once; None if calls in flight hold too much for now. Raises BudgetExceeded if it never fits."""
         completion = max_tokens
         for account, kind_there in self._booked_on(kind):
             allowed = account.allowed_completion(kind_there, prompt_tokens, max_tokens, profile)
@@ -233,7 +234,7 @@ class Ledger:
         self._queue.wake_first()
 
     def _booked_on(self, kind: CallKind) -> Iterator[tuple["_Account", CallKind]]:
-        """The accounts with the kind of the call as each sees it: any call of a child is a sub-call to its parents."""
+        """The accounts with the kind that the call has in each: any call of a child is a sub-call to its parents."""
         yield self._account, kind
         for account in self._accounts[1:]:
             yield account, "sub"
@@ -250,11 +251,11 @@ async def paid_call(
     schema: Mapping[str, object] | None = None,
     bill: Bill | None = None,
 ) -> Completion:
-    """Reserves, asks, settles: the only way a run asks a model. What it cost is added to `bill` too.
+    """Reserves, asks and settles: the only way in which a run asks a model. The cost is added to `bill` too.
 
-    `max_tokens` is cut to what the model's profile allows beside the prompt. Raises PromptOverWindow and BudgetExceeded
-    before anything is sent; after that ModelError, or BudgetExceeded when the run's time is over first. A request that
-    is under way when the call is cancelled is charged its prompt, because the provider may bill it.
+    `max_tokens` is reduced to what the model's profile allows beside the prompt. Raises PromptOverWindow and
+    BudgetExceeded before anything is sent; after that ModelError, or BudgetExceeded if the run's time is over first. A
+    request in flight when the call is cancelled is charged its prompt, because the provider may bill it.
     """
     bill = bill or Bill()
     profile = model.profile
@@ -279,7 +280,7 @@ async def paid_call(
             late = attempts.is_under_way
             usage = Usage(failed_requests=attempts.failed + late, unanswered_requests=attempts.unanswered + late)
             raise
-        finally:  # the room must come back either way
+        finally:  # the reservation must be settled either way
             if usage.unanswered_requests:
                 usage = replace(usage, unanswered_prompt_tokens=usage.unanswered_requests * estimate)
             room.settle(usage)
@@ -292,7 +293,7 @@ async def paid_call(
 
 
 class _Account:
-    """The sums of one ledger. `tokens_bound` and `usd_bound` also hold what may have been billed unseen."""
+    """The sums of one ledger. `tokens_bound` and `usd_bound` include what may have been billed without a report."""
 
     def __init__(self, limits: RunLimits, clock: Callable[[], float], already: Spent) -> None:
         self.limits = limits
@@ -354,7 +355,7 @@ class _Account:
         )
 
     def allowed_completion(self, kind: CallKind, prompt: int, completion: int, profile: Profile) -> int | None:
-        """The longest reply that fits here up to `completion`; None to wait. Raises BudgetExceeded."""
+        """The longest reply that fits, up to `completion` tokens; None to wait. Raises BudgetExceeded."""
         if self.limits.max_usd is not None and not profile.priced:
             raise PriceUnknown(f"max_usd={self.limits.max_usd:g} cannot be kept: the price of the model is not known")
         if (error := self.used_up()) is not None:
@@ -421,7 +422,7 @@ class _Account:
         return None
 
     def _affordable(self, prompt: int, profile: Profile) -> int:
-        """Completion tokens that fit into what is left of tokens and dollars after a prompt of this size."""
+        """Completion tokens that the tokens and dollars left pay for after a prompt of this size."""
         room = float(1 << 40)
         if (tokens := self.tokens_left) is not None:
             room = tokens - prompt

@@ -1,10 +1,10 @@
 """The evidence of an answer: citations checked against the stored text.
 
-A citation is `verified` when the stored lines hold its quote. A quote that stands elsewhere is corrected to the nearest
-place where it does; one that stands nowhere stays in the result, marked. Nothing here trusts what code or a model said.
+A citation is `verified` if the stored lines hold its quote. A quote found elsewhere is corrected to the place nearest
+to the cited one; a quote found nowhere stays in the result, marked. Nothing here trusts what code or a model said.
 
 Contexts of more than MOST_CHARS together are never loaded: a quote is looked for around the cited line, then by search,
-which may miss one that is far inside a very long line or whose blanks differ over line ends. A line ends at a line
+which may miss a quote far inside a very long line, or one whose blanks differ across line ends. A line ends at a line
 feed, as everywhere in the store.
 """
 
@@ -22,12 +22,12 @@ from rlm_mcp.errors import OutOfRange, SearchRefused
 from rlm_mcp.records.types import Citation
 from rlm_mcp.repl.types import RawCitation
 
-_LEAST_QUOTE = 20  # shorter quotes in an answer are words in quotation marks rather than evidence
+_LEAST_QUOTE = 20  # a shorter quote in an answer is a word in quotation marks rather than evidence
 _MOST_QUOTES = 50
 _MOST_QUOTE_CHARS = 2_000
 _MOST_CITED_CHARS = 1_000_000  # of cited lines, in which the quote is looked for
 _REACH_CHARS = 200_000  # before and after a line, in which a quote of a large text is looked for
-_MOST_SEARCHED = 500  # characters of a quote that are searched for; the rest is compared where they stand
+_MOST_SEARCHED = 500  # characters of a quote that are searched for; the rest is compared where they are found
 _MOST_PLACES = 50
 _SEARCH_SECONDS = 20.0  # for all quotes of a run together
 _LEAST_ANSWER, _MOST_ANSWER = 4, 200  # characters of an answer that is looked up by itself
@@ -49,9 +49,9 @@ def cited(
     *,
     load_chars: int = MOST_CHARS,
 ) -> tuple[Citation, ...]:
-    """All evidence of a run: what code cited and what the answer quotes, checked, without repetitions.
+    """All citations of a run, checked and without duplicates: those that code made and the quotes in the answer.
 
-    Contexts of at most `load_chars` together are loaded for that.
+    Contexts of at most `load_chars` characters together are loaded.
     """
     texts = _Texts(store, contexts, load_chars)
     found = [_verify(texts, one) for one in raw]
@@ -62,7 +62,7 @@ def cited(
 
 
 def quotes_in(answer: object) -> list[str]:
-    """The passages that an answer puts in quotation marks or block quotes, longest texts inside objects included."""
+    """The passages in quotation marks or block quotes of an answer, including texts inside objects and lists."""
     quotes: list[str] = []
     for text in _strings(answer):
         quotes += ["".join(marks) for marks in _QUOTED.findall(text)]
@@ -82,7 +82,7 @@ def _strings(value: object) -> Iterator[str]:
 
 
 class _Texts:
-    """The stored texts of a run by (context, path): loaded and kept while they are few, else read by address."""
+    """The stored texts of a run by (context, path): loaded once if they are small together, else read by address."""
 
     def __init__(self, store: Store, contexts: Sequence[Context], load_chars: int) -> None:
         self._store = store
@@ -98,7 +98,7 @@ class _Texts:
         return self._paths[context.context_id]
 
     def candidates(self, name: str, path: str) -> Iterator[tuple[Context, str]]:
-        """The texts a citation can mean, the likeliest first: an exact path, then one that ends so."""
+        """The texts that a citation may mean, the likeliest first: the exact path, then paths that end with it."""
         wanted = path.removeprefix("/context/").removeprefix("./").lstrip("/")
         for context in self._contexts:
             if name and name not in {context.context_id, context.name}:
@@ -131,7 +131,7 @@ class _Texts:
             return None
 
     def nearest(self, context: Context, path: str, quote: str, line: int) -> Passage | None:
-        """The occurrence of a quote in one text that is nearest to a line."""
+        """The occurrence of a quote in one text nearest to a line."""
         if self.are_loadable:
             return _nearest(self.text(context, path), quote, line)
         around = self._around(context, path, quote, line)
@@ -150,7 +150,7 @@ class _Texts:
         return None
 
     def _around(self, context: Context, path: str, quote: str, line: int) -> Passage | None:
-        """The occurrence nearest to a line within reach of it."""
+        """The occurrence of a quote nearest to a line, within _REACH_CHARS of it."""
         try:
             at = self._store.locate_line(context, line, path=path).char
         except OutOfRange:
@@ -163,7 +163,7 @@ class _Texts:
         return None if nearest is None else (nearest[0] + above, nearest[1] + above, nearest[2])
 
     def _searched(self, context: Context, path: str | None, quote: str, line: int) -> Iterator[tuple[str, Passage]]:
-        """Where a search for the quote's longest line leads to all of it; then the same with blanks that differ."""
+        """Occurrences of a quote found by a search for its longest line, first as it is, then with other blanks."""
         part = max(quote.splitlines(), key=len, default="").strip()[:_MOST_SEARCHED]
         blank = r"\s+".join(re.escape(word) for word in part.split())
         for pattern, literal in ((part, True), (blank, False)):
@@ -179,7 +179,7 @@ class _Texts:
                     literal=literal,
                     seconds=self._timeout.seconds_left,
                 )
-            except SearchRefused:  # it holds what no stored text has
+            except SearchRefused:  # it holds characters that no stored text has
                 return
             for match in sorted(result.matches, key=lambda match: abs(match.line - line)):
                 if (found := self._around(context, match.path, quote, match.line)) is not None:
@@ -187,7 +187,7 @@ class _Texts:
 
 
 def _verify(texts: _Texts, raw: RawCitation) -> Citation:
-    """One citation of code: as it was cited where that holds in any text it can mean, else where its quote stands."""
+    """A citation made by code: as it was cited, if it holds in a text that it may mean, else corrected by its quote."""
     there = list(texts.candidates(raw.context, raw.path))
     cited_in = [_as_cited(texts, context, path, raw) for context, path in there]
     for at in cited_in:
@@ -213,7 +213,7 @@ def _verify(texts: _Texts, raw: RawCitation) -> Citation:
 
 
 def _as_cited(texts: _Texts, context: Context, path: str, raw: RawCitation) -> Citation:
-    """The citation in one text, verified if it holds there. Without a quote, the lines themselves become the quote."""
+    """The citation in one text, verified if it holds there. Without a quote, the cited lines become the quote."""
     start, end = raw.start_line, max(raw.end_line, raw.start_line)
     lines = texts.lines(context, path, start, end)
     here = "" if lines is None else _plain(lines.text).removesuffix("\n")
@@ -232,12 +232,12 @@ def _as_cited(texts: _Texts, context: Context, path: str, raw: RawCitation) -> C
 
 
 def _plain(text: str) -> str:
-    """The text as it looks the same with either kind of line end; the store keeps both."""
+    """The text with line feeds as line ends; the store keeps either kind."""
     return text.replace("\r\n", "\n")
 
 
 def _place(texts: _Texts, quote: str) -> Citation:
-    """Where a quote of the answer stands, or an unverified citation without a place."""
+    """The citation of a quote in the answer: where it was found, else unverified and without a place."""
     found = texts.anywhere(quote)
     if found is None:
         return Citation(context_id="", path="", start_line=0, end_line=0, quote=quote, verified=False)
@@ -289,7 +289,7 @@ def _spans_with_other_blanks(text: str, quote: str) -> list[tuple[int, int]]:
 
 
 def _lines_with(texts: _Texts, answer: str) -> list[Citation]:
-    """For a short answer without any citation: the lines that hold it, if they are few enough to mean anything."""
+    """The lines that hold a short answer without citations, if there are few enough of them to mean anything."""
     if not _LEAST_ANSWER <= len(answer) <= _MOST_ANSWER or "\n" in answer:
         return []
     found: list[Citation] = []

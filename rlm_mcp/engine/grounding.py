@@ -1,9 +1,9 @@
-"""Whether an answer was computed or typed, and whether what was typed stands in any output. Pure questions about code.
+"""Grounding: whether an answer was computed or typed, and whether a typed answer occurs in any output. No I/O.
 
 A model that guesses writes the guess as a literal: `FINAL("timeout")`, or through a name, `x = "timeout"; FINAL(x)`. A
-literal can still be right: the model may have read it in an output. So a typed answer is looked up in what earlier
-blocks showed, leaving out what those blocks only printed from their own literals, and lines that hold words of the
-protocol: those may have been put into a context in order to be found.
+literal can still be right, because the model may have read it in an output. So a typed answer is looked up in the
+outputs of earlier blocks, leaving out what those blocks only printed from their own literals, and lines that hold words
+of the protocol, which may have been planted in a context in order to be found.
 """
 
 import ast
@@ -21,21 +21,21 @@ PLACEHOLDERS = frozenset(
 _PROTOCOL_WORDS = re.compile(r"\b(FINAL|FINAL_VAR|SUBMIT)\s*\(|```|\banswer\[|</?(think|tool_call|output)\b|<\|\w")
 _MOST_HOPS = 5  # from a name to the literal behind it
 _MOST_VALUE_CHARS = 2_000  # a longer print is a look at data rather than a result
-_MOST_WORDS_OF_A_VALUE = 6  # beyond that it is a sentence, which no output holds word for word
+_MOST_WORDS_OF_A_VALUE = 6  # a longer text is a sentence, which no output holds word for word
 _EMPTY = frozenset({"", "none", "null", "[]", "{}", "()", "set()", "''", '""'})
 _EMPTY_OR_ZERO = _EMPTY | {"0", "0.0", "counter()", "not found", "no matches", "no match", "nan", "n/a", "unknown"}
 _FOUND_NOTHING = re.compile(r"(no|none|nothing)\b.{0,40}\b(found|match\w*)\b.{0,30}|.{0,40}\bnot found\b.{0,30}")
 
 
 def is_typed(codes: Sequence[str]) -> bool:
-    """Whether the answer set by the last of these blocks is a literal that the model wrote, be it through variables."""
+    """Whether the answer set by the last of these blocks is a literal that the model wrote, perhaps via variables."""
     trees = [tree for code in codes if (tree := parse(code)) is not None]
     answer = _answer_expression(trees[-1]) if trees else None
     return answer is not None and _is_literal(answer, trees, depth=0)
 
 
 def is_grounded(value: object, evidence: str) -> bool:
-    """Whether every part of a typed answer occurs in the outputs; of a long sentence, every number in it."""
+    """Whether every part of a typed answer occurs in the outputs; for a long sentence, every number in it."""
     match value:
         case bool() | None:
             return bool(evidence.strip())
@@ -50,13 +50,13 @@ def is_grounded(value: object, evidence: str) -> bool:
 
 
 def occurs(text: str, evidence: str) -> bool:
-    """Whether a text stands in the outputs as a whole, in any case, thousands separators and blanks aside."""
+    """Whether a text occurs in the outputs as whole words, ignoring case, thousands separators and blanks."""
     wanted = re.escape(_folded(text))
     return re.search(rf"(?<!\w){wanted}(?!\w)", _folded(evidence)) is not None if wanted else False
 
 
 def is_empty(value: object, *, zero: bool) -> bool:
-    """Whether an answer says nothing; with `zero`, also whether it is 0 or "not found"."""
+    """Whether an answer is empty; with `zero`, 0 and "not found" count as empty too."""
     match value:
         case None:
             return True
@@ -75,12 +75,12 @@ def is_empty(value: object, *, zero: bool) -> bool:
 
 
 def shown(cell: CellResult) -> str:
-    """What a block showed: its output and the value of its last expression."""
+    """The output of a block and the value of its last expression."""
     return "\n".join(part for part in (cell.stdout.strip(), cell.value or "") if part)
 
 
 def value_of(cell: CellResult) -> str:
-    """What a block found, when it did not say so with FINAL: its last expression, else what it printed if short."""
+    """The result of a block without FINAL: its last expression, else its output if that is short."""
     if cell.value is not None:
         try:
             literal = ast.literal_eval(cell.value)
@@ -92,7 +92,7 @@ def value_of(cell: CellResult) -> str:
 
 
 def evidence(cell: CellResult) -> str:
-    """The lines a block showed that count as evidence."""
+    """The lines shown by a block that count as evidence."""
     tree = parse(cell.code)
     constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} if tree else set()
     own = {constant.strip() for constant in constants if isinstance(constant, str)}
@@ -140,7 +140,7 @@ def _is_literal(node: ast.expr, trees: Sequence[ast.Module], depth: int) -> bool
 
 
 def _only_assignment(name: str, trees: Sequence[ast.Module]) -> ast.expr | None:
-    """The last value given to a name at the top of a block, unless anything else could have changed it."""
+    """The last value assigned to a name at the top level of a block, unless something else could have changed it."""
     value: ast.expr | None = None
     top = {id(statement) for tree in trees for statement in tree.body}
     for node in (node for tree in trees for node in ast.walk(tree)):
@@ -157,7 +157,7 @@ def _only_assignment(name: str, trees: Sequence[ast.Module]) -> ast.expr | None:
 
 
 def _is_target_of(name: ast.Name, trees: Sequence[ast.Module]) -> bool:
-    """Whether this name is the single target of an assignment at the top of a block."""
+    """Whether this name is the only target of an assignment at the top level of a block."""
     tops = (statement for tree in trees for statement in tree.body if isinstance(statement, ast.Assign))
     return any(statement.targets == [name] for statement in tops)
 

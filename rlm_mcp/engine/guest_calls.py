@@ -1,7 +1,7 @@
-"""What code in a run's REPL may ask for: answered from the record, by the sub-model, or by a child run.
+"""The calls of code in a run's REPL, answered from the record, by the sub-model, or by a child run.
 
-Every answer is recorded before the code gets it, under a key made of the request. So a run that goes on after a crash
-gives the same request the same answer and pays nothing again, and a replay needs no model at all.
+Every answer is recorded before the code gets it, under a key made of the request. So a run that is resumed after a
+crash gives the same request the same answer without paying again, and a replay needs no model at all.
 """
 
 import json
@@ -19,7 +19,7 @@ from rlm_mcp.models.base import Usage
 from rlm_mcp.records.events import Event, SubAsked, SubFailed, SubReply
 from rlm_mcp.records.tape import Tape
 
-_HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key stands for the rest
+_HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key identifies the whole
 
 
 class AskSub(Protocol):
@@ -39,7 +39,7 @@ class AskSub(Protocol):
 
 
 class RunCalls:
-    """The GuestCalls of one run at one depth. `child` runs a child over a value, or is None at the last depth."""
+    """The GuestCalls of one run at one depth. `child` starts a child run over a value; it is None at the last depth."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class RunCalls:
     async def llm_query(
         self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
     ) -> object:
-        """The recorded reply to this very request, else the sub-model's."""
+        """The recorded reply to this request, else the reply of the sub-model."""
         key = call_key("llm", prompt, material, model, schema)
         self._reading.add_model_text(prompt if material is None else material)
         return await self._answered(
@@ -78,7 +78,7 @@ class RunCalls:
         )
 
     async def rlm_query(self, query: str, context: object) -> object:
-        """A child run over `context`; at the last depth a plain call with the context as its material."""
+        """The answer of a child run over `context`; at the last depth of a plain call with `context` as material."""
         if self._child is None:
             text = context if isinstance(context, str) else json.dumps(context, ensure_ascii=False)
             return await self.llm_query(query, material=text)
@@ -91,7 +91,7 @@ class RunCalls:
 
     async def _child_answer(self, key: str, query: str, context: object) -> object:
         child = self._child
-        assert child is not None  # noqa: S101 - rlm_query has looked
+        assert child is not None  # noqa: S101 - checked by rlm_query
         if self._tape.strict:
             # A replay executes the code of children too; only model replies come from the record.
             return await child(query, context, key[:8])
@@ -99,7 +99,7 @@ class RunCalls:
         return await self._answered(key, lambda _: child(query, context, key[:8]), kind="rlm", facts=facts)
 
     def budget(self) -> dict[str, object]:
-        """What is left, in the words of the limits; None where there is no limit."""
+        """What is left of each limit, by the name of the limit; None where there is no limit."""
         left: BudgetLeft = self._ledger.left()
         return {
             "usd": left.usd,
@@ -133,7 +133,7 @@ class RunCalls:
         try:
             value = await ask(bill)
         except (CallsStopped, anyio.get_cancelled_exc_class()):
-            if bill.usage != Usage():  # of the calls that wait for their turn when a run ends nothing is to be told
+            if bill.usage != Usage():  # calls that were still waiting when the run ended are not worth an event
                 self._record(SubFailed(error="the run was stopped", **outcome()))
             raise
         except RlmError as error:
@@ -153,14 +153,14 @@ class RunCalls:
 
 
 def _billed(bill: Bill) -> dict[str, Any]:
-    """Who answered and for how much; nothing for a child run, whose own events tell."""
+    """The model that answered and its usage; nothing for a child run, whose own events hold them."""
     if not bill.model:
         return {}
     return {"model": bill.model, "cached": bill.cached, "usage": bill.usage.to_json()}
 
 
 class _Pending:
-    """One answer that several askers may wait for."""
+    """The answer of one child run, which several callers may wait for."""
 
     def __init__(self) -> None:
         self._done = anyio.Event()

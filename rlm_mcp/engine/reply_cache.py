@@ -1,7 +1,7 @@
-"""Replies of sub-models on disk, so that the same question to the same model is paid once.
+"""Cache of sub-models' replies on disk, so that the same request to the same model is paid only once.
 
-One SQLite file for all processes of a user. It holds replies under a hash of model, parameters and messages; prompts
-are not stored. A cache may fail: whatever goes wrong with the file, the answer is "not known" and the call is made.
+It is one SQLite file for all processes of a user. It holds replies under a hash of model, parameters and messages;
+prompts are not stored. Errors of the file are not errors of the run: the reply counts as unknown and the call is made.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from rlm_mcp.models.base import Message
 
-# At a kilobyte a reply about 200 MB; the oldest tenth goes when it is full.
+# About 200 MB at a kilobyte a reply. A full cache drops its oldest tenth.
 MOST_REPLIES = 200_000
-# Another process may be writing; a reply that is not kept costs less than a loop that stands still.
+# Another process may be writing. Not keeping a reply costs less than blocking the event loop.
 BUSY_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
@@ -32,14 +32,14 @@ def reply_key(
     temperature: float | None,
     schema: Mapping[str, object] | None,
 ) -> str:
-    """The name of a reply: everything that decides what a model answers."""
+    """The key of a reply: a hash of everything that decides what a model answers."""
     asked = [provider, model, [[m.role, m.content] for m in messages], temperature, schema]
     canonical = json.dumps(asked, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class ReplyCache:
-    """Keeps replies in `directory`/replies.sqlite. Thread-safe; opened at first use; close it when done."""
+    """Replies in `directory`/replies.sqlite. Thread-safe; opened at first use; the owner closes it."""
 
     def __init__(self, directory: Path, *, most: int = MOST_REPLIES) -> None:
         self._path = directory / "replies.sqlite"
@@ -52,7 +52,7 @@ class ReplyCache:
         return f"<ReplyCache {self._path.name}>"
 
     def get(self, key: str) -> str | None:
-        """The reply kept under `key`."""
+        """The reply stored under `key`, or None."""
         with self._lock, suppress(sqlite3.Error, OSError):
             if (connection := self._opened()) is not None:
                 row = connection.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
@@ -60,7 +60,7 @@ class ReplyCache:
         return None
 
     def put(self, key: str, reply: str) -> None:
-        """Keeps a reply, if the file lets it."""
+        """Stores a reply; a failure is only logged."""
         with self._lock:
             try:
                 if (connection := self._opened()) is not None:
@@ -88,7 +88,7 @@ class ReplyCache:
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path.touch(mode=0o600)
-        # Autocommit: a write-ahead log in this mode syncs only when it is folded in, so a commit takes microseconds.
+        # Autocommit. With a write-ahead log and NORMAL, only checkpoints sync, so a commit takes microseconds.
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")

@@ -1,11 +1,11 @@
-"""What a model's reply holds: the blocks of code to run, and the prose around them.
+"""Parser of model replies: the blocks of code to run, and the prose around them.
 
-Models write many dialects of the same thing: fences labelled `repl`, `python`, `py` or not at all, the language word
-on the line below, no closing fence, no fence, tool calls as text, thinking before it. All are read here, and only here.
-A `FINAL(…)` is code like any other: it counts when it runs. Text that did not run is never searched for it.
+Models write many dialects: fences labelled `repl`, `python`, `py` or not at all, the language word on the next line, no
+closing fence, no fence, tool calls as text, thinking before the reply. All are read here, and only here. A `FINAL(…)`
+is code like any other: it counts when it runs. Text that was not run is never searched for it.
 
-The host may parse with an older Python than the guest runs. So a block that its fence says is Python is run even when
-it does not parse here; parsing only decides where there is no label, and between a block and its repair.
+The host may parse with an older Python than the guest runs. So a block whose fence says that it is Python is run even
+if it does not parse here; parsing only decides about blocks without a label, and between a block and its repair.
 """
 
 import ast
@@ -44,16 +44,16 @@ _CODE_KEYS = (
 _FINAL = re.compile(r"[ \t]*+(FINAL|FINAL_VAR|SUBMIT)\(")
 _END_OF_CALL = re.compile(r"\)[ \t;]*+(?:#.*)?\Z", re.DOTALL)
 _STRING_OR_COMMENT = re.compile(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*+"?|\'(?:\\.|[^\'\\\n])*+\'?|#[^\n]*+')
-_MOST_CLOSINGS = 8  # a fence inside a string of the code is rare; trying further closings would make junk quadratic
+_MOST_CLOSINGS = 8  # a fence inside a string of the code is rare; with more tries, parsing junk would be quadratic
 _ALLOW_AWAIT = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A model's reply, taken apart. `blocks` are to be run in order; `prose` is the rest without thinking."""
+    """A parsed reply. `blocks` are to be run in order; `prose` is the rest without thinking."""
 
     text: str
-    """the reply without thinking: what goes into the history"""
+    """the reply without thinking, as it goes into the history"""
     blocks: tuple[str, ...] = ()
     prose: str = ""
     repaired: bool = False
@@ -61,11 +61,11 @@ class Reply:
     only_thinking: bool = False
     """the reply ended before its thinking did"""
     other_language: str = ""
-    """the label of a fence that is not Python, when there was no Python"""
+    """the label of a fence that is not Python, if there was no Python"""
 
 
 def parse_reply(text: str) -> Reply:
-    """Takes a reply apart; any text is a reply, nothing raises."""
+    """Parses a reply. Any text is a reply; nothing raises."""
     said, only_thinking = _without_thinking(text)
     if only_thinking:
         return Reply(text="", only_thinking=True)
@@ -109,7 +109,7 @@ def normalise(code: str) -> str:
 
 
 def final_text(code: str) -> str | None:
-    """What stands between the brackets of a `FINAL(…)` on the last line of a block that ran, as written."""
+    """The text between the brackets of a `FINAL(…)` on the last line of a block, as written."""
     line = code.rstrip().rpartition("\n")[2]
     call = _FINAL.match(line)
     end = _END_OF_CALL.search(line, call.end()) if call else None
@@ -117,7 +117,7 @@ def final_text(code: str) -> str | None:
 
 
 def repair(code: str) -> str:
-    """The block with an unclosed string or bracket closed, or a FINAL's bare text quoted, where that makes it parse."""
+    """The block with an unclosed string or bracket closed, or a FINAL's bare text quoted, if that makes it parse."""
     if parse(code) is not None:
         return code
     for candidate in _repairs(code):
@@ -147,7 +147,7 @@ def _without_thinking(text: str) -> tuple[str, bool]:
                 return "", True
             text = rest
         elif closing in text and opening not in text:
-            # Chat templates that open the thinking themselves leave only its end in the reply.
+            # If the chat template opens the thinking, only its end is in the reply.
             text = text.partition(closing)[2]
     return text, False
 
@@ -166,7 +166,7 @@ def _fences(text: str) -> Iterator[_Fence]:
 
 
 def _fence_at(lines: list[str], first: int, mark: str, label: str) -> _Fence:
-    """The block opened on line `first`: up to the nearest closing fence that leaves code which parses, else nearest."""
+    """The block opened on line `first`, up to the nearest closing fence after code that parses, or the nearest one."""
     nearest: _Fence | None = None
     tried = 0
     for at in range(first + 1, len(lines)):
@@ -187,7 +187,7 @@ def _fence_at(lines: list[str], first: int, mark: str, label: str) -> _Fence:
 
 
 def _labelled(label: str, code: str, first: int, after: int, *, closed: bool) -> _Fence:
-    """A fence whose language word may stand on the line below the marks."""
+    """A fence whose language word may be on the line after the marks."""
     word, _, rest = code.lstrip("\n").partition("\n")
     if (not label or label in _PYTHON) and word.strip().lower() in _PYTHON and rest.strip():
         return _Fence(word.strip().lower(), rest, first, after, closed)
@@ -199,13 +199,13 @@ def _is_block(fence: _Fence, *, alone: bool) -> bool:
         return False
     tree = parse(_clean(fence.code))
     if tree is None:
-        # An unlabelled fence that is not Python is mostly imagined output; alone in a reply, it is a slip.
+        # An unlabelled fence that is not Python is mostly imagined output; alone in a reply, it is code with a mistake.
         return bool(fence.label) or (alone and re.search(r"[=(]|^\s*(for|import|def) ", fence.code) is not None)
     return not _is_idle(tree)
 
 
 def _is_idle(tree: ast.Module) -> bool:
-    """Whether running it would do and show nothing: comments and literals only."""
+    """Whether running it would do and show nothing, because it holds only comments and literals."""
     return all(isinstance(node, ast.Pass) or _is_literal(node) for node in tree.body)
 
 
@@ -227,7 +227,7 @@ def _outside(text: str, fences: list[_Fence]) -> str:
 
 
 def _tool_calls(text: str, fences: list[_Fence]) -> list[str]:
-    """Code inside a tool call that came as text: JSON in tags, in a json fence, or the whole reply."""
+    """Code inside tool calls written as text: JSON in tags, in a json fence, or as the whole reply."""
     texts = [found.group(2) for found in _TOOL_CALL.finditer(text)]
     texts += [f.code for f in fences if f.label in {"json", "", "tool_call"}]
     if text.strip().startswith("{"):
@@ -245,7 +245,7 @@ def _tool_calls(text: str, fences: list[_Fence]) -> list[str]:
 
 
 def _code_in(data: Any, depth: int = 0) -> str | None:
-    """The code of a tool call, however deep its arguments lie; arguments may be JSON in a string."""
+    """The code of a tool call, however deeply its arguments are nested; arguments may be JSON in a string."""
     if depth > 4:  # function, arguments, JSON in a string, code: the deepest seen
         return None
     if isinstance(data, str):
@@ -269,13 +269,13 @@ def _tagged(text: str) -> list[str]:
 
 
 def _inline(text: str) -> list[str]:
-    """Code between fence marks on one line."""
+    """Code between fence marks on a single line."""
     codes = [found.group(1).rstrip(" \t") for found in _INLINE.finditer(text)]
     return [code for code in codes if (tree := parse(code)) is not None and _does_something(tree)]
 
 
 def _bare(text: str) -> list[str]:
-    """The whole reply, where it is code without any fence, or nothing but `FINAL(…)`."""
+    """The whole reply, if it is code without any fence, or nothing but `FINAL(…)`."""
     code = text.strip()
     word, _, rest = code.partition("\n")
     if word.strip().lower() in _PYTHON and rest.strip():
@@ -285,13 +285,13 @@ def _bare(text: str) -> list[str]:
 
 
 def _does_something(tree: ast.Module) -> bool:
-    """Whether a text that happens to parse is meant as code: a single word or `trunk-275` is not."""
+    """Whether a text that parses is meant as code: a single word or `trunk-275` is not."""
     doing = (ast.Call, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.For, ast.FunctionDef)
     return any(isinstance(node, doing) for node in ast.walk(tree))
 
 
 def _clean(code: str) -> str:
-    """The block without common indentation, `>>>` prompts and characters that only typography needs."""
+    """The block without common indentation, `>>>` prompts and non-breaking spaces."""
     code = code.replace("\r\n", "\n").replace("\u00a0", " ").lstrip("\n").rstrip()
     if code[:1] in {" ", "\t"}:
         code = textwrap.dedent(code)
@@ -304,7 +304,7 @@ def _clean(code: str) -> str:
 def _repairs(code: str) -> Iterator[str]:
     if (quoted := _with_quoted_final(code)) is not None:
         yield quoted
-    # A quotation mark right before a closing triple quote is read as a part of it, and one is left over.
+    # A quotation mark right before a closing triple quote is read as part of it, and one mark is left over.
     yield re.sub(r'(?<!")""""(?!")', r'\\""""', code)
     start = _unclosed_string(code)
     if start is not None:
@@ -323,7 +323,7 @@ def _repairs(code: str) -> Iterator[str]:
 
 
 def _with_quoted_final(code: str) -> str | None:
-    """The block, where it is one `FINAL(…)` or `SUBMIT(…)` of bare text on one line, with that text as a string."""
+    """The block with its text as a string, if it is a single `FINAL(…)` or `SUBMIT(…)` of bare text on one line."""
     call = _FINAL.match(code := code.strip())
     whole = code.removesuffix(";").rstrip()
     if call is None or call.group(1) == "FINAL_VAR" or not whole.endswith(")"):
@@ -333,7 +333,7 @@ def _with_quoted_final(code: str) -> str | None:
 
 
 def _unclosed_string(code: str) -> int | None:
-    """Where the string begins that the parser found no end of."""
+    """Where the string begins whose end the parser did not find."""
     try:
         _compiled(code)
     except SyntaxError as error:
@@ -349,7 +349,7 @@ def _unclosed_string(code: str) -> int | None:
 
 
 def _closers(code: str) -> str:
-    """The brackets that are open at the end of `code`, closed; strings and comments are skipped roughly."""
+    """The closing brackets that are missing at the end of `code`; strings and comments are skipped roughly."""
     bare = _STRING_OR_COMMENT.sub("", code)
     stack: list[str] = []
     pairs = {"(": ")", "[": "]", "{": "}"}

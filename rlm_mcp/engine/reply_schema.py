@@ -1,7 +1,7 @@
-"""What a reply has to look like: short types and JSON Schemas, how a model is told, and how its reply is read.
+"""Reply schemas: JSON Schemas and short types, how a model is told of one, and how its reply is read by it.
 
-A shape is a JSON Schema, or a short type: "yes|no" (one of these words), "int", "float", "bool", "str", "list[str]",
-"list[yes|no]", "dict", or {"name": "str", "age": "int"} for an object with these fields. Providers bind replies to
+Code gives a JSON Schema or a short type: "yes|no" (one of these words), "int", "float", "bool", "str", "list[str]",
+"list[yes|no]", "dict", or {"name": "str", "age": "int"} for an object with these fields. Providers can bind replies to
 objects only, so anything else travels as {"value": …}. Pure functions; json_schema.py checks values.
 """
 
@@ -40,20 +40,20 @@ _FENCE = re.compile(r"```[\w-]*\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _TRUE, _FALSE = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
 _SHOWN_CHARS = 200
-# Places where a JSON value may begin in a reply with words around it; a hostile reply has a hundred thousand.
+# Positions that are tried as the beginning of a JSON value among words; a hostile reply has a hundred thousand.
 MOST_STARTS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplySchema:
-    """`schema` is of the value itself; `sent` is the object schema that goes to the provider."""
+    """`schema` describes the value itself; `sent` is the object schema that goes to the provider."""
 
     schema: Schema
     sent: Schema
     wrapped: bool
 
     def instruction(self) -> str:
-        """What the model is told, for providers that cannot bind it."""
+        """The instruction to the model, for providers that cannot bind its reply."""
         labels = self.schema.get("enum")
         if self.wrapped and isinstance(labels, list):
             options = " or ".join(json.dumps({VALUE: label}, ensure_ascii=False) for label in labels)
@@ -61,7 +61,7 @@ class ReplySchema:
         return f"Reply with only one JSON object that follows this schema: {json.dumps(self.sent, ensure_ascii=False)}"
 
     def read(self, text: str) -> Any:
-        """The value in a reply. Raises SchemaError, whose text says what is wrong with it."""
+        """The value in a reply. Raises SchemaError, whose text says what is wrong with the reply."""
         value = self._value_in(without_thinking(text))
         if (why := complaint(self.schema, value)) is not None:
             raise SchemaError(f"the reply does not follow the schema: {why}")
@@ -83,7 +83,7 @@ class ReplySchema:
 
 
 def parse_schema(schema: object) -> ReplySchema:
-    """The shape that `schema` means. Raises SchemaError."""
+    """The reply schema that a JSON Schema or short type stands for. Raises SchemaError."""
     schema = _expanded(schema)
     try:
         check_schema(schema)
@@ -98,7 +98,7 @@ def parse_schema(schema: object) -> ReplySchema:
 
 
 def complaint(schema: Schema, value: object) -> str | None:
-    """Why `value` breaks the JSON Schema, in a sentence that names the place, or None."""
+    """Why `value` breaks the JSON Schema, in a sentence that names the place; None if it does not."""
     try:
         error = best_error(schema, value)
     except SchemaError as refused:
@@ -110,7 +110,7 @@ def complaint(schema: Schema, value: object) -> str | None:
 
 
 def without_thinking(text: str) -> str:
-    """A reply without the thinking that some models put into it."""
+    """A reply without the thinking that some models include."""
     return _THINKING.sub("", text).strip() if "<" in text else text
 
 
@@ -163,7 +163,7 @@ def _is_object(schema: Schema) -> bool:
 
 
 def _json_in(text: str) -> tuple[bool, Any]:
-    """The JSON of a reply: the whole of it, a fenced block, or the first object or array in it."""
+    """Whether a reply holds JSON, and its value: the whole reply, a fenced block, or the first object or array."""
     candidates = [text.strip(), *(block.strip() for block in _FENCE.findall(text))]
     for candidate in candidates:
         try:
@@ -180,7 +180,7 @@ def _json_in(text: str) -> tuple[bool, Any]:
 
 
 def _coerced(value: Any, schema: Schema) -> Any:
-    """What plainly means the right thing: "Yes." for yes, "42" for 42, "True" for true."""
+    """The value converted to the type of the schema where its meaning is plain: "Yes." to yes, "42" to 42."""
     labels = schema.get("enum")
     if isinstance(labels, list) and value not in labels:
         said = _plain(value)

@@ -1,9 +1,9 @@
-"""Which way to answer a question: one direct call, or the loop, and how deep; and roughly what that will cost.
+"""Routing: whether one direct call or the loop answers a question, how deep the loop goes, and a rough cost estimate.
 
-Measured by the paper and every later study: below about 2^14 tokens a single call is as right, faster and cheaper,
+Measured by the paper and every later study: below about 2^14 tokens a single call is as accurate, faster and cheaper,
 unless the question has to count or compare over the whole text, which models do badly and code does exactly. Depth is
-the number of levels of child runs: at depth 0 `rlm_query` is a plain call. One level helps strong models; a second pays
-only where the pieces themselves are too long, and hurts models that over-use it.
+the number of levels of child runs: at depth 0 `rlm_query` is a plain call. One level helps strong models; a second one
+pays only if the pieces themselves are too long, and hurts models that overuse it.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from rlm_mcp.models.base import Profile
 Mode = Literal["auto", "direct", "rlm"]
 
 DIRECT_TOKENS = 1 << 14  # the paper's break-even point for strong models
-DIRECT_AGGREGATE_TOKENS = 1_500  # what a model can still count or compare by reading
-WEAK_DIRECT_TOKENS = 200  # small models read even short texts badly, and write code and judge single lines well
+DIRECT_AGGREGATE_TOKENS = 1_500  # as much as a model can count or compare by reading
+WEAK_DIRECT_TOKENS = 200  # small models read even short texts badly, but write code and judge single lines well
 DEEP_TOKENS = 1 << 20  # a piece of a tenth of this is still more than one prompt should hold
 _ROOM_FOR_REPLY = 2_048
 _LEAST_RUN = (6_000, 450)  # tokens in and out of a run of three turns
@@ -27,7 +27,7 @@ _LEAST_REPLY = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The way taken, and the reason in a sentence."""
+    """The way to answer, and the reason in a sentence."""
 
     mode: Literal["direct", "rlm"]
     depth: int
@@ -36,7 +36,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a run will probably take, as ranges (low, high). Dollars are None where a price is unknown."""
+    """The probable cost of a run, as ranges (low, high). Dollars are None if a price is unknown."""
 
     route: Route
     calls: tuple[int, int]
@@ -53,7 +53,7 @@ def route(
     max_depth: int | None = None,
     max_usd: float | None = None,
 ) -> Route:
-    """Chooses the way. Raises PromptOverWindow where `mode` is "direct" and the contexts do not fit the root model."""
+    """Chooses the way. Raises PromptOverWindow if `mode` is "direct" and the contexts do not fit the root model."""
     room = root.window_tokens - _ROOM_FOR_REPLY
     if mode == "direct":
         if context_tokens > room:
@@ -105,7 +105,7 @@ def _depth(context_tokens: int, root: Profile, max_depth: int | None) -> tuple[i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Figures:
-    """What runs of one kind of model are like: nine of ten lie within these ranges (low, high)."""
+    """Typical figures of runs with one kind of model: nine of ten runs lie within these ranges (low, high)."""
 
     root_calls: tuple[int, int]
     root_prompt: tuple[int, int]
@@ -115,33 +115,33 @@ class _Figures:
     sub_reply: tuple[int, int]
 
 
-# Strong: runs of published traces; the longest reply is mostly thinking. Weak: runs of a 1.5B model, which judges lines
-# eight at a time. A prompt of the root is the system prompt and the outputs so far.
+# Strong: from published traces; the longest replies are mostly thinking. Weak: from runs of a 1.5B model, which judges
+# lines eight at a time. A prompt of the root model is the system prompt and the outputs so far.
 _STRONG = _Figures(
     root_calls=(2, 20), root_prompt=(1_200, 16_000), root_reply=(50, 2_000), sub_piece=25_000, sub_reply=(10, 1_000)
 )
 _WEAK = _Figures(root_calls=(1, 10), root_prompt=(250, 1_500), root_reply=(2, 400), sub_piece=400, sub_reply=(2, 200))
 _DIRECT_PROMPT = (50, 500)  # beside the material
 _DIRECT_REPLY = (1, 2_000)
-_TOKENS_OF_ESTIMATED = 2  # logs and figures take two bytes to a token where prose takes four
+_TOKENS_OF_ESTIMATED = 2  # logs and figures take two bytes a token, prose takes four
 _MOST_SUB_CALLS = 1_000  # the default limit
-_CHILD_TOKENS = 100_000  # a part that is worth a child run
+_CHILD_TOKENS = 100_000  # of context in one child run
 
 
 def estimate(
     way: Route, context_tokens: Sequence[int], *, root: Profile, sub: Profile, has_schema: bool = False
 ) -> Estimate:
-    """What a run that takes this `way` will probably need, before anything is spent. Pure: call `route` first.
+    """The probable cost of a run that takes this `way`, before anything is spent. Pure: call `route` first.
 
     `context_tokens` are the `estimated_tokens` of its contexts, `root` and `sub` the profiles of its models. Low: code
     alone finds the answer, in few turns. High: many turns, sub-calls read every context once at each depth, and text
-    takes two bytes to a token. `tokens` are prompts and replies together. `usd` is None unless the price of each model
-    that may be asked is known; (0.0, 0.0) is a price of nothing. The limits of a run are not looked at: where one is
-    below the high end, it is what the run can take at most.
+    takes two bytes a token. `tokens` are prompts and replies together. `usd` is None unless the price of each model
+    that may be asked is known; (0.0, 0.0) means free of charge. The limits of a run are not considered: a limit below
+    the high end is the most that the run can take.
     """
     total = sum(context_tokens)
     if way.mode == "direct":
-        most = 2 if has_schema else 1  # a reply that breaks the schema is asked for once more
+        most = 2 if has_schema else 1  # a reply that breaks the schema is asked for a second time
         fits = root.window_tokens  # what does not fit is refused before it is paid for
         prompt = min(fits, total + _DIRECT_PROMPT[0]), most * min(fits, _most(total) + _DIRECT_PROMPT[1])
         reply = _DIRECT_REPLY[0], most * min(_DIRECT_REPLY[1], root.max_output_tokens)
@@ -168,7 +168,7 @@ _LowHigh = tuple[int, int]
 
 
 def _estimate(way: Route, calls: _LowHigh, paid: Sequence[tuple[Profile, _LowHigh, _LowHigh]]) -> Estimate:
-    """Adds up prompts and replies, each with the prices of its model."""
+    """Sums prompts and replies, each at the prices of its model."""
     low, high = (sum(prompt[end] + reply[end] for _, prompt, reply in paid) for end in (0, 1))
     costs = [[profile.cost_usd(prompt[end], reply[end]) for profile, prompt, reply in paid] for end in (0, 1)]
     known = [[cost for cost in at_end if cost is not None] for at_end in costs]

@@ -1,16 +1,17 @@
 """The sub-calls of a run: what `llm_query` in the REPL does on the host.
 
-A sub-call goes through these, in this order, and ends at the first that has the answer or the refusal:
+A sub-call passes these stages in this order, and ends at the first one that has an answer or refuses it:
 
-    the request itself    no text, an unknown model, no schema, a weak model asked about nothing
+    the request itself    refused without text, for an unknown model, for a bad schema, or if a weak model is asked
+                          about a text that the prompt does not hold
     the run               the same request is answered once, also while the first one is still in flight
     the cache on disk     the same model, parameters and messages, in any run of this user
-    the ledger            reserve, or wait for room, or say that the budget is used up
-    the model             limiter, retries and dialects are inside it
-    the shape             the reply is read and validated; one that does not fit is sent back once, with what is wrong
+    the ledger            reserves, or waits for budget, or refuses because the budget is used up
+    the model             includes limiter, retries and dialects
+    the schema            the reply is read and validated; one that does not fit is sent back once with the reason
 
-What comes out is a value or SubCallFailed, whose text is for the model that wrote the call. Material from a context is
-marked off from the instruction by a marker that is a hash of the material, which no text can hold of itself.
+The result is a value or SubCallFailed, whose text is for the model that wrote the call. Material from a context is
+separated from the instruction by a marker that is a hash of the material: no text can contain its own hash.
 """
 
 import hashlib
@@ -35,9 +36,9 @@ SYSTEM = (
 )
 # A small model that writes more than this is repeating itself.
 WEAK_REPLY_TOKENS = 1_024
-# An instruction up to this long is said again after the material: it is the last thing the model reads.
+# An instruction up to this long is repeated after the material, so that it is the last thing the model reads.
 REPEATED_CHARS = 400
-# A prompt longer than this holds something to read.
+# A longer prompt is taken to hold the text that it asks about.
 BARE_PROMPT_CHARS = 240
 
 _MENTIONS_TEXT = re.compile(
@@ -67,9 +68,9 @@ class SubCalls:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
-        """Ends every call in flight when the block is left, and at once when it is cancelled.
+        """Ends every call in flight when the block is left or cancelled.
 
-        Calls come from the guest's thread and run in tasks that the run does not own; this ties them to it.
+        Calls come from the guest's thread and run in tasks that the run does not own; this ties them to the run.
         """
         async with background_task(self._stop_when_cancelled):
             yield self
@@ -81,7 +82,7 @@ class SubCalls:
             self._cancel_all()
 
     async def stop(self) -> None:
-        """Ends every call and makes later ones fail; returns when all are settled."""
+        """Ends every call and makes later ones fail; returns once all are settled."""
         self._cancel_all()
         while self._scopes:
             await self._one_less.wait()
@@ -132,7 +133,7 @@ class SubCalls:
                 ledger.count_cached()
                 bill.cached = True
                 return asked.value
-            # Whoever asked first was cancelled; the next one asks again.
+            # The first caller was cancelled; the next one sends the request again.
 
     async def _ask_first(self, ledger: Ledger, request: "_Request", bill: Bill) -> object:
         asked = self._asked[request.key] = _SharedAnswer()
@@ -140,7 +141,7 @@ class SubCalls:
             asked.value = await self._cached_or_new(ledger, request, bill)
         except SubCallFailed as error:
             asked.error = error
-            del self._asked[request.key]  # a later request tries again; those that wait now share the failure
+            del self._asked[request.key]  # callers that wait now share the failure; a later request tries again
             raise
         except BaseException:
             asked.abandoned = True
@@ -155,7 +156,7 @@ class SubCalls:
             try:
                 value = request.read(kept)
             except SchemaError:
-                pass  # written by a version that read replies otherwise
+                pass  # a version that read replies differently wrote it
             else:
                 ledger.count_cached()
                 bill.cached = True
@@ -166,7 +167,7 @@ class SubCalls:
         return value
 
     def _request(self, prompt: object, *, model: object, schema: object, material: object) -> "_Request":
-        """What a call means. Raises SubCallFailed for one that cannot be sent."""
+        """The request of a call, ready to send. Raises SubCallFailed for a call that cannot be sent."""
         if not isinstance(prompt, str) or not prompt.strip():
             kind = "an empty text" if isinstance(prompt, str) else f"a {type(prompt).__name__}"
             raise SubCallFailed(f"llm_query needs a prompt, and got {kind}: pass the question and the text as one str")
@@ -193,7 +194,7 @@ class SubCalls:
 
 
 def compose(prompt: str, material: str | None, reply_schema: ReplySchema | None) -> tuple[Message, ...]:
-    """The chat of one sub-call. Its system message is always the same, for the prefix caches of providers."""
+    """The messages of one sub-call. The system message never changes, for the sake of providers' prefix caches."""
     parts = [_sound(prompt)]
     if material:
         material = _sound(material)
@@ -222,7 +223,7 @@ class _Request:
 
     @property
     def temperature(self) -> float | None:
-        """Small models judge best at 0; large ones are left as their makers set them, and some refuse the parameter."""
+        """Small models judge best at 0; large ones keep their default, and some refuse the parameter."""
         return 0.0 if self.model.profile.strength == "weak" else None
 
     @property
@@ -237,7 +238,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _SharedAnswer:
-    """A request that somebody has asked, answered once `done` is set."""
+    """The answer to a request in flight or answered, shared by all its callers; complete once `done` is set."""
 
     done: anyio.Event = field(default_factory=anyio.Event)
     value: object = None
@@ -246,7 +247,7 @@ class _SharedAnswer:
 
 
 async def _ask_model(ledger: Ledger, request: _Request, bill: Bill) -> tuple[str, object]:
-    """The reply as text and as value. A reply that is empty or of another shape is answered once with what is wrong."""
+    """The reply as text and as value. One that is empty or breaks the schema is asked for once more."""
     messages = request.messages
     why = ""
     for _ in range(2):
@@ -289,5 +290,5 @@ def _empty(model: Model, completion: Completion) -> str:
 
 
 def _sound(text: str) -> str:
-    """Text that can be sent: the guest may hand over halves of surrogate pairs."""
+    """The text without lone surrogates, which the guest may pass and which cannot be sent."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""What one run is made of, before it runs: the question, the models, the REPL opener, the record, and how it ends."""
+"""Types of one run before it begins: its specification, its dependencies, and the event that starts its record."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -17,7 +17,7 @@ from rlm_mcp.spending import RunLimits
 
 
 async def _nothing() -> None:
-    """There are no calls to stop."""
+    """Does nothing: there are no calls to stop."""
 
 
 class OpenRepl(Protocol):
@@ -30,43 +30,43 @@ class OpenRepl(Protocol):
     def __call__(
         self, contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
     ) -> AbstractAsyncContextManager[Repl]:
-        """Starts it on entering and closes it on leaving."""
+        """Starts the REPL on entering and closes it on leaving."""
 
 
 class Record(Protocol):
-    """Where a run writes what happens: a runs.Run, or a runs.NoRecord for replays."""
+    """Where a run writes its events: a records.store.Run, or a records.tape.NoRecord for replays."""
 
     def append(self, event: Event) -> None:
-        """Keeps one event."""
+        """Writes one event."""
 
     def write_answer(self, answer: object) -> None:
-        """Keeps the answer byte-exact."""
+        """Writes the answer byte for byte."""
 
     def save_checkpoint(self, turn: int, data: bytes) -> bool:
-        """Keeps the REPL as it was after `turn`."""
+        """Writes the REPL as it was after `turn`; False if it was not kept."""
 
     def checkpoint(self) -> tuple[int, bytes] | None:
-        """The checkpoint kept last, with its turn."""
+        """The newest checkpoint after its turn, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """One question. `value` is the context of a child run, which has no stored contexts."""
+    """What a run is asked to do. `value` is the context of a child run, which has no stored contexts."""
 
     query: str
     contexts: tuple[Context, ...] = ()
     value: object = None
     mode: Literal["auto", "direct", "rlm"] = "auto"
     max_depth: int | None = None
-    """None: as deep as the router thinks fit"""
+    """None leaves the depth to the router"""
     output_schema: Mapping[str, Any] | None = None
     path: str = ""
-    """empty for the run that a client asked for; names joined by dots for child runs"""
+    """empty for the run that a client asked for; for child runs, names joined by dots"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDeps:
-    """What every level of one run shares. `reading` collects what was read over the whole tree."""
+    """The collaborators that every level of one run shares. `reading` collects what the whole tree of runs reads."""
 
     root: Model
     sub: Model
@@ -76,15 +76,15 @@ class RunDeps:
     record: Record
     on_event: Callable[[Event], None] = lambda _: None
     stop_calls: Callable[[], Awaitable[None]] = _nothing
-    """ends the sub-calls that nobody waits for any more, and returns when all are settled"""
+    """ends the sub-calls that nobody waits for any more, and returns once all are settled"""
     tape: Tape = field(default_factory=Tape)
-    """what is already known: nothing for a new run, the run's own events on resume, a record (strict) on replay"""
+    """what is already paid for: nothing for a new run, the run's own events on resume, a record (strict) on replay"""
     reading: Reading = field(default_factory=Reading)
     save_after_seconds: float = 0.25
-    """The REPL is saved while the root model is being asked, if that takes longer than this. 0: before it is asked.
+    """The REPL is saved while the root model is being asked, if that takes longer than this; if 0, before it is asked.
 
-    A checkpoint takes some 15 ms of processor, nothing beside a model's seconds and much beside its tenths. Without
-    one, blocks are run again on resume, with their sub-calls answered from the record.
+    A checkpoint takes some 15 ms of processor time: nothing beside a call of seconds, much beside one of tenths of a
+    second. Without one, blocks are run again on resume, with their sub-calls answered from the record.
     """
 
 
