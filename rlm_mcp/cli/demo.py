@@ -82,9 +82,9 @@ async def replay(
     started = events[0]
     if isinstance(started, RunStarted) and not as_json:
         console.print(INTRODUCTION.format(model=escape_controls(started.models["root"]["name"])))
-        printer.event(started)
+        printer.print_event(started)
     outcome, difference = await workspace.runs.replay_events(
-        events, (context,), (lambda _: None) if as_json else printer.event
+        events, (context,), (lambda _: None) if as_json else printer.print_event
     )
     written = await _write_page(workspace, events, page)
     if as_json:

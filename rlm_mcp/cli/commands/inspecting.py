@@ -97,7 +97,7 @@ def _run_prompt(options: argparse.Namespace) -> int:
 
         console.print(banner(context, settings.sub_model or settings.model))
         with LineEditor(settings.data_dir / HISTORY_NAME, runner.complete) as editor:
-            Prompt(runner=runner, console=console, read=lambda: editor.read(FIRST, MORE), overview=overview).converse()
+            Prompt(runner=runner, console=console, read=lambda: editor.read(FIRST, MORE), overview=overview).run()
     return ANSWERED
 
 

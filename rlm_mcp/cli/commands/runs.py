@@ -142,8 +142,8 @@ async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
     run = await anyio.to_thread.run_sync(workspace.runs.records.get, options.id)
     printer = RunPrinter(console_on(sys.stderr if options.json else sys.stdout))
     for first in islice(run.events(), 1):
-        printer.event(first)
-    outcome, difference = await workspace.runs.replay(run.run_id, printer.event)
+        printer.print_event(first)
+    outcome, difference = await workspace.runs.replay(run.run_id, printer.print_event)
     if options.json:
         print_json({"answer": outcome.answer, "status": outcome.status, "difference": difference})
     verdict = "the result is the same as in the record" if difference is None else difference

@@ -1,14 +1,14 @@
-"""What a person at a terminal sees and types: a run as it goes, and a prompt on a context.
+"""The terminal's view of a run while it goes on, and the prompt of `inspect`.
 
-excerpt.py       the beginning of a text, or its two ends, and what was left out; pure
-scene.py         events of a run -> what has happened and what is going on; pure
-screen.py        that -> what rich draws, at any width; pure
-ending.py        what is shown of a run that is over; pure
-drawing.py       draws it on a terminal, or prints it anywhere
-following.py     does so while the run goes on
-taking.py        tells how far a source is taken in
-interrupts.py    Ctrl-C, and Ctrl-C again
-line_editor.py   when what was typed is a whole block; history and completion
-prompt.py        the REPL of `inspect`
-prompt_calls.py  what code in it may ask of a model
+excerpt.py          the beginning of a text, or its two ends, and how much was left out; pure
+view_model.py       events of a run -> notes of what has happened, and what is going on; pure
+renderer.py         that -> lines for rich, at any width; pure
+outcome.py          how a run has ended -> lines for rich; pure
+drawing.py          draws a run on a terminal, or prints it anywhere
+live_view.py        does so while the run goes on
+ingest_progress.py  shows how much of a source has been ingested
+interrupts.py       Ctrl-C, and a second Ctrl-C
+line_editor.py      reads blocks of code, with history and completion
+prompt.py           the REPL of `inspect`
+prompt_calls.py     the model calls that code at the prompt can make
 """

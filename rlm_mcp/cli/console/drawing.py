@@ -1,4 +1,4 @@
-"""Draws a scene on a terminal: what has happened scrolls by, what is going on stays at the bottom and changes."""
+"""Draws a run on a terminal: what has happened scrolls by; what is going on stays at the bottom and changes."""
 
 import time
 from contextlib import suppress
@@ -14,28 +14,28 @@ from rlm_mcp.cli.console.renderer import render_note, render_present
 from rlm_mcp.cli.console.view_model import RunView
 from rlm_mcp.records.events import Event
 
-WIDTH_OF_A_FILE = 100
-"""Where there is no terminal to ask."""
+FILE_WIDTH = 100
+"""Of output that does not go to a terminal."""
 
 
 class StreamConsole(Console):
-    """A console whose reader may have enough: that is told as it is for every other stream."""
+    """A console that raises BrokenPipeError when its reader has gone, as other streams do."""
 
     def on_broken_pipe(self) -> None:
-        """Raises the BrokenPipeError again, where rich would end the process."""
+        """Raises the BrokenPipeError again; rich would end the process."""
         raise  # noqa: PLE0704 - rich calls this while it handles the error
 
 
 def console_on(stream: TextIO) -> Console:
-    """A console that takes text as it is, and colours it where the stream is a terminal that has colours."""
-    width = None if stream.isatty() else WIDTH_OF_A_FILE
+    """A console that prints text without interpreting it, in colour if the stream is a terminal with colours."""
+    width = None if stream.isatty() else FILE_WIDTH
     return StreamConsole(
         file=stream, width=width, force_terminal=stream.isatty(), markup=False, highlight=False, emoji=False
     )
 
 
 def can_be_drawn_on(stream: TextIO) -> bool:
-    """Whether lines on it can be drawn again: a terminal that moves its cursor and shows more than ASCII."""
+    """Whether the stream is a terminal that can move its cursor and show more than ASCII."""
     if not stream.isatty():
         return False
     console = console_on(stream)
@@ -43,46 +43,46 @@ def can_be_drawn_on(stream: TextIO) -> bool:
 
 
 class RunPrinter:
-    """Prints what has happened in a run, each thing once."""
+    """Prints the notes of a run, each once."""
 
     def __init__(self, console: Console) -> None:
         self.view = RunView()
         self._console = console
         self._printed = 0
 
-    def take(self, event: Event) -> None:
-        """Takes in one event of the run."""
+    def apply(self, event: Event) -> None:
+        """Takes in one event of the run, without printing."""
         self.view.apply(event, time.monotonic())
 
-    def tell(self) -> None:
-        """Prints what is new. Raises OSError where the stream does not take it."""
+    def print_new(self) -> None:
+        """Prints the new notes. Raises OSError if the stream cannot be written."""
         self._printed = min(self._printed, len(self.view.notes))
         while self._printed < len(self.view.notes):
-            one = self.view.notes[self._printed]
-            self._console.print(render_note(one, width=self._console.width))
+            note = self.view.notes[self._printed]
+            self._console.print(render_note(note, width=self._console.width))
             self._printed += 1
 
-    def event(self, event: Event) -> None:
-        """Takes in one event and prints what it adds; a run does not end because nobody reads of it."""
-        self.take(event)
+    def print_event(self, event: Event) -> None:
+        """Takes in one event and prints its notes. A stream that cannot be written does not end the run."""
+        self.apply(event)
         with suppress(OSError):
-            self.tell()
+            self.print_new()
 
 
-class Drawing:
+class RunDisplay:
     """The screen while a run goes on. Entered and left once; `refresh` draws what has changed.
 
-    What other code writes to stderr or stdout meanwhile appears above the lines at the bottom.
+    Output of other code to stderr or stdout meanwhile appears above the lines at the bottom.
     """
 
     def __init__(self, console: Console, printer: RunPrinter) -> None:
         self.is_stopping = False
         self._console = console
-        self._teller = printer
+        self._printer = printer
         self._live = Live(console=console, auto_refresh=False, transient=True, get_renderable=lambda: self)
         self._width = console.width
         self._drawn: list[int] = []
-        """the cells in each line at the bottom"""
+        """the width in cells of each line at the bottom"""
 
     def __enter__(self) -> Self:
         self._live.start(refresh=True)
@@ -91,18 +91,18 @@ class Drawing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._mind_width()
+        self._clear_broken_lines()
         self._live.stop()
-        self._teller.tell()
+        self._printer.print_new()
 
     def refresh(self) -> None:
-        """Prints what has happened and draws what is going on."""
-        self._mind_width()
-        self._teller.tell()
+        """Prints the new notes and draws what is going on."""
+        self._clear_broken_lines()
+        self._printer.print_new()
         self._live.refresh()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        view, height = self._teller.view, console.height - 1
+        view, height = self._printer.view, console.height - 1
         group = render_present(
             view, time.monotonic(), width=options.max_width, height=height, stopping=self.is_stopping
         )
@@ -112,8 +112,8 @@ class Drawing:
             yield from line
             yield Segment.line()
 
-    def _mind_width(self) -> None:
-        """A terminal that was made narrower has broken the lines at the bottom in two: they take more rows now."""
+    def _clear_broken_lines(self) -> None:
+        """Clears the rows that the lines at the bottom take once a terminal that was made narrower has broken them."""
         width = self._console.width
         if width < self._width:
             rows = sum(max(1, -(-cells // width)) for cells in self._drawn)

@@ -1,16 +1,16 @@
-"""The part of a text that is shown, and how much is not."""
+"""The part of a text that a terminal shows, and how much is left out."""
 
 from dataclasses import dataclass
 
 from rlm_mcp.redact import ellipsize, escape_controls
 
 LINE_CHARS = 400
-"""Of one line: beyond this it is data, not something to read."""
+"""Shown of one line; a longer one is data and not meant to be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excerpt:
-    """Some lines of a text, made harmless. Of `total_lines` and `total_chars`, these are the first and the last."""
+    """The first and the last lines of a text of `total_lines` and `total_chars`, with control characters escaped."""
 
     first: tuple[str, ...]
     last: tuple[str, ...] = ()
@@ -19,16 +19,16 @@ class Excerpt:
 
     @property
     def left_out(self) -> int:
-        """How many lines are not shown."""
+        """The number of lines that are not shown."""
         return self.total_lines - len(self.first) - len(self.last)
 
 
 def excerpt(
     text: str, *, first: int, last: int = 0, total_chars: int | None = None, line_chars: int = LINE_CHARS
 ) -> Excerpt:
-    """The `first` and `last` lines of a text. `total_chars` is its true length where it has been cut already."""
+    """The `first` and `last` lines of a text. `total_chars` is its true length if it has been cut already."""
     lines = text.rstrip("\n").split("\n") if text.strip("\n") else []
-    if len(lines) <= first + last + 1:  # to say that one line is left out takes a line too
+    if len(lines) <= first + last + 1:  # the note that one line is left out takes a line too
         first, last = len(lines), 0
     return Excerpt(
         first=tuple(_line(line, line_chars) for line in lines[:first]),
@@ -39,7 +39,7 @@ def excerpt(
 
 
 def one_line(text: str, *, chars: int = LINE_CHARS) -> str:
-    """A text as one line of at most `chars`, harmless."""
+    """A text as one line of at most `chars` characters, with control characters escaped."""
     words = " ".join(text[: chars * 4].split())
     return escape_controls(ellipsize(words, chars))
 

@@ -1,4 +1,4 @@
-"""Tells how far a source is taken in, where somebody waits for it at a terminal."""
+"""Shows at a terminal how much of a source has been ingested."""
 
 from contextlib import suppress
 from typing import TextIO
@@ -14,30 +14,30 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.workspace.progress import IngestProgress
 from rlm_mcp.workspace.workspace import Workspace
 
-PATIENCE_SECONDS = 0.5
-"""What is over by then needs no word."""
+DELAY_SECONDS = 0.5
+"""Nothing is shown for a source that is ingested by then."""
 
 FRAME_SECONDS = 0.2
 
 
 async def register_source(workspace: Workspace, source: str, stream: TextIO, *, quiet: bool) -> Context:
-    """The context of a source, registered where it is not yet."""
+    """The context of a source, which is registered if it is not yet."""
     if quiet or not can_be_drawn_on(stream):
         return await workspace.contexts.find_or_register(source)
     progress = IngestProgress()
-    async with background_task(_tell, source, progress, stream):
+    async with background_task(_show, source, progress, stream):
         return await workspace.contexts.find_or_register(source, progress=progress)
 
 
-async def _tell(source: str, progress: IngestProgress, stream: TextIO) -> None:
-    await anyio.sleep(PATIENCE_SECONDS)
+async def _show(source: str, progress: IngestProgress, stream: TextIO) -> None:
+    await anyio.sleep(DELAY_SECONDS)
 
-    def told() -> Text:
+    def line() -> Text:
         return Text(f"{one_line(source)}: {progress} …", "dim", no_wrap=True, overflow="ellipsis")
 
     with (
         suppress(OSError),
-        Live(console=console_on(stream), auto_refresh=False, transient=True, get_renderable=told) as live,
+        Live(console=console_on(stream), auto_refresh=False, transient=True, get_renderable=line) as live,
     ):
         while True:
             live.refresh()

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: to stop the block or the run that goes on. A second one is obeyed whatever the program is doing."""
+"""Ctrl-C as a request to stop the running block or run; a second Ctrl-C takes effect whatever the program is doing."""
 
 import asyncio
 import os
@@ -13,14 +13,14 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 @contextmanager
-def on_interrupt(wish: Callable[[], object]) -> Iterator[None]:
-    """SIGINT calls `wish` on the main thread, between any two steps of it, and raises nothing.
+def on_interrupt(callback: Callable[[], object]) -> Iterator[None]:
+    """SIGINT calls `callback` on the main thread, between any two byte codes, instead of raising KeyboardInterrupt.
 
-    It must not wait for another thread: that one may be waiting for a lock which this thread holds just then.
+    The callback must not wait for another thread, which may be waiting for a lock that the main thread holds.
     """
 
     def interrupted(_number: int, _frame: FrameType | None) -> None:
-        wish()
+        callback()
 
     before = signal.signal(signal.SIGINT, interrupted)
     try:
@@ -31,21 +31,21 @@ def on_interrupt(wish: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def interrupts(first: Callable[[], None], second: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT calls `first` in the event loop of the main thread, each further one `second`, at once."""
+    """The first SIGINT calls `first` in the event loop of the main thread; each further one calls `second` at once."""
     loop, seen = asyncio.get_running_loop(), count()
 
-    def wish() -> None:
+    def request() -> None:
         if next(seen):
             second()
         else:
             loop.call_soon_threadsafe(first)
 
-    with on_interrupt(wish):
+    with on_interrupt(request):
         yield
 
 
 def end_at_once(last_words: str, status: int, *, is_drawn: bool) -> NoReturn:
-    """Ends the process without any cleaning up; what it keeps on disk is whole at every moment."""
+    """Ends the process without cleanup. Its files are consistent at every moment."""
     with suppress(OSError):
         os.write(2, f"{SHOW_CURSOR if is_drawn else ''}\n{last_words}\n".encode())
     os._exit(status)

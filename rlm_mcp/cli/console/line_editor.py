@@ -1,6 +1,6 @@
-"""Typing at a prompt: when a block of code is whole, the history of former sessions, completion with the tab key.
+"""Reads blocks of code at a prompt, with history and with completion by the tab key.
 
-Editing is GNU readline's or libedit's, where Python has it; without, lines are read plainly and nothing is kept.
+Lines are edited by GNU readline or libedit, if Python has it. Without it, lines are read plainly, without history.
 """
 
 import ast
@@ -18,16 +18,16 @@ except ImportError:  # Windows has none
 
 HISTORY_LINES = 2_000
 DELIMITERS = " \t\n`~!@#$%^&*()-=+[{]}\\|;:'\",<>/?"
-"""What ends a name: everything but letters, digits, the underscore and the dot."""
+"""Characters that end a name: all but letters, digits, underscore and dot."""
 
 _compile = codeop.CommandCompiler()
 _compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 def is_whole(source: str) -> bool:
-    """Whether a block can be run, or needs more lines. A compound statement ends with an empty line.
+    """Whether a block is complete or needs more lines. A compound statement ends with an empty line.
 
-    What is wrong in this Python counts as whole: the sandbox has a newer one, and says what is wrong with it.
+    A syntax error counts as complete: the Python of the sandbox is newer, and reports the error itself.
     """
     lines = source.split("\n")
     if len(lines) > 1 and lines[-1][:1] in {" ", "\t"} and lines[-1].strip():
@@ -39,7 +39,7 @@ def is_whole(source: str) -> bool:
 
 
 class LineEditor:
-    """Reads blocks of lines. `complete` gives what a name can become; `history` is a file only its owner can read."""
+    """Reads blocks of lines. `complete` returns completions of a name; only its owner can read the file `history`."""
 
     def __init__(self, history: Path, complete: Callable[[str], Sequence[str]]) -> None:
         self._history = history
@@ -62,7 +62,7 @@ class LineEditor:
     ) -> None:
         if readline is not None:
             readline.set_completer(None)
-            with suppress(OSError):  # a full disk costs the history, not the session
+            with suppress(OSError):  # a full disk loses the history, not the session
                 self._history.touch(mode=0o600)
                 self._history.chmod(0o600)
                 readline.write_history_file(self._history)
@@ -75,7 +75,7 @@ class LineEditor:
         return source
 
     def _next(self, text: str, state: int) -> str | None:
-        """How readline asks for completions: one after the other."""
+        """The next completion; readline asks for one after the other."""
         if state == 0:
             self._found = self._complete(text)
         return self._found[state] if state < len(self._found) else None

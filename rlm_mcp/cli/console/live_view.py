@@ -1,7 +1,7 @@
-"""Follows a run to its end for somebody who waits at a terminal; Ctrl-C stops the run kindly, twice ends the process.
+"""Shows a run to its end. Ctrl-C cancels the run and keeps what it has; a second Ctrl-C ends the process.
 
-On a terminal it is drawn. Elsewhere every change is a line, so that a log shows where the run stood. A reader of stderr
-that goes away does not end the run.
+On a terminal the run is drawn. Elsewhere each change is a line, so that a log shows its progress. The run does not end
+when the reader of stderr goes away.
 """
 
 from contextlib import suppress
@@ -10,24 +10,24 @@ from typing import TextIO
 
 import anyio
 
-from rlm_mcp.cli.console.drawing import Drawing, RunPrinter, can_be_drawn_on, console_on
+from rlm_mcp.cli.console.drawing import RunDisplay, RunPrinter, can_be_drawn_on, console_on
 from rlm_mcp.cli.console.interrupts import end_at_once, interrupts
 from rlm_mcp.concurrency import background_task
 from rlm_mcp.errors import RlmError
 from rlm_mcp.workspace.workspace import Workspace
 
 FRAME_SECONDS = 0.125
-"""Between two drawings: often enough for a clock with tenths to look alive, seldom enough for a slow line."""
+"""Between two frames: short enough for a running clock with tenths, long enough for a slow line."""
 
 
 async def watch_run(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bool, exit_status: int) -> None:
-    """Returns when the run has ended, or is followed no longer because another process runs it.
+    """Returns when the run has ended, or on Ctrl-C if another process runs it.
 
-    On a second Ctrl-C the process ends with `exit_status` there and then; what is on record stays.
+    On a second Ctrl-C the process ends immediately with `exit_status`; its record stays.
     """
     is_drawn = not quiet and can_be_drawn_on(stream)
     stop = anyio.Event()
-    last_words = f"rlm-mcp: ended at once; `rlm-mcp runs resume {run_id}` goes on"
+    last_words = f"rlm-mcp: ended at once; `rlm-mcp runs resume {run_id}` continues the run"
     end = partial(end_at_once, last_words, exit_status, is_drawn=is_drawn)
     with anyio.CancelScope() as following, interrupts(stop.set, end):
         async with background_task(_stop_when_asked, workspace, run_id, stop, following):
@@ -41,7 +41,7 @@ async def watch_run(workspace: Workspace, run_id: str, stream: TextIO, *, quiet:
 
 async def _stop_when_asked(workspace: Workspace, run_id: str, stop: anyio.Event, following: anyio.CancelScope) -> None:
     await stop.wait()
-    if workspace.runs.progress(run_id) is None:  # it runs in another process and goes on there
+    if workspace.runs.progress(run_id) is None:  # another process runs it and continues
         following.cancel()
     workspace.runs.stop(run_id)
 
@@ -52,11 +52,11 @@ async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.E
     over = anyio.Event()
 
     async def draw() -> None:
-        with suppress(OSError):  # the terminal may go away before the run ends
-            with Drawing(console, printer) as drawing:
+        with suppress(OSError):  # the terminal may be closed before the run ends
+            with RunDisplay(console, printer) as display:
                 while not over.is_set():
-                    drawing.is_stopping = stop.is_set()
-                    drawing.refresh()
+                    display.is_stopping = stop.is_set()
+                    display.refresh()
                     with anyio.move_on_after(FRAME_SECONDS):
                         await over.wait()
             console.print()
@@ -65,8 +65,8 @@ async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.E
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(draw)
         try:
-            await workspace.runs.stream_events(run_id, printer.take)
-        except RlmError as error:  # the group would wrap it
+            await workspace.runs.stream_events(run_id, printer.apply)
+        except RlmError as error:  # the task group would wrap it in an exception group
             failure = error
         over.set()
     if failure is not None:

@@ -1,4 +1,4 @@
-"""What a terminal shows of a run that is over, below its answer: how it ended, what it rests on, what it took."""
+"""The end of a run as a terminal shows it below the answer: how it ended, its citations, and what it used."""
 
 from collections.abc import Iterator
 
@@ -11,17 +11,17 @@ from rlm_mcp.records.types import Citation, Outcome, RunState
 
 MOST_CITATIONS = 8
 MOST_ROWS = 8
-GO_ON = {"running", "failed", "cancelled"}
-"""How a run stands that `runs resume` can take further; one that a limit stopped needs a higher limit too."""
+RESUMABLE = {"running", "failed", "cancelled"}
+"""Status of runs that `runs resume` can continue; one that a limit stopped also needs a higher limit."""
 
 
 def show_ended(state: RunState) -> RenderableType:
-    """A few lines about a run, and what can be done with it; the answer is not among them."""
+    """A few lines about a run, without its answer, and the commands that can be used on it."""
     return Group(Text(""), *_lines(state), *_hints(state))
 
 
 def show_outcome(outcome: Outcome) -> RenderableType:
-    """The same for a run that is not on record here."""
+    """The same for a run that has no record here."""
     return Group(*_lines(outcome))
 
 
@@ -35,8 +35,8 @@ def _lines(outcome: Outcome) -> Iterator[RenderableType]:
 
 
 def _hints(state: RunState) -> Iterator[RenderableType]:
-    if state.status in GO_ON:
-        yield Hanging("  ", f"rlm-mcp runs resume {state.run_id}    goes on with it", rows=2)
+    if state.status in RESUMABLE:
+        yield Hanging("  ", f"rlm-mcp runs resume {state.run_id}    continues it", rows=2)
     yield Hanging("  ", f"rlm-mcp runs view {state.run_id}      writes its page, with every step", rows=2)
 
 
@@ -54,7 +54,7 @@ def _how(outcome: Outcome) -> str:
         case "cancelled", _:
             said = f"stopped{with_what}"
         case "running", _:
-            said = "goes on in another process"
+            said = "running in another process"
         case _, "error":
             said = "failed"
         case _, limit:

@@ -1,7 +1,7 @@
-"""The REPL of `rlm-mcp inspect`: what is typed runs in the sandbox over one context, and its result is shown.
+"""The REPL of `rlm-mcp inspect`: runs typed code in the sandbox over one context and shows the result.
 
-The prompt has the main thread, because Ctrl-C arrives there; the workspace has an event loop on another. Ctrl-C
-interrupts the block that runs and keeps the variables.
+The prompt runs on the main thread, which receives Ctrl-C; the event loop of the workspace runs on another. Ctrl-C
+interrupts the running block and keeps the variables.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from rlm_mcp.workspace.workspace import Workspace
 
 FIRST, MORE = ">>> ", "... "
 SHOWN_LINES = (40, 20)
-"""The first and the last of an output: two screens of it."""
+"""The first and the last lines of an output: two screens."""
 
 LINE_CHARS = 2_000
 TRACEBACK_LINES = (4, 12)
 
 HELP = """\
 Python runs in the sandbox; variables stay until you leave. A compound statement ends with an empty line.
-  context, contexts            what this is about: text, or a mapping of paths to texts
+  context, contexts            the context: text, or a mapping of paths to texts
   search("pattern")            matching lines, at the speed of the host
   llm_query("prompt")          asks the sub-model; llm_query_batched([…]) asks many at once
   classify(items, question, labels)                  one label an item, from the sub-model
@@ -52,26 +52,26 @@ INTERRUPTED = f"{STOPPED['interrupt']}; {KEPT}"
 
 
 class CodeRunner(Protocol):
-    """What runs the code."""
+    """Runs the code that is typed."""
 
     def run(self, code: str) -> CellResult | None:
-        """Runs a block; None where it was interrupted before it began."""
+        """Runs a block; None if it was interrupted before it began."""
 
     def reset(self) -> None:
-        """Begins anew, without variables."""
+        """Starts over without variables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A conversation with a guest. `read` gives a block, raising EOFError at the end; `overview` a text to show."""
+    """Reads blocks, runs them and shows the results. `read` returns a block, and raises EOFError at the end."""
 
     runner: CodeRunner
     console: Console
     read: Callable[[], str]
     overview: Callable[[], str]
 
-    def converse(self) -> None:
-        """Until the end of the input."""
+    def run(self) -> None:
+        """Runs until the end of the input."""
         variables: Sequence[Variable] = ()
         while True:
             try:
@@ -86,7 +86,7 @@ class Prompt:
                 return
             try:
                 variables = self._answer(typed, variables)
-            except KeyboardInterrupt:  # no block runs at this moment: those are interrupted by their guest
+            except KeyboardInterrupt:  # no block is running: those are interrupted by their runner
                 self.console.print(INTERRUPTED, style="yellow")
             except RlmError as error:
                 self.console.print(Text(f"rlm-mcp: {one_line(str(error), chars=LINE_CHARS)}", "red"), soft_wrap=True)
@@ -106,7 +106,7 @@ class Prompt:
                 self.console.print("Variables are gone.", style="dim")
                 return ()
             case command if command.startswith(":"):
-                self.console.print(Text(f"There is no {one_line(command)}: :help shows what there is.", "red"))
+                self.console.print(Text(f"There is no {one_line(command)}: :help lists the commands.", "red"))
             case _:
                 cell = self.runner.run(typed)
                 if cell is None:
@@ -126,7 +126,7 @@ class Prompt:
     def _show(self, cell: CellResult) -> None:
         self._show_text(cell.stdout)
         if cell.truncated:
-            cut = f"(of {cell.stdout_chars:,} characters the sandbox kept the two ends)"
+            cut = f"(the sandbox kept only the two ends of {cell.stdout_chars:,} characters)"
             self.console.print(Text(cut, "dim"), soft_wrap=True)
         self._show_text(cell.stderr, "yellow")
         self._show_text(cell.value or "")
@@ -160,7 +160,7 @@ class Prompt:
 
 
 class _InterruptibleBlock:
-    """One block, which may be interrupted, also before it has begun. It belongs to the event loop."""
+    """One block, which can be interrupted, also before it begins. Belongs to the event loop."""
 
     def __init__(self, cell: Callable[[], Awaitable[CellResult]]) -> None:
         self._cell = cell
@@ -168,21 +168,21 @@ class _InterruptibleBlock:
         self._scope: anyio.CancelScope | None = None
 
     async def run(self) -> CellResult | None:
-        """What it did; also when it was interrupted, unless that was before it began."""
+        """The result, also of an interrupted block; None if it was interrupted before it began."""
         with anyio.CancelScope() as self._scope:
             if self._is_wanted:
                 return await self._cell()
         return None
 
     def interrupt(self) -> None:
-        """As often as one likes."""
+        """Interrupts the block. Idempotent."""
         self._is_wanted = False
         if self._scope is not None:
             self._scope.cancel()
 
 
 class PromptRepl:
-    """The REPL of a context in a workspace, from another thread than that of its event loop."""
+    """The REPL of a context in a workspace, used from outside the thread of its event loop."""
 
     def __init__(
         self, portal: BlockingPortal, workspace: Workspace, context: Context, calls: GuestCalls, *, seconds: float
@@ -204,11 +204,11 @@ class PromptRepl:
             return self._portal.call(turn.run)
 
     def reset(self) -> None:
-        """Opens a new REPL in the place of this one."""
+        """Replaces the REPL by a new one."""
         self._portal.call(partial(self._run, "", reset=True))
 
     def complete(self, text: str) -> tuple[str, ...]:
-        """What a name can become; nothing where that cannot be found out."""
+        """Completions of a name; none if they cannot be determined."""
         try:
             return self._portal.call(partial(self._workspace.repls.complete, self._context, text, calls=self._calls))
         except RlmError:
@@ -221,12 +221,12 @@ class PromptRepl:
 
 
 def banner(context: Context, model: str | None) -> str:
-    """What the prompt is about, in three lines."""
+    """Introduces the context and the prompt in three lines."""
     if context.kind == "files":
         what = f"{context.files:,} files, {context.chars:,} characters; `context` maps their paths to their texts"
     else:
         what = f"{context.lines:,} lines, {context.chars:,} characters; `context` is the text, a str"
-    asks = f"asks {one_line(model)}" if model else "asks a local model, if one runs"
+    asks = f"asks {one_line(model)}" if model else "asks a local model, if one is running"
     return one_line(f"{context.name}: {what}") + (
         f'\nsearch("…") finds lines; llm_query("…") {asks}'
         "\nvariables stay; :help shows more, Ctrl-C interrupts, Ctrl-D leaves"

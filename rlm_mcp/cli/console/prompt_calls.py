@@ -1,4 +1,4 @@
-"""What code at the prompt may ask of a model: sub-calls of the configured one, within the limits of one run."""
+"""Sub-calls of code at the prompt, to the configured model and within the limits of one run."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -15,11 +15,11 @@ from rlm_mcp.workspace.launch import Models
 
 
 class PromptCalls:
-    """The GuestCalls of a prompt. Models are looked for at the first call; NoModelConfigured says how to have one."""
+    """The GuestCalls of a prompt. Models are chosen at the first call, which may raise NoModelConfigured."""
 
     def __init__(self, choose: Callable[[], Awaitable[Models]], limits: RunLimits) -> None:
         self._choose = choose
-        self._ledger = Ledger(replace(limits, max_seconds=None))  # a person takes as long as it takes
+        self._ledger = Ledger(replace(limits, max_seconds=None))  # a person may take any time
         self._calls: RunCalls | None = None
         self._choosing = anyio.Lock()
 
@@ -33,7 +33,7 @@ class PromptCalls:
         return await (await self._chosen()).llm_query(prompt, model=model, schema=schema, material=material)
 
     async def rlm_query(self, query: str, context: object) -> object:
-        """One sub-call with the context as its material: there is no run here that could have children."""
+        """One sub-call with the context as its material; without a run there are no child runs."""
         return await (await self._chosen()).rlm_query(query, context)
 
     def budget(self) -> dict[str, object]:

@@ -1,8 +1,8 @@
-"""What rich draws of a scene: each told thing once, and the present in a few lines at the bottom.
+"""Renders the view model of a run for rich: each note once, and what is going on in a few lines at the bottom.
 
-Pure: the same scene at the same time, width and height gives the same lines. Lines are never wider than the terminal
-and carry no padding, so that a terminal which has been made narrower can be cleaned up by counting. No text goes
-through rich's markup.
+Pure: the same view at the same time, width and height gives the same lines. Lines are never wider than the terminal and
+carry no padding, so that they can be counted and cleared after the terminal was made narrower. No text is interpreted
+as rich's markup.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,11 +27,11 @@ from rlm_mcp.records.fold import OpenRun
 from rlm_mcp.redact import ellipsize
 
 CODE_THEME = "ansi_dark"
-"""Takes its colours from the terminal's own sixteen."""
+"""A theme of the terminal's own sixteen colours."""
 
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 SPINNER_STEPS = 8
-"""a second"""
+"""per second"""
 
 BAR_CHARS = 24
 NARROW = 60
@@ -39,13 +39,13 @@ MOST_WAITING = 4
 MOST_LEVELS = 6
 LEAST_HEIGHT = 6
 MOST_ROWS = 3
-"""that one long line of an output takes"""
+"""of one long line of an output"""
 
 DOING = {"starting": "begins its turn", "asking": "asks {model}", "running": "runs its code"}
 
 
 class Hanging:
-    """A text after a label; what does not fit goes on below the text, in at most `rows` rows."""
+    """A text after a label, wrapped below its own beginning into at most `rows` rows."""
 
     def __init__(self, label: str | tuple[str, str] | Text, text: str | Text, *, rows: int = MOST_ROWS) -> None:
         self._label = label if isinstance(label, Text) else Text.assemble(label)
@@ -63,26 +63,26 @@ class Hanging:
             yield _line(self._label if number == 0 else " " * indent, row)
 
 
-def render_note(one: Note, *, width: int) -> RenderableType:
-    """Something that has happened."""
-    match one:
+def render_note(note: Note, *, width: int) -> RenderableType:
+    """The lines of one note."""
+    match note:
         case RunIntro():
-            return Group(*_begun(one))
+            return Group(*_begun(note))
         case RouteNote():
-            return Hanging("", Text(one.reason, "dim"))
+            return Hanging("", Text(note.reason, "dim"))
         case TurnNote():
-            return Group(*_turned(one))
+            return Group(*_turned(note))
         case BlockNote():
-            return Group(*_ran(one, width))
+            return Group(*_ran(note, width))
         case ResumeNote():
-            return _line((f"goes on; {_count_of(one.turns, 'turn')} on record", "dim"))
+            return _line((f"resumed; {_count_of(note.turns, 'turn')} on record", "dim"))
 
 
 def render_present(view: RunView, now: float, *, width: int, height: int, stopping: bool = False) -> Group:
     """What is going on, in at most `height` lines."""
     status = [_line((line, "dim")) for line in _packed(_status(view, now), width)]
     if stopping:
-        hint = _line(("stopping, with what it has … Ctrl-C again ends at once", "yellow"))
+        hint = _line(("stopping, keeps what it has … Ctrl-C again ends at once", "yellow"))
     else:
         hint = _line(("Ctrl-C stops and keeps what it has", "dim"))
     room = max(height, LEAST_HEIGHT) - len(status) - 1
@@ -92,7 +92,7 @@ def render_present(view: RunView, now: float, *, width: int, height: int, stoppi
 
 
 def _tree(view: RunView, open_runs: list[OpenRun], now: float, width: int, room: int) -> Iterator[Text]:
-    """The runs that go on: the one that was asked for with its code and sub-calls, its children with a line each."""
+    """The open runs: the run itself with its code and sub-calls, and a line for each child run."""
     spin = SPINNER[int(now * SPINNER_STEPS) % len(SPINNER)]
     root = next((run for run in open_runs if not run.path), None)
     children = [run for run in open_runs if run.path]
@@ -180,7 +180,7 @@ def _ran(ran: BlockNote, width: int) -> Iterator[RenderableType]:
     yield from _code(ran.code, len(ran.code.first) + 1)
     if asked := ran.calls.ended:
         failed = (f", {ran.calls.failed} failed", "red") if ran.calls.failed else ""
-        cached = f", {ran.calls.cached:,} answered before" if ran.calls.cached else ""
+        cached = f", {ran.calls.cached:,} from cache" if ran.calls.cached else ""
         yield _line("  ", (_count_of(asked, "sub-call"), "magenta"), (cached, "dim"), failed)
         for example in ran.examples:
             answer = Text(example.answer, "red" if example.failed else "")
@@ -189,7 +189,7 @@ def _ran(ran: BlockNote, width: int) -> Iterator[RenderableType]:
             mark = ("    ✓ ", "green") if child.is_answered else ("    ✗ ", "red")
             query = ellipsize(child.query, width // 2)
             turns = _count_of(child.turns, "turn")
-            yield Hanging(mark, f"run of its own, {turns}: {query} → {child.answer}", rows=2)
+            yield Hanging(mark, f"child run, {turns}: {query} → {child.answer}", rows=2)
         if more := asked - len(ran.examples) - len(ran.children[:MOST_LEVELS]):
             yield _line((f"    … {more:,} more", "dim"))
     yield from _output(ran.output)
@@ -213,7 +213,7 @@ def _output(output: Excerpt) -> Iterator[RenderableType]:
 
 
 def _code(code: Excerpt, most: int) -> Iterator[Text]:
-    """Its first lines, highlighted."""
+    """The first lines of the code, highlighted."""
     lines = code.first[: max(most, 0)] if len(code.first) + bool(code.left_out) <= most else code.first[: most - 1]
     if lines:
         text = "\n".join(lines)
@@ -224,7 +224,7 @@ def _code(code: Excerpt, most: int) -> Iterator[Text]:
 
 
 def _line(*parts: str | tuple[str, str] | Text) -> Text:
-    """One line, cut where the terminal ends."""
+    """One line, cut at the width of the terminal."""
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
@@ -233,13 +233,13 @@ def _count_of(number: int, what: str) -> str:
 
 
 def _ends(text: str, chars: int) -> str:
-    """The beginning and the end: prompts often differ in their last words only."""
+    """The beginning and the end, since prompts often differ only in their last words."""
     half = chars // 2
     return text if len(text) <= chars else f"{text[: half - 1].rstrip()}… {text[-half:].lstrip()}"
 
 
 def _packed(parts: Iterable[str], width: int) -> Iterator[str]:
-    """The parts in as few lines as they fit in."""
+    """The parts, joined into as few lines as possible."""
     line = ""
     for part in parts:
         longer = f"{line} · {part}" if line else part

@@ -2,7 +2,7 @@
 
 `tests/data/records` has runs of the first 0.1.0 over notes.log, written against a scripted model server: a plain run,
 one with child runs and a failed sub-call, one that was killed in its second turn and resumed, one that a limit stopped.
-What a terminal showed of each stands beside it.
+What a terminal shows of each stands beside it.
 """
 
 import io
@@ -80,12 +80,12 @@ def test_the_page_shows_a_row_for_each_event_and_leaves_nothing_out(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_a_terminal_shows_what_it_showed_then(tmp_path: Path, name: str) -> None:
+def test_a_terminal_shows_each_turn_and_the_end(tmp_path: Path, name: str) -> None:
     run, out = stored(tmp_path, name), io.StringIO()
     console = StreamConsole(file=out, width=100, markup=False, highlight=False, emoji=False)
     printer = RunPrinter(console)
     for event in run.events():
-        printer.event(event)
+        printer.print_event(event)
     console.print(show_ended(run.state()))
     assert out.getvalue() == (DATA / f"{name}.txt").read_text()
 

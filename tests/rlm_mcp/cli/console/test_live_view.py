@@ -125,7 +125,7 @@ def test_ctrl_c_at_a_run_of_another_process_leaves_it_alone(
     watches.until("── turn 1 ──")
     watches.type("\x03")
     assert watches.status() == 1
-    assert "goes on in another process" in watches.text
+    assert "running in another process" in watches.text
     assert Runs(tmp_path / "data").list().runs[0].status == "running"
 
 

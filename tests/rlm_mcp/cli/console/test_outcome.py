@@ -63,7 +63,7 @@ def test_an_answered_run_shows_its_evidence_what_it_took_and_its_page() -> None:
         ),
         ("cancelled", "cancelled", "Cancelled.", "✗ stopped, with the best answer so far", True),
         ("failed", "error", "The key was refused.", "✗ failed. The key was refused.", True),
-        ("running", None, "", "✗ goes on in another process", True),
+        ("running", None, "", "✗ running in another process", True),
     ],
 )
 def test_other_ends_say_what_happened_and_how_it_goes_on(

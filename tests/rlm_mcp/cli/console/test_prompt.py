@@ -15,7 +15,7 @@ from rlm_mcp.repl.types import CellError, CellResult, Final, Variable
 Typed = str | type[BaseException]
 
 
-class ScriptedGuest:
+class ScriptedRunner:
     """Answers each block with the next result; an exception is raised."""
 
     def __init__(self, *results: CellResult | Exception | None) -> None:
@@ -34,7 +34,7 @@ class ScriptedGuest:
         self.resets += 1
 
 
-def converse(runner: ScriptedGuest, typed: Sequence[Typed]) -> str:
+def converse(runner: ScriptedRunner, typed: Sequence[Typed]) -> str:
     """What the terminal shows for what is typed."""
     out, waiting = io.StringIO(), list(typed)
 
@@ -46,32 +46,32 @@ def converse(runner: ScriptedGuest, typed: Sequence[Typed]) -> str:
         raise line
 
     console = Console(file=out, width=80, markup=False, highlight=False)
-    Prompt(runner=runner, console=console, read=read, overview=lambda: "the overview").converse()
+    Prompt(runner=runner, console=console, read=read, overview=lambda: "the overview").run()
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def test_a_block_shows_what_it_printed_and_its_value() -> None:
-    runner = ScriptedGuest(CellResult(code="", stdout="one\ntwo\n", value="2", stdout_chars=8))
+    runner = ScriptedRunner(CellResult(code="", stdout="one\ntwo\n", value="2", stdout_chars=8))
     assert converse(runner, ["f()"]) == "one\ntwo\n2\n"
     assert runner.ran == ["f()"]
 
 
 def test_an_error_shows_its_traceback() -> None:
     error = CellError(type="ZeroDivisionError", message="division by zero", traceback="Traceback …\nZeroDivisionError")
-    assert converse(ScriptedGuest(CellResult(code="", error=error)), ["1/0"]) == "Traceback …\nZeroDivisionError\n"
+    assert converse(ScriptedRunner(CellResult(code="", error=error)), ["1/0"]) == "Traceback …\nZeroDivisionError\n"
 
 
 def test_a_long_output_says_how_much_of_it_is_not_shown() -> None:
     lines = "".join(f"{n}\n" for n in range(1000))
-    shown = converse(ScriptedGuest(CellResult(code="", stdout=lines, truncated=True, stdout_chars=9_999_999)), ["f()"])
+    shown = converse(ScriptedRunner(CellResult(code="", stdout=lines, truncated=True, stdout_chars=9_999_999)), ["f()"])
     assert shown.splitlines()[40] == "… 940 of 1,000 lines left out …"
-    assert shown.splitlines()[-1] == "(of 9,999,999 characters the sandbox kept the two ends)"
+    assert shown.splitlines()[-1] == "(the sandbox kept only the two ends of 9,999,999 characters)"
     assert len(shown.splitlines()) == 62
 
 
 def test_an_interrupted_block_keeps_its_variables_and_shows_what_it_had_printed() -> None:
     error = CellError(type="KeyboardInterrupt", message="", traceback="Traceback …")
-    runner = ScriptedGuest(CellResult(code="", stdout="half\n", error=error, stopped_by="interrupt"), None)
+    runner = ScriptedRunner(CellResult(code="", stdout="half\n", error=error, stopped_by="interrupt"), None)
     assert converse(runner, ["f()", "g()"]) == (
         "half\ninterrupted; the variables are kept\ninterrupted; the variables are kept\n"
     )
@@ -85,19 +85,19 @@ def test_an_interrupted_block_keeps_its_variables_and_shows_what_it_had_printed(
     ],
 )
 def test_a_block_that_was_undone_says_so(stopped_by: str, says: str) -> None:
-    runner = ScriptedGuest(CellResult(code="", stopped_by=stopped_by, undone=True))
+    runner = ScriptedRunner(CellResult(code="", stopped_by=stopped_by, undone=True))
     assert converse(runner, ["f()"]) == says
 
 
 def test_a_final_answer_and_notes_are_told() -> None:
     cell = CellResult(code="", final=Final(value=9), notes=("`context` is kept",))
-    assert converse(ScriptedGuest(cell), ["FINAL(9)"]) == (
+    assert converse(ScriptedRunner(cell), ["FINAL(9)"]) == (
         "In a run this would be the final answer, by FINAL: 9\n`context` is kept\n"
     )
 
 
 def test_commands_begin_with_a_colon() -> None:
-    runner = ScriptedGuest(
+    runner = ScriptedRunner(
         CellResult(code="", variables=(Variable(name="x", type="list", size=3, preview="[1, 2, 3]"),))
     )
     shown = converse(
@@ -105,20 +105,21 @@ def test_commands_begin_with_a_colon() -> None:
     )
     assert shown == (
         "No variables yet.\nx: list of 3 = [1, 2, 3]\nthe overview\nVariables are gone.\nNo variables yet.\n"
-        "There is no :what: :help shows what there is."
+        "There is no :what: :help lists the commands."
     )
     assert (runner.ran, runner.resets) == (["x = [1, 2, 3]"], 1)
-    assert "Ctrl-D leaves" in converse(ScriptedGuest(), [":help"])
+    assert "Ctrl-D leaves" in converse(ScriptedRunner(), [":help"])
 
 
 def test_ctrl_c_at_the_prompt_and_errors_of_the_sandbox_do_not_leave_it() -> None:
-    runner = ScriptedGuest(RlmError("the sandbox failed"), CellResult(code="", value="1"))
+    runner = ScriptedRunner(RlmError("the sandbox failed"), CellResult(code="", value="1"))
     assert converse(runner, [KeyboardInterrupt, "f()", "1"]) == "\n(Ctrl-D leaves)\nrlm-mcp: the sandbox failed\n1\n"
 
 
 def test_what_a_context_holds_is_shown_and_not_obeyed() -> None:
     assert (
-        converse(ScriptedGuest(CellResult(code="", stdout="\x1b[2J\u202e[red]\n")), ["f()"]) == "\\x1b[2J\\u202e[red]\n"
+        converse(ScriptedRunner(CellResult(code="", stdout="\x1b[2J\u202e[red]\n")), ["f()"])
+        == "\\x1b[2J\\u202e[red]\n"
     )
 
 
@@ -132,4 +133,4 @@ def test_the_banner_has_three_lines_and_says_what_context_is() -> None:
     assert "asks gpt-5-mini" in second
     assert "Ctrl-D leaves" in third
     assert "3 files" in banner(files, None)
-    assert "asks a local model, if one runs" in banner(files, None)
+    assert "asks a local model, if one is running" in banner(files, None)

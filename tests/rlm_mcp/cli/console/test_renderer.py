@@ -134,7 +134,7 @@ def test_a_run_without_limits_and_prices_shows_what_was_spent() -> None:
 
 
 def test_a_run_that_is_being_stopped_says_so() -> None:
-    assert now(BEFORE[:3], 80, stopping=True).splitlines()[-1].startswith("stopping, with what it has")
+    assert now(BEFORE[:3], 80, stopping=True).splitlines()[-1].startswith("stopping, keeps what it has")
 
 
 def test_before_its_first_event_a_run_is_starting() -> None:
