@@ -78,7 +78,7 @@ class Processes:
 
     def _check_not_ended(self) -> None:
         if self._ended:
-            raise NoMoreProcesses("the server is about to end: ask it again when it is back.")
+            raise NoMoreProcesses("the server is shutting down: try again when it has been restarted.")
 
 
 PROCESSES = Processes()

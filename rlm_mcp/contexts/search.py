@@ -87,13 +87,13 @@ def _chosen(store: Store, context: Context, path: str | None) -> Sequence[FileEn
         return named
     glob = path.removeprefix(f"/context/{context.name}/")
     try:
-        fits = glob_regex(glob if "/" in glob else f"**/{glob}").fullmatch
+        matches = glob_regex(glob if "/" in glob else f"**/{glob}").fullmatch
     except re.error as error:
         raise UnknownPath(f"{path[:200]!r} is not a glob ({error}): a `[` begins a set such as `[0-9]`") from error
-    chosen = [entry for entry in files if fits(entry.path)]
+    chosen = [entry for entry in files if matches(entry.path)]
     if not chosen:
         example = f"it has {files[0].path} and {len(files) - 1:,} more"
-        raise UnknownPath(f"no file of {context.name} fits {path[:200]!r}: {example}")
+        raise UnknownPath(f"no file of {context.name} matches {path[:200]!r}: {example}")
     return chosen
 
 
@@ -116,11 +116,11 @@ def _first_matches(
         huge = entry.longest_line > MAPPED_ABOVE_LINE_BYTES
         hits = find_lines(pattern, entry.blob, huge_lines=huge, most=missing, timeout=timeout)
         missing -= len(hits)
-        found.extend(_shown(entry, hits, context_lines))
+        found.extend(_excerpts(entry, hits, context_lines))
     return found
 
 
-def _shown(entry: FileEntry, hits: Sequence[Hit], context_lines: int) -> list[MatchedLine]:
+def _excerpts(entry: FileEntry, hits: Sequence[Hit], context_lines: int) -> list[MatchedLine]:
     """The matching lines of one file and the lines around them, each line once."""
     shown: dict[int, MatchedLine] = {}
     for hit in hits:

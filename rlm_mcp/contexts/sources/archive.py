@@ -47,7 +47,7 @@ def zip_members(path: Path, *, policy: AccessPolicy) -> Iterator[Piece | Skipped
         for info in sorted(members, key=lambda info: info.filename):
             if info.is_dir():
                 continue
-            shown = _shown(info.filename)
+            shown = _path_in_context(info.filename)
             if skipped := _refused(shown, info.filename, policy):
                 yield skipped
             elif info.flag_bits & 1:
@@ -69,7 +69,7 @@ def tar_members(path: Path, *, method: str | None, policy: AccessPolicy) -> Iter
                         continue
                     count += 1
                     _check_count(path, count)
-                    shown = _shown(member.name)
+                    shown = _path_in_context(member.name)
                     if skipped := _refused(shown, member.name, policy):
                         yield skipped
                     elif not member.isreg():
@@ -106,7 +106,7 @@ def _open_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarIn
         raise damaged(path, error) from error
 
 
-def _shown(name: str) -> str:
+def _path_in_context(name: str) -> str:
     """The path of a member inside the context: without leading slash or `./`, with `/` for a backslash."""
     return printable(posixpath.normpath(name.replace("\\", "/")).lstrip("/"))
 

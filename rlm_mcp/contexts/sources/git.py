@@ -70,7 +70,7 @@ def _pieces(directory: Path, names: list[bytes], policy: AccessPolicy) -> Iterat
     check_count(directory, len(names))
     for name in names:
         path = directory / os.fsdecode(name)
-        shown = _shown(name)
+        shown = _path_in_context(name)
         if path.is_dir() and not path.is_symlink():
             yield Skipped(path=shown, reason="submodule: register it by itself")
         elif path.exists() or path.is_symlink():
@@ -122,7 +122,7 @@ def _objects(
         for entry in entries:
             facts, _, name = entry.partition(b"\t")
             mode, _, sha = facts.decode().split(" ")
-            shown = _shown(name)
+            shown = _path_in_context(name)
             if mode == _SUBMODULE:
                 yield Skipped(path=shown, reason="submodule: register it by itself")
             elif mode == _LINK:
@@ -192,5 +192,5 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _shown(name: bytes) -> str:
+def _path_in_context(name: bytes) -> str:
     return printable(os.fsdecode(name))

@@ -29,16 +29,18 @@ def match(
     """The files that match, in order of path; links to directories are not followed."""
     wild = wild_part(source)
     try:
-        fits = glob_regex(wild).fullmatch
+        matches = glob_regex(wild).fullmatch
     except re.error as error:
         raise SourceRefused(f"{source} is not a glob ({error}): a `[` begins a set such as `[0-9]`") from error
     found = 0
     for path, entry in files_below(base, policy=policy, check_cancelled=check_cancelled, depth=depth_of(wild)):
-        if not fits(path):
+        if not matches(path):
             continue
         found += 1
         if found > MAX_FILES:
-            raise SourceRefused(f"more than {MAX_FILES:,} files fit {source}: narrow the pattern")
+            raise SourceRefused(f"more than {MAX_FILES:,} files match {source}: narrow the pattern")
         yield entry if isinstance(entry, Skipped) else piece_or_skip(Path(entry.path), shown=path, policy=policy)
     if not found:
-        raise SourceRefused(f"nothing fits the pattern {source}: `*` stops at a directory, `**/` goes through them")
+        raise SourceRefused(
+            f"nothing matches the pattern {source}: `*` matches no `/`, `**/` matches any number of directories"
+        )

@@ -18,6 +18,4 @@ def sections(path: Path) -> Iterator[Section]:
         empty += not text.strip()
         yield Section(label=f"page {number}", text=text or "(no text on this page)")
     if empty == len(reader.pages):
-        raise SourceRefused(
-            f"{path} has no text on its {empty} pages: recognise it first (OCR) and register the result"
-        )
+        raise SourceRefused(f"{path} has no text on its {empty} pages: run OCR on it first and register the result")

@@ -55,7 +55,7 @@ class Reference:
             status = Path(self.path).stat()
         except OSError as error:
             raise SourceChanged(
-                f"{self.path}, registered by reference, is gone ({error.strerror}): put it back, or forget the context "
+                f"{self.path}, registered by reference, is gone ({error.strerror}): put it back, or remove the context "
                 "with `remove_context` or `rlm-mcp contexts rm NAME`"
             ) from error
         if status.st_size != self.size:

@@ -171,7 +171,7 @@ class StagingArea:
         self._room -= size
         if self._room < 0:
             raise StoreFull(
-                "this would take the store over its quota: remove contexts (`rlm-mcp contexts rm NAME`), "
+                "this would exceed the quota of the store: remove contexts (`rlm-mcp contexts rm NAME`), "
                 "collect what is unused (`rlm-mcp contexts gc`), or raise RLM_MCP_QUOTA_BYTES"
             )
 

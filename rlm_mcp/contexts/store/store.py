@@ -279,7 +279,7 @@ class Store:
             created_at, mark, identity = cursor.partition("~")
             if not mark:
                 raise OutOfRange(
-                    f"{cursor[:60]!r} is not a cursor that `list_contexts` gave: leave it out to begin anew"
+                    f"{cursor[:60]!r} is not a cursor that `list_contexts` returned: leave it out to start anew"
                 )
             after = (created_at, identity)
         found = self._catalogue.page(query, after=after, limit=limit + 1)

@@ -98,7 +98,7 @@ def check_pattern(pattern: Pattern) -> None:
         raise SearchRefused("the pattern is empty: give a regular expression, or read lines instead")
     if len(pattern.text) > MAX_PATTERN:
         raise SearchRefused(
-            f"the pattern has {len(pattern.text):,} characters, at most {MAX_PATTERN:,} are searched for: split it"
+            f"the pattern has {len(pattern.text):,} characters, at most {MAX_PATTERN:,} are allowed: split it"
         )
     if "\0" in pattern.text or "\n" in pattern.text or "\r" in pattern.text:
         raise SearchRefused(

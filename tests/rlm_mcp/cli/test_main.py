@@ -200,7 +200,7 @@ def test_the_user_may_name_any_path_unless_roots_are_set(run: Run, log_file: Pat
 def test_the_quota_of_the_settings_bounds_the_store(run: Run, log_file: Path) -> None:
     status, _, error = run("contexts", "add", str(log_file), "--quota-bytes", "1000")
     assert status == 1
-    assert "over its quota" in error
+    assert "exceed the quota" in error
 
 
 def test_inspect_shows_overview_lines_matches_and_code(run: Run, log_file: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_process_that_ends_stops_them_all_and_starts_none_any_more(processes: 
         while "1 running" not in repr(processes):
             continue
         processes.kill_all()
-        with pytest.raises(NoMoreProcesses, match="about to end"):
+        with pytest.raises(NoMoreProcesses, match="shutting down"):
             printing.result(timeout=10)
         with pytest.raises(NoMoreProcesses):
             processes.read_output(ENDLESS, env={}, timeout=Timeout(600), check_cancelled=wanted)

@@ -105,7 +105,7 @@ def test_a_path_or_a_glob_chooses_files(store: Store, tree: Context, path: str, 
 
 
 def test_a_path_that_fits_nothing_is_refused(store: Store, tree: Context) -> None:
-    with pytest.raises(UnknownPath, match=r"no file of tree fits '\*.java'"):
+    with pytest.raises(UnknownPath, match=r"no file of tree matches '\*.java'"):
         search(store, tree, "x", path="*.java")
     with pytest.raises(UnknownPath, match=r"has no file 'b.pyx'"):
         search(store, tree, "x", path="b.pyx")

@@ -88,7 +88,7 @@ def test_a_glob_names_files_from_the_part_without_wildcards(store: Store, files:
     write(files, {"logs/a.log": "a\n", "logs/b/c.log": "c\n", "logs/b/d.txt": "d\n", "logs/.env": "K"})
     assert paths(store, f"{files}/logs/**/*.log") == ["a.log", "b/c.log"]
     assert paths(store, f"{files}/*/a.*") == ["logs/a.log"]
-    with pytest.raises(SourceRefused, match=r"nothing fits the pattern .*\*.csv"):
+    with pytest.raises(SourceRefused, match=r"nothing matches the pattern .*\*.csv"):
         store.register_source(f"{files}/*.csv")
 
 

@@ -55,7 +55,7 @@ def test_pages_of_a_pdf_are_marked_and_a_line_knows_its_page(store: Store, files
 def test_a_scanned_pdf_says_that_it_has_no_text(store: Store, files: Path) -> None:
     pytest.importorskip("pypdf")
     (files / "a.pdf").write_bytes(pdf("", ""))
-    with pytest.raises(SourceRefused, match=r"has no text on its 2 pages: recognise it first"):
+    with pytest.raises(SourceRefused, match=r"has no text on its 2 pages: run OCR on it first"):
         store.register_source(str(files / "a.pdf"))
 
 

@@ -184,7 +184,7 @@ def test_collecting_deletes_blobs_that_no_context_has(store: Store, tmp_path: Pa
 def test_a_quota_stops_what_would_go_over_it_and_nothing_is_left(tmp_path: Path) -> None:
     with Store(tmp_path / "data", quota_bytes=1_000) as store:
         store.register_text("x" * 600, name="fits")
-        with pytest.raises(StoreFull, match="over its quota: remove contexts"):
+        with pytest.raises(StoreFull, match="exceed the quota of the store: remove contexts"):
             store.register_text("y" * 600, name="does not")
         store.register_text("x" * 600, name="fits: it is there already".replace(":", ","))
         store.remove("fits")
