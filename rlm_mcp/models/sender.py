@@ -213,4 +213,4 @@ def _reason(error: OSError) -> str:
     """Returns the operating system's words for an error, in place of asyncio's."""
     if error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):
         return os.strerror(error.errno)
-    return error.strerror or str(error)
+    return error.strerror or str(error) or type(error).__name__

@@ -207,7 +207,7 @@ def test_a_stream_is_put_together() -> None:
 @pytest.mark.parametrize(
     ("body", "kind"), [("", BrokenOff), ("<html>", NotAReply), ("[]", NotAReply), ('{"ok": true}', NotAReply)]
 )
-def test_what_is_no_reply_is_said(body: str, kind: type[NotAReply]) -> None:
+def test_a_body_that_is_not_a_reply_is_described(body: str, kind: type[NotAReply]) -> None:
     with pytest.raises(kind):
         read(body)
 
@@ -220,7 +220,7 @@ JUNK = st.recursive(
 
 
 @given(JUNK, st.booleans())
-def test_no_body_makes_it_fail_otherwise(body: object, stream: bool) -> None:
+def test_any_body_is_read_or_refused(body: object, stream: bool) -> None:
     text = json.dumps(body)
     with suppress(NotAReply):
         read(f"data: {text}\n\n" if stream else text)

@@ -33,7 +33,7 @@ def test_it_stops_growing_when_calls_get_slower() -> None:
     assert int(concurrency.limit) == 17  # no longer doubling
 
 
-def test_it_does_not_grow_when_nobody_needs_it() -> None:
+def test_it_does_not_grow_while_it_is_not_reached() -> None:
     concurrency = Concurrency()
     for _ in range(100):
         concurrency.began()
@@ -60,7 +60,7 @@ def test_it_never_falls_below_one() -> None:
     assert (concurrency.limit, concurrency.wait_seconds(2.0)) == (1.0, 0.0)
 
 
-def test_retry_after_holds_everybody_back_with_jitter() -> None:
+def test_retry_after_holds_all_requests_back_with_jitter() -> None:
     concurrency = Concurrency(jitter=lambda: 0.5)
     concurrency.began()
     concurrency.refused(now=100.0, began=99.0, retry_after=20.0)
@@ -68,7 +68,7 @@ def test_retry_after_holds_everybody_back_with_jitter() -> None:
     assert concurrency.wait_seconds(121.5) == 0.0
 
 
-def test_a_full_house_waits_for_somebody_to_end() -> None:
+def test_at_the_limit_a_request_waits_for_another_to_end() -> None:
     concurrency = Concurrency(start=1)
     assert concurrency.wait_seconds(0.0) == 0.0
     concurrency.began()

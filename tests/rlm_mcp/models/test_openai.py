@@ -1,4 +1,4 @@
-"""The client against a scripted server on loopback: what it sends, what it reads, what it says when it fails."""
+"""Models against a scripted server on loopback: requests, replies, retries and errors."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,7 +35,7 @@ PRICED = Profile(usd_per_mtok_in=1.0, usd_per_mtok_out=10.0)
 
 @dataclass
 class Sleeper:
-    """Takes the place of anyio.sleep: keeps what it was asked for and returns at once."""
+    """Stands in for anyio.sleep: records the seconds and returns at once."""
 
     asked: list[float] = field(default_factory=list)
 
@@ -86,7 +86,7 @@ async def test_a_reply_with_its_usage_and_price() -> None:
     )
 
 
-async def test_what_is_sent() -> None:
+async def test_a_request_has_the_model_the_messages_and_the_limits() -> None:
     server = OpenAIServer(["ok"])
     async with connected(server) as model:
         await model.complete(HELLO, max_tokens=50, temperature=0.2)
@@ -155,7 +155,7 @@ async def test_bodies_in_parts_and_streams_nobody_asked_for_are_read() -> None:
             assert (await model.complete(HELLO)).text == "in several pieces"
 
 
-async def test_a_wrong_key_is_one_sentence_without_the_key() -> None:
+async def test_the_error_for_a_wrong_key_does_not_contain_it() -> None:
     error = await failure(OpenAIServer(["ok"], api_key="another"))
     assert isinstance(error, KeyRefused)
     assert "refused the API key (401: Incorrect API key provided: [key]" in str(error)
@@ -169,13 +169,13 @@ async def test_an_unknown_model_names_the_near_ones() -> None:
     assert "has no model 'gpt-smal' (404): it serves gpt-small" in str(error)
 
 
-async def test_a_base_url_that_is_none_says_how_it_ends() -> None:
+async def test_the_error_for_a_wrong_base_url_says_how_one_ends() -> None:
     error = await failure(OpenAIServer(["ok"]), path="/chat")
     assert isinstance(error, EndpointUnreachable)
     assert "has no chat completions (404: Not Found): check RLM_MCP_BASE_URL" in str(error)
 
 
-async def test_a_page_instead_of_a_reply_is_said() -> None:
+async def test_a_page_in_place_of_a_reply_is_quoted() -> None:
     error = await failure(OpenAIServer([Fault(body="<html>Welcome</html>")]))
     assert isinstance(error, ProviderFailed)
     assert "answered with no JSON, but '<html>Welcome</html>': check RLM_MCP_BASE_URL" in str(error)
@@ -191,7 +191,7 @@ async def test_a_redirect_is_named_and_not_followed() -> None:
     assert elsewhere.counts.requests == 0
 
 
-async def test_an_endpoint_that_is_down_is_tried_three_times_and_named() -> None:
+async def test_an_endpoint_that_is_down_is_tried_three_times() -> None:
     server = OpenAIServer(["ok"])
     async with server:
         url = server.base_url
@@ -206,7 +206,7 @@ async def test_an_endpoint_that_is_down_is_tried_three_times_and_named() -> None
     assert (error.value.failed_requests, error.value.unanswered_requests) == (3, 0)
 
 
-async def test_429_waits_as_long_as_it_is_told() -> None:
+async def test_429_waits_for_retry_after() -> None:
     sleep = Sleeper()
     server = OpenAIServer(["ok"], faults={0: Fault(status=429, retry_after=0.02), 1: Fault(status=429)})
     async with connected(server, sleep=sleep) as model:
@@ -214,7 +214,7 @@ async def test_429_waits_as_long_as_it_is_told() -> None:
     assert (completion.text, completion.usage.failed_requests, sleep.asked) == ("ok", 2, [0.02, 1.0])
 
 
-async def test_a_wait_of_an_hour_is_not_waited() -> None:
+async def test_a_retry_after_of_an_hour_is_an_error() -> None:
     error = await failure(OpenAIServer(["ok"], faults=lambda request: Fault(status=429, retry_after=3600)))
     assert isinstance(error, RateLimited)
     assert "asks to wait 3600 s" in str(error)
@@ -227,7 +227,7 @@ async def test_an_account_out_of_credit_is_not_asked_again() -> None:
     assert server.counts.requests == 1
 
 
-async def test_server_errors_are_tried_again_and_then_said() -> None:
+async def test_server_errors_are_retried_and_then_reported() -> None:
     sleep = Sleeper()
     async with connected(
         OpenAIServer(["ok"], faults={0: Fault(status=500), 1: Fault(status=502)}), sleep=sleep
@@ -270,7 +270,7 @@ async def test_another_400_is_quoted() -> None:
     assert "refused a request to model 'scripted' (400: the moon is in the wrong phase)" in str(error)
 
 
-async def test_strict_schemas_are_said_to_be_strict() -> None:
+async def test_strict_schemas_are_marked_as_strict() -> None:
     server = OpenAIServer(["{}"])
     closed = {
         "type": "object",

@@ -80,7 +80,7 @@ async def test_the_only_model_of_a_local_address_is_taken_and_one_of_many_must_b
         await pool(base_url=url).choose()
 
 
-async def test_what_the_user_says_of_a_model_goes_before_what_the_server_says() -> None:
+async def test_the_users_figures_for_a_model_take_precedence_over_the_servers() -> None:
     chosen = await pool(
         base_url="http://127.0.0.1:1/v1",
         model="m",

@@ -111,7 +111,7 @@ WHICH = {
 
 
 @pytest.mark.parametrize("answer", WHICH.values(), ids=list(WHICH))
-async def test_bodies_end_in_the_ways_that_servers_end_them(answer: bytes) -> None:
+async def test_bodies_are_read_however_the_server_marks_their_end(answer: bytes) -> None:
     async with asking(Bytes(answer, answer)) as sender:
         for _ in range(2):
             assert await text(sender) == "which"
@@ -153,7 +153,7 @@ async def test_bytes_that_are_no_response_are_a_broken_exchange(answer: bytes | 
     assert len(server.requests) == 1
 
 
-async def test_a_refused_connection_and_a_slow_reply_are_told_apart() -> None:
+async def test_a_refused_connection_is_unreachable_and_a_slow_reply_is_a_timeout() -> None:
     refused = await send_once("http://127.0.0.1:9/v1")
     assert refused == NoResponse(kind="unreachable", why="Connection refused", sent=False)
     async with asking(Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), reply_seconds=0.01) as sender:
@@ -178,7 +178,7 @@ async def test_a_host_without_an_address_and_a_server_without_tls_are_unreachabl
     assert (plain.kind, plain.sent, "SSL" in plain.why) == ("unreachable", False, True), plain.why
 
 
-async def test_redirects_are_told_and_not_followed() -> None:
+async def test_a_redirect_is_reported_and_not_followed() -> None:
     elsewhere = Bytes(OK)
     async with asking(elsewhere) as other:
         redirect = f"HTTP/1.1 307 Away\r\nlocation: {other.base_url}/x\r\ncontent-length: 0\r\n\r\n".encode()
@@ -230,7 +230,7 @@ class Slow:
 
 @asynccontextmanager
 async def cancelling(server: Slow, late_seconds: float) -> AsyncIterator[list[HTTPResponse | NoResponse]]:
-    """One request, cancelled when the server has it; what came of it."""
+    """Cancels one request after the server has read it; the list holds what `send` returned, if anything."""
     results: list[HTTPResponse | NoResponse] = []
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
@@ -253,7 +253,7 @@ async def cancelling(server: Slow, late_seconds: float) -> AsyncIterator[list[HT
     listening.close()
 
 
-async def test_a_reply_on_its_way_is_taken_in_after_a_cancellation() -> None:
+async def test_a_reply_in_transit_is_returned_after_a_cancellation() -> None:
     async with cancelling(Slow(), late_seconds=5.0) as results:
         assert results == [HTTPResponse(status=200, text="ok", retry_after=7.0)]
 
