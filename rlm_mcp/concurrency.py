@@ -1,8 +1,10 @@
-"""A first-in, first-out gate, a background task for the duration of a block, and blocking calls on threads."""
+"""A first-in, first-out gate, a background task, stop signals, and blocking calls on threads."""
 
+import asyncio
+import signal
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -89,6 +91,28 @@ async def background_task(work: Callable[..., Coroutine[Any, Any, object]], *arg
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+@contextmanager
+def on_stop_signal(action: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Calls `action` in the event loop for every SIGINT and SIGTERM during a block, instead of ending the process.
+
+    `anyio.open_signal_receiver` cannot be used: it raises NotImplementedError on Windows.
+    """
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            try:
+                loop.add_signal_handler(number, action)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
+        yield
+    finally:
+        for number, handler in before.items():
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 _T = TypeVar("_T")

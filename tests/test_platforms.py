@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp_types import CallToolResult
+
 TESTS = Path(__file__).parent
 
 IMPORTS = """
@@ -44,6 +49,14 @@ with Runtime(Path(sys.argv[1])) as runtime:
 print(json.dumps(found))
 """
 
+SERVER = """
+import sys
+from without_posix import hide_posix
+hide_posix("wasm_runtime", "rlm_mcp")
+from rlm_mcp.cli.main import main
+sys.exit(main([]))
+"""
+
 
 def run_without_posix(program: str, *arguments: Path) -> dict[str, Any]:
     """Run a program in a process of its own; -> the JSON that it prints."""
@@ -73,3 +86,23 @@ def test_a_session_runs_stops_undoes_and_copies_where_there_is_no_posix(compiled
         "copy": "43",
         "template": "(42, 'mounted')",
     }
+
+
+@pytest.mark.anyio
+async def test_the_server_runs_code_over_a_context_where_there_is_no_posix(
+    compiled_cache: Path, tmp_path: Path
+) -> None:
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment |= {
+        "PYTHONPATH": str(TESTS),
+        "RLM_MCP_CACHE_DIR": str(compiled_cache),
+        "RLM_MCP_DATA_DIR": str(tmp_path),
+    }
+    server = StdioServerParameters(command=sys.executable, args=["-c", SERVER], env=environment)
+    with anyio.fail_after(120):
+        async with Client(server) as client:
+            await client.call_tool("register_context", {"text": "a b c\n" * 1_000, "name": "abc"})
+            result = await client.call_tool("inspect_context", {"context": "abc", "code": "len(context.split())"})
+    assert isinstance(result, CallToolResult)
+    assert result.structured_content is not None
+    assert result.structured_content["value"] == "3000"

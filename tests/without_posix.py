@@ -1,13 +1,16 @@
 """Makes this process look to our packages like one on Windows, by hiding what only POSIX systems have.
 
 The standard library and other packages have Windows branches of their own, so they are loaded first and keep what they
-need. Not imitated: `sys.platform`, paths, and how Windows treats files and locks.
+need. Not imitated: `sys.platform`, paths, and how Windows treats files and locks. `rlm_mcp.files`, which locks files in
+another way on Windows, may therefore use `fcntl`.
 """
 
+import asyncio
 import builtins
 import importlib
 import os
 import pkgutil
+import select
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +25,8 @@ POSIX_NAMES = {
     preadv pwrite pwritev register_at_fork sched_getaffinity sendfile setsid statvfs sysconf uname wait""",
     signal: """SIGALRM SIGCHLD SIGHUP SIGKILL SIGPIPE SIGQUIT SIGTSTP SIGUSR1 SIGUSR2 SIGWINCH alarm pthread_kill
     pthread_sigmask setitimer""",
+    select: "poll",
+    asyncio.SelectorEventLoop: "add_signal_handler remove_signal_handler",  # what is inherited raises
 }
 
 
@@ -39,16 +44,17 @@ def hide_posix(*packages: str) -> None:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        importer = str((globals or {}).get("__name__")).partition(".")[0]
-        if importer in packages and name.partition(".")[0] in POSIX_MODULES:
+        importer = str((globals or {}).get("__name__"))
+        is_ours = importer.partition(".")[0] in packages and importer != "rlm_mcp.files"
+        if is_ours and name.partition(".")[0] in POSIX_MODULES:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real_import(name, globals, locals, fromlist, level)
 
     builtins.__import__ = guarded_import
-    for module, names in POSIX_NAMES.items():
+    for owner, names in POSIX_NAMES.items():
         for name in names.split():
-            if hasattr(module, name):
-                delattr(module, name)
+            if hasattr(owner, name):
+                delattr(owner, name)
 
 
 def import_all(*packages: str) -> list[str]:

@@ -138,7 +138,7 @@ def _replace(target: Path, content: bytes, file: ConfigFile, write: Write) -> No
     """Replaces `target` by `content`, with the permissions of `file`, unless `file` has changed since it was read."""
     with replacing(target, mode=0o600) as new:
         descriptor = new.fileno()
-        if hasattr(os, "fchmod"):
+        if hasattr(os, "fchown"):  # Windows has fchmod alone, from Python 3.13 on
             os.fchmod(descriptor, file.mode)
             with contextlib.suppress(OSError):  # only root may change the owner, and only root needs to
                 owner = target.stat() if target.exists() else target.parent.stat()

@@ -7,7 +7,6 @@ is read-only.
 
 import json
 import secrets
-import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from rlm_mcp.concurrency import on_stop_signal
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import Event
 from rlm_mcp.records.reading import event_or_none, read_events
@@ -145,5 +145,5 @@ async def serve_page(run: Run, store: Store, *, tell: Callable[[str], None]) -> 
         )
         tell(f"http://{HOST}:{port}/{token}/")
         # uvicorn stops on these signals and then raises them again, which would end the process before its cleanup.
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
+        with on_stop_signal():
             await uvicorn.Server(config).serve(sockets=[listening])

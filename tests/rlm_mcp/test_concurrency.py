@@ -1,7 +1,11 @@
+import asyncio
+import signal
+from collections.abc import Callable
+
 import anyio
 import pytest
 
-from rlm_mcp.concurrency import background_task
+from rlm_mcp.concurrency import background_task, on_stop_signal
 
 pytestmark = pytest.mark.anyio
 
@@ -27,3 +31,30 @@ async def test_an_error_of_the_block_comes_out_as_it_is() -> None:
     with anyio.fail_after(5), pytest.raises(KeyError, match="gone"):
         async with background_task(anyio.sleep_forever):
             raise KeyError("gone")
+
+
+class LoopWithoutSignals(asyncio.SelectorEventLoop):
+    """An event loop that cannot handle signals, like those of Windows."""
+
+    def add_signal_handler(self, *_: object) -> None:
+        raise NotImplementedError
+
+    def remove_signal_handler(self, _: int) -> bool:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("loop", [asyncio.SelectorEventLoop, LoopWithoutSignals])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_calls_the_action_and_ends_nothing(
+    loop: Callable[[], asyncio.AbstractEventLoop], number: signal.Signals
+) -> None:
+    async def stopped() -> None:
+        event = asyncio.Event()
+        with on_stop_signal(event.set):
+            signal.raise_signal(number)
+            await asyncio.wait_for(event.wait(), 5)
+
+    before = signal.getsignal(number)
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(stopped())
+    assert signal.getsignal(number) is before

@@ -1,17 +1,14 @@
 """`contexts`: lists, adds, refreshes and removes registered contexts."""
 
 import argparse
-import signal
 import sys
 import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import anyio
-
 from rlm_mcp.cli.commands.output import context_facts, print_error, print_json, print_result
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, in_workspace
-from rlm_mcp.concurrency import background_task
+from rlm_mcp.concurrency import on_stop_signal
 from rlm_mcp.errors import RlmError
 from rlm_mcp.redact import escape_controls
 
@@ -69,14 +66,9 @@ async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "
     def print_trouble(error: RlmError) -> None:
         print_error(error)
 
-    async def stop_on_signal() -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                stop.set()
-
     sys.stdout.flush()
     print(f"watching {escape_controls(context.source)} until Ctrl-C", file=sys.stderr)
-    async with background_task(stop_on_signal):
+    with on_stop_signal(stop.set):
         await workspace.contexts.watch(context, stop=stop, on_version=print_version, on_error=print_trouble)
     return ANSWERED
 

@@ -8,7 +8,6 @@ answered, and the next server on the same data directory resumes them.
 import ipaddress
 import logging
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.concurrency import on_stop_signal, run_in_thread
 from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.models.pool import open_models
@@ -176,7 +175,7 @@ def serve_http(
             access = await _access_by_oauth(oauth_issuer, oauth_resource or f"{url}/mcp")
         async with open_http_server(settings, host, access, allowed_hosts) as server:
             # uvicorn stops on these signals and then raises them again, which would end the process before its cleanup.
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
+            with on_stop_signal():
                 await _Listener(_uvicorn_config(server.app, host, port), server.tenants).serve()
 
     try:

@@ -8,14 +8,13 @@ can interrupt, so after a signal the process cannot unwind to its end: it closes
 import logging
 import os
 import select
-import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import anyio
 
-from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.concurrency import on_stop_signal, run_in_thread
 from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.server.server import build_server
 from rlm_mcp.server.transports.logs import configure_logging
@@ -45,18 +44,18 @@ def serve_stdio(open_workspace: OpenWorkspace, *, at_end: Callable[[], None]) ->
 async def _serve(open_workspace: OpenWorkspace, is_abandoned: Callable[[], bool], at_end: Callable[[], None]) -> None:
     ended = anyio.Event()
     async with open_workspace() as workspace, anyio.create_task_group() as tasks:
-        tasks.start_soon(_end_on_signal, ended)
-        tasks.start_soon(_end_when, is_abandoned, ended)
-        tasks.start_soon(_run_protocol, workspace, ended)
-        tasks.start_soon(workspace.runs.resume_left)
-        await ended.wait()
-        with anyio.move_on_after(CLOSE_SECONDS):
-            await workspace.close()
-            await run_in_thread(workspace.contexts.store.close)
-            await run_in_thread(at_end)
-        PROCESSES.kill_all()
-        logging.shutdown()
-        os._exit(0)  # the task group would wait for the thread that reads stdin, possibly without end
+        with on_stop_signal(ended.set):
+            tasks.start_soon(_end_when, is_abandoned, ended)
+            tasks.start_soon(_run_protocol, workspace, ended)
+            tasks.start_soon(workspace.runs.resume_left)
+            await ended.wait()
+            with anyio.move_on_after(CLOSE_SECONDS):
+                await workspace.close()
+                await run_in_thread(workspace.contexts.store.close)
+                await run_in_thread(at_end)
+            PROCESSES.kill_all()
+            logging.shutdown()
+            os._exit(0)  # the task group would wait for the thread that reads stdin, possibly without end
 
 
 async def _run_protocol(workspace: Workspace, ended: anyio.Event) -> None:
@@ -67,12 +66,6 @@ async def _run_protocol(workspace: Workspace, ended: anyio.Event) -> None:
         log.debug("stdout was closed while an answer was written")
     finally:
         ended.set()
-
-
-async def _end_on_signal(ended: anyio.Event) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            ended.set()
 
 
 async def _end_when(condition: Callable[[], bool], ended: anyio.Event) -> None:
