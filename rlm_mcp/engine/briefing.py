@@ -51,7 +51,7 @@ _OTHER_SHARE = 0.08  # of a sentence: figures and signs
 _OF_SENTENCES = re.compile(r"[^\W\d_]|[ ,.;:!?'\"\u2018-\u201d()-]")
 
 
-def briefs(store: Store, contexts: Sequence[Context], query: str) -> tuple[Brief, ...]:
+def brief_contexts(store: Store, contexts: Sequence[Context], query: str) -> tuple[Brief, ...]:
     """One brief for each context. Reads from disk."""
     return tuple(_brief(store, describe(store, context), query) for context in contexts)
 

@@ -174,7 +174,7 @@ class Ledger:
         )
         return Ledger(carved, clock=self._clock, parent=self)
 
-    def take_iteration(self) -> int:
+    def count_iteration(self) -> int:
         """Counts one turn of the root model and returns its number, from 1. Raises BudgetExceeded if none is left."""
         if (error := self.exceeded()) is not None:
             raise error

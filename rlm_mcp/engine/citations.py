@@ -41,7 +41,7 @@ Passage = tuple[int, int, str]
 """First line, last line and exact words of a passage."""
 
 
-def cited(
+def collect_citations(
     store: Store,
     contexts: Sequence[Context],
     raw: Sequence[RawCitation],
@@ -54,8 +54,8 @@ def cited(
     Contexts of at most `load_chars` characters together are loaded.
     """
     texts = _Texts(store, contexts, load_chars)
-    found = [_verify(texts, one) for one in raw]
-    found += [_place(texts, quote) for quote in quotes_in(answer)]
+    found = [_check_citation(texts, one) for one in raw]
+    found += [_cite_quote(texts, quote) for quote in quotes_in(answer)]
     if not found and isinstance(answer, str) and texts.are_loadable:
         found = _lines_with(texts, answer.strip())
     return tuple(dict.fromkeys(found))
@@ -186,7 +186,7 @@ class _Texts:
                     yield match.path, found
 
 
-def _verify(texts: _Texts, raw: RawCitation) -> Citation:
+def _check_citation(texts: _Texts, raw: RawCitation) -> Citation:
     """A citation made by code: as it was cited, if it holds in a text that it may mean, else corrected by its quote."""
     there = list(texts.candidates(raw.context, raw.path))
     cited_in = [_as_cited(texts, context, path, raw) for context, path in there]
@@ -198,7 +198,7 @@ def _verify(texts: _Texts, raw: RawCitation) -> Citation:
             if (nearest := texts.nearest(context, path, raw.quote, raw.start_line)) is not None:
                 first, last, exact = nearest
                 return replace(at, start_line=first, end_line=last, quote=exact, verified=True, corrected=True)
-        if (elsewhere := _place(texts, raw.quote)).verified:
+        if (elsewhere := _cite_quote(texts, raw.quote)).verified:
             return replace(elsewhere, corrected=True)
     elif cited_in:
         return cited_in[0]
@@ -216,11 +216,11 @@ def _as_cited(texts: _Texts, context: Context, path: str, raw: RawCitation) -> C
     """The citation in one text, verified if it holds there. Without a quote, the cited lines become the quote."""
     start, end = raw.start_line, max(raw.end_line, raw.start_line)
     lines = texts.lines(context, path, start, end)
-    here = "" if lines is None else _plain(lines.text).removesuffix("\n")
+    here = "" if lines is None else _with_line_feeds(lines.text).removesuffix("\n")
     if raw.quote is None:
         quote, holds = here[:_MOST_QUOTE_CHARS], bool(here)
     else:
-        quote, holds = raw.quote, raw.quote.strip() != "" and _plain(raw.quote).strip("\n") in here
+        quote, holds = raw.quote, raw.quote.strip() != "" and _with_line_feeds(raw.quote).strip("\n") in here
     return Citation(
         context_id=context.context_id,
         path=path,
@@ -231,12 +231,12 @@ def _as_cited(texts: _Texts, context: Context, path: str, raw: RawCitation) -> C
     )
 
 
-def _plain(text: str) -> str:
+def _with_line_feeds(text: str) -> str:
     """The text with line feeds as line ends; the store keeps either kind."""
     return text.replace("\r\n", "\n")
 
 
-def _place(texts: _Texts, quote: str) -> Citation:
+def _cite_quote(texts: _Texts, quote: str) -> Citation:
     """The citation of a quote in the answer: where it was found, else unverified and without a place."""
     found = texts.anywhere(quote)
     if found is None:

@@ -43,7 +43,7 @@ def is_grounded(value: object, evidence: str) -> bool:
             return all(is_grounded(part, evidence) for part in value.values())
         case list() | tuple():
             return all(is_grounded(part, evidence) for part in value)
-    text = plain(value)
+    text = as_text(value)
     if len(text.split()) > _MOST_WORDS_OF_A_VALUE:
         return bool(evidence.strip()) and all(occurs(n, evidence) for n in re.findall(r"\d[\d,.]*\d|\d", text))
     return occurs(text, evidence)
@@ -74,7 +74,7 @@ def is_empty(value: object, *, zero: bool) -> bool:
     return False
 
 
-def shown(cell: CellResult) -> str:
+def shown_text(cell: CellResult) -> str:
     """The output of a block and the value of its last expression."""
     return "\n".join(part for part in (cell.stdout.strip(), cell.value or "") if part)
 
@@ -91,7 +91,7 @@ def value_of(cell: CellResult) -> str:
     return printed if len(printed) <= _MOST_VALUE_CHARS else printed.rpartition("\n")[2][:_MOST_VALUE_CHARS]
 
 
-def evidence(cell: CellResult) -> str:
+def evidence_text(cell: CellResult) -> str:
     """The lines shown by a block that count as evidence."""
     tree = parse(cell.code)
     constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} if tree else set()
@@ -100,7 +100,7 @@ def evidence(cell: CellResult) -> str:
     return "\n".join(line for line in lines if line.strip() not in own and not _PROTOCOL_WORDS.search(line))
 
 
-def plain(value: object) -> str:
+def as_text(value: object) -> str:
     """A value as text: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 

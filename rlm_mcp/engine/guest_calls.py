@@ -59,7 +59,7 @@ class RunCalls:
         self._reading = reading
         self._record = record
         self._tell = tell
-        self._children: dict[str, _Pending] = {}
+        self._children: dict[str, _ChildAnswer] = {}
 
     def __repr__(self) -> str:
         return f"<RunCalls, {len(self._children)} children, {'strict tape' if self._tape.strict else 'live'}>"
@@ -85,7 +85,7 @@ class RunCalls:
         key = call_key("rlm", query, context)
         pending = self._children.get(key)
         if pending is None:
-            pending = self._children[key] = _Pending()
+            pending = self._children[key] = _ChildAnswer()
             await pending.fill(self._child_answer(key, query, context))
         return await pending.value()
 
@@ -159,7 +159,7 @@ def _billed(bill: Bill) -> dict[str, Any]:
     return {"model": bill.model, "cached": bill.cached, "usage": bill.usage.to_json()}
 
 
-class _Pending:
+class _ChildAnswer:
     """The answer of one child run, which several callers may wait for."""
 
     def __init__(self) -> None:

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from rlm_mcp.engine import prompts
 from rlm_mcp.engine.grounding import (
     PLACEHOLDERS,
-    evidence,
+    as_text,
+    evidence_text,
     is_empty,
     is_grounded,
     is_typed,
     occurs,
-    plain,
-    shown,
+    shown_text,
     value_of,
 )
 from rlm_mcp.engine.prompts import Brief
@@ -153,7 +153,7 @@ class Judge:
         """Reasons against an answer: a kind that is raised once, the doubt in words, what the model is told."""
         is_weak = self.rules.is_weak
         names = {variable.name for variable in self.cells[-1].variables}
-        has_looked = any(shown(earlier) for earlier in self.cells[:-1])
+        has_looked = any(shown_text(earlier) for earlier in self.cells[:-1])
         if is_typed([cell.code for cell in self.cells]):
             if isinstance(value, str) and value in names:
                 yield "word", "it is the name of a variable", prompts.names_a_variable(value)
@@ -163,10 +163,10 @@ class Judge:
                 yield "typed", "no code had looked at the context", prompts.ungrounded(value, looked=False)
             elif is_weak and not is_grounded(value, self._evidence(briefs)):
                 yield "typed", "it was typed and occurs in no output", prompts.ungrounded(value, looked=True)
-        if is_weak and _HOW_MANY.search(self.question.query) and not _A_NUMBER.fullmatch(plain(value).strip()):
+        if is_weak and _HOW_MANY.search(self.question.query) and not _A_NUMBER.fullmatch(as_text(value).strip()):
             yield "number", "the question asks for a number", prompts.not_a_number(value, self._last_number())
         if is_empty(value, zero=is_weak):
-            yield "empty", "it is empty", self.ask_about_empty(plain(value), briefs)
+            yield "empty", "it is empty", self.ask_about_empty(as_text(value), briefs)
 
     def _last_number(self) -> str:
         """The number that the newest block showed, among the blocks that showed nothing but a number."""
@@ -180,7 +180,7 @@ class Judge:
         """
         told = [line for brief in briefs for line in brief.hits]
         seen = [CellResult(code="", stdout="\n".join(told)), *self.cells[:-1]]
-        return "\n".join(evidence(cell) for cell in seen)
+        return "\n".join(evidence_text(cell) for cell in seen)
 
     def _read_as_json(self, value: object) -> object:
         """The JSON value of a string, under a schema that asks for something other than a string."""

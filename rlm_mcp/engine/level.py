@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 
 from rlm_mcp.engine import citations, prompts
-from rlm_mcp.engine.briefing import brief_of_value, briefs, chars_of_value
+from rlm_mcp.engine.briefing import brief_contexts, brief_of_value, chars_of_value
 from rlm_mcp.engine.budget import Ledger, paid_call
 from rlm_mcp.engine.checkpoints import Checkpoints
 from rlm_mcp.engine.guest_calls import RunCalls
@@ -94,7 +94,7 @@ class Level:
         spec = self.spec
         if not spec.contexts:
             return Trajectory(self.judge, (brief_of_value(spec.value),))
-        told = await anyio.to_thread.run_sync(briefs, self.deps.store, spec.contexts, spec.query)
+        told = await anyio.to_thread.run_sync(brief_contexts, self.deps.store, spec.contexts, spec.query)
         return Trajectory(self.judge, told)
 
     @asynccontextmanager
@@ -158,7 +158,7 @@ class Level:
         """
         if turn.taped is not None:
             return self._reply_on_tape(turn.taped, ask, trajectory)
-        self.ledger.take_iteration()
+        self.ledger.count_iteration()
         self._tell(RootAsked(model=self.deps.root.name))
         async with self._checkpoints.saved_meanwhile(repl, turn.number - 1):
             return await self._reply(turn, ask, trajectory)
@@ -285,7 +285,7 @@ class Level:
         store, contexts, run_in_thread = self.deps.store, self.spec.contexts, anyio.to_thread.run_sync
         try:
             return Evidence(
-                citations=await run_in_thread(citations.cited, store, contexts, self._cited, answer),
+                citations=await run_in_thread(citations.collect_citations, store, contexts, self._cited, answer),
                 coverage=await run_in_thread(self.deps.reading.coverage, store, contexts),
             )
         except RlmError as error:

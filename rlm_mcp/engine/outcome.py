@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rlm_mcp.engine.grounding import plain
+from rlm_mcp.engine.grounding import as_text
 from rlm_mcp.engine.router import Route
 from rlm_mcp.engine.steps import Finish
 from rlm_mcp.engine.turn import Turn
@@ -65,7 +65,7 @@ def outcome_of(
     as_set = spec.path or spec.output_schema is not None or finish.answer is None
     return Outcome(
         status=_status(ending),
-        answer=finish.answer if as_set else plain(finish.answer),
+        answer=finish.answer if as_set else as_text(finish.answer),
         stopped_by=ending.stopped_by,
         answered_by=finish.answered_by,
         citations=evidence.citations,

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from rlm_mcp.engine import prompts
 from rlm_mcp.engine.dialogue import Dialogue, row_of
-from rlm_mcp.engine.grounding import is_empty, plain, shown, value_of
+from rlm_mcp.engine.grounding import as_text, is_empty, shown_text, value_of
 from rlm_mcp.engine.judge import Judge, real_lines
 from rlm_mcp.engine.prompts import Brief, Remaining
 from rlm_mcp.engine.reply_parser import Reply, normalise, parse_reply
@@ -126,7 +126,7 @@ class Trajectory:
     def _press(self) -> tuple[Message, ...]:
         """The short prompt of a weak model's final step, in place of the dialogue."""
         question = self.judge.question
-        output = next((text for cell in reversed(self.cells) if (text := shown(cell))), "")
+        output = next((text for cell in reversed(self.cells) if (text := shown_text(cell))), "")
         return self._dialogue.instead(prompts.press(question.query, self._variables(), output, question.schema))
 
     def _variables(self) -> tuple[Variable, ...]:
@@ -192,7 +192,7 @@ class Trajectory:
         """What to do with what a block did."""
         several = self._block if self._blocks or self._block > 1 else None
         self._dialogue.say(prompts.observation(cell, self.judge.rules.strength, block=several))
-        self._dialogue.add_to_row(shown(cell) or prompts.one_line_error(cell))
+        self._dialogue.add_to_row(shown_text(cell) or prompts.one_line_error(cell))
         self.judge.cells.append(cell)
         failed = prompts.one_line_error(cell) if cell.error or cell.stopped_by else None
         final = cell.final or self.judge.typed_final(cell, self._briefs)
@@ -211,7 +211,7 @@ class Trajectory:
         return Again(why="output", detail=failed or "")
 
     def _receive_final(self, final: Final, cell: CellResult) -> Step:
-        self._tried[self._reply_key] = _Tried(turn=self.turn, failed=None, shown=shown(cell))
+        self._tried[self._reply_key] = _Tried(turn=self.turn, failed=None, shown=shown_text(cell))
         verdict = self.judge.judge_final(final, self._briefs, turn=self.turn, is_last=self._is_last)
         if verdict.told:
             self._dialogue.say(verdict.told)
@@ -220,7 +220,7 @@ class Trajectory:
     def _note_outcome(self, failed: str | None, cell: CellResult) -> None:
         """Remembers how the reply's code went; a strong model that repeats itself is told so."""
         tried = self._tried.get(self._reply_key)
-        now = _Tried(turn=tried.turn if tried else self.turn, failed=failed, shown=shown(cell))
+        now = _Tried(turn=tried.turn if tried else self.turn, failed=failed, shown=shown_text(cell))
         if tried == now:
             self._dialogue.say(prompts.same_code(now.turn, failed=failed))
         self._tried[self._reply_key] = now
@@ -233,7 +233,7 @@ class Trajectory:
 
     def _question_empty_value(self, cell: CellResult) -> None:
         """Asks a weak model, once, whether an empty result or zero is right."""
-        expects_output = shown(cell) or not cell.changed or "print(" in cell.code
+        expects_output = shown_text(cell) or not cell.changed or "print(" in cell.code
         value = value_of(cell)
         if expects_output and is_empty(value, zero=True) and self.judge.raise_once("empty"):
-            self._dialogue.say(self.judge.ask_about_empty(plain(value) or "empty", self._briefs))
+            self._dialogue.say(self.judge.ask_about_empty(as_text(value) or "empty", self._briefs))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rlm_mcp.engine import prompts
-from rlm_mcp.engine.grounding import is_empty, occurs, plain
+from rlm_mcp.engine.grounding import as_text, is_empty, occurs
 from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Brief
 from rlm_mcp.engine.reply_parser import Reply, normalise
@@ -61,7 +61,7 @@ class WeakPolicy:
             self.restart_after = failed
             return Again(why="restart", detail=failed)
         judge, doubted = self._judge, self._judge.doubted_in(turn)
-        result = plain(doubted.answer) if doubted else showed
+        result = as_text(doubted.answer) if doubted else showed
         if is_empty(result, zero=True) and (judge.raise_once("empty again") or judge.raise_once("empty once more")):
             self.restart_after = f"the result {result or 'nothing'}, which is doubtful"
             return Again(why="restart", detail=self.restart_after)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.engine.briefing import brief_of_value, briefs, is_prose, window, words_of
+from rlm_mcp.engine.briefing import brief_contexts, brief_of_value, is_prose, window, words_of
 from rlm_mcp.engine.prompts import opening
 
 LOG = [f"2026-11-22 10:00:{n % 60:02} INFO worker-{n % 4} did thing {n}" for n in range(500)]
@@ -14,7 +14,7 @@ LOG = [f"2026-11-22 10:00:{n % 60:02} INFO worker-{n % 4} did thing {n}" for n i
 
 def test_a_log_is_told_by_its_size_its_format_and_four_real_lines(store: Store) -> None:
     log = store.register_text("\n".join(LOG), name="app.log")
-    (brief,) = briefs(store, [log], "How many lines are there?")
+    (brief,) = brief_contexts(store, [log], "How many lines are there?")
 
     assert (brief.name, brief.kind, brief.lines, brief.format) == ("app.log", "text", 500, "log")
     assert brief.samples == (LOG[0], LOG[1], LOG[249], LOG[499])
@@ -24,7 +24,7 @@ def test_a_log_is_told_by_its_size_its_format_and_four_real_lines(store: Store) 
 def test_lines_with_rare_words_of_the_question_are_shown(store: Store) -> None:
     lines = [*LOG[:300], "NOTE: the access code of project Zephyr is trunk-275.", *LOG[300:]]
     log = store.register_text("\n".join(lines), name="app.log")
-    (brief,) = briefs(store, [log], "What is the access code of project zephyr?")
+    (brief,) = brief_contexts(store, [log], "What is the access code of project zephyr?")
 
     assert brief.hits == ("NOTE: the access code of project Zephyr is trunk-275.",)
 
@@ -32,13 +32,13 @@ def test_lines_with_rare_words_of_the_question_are_shown(store: Store) -> None:
 def test_a_word_that_stands_everywhere_finds_nothing(store: Store) -> None:
     log = store.register_text("\n".join(LOG), name="app.log")
 
-    assert briefs(store, [log], "What did the worker do?")[0].hits == ()
+    assert brief_contexts(store, [log], "What did the worker do?")[0].hits == ()
 
 
 def test_a_format_comes_with_the_way_to_read_it(store: Store) -> None:
     rows = "\n".join(json.dumps({"id": n, "status": "open" if n % 2 else "closed"}) for n in range(50))
     data = store.register_text(rows, name="rows")
-    (brief,) = briefs(store, [data], "How many are open?")
+    (brief,) = brief_contexts(store, [data], "How many are open?")
 
     assert brief.format.startswith("json lines; every line is one JSON value: json.loads(line)")
     assert "status text (closed, open)" in brief.format
@@ -50,7 +50,7 @@ def test_a_weak_model_is_told_the_code_that_reads_a_table_and_its_first_row(
 ) -> None:
     rows = [["city", "crates"], *[["Bern", str(n)] for n in range(9)]]
     table = store.register_text("\n".join(map(delimiter.join, rows)), name="table")
-    found = briefs(store, [table], "How many crates are there?")
+    found = brief_contexts(store, [table], "How many crates are there?")
 
     assert found[0].reading == (
         f"rows = list(csv.DictReader(context.splitlines(){given}))\n# rows[0] is {{'city': 'Bern', 'crates': '0'}}"
@@ -66,7 +66,7 @@ def test_files_are_told_by_number_and_the_largest(store: Store, tmp_path: Path) 
         (source / f"m{n}.py").write_text("x = 1\n" * (n + 1))
     (source / "deploy.py").write_text("GATEWAY = 'billing'\n")
     code = store.register_source(str(source), name="src")
-    (brief,) = briefs(store, [code], "Where is the GATEWAY?")
+    (brief,) = brief_contexts(store, [code], "Where is the GATEWAY?")
 
     assert (brief.kind, brief.files, len(brief.largest)) == ("files", 13, 8)
     assert brief.largest[0] == "m11.py (12 lines)"
@@ -92,7 +92,7 @@ def test_of_a_long_line_the_stretch_that_holds_the_words_is_shown(store: Store) 
     lines = ["It rained again and nobody came. " * 40 for _ in range(60)]
     lines[30] += "The cartographer Elva Brandt lived in Tarnby. " + lines[31]
     text = store.register_text("\n".join(lines), name="tale")
-    (hit,) = briefs(store, [text], "In which town did the cartographer Elva Brandt live?")[0].hits
+    (hit,) = brief_contexts(store, [text], "In which town did the cartographer Elva Brandt live?")[0].hits
 
     assert "The cartographer Elva Brandt lived in Tarnby. " in hit
     assert len(hit) == 220
@@ -104,7 +104,7 @@ def test_a_short_line_that_was_found_is_shown_with_what_is_below_it(store: Store
         "\n".join([*sections, "[mail_out]\nhost = m.example\ntimeout = 77\n", sections[0]]), name="conf"
     )
 
-    assert briefs(store, [text], "What is the timeout in the section mail_out?")[0].hits == (
+    assert brief_contexts(store, [text], "What is the timeout in the section mail_out?")[0].hits == (
         "[mail_out]", "host = m.example", "timeout = 77",
     )  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_a_short_line_that_was_found_is_shown_with_what_is_below_it(store: Store
 def test_json_is_told_by_how_it_is_built_and_how_it_begins(store: Store) -> None:
     value = {"orders": [{"id": n, "buyer": {"name": "x", "country": "SE"}} for n in range(9)]}
     text = store.register_text(json.dumps(value, indent=1), name="orders")
-    (brief,) = briefs(store, [text], "How many buyers are from SE?")
+    (brief,) = brief_contexts(store, [text], "How many buyers are from SE?")
 
     assert brief.format == (
         "json; json.loads(context) reads it as"
@@ -125,7 +125,7 @@ def test_json_is_told_by_how_it_is_built_and_how_it_begins(store: Store) -> None
 def test_lines_with_fields_are_told_with_what_split_makes_of_them(store: Store) -> None:
     log = store.register_text("\n".join(LOG), name="app.log")
 
-    assert briefs(store, [log], "How many?")[0].fields == (
+    assert brief_contexts(store, [log], "How many?")[0].fields == (
         "2026-11-22", "10:00:00", "INFO", "worker-0", "did", "thing", "0",
     )  # fmt: skip
 
@@ -154,4 +154,4 @@ def test_a_word_that_stands_by_itself_goes_before_one_inside_another(store: Stor
     lines = [f"build sigma-{n} has checksum {n * 7:04x}" for n in range(1, 30)]
     text = store.register_text("\n".join([*LOG[:60], *lines, *LOG[60:99]]), name="builds")
 
-    assert briefs(store, [text], "What came out of sigma-1?")[0].hits == (lines[0],)
+    assert brief_contexts(store, [text], "What came out of sigma-1?")[0].hits == (lines[0],)

@@ -134,10 +134,10 @@ def test_a_child_cannot_spend_what_its_parent_no_longer_has() -> None:
 
 def test_iterations_are_counted_up_to_the_limit() -> None:
     ledger = Ledger(RunLimits(max_iterations=2))
-    assert [ledger.take_iteration(), ledger.take_iteration()] == [1, 2]
+    assert [ledger.count_iteration(), ledger.count_iteration()] == [1, 2]
     assert ledger.left().iterations == 0
     with pytest.raises(BudgetExceeded, match="all 2 iterations are used"):
-        ledger.take_iteration()
+        ledger.count_iteration()
 
 
 def test_seconds_end_a_run_and_those_of_an_earlier_process_count() -> None:

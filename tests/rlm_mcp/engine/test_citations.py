@@ -7,7 +7,7 @@ import pytest
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.engine.citations import cited, quotes_in
+from rlm_mcp.engine.citations import collect_citations, quotes_in
 from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.records.types import Citation
 from rlm_mcp.repl.types import RawCitation
@@ -24,7 +24,7 @@ def log(store: Store) -> Context:
 
 def cite(store: Store, log: Context, *, start: int, end: int, quote: str | None, path: str = "") -> Citation:
     raw = RawCitation(context="pump.log", path=path, start_line=start, end_line=end, quote=quote)
-    (citation,) = cited(store, [log], [raw], None)
+    (citation,) = collect_citations(store, [log], [raw], None)
     return citation
 
 
@@ -72,17 +72,17 @@ def test_without_a_quote_the_lines_themselves_are_the_quote(store: Store, log: C
 
 def test_quotes_in_the_answer_are_looked_up_too(store: Store, log: Context) -> None:
     answer = 'It says "10:31 INFO step 31 of the pump" and “a sentence that nobody ever wrote here”, as "x".'
-    found, invented = cited(store, [log], [], answer)
+    found, invented = collect_citations(store, [log], [], answer)
 
     assert (found.verified, found.start_line) == (True, 32)
     assert (invented.verified, invented.context_id) == (False, "")
 
 
 def test_a_short_answer_without_citations_is_looked_up_by_itself(store: Store, log: Context) -> None:
-    (citation,) = cited(store, [log], [], "step 31")
+    (citation,) = collect_citations(store, [log], [], "step 31")
     assert (citation.verified, citation.start_line, citation.quote) == (True, 32, LINES[31])
-    assert cited(store, [log], [], "pump") == ()
-    assert cited(store, [log], [], "42") == ()
+    assert collect_citations(store, [log], [], "pump") == ()
+    assert collect_citations(store, [log], [], "42") == ()
 
 
 def test_a_path_may_be_shortened_or_absolute(store: Store, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_path_may_be_shortened_or_absolute(store: Store, tmp_path: Path) -> No
         (".flake8", "import nothing", ".flake8"),
     ):
         raw = RawCitation(context="src", path=path, start_line=1, end_line=1, quote=quote)
-        (citation,) = cited(store, [code], [raw], None)
+        (citation,) = collect_citations(store, [code], [raw], None)
         assert (citation.verified, citation.corrected, citation.path) == (True, False, found)
 
 
@@ -109,7 +109,7 @@ def test_of_two_texts_that_it_can_mean_a_citation_means_the_one_in_which_it_hold
     first = store.register_text("other\nthe valve was opened\n", name="first")
     second = store.register_text("the valve was opened\n", name="second")
     raw = RawCitation(context="", path="text.txt", start_line=1, end_line=1, quote="the valve was opened")
-    (citation,) = cited(store, [first, second], [raw], None)
+    (citation,) = collect_citations(store, [first, second], [raw], None)
     assert citation == Citation(
         context_id=second.context_id,
         path="text.txt",
@@ -123,7 +123,7 @@ def test_of_two_texts_that_it_can_mean_a_citation_means_the_one_in_which_it_hold
 def test_the_same_citation_is_listed_once(store: Store, log: Context) -> None:
     raw = RawCitation(context="", path="", start_line=1, end_line=1)
 
-    assert len(cited(store, [log], [raw, raw], None)) == 1
+    assert len(collect_citations(store, [log], [raw, raw], None)) == 1
 
 
 def test_quotes_are_found_in_objects_and_block_quotes() -> None:
@@ -142,7 +142,7 @@ class Loadless(Store):
 
 
 def cited_unloaded(store: Store, contexts: Sequence[Context], raw: list[RawCitation], answer: object) -> list[Citation]:
-    return list(cited(store, contexts, raw, answer, load_chars=0))
+    return list(collect_citations(store, contexts, raw, answer, load_chars=0))
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_only_a_line_feed_ends_a_line(store: Store) -> None:
     context = store.register_text("a\x0cb\u2028c\r\nsecond\x85line\r\nthird", name="odd")
     raw = [RawCitation(context="odd", path="", start_line=n, end_line=n) for n in (1, 2, 3, 4)]
 
-    assert [(one.quote, one.verified) for one in cited(store, [context], raw, None)] == [
+    assert [(one.quote, one.verified) for one in collect_citations(store, [context], raw, None)] == [
         ("a\x0cb\u2028c", True),
         ("second\x85line", True),
         ("third", True),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlm_mcp.engine.grounding import evidence, is_empty, is_grounded, is_typed, occurs, value_of
+from rlm_mcp.engine.grounding import evidence_text, is_empty, is_grounded, is_typed, occurs, value_of
 from rlm_mcp.repl.types import CellResult
 
 TYPED = [
@@ -67,7 +67,7 @@ def test_a_sentence_is_grounded_by_its_numbers() -> None:
 def test_own_literals_and_protocol_words_are_no_evidence() -> None:
     cell = CellResult(code="print('guess')\nprint(found)", stdout="guess\nreal\nplease call FINAL(9)\n")
 
-    assert evidence(cell).split() == ["real"]
+    assert evidence_text(cell).split() == ["real"]
 
 
 def test_what_is_empty() -> None:
