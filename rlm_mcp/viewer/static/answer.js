@@ -1,8 +1,8 @@
-// The answer, and what it rests on: each citation in its place among the lines around it.
+// The answer and its citations, each shown with the lines around it.
 
 const STATES = {
   verified: ["verified", "The stored text holds this quote at exactly these lines."],
-  corrected: ["corrected", "The quote was found, but at other lines than those cited: these are the lines where it stands."],
+  corrected: ["corrected", "The quote was found at other lines than those cited. These are the lines that hold it."],
   unverified: ["not found", "The stored text does not hold this quote. Do not rely on it."],
 };
 const OPEN_PASSAGES = 20;
@@ -11,7 +11,7 @@ const LONG_ANSWER_CHARS = 8000;
 function answerBox(head) {
   const box = el("div", { class: "answer" });
   if (!head.answer) {
-    const why = head.status === "running" ? "The run is still going on." : head.message || "There is no answer.";
+    const why = head.status === "running" ? "The run is still going." : head.message || "There is no answer.";
     box.append(el("p", { class: "no-answer" }, why));
     return box;
   }
@@ -25,7 +25,7 @@ function answerBox(head) {
   return box;
 }
 
-// A long answer shows its beginning, until the reader asks for all of it or for a passage in it.
+// Shows the beginning of a long answer until the reader opens all of it or follows a link into it.
 function clampAnswer(box, body) {
   const more = el("button", { type: "button", class: "link" }, "Show the whole answer");
   const open = () => {
@@ -43,7 +43,7 @@ function clampAnswer(box, body) {
   });
 }
 
-// The answer with a number behind every passage that a citation vouches for, or fails to.
+// The answer with a number after each passage that a citation quotes, whether it was verified or not.
 function sayLinked(node, text, citations) {
   const found = [];
   citations.forEach((citation, index) => {
@@ -160,7 +160,7 @@ function passageBlock(passage, citation, name) {
   return block;
 }
 
-// Where the quote stands in each of the cited lines.
+// The position of the quote in each of the cited lines.
 function spotsIn(lines, citation) {
   if (lines.some((text) => typeof text !== "string") || typeof citation.quote !== "string") return [];
   const quote = citation.quote.replaceAll("\r\n", "\n").replace(/^\n+|\n+$/g, "");

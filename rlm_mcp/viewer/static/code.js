@@ -1,4 +1,4 @@
-// Python in colour, and the blocks of code in a model's reply.
+// Python with highlighting, and the code blocks in a model's reply.
 
 const PYTHON = new RegExp(
   [
@@ -31,7 +31,7 @@ function tokens(code) {
   return found;
 }
 
-// A block with line numbers; `wrong` is the line that an error names.
+// A block with line numbers; `wrong` is the line that raised an error.
 function codeBlock(cut, command, wrong = 0) {
   const block = el("pre", { class: "code", tabindex: "0", "aria-label": "code" });
   if (typeof cut !== "string") return sayCut(block, cut, command);
@@ -56,7 +56,7 @@ function codeBlock(cut, command, wrong = 0) {
   return block;
 }
 
-// What a model said, its fenced blocks as code.
+// A model's reply, with its fenced blocks as code.
 function reply(cut, command) {
   const box = el("div", { class: "reply" });
   if (typeof cut !== "string") {

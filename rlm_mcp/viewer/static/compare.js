@@ -1,4 +1,4 @@
-// Two runs side by side: answers, figures, citations, coverage, and the turns that belong together.
+// Two runs side by side: answers, figures, citations, coverage, and the turns that match.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const page = document.getElementById("page");
@@ -19,8 +19,8 @@ function section(name, ...content) {
 function head() {
   const { same } = facts;
   const queries = same.query ? [facts.runs[0].query] : facts.runs.map((run) => run.query);
-  const told = [same.query ? "the same question" : "different questions", same.contexts ? "the same contexts" : "different contexts", same.answer ? "the same answer" : "different answers"];
-  return el("header", { class: "top" }, el("p", { class: "kicker" }, "Two runs compared", el("span", {}, told.join(", ")), theme),
+  const verdicts = [same.query ? "the same question" : "different questions", same.contexts ? "the same contexts" : "different contexts", same.answer ? "the same answer" : "different answers"];
+  return el("header", { class: "top" }, el("p", { class: "kicker" }, "Two runs compared", el("span", {}, verdicts.join(", ")), theme),
     queries.map((query, index) => sayCut(el("h1", { class: whole(query).length > 200 ? "long" : null }, same.query ? "" : `${"AB"[index]}: `), query, "rlm-mcp runs export")));
 }
 

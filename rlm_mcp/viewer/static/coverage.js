@@ -1,9 +1,9 @@
-// Which parts of the contexts code and models have read: a strip for each context, and a table of files.
+// The parts of the contexts that code and models have read: a strip for each context, and a table of files.
 
 function coverageBox(data) {
   const { coverage, head } = data;
   if (!coverage) {
-    const why = head.status === "running" ? "What was read is worked out when the run ends." : "The record does not say what was read.";
+    const why = head.status === "running" ? "Coverage is computed when the run ends." : "The record does not say what was read.";
     return el("p", { class: "soft" }, why);
   }
   const box = el("div", { class: "coverage" });
@@ -11,7 +11,7 @@ function coverageBox(data) {
     el("strong", {}, percent(coverage.model, coverage.total)), ` (${count(coverage.model, "character")}). Both are lower bounds.`));
   const strips = coverage.strips.slice(0, 60);
   for (const strip of strips) box.append(stripBox(strip, head.citations));
-  if (coverage.strips.length > strips.length) box.append(el("p", { class: "soft" }, `${count(coverage.strips.length - strips.length, "more context")} not drawn.`));
+  if (coverage.strips.length > strips.length) box.append(el("p", { class: "soft" }, `${count(coverage.strips.length - strips.length, "more context")} not shown.`));
   if (coverage.files_in_all > 1) box.append(fileTable(coverage));
   return box;
 }
@@ -20,7 +20,7 @@ function stripBox(strip, citations) {
   const bins = strip.code.length;
   const lane = (name, y) => svg("g", { class: `lane-${name}` }, svg("rect", { class: "ground", x: 0, y, width: bins, height: 10 }), runsOf(strip[name]).map(({ from, to, value }) =>
     svg("rect", { x: from, y, width: to - from, height: 10, "fill-opacity": value ? (0.3 + 0.7 * (value / 100)).toFixed(2) : 0 })));
-  const drawing = svg("svg", { class: "strip", viewBox: `0 0 ${bins} 24`, preserveAspectRatio: "none", role: "img", "aria-label": `What was read of ${line(strip.name)}` }, lane("code", 0), lane("model", 13));
+  const drawing = svg("svg", { class: "strip", viewBox: `0 0 ${bins} 24`, preserveAspectRatio: "none", role: "img", "aria-label": `Coverage of ${line(strip.name)}` }, lane("code", 0), lane("model", 13));
   const marks = el("div", { class: "strip-marks" });
   for (const { citation, at } of strip.marks) {
     const known = citations[citation];
@@ -29,7 +29,7 @@ function stripBox(strip, citations) {
     link.style.left = `${100 * at}%`;
     marks.append(link);
   }
-  const where = el("p", { class: "where", "aria-live": "off" }, `${count(strip.chars, "character")}. Point at the strip to see what a stretch is.`);
+  const where = el("p", { class: "where", "aria-live": "off" }, `${count(strip.chars, "character")}. Point at the strip for the file and the percentages at that place.`);
   const frame = el("div", { class: "strip-frame" }, drawing, marks);
   frame.addEventListener("pointermove", (event) => {
     const box = frame.getBoundingClientRect();
@@ -42,7 +42,7 @@ function stripBox(strip, citations) {
     el("div", { class: "strip-lanes" }, el("span", {}, "code"), el("span", {}, "models")), frame, where);
 }
 
-// Neighbours of one value as one rectangle.
+// Adjacent bins with the same value become one rectangle.
 function runsOf(values) {
   const found = [];
   values.forEach((value, index) => {

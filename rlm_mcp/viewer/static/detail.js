@@ -1,11 +1,11 @@
-// What is known of the row that is selected in the timeline.
+// The details of the row that is selected in the timeline.
 
 function detailOf(node, head, { onShow, onRead }) {
   const box = document.createDocumentFragment();
   const command = `rlm-mcp runs export ${head.id}`;
   const where = [];
   for (let up = node; up; up = up.parent) where.unshift(up);
-  box.append(el("nav", { class: "trail", "aria-label": "Where this is" }, where.flatMap((up, index) => [index ? el("span", { "aria-hidden": "true" }, " › ") : null,
+  box.append(el("nav", { class: "trail", "aria-label": "Position in the run" }, where.flatMap((up, index) => [index ? el("span", { "aria-hidden": "true" }, " › ") : null,
     up === node ? el("b", {}, labelOf(up)) : el("button", { type: "button", class: "link", on: { click: () => onShow(up) } }, labelOf(up))]),
     el("span", { class: "soft" }, `  ${span(node.end - node.start)}, from ${span(node.start)} to ${span(node.end)}`)));
   const { row } = node;
@@ -25,10 +25,10 @@ function detailOf(node, head, { onShow, onRead }) {
     case "call":
       box.append(el("p", { class: "facts" }, callFacts(node).join(" · ")), el("h3", { class: "piece" }, "Prompt", el("span", { class: "soft" }, ` ${count(row.prompt_chars, "character")}${row.prompt_chars > whole(row.prompt).length ? `, of which the record keeps the first ${num(whole(row.prompt).length)}` : ""}`)),
         sayCut(el("pre", { class: "output", tabindex: "0", "aria-label": "prompt" }), row.prompt, command),
-        el("h3", { class: "piece" }, row.failed ? "It failed" : "Reply"), sayCut(el("pre", { class: row.failed ? "output error" : "output", tabindex: "0", "aria-label": "reply" }), row.text, command));
+        el("h3", { class: "piece" }, row.failed ? "Failed" : "Reply"), sayCut(el("pre", { class: row.failed ? "output error" : "output", tabindex: "0", "aria-label": "reply" }), row.text, command));
       break;
     default:
-      box.append(el("p", {}, `The run went on after a pause of ${span(row.pause)}, of which one second is drawn.`));
+      box.append(el("p", {}, `The run was resumed after a pause of ${span(row.pause)}, shown as one second.`));
   }
   return box;
 }
@@ -44,10 +44,10 @@ function runDetail(node, head, onRead) {
   const { ending, way, row } = node;
   const facts = [way?.text || way?.mode, ending ? [ending.status, ending.stopped_by].filter(Boolean).join(", ") : "", count(node.turns.length, "turn"), node.calls ? count(node.calls, "sub-call") : "", node.failures ? `${num(node.failures)} failed` : ""];
   parts.push(el("p", { class: "facts" }, facts.filter(Boolean).join(" · ")));
-  if (!node.path) return parts; // question and answer of the whole run stand above
+  if (!node.path) return parts; // question and answer of the whole run are at the top of the page
   if (node.query) parts.push(el("h3", { class: "piece" }, "Question"), say(el("p", { class: "prose" }), node.query));
   const answer = row?.text ?? ending?.text;
-  if (!isEmpty(answer)) parts.push(el("h3", { class: "piece" }, row?.failed ? "It failed" : "Answer"), sayCut(el("pre", { class: "output", tabindex: "0", "aria-label": "answer" }), answer, `rlm-mcp runs export ${head.id}`));
+  if (!isEmpty(answer)) parts.push(el("h3", { class: "piece" }, row?.failed ? "Failed" : "Answer"), sayCut(el("pre", { class: "output", tabindex: "0", "aria-label": "answer" }), answer, `rlm-mcp runs export ${head.id}`));
   if (ending?.message) parts.push(el("p", { class: "decided" }, ending.message));
   if (node.turns.length) parts.push(el("p", {}, el("button", { type: "button", class: "link", on: { click: () => onRead(node) } }, "Read its turns below")));
   return parts;

@@ -1,4 +1,4 @@
-// Elements, texts and numbers. Text reaches the document here, as text nodes only; nothing in these files parses markup.
+// Elements, texts and numbers. Text enters the document only here, as text nodes; no script of the page parses markup.
 
 const HIDDEN = /(?![\n\t\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
@@ -27,7 +27,7 @@ function fill(node, props, children) {
   }
 }
 
-// Appends text. What cannot be seen, or would turn the order of the letters round, stands there as its number.
+// Appends text. Characters that are invisible, or that reorder others, are shown by their code points.
 function say(node, text) {
   text = text.replaceAll("\r\n", "\n");
   let last = 0;
@@ -43,14 +43,14 @@ function say(node, text) {
   return node;
 }
 
-// The same for places that take a string: attributes, and labels of one line.
+// The same as a string of one line, for attributes and labels.
 function line(text, most = 200) {
   const short = text.length > most * 2 ? text.slice(0, most * 2) : text;
   const one = short.replace(/\s+/g, " ").trim().replace(HIDDEN, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
   return one.length > most ? `${one.slice(0, most - 1)}…` : one;
 }
 
-// --- texts that may have been cut: a string, or {head, tail, chars}
+// --- texts that may be cut: a string, or {head, tail, chars}
 
 function whole(cut) {
   return typeof cut === "string" ? cut : `${cut.head}\n…\n${cut.tail}`;
@@ -60,7 +60,7 @@ function isEmpty(cut) {
   return cut === "" || cut === null || cut === undefined;
 }
 
-// Appends a text; where it was cut, a sentence says how much is missing and which command prints it.
+// Appends a text. If it was cut, a sentence says how much is missing and which command prints it.
 function sayCut(node, cut, command, add = say) {
   if (typeof cut === "string") return add(node, cut), node;
   add(node, cut.head);
@@ -93,7 +93,7 @@ function span(seconds) {
 }
 
 function money(dollars) {
-  if (dollars === null || dollars === undefined) return "price not known";
+  if (dollars === null || dollars === undefined) return "price unknown";
   if (dollars === 0) return "$0";
   return `$${dollars < 0.01 ? dollars.toPrecision(2) : dollars.toFixed(dollars < 1 ? 4 : 2)}`;
 }
@@ -105,7 +105,7 @@ function percent(part, all) {
   return `${share < 0.01 ? "<0.01" : share < 1 ? share.toFixed(2) : share < 99.95 ? share.toFixed(1) : "100"} %`;
 }
 
-// --- marks, drawn so that they do not depend on a font
+// --- marks, drawn as paths so that they need no font
 
 const MARKS = {
   verified: "M2.5 6.5 5 9 9.5 3.5",
@@ -117,7 +117,7 @@ function mark(name) {
   return svg("svg", { class: "mark", viewBox: "0 0 12 12", "aria-hidden": "true" }, svg("path", { d: MARKS[name] }));
 }
 
-// --- search: marks what was found without touching the document, where the browser can
+// --- search: highlights matches without changing the document, in browsers that can
 
 function highlight(words, root) {
   if (!globalThis.CSS?.highlights) return;

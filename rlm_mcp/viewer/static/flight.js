@@ -1,4 +1,4 @@
-// The whole run in one strip: when models replied, when code ran, how many sub-calls were in flight. Drag to zoom.
+// The whole run in one strip: replies, code, and the number of sub-calls in flight. Drag to zoom.
 
 class Flight {
   constructor({ onZoom }) {

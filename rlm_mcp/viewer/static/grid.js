@@ -1,4 +1,4 @@
-// The timeline: a tree of rows with a bar each. Only the rows in sight are in the document, however many there are.
+// The timeline: a tree of rows, each with a bar. Only the visible rows are in the document.
 
 const ROW_HEIGHT = 24;
 const SPARE_ROWS = 6;
@@ -14,11 +14,11 @@ class Grid {
     this.words = [];
     this.entries = [];
     this.selected = null;
-    this.window = null; // [from, to], or null for everything
+    this.window = null; // [from, to], or null for the whole run
     this.live = new Map(); // index -> element
     this.ticks = el("div", { class: "ticks", "aria-hidden": "true" });
     const header = el("div", { class: "grid-head", role: "row", "aria-rowindex": "1" },
-      el("span", { role: "columnheader" }, "What"), el("span", { role: "columnheader", class: "right" }, "Tokens in / out"),
+      el("span", { role: "columnheader" }, "Step"), el("span", { role: "columnheader", class: "right" }, "Tokens in / out"),
       el("span", { role: "columnheader", class: "right" }, "Time"),
       el("span", { role: "columnheader", class: "axis", "aria-label": "When" }, this.ticks));
     this.body = el("div", { class: "grid-body", role: "rowgroup" });
@@ -38,7 +38,7 @@ class Grid {
     this.list();
   }
 
-  // Works out the rows anew; what is selected stays so.
+  // Computes the rows anew and keeps the selection.
   list() {
     const { shown, found, isPlain } = visible(this.plan.root, this);
     this.entries = shown;
@@ -143,7 +143,7 @@ class Grid {
     else this.box.removeAttribute("aria-activedescendant");
   }
 
-  // --- what the reader does
+  // --- input
 
   select(id, { reveal = true } = {}) {
     this.selected = id;
@@ -258,9 +258,9 @@ class Grid {
     this.draw();
   }
 
-  // A page on paper does not scroll: the first rows are all laid out.
+  // Paper does not scroll: the first rows are all laid out.
   print() {
-    this.clear(); // so that they come in order
+    this.clear(); // so that the rows come in order
     this.draw(PRINTED_ROWS);
     return Math.max(0, this.entries.length - PRINTED_ROWS);
   }

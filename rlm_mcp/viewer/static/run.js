@@ -1,8 +1,8 @@
-// The page of one run, put together; its keys; and what is new while the run goes on.
+// The page of one run: its layout, its keys, and its updates while the run goes on.
 
 const HELP = [
   ["/", "search the timeline"],
-  ["Esc", "leave the search, close this"],
+  ["Esc", "leave the search, or close this list"],
   ["1 … 6", "go to a section"],
   ["↓ ↑ or j k", "next, previous row of the timeline"],
   ["→ ←", "open, close a row; then to its first child, to its parent"],
@@ -11,8 +11,8 @@ const HELP = [
   ["f F", "next, previous failure"],
   ["z", "zoom to the selected row (or double-click it, or drag across the strip)"],
   ["+ −", "zoom in and out"],
-  ["0", "show the whole time again"],
-  ["t", "colours: as the system, light, dark"],
+  ["0", "show the whole run again"],
+  ["t", "colours: system, light, dark"],
   ["?", "this list"],
 ];
 const SECTIONS = [["answer", "Answer"], ["evidence", "Evidence"], ["coverage", "Coverage"], ["spending", "Spending"], ["timeline", "Timeline"], ["turns", "Turns"]];
@@ -32,7 +32,7 @@ const strip = new Flight({ onZoom: zoom });
 const search = el("input", { type: "search", id: "search", placeholder: "Search prompts, replies, code, output", "aria-label": "Search the timeline", autocomplete: "off", spellcheck: "false" });
 const found = el("output", { class: "found", for: "search" });
 const views = el("div", { class: "choices", role: "group", "aria-label": "Rows to show" });
-const reset = el("button", { type: "button", class: "quiet", hidden: true, on: { click: () => zoom(null) } }, "Whole time (0)");
+const reset = el("button", { type: "button", class: "quiet", hidden: true, on: { click: () => zoom(null) } }, "Whole run (0)");
 const help = helpDialog();
 const theme = themeButton();
 const nav = el("nav", { class: "sections", "aria-label": "Sections" }, el("ol", {}, SECTIONS.map(([id, name]) => el("li", {}, el("a", { href: `#${id}` }, name)))),
@@ -45,7 +45,7 @@ show();
 listen();
 if (data.follow) poll();
 
-// --- putting it together
+// --- layout
 
 function show() {
   const { head } = data;
@@ -72,7 +72,7 @@ function headParts(head) {
     ["Sub-calls", calls ? num(usage.sub_calls) : "none", [usage.cached_calls ? `${num(usage.cached_calls)} more from the cache` : "", usage.failed_calls ? `${num(usage.failed_calls)} failed` : ""].filter(Boolean).join(", ")],
     ["Tokens in", num(usage.prompt_tokens)],
     ["Tokens out", num(usage.completion_tokens)],
-    ["Cost", usage.cost_usd === null ? "–" : money(usage.cost_usd), usage.cost_usd === null ? "price not known" : ""],
+    ["Cost", usage.cost_usd === null ? "–" : money(usage.cost_usd), usage.cost_usd === null ? "price unknown" : ""],
     ["Time", span(usage.seconds)],
     ["Answered by", head.answered_by || "–"],
   ];
@@ -84,7 +84,7 @@ function headParts(head) {
     el("p", { class: "kicker" }, el("span", { class: `status ${tone}` }, status), el("span", { class: "mono" }, head.id), el("time", { datetime: line(head.created_at, 40) }, line(head.created_at, 40).replace("T", " ").replace(/\.\d+\+00:00$|\+00:00$/, " UTC"))),
     sayCut(el("h1", whole(head.query).length > 300 ? { class: "long", tabindex: "0" } : {}), head.query, `rlm-mcp runs export ${head.id}`),
     el("dl", { class: "figures-line" }, figures.map(([name, value, more]) => el("div", {}, el("dt", {}, name), el("dd", {}, value, more ? el("small", {}, more) : null)))),
-    el("p", { class: "soft about" }, `Over ${contexts.join(", ") || "no stored context"}. Asked of ${models || "an unnamed model"}. `, head.mode_reason ? `Way: ${head.mode_reason}.` : ""),
+    el("p", { class: "soft about" }, `Contexts: ${contexts.join(", ") || "none stored"}. Models: ${models || "not named"}. `, head.mode_reason ? `Route: ${head.mode_reason}.` : ""),
     live ? el("p", { class: "note-line live" }, live) : null,
     ...head.notes.map((note) => el("p", { class: "note-line" }, note)),
   ].filter(Boolean);
@@ -260,7 +260,7 @@ function helpDialog() {
   return dialog;
 }
 
-// --- a run that goes on
+// --- updates while the run goes on
 
 async function poll() {
   try {
@@ -274,7 +274,7 @@ async function poll() {
     if (!data.head.is_live) return;
   } catch {
     data.follow = false;
-    top_.append(el("p", { class: "note-line" }, "The server of this page has ended, so the page no longer follows the run."));
+    top_.append(el("p", { class: "note-line" }, "The server of this page has stopped, so the page no longer follows the run."));
     return;
   }
   setTimeout(poll, POLL_MILLISECONDS);

@@ -1,4 +1,4 @@
-// The area under "how many in flight", as wide as its box.
+// The number of calls in flight as an area, as wide as its box.
 function flightShape({ steps, most }, from, to) {
   const width = Math.max(to - from, 1e-9);
   let path = "M0 1";

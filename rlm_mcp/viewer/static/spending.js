@@ -1,4 +1,4 @@
-// What was spent where: by kind of call, by turn, and against the limits.
+// Spending by kind of call and by turn, and against the limits.
 
 const LIMITS = {
   max_sub_calls: ["sub-calls", (usage) => usage.sub_calls, num],
@@ -45,8 +45,8 @@ function kindTable(head, plan) {
     el("td", { class: "right" }, facts.seconds === undefined ? "" : span(facts.seconds)),
     el("td", { class: "meter-cell" }, isTotal ? null : meter((facts.in + facts.out) / most, `${num(facts.in + facts.out)} tokens`)));
   return el("div", { class: "table-frame" }, el("table", { class: "figures" },
-    el("thead", {}, el("tr", {}, ["Calls of", "Calls", "Tokens in", "Tokens out", "Cost", "Time of the calls", "Share of tokens"].map((text, index) => el("th", { scope: "col", class: index && index < 6 ? "right" : null }, text)))),
-    el("tbody", {}, rows.map((facts) => row(facts, false)), rows.length > 1 ? row(["Together", "", all], true) : null)));
+    el("thead", {}, el("tr", {}, ["Calls of", "Calls", "Tokens in", "Tokens out", "Cost", "Call time", "Share of tokens"].map((text, index) => el("th", { scope: "col", class: index && index < 6 ? "right" : null }, text)))),
+    el("tbody", {}, rows.map((facts) => row(facts, false)), rows.length > 1 ? row(["Total", "", all], true) : null)));
 }
 
 function tally(replies) {

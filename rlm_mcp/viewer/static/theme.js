@@ -1,4 +1,4 @@
-// Light, dark, or as the system says. Kept for the next page where the browser lets a file keep something.
+// Light, dark, or as the system is set. Stored for the next page if the browser gives files storage.
 
 const THEMES = ["auto", "light", "dark"];
 

@@ -1,9 +1,9 @@
-// Rows of the record -> a tree of runs, turns, replies, blocks and sub-calls, and the part of it that is to be seen.
+// Turns the rows of the record into a tree of runs, turns, replies, blocks and sub-calls, and selects the visible part.
 
 function plant(head, rows) {
   const runs = new Map();
   const turns = new Map();
-  const waiting = new Map(); // sub-calls and child runs by "path turn", until their block is on record
+  const waiting = new Map(); // sub-calls and child runs by "path turn", until the row of their block
   const nodes = new Map();
 
   const node = (kind, id, facts) => {
@@ -90,7 +90,7 @@ function plant(head, rows) {
         break;
     }
   });
-  // Child runs that have not ended, and sub-calls of a block that has not: they belong to the block that runs now.
+  // Child runs that have not ended, and sub-calls of a block that has not, belong to the block that is running.
   for (const [path, run] of runs) if (path && !placed.has(path)) {
     queue(run.up, lastTurn(runs.get(run.up))).push(run);
   }
@@ -108,16 +108,16 @@ function plant(head, rows) {
   return { root, runs, nodes, end: Math.max(root.end, 0.001) };
 }
 
-// When a sub-call was sent: until then it waited for its turn.
+// The time at which a sub-call was sent; before that it waited for its turn.
 function askedAt(row) {
   return row.asked_seconds ? Math.max(row.start, row.end - row.asked_seconds) : row.start;
 }
 
-// Tokens and dollars of what is below a node; null where a sub-call does not tell its own.
+// Tokens and dollars of everything below a node; null if a sub-call has none recorded.
 function usageOf(node) {
   const { row, children } = node;
   if (node.kind === "reply" || (node.kind === "call" && row.tokens)) {
-    const cost = row.tokens[0] + row.tokens[1] ? row.cost : 0; // a refused call cost nothing and does not say so
+    const cost = row.tokens[0] + row.tokens[1] ? row.cost : 0; // a refused call costs nothing, which is not recorded
     return { prompt_tokens: row.tokens[0], completion_tokens: row.tokens[1], cost_usd: cost, sub_calls: node.kind === "call" && !row.cached ? 1 : 0 };
   }
   if (node.kind === "call") return null;
@@ -130,7 +130,7 @@ function usageOf(node) {
   return total;
 }
 
-// Older records tell only what the whole run had spent: a turn cost what that had grown by.
+// Older records have only the totals of the run: a turn cost as much as these grew.
 function charge(turn, run, spent) {
   turn.before ??= run.spent ?? {};
   run.spent = spent;
@@ -145,7 +145,7 @@ function lastTurn(run) {
   return run.turns.at(-1)?.number ?? 1;
 }
 
-// Times, numbers and labels that follow from the children.
+// Times, numbers and labels computed from the children.
 function settle(node) {
   const { children } = node;
   children.forEach(settle);
@@ -176,7 +176,7 @@ function sum(items, of) {
   return items.reduce((total, item) => total + of(item), 0);
 }
 
-// How many of these were in flight at once: [moment, number] steps, and the most.
+// The number in flight over time, as [moment, number] steps, and its maximum.
 function flight(items) {
   const edges = [];
   for (const { start, asked, end } of items) edges.push([asked ?? start, 1], [Math.max(end, start), -1]);
@@ -193,7 +193,7 @@ function flight(items) {
   return { steps, most };
 }
 
-// What all prompts of a batch begin with tells nothing apart; cut back to the end of a word.
+// The length of the common beginning of all prompts of a batch, which distinguishes none; it ends at a word.
 function commonStart(texts) {
   if (texts.length < 2) return 0;
   let length = texts[0].length;
@@ -251,7 +251,7 @@ function noteOf(node) {
   }
 }
 
-// --- what is to be seen
+// --- visible rows
 
 const VIEWS = {
   all: ["All", () => true],
@@ -274,7 +274,7 @@ function textOf(node) {
   return node.text;
 }
 
-// The rows to show, in order: [{node, level, isOpen, hasMore}] and how many of them were asked for.
+// The rows to show, in order, as [{node, level, isOpen, hasMore}], and how many of them matched.
 function visible(root, { view, words, opened, closed }) {
   const shown = [];
   const isPlain = view === "all" && !words.length;

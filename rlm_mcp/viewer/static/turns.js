@@ -1,4 +1,4 @@
-// The turns of one run to be read from top to bottom: what the model wrote, what its code did, what came of it.
+// The turns of one run for reading: what the model wrote, what its code did, and what followed.
 
 const OUTPUT_LINES = 16;
 
@@ -14,7 +14,7 @@ function turnBox(node, head, { onShow, prefix = "" }) {
   return box;
 }
 
-// Whether the reply of this turn shows the block already.
+// Whether the reply of this turn already shows the block.
 function saysSo(turn, cell) {
   if (cell.isOpen || cell.row.error?.line) return false;
   const said = turn.children.find((child) => child.kind === "reply");
@@ -23,8 +23,8 @@ function saysSo(turn, cell) {
 }
 
 function decision(row) {
-  if (row.step === "finish") return `The answer was set by ${row.why}${row.detail ? `, and doubted: ${row.detail}` : ""}.`;
-  const why = { output: "The model is shown the output", nudge: "The model is asked for code", doubt: "The answer is doubted and the model asked again", restart: "The dialogue starts over", press: "The model is pressed for the final step", read: "The lines that were found do not hold what the model read in them; it is asked for code" }[row.why] ?? row.why;
+  if (row.step === "finish") return `The answer was set by ${row.why}${row.detail ? `, and was doubted: ${row.detail}` : ""}.`;
+  const why = { output: "The model is shown the output", nudge: "The model is asked for code", doubt: "The answer is doubted and the model asked again", restart: "The dialogue starts over", press: "The model is pressed for the final step", read: "The lines that were found do not support the model's reading; it is asked for code" }[row.why] ?? row.why;
   return row.detail ? `${why}: ${row.detail}` : `${why}.`;
 }
 
@@ -33,8 +33,8 @@ function replyBox(node, head) {
   const command = `rlm-mcp runs export ${head.id}`;
   const facts = [row.model, span(node.end - node.start), `${num(row.tokens[0])} tokens in${row.cached_tokens ? ` (${num(row.cached_tokens)} cached)` : ""}, ${num(row.tokens[1])} out`, row.cost === null ? "" : money(row.cost), row.finish === "stop" ? "" : row.finish, row.last];
   const box = el("div", { class: "said" }, el("p", { class: "facts" }, el("b", {}, "Model"), " ", facts.filter(Boolean).join(" · ")));
-  if (!isEmpty(row.told)) box.append(el("details", { class: "told" }, el("summary", {}, "What it was told"), sayCut(el("pre", { class: "output" }), row.told, command)));
-  box.append(isEmpty(row.text) ? el("p", { class: "soft" }, "It said nothing.") : reply(row.text, command));
+  if (!isEmpty(row.told)) box.append(el("details", { class: "told" }, el("summary", {}, "Prompt"), sayCut(el("pre", { class: "output" }), row.told, command)));
+  box.append(isEmpty(row.text) ? el("p", { class: "soft" }, "The reply is empty.") : reply(row.text, command));
   return box;
 }
 
@@ -56,7 +56,7 @@ function cellBox(node, head, { onShow, hasCode }) {
   if (!isEmpty(row.value)) output.push(clamped(row.value, command, 0, "value"));
   if (row.error) output.push(clamped(isEmpty(row.error.traceback) ? `${row.error.type}: ${whole(row.error.message)}` : row.error.traceback, command, 0, "error"));
   for (const note of row.notes) output.push(el("p", { class: "decided" }, note));
-  box.append(...(output.length ? output : [el("p", { class: "soft small" }, "It printed nothing.")]));
+  box.append(...(output.length ? output : [el("p", { class: "soft small" }, "No output.")]));
   return box;
 }
 
@@ -72,7 +72,7 @@ function callsLine(node, onShow) {
   return box;
 }
 
-// An output, its first lines; all of what the page has on request, and on paper.
+// The first lines of an output; all that the page has on request and on paper.
 function clamped(cut, command, chars, kind = "stdout") {
   const shown = sayCut(el("pre", { class: `output ${kind}`, tabindex: "0", "aria-label": kind === "stdout" ? "output" : kind }), cut, command);
   const box = el("div", { class: "output-box" }, shown);

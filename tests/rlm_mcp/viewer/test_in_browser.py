@@ -168,9 +168,9 @@ def test_everything_can_be_done_by_keys(open_page: Open, run_page: str) -> None:
     opened = ["Turn 2", "Turn 2", "Model", "Code", "Code", "Sub-call 1"]
     assert trail == ["Run", "Turn 1", *opened, "Sub-call 32", "Sub-call 31"]
     keys.press("z")
-    assert page.locator("button", has_text="Whole time").is_visible()
+    assert page.locator("button", has_text="Whole run").is_visible()
     keys.press("0")
-    assert not page.locator("button", has_text="Whole time").is_visible()
+    assert not page.locator("button", has_text="Whole run").is_visible()
     keys.press("f")
     first = selected()
     keys.press("f")
