@@ -1,0 +1,24 @@
+"""The sandbox, and REPLs that are closed at the end of a test."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.repl.sandbox import Sandbox, open_sandbox
+from tests.rlm_mcp.repl.opener import Opener
+
+
+@pytest.fixture
+async def sandbox(sandbox_cache: Path) -> AsyncIterator[Sandbox]:
+    async with open_sandbox(sandbox_cache) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def opened(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Opener]:
+    with Store(tmp_path / "data") as store:
+        async with AsyncExitStack() as stack:
+            yield Opener(sandbox, store, stack)

@@ -1,0 +1,116 @@
+"""The names that code in the REPL finds, and what the run learns of their use."""
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.repl.types import Final, RawCitation
+from tests.rlm_mcp.repl.opener import PATH, TEXT, Opener, value_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_context_is_a_str_and_variables_persist(opened: Opener) -> None:
+    repl = await opened.text()
+    assert await value_of(repl, "isinstance(context, str), len(context), context.count('ERROR')") == (
+        f"(True, {len(TEXT)}, 334)"
+    )
+    await repl.run("x = context[:6]")
+    assert await value_of(repl, "x") == "'line 0'"
+    assert [(v.name, v.size) for v in await repl.variables()] == [("x", 6)]
+
+
+async def test_assigning_a_literal_to_context_is_dropped_and_said(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run('context = """invented\ntext"""\nlen(context)\n1/0')
+    assert cell.notes == ("`context` already holds the input; your assignment of a literal to it was dropped.",)
+    assert cell.error is not None
+    assert cell.error.line == 4
+    assert await value_of(repl, "len(context)") == str(len(TEXT))
+
+
+async def test_a_stub_of_a_provided_function_lasts_one_cell(opened: Opener) -> None:
+    repl = await opened.text()
+    assert await value_of(repl, "def llm_query(p): return 'stub'\nllm_query('x')") == "'stub'"
+    cell = await repl.run("llm_query('x')")
+    assert cell.value == "'answer to x'"
+    assert cell.notes == ("`llm_query` is provided; what you bound to this name was dropped.",)
+
+
+async def test_what_small_models_forget_to_import_is_there_and_is_no_variable(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run(
+        "Counter('aab').most_common(1), csv.__name__, defaultdict(int)[0], json.dumps(1), re.escape('.')"
+    )
+    assert cell.value == repr(([("a", 2)], "csv", 0, "1", "\\."))
+    assert cell.variables == ()
+
+
+async def test_the_input_is_found_where_weak_models_look_for_it(opened: Opener) -> None:
+    repl = await opened.text()
+    assert await value_of(repl, "open('context').readline(), input(), open('input.txt', 'rb').read(4)") == (
+        "('line 0 ERROR\\n', 'line 0 ERROR', b'line')"
+    )
+    assert await value_of(repl, "import sys; sum(1 for line in sys.stdin)") == "1000"
+    assert await value_of(repl, f"open('/context/app.log/{PATH}').read() == context") == "True"
+    cell = await repl.run("open('sales.csv')")
+    assert cell.error is not None
+    assert cell.error.message == "no file 'sales.csv': the input is in the variable `context`"
+
+
+@pytest.mark.parametrize(
+    ("code", "final"),
+    [
+        ("FINAL({'a': {2, 1}, 'b': context[:4], 3: None})", Final(value={"a": [1, 2], "b": "line", "3": None})),
+        ("x = 41 + 1\nFINAL_VAR('x')", Final(value=42, via="FINAL_VAR")),
+        ("SUBMIT(answer='a')", Final(value="a", via="SUBMIT")),
+        ("SUBMIT(name='a', total=2)", Final(value={"name": "a", "total": 2}, via="SUBMIT")),
+        ("answer['content'] = 'a'; answer['ready'] = True", Final(value="a", via="answer")),
+    ],
+)
+async def test_every_way_to_end_is_understood(opened: Opener, code: str, final: Final) -> None:
+    repl = await opened.text()
+    assert (await repl.run(code)).final == final
+    assert (await repl.run("1")).final is None
+
+
+async def test_final_var_of_an_unknown_name_tells_the_names(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("total = 1\nFINAL_VAR('totals')")
+    assert cell.final is None
+    assert cell.error is not None
+    assert cell.error.message == "there is no variable 'totals'; there are: total"
+
+
+async def test_citations_are_kept_as_called(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("cite('app.log', 3, 4, 'line 2'); cite(7, quote='line 6'); cite(search('line 9 ')[0])")
+    assert cell.citations == (
+        RawCitation(context="app.log", path=PATH, start_line=3, end_line=4, quote="line 2"),
+        RawCitation(context="app.log", path=PATH, start_line=7, end_line=7, quote="line 6"),
+        RawCitation(context="app.log", path=PATH, start_line=10, end_line=10, quote="line 9 ERROR"),
+    )
+
+
+async def test_a_child_run_gets_a_value_as_its_context(opened: Opener) -> None:
+    repl = await opened.over([], value={"a": "one\ntwo", "b": "two"})
+    assert await value_of(repl, "context['a'], [(m.path, m.line) for m in search('two')]") == (
+        "('one\\ntwo', [('a', 2), ('b', 1)])"
+    )
+
+
+async def test_several_contexts_are_found_by_name(opened: Opener) -> None:
+    def register() -> list[Context]:
+        return [opened.store.register_text(f"text {n}\n", name=n) for n in ("one", "two")]
+
+    repl = await opened.over(await anyio.to_thread.run_sync(register))
+    assert await value_of(repl, "contexts['two'], len(context), [(m.context, m.text) for m in search('text')]") == (
+        "('text two\\n', 2, [('one', 'text one'), ('two', 'text two')])"
+    )
+
+
+async def test_budget_history_and_variables_are_there(opened: Opener) -> None:
+    repl = await opened.text()
+    await repl.run("print('hello')\nn = 5")
+    assert await value_of(repl, "budget(), history, SHOW_VARS()") == "({'sub_calls': 7}, ['hello\\n'], n: int)"

@@ -1,0 +1,120 @@
+"""Sessions of the real sandbox: cells, cancellation, checkpoints, and what survives a failure."""
+
+import re
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.repl.sandbox import Sandbox
+from rlm_mcp.repl.session import SandboxFailed
+from rlm_mcp.repl.types import CellResult, Final
+from tests.rlm_mcp.repl.opener import TEXT, Opener, Sub, value_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_cancelling_interrupts_the_cell_and_keeps_the_variables(opened: Opener) -> None:
+    repl = await opened.text()
+    with anyio.fail_after(10):
+        with anyio.move_on_after(0.2) as scope:
+            cell: CellResult | None = await repl.run("kept = 1\nprint('so far')\nwhile True: pass")
+            assert cell is not None
+            assert (cell.stdout, cell.stopped_by) == ("so far\n", "interrupt")
+        assert scope.cancel_called
+        assert await value_of(repl, "kept") == "1"
+
+
+async def test_a_cell_is_interrupted_at_whatever_moment_the_cancellation_comes(opened: Opener) -> None:
+    repl = await opened.text()
+    with anyio.fail_after(20):
+        for thousandths in range(12):
+            with anyio.move_on_after(thousandths / 1000) as scope:
+                await repl.run("while True: pass")
+            assert scope.cancel_called
+
+
+async def test_a_deadline_is_reported_and_keeps_the_variables(opened: Opener) -> None:
+    repl = await opened.text()
+    with anyio.fail_after(10):
+        cell = await repl.run("kept = 1\nwhile True: pass", seconds=0.2)
+    assert (cell.stopped_by, cell.undone) == ("deadline", False)
+    assert await value_of(repl, "kept") == "1"
+
+
+async def test_a_cell_that_is_undone_leaves_nothing_of_the_cell_before(opened: Opener) -> None:
+    repl = await opened.text()
+    before = await repl.run("FINAL('early')")
+    cell = await repl.run("import os; os._exit(1)")
+    assert before.final == Final(value="early")
+    assert (cell.undone, cell.final, cell.citations, cell.notes) == (True, None, (), ())
+
+
+async def test_a_checkpoint_is_restored_in_another_session(opened: Opener) -> None:
+    repl = await opened.text()
+    await repl.run("x = [1, 2]\ndef f(y): return x + y")
+    saved = await repl.checkpoint()
+    other = await opened.text()
+    assert await other.restore(saved)
+    assert await value_of(other, "f([3]), context[:4], llm_query('q')") == "([1, 2, 3], 'line', 'answer to q')"
+
+
+async def test_a_checkpoint_of_another_image_is_refused_and_leaves_the_session_as_it_is(opened: Opener) -> None:
+    repl = await opened.text()
+    image = re.compile(rb'"image": "[0-9a-f]{64}"')
+    other_image = image.sub(b'"image": "' + b"0" * 64 + b'"', saved := await repl.checkpoint())
+    assert other_image != saved
+    await repl.run("x = 1")
+    assert [await repl.restore(other_image), await repl.restore(saved[:100])] == [False, False]
+    assert await value_of(repl, "x") == "1"
+
+
+async def test_a_full_heap_costs_a_cell_its_notices_and_not_the_session(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("kept = 1\nhoard = []\nwhile True: hoard.append('x' * 1_000_000)", seconds=60)
+    assert cell.error is not None
+    assert cell.error.type == "MemoryError"
+    await repl.run("hoard = None")
+    assert await value_of(repl, "kept, len(context)") == f"(1, {len(TEXT)})"
+
+
+async def test_a_broken_prelude_costs_the_notices_and_not_the_cells(opened: Opener) -> None:
+    repl = await opened.text()
+    await repl.run("import prelude\nprelude.after = lambda stdout: {'notes': 5}\nprelude.before = None")
+    cell = await repl.run("print('still here')\n1 + 1")
+    assert (cell.stdout, cell.value, cell.variables) == ("still here\n", "2", ())
+    assert len(cell.notes) == 1
+
+
+async def test_closing_under_a_running_cell_tells_its_caller(sandbox: Sandbox, tmp_path: Path) -> None:
+    with Store(tmp_path / "data") as store, anyio.fail_after(20):
+        context = await anyio.to_thread.run_sync(lambda: store.register_text("text"))
+        stack = AsyncExitStack()
+        repl = await stack.enter_async_context(sandbox.open_repl(store, [context], Sub()))
+        ended: list[str] = []
+
+        async def run() -> None:
+            try:
+                ended.append(str((await repl.run("while True: pass")).stopped_by))
+            except SandboxFailed as error:
+                ended.append(str(error))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await anyio.wait_all_tasks_blocked()
+            await stack.aclose()
+    assert ended in (["interrupt"], ["the REPL was closed or reset while this block ran: run it again."])
+
+
+async def test_a_name_that_was_begun_is_completed_from_inside_and_no_cell_runs_for_it(opened: Opener) -> None:
+    repl = await opened.text()
+    await repl.run("counted = {'a': 1}\nclass Thing:\n    @property\n    def broken(self): 1 / 0\nthing = Thing()")
+    assert await repl.complete("coun") == ("counted",)
+    assert await repl.complete("counted.it") == ("counted.items",)
+    assert "llm_query_batched" in await repl.complete("llm_")
+    assert "lambda" in await repl.complete("lam")
+    assert [await repl.complete(text) for text in ("thing.broken.x", "nothing.x", "f().x", "a b", "")] == [()] * 5
+    assert await value_of(repl, "len(history)") == "1"

@@ -1,0 +1,118 @@
+"""The functions of the guest that ask a sub-model: batches, classify, pick and read."""
+
+from typing import Any
+
+import pytest
+
+from rlm_mcp.errors import SubCallFailed
+from tests.rlm_mcp.repl.opener import LINES, Opener, Sub, value_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_failed_sub_call_of_a_batch_says_so_in_its_place(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run(
+        "r = llm_query_batched(['a', 'fail', 'b'])\nprint(bool(r[1]), r[1].error, '|'.join(r))\n[x for x in r if x]"
+    )
+    assert cell.stdout == "False the model said no answer to a|the model said no|answer to b\n"
+    assert cell.value == "['answer to a', 'answer to b']"
+
+
+async def test_a_single_failed_sub_call_raises(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("llm_query('fail')")
+    assert cell.error is not None
+    assert (cell.error.type, cell.error.message) == ("RuntimeError", "the model said no")
+
+
+async def test_classify_gives_every_item_a_label(opened: Opener) -> None:
+    sub = Sub()
+    repl = await opened.text(sub=sub)
+    assert await value_of(repl, "classify(context.splitlines()[:20], 'Is it bad?', ['bad', 'good'])") == repr(
+        ["bad" if "ERROR" in line else "good" for line in LINES[:20]]
+    )
+    assert len(sub.prompts) == 3
+
+
+class Reader(Sub):
+    """Says of each text what it holds, and knows what a question about many texts asks of one."""
+
+    async def llm_query(
+        self, prompt: str, *, model: str | None = None, schema: Any = None, material: str | None = None
+    ) -> object:
+        self.prompts.append(prompt)
+        if schema is None:
+            return "Yes." if "ERROR" in prompt else "No, it is not."
+        match list(schema["properties"]):
+            case ["one"]:
+                return {"one": "Is this line broken?"}
+            case ["quote", "answer"]:
+                held = [line for line in (material or "").splitlines() if "ERROR" in line]
+                # One that is in the text and one that is not.
+                return {"quote": held[-1] if held else "line 7 says so", "answer": "disk"}
+            case ["number"]:
+                return {"number": "2"}
+        texts = prompt.split("Texts:\n")[1].split("\n\n", maxsplit=1)[0].splitlines()
+        return {str(n): "broken" if "ERROR" in text else "whole" for n, text in enumerate(texts, 1)}
+
+
+async def test_pick_takes_the_items_that_count_for_a_question_about_all(opened: Opener) -> None:
+    sub = Reader()
+    repl = await opened.text(sub=sub)
+    cell = await repl.run("len(pick(context.splitlines()[:10], 'How many are broken?')), pick([], 'How many?')")
+    count = sum("ERROR" in line for line in LINES[:10])
+    assert cell.value == repr((count, []))
+    assert cell.notes == (f"pick asked of each text 'Is this line broken?': yes for {count} of 10.",)
+    assert f"Text: {LINES[0]}\n\nIs this line broken? Answer yes or no." in sub.prompts
+    assert len(sub.prompts) == 11
+
+
+async def test_pick_asks_a_question_about_one_text_as_it_is_and_says_how_many_it_could_not_judge(
+    opened: Opener,
+) -> None:
+    class Broken(Sub):
+        async def llm_query(
+            self, prompt: str, *, model: str | None = None, schema: Any = None, material: str | None = None
+        ) -> object:
+            if "Text: b" in prompt:
+                raise SubCallFailed("the model said no")
+            return "yes"
+
+    repl = await opened.text(sub=Broken())
+    cell = await repl.run("pick(['a', 'b'], 'Is this a vowel?')")
+    assert cell.value == "['a']"
+    assert cell.notes == ("pick asked of each text 'Is this a vowel?': yes for 1 of 2; 1 could not be judged.",)
+
+
+async def test_pick_does_not_ask_what_was_copied_from_the_examples(opened: Opener) -> None:
+    repl = await opened.text(sub=Reader())
+    cell = await repl.run("pick(['one ERROR'], 'Who laughs most often?')")
+    assert cell.notes == (
+        "pick asked of each text \"Does this text count for the question 'Who laughs most often?'?\": yes for 1 of 1.",
+    )
+
+
+async def test_pick_judges_very_many_texts_eight_a_call(opened: Opener) -> None:
+    class Agreeing(Sub):
+        async def llm_query(
+            self, prompt: str, *, model: str | None = None, schema: Any = None, material: str | None = None
+        ) -> object:
+            self.prompts.append(prompt)
+            return dict.fromkeys(schema["properties"], "yes")
+
+    sub = Agreeing()
+    repl = await opened.text(sub=sub)
+    assert await value_of(repl, "len(pick([f'text {n}' for n in range(304)], 'Is this bad?'))") == "304"
+    assert len(sub.prompts) == 38
+
+
+async def test_read_gives_what_pieces_say_with_quotes_that_they_hold_the_best_first(opened: Opener) -> None:
+    sub = Reader()
+    repl = await opened.text(sub=sub)
+    cell = await repl.run(
+        "found = read('What broke?', 'line 1 ERROR\\n' + 'x' * 4000 + '\\nline 2  ERROR\\n' + 'y' * 4000)\n"
+        "print(found)\n[one.quote for one in found], found[0].answer"
+    )
+    assert cell.stdout == "[disk (it says: line 2  ERROR), disk (it says: line 1 ERROR)]\n"
+    assert cell.value == "(['line 2  ERROR', 'line 1 ERROR'], 'disk')"
