@@ -25,7 +25,7 @@ class GoAhead(BaseModel):
 
 
 async def confirm(request: Request[Any, Any], text: str) -> InputRequiredResult | None:
-    """Asks the user to agree to `text`. None: he has, or the client cannot ask him. Raises Declined.
+    """Asks the user to agree to `text`. None: the user agreed, or the client cannot ask. Raises Declined.
 
     A client that cannot ask its user is bound by the limits of the run alone.
     """

@@ -47,7 +47,7 @@ class ContextPage(WireResult):
 
 
 class OverviewResult(ContextResult):
-    """What `inspect_context` returns without further arguments: the context, and what it is made of."""
+    """Result of `inspect_context` without further arguments: the context, and what it is made of."""
 
     view: Literal["overview"]
     structure: dict[str, Any]
@@ -57,7 +57,7 @@ class OverviewResult(ContextResult):
 
 
 class LinesResult(WireResult):
-    """What `inspect_context` returns for start_line and end_line."""
+    """Result of `inspect_context` for start_line and end_line."""
 
     context_id: str
     name: str
@@ -71,7 +71,7 @@ class LinesResult(WireResult):
 
 
 class MatchesResult(WireResult):
-    """What `inspect_context` returns for a search."""
+    """Result of `inspect_context` for a search."""
 
     context_id: str
     name: str
@@ -82,7 +82,7 @@ class MatchesResult(WireResult):
 
 
 class CodeResult(WireResult):
-    """What `inspect_context` returns for code. `notes` and `message` are sent where there are any."""
+    """Result of `inspect_context` for code. `notes` and `message` are sent where there are any."""
 
     context_id: str
     name: str
@@ -101,7 +101,7 @@ class CodeResult(WireResult):
 class InspectResult(
     RootModel[Annotated[OverviewResult | LinesResult | MatchesResult | CodeResult, Field(discriminator="view")],]
 ):
-    """What `inspect_context` returns."""
+    """Any result of `inspect_context`."""
 
 
 def _without(unsent: str) -> PlainSerializer:
@@ -146,7 +146,7 @@ class EstimateFacts(WireResult):
 
 
 class EstimateResult(WireResult):
-    """What `rlm_solve` returns with `estimate_only`."""
+    """Result of `rlm_solve` with `estimate_only`."""
 
     run_id: str = ""
     status: Literal["estimated"] = "estimated"
@@ -157,4 +157,4 @@ class EstimateResult(WireResult):
 
 
 class SolveResult(RootModel[Annotated[RunResult | EstimateResult, Field(discriminator="status")]]):
-    """What `rlm_solve` returns."""
+    """Any result of `rlm_solve`."""

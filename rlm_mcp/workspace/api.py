@@ -1,4 +1,4 @@
-"""For programs that do not want a server: one question, one answer."""
+"""One question answered without a server, for programs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,10 +30,10 @@ async def solve(
 ) -> RunState:
     """Answers `query` over contexts: paths, globs, names of registered contexts, or a mapping from name to text.
 
-    Another text under a name that was given before is the next version of that context; runs go on with theirs.
-    The run is recorded as any other; its `answer` is None when it failed, and `stopped_by` and `message` tell why.
-    `settings` are those of the environment and `choose` the configured models unless given. Raises RlmError for what
-    can be told before anything is spent.
+    Another text under the name of an earlier one is the next version of that context; live runs keep theirs. The run is
+    recorded like any other; its `answer` is None when it failed, and `stopped_by` and `message` say why. By default,
+    `settings` are those of the environment and `choose` the configured models. Raises RlmError for errors that are
+    found before anything is spent.
     """
     async with open_workspace(settings or load_settings(), choose=choose) as workspace:
         if isinstance(contexts, Mapping):

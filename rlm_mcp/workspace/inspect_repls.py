@@ -56,7 +56,7 @@ class ReplPool:
         most_of_one: int = INSPECT_REPLS,
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`has_room` tells whether there is memory for another REPL."""
+        """`has_room` says whether there is memory for another REPL."""
         self._has_room = has_room
         self._most = most
         self._most_of_one = most_of_one

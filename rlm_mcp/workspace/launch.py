@@ -1,13 +1,14 @@
-"""How a request becomes a run: models chosen, limits fixed, everything refused that can be refused before it costs.
+"""From a request to a run: chooses models, fixes limits, and refuses what can be refused before it costs anything.
 
-A Launch is played once: `Launcher.new` for a request, `Launcher.resumed` for a record that goes on, `Launcher.replayed`
-for one that is executed again with nothing but its model replies.
+A Launch is played once: `Launcher.new` makes one for a request, `Launcher.resumed` for a record that is continued,
+`Launcher.replayed` for a record whose code is executed again with the recorded model replies.
 """
 
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 from rlm_mcp.contexts.store.store import Store
@@ -35,7 +36,7 @@ _T = TypeVar("_T", int, float)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolveRequest:
-    """A question about contexts, as a caller asks it. None means: as the settings say."""
+    """A question about contexts, as a caller asks it. None stands for the value of the settings."""
 
     query: str
     contexts: tuple[str, ...]
@@ -68,23 +69,23 @@ class Models(Protocol):
 
     @property
     def named(self) -> Mapping[str, Model]:
-        """Those that code may name, the default first."""
+        """The models that code may name, the default first."""
 
 
 ChooseModels = Callable[[str | None, str | None], Awaitable[Models]]
-"""The models for a root and a sub-model name, or for none. Raises NoModelConfigured."""
+"""Chooses the models by the names of the root and the sub-model; None is the default. Raises NoModelConfigured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunModels:
-    """Models that are already there."""
+    """Models that exist already."""
 
     root: Model
     sub: Model
 
     @property
     def named(self) -> Mapping[str, Model]:
-        """Both, by name."""
+        """Both models, by name."""
         return {self.sub.name: self.sub, self.root.name: self.root}
 
 
@@ -101,7 +102,7 @@ class Launch:
     tape: Tape
     already: Spent | None = None
     sampling_queue: SamplingQueue | None = None
-    """where it lays its questions to the client's model, if it asks that"""
+    """for requests to the client's model, if the run uses it"""
 
     @property
     def started(self) -> RunStarted:
@@ -127,7 +128,7 @@ class Launch:
 
 
 class Launcher:
-    """Makes launches over one store, one sandbox and one choice of models."""
+    """Makes launches over one store, one kind of REPL and one choice of models."""
 
     def __init__(
         self,
@@ -140,11 +141,10 @@ class Launcher:
         self._settings = settings
         self._choose = choose
         self._store = store
-        self._open_repl = open_repl
-        self._cache = cache
+        self._launch = partial(Launch, store=store, open_repl=open_repl, cache=cache)
 
     async def new(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Launch:
-        """A run of `request`. With `sampling` the client's model may be asked: where it is named, or no other is set.
+        """A run of `request`. With `sampling`, the client's model is used where it is named or no other is configured.
 
         Raises NoModelConfigured, PriceUnknown, SchemaError, SettingsError.
         """
@@ -164,10 +164,10 @@ class Launcher:
         sampling_queue = SamplingQueue()
         models = await self._models(request.model, request.sub_model, sampling_queue if sampling else None)
         Ledger(limits).require_prices((models.root, models.sub))
-        return self._launch(spec, models, limits, Tape(), sampling_queue=sampling_queue)
+        return self._launch(spec=spec, models=models, limits=limits, tape=Tape(), sampling_queue=sampling_queue)
 
     async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
-        """What the run would take, bounded by its limits. Asks no model. Raises as `new` does, and PromptOverWindow."""
+        """Probable needs of a run, bounded by its limits. Asks no model. Raises like `new`, and PromptOverWindow."""
         limits = self._settings.limits_for(request.limits)
         models = await self._models(request.model, request.sub_model, SamplingQueue() if sampling else None)
         tokens = [context.estimated_tokens for context in contexts]
@@ -188,13 +188,17 @@ class Launcher:
         )
 
     async def resumed(self, events: Sequence[Event], spent: Spent) -> Launch:
-        """The rest of the run that these events began, with its models; what was paid for is not paid again."""
+        """The rest of the run that these events began, with its models. Nothing that was paid for is paid again."""
         started = _started(events)
         sampling_queue = SamplingQueue()
         models = await self._models(started.models["root"]["name"], started.models["sub"]["name"], sampling_queue)
-        limits = RunLimits(**started.limits)
         return self._launch(
-            self._spec(started), models, limits, Tape(events), already=spent, sampling_queue=sampling_queue
+            spec=self._spec(started),
+            models=models,
+            limits=RunLimits(**started.limits),
+            tape=Tape(events),
+            already=spent,
+            sampling_queue=sampling_queue,
         )
 
     async def _models(self, root: str | None, sub: str | None, sampling_queue: SamplingQueue | None) -> Models:
@@ -222,14 +226,14 @@ class Launcher:
                 return RunModels(root=(await self._choose(other, other)).root, sub=client)
 
     def replayed(self, events: Sequence[Event], contexts: Sequence[Context] | None = None) -> Launch:
-        """The same run again: every block of code is executed, every model reply comes from the events.
+        """The recorded run again: every block of code is executed, every model reply comes from the events.
 
-        `contexts` stand for the recorded ones, which are otherwise looked up by their ids.
+        `contexts` replace the recorded ones, which are otherwise looked up by their ids.
         """
         started = _started(events)
         models = RunModels(root=_recorded(started.models["root"]), sub=_recorded(started.models["sub"]))
         tape = Tape(events, strict=True)
-        return self._launch(self._spec(started, contexts), models, RunLimits(), tape)
+        return self._launch(spec=self._spec(started, contexts), models=models, limits=RunLimits(), tape=tape)
 
     def _spec(self, started: RunStarted, contexts: Sequence[Context] | None = None) -> RunSpec:
         if contexts is None:
@@ -242,31 +246,9 @@ class Launcher:
             output_schema=started.output_schema,
         )
 
-    def _launch(
-        self,
-        spec: RunSpec,
-        models: Models,
-        limits: RunLimits,
-        tape: Tape,
-        *,
-        already: Spent | None = None,
-        sampling_queue: SamplingQueue | None = None,
-    ) -> Launch:
-        return Launch(
-            spec=spec,
-            models=models,
-            limits=limits,
-            store=self._store,
-            open_repl=self._open_repl,
-            cache=self._cache,
-            tape=tape,
-            already=already,
-            sampling_queue=sampling_queue,
-        )
-
 
 def _recorded(model: Mapping[str, Any]) -> ScriptedModel:
-    """A model that has the name and profile of a recorded one, and says nothing new."""
+    """A model with the name and profile of a recorded one, and without replies of its own."""
     return ScriptedModel([], name=model["name"], profile=Profile(**model["profile"]))
 
 
@@ -275,7 +257,7 @@ def _at_most(guess: tuple[_T, _T], limit: _T | None) -> tuple[_T, _T]:
 
 
 def _started(events: Sequence[Event]) -> RunStarted:
-    """The first event of a record, which says what was asked and who was."""
+    """The first event of a record, which holds the request and the models. Raises RunRecordDamaged."""
     match events:
         case [RunStarted() as started, *_]:
             return started

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LiveRun:
-    """A run that goes on, and its state for those who follow it."""
+    """A run in progress, and its state for followers."""
 
     run: Run
     fingerprint: str
@@ -73,7 +73,7 @@ class LiveRun:
         self.wake_followers()
 
     def wake_followers(self) -> None:
-        """Makes everyone who follows the run look at it again."""
+        """Makes all followers look at the run again."""
         self.news.set()
         self.news = anyio.Event()
 

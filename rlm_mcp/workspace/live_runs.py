@@ -133,7 +133,7 @@ class LiveRuns:
         return run.run_id
 
     async def estimate(self, request: SolveRequest, *, sampling: bool = False) -> Estimate:
-        """What a run of this request would take. Nothing is started and no model is asked."""
+        """The probable needs of a run of this request. Nothing is started and no model is asked."""
         return await self._launcher.estimate(request, await self._contexts_of(request), sampling=sampling)
 
     async def is_new(self, request: SolveRequest) -> bool:
@@ -267,7 +267,7 @@ class LiveRuns:
             return
         missed: list[Event] = []
         live.listeners.append(missed.append)
-        on_record = run.events_path.stat().st_size  # exact: the run writes and tells its events in this thread
+        on_record = run.events_path.stat().st_size  # exact: the run writes and announces its events in this thread
         for event in await run_in_thread(lambda: list(run.events(until=on_record))):
             on_event(event)
         live.listeners.remove(missed.append)
@@ -291,7 +291,7 @@ class LiveRuns:
         return (await self._find(run_id)).run_id
 
     async def state(self, run_id: str) -> RunState:
-        """The state of a run as its record tells it. Raises UnknownRun."""
+        """The state of a run according to its record. Raises UnknownRun."""
         run = await self._find(run_id)
         state = await run_in_thread(run.state)
         if self._is_ending and state.status == "failed" and await run_in_thread(is_left, run):
@@ -351,7 +351,7 @@ class LiveRuns:
             await live.finished.wait()
         elif run.is_live():
             await request_cancel(run)
-        elif not await run_in_thread(has_ended, run):  # cut off: nobody is to resume it
+        elif not await run_in_thread(has_ended, run):  # cut off: it must not be resumed
             await run_in_thread(run.append, CANCELLED)
             run.close()
         state = await run_in_thread(run.state)

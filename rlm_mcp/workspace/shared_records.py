@@ -1,4 +1,4 @@
-"""What processes that share a data directory do with each other's run records: find, claim, cancel, read along.
+"""Run records that several processes share in one data directory: to find, claim, cancel and follow.
 
 Everything except `read_along` does disk work and is called on a worker thread.
 """

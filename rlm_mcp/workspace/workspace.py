@@ -104,7 +104,7 @@ async def open_workspace(
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
-        # Opening is not abandoned on cancellation: nobody would close the store then.
+        # Opening is not abandoned on cancellation: the store would never be closed.
         store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings))
         await anyio.to_thread.run_sync(store.remove_leftovers)
         cache = stack.enter_context(closing(ReplyCache(settings.cache_dir))) if settings.sub_call_cache else None

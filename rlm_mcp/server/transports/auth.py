@@ -49,7 +49,7 @@ class TokenFile:
 
     @property
     def names(self) -> frozenset[str]:
-        """Everybody who has a token."""
+        """The tenants that have a token."""
         return frozenset(self._names.values())
 
     async def verify_token(self, token: str) -> AccessToken | None:
