@@ -1,7 +1,7 @@
-"""The same server reached in three ways: in this process, as a process on stdio, as a process over HTTP.
+"""The same server in three places: in this process, as a process on stdio, as a process over HTTP.
 
-A place is opened once and hands out clients in either protocol era. The model is the scripted endpoint, everything else
-is real.
+A place is opened once and gives clients in either protocol era. The model is the scripted endpoint, everything else is
+real.
 """
 
 import os
@@ -32,7 +32,7 @@ COMMAND = [sys.executable, "-m", "rlm_mcp.cli"]
 
 
 def environment(directory: Path, cache: Path, base_url: str, **more: str) -> dict[str, str]:
-    """The variables of a server whose home is `directory` and whose model is the scripted endpoint."""
+    """Environment of a server whose home is `directory` and whose model is the scripted endpoint."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(directory),
@@ -47,7 +47,7 @@ def environment(directory: Path, cache: Path, base_url: str, **more: str) -> dic
 
 @asynccontextmanager
 async def opened(transport: str, environ: Mapping[str, str]) -> AsyncIterator[NewClient]:
-    """A place with these variables."""
+    """A place with this environment."""
     match transport:
         case "memory":
             async with in_memory(environ) as new_client:
@@ -87,7 +87,7 @@ def over_http(environ: Mapping[str, str], *options: str) -> Iterator[str]:
 def http_process(
     environ: Mapping[str, str], *options: str, command: Sequence[str] = COMMAND
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """The same, killed if it still runs at the end. The system chooses the port."""
+    """A server process and its URL, at a port that the system chooses; killed if it still runs at the end."""
     started = [*command, "serve", "--http", "127.0.0.1:0", *options]
     with subprocess.Popen(started, env=dict(environ), stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
         try:
@@ -144,7 +144,7 @@ def processes_about(path: Path) -> list[str]:
 
 
 def endless_repository(directory: Path) -> str:
-    """A repository there that git does not list in a lifetime: it waits for a FIFO that holds what to ignore."""
+    """A repository in which `git ls-files` never ends: its .gitignore is a FIFO without a writer."""
     if not Path("/proc").is_dir():
         pytest.skip("whether git runs is seen in /proc")
     repository = directory / "repository"

@@ -1,4 +1,4 @@
-"""A server on stdio spoken to line by line, as a client of any make does: no SDK between the test and the wire."""
+"""A server on stdio, spoken to line by line: no SDK between the test and the wire."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ META = "io.modelcontextprotocol"
 
 
 class Wire:
-    """The two ends of the pipe. Notices that come before an answer are kept in `notifications`."""
+    """Both ends of the pipe. Notifications that arrive before an answer are kept in `notifications`."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdin is not None
@@ -31,7 +31,7 @@ class Wire:
         return message
 
     def notify(self, method: str) -> None:
-        """Sends a notice."""
+        """Sends a notification."""
         self.send(json.dumps({"jsonrpc": "2.0", "method": method}).encode())
 
     def ask(self, method: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """A server of the tools, prompts and resources that the conformance suite asks for by name, beside those of tasks.
 
-`python -m tests.peers.suite_server PORT` serves it over streamable HTTP. It shows that what our server is made of, the
-SDK under our notices, also carries what our own tools do not use. Names and texts are those that the suite describes.
+`python -m tests.peers.suite_server` serves it over streamable HTTP and logs its address. It shows that the parts of our
+server, the SDK under our notifications, also carry what our own tools do not use. Names and texts are those that the
+suite describes.
 """
 
 import base64
-import sys
 import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -244,7 +244,7 @@ async def mirrored(region: Annotated[str, Field(json_schema_extra={"x-mcp-header
     return region
 
 
-async def _serve(port: int) -> None:
+async def _serve() -> None:
     notifications = Notifications()
     server = SuiteServer(
         "suite",
@@ -255,10 +255,10 @@ async def _serve(port: int) -> None:
     )
     server.add_tool(mirrored)
     config = uvicorn.Config(
-        server.streamable_http_app(), host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1
+        server.streamable_http_app(), host="127.0.0.1", port=0, access_log=False, timeout_graceful_shutdown=1
     )
     await uvicorn.Server(config).serve()
 
 
 if __name__ == "__main__":
-    anyio.run(_serve, int(sys.argv[1]))
+    anyio.run(_serve)

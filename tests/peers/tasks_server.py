@@ -1,10 +1,9 @@
 """A server whose tools become tasks, for judges that ask for tools of certain names: our Tasks extension over these.
 
-`python -m tests.peers.tasks_server PORT` serves it over streamable HTTP, with our notices as the real server has them.
+`python -m tests.peers.tasks_server` serves it over streamable HTTP and logs its address; it has our notifications, too.
 The tools' names, arguments and doings are those that the conformance suite describes.
 """
 
-import sys
 from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -125,7 +124,7 @@ class Jobs:
 
 
 class Name(BaseModel):
-    """Who somebody is."""
+    """The form that asks for a name."""
 
     name: str
 
@@ -162,7 +161,7 @@ def build_tasks_server(group: TaskGroup) -> MCPServer[None]:
 
     @server.tool()
     async def slow_compute(seconds: float, label: str = "") -> str:
-        """Takes its time."""
+        """Takes a while."""
         await anyio.sleep(seconds)
         return f"computed {label} in {seconds} s"
 
@@ -206,13 +205,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-async def _serve(port: int) -> None:
+async def _serve() -> None:
     async with anyio.create_task_group() as group:
         app = build_tasks_server(group).streamable_http_app()
-        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, timeout_graceful_shutdown=1)
         await uvicorn.Server(config).serve()
         group.cancel_scope.cancel()
 
 
 if __name__ == "__main__":
-    anyio.run(_serve, int(sys.argv[1]))
+    anyio.run(_serve)

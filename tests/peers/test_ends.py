@@ -1,4 +1,4 @@
-"""What ends a run and what does not, over real processes: cancelled requests, lost connections, ended servers.
+"""Events that end a run, and others that do not, in real processes: cancelled requests, lost connections, server ends.
 
 The second call of the root model is held at the endpoint, so that there is something in flight; whoever stops the run
 closes that connection, which the endpoint counts.
@@ -35,11 +35,11 @@ pytestmark = pytest.mark.anyio
 QUESTION: dict[str, Any] = {"query": "How many?", "contexts": ["abc"], "mode": "rlm"}
 TOKEN = "token-of-ann"  # noqa: S105 - of a server that lives for a second
 LOST = 600.0
-"""Seconds that a held call takes; every test is over before."""
+"""Seconds that a held call takes: longer than any test."""
 
 
 class Endpoint:
-    """The scripted endpoint. While it holds, the second call of a run takes for ever."""
+    """The scripted endpoint. While it holds, the second call of a run takes LOST seconds."""
 
     def __init__(self) -> None:
         self.holds = True
@@ -56,7 +56,7 @@ class Endpoint:
         await self._until(lambda: self.server.counts.requests >= 2 and self.server.counts.in_flight == 1)
 
     async def is_let_go(self) -> None:
-        """Waits until the call in flight has been broken off."""
+        """Waits until the call in flight has been aborted."""
         await self._until(lambda: self.server.counts.in_flight == 0)
         assert self.server.counts.aborted >= 1
 
@@ -164,7 +164,7 @@ async def test_the_lost_connection_of_a_waiting_call_stops_the_run_where_the_pro
 
 
 async def _goes_on(client: Client) -> dict[str, Any]:
-    """The run whose call is held goes on for as long as that takes: still running, and not by us."""
+    """The run whose call is held is still running."""
     run = await called(client, "rlm_result", run_id=await only_run(client), wait_seconds=0)
     assert run["status"] == "running"
     return run | {"status": "completed"}

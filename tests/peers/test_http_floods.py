@@ -1,4 +1,4 @@
-"""A server over HTTP, as a process, under floods of connections, requests and bodies. Others are served meanwhile."""
+"""A server process over HTTP under floods of connections, requests and bodies, which serves other clients meanwhile."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,12 +23,12 @@ pytestmark = [
 ANN, BOB = "token-of-ann", "token-of-bob"
 PLACES = 64
 FEW_DESCRIPTORS = ["/bin/sh", "-c", f'ulimit -n {4 * PLACES}; exec "$@"', "sh", *COMMAND]
-"""A server that may have only so many, and half of them for connections."""
+"""A server with few file descriptors, a quarter of which are for connections."""
 
 
 @contextmanager
 def serving(tmp_path: Path, cache: Path, *, tokens: bool = True) -> Iterator[tuple[int, str]]:
-    """The id of its process, and its URL."""
+    """A server process: its id and its URL."""
     token_file = tmp_path / "tokens"
     token_file.write_text(f"ann {digest_of(ANN)}\nbob {digest_of(BOB)}\n")
     options = ("--token-file", str(token_file)) if tokens else ()
@@ -45,7 +45,7 @@ def serving(tmp_path: Path, cache: Path, *, tokens: bool = True) -> Iterator[tup
 
 @asynccontextmanager
 async def crowd(url: str, number: int, said: bytes) -> AsyncIterator[list[SocketStream]]:
-    """So many connections that have said this."""
+    """`number` connections that have sent `said`."""
     port = int(url.rpartition(":")[2])
     streams = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(number)]
     try:
@@ -80,7 +80,7 @@ def post(token: str, length: int) -> bytes:
     "said", [b"", b"GET /health HTTP/1.1\r\nHo", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", post("wrong", 100)]
 )
 async def test_more_connections_than_places_keep_nobody_out(said: bytes, tmp_path: Path, compiled_cache: Path) -> None:
-    """Mute ones, half a head, idle ones, and bodies that never come of somebody without a token."""
+    """Silent connections, half a head, idle ones, and bodies without a valid token that never come."""
     with serving(tmp_path, compiled_cache) as (_, url), anyio.fail_after(60):
         await listening(url)
         async with crowd(url, PLACES * 3, said):
@@ -126,17 +126,17 @@ async def test_a_flood_of_requests_of_one_token_is_429_and_another_is_served(
 
 
 async def refused(client: Client) -> MCPError:
-    """Asks until it is too much."""
+    """Sends requests until one is refused."""
     for _ in range(int(BURST) * 10):
         try:
             await client.list_tools(cache_mode="bypass")
         except MCPError as error:
             return error
-    raise AssertionError("it was never too much")
+    raise AssertionError("no request was refused")
 
 
 async def test_bodies_that_do_not_end_are_bounded_in_size_and_number(tmp_path: Path, compiled_cache: Path) -> None:
-    """Every one is shorter than what a body may be; they stop a little before their end."""
+    """Each body is below the limit and stops one byte before its end."""
     with serving(tmp_path, compiled_cache) as (pid, url), anyio.fail_after(60):
         await listening(url)
         async with at(url, "auto", BOB) as bob:

@@ -1,4 +1,4 @@
-"""What a server over HTTP does not let its clients do: attacks with tokens, bodies, floods and the ids of others."""
+"""Attacks on a server over HTTP by its clients: with tokens, bodies, floods and the ids of other tenants."""
 
 import json
 from collections.abc import Iterator

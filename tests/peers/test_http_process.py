@@ -1,4 +1,4 @@
-"""The server over HTTP, as a process: both eras, tokens, namespaces, what it refuses."""
+"""The server process over HTTP: both eras, tokens, namespaces, refusals."""
 
 import json
 import os
@@ -70,7 +70,7 @@ async def connected(url: str, era: str, token: str | None = None) -> AsyncIterat
 
 
 async def listening(http: httpx2.AsyncClient, url: str) -> None:
-    """The line on stderr comes just before the socket is there."""
+    """Waits until the server answers."""
     with anyio.fail_after(60):
         while True:
             try:
@@ -220,7 +220,7 @@ async def test_access_tokens_of_an_authorization_server_open_separate_namespaces
 
 @contextmanager
 def issuing(key: rsa.RSAPrivateKey) -> Iterator[str]:
-    """An authorization server as far as we ask one: its metadata and its keys."""
+    """An authorization server with the two resources that are read: its metadata and its keys."""
     jwk = json.loads(RSAAlgorithm.to_jwk(key.public_key())) | {"kid": "k", "use": "sig", "alg": "RS256"}
 
     class Answers(BaseHTTPRequestHandler):

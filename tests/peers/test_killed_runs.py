@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of a run, and another one that goes on. A hundred: benchmarks/kill.py."""
+"""A process that is killed in the middle of a run, and another one that resumes it; benchmarks/kill.py kills 100."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(sandbox_cache: Path) -> None:
-    """Compiles the sandbox before anybody is killed while doing so."""
+    """Compiles the sandbox first, so that no process is killed while it does."""
     Runtime(sandbox_cache).close()
 
 

@@ -1,4 +1,4 @@
-"""Everything the server offers, in both protocol eras, in memory, as a process on stdio and as a process over HTTP."""
+"""All features of the server, in both protocol eras: in memory, as a process on stdio and as a process over HTTP."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
@@ -51,7 +51,7 @@ def endpoint() -> Iterator[OpenAIServer]:
 
 @dataclass(slots=True)
 class Visit:
-    """A client at a place, and what it has been told unasked."""
+    """A client at a place, and the notifications that it received."""
 
     client: Client
     era: str
@@ -296,14 +296,14 @@ ROWS: list[Row] = [
 
 
 async def own_model(context: Any, params: CreateMessageRequestParams) -> CreateMessageResult:
-    """What the client's model says: the same as the endpoint."""
+    """The client's model, which replies like the endpoint."""
     code = "FINAL(n)" if len(params.messages) > 1 else "n = context.count('ERROR')\nprint(n)"
     content = TextContent(type="text", text=f"```repl\n{code}\n```")
     return CreateMessageResult(role="assistant", content=content, model="theirs", stop_reason="endTurn")
 
 
 async def user(context: Any, params: Any) -> ElicitResult:
-    """A user who lets everything pass but what calls itself costly."""
+    """A user who agrees to everything except what is called costly."""
     if "Costly" in params.message:
         return ElicitResult(action="decline")
     return ElicitResult(action="accept", content={"go_ahead": True})

@@ -1,4 +1,4 @@
-"""The main job with nothing in our process faked: an MCP client, the server process, the sandbox, an endpoint."""
+"""A question answered with real parts except the model: an MCP client, the server process, the sandbox, an endpoint."""
 
 import os
 import sys

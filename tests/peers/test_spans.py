@@ -1,4 +1,4 @@
-"""Spans as a collector receives them from a server process: the SDK's of the request, and the run's below it."""
+"""Spans that a collector receives from a server process: the SDK's for the request, and below it those of the run."""
 
 import gzip
 import threading
@@ -22,7 +22,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Collector:
-    """Keeps every span that is sent to it, and the names of who sent them."""
+    """Keeps every span that it receives, and the names of the services that sent them."""
 
     def __init__(self) -> None:
         self.url = ""

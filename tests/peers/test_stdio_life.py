@@ -1,4 +1,4 @@
-"""How a stdio server ends in the middle of work: soon, with nothing left behind, whichever way it is told to."""
+"""A stdio server that ends in the middle of work ends soon and leaves nothing behind, for whichever reason it ends."""
 
 import json
 import os
@@ -24,7 +24,7 @@ HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"na
 
 
 class Server:
-    """A server process and the client's end of its pipes. `started` is the server or, with a parent between, that."""
+    """A server process and the client's end of its pipes. `started` is the server, or its parent where there is one."""
 
     def __init__(self, started: "subprocess.Popen[bytes]", environ: dict[str, str]) -> None:
         assert started.stdin is not None

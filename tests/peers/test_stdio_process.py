@@ -1,4 +1,4 @@
-"""The server as clients start it: a process on stdio, in both protocol eras, and all the ways it ends."""
+"""The server as clients start it, a process on stdio, in both protocol eras; and all ways in which it ends."""
 
 import json
 import os
@@ -120,7 +120,7 @@ async def test_paths_outside_home_and_working_directory_are_refused_unless_roots
 
 
 def test_the_death_of_its_parent_ends_it(environ: dict[str, str], tmp_path: Path) -> None:
-    """A parent starts the server with pipes that somebody else keeps open, tells its pid, and dies."""
+    """A parent starts the server with pipes that another process keeps open, and dies."""
     starter = (
         "import os, subprocess, sys, time\n"
         f"server = subprocess.Popen({COMMAND!r}, stdin=0, stdout=1)\n"

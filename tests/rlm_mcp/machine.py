@@ -1,4 +1,4 @@
-"""A data directory, and workspaces on it as of several processes, with a model whose second turn is held."""
+"""A data directory with workspaces as if of several processes, and a model whose second turn is held."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -18,7 +18,7 @@ REQUEST = SolveRequest(query="How many?", contexts=("t",), mode="rlm")
 
 
 class Model:
-    """Looks first; from its second call on it answers when `go` is set."""
+    """A model that looks first, and answers from its second call on, once `go` is set."""
 
     name = "model"
     provider = "test"
@@ -39,7 +39,7 @@ class Model:
 
 
 class Machine:
-    """One data directory; `open` gives a workspace of another process on it."""
+    """One data directory; `open` opens it as another process would."""
 
     def __init__(self, directory: Path) -> None:
         self.settings = Settings(data_dir=directory / "data", cache_dir=directory / "cache", sub_call_cache=False)
@@ -58,7 +58,7 @@ class Machine:
 
 
 async def ended(workspace: Workspace, run_id: str) -> RunState:
-    """A run once it has ended."""
+    """The state of a run once it has ended."""
     async for _ in workspace.runs.follow(run_id):
         pass
     return await workspace.runs.state(run_id)

@@ -4,14 +4,15 @@ Each judge tells what it counted; the sums stand at the end of the run.
 """
 
 import os
-import socket
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-import httpx2
 import pytest
 
 if "JUDGES" not in os.environ:
@@ -81,27 +82,22 @@ def run(
 
 
 @contextmanager
-def listening(command: list[str], port: int, environ: dict[str, str]) -> Iterator[str]:
-    """A server process, and its MCP endpoint once it answers."""
-    with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:  # noqa: S603 - our own command
+def listening(command: list[str], environ: dict[str, str]) -> Iterator[str]:
+    """A server process, and its MCP endpoint, which it logs once it listens at a port that the system chose."""
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, env=environ, stderr=log) as process,  # noqa: S603 - our own command
+    ):
         try:
-            with httpx2.Client() as http:
-                while True:
-                    try:
-                        http.get(f"http://127.0.0.1:{port}/mcp")
-                        break
-                    except httpx2.ConnectError:
-                        assert process.poll() is None, f"{command} ended with {process.returncode}"
-            yield f"http://127.0.0.1:{port}/mcp"
+            while (address := re.search(rb"http://127\.0\.0\.1:[0-9]+", _written(log))) is None:
+                assert process.poll() is None, f"{command} ended with {process.returncode}: {_written(log)!r}"
+            yield f"{address[0].decode()}/mcp"
         finally:
             process.terminate()
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+def _written(log: IO[bytes]) -> bytes:
+    return os.pread(log.fileno(), 1 << 20, 0)
 
 
 @pytest.fixture(scope="session")
@@ -109,22 +105,19 @@ def server(environ: dict[str, str]) -> Iterator[str]:
     """The real server over HTTP, with one context, so that there is a resource to read."""
     register = [*SERVER, "contexts", "add", __file__, "--json"]
     subprocess.run(register, env=environ, check=True, capture_output=True, timeout=60)  # noqa: S603 - our own command
-    port = free_port()
-    with listening([*SERVER, "serve", "--http", f"127.0.0.1:{port}"], port, environ) as url:
+    with listening([*SERVER, "serve", "--http", "127.0.0.1:0"], environ) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def tasks_server(environ: dict[str, str]) -> Iterator[str]:
     """Our Tasks extension over the tools that the conformance suite calls."""
-    port = free_port()
-    with listening([sys.executable, "-m", "tests.peers.tasks_server", str(port)], port, environ) as url:
+    with listening([sys.executable, "-m", "tests.peers.tasks_server"], environ) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def suite_server(environ: dict[str, str]) -> Iterator[str]:
-    """Our notices over the tools, prompts and resources that the conformance suite asks for."""
-    port = free_port()
-    with listening([sys.executable, "-m", "tests.peers.suite_server", str(port)], port, environ) as url:
+    """Our notifications over the tools, prompts and resources that the conformance suite asks for."""
+    with listening([sys.executable, "-m", "tests.peers.suite_server"], environ) as url:
         yield url

@@ -1,6 +1,6 @@
 """A workspace over a temporary directory, and a client in either protocol era.
 
-The models and the REPL are scripted, the store, the runs and the algorithm are real.
+The models and the REPL are scripted, the store, the runs and the loop are real.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,7 +24,7 @@ LOG = "".join(
 
 
 class HeldModel:
-    """Replies with a look at the context, then waits for `go` before it gives the answer."""
+    """A model that looks at the context first, and gives the answer once `go` is set."""
 
     name = "held"
     provider = "test"

@@ -1,4 +1,4 @@
-"""Anything at all in any argument: a result or a sentence that helps, never a stack trace, never a hang, no remains."""
+"""Any value in any argument gives a result or a helpful sentence: no stack trace, no hang, no leftovers."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def around(schema: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def complaint(tool: str, arguments: Mapping[str, Any], result: object) -> str | None:
-    """What is wrong with the answer to a call."""
+    """The faults of the answer to a call."""
     assert isinstance(result, CallToolResult)
     text = result.content[0].text  # type: ignore[union-attr] # the test fails where it is another kind
     if not text.strip():
@@ -89,7 +89,7 @@ def complaint(tool: str, arguments: Mapping[str, Any], result: object) -> str | 
 
 
 def remains(settings: Settings) -> list[Path]:
-    """The texts of stored contexts, and what was being made into one."""
+    """The texts of stored contexts, and leftovers of registrations."""
     store = settings.data_dir / "contexts"
     return sorted(path for place in ("blobs", "incoming") for path in (store / place).rglob("*") if path.is_file())
 

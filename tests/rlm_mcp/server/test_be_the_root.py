@@ -1,4 +1,4 @@
-"""The guide for clients without a key, followed to the letter by a scripted client over the real sandbox."""
+"""A scripted client follows the prompt be_the_root to the letter, with the real sandbox."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run would take is told before it is started; a costly one is confirmed by the user, where he can be asked."""
+"""Estimates of a run before it is started, and the confirmation of a costly one by the user."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Lists that are made once."""
+"""Lists that are built once."""
 
 from dataclasses import dataclass
 from typing import Any

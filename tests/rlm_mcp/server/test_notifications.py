@@ -1,4 +1,4 @@
-"""Who is told of changes, and when a client that was told is forgotten."""
+"""Which clients are notified of changes, and when a client is forgotten."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Caller:
-    """Who sends the next request."""
+    """The tenant of the next request."""
 
     def __init__(self) -> None:
         self.name = ""

@@ -1,4 +1,4 @@
-"""Runs that the client's own model answers, because nobody has configured another."""
+"""Runs that the client's own model answers, because no other is configured."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -170,7 +170,7 @@ async def test_a_user_who_declines_is_told_what_else_there_is(place: Place) -> N
 
 
 async def test_a_user_who_declines_twice_without_a_word_of_it_is_not_asked_again(place: Place) -> None:
-    """A client of 2026-07-28 gives the call up then, and tells the server nothing."""
+    """A client of 2026-07-28 then drops the call without telling the server."""
     asked = 0
 
     async def declines_and_counts(context: Any, params: CreateMessageRequestParams) -> ErrorData:

@@ -1,4 +1,4 @@
-"""What the Tasks extension does beyond runs, which ask nothing and end well: questions, failures, other work."""
+"""The Tasks extension beyond runs: questions, failures, other work."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal

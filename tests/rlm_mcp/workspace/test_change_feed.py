@@ -1,4 +1,4 @@
-"""Changes are told soon, and the same one not twice in a row."""
+"""Changes are delivered soon, and equal ones once."""
 
 import anyio
 import pytest
@@ -26,7 +26,7 @@ async def test_what_came_while_listeners_were_busy_is_told_once_each() -> None:
     assert told == [registered, registered, ended]
 
 
-async def test_a_change_after_the_end_is_nobodys_business() -> None:
+async def test_a_change_after_the_end_is_dropped() -> None:
     changes = ChangeFeed()
     changes.close()
     changes.add(ResourceChange())

@@ -1,4 +1,4 @@
-"""Runs of one data directory seen from several workspaces, as from several processes."""
+"""Several workspaces on one data directory, as of several processes."""
 
 import os
 import sqlite3
@@ -46,7 +46,7 @@ async def cut_off(machine: Machine) -> str:
 
 
 async def asked_at_once(*workspaces: Workspace) -> list[str]:
-    """The runs that they give for the same request."""
+    """The runs that they return for the same request."""
     found: list[str] = []
 
     async def ask(workspace: Workspace) -> None:
@@ -221,7 +221,7 @@ async def test_a_registration_that_is_cancelled_ends_and_leaves_nothing(machine:
 
 @pytest.fixture
 def endless_source(tmp_path: Path) -> str:
-    """A repository that git does not list in a lifetime."""
+    """A repository in which `git ls-files` never ends."""
     if not hasattr(os, "mkfifo"):
         pytest.skip("no FIFOs on this system")
     source = tmp_path / "source"

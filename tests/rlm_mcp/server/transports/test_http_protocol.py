@@ -1,4 +1,4 @@
-"""Connections that take their time, and more of them than there may be."""
+"""Slow connections, and more connections than allowed."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Which requests are let in over HTTP."""
+"""Which requests the rate limit passes on."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Asking:
-    """A request whose body comes when it is let go, and what it was answered."""
+    """A request whose body comes once `rest` is set, and the answer to it."""
 
     def __init__(self, path: str = "/mcp") -> None:
         self.scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": []}

@@ -1,4 +1,4 @@
-"""Whose workspace is open, and for how long."""
+"""Which tenants' workspaces are open, and for how long."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -27,7 +27,7 @@ class Clock:
 
 
 class Opened:
-    """Opens the one workspace of the test for everybody; tells who has it and whose was closed."""
+    """Opens the one workspace of the test for every tenant, and keeps for whom."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
