@@ -34,6 +34,8 @@ from wasm_runtime.vfs.tree import LONGEST_NAME, LONGEST_PATH, NODE_COST, Tree
 _HEAD = struct.Struct("<8sQ")
 _MAGIC = b"vfsdump1"
 _LARGEST = (1 << 63) - 1
+# `stat` reports whole seconds in 64 bits.
+_LATEST_NS = (1 << 63) * 10**9
 
 # A reference to a node: the number of one that the guest made, the path of one that the host made.
 Ref = int | str
@@ -171,13 +173,17 @@ def _add_nodes(tree: Tree, records: list[object], blobs: memoryview) -> set[int]
     for record in records:
         match record:
             case {"ino": int(ino), "mode": int(mode), "times": [int(atime), int(mtime), int(ctime)]} if (
-                FIRST_GUEST_INO <= ino < tree.next_guest_ino and ino not in tree.nodes
+                FIRST_GUEST_INO <= ino < tree.next_guest_ino
+                and ino not in tree.nodes
+                and all(-_LATEST_NS <= time < _LATEST_NS for time in (atime, mtime, ctime))
             ):
                 node: Inode
             case _:
                 raise BadDump(f"the dump has a node that is not possible: {record!r:.200}")
         match record:
-            case {"parent": int() | str() as parent, "entries": list(listed), "next_cookie": int(next_cookie)}:
+            case {"parent": int() | str() as parent, "entries": list(listed), "next_cookie": int(next_cookie)} if (
+                next_cookie <= _LARGEST // 2
+            ):
                 node = Directory(ino, tree.epoch, mode & 0o7777, 0, ROOT)
                 node.next_cookie = next_cookie
                 entries[ino], parents[ino] = listed, parent
