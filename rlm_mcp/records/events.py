@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from math import isfinite
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rlm_mcp.records.types import Outcome, Status, StoppedBy
@@ -349,32 +349,29 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 def event_from_json(data: object) -> Event:
-    """The event of a JSON object; one of another kind than these is an UnknownEvent, fields not known are ignored.
+    """The event of a JSON object. Unknown fields are ignored, and an event of unknown name is an UnknownEvent.
 
-    A field that is absent, or whose value has another type than it should, has its default, or else the empty value
-    of its type. Raises ValueError for what is no event.
+    A field that is absent, or whose value has the wrong type, gets its default or else the empty value of its type.
+    Raises ValueError for anything that is no event.
     """
     if not isinstance(data, dict) or not isinstance(data.get("event"), str):
         raise ValueError("an event is a JSON object that names its kind under `event`")  # noqa: TRY004 - it is input
     kind = _KINDS.get(data["event"], UnknownEvent)
-    values = dict(_REQUIRED[kind])
-    for name, types in _TYPES[kind]:
-        if name in data and _has_type(data[name], types):
-            values[name] = data[name]
+    types = _TYPES[kind]
+    values = _REQUIRED[kind] | {
+        name: value
+        for name, value in data.items()
+        if type(value) in types.get(name, ()) and (type(value) is not float or isfinite(value))
+    }
     if kind is UnknownEvent:
         values["data"] = data
     event: Event = kind(**values)
     return event
 
 
-def _has_type(value: object, types: tuple[type, ...]) -> bool:
-    if isinstance(value, bool):
-        return bool in types or object in types
-    return isinstance(value, types) and not (isinstance(value, float) and not isfinite(value))
-
-
 _EMPTY_VALUES: Mapping[Any, object] = {str: "", Literal: "", int: 0, float: 0.0, bool: False, Mapping: {}, Sequence: ()}
 _JSON_TYPES: Mapping[Any, tuple[type, ...]] = {
+    Any: (str, int, float, bool, NoneType, list, dict),
     Literal: (str,),
     float: (int, float),
     Sequence: (list, tuple),
@@ -384,16 +381,14 @@ _JSON_TYPES: Mapping[Any, tuple[type, ...]] = {
 _KINDS: Mapping[str, Any] = {name: kind for kind, name in NAMES.items()}
 
 
-def _types(hint: Any) -> tuple[type, ...]:
+def _types(hint: Any) -> frozenset[type]:
     """The types that a value in JSON may have for a field of this annotation."""
-    if hint is Any:
-        return (object,)
     bare = [get_origin(option) or option for option in _options(hint)]
-    return tuple(known for option in bare for known in _JSON_TYPES.get(option, (option,)))
+    return frozenset(known for option in bare for known in _JSON_TYPES.get(option, (option,)))
 
 
 def _empty(hint: Any) -> object:
-    """What stands for a field of this annotation that an old or damaged record does not hold."""
+    """The value of a field of this annotation that an old or damaged record does not hold."""
     if hint is Any or len(_options(hint)) > 1:
         return None
     return _EMPTY_VALUES[get_origin(hint) or hint]
@@ -404,7 +399,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 _HINTS = {kind: get_type_hints(kind) for kind in (*NAMES, UnknownEvent)}
-_TYPES = {kind: [(name, _types(hint)) for name, hint in hints.items()] for kind, hints in _HINTS.items()}
+_TYPES = {kind: {name: _types(hint) for name, hint in hints.items()} for kind, hints in _HINTS.items()}
 _REQUIRED = {
     kind: {
         one.name: _empty(hints[one.name])

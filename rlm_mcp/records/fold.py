@@ -177,17 +177,21 @@ class RunFold:
     def _open_run(self, path: str, now: float) -> OpenRun:
         run = self.open_runs.get(path)
         if run is None:
-            call = self._call_of(path)
-            query = self.started.query if self.started and not path else path.rpartition(".")[2]
-            query = call.begun.prompt_head if call and isinstance(call.begun, SubAsked) else query
-            run = self.open_runs[path] = OpenRun(path=path, query=query, since=now, call=call)
+            run = self.open_runs[path] = OpenRun(path=path, query="", since=now, call=self._call_of(path))
+            if not path:
+                run.query = self.started.query if self.started else ""
+            elif run.call is not None and isinstance(run.call.begun, SubAsked):
+                run.query = run.call.begun.prompt_head
+            else:
+                run.query = path.rpartition(".")[2]
         return run
 
     def _call_of(self, path: str) -> Work | None:
         parent, _, name = path.rpartition(".")
         above = self.open_runs.get(parent) if path else None
-        calls = (work for works in above.calls.values() for work in works) if above else iter(())
-        return next((work for work in calls if isinstance(work.begun, SubAsked) and work.begun.child == name), None)
+        if above is None:
+            return None
+        return next((w for w in _all_calls(above) if isinstance(w.begun, SubAsked) and w.begun.child == name), None)
 
     def _route(self, event: Routed, now: float) -> FoldChange:
         run = self._open_run(event.path, now)
@@ -274,8 +278,8 @@ def run_state(events: Iterable[Event]) -> RunState:
         answer_chars=ended.answer_chars or 0,
         stopped_by=ended.stopped_by,
         answered_by=ended.answered_by,
-        citations=tuple(Citation(**_known(Citation, one)) for one in ended.citations),
-        coverage=Coverage(**_known(Coverage, ended.coverage)),
+        citations=tuple(Citation(**_known(_CITATION, one)) for one in ended.citations),
+        coverage=Coverage(**_known(_COVERAGE, ended.coverage)),
         usage=Spent.from_json(fold.spent),
         iterations=ended.iterations if ended.tells_all else fold.replies,
         mode=fold.route.mode if fold.route else "",
@@ -306,6 +310,9 @@ def _all_calls(run: OpenRun) -> list[Work]:
     return [work for works in run.calls.values() for work in works]
 
 
-def _known(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(kind)}
+_CITATION = frozenset(one.name for one in fields(Citation))
+_COVERAGE = frozenset(one.name for one in fields(Coverage))
+
+
+def _known(names: frozenset[str], data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name in names}

@@ -37,7 +37,14 @@ from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.types import RunPage, RunState
 
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")
-_OUTLINE = (b'{"event":"run_', b'{"event":"routed"')
+_OUTLINE = tuple(
+    f'{{"event":"{name}'.encode()
+    for name in (
+        *("run_started", "run_resumed", "run_left"),
+        *('run_ended","status', 'run_ended","path":"",'),  # not those of child runs
+        'routed","path":"",',
+    )
+)
 """How `append` begins the lines that the state of an ended run is read from."""
 
 _LOCK_TRIES = 10
