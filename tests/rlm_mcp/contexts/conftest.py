@@ -1,4 +1,4 @@
-"""A place for the sources of every test."""
+"""A directory for the sources of every test."""
 
 from pathlib import Path
 

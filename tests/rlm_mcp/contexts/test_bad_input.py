@@ -1,4 +1,4 @@
-"""Each bad source has a sentence of its own and leaves the store as it was."""
+"""Each bad source is refused with a sentence of its own and leaves the store as it was."""
 
 import contextlib
 import os
@@ -148,7 +148,7 @@ def test_a_file_that_disappears_is_read_to_its_end(files: Path) -> None:
 
 
 def test_a_disk_that_fills_up(store: Store, files: Path) -> None:
-    """A limit on file size is as close as a test comes to a full disk without one: the write fails midway."""
+    """A limit on the file size stands in for a full disk: the write fails midway."""
     (files / "a.log").write_bytes(b"line\n" * 4_000_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, hard))

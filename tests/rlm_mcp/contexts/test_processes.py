@@ -1,4 +1,4 @@
-"""Programs end with the work that they were started for, and with the process."""
+"""Subprocesses end with the operation for which they were started, and with this process."""
 
 import subprocess
 import sys
@@ -13,11 +13,11 @@ ENDLESS = [sys.executable, "-c", "import time; print('begun', flush=True); time.
 
 
 class Enough(Exception):
-    """The output is not wanted any more."""
+    """Raised when the output is no longer wanted."""
 
 
 def wanted() -> None:
-    """The output is."""
+    """The output is still wanted."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_what_still_runs_at_the_end_of_the_block_is_killed(processes: Processes)
     assert repr(processes) == "<Processes 0 running>"
 
 
-def test_output_that_is_not_wanted_any_more_is_broken_off(processes: Processes) -> None:
+def test_output_that_is_no_longer_wanted_ends_the_program(processes: Processes) -> None:
     looks = 0
 
     def enough() -> None:
@@ -59,7 +59,7 @@ def test_output_is_whole_or_none(processes: Processes) -> None:
     assert processes.read_output(ENDLESS, env={}, timeout=Timeout(0.1), check_cancelled=wanted) is None
 
 
-def test_a_process_that_ends_stops_them_all_and_starts_none_any_more(processes: Processes) -> None:
+def test_kill_all_ends_the_running_programs_and_lets_none_start(processes: Processes) -> None:
     with ThreadPoolExecutor() as threads:
         printing = threads.submit(processes.read_output, ENDLESS, env={}, timeout=Timeout(600), check_cancelled=wanted)
         while "1 running" not in repr(processes):

@@ -18,7 +18,7 @@ TEXT = "\n".join(LINES) + "\n"
 
 
 class Sub:
-    """Sub-calls that meet: none returns before `together` of them are in flight."""
+    """Answers sub-calls; none returns before `together` of them are in flight."""
 
     def __init__(self, together: int = 1) -> None:
         self._together = together

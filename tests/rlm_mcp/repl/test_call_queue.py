@@ -1,4 +1,4 @@
-"""Calls from other threads, without a sandbox: when they begin, how many at once, what is left of them."""
+"""Calls from other threads, without a sandbox: when they start, how many run at once, what they leave behind."""
 
 import gc
 import weakref
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 def call_soon(function: Callable[[], None]) -> None:
-    """Everything here is on the event loop already."""
+    """Calls it at once: these tests are on the event loop already."""
     function()
 
 

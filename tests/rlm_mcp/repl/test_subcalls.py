@@ -36,7 +36,7 @@ async def test_classify_gives_every_item_a_label(opened: Opener) -> None:
 
 
 class Reader(Sub):
-    """Says of each text what it holds, and knows what a question about many texts asks of one."""
+    """Judges each text by its content, and rewrites a question about many texts as one about a single text."""
 
     async def llm_query(
         self, prompt: str, *, model: str | None = None, schema: Any = None, material: str | None = None

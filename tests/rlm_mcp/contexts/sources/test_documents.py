@@ -17,7 +17,7 @@ def registered(store: Store, path: Path) -> tuple[str, tuple[PageMark, ...]]:
 
 
 def pdf(*texts: str) -> bytes:
-    """Make a PDF with one line of text a page, by hand: nothing here writes text into one."""
+    """Writes a PDF with one line of text on each page by hand: no library here can do that."""
     objects = [b"<< /Type /Catalog /Pages 2 0 R >>"]
     kids = " ".join(f"{4 + 2 * n} 0 R" for n in range(len(texts)))
     objects += [f"<< /Type /Pages /Kids [{kids}] /Count {len(texts)} >>".encode()]

@@ -31,7 +31,7 @@ def register_everything(data_dir: Path, sources: Path) -> None:
 
 
 def in_child(data_dir: Path, sources: Path, kill_at: int | None) -> list[int]:
-    """Do it in a child that dies before step `kill_at`; of one that lives give the last step at every line it ran."""
+    """Registers in a child that dies before step `kill_at`; if it survives, the last step at each line that it ran."""
     reader, writer = os.pipe()
     if child := os.fork():
         os.close(writer)
@@ -61,7 +61,7 @@ def in_child(data_dir: Path, sources: Path, kill_at: int | None) -> list[int]:
 
 
 def check(data_dir: Path) -> None:
-    """Open the store as the next process would: every context is whole, nothing else is there."""
+    """Opens the store as the next process would, and asserts that every context is whole and nothing else is there."""
     with Store(data_dir) as store:
         store.remove_leftovers()
         contexts = store.list(limit=100).contexts

@@ -23,7 +23,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def counted(text: str) -> Counts:
-    """What the counts must be, by the plainest means."""
+    """The expected counts, computed in the simplest way."""
     data = text.encode()
     lines = data.split(b"\n")
     return Counts(

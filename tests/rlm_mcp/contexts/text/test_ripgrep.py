@@ -1,4 +1,4 @@
-"""Searches as processes: they end when their time is over."""
+"""Searches as subprocesses, which end when their time is over."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

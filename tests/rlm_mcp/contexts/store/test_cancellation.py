@@ -1,4 +1,4 @@
-"""Registering that is broken off leaves nothing behind, wherever it was."""
+"""A registration that is cancelled leaves nothing behind, at whatever moment."""
 
 import os
 import subprocess
@@ -11,11 +11,11 @@ from rlm_mcp.contexts.store.store import Store
 
 
 class Enough(Exception):
-    """Whoever registers wants no more of it."""
+    """Raised by the callback to cancel a registration."""
 
 
 class Patience:
-    """Is told what was taken in, and has enough after so many times."""
+    """A progress callback that cancels the registration at its n-th call."""
 
     def __init__(self, times: int | None = None) -> None:
         self.times = times
@@ -42,7 +42,7 @@ def tree(tmp_path: Path) -> Path:
     return directory
 
 
-def test_breaking_off_at_any_moment_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
+def test_cancelling_at_any_moment_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
     whole = Patience()
     with Store(tmp_path / "other") as store:
         store.register_source(str(tree), on_progress=whole)
@@ -58,7 +58,7 @@ def test_breaking_off_at_any_moment_leaves_nothing_behind(tree: Path, tmp_path: 
         assert store.register_source(str(tree)).files == 6
 
 
-def test_breaking_off_keeps_the_texts_that_another_context_has(tree: Path, tmp_path: Path) -> None:
+def test_cancelling_keeps_the_texts_that_another_context_has(tree: Path, tmp_path: Path) -> None:
     with Store(tmp_path / "data") as store:
         kept = store.register_source(str(tree / "0.txt"))
         for times in range(1, 30):
@@ -73,7 +73,7 @@ def git(directory: Path, *arguments: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
-def test_a_listing_by_git_that_would_not_end_is_broken_off(tree: Path, tmp_path: Path) -> None:
+def test_a_listing_by_git_that_would_not_end_is_cancelled(tree: Path, tmp_path: Path) -> None:
     git(tree, "init")
     os.mkfifo(tree / ".gitignore")  # git waits until somebody writes to it
     with Store(tmp_path / "data") as store:
@@ -83,7 +83,7 @@ def test_a_listing_by_git_that_would_not_end_is_broken_off(tree: Path, tmp_path:
     assert repr(PROCESSES) == "<Processes 0 running>"
 
 
-def test_breaking_off_a_revision_at_any_moment_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
+def test_cancelling_a_revision_at_any_moment_leaves_nothing_behind(tree: Path, tmp_path: Path) -> None:
     for arguments in (["init"], ["add", "."], ["commit", "-m", "all"]):
         git(tree, *arguments)
     whole = Patience()
@@ -97,7 +97,7 @@ def test_breaking_off_a_revision_at_any_moment_leaves_nothing_behind(tree: Path,
         assert store.list().total == 0
 
 
-def test_breaking_off_a_walk_needs_no_file_to_be_found(tmp_path: Path) -> None:
+def test_cancelling_a_walk_needs_no_file_to_be_found(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / "empty" / str(number)).mkdir(parents=True)
     with Store(tmp_path / "data") as store, pytest.raises(Enough):
