@@ -4,6 +4,7 @@ Imports inside functions, which keep the start of the process fast, and imports 
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,8 @@ ORDER: dict[str, list[str]] = {
         "shared",
         "linking snapshot",
         "imports",
-        "vfs machine channel compile_cache",
+        "compile_cache",
+        "vfs machine channel",
         "budget capture deadlines limits pending_calls results image",
         "errno errors",
     ],
@@ -177,6 +179,25 @@ def test_no_class_is_a_manager_or_a_service(package: str) -> None:
         if isinstance(node, ast.ClassDef) and node.name.endswith(("Manager", "Service", "Helper", "Utils"))
     ]
     assert found == []
+
+
+def test_a_type_name_stands_for_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for file in [file for package in ORDER for file in (ROOT / package).rglob("*.py")]:
+        for name, line in type_names(ast.parse(file.read_text())):
+            places.setdefault(name, []).append(f"{file.relative_to(ROOT)}:{line}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def type_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """(name without leading underscores, line) of every class, and of every type alias or variable of a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name.lstrip("_"), node.lineno
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)]) if re.match(r"_*[A-Z]\w*[a-z]", name):
+                yield name.lstrip("_"), statement.lineno
 
 
 @pytest.mark.parametrize("package", ORDER)
