@@ -117,7 +117,7 @@ class RunCalls:
         kind: Literal["llm", "rlm"],
         facts: Mapping[str, Any],
     ) -> object:
-        taped = self._tape.sub(key)
+        taped = self._tape.sub_call(key)
         if self._tape.strict:
             return self._from_tape(taped, str(facts["prompt_head"]))
         if isinstance(taped, SubReply):
@@ -144,7 +144,7 @@ class RunCalls:
 
     def _from_tape(self, taped: SubReply | SubFailed | None, prompt: str) -> object:
         if taped is None:
-            self._tape.differ(f"code made a sub-call that the record does not hold: {prompt[:80]!r}")
+            self._tape.note_difference(f"code made a sub-call that the record does not hold: {prompt[:80]!r}")
             raise SubCallFailed("This is a replay, and its record holds no reply to this prompt.")
         self._record(taped)
         if isinstance(taped, SubFailed):

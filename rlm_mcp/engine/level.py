@@ -82,7 +82,7 @@ class Level:
         """Puts the way on record. Raises PromptOverWindow if the contexts do not fit the way that was asked for."""
         if self._refusal is not None:
             raise self._refusal
-        if self.deps.tape.strict or self.deps.tape.way(self.spec.path) is None:
+        if self.deps.tape.strict or self.deps.tape.route(self.spec.path) is None:
             spec, way = self.spec, self.way
             routed = Routed(mode=way.mode, depth=way.depth, reason=way.reason)
             if spec.path:  # RunStarted has these for the run that a client asked for
@@ -139,12 +139,12 @@ class Level:
     def begin_turn(self) -> Turn:
         """The next turn, from the record where it is on record. Raises ReplayDiffers if a replay has no such turn."""
         self._turns += 1
-        taped = self.deps.tape.root(self.spec.path, self._turns)
+        taped = self.deps.tape.root_reply(self.spec.path, self._turns)
         if taped is not None:
             return turn_on_tape(taped)
         if self.deps.tape.strict:
             missing = f"the replay needs a {self} that the record does not hold"
-            self.deps.tape.differ(missing)
+            self.deps.tape.note_difference(missing)
             raise ReplayDiffers(missing)
         root, ledger = self.deps.root.profile, self.ledger
         return new_turn(self._turns, ledger.left(), ledger.limits, root, longest_prompt=self._longest_prompt)
@@ -223,7 +223,7 @@ class Level:
             trajectory.measure(taped.usage["prompt_tokens"], ask.messages)
         if self.deps.tape.strict:
             if prompt_hash(ask.messages) != taped.prompt_hash:
-                self.deps.tape.differ(f"{self} asked the root model something else than the record says")
+                self.deps.tape.note_difference(f"{self} asked the root model something else than the record says")
             self._record(taped)
         return taped.text
 
@@ -251,7 +251,7 @@ class Level:
         if known is None:
             return cell
         if _said(known) != _said(cell):
-            tape.differ(f"{self} block {step.block} {_difference(known, cell)}")
+            tape.note_difference(f"{self} block {step.block} {_difference(known, cell)}")
         return cell if tape.strict else known
 
     async def _run_in_time(self, turn: Turn, step: RunBlock, repl: Repl) -> CellResult:
@@ -341,7 +341,7 @@ class Level:
 
 def _choose_way(spec: RunSpec, deps: RunDeps, ledger: Ledger) -> tuple[Route, PromptOverWindow | None]:
     """Direct or the loop, and how deep; with the reason if the way that was asked for cannot be taken."""
-    taped = deps.tape.way(spec.path)
+    taped = deps.tape.route(spec.path)
     if taped is not None:
         # What is left of a budget may speak for another way by now; the turns on record took this one.
         return Route(mode=taped.mode, depth=taped.depth, reason=taped.reason), None

@@ -37,6 +37,30 @@ def read_lines(path: Path, *, until: int | None = None, only: tuple[bytes, ...] 
             yield event_or_none(data)
 
 
+def read_lines_from(path: Path, position: int) -> Iterator[tuple[Event | None, int]]:
+    """The lines from byte `position` on, each with the position after it; None for a line that holds no event.
+
+    Reading from the beginning raises RunRecordTooNew.
+    """
+    with path.open("rb") as file:
+        file.seek(position)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            data = _json_or_none(line)
+            if position == 0:
+                _check_format(path, data)
+            position += len(line)
+            yield event_or_none(data), position
+
+
+def _json_or_none(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
 def event_or_none(data: object) -> Event | None:
     """The event of a JSON value, if it is one."""
     try:

@@ -29,7 +29,7 @@ class Tape:
         self.difference: str | None = None
         self.spent: Mapping[str, Any] = {}
         """the usage of the run when it ended"""
-        self._ways: dict[str, Routed] = {}
+        self._routes: dict[str, Routed] = {}
         self._roots: dict[tuple[str, int], RootReply] = {}
         self._subs: dict[str, SubReply | SubFailed] = {}
         self._cells: dict[tuple[str, int, int], Cell] = {}
@@ -39,7 +39,7 @@ class Tape:
     def _load(self, event: Event) -> None:
         match event:
             case Routed():
-                self._ways[event.path] = event
+                self._routes[event.path] = event
             case RootReply():
                 self._roots[event.path, event.turn] = event
             case SubReply():
@@ -51,15 +51,15 @@ class Tape:
             case RunEnded(path=""):
                 self.spent = event.usage
 
-    def way(self, path: str) -> Routed | None:
+    def route(self, path: str) -> Routed | None:
         """The route of this run or child run, if it had begun."""
-        return self._ways.get(path)
+        return self._routes.get(path)
 
-    def root(self, path: str, turn: int) -> RootReply | None:
+    def root_reply(self, path: str, turn: int) -> RootReply | None:
         """The recorded root reply of this turn."""
         return self._roots.get((path, turn))
 
-    def sub(self, key: str) -> SubReply | SubFailed | None:
+    def sub_call(self, key: str) -> SubReply | SubFailed | None:
         """The recorded answer to the same request, or its failure."""
         return self._subs.get(key)
 
@@ -67,7 +67,7 @@ class Tape:
         """The recorded result of one block."""
         return self._cells.get((path, turn, block))
 
-    def differ(self, sentence: str) -> None:
+    def note_difference(self, sentence: str) -> None:
         """Notes a difference. Only the first is kept, since the others follow from it."""
         if self.difference is None:
             self.difference = sentence

@@ -18,24 +18,24 @@ Difference = tuple[str, str]
 """`both`, `first` or `second`: which answers hold a piece of text; and the text."""
 
 
-def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+def compare_runs(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """The comparison of two runs, given what `page_data` returns for each."""
     one, other = first["head"], second["head"]
     texts = [_text(head["answer"]["text"]) if head["answer"] else "" for head in (one, other)]
     return {
-        "runs": [summary(first), summary(second)],
+        "runs": [run_summary(first), run_summary(second)],
         "same": {
             "query": one["query"] == other["query"],
             "contexts": _ids(one) == _ids(other),
             "answer": bool(one["answer"]) == bool(other["answer"]) and texts[0] == texts[1],
         },
-        "answer": differences(*texts),
-        "citations": citations(one["citations"], other["citations"]),
-        "turns": aligned(_turns(first["rows"]), _turns(second["rows"])),
+        "answer": diff_texts(*texts),
+        "citations": merge_citations(one["citations"], other["citations"]),
+        "turns": align_turns(_turns(first["rows"]), _turns(second["rows"])),
     }
 
 
-def summary(data: Mapping[str, Any]) -> dict[str, Any]:
+def run_summary(data: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of one run that are compared."""
     head, coverage = data["head"], data["coverage"]
     states = [citation["state"] for citation in head["citations"]]
@@ -48,18 +48,18 @@ def summary(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def differences(first: str, second: str) -> list[Difference] | None:
+def diff_texts(first: str, second: str) -> list[Difference] | None:
     """The edits that turn the first text into the second; None if the texts are too long."""
     if first == second:
         return [("both", first)] if first else []
     for pattern, most in ((r"\s+|\w+|[^\w\s]", MOST_WORDS), (r"[^\n]*\n|[^\n]+", MOST_LINES)):
         old, new = re.findall(pattern, first), re.findall(pattern, second)
         if len(old) + len(new) <= most:
-            return _differences(old, new)
+            return _diff_pieces(old, new)
     return None
 
 
-def _differences(old: Sequence[str], new: Sequence[str]) -> list[Difference]:
+def _diff_pieces(old: Sequence[str], new: Sequence[str]) -> list[Difference]:
     """The same for texts in pieces. Fewer than LEAST_SAME_CHARS between two changes count as chance."""
     blocks = SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
     found: list[Difference] = []
@@ -76,7 +76,7 @@ def _differences(old: Sequence[str], new: Sequence[str]) -> list[Difference]:
     return found
 
 
-def citations(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def merge_citations(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every cited place once, with its state in each run; None where a run did not cite it."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for side, cited in (("first", first), ("second", second)):
@@ -88,9 +88,9 @@ def citations(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, 
     return list(found.values())
 
 
-def aligned(first: Sequence[tuple[int, str]], second: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
+def align_turns(first: Sequence[tuple[int, str]], second: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
     """The turns of both runs in order: those with the most similar code in pairs, the others alone."""
-    alike = _alike if len(first) * len(second) <= MOST_PAIRS else _equal
+    alike = _similarity if len(first) * len(second) <= MOST_PAIRS else _equality
     gain = [[max(0.0, alike(one, other) - LEAST_ALIKE) for _, other in second] for _, one in first]
     # The best total from each pair of positions on; then the path through it.
     best = [[0.0] * (len(second) + 1) for _ in range(len(first) + 1)]
@@ -113,11 +113,11 @@ def aligned(first: Sequence[tuple[int, str]], second: Sequence[tuple[int, str]])
     return pairs
 
 
-def _equal(one: str, other: str) -> float:
+def _equality(one: str, other: str) -> float:
     return float(one == other)
 
 
-def _alike(one: str, other: str) -> float:
+def _similarity(one: str, other: str) -> float:
     if one == other:
         return 1.0
     return SequenceMatcher(None, one[:MOST_ALIKE_CHARS], other[:MOST_ALIKE_CHARS], autojunk=False).ratio()

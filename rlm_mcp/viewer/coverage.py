@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from rlm_mcp.viewer.story import whole
+from rlm_mcp.viewer.story import as_count
 
 MOST_BINS = 1_000  # about one for each pixel
 MOST_FILES = 400  # in the table: those that were read most
@@ -22,7 +22,7 @@ class FileSize:
     chars: int
 
 
-def strips(
+def coverage_data(
     coverage: Mapping[str, Any],
     contexts: Sequence[Mapping[str, Any]],
     files: Mapping[str, Sequence[FileSize]],
@@ -57,9 +57,9 @@ def strips(
         )
     rows.sort(key=lambda row: (-row["model"], -row["code"], row["path"]))
     return {
-        "total": whole(coverage.get("total_chars")),
-        "code": whole(coverage.get("read_by_code")),
-        "model": whole(coverage.get("read_by_model")),
+        "total": as_count(coverage.get("total_chars")),
+        "code": as_count(coverage.get("read_by_code")),
+        "model": as_count(coverage.get("read_by_model")),
         "strips": shown,
         "files": rows[:MOST_FILES],
         "files_in_all": len(rows),
@@ -128,9 +128,9 @@ def _ranges(coverage: Mapping[str, Any], reader: str) -> dict[str, list[tuple[in
         return {}
     return {
         str(key): [
-            (whole(pair[0]), whole(pair[1]))
+            (as_count(pair[0]), as_count(pair[1]))
             for pair in pairs
-            if isinstance(pair, list | tuple) and len(pair) == 2 and 0 <= whole(pair[0]) < whole(pair[1])
+            if isinstance(pair, list | tuple) and len(pair) == 2 and 0 <= as_count(pair[0]) < as_count(pair[1])
         ]
         for key, pairs in told.items()
         if isinstance(pairs, list | tuple)
@@ -148,6 +148,6 @@ def _sizes_told(
             if key.startswith(prefix):
                 path = key.removeprefix(prefix)
                 ends[path] = max([ends.get(path, 0), *(end for _, end in spans)])
-    if len(ends) <= 1 and whole(context.get("files")) <= 1:
-        return [FileSize(path=next(iter(ends), str(context["name"])), chars=whole(context.get("chars")))]
+    if len(ends) <= 1 and as_count(context.get("files")) <= 1:
+        return [FileSize(path=next(iter(ends), str(context["name"])), chars=as_count(context.get("chars")))]
     return [FileSize(path=path, chars=ends[path]) for path in sorted(ends)]

@@ -21,11 +21,10 @@ from starlette.routing import Route
 
 from rlm_mcp.concurrency import on_stop_signal
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.records.events import Event
-from rlm_mcp.records.reading import event_or_none, read_events
+from rlm_mcp.records.reading import read_lines_from
 from rlm_mcp.records.store import Run
 from rlm_mcp.viewer.page import assemble, page_data
-from rlm_mcp.viewer.passages import Quoted, quoted
+from rlm_mcp.viewer.passages import StoredTexts, read_passages
 from rlm_mcp.viewer.story import Story
 
 HOST = "127.0.0.1"
@@ -73,33 +72,15 @@ class FollowedRun:
         is_live = self._run.is_live()  # first: everything that was written before the end is then read
         self._read_new_events()
         story = self._story
-        texts = quoted(self._store, story.context_ids, story.citations) if story.has_ended else Quoted()
+        texts = read_passages(self._store, story.context_ids, story.citations) if story.has_ended else StoredTexts()
         answer = self._run.answer() if story.has_ended else None
         data = page_data(story, texts, is_live=is_live, answer=answer)
         return {**data, "rows": list(story.rows)}, is_live and not story.has_ended
 
     def _read_new_events(self) -> None:
-        for event, end in read_events_from(self._run, self._position):
+        for event, end in read_lines_from(self._run.events_path, self._position):
             self._story.add(event)
             self._position = end
-
-
-def read_events_from(run: Run, position: int) -> list[tuple[Event | None, int]]:
-    """The events from byte `position` of the record on, each with the position after it; None for other lines."""
-    if position == 0:
-        next(read_events(run.events_path), None)  # raises RunRecordTooNew
-    found: list[tuple[Event | None, int]] = []
-    with run.events_path.open("rb") as file:
-        file.seek(position)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            position += len(line)
-            try:
-                found.append((event_or_none(json.loads(line)), position))
-            except ValueError:
-                found.append((None, position))
-    return found
 
 
 def application(followed: FollowedRun, *, token: str, port: int) -> Starlette:

@@ -25,9 +25,9 @@ from rlm_mcp.records.reading import read_lines
 from rlm_mcp.records.store import Run
 from rlm_mcp.redact import escape_controls
 from rlm_mcp.version import __version__
-from rlm_mcp.viewer.comparing import compared
-from rlm_mcp.viewer.coverage import strips
-from rlm_mcp.viewer.passages import Quoted, quoted
+from rlm_mcp.viewer.comparing import compare_runs
+from rlm_mcp.viewer.coverage import coverage_data
+from rlm_mcp.viewer.passages import StoredTexts, read_passages
 from rlm_mcp.viewer.story import Story, story_of
 
 FILE_NAME = "page.html"
@@ -80,7 +80,7 @@ def run_page(record: Run | Iterable[Event], store: Store) -> str:
 def compare_page(first: Run, second: Run, store: Store) -> tuple[str, dict[str, Any]]:
     """The HTML page of two runs side by side, and their comparison. Raises RunRecordTooNew, RunRecordDamaged."""
     both = [run_facts(run, store)[1] for run in (first, second)]
-    facts = compared(*both)
+    facts = compare_runs(*both)
     title = f"{first.run_id} and {second.run_id}"
     return assemble("compare", title=title, data={"runs": both, "facts": facts}), facts
 
@@ -89,24 +89,25 @@ def run_facts(record: Run | Iterable[Event], store: Store) -> tuple[Story, dict[
     """The story of a run and the data of its page, read from its record and from the store."""
     if not isinstance(record, Run):
         story = story_of(record)
-        return story, page_data(story, quoted(store, story.context_ids, story.citations))
+        return story, page_data(story, read_passages(store, story.context_ids, story.citations))
     is_live = record.is_live()  # first: a run that ends in between has its end on record when the record is read
     story = story_of(read_lines(record.events_path))
-    texts = quoted(store, story.context_ids, story.citations)
+    texts = read_passages(store, story.context_ids, story.citations)
     data = page_data(story, texts, is_live=is_live, answer=record.answer())
     if not is_live and is_torn(record.events_path):
         data["head"]["notes"].append("The record ends in the middle of an event, so what came after it is lost.")
     return story, data
 
 
-def page_data(story: Story, texts: Quoted, *, is_live: bool = False, answer: object = None) -> dict[str, Any]:
+def page_data(story: Story, texts: StoredTexts, *, is_live: bool = False, answer: object = None) -> dict[str, Any]:
     """The data for the script of the page."""
+    coverage = coverage_data(story.coverage, story.contexts, texts.files, texts.places) if story.coverage else None
     return {
         "version": __version__,
         "head": story.head(is_live=is_live, answer=answer),
         "rows": story.rows,
         "passages": texts.passages,
-        "coverage": strips(story.coverage, story.contexts, texts.files, texts.places) if story.coverage else None,
+        "coverage": coverage,
     }
 
 

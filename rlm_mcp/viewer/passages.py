@@ -8,7 +8,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import ContextError, OutOfRange
 from rlm_mcp.viewer.coverage import FileSize
-from rlm_mcp.viewer.story import Cut, cut
+from rlm_mcp.viewer.story import Cut, head_and_tail
 
 LINES_AROUND = 3
 MOST_PASSAGE_CHARS = 12_000
@@ -18,7 +18,7 @@ MOST_PASSAGES = 200  # further citations are shown by their quotes alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quoted:
+class StoredTexts:
     """What the store adds to a record, ready for JSON."""
 
     passages: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Quoted:
     """by context id"""
 
 
-def quoted(store: Store, context_ids: Sequence[str], citations: Sequence[Mapping[str, Any]]) -> Quoted:
+def read_passages(store: Store, context_ids: Sequence[str], citations: Sequence[Mapping[str, Any]]) -> StoredTexts:
     """Reads them. Removed contexts are left out; a citation whose text cannot be read says why."""
     contexts: dict[str, Context] = {}
     files: dict[str, Sequence[FileSize]] = {}
@@ -56,7 +56,7 @@ def quoted(store: Store, context_ids: Sequence[str], citations: Sequence[Mapping
             passages[number] = {"missing": f"The text cannot be read: {error}"}
         else:
             places[number] = (context.context_id, str(citation["path"]), char)
-    return Quoted(passages=passages, places=places, files=files)
+    return StoredTexts(passages=passages, places=places, files=files)
 
 
 def _passage(store: Store, context: Context, citation: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,4 +87,4 @@ def _around(store: Store, context: Context, path: str, first: int, last: int) ->
 
 
 def _lines(text: str) -> list[Cut]:
-    return [cut(line.removesuffix("\r"), MOST_LINE_CHARS) for line in text.removesuffix("\n").split("\n")]
+    return [head_and_tail(line.removesuffix("\r"), MOST_LINE_CHARS) for line in text.removesuffix("\n").split("\n")]

@@ -84,9 +84,9 @@ class Story:
                 "context_id": str(context.get("context_id", "")),
                 "name": str(context.get("name", "")),
                 "kind": str(context.get("kind", "")),
-                "chars": whole(context.get("chars")),
-                "lines": whole(context.get("lines")),
-                "files": whole(context.get("files")),
+                "chars": as_count(context.get("chars")),
+                "lines": as_count(context.get("lines")),
+                "files": as_count(context.get("files")),
             }
             for context in _objects(self._fold.started.contexts if self._fold.started else ())
         ]
@@ -98,9 +98,9 @@ class Story:
             {
                 "context_id": str(one.get("context_id") or ""),
                 "path": str(one.get("path") or ""),
-                "start_line": whole(one.get("start_line")),
-                "end_line": whole(one.get("end_line")),
-                "quote": cut(str(one.get("quote") or ""), MOST_CALL_CHARS),
+                "start_line": as_count(one.get("start_line")),
+                "end_line": as_count(one.get("end_line")),
+                "quote": head_and_tail(str(one.get("quote") or ""), MOST_CALL_CHARS),
                 "state": _state_of(one),
             }
             for one in self._cited[:MOST_CITATIONS]
@@ -136,7 +136,7 @@ class Story:
             "status": status,
             "is_live": is_live and not ended,
             "created_at": started.created_at,
-            "query": cut(started.query, MOST_TEXT_CHARS),
+            "query": head_and_tail(started.query, MOST_TEXT_CHARS),
             "models": {role: str(_object(started.models.get(role)).get("name", "")) for role in ("root", "sub")},
             "mode": route.mode if route else "",
             "mode_reason": route.reason if route else "",
@@ -158,7 +158,7 @@ class Story:
         match event:
             case Routed():
                 told = {"kind": "routed", "mode": event.mode, "text": event.reason}
-                return told | {"query": cut(event.query or "", MOST_CALL_CHARS)}
+                return told | {"query": head_and_tail(event.query or "", MOST_CALL_CHARS)}
             case RootReply():
                 return _reply(event)
             case Cell():
@@ -203,7 +203,7 @@ def story_of(events: Iterable[Event | None]) -> Story:
     return story
 
 
-def cut(text: str, most: int) -> Cut:
+def head_and_tail(text: str, most: int) -> Cut:
     """The text, or head and tail if it is longer than `most` characters."""
     if len(text) <= most:
         return text
@@ -211,7 +211,7 @@ def cut(text: str, most: int) -> Cut:
     return {"head": text[: most - tail], "tail": text[-tail:], "chars": len(text)}
 
 
-def whole(value: object) -> int:
+def as_count(value: object) -> int:
     """A count, or 0."""
     return int(number(value))
 
@@ -223,12 +223,12 @@ def _reply(event: RootReply) -> dict[str, Any]:
     usage = event.usage
     return {
         "kind": "reply",
-        "text": cut(event.text, MOST_TEXT_CHARS),
-        "told": cut(event.told or "", MOST_TEXT_CHARS),
+        "text": head_and_tail(event.text, MOST_TEXT_CHARS),
+        "told": head_and_tail(event.told or "", MOST_TEXT_CHARS),
         "model": event.model,
         "finish": event.finish_reason,
-        "tokens": [whole(usage.get("prompt_tokens")), whole(usage.get("completion_tokens"))],
-        "cached_tokens": whole(usage.get("cached_prompt_tokens")),
+        "tokens": [as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens"))],
+        "cached_tokens": as_count(usage.get("cached_prompt_tokens")),
         "cost": _cost(usage.get("cost_usd")),
         "last": " ".join(str(part) for part in event.last[1:]),
         "spent": _usage(event.spent),
@@ -240,11 +240,11 @@ def _cell(event: Cell) -> dict[str, Any]:
         "kind": "cell",
         "block": event.block,
         "seconds": round(seconds_of(event), 3),
-        "code": cut(event.code, MOST_TEXT_CHARS),
-        "stdout": cut(event.stdout, MOST_TEXT_CHARS),
+        "code": head_and_tail(event.code, MOST_TEXT_CHARS),
+        "stdout": head_and_tail(event.stdout, MOST_TEXT_CHARS),
         "stdout_chars": max(len(event.stdout), event.stdout_chars),
-        "stderr": cut(event.stderr, MOST_CALL_CHARS),
-        "value": cut(event.value or "", MOST_CALL_CHARS),
+        "stderr": head_and_tail(event.stderr, MOST_CALL_CHARS),
+        "value": head_and_tail(event.value or "", MOST_CALL_CHARS),
         "error": _error(event.error),
         "stopped_by": event.stopped_by or "",
         "undone": event.undone,
@@ -259,9 +259,9 @@ def _error(error: JsonMap | None) -> dict[str, Any] | None:
         return None
     return {
         "type": str(error.get("type") or ""),
-        "message": cut(str(error.get("message") or ""), MOST_CALL_CHARS),
-        "line": whole(error.get("line")),
-        "traceback": cut(str(error.get("traceback") or ""), MOST_CALL_CHARS),
+        "message": head_and_tail(str(error.get("message") or ""), MOST_CALL_CHARS),
+        "line": as_count(error.get("line")),
+        "traceback": head_and_tail(str(error.get("traceback") or ""), MOST_CALL_CHARS),
     }
 
 
@@ -271,9 +271,9 @@ def _call(event: SubReply | SubFailed, most: int) -> dict[str, Any]:
     usage = event.usage
     told: dict[str, Any] = {
         "kind": "call",
-        "prompt": cut(event.prompt_head, MOST_CALL_CHARS),
+        "prompt": head_and_tail(event.prompt_head, MOST_CALL_CHARS),
         "prompt_chars": event.prompt_chars or 0,
-        "text": cut(text, most),
+        "text": head_and_tail(text, most),
         "is_json": kind == "json",
         "failed": failed,
         "child": event.child or "",
@@ -283,7 +283,7 @@ def _call(event: SubReply | SubFailed, most: int) -> dict[str, Any]:
     if not usage:  # of a child run, whose own events have it, or of a call that reached no model
         return told | {"spent": _usage(event.spent)}
     return told | {
-        "tokens": [whole(usage.get("prompt_tokens")), whole(usage.get("completion_tokens"))],
+        "tokens": [as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens"))],
         "cost": _cost(usage.get("cost_usd")),
         "asked_seconds": round(number(usage.get("request_seconds")), 3),
     }
@@ -294,7 +294,7 @@ def _end(event: RunEnded) -> dict[str, Any]:
         "kind": "ended",
         "status": event.status,
         "stopped_by": event.stopped_by or "",
-        "text": cut("" if event.answer is None else text_of(event.answer)[0], MOST_TEXT_CHARS),
+        "text": head_and_tail("" if event.answer is None else text_of(event.answer)[0], MOST_TEXT_CHARS),
         "message": event.message,
         "usage": _usage(event.usage),
     }
@@ -312,7 +312,7 @@ def text_of(value: object) -> tuple[str, str]:
 
 def _answer(value: object, chars: int) -> dict[str, Any]:
     text, kind = text_of(value)
-    return {"text": cut(text, MOST_ANSWER_CHARS), "kind": kind, "chars": max(chars, len(text))}
+    return {"text": head_and_tail(text, MOST_ANSWER_CHARS), "kind": kind, "chars": max(chars, len(text))}
 
 
 def _state_of(citation: Mapping[str, Any]) -> str:
@@ -323,7 +323,7 @@ def _state_of(citation: Mapping[str, Any]) -> str:
 
 def _usage(spent: object) -> dict[str, Any]:
     known = _object(spent)
-    counts: dict[str, Any] = {name: whole(known.get(name)) for name in USAGE}
+    counts: dict[str, Any] = {name: as_count(known.get(name)) for name in USAGE}
     return counts | {"cost_usd": _cost(known.get("cost_usd")), "seconds": round(number(known.get("seconds")), 3)}
 
 

@@ -20,7 +20,7 @@ from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.store import Run
 from rlm_mcp.settings import Settings
 from rlm_mcp.viewer.page import page_data
-from rlm_mcp.viewer.passages import Quoted
+from rlm_mcp.viewer.passages import StoredTexts
 from rlm_mcp.viewer.story import story_of
 from rlm_mcp.workspace.launch import RunModels
 from rlm_mcp.workspace.workspace import open_workspace
@@ -73,7 +73,7 @@ def test_the_state(tmp_path: Path, name: str, expected: tuple[object, ...]) -> N
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_page_shows_a_row_for_each_event_and_leaves_nothing_out(tmp_path: Path, name: str) -> None:
     events = list(stored(tmp_path, name).events())
-    page = page_data(story_of(events), Quoted())
+    page = page_data(story_of(events), StoredTexts())
     assert len(page["rows"]) == len(events) - 1
     assert page["head"]["notes"] == []
     assert (page["head"]["status"], page["head"]["turns"]) == ("completed", 3 if name in {"children", "resumed"} else 2)

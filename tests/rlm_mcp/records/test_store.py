@@ -212,18 +212,18 @@ def test_a_tape_hands_out_what_the_record_holds() -> None:
         ]
     )
 
-    assert tape.root("", 1) == one
-    assert tape.root("ab12", 1) == of_child
-    assert tape.root("", 2) is None
-    assert tape.sub(key) == yes
+    assert tape.root_reply("", 1) == one
+    assert tape.root_reply("ab12", 1) == of_child
+    assert tape.root_reply("", 2) is None
+    assert tape.sub_call(key) == yes
     assert tape.cell("", 1, 1) == cell
     assert tape.spent["root_calls"] == 1
 
 
 def test_only_the_first_difference_is_kept() -> None:
     tape = Tape(strict=True)
-    tape.differ("turn 2 printed something else")
-    tape.differ("turn 3 asked something else")
+    tape.note_difference("turn 2 printed something else")
+    tape.note_difference("turn 3 asked something else")
 
     assert tape.difference == "turn 2 printed something else"
 

@@ -5,12 +5,10 @@ import anyio
 import pytest
 
 from rlm_mcp.errors import SearchRefused
-from rlm_mcp.records.events import event_from_json
-from rlm_mcp.records.fold import RunFold
 from rlm_mcp.records.types import RunState
 from rlm_mcp.server.client_timeouts import longest_wait, with_heartbeat
 from rlm_mcp.server.presenters import running_message
-from rlm_mcp.workspace.progress import IngestProgress, Progress, progress_of
+from rlm_mcp.workspace.progress import IngestProgress, Progress
 
 
 @pytest.mark.parametrize(
@@ -34,19 +32,6 @@ def test_a_running_run_tells_the_next_call_and_a_guess_of_the_time() -> None:
     assert running_message(state, progress) == (
         "Still running: turn 2 · 7 sub-calls · 20 s · asking the root model; usually done in 20-80 s more, at most "
         "100 s. Call rlm_result(run_id='run-1') to wait on; do not start it again."
-    )
-
-
-def test_progress_follows_the_events_of_a_run_and_its_children() -> None:
-    fold = RunFold()
-    for event in [
-        {"event": "routed", "path": "", "turn": 0},
-        {"event": "root_reply", "path": "", "turn": 1, "spent": {"sub_calls": 0, "cost_usd": 0.5}},
-        {"event": "root_reply", "path": "1.2", "turn": 9, "spent": {"sub_calls": 4, "cost_usd": 0.75}},
-    ]:
-        fold.apply(event_from_json(event))
-    assert progress_of(fold) == Progress(
-        events=3, iteration=1, depth=2, sub_calls=4, cost_usd=0.75, doing="running its code"
     )
 
 

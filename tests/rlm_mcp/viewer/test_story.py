@@ -7,7 +7,7 @@ import pytest
 
 from rlm_mcp.errors import RunRecordDamaged
 from rlm_mcp.records.reading import event_or_none
-from rlm_mcp.viewer.story import MOST_ANSWER_CHARS, Story, call_chars, cut, story_of
+from rlm_mcp.viewer.story import MOST_ANSWER_CHARS, Story, call_chars, head_and_tail, story_of
 from tests.rlm_mcp.viewer import records
 from tests.rlm_mcp.viewer.records import call, cell, ended, reply, started
 
@@ -33,8 +33,8 @@ def test_an_object_as_answer_is_shown_as_json() -> None:
 
 
 def test_a_text_is_cut_in_the_middle() -> None:
-    assert cut("0123456789", 10) == "0123456789"
-    assert cut("0123456789", 8) == {"head": "012345", "tail": "89", "chars": 10}
+    assert head_and_tail("0123456789", 10) == "0123456789"
+    assert head_and_tail("0123456789", 8) == {"head": "012345", "tail": "89", "chars": 10}
 
 
 def test_the_more_sub_calls_there_are_the_less_of_each_is_kept() -> None:
