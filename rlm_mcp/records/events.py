@@ -30,10 +30,10 @@ JsonMap = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvent:
-    """What all events have. The engine stamps `path` and `turn`, the record stamps `at`."""
+    """The fields that all events share. The engine stamps `path` and `turn`, the record stamps `at`."""
 
     path: str = ""
-    """the (child) run that it belongs to: empty for the run that a client asked for, names joined by dots for others"""
+    """the run it belongs to: empty for the run that a client asked for, names joined by dots for child runs"""
     turn: int = 0
     """the turn of that run, from 1; 0 before the first"""
     at: float | None = None
@@ -42,7 +42,7 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(RunEvent):
-    """First event of a record: what was asked, of whom, and within which limits. Without path and turn in JSON."""
+    """First event of a record: the request, the models and the limits. Has no path and turn in JSON."""
 
     format: int = FORMAT
     run_id: str = ""
@@ -67,7 +67,7 @@ class RunStarted(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResumed(RunEvent):
-    """A process continues the run; an end before this event no longer counts. Without path and turn in JSON."""
+    """A process continues the run; an end before this event no longer counts. Has no path and turn in JSON."""
 
     served: bool | None = None
     """as in RunStarted"""
@@ -80,7 +80,7 @@ class RunLeft(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed(RunEvent):
-    """Which way a run takes, and why. That of a child run also says what it was asked; early records do not."""
+    """Whether a run answers directly or in turns, and why. For child runs also the request, except in early records."""
 
     mode: Literal["direct", "rlm"]
     depth: int
@@ -89,12 +89,12 @@ class Routed(RunEvent):
     chars: int | None = None
     """of the child's context"""
     model: str | None = None
-    """which the child has as its root model"""
+    """the name of the child's root model"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootAsked(RunEvent):
-    """The root model is being asked. Told to listeners only, never on record."""
+    """The root model is being asked. Sent to listeners only, never recorded."""
 
     model: str
 
@@ -106,7 +106,7 @@ class RootReply(RunEvent):
     prompt_hash: str
     """of the messages it was asked with (engine.request_keys)"""
     told: str | None = None
-    """the user message, where it stands alone: in other turns it is the output of the blocks before"""
+    """the user message, if the prompt stands alone; in other turns it is the output of the blocks before"""
     text: str
     finish_reason: str
     model: str
@@ -126,7 +126,7 @@ class RootReply(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellBegun(RunEvent):
-    """A block of code is being run. Told to listeners only, never on record."""
+    """A block of code is being run. Sent to listeners only, never recorded."""
 
     block: int
     """number within the turn, from 1"""
@@ -135,7 +135,7 @@ class CellBegun(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell(RunEvent):
-    """What a block of code did. The fields after `block` are those of repl.types.CellResult."""
+    """The result of a block of code. The fields after `block` are those of repl.types.CellResult."""
 
     block: int
     code: str
@@ -158,14 +158,14 @@ class Cell(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubCallEvent(RunEvent):
-    """What the three events of a sub-call have: the request."""
+    """The request of a sub-call, which its three events share."""
 
     key: str
-    """made of the request (engine.request_keys): the same request has the same key"""
+    """computed from the request (engine.request_keys): the same request has the same key"""
     kind: Literal["llm", "rlm"]
     """rlm is a child run"""
     prompt_chars: int | None = None
-    """not of a child run"""
+    """None for a child run"""
     prompt_head: str
     child: str | None = None
     """the last name in the path of a child run"""
@@ -173,12 +173,12 @@ class SubCallEvent(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubAsked(SubCallEvent):
-    """Code has made a sub-call. Told to listeners only, never on record."""
+    """Code has made a sub-call. Sent to listeners only, never recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubReply(SubCallEvent):
-    """The answer to a sub-call. `model`, `cached` and `usage` are absent of a child run, whose own events tell them."""
+    """The answer to a sub-call. That of a child run has no `model`, `cached` and `usage`: its own events have them."""
 
     value: Any
     """text, or a JSON value under a schema"""
@@ -206,7 +206,7 @@ class SubFailed(SubCallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided(RunEvent):
-    """What a turn has led to."""
+    """The decision at the end of a turn."""
 
     step: Literal["again", "finish"]
     why: str
@@ -217,8 +217,8 @@ class Decided(RunEvent):
 class RunEnded(RunEvent):
     """The end of a run or child run. The fields before `answer_chars` are those of records.types.Outcome.
 
-    Without `answer_chars` it was written for a run that could not write it itself: then only status, stopped_by and
-    message are in the JSON.
+    Without `answer_chars` it was recorded on behalf of a run that could not record its end itself. Then the JSON has
+    only status, stopped_by and message.
     """
 
     status: Status
@@ -241,7 +241,7 @@ class RunEnded(RunEvent):
 
     @property
     def tells_all(self) -> bool:
-        """Whether the run itself has ended, with everything that its state is made of."""
+        """Whether the run recorded this end itself, with everything that its state consists of."""
         return self.answer_chars is not None
 
 
@@ -303,7 +303,7 @@ _WRITTEN_FOR_A_RUN = ("status", "stopped_by", "message")
 
 
 def ended_event(outcome: Outcome) -> RunEnded:
-    """The last event of a run. An answer too long for the record is left to its own file."""
+    """The last event of a run. An answer too long for the record is kept only in its own file."""
     facts = asdict(outcome)
     answer = outcome.answer
     text = answer if isinstance(answer, str) else json.dumps(answer)
@@ -325,12 +325,12 @@ def answer_bytes(answer: object) -> tuple[str, bytes]:
 
 
 def name_of(event: Event) -> str:
-    """What a record calls events of this kind."""
+    """The name of the event in a record."""
     return str(event.data["event"]) if isinstance(event, UnknownEvent) else NAMES[type(event)]
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """The JSON object of an event, in the order in which records have it."""
+    """The JSON object of an event, with its keys in the order of records."""
     if isinstance(event, UnknownEvent):
         return dict(event.data)
     kind = type(event)

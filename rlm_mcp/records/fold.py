@@ -71,7 +71,7 @@ class Work:
     begun: RootAsked | CellBegun | SubAsked
     since: float
     counts: CallCounts
-    """those that a sub-call belongs to"""
+    """the counts that a sub-call belongs to"""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -81,17 +81,17 @@ class OpenRun:
     path: str
     query: str
     since: float
-    """when it began what it is doing"""
+    """when it began to do this"""
     call: Work | None = None
     """the sub-call that a child run answers"""
     turn: int = 0
     turns: int | None = None
-    """the most there can be"""
+    """the most that the run may take"""
     doing: Literal["starting", "asking", "running"] = "starting"
     code: str = ""
     """the block that is being run"""
     work: Work | None = None
-    """the root call or block that it is at"""
+    """the root call or block in progress"""
     counts: CallCounts = field(default_factory=CallCounts)
     """sub-calls of the block that is being run"""
     calls: dict[str, list[Work]] = field(default_factory=dict)
@@ -103,22 +103,22 @@ class OpenRun:
         return depth_of(self.path)
 
     def in_flight(self) -> Iterator[Work]:
-        """The sub-calls of the block that is being run which have no answer yet."""
+        """The unanswered sub-calls of the block that is being run."""
         return (work for works in self.calls.values() for work in works if work.counts is self.counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldChange:
-    """What one event has begun and ended, in the run it belongs to (None before the run's first event)."""
+    """What one event has begun and ended. `run` is the run it belongs to; None for events of the record as a whole."""
 
     run: OpenRun | None = None
     begun: Work | None = None
     ended: tuple[Work, ...] = ()
-    """by the end of a run: everything that it and the runs below it were at"""
+    """at the end of a run: everything that it and the runs below it were doing"""
 
 
 class RunFold:
-    """What the events so far have led to."""
+    """The state of a run and its child runs after the events so far."""
 
     def __init__(self) -> None:
         self.started: RunStarted | None = None
@@ -136,7 +136,7 @@ class RunFold:
         self.depth = 0
         """the deepest of the runs so far"""
         self.phase: Phase = "starting"
-        """what the latest event has led to, in whichever run"""
+        """set by the latest event, whichever run it belongs to"""
         self.open_runs: dict[str, OpenRun] = {}
         """by path"""
 
@@ -240,7 +240,7 @@ class RunFold:
         work = same.pop(0) if same else None
         if not same:
             run.calls.pop(event.key, None)
-        if work is None or work.counts is not run.counts:  # it began in another block, or its record does not say when
+        if work is None or work.counts is not run.counts:  # it began in another block, or comes from a record
             run.counts.asked += 1
         if isinstance(event, SubFailed):
             run.counts.failed += 1
@@ -292,7 +292,7 @@ def run_state(events: Iterable[Event]) -> RunState:
 
 
 def depth_of(path: str) -> int:
-    """How deep the run of this path is: 0 for the one that a client asked for."""
+    """The depth of the run of this path: 0 for the run that a client asked for."""
     return path.count(".") + 1 if path else 0
 
 

@@ -19,7 +19,7 @@ def read_events(path: Path, *, until: int | None = None, only: tuple[bytes, ...]
 
 
 def read_lines(path: Path, *, until: int | None = None, only: tuple[bytes, ...] = ()) -> Iterator[Event | None]:
-    """The same with None for each line whose JSON is no event."""
+    """The same, with None for each line whose JSON is no event."""
     size = 0
     with path.open("rb") as file:
         for number, line in enumerate(file):

@@ -73,7 +73,7 @@ class Tape:
             self.difference = sentence
 
 
-class NoRecord:
+class MemoryRecord:
     """A record in memory, for replays and tests."""
 
     def __init__(self) -> None:

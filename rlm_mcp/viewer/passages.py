@@ -30,7 +30,7 @@ class StoredTexts:
 
 
 def read_passages(store: Store, context_ids: Sequence[str], citations: Sequence[Mapping[str, Any]]) -> StoredTexts:
-    """Reads them. Removed contexts are left out; a citation whose text cannot be read says why."""
+    """Reads the passages and file sizes. Removed contexts are left out; an unreadable citation says why."""
     contexts: dict[str, Context] = {}
     files: dict[str, Sequence[FileSize]] = {}
     for identity in context_ids:

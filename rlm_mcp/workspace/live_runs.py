@@ -25,7 +25,7 @@ from rlm_mcp.models.sampling_queue import SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed
 from rlm_mcp.records.recovery import has_ended, is_left, left_runs
 from rlm_mcp.records.store import Run, Runs
-from rlm_mcp.records.tape import NoRecord
+from rlm_mcp.records.tape import MemoryRecord
 from rlm_mcp.records.types import Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange, run_uri
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest, fingerprint_of
@@ -236,7 +236,7 @@ class LiveRuns:
     ) -> tuple[Outcome, str | None]:
         """Replays a record from elsewhere, over `contexts` in the place of the recorded ones."""
         launch = self._launcher.replayed(events, contexts)
-        outcome = await launch.play(NoRecord(), on_event)
+        outcome = await launch.play(MemoryRecord(), on_event)
         return outcome, launch.tape.difference
 
     # --- looking --------------------------------------------------------------------------------------------------

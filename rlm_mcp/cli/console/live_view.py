@@ -21,7 +21,7 @@ FRAME_SECONDS = 0.125
 
 
 async def watch_run(workspace: Workspace, run_id: str, stream: TextIO, *, quiet: bool, exit_status: int) -> None:
-    """Returns when the run has ended, or on Ctrl-C if another process runs it.
+    """Shows a run until it has ended, or until Ctrl-C if another process runs it.
 
     On a second Ctrl-C the process ends immediately with `exit_status`; its record stays.
     """

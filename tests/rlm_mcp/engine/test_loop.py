@@ -20,7 +20,7 @@ from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import ScriptedCall, ScriptedModel
 from rlm_mcp.records.events import Event, RunResumed, name_of, to_json
 from rlm_mcp.records.store import Run, Runs
-from rlm_mcp.records.tape import NoRecord, Tape
+from rlm_mcp.records.tape import MemoryRecord, Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.repl.scripted import Play, ScriptedOpener
 from rlm_mcp.repl.types import CellError, CellResult, Final, GuestCalls, RawCitation, Variable
@@ -47,7 +47,7 @@ class World:
         self.store = Store(directory)
         self.runs = Runs(directory)
         self.log: Context = self.store.register_text("\n".join(LINES), name="app.log")
-        self.record: Run | NoRecord = NoRecord()
+        self.record: Run | MemoryRecord = MemoryRecord()
 
     def begin(self, spec: RunSpec, root: ScriptedModel, limits: RunLimits) -> Run:
         run = self.runs.create(started_event(spec, root=root, sub=root, limits=limits))
@@ -58,7 +58,7 @@ class World:
         self,
         root: ScriptedModel,
         repl: ScriptedOpener,
-        record: Run | NoRecord,
+        record: Run | MemoryRecord,
         *,
         sub: ScriptedModel | None = None,
         tape: Tape | None = None,
@@ -95,7 +95,7 @@ class World:
         return RunSpec(query="How many errors are there?", contexts=(self.log,), **facts)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        events = self.record.events if isinstance(self.record, NoRecord) else list(self.record.events())
+        events = self.record.events if isinstance(self.record, MemoryRecord) else list(self.record.events())
         return [to_json(event) for event in events if name_of(event) == kind]
 
 
@@ -135,7 +135,7 @@ async def test_a_run_from_the_question_to_the_answer(world: World) -> None:
 
 async def test_what_begins_is_told_and_not_recorded(world: World) -> None:
     told: list[str] = []
-    root, sub, record = ScriptedModel([ASK]), ScriptedModel(["yes"]), NoRecord()
+    root, sub, record = ScriptedModel([ASK]), ScriptedModel(["yes"]), MemoryRecord()
     deps = world.deps(root, ScriptedOpener(asking()), record, sub=sub)
     await solve(world.spec(), replace(deps, on_event=lambda event: told.append(name_of(event))), Ledger())
 
@@ -182,7 +182,7 @@ async def test_only_the_loop_reads_the_contexts_for_a_brief(
     with CountingStore(tmp_path / "counted") as store:
         log = store.register_text("\n".join(LINES[:40]), name="log")
         spec = RunSpec(query="Which disk?", contexts=(log,), mode=mode)
-        deps = replace(world.deps(ScriptedModel([ANSWER]), ScriptedOpener(GOOD[2:]), NoRecord()), store=store)
+        deps = replace(world.deps(ScriptedModel([ANSWER]), ScriptedOpener(GOOD[2:]), MemoryRecord()), store=store)
         outcome = await solve(spec, deps, Ledger())
 
         assert (outcome.mode, store.line_reads) == (mode, line_reads)
@@ -281,7 +281,7 @@ async def test_a_model_that_hangs_is_ended_by_the_time_limit(world: World) -> No
     root = ScriptedModel([LOOK], seconds=3600)
     with anyio.fail_after(5):
         outcome = await solve(
-            world.spec(), world.deps(root, ScriptedOpener(GOOD), NoRecord()), Ledger(RunLimits(max_seconds=0.2))
+            world.spec(), world.deps(root, ScriptedOpener(GOOD), MemoryRecord()), Ledger(RunLimits(max_seconds=0.2))
         )
 
     assert (outcome.status, outcome.stopped_by) == ("failed", "seconds")
@@ -343,7 +343,7 @@ async def test_what_is_under_way_when_a_run_is_cancelled_is_settled_before_its_e
 
 async def test_usage_on_record_is_that_of_the_whole_tree_while_a_child_runs(world: World) -> None:
     sub = ScriptedModel([COUNT, ANSWER])
-    world.record = NoRecord()
+    world.record = MemoryRecord()
     repl = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
     await solve(world.spec(), world.deps(ScriptedModel([ASK_CHILD]), repl, world.record, sub=sub), Ledger())
 
@@ -399,7 +399,7 @@ async def test_a_child_is_a_whole_run_with_its_own_place_in_the_record(world: Wo
     sub = ScriptedModel([COUNT, ANSWER])
     root = ScriptedModel([ASK_CHILD])
     repl = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
-    world.record = NoRecord()
+    world.record = MemoryRecord()
     outcome = await solve(world.spec(), world.deps(root, repl, world.record, sub=sub), Ledger())
 
     assert outcome.answer == "429"
@@ -442,7 +442,7 @@ async def test_at_the_last_depth_a_child_is_a_plain_call_with_the_text_as_materi
     sub = ScriptedModel(["9000"])
     root = ScriptedModel([ASK_CHILD])
     spec = world.spec(max_depth=0)
-    outcome = await solve(spec, world.deps(root, ScriptedOpener(asking()), NoRecord(), sub=sub), Ledger())
+    outcome = await solve(spec, world.deps(root, ScriptedOpener(asking()), MemoryRecord(), sub=sub), Ledger())
 
     assert outcome.answer == "9000"
     assert "disk\ndisk" in sub.calls[0].last
@@ -615,7 +615,7 @@ async def test_the_repl_is_saved_while_a_slow_model_is_asked_and_not_for_an_inst
 
 async def test_a_model_that_fails_while_the_repl_is_saved_ends_the_run_in_its_own_words(world: World) -> None:
     root = ScriptedModel([LOOK, KeyRefused("the key was refused")], seconds=0.05)
-    deps = replace(world.deps(root, ScriptedOpener(GOOD), NoRecord()), save_after_seconds=0.001)
+    deps = replace(world.deps(root, ScriptedOpener(GOOD), MemoryRecord()), save_after_seconds=0.001)
     outcome = await solve(world.spec(), deps, Ledger())
 
     assert outcome.message.startswith("the key was refused")
@@ -624,9 +624,9 @@ async def test_a_model_that_fails_while_the_repl_is_saved_ends_the_run_in_its_ow
 # --- replay
 
 
-async def replayed(world: World, cells: Sequence[CellResult] | Play) -> tuple[Outcome, Tape, NoRecord]:
+async def replayed(world: World, cells: Sequence[CellResult] | Play) -> tuple[Outcome, Tape, MemoryRecord]:
     assert isinstance(world.record, Run)
-    tape, record = Tape(world.record.events(), strict=True), NoRecord()
+    tape, record = Tape(world.record.events(), strict=True), MemoryRecord()
     nobody = ScriptedModel([])
     outcome = await solve(world.spec(), world.deps(nobody, ScriptedOpener(cells), record, tape=tape), Ledger())
     assert nobody.calls == []
@@ -654,10 +654,10 @@ async def test_a_replay_executes_the_code_of_children_too(world: World) -> None:
     def opener() -> ScriptedOpener:
         return ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
 
-    live = NoRecord()
+    live = MemoryRecord()
     root, sub = ScriptedModel([ASK_CHILD]), ScriptedModel([COUNT, ANSWER])
     first = await solve(world.spec(), world.deps(root, opener(), live, sub=sub), Ledger())
-    tape, repl, again, nobody = Tape(live.events, strict=True), opener(), NoRecord(), ScriptedModel([])
+    tape, repl, again, nobody = Tape(live.events, strict=True), opener(), MemoryRecord(), ScriptedModel([])
     outcome = await solve(world.spec(), world.deps(nobody, repl, again, tape=tape), Ledger())
 
     assert (outcome.answer, outcome.usage, tape.difference) == (first.answer, first.usage, None)

@@ -27,7 +27,7 @@ async def begun(workspace: Workspace, machine: Machine, request: SolveRequest = 
     return run_id
 
 
-async def test_a_server_goes_on_with_the_runs_that_one_before_it_left(machine: Machine) -> None:
+async def test_a_server_resumes_the_runs_that_the_one_before_left(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
@@ -49,7 +49,7 @@ async def test_a_killed_server_leaves_its_runs_too(machine: Machine) -> None:
         assert left_runs(Runs(machine.settings.data_dir)) == [run_id]
 
 
-async def test_a_run_that_somebody_asks_for_is_gone_on_with(machine: Machine) -> None:
+async def test_a_left_run_that_a_client_asks_for_is_resumed(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
@@ -59,7 +59,7 @@ async def test_a_run_that_somebody_asks_for_is_gone_on_with(machine: Machine) ->
             assert (await ended(workspace, run_id)).answer == "9"
 
 
-async def test_runs_of_the_command_line_are_not_gone_on_with(machine: Machine) -> None:
+async def test_runs_of_the_command_line_are_not_resumed(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open() as workspace:
             run_id = await begun(workspace, machine)
@@ -77,7 +77,7 @@ async def test_a_run_that_its_client_cancelled_stays_cancelled(machine: Machine)
         assert left_runs(Runs(machine.settings.data_dir)) == []
 
 
-async def test_a_left_run_is_cancelled_without_being_gone_on_with(machine: Machine) -> None:
+async def test_a_left_run_is_cancelled_without_being_resumed(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
@@ -97,7 +97,7 @@ async def test_a_run_of_a_living_server_is_not_taken_from_it(machine: Machine) -
             assert (await ended(one, run_id)).answer == "9"
 
 
-async def test_a_run_that_never_ends_is_not_picked_up_for_ever(machine: Machine) -> None:
+async def test_a_run_that_never_ends_is_resumed_only_so_often(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
@@ -111,7 +111,7 @@ async def test_a_run_that_never_ends_is_not_picked_up_for_ever(machine: Machine)
             assert "runs resume" in (await workspace.runs.state(run_id)).message
 
 
-async def test_a_call_that_waits_while_the_server_ends_is_told_that_the_run_goes_on(machine: Machine) -> None:
+async def test_a_call_that_waits_while_the_server_ends_is_told_that_the_run_will_be_resumed(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)

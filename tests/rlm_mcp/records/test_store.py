@@ -1,4 +1,4 @@
-"""Runs on disk: what is written when, what a torn or newer record reads like, what a tape hands out."""
+"""Runs on disk: what is written when, how torn and newer records are read, and what a tape holds."""
 
 import json
 from dataclasses import replace
@@ -78,7 +78,7 @@ def test_the_state_is_folded_from_the_events(tmp_path: Path) -> None:
     run.close()
 
 
-def test_the_few_events_that_an_ended_run_is_told_from_tell_the_same_as_all(tmp_path: Path) -> None:
+def test_the_outline_of_an_ended_run_leads_to_the_same_state_as_all_events(tmp_path: Path) -> None:
     run = Runs(tmp_path).create(STARTED)
     run.append(Routed(mode="rlm", depth=1, reason="because"))
     run.append(replace(REPLY, turn=2, spent={"root_calls": 2}))
@@ -199,7 +199,7 @@ def test_a_checkpoint_is_replaced_whole_and_one_too_big_is_not_kept(tmp_path: Pa
     run.close()
 
 
-def test_a_tape_hands_out_what_the_record_holds() -> None:
+def test_a_tape_holds_replies_and_results_of_the_record() -> None:
     key = call_key("llm", "Is it?", None, None, "yes|no")
     tape = Tape(
         [
@@ -253,7 +253,7 @@ def test_a_run_that_cannot_be_put_on_record_is_refused_and_leaves_nothing(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
-def test_what_cannot_be_written_of_a_run_is_one_sentence(tmp_path: Path) -> None:
+def test_a_failed_write_is_reported_in_one_sentence(tmp_path: Path) -> None:
     run = Runs(tmp_path).create(RunStarted(query="?"))
     (run.directory / "answer.txt").mkdir()
     (run.directory / "checkpoint.bin").mkdir()

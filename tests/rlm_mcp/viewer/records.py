@@ -1,4 +1,4 @@
-"""Records to show: a tree of runs with thousands of sub-calls, and one that is out to harm whoever looks at it."""
+"""Records to show: a tree of runs with thousands of sub-calls, and one whose texts attack the page."""
 
 import random
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What a page quotes from the store."""
+"""The passages and file sizes that a page shows from the store."""
 
 from pathlib import Path
 from typing import Any

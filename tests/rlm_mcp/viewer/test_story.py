@@ -1,4 +1,4 @@
-"""What the page is told of a record."""
+"""The content of a page, computed from a record."""
 
 import json
 from typing import Any

@@ -102,7 +102,7 @@ def test_quiet_shows_the_answer_and_nothing_else(
     assert (opened.status(), opened.text) == (0, "100\n")
 
 
-def test_ctrl_c_stops_a_run_with_what_it_has_and_says_how_it_goes_on(
+def test_ctrl_c_stops_a_run_with_what_it_has_and_says_how_to_resume_it(
     terminal: OpenTerminal, slow_endpoint: OpenAIServer, log_file: Path, tmp_path: Path
 ) -> None:
     opened = terminal(*solve(slow_endpoint, log_file))
@@ -143,7 +143,7 @@ def test_a_reader_of_stderr_that_goes_away_does_not_end_the_run(
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of another process is a thing of Linux")
-def test_a_disk_that_is_full_ends_a_run_in_one_sentence_and_it_goes_on_when_there_is_room(
+def test_a_full_disk_ends_a_run_in_one_sentence_and_it_can_be_resumed(
     log_file: Path, tmp_path: Path, sandbox_cache: Path
 ) -> None:
     processes: list[subprocess.Popen[str]] = []

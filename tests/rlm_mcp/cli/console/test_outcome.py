@@ -1,4 +1,4 @@
-"""What is shown below an answer."""
+"""The lines below an answer."""
 
 import io
 
@@ -66,7 +66,7 @@ def test_an_answered_run_shows_its_evidence_what_it_took_and_its_page() -> None:
         ("running", None, "", "✗ running in another process", True),
     ],
 )
-def test_other_ends_say_what_happened_and_how_it_goes_on(
+def test_other_ends_say_what_happened_and_how_to_resume(
     status: Status, stopped_by: StoppedBy | None, message: str, says: str, *, goes_on: bool
 ) -> None:
     lines = shown(state(status, stopped_by, message=message))

@@ -1,4 +1,4 @@
-"""The conversation at the prompt of `inspect`, with a guest that answers from a list."""
+"""The prompt of `inspect`, with a runner that answers from a list."""
 
 import io
 from collections.abc import Sequence

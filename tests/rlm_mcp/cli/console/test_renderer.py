@@ -1,4 +1,4 @@
-"""Whole screens as text: what is printed once, a line, and what is drawn at the bottom."""
+"""Whole screens as text: the notes that are printed, and what is drawn at the bottom."""
 
 import io
 import re

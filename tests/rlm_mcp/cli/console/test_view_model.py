@@ -1,4 +1,4 @@
-"""The fold from events to what a watcher sees, on its own."""
+"""The view model of a run: its notes, and the open runs below them."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def sub(event: str, key: str, **facts: Any) -> dict[str, Any]:
     return {"event": event, "turn": 1, "key": key, "kind": "llm", "prompt_head": key, **facts}
 
 
-def test_a_record_is_told_from_the_question_to_the_last_block() -> None:
+def test_a_record_becomes_notes_from_the_question_to_the_last_block() -> None:
     view = fold(*RECORD)
     begun, routed, *turns = view.notes
     assert isinstance(begun, RunIntro)
@@ -59,7 +59,7 @@ def test_a_record_that_does_not_say_when_calls_began_still_counts_them() -> None
     assert (view.fold.open_runs[""].counts.asked, view.fold.open_runs[""].counts.ended) == (2, 2)
 
 
-def test_a_child_has_its_question_from_the_call_that_began_it_and_is_told_with_its_parents_block() -> None:
+def test_a_child_has_the_question_of_its_call_and_is_noted_with_the_block_of_its_parent() -> None:
     view = fold(
         {"event": "cell_begun", "turn": 1, "code": "rlm_query('Why?', x)"},
         sub("sub_asked", "k", kind="rlm", prompt_head="Why?", child="ab12"),
@@ -75,14 +75,14 @@ def test_a_child_has_its_question_from_the_call_that_began_it_and_is_told_with_i
     assert list(view.fold.open_runs) == [""]
 
 
-def test_a_resumed_run_goes_on_with_a_word_on_what_is_on_record() -> None:
+def test_a_resumed_run_notes_how_many_turns_are_on_record() -> None:
     view = fold(*RECORD, {"event": "run_resumed"}, {"event": "root_asked", "turn": 4})
     assert [type(one) for one in view.notes] == [RunIntro, ResumeNote]
     assert view.notes[1] == ResumeNote(turns=RECORD[-1]["iterations"])
     assert view.fold.open_runs[""].turn == 4
 
 
-def test_the_clock_of_a_run_read_along_from_its_record_began_when_the_run_did() -> None:
+def test_the_clock_of_a_run_that_is_read_from_its_record_began_when_the_run_did() -> None:
     view = RunView()
     apply(view, {"event": "run_started", "at": 0.0}, 100.0)
     apply(view, {"event": "root_reply", "turn": 1, "text": "", "at": 40.0}, 100.0)
