@@ -1,7 +1,7 @@
-"""How the time of each parser grows with the length of a hostile text: `python -m benchmarks.growth`.
+"""Growth of each parser's time with the length of a hostile text: `python -m benchmarks.growth`.
 
-Every figure is the processor time for a text of 4n characters divided by that for n, the least of several rounds each.
-A parser that takes linear time has a ratio of about 4, a quadratic one 16, a cubic one 64. The exit status is 1 if a
+Every figure is the CPU time for a text of 4n characters divided by that for n, each the minimum of several rounds. A
+parser that takes linear time has a ratio of about 4, a quadratic one 16, a cubic one 64. The exit status is 1 if a
 ratio is above MOST_RATIO.
 """
 
@@ -20,7 +20,7 @@ from wasm_runtime.channel import parts_beyond
 
 MOST_RATIO = 5.0
 _ROUNDS = 5
-_LEAST_SECONDS = 0.005  # below this for 4n, the clock's steps count for more than the parser
+_LEAST_SECONDS = 0.005  # below this for 4n, the resolution of the clock outweighs the parser
 _LONGEST = 1 << 22
 
 
@@ -71,7 +71,7 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
 
 
 def ratio(work: Callable[[str], object], text: Callable[[int], str]) -> float:
-    """The time for 4n by that for n, where n is long enough to be measured."""
+    """The time for 4n divided by that for n, where n is long enough to be measured."""
     n = 1 << 10
     while n < _LONGEST and _seconds(work, text(4 * n)) < _LEAST_SECONDS:
         n *= 2
