@@ -1,1 +1,1 @@
-"""The loop: how one question over contexts becomes an answer, its citations and its bill."""
+"""The engine: answers one query over contexts by the loop or directly, with citations, coverage and usage."""

@@ -30,17 +30,17 @@ class Checkpoints:
         return f"<Checkpoints, turns up to {self._covered} restored>"
 
     def cover(self, turn: int) -> bool:
-        """Whether the restored checkpoint holds what the blocks of this turn did."""
+        """Whether the restored checkpoint includes the effects of this turn's blocks."""
         return turn <= self._covered
 
     async def restore(self, repl: Repl) -> None:
-        """Puts a REPL that was just opened into the state of the run's checkpoint, where there is one that it takes."""
+        """Restores the run's checkpoint in a REPL that was just opened, if there is one and the REPL accepts it."""
         saved = self._record.checkpoint() if self._enabled else None
         if saved is not None and await repl.restore(saved[1]):
             self._covered = saved[0]
 
     def note_block(self) -> None:
-        """Notes that a block runs in the REPL, which the checkpoint does not hold then."""
+        """Notes that a block runs in the REPL, so that the checkpoint is out of date."""
         self._is_unsaved = self._enabled
 
     @asynccontextmanager

@@ -122,7 +122,7 @@ class _Texts:
         return self._loaded[key]
 
     def lines(self, context: Context, path: str, start: int, end: int) -> LineRange | None:
-        """These lines, or None where the text has no such line."""
+        """These lines, or None if the text has no such line."""
         if start < 1:
             return None
         try:
@@ -268,7 +268,7 @@ def _occurrences(text: str, part: str) -> Iterator[int]:
 
 
 def _spans_with_other_blanks(text: str, quote: str) -> list[tuple[int, int]]:
-    """Where `quote` stands if every run of blanks counts as one space; in linear time, unlike a pattern of words."""
+    """Spans of `quote` if every run of blanks counts as one space; in linear time, unlike a pattern of words."""
     one_space = " ".join(quote.split())
     found = list(_occurrences(_BLANKS.sub(" ", text), one_space))
     if not found:

@@ -24,7 +24,7 @@ _followed: ContextVar[Iterator[int]] = ContextVar("references that may still be 
 
 
 def check_schema(schema: Schema) -> None:
-    """Raises SchemaError, with a text that names what is wrong, for what is no JSON Schema or is not supported."""
+    """Raises SchemaError, whose text says what is wrong, if `schema` is no JSON Schema or is not supported."""
     import jsonschema  # type: ignore[import-untyped] # ships no annotations
 
     try:
@@ -96,7 +96,7 @@ def _bounded(kind: Any) -> Any:
 
 
 def _text_of(item: object) -> str:
-    """The same text for items that JSON Schema calls equal: 1 and 1.0 are, 1 and true are not."""
+    """A text that is the same for items that are equal in JSON Schema: 1 and 1.0 are, 1 and true are not."""
     match item:
         case float() if item.is_integer():
             return str(int(item))

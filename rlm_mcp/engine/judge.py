@@ -44,14 +44,14 @@ _SAID = "it was said, not submitted by code"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What follows from an answer, and what the model is told about it if it is asked again."""
+    """The decision about an answer, and what the model is told about it if it is asked again."""
 
     step: Again | Finish
     told: str = ""
 
 
 class Judge:
-    """The cells of one run and the answers given in it. Needs no brief to exist: the lines shown are passed in."""
+    """The cells and answers of one run, and the doubts raised. Methods that need the briefs get them as an argument."""
 
     def __init__(self, question: Question, rules: Rules | None = None) -> None:
         self.question = question
@@ -72,7 +72,7 @@ class Judge:
         return first
 
     def note_words(self, text: str) -> None:
-        """Keeps what the model said without code: the answer if nothing better comes."""
+        """Keeps a reply without code, which is the answer if nothing better comes."""
         self._words = text or self._words
 
     def doubted_in(self, turn: int) -> Finish | None:
@@ -174,7 +174,7 @@ class Judge:
         return next((value for value in values if re.fullmatch(r"\d[\d,.]*", value)), "")
 
     def _evidence(self, briefs: Sequence[Brief]) -> str:
-        """What the model has seen before its last block, without what its code only repeated.
+        """Everything the model has seen before its last block, except what its code only repeated.
 
         Lines found by the words of the question count; the samples do not: a word of theirs is easily guessed.
         """

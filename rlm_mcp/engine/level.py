@@ -1,8 +1,8 @@
-"""One run at one depth: asks, runs and records what `solve` wants, first looking whether the record already holds it.
+"""One run at one depth: carries out the steps of the loop, or takes their results from the record if it holds them.
 
-What the tape holds is not asked, run or recorded again (resume), or is asked and recorded again but answered from it
-(replay, a strict tape). Each step of a turn gets the `Turn` that `begin_turn` returned, so the order of calls follows
-from what they need.
+On resume, replies and cells on the tape are neither asked for, run nor recorded again. A replay (a strict tape) runs
+and records everything again, but takes the replies of models from the tape. Each step of a turn gets the `Turn` that
+`begin_turn` returned, so the order of calls follows from their arguments.
 """
 
 import re
@@ -56,7 +56,7 @@ _NO_WAY = Route(mode="rlm", depth=0, reason="")  # recorded of a run that was re
 
 
 class Level:
-    """One run at one depth. `run_child` is the algorithm again, for `rlm_query`."""
+    """One run at one depth. `run_child` runs the loop for `rlm_query`."""
 
     def __init__(self, spec: RunSpec, deps: RunDeps, ledger: Ledger, *, run_child: RunChild) -> None:
         self.spec, self.deps, self.ledger = spec, deps, ledger
@@ -74,6 +74,10 @@ class Level:
         self._children: dict[anyio.CancelScope, anyio.Event] = {}
 
     def __repr__(self) -> str:
+        return f"<Level in {self._place}>"
+
+    @property
+    def _place(self) -> str:
         return f"turn {self._turns}" + (f" of {self.spec.path}" if self.spec.path else "")
 
     # --- the beginning ------------------------------------------------------------------------------------------
@@ -99,7 +103,7 @@ class Level:
 
     @asynccontextmanager
     async def open_repl(self) -> AsyncIterator[Repl]:
-        """The REPL of this level, with what its code may ask; that of a resumed run is restored."""
+        """Opens the REPL of this level with the calls that its code may make; restores it if the run is resumed."""
         deps, spec = self.deps, self.spec
         calls = RunCalls(
             ask=deps.ask_sub,
@@ -115,7 +119,7 @@ class Level:
             yield repl
 
     async def _answer_child(self, query: str, context: object, name: str) -> object:
-        """`rlm_query`: a run like this one over a part, with its own ledger and its own place in the record."""
+        """The answer of `rlm_query`: that of a run over a part, with its own ledger and its own path in the record."""
         path = f"{self.spec.path}.{name}" if self.spec.path else name
         child = RunSpec(query=query, value=context, max_depth=self.way.depth - 1, path=path)
         deps = replace(self.deps, root=self.deps.sub)
@@ -137,13 +141,13 @@ class Level:
     # --- a turn -------------------------------------------------------------------------------------------------
 
     def begin_turn(self) -> Turn:
-        """The next turn, from the record where it is on record. Raises ReplayDiffers if a replay has no such turn."""
+        """The next turn, as recorded if it is on record. Raises ReplayDiffers if a replay has no such turn."""
         self._turns += 1
         taped = self.deps.tape.root_reply(self.spec.path, self._turns)
         if taped is not None:
             return turn_on_tape(taped)
         if self.deps.tape.strict:
-            missing = f"the replay needs a {self} that the record does not hold"
+            missing = f"the replay needs a {self._place} that the record does not hold"
             self.deps.tape.note_difference(missing)
             raise ReplayDiffers(missing)
         root, ledger = self.deps.root.profile, self.ledger
@@ -223,12 +227,14 @@ class Level:
             trajectory.measure(taped.usage["prompt_tokens"], ask.messages)
         if self.deps.tape.strict:
             if prompt_hash(ask.messages) != taped.prompt_hash:
-                self.deps.tape.note_difference(f"{self} asked the root model something else than the record says")
+                self.deps.tape.note_difference(
+                    f"{self._place} asked the root model something else than the record says"
+                )
             self._record(taped)
         return taped.text
 
     async def run_block(self, turn: Turn, step: RunBlock, repl: Repl) -> CellResult:
-        """What a block did: from the record where a checkpoint covers it, else run, and then on record."""
+        """The result of a block: from the record if the checkpoint covers it, else the block is run and recorded."""
         taped = self.deps.tape.cell(self.spec.path, turn.number, step.block)
         known = CellResult.from_json(to_json(taped)) if taped is not None else None
         if known is not None and self._checkpoints.cover(turn.number):
@@ -251,7 +257,7 @@ class Level:
         if known is None:
             return cell
         if _said(known) != _said(cell):
-            tape.note_difference(f"{self} block {step.block} {_difference(known, cell)}")
+            tape.note_difference(f"{self._place} block {step.block} {_difference(known, cell)}")
         return cell if tape.strict else known
 
     async def _run_in_time(self, turn: Turn, step: RunBlock, repl: Repl) -> CellResult:
@@ -262,7 +268,7 @@ class Level:
         seconds = max(0.0, left if turn.why_last else left - LAST_SHARE * limit / 2)
         with anyio.move_on_after(seconds) as time_left:
             cell = await repl.run(step.code)
-            # A REPL may give back what an interrupted block had printed rather than raise the cancellation.
+            # A REPL may return the output of an interrupted block instead of raising the cancellation.
             return replace(cell, stopped_by="deadline") if time_left.cancel_called else cell
         return CellResult(code=step.code, stopped_by="deadline", seconds=seconds, variables=await repl.variables())
 
@@ -279,7 +285,7 @@ class Level:
     # --- the end ------------------------------------------------------------------------------------------------
 
     async def weigh_evidence(self, answer: object) -> Evidence:
-        """Checks what the answer rests on, and works out how much of the contexts was read. Child runs have none."""
+        """Checks the citations and works out how much of the contexts was read. Child runs have no evidence."""
         if self.spec.path:
             return Evidence()
         store, contexts, run_in_thread = self.deps.store, self.spec.contexts, anyio.to_thread.run_sync
@@ -292,7 +298,7 @@ class Level:
             return Evidence(unchecked=f"The evidence could not be checked: {error}.")
 
     async def end(self, ending: Ending, evidence: Evidence | None = None) -> Outcome:
-        """Puts the end on record, once everything in flight has been settled; also when the run is cancelled."""
+        """Records the end once everything in flight is settled. Shielded, so that a cancelled run is recorded too."""
         with anyio.CancelScope(shield=True):
             for scope, ended in list(self._children.items()):
                 scope.cancel()

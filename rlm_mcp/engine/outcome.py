@@ -16,7 +16,7 @@ FINAL_FORMS = frozenset({"FINAL", "FINAL_VAR", "SUBMIT", "answer"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """The answer a run ends with, what ended it, and what there is to say about it."""
+    """The answer that a run ends with, what ended the run, and a sentence about that."""
 
     finish: Finish
     stopped_by: StoppedBy
@@ -25,7 +25,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What an answer rests on, and how much was read. `unchecked` says why that could not be worked out, if so."""
+    """The evidence of an answer, and how much was read. `unchecked` says why it could not be checked, if so."""
 
     citations: tuple[Citation, ...] = ()
     coverage: Coverage = field(default_factory=Coverage)
@@ -33,7 +33,7 @@ class Evidence:
 
 
 def stopped_by(finish: Finish, turn: Turn) -> StoppedBy:
-    """What ended a run whose last turn was completed."""
+    """The reason for the end of a run whose last turn was completed."""
     if finish.answered_by in FINAL_FORMS:
         return "final"
     if turn.limit:
@@ -96,7 +96,7 @@ def _status(ending: Ending) -> Status:
 
 
 def _caveat(finish: Finish) -> str:
-    """What the caller has to know about an answer that nothing vouches for."""
+    """The warning about an answer that is missing or not confirmed."""
     if finish.answer is None:
         return "There is no answer."
     if finish.doubt:

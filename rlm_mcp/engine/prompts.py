@@ -278,7 +278,7 @@ def sample_text(samples: Sequence[str], strength: Strength) -> str:
 
 
 def status(left: Remaining, strength: Strength) -> str:
-    """What is left, as the last line of the message before a turn."""
+    """The last line of the message before a turn: what is left of the limits."""
     turn = f"Turn {left.turn} of {left.turns}."
     if strength == "weak":
         return turn
@@ -488,7 +488,7 @@ def last_turn(why: str, variables: Sequence[Variable], schema: Mapping[str, Any]
 
 
 def shortened(output: str, index: int) -> str:
-    """What remains of an old output in the history after compaction."""
+    """An old output as it is kept in the history after compaction."""
     first = ellipsize(output.strip().removeprefix("<output>").strip(), 160)
     return as_data(f"{first}\n[shortened; print(history[{index}]) shows it again]")
 

@@ -311,7 +311,7 @@ def _repairs(code: str) -> Iterator[str]:
         head, quote, body = code[:start], code[start], code[start + 1 :]
         if body.startswith(quote * 2):
             body = body[2:]
-        # The last quote of the text, where there is one, is where the model meant the string to end.
+        # The last quote of the text, if there is one, is where the model meant the string to end.
         for cut in (body.rfind(quote), len(body)):
             if cut >= 0:
                 inner = body[:cut].replace('"""', "'''").rstrip("\\")
@@ -333,7 +333,7 @@ def _with_quoted_final(code: str) -> str | None:
 
 
 def _unclosed_string(code: str) -> int | None:
-    """Where the string begins whose end the parser did not find."""
+    """The position of the string whose end the parser did not find, or None."""
     try:
         _compiled(code)
     except SyntaxError as error:

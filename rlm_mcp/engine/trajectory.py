@@ -40,7 +40,7 @@ _MATCHED_NOTHING = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tried:
-    """How a reply's code went when it was run: in which turn, its error in a line or None, what it showed."""
+    """The outcome of a reply's code: the turn in which it ran, its error in one line or None, and what it showed."""
 
     turn: int
     failed: str | None
@@ -48,7 +48,7 @@ class _Tried:
 
 
 class Trajectory:
-    """One run's state; `repr` tells it. The judge exists before it, and knows the question and the rules."""
+    """The state of one run. The judge, which knows the question and the rules, exists before it."""
 
     def __init__(self, judge: Judge, briefs: Sequence[Brief] = ()) -> None:
         self.judge = judge
@@ -92,7 +92,7 @@ class Trajectory:
         return self._ask(self._next_messages(left))
 
     def _ask_weak(self, policy: WeakPolicy, left: Remaining, last: str) -> Ask:
-        """The same for a weak model, which may be asked in another form than the dialogue."""
+        """The next request to a weak model, which may be asked in another form than the dialogue."""
         if policy.lines_to_read and not last:
             found = prompts.read_found(self.judge.question.query, policy.lines_to_read)
             return self._ask((found,), temperature=TEMPERATURE)
@@ -143,7 +143,7 @@ class Trajectory:
     # --- a reply ------------------------------------------------------------------------------------------------
 
     def receive_reply(self, text: str) -> Step:
-        """What to do with what the model said."""
+        """Decides what to do with a reply of the model."""
         reply = parse_reply(text)
         if self._weak is not None and self._weak.lines_to_read:
             return self._weak.receive_reading(reply.text)
@@ -189,7 +189,7 @@ class Trajectory:
     # --- a cell -------------------------------------------------------------------------------------------------
 
     def receive_cell(self, cell: CellResult) -> Step:
-        """What to do with what a block did."""
+        """Decides what to do with the result of a block."""
         several = self._block if self._blocks or self._block > 1 else None
         self._dialogue.say(prompts.observation(cell, self.judge.rules.strength, block=several))
         self._dialogue.add_to_row(shown_text(cell) or prompts.one_line_error(cell))

@@ -9,14 +9,14 @@ from rlm_mcp.records.events import RootReply
 from rlm_mcp.spending import RunLimits
 
 STRONG_TURNS = 20
-WEAK_TURNS = 10  # what a small model has not found by then it does not find
+WEAK_TURNS = 10  # a small model that has not found the answer by then does not find it
 LAST_SHARE = 0.15  # of the seconds: room for the last turn, which is a model call and a short block
 LEAST_REPLY_TOKENS = 256  # a short block that submits a variable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A turn that has begun. `taped` is the root model's reply where it is on record.
+    """A turn that has begun. `taped` is the root model's reply, if it is on record.
 
     `limit` is the limit that makes this turn the last one ("seconds", "usd" or "tokens"), and `why_last` says it in
     words; both are empty if another turn can follow.

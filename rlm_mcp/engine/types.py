@@ -34,7 +34,7 @@ class OpenRepl(Protocol):
 
 
 class Record(Protocol):
-    """Where a run writes its events: a records.store.Run, or a records.tape.MemoryRecord for replays."""
+    """The record that a run writes: a records.store.Run, or a records.tape.MemoryRecord for replays."""
 
     def append(self, event: Event) -> None:
         """Writes one event."""

@@ -1,4 +1,4 @@
-"""What a user reads when a model cannot be asked: each time one sentence with the value and the next step."""
+"""Errors of models that cannot be asked: each is one sentence with the value and the next step."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping

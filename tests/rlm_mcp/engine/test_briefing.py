@@ -1,4 +1,4 @@
-"""What the root model is told of its contexts before it has looked."""
+"""Briefs: what the root model is told about its contexts before its first turn."""
 
 import json
 from pathlib import Path

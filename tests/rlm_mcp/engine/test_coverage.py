@@ -1,4 +1,4 @@
-"""What counts as read by models and by code."""
+"""Coverage: which text counts as read by models and by code."""
 
 import pytest
 

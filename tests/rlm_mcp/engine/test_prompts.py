@@ -1,4 +1,4 @@
-"""The words of the loop: constants where a prefix cache needs them, both ends of long output, quoted data."""
+"""Prompts: constant prefixes for the provider's cache, both ends of long output, quoted data."""
 
 from dataclasses import replace
 

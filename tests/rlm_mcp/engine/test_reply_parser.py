@@ -1,4 +1,4 @@
-"""What a reply holds, in every dialect that models write."""
+"""Replies are parsed in every dialect that models write."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Which way a question goes, and why."""
+"""Routing: direct or the loop, how deep, and the reason that is given."""
 
 from importlib.resources import as_file, files
 

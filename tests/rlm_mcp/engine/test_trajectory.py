@@ -1,4 +1,4 @@
-"""What replies and results mean, and what the model is told: the loop without any I/O."""
+"""The trajectory: the meaning of replies and results, and the next message to the model, without any I/O."""
 
 from dataclasses import replace
 
