@@ -41,6 +41,7 @@ class WorkspaceContexts:
         text: str = "",
         name: str | None = None,
         supersedes: bool = False,
+        include_secrets: bool = False,
         progress: IngestProgress | None = None,
     ) -> Context:
         """Stores a source or a text; the same content under the same name is the same context.
@@ -55,7 +56,13 @@ class WorkspaceContexts:
             so_far.add(files, size)
 
         if source:
-            register = partial(self.store.register_source, source, name=name, on_progress=on_progress)
+            register = partial(
+                self.store.register_source,
+                source,
+                name=name,
+                include_secrets=include_secrets,
+                on_progress=on_progress,
+            )
             context = await anyio.to_thread.run_sync(register)
         else:
             context = await run_in_thread(self.store.register_text, text, name=name, supersedes=supersedes)

@@ -27,6 +27,9 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--watch", action="store_true", help="register a new version whenever the source changes, until Ctrl-C"
     )
+    parser.add_argument(
+        "--include-secrets", action="store_true", help="register files whose names say that they hold credentials too"
+    )
     named = {
         "refresh": (refresh, "register the source of a context as it is now"),
         "rm": (remove, "remove a context"),
@@ -50,7 +53,9 @@ async def list_contexts(options: argparse.Namespace, workspace: "Workspace") -> 
 
 async def register(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Registers a source, and with `--watch` every new version of it."""
-    context = await workspace.contexts.register(source=options.source, name=options.name)
+    context = await workspace.contexts.register(
+        source=options.source, name=options.name, include_secrets=options.include_secrets
+    )
     print_result(options, context_facts(context))
     return await _watch(options, workspace, context) if options.watch else ANSWERED
 

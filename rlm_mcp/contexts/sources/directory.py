@@ -50,7 +50,7 @@ def check_count(directory: Path, count: int) -> None:
 
 def piece_or_skip(path: Path, *, shown: str, policy: AccessPolicy) -> Piece | Skipped:
     """Decides whether a file found in a directory becomes a piece or is skipped."""
-    if not policy.secrets and is_secret(shown):
+    if not policy.secrets and is_secret(path):
         return Skipped(path=shown, reason=HOLDS_CREDENTIALS)
     try:
         if policy.is_store(path):

@@ -127,7 +127,7 @@ def _objects(
                 yield Skipped(path=shown, reason="submodule: register it by itself")
             elif mode == _LINK:
                 yield Skipped(path=shown, reason="link inside a revision")
-            elif not policy.secrets and is_secret(shown):
+            elif not policy.secrets and is_secret(f"{directory}/{shown}"):
                 yield Skipped(path=shown, reason=HOLDS_CREDENTIALS)
             else:
                 yield Piece(path=shown, open=lambda sha=sha: _open_object(process, sha, check_cancelled))  # type: ignore[misc]  # sha is bound here

@@ -100,7 +100,7 @@ def _from_path(path: Path, policy: AccessPolicy, check_cancelled: Callable[[], N
     if not policy.secrets and is_secret(path):
         raise SourceRefused(
             f"{path} is not registered because its name says that it holds credentials: "
-            "copy what is needed to a file of another name"
+            "copy what is needed to a file of another name, or use `rlm-mcp contexts add --include-secrets`"
         )
     return source_from_file(path, policy)
 

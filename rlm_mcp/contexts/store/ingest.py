@@ -1,6 +1,6 @@
 """Ingest: the pieces of a source become files of a context, or are skipped with a reason; notes say what changed."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -8,6 +8,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from rlm_mcp.contexts.sources.file import refusal
+from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS
 from rlm_mcp.contexts.sources.source import Piece, Source
 from rlm_mcp.contexts.store.blobs import StagedText
 from rlm_mcp.contexts.store.catalogue import FileRow
@@ -18,6 +19,8 @@ from rlm_mcp.contexts.types import Context, Kind, PageMark, Skipped
 from rlm_mcp.errors import SourceChanged, SourceRefused
 
 MAX_NOTES = 20
+NAMED_SECRETS = 10
+"""How many of the files left out because of their names a note lists; `skipped` has them all."""
 
 
 class Ingest:
@@ -143,8 +146,9 @@ class Ingest:
     def to_context(self, *, name: str, identity: str, version: int) -> Context:
         """The context made of these files."""
         rows = self.rows
-        notes = self._notes[:MAX_NOTES]
-        if more := len(self._notes) - len(notes):
+        all_notes = [*_note_on_secrets(self.skipped), *self._notes]
+        notes = all_notes[:MAX_NOTES]
+        if more := len(all_notes) - len(notes):
             notes.append(f"and {more:,} more such notes")
         return Context(
             context_id=identity,
@@ -161,6 +165,15 @@ class Ingest:
             notes=tuple(notes),
             skipped=len(self.skipped),
         )
+
+
+def _note_on_secrets(skipped: Sequence[Skipped]) -> Iterator[str]:
+    """Names the files that were left out because of their names."""
+    left_out = [item.path for item in skipped if item.reason == HOLDS_CREDENTIALS]
+    if left_out:
+        names = ", ".join(left_out[:NAMED_SECRETS])
+        more = f" and {len(left_out) - NAMED_SECRETS:,} more" if len(left_out) > NAMED_SECRETS else ""
+        yield f"left out because their names say that they hold credentials: {names}{more}"
 
 
 def _row(path: str, blob: str, counts: Counts) -> FileRow:

@@ -10,6 +10,14 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import OutsideRoots, SourceRefused
 
+SECRETS = """
+.env.local id_rsa server.pem .ssh/config .aws/credentials x/.netrc a.tfstate ID_RSA SERVER.PEM .ENV prod.env
+kubeconfig dev.kubeconfig terraform.tfstate.backup service_account.json my-service-account-1.json
+x-firebase-adminsdk-y.json client_secret_1.json application_default_credentials.json secrets.json secret.yaml
+.cargo/credentials.toml .config/gh/hosts.yml .config/gcloud/x .vault-token .boto .s3cfg .dockercfg .m2/settings.xml
+AuthKey.p8 .bash_history .docker/config.json .pgpass id_ed25519.bak .env.gz deploy_rsa
+"""
+
 
 def write(directory: Path, texts: dict[str, str | bytes]) -> Path:
     for name, text in texts.items():
@@ -46,17 +54,40 @@ def test_a_directory_is_its_texts_and_a_list_of_what_was_left_out(store: Store, 
 
 
 @pytest.mark.parametrize(
-    "name", [".env.local", "id_rsa", "server.pem", ".ssh/config", ".aws/credentials", "x/.netrc", "a.tfstate"]
+    "name",
+    SECRETS.split(),
 )
 def test_secrets_are_left_out_unless_asked_for(store: Store, files: Path, name: str) -> None:
     write(files, {name: "secret\n", "readme": "x\n"})
-    assert paths(store, files) == ["readme"]
+    context = store.register_source(str(files))
+    assert [entry.path for entry in store.files(context)] == ["readme"]
+    assert context.notes == (f"left out because their names say that they hold credentials: {name}",)
     with pytest.raises(SourceRefused, match="is not registered because its name says that it holds credentials"):
         store.register_source(str(files / name))
     assert store.register_source(str(files), include_secrets=True).files == 2
 
 
-@pytest.mark.parametrize("name", [".env.example", "id_rsa.pub", "environment.py", "keys.md"])
+@pytest.mark.parametrize(
+    "name",
+    [".aws", ".kube", ".ssh", ".gnupg", ".config/gcloud", ".AWS"],
+)
+def test_a_directory_of_secrets_cannot_be_registered_by_itself(store: Store, files: Path, name: str) -> None:
+    write(files, {f"{name}/config": "secret\n", f"{name}/below/x": "secret\n"})
+    for source in (files / name, files / name / "*", files / name / "below", files / name / "below" / "x"):
+        with pytest.raises(SourceRefused, match="its name says that it holds credentials"):
+            store.register_source(str(source))
+    assert store.register_source(str(files / name), include_secrets=True).files == 2
+
+
+@pytest.mark.parametrize("name", [".docker/config.json", ".cargo/credentials.toml", ".git/config", ".m2/settings.xml"])
+def test_a_secret_keeps_its_name_when_its_directory_is_registered(store: Store, files: Path, name: str) -> None:
+    write(files, {name: "secret\n", f"{Path(name).parent}/readme": "x\n"})
+    assert paths(store, (files / name).parent) == ["readme"]
+
+
+@pytest.mark.parametrize(
+    "name", [".env.example", "id_rsa.pub", "environment.py", "keys.md", "secrets.py", "history.txt"]
+)
 def test_what_only_resembles_a_secret_is_kept(store: Store, files: Path, name: str) -> None:
     assert paths(store, write(files, {name: "x\n"})) == [name]
 
