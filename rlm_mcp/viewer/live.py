@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from rlm_mcp.concurrency import on_stop_signal
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.records.reading import read_lines_from
+from rlm_mcp.records.reading import read_lines
 from rlm_mcp.records.store import Run
 from rlm_mcp.viewer.page import assemble, page_data
 from rlm_mcp.viewer.passages import StoredTexts, read_passages
@@ -78,7 +78,7 @@ class FollowedRun:
         return {**data, "rows": list(story.rows)}, is_live and not story.has_ended
 
     def _read_new_events(self) -> None:
-        for event, end in read_lines_from(self._run.events_path, self._position):
+        for event, end in read_lines(self._run.events_path, self._position):
             self._story.add(event)
             self._position = end
 

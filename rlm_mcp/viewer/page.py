@@ -91,7 +91,7 @@ def run_facts(record: Run | Iterable[Event], store: Store) -> tuple[Story, dict[
         story = story_of(record)
         return story, page_data(story, read_passages(store, story.context_ids, story.citations))
     is_live = record.is_live()  # first: a run that ends in between has its end on record when the record is read
-    story = story_of(read_lines(record.events_path))
+    story = story_of(event for event, _ in read_lines(record.events_path))
     texts = read_passages(store, story.context_ids, story.citations)
     data = page_data(story, texts, is_live=is_live, answer=record.answer())
     if not is_live and is_torn(record.events_path):
