@@ -1,7 +1,8 @@
 """Cache of sub-models' replies on disk, so that the same request to the same model is paid only once.
 
-It is one SQLite file for all processes of a user. It holds replies under a hash of model, parameters and messages;
-prompts are not stored. Errors of the file are not errors of the run: the reply counts as unknown and the call is made.
+It is one SQLite file for all processes of a user, or of one tenant of a server over HTTP. It holds replies under a
+hash of endpoint, model, parameters and messages; prompts are not stored. Errors of the file are not errors of the run:
+the reply counts as unknown and the call is made.
 """
 
 import hashlib

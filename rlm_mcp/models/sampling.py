@@ -9,6 +9,9 @@ from rlm_mcp.models.dialect import Dialect, arrange
 
 # A sampling request must have a limit; this is the one for callers that give none.
 USUAL_REPLY_TOKENS = 8_192
+SAMPLING = "sampling"
+"""The provider of a client's model. It does not say whose client, so its replies are never kept for later runs."""
+
 # stopReason of MCP -> finish_reason
 _REASONS = {"endTurn": "stop", "stopSequence": "stop", "maxTokens": "length"}
 
@@ -41,7 +44,7 @@ class SamplingModel:
 
     def __init__(self, sample: Sampler, *, profile: Profile | None = None) -> None:
         self.name = "client"
-        self.provider = "sampling"
+        self.provider = SAMPLING
         self.profile = profile or Profile(structured_output=False)
         self._sample = sample
 

@@ -56,8 +56,10 @@ def serve(options: argparse.Namespace) -> int:
 def make_token(options: argparse.Namespace) -> int:
     """Prints the line for the token file to stdout and the token itself, once, to stderr."""
     from rlm_mcp.server.transports.auth import digest_of, new_token
+    from rlm_mcp.server.transports.tenant_names import check_tenant_name
 
+    name = check_tenant_name(options.name)
     token = new_token()
-    print(f"{options.name} {digest_of(token)}")
+    print(f"{name} {digest_of(token)}")
     print(f"Add the line above to the token file. The token, which is shown only once: {token}", file=sys.stderr)
     return ANSWERED

@@ -25,8 +25,9 @@ import jwt
 from mcp.server.auth.provider import AccessToken
 
 from rlm_mcp.errors import SettingsError
+from rlm_mcp.server.transports.tenant_names import check_tenant_name
 
-_LINE = re.compile(r"(?P<name>[A-Za-z0-9_.@-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
+_LINE = re.compile(r"(?P<name>\S+)\s+(?P<digest>[0-9a-f]{64})")
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures by a private key. Never "none", and none that could be made with a public key."""
@@ -66,13 +67,24 @@ def read_token_file(path: Path) -> TokenFile:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"the token file {path} cannot be read ({error}): make it with `rlm-mcp token`") from error
     names: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None:
             raise SettingsError(f"line {number} of {path} is not NAME SHA256: write what `rlm-mcp token NAME` prints")
-        names[match["digest"]] = match["name"]
+        try:
+            name = check_tenant_name(match["name"])
+        except SettingsError as error:
+            raise SettingsError(f"line {number} of {path}: {error}") from error
+        spelled = spellings.setdefault(name.lower(), name)
+        if spelled != name:
+            raise SettingsError(
+                f"line {number} of {path}: {name!r} and {spelled!r} differ in case only, and some file systems have one"
+                " directory for both: rename one of them"
+            )
+        names[match["digest"]] = name
     if not names:
         raise SettingsError(f"the token file {path} holds no token: add what `rlm-mcp token NAME` prints")
     return TokenFile(names)

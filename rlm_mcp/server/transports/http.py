@@ -39,7 +39,8 @@ from rlm_mcp.server.transports.auth import discover_issuer, read_token_file
 from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS, TimedProtocol, most_connections
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware
-from rlm_mcp.server.transports.tenants import EVERYBODY, Tenants
+from rlm_mcp.server.transports.tenant_names import EVERYBODY, directory_of
+from rlm_mcp.server.transports.tenants import Tenants
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.inspect_repls import ReplPool
 from rlm_mcp.workspace.process_tuning import freeze_gc
@@ -105,7 +106,12 @@ async def open_http_server(
         pool = ReplPool(has_room=sandbox.has_room)
 
         def open_for(tenant: str) -> AbstractAsyncContextManager[Workspace]:
-            own = settings if tenant == EVERYBODY else replace(settings, data_dir=settings.data_dir / "owners" / tenant)
+            # The cache holds replies to sub-calls, which are a tenant's own; the compiled sandbox is opened above.
+            own = replace(
+                settings,
+                data_dir=directory_of(tenant, settings.data_dir),
+                cache_dir=directory_of(tenant, settings.cache_dir),
+            )
             return open_workspace(
                 own, choose=models.choose, sandbox=sandbox, most_runs=MOST_RUNS, serves=True, pool=pool
             )

@@ -4,7 +4,6 @@ Each tenant's workspace has a directory of its own: contexts and runs of others 
 share one sandbox and one pool of models.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -21,10 +20,8 @@ from mcp_types import INTERNAL_ERROR
 
 from rlm_mcp.errors import RlmError
 from rlm_mcp.server.notifications import Notifications
+from rlm_mcp.server.transports.tenant_names import EVERYBODY, oauth_tenant
 from rlm_mcp.workspace.workspace import Workspace
-
-EVERYBODY = "everybody"
-"""The tenant where there are no tokens."""
 
 REQUESTS_PER_SECOND, BURST = 20.0, 200.0
 """Of one tenant. A client that lists, reads and polls stays far below; a runaway loop does not."""
@@ -182,5 +179,4 @@ def current_tenant() -> str:
         return EVERYBODY
     if token.claims is None:
         return token.client_id
-    who = f"{token.claims['iss']}\0{token.subject}"
-    return f"oauth-{hashlib.sha256(who.encode()).hexdigest()[:32]}"
+    return oauth_tenant(str(token.claims["iss"]), str(token.subject))
