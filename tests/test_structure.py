@@ -42,7 +42,7 @@ ORDER: dict[str, list[str]] = {
     ],
 }
 FOREIGN_TO_THE_SANDBOX = ("rlm_mcp", "mcp", "anyio", "openai", "pydantic", "httpx", "starlette")
-# Only these know that code runs in wasm: the face of a session, the holder of the runtime, and who tells if it works.
+# The only files that import `wasm_runtime`: the REPL over it, the workspace, which loads it, and doctor, which tests it
 USERS_OF_THE_SANDBOX = {
     "rlm_mcp.repl.sandbox",
     "rlm_mcp.repl.session",
