@@ -39,6 +39,15 @@ class Secret:
             text = text.replace(self._text, "[key]")
         return without_keys(text)
 
+    def mask_in_reply(self, text: str) -> str:
+        """`text` with this secret replaced by "[key]"; a placeholder, which is a word of any reply, stays."""
+        return text if _is_word(self._text) else text.replace(self._text, "[key]")
+
+
+def _is_word(text: str) -> bool:
+    """Tells whether a key is a word that local servers are given ("ollama", "not-needed"), rather than a secret."""
+    return len(text) < 16 and not (len(text) >= 6 and re.search(r"\d", text) and re.search(r"[A-Za-z]", text))
+
 
 def without_keys(text: str) -> str:
     """`text` with anything that looks like an API key replaced by "[key]"."""

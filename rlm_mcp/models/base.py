@@ -31,7 +31,8 @@ class Usage:
     provider did not report. `failed_requests` counts requests that got an error or no response; `unanswered_requests`
     counts those of them that may have been billed nevertheless, because the connection broke after sending, and
     `unanswered_prompt_tokens` estimates their prompts. `request_seconds` is how long requests were in flight; the rest
-    of a call's time was spent waiting for the limiter or for a retry.
+    of a call's time was spent waiting for the limiter or for a retry. `doubt` says what the provider reported, if that
+    cannot be true and our own count stands here instead.
     """
 
     prompt_tokens: int = 0
@@ -43,12 +44,15 @@ class Usage:
     unanswered_requests: int = 0
     unanswered_prompt_tokens: int = 0
     request_seconds: float = field(default=0.0, compare=False)
+    doubt: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that run records hold."""
-        return {name: getattr(self, name) for name in self.__slots__} | {
-            "request_seconds": round(self.request_seconds, 3)
-        }
+        data = {name: getattr(self, name) for name in self.__slots__}
+        data["request_seconds"] = round(self.request_seconds, 3)
+        if not self.doubt:
+            del data["doubt"]
+        return data
 
     def plus(self, other: "Usage") -> "Usage":
         """The sum of two calls; the cost is None if one of them used tokens at an unknown price."""
@@ -64,6 +68,7 @@ class Usage:
             unanswered_requests=self.unanswered_requests + other.unanswered_requests,
             unanswered_prompt_tokens=self.unanswered_prompt_tokens + other.unanswered_prompt_tokens,
             request_seconds=self.request_seconds + other.request_seconds,
+            doubt=self.doubt or other.doubt,
         )
 
 

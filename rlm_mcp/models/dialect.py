@@ -13,12 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import Any, Literal
 
 from rlm_mcp.models.base import Message
 
 # The API requires a name for a schema and does not show it to anyone.
 SCHEMA_NAME = "reply"
+
+# A reply of a million tokens costs a few hundred dollars from the dearest models. A larger report is no price.
+MOST_DOLLARS = 10_000.0
+
+# No model has a smaller or a larger window than these; a server that reports one is wrong or lies.
+LEAST_WINDOW_TOKENS, MOST_WINDOW_TOKENS = 128, 100_000_000
 
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|context (?:length|size|window)|"
@@ -226,9 +233,9 @@ def refusal_in(status: int, text: str) -> Refusal:
     """Reads the error in a body of any shape: {"error": {…}}, {"error": "…"}, {"message": …} or plain text."""
     try:
         body = json.loads(text)
-    except json.JSONDecodeError:
-        body = None
-    return _refusal(status, text, body)
+        return _refusal(status, text, body)
+    except (ValueError, RecursionError):  # no JSON, a number of 5,000 digits, or nested 100,000 deep
+        return _refusal(status, text, None)
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
@@ -238,15 +245,15 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
             seconds = float(headers[name]) / unit
             return seconds if 0 <= seconds < float("inf") else None
     try:
-        at = parsedate_to_datetime(headers["retry-after"])
-    except (KeyError, ValueError):
+        at = parsedate_to_datetime(headers["retry-after"]).timestamp()
+    except (KeyError, ValueError, OverflowError):
         return None
-    return max(0.0, at.timestamp() - time.time())
+    return max(0.0, at - time.time())
 
 
 def model_names(text: str) -> list[str]:
     """Returns the ids in the body of /models; none if it is another body."""
-    with suppress(json.JSONDecodeError):
+    with suppress(ValueError, RecursionError):
         body = json.loads(text)
         rows = body.get("data") if isinstance(body, dict) else None
         if isinstance(rows, list):
@@ -322,13 +329,16 @@ def _text(content: object) -> str:
 
 
 def _count(value: object) -> int | None:
-    return max(0, int(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Returns a reported number of tokens. usage_check.py judges whether it is believed."""
+    if type(value) is int or (type(value) is float and isfinite(value)):
+        return int(value)
+    return None
 
 
 def _dollars(usage: Mapping[str, Any]) -> float | None:
     """Returns the cost of a call, which gateways such as OpenRouter report."""
     cost = usage.get("cost")
-    if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
+    if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost <= MOST_DOLLARS:
         return float(cost)
     return None
 
@@ -432,10 +442,15 @@ def window_in(refusal: Refusal) -> int | None:
     if refusal.status not in {400, 413, 422, 500} or not (refusal.status == 413 or _says_too_long(refusal)):
         return None
     for name in ("n_ctx", "context_length", "max_context_length"):  # llama.cpp puts n_ctx beside the message
-        if refusal.body is not None and isinstance(refusal.body.get(name), int):
-            return int(refusal.body[name])
+        if refusal.body is not None and (window := believed_window(refusal.body.get(name))) is not None:
+            return window
     found = _WINDOW.search(refusal.text)
-    return int(found.group(1)) if found else 0
+    return believed_window(int(found.group(1))) or 0 if found else 0
+
+
+def believed_window(value: object) -> int | None:
+    """Returns a window that a server reports, or None if no model has such a window."""
+    return value if type(value) is int and LEAST_WINDOW_TOKENS <= value <= MOST_WINDOW_TOKENS else None
 
 
 def _says_too_long(refusal: Refusal) -> bool:

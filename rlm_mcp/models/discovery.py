@@ -110,7 +110,7 @@ def _get(url: str, seconds: float) -> Mapping[str, Any]:
         opener = build_opener(ProxyHandler({}))  # a proxy from the environment does not apply to this machine
         with opener.open(url, timeout=seconds) as response:
             body = json.loads(response.read(4 << 20))
-    except (OSError, ValueError, HTTPException):  # absent or slow; not JSON; not HTTP
+    except (OSError, ValueError, RecursionError, HTTPException):  # absent or slow; not JSON; nested too deep; not HTTP
         return {}
     return body if isinstance(body, Mapping) else {}
 

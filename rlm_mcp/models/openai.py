@@ -6,6 +6,7 @@ on the first request, because that takes 0.5 s.
 """
 
 import importlib
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,16 +21,19 @@ import anyio.to_thread
 from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models import dialect as dialects
 from rlm_mcp.models import failures
-from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
+from rlm_mcp.models.base import Attempts, Completion, Message, Profile
 from rlm_mcp.models.dialect import BrokenOff, NotAReply, ProviderReply, Refusal
 from rlm_mcp.models.exchange import CONNECT_SECONDS, LATE_SECONDS, HTTPResponse, NoResponse
 from rlm_mcp.models.failures import Tally
 from rlm_mcp.models.limiter import Limiter, Slot
 from rlm_mcp.models.retries import Failure, next_wait
+from rlm_mcp.models.usage_check import usage_of
 from rlm_mcp.redact import Secret, ellipsize
 
 if TYPE_CHECKING:
     from rlm_mcp.models.sender import Sender
+
+log = logging.getLogger(__name__)
 
 # How much of a provider's error is quoted: enough for the reason, not for a page of HTML.
 QUOTED_CHARS = 300
@@ -83,13 +87,17 @@ class OpenAIProvider:
         with anyio.move_on_after(CONNECT_SECONDS):
             answer = await sender.send("/models", None)
             if isinstance(answer, HTTPResponse) and answer.status == 200:
-                return dialects.model_names(answer.text)
+                return [self.scrub(name) for name in dialects.model_names(answer.text)]
         return []
 
     def scrub(self, text: str) -> str:
         """Removes keys from a provider's words and shortens them."""
         text = " ".join(self._api_key.scrub(text).split())
         return ellipsize(text, QUOTED_CHARS)
+
+    def mask_key(self, text: str) -> str:
+        """Removes the key of this endpoint from a reply."""
+        return self._api_key.mask_in_reply(text)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -117,6 +125,7 @@ class OpenAIModel:
         self._dialect = dialects.first_dialect(name, provider.host)
         if not profile.structured_output:
             self._dialect = replace(self._dialect, structured="none")
+        self._doubted = False
 
     def __repr__(self) -> str:
         return f"<OpenAIModel {self.name} at {self.provider}>"
@@ -145,7 +154,7 @@ class OpenAIModel:
             result = await self._ask(path, body, tally)
             if isinstance(result, ProviderReply):
                 self._dialect = dialect
-                return self._completion(result, messages, tally)
+                return self._completion(result, messages, max_tokens, tally)
             # A concurrent call may have learned another dialect already.
             learned = self._dialect if self._dialect not in tried else dialects.learn(dialect, result)
             if learned is not None and learned not in tried:
@@ -178,12 +187,31 @@ class OpenAIModel:
             return NoResponse(kind="broken", why=str(error), sent=True)
         except NotAReply as error:
             tally.attempts.failed += 1
+            tally.attempts.unanswered += 1  # with status 200 it may have been billed
             raise failures.no_reply(self.provider, self._endpoint.scrub(str(error)), tally) from error
-        return self._quoted(read, answer.retry_after) if isinstance(read, Refusal) else read
+        return self._quoted(read, answer.retry_after) if isinstance(read, Refusal) else self._masked(read)
+
+    def _masked(self, reply: ProviderReply) -> ProviderReply:
+        """Returns the reply without the key, which an endpoint could put into the guest, the record and the answer."""
+        mask = self._endpoint.mask_key
+        return replace(
+            reply,
+            text=mask(reply.text),
+            reasoning=mask(reply.reasoning),
+            finish_reason=ellipsize(mask(reply.finish_reason), QUOTED_CHARS),
+            model=ellipsize(mask(reply.model), QUOTED_CHARS),
+        )
 
     def _quoted(self, refusal: Refusal, retry_after: float | None) -> Refusal:
-        """Returns the refusal with a text that can be shown."""
-        return replace(refusal, text=self._endpoint.scrub(refusal.text), retry_after=retry_after)
+        """Returns the refusal in words that can be shown."""
+        scrub = self._endpoint.scrub
+        return replace(
+            refusal,
+            text=scrub(refusal.text),
+            code=scrub(refusal.code),
+            param=scrub(refusal.param),
+            retry_after=retry_after,
+        )
 
     async def _retry_or_raise(self, refusal: Refusal, messages: Sequence[Message], tally: Tally) -> None:
         """Waits before the same request is sent again, or raises the error for this refusal."""
@@ -205,18 +233,15 @@ class OpenAIModel:
             await self._endpoint.sleep(wait)
         return wait is not None
 
-    def _completion(self, reply: ProviderReply, messages: Sequence[Message], tally: Tally) -> Completion:
-        prompt, completion = reply.prompt_tokens, reply.completion_tokens
-        counted = prompt is not None and completion is not None
-        cost = reply.cost_usd
-        if cost is None and prompt is not None and completion is not None:
-            cost = self.profile.cost_usd(prompt, completion, reply.cached_prompt_tokens)
-        usage = Usage(
-            prompt_tokens=estimate_prompt(messages) if prompt is None else prompt,
-            completion_tokens=estimate_tokens(reply.reasoning + reply.text) if completion is None else completion,
-            cached_prompt_tokens=reply.cached_prompt_tokens,
-            cost_usd=cost,
-            estimated=not counted,
+    def _completion(
+        self, reply: ProviderReply, messages: Sequence[Message], max_tokens: int | None, tally: Tally
+    ) -> Completion:
+        usage = usage_of(reply, messages, max_tokens, self.profile)
+        if usage.doubt and not self._doubted:
+            self._doubted = True
+            log.warning("%s: model %s: %s; an estimate is charged instead", self.provider, self.name, usage.doubt)
+        usage = replace(
+            usage,
             failed_requests=tally.attempts.failed,
             unanswered_requests=tally.attempts.unanswered,
             request_seconds=tally.attempts.seconds,

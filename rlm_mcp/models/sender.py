@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -31,7 +32,7 @@ from rlm_mcp.redact import Secret
 
 # Common servers close an idle connection after five seconds.
 IDLE_SECONDS = 4.0
-# A reply is text and never this long.
+# A reply is text and never this long, neither on the wire nor unpacked.
 MOST_BODY_BYTES = 64 << 20
 
 
@@ -109,6 +110,7 @@ def _options(timeout: httpx2.Timeout, *, with_key: bool, local: bool) -> Request
     headers: dict[str, str | Omit] = {
         f"X-Stainless-{name}": Omit() for name in (*about_us, "Retry-Count", "Read-Timeout")
     }
+    headers["Accept-Encoding"] = "gzip"  # the only one that _BoundedBody unpacks
     if not with_key:
         headers["Authorization"] = Omit()
     if local:  # names at OpenAI, which the library reads from the environment
@@ -126,27 +128,48 @@ def _options(timeout: httpx2.Timeout, *, with_key: bool, local: bool) -> Request
 
 
 class _BoundedBody(httpx2.AsyncByteStream):
-    """The body of a response; reading fails once it is longer than MOST_BODY_BYTES."""
+    """The body of a response, unpacked; reading fails once it is longer than MOST_BODY_BYTES.
 
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+    It is unpacked here because the library would unpack a chunk whole: 1 MB of gzip may hold 1 GB.
+    """
+
+    def __init__(self, stream: httpx2.AsyncByteStream, *, packed: bool) -> None:
         self._stream = stream
+        self._gzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if packed else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
+        wire = size = 0
         async for chunk in self._stream:
-            size += len(chunk)
+            wire += len(chunk)
+            _require_bounded(wire)
+            text = self._unpack(chunk, MOST_BODY_BYTES + 1 - size)
+            size += len(text)
             _require_bounded(size)
-            yield chunk
+            yield text
+        if self._gzip is not None and wire and not self._gzip.eof:
+            raise httpx2.ReadError("a gzip body that breaks off")
+
+    def _unpack(self, chunk: bytes, most: int) -> bytes:
+        if self._gzip is None:
+            return chunk
+        try:
+            return self._gzip.decompress(chunk, most)
+        except zlib.error as error:
+            raise httpx2.ReadError(f"a body that is not gzip as its header says ({error})") from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()
 
 
 async def _bound_body(response: httpx2.Response) -> None:
-    length = response.headers.get("content-length", "")
-    _require_bounded(int(length) if length.isdecimal() else 0)
+    length = response.headers.get("content-length", "").lstrip("0")
+    if length.isdecimal():
+        _require_bounded(int(length[:20]))
+    packing = response.headers.pop("content-encoding", "identity").strip().lower()
+    if packing not in {"gzip", "x-gzip", "identity", ""}:
+        raise httpx2.ReadError(f"a body packed as {packing[:40]!r}, though only gzip was asked for")
     if isinstance(response.stream, httpx2.AsyncByteStream):
-        response.stream = _BoundedBody(response.stream)
+        response.stream = _BoundedBody(response.stream, packed="gzip" in packing)
 
 
 def _require_bounded(size: int) -> None:

@@ -20,6 +20,7 @@ from rlm_mcp.models.dialect import (
     first_dialect,
     is_strict,
     learn,
+    model_names,
     read,
     refusal_in,
     request,
@@ -160,6 +161,11 @@ def test_other_refusals_teach_nothing(refusal: Refusal) -> None:
         (Refusal(status=413, text="Request Entity Too Large"), 0),
         (Refusal(status=400, text="the moon is in the wrong phase"), None),
         (Refusal(status=429, text="Request too large: maximum context length"), None),
+        (refusal_in(400, '{"error":{"message":"maximum context length","n_ctx":-5}}'), 0),
+        (refusal_in(400, '{"error":{"message":"maximum context length","n_ctx":true}}'), 0),
+        (refusal_in(400, '{"error":{"message":"maximum context length","n_ctx":1%s}}' % ("0" * 400)), 0),
+        (Refusal(status=400, text="maximum context length is 999999999 tokens"), 0),
+        (Refusal(status=400, text="maximum context length is 000 tokens"), 0),
     ],
 )
 def test_a_window_is_read_from_a_refusal(refusal: Refusal, window: int | None) -> None:
@@ -178,6 +184,32 @@ def test_a_window_is_read_from_a_refusal(refusal: Refusal, window: int | None) -
 )
 def test_errors_come_in_many_shapes(body: str, text: str) -> None:
     assert refusal_in(400, body).text == text
+
+
+DEEP = '{"error":' * 100_000
+DIGITS = '{"error": {"code": ' + "9" * 5_000 + "}}"
+NESTED = '{"error": ' + "[" * 900 + "]" * 900 + "}"
+
+
+@pytest.mark.parametrize("body", [DEEP, "[" * 200_000, DIGITS, NESTED], ids=["deep", "list", "digits", "nested"])
+def test_hostile_bodies_are_errors_in_words(body: str) -> None:
+    assert refusal_in(404, body).status == 404
+    assert model_names(body) == []
+    with suppress(NotAReply):
+        assert isinstance(read(body), Refusal)
+
+
+@pytest.mark.parametrize("usage", ["NaN", "-Infinity", '"many"', "[]", "9" * 4_000, "1e308"])
+def test_a_usage_of_any_kind_is_a_reply(usage: str) -> None:
+    used = '{"prompt_tokens": X, "cost": X}'.replace("X", usage)
+    reply = read('{"choices": [{"message": {"content": "ok"}}], "usage": ' + used + "}")
+    assert isinstance(reply, ProviderReply)
+    assert (reply.text, reply.cost_usd) == ("ok", None)
+
+
+@pytest.mark.parametrize("said", ["Mon, 01 Jan 2024 00:00:00 +999999999999", "nan", "1e999", "-5", "9" * 5000, "x"])
+def test_no_retry_after_is_an_internal_error(said: str) -> None:
+    assert retry_after_seconds({"retry-after": said}) in {None, 0.0}
 
 
 def test_a_gateway_puts_the_status_into_the_body() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from rlm_mcp.engine.budget import Ledger, paid_call
 from rlm_mcp.errors import (
+    BudgetExceeded,
     EndpointUnreachable,
     KeyRefused,
     ModelError,
@@ -24,6 +25,7 @@ from rlm_mcp.models.exchange import LATE_SECONDS
 from rlm_mcp.models.limiter import START
 from rlm_mcp.models.openai import OpenAIModel, OpenAIProvider
 from rlm_mcp.redact import Secret
+from rlm_mcp.spending import RunLimits
 from tests.peers.openai_server import Fault, OpenAIServer, Quirks, Request, Said
 
 pytestmark = pytest.mark.anyio
@@ -161,6 +163,48 @@ async def test_the_error_for_a_wrong_key_does_not_contain_it() -> None:
     assert "refused the API key (401: Incorrect API key provided: [key]" in str(error)
     assert "set RLM_MCP_API_KEY to a key of this provider" in str(error)
     assert KEY not in str(error)
+
+
+@pytest.mark.parametrize("key_in_json", [KEY, KEY.replace("-", "\\u002d")])
+async def test_a_reply_that_echoes_the_key_comes_without_it(key_in_json: str) -> None:
+    body = (
+        '{"model": "m KEY", "choices": [{"finish_reason": "KEY", "message": {"content": "Bearer KEY!",'
+        ' "reasoning": "it is KEY", "tool_calls": [{"function": {"name": "KEY"}}]}}]}'
+    ).replace("KEY", key_in_json)
+    async with connected(OpenAIServer(lambda _: Fault(body=body))) as model:
+        completion = await model.complete(HELLO)
+    assert completion.text == 'Bearer [key]!\n<tool_call>{"name": "[key]"}</tool_call>'
+    assert (completion.reasoning, completion.finish_reason, completion.model) == ("it is [key]", "[key]", "m [key]")
+
+
+async def test_a_placeholder_for_a_key_is_a_word_of_replies() -> None:
+    async with OpenAIServer(["ollama serves models"]) as server:
+        provider = OpenAIProvider(server.base_url, Secret("ollama"))
+        completion = await provider.model("scripted", Profile()).complete(HELLO)
+        await provider.aclose()
+    assert completion.text == "ollama serves models"
+
+
+async def pay_often(ledger: Ledger, model: OpenAIModel, asked: list[Message]) -> None:
+    for _ in range(100):
+        await paid_call(ledger, model, asked, kind="sub", max_tokens=64)
+
+
+USED = ['{"prompt_tokens": 0, "completion_tokens": 0, "cost": 0}', '{"prompt_tokens": -9}', '{"cost": 0}']
+
+
+@pytest.mark.parametrize("usage", USED)
+async def test_a_provider_that_reports_nothing_cannot_make_a_budget_endless(
+    usage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = '{"choices": [{"message": {"content": "fine and dandy"}}], "usage": ' + usage + "}"
+    asked = [Message(role="user", content="many words " * 2_000)]
+    ledger = Ledger(RunLimits(max_usd=0.1))
+    async with connected(OpenAIServer(lambda _: Fault(body=body)), profile=PRICED) as model:
+        with pytest.raises(BudgetExceeded, match=r"of \$0\.1"):
+            await pay_often(ledger, model, asked)
+    assert ledger.spent().prompt_tokens == 16 * estimate_prompt(asked)
+    assert [record.levelname for record in caplog.records if "an estimate is charged" in record.message] == ["WARNING"]
 
 
 async def test_an_unknown_model_names_the_near_ones() -> None:

@@ -1,6 +1,9 @@
 """The sender against a server on loopback that writes the bytes it is told to."""
 
 import asyncio
+import gzip
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -38,7 +41,7 @@ class Bytes:
                 await writer.drain()
                 if b"content-length" not in answer and b"chunked" not in answer:
                     return
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionResetError):
             pass
         finally:
             writer.close()
@@ -151,6 +154,43 @@ async def test_bytes_that_are_no_response_are_a_broken_exchange(answer: bytes | 
     assert isinstance(told, NoResponse)
     assert (told.kind, told.sent, why in told.why) == ("broken", True, True), told.why
     assert len(server.requests) == 1
+
+
+def gzipped(*parts: bytes, header: bytes = b"gzip") -> bytes:
+    pack = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    body = b"".join(pack.compress(part) for part in parts) + pack.flush()
+    return b"HTTP/1.1 200 OK\r\ncontent-encoding: %s\r\ncontent-length: %d\r\n\r\n%s" % (header, len(body), body)
+
+
+async def test_a_packed_body_is_unpacked() -> None:
+    async with asking(Bytes(gzipped(b"which"))) as sender:
+        assert await text(sender) == "which"
+
+
+PACKED_TWICE = gzipped(zlib.compress(bytes(1 << 20)), header=b"deflate, gzip")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (gzipped(*[bytes(1 << 20)] * 512), "a body of more than 67108864 bytes"),
+        (b"HTTP/1.0 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"which")[:-9], "breaks off"),
+        (OK.replace(b"Retry-After: 7", b"content-encoding: gzip"), "not gzip as its header says"),
+        (OK.replace(b"Retry-After: 7", b"content-encoding: br"), "a body packed as 'br', though only gzip"),
+        (PACKED_TWICE, "a body packed as 'deflate, gzip', though only gzip"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\n", ""),
+    ],
+    ids=["bomb", "half", "no gzip", "brotli", "twice", "5,000 digits"],
+)
+async def test_a_packed_body_is_bounded_as_it_is_unpacked(answer: bytes, why: str) -> None:
+    tracemalloc.start()
+    async with asking(Bytes(answer)) as sender:
+        told = await sender.send("/models", {})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(told, NoResponse)
+    assert (told.kind, why in told.why) == ("broken", True), told.why
+    assert peak < 4 * (64 << 20)
 
 
 async def test_a_refused_connection_is_unreachable_and_a_slow_reply_is_a_timeout() -> None:
