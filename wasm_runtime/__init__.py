@@ -1,6 +1,6 @@
 """Pyodide's CPython on Wasmtime, with no JavaScript engine: sessions that start in a fraction of a millisecond."""
 
-from wasm_runtime.channel import Starts
+from wasm_runtime.channel import Starts, Timed
 from wasm_runtime.errors import (
     CallRefused,
     GuestCallError,
@@ -34,4 +34,5 @@ __all__ = [
     "SnapshotMismatch",
     "Starts",
     "Template",
+    "Timed",
 ]

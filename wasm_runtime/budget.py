@@ -45,7 +45,11 @@ class MemoryBudget:
 
 
 class SessionMemory:
-    """The memory of one session, heap and files together; it is the `Quota` of the session's file system."""
+    """The memory of one session: its heap, its files, and what the host holds for it.
+
+    It is the `Quota` of the session's file system. `reserve` and `release` may be called from any thread: an answer to
+    a host call arrives on the thread that has made the call.
+    """
 
     def __init__(self, limit_bytes: int, image_bytes: int, budget: MemoryBudget) -> None:
         """The image counts towards the session's limit, but not towards the budget, because it is shared."""
@@ -53,18 +57,21 @@ class SessionMemory:
         self._image_bytes = image_bytes
         self._budget = budget
         self._reserved = 0
+        self._lock = threading.Lock()
 
     def reserve(self, n: int) -> bool:
         """Reserve n bytes of both limits and return True, or reserve nothing and return False."""
-        if self._image_bytes + self._reserved + n > self._limit or not self._budget.reserve(n):
-            return False
-        self._reserved += n
-        return True
+        with self._lock:
+            if self._image_bytes + self._reserved + n > self._limit or not self._budget.reserve(n):
+                return False
+            self._reserved += n
+            return True
 
     def release(self, n: int) -> None:
         """Return n reserved bytes to both limits."""
-        self._budget.release(n)
-        self._reserved -= n
+        with self._lock:
+            self._budget.release(n)
+            self._reserved -= n
 
     def available(self) -> int:
         """Return how many bytes both limits have left."""

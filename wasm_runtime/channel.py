@@ -23,15 +23,25 @@ import hashlib
 import json
 import logging
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from wasm_runtime.errno import Errno
 from wasm_runtime.errors import CallRefused
-from wasm_runtime.pending_calls import HostFunction, PendingCalls, finished_future, flatten_future, start_call
+from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
+from wasm_runtime.pending_calls import (
+    HostFunction,
+    Pause,
+    PendingCalls,
+    finished_future,
+    flatten_future,
+    start_call,
+)
 
 logger = logging.getLogger("wasm_runtime")
 
@@ -46,6 +56,17 @@ class Starts:
 
     def __call__(self, *args: Json, **kwargs: Json) -> object:
         """Start it; -> its future."""
+        return self.function(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A host function that is told, as `seconds_left`, how long the cell that calls it may still run."""
+
+    function: HostFunction
+
+    def __call__(self, *args: Json, **kwargs: Json) -> object:
+        """Call it, with the `seconds_left` among `kwargs`."""
         return self.function(*args, **kwargs)
 
 
@@ -69,6 +90,12 @@ MESSAGE_BYTES = 256 << 20
 # Lists and objects in one message. `[],` takes twenty times as much memory parsed as it does as text.
 MESSAGE_PARTS = 1 << 20
 TICKETS_AT_MOST = 20_000
+# What a call in flight takes beside its arguments.
+_CALL_BYTES = 1 << 10
+# Calls that one task may make ahead: each is kept until the task itself has run.
+AHEAD_CALLS_AT_MOST = 10_000
+# Shorter answers are not counted: each replaces the last one.
+_SMALL_BYTES = 1 << 16
 # The closing quotation mark may be missing: were it needed, each quotation mark in such a text would be tried anew.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
@@ -81,25 +108,32 @@ class Channel:
         calls: Mapping[str, HostFunction],
         executor: Callable[[], Executor],
         *,
-        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+        waiting: Pause = nullcontext,
         on_interrupted: Callable[[], None] = lambda: None,
         fork: ForkFunction | None = None,
+        memory: Reservable | None = None,
+        seconds_left: Callable[[], float] = lambda: 86400.0,
     ) -> None:
-        """`executor` runs submitted functions. `waiting` is entered while the guest waits for the host's work.
+        """`executor` runs submitted functions. `waiting` is entered while the guest waits for somebody outside.
 
         `on_interrupted` is called when an answer tells the guest that it was interrupted. `fork` answers a request
-        to work in copies.
+        to work in copies. What the guest makes the host hold is reserved in `memory`. `seconds_left` tells how long the
+        cell may still run.
         """
         self._calls = calls
         self._executor = executor
-        self._waiting = waiting
         self._on_interrupted = on_interrupted
         self._fork = fork
-        self._pending = PendingCalls()
-        self._ahead: dict[int, CallLog] = {}
+        self._memory = memory or Unlimited()
+        self._seconds_left = seconds_left
+        self._pending = PendingCalls(self._memory, waiting)
+        self._ahead: dict[int, dict[str, deque[Future[object]]]] = {}
+        self._ahead_bytes = 0
         self._reply = memoryview(b"")
+        self._reply_bytes = 0
         self._request: dict[str, Json] | None = None
         self.items: ItemSource | None = None
+        self._is_ahead = False
         self.call_log: CallLog = []
         self.report: dict[str, Json] | None = None
 
@@ -108,6 +142,7 @@ class Channel:
     def set_request(self, request: dict[str, Json]) -> None:
         """Keep `request` ready for the guest's `next`."""
         self._request, self.report = request, None
+        self._end_scopes()
         self._pending.clear_interrupt()
 
     def interrupt(self) -> None:
@@ -119,36 +154,77 @@ class Channel:
         """Done once the guest must stop waiting."""
         return self._pending.interrupted
 
-    def use_ahead_logs(self, logs: Mapping[int, CallLog]) -> None:
-        """From now on, answer the calls of scope `number` from the log of that task's copy."""
-        self._ahead = dict(logs)
+    def use_ahead_logs(self, logs: Mapping[int, CallLog], held_bytes: int) -> None:
+        """From now on, answer the calls of scope `number` from the log of that task's copy.
+
+        `held_bytes` are reserved for the logs already.
+        """
+        self._end_scopes()
+        self._ahead_bytes = held_bytes
+        for number, log in logs.items():
+            by_key = self._ahead.setdefault(number, {})
+            for key, future in log:
+                by_key.setdefault(key, deque()).append(future)
+
+    def _end_scopes(self) -> None:
+        self._ahead.clear()
+        self._memory.release(self._ahead_bytes)
+        self._ahead_bytes = 0
 
     def cancel_all(self) -> None:
-        """Cancel all calls in flight; their results are dropped."""
-        self._ahead.clear()
+        """Cancel all calls in flight; their results are dropped, and so is an answer that was not read."""
+        self._end_scopes()
         self._pending.cancel_all()
+        self._set_reply(b"")
 
     # called by the guest
 
     def read(self, n: int) -> bytes:
         """Return at most n bytes of the rest of the last answer."""
         part, self._reply = self._reply[:n], self._reply[n:]
-        return bytes(part)
+        data = bytes(part)
+        if not self._reply:
+            self._set_reply(b"")
+        return data
 
     def write(self, data: memoryview) -> int:
         """Answer one message. Returns when the answer can be read."""
-        line = bytes(data) if len(data) <= MESSAGE_BYTES else b""
-        if len(data) > MESSAGE_BYTES or parts_beyond(line, MESSAGE_PARTS):
+        self._set_reply(b"")
+        # Of a long message there are the text and, once it has been read, the objects.
+        size = 2 * len(data) if len(data) > _SMALL_BYTES else 0
+        if len(data) > MESSAGE_BYTES or not self._memory.reserve(size):
+            return -Errno.EMSGSIZE
+        try:
+            return self._answer_line(bytes(data))
+        finally:
+            self._memory.release(size)
+
+    def _answer_line(self, line: bytes) -> int:
+        if parts_beyond(line, MESSAGE_PARTS):
             return -Errno.EMSGSIZE
         try:
             answer = self._answer(json.loads(line))
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-            answer = _refused(f"the host did not understand a message of {len(data)} bytes ({type(error).__name__})")
+            answer = _refused(f"the host did not understand a message of {len(line)} bytes ({type(error).__name__})")
         if answer == _INTERRUPTED:
             self._pending.clear_interrupt()
             self._on_interrupted()
-        self._reply = memoryview(answer.encode() + b"\n")
-        return len(data)
+        if not self._set_reply(answer.encode() + b"\n"):
+            text = (
+                f"an answer of {len(answer)} bytes does not fit into the memory of this session: ask for less at once"
+            )
+            self._set_reply(_refused(text).encode() + b"\n")
+        return len(line)
+
+    def _set_reply(self, reply: bytes) -> bool:
+        """Keep a reply for the guest to read in the place of the last one; False if it does not fit."""
+        size = len(reply) if len(reply) > _SMALL_BYTES else 0
+        self._memory.release(self._reply_bytes)
+        self._reply_bytes = size if self._memory.reserve(size) else 0
+        if self._reply_bytes < size:
+            return False
+        self._reply = memoryview(reply)
+        return True
 
     def _answer(self, message: dict[str, Json]) -> str:
         """Return the answer to a message, as JSON."""
@@ -173,29 +249,43 @@ class Channel:
             case {"do": "fork", "count": int(count), "workers": int(workers), "ahead": bool(ahead)} if self._fork:
                 if self.items is not None:  # its thread would wait for the threads that all copies share
                     return _refused("this runs in a copy already: copies do not make copies")
-                with self._waiting():
-                    return _encode(self._fork(count, workers, ahead))
+                return _encode(self._fork(count, workers, ahead))
             case {"do": "item"} if self.items is not None:
-                self.call_log = []
-                return _ok(self.items.next_item())
+                return self._next_item(self.items)
             case {"do": "item_done", "index": int(index), "outcome": dict(outcome)} if self.items is not None:
                 self.items.finish_item(index, outcome)
                 return _OK
             case {"do": "end_scopes"}:
-                self._ahead.clear()
+                self._end_scopes()
                 return _OK
         return _refused("the host has no answer to this message")
+
+    def _next_item(self, items: ItemSource) -> str:
+        self.call_log = []
+        self._end_scopes()
+        item = items.next_item()
+        self._is_ahead = item is not None and bool(item.get("ahead"))
+        return _ok(item)
 
     def _call(self, name: str, args: list[Json], kwargs: dict[str, Json], scope: Json) -> str:
         function = self._calls.get(name)
         if function is None:
             return _unknown(name)
-        with self._waiting():
-            future = self._answer_from_ahead(scope, name, args, kwargs) or start_call(function, args, kwargs)
-            self._log(name, args, kwargs, future)
-            if not self._pending.wait_for_call(future):
-                return _INTERRUPTED
-        return _outcome(name, future)
+        if self._log_is_full(1):
+            return _refused(_TOO_MANY_AHEAD)
+        was_interrupted = self._pending.interrupted.done()
+        future = self._answer_from_ahead(scope, name, args, kwargs)
+        if future is None:
+            future = start_call(function, args, self._named(function, kwargs))
+            if future.done() and self._pending.interrupted.done() and not was_interrupted:
+                return _INTERRUPTED  # by the deadline, which the host's own work has passed
+        self._log(name, args, kwargs, future)
+        if not self._pending.wait_for_call(future):
+            return _INTERRUPTED
+        return self._logged(_outcome(name, future))
+
+    def _named(self, function: HostFunction, kwargs: dict[str, Json]) -> dict[str, Json]:
+        return {**kwargs, "seconds_left": self._seconds_left()} if isinstance(function, Timed) else kwargs
 
     def _submit(self, name: str, calls: list[Json], scope: Json) -> str:
         function = self._calls.get(name)
@@ -206,39 +296,83 @@ class Channel:
                 f"{len(self._pending)} calls are in flight and {len(calls)} more would be over {TICKETS_AT_MOST}: "
                 "wait for some of them first"
             )
-        tickets = []
+        if self._log_is_full(len(calls)):
+            return _refused(_TOO_MANY_AHEAD)
+        tickets: list[int] = []
         for call in calls:
             match call:
                 case [list(args), dict(kwargs)]:
-                    future = self._answer_from_ahead(scope, name, args, kwargs)
-                    if future is None:
-                        future = self._start_submitted(function, args, kwargs)
-                    self._log(name, args, kwargs, future)
-                    tickets.append(self._pending.add(name, future))
+                    held_bytes = json_bytes(call) + _CALL_BYTES
+                    if not self._memory.reserve(held_bytes):
+                        self._pending.cancel(reversed(tickets))
+                        return _refused(
+                            f"{len(calls)} calls do not fit into the memory of this session beside the "
+                            f"{len(self._pending)} in flight: wait for those first, or submit fewer"
+                        )
+                    tickets.append(self._add_submitted(name, function, args, kwargs, scope, held_bytes))
                 case _:
                     return _refused("a call to submit is a list of its arguments and an object of its named ones")
         return _ok(tickets)
 
-    def _start_submitted(self, function: HostFunction, args: list[Json], kwargs: dict[str, Json]) -> Future[object]:
-        if isinstance(function, Starts):
-            return start_call(function, args, kwargs)
-        return flatten_future(self._executor().submit(function, *args, **kwargs))
+    def _add_submitted(
+        self,
+        name: str,
+        function: HostFunction,
+        args: list[Json],
+        kwargs: dict[str, Json],
+        scope: Json,
+        held_bytes: int,
+    ) -> int:
+        future = self._answer_from_ahead(scope, name, args, kwargs)
+        if future is None and isinstance(function, Starts):
+            future = start_call(function, args, kwargs)
+        if future is not None:
+            self._log(name, args, kwargs, future)
+            return self._pending.add(name, future, held_bytes=held_bytes, is_outside=True)
+        # The queue of an executor keeps a call that was cancelled until its turn comes, but not its arguments.
+        arguments = [(args, kwargs)]
+        on_thread = self._executor().submit(self._call_submitted, function, arguments)
+        on_thread.add_done_callback(lambda _: arguments.clear())
+        future = flatten_future(on_thread)
+        self._log(name, args, kwargs, future)
+        ticket = self._pending.add(name, future, held_bytes=held_bytes)
+        on_thread.add_done_callback(partial(self._mark_outside, ticket))
+        return ticket
+
+    def _call_submitted(self, function: HostFunction, arguments: list[tuple[list[Json], dict[str, Json]]]) -> object:
+        args, kwargs = arguments[0]
+        return function(*args, **self._named(function, kwargs))
+
+    def _mark_outside(self, ticket: int, on_thread: Future[object]) -> None:
+        """Once a function on a thread has returned a future, the rest of the wait is not for this process."""
+        succeeded = not on_thread.cancelled() and on_thread.exception() is None
+        if succeeded and isinstance(on_thread.result(), Future):
+            self._pending.mark_outside(ticket)
+
+    def _log_is_full(self, more: int) -> bool:
+        return self._is_ahead and len(self.call_log) + more > AHEAD_CALLS_AT_MOST
 
     def _log(self, name: str, args: list[Json], kwargs: dict[str, Json], future: Future[object]) -> None:
-        if self.items is not None:
+        if self._is_ahead:
             self.call_log.append((_key(name, args, kwargs), future))
+
+    def _logged(self, answer: str) -> str:
+        """Reserve memory for an answer that the log keeps; -> the answer, or a refusal if there is none."""
+        if self._is_ahead:
+            if not self._memory.reserve(len(answer)):
+                return _refused("the answers that this task has got ahead do not fit into the memory of this session")
+            self._ahead_bytes += len(answer)
+        return answer
 
     def _answer_from_ahead(
         self, scope: Json, name: str, args: list[Json], kwargs: dict[str, Json]
     ) -> Future[object] | None:
         """Return the answer that the copy of task `scope` got to the same call, once."""
         log = self._ahead.get(scope) if isinstance(scope, int) else None
-        if not log:
-            return None
-        key = _key(name, args, kwargs)
-        for position, (logged, future) in enumerate(log):
-            if logged == key and not future.cancelled():
-                del log[position]
+        answers = log.get(_key(name, args, kwargs)) if log else None
+        while answers:
+            future = answers.popleft()
+            if not future.cancelled():
                 return future
         return None
 
@@ -247,14 +381,13 @@ class Channel:
         unknown = self._pending.unknown(wanted)
         if unknown:
             return _refused(f"ticket {unknown.pop()!r} is not in flight")
-        with self._waiting() if wanted else nullcontext():
-            finished = self._pending.wait(wanted, everything=everything, seconds=seconds)
+        finished = self._pending.wait(wanted, everything=everything, seconds=seconds)
         if finished is None:
             self._pending.cancel(sorted(wanted, reverse=True))
             return _INTERRUPTED
         asked = (ticket for ticket in dict.fromkeys(tickets) if ticket in finished)
         outcomes = (f"[{ticket},{_outcome(*self._pending.collect(ticket))}]" for ticket in asked)
-        return f'{{"ok":[{",".join(outcomes)}]}}'
+        return self._logged(f'{{"ok":[{",".join(outcomes)}]}}')
 
     def _sleep(self, seconds: float | None, scope: Json) -> str:
         if self._answer_from_ahead(scope, "time.sleep", [seconds], {}) is not None:
@@ -265,6 +398,7 @@ class Channel:
         return _OK
 
 
+_TOO_MANY_AHEAD = f"a task that runs ahead in a copy makes at most {AHEAD_CALLS_AT_MOST} calls"
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _OK = _encode({"ok": None})
 _INTERRUPTED = _encode({"interrupted": True})

@@ -17,6 +17,10 @@ from typing import Literal, Protocol
 # How long a cell may take to end after KeyboardInterrupt: enough for `finally` blocks, short for a user.
 GRACE_SECONDS = 0.25
 
+# A shorter wait is the cell's own time: it was for an answer that was there, or a refusal, and a cell that asks in a
+# loop would otherwise run for ever. An answer of a model takes longer.
+SHORT_WAIT_SECONDS = 0.02
+
 ExpiredBy = Literal["deadline", "interrupt"]
 
 
@@ -31,7 +35,7 @@ class Stoppable(Protocol):
 
 
 class Deadline:
-    """The time a cell has left. It does not pass while the guest waits for the host."""
+    """The time a cell has left. It does not pass while the guest waits for an answer from outside of this process."""
 
     def __init__(self, thread: "DeadlineThread", cell: Stoppable) -> None:
         self._thread = thread
@@ -55,21 +59,24 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the clock while the body waits for the host."""
+        """Stop the clock while the body waits for an answer from outside; a wait of a moment is counted afterwards."""
+        began = time.monotonic()
         self._stop_clock()
         try:
             yield
         finally:
+            waited = time.monotonic() - began
+            if waited < SHORT_WAIT_SECONDS:
+                self.charge(waited)
             self._start_clock()
 
-    @property
-    def left(self) -> float:
-        """Seconds of the cell's own time that are left."""
+    def seconds_left(self) -> float:
+        """Return how many seconds of the cell's own time are left."""
         with self._lock:
             return self._left if self._ends is None else max(0.0, self._ends - time.monotonic())
 
     def charge(self, seconds: float) -> None:
-        """Subtract time that copies of the guest have used, while the clock is stopped."""
+        """Subtract time that was used while the clock was stopped, as by copies of the guest."""
         with self._lock:
             self._left = max(0.0, self._left - seconds)
 

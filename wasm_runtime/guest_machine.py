@@ -45,21 +45,23 @@ class GuestMachine:
         self,
         shared: Shared,
         *,
+        quota: SessionMemory,
         memory_bytes: int,
         files: Mapping[str, FileSource],
         functions: list[str],
         devices: Mapping[str, Device],
         copy_of: "GuestMachine | None" = None,
     ) -> None:
-        """`functions` are the names of the host functions that the guest is to be told about.
+        """`quota` is reserved from for the heap and the files; `close` releases it.
 
+        `functions` are the names of the host functions that the guest is to be told about.
         `copy_of` gives its files to the new machine; `copy_from` then copies the rest.
         Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute,
         OutOfMemoryBudget for a copy whose files do not fit.
         """
         self._shared, self._limit_bytes = shared, memory_bytes
         self._files, self._functions, self._devices = files, functions, devices
-        self._quota = SessionMemory(memory_bytes, shared.image.memory_bytes, shared.budget)
+        self._quota = quota
         self.interpreter = Interpreter(shared.engine, shared.prelinked, memory_bytes=memory_bytes)
         self.memory = self.interpreter.memory
         self._pages = shared.pages(self.memory)

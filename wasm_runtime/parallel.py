@@ -12,14 +12,19 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future
 from concurrent.futures import wait as wait_for_futures
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, Self
 
 from wasm_runtime.channel import MESSAGE_BYTES, CallLog, ItemSource, Json
+from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
+from wasm_runtime.pending_calls import Pause
 
 ITEMS_AT_MOST = 100_000
 # A task that computes this long ahead is not waiting for the host, so doing its work twice gains nothing.
 _AHEAD_SECONDS = 2.0
+# An interrupt that comes while a copy is between two of its steps is lost, so it is repeated.
+_INTERRUPT_SECONDS = 0.1
+_OUTCOME_FIELDS = ("value", "exception", "error")
 
 
 class GuestCopy(AbstractContextManager["GuestCopy"], Protocol):
@@ -50,41 +55,72 @@ class GuestCopy(AbstractContextManager["GuestCopy"], Protocol):
 
 
 class ParallelCopies:
-    """One round of work. `make_copy` copies the waiting guest; it is called from several threads."""
+    """One round of work. `make_copy` copies the waiting guest; it is called from several threads, by one at a time."""
 
-    def __init__(self, make_copy: Callable[[], GuestCopy], *, count: int, ahead: bool, seconds: float) -> None:
-        """`seconds` limits the time of each copy, not counting its waits for the host."""
+    def __init__(
+        self,
+        make_copy: Callable[[], GuestCopy],
+        *,
+        count: int,
+        ahead: bool,
+        seconds: float,
+        memory: Reservable | None = None,
+    ) -> None:
+        """`seconds` limits the time of each copy, not counting its waits for somebody outside.
+
+        Outcomes and logs are reserved in `memory`, up to `held_bytes` at the end.
+        """
         self._make_copy = make_copy
         self._count = count
         self._ahead = ahead
         self._seconds = min(seconds, _AHEAD_SECONDS) if ahead else seconds
+        self._memory = memory or Unlimited()
         self._waiting = deque(range(min(count, ITEMS_AT_MOST)))
         self._outcomes: dict[int, dict[str, Json]] = {}
-        self._outcome_bytes = 0
         self._lock = threading.Lock()
+        self._copying = threading.Lock()
         self._working: set[GuestCopy] = set()
+        self._workers = 0
+        self._begun: Future[None] = Future()
         self._stopped = False
         self.logs: dict[int, CallLog] = {}
+        self.held_bytes = 0
         self.longest_seconds = 0.0
 
-    def work_on_all(self, threads: Executor, workers: int, interrupted: "Future[None]") -> dict[str, Json]:
-        """Work through all items on up to `workers` threads; -> the answer for the guest."""
+    def work_on_all(
+        self, threads: Executor, workers: int, interrupted: "Future[None]", pause: Pause = nullcontext
+    ) -> dict[str, Json]:
+        """Work through all items on up to `workers` threads; -> the answer for the guest.
+
+        `pause` stops the clock of the waiting guest. It is entered while at least one worker has a thread: copies have
+        clocks of their own.
+        """
         if not 0 < self._count <= ITEMS_AT_MOST:
             return {"refused": f"{self._count} items cannot be worked on in parallel: give from 1 to {ITEMS_AT_MOST}"}
         pending: set[Future[None]] = {threads.submit(self._work) for _ in range(max(1, min(workers, self._count)))}
         failures: list[BaseException] = []
         while pending:
-            done, _ = wait_for_futures([*pending, interrupted], return_when=FIRST_COMPLETED)
+            done = self._wait_for_workers(pending, interrupted, pause)
             if interrupted in done:
-                self._stop()
-                wait_for_futures(pending)
+                self._stop(pending)
                 return {"interrupted": True}
             pending -= done
             failures += [error for f in done if (error := f.exception()) is not None]
+            if not self._waiting:  # a worker that has no thread yet would find nothing to do
+                pending = {f for f in pending if not f.cancel()}
         if failures and not self._ahead and len(self._outcomes) < self._count:
             return {"refused": f"the copies could not be made: {failures[0]}"}
         missing: dict[str, Json] = {"error": "this item was not worked on"}
         return {"ok": [] if self._ahead else [self._outcomes.get(index, missing) for index in range(self._count)]}
+
+    def _wait_for_workers(
+        self, pending: set[Future[None]], interrupted: "Future[None]", pause: Pause
+    ) -> set[Future[None]]:
+        with self._lock:
+            has_thread, begun = self._workers > 0, self._begun
+        either = {*pending, interrupted} if has_thread else {*pending, interrupted, begun}
+        with pause() if has_thread else nullcontext():
+            return wait_for_futures(either, return_when=FIRST_COMPLETED).done
 
     def next_index(self) -> int | None:
         """Return an item that nobody works on, or None."""
@@ -101,47 +137,90 @@ class ParallelCopies:
     def record_outcome(self, index: int, outcome: dict[str, Json], copy: GuestCopy) -> None:
         """Store the outcome of item `index`."""
         if self._ahead:
-            self.logs[index] = copy.call_log
+            log = copy.call_log
+            if self._hold(sum(map(_logged_bytes, log))):
+                self.logs[index] = log  # otherwise the guest makes these calls again
         elif copy.stopped_by is not None:
             self._outcomes[index] = _stopped_item(copy.stopped_by)
         else:
-            self._outcomes[index] = self._limited(outcome | {"stdout": copy.take_output()})
+            self._outcomes[index] = self._limited(outcome, copy.take_output())
 
     def _work(self) -> None:
         """Work until there are no items left; a copy that is lost to an item is replaced by another one.
 
-        All copies made here share one time limit, so a thousand items that never end take no longer than one.
+        All copies made here share one time limit, so a thousand items that never end take no longer than one. Making
+        them counts, and so does what earlier workers have used when this one gets its thread late.
         """
-        left = self._seconds
-        while self._waiting and not self._stopped and left > 0:
-            with self._make_copy() as copy:
-                with self._lock:
-                    self._working.add(copy)
-                items = _ItemsOfCopy(self, copy)
-                started = time.monotonic()
+        with self._lock:
+            self._workers += 1
+            left = self._seconds - self.longest_seconds
+            if not self._begun.done():
+                self._begun.set_result(None)
+        began = time.monotonic()
+        try:
+            while self._waiting and not self._stopped and left > 0:
+                left = self._work_in_copy(left)
+        finally:
+            with self._lock:
+                self._workers -= 1
+                if not self._workers:
+                    self._begun = Future()
+                used = min(time.monotonic() - began, self._seconds - left)
+                self.longest_seconds = max(self.longest_seconds, used)
+
+    def _work_in_copy(self, seconds: float) -> float:
+        """Work in one copy; -> the seconds that are left then."""
+        began = time.monotonic()
+        with self._copying:
+            if self._stopped or time.monotonic() - began >= seconds:
+                return 0.0
+            made = self._make_copy()
+        with made as copy:
+            with self._lock:
+                if self._stopped:
+                    return 0.0
+                self._working.add(copy)
+            left = seconds - (time.monotonic() - began)
+            if left <= 0:
+                return 0.0
+            items = _ItemsOfCopy(self, copy)
+            try:
                 stopped = copy.work_on_items(items, left)
-                left = copy.seconds_left if copy.stopped_by is None else 0.0
+            finally:
                 with self._lock:
                     self._working.discard(copy)
-                    used = min(time.monotonic() - started, self._seconds - left)
-                    self.longest_seconds = max(self.longest_seconds, used)
-                if stopped is not None and items.current is not None:
-                    self._outcomes[items.current] = _stopped_item(stopped)
+            if stopped is not None and items.current is not None:
+                self._outcomes[items.current] = _stopped_item(stopped)
+            return copy.seconds_left if copy.stopped_by is None else 0.0
 
-    def _limited(self, outcome: dict[str, Json]) -> dict[str, Json]:
-        """Return the outcome, or an error once all outcomes together are longer than a message may be."""
-        with self._lock:
-            self._outcome_bytes += sum(len(text) for text in outcome.values() if isinstance(text, str))
-            if self._outcome_bytes <= MESSAGE_BYTES:
-                return outcome
-        return {"error": f"the values of all items are more than {MESSAGE_BYTES >> 20} MiB: return less from each"}
+    def _limited(self, outcome: dict[str, Json], stdout: str) -> dict[str, Json]:
+        """Return the texts of an outcome, or an error once all together are longer than fits."""
+        texts: dict[str, Json] = {name: outcome[name] for name in _OUTCOME_FIELDS if isinstance(outcome.get(name), str)}
+        texts["stdout"] = stdout
+        if self._hold(json_bytes(texts)):
+            return texts
+        return {
+            "error": f"the values of all items are more than {MESSAGE_BYTES >> 20} MiB or do not fit into the memory "
+            "of this session: return less from each"
+        }
 
-    def _stop(self) -> None:
+    def _hold(self, n: int) -> bool:
         with self._lock:
-            self._stopped = True
-            working = list(self._working)
-        for copy in working:
-            copy.interrupt()
+            if self.held_bytes + n > MESSAGE_BYTES or not self._memory.reserve(n):
+                return False
+            self.held_bytes += n
+            return True
+
+    def _stop(self, pending: set[Future[None]]) -> None:
+        """Interrupt every copy, and wait until all have ended."""
+        self._stopped = True
+        pending = {f for f in pending if not f.cancel()}
+        while pending:
+            with self._lock:
+                working = list(self._working)
+            for copy in working:
+                copy.interrupt()
+            pending = wait_for_futures(pending, timeout=_INTERRUPT_SECONDS).not_done
 
 
 class _ItemsOfCopy:
@@ -160,6 +239,12 @@ class _ItemsOfCopy:
         if index == self.current:  # the guest's claim is not trusted: a copy reports on its own item only
             self._round.record_outcome(index, outcome, self._copy)
             self.current = None
+
+
+def _logged_bytes(entry: tuple[str, "Future[object]"]) -> int:
+    key, future = entry
+    known = future.done() and not future.cancelled() and future.exception() is None
+    return json_bytes(key) + (json_bytes(future.result()) if known else 0)
 
 
 def _stopped_item(cause: str) -> dict[str, Json]:

@@ -10,19 +10,44 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for_futures
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
+from wasm_runtime.errors import CallRefused
+from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
+
 HostFunction = Callable[..., object]
+# Entered while the guest waits for somebody outside of this process.
+Pause = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(slots=True, kw_only=True)
+class _PendingCall:
+    """A call in flight, or one whose answer waits to be fetched.
+
+    held_bytes   what is reserved for its arguments, and from its end on for its answer
+    is_outside   whether somebody outside of this process works on it: the wait for that is not the cell's time
+    """
+
+    name: str
+    future: Future[object]
+    held_bytes: int
+    is_outside: bool
 
 
 class PendingCalls:
     """The calls in flight of one session. Used on the guest's thread; `interrupt` may be called from any thread."""
 
-    def __init__(self) -> None:
-        self._calls: dict[int, tuple[str, Future[object]]] = {}
+    def __init__(self, memory: Reservable | None = None, pause: Pause = nullcontext) -> None:
+        """Arguments and answers are reserved in `memory`. `pause` is entered while calls outside are waited for."""
+        self._memory = memory or Unlimited()
+        self._pause = pause
+        self._calls: dict[int, _PendingCall] = {}
         self._finished: set[int] = set()
         self._awaited: set[int] = set()
         self._missing = 0  # how many of the awaited calls must still finish
+        self._missing_outside = 0  # how many of the awaited calls outside have not finished
         self._changed = threading.Condition()
         self._numbers = itertools.count(1)
         self.interrupted: Future[None] = Future()
@@ -30,23 +55,48 @@ class PendingCalls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def add(self, name: str, future: Future[object]) -> int:
-        """Register a call of function `name`; -> its ticket."""
+    def add(self, name: str, future: Future[object], *, held_bytes: int = 0, is_outside: bool = False) -> int:
+        """Register a call of function `name`, whose `held_bytes` are reserved already; -> its ticket."""
         ticket = next(self._numbers)
-        self._calls[ticket] = (name, future)
+        self._calls[ticket] = _PendingCall(name=name, future=future, held_bytes=held_bytes, is_outside=is_outside)
 
         def finished(_: Future[object]) -> None:
+            size = _answer_bytes(future)
             with self._changed:
-                if ticket not in self._calls:
+                call = self._calls.get(ticket)
+                if call is None:
                     return
+                self._hold_answer(call, size)
                 self._finished.add(ticket)
                 if ticket in self._awaited:
                     self._missing -= 1
-                    if self._missing <= 0:  # one wake-up per batch: each costs the guest's thread a turn of the GIL
+                    self._missing_outside -= call.is_outside
+                    # One wake-up per batch: each costs the guest's thread a turn of the GIL.
+                    if self._missing <= 0 or (call.is_outside and self._missing_outside == 0):
                         self._changed.notify_all()
 
         future.add_done_callback(finished)
         return ticket
+
+    def mark_outside(self, ticket: int) -> None:
+        """From now on, somebody outside of this process works on the call."""
+        with self._changed:
+            call = self._calls.get(ticket)
+            if call is None or call.is_outside or ticket in self._finished:
+                return
+            call.is_outside = True
+            if ticket in self._awaited:
+                self._missing_outside += 1
+                self._changed.notify_all()
+
+    def _hold_answer(self, call: _PendingCall, size: int) -> None:
+        """Reserve memory for an answer in the place of the arguments. If there is none, the answer is dropped."""
+        self._memory.release(call.held_bytes)
+        call.held_bytes = size if self._memory.reserve(size) else 0
+        if call.held_bytes < size:
+            text = f"the answer of {call.name} takes {size} bytes, which do not fit into the memory of this session"
+            call.future = Future()
+            call.future.set_exception(CallRefused(f"{text}: fetch other answers first, or free memory"))
 
     def unknown(self, tickets: set[int]) -> set[int]:
         """Return those of `tickets` that are not in flight."""
@@ -56,7 +106,11 @@ class PendingCalls:
         """Remove a call; -> the name of its function, and its future."""
         with self._changed:
             self._finished.discard(ticket)
-            return self._calls.pop(ticket, None) or ("", finished_future(None))
+            call = self._calls.pop(ticket, None)
+            if call is None:
+                return "", finished_future(None)
+            self._memory.release(call.held_bytes)
+            return call.name, call.future
 
     def cancel(self, tickets: Iterable[int]) -> None:
         """Remove and cancel calls in the given order.
@@ -68,10 +122,7 @@ class PendingCalls:
 
     def cancel_all(self) -> None:
         """Cancel every call in flight; their results are dropped."""
-        for _, future in reversed(self._calls.values()):
-            future.cancel()
-        self._calls.clear()
-        self._finished.clear()
+        self.cancel(list(reversed(self._calls)))
 
     def interrupt(self) -> None:
         """End the current wait, or the next one."""
@@ -95,23 +146,36 @@ class PendingCalls:
             self._awaited = wanted - self._finished
             some_finished = len(self._awaited) < len(wanted)
             self._missing = len(self._awaited) if everything else not some_finished
-            while self._missing > 0 and not self.interrupted.done():
-                left = None if ends is None else ends - time.monotonic()
-                if left is not None and left <= 0:
-                    break
-                self._changed.wait(left)
+            self._missing_outside = sum(self._calls[ticket].is_outside for ticket in self._awaited)
+        # The pause is entered without the lock: the deadline's thread holds its own while it interrupts.
+        while self._must_wait(ends):
+            is_outside = self._missing_outside > 0
+            with self._pause() if is_outside else nullcontext(), self._changed:
+                while self._must_wait(ends) and (self._missing_outside > 0) == is_outside:
+                    self._changed.wait(None if ends is None else ends - time.monotonic())
+        with self._changed:
             self._awaited = set()
             return None if self.interrupted.done() else wanted & self._finished
+
+    def _must_wait(self, ends: float | None) -> bool:
+        return self._missing > 0 and not self.interrupted.done() and (ends is None or time.monotonic() < ends)
 
     def wait_for_call(self, future: Future[object]) -> bool:
         """Wait for one call that has no ticket; False, and the call cancelled, after an interrupt."""
         if not future.done():
             either: list[Future[Any]] = [future, self.interrupted]
-            wait_for_futures(either, return_when=FIRST_COMPLETED)
+            with self._pause():
+                wait_for_futures(either, return_when=FIRST_COMPLETED)
         if not future.done():
             future.cancel()
             return False
         return True
+
+
+def _answer_bytes(future: Future[object]) -> int:
+    if future.cancelled() or future.exception() is not None:
+        return 0
+    return json_bytes(future.result())
 
 
 def start_call(function: HostFunction, args: Iterable[object], kwargs: Mapping[str, object]) -> Future[object]:

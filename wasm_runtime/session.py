@@ -16,6 +16,7 @@ Traps are: the loop check (a cell that did not react to its interrupt), stack ov
 """
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from typing import Literal, Self
 
 import wasmtime
 
+from wasm_runtime.budget import SessionMemory
 from wasm_runtime.capture import Capture
 from wasm_runtime.channel import CallLog, Channel, ItemSource
 from wasm_runtime.errors import GuestCallError, RuntimeFailure, SessionBusy, SessionClosed
@@ -37,7 +39,12 @@ from wasm_runtime.shared import Shared
 from wasm_runtime.snapshot import Checkpoint, Template
 from wasm_runtime.vfs.devices import NullDevice
 
+logger = logging.getLogger("wasm_runtime")
+
 SessionState = Literal["NEW", "READY", "RUNNING", "POISONED", "CLOSED"]
+
+# How long `close` waits for a running cell: longer than its grace period, and than the host needs to undo a cell.
+CLOSE_SECONDS = 5.0
 
 # The guest's buffer for output that was not flushed: a length, then the bytes (guest/host/streams.py).
 _PENDING_HEADER = 4
@@ -60,17 +67,22 @@ class Session:
         self._shared, self.limits, self._files, self._calls = shared, limits, files, calls
         self._state: SessionState = "NEW"
         self._turn = threading.Lock()
+        self._is_closing = False
         self._stdout, self._stderr = Capture(limits.output_bytes), Capture(limits.output_bytes)
         self._deadline = shared.deadlines.deadline(self)
+        self._memory = SessionMemory(limits.memory_bytes, shared.image.memory_bytes, shared.budget)
         self._channel = Channel(
             calls,
             shared.call_threads,
             waiting=self._deadline.paused,
             on_interrupted=self._clear_stops,
             fork=self._work_in_copies,
+            memory=self._memory,
+            seconds_left=self._deadline.seconds_left,
         )
         self._machine = GuestMachine(
             shared,
+            quota=self._memory,
             memory_bytes=limits.memory_bytes,
             files=files,
             functions=list(calls),
@@ -155,13 +167,20 @@ class Session:
                 self._execs = self._machine.template.state.execs
 
     def close(self) -> None:
-        """End the session and release its memory; a cell that runs on another thread is stopped first."""
+        """End the session and release its memory; a cell that runs on another thread is stopped first.
+
+        A cell that cannot end, because a host function that it has called does not return, is not waited for: the
+        session is released when that cell ends.
+        """
+        self._is_closing = True
+        ends = time.monotonic() + CLOSE_SECONDS
         while not self._turn.acquire(timeout=0.05):
             self.interrupt()
+            if time.monotonic() >= ends:
+                logger.warning("%r is closed while a host function has not returned", self)
+                return
         try:
-            if self._state != "CLOSED":
-                self._state = "CLOSED"
-                self._release()
+            self._release()
         finally:
             self._turn.release()
 
@@ -223,7 +242,7 @@ class Session:
     @property
     def seconds_left(self) -> float:
         """The rest of the running cell's time."""
-        return self._deadline.left
+        return self._deadline.seconds_left()
 
     # private
 
@@ -232,14 +251,18 @@ class Session:
         if not self._turn.acquire(blocking=False):
             raise SessionBusy(f"{self!r} is running a cell on another thread: wait for it, or call interrupt()")
         try:
-            if self._state == "CLOSED":
+            if self._is_closing:
                 raise SessionClosed(f"{self!r} was closed: make a new session with Runtime.session()")
             self._state = "RUNNING"
             yield
         finally:
             if self._state == "RUNNING":
                 self._state = "READY"
-            self._turn.release()
+            try:
+                if self._is_closing:
+                    self._release()
+            finally:
+                self._turn.release()
 
     @contextmanager
     def _undoable(self) -> Iterator[SavedMachine]:
@@ -352,19 +375,28 @@ class Session:
         return child
 
     def _work_in_copies(self, count: int, workers: int, ahead: bool) -> dict[str, object]:  # noqa: FBT001 - ForkFunction
-        written, fork_lock = self._machine.written(), threading.Lock()
-
-        def make_copy() -> Session:
-            with fork_lock:  # copying reads this session's files and counters
-                return self._fork(written)
-
-        copies = ParallelCopies(make_copy, count=count, ahead=ahead, seconds=self._deadline.left)
-        answer = copies.work_on_all(self._shared.copy_threads(), workers, self._channel.interrupted)
+        written = self._machine.written()
+        copies = ParallelCopies(
+            lambda: self._fork(written),
+            count=count,
+            ahead=ahead,
+            seconds=self._deadline.seconds_left(),
+            memory=self._memory,
+        )
+        answer = copies.work_on_all(
+            self._shared.copy_threads(), workers, self._channel.interrupted, self._deadline.paused
+        )
         self._deadline.charge(copies.longest_seconds)
-        self._channel.use_ahead_logs(copies.logs)
+        if ahead:
+            self._channel.use_ahead_logs(copies.logs, copies.held_bytes)
+        else:
+            self._memory.release(copies.held_bytes)
         return answer
 
     def _release(self) -> None:
+        if self._state == "CLOSED":
+            return
+        self._state = "CLOSED"
         self._channel.cancel_all()
         self._machine.close()
         self._shared.remove_session(self)

@@ -1,5 +1,6 @@
 """Search at native speed: ripgrep over the stored blobs, in linear time and under a time limit."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,9 +54,11 @@ def search(
     ignore_case: bool = False,
     literal: bool = False,
     seconds: float = 10.0,
+    total_seconds: float = math.inf,
 ) -> SearchResult:
     """Finds lines that match a regular expression (or a literal); `path` is one path or a glob.
 
+    Counting the lines, and then finding the first of them, may each take `seconds`; both together `total_seconds`.
     Raises SearchRefused, UnknownPath, OutOfRange, SourceChanged.
     """
     if not 0 <= max_matches <= MAX_MATCHES or not 0 <= context_lines <= MAX_MATCHES:
@@ -64,12 +67,18 @@ def search(
         )
     wanted = Pattern(text=pattern, literal=literal, ignore_case=ignore_case)
     check_pattern(wanted)
-    timeout = Timeout(seconds)
+    whole = Timeout(total_seconds)
+    timeout = Timeout(min(seconds, total_seconds))
     files = [entry for entry in _chosen(store, context, path) if entry.bytes]
     counts = count_lines(wanted, {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in files}, timeout)
     was_cut = timeout.expired
     found = _first_matches(
-        files, counts, wanted, most=max_matches, context_lines=context_lines, timeout=Timeout(seconds)
+        files,
+        counts,
+        wanted,
+        most=max_matches,
+        context_lines=context_lines,
+        timeout=Timeout(min(seconds, whole.seconds_left)),
     )
     total = sum(counts.get(entry.blob, 0) for entry in files)
     shown = sum(match.is_match for match in found)

@@ -20,7 +20,13 @@ SEARCH_MATCHES = 10_000
 
 SEARCH_CONTEXT_LINES = 50
 
-READ_LINES_CHARS = 4 << 20
+READ_CHARS = 4 << 20
+"""The most characters that one call reads. The prelude reads longer texts in parts of this size."""
+
+SEARCH_SECONDS = 10.0
+
+BUDGET_SECONDS = 1.0
+"""How long the event loop may take to answer what is left of the budget."""
 
 CALLS_AT_ONCE = 256
 """Sub-calls of one REPL that are in flight, as many as a provider is ever sent. The rest of a batch waits as futures:
@@ -56,12 +62,18 @@ def _run_calls(calls: GuestCalls, handoff: CallHandoff) -> dict[str, HostCall]:
         return handoff.submit(partial(_await_call, partial(calls.rlm_query, query, context)))
 
     def budget() -> Any:
-        return handoff.submit(calls.budget)
+        # Waited for on this thread, and so in the time of the cell: asked in a loop it would otherwise be free.
+        try:
+            return handoff.submit(calls.budget).result(BUDGET_SECONDS)
+        except TimeoutError as error:
+            raise call_refused("the server is too busy to tell the budget: ask again later") from error
 
     return {"llm_query": Starts(llm_query), "rlm_query": Starts(rlm_query), "budget": budget}
 
 
 def _context_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostCall]:
+    from wasm_runtime import Timed
+
     by_name = {context.name: context for context in contexts}
 
     def search_context(
@@ -72,6 +84,8 @@ def _context_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostC
         context_lines: object,
         ignore_case: object,
         literal: object,
+        *,
+        seconds_left: float,
     ) -> Any:
         if not (isinstance(pattern, str) and isinstance(path, str | None)):
             raise call_refused("search takes a pattern as text")
@@ -85,20 +99,27 @@ def _context_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostC
             context_lines=min(max(_integer(context_lines), 0), SEARCH_CONTEXT_LINES),
             ignore_case=bool(ignore_case),
             literal=bool(literal),
+            seconds=SEARCH_SECONDS,
+            total_seconds=seconds_left,
         )
         matches = [{"path": m.path, "line": m.line, "text": m.text} for m in found.matches]
         return {"matches": matches, "total": found.total}
 
     def read_chars(name: object, path: object, start: object, end: object) -> Any:
-        return _call(store.read_chars, _context_named(by_name, name), _integer(start), _integer(end), path=str(path))
+        first, stop = _integer(start), _integer(end)
+        if stop - first > READ_CHARS:
+            raise call_refused(
+                f"{stop - first} characters are too many for one call: read at most {READ_CHARS} at once"
+            )
+        return _call(store.read_chars, _context_named(by_name, name), first, stop, path=str(path))
 
     def read_lines(name: object, path: object, first: object, last: object) -> Any:
         context, line = _context_named(by_name, name), _integer(first)
-        lines = _call(store.read_lines, context, line, _integer(last), path=str(path), max_chars=READ_LINES_CHARS)
+        lines = _call(store.read_lines, context, line, _integer(last), path=str(path), max_chars=READ_CHARS)
         start = store.locate_line(context, line, path=str(path)).char
         return {"lines": lines.text.splitlines(), "start": start, "end": start + len(lines.text)}
 
-    return {"search": search_context, "read_chars": read_chars, "read_lines": read_lines}
+    return {"search": Timed(search_context), "read_chars": read_chars, "read_lines": read_lines}
 
 
 def call_refused(text: str) -> Exception:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wasm_runtime.channel import MESSAGE_BYTES, MESSAGE_PARTS, TICKETS_AT_MOST, Channel, Starts
+from wasm_runtime.channel import (
+    AHEAD_CALLS_AT_MOST,
+    MESSAGE_BYTES,
+    MESSAGE_PARTS,
+    TICKETS_AT_MOST,
+    Channel,
+    Starts,
+    Timed,
+)
 from wasm_runtime.errno import Errno
 from wasm_runtime.errors import CallRefused
 
@@ -223,22 +231,167 @@ def test_an_interrupt_from_another_thread_ends_a_sleep() -> None:
         assert sleeping.result(10) == {"interrupted": True}
 
 
-def test_time_stands_still_while_the_host_works_and_not_while_the_guest_sleeps() -> None:
-    entered: list[str] = []
+class Clock:
+    """Says, while the clock of the cell stands still, what the test wants to happen then."""
+
+    def __init__(self, happens: Callable[[], object] = lambda: None) -> None:
+        self.stops = 0
+        self._happens = happens
 
     @contextmanager
-    def waiting() -> Iterator[None]:
-        entered.append("waiting")
+    def __call__(self) -> Iterator[None]:
+        self.stops += 1
+        self._happens()
         yield
 
-    channel = Channel({"echo": lambda value: value}, RunAtOnce, waiting=waiting)
+
+def test_the_clock_runs_while_the_host_works_and_while_the_guest_sleeps() -> None:
+    clock = Clock()
+    channel = Channel({"echo": lambda value: value}, RunAtOnce, waiting=clock)
     ask(channel, {"do": "sleep", "seconds": 0})
     ask(channel, wait(everything=False, seconds=0))
-    assert entered == []
     ask(channel, call("echo", 1))
     ask(channel, submit("echo", 1))
     ask(channel, wait(1))
-    assert entered == ["waiting", "waiting"]
+    assert clock.stops == 0
+
+
+def test_the_clock_stands_still_while_somebody_outside_is_waited_for() -> None:
+    answers: list[Future[object]] = [Future(), Future(), Future()]
+    started = iter(answers)
+    unanswered = iter(answers)
+    clock = Clock(lambda: next(unanswered).set_result("said"))
+    channel = Channel({"ask": lambda: next(started), "start": Starts(lambda: next(started))}, RunAtOnce, waiting=clock)
+    assert ask(channel, call("ask")) == {"ok": "said"}
+    assert ask(channel, submit("ask")) == {"ok": [1]}
+    assert ask(channel, wait(1)) == {"ok": [[1, {"ok": "said"}]]}
+    assert ask(channel, submit("start")) == {"ok": [2]}
+    assert ask(channel, wait(2)) == {"ok": [[2, {"ok": "said"}]]}
+    assert clock.stops == 3
+
+
+class NoThreads(Executor):
+    """An executor that is busy with the work of others for ever."""
+
+    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override] # the executor protocol has only this much here
+        return Future()
+
+
+def test_the_clock_runs_while_a_thread_is_waited_for() -> None:
+    clock = Clock()
+    channel = Channel({"echo": lambda value: value}, NoThreads, waiting=clock)
+    ask(channel, submit("echo", 1))
+    assert ask(channel, wait(1, seconds=0.01)) == {"ok": []}
+    channel.interrupt()
+    assert ask(channel, wait(1)) == {"interrupted": True}
+    assert clock.stops == 0
+
+
+def test_a_call_that_the_deadline_has_passed_is_interrupted_when_the_function_returns() -> None:
+    calls: dict[str, Callable[..., object]] = {}
+    channel = Channel(calls, RunAtOnce)
+    calls["work"] = channel.interrupt
+    assert ask(channel, call("work")) == {"interrupted": True}
+    assert ask(channel, {"do": "sleep", "seconds": 0}) == {"ok": None}
+
+
+def test_a_timed_function_is_told_what_is_left_of_the_cell_and_believes_no_guest() -> None:
+    told = {"tell": Timed(lambda *, seconds_left: seconds_left)}
+    channel = Channel(told, RunAtOnce, seconds_left=lambda: 1.5)
+    assert ask(channel, call("tell")) == {"ok": 1.5}
+    assert ask(channel, call("tell", seconds_left=10**9)) == {"ok": 1.5}
+    assert ask(channel, submit("tell")) == {"ok": [1]}
+    assert ask(channel, wait(1)) == {"ok": [[1, {"ok": 1.5}]]}
+
+
+# memory of the host
+
+
+class Memory:
+    """A thousand kilobytes, of which a test sees how much is reserved."""
+
+    def __init__(self, limit: int = 1_000_000) -> None:
+        self.limit, self.reserved = limit, 0
+
+    def reserve(self, n: int) -> bool:
+        if self.reserved + n > self.limit:
+            return False
+        self.reserved += n
+        return True
+
+    def release(self, n: int) -> None:
+        self.reserved -= n
+        assert self.reserved >= 0
+
+
+def test_answers_that_are_not_fetched_are_counted_and_dropped_when_they_do_not_fit() -> None:
+    memory = Memory()
+    channel = Channel({"text": lambda: "x" * 300_000, "deep": lambda: {"v": ["y" * 300_000]}}, RunAtOnce, memory=memory)
+    for name in ("text", "deep", "text", "deep"):
+        assert "ok" in ask(channel, submit(name))
+    assert 900_000 < memory.reserved <= memory.limit
+    refused = ask(channel, wait(4))
+    assert "do not fit into the memory of this session: fetch other answers first" in str(refused)
+    assert ask(channel, wait(1)) == {"ok": [[1, {"ok": "x" * 300_000}]]}
+    assert "ok" in ask(channel, submit("text"))
+    channel.cancel_all()
+    assert memory.reserved == 0
+
+
+def test_arguments_of_calls_in_flight_are_counted_until_they_are_answered() -> None:
+    memory = Memory()
+    answers: list[Future[object]] = [Future() for _ in range(4)]
+    started = iter(answers)
+    channel = Channel({"ask": Starts(lambda _: next(started))}, RunAtOnce, memory=memory)
+    prompt = "p" * 300_000
+    assert ask(channel, submit("ask", prompt)) == {"ok": [1]}
+    refused = ask(channel, {"do": "submit", "name": "ask", "calls": [[[prompt], {}]]})
+    assert "do not fit" in str(refused) or refused == {"ok": [2]}
+    answers[0].set_result("short")
+    assert memory.reserved < 400_000
+    channel.cancel_all()
+    assert memory.reserved == 0
+
+
+def test_an_answer_that_does_not_fit_is_refused_and_one_that_was_read_is_forgotten() -> None:
+    memory = Memory()
+    channel = Channel({"text": lambda n: "x" * n}, RunAtOnce, memory=memory)
+    assert ask(channel, call("text", 900_000)) == {"ok": "x" * 900_000}
+    assert memory.reserved == 0
+    text = "an answer of 2000009 bytes does not fit into the memory of this session: ask for less at once"
+    assert ask(channel, call("text", 2_000_000)) == {"refused": text}
+
+
+def test_a_message_that_does_not_fit_is_not_read() -> None:
+    channel = Channel({"echo": lambda value: value}, RunAtOnce, memory=Memory())
+    line = json.dumps(call("echo", "x" * 600_000)).encode()
+    assert channel.write(memoryview(line)) == -Errno.EMSGSIZE
+
+
+class AheadItems:
+    """One task that runs ahead."""
+
+    def next_item(self) -> dict[str, object]:
+        return {"index": 0, "ahead": True, "entropy": None}
+
+    def finish_item(self, index: int, outcome: dict[str, object]) -> None:
+        """Nothing comes of it."""
+
+
+def test_the_log_of_a_task_that_runs_ahead_is_bounded_in_calls_and_in_bytes() -> None:
+    memory = Memory()
+    channel = Channel({"text": lambda n: "x" * n}, RunAtOnce, memory=memory)
+    channel.items = AheadItems()
+    ask(channel, {"do": "item"})
+    for _ in range(8):
+        assert "ok" in ask(channel, call("text", 100_000))
+    assert "not fit into the memory" in str(ask(channel, call("text", 100_000)))
+    ask(channel, {"do": "item"})
+    assert memory.reserved == 0
+    many = {"do": "submit", "name": "text", "calls": [[[1], {}]] * (AHEAD_CALLS_AT_MOST + 1)}
+    assert ask(channel, many) == {
+        "refused": f"a task that runs ahead in a copy makes at most {AHEAD_CALLS_AT_MOST} calls"
+    }
 
 
 # the session's side
