@@ -23,13 +23,14 @@ import hashlib
 import json
 import logging
 import re
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from wasm_runtime.errno import Errno
 from wasm_runtime.errors import CallRefused
@@ -94,8 +95,12 @@ TICKETS_AT_MOST = 20_000
 _CALL_BYTES = 1 << 10
 # Calls that one task may make ahead: each is kept until the task itself has run.
 AHEAD_CALLS_AT_MOST = 10_000
-# Shorter answers are not counted: each replaces the last one.
+# Shorter messages and answers are not counted: each replaces the last one.
 _SMALL_BYTES = 1 << 16
+# Long messages are read one at a time, in the whole process: reading holds the GIL. A cell whose time is over by then
+# does not have its message read.
+_LONG_BYTES = 1 << 20
+_READING_LONG = threading.Lock()
 # The closing quotation mark may be missing: were it needed, each quotation mark in such a text would be tried anew.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
@@ -195,17 +200,19 @@ class Channel:
         if len(data) > MESSAGE_BYTES or not self._memory.reserve(size):
             return -Errno.EMSGSIZE
         try:
-            return self._answer_line(bytes(data))
+            return self._answer_line(data)
         finally:
             self._memory.release(size)
 
-    def _answer_line(self, line: bytes) -> int:
-        if parts_beyond(line, MESSAGE_PARTS):
-            return -Errno.EMSGSIZE
+    def _answer_line(self, data: memoryview) -> int:
         try:
-            answer = self._answer(json.loads(line))
+            with _READING_LONG if len(data) > _LONG_BYTES else nullcontext():
+                message = self._read_message(data)
+            if message is _TOO_WIDE:
+                return -Errno.EMSGSIZE
+            answer = _INTERRUPTED if message is _TOO_LATE else self._answer(message)
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-            answer = _refused(f"the host did not understand a message of {len(line)} bytes ({type(error).__name__})")
+            answer = _refused(f"the host did not understand a message of {len(data)} bytes ({type(error).__name__})")
         if answer == _INTERRUPTED:
             self._pending.clear_interrupt()
             self._on_interrupted()
@@ -214,7 +221,14 @@ class Channel:
                 f"an answer of {len(answer)} bytes does not fit into the memory of this session: ask for less at once"
             )
             self._set_reply(_refused(text).encode() + b"\n")
-        return len(line)
+        return len(data)
+
+    def _read_message(self, data: memoryview) -> Any:
+        """Return the message as JSON, or why it is not read."""
+        if len(data) > _LONG_BYTES and self._pending.interrupted.done():
+            return _TOO_LATE
+        line = bytes(data)
+        return _TOO_WIDE if parts_beyond(line, MESSAGE_PARTS) else json.loads(line)
 
     def _set_reply(self, reply: bytes) -> bool:
         """Keep a reply for the guest to read in the place of the last one; False if it does not fit."""
@@ -398,6 +412,7 @@ class Channel:
         return _OK
 
 
+_TOO_WIDE, _TOO_LATE = object(), object()
 _TOO_MANY_AHEAD = f"a task that runs ahead in a copy makes at most {AHEAD_CALLS_AT_MOST} calls"
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _OK = _encode({"ok": None})

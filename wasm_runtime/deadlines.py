@@ -79,13 +79,16 @@ class Deadline:
         """Subtract time that was used while the clock was stopped, as by copies of the guest."""
         with self._lock:
             self._left = max(0.0, self._left - seconds)
+            if self._ends is not None:
+                self._ends -= seconds
+                self._schedule()
 
-    def expire(self) -> None:
+    def expire(self, by: ExpiredBy = "interrupt") -> None:
         """Interrupt the running cell, if any. It is trapped if it has not ended after the grace period."""
         with self._lock:
             if not self._active:
                 return
-            self.expired = self.expired or "interrupt"
+            self.expired = self.expired or by
             self._left = GRACE_SECONDS
             if self._ends is not None:
                 self._ends = time.monotonic() + GRACE_SECONDS

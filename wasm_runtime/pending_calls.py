@@ -17,6 +17,9 @@ from typing import Any
 from wasm_runtime.errors import CallRefused
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 
+# Copies of an answer while it is fetched: its text on the host, and in the guest the parts, the text and the value.
+_FETCHING = 4
+
 HostFunction = Callable[..., object]
 # Entered while the guest waits for somebody outside of this process.
 Pause = Callable[[], AbstractContextManager[object]]
@@ -90,10 +93,16 @@ class PendingCalls:
                 self._changed.notify_all()
 
     def _hold_answer(self, call: _PendingCall, size: int) -> None:
-        """Reserve memory for an answer in the place of the arguments. If there is none, the answer is dropped."""
+        """Reserve memory for an answer in the place of the arguments. If there is none, the answer is dropped.
+
+        Room to fetch it must be left, or the session would hold what it cannot read.
+        """
         self._memory.release(call.held_bytes)
-        call.held_bytes = size if self._memory.reserve(size) else 0
-        if call.held_bytes < size:
+        fits = self._memory.reserve(size + _FETCHING * size)
+        call.held_bytes = size if fits else 0
+        if fits:
+            self._memory.release(_FETCHING * size)
+        else:
             text = f"the answer of {call.name} takes {size} bytes, which do not fit into the memory of this session"
             call.future = Future()
             call.future.set_exception(CallRefused(f"{text}: fetch other answers first, or free memory"))

@@ -391,6 +391,9 @@ class Session:
             self._channel.use_ahead_logs(copies.logs, copies.held_bytes)
         else:
             self._memory.release(copies.held_bytes)
+        if not self._deadline.seconds_left():  # a long answer would only delay the end
+            self._deadline.expire("deadline")
+            return {"interrupted": True}
         return answer
 
     def _release(self) -> None:

@@ -1,0 +1,155 @@
+"""What all sessions share: a guest cannot fill the host's memory, nor run on host functions after its deadline."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import pytest
+
+from wasm_runtime import Limits, Runtime, Session, Starts
+
+LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=20)
+FEW_THREADS = 64
+
+
+def start_answered() -> "Future[object]":
+    answer: Future[object] = Future()
+    answer.set_result("at once")
+    return answer
+
+
+@pytest.fixture
+def greedy(runtime: Runtime) -> Iterator[Session]:
+    before = runtime.budget.available()
+    calls: dict[str, Callable[..., object]] = {
+        "text": lambda: "x" * (8 << 20),
+        "deep": lambda: {"v": ["x" * (8 << 20)]},
+        "count": lambda n: n + 1,
+        "model": Starts(start_answered),
+    }
+    with runtime.session(limits=LIMITS, calls=calls) as session:
+        assert session.exec("kept = 41").error is None
+        yield session
+        assert session.exec("kept + 1").value == "42"
+    assert runtime.budget.available() == before
+
+
+@pytest.mark.parametrize("name", ["text", "deep"])
+def test_answers_that_nobody_fetches_are_refused_beyond_the_limit_of_the_session(greedy: Session, name: str) -> None:
+    code = f"""
+import host
+tickets = [host.submit({name!r}) for _ in range(64)]
+[type(answer).__name__ for answer in map(lambda ticket: host.wait([ticket])[0], tickets)].count('Failed')
+"""
+    result = greedy.exec(code)
+    assert result.error is None
+    assert 40 <= int(result.value or 0) < 64
+
+
+def test_arguments_that_wait_are_refused_beyond_the_limit_of_the_session(runtime: Runtime) -> None:
+    calls = {"hang": Starts(lambda _: Future())}
+    with runtime.session(limits=LIMITS, calls=calls) as session:
+        code = "import host\nfor n in range(64): host.submit('hang', 'x' * (8 << 20))"
+        error = session.exec(code).error
+        assert error is not None
+        assert "do not fit into the memory of this session" in error.message
+
+
+@pytest.mark.parametrize(
+    "outcome", ["{'v': ['x' * (4 << 20)]}", "{'value': ['x' * (4 << 20)]}", "{'x' * (4 << 20): 1}"]
+)
+def test_a_copy_cannot_forge_outcomes_that_are_not_counted(greedy: Session, outcome: str) -> None:
+    code = f"""
+def forge(n):
+    import host
+    host.exchange({{'do': 'item_done', 'index': n, 'outcome': {outcome}}})
+try:
+    parallel_map(forge, range(16), workers=2)
+except KeyError as error:  # an outcome without a value is none
+    told = str(error)
+told
+"""
+    assert greedy.exec(code).value == "\"'error'\""
+
+
+def test_copies_return_no_more_than_the_session_may_hold(greedy: Session) -> None:
+    error = greedy.exec("parallel_map(lambda n: b'x' * (4 << 20), range(32), workers=2)").error
+    assert error is not None
+    assert error.type in {"RuntimeError", "MemoryError"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: count(1)",
+        "while True: model()",
+        "import host\nwhile True: host.wait(host.submit_all('count', [((1,), {})] * 8))",
+        "import host\nwhile True: host.wait(host.submit_all('model', [((), {})] * 8))",
+        "import time\nwhile True: time.sleep(0)",
+        "while True: parallel_map(count, range(3))",
+        "parallel_map(lambda n: [count(1) for _ in iter(int, 1)], range(3))",
+        "parallel_map(lambda n: n, range(100_000), workers=2)",
+        "from concurrent.futures import ThreadPoolExecutor as P\nwhile True: list(P().map(count, range(3)))",
+    ],
+)
+def test_calls_of_the_host_in_a_loop_end_at_the_deadline(greedy: Session, code: str) -> None:
+    assert greedy.exec(code, seconds=0.5).stopped_by == "deadline"
+
+
+def test_a_host_function_that_outlasts_the_deadline_keeps_the_variables(runtime: Runtime) -> None:
+    over = threading.Event()
+    with runtime.session(limits=LIMITS, calls={"work": lambda: over.wait(1.0)}) as session:
+        result = session.exec("kept = 41\nwork()\nkept = 0", seconds=0.2)
+        assert (result.stopped_by, result.undone) == ("deadline", False)
+        assert session.exec("kept").value == "41"
+
+
+@pytest.mark.parametrize("code", ["parallel_map(hang, range(3))", "import host\nhost.wait([host.submit('block')])"])
+def test_a_cell_that_waits_for_threads_that_others_hold_ends_at_its_deadline(code: str) -> None:
+    go_on = threading.Event()
+    hanging: list[Future[object]] = []
+
+    def hang(_: object) -> Future[object]:
+        hanging.append(Future())
+        return hanging[-1]
+
+    calls: dict[str, Callable[..., object]] = {"hang": Starts(hang), "block": lambda: go_on.wait(60)}
+    with Runtime() as runtime, runtime.session(limits=LIMITS, calls=calls) as greedy:
+        block = f"host.submit_all('block', [((), {{}})] * {FEW_THREADS})"
+        holding = threading.Thread(
+            target=greedy.exec, args=(f"import host\n{block}\nparallel_map(hang, range({FEW_THREADS}))",)
+        )
+        holding.start()
+        try:
+            while len(hanging) < FEW_THREADS:
+                threading.Event().wait(0.01)
+            with runtime.session(limits=LIMITS, calls=calls) as other:
+                assert other.exec(code, seconds=0.5).stopped_by == "deadline"
+                assert other.exec("6 * 7").value == "42"
+        finally:
+            go_on.set()
+            greedy.interrupt()
+            holding.join()
+
+
+def test_closing_a_session_does_not_wait_for_a_host_function_for_ever(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wasm_runtime.session.CLOSE_SECONDS", 0.1)
+    before = runtime.budget.available()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        inside.set()
+        go_on.wait(60)
+
+    session = runtime.session(limits=LIMITS, calls={"block": block})
+    running = threading.Thread(target=session.exec, args=("block()",))
+    running.start()
+    assert inside.wait(20)
+    session.close()
+    assert repr(session).startswith("<Session RUNNING")
+    go_on.set()
+    running.join()
+    assert repr(session).startswith("<Session CLOSED")
+    assert runtime.budget.available() == before
