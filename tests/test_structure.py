@@ -38,7 +38,7 @@ ORDER: dict[str, list[str]] = {
         "compile_cache",
         "vfs machine channel",
         "budget capture deadlines limits pending_calls results image",
-        "errno errors",
+        "errno errors held_bytes",
     ],
 }
 FOREIGN_TO_THE_SANDBOX = ("rlm_mcp", "mcp", "anyio", "openai", "pydantic", "httpx", "starlette")
