@@ -4,6 +4,7 @@ So a member cannot be written outside the store. Members whose names lead outsid
 nested archives are listed as skipped.
 """
 
+import os
 import posixpath
 import tarfile
 import zipfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from rlm_mcp.contexts.sources.compressed import check_ratio, damaged, open_compressed
-from rlm_mcp.contexts.sources.file import open_regular, printable
+from rlm_mcp.contexts.sources.file import open_raw, open_regular, printable
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import MAX_FILES, AccessPolicy, OpenPiece, Piece
 from rlm_mcp.contexts.types import Skipped
@@ -35,15 +36,13 @@ def is_tar(head: bytes) -> bool:
 
 def zip_members(path: Path, *, policy: AccessPolicy) -> Iterator[Piece | Skipped]:
     """The members of a zip archive in order of name."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise damaged(path, error) from error
-    with archive:
+    with open_raw(path) as file, _open_zip(path, file) as archive:
         members = archive.infolist()
         _check_count(path, len(members))
         # A member cannot expand beyond the size it declares: zipfile stops there.
-        check_ratio(path.name, produced=sum(info.file_size for info in members), consumed=path.stat().st_size)
+        check_ratio(
+            path.name, produced=sum(info.file_size for info in members), consumed=os.fstat(file.fileno()).st_size
+        )
         for info in sorted(members, key=lambda info: info.filename):
             if info.is_dir():
                 continue
@@ -83,6 +82,13 @@ def tar_members(path: Path, *, method: str | None, policy: AccessPolicy) -> Iter
                         yield Piece(path=shown, open=partial(_open_tar_member, path, archive, member))
         except tarfile.TarError as error:
             raise damaged(path, error) from error
+
+
+def _open_zip(path: Path, file: BinaryIO) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise damaged(path, error) from error
 
 
 @contextmanager

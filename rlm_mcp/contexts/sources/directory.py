@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlm_mcp.contexts.sources.file import file_piece, printable, refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import piece_in_directory
+from rlm_mcp.contexts.sources.no_links import can_open_directories, open_directory
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import MAX_FILES, AccessPolicy, Piece
 from rlm_mcp.contexts.types import Skipped
@@ -36,8 +37,8 @@ def walk(directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[],
     """The files under a directory in order of path."""
     entries = list(islice(files_below(directory, policy=policy, check_cancelled=check_cancelled), MAX_FILES + 1))
     check_count(directory, len(entries))
-    for path, entry in entries:
-        yield entry if isinstance(entry, Skipped) else piece_or_skip(Path(entry.path), shown=path, policy=policy)
+    for shown, entry in entries:
+        yield entry if isinstance(entry, Skipped) else piece_or_skip(entry, shown=shown, policy=policy)
 
 
 def check_count(directory: Path, count: int) -> None:
@@ -55,8 +56,10 @@ def piece_or_skip(path: Path, *, shown: str, policy: AccessPolicy) -> Piece | Sk
     try:
         if policy.is_store(path):
             return Skipped(path=shown, reason="the store of contexts itself")
-        if not policy.covers(Path(os.path.realpath(path.parent))):
+        directory = policy.resolve_directory(path.parent)
+        if not policy.covers(directory):
             return Skipped(path=shown, reason=OUTSIDE)
+        path = directory / path.name  # as it was checked; what is no longer there is not opened
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             target = path.resolve(strict=True)
@@ -64,7 +67,9 @@ def piece_or_skip(path: Path, *, shown: str, policy: AccessPolicy) -> Piece | Sk
                 return Skipped(path=shown, reason=OUTSIDE)
             if not policy.secrets and is_secret(target):
                 return Skipped(path=shown, reason="secret: a link to a file whose name says that it holds credentials")
-            status = target.stat()
+            if policy.is_store(target):
+                return Skipped(path=shown, reason="the store of contexts itself")
+            status = target.lstat()
             if stat.S_ISDIR(status.st_mode):
                 return Skipped(path=shown, reason="link to a directory")
             path = target
@@ -84,7 +89,7 @@ def files_below(
     check_cancelled: Callable[[], None],
     depth: int | None = None,
     prefix: str = "",
-) -> Iterator[tuple[str, "os.DirEntry[str] | Skipped"]]:
+) -> Iterator[tuple[str, Path | Skipped]]:
     """Walks a directory in sorted order, at most `depth` directories deep, without following links.
 
     Directories not worth reading and unreadable ones are yielded as Skipped. `check_cancelled` is called for every
@@ -92,27 +97,39 @@ def files_below(
     """
     check_cancelled()
     try:
-        with os.scandir(directory) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
+        entries = sorted(_entries(directory))
     except OSError as error:
         yield prefix, Skipped(path=prefix or ".", reason=str(refusal(prefix or ".", error)))
         return
-    for entry in entries:
-        shown = prefix + printable(entry.name)
-        if not entry.is_dir(follow_symlinks=False):
-            yield shown, entry
-        elif (reason := _not_entered(entry, policy)) is not None:
+    for name, is_directory in entries:
+        shown, path = prefix + printable(name), directory / name
+        if not is_directory:
+            yield shown, path
+        elif (reason := _not_entered(path, policy)) is not None:
             yield shown, Skipped(path=f"{shown}/", reason=reason)
         elif depth is None or depth > 0:
             deeper = None if depth is None else depth - 1
             yield from files_below(
-                Path(entry.path), policy=policy, check_cancelled=check_cancelled, depth=deeper, prefix=f"{shown}/"
+                path, policy=policy, check_cancelled=check_cancelled, depth=deeper, prefix=f"{shown}/"
             )
 
 
-def _not_entered(entry: "os.DirEntry[str]", policy: AccessPolicy) -> str | None:
-    if policy.is_store(Path(entry.path)):
+def _entries(directory: Path) -> list[tuple[str, bool]]:
+    """The names in a directory, and whether each is a directory itself. Raises OSError, also if it became a link."""
+    if not can_open_directories():
+        with os.scandir(directory) as scan:
+            return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan]
+    descriptor = open_directory(directory)
+    try:
+        with os.scandir(descriptor) as scan:
+            return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan]
+    finally:
+        os.close(descriptor)
+
+
+def _not_entered(path: Path, policy: AccessPolicy) -> str | None:
+    if policy.is_store(path):
         return "the store of contexts itself"
-    if entry.name in NOT_WORTH_READING:
-        return f"{NOT_WORTH_READING[entry.name]}: register it by itself if it matters"
+    if path.name in NOT_WORTH_READING:
+        return f"{NOT_WORTH_READING[path.name]}: register it by itself if it matters"
     return None

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.util import find_spec
+from io import BufferedReader
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
+from rlm_mcp.contexts.sources.file import open_raw, refusal
 from rlm_mcp.contexts.sources.section import Section
 from rlm_mcp.contexts.sources.source import OpenPiece
 from rlm_mcp.contexts.text.encoding import encode_text
@@ -27,7 +29,8 @@ SOURCE_LIKE = frozenset({".html", ".htm", ".ipynb"})
 """Files with these suffixes are source code in a directory, and documents when they are registered by themselves."""
 
 
-Sections = Callable[[Path], Iterator[Section]]
+Sections = Callable[[BinaryIO, Path], Iterator[Section]]
+"""A converter: it reads an open file; the path is for its errors."""
 
 
 def _converters() -> dict[str, Sections]:
@@ -63,12 +66,13 @@ def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManage
 def _open_document(path: Path, *, sections: Sections) -> Iterator[OpenPiece]:
     """Converts a document into a temporary file. Raises SourceRefused when it cannot be read."""
     with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as text:
-        pages = _write(path, sections, cast("BinaryIO", text))
+        with open_raw(path) as raw, BufferedReader(raw) as file:
+            pages = _write(path, partial(sections, file), cast("BinaryIO", text))
         text.seek(0)
         yield OpenPiece(file=text, pages=tuple(pages))
 
 
-def _write(path: Path, sections: Sections, file: BinaryIO) -> list[PageMark]:
+def _write(path: Path, sections: Callable[[Path], Iterator[Section]], file: BinaryIO) -> list[PageMark]:
     pages: list[PageMark] = []
     line = 1
     for section in _sections_of(path, sections):
@@ -85,12 +89,14 @@ def _write(path: Path, sections: Sections, file: BinaryIO) -> list[PageMark]:
     return pages
 
 
-def _sections_of(path: Path, sections: Sections) -> Iterator[Section]:
+def _sections_of(path: Path, sections: Callable[[Path], Iterator[Section]]) -> Iterator[Section]:
     """Runs a third-party parser, which may raise any exception. Raises SourceRefused."""
     try:
         yield from sections(path)
-    except (SourceRefused, OSError):
+    except SourceRefused:
         raise
+    except OSError as error:
+        raise refusal(path, error) from error
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise SourceRefused(

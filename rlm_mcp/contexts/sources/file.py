@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlm_mcp.contexts.sources.no_links import open_file
 from rlm_mcp.contexts.sources.source import OpenPiece, Piece
 from rlm_mcp.errors import SourceChanged, SourceRefused
 from rlm_mcp.redact import ellipsize
-
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""Non-blocking, because opening a FIFO would otherwise wait for a writer forever."""
 
 SHOWN_PATH_CHARS = 200
 
@@ -24,22 +22,32 @@ def file_piece(path: Path, *, shown: str) -> Piece:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[OpenPiece]:
-    """Opens a regular file. On leaving, raises SourceChanged if what was read is not a state that the file ever had."""
+def open_raw(path: Path) -> Iterator[io.FileIO]:
+    """Opens a regular file at a resolved path, where a link is not followed. Raises SourceRefused."""
     try:
-        descriptor = os.open(path, _OPEN_FLAGS)
-    except (OSError, ValueError) as error:
+        descriptor = open_file(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise SourceRefused(f"{path} became a link while it was registered: register what it leads to") from error
+        raise refusal(path, error) from error
+    except ValueError as error:
         raise refusal(path, error) from error
     with open(descriptor, "rb", buffering=0) as raw:  # noqa: PTH123 - a descriptor, not a path
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise SourceRefused(
-                f"{path} is {what_it_is(before.st_mode)}, not a regular file: name a file, directory or glob"
-            )
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise SourceRefused(f"{path} is {what_it_is(mode)}, not a regular file: name a file, directory or glob")
+        yield raw
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[OpenPiece]:
+    """Opens a regular file. On leaving, raises SourceChanged if what was read is not a state that the file ever had."""
+    with open_raw(path) as raw:
+        before = os.fstat(raw.fileno())
         file = _FirstBytes(path, raw, before.st_size)
         opened = OpenPiece(file=file)
         yield opened
-        after = os.fstat(descriptor)
+        after = os.fstat(raw.fileno())
         if file.missing and file.ended:
             raise SourceChanged(
                 f"{path} shrank from {before.st_size:,} to {after.st_size:,} bytes while it was read: "

@@ -1,32 +1,39 @@
 """E-mail: one message or a mailbox, as header lines and the readable body; attachments are only named."""
 
-import mailbox
 from collections.abc import Iterator
-from email import message_from_binary_file, message_from_bytes, policy
+from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
+from typing import BinaryIO
 
 from rlm_mcp.contexts.sources.section import Section
 
 HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
-def message(path: Path) -> Iterator[Section]:
+def message(file: BinaryIO, _: Path) -> Iterator[Section]:
     """The one message of an .eml file."""
-    with path.open("rb") as file:
-        parsed = message_from_binary_file(file, policy=policy.default)
-    yield Section(text=_text(parsed))
+    yield Section(text=_text(message_from_bytes(file.read(), policy=policy.default)))
 
 
-def messages(path: Path) -> Iterator[Section]:
+def messages(file: BinaryIO, _: Path) -> Iterator[Section]:
     """The messages of a mailbox, in order."""
-    box = mailbox.mbox(path, create=False)
-    try:
-        for number, key in enumerate(box.iterkeys(), 1):
-            parsed = message_from_bytes(box.get_bytes(key), policy=policy.default)
-            yield Section(label=f"message {number}", text=_text(parsed))
-    finally:
-        box.close()
+    for number, data in enumerate(_split(file), 1):
+        yield Section(label=f"message {number}", text=_text(message_from_bytes(data, policy=policy.default)))
+
+
+def _split(file: BinaryIO) -> Iterator[bytes]:
+    """The messages of a mailbox, each of which follows a line that begins with `From `."""
+    lines: list[bytes] | None = None
+    for line in file:
+        if line.startswith(b"From "):
+            if lines is not None:
+                yield b"".join(lines)
+            lines = []
+        elif lines is not None:
+            lines.append(line)
+    if lines is not None:
+        yield b"".join(lines)
 
 
 def _text(parsed: EmailMessage) -> str:

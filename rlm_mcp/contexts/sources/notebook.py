@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rlm_mcp.contexts.sources.section import Section
 
 
-def sections(path: Path) -> Iterator[Section]:
+def sections(file: BinaryIO, _: Path) -> Iterator[Section]:
     """The cells of a notebook."""
-    notebook = json.loads(path.read_text("utf-8-sig"))
+    notebook = json.loads(file.read().decode("utf-8-sig"))
     for number, cell in enumerate(notebook["cells"], 1):
         text = _joined(cell.get("source", ""))
         outputs = [_output(output) for output in cell.get("outputs", ())]

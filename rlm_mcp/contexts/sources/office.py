@@ -1,17 +1,19 @@
 """Office files: paragraphs and tables of a document, slides of a presentation, rows of a workbook."""
 
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rlm_mcp.contexts.sources.compressed import check_ratio
 from rlm_mcp.contexts.sources.section import Section, import_parser
 
 
-def paragraphs(path: Path) -> Iterator[Section]:
+def paragraphs(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The text of a .docx in reading order; headings begin with `#`, table cells are separated by tabs."""
-    _check(path)
-    document = import_parser("docx", path).Document(str(path))
+    _check(file, path)
+    document = import_parser("docx", path).Document(file)
     lines: list[str] = []
     for block in document.iter_inner_content():
         if hasattr(block, "rows"):
@@ -23,10 +25,10 @@ def paragraphs(path: Path) -> Iterator[Section]:
     yield Section(text="\n".join(lines))
 
 
-def slides(path: Path) -> Iterator[Section]:
+def slides(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The slides of a .pptx with their notes."""
-    _check(path)
-    presentation = import_parser("pptx", path).Presentation(str(path))
+    _check(file, path)
+    presentation = import_parser("pptx", path).Presentation(file)
     for number, slide in enumerate(presentation.slides, 1):
         lines: list[str] = []
         for shape in slide.shapes:
@@ -39,10 +41,10 @@ def slides(path: Path) -> Iterator[Section]:
         yield Section(label=f"slide {number}", text="\n".join(lines))
 
 
-def sheets(path: Path) -> Iterator[Section]:
+def sheets(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The sheets of an .xlsx as rows of values separated by tabs; formulas as their last computed values."""
-    _check(path)
-    workbook = import_parser("openpyxl", path).load_workbook(path, read_only=True, data_only=True)
+    _check(file, path)
+    workbook = import_parser("openpyxl", path).load_workbook(file, read_only=True, data_only=True)
     try:
         for sheet in workbook.worksheets:
             rows = (
@@ -57,9 +59,9 @@ def _row(cells: Iterable[str]) -> str:
     return "\t".join(" ".join(cell.split()) for cell in cells)
 
 
-def _check(path: Path) -> None:
+def _check(file: BinaryIO, path: Path) -> None:
     """Raises SourceRefused for a bomb before the parser unpacks it."""
-    with zipfile.ZipFile(path) as archive:
-        check_ratio(
-            path.name, produced=sum(info.file_size for info in archive.infolist()), consumed=path.stat().st_size
-        )
+    with zipfile.ZipFile(file) as archive:
+        produced = sum(info.file_size for info in archive.infolist())
+    check_ratio(path.name, produced=produced, consumed=file.seek(0, os.SEEK_END))
+    file.seek(0)

@@ -72,25 +72,30 @@ def _path_of_address(source: str) -> str:
 
 def _resolved(given: Path, policy: AccessPolicy, *, written: str) -> Path:
     """Resolves all links and checks the roots. The error does not reveal whether a path outside them exists."""
-    real = Path(os.path.realpath(given))
+    try:
+        _check_covered(Path(os.path.realpath(given)), policy, written=written)  # which raises when a link disappears
+        real = given.resolve(strict=True)
+    except (OSError, ValueError) as error:
+        raise refusal(written, error) from error
+    except RuntimeError as error:  # raised for a loop of links before Python 3.13
+        raise SourceRefused(f"{written} is a loop of symbolic links: name what it should lead to") from error
+    _check_covered(real, policy, written=written)
+    return real
+
+
+def _check_covered(real: Path, policy: AccessPolicy, *, written: str) -> None:
     if not policy.covers(real):
         where = ", ".join(str(root) for root in policy.roots or ()) or "none are configured"
         raise OutsideRoots(
             f"{written} is outside the directories that may be registered ({where}): add its directory to RLM_MCP_ROOTS"
         )
-    try:
-        return given.resolve(strict=True)
-    except (OSError, ValueError) as error:
-        raise refusal(written, error) from error
-    except RuntimeError as error:  # raised for a loop of links before Python 3.13
-        raise SourceRefused(f"{written} is a loop of symbolic links: name what it should lead to") from error
 
 
 def _from_path(path: Path, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> Source:
     if policy.is_store(path):
         raise SourceRefused(f"{path} lies in the store of contexts itself: register what it was made from")
     try:
-        mode = path.stat().st_mode
+        mode = path.lstat().st_mode
     except OSError as error:
         raise refusal(path, error) from error
     if stat.S_ISDIR(mode):

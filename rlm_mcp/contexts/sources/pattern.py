@@ -39,7 +39,7 @@ def match(
         found += 1
         if found > MAX_FILES:
             raise SourceRefused(f"more than {MAX_FILES:,} files match {source}: narrow the pattern")
-        yield entry if isinstance(entry, Skipped) else piece_or_skip(Path(entry.path), shown=path, policy=policy)
+        yield entry if isinstance(entry, Skipped) else piece_or_skip(entry, shown=path, policy=policy)
     if not found:
         raise SourceRefused(
             f"nothing matches the pattern {source}: `*` matches no `/`, `**/` matches any number of directories"

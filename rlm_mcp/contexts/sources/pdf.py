@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rlm_mcp.contexts.sources.section import Section, import_parser
 from rlm_mcp.errors import SourceRefused
 
 
-def sections(path: Path) -> Iterator[Section]:
+def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The pages of a PDF."""
-    reader = import_parser("pypdf", path).PdfReader(path)
+    reader = import_parser("pypdf", path).PdfReader(file)
     if reader.is_encrypted and not reader.decrypt(""):
         raise SourceRefused(f"{path} is encrypted: save a copy without a password and register that")
     empty = 0

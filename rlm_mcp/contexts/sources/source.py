@@ -1,5 +1,6 @@
 """A source and its pieces, each of which is opened once, in order; and the policy for what may be read."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -57,6 +58,13 @@ class AccessPolicy:
     roots: tuple[Path, ...] | None
     store: Path | None = None
     secrets: bool = False
+    _resolved: dict[Path, Path] = field(default_factory=dict, compare=False, repr=False)
+
+    def resolve_directory(self, path: Path) -> Path:
+        """A directory with all links resolved as they were when it was first asked for: files in it share that."""
+        if (found := self._resolved.get(path)) is None:
+            found = self._resolved[path] = Path(os.path.realpath(path))
+        return found
 
     def covers(self, path: Path) -> bool:
         """Whether a resolved path lies under a root."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rlm_mcp.contexts.sources.section import Section, import_parser
 
@@ -9,9 +10,9 @@ BLOCKS = ["p", "div", "section", "article", "pre", "blockquote", "table", "ul", 
 LINES = ["br", "li", "tr", "dt", "dd"]
 
 
-def sections(path: Path) -> Iterator[Section]:
+def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The text of an HTML file."""
-    page = import_parser("bs4", path).BeautifulSoup(path.read_bytes(), "html.parser")
+    page = import_parser("bs4", path).BeautifulSoup(file.read(), "html.parser")
     for unseen in page(["script", "style", "noscript", "template"]):
         unseen.decompose()
     for level in range(1, 7):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlm_mcp.contexts.sources.file import open_raw
 from rlm_mcp.contexts.text.encoding import SAMPLE_BYTES, UTF8, detect
 from rlm_mcp.contexts.text.line_index import Counts, IndexBuilder, LineIndex, map_index, write_index
 from rlm_mcp.errors import SourceChanged
@@ -79,7 +80,7 @@ def reference_of(blob: str) -> Reference:
 
 def refer_to(path: Path) -> tuple[Reference, Counts] | None:
     """Fingerprints a file and estimates its counts from samples; None if it is not UTF-8 and must be converted."""
-    with path.open("rb", buffering=0) as file:
+    with open_raw(path) as file:
         status = os.fstat(file.fileno())
         samples = []
         for tenth in range(10):
@@ -144,7 +145,7 @@ class GrowingIndex:
                 return False
             seen = self._builder.bytes_seen
             path = self._reference.check()
-            with path.open("rb", buffering=0) as file:
+            with open_raw(path) as file:
                 file.seek(seen)
                 data = file.read(min(STEP_BYTES, self._reference.size - seen))
             if data:

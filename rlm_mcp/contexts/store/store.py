@@ -167,7 +167,10 @@ class Store:
         def refers(path: Path) -> bool:
             if reference is not None:
                 return reference
-            return path.exists() and path.stat().st_size > self._reference_above
+            try:
+                return path.lstat().st_size > self._reference_above
+            except OSError:
+                return False  # opening it says why
 
         with self._staging(lambda size: on_progress(0, size)) as staging:
             ingest = Ingest(
