@@ -8,13 +8,14 @@ answered, and the next server on the same data directory resumes them.
 import ipaddress
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from socket import socket
 from types import FrameType
+from typing import Any
 
 import anyio
 import uvicorn
@@ -35,7 +36,7 @@ from rlm_mcp.records.recovery import left_runs
 from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.server.server import RlmServer
-from rlm_mcp.server.transports.auth import discover_issuer, read_token_file
+from rlm_mcp.server.transports.auth import JwtVerifier, discover_issuer, read_token_file
 from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS, TimedProtocol, most_connections
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware
@@ -77,6 +78,8 @@ class Access:
     resource: str | None = None
     names: Collection[str] | None = None
     """all tenants that have a token; None: only the issuer knows them"""
+    keep_fresh: Callable[[], Coroutine[Any, Any, None]] | None = None
+    """runs while the server does, to keep what the verifier needs"""
 
     def settings(self) -> AuthSettings:
         """The settings of the SDK. Static tokens have no authorization server, so no metadata that points to one."""
@@ -119,6 +122,8 @@ async def open_http_server(
         async with anyio.create_task_group() as tasks:
             tenants = Tenants(open_for, tasks)
             tasks.start_soon(tenants.keep_closing_unused)
+            if access is not None and access.keep_fresh is not None:
+                tasks.start_soon(access.keep_fresh)
             tasks.start_soon(
                 tenants.resume_left, await run_in_thread(_tenants_with_left_runs, settings.data_dir, access)
             )
@@ -200,7 +205,9 @@ def _access_by_token_file(path: Path, url: str) -> Access:
 
 
 async def _access_by_oauth(issuer: str, resource: str) -> Access:
-    return Access(verifier=await discover_issuer(issuer, resource), issuer=issuer, resource=resource)
+    keys = await discover_issuer(issuer)
+    verifier = JwtVerifier(issuer, resource, keys.key_for)
+    return Access(verifier=verifier, issuer=issuer, resource=resource, keep_fresh=keys.keep_fresh)
 
 
 def _uvicorn_config(app: Starlette, host: str, port: int) -> uvicorn.Config:

@@ -24,7 +24,10 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def verifier() -> JwtVerifier:
-    return JwtVerifier(ISSUER, RESOURCE, lambda _: KEY.public_key())
+    async def key_for(_: str) -> rsa.RSAPublicKey:
+        return KEY.public_key()
+
+    return JwtVerifier(ISSUER, RESOURCE, key_for)
 
 
 async def test_a_token_of_the_issuer_for_this_resource_names_its_subject(verifier: JwtVerifier) -> None:
@@ -68,4 +71,4 @@ async def test_forged_tokens_are_refused(verifier: JwtVerifier) -> None:
 
 async def test_an_issuer_without_metadata_is_a_setting_that_cannot_be_used() -> None:
     with pytest.raises(SettingsError, match="publishes no keys"):
-        await discover_issuer("http://127.0.0.1:9", RESOURCE)
+        await discover_issuer("http://127.0.0.1:9")
