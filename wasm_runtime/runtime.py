@@ -52,6 +52,7 @@ class Runtime:
         files: Mapping[str, FileSource] | None = None,
         calls: Mapping[str, Callable[..., object]] | None = None,
         template: Template | None = None,
+        owner: str | None = None,
     ) -> Session:
         """Return a new session, in the state of `template` if one is given.
 
@@ -60,13 +61,16 @@ class Runtime:
                 JSON value, or a `concurrent.futures.Future` of one so that many can be in flight. The text of a
                 `CallRefused` is shown to the guest; for any other exception the guest sees a general error only.
                 When the guest submits many calls at once, each is made on a thread of the Runtime, unless the
-                function is wrapped in `Starts`
+                function is wrapped in `Starts`. The time of a function counts as the cell's; a wait for a future does
+                not. A function wrapped in `Timed` gets the `seconds_left` of the cell
+        owner   for whom the session works. The sessions of each owner have threads for calls and copies of their own,
+                and leave as much of the Runtime's memory free as they hold
         Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute,
         OutOfMemoryBudget for a template that does not fit.
         """
         if self._closed:
             raise RuntimeFailure(f"{self!r} was closed: make a new Runtime")
-        session = Session(self._shared, limits=limits or Limits(), files=files or {}, calls=calls or {})
+        session = Session(self._shared, limits=limits or Limits(), files=files or {}, calls=calls or {}, owner=owner)
         if template is not None:
             try:
                 session.start_from(template)

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, Self
 
 import wasmtime
@@ -61,19 +62,21 @@ class Session:
         limits: Limits,
         files: Mapping[str, FileSource],
         calls: Mapping[str, Callable[..., object]],
+        owner: str | None = None,
         copy_of: GuestMachine | None = None,
     ) -> None:
         """`copy_of` gives its files to the new session's machine; `fork` then copies the rest."""
         self._shared, self.limits, self._files, self._calls = shared, limits, files, calls
+        self.owner = owner
         self._state: SessionState = "NEW"
         self._turn = threading.Lock()
         self._is_closing = False
         self._stdout, self._stderr = Capture(limits.output_bytes), Capture(limits.output_bytes)
         self._deadline = shared.deadlines.deadline(self)
-        self._memory = SessionMemory(limits.memory_bytes, shared.image.memory_bytes, shared.budget)
+        self._memory = SessionMemory(limits.memory_bytes, shared.image.memory_bytes, shared.budget, owner)
         self._channel = Channel(
             calls,
-            shared.call_threads,
+            partial(shared.call_threads, owner),
             waiting=self._deadline.paused,
             on_interrupted=self._clear_stops,
             fork=self._work_in_copies,
@@ -365,7 +368,14 @@ class Session:
 
     def _fork(self, written: MemoryRuns) -> "Session":
         """Copy this session, whose guest must not run meanwhile; `written` is the memory that it has written."""
-        child = Session(self._shared, limits=self.limits, files=self._files, calls=self._calls, copy_of=self._machine)
+        child = Session(
+            self._shared,
+            limits=self.limits,
+            files=self._files,
+            calls=self._calls,
+            owner=self.owner,
+            copy_of=self._machine,
+        )
         try:
             child._machine.copy_from(self._machine, written)
             child._execs = self._execs
@@ -384,7 +394,7 @@ class Session:
             memory=self._memory,
         )
         answer = copies.work_on_all(
-            self._shared.copy_threads(), workers, self._channel.interrupted, self._deadline.paused
+            self._shared.copy_threads(self.owner), workers, self._channel.interrupted, self._deadline.paused
         )
         self._deadline.charge(copies.longest_seconds)
         if ahead:

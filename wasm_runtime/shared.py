@@ -20,10 +20,14 @@ from wasm_runtime.machine.template_memory import TemplateMemory
 # Threads for submitted host functions that block; functions that return futures hold no thread.
 _CALL_THREADS = 64
 _COPY_THREADS = 64
+# The same for each named owner of sessions: whoever fills them delays no one else.
+_OWNER_THREADS = 32
 
 
 class OpenSession(Protocol):
     """A session, as the Runtime that closes it sees it."""
+
+    owner: str | None
 
     def close(self) -> None:
         """End the session."""
@@ -46,8 +50,7 @@ class Shared:
         self._buffers = BufferPool()
         self._fresh_memory: bytes | None = None
         self._lock = threading.Lock()
-        self._call_threads: ThreadPoolExecutor | None = None
-        self._copy_threads: ThreadPoolExecutor | None = None
+        self._threads: dict[tuple[str | None, str], ThreadPoolExecutor] = {}
         self._sessions: weakref.WeakSet[OpenSession] = weakref.WeakSet()
 
     def pages(self, memory: GuestMemory, template: TemplateMemory | None = None) -> Pages:
@@ -65,19 +68,21 @@ class Shared:
                 self._fresh_memory = bytes(memory.view(0, self.image.memory_bytes))
         return CopiedPages(memory, self._fresh_memory, template=template)
 
-    def call_threads(self) -> Executor:
+    def call_threads(self, owner: str | None) -> Executor:
         """Return the threads for submitted host functions; they are created on first use."""
-        with self._lock:
-            if self._call_threads is None:
-                self._call_threads = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="wasm-call")
-            return self._call_threads
+        return self._threads_of(owner, "wasm-call", _CALL_THREADS)
 
-    def copy_threads(self) -> Executor:
+    def copy_threads(self, owner: str | None) -> Executor:
         """Return the threads that the parallel copies of guests run on; they are created on first use."""
+        return self._threads_of(owner, "wasm-copy", _COPY_THREADS)
+
+    def _threads_of(self, owner: str | None, name: str, most: int) -> Executor:
         with self._lock:
-            if self._copy_threads is None:
-                self._copy_threads = ThreadPoolExecutor(_COPY_THREADS, thread_name_prefix="wasm-copy")
-            return self._copy_threads
+            threads = self._threads.get((owner, name))
+            if threads is None:
+                threads = ThreadPoolExecutor(most if owner is None else _OWNER_THREADS, thread_name_prefix=name)
+                self._threads[owner, name] = threads
+            return threads
 
     def add_session(self, session: OpenSession) -> None:
         """Register a new session, so that `close` closes it."""
@@ -85,9 +90,14 @@ class Shared:
             self._sessions.add(session)
 
     def remove_session(self, session: OpenSession) -> None:
-        """Unregister a session that was closed."""
+        """Unregister a session that was closed. The threads of an owner end with his last session."""
+        unused = []
         with self._lock:
             self._sessions.discard(session)
+            if session.owner is not None and all(other.owner != session.owner for other in self._sessions):
+                unused = [self._threads.pop(key) for key in list(self._threads) if key[0] == session.owner]
+        for threads in unused:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def session_count(self) -> int:
         """Return how many sessions are open."""
@@ -100,6 +110,5 @@ class Shared:
         for session in sessions:
             session.close()
         self.deadlines.close()
-        for threads in (self._call_threads, self._copy_threads):
-            if threads is not None:
-                threads.shutdown(cancel_futures=True)
+        for threads in self._threads.values():
+            threads.shutdown(cancel_futures=True)

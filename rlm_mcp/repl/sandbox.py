@@ -78,9 +78,9 @@ class Sandbox:
         """Whether a cell could run now."""
         return self._runtime is not None
 
-    def has_room(self) -> bool:
+    def has_room(self, owner: str | None = None) -> bool:
         """Whether memory is left for a session of the largest size, or a quarter of all memory where that is less."""
-        return self._runtime is None or self._runtime.budget.available() >= self._room_bytes
+        return self._runtime is None or self._runtime.budget.available(owner) >= self._room_bytes
 
     def begin_loading(self) -> None:
         """Loads the compiled image in the background, or compiles it once, which takes seconds."""
@@ -120,21 +120,31 @@ class Sandbox:
 
     @asynccontextmanager
     async def open_repl(
-        self, store: Store, contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
+        self,
+        store: Store,
+        contexts: Sequence[Context],
+        calls: GuestCalls,
+        *,
+        value: object = None,
+        owner: str | None = None,
     ) -> AsyncIterator[Repl]:
-        """A REPL with these contexts bound, or with `value` as the context of a child run. Closed on leaving."""
+        """A REPL with these contexts bound, or with `value` as the context of a child run. Closed on leaving.
+
+        Named owners have threads of their own, and leave memory to others.
+        """
         from wasm_runtime import Limits
 
         runtime = await self.runtime()
         limits = Limits(memory_bytes=MEMORY_BYTES, cell_seconds=CELL_SECONDS, output_bytes=OUTPUT_BYTES)
         functions = host_calls(store, contexts, calls, self._handoff)
-        opening = partial(open_session, runtime, self._template, limits, store, contexts, functions, value)
-        session = await self._threads.run(opening)
+        opening = partial(open_session, runtime, self._template, limits, store, contexts, functions, value, owner)
+        threads = self._threads.of(owner)
+        session = await threads.run(opening)
         try:
-            yield SandboxRepl(session, self._threads)
+            yield SandboxRepl(session, threads)
         finally:
             session.interrupt()
-            await self._threads.run(session.close)
+            await threads.run(session.close)
 
 
 @asynccontextmanager

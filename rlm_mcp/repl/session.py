@@ -150,6 +150,7 @@ def open_session(
     contexts: Sequence[Context],
     host_calls: Mapping[str, Callable[..., Any]],
     value: object,
+    owner: str | None = None,
 ) -> "Session":
     """Opens a session with the contexts mounted, the prelude installed and `context` bound. Raises SandboxFailed."""
     mounted: dict[str, bytes | str | Path] = {}
@@ -170,7 +171,7 @@ def open_session(
         )
     with _runtime_errors():
         session = runtime.session(
-            limits=limits, files=mounted, calls=host_calls, template=template.get(runtime, host_calls)
+            limits=limits, files=mounted, calls=host_calls, template=template.get(runtime, host_calls), owner=owner
         )
         try:
             session.call("prelude:start", described, value, not contexts)

@@ -19,11 +19,23 @@ class SandboxThreads:
 
     def __init__(self, call_soon: CallSoon) -> None:
         self._call_soon = call_soon
+        self._owners: dict[str, SandboxThreads] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sandbox")
-        self.shutdown = self._pool.shutdown
 
     def __repr__(self) -> str:
         return f"<SandboxThreads {THREADS} at most>"
+
+    def of(self, owner: str | None) -> "SandboxThreads":
+        """The threads of one owner's sessions: as many again, so that nobody waits for another's cells."""
+        if owner is None:
+            return self
+        return self._owners.setdefault(owner, SandboxThreads(self._call_soon))
+
+    def shutdown(self) -> None:
+        """Waits for the calls that run, and ends the threads."""
+        for threads in self._owners.values():
+            threads.shutdown()
+        self._pool.shutdown()
 
     def submit(self, function: Callable[..., _T], *args: Any) -> tuple[Future[_T], anyio.Event]:
         """Starts a blocking call; gives its future, and an event of the event loop that is set when it is done."""

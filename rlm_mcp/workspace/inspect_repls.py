@@ -55,9 +55,11 @@ class ReplPool:
         most: int = ALL_REPLS,
         most_of_one: int = INSPECT_REPLS,
         has_room: Callable[[], bool] = lambda: True,
+        owner_has_room: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        """`has_room` says whether there is memory for another REPL."""
+        """`has_room` says whether there is memory for another REPL, `owner_has_room` whether a named owner has some."""
         self._has_room = has_room
+        self._owner_has_room = owner_has_room
         self._most = most
         self._most_of_one = most_of_one
         self._opened: OrderedDict[tuple[InspectRepls, str], _PooledRepl] = OrderedDict()
@@ -85,26 +87,33 @@ class ReplPool:
             if is_idle and (one_has_too_many or len(self._opened) > self._most):
                 await self.close(whose, which)
 
-    def evicting_opener(self, open_repl: OpenRepl) -> OpenRepl:
+    def evicting_opener(self, open_repl: OpenRepl, owner: str | None = None) -> OpenRepl:
         """An opener that first evicts idle REPLs where memory is short. REPLs of runs are opened by it, too."""
 
         @asynccontextmanager
         async def opening(
             contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
         ) -> AsyncIterator[Repl]:
-            await self.evict_for_room()
+            await self.evict_for_room(owner)
             async with open_repl(contexts, calls, value=value) as repl:
                 yield repl
 
         return opening
 
-    async def evict_for_room(self) -> None:
+    async def evict_for_room(self, owner: str | None = None) -> None:
         """Closes idle REPLs, the least recently used first, until there is memory or none is left."""
-        while not self._has_room():
-            idle = next((key for key, opened in self._opened.items() if not opened.lock.locked()), None)
-            if idle is None:
-                return
-            await self.close(*idle)
+        while not self._has_room() and await self._evict(lambda _: True):
+            pass
+        while owner and not self._owner_has_room(owner) and await self._evict(lambda whose: whose.owner == owner):
+            pass
+
+    async def _evict(self, may_evict: "Callable[[InspectRepls], bool]") -> bool:
+        """Closes one idle REPL; False if there is none."""
+        for (whose, which), opened in self._opened.items():
+            if may_evict(whose) and not opened.lock.locked():
+                await self.close(whose, which)
+                return True
+        return False
 
     async def close(self, owner: "InspectRepls", context_id: str) -> None:
         """Closes the REPL of a context, and so forgets its variables. A running cell is interrupted, and told so."""
@@ -115,7 +124,8 @@ class ReplPool:
 class InspectRepls:
     """The REPLs of one owner's contexts, each opened on first use."""
 
-    def __init__(self, open_repl: OpenRepl, pool: ReplPool | None = None) -> None:
+    def __init__(self, open_repl: OpenRepl, pool: ReplPool | None = None, owner: str | None = None) -> None:
+        self.owner = owner
         self._open_repl = open_repl
         self._pool = pool or ReplPool()
 
@@ -133,7 +143,7 @@ class InspectRepls:
             await self.close(context.context_id)
         opened = await self._get(context, calls)
         async with opened.lock:
-            await self._pool.evict_for_room()
+            await self._pool.evict_for_room(self.owner)
             return await opened.repl.run(code, seconds=seconds)
 
     async def complete(self, context: Context, text: str, *, calls: GuestCalls | None = None) -> tuple[str, ...]:

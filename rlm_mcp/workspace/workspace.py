@@ -94,13 +94,15 @@ async def open_workspace(
     serves: bool = False,
     telemetry: Telemetry | None = None,
     pool: ReplPool | None = None,
+    owner: str | None = None,
 ) -> AsyncIterator[Workspace]:
     """Opens a workspace. It is ready at once: the sandbox loads and connections open on first use.
 
     `choose` and `open_repl` replace the configured models and the REPL; an open `sandbox` can be shared. `warm` starts
     loading the sandbox now, in the background. `most_runs` bounds concurrent runs. With `serves` the runs are those of
     a server: the next server resumes what the end of this one interrupts. `telemetry` replaces that of the process;
-    the REPLs of `inspect_context` may share a `pool` with those of other owners.
+    the REPLs of `inspect_context` may share a `pool` with those of other owners. A named `owner` leaves threads and
+    memory of a shared sandbox to others.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
@@ -117,7 +119,7 @@ async def open_workspace(
             if warm:
                 sandbox.begin_loading()
             pool = pool or ReplPool(has_room=sandbox.has_room)
-            open_repl = pool.evicting_opener(partial(sandbox.open_repl, store))
+            open_repl = pool.evicting_opener(partial(sandbox.open_repl, store, owner=owner), owner)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         changes = ChangeFeed()
         runs = LiveRuns(
@@ -133,7 +135,7 @@ async def open_workspace(
         workspace = Workspace(
             contexts=WorkspaceContexts(store, changes),
             runs=runs,
-            repls=InspectRepls(open_repl, pool),
+            repls=InspectRepls(open_repl, pool, owner),
             changes=changes,
             confirm_usd=settings.confirm_usd,
         )

@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import Self
 
 import pytest
 
 from wasm_runtime import Limits, Runtime, Session, Starts
 
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=20)
-FEW_THREADS = 64
+THREADS, OWNER_THREADS = 64, 32  # of a Runtime for sessions without an owner, and for each owner
 
 
 def start_answered() -> "Future[object]":
@@ -104,32 +105,81 @@ def test_a_host_function_that_outlasts_the_deadline_keeps_the_variables(runtime:
         assert session.exec("kept").value == "41"
 
 
+class Held:
+    """A session of one owner that holds every thread there is for copies and for calls."""
+
+    def __init__(self, runtime: Runtime, owner: str | None) -> None:
+        self._hanging: list[Future[object]] = []
+        self._blocked = threading.Semaphore(0)
+        self._go_on = threading.Event()
+        self.calls: dict[str, Callable[..., object]] = {"hang": Starts(self._hang), "block": self._block}
+        self._session = runtime.session(limits=LIMITS, calls=self.calls, owner=owner)
+        self._many = THREADS if owner is None else OWNER_THREADS
+        block = f"host.submit_all('block', [((), {{}})] * {self._many})"
+        code = f"import host\n{block}\nparallel_map(hang, range({self._many}))"
+        self._thread = threading.Thread(target=self._session.exec, args=(code,))
+
+    def _hang(self, _: object) -> Future[object]:
+        self._hanging.append(Future())
+        self._blocked.release()
+        return self._hanging[-1]
+
+    def _block(self) -> None:
+        self._blocked.release()
+        self._go_on.wait(60)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        for _ in range(2 * self._many):
+            assert self._blocked.acquire(timeout=60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._go_on.set()
+        self._session.interrupt()
+        self._thread.join()
+        self._session.close()
+
+
 @pytest.mark.parametrize("code", ["parallel_map(hang, range(3))", "import host\nhost.wait([host.submit('block')])"])
 def test_a_cell_that_waits_for_threads_that_others_hold_ends_at_its_deadline(code: str) -> None:
-    go_on = threading.Event()
-    hanging: list[Future[object]] = []
+    with (
+        Runtime() as runtime,
+        Held(runtime, None) as held,
+        runtime.session(limits=LIMITS, calls=held.calls) as other,
+    ):
+        assert other.exec(code, seconds=0.5).stopped_by == "deadline"
+        assert other.exec("6 * 7").value == "42"
 
-    def hang(_: object) -> Future[object]:
-        hanging.append(Future())
-        return hanging[-1]
 
-    calls: dict[str, Callable[..., object]] = {"hang": Starts(hang), "block": lambda: go_on.wait(60)}
-    with Runtime() as runtime, runtime.session(limits=LIMITS, calls=calls) as greedy:
-        block = f"host.submit_all('block', [((), {{}})] * {FEW_THREADS})"
-        holding = threading.Thread(
-            target=greedy.exec, args=(f"import host\n{block}\nparallel_map(hang, range({FEW_THREADS}))",)
-        )
-        holding.start()
-        try:
-            while len(hanging) < FEW_THREADS:
-                threading.Event().wait(0.01)
-            with runtime.session(limits=LIMITS, calls=calls) as other:
-                assert other.exec(code, seconds=0.5).stopped_by == "deadline"
-                assert other.exec("6 * 7").value == "42"
-        finally:
-            go_on.set()
-            greedy.interrupt()
-            holding.join()
+def test_an_owner_who_holds_all_threads_delays_no_other_owner() -> None:
+    calls: dict[str, Callable[..., object]] = {"count": lambda n: n + 1}
+    with Runtime() as runtime, Held(runtime, "ann"), runtime.session(limits=LIMITS, calls=calls, owner="bob") as bob:
+        assert bob.exec("parallel_map(count, range(3))").value == "[1, 2, 3]"
+        assert bob.exec("import host\nhost.wait(host.submit_all('count', [((1,), {})] * 3))").value == "[2, 2, 2]"
+
+
+def test_an_owner_who_fills_the_memory_leaves_some_to_the_next() -> None:
+    fill = "held = []\nwhile True: held.append(bytearray(1 << 20))"
+    hold = "parallel_map(lambda n: [bytearray(1 << 20) for _ in range(90)] and wait(), range(8))"
+    with Runtime(memory_budget_bytes=256 << 20) as runtime:
+        for attack in (fill, hold):
+            inside, go_on = threading.Event(), threading.Event()
+
+            def wait(inside: threading.Event = inside, go_on: threading.Event = go_on) -> None:
+                inside.set()
+                go_on.wait(20)
+
+            with runtime.session(limits=LIMITS, calls={"wait": wait}, owner="ann") as ann:
+                attacking = threading.Thread(target=ann.exec, args=(attack,))
+                attacking.start()
+                if attack is fill:
+                    attacking.join()
+                with runtime.session(limits=LIMITS, owner="bob") as bob:
+                    assert bob.exec("len(bytearray(40 << 20))").value == str(40 << 20)
+                go_on.set()
+                ann.interrupt()
+                attacking.join()
 
 
 def test_closing_a_session_does_not_wait_for_a_host_function_for_ever(

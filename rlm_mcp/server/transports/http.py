@@ -106,7 +106,7 @@ async def open_http_server(
         open_models(settings) as models,
     ):
         sandbox.begin_loading()
-        pool = ReplPool(has_room=sandbox.has_room)
+        pool = ReplPool(has_room=sandbox.has_room, owner_has_room=sandbox.has_room)
 
         def open_for(tenant: str) -> AbstractAsyncContextManager[Workspace]:
             # The cache holds replies to sub-calls, which are a tenant's own; the compiled sandbox is opened above.
@@ -116,7 +116,13 @@ async def open_http_server(
                 cache_dir=directory_of(tenant, settings.cache_dir),
             )
             return open_workspace(
-                own, choose=models.choose, sandbox=sandbox, most_runs=MOST_RUNS, serves=True, pool=pool
+                own,
+                choose=models.choose,
+                sandbox=sandbox,
+                most_runs=MOST_RUNS,
+                serves=True,
+                pool=pool,
+                owner=None if tenant == EVERYBODY else tenant,
             )
 
         async with anyio.create_task_group() as tasks:

@@ -124,6 +124,18 @@ async def test_where_memory_is_short_idle_repls_are_closed_the_one_used_longest_
         assert opener.closed == ["b", "a"]
 
 
+async def test_where_the_share_of_an_owner_is_used_up_only_his_idle_repls_are_closed(opener: Opener) -> None:
+    anns, bobs = Memory(opener, places=2), Memory(opener, places=2)
+    shares = {"ann": anns, "bob": bobs}
+    pool = ReplPool(owner_has_room=lambda owner: shares[owner].has_room())
+    ann = InspectRepls(pool.evicting_opener(anns, "ann"), pool, "ann")
+    bob = InspectRepls(pool.evicting_opener(bobs, "bob"), pool, "bob")
+    await run(bob, "b")
+    for context_id in ("a", "c", "d"):
+        await run(ann, context_id)
+    assert (opener.closed, repr(bob)) == (["a", "c"], "1 REPLs")
+
+
 async def test_where_memory_is_short_a_repl_that_runs_a_cell_stays(opener: Opener) -> None:
     memory = Memory(opener, places=1)
     pool = ReplPool(has_room=memory.has_room)
