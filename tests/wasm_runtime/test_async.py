@@ -12,7 +12,7 @@ TOGETHER = 16
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    barrier = threading.Barrier(TOGETHER, timeout=20)
+    barrier = threading.Barrier(TOGETHER, timeout=60)
 
     def meet(value: object) -> object:
         barrier.wait()

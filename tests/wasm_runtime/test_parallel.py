@@ -14,7 +14,7 @@ class Meeting:
     """A host function that returns only when `TOGETHER` calls are in progress at the same time."""
 
     def __init__(self) -> None:
-        self._barrier = threading.Barrier(TOGETHER, timeout=20)
+        self._barrier = threading.Barrier(TOGETHER, timeout=60)
         self._lock = threading.Lock()
         self.calls: list[object] = []
 

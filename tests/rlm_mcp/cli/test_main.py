@@ -161,7 +161,7 @@ def test_a_watched_source_is_registered_again_until_interrupted(command: list[st
                     versions.put(line)
 
         threading.Thread(target=listen).start()
-        assert versions.get(timeout=20) == "version: 1\n"
+        assert versions.get(timeout=60) == "version: 1\n"
         seen = ""
         for n in range(1, 21):  # the watch may only be starting: write until it notices
             log_file.write_text("new\n" * n)

@@ -66,6 +66,6 @@ def test_kill_all_ends_the_running_programs_and_lets_none_start(processes: Proce
             continue
         processes.kill_all()
         with pytest.raises(NoMoreProcesses, match="shutting down"):
-            printing.result(timeout=10)
+            printing.result(timeout=60)
         with pytest.raises(NoMoreProcesses):
             processes.read_output(ENDLESS, env={}, timeout=Timeout(600), check_cancelled=wanted)

@@ -57,9 +57,9 @@ def test_a_source_that_becomes_unusable_is_reported_and_watched_on(store: Store,
     with watching(store, "a.txt") as seen:
         change_until_seen(files / "a.txt", "new", seen)
         (files / "a.txt").write_bytes(bytes(range(256)))
-        trouble = seen.get(timeout=20)
+        trouble = seen.get(timeout=60)
         while isinstance(trouble, Context):  # a late version of the changes before
-            trouble = seen.get(timeout=20)
+            trouble = seen.get(timeout=60)
         assert isinstance(trouble, SourceRefused)
         assert isinstance(change_until_seen(files / "a.txt", "again", seen), Context)
 

@@ -38,7 +38,7 @@ async def workspace(tmp_path: Path, **flags: object) -> AsyncIterator[Workspace]
 async def ask(opened: Workspace, **limits: float) -> RunState:
     asked = RunLimits(**limits)  # type: ignore[arg-type] # by name
     request = SolveRequest(query="How many lines?", contexts=("text",), mode="rlm", limits=asked)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         run_id = await opened.runs.start(request)
         async for _ in opened.runs.follow(run_id):
             pass

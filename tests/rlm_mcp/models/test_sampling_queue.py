@@ -22,7 +22,7 @@ async def asked(queue: SamplingQueue, then: Callable[[str], None] = lambda _: No
         except ProviderFailed as error:
             answers.append(error)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
             await anyio.wait_all_tasks_blocked()

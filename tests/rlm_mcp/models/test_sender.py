@@ -54,7 +54,7 @@ async def asking(
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
     sender = Sender(url, Secret(key), late_seconds=late_seconds, reply_seconds=reply_seconds)
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         yield sender
     await sender.aclose()
     listening.close()
@@ -62,7 +62,7 @@ async def asking(
 
 async def send_once(base_url: str) -> HTTPResponse | NoResponse:
     sender = Sender(base_url, Secret(""))
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         answer = await sender.send("/models", None)
     await sender.aclose()
     return answer
@@ -279,7 +279,7 @@ async def cancelling(server: Slow, late_seconds: float) -> AsyncIterator[list[HT
     async def ask() -> None:
         results.append(await sender.send("/models", None))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(ask)
             await server.asked.wait()

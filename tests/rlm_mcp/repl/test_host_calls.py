@@ -20,14 +20,14 @@ pytestmark = pytest.mark.anyio
 )
 async def test_sub_calls_are_in_flight_together(opened: Opener, code: str) -> None:
     repl = await opened.text(sub=Sub(together=30))
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         assert await value_of(repl, code) == repr([f"answer to q{i}" for i in range(30)])
 
 
 async def test_cancelling_takes_back_the_sub_calls_in_flight(opened: Opener) -> None:
     sub = Sub(together=1_000)
     repl = await opened.text(sub=sub)
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(repl.run, "llm_query_batched(['a', 'b', 'c'])")
             while len(sub.prompts) < 3:
@@ -40,7 +40,7 @@ async def test_cancelling_takes_back_the_sub_calls_in_flight(opened: Opener) -> 
 async def test_a_large_batch_is_under_way_in_part_and_answered_whole(opened: Opener) -> None:
     sub = Sub(together=CALLS_AT_ONCE)
     repl = await opened.text(sub=sub)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         assert await value_of(repl, "len(set(llm_query_batched([str(i) for i in range(600)])))") == "600"
     assert len(sub.prompts) == 600
 
@@ -48,7 +48,7 @@ async def test_a_large_batch_is_under_way_in_part_and_answered_whole(opened: Ope
 async def test_of_a_batch_that_is_cancelled_what_had_not_begun_never_does(opened: Opener) -> None:
     sub = Sub(together=1_000)
     repl = await opened.text(sub=sub)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(repl.run, "llm_query_batched([str(i) for i in range(600)])")
             while len(sub.prompts) < CALLS_AT_ONCE:
@@ -86,7 +86,7 @@ async def test_calls_that_are_answered_at_once_leave_the_loop_to_others_in_betwe
 async def test_the_calls_of_one_repl_do_not_wait_for_those_of_another(opened: Opener) -> None:
     crowd = await opened.text(sub=Sub(together=1_000))
     other = await opened.text()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(crowd.run, "llm_query_batched([str(i) for i in range(600)])")
             assert await value_of(other, "llm_query('a question')") == "'answer to a question'"
@@ -96,7 +96,7 @@ async def test_the_calls_of_one_repl_do_not_wait_for_those_of_another(opened: Op
 async def test_child_runs_that_wait_for_sub_calls_of_their_own_do_not_take_their_places(opened: Opener) -> None:
     repl = await opened.text(sub=Sub(together=1))
     code = f"len(rlm_query_batched(['q'] * {2 * CALLS_AT_ONCE}, ['c'] * {2 * CALLS_AT_ONCE})), llm_query('x')"
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         assert await value_of(repl, code) == f"({2 * CALLS_AT_ONCE}, 'answer to x')"
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_cancelling_interrupts_the_cell_and_keeps_the_variables(opened: Opener) -> None:
     repl = await opened.text()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         with anyio.move_on_after(0.2) as scope:
             cell: CellResult | None = await repl.run("kept = 1\nprint('so far')\nwhile True: pass")
             assert cell is not None
@@ -30,7 +30,7 @@ async def test_cancelling_interrupts_the_cell_and_keeps_the_variables(opened: Op
 
 async def test_a_cell_is_interrupted_at_whatever_moment_the_cancellation_comes(opened: Opener) -> None:
     repl = await opened.text()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         for thousandths in range(12):
             with anyio.move_on_after(thousandths / 1000) as scope:
                 await repl.run("while True: pass")
@@ -39,7 +39,7 @@ async def test_a_cell_is_interrupted_at_whatever_moment_the_cancellation_comes(o
 
 async def test_a_deadline_is_reported_and_keeps_the_variables(opened: Opener) -> None:
     repl = await opened.text()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         cell = await repl.run("kept = 1\nwhile True: pass", seconds=0.2)
     assert (cell.stopped_by, cell.undone) == ("deadline", False)
     assert await value_of(repl, "kept") == "1"
@@ -90,7 +90,7 @@ async def test_a_broken_prelude_costs_the_notices_and_not_the_cells(opened: Open
 
 
 async def test_closing_under_a_running_cell_tells_its_caller(sandbox: Sandbox, tmp_path: Path) -> None:
-    with Store(tmp_path / "data") as store, anyio.fail_after(20):
+    with Store(tmp_path / "data") as store, anyio.fail_after(60):
         context = await anyio.to_thread.run_sync(lambda: store.register_text("text"))
         stack = AsyncExitStack()
         repl = await stack.enter_async_context(sandbox.open_repl(store, [context], Sub()))

@@ -102,7 +102,7 @@ def test_view_serves_until_it_is_interrupted(data_dir: Path, tmp_path: Path) -> 
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - a fixed command
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - an address of 127.0.0.1
+        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - an address of 127.0.0.1
             assert answer.read().startswith(b"<!doctype html>")
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0

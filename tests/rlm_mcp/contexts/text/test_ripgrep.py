@@ -17,4 +17,4 @@ def test_a_search_ends_with_its_time(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as threads:
         counting = threads.submit(count_lines, Pattern(text="x"), {endless: False}, Timeout(0.2))
         with endless.open("wb"):  # waits until the search has opened it
-            assert counting.result(timeout=10) == {}
+            assert counting.result(timeout=60) == {}
