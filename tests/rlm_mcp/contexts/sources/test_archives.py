@@ -160,3 +160,68 @@ def test_compressed_files_in_a_directory_are_read_and_archives_are_not(store: St
     assert store.skipped(context) == (
         Skipped(path="more.tar.gz", reason="archive inside a directory: register it by itself"),
     )
+
+
+def tar_header(kind: bytes, size: int, *, name: bytes = b"x", real_size: int = 0) -> bytes:
+    """A header of a tar archive with any size, made by hand."""
+    header = bytearray(512)
+    header[0 : len(name)] = name
+    header[100:108] = b"0000644\0"
+    header[124:136] = b"\x80" + size.to_bytes(11, "big")
+    header[156:157] = kind
+    header[257:265] = b"ustar  \0" if kind == tarfile.GNUTYPE_SPARSE else b"ustar\x0000"
+    if real_size:
+        header[483:495] = b"\x80" + real_size.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def pax_header(data: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
+    return tar_header(kind, len(data)) + data + b"\0" * (-len(data) % 512)
+
+
+def pax_record(keyword: bytes, value: bytes) -> bytes:
+    length = len(keyword) + len(value) + 3
+    length += len(str(length + 1))
+    return b"%d %s=%s\n" % (length, keyword, value)
+
+
+ONE = tar_header(tarfile.REGTYPE, 4) + b"one\n" + bytes(508)
+END = bytes(1024)
+SPARSE_PAX = b"".join(
+    pax_record(b"GNU.sparse." + keyword, value)
+    for keyword, value in ((b"major", b"1"), (b"minor", b"0"), (b"name", b"x"), (b"realsize", b"%d" % (1 << 40)))
+)
+BOMBS = {
+    "a sparse member": tar_header(tarfile.GNUTYPE_SPARSE, 0, real_size=1 << 40),
+    "a sparse member by pax": pax_header(SPARSE_PAX) + tar_header(tarfile.REGTYPE, 512) + b"0\n" + bytes(510),
+    "a member of any size": tar_header(tarfile.REGTYPE, 1 << 40),
+    "a pax header": pax_header(pax_record(b"comment", b"a" * (1 << 20))) + ONE,
+    "a pax header that is longer than the archive": tar_header(tarfile.XHDTYPE, 1 << 40),
+    "a pax header of digits": pax_header(pax_record(b"comment", b"1" * (200 << 10))) + ONE,
+    "a pax header of no records": pax_header(b"2 " * (100 << 10) + b"=") + ONE,
+    "a pax size that is no number": pax_header(pax_record(b"GNU.sparse.realsize", b"?")) + ONE,
+    "a global pax header": pax_header(pax_record(b"comment", b"a" * (1 << 15)), tarfile.XGLTYPE) + ONE,
+    "many pax headers": pax_header(pax_record(b"comment", b"a")) * 2_000 + ONE,
+    "a long name": tar_header(tarfile.GNUTYPE_LONGNAME, 1 << 40) + bytes(1 << 20),
+    "many long names": (tar_header(tarfile.GNUTYPE_LONGNAME, 512) + b"a" * 512) * 2_000 + ONE,
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_headers_of_a_tar_archive_cannot_make_it_large(store: Store, files: Path, bomb: bytes, packed: bool) -> None:
+    data = bomb + END
+    (files / "a.tar").write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(SourceRefused, match=r"as bombs do|is damaged or cut short"):
+        store.register_source(str(files / "a.tar"))
+    assert store.list().total == 0
+
+
+def test_a_sparse_member_of_usual_size_is_read_with_its_zeros(store: Store, files: Path) -> None:
+    sparse = tar_header(tarfile.GNUTYPE_SPARSE, 0, real_size=1 << 20)
+    (files / "a.tar").write_bytes(ONE + sparse + pax_header(pax_record(b"path", b"two/" + b"x" * 300)) + ONE + END)
+    context = store.register_source(str(files / "a.tar"))
+    assert {entry.path for entry in store.files(context)} == {"x", "two/" + "x" * 300}
+    assert store.skipped(context) == (Skipped(path="x", reason="it is binary, not text"),)
