@@ -5,12 +5,18 @@ counted and indexed on the way. It is published by a rename to its name, while t
 lock; blobs are deleted under the same lock. So a blob that the catalogue names exists whichever process was killed, and
 one that it does not name is garbage. All but the largest are flushed to the disk before they are published, so that
 this holds after a power failure too.
+
+A blob that another program changed is not shown. Hashing it at each use would be slow, so its modification time is set
+to one that is made of its name (`_mark_ns`), which any write replaces. A blob with another time (copied, or stored
+before this was done) is hashed once and marked.
 """
 
 import errno
+import hashlib
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +54,8 @@ class Blobs:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._indexes: dict[str, LineIndex] = {}
+        self._verified: dict[str, tuple[int, int, int]] = {}
+        """blob -> modification time, size and inode of the file when its hash was verified"""
         directory.mkdir(parents=True, exist_ok=True)
 
     def __repr__(self) -> str:
@@ -60,15 +68,40 @@ class Blobs:
     def verified_path(self, blob: str, size: int) -> Path:
         """The path of a blob, once its size is verified. Raises StoreDamaged."""
         path = self.path(blob)
-        found = path.stat().st_size if path.exists() else None
+        try:
+            found = path.stat().st_size
+            if found == size and not self._is_intact(blob):
+                raise StoreDamaged(f"{path} was changed on the disk since it was stored: register it again")
+        except FileNotFoundError as error:
+            raise StoreDamaged(f"{path} is missing: register it again") from error
+        except OSError as error:
+            raise StoreDamaged(
+                f"{path} cannot be read ({error.strerror}): check its permissions and the disk"
+            ) from error
         if found != size:
-            state = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
-            raise StoreDamaged(f"{path} {state}: register it again")
+            raise StoreDamaged(f"{path} has {found:,} bytes instead of {size:,}: register it again")
         return path
+
+    def _is_intact(self, blob: str) -> bool:
+        """Tells whether a blob is still the text that it was stored as. Raises OSError."""
+        path = self.path(blob)
+        status = path.stat()
+        seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if status.st_mtime_ns == _mark_ns(blob) or self._verified.get(blob) == seen:
+            return True
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != blob:
+                return False
+        self._verified[blob] = seen
+        if path.stat().st_mtime_ns == status.st_mtime_ns:
+            _mark(path, blob)
+        return True
 
     def link_to(self, link: Path, blob: str, *, size: int) -> bool:
         """Gives an existing blob a second name, which survives its deletion; False if there is no such blob."""
         try:
+            if not self._is_intact(blob):
+                return False
             os.link(self.path(blob), link)
         except OSError:  # it does not exist, or the file system has no hard links
             return False
@@ -94,14 +127,20 @@ class Blobs:
             return map_index(path.with_suffix(".index"))
         except FileNotFoundError as error:
             raise StoreDamaged(f"{error.filename} is missing from the store: register it again") from error
+        except OSError as error:
+            raise StoreDamaged(
+                f"{path} cannot be read ({error.strerror}): check its permissions and the disk"
+            ) from error
         except ValueError as error:
             raise StoreDamaged(f"{error}: register it again") from error
 
     def publish(self, staged: StagedText) -> None:
         """Moves a staged text to its name. The caller holds the catalogue's write lock."""
         path = self.path(staged.blob)
-        if path.exists() and path.stat().st_size == staged.counts.bytes:
+        if path.exists() and path.stat().st_size == staged.counts.bytes and self._is_intact(staged.blob):
             return  # not replaced: a sandbox may have this very file open
+        self._indexes.pop(staged.blob, None)
+        _mark(staged.path, staged.blob)
         path.parent.mkdir(exist_ok=True)
         if staged.counts.bytes > INDEXED_ABOVE_BYTES:
             staged.path.with_suffix(".index").replace(path.with_suffix(".index"))
@@ -119,6 +158,20 @@ class Blobs:
         """The names of all blobs, and of indexes whose blob is missing."""
         for path in self._directory.glob("??/*"):
             yield path.stem
+
+
+def _unreadable(path: Path, error: OSError) -> StoreDamaged:
+    return StoreDamaged(f"{path} cannot be read ({error.strerror}): check its permissions and the disk")
+
+
+def _mark_ns(blob: str) -> int:
+    """The modification time of an unchanged blob: an even second, which every file system can keep, up to 2018."""
+    return (1_000_000_000 + 2 * int(blob[:7], 16)) * 1_000_000_000
+
+
+def _mark(path: Path, blob: str) -> None:
+    with suppress(OSError):  # not permitted: then it is hashed once by each process
+        os.utime(path, ns=(time.time_ns(), _mark_ns(blob)))
 
 
 @contextmanager

@@ -89,12 +89,19 @@ class Catalogue:
                 raise
 
     def _prepare(self) -> None:
+        # The texts first: another process may just be making the catalogue, and it stores no text before that.
+        if self._version() == 0 and _has_texts(self._path.parent) and self._version() == 0:
+            raise StoreDamaged(
+                f"{self._path} is empty, although {self._path.parent} holds texts: restore it from a backup, or move"
+                f" {self._path.parent} away to start anew; nothing was deleted"
+            )
         self._db.execute("PRAGMA journal_mode = WAL")
         # FULL: a context that was reported as registered survives a power failure.
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
         if self._version() != len(_STEPS):
             self._upgrade()
+        self._db.execute("SELECT 1 FROM contexts, files, skipped, uses LIMIT 0")  # raises if a table is missing
 
     def _version(self) -> int:
         return self._number("PRAGMA user_version")
@@ -112,6 +119,12 @@ class Catalogue:
                 for statement in step.split(";\n"):
                     self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {len(_STEPS)}")
+
+    def verify(self) -> None:
+        """Reads the whole catalogue. Raises StoreDamaged if any of it is damaged; called before texts are deleted."""
+        with self._reading():
+            if (found := self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+                raise StoreDamaged(_unusable(self._path, " ".join(str(found).split())))
 
     def __repr__(self) -> str:
         return f"<Catalogue {self._path}>"
@@ -169,7 +182,7 @@ class Catalogue:
 
     def options(self, context_id: str) -> dict[str, object]:
         """The options with which a context was registered, for registering it again."""
-        with self._lock:
+        with self._reading():
             row = self._db.execute("SELECT options FROM contexts WHERE context_id = ?", (context_id,)).fetchone()
         return dict(json.loads(row[0])) if row else {}
 
@@ -189,7 +202,7 @@ class Catalogue:
 
     def skipped(self, context_id: str) -> list[Skipped]:
         """The files that were left out of a context."""
-        with self._lock:
+        with self._reading():
             rows = self._db.execute(
                 "SELECT path, reason FROM skipped WHERE context_id = ? ORDER BY path", (context_id,)
             )
@@ -197,22 +210,22 @@ class Catalogue:
 
     def users(self, context_id: str) -> list[tuple[str, str]]:
         """Run id and process token of every use of a context."""
-        with self._lock:
+        with self._reading():
             return list(self._db.execute("SELECT run_id, holder FROM uses WHERE context_id = ?", (context_id,)))
 
     def holders(self) -> list[str]:
         """The tokens of all processes that are recorded as using a context."""
-        with self._lock:
+        with self._reading():
             return [holder for (holder,) in self._db.execute("SELECT DISTINCT holder FROM uses")]
 
     def blobs(self) -> set[str]:
         """All blobs that contexts use."""
-        with self._lock:
+        with self._reading():
             return {blob for (blob,) in self._db.execute("SELECT DISTINCT blob FROM files")}
 
     def unused_of(self, blobs: Iterable[str]) -> list[str]:
         """Those of these blobs that no context uses."""
-        with self._lock:
+        with self._reading():
             return [
                 blob
                 for blob in blobs
@@ -228,13 +241,13 @@ class Catalogue:
 
     def versions(self, name: str) -> list[str]:
         """The ids of the superseded versions of a name."""
-        with self._lock:
+        with self._reading():
             rows = self._db.execute("SELECT context_id FROM contexts WHERE name = ? AND NOT current", (name,))
             return [context_id for (context_id,) in rows]
 
     def superseded(self) -> list[str]:
         """The ids of all versions that are not current."""
-        with self._lock:
+        with self._reading():
             return [
                 context_id for (context_id,) in self._db.execute("SELECT context_id FROM contexts WHERE NOT current")
             ]
@@ -317,34 +330,59 @@ class Catalogue:
     # ---
 
     def _contexts(self, statement: str, values: tuple[object, ...]) -> list[Context]:
-        with self._lock:
+        with self._reading():
             cursor = self._db.execute(statement, _storable(values))
             names = [column[0] for column in cursor.description]
-            rows = [dict(zip(names, row, strict=True)) for row in cursor]
-        return [_context(row) for row in rows]
+            return [_context(dict(zip(names, row, strict=True))) for row in cursor]
 
     def _files(self, statement: str, values: tuple[object, ...]) -> list[FileRow]:
-        with self._lock:
-            rows = self._db.execute(statement, _storable(values)).fetchall()
-        return [
-            FileRow(
-                path=path,
-                blob=blob,
-                bytes=size,
-                chars=chars,
-                lines=lines,
-                longest_line=longest,
-                encoding=encoding,
-                invalid_bytes=invalid,
-                pages=tuple(PageMark(line=at, label=label) for at, label in json.loads(pages)) if pages != "[]" else (),
-                exact=bool(exact),
-            )
-            for _, path, blob, size, chars, lines, longest, encoding, invalid, pages, exact in rows
-        ]
+        with self._reading():
+            return [_file_row(*row) for row in self._db.execute(statement, _storable(values))]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Holds the lock of the connection. Raises StoreDamaged for rows that are not what this class writes."""
+        try:
+            with self._lock, _sqlite_errors(self._path):
+                yield
+        except (TypeError, ValueError, KeyError) as error:
+            raise StoreDamaged(_unusable(self._path, error)) from error
 
     def _number(self, statement: str, values: tuple[object, ...] = ()) -> int:
-        with self._lock:
+        with self._reading():
             return int(self._db.execute(statement, _storable(values)).fetchone()[0])
+
+
+def _has_texts(directory: Path) -> bool:
+    return next((directory / "blobs").glob("??/*.txt"), None) is not None
+
+
+def _file_row(
+    _context_id: str,
+    path: str,
+    blob: str,
+    size: int,
+    chars: int,
+    lines: int,
+    longest: int,
+    encoding: str,
+    invalid: int,
+    pages: str,
+    exact: int,
+) -> FileRow:
+    size + chars + lines + longest + invalid + exact  # raises TypeError where one is no number
+    return FileRow(
+        path=path,
+        blob=blob,
+        bytes=size,
+        chars=chars,
+        lines=lines,
+        longest_line=longest,
+        encoding=encoding,
+        invalid_bytes=invalid,
+        pages=tuple(PageMark(line=at, label=label) for at, label in json.loads(pages)) if pages != "[]" else (),
+        exact=bool(exact),
+    )
 
 
 def check_name(name: str) -> str:
@@ -380,6 +418,8 @@ def _storable(values: tuple[object, ...]) -> tuple[object, ...]:
 
 def _context(row: dict[str, Any]) -> Context:
     del row["options"]
+    if any(type(row[name]) is not int for name in ("version", "bytes", "chars", "lines", "files", "skipped")):
+        raise ValueError(f"the sizes of {row['context_id']!r} are not numbers")
     row["current"], row["exact"] = bool(row["current"]), bool(row["exact"])
     row["notes"] = tuple(json.loads(row["notes"]))
     return Context(**row)
@@ -400,8 +440,12 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
             raise StoreDamaged(
                 f"{path} has been locked by another process for {BUSY_SECONDS:.0f} s: end that process, or try again"
             ) from error
+        if str(error).startswith("no such"):
+            raise StoreDamaged(_unusable(path, error)) from error
         raise StoreDamaged(f"{path} cannot be used ({error}): check its permissions and the disk") from error
     except sqlite3.DatabaseError as error:
-        raise StoreDamaged(
-            f"{path} is not a usable catalogue ({error}): restore it, or move it away to start anew"
-        ) from error
+        raise StoreDamaged(_unusable(path, error)) from error
+
+
+def _unusable(path: Path, error: object) -> str:
+    return f"{path} is not a usable catalogue ({error}): restore it, or move {path.parent} away to start anew"

@@ -43,8 +43,10 @@ class GarbageCollector:
         return texts
 
     def sweep(self, texts: Collection[str]) -> Freed:
-        """Deletes those of these texts that no context has now."""
+        """Deletes those of these texts that no context has now. Raises StoreDamaged if the catalogue is damaged."""
         freed_blobs = freed_bytes = 0
+        if texts:
+            self.catalogue.verify()
         with self.catalogue.writing():
             for text in self.catalogue.unused_of(texts):
                 if is_reference(text):

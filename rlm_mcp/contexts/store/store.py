@@ -39,6 +39,9 @@ from rlm_mcp.errors import (
 REFERENCE_ABOVE_BYTES = 1 << 30
 """A larger file is referenced where it lies: copying it would take seconds and double the disk space."""
 
+MOST_LISTED = 1_000_000
+"""Contexts on one page, at most: SQLite takes no number above 2^63."""
+
 INLINE = "text"
 """The source of a context that was given as text."""
 
@@ -285,6 +288,7 @@ class Store:
                     f"{cursor[:60]!r} is not a cursor that `list_contexts` returned: leave it out to start anew"
                 )
             after = (created_at, identity)
+        limit = min(limit, MOST_LISTED)
         found = self._catalogue.page(query, after=after, limit=limit + 1)
         more = len(found) > limit
         last = found[:limit][-1] if more else None
@@ -332,6 +336,7 @@ class Store:
         With `keep` (ids that runs cite), also delete superseded versions that are neither in it nor in use.
         """
         with disk_errors():
+            self._catalogue.verify()
             with self._catalogue.writing():
                 old = [] if keep is None else self._garbage.old_versions(keep)
                 texts = self._garbage.forget(old)
@@ -445,6 +450,7 @@ class Store:
 
     def _index(self, row: FileRow, far_enough: Callable[[Counts], bool]) -> LineIndex:
         if not is_reference(row.blob):
+            self._blobs.verified_path(row.blob, row.bytes)
             return self._blobs.index(row.blob)
         reference = reference_of(row.blob)
         reference.check()
