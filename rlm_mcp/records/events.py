@@ -359,14 +359,19 @@ def event_from_json(data: object) -> Event:
     kind = _KINDS.get(data["event"], UnknownEvent)
     types = _TYPES[kind]
     values = _REQUIRED[kind] | {
-        name: value
-        for name, value in data.items()
-        if type(value) in types.get(name, ()) and (type(value) is not float or isfinite(value))
+        name: value for name, value in data.items() if type(value) in types.get(name, ()) and is_sound(value)
     }
     if kind is UnknownEvent:
         values["data"] = data
     event: Event = kind(**values)
     return event
+
+
+def is_sound(value: object) -> bool:
+    """Whether a value is no number that JSON or C code cannot take, such as NaN or 10^400."""
+    if type(value) is int:
+        return abs(value) < 1 << 63
+    return type(value) is not float or isfinite(value)
 
 
 _EMPTY_VALUES: Mapping[Any, object] = {str: "", Literal: "", int: 0, float: 0.0, bool: False, Mapping: {}, Sequence: ()}
@@ -381,7 +386,7 @@ _JSON_TYPES: Mapping[Any, tuple[type, ...]] = {
 _KINDS: Mapping[str, Any] = {name: kind for kind, name in NAMES.items()}
 
 
-def _types(hint: Any) -> frozenset[type]:
+def types_of(hint: Any) -> frozenset[type]:
     """The types that a value in JSON may have for a field of this annotation."""
     bare = [get_origin(option) or option for option in _options(hint)]
     return frozenset(known for option in bare for known in _JSON_TYPES.get(option, (option,)))
@@ -399,7 +404,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 _HINTS = {kind: get_type_hints(kind) for kind in (*NAMES, UnknownEvent)}
-_TYPES = {kind: {name: _types(hint) for name, hint in hints.items()} for kind, hints in _HINTS.items()}
+_TYPES = {kind: {name: types_of(hint) for name, hint in hints.items()} for kind, hints in _HINTS.items()}
 _REQUIRED = {
     kind: {
         one.name: _empty(hints[one.name])

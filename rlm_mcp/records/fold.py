@@ -9,8 +9,8 @@ There is no clock in here: `apply` is given the time, in seconds on any clock.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
 
 from rlm_mcp.records.events import (
     Cell,
@@ -28,8 +28,10 @@ from rlm_mcp.records.events import (
     SubAsked,
     SubFailed,
     SubReply,
+    is_sound,
+    types_of,
 )
-from rlm_mcp.records.types import Citation, Coverage, RunState
+from rlm_mcp.records.types import Citation, Coverage, RunState, Status, StoppedBy
 from rlm_mcp.spending import Spent
 
 Phase = Literal["starting", "asking", "running", "calling", "done"]
@@ -262,12 +264,19 @@ class RunFold:
 
 
 def run_state(events: Iterable[Event]) -> RunState:
-    """The state of a run that a sequence of events leads to."""
+    """The state of a run that a sequence of events leads to.
+
+    Raises ValueError if a value of the record is not of the type that this program writes.
+    """
     fold = RunFold()
     for event in events:
         fold.apply(event)
     started = fold.started or RunStarted(query="")
     ended = fold.ended or RunEnded(status="running", stopped_by=None, message="")
+    _require(ended.status in get_args(Status), "status", ended.status)
+    _require(ended.stopped_by is None or ended.stopped_by in get_args(StoppedBy), "stopped_by", ended.stopped_by)
+    for context in started.contexts:
+        _require(isinstance(context, dict) and isinstance(context.get("context_id"), str), "contexts", context)
     return RunState(
         run_id=started.run_id,
         status=ended.status,
@@ -278,9 +287,9 @@ def run_state(events: Iterable[Event]) -> RunState:
         answer_chars=ended.answer_chars or 0,
         stopped_by=ended.stopped_by,
         answered_by=ended.answered_by,
-        citations=tuple(Citation(**_known(_CITATION, one)) for one in ended.citations),
-        coverage=Coverage(**_known(_COVERAGE, ended.coverage)),
-        usage=Spent.from_json(fold.spent),
+        citations=tuple(Citation(**_known(Citation, one)) for one in ended.citations),
+        coverage=_coverage(ended.coverage),
+        usage=Spent(**_known(Spent, fold.spent)),
         iterations=ended.iterations if ended.tells_all else fold.replies,
         mode=fold.route.mode if fold.route else "",
         mode_reason=fold.route.reason if fold.route else "",
@@ -310,9 +319,29 @@ def _all_calls(run: OpenRun) -> list[Work]:
     return [work for works in run.calls.values() for work in works]
 
 
-_CITATION = frozenset(one.name for one in fields(Citation))
-_COVERAGE = frozenset(one.name for one in fields(Coverage))
+_TYPES = {
+    kind: {name: types_of(hint) for name, hint in get_type_hints(kind).items()} for kind in (Citation, Coverage, Spent)
+}
 
 
-def _known(names: frozenset[str], data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name in names}
+def _known(kind: type[Citation | Coverage | Spent], data: JsonMap) -> dict[str, Any]:
+    """The fields of a class in a JSON object, whose types are checked."""
+    _require(isinstance(data, dict), kind.__name__, data)
+    known = {name: value for name, value in data.items() if name in _TYPES[kind]}
+    for name, value in known.items():
+        _require(type(value) in _TYPES[kind][name] and is_sound(value), name, value)
+    return known
+
+
+def _coverage(data: JsonMap) -> Coverage:
+    coverage = Coverage(**_known(Coverage, data))
+    for texts in coverage.ranges.values():
+        _require(isinstance(texts, dict), "ranges", texts)
+        for pair in (pair for ranges in texts.values() for pair in ranges):
+            _require(len(pair) == 2 and all(type(end) is int and is_sound(end) for end in pair), "ranges", pair)
+    return coverage
+
+
+def _require(is_valid: object, name: str, value: object) -> None:
+    if not is_valid:
+        raise ValueError(f"{name} is {repr(value)[:60]}")

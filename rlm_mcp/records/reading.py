@@ -32,7 +32,7 @@ def read_lines(
                 continue
             try:
                 data = json.loads(line)
-            except ValueError:  # a line that a crash tore and a later writer ended
+            except (ValueError, RecursionError):  # a line that a crash tore and a later writer ended, or a damaged one
                 data = None
             if is_first:
                 _check_format(path, data)

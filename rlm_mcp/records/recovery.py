@@ -9,7 +9,8 @@ import json
 import time
 from collections.abc import Iterator
 
-from rlm_mcp.records.events import Event, RunEnded, RunResumed, RunStarted, event_from_json
+from rlm_mcp.records.events import Event, RunEnded, RunResumed, RunStarted
+from rlm_mcp.records.reading import event_or_none
 from rlm_mcp.records.store import Run, Runs
 
 WITHIN_SECONDS = 24 * 3600.0
@@ -42,7 +43,14 @@ def is_left(run: Run) -> bool:
 
 def left_runs(runs: Runs) -> list[str]:
     """The ids of the runs that a starting server resumes, most recently written first."""
-    return [run.run_id for run in _recent(runs) if is_left(run)][:MOST_AT_ONCE]
+    return [run.run_id for run in _recent(runs) if _is_readably_left(run)][:MOST_AT_ONCE]
+
+
+def _is_readably_left(run: Run) -> bool:
+    try:
+        return is_left(run)
+    except OSError:  # nothing can be resumed from a record that cannot be read
+        return False
 
 
 def _recent(runs: Runs) -> list[Run]:
@@ -60,6 +68,13 @@ def _marks(run: Run) -> Iterator[Event]:
     with run.events_path.open("rb") as file:
         for line in file:
             if line.startswith(_MARK) and line.endswith(b"\n"):
-                event = event_from_json(json.loads(line))
-                if not event.path:
+                event = _event_of(line)
+                if event is not None and not event.path:
                     yield event
+
+
+def _event_of(line: bytes) -> Event | None:
+    try:
+        return event_or_none(json.loads(line))
+    except (ValueError, RecursionError):  # a damaged line, which is left out as in every reader of records
+        return None

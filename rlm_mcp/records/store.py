@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordTooNew, UnknownRun
+from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, UnknownRun
 from rlm_mcp.files import replacing, try_lock
 from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes, to_json
 from rlm_mcp.records.fold import run_state
@@ -110,10 +110,10 @@ class Runs:
         )
 
     def _state_of(self, run_id: str) -> RunState:
-        """The state of a run for a list. A record that is too new is listed as failed, so that it hides no others."""
+        """The state of a run for a list. One that cannot be read is listed as failed, so that it hides no others."""
         try:
             return Run(self.directory / run_id).state()
-        except RunRecordTooNew as error:
+        except (RunRecordTooNew, RunRecordDamaged) as error:
             return RunState(
                 run_id=run_id,
                 status="failed",
@@ -125,15 +125,14 @@ class Runs:
             )
 
     def context_ids(self) -> "set[str]":
-        """The contexts of all runs on record. Raises RunRecordTooNew."""
-        started = (Run(self.directory / run_id).started() for run_id in self._ids())
-        return {context["context_id"] for event in started if event for context in event.contexts}
+        """The contexts of all runs on record. Raises RunRecordTooNew, RunRecordDamaged."""
+        return {one for run_id in self._ids() for one in Run(self.directory / run_id).context_ids()}
 
     def _created_at(self, run_id: str) -> str:
         if run_id not in self._created:
             try:
                 self._created[run_id] = Run(self.directory / run_id).created_at
-            except RunRecordTooNew:
+            except (RunRecordTooNew, RunRecordDamaged):
                 return ""
         return self._created[run_id]
 
@@ -166,9 +165,18 @@ class Run:
         return started.created_at if started else ""
 
     def started(self) -> RunStarted | None:
-        """The first event, if the record begins with it. Raises RunRecordTooNew."""
-        first = next(self.events(), None)
+        """The first event, if the record begins with it. Raises RunRecordTooNew, RunRecordDamaged."""
+        with self._readable():
+            first = next(self.events(), None)
         return first if isinstance(first, RunStarted) else None
+
+    def context_ids(self) -> set[str]:
+        """The contexts of the run. Raises RunRecordTooNew, and RunRecordDamaged rather than leave one out."""
+        started = self.started()
+        with self._readable():
+            if started is None and any(self.events()):
+                raise ValueError("it does not begin with the first event of a run")
+            return {str(context["context_id"]) for context in (started.contexts if started else ())}
 
     @property
     def events_path(self) -> Path:
@@ -192,7 +200,8 @@ class Run:
         """When the run was created, in seconds since 1970. `event` tells it while the record is still empty."""
         if self._created is None:
             created_at = self.created_at or (event.created_at if isinstance(event, RunStarted) else "")
-            self._created = datetime.fromisoformat(created_at).timestamp() if created_at else time.time()
+            with self._readable():
+                self._created = datetime.fromisoformat(created_at).timestamp() if created_at else time.time()
         return self._created
 
     def events(self, *, until: int | None = None) -> Iterator[Event]:
@@ -222,12 +231,13 @@ class Run:
             _replace(self.directory / name, data)
 
     def answer(self) -> Any:
-        """The stored answer, or None."""
+        """The stored answer, or None. Raises RunRecordDamaged."""
         text, data = self.directory / "answer.txt", self.directory / "answer.json"
-        if text.is_file():
-            return text.read_bytes().decode("utf-8", "surrogatepass")
-        if data.is_file():
-            return json.loads(data.read_bytes())
+        with self._readable():
+            if text.is_file():
+                return text.read_bytes().decode("utf-8", "surrogatepass")
+            if data.is_file():
+                return json.loads(data.read_bytes())
         return None
 
     def save_checkpoint(self, turn: int, data: bytes) -> bool:
@@ -247,18 +257,24 @@ class Run:
         if not file.is_file():
             return None
         data = file.read_bytes()
-        return int.from_bytes(data[:8], "little"), data[8:]
+        return (int.from_bytes(data[:8], "little"), data[8:]) if len(data) > 8 else None
 
     def state(self) -> RunState:
-        """The state that the record leads to. A run with neither an end nor a writer counts as failed and resumable."""
-        is_live = self.is_live()  # first: a run that ends in between has its end on record when the record is read
-        state = run_state(self._state_events())
+        """The state that the record leads to. A run with neither an end nor a writer counts as failed and resumable.
+
+        Raises RunRecordTooNew, RunRecordDamaged.
+        """
+        with self._readable():
+            is_live = self.is_live()  # first: a run that ends in between has its end on record when the record is read
+            state = run_state(self._state_events())
         if state.answer is None and state.status != "running":
             answer = self.answer()
             if answer is not None:
                 state = replace(state, answer=answer)
         if not state.run_id:
             return replace(state, run_id=self.run_id, status="failed", stopped_by="error", message=_NO_BEGINNING)
+        if state.run_id != self.run_id:  # a damaged or copied record: the directory is what an id is looked up by
+            state = replace(state, run_id=self.run_id)
         if state.status == "running" and not is_live:
             message = f"the process that ran it ended first: `rlm-mcp runs resume {self.run_id}` continues the run"
             state = replace(state, status="failed", stopped_by="error", message=message)
@@ -277,6 +293,22 @@ class Run:
             return True
         with self._events.open("rb") as file:
             return not try_lock(file.fileno(), shared=True)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Raises RunRecordDamaged for a file that cannot be read, or that holds other values than a run writes."""
+        try:
+            yield
+        except OSError as error:
+            raise RunRecordDamaged(
+                f"the record of {self.run_id} cannot be read ({_reason(error)}): check the permissions of"
+                f" {self.directory} and the disk"
+            ) from error
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+            raise RunRecordDamaged(
+                f"the record of {self.run_id} is damaged ({error}): restore {self.directory} from a backup, or"
+                " delete it"
+            ) from error
 
     @contextmanager
     def _written(self) -> Iterator[None]:

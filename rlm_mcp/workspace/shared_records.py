@@ -4,13 +4,14 @@ Everything except `read_along` does disk work and is called on a worker thread.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import anyio
 
 from rlm_mcp.concurrency import run_in_thread
-from rlm_mcp.errors import RlmError
+from rlm_mcp.errors import RlmError, RunRecordDamaged, RunRecordTooNew
 from rlm_mcp.records.events import Event
 from rlm_mcp.records.recovery import has_ended
 from rlm_mcp.records.store import Run, Runs
@@ -33,9 +34,10 @@ def find_unfinished(records: Runs, fingerprint: str) -> Run | None:
     newest = sorted(records.directory.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
     for entry in newest[:RECENT_RUNS]:
         run = Run(entry)
-        started = run.started() if run.events_path.is_file() else None
-        if started is not None and started.fingerprint == fingerprint and not has_ended(run):
-            return run
+        with suppress(RunRecordTooNew, RunRecordDamaged):
+            started = run.started() if run.events_path.is_file() else None
+            if started is not None and started.fingerprint == fingerprint and not has_ended(run):
+                return run
     return None
 
 
