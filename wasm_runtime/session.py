@@ -107,15 +107,18 @@ class Session:
         """Run a block of Python in the session's namespace; an exception that it raises is in the result.
 
         `seconds` replaces `limits.cell_seconds`. `prepare` is a `module:function` of the guest that is called with the
-        code first. The text that it returns is run instead, and if the cell is undone, so is what `prepare` did.
+        code first, in the cell's time. The text that it returns is run instead, and if the cell is undone, so is what
+        `prepare` did.
         Raises SessionBusy, SessionClosed.
         """
         with self._running():
             self._execs += 1
             seconds = self.limits.cell_seconds if seconds is None else seconds
             with self._undoable() as saved:
-                prepared = code if prepare is None else self._prepare(prepare, code, seconds, saved)
-                return self._exec(prepared, seconds, saved)
+                if prepare is None:
+                    return self._exec(code, seconds, seconds, saved)
+                prepared = self._prepare(prepare, code, seconds, saved)
+                return self._exec(prepared, seconds, self.seconds_left, saved)
 
     def call(self, function: str, *args: object, seconds: float | None = None) -> object:
         """Call `module:function` in the guest with JSON values; -> its JSON value.
@@ -244,8 +247,8 @@ class Session:
 
     @property
     def seconds_left(self) -> float:
-        """The rest of the running cell's time."""
-        return self._deadline.seconds_left()
+        """The rest of the time of the cell that runs, or ran last; 0 if it was stopped."""
+        return 0.0 if self._deadline.expired else self._deadline.seconds_left()
 
     # private
 
@@ -283,12 +286,12 @@ class Session:
         value = report.get("value")
         return value if isinstance(value, str) and "error" not in report else code
 
-    def _exec(self, code: str, seconds: float, saved: SavedMachine) -> ExecResult:
+    def _exec(self, code: str, seconds: float, seconds_left: float, saved: SavedMachine) -> ExecResult:
         self._stdout.clear()
         self._stderr.clear()
         started = time.perf_counter()
         request: dict[str, object] = {"kind": "cell", "code": code, "name": f"<cell {next(self._cell_names)}>"}
-        report, stopped, undone = self._serve(request, seconds, saved)
+        report, stopped, undone = self._serve(request, seconds_left, saved)
         error = describe_error(report.get("error"), stopped, seconds)
         value = report.get("value")
         return ExecResult(

@@ -32,6 +32,9 @@ MAX_NOTES = 10
 HISTORY_CHARS = 200_000
 """How much of the stdout of one cell is kept for code that looks back at `history`."""
 
+REPORT_SECONDS = 0.5
+"""Time of the report on a cell that has used up its own. It calls `len` and `repr` of objects that the cell made."""
+
 INTERRUPT_SECONDS = 0.5
 """Time between two interrupts of a cancelled cell: longer than the grace period that each gives it."""
 
@@ -210,10 +213,12 @@ def _run_cell(session: "Session", code: str, seconds: float | None) -> CellResul
 
     with _runtime_errors():
         done = session.exec(code, seconds=seconds, prepare="prelude:before")
+        left = max(session.seconds_left, REPORT_SECONDS)
         try:
             if done.undone:  # `before` was undone too: the prelude still holds the report on the last cell
-                session.call("prelude:before", "")
-            report = _report_adapter().validate_python(session.call("prelude:after", done.stdout[:HISTORY_CHARS]))
+                session.call("prelude:before", "", seconds=left)
+            after = session.call("prelude:after", done.stdout[:HISTORY_CHARS], seconds=left)
+            report = _report_adapter().validate_python(after)
         except (GuestCallError, ValidationError):
             report = _CellReport(notes=(_DAMAGED,))
     return _cell_result(code, done, report)

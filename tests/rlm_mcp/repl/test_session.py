@@ -89,6 +89,48 @@ async def test_a_broken_prelude_costs_the_notices_and_not_the_cells(opened: Open
     assert len(cell.notes) == 1
 
 
+HOSTILE = """
+class Slow:
+    def __len__(self):
+        while True: pass
+slow = [Slow()]
+slow_too = Slow()
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        HOSTILE + "while True: pass",
+        HOSTILE + "sum(range(10**12))",
+        "import prelude\nprelude.after = lambda stdout: sum(range(10**12))\nwhile True: pass",
+        "while True: budget()",
+        "while True: search('ERROR')",
+        "while True:\n    try: llm_query('fail')\n    except RuntimeError: pass",
+    ],
+)
+async def test_no_object_of_a_cell_and_no_call_makes_it_last_after_its_deadline(opened: Opener, code: str) -> None:
+    repl = await opened.text()
+    with anyio.fail_after(20):  # the report alone could take 30 s
+        cell = await repl.run(code, seconds=0.5)
+        assert cell.stopped_by == "deadline"
+        assert await value_of(repl, "6 * 7") == "42"
+
+
+async def test_a_cell_that_says_nothing_of_its_end_and_reports_for_ever_is_ended(opened: Opener) -> None:
+    repl = await opened.text()
+    with anyio.fail_after(20):
+        cell = await repl.run(HOSTILE, seconds=0.5)
+    assert (cell.stopped_by, len(cell.notes)) == (None, 1)
+
+
+async def test_more_than_a_part_of_a_text_is_refused_in_one_call(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("import host\nhost.call('read_chars', 'app.log', 'text.txt', 0, 10**9)")
+    assert cell.error is not None
+    assert cell.error.message == "1000000000 characters are too many for one call: read at most 4194304 at once"
+
+
 async def test_closing_under_a_running_cell_tells_its_caller(sandbox: Sandbox, tmp_path: Path) -> None:
     with Store(tmp_path / "data") as store, anyio.fail_after(60):
         context = await anyio.to_thread.run_sync(lambda: store.register_text("text"))
