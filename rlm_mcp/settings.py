@@ -19,13 +19,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.redact import Secret
+from rlm_mcp.redact import Secret, ellipsize
 from rlm_mcp.spending import REQUESTED_LIMITS, Price, RunLimits
 
 PREFIX = "RLM_MCP_"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 # The names that other programs use for the same settings; they apply where ours are not set.
 FALLBACK_VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY"}
+
+MOST, MOST_SECONDS = 10**18, 10**9
+"""The largest numbers that settings and limits may have: 64-bit integers, and what timers take (31 years)."""
 
 DEFAULT_LIMITS = RunLimits(max_sub_calls=1_000, max_seconds=1_800.0)
 
@@ -74,8 +77,9 @@ class Settings:
         own: float | None = getattr(self.limits, name)
         if asked is None:
             return own
-        if asked < 0 or not math.isfinite(asked):
-            raise SettingsError(f"{name}={asked} is not a limit: give a number that is not negative")
+        most = MOST_SECONDS if name == "max_seconds" else MOST
+        if not 0 <= asked <= most:  # NaN is neither
+            raise SettingsError(f"{name}={_shown(asked)} is not a limit: give a number from 0 to {most:,}")
         return min(asked, own) if own is not None and name in self.sources else asked
 
     def value_of(self, name: str) -> object:
@@ -105,7 +109,7 @@ def load_settings(
         "cache_dir": Path(environ.get("XDG_CACHE_HOME") or home_directory(environ) / ".cache") / "rlm-mcp",
     }
     for name, (raw, source) in found.items():
-        values[name] = SETTINGS[name].parse(raw, source)
+        values[name] = _parsed(SETTINGS[name], raw, source)
     values["limits"] = replace(DEFAULT_LIMITS, **{n: values.pop(n) for n in RunLimits.__slots__ if n in values})
     sources = {name: source for name, (_, source) in found.items()}
     traces, content = _traces(environ)
@@ -182,7 +186,7 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
         raise SettingsError(f"{path} cannot be read ({error}): correct it or remove it") from error
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not TOML, a number of 5,000 digits, or nested too deep
         raise SettingsError(f"{path} is not TOML ({error}): correct that line") from error
     for key in table:
         if key not in SETTINGS:
@@ -250,10 +254,24 @@ def _nearest(name: str, names: list[str]) -> str:
 # --- parsers: from a raw value and its source to the parsed value -------------------------------------------------
 
 
+def _parsed(setting: "Setting", raw: object, source: str) -> object:
+    try:
+        return setting.parse(raw, source)
+    except (ValueError, OverflowError, RecursionError, RuntimeError) as error:
+        raise SettingsError(f"{source} has a value that cannot be used ({error}): correct it") from error
+
+
+def _shown(value: object) -> str:
+    try:
+        return ellipsize(repr(value), 100)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits, or nested too deep
+        return f"a value of type {type(value).__name__} that is too large to show"
+
+
 def _text(raw: object, source: str) -> str:
-    if isinstance(raw, str) and raw.strip():
+    if isinstance(raw, str) and raw.strip() and "\0" not in raw:
         return raw.strip()
-    raise SettingsError(f"{source} is {raw!r}: write a text that is not empty")
+    raise SettingsError(f"{source} is {_shown(raw)}: write a text that is not empty")
 
 
 def _secret(raw: object, source: str) -> Secret:
@@ -271,7 +289,7 @@ def _url(raw: object, source: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise SettingsError(f"{source} is {text!r}, which is not a URL: write, for example, {OPENAI_BASE_URL}")
+        raise SettingsError(f"{source} is {_shown(text)}, which is not a URL: write, for example, {OPENAI_BASE_URL}")
     if parts.username or parts.password or parts.query:
         raise SettingsError(
             f"{source} contains credentials: set RLM_MCP_API_KEY to the key, and leave only the address"
@@ -289,7 +307,7 @@ def _paths(raw: object, source: str) -> tuple[Path, ...]:
     """Directories from a list, or from a text in which the platform's path separator stands between them."""
     parts = raw.split(os.pathsep) if isinstance(raw, str) else raw
     if not isinstance(parts, list | tuple):
-        raise SettingsError(f"{source} is {raw!r}: write directories with {os.pathsep!r} between them")
+        raise SettingsError(f"{source} is {_shown(raw)}: write directories with {os.pathsep!r} between them")
     return tuple(_path(part, source) for part in parts if str(part).strip())
 
 
@@ -299,30 +317,37 @@ def _flag(raw: object, source: str) -> bool:
         return raw
     if (value := words.get(str(raw).strip().lower())) is not None:
         return value
-    raise SettingsError(f"{source} is {raw!r}: write true or false")
+    raise SettingsError(f"{source} is {_shown(raw)}: write true or false")
 
 
 def _number(raw: object, source: str) -> float:
     try:
         value = float(raw) if isinstance(raw, str | int | float) and not isinstance(raw, bool) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         value = math.nan
-    if math.isfinite(value) and value >= 0:
+    if 0 <= value <= MOST:
         return value
-    raise SettingsError(f"{source} is {raw!r}: write a number of 0 or more, for example 0.50")
+    raise SettingsError(f"{source} is {_shown(raw)}: write a number of 0 or more, for example 0.50")
+
+
+def _seconds(raw: object, source: str) -> float:
+    value = _number(raw, source)
+    if value > MOST_SECONDS:
+        raise SettingsError(f"{source} is {_shown(raw)}: write a number of seconds up to {MOST_SECONDS:,}")
+    return value
 
 
 def _whole(raw: object, source: str) -> int:
     value = _number(raw, source)
     if value != int(value):
-        raise SettingsError(f"{source} is {raw!r}: write a whole number")
+        raise SettingsError(f"{source} is {_shown(raw)}: write a whole number")
     return int(value)
 
 
 def _count(raw: object, source: str) -> int:
     value = _whole(raw, source)
     if value < 1:
-        raise SettingsError(f"{source} is {raw!r}: write a whole number of 1 or more")
+        raise SettingsError(f"{source} is {_shown(raw)}: write a whole number of 1 or more")
     return value
 
 
@@ -332,10 +357,10 @@ def _prices(raw: object, source: str) -> dict[str, Price]:
     if isinstance(raw, str):
         try:
             raw = json.loads(raw)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SettingsError(f"{source} is not JSON ({error}): {shape}") from error
     if not isinstance(raw, Mapping):
-        raise SettingsError(f"{source} is {raw!r}, which is not an object: {shape}")
+        raise SettingsError(f"{source} is {_shown(raw)}, which is not an object: {shape}")
     return {str(model): _price(model, row, source, shape) for model, row in raw.items()}
 
 
@@ -345,10 +370,10 @@ def _price(model: object, row: object, source: str, shape: str) -> Price:
     if isinstance(row, Mapping):
         row = [row.get("in", row.get("input")), row.get("out", row.get("output"))]
     if isinstance(row, list | tuple) and len(row) == 2:
-        numbers = [n for n in row if isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < math.inf]
+        numbers = [n for n in row if isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n <= MOST]
         if len(numbers) == 2:
             return Price(usd_per_mtok_in=float(numbers[0]), usd_per_mtok_out=float(numbers[1]))
-    raise SettingsError(f"{source} gives {model!r} the price {row!r}: {shape}")
+    raise SettingsError(f"{source} gives {model!r} the price {_shown(row)}: {shape}")
 
 
 # --- the settings -------------------------------------------------------------------------------------------------
@@ -413,7 +438,7 @@ SETTINGS: Mapping[str, Setting] = {
     "max_usd": Setting(parse=_number, meaning="limit on the dollars of one run", default="no limit", has_flag=True),
     "max_tokens": Setting(parse=_whole, meaning="limit on the tokens of one run", default="no limit", has_flag=True),
     "max_sub_calls": Setting(parse=_whole, meaning="limit on the sub-calls of one run", has_flag=True),
-    "max_seconds": Setting(parse=_number, meaning="limit on the seconds of one run", has_flag=True),
+    "max_seconds": Setting(parse=_seconds, meaning="limit on the seconds of one run", has_flag=True),
     "max_iterations": Setting(
         parse=_count,
         meaning="limit on the iterations of a run's root model",

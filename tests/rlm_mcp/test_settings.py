@@ -1,13 +1,14 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.redact import Secret
 from rlm_mcp.settings import SETTINGS, Settings, config_path, effective_settings, load_settings, local_roots
-from rlm_mcp.spending import Price, RunLimits
+from rlm_mcp.spending import REQUESTED_LIMITS, Price, RunLimits
 
 
 def load(
@@ -150,6 +151,48 @@ def test_a_run_may_lower_a_limit_that_was_set_but_not_raise_it(tmp_path: Path) -
     assert settings.limits_for(RunLimits(max_seconds=1e6)).max_seconds == 1e6  # only a default
     with pytest.raises(SettingsError, match="max_sub_calls=-1 is not a limit"):
         settings.limits_for(RunLimits(max_sub_calls=-1))
+
+
+@pytest.mark.parametrize("name", REQUESTED_LIMITS)
+def test_a_limit_that_no_timer_or_counter_takes_is_refused(tmp_path: Path, name: str) -> None:
+    settings = load(tmp_path)
+    values: list[Any] = [10**400, 10**5000, -(10**400), 1e308, float("nan"), float("inf")]
+    for asked in values:
+        with pytest.raises(SettingsError, match=f"^{name}=.{{1,100}} is not a limit: give a number from 0 to "):
+            settings.limits_for(RunLimits(**{name: asked}))
+
+
+HOSTILE = [
+    10**400, -(10**400), 10**5000, 1e308, float("nan"), float("inf"), "1" * 5000, "1e999", "\0", "a\0b",
+    "~no-such-user", "\ud800", "http://[", "http://h:99999", "http://h:0", "[" * 100_000, '{"m":' * 100_000,
+    '{"m": [1e999, 1]}', '{"m": [' + "9" * 5000 + ", 1]}", {"m": [10**400, 1]}, {"m": [1, float("nan")]},
+    {"m": {"in": 10**5000}}, [[10**5000]], ["\0"], True, None, [], {}, b"x", object(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_value_of_a_setting_is_an_internal_error(tmp_path: Path, name: str) -> None:
+    for value in HOSTILE:
+        given: Mapping[str, Any]
+        for given in ({"flags": {name: value}}, {"environ": {f"RLM_MCP_{name.upper()}": str_of(value)}}):
+            try:
+                settings = load(tmp_path, **given)
+            except SettingsError as error:
+                assert len(str(error)) < 2_000  # noqa: PT017
+            else:
+                assert effective_settings(settings)
+
+
+def str_of(value: object) -> str:
+    return value if isinstance(value, str) else "9" * 400
+
+
+@pytest.mark.parametrize(
+    "text", ["max_usd = " + "9" * 5000, "prices = " + "[" * 100_000, "max_usd = 1e999", 'roots = "\\u0000"']
+)
+def test_no_text_of_the_file_is_an_internal_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError):
+        load(tmp_path, file=text)
 
 
 def test_effective_settings_have_their_origin_and_mask_secrets(tmp_path: Path) -> None:

@@ -32,14 +32,14 @@ def open_source(
     """
     if not source.strip():
         raise SourceRefused("the source is empty: name a file, directory or glob, or pass the text itself as `text`")
-    if "\0" in source:
-        raise refusal(source, ValueError("it holds a NUL"))
     policy = AccessPolicy(
         roots=None if roots is None else tuple(Path(os.path.realpath(root)) for root in roots),
         store=None if store is None else Path(os.path.realpath(store)),
         secrets=secrets,
     )
     written = _path_of_address(source) if source.startswith("file:") else source
+    if "\0" in written:
+        raise refusal(source, ValueError("it holds a NUL"))
     given = Path(os.path.expanduser(written))  # noqa: PTH111 - keeps an unknown ~user as it is, instead of raising
     if os.path.lexists(given):
         return _from_path(_resolved(given, policy, written=written), policy, check_cancelled)
@@ -64,7 +64,10 @@ def open_source(
 
 
 def _path_of_address(source: str) -> str:
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError as error:
+        raise refusal(source, error) from error
     if parts.netloc not in {"", "localhost"}:
         raise SourceRefused(f"{source} is on another machine: only files of this one can be registered")
     return unquote(parts.path)

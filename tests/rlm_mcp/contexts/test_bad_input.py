@@ -50,6 +50,14 @@ def test_no_source(store: Store, source: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "source", ["file:///tmp/a%00b", "/tmp/a\0b", "file://[x", "file:///%00*", "a\ud800b", "~none/x"]
+)
+def test_an_address_that_no_file_can_have(store: Store, source: str) -> None:
+    with pytest.raises(SourceRefused):
+        store.register_source(source)
+
+
+@pytest.mark.parametrize(
     ("data", "how"), [(b"", "is empty"), (b"\xef\xbb\xbf", "is empty"), (bytes(range(256)), "is binary, not text")]
 )
 def test_a_file_without_text(store: Store, files: Path, data: bytes, how: str) -> None:

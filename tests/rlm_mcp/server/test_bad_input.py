@@ -45,13 +45,15 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 
 HOSTILE: list[Any] = [
-    None, True, False, 0, -1, 1, 2**31, -(2**63), 10**30, 1e308, -0.0, 5e-324, math.inf, -math.inf, math.nan,
+    None, True, False, 0, -1, 1, 2**31, -(2**63), 10**30, 10**400, 1e308, -0.0, 5e-324, math.inf, -math.inf, math.nan,
     "", " ", "\n", "\x00", "a\x00b", "\ud800", "\u202eevil\u200b", "😀" * 500, "é" * 300, "x" * 100_000, "\r\n" * 5_000,
     "null", "[]", "{}", "[1, 2", "NaN", "1e999", "-1", "true", "%s%n{0}{}", "$(id)", "'; --", "<script>", "\x1b[31m",
     "/etc/passwd", "../../../../etc/shadow", "/dev/zero", "/proc/self/environ", "~root", "file:///etc/passwd", "C:\\x",
+    "file:///tmp/%00x", "file:///%ff%fe", "file://[x", "~no-such-user/x", "a@\x00", "run-\x00",
     "//", ".", "**/*", "[", "(", "(a+)+$", "(?P<x>", "\\", "*" * 200, "rlm://contexts/t", "rlm", "run-0", "T",
     [], [[]], [None], [1], ["t", 1], ["t"] * 200, {}, {"": ""}, {"a": {"b": [1, {"c": None}]}},
-    {"type": "nonsense"}, {"$ref": "#/definitions/x"}, {"$ref": "http://127.0.0.1:9/x"}, {"type": ["object", 3]},
+    {"type": "nonsense"}, {"$ref": "#"}, {"$ref": "#/definitions/x"},
+    {"$ref": "http://127.0.0.1:9/x"}, {"type": ["object", 3]},
     json.loads('{"items":' * 100 + "{}" + "}" * 100), json.loads("[" * 100 + "]" * 100),
 ]  # fmt: skip
 
