@@ -8,6 +8,7 @@ ratio is above MOST_RATIO.
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from rlm_mcp.contexts.text.globs import glob_regex
 from rlm_mcp.engine.citations import _nearest, quotes_in
@@ -16,7 +17,8 @@ from rlm_mcp.engine.json_schema import best_error
 from rlm_mcp.engine.reply_parser import final_text, parse_reply
 from rlm_mcp.engine.reply_schema import parse_schema, without_thinking
 from rlm_mcp.errors import SchemaError
-from wasm_runtime.channel import parts_beyond
+from wasm_runtime.channel import Channel, parts_beyond
+from wasm_runtime.held_bytes import json_bytes
 
 MOST_RATIO = 5.0
 _ROUNDS = 5
@@ -29,6 +31,28 @@ def _reads_a_value(text: str) -> None:
         parse_schema("int").read(text)
     except SchemaError:
         return
+
+
+def _finds_calls_ahead(text: str) -> None:
+    """Makes as many calls as the text has characters, all of which a copy has made in the opposite order."""
+    channel = Channel({"echo": lambda value: value}, ThreadPoolExecutor)
+    channel.items = _Ahead()
+    channel.write(memoryview(b'{"do": "item"}'))
+    for number in range(len(text)):
+        channel.write(memoryview(b'{"do": "call", "name": "echo", "args": [%d], "kwargs": {}}' % number))
+    channel.use_ahead_logs({0: channel.call_log[::-1]}, 0)
+    for number in range(len(text)):
+        channel.write(memoryview(b'{"do": "call", "name": "echo", "args": [%d], "kwargs": {}, "scope": 0}' % number))
+
+
+class _Ahead:
+    """One task that runs ahead in a copy."""
+
+    def next_item(self) -> dict[str, object]:
+        return {"index": 0, "ahead": True, "entropy": None}
+
+    def finish_item(self, index: int, outcome: dict[str, object]) -> None:
+        """Nothing is to be done."""
 
 
 # name -> (what is done with a text, the text of about n characters)
@@ -67,6 +91,8 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
         lambda text: parts_beyond(text.encode(), 1 << 10),
         lambda n: "," * 2_000 + '"' + '\\"' * (n // 2),
     ),
+    "bytes of a value of many parts": (lambda text: json_bytes([{}] * len(text)), lambda n: " " * n),
+    "calls that ran ahead": (_finds_calls_ahead, lambda n: " " * (n // 64)),
 }
 
 

@@ -97,6 +97,7 @@ _CALL_BYTES = 1 << 10
 AHEAD_CALLS_AT_MOST = 10_000
 # Shorter messages and answers are not counted: each replaces the last one.
 _SMALL_BYTES = 1 << 16
+_REPORT_BYTES = 16 << 20
 # Long messages are read one at a time, in the whole process: reading holds the GIL. A cell whose time is over by then
 # does not have its message read.
 _LONG_BYTES = 1 << 20
@@ -136,6 +137,7 @@ class Channel:
         self._ahead_bytes = 0
         self._reply = memoryview(b"")
         self._reply_bytes = 0
+        self._report_bytes = 0
         self._request: dict[str, Json] | None = None
         self.items: ItemSource | None = None
         self._is_ahead = False
@@ -146,7 +148,8 @@ class Channel:
 
     def set_request(self, request: dict[str, Json]) -> None:
         """Keep `request` ready for the guest's `next`."""
-        self._request, self.report = request, None
+        self._request = request
+        self._keep_report(None)
         self._end_scopes()
         self._pending.clear_interrupt()
 
@@ -171,6 +174,17 @@ class Channel:
             for key, future in log:
                 by_key.setdefault(key, deque()).append(future)
 
+    def _keep_report(self, report: dict[str, Json] | None) -> None:
+        size = json_bytes(report)
+        self._memory.release(self._report_bytes)
+        self._report_bytes = 0
+        if size > _REPORT_BYTES:  # the guest cuts its texts: only a value that a function returned may be longer
+            if not self._memory.reserve(size):
+                message = f"a value of {size} bytes does not fit into the memory of this session"
+                report, size = {"error": {"type": "MemoryError", "message": message}}, 0
+            self._report_bytes = size
+        self.report = report
+
     def _end_scopes(self) -> None:
         self._ahead.clear()
         self._memory.release(self._ahead_bytes)
@@ -181,6 +195,7 @@ class Channel:
         self._end_scopes()
         self._pending.cancel_all()
         self._set_reply(b"")
+        self._keep_report(None)
 
     # called by the guest
 
@@ -258,7 +273,7 @@ class Channel:
                 request, self._request = self._request, None
                 return _ok(request)
             case {"do": "done", "report": dict(report)}:
-                self.report = report
+                self._keep_report(report)
                 return _OK
             case {"do": "fork", "count": int(count), "workers": int(workers), "ahead": bool(ahead)} if self._fork:
                 if self.items is not None:  # its thread would wait for the threads that all copies share

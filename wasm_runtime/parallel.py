@@ -22,6 +22,8 @@ from wasm_runtime.pending_calls import Pause
 ITEMS_AT_MOST = 100_000
 # A task that computes this long ahead is not waiting for the host, so doing its work twice gains nothing.
 _AHEAD_SECONDS = 2.0
+# How long a task that would run ahead waits for a thread, in the time of the cell.
+_AHEAD_THREAD_SECONDS = 0.2
 # An interrupt that comes while a copy is between two of its steps is lost, so it is repeated.
 _INTERRUPT_SECONDS = 0.1
 _OUTCOME_FIELDS = ("value", "exception", "error")
@@ -104,6 +106,9 @@ class ParallelCopies:
             if interrupted in done:
                 self._stop(pending)
                 return {"interrupted": True}
+            if not done:  # running ahead only saves time: the guest does without
+                self._stop(pending)
+                return {"ok": []}
             pending -= done
             failures += [error for f in done if (error := f.exception()) is not None]
             if not self._waiting:  # a worker that has no thread yet would find nothing to do
@@ -119,8 +124,9 @@ class ParallelCopies:
         with self._lock:
             has_thread, begun = self._workers > 0, self._begun
         either = {*pending, interrupted} if has_thread else {*pending, interrupted, begun}
+        seconds = _AHEAD_THREAD_SECONDS if self._ahead and not has_thread else None
         with pause() if has_thread else nullcontext():
-            return wait_for_futures(either, return_when=FIRST_COMPLETED).done
+            return wait_for_futures(either, timeout=seconds, return_when=FIRST_COMPLETED).done
 
     def next_index(self) -> int | None:
         """Return an item that nobody works on, or None."""

@@ -368,6 +368,27 @@ def test_a_message_that_does_not_fit_is_not_read() -> None:
     assert channel.write(memoryview(line)) == -Errno.EMSGSIZE
 
 
+def test_a_long_report_is_counted_until_the_next_request() -> None:
+    memory = Memory(200_000_000)
+    channel = Channel({}, RunAtOnce, memory=memory)
+    channel.set_request({})
+    ask(channel, {"do": "done", "report": {"value": "x" * 20_000_000}})
+    assert memory.reserved > 20_000_000
+    assert channel.report == {"value": "x" * 20_000_000}
+    channel.set_request({})
+    assert (channel.report, memory.reserved) == (None, 0)
+
+
+def test_a_report_without_room_becomes_an_error() -> None:
+    memory = Memory(50_000_000)
+    channel = Channel({}, RunAtOnce, memory=memory)
+    channel.set_request({})
+    ask(channel, {"do": "done", "report": {"value": ["xy"] * 1_000_000}})
+    assert channel.report is not None
+    assert set(channel.report) == {"error"}
+    assert memory.reserved == 0
+
+
 class AheadItems:
     """One task that runs ahead."""
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Self, cast
 
 import pytest
@@ -122,6 +122,68 @@ def test_values_longer_than_a_message_are_left_out() -> None:
     assert isinstance(answer, dict)
     told = [list(outcome) for outcome in answer["ok"]]
     assert told == [["value", "stdout"], ["error"], ["error"]]
+
+
+class NoThreads(Executor):
+    """An executor that is busy with the work of others for ever."""
+
+    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override] # the executor protocol has only this much here
+        return Future()
+
+
+def test_tasks_that_find_no_thread_to_run_ahead_are_left_to_the_guest() -> None:
+    def copy() -> Copy:
+        raise AssertionError("a copy was made")
+
+    parallel = ParallelCopies(copy, count=3, ahead=True, seconds=10)
+    assert parallel.work_on_all(NoThreads(), 3, Future()) == {"ok": []}
+
+
+def test_time_spent_on_making_copies_is_time_of_the_work() -> None:
+    made = 0
+
+    def copy() -> Copy:
+        nonlocal made
+        made += 1
+        threading.Event().wait(0.02)
+        return Copy(lambda *_: {})
+
+    parallel = ParallelCopies(copy, count=100, ahead=False, seconds=0.01)
+    with ThreadPoolExecutor(1) as threads:
+        answer = parallel.work_on_all(threads, 1, Future())
+    assert (made, answer) == (1, {"ok": [{"error": "this item was not worked on"}] * 100})
+    assert parallel.longest_seconds == 0.01
+
+
+def test_outcomes_are_reserved_in_the_memory_of_the_session_and_only_their_texts_are_kept() -> None:
+    class Memory:
+        def __init__(self) -> None:
+            self.left = 100_000
+
+        def reserve(self, n: int) -> bool:
+            if n > self.left:
+                return False
+            self.left -= n
+            return True
+
+        def release(self, n: int) -> None:
+            self.left += n
+
+    outcomes: dict[int, dict[str, object]] = {
+        0: {"value": "x" * 60_000},
+        1: {"value": ["y" * 60_000]},
+        2: {"value": "z" * 200_000},
+    }
+    memory = Memory()
+    parallel = ParallelCopies(
+        lambda: Copy(lambda _, order: outcomes[order["index"]]), count=3, ahead=False, seconds=10, memory=memory
+    )
+    with ThreadPoolExecutor(1) as threads:
+        answer = parallel.work_on_all(threads, 1, Future())
+    assert isinstance(answer, dict)
+    fields = [list(outcome) for outcome in answer["ok"]]
+    assert fields == [["value", "stdout"], ["stdout"], ["error"]]
+    assert parallel.held_bytes == 100_000 - memory.left
 
 
 def test_an_interrupt_stops_the_copies_and_says_so() -> None:
