@@ -374,9 +374,8 @@ def test_a_long_report_is_counted_until_the_next_request() -> None:
     channel.set_request({})
     ask(channel, {"do": "done", "report": {"value": "x" * 20_000_000}})
     assert memory.reserved > 20_000_000
-    assert channel.report == {"value": "x" * 20_000_000}
     channel.set_request({})
-    assert (channel.report, memory.reserved) == (None, 0)
+    assert memory.reserved == 0
 
 
 def test_a_report_without_room_becomes_an_error() -> None:

@@ -169,19 +169,15 @@ def test_outcomes_are_reserved_in_the_memory_of_the_session_and_only_their_texts
         def release(self, n: int) -> None:
             self.left += n
 
-    outcomes: dict[int, dict[str, object]] = {
-        0: {"value": "x" * 60_000},
-        1: {"value": ["y" * 60_000]},
-        2: {"value": "z" * 200_000},
-    }
+    outcomes: list[dict[str, object]] = [{"value": "x" * 60_000}, {"value": ["y" * 60_000]}, {"value": "z" * 200_000}]
     memory = Memory()
     parallel = ParallelCopies(
         lambda: Copy(lambda _, order: outcomes[order["index"]]), count=3, ahead=False, seconds=10, memory=memory
     )
     with ThreadPoolExecutor(1) as threads:
         answer = parallel.work_on_all(threads, 1, Future())
-    assert isinstance(answer, dict)
-    fields = [list(outcome) for outcome in answer["ok"]]
+    told = cast("list[dict[str, object]]", answer["ok"])
+    fields = [list(outcome) for outcome in told]
     assert fields == [["value", "stdout"], ["stdout"], ["error"]]
     assert parallel.held_bytes == 100_000 - memory.left
 
