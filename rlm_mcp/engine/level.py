@@ -224,7 +224,8 @@ class Level:
         if trajectory is not None:
             for _ in range(taped.shrinks):
                 ask = trajectory.shrink(ask)
-            trajectory.measure(taped.usage["prompt_tokens"], ask.messages)
+            if type(tokens := taped.usage.get("prompt_tokens")) is int:  # not so in a damaged record
+                trajectory.measure(tokens, ask.messages)
         if self.deps.tape.strict:
             if prompt_hash(ask.messages) != taped.prompt_hash:
                 self.deps.tape.note_difference(

@@ -28,7 +28,7 @@ from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.records.events import Event, RunStarted
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
-from rlm_mcp.settings import Settings
+from rlm_mcp.settings import MOST, Settings
 from rlm_mcp.spending import REQUESTED_LIMITS, RunLimits, Spent
 
 _T = TypeVar("_T", int, float)
@@ -249,7 +249,11 @@ class Launcher:
 
 def _recorded(model: Mapping[str, Any]) -> ScriptedModel:
     """A model with the name and profile of a recorded one, and without replies of its own."""
-    return ScriptedModel([], name=model["name"], profile=Profile(**model["profile"]))
+    try:
+        profile = Profile(**model["profile"])
+    except (KeyError, TypeError) as error:
+        raise RunRecordDamaged(f"the record has no readable profile of model {model['name']!r}: ask anew.") from error
+    return ScriptedModel([], name=model["name"], profile=profile)
 
 
 def _at_most(guess: tuple[_T, _T], limit: _T | None) -> tuple[_T, _T]:
@@ -260,5 +264,24 @@ def _started(events: Sequence[Event]) -> RunStarted:
     """The first event of a record, which holds the request and the models. Raises RunRecordDamaged."""
     match events:
         case [RunStarted() as started, *_]:
+            _require_playable(started)
             return started
     raise RunRecordDamaged("the record of this run has no readable first event, so it cannot be played: ask anew.")
+
+
+def _require_playable(started: RunStarted) -> None:
+    names = [_object(started.models.get(role)).get("name") for role in ("root", "sub")]
+    contexts = [_object(context).get("context_id") for context in started.contexts]
+    limits = started.limits
+    if (
+        not all(isinstance(text, str) for text in (*names, *contexts))
+        or not set(limits) <= set(RunLimits.__slots__)
+        or not all(limit is None or (type(limit) in {int, float} and 0 <= limit <= MOST) for limit in limits.values())
+    ):
+        raise RunRecordDamaged(
+            f"the first event of the record of {started.run_id} is damaged, so the run cannot be played: ask anew."
+        )
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

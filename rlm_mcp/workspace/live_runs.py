@@ -20,7 +20,7 @@ from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.router import Estimate
-from rlm_mcp.errors import RlmError, RunBusy
+from rlm_mcp.errors import RlmError, RunBusy, RunRecordDamaged
 from rlm_mcp.models.sampling_queue import SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed
 from rlm_mcp.records.recovery import has_ended, is_left, left_runs
@@ -164,6 +164,9 @@ class LiveRuns:
             return await self.resume(run.run_id)
         except (RunElsewhere, RunBusy, RunAlreadyEnded):  # another process works on it, or was faster just now
             return run.run_id
+        except RunRecordDamaged as error:
+            log.warning("%s was cut off and cannot be resumed: %s", run.run_id, error)
+            return None
 
     def _begin(self, run: Run, launch: Launch, fingerprint: str) -> None:
         queue = launch.sampling_queue

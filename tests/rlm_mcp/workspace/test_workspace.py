@@ -15,6 +15,7 @@ from mcp import Client
 from mcp_types import CallToolResult
 
 from rlm_mcp.contexts.processes import PROCESSES
+from rlm_mcp.errors import RunRecordDamaged
 from rlm_mcp.records.events import name_of
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
@@ -106,6 +107,35 @@ async def test_a_finished_run_is_not_resumed_and_a_new_one_is_started(machine: M
             assert await workspace.runs.start(REQUEST) != first
             with pytest.raises(RunAlreadyEnded, match="has its final answer"):
                 await workspace.runs.resume(first)
+
+
+DAMAGE = [
+    ('"max_seconds":1800.0', '"max_seconds":"x"'),
+    ('"max_seconds":1800.0', '"max_eons":1'),
+    ('"context_id":"', '"other_id":"'),
+    ('"models":{"root":', '"models":{"stem":'),
+    ('"models":{"root":{', '"models":{"root":[],"old":{'),
+    ('"event":"run_started"', '"event":"routed"'),
+]
+
+
+@pytest.mark.parametrize(("whole", "damaged"), DAMAGE)
+async def test_a_run_whose_beginning_is_damaged_is_not_resumed_and_stops_nobody(
+    machine: Machine, whole: str, damaged: str
+) -> None:
+    with anyio.fail_after(60):
+        run_id = await cut_off(machine)
+        events = Runs(machine.settings.data_dir).get(run_id).events_path
+        text = events.read_text()
+        events.write_text(text.replace(whole, damaged, 1))
+        assert events.read_text() != text
+        machine.model.go.set()
+        async with machine.open() as workspace:
+            with pytest.raises(RunRecordDamaged):
+                await workspace.runs.resume(run_id)
+            await workspace.runs.resume_left()
+            assert await workspace.runs.start(REQUEST) != run_id
+            assert run_id in {state.run_id for state in (await workspace.runs.list_page()).runs}
 
 
 async def test_a_run_is_seen_and_cancelled_from_another_process(machine: Machine) -> None:
