@@ -9,7 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
 
+from rlm_mcp.contexts.sources.mail import message
+from rlm_mcp.contexts.sources.webpage import visible_text
 from rlm_mcp.contexts.text.globs import glob_regex
 from rlm_mcp.engine.citations import _nearest, quotes_in
 from rlm_mcp.engine.coverage import Reading
@@ -55,6 +59,10 @@ class _Ahead:
         """Nothing is to be done."""
 
 
+def _reads_a_message(text: str) -> None:
+    list(message(BytesIO(text.encode()), Path("a.eml")))
+
+
 # name -> (what is done with a text, the text of about n characters)
 PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "fence and blanks": (parse_reply, lambda n: "```" + " " * n + "!"),
@@ -82,6 +90,16 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "printed strings": (lambda text: Reading().add_output(text), lambda n: "'" + "\\'" * (n // 2)),
     "glob of stars": (lambda text: glob_regex("*a" * 20 + "z").fullmatch(text), lambda n: "a" * n),
     "glob of directories": (lambda text: glob_regex("**/a/" * 20 + "z").fullmatch(text), lambda n: "a/" * (n // 2)),
+    "page of open elements": (visible_text, lambda n: "<div>" * (n // 5)),
+    "page of comments": (visible_text, lambda n: "<!-- -->" * (n // 8)),
+    "page of open quotation marks": (visible_text, lambda n: "<a b='>" * (n // 7)),
+    "page of sections of characters": (visible_text, lambda n: "<![CDATA[>" * (n // 10)),
+    "message with encoded words": (_reads_a_message, lambda n: "Subject: " + "=?utf-8?q?a?= " * (n // 14)),
+    "message with many recipients": (_reads_a_message, lambda n: "To: " + "a@b," * (n // 4)),
+    "message of many lines": (
+        _reads_a_message,
+        lambda n: "Content-Type: multipart/mixed; boundary=b\n\n--b" + "\n" * n,
+    ),
     "pattern of a schema": (lambda text: best_error({"pattern": "^(a|a)*$"}, text), lambda n: "a" * n + "b"),
     "items that should differ": (
         lambda text: best_error({"uniqueItems": True}, [{"n": at} for at in range(len(text) // 8)]),

@@ -7,7 +7,6 @@ parsers are third-party libraries that run in this process: their output is boun
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from importlib.util import find_spec
 from io import BufferedReader
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -17,11 +16,17 @@ from rlm_mcp.contexts.sources.file import open_raw, refusal
 from rlm_mcp.contexts.sources.section import Section
 from rlm_mcp.contexts.sources.source import OpenPiece
 from rlm_mcp.contexts.text.encoding import encode_text
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import PageMark
 from rlm_mcp.errors import SourceRefused
 
 MAX_TEXT_BYTES = 512 << 20
 """No genuine document holds more text; a zip bomb in an Office file does."""
+
+MAX_SECTIONS = 200_000
+CONVERT_SECONDS = 600.0
+"""Looked at after each page: it ends a document of many slow pages, not one that has a single endless one."""
+MAX_SECTION_NOTES = 100
 
 IN_MEMORY_BYTES = 8 << 20
 
@@ -55,7 +60,7 @@ SUFFIXES = frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".ipyn
 def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManager[OpenPiece]] | None:
     """The function that opens this document as text, or None if it is not a document."""
     suffix = ".pdf" if head.startswith(b"%PDF-") else path.suffix.lower()
-    if suffix not in SUFFIXES or (suffix in {".html", ".htm"} and find_spec("bs4") is None):
+    if suffix not in SUFFIXES:
         return None
     if suffix in {".docx", ".pptx", ".xlsx"} and not head.startswith(b"PK"):
         return None
@@ -67,15 +72,26 @@ def _open_document(path: Path, *, sections: Sections) -> Iterator[OpenPiece]:
     """Converts a document into a temporary file. Raises SourceRefused when it cannot be read."""
     with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as text:
         with open_raw(path) as raw, BufferedReader(raw) as file:
-            pages = _write(path, partial(sections, file), cast("BinaryIO", text))
+            pages, notes = _write(path, partial(sections, file), cast("BinaryIO", text))
         text.seek(0)
-        yield OpenPiece(file=text, pages=tuple(pages))
+        yield OpenPiece(file=text, pages=tuple(pages), notes=notes)
 
 
-def _write(path: Path, sections: Callable[[Path], Iterator[Section]], file: BinaryIO) -> list[PageMark]:
+def _write(
+    path: Path, sections: Callable[[Path], Iterator[Section]], file: BinaryIO
+) -> tuple[list[PageMark], list[str]]:
     pages: list[PageMark] = []
+    notes: list[str] = []
+    timeout = Timeout(CONVERT_SECONDS)
     line = 1
     for section in _sections_of(path, sections):
+        if timeout.expired or len(pages) > MAX_SECTIONS:
+            raise SourceRefused(
+                f"{path} has over {MAX_SECTIONS:,} pages or takes over {CONVERT_SECONDS:.0f} s to convert: "
+                "convert it yourself and register that"
+            )
+        if section.note is not None and len(notes) < MAX_SECTION_NOTES:
+            notes.append(f"{path.name}: {section.note}")
         if section.label is not None:
             pages.append(PageMark(line=line, label=section.label))
         mark = "" if section.label is None else f"[{section.label}]\n"
@@ -86,7 +102,7 @@ def _write(path: Path, sections: Callable[[Path], Iterator[Section]], file: Bina
             raise SourceRefused(
                 f"{path} holds over {MAX_TEXT_BYTES >> 20} MiB of text: convert it yourself and register that"
             )
-    return pages
+    return pages, notes
 
 
 def _sections_of(path: Path, sections: Callable[[Path], Iterator[Section]]) -> Iterator[Section]:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rlm_mcp.contexts.sources.section import Section
+from rlm_mcp.contexts.sources.section import Section, read_document
 
 
-def sections(file: BinaryIO, _: Path) -> Iterator[Section]:
+def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The cells of a notebook."""
-    notebook = json.loads(file.read().decode("utf-8-sig"))
+    notebook = json.loads(read_document(file, path).decode("utf-8-sig"))
     for number, cell in enumerate(notebook["cells"], 1):
         text = _joined(cell.get("source", ""))
         outputs = [_output(output) for output in cell.get("outputs", ())]

@@ -93,7 +93,6 @@ def test_sheets_are_rows_separated_by_tabs(store: Store, files: Path) -> None:
 
 
 def test_a_web_page_is_its_text(store: Store, files: Path) -> None:
-    pytest.importorskip("bs4")
     page = "<title>T</title><script>no</script><h2>Head</h2><p>some <b>bold</b> text<ul><li>one<li>two</ul>end"
     (files / "a.html").write_text(page)
     assert registered(store, files / "a.html")[0] == "T\n\n## Head\n\nsome bold text\n\none\ntwo\nend\n\n"
@@ -140,3 +139,75 @@ def test_a_damaged_document_is_refused(store: Store, files: Path, name: str, hea
     (files / name).write_bytes(head)
     with pytest.raises(SourceRefused, match=r"cannot be read as a document .*export it as text"):
         store.register_source(str(files / name))
+
+
+def multipart(depth: int) -> bytes:
+    heads = (b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (at, at) for at in range(depth))
+    return b"".join(heads) + b"Content-Type: text/plain\n\nbody\n"
+
+
+def test_headers_of_a_message_are_cut_and_a_note_says_which(store: Store, files: Path) -> None:
+    (files / "a.eml").write_bytes(b"Subject: " + b"=?utf-8?q?a?= " * 200_000 + b"\nFrom: a@example.com\n\nbody\n")
+    context = store.register_source(str(files))
+    text = store.text(context, "a.eml")
+    assert text.startswith("From: a@example.com\nSubject: aaaa")
+    assert text.endswith("\n\nbody\n\n")
+    assert len(text) < 5_000
+    assert context.notes == ("a.eml: headers were cut after 4,096 characters: Subject",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        multipart(1_000),
+        b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\n" * 100_000,
+        b"Content-Type: message/rfc822\n\n" * 100_000,
+        b"\n" * 2_000_001,
+    ],
+    ids=["deep", "wide", "messages in messages", "lines"],
+)
+def test_a_message_of_too_many_parts_is_left_out_by_name(store: Store, files: Path, data: bytes) -> None:
+    (files / "a.eml").write_bytes(data)
+    (files / "b.txt").write_text("b\n")
+    context = store.register_source(str(files))
+    assert [(item.path, "has a message of over" in item.reason) for item in store.skipped(context)] == [("a.eml", True)]
+
+
+def test_a_message_that_cannot_be_read_leaves_the_rest_of_a_mailbox(store: Store, files: Path) -> None:
+    good = b"From: a@example.com\n\nhello\n\n"
+    (files / "a.mbox").write_bytes(b"From a\n" + good + b"From a\n" + multipart(99) + b"From a\n" + good)
+    text, pages = registered(store, files / "a.mbox")
+    assert [page.label for page in pages] == ["message 1", "message 2", "message 3"]
+    assert text.count("hello") == 2
+    assert any("message 2: left out: " in note for note in store.get("a.mbox").notes)
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "no-such", "unicode_escape", "hex"])
+def test_a_message_in_no_character_set_is_read_as_utf8(store: Store, files: Path, charset: str) -> None:
+    head = f"From: a@example.com\nContent-Type: text/plain; charset={charset}\nContent-Transfer-Encoding: 8bit\n\n"
+    (files / "a.eml").write_bytes(head.encode() + "Grüße".encode())
+    assert registered(store, files / "a.eml")[0] == "From: a@example.com\n\nGrüße\n\n"
+
+
+PAGES = {
+    "deep": "<div>" * 100_000 + "x" + "</div>" * 100_000,
+    "wide": "<p>x" * 100_000,
+    "sections of characters": "x" + "<![CDATA[" * 100_000,
+    "comments": "x" + "<!--" * 100_000,
+    "an open quotation mark": "x" + "<a b='" * 100_000,
+    "ends without beginnings": "x" + "</b>" * 100_000,
+    "a number of many digits": "x &#" + "1" * 100_000,
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_a_page_is_read_whatever_it_nests_or_leaves_open(store: Store, files: Path, page: str) -> None:
+    (files / "a.html").write_text(page)
+    assert "x" in registered(store, files / "a.html")[0]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "iso-8859-1", "shift_jis", ""])
+def test_a_page_is_in_the_character_set_that_it_names(store: Store, files: Path, charset: str) -> None:
+    text = "日本" if charset == "shift_jis" else "Grüße"
+    (files / "a.html").write_bytes(f"<meta charset='{charset}'><p>{text}".encode(charset or "utf-8"))
+    assert registered(store, files / "a.html")[0] == f"\n{text}\n\n".lstrip("\n")
