@@ -26,6 +26,9 @@ from rlm_mcp.workspace.change_feed import ResourceChange
 PAGE_SIZE = 200
 """Resources in one page of `resources/list`, about 60 kB."""
 
+MOST_URIS, URI_MAX_CHARS = 1_000, 1_000
+"""What one connection or stream may subscribe to."""
+
 SEND_SECONDS = 1.0
 """A connection that takes longer to accept a notification has stopped reading, and is forgotten."""
 
@@ -60,6 +63,12 @@ class TenantBus:
             if whose == tenant:
                 listener(event)
         await anyio.lowlevel.checkpoint()
+
+
+def check_uris(uris: object) -> None:
+    """Refuses a subscription to more than a client can need. Raises MCPError; other shapes are judged by the SDK."""
+    if isinstance(uris, list) and (len(uris) > MOST_URIS or any(len(str(uri)) > URI_MAX_CHARS for uri in uris)):
+        raise MCPError(INVALID_PARAMS, f"subscribe to at most {MOST_URIS} URIs of {URI_MAX_CHARS} characters")
 
 
 def _only_tenant() -> str:
@@ -105,6 +114,10 @@ class Notifications:
             ):
                 self._subscribe(ctx.session, ctx.params or {}, wanted=ctx.method == "resources/subscribe")
                 return {}
+            case "subscriptions/listen":
+                wanted: Any = (ctx.params or {}).get("notifications")
+                check_uris(wanted.get("resourceSubscriptions") if isinstance(wanted, dict) else None)
+                return await call_next(ctx)
             case "resources/list":
                 return _page(await call_next(ctx), (ctx.params or {}).get("cursor"))
             case _:
@@ -126,6 +139,8 @@ class Notifications:
         if not isinstance(uri, str):
             raise MCPError(INVALID_PARAMS, "resources/subscribe needs a uri")
         subscribed = self._remember(session)
+        if wanted:
+            check_uris([*subscribed, uri])
         (subscribed.add if wanted else subscribed.discard)(uri)
 
 

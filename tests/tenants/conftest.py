@@ -21,13 +21,11 @@ ServeTwo = Callable[..., AbstractContextManager[str]]
 @pytest.fixture
 def serve_two(tmp_path: Path, compiled_cache: Path) -> ServeTwo:
     """Starts a server process whose tokens are ANN and BOB."""
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"ann {digest_of(ANN)}\nbob {digest_of(BOB)}\n")
 
     @contextmanager
     def serving(base_url: str = "http://127.0.0.1:9", **more: str) -> Iterator[str]:
         environ = environment(tmp_path, compiled_cache, base_url, **more)
-        with http_process(environ, "--token-file", str(tokens)) as (process, url):
+        with http_process(environ, "--token-file", token_file(tmp_path)) as (process, url):
             yield url
             process.terminate()
             _, log = process.communicate(timeout=60)
@@ -35,6 +33,13 @@ def serve_two(tmp_path: Path, compiled_cache: Path) -> ServeTwo:
             assert b'"level": "ERROR"' not in log, log.decode()
 
     return serving
+
+
+def token_file(directory: Path) -> str:
+    """A file with the tokens ANN and BOB."""
+    tokens = directory / "tokens"
+    tokens.write_text(f"ann {digest_of(ANN)}\nbob {digest_of(BOB)}\n")
+    return str(tokens)
 
 
 async def called(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:

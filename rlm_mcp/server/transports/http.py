@@ -40,6 +40,7 @@ from rlm_mcp.server.transports.auth import JwtVerifier, discover_issuer, read_to
 from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS, TimedProtocol, most_connections
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware
+from rlm_mcp.server.transports.sessions import SessionLimitMiddleware
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, directory_of
 from rlm_mcp.server.transports.tenants import Tenants
 from rlm_mcp.settings import Settings
@@ -49,6 +50,9 @@ from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
 QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
 """The bytes that one tenant may store unless RLM_MCP_QUOTA_BYTES is set, and the runs of one tenant at once."""
+
+SHARES, FEWEST_OPEN = 4, 8
+"""One tenant may have a quarter of all connections at work, but at least 8."""
 
 KEEP_ALIVE_SECONDS = 75
 """For an idle connection. Many clients close after 5 s like uvicorn does by default: when both do, a call is lost."""
@@ -157,7 +161,9 @@ def _application(
         max_sessions=MOST_CONNECTIONS,
     )
     # The innermost: `add_middleware` would put it before the auth middleware, which knows whose the token is.
-    app.user_middleware.append(Middleware(RateLimitMiddleware, tenants, tokens=access is not None))
+    most_open = None if access is None else max(FEWEST_OPEN, most_connections() // SHARES)
+    app.user_middleware.append(Middleware(RateLimitMiddleware, tenants, tokens=access is not None, most_open=most_open))
+    app.user_middleware.append(Middleware(SessionLimitMiddleware))
     return app
 
 
@@ -233,9 +239,9 @@ def _uvicorn_config(app: Starlette, host: str, port: int) -> uvicorn.Config:
 
 
 class _Listener(uvicorn.Server):
-    """A uvicorn server that stops the runs when it is told to end.
+    """A uvicorn server that stops the runs and answers all calls when it is told to end.
 
-    Open requests then have CLOSE_SECONDS, which is enough for calls that wait for runs.
+    Their answers then have CLOSE_SECONDS to be sent.
     """
 
     def __init__(self, config: uvicorn.Config, tenants: Tenants) -> None:
@@ -256,6 +262,7 @@ class _Listener(uvicorn.Server):
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stops the runs, then closes the connections."""
         await self._tenants.stop_runs()
+        await self._tenants.answer_all()
         await super().shutdown(sockets)
 
 

@@ -31,8 +31,11 @@ class RateLimitMiddleware:
     With `tokens`, unauthenticated requests pass through to be rejected there.
     """
 
-    def __init__(self, app: ASGIApp, tenants: Tenants, *, tokens: bool) -> None:
+    def __init__(self, app: ASGIApp, tenants: Tenants, *, tokens: bool, most_open: int | None = None) -> None:
+        """`most_open` is the number of requests of one tenant at once, streams included: its share of connections."""
         self._app = app
+        self._most_open = most_open
+        self._open: Counter[str] = Counter()
         self._tenants = tenants
         self._tokens = tokens
         self._sending: Counter[str] = Counter()
@@ -48,11 +51,20 @@ class RateLimitMiddleware:
         tenant = current_tenant()
         try:
             self._tenants.charge(tenant)
-            with self._counted(tenant):
-                sent = await _read_body(receive)
+            self._check_share(tenant)
         except RateLimitExceeded as error:
-            await _refuse(send, error)
+            await refuse(send, error)
             return
+        with _counted(self._open, tenant):
+            await self._read_and_pass_on(tenant, scope, receive, send)
+
+    async def _read_and_pass_on(self, tenant: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._sending[tenant] >= MOST_BODIES:
+            text = f"{MOST_BODIES} requests are still being sent: finish one of them"
+            await refuse(send, RateLimitExceeded(text, seconds=1))
+            return
+        with _counted(self._sending, tenant):
+            sent = await _read_body(receive)
         if sent is None:
             return
 
@@ -61,17 +73,22 @@ class RateLimitMiddleware:
 
         await self._app(scope, receive_again, send)
 
-    @contextmanager
-    def _counted(self, tenant: str) -> Iterator[None]:
-        """Counts one body that is being sent. Raises RateLimitExceeded when the tenant has MOST_BODIES of them."""
-        if self._sending[tenant] >= MOST_BODIES:
-            raise RateLimitExceeded(f"{MOST_BODIES} requests are still being sent: finish one of them", seconds=1)
-        self._sending[tenant] += 1
-        try:
-            yield
-        finally:
-            self._sending[tenant] -= 1
-            self._sending += Counter()  # drops tenants with none
+    def _check_share(self, tenant: str) -> None:
+        """Raises RateLimitExceeded when the tenant has as many requests and streams open as it may."""
+        if self._most_open is not None and self._open[tenant] >= self._most_open:
+            raise RateLimitExceeded(f"{self._most_open} requests and streams are open: end one of them", seconds=1)
+
+
+@contextmanager
+def _counted(counter: Counter[str], tenant: str) -> Iterator[None]:
+    """Counts one more of a tenant during a block; tenants with none are dropped."""
+    counter[tenant] += 1
+    try:
+        yield
+    finally:
+        counter[tenant] -= 1
+        if not counter[tenant]:
+            del counter[tenant]
 
 
 async def _read_body(receive: Receive) -> deque[Message] | None:
@@ -89,7 +106,8 @@ async def _read_body(receive: Receive) -> deque[Message] | None:
     return sent
 
 
-async def _refuse(send: Send, error: RateLimitExceeded) -> None:
+async def refuse(send: Send, error: RateLimitExceeded) -> None:
+    """Answers with 429."""
     seconds = max(1, math.ceil(error.seconds))
     body = json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": INTERNAL_ERROR, "message": str(error)}})
     headers = [(b"content-type", b"application/json"), (b"retry-after", str(seconds).encode())]

@@ -4,6 +4,8 @@ Each tenant's workspace has a directory of its own: contexts and runs of others 
 share one sandbox and one pool of models.
 """
 
+import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -29,6 +31,14 @@ REQUESTS_PER_SECOND, BURST = 20.0, 200.0
 MOST_REQUESTS = 64
 """Of one tenant at once; a call that waits for a run counts, a stream of notifications does not."""
 
+MOST_STREAMS = 64
+"""Streams of notifications of one tenant. A client has one."""
+
+GRACE_SECONDS, ANSWER_SECONDS = 0.3, 1.5
+"""When the server ends: for answers of calls whose runs were stopped, and then for ending what still runs."""
+
+ENDING = "the server is restarting: send the request again in a few seconds"
+
 IDLE_SECONDS = 1800.0
 """A workspace that has not been used for this long is closed: it holds a database, and REPLs with their variables."""
 
@@ -40,6 +50,8 @@ class RateLimitExceeded(RlmError):
         super().__init__(text)
         self.seconds = seconds
 
+
+log = logging.getLogger(__name__)
 
 OpenFor = Callable[[str], AbstractAsyncContextManager[Workspace]]
 
@@ -54,8 +66,20 @@ class _Tenant:
     busy: int = 0
     workspace: Workspace | None = None
     opening: anyio.Lock = field(default_factory=anyio.Lock)
+    streams: int = 0
     unused: anyio.Event = field(default_factory=anyio.Event)
     """set when the workspace is to be closed"""
+
+    @contextmanager
+    def one_more_stream(self, *, most: int | None) -> Iterator[None]:
+        """Counts an open stream of notifications. Raises MCPError when there are `most` of them."""
+        if most is not None and self.streams >= most:
+            raise MCPError(INTERNAL_ERROR, f"{most} streams of notifications are open: end one of them")
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
 
     def is_unused(self, now: float) -> bool:
         """Whether closing the workspace would lose nothing except variables in REPLs."""
@@ -71,6 +95,8 @@ class Tenants:
         self._tasks = tasks
         self._clock = clock
         self._known: dict[str, _Tenant] = {}
+        self._unanswered: dict[anyio.CancelScope, None] = {}
+        self._is_ending = False
         self.notifications = Notifications(current_tenant)
 
     def __repr__(self) -> str:
@@ -87,12 +113,42 @@ class Tenants:
         """Opens the caller's workspace before the request is handled."""
         name = current_tenant()
         tenant = self._find_tenant(name)
-        if ctx.request_id is None or ctx.method == "subscriptions/listen":
-            await self.open(name)
+        if ctx.request_id is None:
+            await self._open_for_request(name)
             return await call_next(ctx)
+        if ctx.method == "subscriptions/listen":
+            with tenant.one_more_stream(most=None if name == EVERYBODY else MOST_STREAMS):
+                await self._open_for_request(name)
+                return await call_next(ctx)
         with self._counted(tenant):
+            await self._open_for_request(name)
+            return await self._until_the_end(call_next, ctx)
+
+    async def _open_for_request(self, name: str) -> None:
+        """Opens the workspace, or says in a sentence why it cannot be opened. Raises MCPError."""
+        try:
             await self.open(name)
-            return await call_next(ctx)
+        except RlmError as error:
+            raise MCPError(INTERNAL_ERROR, str(error)) from error
+        except (OSError, sqlite3.Error) as error:
+            log.warning("the workspace of %s cannot be opened: %s", name, error)
+            why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+            raise MCPError(
+                INTERNAL_ERROR,
+                f"the contexts and runs of this token cannot be opened ({why}): the operator of the server finds the"
+                " reason in its log",
+            ) from error
+
+    async def _until_the_end(self, call_next: CallNext, ctx: ServerRequestContext[Any, Any]) -> HandlerResult:
+        """The result of a request. One that is unanswered when the server ends is told so."""
+        if not self._is_ending:
+            with anyio.CancelScope() as scope:
+                self._unanswered[scope] = None
+                try:
+                    return await call_next(ctx)
+                finally:
+                    del self._unanswered[scope]
+        raise MCPError(INTERNAL_ERROR, ENDING)
 
     async def open(self, name: str) -> Workspace:
         """Opens a tenant's workspace. Runs that an earlier server left in it are resumed."""
@@ -107,7 +163,10 @@ class Tenants:
     async def resume_left(self, names: Iterable[str]) -> None:
         """Opens these tenants' workspaces, so that runs which were left go on before a tenant comes back."""
         for name in names:
-            await self.open(name)
+            try:
+                await self.open(name)
+            except (RlmError, OSError, sqlite3.Error) as error:
+                log.warning("the runs of %s are not resumed: %s", name, error)
 
     async def keep_closing_unused(self) -> None:
         """Closes unused workspaces from now on. One opens again when its tenant comes back."""
@@ -133,6 +192,22 @@ class Tenants:
         async with anyio.create_task_group() as tasks:
             for workspace in self._workspaces():
                 tasks.start_soon(workspace.runs.stop_all)
+
+    async def answer_all(self) -> None:
+        """Lets calls that waited for a run be answered, and ends all others with a sentence, as cells that still run.
+
+        Returns when all have an answer, or after ANSWER_SECONDS.
+        """
+        self._is_ending = True
+        await self._settle(GRACE_SECONDS)
+        for scope in list(self._unanswered):
+            scope.cancel()
+        await self._settle(ANSWER_SECONDS)
+
+    async def _settle(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            while self._unanswered:  # noqa: ASYNC110 - once, at the end of the process
+                await anyio.sleep(0.02)
 
     def _workspaces(self) -> list[Workspace]:
         return [tenant.workspace for tenant in self._known.values() if tenant.workspace is not None]
@@ -165,11 +240,22 @@ class Tenants:
             tenant.busy -= 1
 
     async def _hold(self, name: str, tenant: _Tenant, *, task_status: TaskStatus[Workspace]) -> None:
-        async with self._open_for(name) as workspace:
-            workspace.on_change(partial(self.notifications.announce, tenant=name))
-            task_status.started(workspace)
-            await workspace.runs.resume_left()
-            await tenant.unused.wait()
+        """Keeps a workspace open until it is unused. What goes wrong in it after it was opened ends nothing else."""
+        opened: Workspace | None = None
+        try:
+            async with self._open_for(name) as opened:
+                opened.on_change(partial(self.notifications.announce, tenant=name))
+                task_status.started(opened)
+                try:
+                    await opened.runs.resume_left()
+                except (RlmError, OSError, ValueError) as error:
+                    log.warning("the runs of %s are not resumed: %s", name, error)
+                await tenant.unused.wait()
+        except Exception:
+            if opened is None:
+                raise
+            tenant.workspace = None
+            log.exception("the workspace of %s was closed by a fault of rlm-mcp; its next request opens it again", name)
 
 
 def current_tenant() -> str:

@@ -58,6 +58,31 @@ async def test_bodies_on_their_way_are_bounded_and_leave_their_places(workspace:
         assert repr(limiter) == "<RateLimitMiddleware, 0 requests being sent>"
 
 
+async def test_requests_and_streams_of_one_tenant_take_no_more_than_its_share(workspace: Workspace) -> None:
+    go = anyio.Event()
+
+    async def stay_open(_: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await go.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tenants = Tenants(Opened(workspace), tasks, Clock())
+        limiter = RateLimitMiddleware(stay_open, tenants, tokens=False, most_open=8)
+        asked = [Asking() for _ in range(9)]
+        async with anyio.create_task_group() as sending:
+            for one in asked:
+                one.rest.set()
+                sending.start_soon(limiter, one.scope, one.receive, one.send)
+            await anyio.wait_all_tasks_blocked()
+            assert [one.status for one in asked] == [200] * 8 + [429]
+            assert b"8 requests and streams are open" in asked[-1].said[1]["body"]
+            go.set()
+        again = Asking()
+        again.rest.set()
+        await limiter(again.scope, again.receive, again.send)
+        assert again.status == 200
+
+
 async def test_a_request_too_many_is_answered_with_when_to_come_back(workspace: Workspace) -> None:
     async with anyio.create_task_group() as tasks:
         limiter = RateLimitMiddleware(accept, Tenants(Opened(workspace), tasks, Clock()), tokens=False)

@@ -1,0 +1,103 @@
+"""A limit on the handshake-era sessions of each tenant.
+
+The SDK bounds the sessions of all tenants together, so one tenant could take every place for SESSION_SECONDS. Here a
+tenant that opens one session too many loses the one that it has not used for longest; a client of that one is told 404
+and begins a new one, as after any idle time. Sessions with an open request or stream are not ended, so a tenant that
+has no other is refused.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rlm_mcp.server.transports.rate_limit import refuse
+from rlm_mcp.server.transports.tenants import RateLimitExceeded, current_tenant
+
+MOST_SESSIONS = 64
+"""Of one tenant; a session costs about 100 kB."""
+
+_SESSION_ID = MCP_SESSION_ID_HEADER.encode()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Session:
+    """An open session: the user that opened it, and how many requests it is answering."""
+
+    user: Any
+    open_requests: int = 0
+
+
+class SessionLimitMiddleware:
+    """ASGI middleware that bounds the sessions of each tenant; runs inside the rate limit."""
+
+    def __init__(self, app: ASGIApp, *, most: int = MOST_SESSIONS) -> None:
+        self._app = app
+        self._most = most
+        self._opened: dict[str, OrderedDict[bytes, _Session]] = {}
+        """by tenant and session id, the least recently used first"""
+
+    def __repr__(self) -> str:
+        return f"<SessionLimitMiddleware, {sum(map(len, self._opened.values()))} sessions>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers it with 429."""
+        if scope["type"] != "http" or get_access_token() is None:
+            await self._app(scope, receive, send)
+            return
+        own = self._opened.setdefault(current_tenant(), OrderedDict())
+        session_id = dict(scope["headers"]).get(_SESSION_ID)
+        if session_id is None and scope["method"] == "POST":
+            try:
+                await self._make_room(own, scope)
+            except RateLimitExceeded as error:
+                await refuse(send, error)
+                return
+
+        async def note_sessions(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = dict(message.get("headers", ())).get(_SESSION_ID)
+                if message["status"] == 404 or (scope["method"] == "DELETE" and message["status"] < 400):
+                    own.pop(session_id or b"", None)
+                elif given is not None and message["status"] < 400 and session_id is None:
+                    own[given] = _Session(user=scope.get("user"))
+            await send(message)
+
+        if session_id is None or (session := own.get(session_id)) is None:
+            await self._app(scope, receive, note_sessions)
+            return
+        own.move_to_end(session_id)
+        session.open_requests += 1
+        try:
+            await self._app(scope, receive, note_sessions)
+        finally:
+            session.open_requests -= 1
+
+    async def _make_room(self, own: "OrderedDict[bytes, _Session]", scope: Scope) -> None:
+        """Ends the tenant's least recently used idle session if it has too many. Raises RateLimitExceeded."""
+        while len(own) >= self._most:
+            idle = next((each for each, session in own.items() if session.open_requests == 0), None)
+            if idle is None:
+                raise RateLimitExceeded(f"{self._most} sessions are at work: end one of them", seconds=1)
+            await self._end(idle, own.pop(idle), scope)
+
+    async def _end(self, session_id: bytes, session: _Session, scope: Scope) -> None:
+        """Ends a session as its client would, by DELETE."""
+        kept = [(name, value) for name, value in scope["headers"] if name in {b"host", b"origin", b"accept"}]
+        asked = {
+            **scope,
+            "method": "DELETE",
+            "headers": [*kept, (_SESSION_ID, session_id)],
+            "user": session.user,
+        }
+
+        async def nothing() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def ignore(_: Message) -> None:
+            return
+
+        await self._app(asked, nothing, ignore)
