@@ -24,7 +24,7 @@ _SESSION_ID = MCP_SESSION_ID_HEADER.encode()
 
 
 @dataclass(slots=True, kw_only=True)
-class _Session:
+class _TenantSession:
     """An open session: the user that opened it, and how many requests it is answering."""
 
     user: Any
@@ -37,7 +37,7 @@ class SessionLimitMiddleware:
     def __init__(self, app: ASGIApp, *, most: int = MOST_SESSIONS) -> None:
         self._app = app
         self._most = most
-        self._opened: dict[str, OrderedDict[bytes, _Session]] = {}
+        self._opened: dict[str, OrderedDict[bytes, _TenantSession]] = {}
         """by tenant and session id, the least recently used first"""
 
     def __repr__(self) -> str:
@@ -63,7 +63,7 @@ class SessionLimitMiddleware:
                 if message["status"] == 404 or (scope["method"] == "DELETE" and message["status"] < 400):
                     own.pop(session_id or b"", None)
                 elif given is not None and message["status"] < 400 and session_id is None:
-                    own[given] = _Session(user=scope.get("user"))
+                    own[given] = _TenantSession(user=scope.get("user"))
             await send(message)
 
         if session_id is None or (session := own.get(session_id)) is None:
@@ -76,7 +76,7 @@ class SessionLimitMiddleware:
         finally:
             session.open_requests -= 1
 
-    async def _make_room(self, own: "OrderedDict[bytes, _Session]", scope: Scope) -> None:
+    async def _make_room(self, own: "OrderedDict[bytes, _TenantSession]", scope: Scope) -> None:
         """Ends the tenant's least recently used idle session if it has too many. Raises RateLimitExceeded."""
         while len(own) >= self._most:
             idle = next((each for each, session in own.items() if session.open_requests == 0), None)
@@ -84,7 +84,7 @@ class SessionLimitMiddleware:
                 raise RateLimitExceeded(f"{self._most} sessions are at work: end one of them", seconds=1)
             await self._end(idle, own.pop(idle), scope)
 
-    async def _end(self, session_id: bytes, session: _Session, scope: Scope) -> None:
+    async def _end(self, session_id: bytes, session: _TenantSession, scope: Scope) -> None:
         """Ends a session as its client would, by DELETE."""
         kept = [(name, value) for name, value in scope["headers"] if name in {b"host", b"origin", b"accept"}]
         asked = {
