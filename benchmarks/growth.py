@@ -21,6 +21,9 @@ from rlm_mcp.engine.json_schema import best_error
 from rlm_mcp.engine.reply_parser import final_text, parse_reply
 from rlm_mcp.engine.reply_schema import parse_schema, without_thinking
 from rlm_mcp.errors import SchemaError
+from rlm_mcp.models.dialect import read, refusal_in
+from rlm_mcp.models.usage_check import least_tokens
+from rlm_mcp.redact import Secret
 from wasm_runtime.channel import Channel, parts_beyond
 from wasm_runtime.held_bytes import json_bytes
 
@@ -109,6 +112,13 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
         lambda text: parts_beyond(text.encode(), 1 << 10),
         lambda n: "," * 2_000 + '"' + '\\"' * (n // 2),
     ),
+    "error of a provider": (
+        lambda text: Secret("sk-key-0123456789").scrub(refusal_in(400, text).text),
+        lambda n: '{"error": "' + "sk- Bearer " * (n // 11) + '"}',
+    ),
+    "reply of a provider": (read, lambda n: '{"choices": [{"message": {"content": "' + "a " * (n // 2) + '"}}]}'),
+    "fewest tokens of equal letters": (least_tokens, lambda n: "a" * n),
+    "fewest tokens of words": (least_tokens, lambda n: "a " * (n // 2)),
     "bytes of a value of many parts": (lambda text: json_bytes([{}] * len(text)), lambda n: " " * n),
     "calls that ran ahead": (_finds_calls_ahead, lambda n: " " * (n // 64)),
 }

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_mcp.models.dialect import believed_window
 from rlm_mcp.models.profiles import is_local
 
 # Default ports, in order of preference.
@@ -63,9 +64,16 @@ def served_models(base_url: str) -> list[str]:
 
 
 def facts_of(base_url: str, model: str) -> Facts:
-    """Asks the local server at `base_url` about `model`."""
+    """Asks the local server at `base_url` about `model`. A server that answers in another form reports nothing."""
     if not is_local(base_url):
         return Facts()
+    try:
+        return _reported_facts(base_url, model)
+    except (AttributeError, TypeError, LookupError, ValueError, OverflowError):
+        return Facts()
+
+
+def _reported_facts(base_url: str, model: str) -> Facts:
     rows = _rows(base_url, FACTS_SECONDS)
     row = next((row for row in rows if row["id"] == model), rows[0] if len(rows) == 1 else None)
     if row is None:
@@ -75,21 +83,24 @@ def facts_of(base_url: str, model: str) -> Facts:
         case "llamacpp":
             settings = _get(f"{root}/props", FACTS_SECONDS).get("default_generation_settings")
             window = settings.get("n_ctx") if isinstance(settings, Mapping) else None
-            return Facts(window_tokens=_whole(window), billions=_billions((row.get("meta") or {}).get("n_params")))
+            return Facts(
+                window_tokens=believed_window(window), billions=_billions((row.get("meta") or {}).get("n_params"))
+            )
         case "library":
             return _ollama(root, model)
         case "organization_owner":
             rows = _get(f"{root}/api/v0/models", FACTS_SECONDS).get("data") or []
             known: Mapping[str, Any] = next((r for r in rows if isinstance(r, Mapping) and r.get("id") == model), {})
-            return Facts(window_tokens=_whole(known.get("loaded_context_length") or known.get("max_context_length")))
+            window = known.get("loaded_context_length") or known.get("max_context_length")
+            return Facts(window_tokens=believed_window(window))
     names = ("max_model_len", "context_length", "max_context_length", "context_window")
-    return Facts(window_tokens=next((_whole(row[name]) for name in names if row.get(name)), None))
+    return Facts(window_tokens=next((believed_window(row[name]) for name in names if row.get(name)), None))
 
 
 def _ollama(root: str, model: str) -> Facts:
     loaded = [row for row in _get(f"{root}/api/ps", FACTS_SECONDS).get("models") or () if row.get("model") == model]
     listed = [row for row in _get(f"{root}/api/tags", FACTS_SECONDS).get("models") or () if row.get("model") == model]
-    window = _whole(loaded[0].get("context_length")) if loaded else None
+    window = believed_window(loaded[0].get("context_length")) if loaded else None
     size = str((listed[0].get("details") or {}).get("parameter_size") or "") if listed else ""
     number = size.removesuffix("B") if size.endswith("B") else ""
     billions = float(number) if number.replace(".", "", 1).isdigit() else None
@@ -115,10 +126,5 @@ def _get(url: str, seconds: float) -> Mapping[str, Any]:
     return body if isinstance(body, Mapping) else {}
 
 
-def _whole(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
-
-
 def _billions(parameters: object) -> float | None:
-    count = _whole(parameters)
-    return None if count is None else count / 1e9
+    return parameters / 1e9 if isinstance(parameters, int | float) and 1 < parameters < 1e15 else None

@@ -182,7 +182,8 @@ class OpenAIModel:
         if answer.status >= 300:
             return self._quoted(dialects.refusal_in(answer.status, answer.location or answer.text), answer.retry_after)
         try:
-            read = dialects.read(answer.text)
+            # Masked before and after reading: an error quotes the beginning of a body, and JSON may escape the key.
+            read = dialects.read(self._endpoint.mask_key(answer.text))
         except BrokenOff as error:
             return NoResponse(kind="broken", why=str(error), sent=True)
         except NotAReply as error:

@@ -72,6 +72,23 @@ def test_lm_studio_and_vllm_tell_the_window() -> None:
         assert facts_of(f"http://127.0.0.1:{other}/v1", "m") == Facts(window_tokens=16384)
 
 
+JUNK = [None, -5, 0, 10**400, float("inf"), float("nan"), "x", [], [1], {}, {"n_ctx": "x"}, [{"model": 1}], True]
+
+
+def test_facts_that_no_model_has_are_not_believed() -> None:
+    table: dict[str, Any] = {}
+    with serving(table) as port:
+        base = f"http://127.0.0.1:{port}/v1"
+        for owner in ("llamacpp", "library", "organization_owner", "vllm"):
+            for junk in JUNK:
+                table.update(models({"id": "m", "owned_by": owner, "meta": junk, "max_model_len": junk}))
+                table["/props"] = {"default_generation_settings": junk}
+                table["/api/ps"] = table["/api/tags"] = table["/api/v0/models"] = {"models": junk, "data": junk}
+                assert facts_of(base, "m") in {Facts(), Facts(window_tokens=4096)}
+        table["/v1/models"] = b"[" * 200_000
+        assert facts_of(base, "m") == Facts()
+
+
 def test_an_unknown_model_an_absent_server_and_the_internet_tell_nothing() -> None:
     with serving(models({"id": "a"}, {"id": "b"})) as port:
         assert facts_of(f"http://127.0.0.1:{port}/v1", "c") == Facts()
