@@ -24,6 +24,11 @@ def charged(reply: ProviderReply, profile: Profile = PRICED) -> Usage:
     return usage_of(reply, ASKED, 1000, profile)
 
 
+@pytest.mark.parametrize(("text", "least"), [("", 0), ("a", 0.5), ("a" * 999, 0.5), ("ab" * 800, 50), ("é" * 16, 1)])
+def test_a_run_of_one_character_counts_as_one(text: str, least: float) -> None:
+    assert least_tokens(text) == least
+
+
 def test_an_honest_report_is_charged_as_it_is() -> None:
     assert charged(HONEST) == Usage(prompt_tokens=601, completion_tokens=600, cost_usd=601e-6 + 6000e-6)
     assert charged(replace(HONEST, cost_usd=0.005)).cost_usd == 0.005
