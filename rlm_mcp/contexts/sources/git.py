@@ -13,7 +13,7 @@ from shutil import which
 
 from rlm_mcp.contexts.processes import PROCESSES, Process
 from rlm_mcp.contexts.sources.directory import check_count, piece_or_skip
-from rlm_mcp.contexts.sources.file import printable
+from rlm_mcp.contexts.sources.file import open_raw, printable
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import AccessPolicy, OpenPiece, Piece
 from rlm_mcp.contexts.timeout import Timeout
@@ -36,6 +36,11 @@ _TAME = (
     "-c",
     "core.pager=cat",
 )
+_NOT_OBJECTS = frozenset({"modules", "hooks", "logs", "lfs", "annex"})
+"""Directories of a repository in which git does not look for commits and files."""
+
+ALTERNATES_BYTES = 1 << 16
+
 _LINK, _SUBMODULE = "120000", "160000"
 
 
@@ -60,13 +65,18 @@ def tracked(
 ) -> Iterator[Piece | Skipped] | None:
     """The files of a work tree that git tracks or would add; None if there are none."""
     which_files = ("--cached", "--others", "--exclude-standard", "--deduplicate")
+    top = _git(directory, "rev-parse", "--show-toplevel", check_cancelled=check_cancelled)
+    if top is None or not directory.is_relative_to(os.path.realpath(os.fsdecode(top.rstrip(b"\n")))):
+        return None  # a work tree that its configuration puts elsewhere
     listed = _git(directory, "ls-files", "-z", *which_files, "--", ".", check_cancelled=check_cancelled)
     if not listed:
         return None
-    return _pieces(directory, sorted(set(listed.split(b"\0")) - {b""}), policy)
+    # Names that are only in the index of a repository outside the roots are not told.
+    names_are_told = _way_out(directory, policy=policy, check_cancelled=check_cancelled) is None
+    return _pieces(directory, sorted(set(listed.split(b"\0")) - {b""}), policy, deleted=names_are_told)
 
 
-def _pieces(directory: Path, names: list[bytes], policy: AccessPolicy) -> Iterator[Piece | Skipped]:
+def _pieces(directory: Path, names: list[bytes], policy: AccessPolicy, *, deleted: bool) -> Iterator[Piece | Skipped]:
     check_count(directory, len(names))
     for name in names:
         path = directory / os.fsdecode(name)
@@ -75,7 +85,7 @@ def _pieces(directory: Path, names: list[bytes], policy: AccessPolicy) -> Iterat
             yield Skipped(path=shown, reason="submodule: register it by itself")
         elif path.exists() or path.is_symlink():
             yield piece_or_skip(path, shown=shown, policy=policy)
-        else:
+        elif deleted:
             yield Skipped(path=shown, reason="deleted in the work tree")
 
 
@@ -97,9 +107,7 @@ def at_revision(
     directory: Path, revision: str, *, policy: AccessPolicy, check_cancelled: Callable[[], None]
 ) -> Iterator[Piece | Skipped]:
     """The files of a revision, read from the repository, not from the work tree. Raises SourceRefused."""
-    objects = _git(directory, "rev-parse", "--git-common-dir", check_cancelled=check_cancelled)
-    if objects is None or not policy.covers(Path(os.path.realpath(directory / os.fsdecode(objects.rstrip(b"\n"))))):
-        raise SourceRefused(f"the repository of {directory} lies outside the directories that may be registered")
+    _check_inside(directory, policy=policy, check_cancelled=check_cancelled)
     wanted = f"{revision}^{{commit}}"
     commit = _git(
         directory, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted, check_cancelled=check_cancelled
@@ -131,6 +139,60 @@ def _objects(
                 yield Skipped(path=shown, reason=HOLDS_CREDENTIALS)
             else:
                 yield Piece(path=shown, open=lambda sha=sha: _open_object(process, sha, check_cancelled))  # type: ignore[misc]  # sha is bound here
+    _check_inside(directory, policy=policy, check_cancelled=check_cancelled)  # nothing is stored if this raises
+
+
+def _check_inside(directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> None:
+    """Raises SourceRefused for a repository that git would read outside the roots."""
+    way_out = _way_out(directory, policy=policy, check_cancelled=check_cancelled)
+    if way_out is not None:
+        raise SourceRefused(
+            f"the repository of {directory} lies outside the directories that may be registered ({way_out}): "
+            "register a clone inside them"
+        )
+
+
+def _way_out(directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> str | None:
+    """What leads from a repository out of the roots: its directories, a link in them, or borrowed objects."""
+    if policy.roots is None:
+        return None
+    found = _git(directory, "rev-parse", "--git-dir", "--git-common-dir", check_cancelled=check_cancelled)
+    names = [] if found is None else found.removesuffix(b"\n").split(b"\n")
+    if len(names) != 2 or not policy.covers(Path(os.path.realpath(directory))):
+        return "its directory"
+    waiting, seen = [directory / os.fsdecode(name) for name in names], set[Path]()
+    try:
+        while waiting:
+            check_cancelled()
+            named = waiting.pop()
+            real = Path(os.path.realpath(named))
+            if not policy.covers(real):
+                return str(named)
+            if real not in seen and real.is_dir():
+                seen.add(real)
+                waiting.extend(_read_by_git(real))
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _read_by_git(directory: Path) -> Iterator[Path]:
+    """The directories and links in a directory of a repository, and those from which it borrows objects."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_symlink() or (entry.name not in _NOT_OBJECTS and entry.is_dir(follow_symlinks=False)):
+                yield Path(entry.path)
+            if entry.name == "alternates":
+                with open_raw(Path(os.path.realpath(entry.path))) as file:
+                    lines = file.read(ALTERNATES_BYTES).splitlines()
+                yield from (directory.parent / os.fsdecode(_unquoted(line)) for line in lines if line[:1] != b"#")
+
+
+def _unquoted(line: bytes) -> bytes:
+    """A path in a file of alternates. Raises ValueError for one with escapes, which git quotes."""
+    if line.startswith(b'"'):
+        raise ValueError(f"a quoted path of alternates, {os.fsdecode(line)}")
+    return line
 
 
 @contextmanager
@@ -188,6 +250,7 @@ def _environment() -> dict[str, str]:
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",  # older versions do not know the line above
         "GIT_NO_REPLACE_OBJECTS": "1",
     }
 

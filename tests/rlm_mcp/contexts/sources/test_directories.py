@@ -1,6 +1,8 @@
 import contextlib
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from shutil import which
 
@@ -244,3 +246,120 @@ def test_a_revision_is_not_read_from_a_repository_outside_the_roots(tmp_path: Pa
         pytest.raises(SourceRefused, match="lies outside the directories that may be registered"),
     ):
         store.register_source(f"{tmp_path / 'tree'}@v1")
+
+
+def borrow(inside: Path, outside: Path) -> None:
+    (inside / "objects" / "info").mkdir(exist_ok=True)
+    (inside / "objects" / "info" / "alternates").write_text(f"{outside}/objects\n")
+
+
+def borrow_in_two_steps(inside: Path, outside: Path) -> None:
+    between = inside.parent / "between"
+    (between / "info").mkdir(parents=True)
+    (between / "info" / "alternates").write_text(f"{outside}/objects\n")
+    (inside / "objects" / "info" / "alternates").write_text("../../between\n")
+
+
+def borrow_by_a_quoted_path(inside: Path, outside: Path) -> None:
+    (inside / "objects" / "info" / "alternates").write_text(f'"{outside}/objects"\n')
+
+
+def link_objects(inside: Path, outside: Path) -> None:
+    shutil.rmtree(inside / "objects")
+    (inside / "objects").symlink_to(outside / "objects")
+
+
+def link_refs(inside: Path, outside: Path) -> None:
+    link_objects(inside, outside)
+    shutil.rmtree(inside / "refs")
+    (inside / "refs").symlink_to(outside / "refs")
+
+
+def link_packs(inside: Path, outside: Path) -> None:
+    git(outside.parent, "gc", "-q")
+    for pack in (outside / "objects" / "pack").iterdir():
+        (inside / "objects" / "pack" / pack.name).symlink_to(pack)
+
+
+def link_loose_objects(inside: Path, outside: Path) -> None:
+    for path in (outside / "objects").glob("??/*"):
+        target = inside / "objects" / path.relative_to(outside / "objects")
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            target.symlink_to(path)
+
+
+def link_the_whole(inside: Path, outside: Path) -> None:
+    shutil.rmtree(inside)
+    inside.symlink_to(outside)
+
+
+def point_elsewhere(inside: Path, outside: Path) -> None:
+    shutil.rmtree(inside)
+    inside.write_text(f"gitdir: {outside}\n")
+
+
+def share_elsewhere(inside: Path, outside: Path) -> None:
+    (inside / "commondir").write_text(f"{outside}\n")
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        borrow,
+        borrow_in_two_steps,
+        borrow_by_a_quoted_path,
+        link_objects,
+        link_refs,
+        link_packs,
+        link_loose_objects,
+        link_the_whole,
+        point_elsewhere,
+        share_elsewhere,
+    ],
+)
+def test_no_revision_is_read_through_a_repository_that_leads_outside(
+    tmp_path: Path, repository: Path, trick: Callable[[Path, Path], None]
+) -> None:
+    outside = write(tmp_path / "outside", {"secret.txt": "OUTSIDE\n"})
+    git(outside, "init", "-q", "-b", "main")
+    git(outside, "add", "-A")
+    git(outside, "commit", "-q", "-m", "one")
+    git(outside, "update-ref", "refs/heads/x", "HEAD")
+    head = (outside / ".git" / "refs" / "heads" / "main").read_text().strip()
+    trick(repository / ".git", outside / ".git")
+    with Store(tmp_path / "data", roots=[repository]) as store:
+        for revision in (head, "main", "x"):
+            with pytest.raises(SourceRefused, match=r"outside the directories that may be registered|does not exist"):
+                store.register_source(f"{repository}@{revision}")
+        context = store.register_source(str(repository))
+        assert "secret.txt" not in str(store.skipped(context))
+    with Store(tmp_path / "data2") as store:  # whoever may read everything
+        if trick not in (link_packs, link_the_whole, point_elsewhere, share_elsewhere):
+            assert paths(store, f"{repository}@{head}")
+
+
+def test_a_work_tree_configured_to_be_elsewhere_is_not_listed(tmp_path: Path, repository: Path) -> None:
+    outside = write(tmp_path / "outside", {"secret.txt": "OUTSIDE\n"})
+    git(repository, "config", "core.worktree", str(outside))
+    with Store(tmp_path / "data", roots=[repository]) as store:
+        context = store.register_source(str(repository))
+        assert "secret.txt" not in str(store.skipped(context)) + str(store.files(context))
+
+
+def test_borrowed_objects_inside_the_roots_are_read(tmp_path: Path, repository: Path) -> None:
+    git(tmp_path, "clone", "-q", "--shared", str(repository), str(tmp_path / "clone"))
+    with Store(tmp_path / "data", roots=[repository, tmp_path / "clone"]) as store:
+        assert paths(store, f"{tmp_path / 'clone'}@v1") == [".gitignore", "a.py", "sub/b.py"]
+
+
+def test_a_repository_that_lacks_objects_fetches_none(tmp_path: Path, store: Store, repository: Path) -> None:
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--filter=blob:none", "--no-checkout", repository.as_uri(), str(tmp_path / "partial"))
+    trap = tmp_path / "trap.sh"
+    trap.write_text(f'#!/bin/sh\ntouch {tmp_path}/sprung\nexec git-upload-pack "$@"\n')
+    trap.chmod(0o755)
+    git(tmp_path / "partial", "config", "remote.origin.uploadpack", str(trap))
+    with pytest.raises(SourceRefused):
+        store.register_source(f"{tmp_path / 'partial'}@v1")
+    assert not (tmp_path / "sprung").exists()
