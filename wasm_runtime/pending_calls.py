@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from wasm_runtime.errors import CallRefused
@@ -63,8 +64,8 @@ class PendingCalls:
         ticket = next(self._numbers)
         self._calls[ticket] = _PendingCall(name=name, future=future, held_bytes=held_bytes, is_outside=is_outside)
 
-        def finished(_: Future[object]) -> None:
-            size = _answer_bytes(future)
+        def finished(done: Future[object]) -> None:  # a future that it referred to would be in a cycle with it
+            size = _answer_bytes(done)
             with self._changed:
                 call = self._calls.get(ticket)
                 if call is None:
@@ -206,23 +207,36 @@ def finished_future(value: object) -> Future[object]:
 
 
 def flatten_future(outer: Future[object]) -> Future[object]:
-    """Return a future of `outer`'s value, or of the value of the future that `outer` returns."""
+    """Return a future of `outer`'s value, or of the value of the future that `outer` returns.
+
+    Futures keep their callbacks. No callback refers to the future that it is added to, not even through itself: in a
+    reference cycle, an answer that was fetched would wait for the garbage collector.
+    """
     result: Future[object] = Future()
-
-    def copy_outcome(source: Future[object]) -> None:
-        if source.cancelled():
-            result.cancel()
-        elif (error := source.exception()) is not None:
-            _finish_unless_done(result, error=error)
-        elif isinstance(value := source.result(), Future):
-            result.add_done_callback(lambda r: value.cancel() if r.cancelled() else None)
-            value.add_done_callback(copy_outcome)
-        else:
-            _finish_unless_done(result, value=value)
-
-    result.add_done_callback(lambda r: outer.cancel() if r.cancelled() else None)
-    outer.add_done_callback(copy_outcome)
+    sources = [outer]
+    result.add_done_callback(partial(_cancel_sources, sources))
+    outer.add_done_callback(partial(_copy_outcome, result, sources))
     return result
+
+
+def _cancel_sources(sources: list[Future[object]], result: Future[object]) -> None:
+    for source in list(sources):
+        if result.cancelled():
+            source.cancel()
+
+
+def _copy_outcome(result: Future[object], sources: list[Future[object]], source: Future[object]) -> None:
+    sources.clear()
+    if source.cancelled():
+        result.cancel()
+    elif (error := source.exception()) is not None:
+        _finish_unless_done(result, error=error)
+    elif isinstance(value := source.result(), Future):
+        sources.append(value)
+        _cancel_sources(sources, result)
+        value.add_done_callback(partial(_copy_outcome, result, sources))
+    else:
+        _finish_unless_done(result, value=value)
 
 
 def _finish_unless_done(future: Future[object], *, value: object = None, error: BaseException | None = None) -> None:
