@@ -118,6 +118,23 @@ def on_stop_signal(action: Callable[[], object] = lambda: None) -> Iterator[None
 _T = TypeVar("_T")
 
 
+LONG_CHARS = 20_000
+"""Reading a text of this length may take a millisecond, in which the event loop answers nobody else."""
+
+_READERS = anyio.CapacityLimiter(4)
+"""Threads for that: they share one interpreter lock, and other blocking calls have threads of their own."""
+
+
+async def run_off_loop(chars: int, function: Callable[..., _T], *args: Any) -> _T:
+    """Calls a function that takes time for `chars` characters: on a worker thread if that is much.
+
+    Its end is waited for even when the caller is cancelled, so it may change what belongs to the caller.
+    """
+    if chars < LONG_CHARS:
+        return function(*args)
+    return await anyio.to_thread.run_sync(function, *args, limiter=_READERS)
+
+
 async def run_in_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
     """Calls a blocking function on a worker thread. Cancellation ends the wait for it, not the call itself."""
     return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)

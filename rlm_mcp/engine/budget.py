@@ -25,7 +25,17 @@ import anyio
 
 from rlm_mcp.concurrency import FifoGate
 from rlm_mcp.errors import BudgetExceeded, ModelError, PriceUnknown
-from rlm_mcp.models.base import Attempts, Completion, Message, Model, Profile, Usage, bound_prompt, estimate_prompt
+from rlm_mcp.models.base import (
+    REPLY_MAX_CHARS,
+    Attempts,
+    Completion,
+    Message,
+    Model,
+    Profile,
+    Usage,
+    bound_prompt,
+    estimate_prompt,
+)
 from rlm_mcp.models.failures import over_window
 from rlm_mcp.spending import RunLimits, Spent
 
@@ -273,6 +283,8 @@ async def paid_call(
                 messages, max_tokens=room.max_tokens, temperature=temperature, schema=schema, attempts=attempts
             )
             usage = completion.usage
+            if len(completion.text) > REPLY_MAX_CHARS:
+                completion = replace(completion, text=completion.text[:REPLY_MAX_CHARS], finish_reason="length")
         except ModelError as error:
             usage = Usage(failed_requests=error.failed_requests, unanswered_requests=error.unanswered_requests)
             raise

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 
+from rlm_mcp.concurrency import LONG_CHARS
 from rlm_mcp.engine.reply_parser import parse
 from rlm_mcp.repl.types import CellResult
 
@@ -77,6 +78,13 @@ def is_empty(value: object, *, zero: bool) -> bool:
 def shown_text(cell: CellResult) -> str:
     """The output of a block and the value of its last expression."""
     return "\n".join(part for part in (cell.stdout.strip(), cell.value or "") if part)
+
+
+def chars_of_cell(cell: CellResult) -> int:
+    """About how much text is read to decide about a block; an answer that holds other values counts as long."""
+    answer = None if cell.final is None else cell.final.value
+    held = len(answer) if isinstance(answer, str) else LONG_CHARS if isinstance(answer, list | dict) else 0
+    return len(cell.code) + len(cell.stdout) + len(cell.value or "") + held
 
 
 def value_of(cell: CellResult) -> str:

@@ -14,8 +14,10 @@ already holds.
 
 import anyio
 
+from rlm_mcp.concurrency import run_off_loop
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.direct import answer_directly
+from rlm_mcp.engine.grounding import chars_of_cell
 from rlm_mcp.engine.level import Level
 from rlm_mcp.engine.outcome import Ending, limit_of, stopped_by
 from rlm_mcp.engine.steps import Finish, RunBlock
@@ -49,9 +51,11 @@ async def _answer(level: Level) -> Ending:
             while True:
                 turn = level.begin_turn()
                 ask = trajectory.ask(turn.left, last=turn.why_last)
-                step = trajectory.receive_reply(await level.ask_root(turn, ask, trajectory, repl))
+                reply = await level.ask_root(turn, ask, trajectory, repl)
+                step = await run_off_loop(len(reply), trajectory.receive_reply, reply)
                 while isinstance(step, RunBlock):
-                    step = trajectory.receive_cell(await level.run_block(turn, step, repl))
+                    cell = await level.run_block(turn, step, repl)
+                    step = await run_off_loop(chars_of_cell(cell), trajectory.receive_cell, cell)
                 level.record_decision(turn, step)
                 if isinstance(step, Finish):
                     return Ending(finish=step, stopped_by=stopped_by(step, turn))

@@ -20,11 +20,12 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import anyio
 
-from rlm_mcp.concurrency import background_task
+from rlm_mcp.concurrency import background_task, run_off_loop
 from rlm_mcp.engine.budget import Bill, Ledger, paid_call
 from rlm_mcp.engine.reply_cache import ReplyCache, reply_key
 from rlm_mcp.engine.reply_schema import ReplySchema, parse_schema, without_thinking
@@ -109,7 +110,10 @@ class SubCalls:
         The same request gets the answer of an earlier one, or shares that of one in flight. Raises SubCallFailed.
         """
         bill = bill or Bill()
-        request = self._request(prompt, model=model, schema=schema, material=material)
+        chars = sum(len(text) for text in (prompt, material) if isinstance(text, str))
+        request = await run_off_loop(
+            chars, partial(self._request, prompt, model=model, schema=schema, material=material)
+        )
         bill.model = request.model.name
         if not self._stopped:
             with anyio.CancelScope() as scope:
@@ -158,7 +162,7 @@ class SubCalls:
         cache = None if request.model.provider == SAMPLING else self._cache
         if cache is not None and (kept := cache.get(request.key)) is not None:
             try:
-                value = request.read(kept)
+                value = await run_off_loop(len(kept), request.read, kept)
             except SchemaError:
                 pass  # a version that read replies differently wrote it
             else:
@@ -186,7 +190,10 @@ class SubCalls:
             reply_schema = None if schema is None else parse_schema(schema)
         except SchemaError as error:
             raise SubCallFailed(str(error)) from error
-        return _Request(model=chosen, messages=compose(prompt, material, reply_schema), reply_schema=reply_schema)
+        messages = compose(prompt, material, reply_schema)
+        sent = None if reply_schema is None else reply_schema.sent
+        key = reply_key(chosen.provider, chosen.name, messages, temperature=_temperature(chosen), schema=sent)
+        return _Request(model=chosen, messages=messages, reply_schema=reply_schema, key=key)
 
     def _model(self, name: object) -> Model:
         names = list(self._models)
@@ -224,20 +231,17 @@ class _Request:
     model: Model
     messages: tuple[Message, ...]
     reply_schema: ReplySchema | None
-
-    @property
-    def temperature(self) -> float | None:
-        """Small models judge best at 0; large ones keep their default, and some refuse the parameter."""
-        return 0.0 if self.model.profile.strength == "weak" else None
-
-    @property
-    def key(self) -> str:
-        model, sent = self.model, None if self.reply_schema is None else self.reply_schema.sent
-        return reply_key(model.provider, model.name, self.messages, temperature=self.temperature, schema=sent)
+    key: str
+    """of the reply in the cache"""
 
     def read(self, text: str) -> Any:
         """The value in a reply. Raises SchemaError."""
         return without_thinking(text) if self.reply_schema is None else self.reply_schema.read(text)
+
+
+def _temperature(model: Model) -> float | None:
+    """Small models judge best at 0; large ones keep their default, and some refuse the parameter."""
+    return 0.0 if model.profile.strength == "weak" else None
 
 
 @dataclass(slots=True)
@@ -260,7 +264,7 @@ async def _ask_model(ledger: Ledger, request: _Request, bill: Bill) -> tuple[str
             why = _empty(request.model, completion)
             continue
         try:
-            return completion.text, request.read(completion.text)
+            return completion.text, await run_off_loop(len(completion.text), request.read, completion.text)
         except SchemaError as error:
             why = f"{error}; the reply was {completion.text.strip()[:500]!r}"
             repair = f"That does not do: {error}. {request.reply_schema.instruction() if request.reply_schema else ''}"
@@ -278,7 +282,7 @@ async def _complete(ledger: Ledger, request: _Request, messages: tuple[Message, 
             messages,
             kind="sub",
             max_tokens=WEAK_REPLY_TOKENS if model.profile.strength == "weak" else None,
-            temperature=request.temperature,
+            temperature=_temperature(model),
             schema=None if request.reply_schema is None else request.reply_schema.sent,
             bill=bill,
         )

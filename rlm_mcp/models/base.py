@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Literal, Protocol
 
+# A quarter of a million tokens; the longest outputs of today's models are half of that. The rest of a reply is dropped.
+REPLY_MAX_CHARS = 1_000_000
+
 Role = Literal["system", "user", "assistant"]
 
 # The chat templates we know wrap each message in three to seven tokens.

@@ -1,11 +1,12 @@
 import asyncio
 import signal
+import threading
 from collections.abc import Callable
 
 import anyio
 import pytest
 
-from rlm_mcp.concurrency import background_task, on_stop_signal
+from rlm_mcp.concurrency import LONG_CHARS, background_task, on_stop_signal, run_in_thread, run_off_loop
 
 pytestmark = pytest.mark.anyio
 
@@ -58,3 +59,20 @@ def test_a_stop_signal_calls_the_action_and_ends_nothing(
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(stopped())
     assert signal.getsignal(number) is before
+
+
+async def test_a_long_text_is_read_on_another_thread_and_a_short_one_at_once() -> None:
+    here = threading.get_ident()
+    assert await run_off_loop(LONG_CHARS - 1, threading.get_ident) == here
+    assert await run_off_loop(LONG_CHARS, threading.get_ident) != here
+
+
+async def test_long_texts_of_one_do_not_take_the_threads_of_others() -> None:
+    go = threading.Event()
+    async with anyio.create_task_group() as readers:
+        for _ in range(100):
+            readers.start_soon(run_off_loop, LONG_CHARS, go.wait)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(60):
+            assert await run_in_thread(lambda: "another call") == "another call"
+        go.set()
