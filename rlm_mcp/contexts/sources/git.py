@@ -18,7 +18,7 @@ from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import AccessPolicy, OpenPiece, Piece
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Skipped
-from rlm_mcp.errors import SourceRefused
+from rlm_mcp.errors import SourceChanged, SourceRefused
 
 GIT_SECONDS = 60.0
 """Listing a million files takes about ten."""
@@ -40,6 +40,9 @@ _NOT_OBJECTS = frozenset({"modules", "hooks", "logs", "lfs", "annex"})
 """Directories of a repository in which git does not look for commits and files."""
 
 ALTERNATES_BYTES = 1 << 16
+
+DirectoryState = tuple[Path, int, int]
+"""A directory with its inode and the time of its last change, which nobody can set back."""
 
 _LINK, _SUBMODULE = "120000", "160000"
 
@@ -107,7 +110,7 @@ def at_revision(
     directory: Path, revision: str, *, policy: AccessPolicy, check_cancelled: Callable[[], None]
 ) -> Iterator[Piece | Skipped]:
     """The files of a revision, read from the repository, not from the work tree. Raises SourceRefused."""
-    _check_inside(directory, policy=policy, check_cancelled=check_cancelled)
+    state = _check_inside(directory, policy=policy, check_cancelled=check_cancelled)
     wanted = f"{revision}^{{commit}}"
     commit = _git(
         directory, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted, check_cancelled=check_cancelled
@@ -119,11 +122,15 @@ def at_revision(
         raise SourceRefused(f"git cannot list {directory} at {revision}: run `git fsck` there")
     entries = [entry for entry in listed.split(b"\0") if entry]
     check_count(directory, len(entries))
-    return _objects(directory, entries, policy, check_cancelled)
+    return _objects(directory, entries, policy, check_cancelled, state)
 
 
 def _objects(
-    directory: Path, entries: list[bytes], policy: AccessPolicy, check_cancelled: Callable[[], None]
+    directory: Path,
+    entries: list[bytes],
+    policy: AccessPolicy,
+    check_cancelled: Callable[[], None],
+    state: frozenset[DirectoryState],
 ) -> Iterator[Piece | Skipped]:
     command = _command(directory, "cat-file", "--batch")
     with PROCESSES.running(command, env=_environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -139,21 +146,36 @@ def _objects(
                 yield Skipped(path=shown, reason=HOLDS_CREDENTIALS)
             else:
                 yield Piece(path=shown, open=lambda sha=sha: _open_object(process, sha, check_cancelled))  # type: ignore[misc]  # sha is bound here
-    _check_inside(directory, policy=policy, check_cancelled=check_cancelled)  # nothing is stored if this raises
+    # Nothing is stored if this raises: somebody may have put links there and taken them away again.
+    if _check_inside(directory, policy=policy, check_cancelled=check_cancelled) != state:
+        raise SourceChanged(f"the repository of {directory} changed while it was read: register it again")
 
 
-def _check_inside(directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> None:
-    """Raises SourceRefused for a repository that git would read outside the roots."""
-    way_out = _way_out(directory, policy=policy, check_cancelled=check_cancelled)
+def _check_inside(
+    directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]
+) -> frozenset[DirectoryState]:
+    """The state of a repository. Raises SourceRefused for one that git would read outside the roots."""
+    states: set[DirectoryState] = set()
+    way_out = _way_out(directory, policy=policy, check_cancelled=check_cancelled, states=states)
     if way_out is not None:
         raise SourceRefused(
             f"the repository of {directory} lies outside the directories that may be registered ({way_out}): "
             "register a clone inside them"
         )
+    return frozenset(states)
 
 
-def _way_out(directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> str | None:
-    """What leads from a repository out of the roots: its directories, a link in them, or borrowed objects."""
+def _way_out(
+    directory: Path,
+    *,
+    policy: AccessPolicy,
+    check_cancelled: Callable[[], None],
+    states: set[DirectoryState] | None = None,
+) -> str | None:
+    """What leads from a repository out of the roots: its directories, a link in them, or borrowed objects.
+
+    The states of all directories that git reads are added to `states`.
+    """
     if policy.roots is None:
         return None
     found = _git(directory, "rev-parse", "--git-dir", "--git-common-dir", check_cancelled=check_cancelled)
@@ -170,6 +192,9 @@ def _way_out(directory: Path, *, policy: AccessPolicy, check_cancelled: Callable
                 return str(named)
             if real not in seen and real.is_dir():
                 seen.add(real)
+                if states is not None:
+                    status = real.lstat()
+                    states.add((real, status.st_ino, status.st_ctime_ns))
                 waiting.extend(_read_by_git(real))
     except (OSError, ValueError) as error:
         return str(error)

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -90,6 +91,24 @@ def test_a_file_swapped_for_a_link_does_not_lead_outside(tmp_path: Path, suffix:
         for _ in range(TRIES // 2):
             source = root / f"place{suffix}" if alone else root
             assert "OUTSIDE" not in registered(store, source)
+
+
+@pytest.mark.parametrize("place", [".git", ".git/objects"])
+def test_a_repository_swapped_for_a_link_does_not_lead_outside(tmp_path: Path, place: str) -> None:
+    for name in ("inside", "OUTSIDE"):
+        directory = tmp_path / name.lower()
+        directory.mkdir()
+        (directory / "a.txt").write_text(name)
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"]
+        for arguments in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", name]):
+            command = [which("git") or "git", "-C", str(directory), *identity, *arguments]
+            subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - git, with the arguments of this test
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    head = (outside / ".git" / "refs" / "heads" / "main").read_text().strip()
+    with Store(tmp_path / "data", roots=[inside]) as store, swapped(inside / place, outside / place):
+        for _ in range(TRIES // 4):
+            for revision in ("main", head):
+                assert "OUTSIDE" not in registered(store, Path(f"{inside}@{revision}"))
 
 
 @pytest.mark.parametrize("opener", OPENERS)
