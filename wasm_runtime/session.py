@@ -172,14 +172,14 @@ class Session:
             if self._machine.template is not None:
                 self._execs = self._machine.template.state.execs
 
-    def close(self) -> None:
+    def close(self, *, wait_seconds: float = CLOSE_SECONDS) -> None:
         """End the session and release its memory; a cell that runs on another thread is stopped first.
 
-        A cell that cannot end, because a host function that it has called does not return, is not waited for: the
-        session is released when that cell ends.
+        A cell that cannot end, because a host function that it has called does not return, is waited for at most
+        `wait_seconds`: the session is then released when that cell ends.
         """
         self._is_closing = True
-        ends = time.monotonic() + CLOSE_SECONDS
+        ends = time.monotonic() + wait_seconds
         while not self._turn.acquire(timeout=0.05):
             self.interrupt()
             if time.monotonic() >= ends:
