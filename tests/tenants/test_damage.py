@@ -50,6 +50,21 @@ async def test_a_store_that_cannot_be_opened_is_a_sentence_and_others_are_served
             assert (await called(bob, "list_contexts"))["contexts"] == []
 
 
+@pytest.mark.parametrize(
+    "line", ['{"event":"run_started"', '{"event":"run_started","path":5}', '{"event":"run_x"}', "\0"]
+)
+async def test_a_damaged_record_of_one_tenant_stops_neither_the_server_nor_another_tenant(
+    serve_two: ServeTwo, tmp_path: Path, line: str
+) -> None:
+    run = tmp_path / "data" / "owners" / "ann" / "runs" / "run-0123456789ab"
+    run.mkdir(parents=True)
+    (run / "events.jsonl").write_text(f"{line}\n")
+    with serve_two() as url, anyio.fail_after(60):
+        for token in (ANN, BOB):
+            async with at(url, "auto", token) as client:
+                assert (await called(client, "list_contexts"))["contexts"] == []
+
+
 async def test_every_call_that_waits_when_the_server_ends_is_answered_with_a_sentence(
     tmp_path: Path, compiled_cache: Path
 ) -> None:

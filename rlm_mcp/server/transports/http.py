@@ -48,6 +48,8 @@ from rlm_mcp.workspace.inspect_repls import ReplPool
 from rlm_mcp.workspace.process_tuning import freeze_gc
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
+log = logging.getLogger(__name__)
+
 QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
 """The bytes that one tenant may store unless RLM_MCP_QUOTA_BYTES is set, and the runs of one tenant at once."""
 
@@ -170,9 +172,18 @@ def _application(
 def _tenants_with_left_runs(data_dir: Path, access: Access | None) -> list[str]:
     """Tenants that still have access and whose runs an earlier server left."""
     if access is None:
-        return [EVERYBODY] if left_runs(Runs(data_dir)) else []
-    found = [entry.name for entry in (data_dir / "owners").glob("*") if left_runs(Runs(entry))]
+        return [EVERYBODY] if _has_left_runs(data_dir) else []
+    found = [entry.name for entry in (data_dir / "owners").glob("*") if _has_left_runs(entry)]
     return [name for name in found if access.names is None or name in access.names]
+
+
+def _has_left_runs(directory: Path) -> bool:
+    """Whether an earlier server left runs here. A damaged record resumes nothing, and stops no server."""
+    try:
+        return bool(left_runs(Runs(directory)))
+    except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
+        log.warning("the runs in %s are not resumed: %s: %s", directory, type(error).__name__, error)
+        return False
 
 
 def serve_http(

@@ -248,7 +248,7 @@ class Tenants:
                 task_status.started(opened)
                 try:
                     await opened.runs.resume_left()
-                except (RlmError, OSError, ValueError) as error:
+                except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
                     log.warning("the runs of %s are not resumed: %s", name, error)
                 await tenant.unused.wait()
         except Exception:
