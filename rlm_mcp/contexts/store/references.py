@@ -17,7 +17,7 @@ from pathlib import Path
 from rlm_mcp.contexts.sources.file import open_raw
 from rlm_mcp.contexts.text.encoding import SAMPLE_BYTES, UTF8, detect
 from rlm_mcp.contexts.text.line_index import Counts, IndexBuilder, LineIndex, map_index, write_index
-from rlm_mcp.errors import SourceChanged
+from rlm_mcp.errors import ContextError, SourceChanged
 from rlm_mcp.files import replacing
 
 STEP_BYTES = 4 << 20
@@ -226,7 +226,7 @@ class ReferenceIndexes:
         try:
             while not self._closed.is_set() and growing.step():
                 pass
-        except (SourceChanged, OSError):
+        except (ContextError, OSError):
             pass  # the next read of the context raises it again
         finally:
             with self._lock:
