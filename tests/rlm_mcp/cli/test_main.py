@@ -51,6 +51,16 @@ def endpoint() -> Iterator[OpenAIServer]:
         yield server
 
 
+def test_files_named_like_credentials_are_added_only_when_that_is_asked_for(run: Run, tmp_path: Path) -> None:
+    secret = tmp_path / "home" / ".env"
+    secret.parent.mkdir()
+    secret.write_text("KEY=1\n")
+    status, _, error = run("contexts", "add", str(secret))
+    assert status != 0
+    assert "--include-secrets" in error
+    assert run("contexts", "add", str(secret), "--include-secrets")[0] == 0
+
+
 def test_contexts_are_added_listed_and_removed(run: Run, log_file: Path) -> None:
     assert run("contexts", "add", str(log_file), "--name", "a")[0] == 0
     status, out, _ = run("contexts", "list", "--json")
