@@ -7,7 +7,7 @@ keeps them from starting more.
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.errors import ContextError
@@ -48,6 +48,9 @@ class Processes:
             finally:
                 child.kill()
                 self._running.discard(child)
+                if child.stdin is not None:
+                    with suppress(BrokenPipeError):  # what was not written yet has nobody left to read it
+                        child.stdin.close()
         self._check_not_ended()
 
     def read_output(

@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import which
 
@@ -225,8 +225,9 @@ def _open_object(process: Process, sha: str, check_cancelled: Callable[[], None]
     """Reads one object whole: an unread object blocks the next, and git repositories keep large files elsewhere."""
     if process.stdin is None or process.stdout is None:
         raise SourceRefused("git was started without pipes")
-    process.stdin.write(f"{sha}\n".encode())
-    process.stdin.flush()
+    with suppress(BrokenPipeError):  # git ended; then nothing can be read either
+        process.stdin.write(f"{sha}\n".encode())
+        process.stdin.flush()
     header = process.stdout.readline().split()
     if len(header) != 3:
         raise SourceRefused(

@@ -37,6 +37,16 @@ def test_what_still_runs_at_the_end_of_the_block_is_killed(processes: Processes)
     assert repr(processes) == "<Processes 0 running>"
 
 
+def test_a_program_that_ended_before_it_read_what_was_written_is_no_error(processes: Processes) -> None:
+    deaf = [sys.executable, "-c", "import os; os.close(0); print('begun', flush=True)"]
+    with processes.running(deaf, env={}, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.stdin.write(b"nobody reads this")
+    assert has_ended(process)
+
+
 def test_output_that_is_no_longer_wanted_ends_the_program(processes: Processes) -> None:
     looks = 0
 
