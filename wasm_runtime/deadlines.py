@@ -44,13 +44,14 @@ class Deadline:
         self._ends: float | None = None
         self._scheduled_at: float | None = None
         self._active = False
+        self._reason: ExpiredBy = "deadline"
         self._lock = threading.Lock()
         self.expired: ExpiredBy | None = None
 
     @contextmanager
-    def running(self, seconds: float) -> Iterator[None]:
-        """Give the body `seconds`."""
-        self._left, self.expired, self._active = seconds, None, True
+    def running(self, seconds: float, *, reason: ExpiredBy = "deadline") -> Iterator[None]:
+        """Give the body `seconds`; `reason` says why it ends when they are over."""
+        self._left, self.expired, self._active, self._reason = seconds, None, True, reason
         self._start_clock()
         try:
             yield
@@ -104,7 +105,7 @@ class Deadline:
             due = now >= self._ends
             trap = due and self.expired is not None
             if due:
-                self.expired = self.expired or "deadline"
+                self.expired = self.expired or self._reason
                 self._ends = now + GRACE_SECONDS
             self._schedule()
             # Inside the lock: once a cell has ended, a stop would hit the next one.

@@ -29,6 +29,7 @@ import wasmtime
 from wasm_runtime.budget import SessionMemory
 from wasm_runtime.capture import Capture
 from wasm_runtime.channel import CallLog, Channel, ItemSource
+from wasm_runtime.deadlines import ExpiredBy
 from wasm_runtime.errors import GuestCallError, RuntimeFailure, SessionBusy, SessionClosed
 from wasm_runtime.guest_machine import FileSource, GuestMachine, SavedMachine
 from wasm_runtime.limits import Limits
@@ -118,7 +119,9 @@ class Session:
                 if prepare is None:
                     return self._exec(code, seconds, seconds, saved)
                 prepared = self._prepare(prepare, code, seconds, saved)
-                return self._exec(prepared, seconds, self.seconds_left, saved)
+                # An interrupt of the preparation leaves no time for the cell.
+                reason = self._deadline.expired or "deadline"
+                return self._exec(prepared, seconds, self.seconds_left, saved, reason)
 
     def call(self, function: str, *args: object, seconds: float | None = None) -> object:
         """Call `module:function` in the guest with JSON values; -> its JSON value.
@@ -286,12 +289,14 @@ class Session:
         value = report.get("value")
         return value if isinstance(value, str) and "error" not in report else code
 
-    def _exec(self, code: str, seconds: float, seconds_left: float, saved: SavedMachine) -> ExecResult:
+    def _exec(
+        self, code: str, seconds: float, seconds_left: float, saved: SavedMachine, reason: ExpiredBy = "deadline"
+    ) -> ExecResult:
         self._stdout.clear()
         self._stderr.clear()
         started = time.perf_counter()
         request: dict[str, object] = {"kind": "cell", "code": code, "name": f"<cell {next(self._cell_names)}>"}
-        report, stopped, undone = self._serve(request, seconds_left, saved)
+        report, stopped, undone = self._serve(request, seconds_left, saved, reason)
         error = describe_error(report.get("error"), stopped, seconds)
         value = report.get("value")
         return ExecResult(
@@ -316,7 +321,7 @@ class Session:
         return report.get("value")
 
     def _serve(
-        self, request: dict[str, object], seconds: float, saved: SavedMachine
+        self, request: dict[str, object], seconds: float, saved: SavedMachine, reason: ExpiredBy = "deadline"
     ) -> tuple[dict[str, object], StopReason | None, bool]:
         """Have the guest carry out one request; -> (report, what stopped it, whether `saved` was restored)."""
         guest = self._machine.guest
@@ -324,7 +329,7 @@ class Session:
         guest.ended = guest.failure = None
         self._channel.set_request(request | self._machine.introduction())
         trapped: StopReason | None = None
-        with self._deadline.running(seconds), active_guest(guest):
+        with self._deadline.running(seconds, reason=reason), active_guest(guest):
             try:
                 returned = self._machine.interpreter.call("PyObject_CallNoArgs", self._shared.image.serve)
             except wasmtime.Trap as trap:

@@ -171,6 +171,16 @@ def test_a_cell_can_be_prepared_by_the_guest(session: Session) -> None:
     assert session.exec("import preparing; preparing.seen").value == "[\"'before'\"]"
 
 
+def test_an_interrupt_of_the_preparation_interrupts_the_cell(runtime: Runtime) -> None:
+    opened: list[Session] = []
+    with runtime.session(limits=LIMITS, calls={"stop": lambda: opened.pop().interrupt()}) as session:
+        opened.append(session)
+        session.install("preparing", "import host\ndef stop(code):\n    host.call('stop')\n    while True: pass")
+        result = session.exec("while True: pass", seconds=30, prepare="preparing:stop")
+        assert (result.stopped_by, result.undone) == ("interrupt", False)
+        assert session.exec("1 + 1").value == "2"
+
+
 @pytest.mark.parametrize("function", ["fail", "number", "leave", "missing"])
 def test_a_cell_that_cannot_be_prepared_is_run_as_it_is(session: Session, function: str) -> None:
     session.install("preparing", PREPARING)
