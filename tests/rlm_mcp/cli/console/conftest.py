@@ -54,10 +54,17 @@ class Terminal:
         """What was written, without what moves the cursor or colours."""
         return CONTROL.sub("", self.written)
 
-    def until(self, *words: str) -> str:
-        """Reads until some of these words are there that were not there before; which ones."""
-        ends = time.monotonic() + SECONDS
+    def until(self, *words: str, pressing: str = "") -> str:
+        """Reads until some of these words are there that were not there before; which ones.
+
+        Keys that are given are pressed now and every few seconds, as a person does whose key was lost.
+        """
+        began = time.monotonic()
+        ends, press_at = began + SECONDS, began
         while True:
+            if pressing and time.monotonic() >= press_at:
+                self.type(pressing)
+                press_at = time.monotonic() + SECONDS / 10
             new = self.text[self._seen :]
             for found in words:
                 if found in new:

@@ -23,8 +23,7 @@ def test_blocks_run_over_the_context_and_ctrl_c_keeps_the_variables(
     while not seen.startswith("interrupted"):  # the key may be pressed while the line is still being taken in
         opened.type("while True: pass\n")
         opened.until("while True: pass\n")
-        opened.type("\x03")
-        seen = opened.until("interrupted; the variables are kept\n>>> ", "(Ctrl-D leaves)\n>>> ")
+        seen = opened.until("interrupted; the variables are kept\n>>> ", "(Ctrl-D leaves)\n>>> ", pressing="\x03")
     opened.type("count\t + 1\n")
     opened.until("\n101\n>>> ")
     opened.type(":reset\ncounted\n")
