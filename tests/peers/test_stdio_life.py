@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,6 +132,9 @@ def test_a_server_at_work_ends_and_leaves_nothing_behind(
             assert server.stdout.read() is not None  # to its end: the server is gone
         else:
             assert server.started.wait(timeout=60) == 0
+    ends = time.monotonic() + 60
+    while processes_about(tmp_path) and time.monotonic() < ends:  # what was killed is gone a moment later
+        time.sleep(0.05)
     assert processes_about(tmp_path) == []
     assert list((tmp_path / "data" / "contexts" / "holders").iterdir()) == []
     for entry in (tmp_path / "data").glob("runs/*"):
