@@ -27,6 +27,7 @@ from wasm_runtime.errors import ImageError
 from wasm_runtime.machine.engine import FLAGS, WASM_STACK_BYTES
 
 MODULE_FILE, STDLIB_FILE, MANIFEST_FILE = "module.wasm.zst", "python_stdlib.zip", "manifest.json"
+ASSEMBLED_FILE = "assembled.wasm.zst"
 _FOLDER = "wasm-runtime"
 
 
@@ -61,6 +62,11 @@ def load_image() -> Image:
 def module_bytes() -> bytes:
     """Return the committed module, uncompressed."""
     return zstandard.ZstdDecompressor().decompress((_image_folder() / MODULE_FILE).read_bytes())
+
+
+def assembled_bytes() -> bytes:
+    """Return the module that the image is baked from, uncompressed: packages are linked to it."""
+    return zstandard.ZstdDecompressor().decompress((_image_folder() / ASSEMBLED_FILE).read_bytes())
 
 
 def compiled_module(

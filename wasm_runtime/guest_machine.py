@@ -211,7 +211,7 @@ class GuestMachine:
     # files
 
     def _new_vfs(self) -> Vfs:
-        vfs = Vfs(clock=time.time_ns, quota=self._quota, devices=self._devices)
+        vfs = Vfs(clock=time.time_ns, quota=self._quota, devices=self._devices, shared=self._shared.files)
         vfs.mount(self._shared.image.stdlib_path, self._shared.image.stdlib)
         for path, source in self._files.items():
             vfs.mount(path, source.encode() if isinstance(source, str) else source)

@@ -16,6 +16,8 @@ from wasm_runtime.machine.mapped_pages import BufferPool, MappedPages
 from wasm_runtime.machine.memory import GuestMemory
 from wasm_runtime.machine.pages import CopiedPages, Pages
 from wasm_runtime.machine.template_memory import TemplateMemory
+from wasm_runtime.vfs.shared_files import SharedFiles
+from wasm_runtime.vfs.time_zones import zone_files
 
 # Threads for submitted host functions that block; functions that return futures hold no thread.
 _CALL_THREADS = 64
@@ -44,6 +46,7 @@ class Shared:
         self.engine = make_engine()
         module = compiled_module(self.engine, self.image, cache_dir, on_progress)
         self.prelinked = make_linker(self.engine, module).instantiate_pre(module)
+        self.files = SharedFiles([zone_files])
         self.deadlines = DeadlineThread()
         self.budget = budget
         self.page_map = page_map

@@ -75,7 +75,7 @@ for how in ('data', 'fully_trusted'):
 sorted(os.listdir('/'))
 """
     result = session.exec(program, seconds=5)
-    assert result.value == "['context', 'dev', 'home', 'lib', 'tmp']", result.error
+    assert result.value == "['context', 'dev', 'home', 'lib', 'tmp', 'usr']", result.error
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """`python -m wasm_runtime.build [--check] [--work FOLDER]`: make the image, or prove the committed one.
 
-    fetch (pins) ─ assemble ─ bake ─ write module.wasm.zst, python_stdlib.zip, manifest.json
+    fetch (pins) ─ assemble ─ bake ─ write module.wasm.zst, assembled.wasm.zst, python_stdlib.zip, manifest.json
 
 Every step is deterministic, so `--check` rebuilds and compares sha256 with the committed manifest.
 """
@@ -43,36 +43,52 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        manifest, module, stdlib = build(work)
+        built = build(work)
         if arguments.check:
-            return check(manifest)
-        write(manifest, module, stdlib)
-    print(f"wrote {manifest['outputs']}")
+            return check(built.manifest)
+        write(built)
+    print(f"wrote {built.manifest['outputs']}")
     return 0
 
 
-def build(work: Path) -> tuple[dict[str, object], Path, Path]:
-    """Build everything in `work`; -> (manifest, baked module, stdlib zip)."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltImage:
+    """What a build makes. `assembled` is the module before it is baked, to which packages are linked."""
+
+    manifest: dict[str, object]
+    baked: Path
+    assembled: Path
+    stdlib: Path
+
+
+def build(work: Path) -> BuiltImage:
+    """Build everything in `work`."""
     pyodide, binaryen = fetch(PYODIDE, work), Binaryen(fetch(BINARYEN, work))
     stdlib = pyodide / "python_stdlib.zip"
-    baked, addresses = bake(assemble(pyodide, work, binaryen), stdlib, work, binaryen)
+    assembled = assemble(pyodide, work, binaryen)
+    baked, addresses = bake(assembled, stdlib, work, binaryen)
     inputs = [_described(PYODIDE, pyodide, _INPUTS), _described(BINARYEN, binaryen.package, ("index.js",))]
     guest = {f.name: _sha256(f) for f in sorted((IMAGE_FOLDER.parent / "guest/host").glob("*.py"))}
     manifest: dict[str, object] = {
         "cpython": CPYTHON_VERSION,
         "inputs": [*inputs, {"name": "wasm_runtime/guest/host", "sha256": guest}],
         "image": _image_facts(baked, addresses),
-        "outputs": {"module.wasm": _sha256(baked), "python_stdlib.zip": _sha256(stdlib)},
+        "outputs": {
+            "module.wasm": _sha256(baked),
+            "assembled.wasm": _sha256(assembled),
+            "python_stdlib.zip": _sha256(stdlib),
+        },
     }
-    return manifest, baked, stdlib
+    return BuiltImage(manifest=manifest, baked=baked, assembled=assembled, stdlib=stdlib)
 
 
-def write(manifest: dict[str, object], module: Path, stdlib: Path) -> None:
+def write(built: BuiltImage) -> None:
     """Write the image into the package."""
-    compressed = zstandard.ZstdCompressor(level=19).compress(module.read_bytes())
-    (IMAGE_FOLDER / compile_cache.MODULE_FILE).write_bytes(compressed)
-    shutil.copyfile(stdlib, IMAGE_FOLDER / compile_cache.STDLIB_FILE)
-    (IMAGE_FOLDER / compile_cache.MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+    for module, name in [(built.baked, compile_cache.MODULE_FILE), (built.assembled, compile_cache.ASSEMBLED_FILE)]:
+        compressed = zstandard.ZstdCompressor(level=19).compress(module.read_bytes())
+        (IMAGE_FOLDER / name).write_bytes(compressed)
+    shutil.copyfile(built.stdlib, IMAGE_FOLDER / compile_cache.STDLIB_FILE)
+    (IMAGE_FOLDER / compile_cache.MANIFEST_FILE).write_text(json.dumps(built.manifest, indent=2) + "\n")
 
 
 def check(manifest: dict[str, object]) -> int:
@@ -80,6 +96,7 @@ def check(manifest: dict[str, object]) -> int:
     committed = json.loads((IMAGE_FOLDER / compile_cache.MANIFEST_FILE).read_text())
     written = {
         "module.wasm": hashlib.sha256(compile_cache.module_bytes()).hexdigest(),
+        "assembled.wasm": hashlib.sha256(compile_cache.assembled_bytes()).hexdigest(),
         "python_stdlib.zip": _sha256(IMAGE_FOLDER / compile_cache.STDLIB_FILE),
     }
     if json.loads(json.dumps(manifest)) == committed and written == committed["outputs"]:

@@ -28,6 +28,8 @@ from wasm_runtime.machine.memory import HOST_PAGE_BYTES, WASM_PAGE_BYTES, GuestM
 from wasm_runtime.vfs.devices import Device
 from wasm_runtime.vfs.filesystem import Vfs
 from wasm_runtime.vfs.quota import FixedQuota
+from wasm_runtime.vfs.shared_files import SharedFiles
+from wasm_runtime.vfs.time_zones import zone_files
 
 # 2026-01-01T00:00:00Z: the guest's time while the image is baked.
 BAKE_TIME_NS = 1_767_225_600_000_000_000
@@ -153,7 +155,13 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
         "/dev/stderr": err,
         "/dev/host": host,
     }
-    vfs = Vfs(clock=lambda: BAKE_TIME_NS, quota=FixedQuota(1 << 24), devices=devices, random=_constant_random)
+    vfs = Vfs(
+        clock=lambda: BAKE_TIME_NS,
+        quota=FixedQuota(1 << 24),
+        devices=devices,
+        random=_constant_random,
+        shared=SharedFiles([zone_files]),
+    )
     vfs.mount(boot.STDLIB_ZIP, stdlib_zip)
     for file in sorted(files("wasm_runtime").joinpath("guest/host").iterdir(), key=lambda f: f.name):
         if file.name.endswith(".py"):

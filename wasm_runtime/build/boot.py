@@ -12,6 +12,7 @@ from wasm_runtime.machine.interpreter import Interpreter
 _MINOR = CPYTHON_VERSION.rsplit(".", 1)[0]  # "3.14"
 STDLIB_ZIP = f"/lib/python{_MINOR.replace('.', '')}.zip"
 STDLIB_DIR = f"/lib/python{_MINOR}"
+SITE_PACKAGES = f"/usr{STDLIB_DIR}/site-packages"
 
 _INTEGERS = {
     "site_import": 0,
@@ -27,7 +28,7 @@ _INTEGERS = {
     "install_signal_handlers": 1,
 }
 _STRINGS = {"executable": "/bin/python3", "home": "/", "program_name": "python3", "stdlib_dir": STDLIB_DIR}
-_LISTS = {"module_search_paths": [STDLIB_ZIP, STDLIB_DIR], "argv": [""]}
+_LISTS = {"module_search_paths": [STDLIB_ZIP, STDLIB_DIR, SITE_PACKAGES], "argv": [""]}
 
 
 class BootError(Exception):

@@ -110,7 +110,7 @@ def _load(tree: Tree, header: object, blobs: memoryview) -> tuple[Descriptors, i
     attached = _add_nodes(tree, records, blobs)
     descriptors = _descriptors(tree, files, numbers)
     cwd = _resolve(tree, cwd_ref)
-    if not isinstance(tree.nodes.get(cwd), Directory):
+    if not isinstance(tree.nodes.find(cwd), Directory):
         cwd = _resolve(tree, "/home")
     _drop_unused(tree, {cwd, *(file.ino for file in descriptors.files.values())})
     _attach_mounts(tree, attached)
@@ -138,7 +138,7 @@ def _record(tree: Tree, node: Inode) -> JsonObject:
 
 
 def _ref(tree: Tree, ino: int) -> Ref:
-    node = tree.nodes.get(ino)
+    node = tree.nodes.find(ino)
     match node:
         case MountedFile():
             return _text(node.mounted_at)
@@ -225,7 +225,7 @@ def _attach_entries(tree: Tree, entries: dict[int, list[object]], parents: dict[
     mounted: set[int] = set()
     waiting = tree.guest_roots()
     for top in waiting:
-        node = tree.nodes.get(top)
+        node = tree.nodes.find(top)
         if not isinstance(node, Directory) or parents[top] != "/":
             raise BadDump("the dump lacks a directory that every tree has")
         node.nlink = 2

@@ -5,9 +5,9 @@ int. No call raises, whatever the guest does. Paths and names are bytes as the g
 Flags, commands and `AT_` constants have Linux's numbers, which Emscripten shares. The guest is user 0, the only one.
 Times are nanoseconds of the clock given to the constructor; reading a file does not change its access time.
 
-The files of this package, from the bottom: `nodes`, `tree` (ownership, charges, undo, paths), `content` (bytes of
-files), `descriptors`, `open_tree`, then the guest's calls in `descriptor_calls` and `path_calls`, and here the host's
-calls. `dump` saves and loads; `mounted_files` and `devices` connect the file system to the outside.
+The files of this package, from the bottom: `nodes`, `shared_files`, `tree` (ownership, charges, undo, paths), `content`
+(bytes of files), `descriptors`, `open_tree`, then the guest's calls in `descriptor_calls` and `path_calls`, and here
+the host's calls. `dump` saves and loads; `mounted_files` and `devices` connect the file system to the outside.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from wasm_runtime.vfs.mounted_files import BytesSource, HostFile, MountSource
 from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, MountedFile
 from wasm_runtime.vfs.path_calls import PathCalls
 from wasm_runtime.vfs.quota import Quota
+from wasm_runtime.vfs.shared_files import SHARED_DIRECTORY, SHARED_ROOT, SharedFiles
 from wasm_runtime.vfs.tree import TreeMark
 
 # The directories that the guest may change; the root and everything else in it belong to the host.
@@ -49,7 +50,7 @@ class Vfs(PathCalls):
 
     `devices` maps absolute paths to devices; /dev/stdin, /dev/stdout and /dev/stderr, where given, are open as
     descriptors 0, 1 and 2. `random` feeds /dev/urandom. The tree starts with /tmp and /home (the working
-    directory), which the guest may change, and /lib, /dev and /context, which it may not.
+    directory), which the guest may change, and /lib, /dev, /context and /usr, which it may not; `shared` is in /usr.
     """
 
     def __init__(
@@ -60,13 +61,17 @@ class Vfs(PathCalls):
         devices: Mapping[str, Device] | None = None,
         random: Callable[[int], bytes] = os.urandom,
         node_limit: int = 100_000,
+        shared: SharedFiles | None = None,
     ) -> None:
-        super().__init__(clock=clock, quota=quota, node_limit=node_limit)
+        super().__init__(clock=clock, quota=quota, node_limit=node_limit, shared=shared or SharedFiles())
         self.latest: Mark | None = None
         for name in WRITABLE:
             self._make_root_directory(name, 0o1777 if name == b"tmp" else 0o755, host=False)
         for name in HOST_DIRECTORIES:
             self._make_root_directory(name, 0o555, host=True)
+        root = self.tree.own_directory(ROOT)
+        root.insert(SHARED_DIRECTORY, SHARED_ROOT)
+        root.nlink += 1
         self.chdir(b"/home")
         always = {"/dev/null": NullDevice(), "/dev/zero": ZeroDevice(), "/dev/urandom": RandomDevice(random)}
         for path, device in {**always, **(devices or {})}.items():

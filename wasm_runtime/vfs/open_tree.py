@@ -14,6 +14,7 @@ from wasm_runtime.vfs.devices import Device
 from wasm_runtime.vfs.flags import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, Inode, MemoryFile, Stat, StatFs, Symlink
 from wasm_runtime.vfs.quota import Quota
+from wasm_runtime.vfs.shared_files import SharedFiles
 from wasm_runtime.vfs.tree import LONGEST_PATH, NODE_COST, Tree, WalkResult
 
 BLOCK = 4096
@@ -22,8 +23,8 @@ BLOCK = 4096
 class OpenTree:
     """The state that the guest's calls work on."""
 
-    def __init__(self, *, clock: Callable[[], int], quota: Quota, node_limit: int) -> None:
-        self.tree = Tree(clock=clock, quota=quota, node_limit=node_limit)
+    def __init__(self, *, clock: Callable[[], int], quota: Quota, node_limit: int, shared: SharedFiles) -> None:
+        self.tree = Tree(clock=clock, quota=quota, node_limit=node_limit, shared=shared)
         self.descriptors = Descriptors()
         self.devices: dict[bytes, Device] = {}
         self.cwd = ROOT

@@ -234,7 +234,7 @@ class PathCalls(DescriptorCalls):
     def _is_within(self, ino: int, ancestor: int) -> bool:
         """Return whether a directory is the given ancestor or lies below it."""
         while ino not in (ancestor, ROOT):
-            node = self.tree.nodes.get(ino)
+            node = self.tree.nodes.find(ino)
             if not isinstance(node, Directory):
                 return False
             ino = node.parent

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from wasm_runtime.errno import Errno
 from wasm_runtime.vfs.nodes import FIRST_GUEST_INO, ROOT, Directory, Inode, MountedFile, Symlink
 from wasm_runtime.vfs.quota import Quota
+from wasm_runtime.vfs.shared_files import NodeTable, SharedFiles
 
 # Charged for a node: the objects, its name of up to 255 bytes and its entries in two tables, rounded up.
 NODE_COST = 1024
@@ -44,7 +45,7 @@ class TreeMark:
 class TreeState:
     """The nodes of a tree and its counters, kept for the case that loading a dump fails."""
 
-    nodes: dict[int, Inode]
+    nodes: NodeTable
     epoch: int
     charged: int
     next_guest_ino: int
@@ -59,7 +60,7 @@ WalkResult = tuple[int, bytes, int, bool]
 class Tree:
     """The nodes of one guest. A new tree has an empty root that belongs to the host."""
 
-    def __init__(self, *, clock: Callable[[], int], quota: Quota, node_limit: int) -> None:
+    def __init__(self, *, clock: Callable[[], int], quota: Quota, node_limit: int, shared: SharedFiles) -> None:
         self.clock = clock
         self.quota = quota
         self.node_limit = node_limit
@@ -71,7 +72,7 @@ class Tree:
         self.next_guest_ino = FIRST_GUEST_INO
         self.live_mark: TreeMark | None = None
         self.mounts: dict[bytes, int] = {}
-        self.nodes: dict[int, Inode] = {ROOT: Directory(ROOT, self.epoch, 0o555, clock(), ROOT)}
+        self.nodes = NodeTable({ROOT: Directory(ROOT, self.epoch, 0o555, clock(), ROOT)}, shared)
 
     # charges
 
@@ -243,7 +244,7 @@ class Tree:
         live = self.charged - self.kept
         if not quota.reserve(live):
             raise MemoryError(f"a copy of the files needs {live} bytes and {quota.available()} are free")
-        other = Tree(clock=self.clock, quota=quota, node_limit=self.node_limit)
+        other = Tree(clock=self.clock, quota=quota, node_limit=self.node_limit, shared=self.nodes.shared)
         self.epoch = next(_epochs)
         other.charged = live
         other.guest_nodes = self.guest_nodes
@@ -273,7 +274,8 @@ class Tree:
 
     def start_over(self, next_guest_ino: int) -> None:
         """Continue with a new table that has only the host's nodes; the old one stays unchanged."""
-        self.nodes = {ino: node for ino, node in self.nodes.items() if ino < FIRST_GUEST_INO}
+        of_the_host = {ino: node for ino, node in self.nodes.items() if ino < FIRST_GUEST_INO}
+        self.nodes = NodeTable(of_the_host, self.nodes.shared)
         self.epoch = next(_epochs)
         self.next_guest_ino = next_guest_ino
         self.guest_nodes = 0
@@ -293,7 +295,8 @@ class Tree:
         self.release(self.charged)
         self.guest_nodes = 0
         self.mounts = {}
-        self.nodes = {ROOT: Directory(ROOT, self.epoch, 0o555, self.clock(), ROOT)}
+        root = Directory(ROOT, self.epoch, 0o555, self.clock(), ROOT)
+        self.nodes = NodeTable({ROOT: root}, self.nodes.shared)
 
     # paths
 
@@ -319,7 +322,7 @@ class Tree:
             if name == b".":
                 continue
             if name == b"..":
-                above = nodes.get(here.parent)
+                above = nodes.find(here.parent)
                 if type(above) is not Directory:  # the parent of a removed directory may be gone as well
                     return -Errno.ENOENT, b"", 0, False
                 here = above
@@ -358,8 +361,8 @@ class Tree:
         """Return the absolute path of a directory, or -ENOENT if it has been removed."""
         names: list[bytes] = []
         while ino != ROOT:
-            node = self.nodes.get(ino)
-            above = self.nodes.get(node.parent) if isinstance(node, Directory) else None
+            node = self.nodes.find(ino)
+            above = self.nodes.find(node.parent) if isinstance(node, Directory) else None
             if not isinstance(node, Directory) or not isinstance(above, Directory) or node.nlink == 0:
                 return -Errno.ENOENT
             names.append(next(name for name, entry in above.entries.items() if entry[0] == ino))

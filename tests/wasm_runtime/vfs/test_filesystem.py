@@ -73,12 +73,12 @@ def facts(found: Stat | int) -> Stat:
 
 def test_a_new_tree_has_the_usual_directories_and_works_in_home() -> None:
     vfs = new_vfs()
-    assert names(vfs, b"/") == [b".", b"..", b"tmp", b"home", b"lib", b"dev", b"context"]
+    assert names(vfs, b"/") == [b".", b"..", b"tmp", b"home", b"lib", b"dev", b"context", b"usr"]
     assert names(vfs, b"/dev") == [b".", b"..", b"null", b"zero", b"urandom"]
     assert vfs.getcwd() == b"/home"
 
 
-@pytest.mark.parametrize("path", [b"/x", b"/lib/x", b"/context/x", b"/dev/x", b"/tmp/../x"])
+@pytest.mark.parametrize("path", [b"/x", b"/lib/x", b"/context/x", b"/dev/x", b"/usr/x", b"/tmp/../x"])
 def test_nothing_can_be_made_outside_tmp_and_home(path: bytes) -> None:
     vfs = new_vfs()
     assert vfs.openat(AT_FDCWD, path, O_CREAT | O_WRONLY, 0o666) == -Errno.EROFS

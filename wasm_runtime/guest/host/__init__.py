@@ -134,10 +134,15 @@ def drop_pending_output():
     cells.stderr.drop()
 
 
+# Called with bytes of entropy; an image with packages adds the functions that seed their global generators.
+seeders = [random.seed]
+
+
 def reseed(entropy):
     """Make random numbers independent of those of other sessions and copies."""
     if entropy:
-        random.seed(bytes.fromhex(entropy))
+        for seed in seeders:
+            seed(bytes.fromhex(entropy))
 
 
 def function(name):
