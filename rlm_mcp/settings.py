@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.redact import Secret, ellipsize
@@ -290,11 +290,17 @@ def _url(raw: object, source: str) -> str:
         valid = False
     if not valid:
         raise SettingsError(f"{source} is {_shown(text)}, which is not a URL: write, for example, {OPENAI_BASE_URL}")
-    if parts.username or parts.password or parts.query:
+    if parts.username or parts.password:
         raise SettingsError(
             f"{source} contains credentials: set RLM_MCP_API_KEY to the key, and leave only the address"
         )
-    return text.removesuffix("/chat/completions").removesuffix("/completions")
+    if parse_qs(parts.query, keep_blank_values=True).keys() - {"api-version"}:
+        raise SettingsError(
+            f"{source} has a query with something else than api-version: set RLM_MCP_API_KEY to the key if it is one,"
+            " and leave only the address"
+        )
+    address = text.partition("?")[0].rstrip("/").removesuffix("/chat/completions").removesuffix("/completions")
+    return f"{address}?{parts.query}" if parts.query else address
 
 
 def _path(raw: object, source: str) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_mcp.models.dialect import believed_window
+from rlm_mcp.models.exchange import endpoint_url
 from rlm_mcp.models.profiles import is_local
 
 # Default ports, in order of preference.
@@ -108,7 +109,7 @@ def _ollama(root: str, model: str) -> Facts:
 
 
 def _rows(base_url: str, seconds: float) -> list[Mapping[str, Any]]:
-    rows = _get(f"{base_url}/models", seconds).get("data")
+    rows = _get(endpoint_url(base_url, "/models"), seconds).get("data")
     return [row for row in rows if isinstance(row, Mapping) and "id" in row] if isinstance(rows, list) else []
 
 

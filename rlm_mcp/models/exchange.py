@@ -1,6 +1,7 @@
 """What comes of one HTTP request to a model endpoint: a response, or the reason why there is none."""
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from rlm_mcp.models.retries import FailureKind
 
@@ -28,3 +29,17 @@ class NoResponse:
     kind: FailureKind
     why: str
     sent: bool
+
+
+def endpoint_url(base_url: str, path: str) -> str:
+    """Returns the address of `path` below a base URL. A query of the base, Azure's api-version, follows the path."""
+    base, mark, query = base_url.partition("?")
+    return base.rstrip("/") + path + mark + query
+
+
+def takes_azure_key(base_url: str, key: str) -> bool:
+    """Tells whether an endpoint takes the key in Azure's header `api-key`. Tokens of Entra ID (JWT) are bearers."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    azure = host.endswith((".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"))
+    return (azure or "api-version=" in parts.query) and not key.startswith("eyJ")

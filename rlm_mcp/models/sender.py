@@ -25,7 +25,15 @@ import openai
 from openai import Omit, RequestOptions
 
 from rlm_mcp.models.dialect import retry_after_seconds
-from rlm_mcp.models.exchange import CONNECT_SECONDS, LATE_SECONDS, REPLY_SECONDS, HTTPResponse, NoResponse
+from rlm_mcp.models.exchange import (
+    CONNECT_SECONDS,
+    LATE_SECONDS,
+    REPLY_SECONDS,
+    HTTPResponse,
+    NoResponse,
+    endpoint_url,
+    takes_azure_key,
+)
 from rlm_mcp.models.limiter import MOST
 from rlm_mcp.models.profiles import is_local
 from rlm_mcp.redact import Secret
@@ -52,7 +60,7 @@ class Sender:
         self._reply_seconds = reply_seconds
         local = is_local(base_url)
         timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS)  # `pool` bounds connecting, too
-        self._options = _options(timeout, with_key=bool(api_key), local=local)
+        self._options = _options(timeout, base_url, api_key, local=local)
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key.reveal() or "none",  # the library refuses an empty one
@@ -85,7 +93,7 @@ class Sender:
         await self._client.close()
 
     async def _send(self, path: str, body: Mapping[str, Any] | None) -> HTTPResponse | NoResponse:
-        url = self.base_url + path
+        url = endpoint_url(self.base_url, path)
         try:
             if body is None:
                 response = await self._client.get(url, cast_to=httpx2.Response, options=self._options)
@@ -104,14 +112,16 @@ class Sender:
         )
 
 
-def _options(timeout: httpx2.Timeout, *, with_key: bool, local: bool) -> RequestOptions:
+def _options(timeout: httpx2.Timeout, base_url: str, api_key: Secret, *, local: bool) -> RequestOptions:
     """Returns the options of every request. All are given: the library copies a default for each missing one."""
     about_us = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
     headers: dict[str, str | Omit] = {
         f"X-Stainless-{name}": Omit() for name in (*about_us, "Retry-Count", "Read-Timeout")
     }
     headers["Accept-Encoding"] = "gzip"  # the only one that _BoundedBody unpacks
-    if not with_key:
+    if takes_azure_key(base_url, api_key.reveal()):
+        headers |= {"Authorization": Omit(), "api-key": api_key.reveal()}
+    elif not api_key:
         headers["Authorization"] = Omit()
     if local:  # names at OpenAI, which the library reads from the environment
         headers |= {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}

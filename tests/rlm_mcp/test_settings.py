@@ -144,6 +144,16 @@ def test_the_endpoint_path_is_taken_off_the_base_url(tmp_path: Path) -> None:
     assert load(tmp_path, {"RLM_MCP_BASE_URL": "http://h/v1/chat/completions"}).base_url == "http://h/v1"
 
 
+def test_a_base_url_keeps_the_version_of_azure_and_no_other_query(tmp_path: Path) -> None:
+    azure = "https://r.openai.azure.com/openai/deployments/m"
+    url = f"{azure}/chat/completions?api-version=2024-10-21"
+    assert load(tmp_path, {"RLM_MCP_BASE_URL": url}).base_url == f"{azure}?api-version=2024-10-21"
+    for query in ("?key=sk-1", "?api-version=1&sig=abc"):
+        with pytest.raises(SettingsError, match="a query with something else than api-version") as error:
+            load(tmp_path, {"RLM_MCP_BASE_URL": azure + query})
+        assert "sk-1" not in str(error.value)
+
+
 def test_a_run_may_lower_a_limit_that_was_set_but_not_raise_it(tmp_path: Path) -> None:
     settings = load(tmp_path, {"RLM_MCP_MAX_USD": "0.5"})
     assert settings.limits_for(RunLimits(max_usd=2)).max_usd == 0.5

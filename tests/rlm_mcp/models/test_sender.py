@@ -49,10 +49,10 @@ class Bytes:
 
 @asynccontextmanager
 async def asking(
-    server: Bytes, *, key: str = "sk-key", reply_seconds: float = 5.0, late_seconds: float = 5.0
+    server: Bytes, *, path: str = "/v1", key: str = "sk-key", reply_seconds: float = 5.0, late_seconds: float = 5.0
 ) -> AsyncIterator[Sender]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}{path}"
     sender = Sender(url, Secret(key), late_seconds=late_seconds, reply_seconds=reply_seconds)
     with anyio.fail_after(60):
         yield sender
@@ -95,6 +95,19 @@ async def test_without_a_key_nothing_names_the_user_or_this_machine() -> None:
         await sender.send("/x", {})
     head = server.requests[0].lower()
     assert [name for name in (b"authorization", b"openai-", b"x-stainless") if name in head] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "header"), [("0a1b2c", b"api-key: 0a1b2c"), ("eyJ0eXAi.e30.c2ln", b"authorization: Bearer eyJ0eXAi.e30.c2ln")]
+)
+async def test_an_azure_deployment_is_asked_with_its_version_and_its_kind_of_key(key: str, header: bytes) -> None:
+    server = Bytes(OK)
+    async with asking(server, path="/openai/deployments/m?api-version=2024-10-21", key=key) as sender:
+        await sender.send("/chat/completions", {})
+    head = server.requests[0]
+    assert head.startswith(b"POST /openai/deployments/m/chat/completions?api-version=2024-10-21 HTTP/1.1")
+    lines = head.lower().split(b"\r\n")
+    assert [line for line in lines if line.startswith((b"api-key", b"authorization"))] == [header.lower()]
 
 
 async def test_requests_at_once_have_connections_of_their_own() -> None:
