@@ -98,7 +98,7 @@ async def test_without_a_key_nothing_names_the_user_or_this_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "header"), [("0a1b2c", b"api-key: 0a1b2c"), ("eyJ0eXAi.e30.c2ln", b"authorization: Bearer eyJ0eXAi.e30.c2ln")]
+    ("key", "header"), [("0a1b2c", b"api-key: 0a1b2c"), ("eyJ0eX.e30.sig", b"authorization: Bearer eyJ0eX.e30.sig")]
 )
 async def test_an_azure_deployment_is_asked_with_its_version_and_its_kind_of_key(key: str, header: bytes) -> None:
     server = Bytes(OK)
