@@ -1,25 +1,24 @@
 """Archives: zip and tar. Their members become files of a context without ever being written under their own names.
 
-So a member cannot be written outside the store. Members whose names lead outside the archive, links, devices and
-nested archives are listed as skipped.
+So a member cannot be written outside the store, whatever its name is. Links and devices are listed as skipped.
 """
 
 import os
-import posixpath
 import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
-from rlm_mcp.contexts.sources.compressed import check_ratio, damaged, open_compressed
-from rlm_mcp.contexts.sources.file import open_raw, open_regular, printable
+from rlm_mcp.contexts.sources.compressed import Expansion, damaged, is_damage
+from rlm_mcp.contexts.sources.file import printable
+from rlm_mcp.contexts.sources.member_names import decoded_names, member_path
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
-from rlm_mcp.contexts.sources.source import MAX_FILES, AccessPolicy, OpenPiece, Piece, Readable
+from rlm_mcp.contexts.sources.source import MAX_FILES, AccessPolicy, OpenPiece, Piece, Readable, Remark
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
@@ -33,78 +32,114 @@ MAX_GLOBAL_BYTES = 16 << 10
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
 _MANY_DIGITS = re.compile(rb"[0-9]{64}")
 """Older versions of tarfile look for a keyword after every sequence of digits, from each of the digits on."""
+UTF8_FLAG = 0x800
+"""The bit of a zip member that says that its name is UTF-8."""
 UNIX_LINK = 0xA
 """S_IFLNK, as the top four bits of a zip member's Unix mode."""
 
 
 def is_tar(head: bytes) -> bool:
     """Whether a file is a tar archive, by its first 512 bytes."""
-    return head[TAR_MAGIC_AT : TAR_MAGIC_AT + 5] == b"ustar"
+    return head[TAR_MAGIC_AT : TAR_MAGIC_AT + 5] == b"ustar" or _is_old_tar(head)
 
 
-def zip_members(path: Path, *, policy: AccessPolicy) -> Iterator[Piece | Skipped]:
-    """The members of a zip archive in order of name."""
-    with open_raw(path) as file, _open_zip(path, file) as archive:
+def _is_old_tar(head: bytes) -> bool:
+    """Whether this is a header of the format before POSIX, which has no magic number but a checksum."""
+    if len(head) < tarfile.BLOCKSIZE or not head[0] or any(head[257:]):
+        return False
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError):
+        return False
+    return True
+
+
+def zip_members(file: BinaryIO, path: Path, *, expansion: Expansion, policy: AccessPolicy) -> Iterator[Piece | Skipped]:
+    """The members of a zip archive in order of name, as they are packed."""
+    with _open_zip(path, file) as archive:
         members = archive.infolist()
-        _check_count(path, len(members))
+        _count_members(path, expansion, len(members))
         # A member cannot expand beyond the size it declares: zipfile stops there.
-        check_ratio(
-            path.name, produced=sum(info.file_size for info in members), consumed=os.fstat(file.fileno()).st_size
-        )
-        for info in sorted(members, key=lambda info: info.filename):
+        expansion.check(sum(info.file_size for info in members))
+        names = decoded_names([_name_bytes(info) for info in members])
+        for name, info in sorted(zip(names, members, strict=True), key=lambda pair: pair[0]):
             if info.is_dir():
                 continue
-            shown = _path_in_context(info.filename)
-            if skipped := _refused(shown, info.filename, policy):
+            shown = member_path(name)
+            if skipped := _refused(shown, policy):
                 yield skipped
             elif info.flag_bits & 1:
                 yield Skipped(path=shown, reason="encrypted: unpack the archive yourself and register the directory")
             elif (info.external_attr >> 28) == UNIX_LINK:
                 yield Skipped(path=shown, reason="link inside an archive")
             else:
-                yield Piece(path=shown, open=partial(_open_zip_member, path, archive, info))
+                yield Piece(path=shown, open=partial(_open_zip_member, path / shown, archive, info, expansion))
 
 
-def tar_members(path: Path, *, method: str | None, policy: AccessPolicy) -> Iterator[Piece | Skipped]:
-    """The members of a tar archive in the order of the stream."""
-    with open_compressed(path, method) if method else open_regular(path) as opened:
-        headers = _HeaderBudget(opened.file, path)
-        members = _tar_infos(path, headers)
-        try:
-            for count, (archive, member) in enumerate(members, 1):
-                _check_count(path, count)
-                yield _tar_member(path, archive, member, policy)
-        finally:
-            members.close()
+def _name_bytes(info: zipfile.ZipInfo) -> bytes | str:
+    """The name of a member as it is written; a string if the archive says that it is UTF-8, or in ASCII."""
+    name = info.orig_filename
+    if info.flag_bits & UTF8_FLAG or name.isascii():
+        return info.filename
+    return name.encode("cp437").partition(b"\0")[0]
 
 
-def _tar_infos(path: Path, headers: "_HeaderBudget") -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The headers of all members that are no directories. Raises SourceRefused for a damaged archive and for a bomb."""
-    with open_raw(path) as file:
-        consumed = os.fstat(file.fileno()).st_size
-    produced = 0
+def tar_members(
+    file: Readable, path: Path, *, expansion: Expansion, policy: AccessPolicy
+) -> Iterator[Piece | Skipped | Remark]:
+    """The members of a tar archive in the order of the stream, as they are packed."""
+    members = _tar_infos(path, _HeaderBudget(file, path), expansion)
+    try:
+        for archive, member in members:
+            _count_members(path, expansion, 1)
+            yield _tar_member(path, archive, member, policy)
+    except _TarEnds as error:
+        yield Remark(text=f"{path.name} {error}")
+    finally:
+        members.close()
+
+
+class _TarEnds(Exception):
+    """A tar archive ends before its end, or goes on where it cannot be read."""
+
+
+def _tar_infos(
+    path: Path, headers: "_HeaderBudget", expansion: Expansion
+) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The headers of all members that are no directories.
+
+    Raises SourceRefused for an archive of which nothing can be read and for a bomb, _TarEnds after its last member.
+    """
+    produced = count = 0
     try:
         with tarfile.open(fileobj=cast("BinaryIO", headers), mode="r|", tarinfo=headers.tarinfo) as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # they hold a copy of all global headers each
+                count += 1
                 if not member.isdir():
                     produced += max(member.size, 0) if member.isreg() else 0
                     # A sparse member declares any size, and is read as so many zeros.
-                    check_ratio(path.name, produced=produced, consumed=consumed)
+                    expansion.check(produced)
                     yield archive, member
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-        raise damaged(path, error) from error
+        if not count:
+            raise damaged(path, error) from error
+        headers.broken = headers.broken or str(error)
+    if headers.broken:
+        raise _TarEnds(
+            f"is damaged or cut short after its first {count:,} members ({headers.broken}): what follows is missing"
+        )
 
 
 def _tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, policy: AccessPolicy) -> Piece | Skipped:
-    shown = _path_in_context(member.name)
-    if skipped := _refused(shown, member.name, policy):
+    shown = member_path(*decoded_names([os.fsencode(member.name)]))
+    if skipped := _refused(shown, policy):
         return skipped
     if member.issym() or member.islnk():
-        return Skipped(path=shown, reason="link inside an archive")
+        return Skipped(path=shown, reason=f"link inside an archive, to {printable(member.linkname)}")
     if not member.isreg():
         return Skipped(path=shown, reason="device or FIFO in an archive")
-    return Piece(path=shown, open=partial(_open_tar_member, path, archive, member))
+    return Piece(path=shown, open=partial(_open_tar_member, path / shown, archive, member))
 
 
 class _HeaderBudget:
@@ -118,10 +153,20 @@ class _HeaderBudget:
         self._path = path
         self._left: int | None = None
         self._global_bytes = 0
+        self.broken = ""
+        """why headers between or after the members could not be read"""
         budget = self
 
         class BoundedInfo(tarfile.TarInfo):
             """A header that is read within the budget."""
+
+            @classmethod
+            def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+                try:
+                    return super().fromtarfile(archive)
+                except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+                    budget.broken = str(error)
+                    raise
 
             def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
                 with budget.spent(self):
@@ -203,40 +248,58 @@ def _open_zip(path: Path, file: BinaryIO) -> zipfile.ZipFile:
         raise damaged(path, error) from error
 
 
+class _MemberReader:
+    """The content of a member. Reading raises SourceRefused for a damaged one and for a bomb."""
+
+    def __init__(self, read: Callable[[int], bytes], path: Path, count: Callable[[int], None]) -> None:
+        self._read = read
+        self._path = path
+        self._count = count
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            data = self._read(size)
+        except Exception as error:
+            if isinstance(error, zipfile.BadZipFile | tarfile.TarError) or is_damage(error):
+                raise damaged(self._path, error) from error
+            raise
+        self._count(len(data))
+        return data
+
+
 @contextmanager
-def _open_zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[OpenPiece]:
+def _open_zip_member(
+    path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, expansion: Expansion
+) -> Iterator[OpenPiece]:
     try:
-        with archive.open(info) as file:
-            yield OpenPiece(file=file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise damaged(path / info.filename, error) from error
+        file = archive.open(info)
+    except NotImplementedError as error:
+        raise SourceRefused(
+            f"{path} is packed by a method that cannot be read here ({error}): unpack the archive yourself and "
+            "register the directory"
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise damaged(path, error) from error
+    with file:
+        yield OpenPiece(file=_MemberReader(file.read, path, expansion.add))
 
 
 @contextmanager
 def _open_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[OpenPiece]:
     file = archive.extractfile(member)
     if file is None:
-        raise SourceRefused(f"{member.name} in {path} has no content")
-    try:
-        with file:
-            yield OpenPiece(file=file)
-    except tarfile.TarError as error:
-        raise damaged(path, error) from error
+        raise SourceRefused(f"{path} has no content: unpack the archive yourself and register the directory")
+    with file:
+        yield OpenPiece(file=_MemberReader(file.read, path, lambda _: None))
 
 
-def _path_in_context(name: str) -> str:
-    """The path of a member inside the context: without leading slash or `./`, with `/` for a backslash."""
-    return printable(posixpath.normpath(name.replace("\\", "/")).lstrip("/"))
-
-
-def _refused(shown: str, name: str, policy: AccessPolicy) -> Skipped | None:
-    if ".." in name.replace("\\", "/").split("/") or name.startswith(("/", "\\")) or name[1:2] == ":":
-        return Skipped(path=shown, reason="its name leads outside the archive")
+def _refused(shown: str, policy: AccessPolicy) -> Skipped | None:
     if not policy.secrets and is_secret(shown):
         return Skipped(path=shown, reason=HOLDS_CREDENTIALS)
     return None
 
 
-def _check_count(path: Path, count: int) -> None:
-    if count > MAX_FILES:
+def _count_members(path: Path, expansion: Expansion, count: int) -> None:
+    expansion.members += count
+    if expansion.members > MAX_FILES:
         raise SourceRefused(f"{path} holds more than {MAX_FILES:,} files: unpack it and register a directory inside it")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.file import file_piece, printable, refusal, what_it_is
+from rlm_mcp.contexts.sources.file import printable, refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import piece_in_directory
 from rlm_mcp.contexts.sources.no_links import can_open_directories, open_directory
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
@@ -79,7 +79,7 @@ def piece_or_skip(path: Path, *, shown: str, policy: AccessPolicy) -> Piece | Sk
         return Skipped(path=shown, reason=str(refusal(shown, error)))
     if not stat.S_ISREG(status.st_mode):
         return Skipped(path=shown, reason=f"{what_it_is(status.st_mode)}, not a regular file")
-    return piece_in_directory(path, shown=shown) if status.st_size else file_piece(path, shown=shown)
+    return piece_in_directory(path, shown=shown, size=status.st_size)
 
 
 def files_below(

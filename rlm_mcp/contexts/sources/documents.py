@@ -5,14 +5,13 @@ parsers are third-party libraries that run in this process: their output is boun
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from io import BufferedReader
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
-from rlm_mcp.contexts.sources.file import open_raw, refusal
+from rlm_mcp.contexts.sources.file import refusal
 from rlm_mcp.contexts.sources.section import Section
 from rlm_mcp.contexts.sources.source import OpenPiece
 from rlm_mcp.contexts.text.encoding import encode_text
@@ -57,22 +56,21 @@ def _converters() -> dict[str, Sections]:
 SUFFIXES = frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".ipynb", ".eml", ".mbox"})
 
 
-def converter(path: Path, head: bytes) -> Callable[[Path], AbstractContextManager[OpenPiece]] | None:
-    """The function that opens this document as text, or None if it is not a document."""
-    suffix = ".pdf" if head.startswith(b"%PDF-") else path.suffix.lower()
-    if suffix not in SUFFIXES:
+def converter(name: str, head: bytes, *, in_directory: bool = False) -> Sections | None:
+    """The function that converts the document with this name, or None if it is not a document."""
+    suffix = ".pdf" if head.startswith(b"%PDF-") else Path(name).suffix.lower()
+    if suffix not in SUFFIXES or (in_directory and suffix in SOURCE_LIKE):
         return None
     if suffix in {".docx", ".pptx", ".xlsx"} and not head.startswith(b"PK"):
         return None
-    return partial(_open_document, sections=_converters()[suffix])
+    return _converters()[suffix]
 
 
 @contextmanager
-def _open_document(path: Path, *, sections: Sections) -> Iterator[OpenPiece]:
-    """Converts a document into a temporary file. Raises SourceRefused when it cannot be read."""
+def open_document(file: BinaryIO, path: Path, sections: Sections) -> Iterator[OpenPiece]:
+    """The text of an open document, in a temporary file; `path` is for errors. Raises SourceRefused."""
     with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as text:
-        with open_raw(path) as raw, BufferedReader(raw) as file:
-            pages, notes = _write(path, partial(sections, file), cast("BinaryIO", text))
+        pages, notes = _write(path, partial(sections, file), cast("BinaryIO", text))
         text.seek(0)
         yield OpenPiece(file=text, pages=tuple(pages), notes=notes)
 

@@ -9,16 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlm_mcp.contexts.sources.no_links import open_file
-from rlm_mcp.contexts.sources.source import OpenPiece, Piece
+from rlm_mcp.contexts.sources.source import OpenPiece
 from rlm_mcp.errors import SourceChanged, SourceRefused
 from rlm_mcp.redact import ellipsize
 
 SHOWN_PATH_CHARS = 200
-
-
-def file_piece(path: Path, *, shown: str) -> Piece:
-    """The piece for a plain file; `shown` is its path inside the context."""
-    return Piece(path=shown, open=lambda: open_regular(path), plain=path)
 
 
 @contextmanager

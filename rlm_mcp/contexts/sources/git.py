@@ -8,12 +8,14 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from shutil import which
 
 from rlm_mcp.contexts.processes import PROCESSES, Process
 from rlm_mcp.contexts.sources.directory import check_count, piece_or_skip
 from rlm_mcp.contexts.sources.file import open_raw, printable
+from rlm_mcp.contexts.sources.formats import piece_with_content
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import AccessPolicy, OpenPiece, Piece
 from rlm_mcp.contexts.timeout import Timeout
@@ -145,7 +147,8 @@ def _objects(
             elif not policy.secrets and is_secret(f"{directory}/{shown}"):
                 yield Skipped(path=shown, reason=HOLDS_CREDENTIALS)
             else:
-                yield Piece(path=shown, open=lambda sha=sha: _open_object(process, sha, check_cancelled))  # type: ignore[misc]  # sha is bound here
+                piece = Piece(path=shown, open=partial(_open_object, process, sha, check_cancelled))
+                yield piece_with_content(piece, directory / shown)
     # Nothing is stored if this raises: somebody may have put links there and taken them away again.
     if _check_inside(directory, policy=policy, check_cancelled=check_cancelled) != state:
         raise SourceChanged(f"the repository of {directory} changed while it was read: register it again")

@@ -42,13 +42,20 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """A note on a source as a whole, such as that an archive is cut short."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Something that can be registered."""
 
     kind: Kind
     name: str
     location: str
-    pieces: Iterator[Piece | Skipped]
+    pieces: Iterator[Piece | Skipped | Remark]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

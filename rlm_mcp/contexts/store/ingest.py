@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlm_mcp.contexts.sources.file import refusal
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS
-from rlm_mcp.contexts.sources.source import Piece, Source
+from rlm_mcp.contexts.sources.source import Piece, Remark, Source
 from rlm_mcp.contexts.store.blobs import StagedText
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.store.references import refer_to
@@ -93,9 +93,12 @@ class Ingest:
                 f"{self.location} holds no text{_skip_reasons(self.skipped)}: name a directory or glob with text files"
             )
 
-    def _ingest_or_skip(self, piece: Piece | Skipped) -> None:
+    def _ingest_or_skip(self, piece: Piece | Skipped | Remark) -> None:
         if isinstance(piece, Skipped):
             self.skipped.append(piece)
+            return
+        if isinstance(piece, Remark):
+            self.add_note(piece.text)
             return
         try:
             self._ingest_piece(piece)

@@ -38,11 +38,32 @@ def test_several_streams_in_one_file_are_read_through(store: Store, files: Path,
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_a_compressed_file_cut_short_is_refused(store: Store, files: Path, suffix: str) -> None:
-    (files / f"app.log{suffix}").write_bytes(COMPRESS[suffix](bytes(range(256)).hex().encode() * 99)[:-9])
+def test_a_compressed_file_cut_short_is_read_as_far_as_it_goes(store: Store, files: Path, suffix: str) -> None:
+    lines = b"".join(b"line %d\n" % number for number in range(200_000))
+    data = COMPRESS[suffix](lines)
+    (files / f"app.log{suffix}").write_bytes(data[: len(data) * 9 // 10])
+    context = store.register_source(str(files / f"app.log{suffix}"))
+    text = store.text(context)
+    assert lines.decode().startswith(text)
+    assert len(text) > len(lines) // 4
+    (note,) = context.notes
+    assert note.startswith(f"app.log{suffix} is damaged or cut short (")
+    assert note.endswith(f"): only its first {len(text):,} unpacked bytes were read")
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_compressed_file_of_which_nothing_can_be_read_is_refused(store: Store, files: Path, suffix: str) -> None:
+    (files / f"app.log{suffix}").write_bytes(COMPRESS[suffix](bytes(range(256)).hex().encode() * 99)[:14])
     with pytest.raises(SourceRefused, match=r"is damaged or cut short .*fetch it again"):
         store.register_source(str(files / f"app.log{suffix}"))
     assert store.list().total == 0
+
+
+def test_what_follows_a_compressed_file_is_told(store: Store, files: Path) -> None:
+    (files / "app.log.gz").write_bytes(gzip.compress(b"one\n") + b"\0" * 512 + b"rest")
+    context = store.register_source(str(files / "app.log.gz"))
+    assert store.text(context) == "one\n"
+    assert [note.startswith("app.log.gz is damaged or cut short") for note in context.notes] == [True]
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
@@ -78,27 +99,26 @@ def test_a_tar_archive_is_its_texts(store: Store, files: Path, suffix: str, mode
     assert {entry.path: entry.bytes for entry in store.files(context)} == {"a.log": 2, "b/x.log": 2}
 
 
-def test_members_that_lead_outside_are_skipped(store: Store, files: Path) -> None:
+def test_members_with_names_that_lead_outside_are_read_under_paths_that_do_not(store: Store, files: Path) -> None:
     make_tar(
         files / "evil.tar",
         [
             (member("fine.txt"), b"fine\n"),
             (member("../../etc/evil"), b"x\n"),
-            (member("/etc/evil"), b"x\n"),
+            (member("/var/log/syslog"), b"y\n"),
+            (member("C:\\logs\\app.log"), b"z\n"),
             (member("link", tarfile.SYMTYPE, "/etc/passwd"), b""),
-            (member("hard", tarfile.LNKTYPE, "/etc/passwd"), b""),
+            (member("hard", tarfile.LNKTYPE, "fine.txt"), b""),
             (member("null", tarfile.CHRTYPE), b""),
-            (member(".env"), b"K=1\n"),
+            (member("/.env"), b"K=1\n"),
         ],
     )
     context = store.register_source(str(files / "evil.tar"))
-    assert [entry.path for entry in store.files(context)] == ["fine.txt"]
+    assert [entry.path for entry in store.files(context)] == ["etc/evil", "fine.txt", "logs/app.log", "var/log/syslog"]
     assert store.skipped(context) == (
-        Skipped(path="../../etc/evil", reason="its name leads outside the archive"),
         Skipped(path=".env", reason="secret: its name says that it holds credentials"),
-        Skipped(path="etc/evil", reason="its name leads outside the archive"),
-        Skipped(path="hard", reason="link inside an archive"),
-        Skipped(path="link", reason="link inside an archive"),
+        Skipped(path="hard", reason="link inside an archive, to fine.txt"),
+        Skipped(path="link", reason="link inside an archive, to /etc/passwd"),
         Skipped(path="null", reason="device or FIFO in an archive"),
     )
 
@@ -122,11 +142,10 @@ def test_a_zip_archive_is_its_texts_and_paths_are_made_harmless(store: Store, fi
         archive.writestr("../evil.txt", "x\n")
         archive.writestr("inner.zip", b"PK\x03\x04\0\0\0\0" * 20)
     context = store.register_source(str(files / "a.zip"))
-    assert [entry.path for entry in store.files(context)] == ["dir/b.txt", "win/c.txt"]
-    assert {item.path: item.reason for item in store.skipped(context)} == {
-        "../evil.txt": "its name leads outside the archive",
-        "inner.zip": "it is binary, not text",
-    }
+    assert [entry.path for entry in store.files(context)] == ["dir/b.txt", "evil.txt", "win/c.txt"]
+    assert [(item.path, "is damaged or cut short" in item.reason) for item in store.skipped(context)] == [
+        ("inner.zip", True)
+    ]
 
 
 def test_a_zip_bomb_is_refused_by_what_it_declares(store: Store, files: Path) -> None:
@@ -225,3 +244,131 @@ def test_a_sparse_member_of_usual_size_is_read_with_its_zeros(store: Store, file
     context = store.register_source(str(files / "a.tar"))
     assert {entry.path for entry in store.files(context)} == {"x", "two/" + "x" * 300}
     assert store.skipped(context) == (Skipped(path="x", reason="it is binary, not text"),)
+
+
+def zip_of(members: dict[str, bytes]) -> bytes:
+    with io.BytesIO() as data:
+        with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        return data.getvalue()
+
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    with io.BytesIO() as data:
+        with tarfile.open(fileobj=data, mode="w") as archive:
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        return data.getvalue()
+
+
+def mail(text: str) -> bytes:
+    return f"From: a@example.com\nContent-Transfer-Encoding: quoted-printable\n\n{text}=3D\n".encode()
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of])
+def test_members_are_read_as_the_same_files_in_a_directory_are(
+    store: Store, files: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    members = {
+        "logs/app.log.1.gz": gzip.compress(b"ERROR 42\n"),
+        "logs/app.log.2": lzma.compress(b"ERROR 43\n"),
+        "mail.eml.bz2": bz2.compress(mail("hello")),
+        "mail.eml": mail("hello"),
+        "page.html": b"<p>source\n",
+    }
+    (files / "a.archive").write_bytes(pack(members))
+    (files / "dir" / "logs").mkdir(parents=True)
+    for name, data in members.items():
+        (files / "dir" / name).write_bytes(data)
+    shown = {}
+    for source in ("a.archive", "dir"):
+        context = store.register_source(str(files / source))
+        shown[source] = {entry.path: entry.blob.read_text() for entry in store.files(context)}
+        assert store.skipped(context) == ()
+    assert shown["a.archive"] == shown["dir"]
+    assert shown["dir"] == {
+        "logs/app.log.1.gz": "ERROR 42\n",
+        "logs/app.log.2": "ERROR 43\n",
+        "mail.eml": "From: a@example.com\n\nhello=\n\n",
+        "mail.eml.bz2": "From: a@example.com\n\nhello=\n\n",
+        "page.html": "<p>source\n",
+    }
+
+
+def test_a_compressed_document_is_converted(store: Store, files: Path) -> None:
+    (files / "mail.eml.gz").write_bytes(gzip.compress(mail("hello")))
+    context = store.register_source(str(files / "mail.eml.gz"))
+    assert (store.file(context).path, store.text(context)) == ("mail.eml", "From: a@example.com\n\nhello=\n\n")
+
+
+def test_archives_inside_an_archive_are_unpacked_but_not_without_end(store: Store, files: Path) -> None:
+    inner = tar_of({"x.log": b"x\n", "logs.zip": zip_of({"y.log": b"y\n", "z.log.gz": gzip.compress(b"z\n")})})
+    deep = zip_of({"1.zip": zip_of({"2.tar": tar_of({"3.zip": zip_of({"4.zip": zip_of({"5.txt": b"5\n"})})})})})
+    (files / "bundle.zip").write_bytes(zip_of({"node.tar.gz": gzip.compress(inner), "deep.zip": deep, "a": b"a\n"}))
+    context = store.register_source(str(files / "bundle.zip"))
+    assert {entry.path: entry.blob.read_text() for entry in store.files(context)} == {
+        "a": "a\n",
+        "node.tar.gz/logs.zip/y.log": "y\n",
+        "node.tar.gz/logs.zip/z.log.gz": "z\n",
+        "node.tar.gz/x.log": "x\n",
+    }
+    assert store.skipped(context) == (
+        Skipped(
+            path="deep.zip/1.zip/2.tar/3.zip", reason="archive inside 3 others: unpack it and register what it holds"
+        ),
+    )
+
+
+def test_bombs_inside_an_archive_count_together(store: Store, files: Path) -> None:
+    inner = zip_of({f"{n}.txt": b"a" * (4 << 20) for n in range(8)})
+    (files / "bomb.zip").write_bytes(zip_of({f"{n}.zip": inner for n in range(9)} | {"0.txt": b"a\n"}))
+    context = store.register_source(str(files / "bomb.zip"))
+    assert store.file(context, "0.txt").bytes == 2
+    assert sum(entry.bytes for entry in store.files(context)) <= 64 << 20
+    assert any("expands more than 250 times" in item.reason for item in store.skipped(context))
+
+
+def test_other_archives_are_refused_by_their_kind(store: Store, files: Path) -> None:
+    (files / "a.dat").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(99))
+    with pytest.raises(SourceRefused, match="is a 7z archive, which cannot be read here: unpack it and register that"):
+        store.register_source(str(files / "a.dat"))
+
+
+def test_an_encrypted_member_leaves_the_others(store: Store, files: Path) -> None:
+    data = bytearray(zip_of({"a.txt": b"a\n", "b.txt": b"b\n"}))
+    for magic, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(magic) + flags] |= 1
+    (files / "a.zip").write_bytes(data)
+    context = store.register_source(str(files / "a.zip"))
+    assert [entry.path for entry in store.files(context)] == ["b.txt"]
+    assert store.skipped(context) == (
+        Skipped(path="a.txt", reason="encrypted: unpack the archive yourself and register the directory"),
+    )
+
+
+def test_a_tar_archive_damaged_in_the_middle_says_after_how_many_members(store: Store, files: Path) -> None:
+    data = bytearray(tar_of(dict.fromkeys(("a.txt", "b.txt", "c.txt"), b"text\n")))
+    data[2 * 1024 + 148 : 2 * 1024 + 156] = b"7777777\0"
+    (files / "a.tar").write_bytes(data)
+    context = store.register_source(str(files / "a.tar"))
+    assert [entry.path for entry in store.files(context)] == ["a.txt", "b.txt"]
+    assert context.notes == (
+        "a.tar is damaged or cut short after its first 2 members (bad checksum): what follows is missing",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("報告書メモ.txt", "cp932"), ("说明文件.txt", "gb18030"), ("Länge.txt", "cp437"), ("Grüße.txt", "utf-8")],
+)
+def test_names_in_a_zip_archive_are_read_in_the_encoding_of_their_writer(
+    store: Store, files: Path, name: str, codec: str
+) -> None:
+    written = name.encode(codec)
+    placeholder = "x" * len(written)
+    (files / "a.zip").write_bytes(zip_of({placeholder: b"x\n"}).replace(placeholder.encode(), written))
+    context = store.register_source(str(files / "a.zip"))
+    assert [entry.path for entry in store.files(context)] == [name]
