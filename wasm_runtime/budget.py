@@ -75,6 +75,8 @@ class SessionMemory:
 
     def reserve(self, n: int) -> bool:
         """Reserve n bytes of both limits and return True, or reserve nothing and return False."""
+        if not n:  # as for most messages, which are short
+            return True
         with self._lock:
             if self._image_bytes + self._reserved + n > self._limit or not self._budget.reserve(n, self._owner):
                 return False
@@ -83,6 +85,8 @@ class SessionMemory:
 
     def release(self, n: int) -> None:
         """Return n reserved bytes to both limits."""
+        if not n:
+            return
         with self._lock:
             self._budget.release(n, self._owner)
             self._reserved -= n

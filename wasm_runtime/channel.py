@@ -98,6 +98,8 @@ AHEAD_CALLS_AT_MOST = 10_000
 # Shorter messages and answers are not counted: each replaces the last one.
 _SMALL_BYTES = 1 << 16
 _REPORT_BYTES = 16 << 20
+# A JSON text never takes more than this many times its length as Python objects; nested dicts come to 46 times.
+_OBJECTS_PER_TEXT = 64
 # Long messages are read one at a time, in the whole process: reading holds the GIL. A cell whose time is over by then
 # does not have its message read.
 _LONG_BYTES = 1 << 20
@@ -149,7 +151,7 @@ class Channel:
     def set_request(self, request: dict[str, Json]) -> None:
         """Keep `request` ready for the guest's `next`."""
         self._request = request
-        self._keep_report(None)
+        self._keep_report(None, 0)
         self._end_scopes()
         self._pending.clear_interrupt()
 
@@ -174,8 +176,8 @@ class Channel:
             for key, future in log:
                 by_key.setdefault(key, deque()).append(future)
 
-    def _keep_report(self, report: dict[str, Json] | None) -> None:
-        size = json_bytes(report)
+    def _keep_report(self, report: dict[str, Json] | None, message_bytes: int) -> None:
+        size = json_bytes(report) if message_bytes * _OBJECTS_PER_TEXT > _REPORT_BYTES else 0
         self._memory.release(self._report_bytes)
         self._report_bytes = 0
         if size > _REPORT_BYTES:  # the guest cuts its texts: only a value that a function returned may be longer
@@ -195,7 +197,7 @@ class Channel:
         self._end_scopes()
         self._pending.cancel_all()
         self._set_reply(b"")
-        self._keep_report(None)
+        self._keep_report(None, 0)
 
     # called by the guest
 
@@ -225,7 +227,7 @@ class Channel:
                 message = self._read_message(data)
             if message is _TOO_WIDE:
                 return -Errno.EMSGSIZE
-            answer = _INTERRUPTED if message is _TOO_LATE else self._answer(message)
+            answer = _INTERRUPTED if message is _TOO_LATE else self._answer(message, len(data))
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
             answer = _refused(f"the host did not understand a message of {len(data)} bytes ({type(error).__name__})")
         if answer == _INTERRUPTED:
@@ -255,8 +257,8 @@ class Channel:
         self._reply = memoryview(reply)
         return True
 
-    def _answer(self, message: dict[str, Json]) -> str:
-        """Return the answer to a message, as JSON."""
+    def _answer(self, message: dict[str, Json], message_bytes: int) -> str:
+        """Return the answer to a message of this length, as JSON."""
         match message:
             case {"do": "call", "name": str(name), "args": list(args), "kwargs": dict(kwargs), **rest}:
                 return self._call(name, args, kwargs, rest.get("scope"))
@@ -273,7 +275,7 @@ class Channel:
                 request, self._request = self._request, None
                 return _ok(request)
             case {"do": "done", "report": dict(report)}:
-                self._keep_report(report)
+                self._keep_report(report, message_bytes)
                 return _OK
             case {"do": "fork", "count": int(count), "workers": int(workers), "ahead": bool(ahead)} if self._fork:
                 if self.items is not None:  # its thread would wait for the threads that all copies share

@@ -80,11 +80,12 @@ class RunDeps:
     tape: Tape = field(default_factory=Tape)
     """what is already paid for: nothing for a new run, the run's own events on resume, a record (strict) on replay"""
     reading: Reading = field(default_factory=Reading)
-    save_after_seconds: float = 0.25
+    save_after_seconds: float = 1.0
     """The REPL is saved while the root model is being asked, if that takes longer than this; if 0, before it is asked.
 
     A checkpoint takes some 15 ms of processor time: nothing beside a call of seconds, much beside one of tenths of a
-    second. Without one, blocks are run again on resume, with their sub-calls answered from the record.
+    second, which calls to an instant model take where 50 runs share the processor. Without one, blocks are run again on
+    resume, with their sub-calls answered from the record.
     """
 
 

@@ -20,10 +20,19 @@ TOKENS_PER_MESSAGE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message of a chat."""
+    """One message of a chat. `tokens` is an estimate of its tokens and `most_tokens` an upper estimate.
+
+    They are counted once here: a prompt of n messages is estimated several times in each turn.
+    """
 
     role: Role
     content: str
+    tokens: int = field(init=False, repr=False, compare=False)
+    most_tokens: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", estimate_tokens(self.content) + TOKENS_PER_MESSAGE)
+        object.__setattr__(self, "most_tokens", bound_tokens(self.content) + TOKENS_PER_MESSAGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +193,9 @@ def bound_tokens(text: str) -> int:
 
 def estimate_prompt(messages: Sequence[Message]) -> int:
     """Estimates the prompt tokens of a chat."""
-    return sum(estimate_tokens(message.content) + TOKENS_PER_MESSAGE for message in messages)
+    return sum(message.tokens for message in messages)
 
 
 def bound_prompt(messages: Sequence[Message]) -> int:
     """Returns an upper estimate of the prompt tokens of a chat."""
-    return sum(bound_tokens(message.content) + TOKENS_PER_MESSAGE for message in messages)
+    return sum(message.most_tokens for message in messages)

@@ -109,13 +109,15 @@ class MappedPages:
 
     def save(self) -> SavedPages:
         extents = self._written()
-        if sum(length for _, length in extents) > _MOVE_ABOVE:
+        size = sum([length for _, length in extents])
+        if size > _MOVE_ABOVE:
             # Only beyond the initial memory: what was there before is zeros, which need no file to return to.
             long = [e for e in extents if e[1] >= _LONG_RUN and e[0] >= self._mapped_bytes]
             for start, length in long:
                 self._move_to_file(start, length)
             extents = [e for e in extents if e not in long]
-        buffer = self._buffers.take(sum(length for _, length in extents))
+            size = sum([length for _, length in extents])
+        buffer = self._buffers.take(size)
         whole, copy, position = self._memory.view(0, self._memory.size), memoryview(buffer), 0
         for start, length in extents:
             end = position + length
