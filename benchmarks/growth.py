@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.mail import message
+from rlm_mcp.contexts.sources.mail import message, messages
 from rlm_mcp.contexts.sources.webpage import visible_text
 from rlm_mcp.contexts.text.globs import glob_regex
 from rlm_mcp.engine.citations import _nearest, quotes_in
@@ -66,6 +66,10 @@ def _reads_a_message(text: str) -> None:
     list(message(BytesIO(text.encode()), Path("a.eml")))
 
 
+def _reads_a_mailbox(text: str) -> None:
+    list(messages(BytesIO(text.encode()), Path("a.mbox")))
+
+
 # name -> (what is done with a text, the text of about n characters)
 PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "fence and blanks": (parse_reply, lambda n: "```" + " " * n + "!"),
@@ -99,6 +103,18 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "page of sections of characters": (visible_text, lambda n: "<![CDATA[>" * (n // 10)),
     "message with encoded words": (_reads_a_message, lambda n: "Subject: " + "=?utf-8?q?a?= " * (n // 14)),
     "message with many recipients": (_reads_a_message, lambda n: "To: " + "a@b," * (n // 4)),
+    "message with open words": (_reads_a_message, lambda n: "Subject: " + "=?a?q?" * (n // 6)),
+    "message with a page in alternatives": (
+        _reads_a_message,
+        lambda n: (
+            "Content-Type: multipart/alternative; boundary=b\n\n--b\nContent-Type: text/html\n\n" + "<p>x" * (n // 4)
+        ),
+    ),
+    "mailbox of envelopes": (_reads_a_mailbox, lambda n: "From a 1:00 2000\n\n" * (n // 18)),
+    "mailbox of quoted lines": (
+        _reads_a_mailbox,
+        lambda n: "From a 1:00 2000\n\n" + ">" * (n // 2) + ">From \n" * (n // 14),
+    ),
     "message of many lines": (
         _reads_a_message,
         lambda n: "Content-Type: multipart/mixed; boundary=b\n\n--b" + "\n" * n,

@@ -12,6 +12,7 @@ from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 from rlm_mcp.contexts.sources.file import refusal
+from rlm_mcp.contexts.sources.mail_detection import is_mailbox, is_message
 from rlm_mcp.contexts.sources.section import Section
 from rlm_mcp.contexts.sources.source import OpenPiece
 from rlm_mcp.contexts.text.encoding import encode_text
@@ -49,16 +50,25 @@ def _converters() -> dict[str, Sections]:
         ".htm": webpage.sections,
         ".ipynb": notebook.sections,
         ".eml": mail.message,
+        ".emlx": mail.message,
+        ".mht": mail.message,
+        ".mhtml": mail.message,
         ".mbox": mail.messages,
     }
 
 
-SUFFIXES = frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".ipynb", ".eml", ".mbox"})
+SUFFIXES = frozenset(
+    {".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".ipynb", ".eml", ".emlx", ".mht", ".mhtml", ".mbox"}
+)
 
 
 def converter(name: str, head: bytes, *, in_directory: bool = False) -> Sections | None:
     """The function that converts the document with this name, or None if it is not a document."""
     suffix = ".pdf" if head.startswith(b"%PDF-") else Path(name).suffix.lower()
+    if is_mailbox(name, head):
+        suffix = ".mbox"
+    elif is_message(name, head):
+        suffix = ".eml"
     if suffix not in SUFFIXES or (in_directory and suffix in SOURCE_LIKE):
         return None
     if suffix in {".docx", ".pptx", ".xlsx"} and not head.startswith(b"PK"):

@@ -6,11 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rlm_mcp.contexts.text.encoding import SAMPLE_BYTES, detect
 from rlm_mcp.errors import SourceRefused
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """For a web page, a notebook and a message, which are parsed in memory."""
 
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MEANT = {
+    **dict.fromkeys(("ascii", "usascii", "iso88591", "latin1", "ansi"), "cp1252"),
+    **dict.fromkeys(("gb2312", "gbk", "gb231280", "euccn", "hzgb"), "gb18030"),
+    **dict.fromkeys(("shiftjis", "sjis", "windows31j", "mskanji"), "cp932"),
+    **dict.fromkeys(("euckr", "ksc5601", "ksc56011987", "ksc56011989", "windows949"), "cp949"),
+    **dict.fromkeys(("iso2022jp",), "iso2022_jp_ext"),
+    **dict.fromkeys(("big5",), "big5hkscs"),
+    **dict.fromkeys(("iso88599",), "cp1254"),
+    **dict.fromkeys(("tis620", "iso885911"), "cp874"),
+    **dict.fromkeys(("unicode11utf8", "utf8mb4"), "utf-8"),
+}
+"""What is used for a character set of this name, without `-` and `_`: these hold more than what they stand for."""
+
+_REPLACEMENT = "\ufffd".encode()
 _NOT_FOR_TEXT = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"})
 """Codecs of Python that no document is in; the first two take quadratic time."""
 
@@ -39,22 +55,54 @@ def too_large(path: Path) -> SourceRefused:
     )
 
 
-def decode_text(data: bytes, charset: str | None) -> str:
-    """A text in the character set that it names, if that exists; else UTF-8, or Windows-1252 if it is not that."""
-    for mark, name in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
+def decode_document(data: bytes, charset: str | None) -> tuple[str, str | None]:
+    """A text in the character set that it names, as far as that goes, and a note if something is wrong with that.
+
+    Without a name that exists it is UTF-8, or an encoding that is detected, or Windows-1252.
+    """
+    for mark, name in _MARKS:
         if data.startswith(mark):
-            return data.decode(name, "replace")
-    for codec in (charset, "utf-8"):
+            return data.decode(name, "replace"), None
+    declared = codec_of(charset)
+    wrong = f"the character set {charset[:40]} is unknown" if charset and declared is None else None
+    text, codec = _decoded(data, declared)
+    if codec != declared and declared is not None:
+        wrong = f"it is not {declared} as it says"
+    if wrong is None and (spoilt := text.count("\ufffd") - data.count(_REPLACEMENT)) > 0:
+        return text, f"{spoilt:,} characters that are not {codec} were replaced by U+FFFD"
+    return text, wrong and f"{wrong}: read as {codec}"
+
+
+def _decoded(data: bytes, declared: str | None) -> tuple[str, str]:
+    """A text and the codec in which it was read."""
+    # What is valid as UTF-8 beyond ASCII is UTF-8, whatever it says.
+    for codec in (declared, "utf-8") if data.isascii() or b"\0" in data else ("utf-8", declared):
         try:
-            if codec and codecs.lookup(codec).name not in _NOT_FOR_TEXT:
-                return data.decode(codec)
+            if codec is not None:
+                return data.decode(codec), codec
+        except ValueError:
+            continue
+    if declared is not None:
+        text = data.decode(declared, "replace")
+        if text.count("\ufffd") * 20 <= sum(not char.isascii() for char in text):
+            return text, declared
+    found = detect(data[:SAMPLE_BYTES])
+    codec = "cp1252" if found is None or found.codec == "utf-8" else found.codec
+    return data.decode(codec, "replace"), codec
+
+
+def codec_of(charset: str | None) -> str | None:
+    """The codec for the name of a character set, where browsers and mailers mean more than its standard says."""
+    name = (charset or "").strip().strip("\"'").lower().replace("_", "-")
+    bare = name.removeprefix("x-").removeprefix("cs").replace("-", "")
+    for candidate in (_MEANT.get(bare, name), bare):
+        try:
+            codec = codecs.lookup(candidate).name
         except (LookupError, ValueError):
             continue
-    return data.decode("cp1252", "replace")
+        if codec not in _NOT_FOR_TEXT and codecs.lookup(codec)._is_text_encoding:  # noqa: SLF001 - as bytes.decode does
+            return codec
+    return None
 
 
 def import_parser(name: str, path: Path) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rlm_mcp.contexts.sources.section import Section, decode_text, read_document
+from rlm_mcp.contexts.sources.section import Section, decode_document, read_document
 
 _BLOCKS = ("p", "div", "section", "article", "pre", "blockquote", "table", "ul", "ol", "dl")
 _BEFORE = {
@@ -53,7 +53,7 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     found = _CHARSET.search(data[:_CHARSET_WITHIN])
     declared = found[1].decode("ascii", "replace").lower() if found else "utf-8"
     charset = "utf-8" if declared.startswith(("utf-16", "utf-32")) else declared  # in which that could not be read
-    yield Section(text=visible_text(decode_text(data, charset)))
+    yield Section(text=visible_text(decode_document(data, charset)[0]))
 
 
 def visible_text(page: str) -> str:

@@ -1,6 +1,4 @@
 import json
-import mailbox
-from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -114,23 +112,6 @@ def test_a_notebook_is_cells_and_their_output(store: Store, files: Path) -> None
     assert registered(store, files / "a.ipynb")[0] == text
 
 
-def test_a_mailbox_is_its_messages(store: Store, files: Path) -> None:
-    message = EmailMessage()
-    message["From"], message["Subject"] = "a@example.com", "Grüße"
-    message.set_content("Hello\n")
-    message.add_attachment(b"x", maintype="image", subtype="png", filename="p.png")
-    box = mailbox.mbox(files / "a.mbox")
-    box.add(message)
-    box.add(message)
-    box.close()
-    text, pages = registered(store, files / "a.mbox")
-    shown = "From: a@example.com\nSubject: Grüße\n\nHello\n\n[attachment p.png, image/png]\n\n"
-    assert text == f"[message 1]\n{shown}[message 2]\n{shown}"
-    assert [page.label for page in pages] == ["message 1", "message 2"]
-    (files / "a.eml").write_bytes(bytes(message))
-    assert registered(store, files / "a.eml")[0] == shown
-
-
 @pytest.mark.parametrize(
     ("name", "head"), [("a.pdf", b"%PDF-1.4 and then nothing"), ("a.docx", b"PK\x03\x04 no"), ("a.ipynb", b"{")]
 )
@@ -139,54 +120,6 @@ def test_a_damaged_document_is_refused(store: Store, files: Path, name: str, hea
     (files / name).write_bytes(head)
     with pytest.raises(SourceRefused, match=r"cannot be read as a document .*export it as text"):
         store.register_source(str(files / name))
-
-
-def multipart(depth: int) -> bytes:
-    heads = (b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (at, at) for at in range(depth))
-    return b"".join(heads) + b"Content-Type: text/plain\n\nbody\n"
-
-
-def test_headers_of_a_message_are_cut_and_a_note_says_which(store: Store, files: Path) -> None:
-    (files / "a.eml").write_bytes(b"Subject: " + b"=?utf-8?q?a?= " * 200_000 + b"\nFrom: a@example.com\n\nbody\n")
-    context = store.register_source(str(files))
-    text = store.text(context, "a.eml")
-    assert text.startswith("From: a@example.com\nSubject: aaaa")
-    assert text.endswith("\n\nbody\n\n")
-    assert len(text) < 5_000
-    assert context.notes == ("a.eml: headers were cut after 4,096 characters: Subject",)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        multipart(1_000),
-        b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\n" * 100_000,
-        b"Content-Type: message/rfc822\n\n" * 100_000,
-        b"\n" * 2_000_001,
-    ],
-    ids=["deep", "wide", "messages in messages", "lines"],
-)
-def test_a_message_of_too_many_parts_is_left_out_by_name(store: Store, files: Path, data: bytes) -> None:
-    (files / "a.eml").write_bytes(data)
-    (files / "b.txt").write_text("b\n")
-    context = store.register_source(str(files))
-    assert [(item.path, "has a message of over" in item.reason) for item in store.skipped(context)] == [("a.eml", True)]
-
-
-def test_a_message_that_cannot_be_read_leaves_the_rest_of_a_mailbox(store: Store, files: Path) -> None:
-    good = b"From: a@example.com\n\nhello\n\n"
-    (files / "a.mbox").write_bytes(b"From a\n" + good + b"From a\n" + multipart(99) + b"From a\n" + good)
-    text, pages = registered(store, files / "a.mbox")
-    assert [page.label for page in pages] == ["message 1", "message 2", "message 3"]
-    assert text.count("hello") == 2
-    assert any("message 2: left out: " in note for note in store.get("a.mbox").notes)
-
-
-@pytest.mark.parametrize("charset", ["punycode", "idna", "no-such", "unicode_escape", "hex"])
-def test_a_message_in_no_character_set_is_read_as_utf8(store: Store, files: Path, charset: str) -> None:
-    head = f"From: a@example.com\nContent-Type: text/plain; charset={charset}\nContent-Transfer-Encoding: 8bit\n\n"
-    (files / "a.eml").write_bytes(head.encode() + "Grüße".encode())
-    assert registered(store, files / "a.eml")[0] == "From: a@example.com\n\nGrüße\n\n"
 
 
 PAGES = {
