@@ -6,16 +6,19 @@ crash gives the same request the same answer without paying again, and a replay 
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import anyio
 
 from rlm_mcp.engine.budget import Bill, BudgetLeft, Ledger
+from rlm_mcp.engine.classify import PACK_SIZES, classify, estimate
 from rlm_mcp.engine.coverage import Reading
+from rlm_mcp.engine.packs import Labelling
 from rlm_mcp.engine.request_keys import call_key
 from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
-from rlm_mcp.models.base import Usage
+from rlm_mcp.models.base import Profile, Usage
 from rlm_mcp.records.events import Event, SubAsked, SubFailed, SubReply
 from rlm_mcp.records.tape import Tape
 
@@ -49,6 +52,7 @@ class RunCalls:
         ledger: Ledger,
         tape: Tape,
         reading: Reading,
+        profiles: Mapping[str, Profile],
         record: Callable[[Event], None],
         tell: Callable[[Event], None] = lambda _: None,
     ) -> None:
@@ -57,6 +61,9 @@ class RunCalls:
         self._ledger = ledger
         self._tape = tape
         self._reading = reading
+        self._profiles = profiles
+        self._sizes: dict[str, int] = {}
+        """texts that a model judges in one call, as far as it was measured"""
         self._record = record
         self._tell = tell
         self._children: dict[str, _ChildAnswer] = {}
@@ -76,6 +83,57 @@ class RunCalls:
             kind="llm",
             facts={"prompt_chars": len(prompt) + len(material or ""), "prompt_head": prompt[:_HEAD_CHARS]},
         )
+
+    async def classify(
+        self,
+        items: Sequence[str],
+        question: str,
+        labels: Sequence[str],
+        *,
+        examples: Sequence[tuple[str, str]] = (),
+        model: str | None = None,
+        batch: int | None = None,
+        votes: int = 1,
+        one_by_one: bool = False,
+    ) -> dict[str, object]:
+        """A label for each item, from sub-calls over many of them. Raises SubCallFailed if the budget is too small."""
+        name = model or next(iter(self._profiles))
+        profile = self._profiles.get(name, Profile())
+        if profile.strength == "strong" and votes == 1 and batch is None:
+            self._refuse_beyond_budget(items, self._sizes.get(name, PACK_SIZES[0]))
+        judged = await classify(
+            partial(self.llm_query, model=model),
+            items,
+            Labelling(question=question, labels=tuple(labels), examples=tuple(examples)),
+            strength=profile.strength,
+            one_by_one=one_by_one,
+            batch=batch,
+            votes=votes,
+            sizes=self._sizes,
+            model=name,
+        )
+        for item, label in zip(items, judged.labels, strict=True):
+            if label is not None:
+                self._reading.add_model_text(item)
+        return {
+            "labels": list(judged.labels),
+            "failed": [[index, reason] for index, reason in judged.failed.items()],
+            "uncertain": list(judged.uncertain),
+            "calls": judged.calls,
+            "size": judged.size,
+        }
+
+    def _refuse_beyond_budget(self, items: Sequence[str], size: int) -> None:
+        """Raises SubCallFailed, before anything is sent, if what is left surely does not pay for all items."""
+        (calls, tokens), left = estimate(items, size=size), self._ledger.left()
+        short = [f"{left.sub_calls} sub-calls"] if left.sub_calls is not None and calls > left.sub_calls else []
+        short += [f"{left.tokens:,} tokens"] if left.tokens is not None and tokens > left.tokens else []
+        if short:
+            raise SubCallFailed(
+                f"classify over {len(items):,} items takes about {calls} sub-calls and {tokens:,} tokens, and"
+                f" {' and '.join(short)} are left, so nothing was sent: filter the items with code first (dates, words,"
+                " regexes), or classify a part of them"
+            )
 
     async def rlm_query(self, query: str, context: object) -> object:
         """The answer of a child run over `context`; at the last depth of a plain call with `context` as material."""

@@ -111,6 +111,7 @@ class Level:
             ledger=self.ledger,
             tape=deps.tape,
             reading=deps.reading,
+            profiles={model.name: model.profile for model in (deps.sub, deps.root)},
             record=self._record,
             tell=self._tell,
         )

@@ -25,6 +25,9 @@ READ_CHARS = 4 << 20
 
 SEARCH_SECONDS = 10.0
 
+MOST_VOTES = 9
+"""Judgements of one text that a call of classify may ask for."""
+
 BUDGET_SECONDS = 1.0
 """How long the event loop may take to answer what is left of the budget."""
 
@@ -55,6 +58,13 @@ def _run_calls(calls: GuestCalls, handoff: CallHandoff) -> dict[str, HostCall]:
         query = partial(calls.llm_query, prompt, model=model, schema=schema, material=material)
         return handoff.submit(partial(_await_call, query), queue)
 
+    def classify(items: object, question: object, labels: object, options: object) -> Any:
+        if not isinstance(question, str) or not isinstance(options, Mapping):
+            raise call_refused("classify takes items, a question and labels")
+        judge = partial(calls.classify, _texts(items), question, _texts(labels), **_classify_options(options))
+        # Not in the queue, which bounds the calls of a batch: this is one call, and its packs are few.
+        return handoff.submit(partial(_await_call, judge))
+
     def rlm_query(query: object, context: object) -> Any:
         if not isinstance(query, str):
             raise call_refused("rlm_query takes a query and a context")
@@ -68,7 +78,12 @@ def _run_calls(calls: GuestCalls, handoff: CallHandoff) -> dict[str, HostCall]:
         except TimeoutError as error:
             raise call_refused("the server is too busy to tell the budget: ask again later") from error
 
-    return {"llm_query": Starts(llm_query), "rlm_query": Starts(rlm_query), "budget": budget}
+    return {
+        "llm_query": Starts(llm_query),
+        "classify": Starts(classify),
+        "rlm_query": Starts(rlm_query),
+        "budget": budget,
+    }
 
 
 def _context_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostCall]:
@@ -149,6 +164,26 @@ def _context_named(by_name: Mapping[str, Context], name: object) -> Context:
     if not isinstance(name, str) or name not in by_name:
         raise call_refused(f"there is no context {name!r} here; there are: {', '.join(by_name)}")
     return by_name[name]
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise call_refused("classify takes lists of texts")
+    return tuple(value)
+
+
+def _classify_options(options: Mapping[str, object]) -> dict[str, Any]:
+    """The options of classify, checked; those that are unknown are left out."""
+    model, batch, examples = options.get("model"), options.get("batch"), options.get("examples", [])
+    if not isinstance(model, str | None) or not isinstance(examples, list):
+        raise call_refused("classify takes model= as a name and examples= as pairs of an item and its label")
+    return {
+        "model": model,
+        "batch": None if batch is None else max(1, _integer(batch)),
+        "votes": min(max(_integer(options.get("votes", 1)), 1), MOST_VOTES),
+        "examples": tuple((str(item), str(label)) for item, label in examples),
+        "one_by_one": options.get("one_by_one") is True,
+    }
 
 
 def _integer(value: object) -> int:

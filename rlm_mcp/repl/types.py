@@ -3,7 +3,7 @@
 `session.py` makes a CellResult of a sandbox execution; the engine decides what it means. Neither imports the other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -108,6 +108,23 @@ class GuestCalls(Protocol):
         self, prompt: str, *, model: str | None = None, schema: object | None = None, material: str | None = None
     ) -> object:
         """One sub-call; returns text, or an object of `schema`. Raises SubCallFailed with a text for the model."""
+
+    async def classify(
+        self,
+        items: Sequence[str],
+        question: str,
+        labels: Sequence[str],
+        *,
+        examples: Sequence[tuple[str, str]] = (),
+        model: str | None = None,
+        batch: int | None = None,
+        votes: int = 1,
+        one_by_one: bool = False,
+    ) -> dict[str, object]:
+        """Labels of many items: `labels` (None: it has none), `failed` (index and reason), `uncertain` (indices).
+
+        The result also has the number of `calls` and the `size` of a pack. `one_by_one` is a wish for weak models.
+        """
 
     async def rlm_query(self, query: str, context: object) -> object:
         """A child run over `context` (a JSON value: text, list, or mapping of path to text); returns its answer."""

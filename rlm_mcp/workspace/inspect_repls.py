@@ -29,6 +29,10 @@ class NoCalls:
 
     rlm_query = llm_query
 
+    async def classify(self, *_: object, **__: object) -> dict[str, object]:
+        """Refuses."""
+        raise NoCallsHere("inspect_context has no sub-model: print the passages and judge them, or use rlm_solve.")
+
     def budget(self) -> dict[str, object]:
         """There is nothing to spend."""
         return {}

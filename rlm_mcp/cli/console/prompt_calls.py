@@ -1,7 +1,8 @@
 """Sub-calls of code at the prompt, to the configured model and within the limits of one run."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import anyio
 
@@ -32,6 +33,12 @@ class PromptCalls:
         """One sub-call."""
         return await (await self._chosen()).llm_query(prompt, model=model, schema=schema, material=material)
 
+    async def classify(
+        self, items: Sequence[str], question: str, labels: Sequence[str], **options: Any
+    ) -> dict[str, object]:
+        """Labels for many items."""
+        return await (await self._chosen()).classify(items, question, labels, **options)
+
     async def rlm_query(self, query: str, context: object) -> object:
         """One sub-call with the context as its material; without a run there are no child runs."""
         return await (await self._chosen()).rlm_query(query, context)
@@ -52,6 +59,7 @@ class PromptCalls:
                     ledger=self._ledger,
                     tape=Tape(),
                     reading=Reading(),
+                    profiles={name: model.profile for name, model in models.named.items()},
                     record=lambda _: None,
                 )
         return self._calls

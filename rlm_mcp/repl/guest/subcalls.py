@@ -9,12 +9,8 @@ import re
 import host
 import texts
 
-CLASSIFY_ITEMS = 8
-"""Texts in one sub-call of classify: with more, errors cost more than the saved calls."""
-
-CLASSIFY_CHARS = 8_000
 MOST_SINGLE = 300
-"""pick asks about up to so many texts one by one: a small model judges one far better than eight, in short calls."""
+"""pick asks a small model about up to so many texts one by one: it judges one far better than eight, in short calls."""
 
 OF_MANY = (
     ("How many of the e-mails are spam?", "Is this e-mail spam?"),
@@ -127,76 +123,63 @@ def ask_all(name, calls):
     return [FailedCall(str(result)) if isinstance(result, host.Failed) else result for result in results]
 
 
-def classify(items, question, labels, *, examples=(), model=None, batch=CLASSIFY_ITEMS):
-    """One of `labels` for each of `items`, in order, judged by a sub-model. `examples` are (item, label) pairs."""
-    labels = [str(label) for label in labels]
-    items = [as_text(item) for item in items]
-    results = [None] * len(items)
-    groups = _groups(items, max(1, int(batch)))
-    replies = ask_all("llm_query", [_judge(items, group, question, labels, examples, model) for group in groups])
-    for group, reply in zip(groups, replies, strict=True):
-        for index, label in zip(group, _labels(reply, len(group), labels), strict=True):
-            results[index] = label
-    left = [i for i, label in enumerate(results) if not isinstance(label, str) or isinstance(label, FailedCall)]
-    retried = [i for i in left if len(groups) < len(items) or results[i] is None]
-    replies = ask_all("llm_query", [_judge(items, [i], question, labels, examples, model) for i in retried])
-    for index, reply in zip(retried, replies, strict=True):
-        label = _labels(reply, 1, labels)[0]
-        results[index] = label if label is not None else FailedCall(f"no label for item {index}")
-    return results
+class Labels(list):
+    """The labels of items, in order. `.uncertain` holds the indices that are worth a look, `.failed` those without a
+    label, whose place holds a FailedCall."""
+
+    def __init__(self, labels, uncertain, failed):
+        super().__init__(labels)
+        self.uncertain = uncertain
+        self.failed = failed
 
 
-def _groups(items, batch):
-    groups, chars = [[]], 0
-    for index, item in enumerate(items):
-        if groups[-1] and (len(groups[-1]) >= batch or chars + len(item) > CLASSIFY_CHARS):
-            groups.append([])
-            chars = 0
-        groups[-1].append(index)
-        chars += len(item)
-    return [group for group in groups if group]
+def classify(items, question, labels, *, examples=(), model=None, batch=None, votes=1):
+    """One of `labels` for each of `items`, in order, judged by a sub-model. `examples` are (item, label) pairs.
+
+    With `votes`, doubtful items are judged so many times, and the majority stands.
+    """
+    items = as_items(items, "classify")
+    labels = list(dict.fromkeys(str(label) for label in ([labels] if isinstance(labels, str) else labels)))
+    if len(labels) < 2:
+        raise ValueError(f"classify needs two labels or more to choose from, and got {labels}")
+    examples = [(as_text(item), str(label)) for item, label in examples]
+    judged = _classified(items, question, labels, examples=examples, model=model, batch=batch, votes=votes)
+    about = [f"{len(judged.uncertain)} of them uncertain (.uncertain lists their indices)"] if judged.uncertain else []
+    about += [f"{len(judged.failed)} could not be judged (.failed)"] if judged.failed else []
+    notes.append("; ".join([f"classify judged {len(items) - len(judged.failed):,} items", *about]) + ".")
+    return judged
 
 
-def _judge(items, group, question, labels, examples, model):
-    """The call that labels some items; the schema demands a label for each."""
-    choice = ", ".join(labels)
-    shown = "".join(f"Text: {as_text(item)}\nLabel: {label}\n\n" for item, label in examples)
-    numbered = "\n".join(f"{number}. {items[index]}" for number, index in enumerate(group, 1))
-    prompt = (
-        f"{question}\nFor each numbered text give exactly one of these labels: {choice}.\n\n{shown}"
-        f"Texts:\n{numbered}\n\nThe label of each text by its number:"
-    )
-    # A key for each text ties its label to it; in a bare list small models lose count.
-    keys = [str(number) for number in range(1, len(group) + 1)]
-    schema = _object({key: {"enum": labels} for key in keys})
-    return {"prompt": prompt, "model": model, "schema": schema, "material": None}
+def _classified(items, question, labels, **options):
+    if not items:
+        return Labels([], [], [])
+    judged = host.call("classify", items, as_text(question), labels, options)
+    given = judged["labels"]
+    for index, reason in judged["failed"]:
+        given[index] = FailedCall(f"no label for item {index}: {reason}")
+    return Labels(given, judged["uncertain"], [index for index, _ in judged["failed"]])
 
 
-def _labels(reply, count, labels):
-    """The labels in a reply; the FailedCall for each item, or None where the reply is unusable."""
-    if isinstance(reply, FailedCall):
-        return [reply] * count
-    given = reply if isinstance(reply, dict) else {}
-    known = {label.casefold(): label for label in labels}
-    return [known.get(str(given.get(str(number))).strip().casefold()) for number in range(1, count + 1)]
+def as_items(items, name):
+    """The texts of a list; the lines of a text, because judging its single characters is never meant."""
+    if isinstance(items, str | texts.BigText):
+        lines = [line for line in items.splitlines() if line.strip()]
+        notes.append(f"{name} was given one text and judged its {len(lines):,} lines that are not blank.")
+        return [str(line) for line in lines]
+    if isinstance(items, dict):
+        raise TypeError(f"{name} takes a list of texts, and got a mapping: pass its keys or its values")
+    return [as_text(item) for item in items]
 
 
 def pick(items, question, *, model=None):
     """Those of `items` that count for a question about all of them, such as "How many are complaints?"."""
-    items = [as_text(item) for item in items]
+    items = as_items(items, "pick")
     if not items:
         return []
     asked = _asked_of_each(as_text(question), model)
-    if len(items) > MOST_SINGLE:
-        labels = classify(items, asked, ["yes", "no"], model=model)
-    else:
-        prompts = [f"Text: {item}\n\n{asked} Answer yes or no." for item in items]
-        labels = llm_query_batched(prompts, model=model)
-    failed = sum(isinstance(label, FailedCall) for label in labels)
-    picked = [
-        item for item, label in zip(items, labels, strict=True) if re.match(r"\W*yes\b", str(label), re.IGNORECASE)
-    ]
-    unjudged = f"; {failed} could not be judged" if failed else ""
+    labels = _classified(items, asked, ["yes", "no"], model=model, one_by_one=len(items) <= MOST_SINGLE)
+    picked = [item for item, label in zip(items, labels, strict=True) if label == "yes"]
+    unjudged = f"; {len(labels.failed)} could not be judged" if labels.failed else ""
     notes.append(f"pick asked of each text {asked!r}: yes for {len(picked)} of {len(items)}{unjudged}.")
     return picked
 

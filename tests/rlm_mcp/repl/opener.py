@@ -1,6 +1,8 @@
 """REPLs over the real sandbox for tests, and sub-calls that answer them."""
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from typing import Any
 
 import anyio
@@ -8,6 +10,8 @@ import anyio.lowlevel
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.classify import classify
+from rlm_mcp.engine.packs import Labelling
 from rlm_mcp.errors import SubCallFailed
 from rlm_mcp.repl.sandbox import Sandbox
 from rlm_mcp.repl.types import Repl
@@ -43,6 +47,14 @@ class Sub:
             shown = prompt.split("Texts:\n")[1].split("\n\nThe label", maxsplit=1)[0].splitlines()
             return {str(number): "bad" if "ERROR" in line else "good" for number, line in enumerate(shown, 1)}
         return f"answer to {prompt}"
+
+    async def classify(
+        self, items: Sequence[str], question: str, labels: Sequence[str], **options: Any
+    ) -> dict[str, object]:
+        options.pop("model")
+        labelling = Labelling(question=question, labels=tuple(labels), examples=options.pop("examples"))
+        judged = await classify(self.llm_query, items, labelling, strength="weak", **options)
+        return {**asdict(judged), "failed": list(judged.failed.items())}
 
     async def rlm_query(self, query: str, context: object) -> object:
         return f"{query} over {context!r:.20}"

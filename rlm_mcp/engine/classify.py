@@ -1,0 +1,309 @@
+"""Classification of many texts: which are put into one sub-call, how far its reply is believed, what is asked again.
+
+Strong models judge many short texts in one call, and how many differs. So the first call over many texts measures it:
+a small pack and a large one that holds the same texts beside others. Where both agree, the large size is used, else a
+smaller one is tried. The size is kept for the model and the run. It is not kept for other runs: their replays must pack
+as the run did.
+
+A text without a believed label is asked about again in packs a quarter as large, down to one text. What has no label
+then has none: nothing here makes a label up. Equal texts are judged once.
+
+With `votes`, texts that the model marked as doubtful, or all where it marks none, are judged again in small packs with
+the labels in another order. The majority stands; where the votes differ the text is reported as uncertain.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+from random import Random
+from typing import Literal, Protocol
+
+import anyio
+
+from rlm_mcp.engine.packs import Form, Labelling, Pack, Verdicts, read_reply, request_of
+from rlm_mcp.errors import BudgetExceeded, SubCallFailed
+from rlm_mcp.models.base import estimate_tokens
+
+WEAK_PACK = 8  # with more, the errors of a small model cost more than the saved calls
+WEAK_CHARS = 8_000
+PACK_SIZES = (120, 40)  # tried in this order; a reply of 120 labels is still copied without a slip by large models
+SMALL_PACK = 16  # the measure that larger packs are held against
+USUAL_PACK = 32  # where there are too few texts to measure
+PACK_CHARS = 12_000  # some 3,000 tokens: far below what makes models overlook single lines
+AGREEMENT = 0.8  # models disagree with themselves in up to one text of ten
+COMPLETE = 0.9
+DOMINANT = 0.7
+MOST_ANCHORS = 3
+VOTE_PACK = 16
+PACKS_AT_ONCE = 256  # as many calls as a provider is ever sent
+_PROMPT_TOKENS = 230  # of a pack besides its texts: system message, question, labels, instruction, schema
+_TEXT_TOKENS = 3  # of a text besides its words
+_MOST_TRIES = 2  # of a text whose calls fail altogether
+
+
+class AskPack(Protocol):
+    """Asks the sub-model. Raises SubCallFailed."""
+
+    async def __call__(self, prompt: str, *, schema: object | None = None) -> object:
+        """One sub-call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classified:
+    """The label of each item, None where there is none and `failed` has the reason; indices of uncertain ones."""
+
+    labels: tuple[str | None, ...]
+    failed: Mapping[int, str]
+    uncertain: tuple[int, ...]
+    calls: int
+    size: int
+
+
+async def classify(
+    ask: AskPack,
+    items: Sequence[str],
+    labelling: Labelling,
+    *,
+    strength: Literal["strong", "weak"] = "strong",
+    one_by_one: bool = False,
+    batch: int | None = None,
+    votes: int = 1,
+    sizes: dict[str, int] | None = None,
+    model: str = "",
+) -> Classified:
+    """Labels every item. `batch` fixes the pack size; `sizes` holds those learned by model and is added to."""
+    texts = list(dict.fromkeys(items))
+    judging = _Judging(ask, texts, labelling, is_weak=strength == "weak", sizes={} if sizes is None else sizes)
+    if strength == "weak":
+        await judging.judge_weakly(batch or WEAK_PACK, one_by_one=one_by_one)
+    else:
+        await judging.judge_strongly(model, batch)
+    if votes > 1:
+        await judging.vote(votes - 1)
+    return judging.result(items)
+
+
+def estimate(items: Sequence[str], *, size: int) -> tuple[int, int]:
+    """About how many sub-calls, and tokens in and out together, it takes to classify these items in such packs."""
+    texts = set(items)
+    chars = sum(map(len, texts))
+    calls = max(ceil(len(texts) / size), ceil(chars / PACK_CHARS))
+    tokens = sum(estimate_tokens(text) for text in texts) + (_TEXT_TOKENS + 2) * len(texts) + calls * _PROMPT_TOKENS
+    return calls, tokens
+
+
+@dataclass(slots=True)
+class _Judging:
+    """The state of one classification over texts that all differ."""
+
+    ask: AskPack
+    texts: list[str]
+    labelling: Labelling
+    is_weak: bool
+    sizes: dict[str, int]
+    labels: dict[int, str] = field(default_factory=dict)
+    doubtful: set[int] = field(default_factory=set)
+    uncertain: set[int] = field(default_factory=set)
+    reasons: dict[int, str] = field(default_factory=dict)
+    tries: Counter[int] = field(default_factory=Counter)
+    anchors: dict[int, str] = field(default_factory=dict)
+    calls: int = 0
+    size: int = 0
+
+    # --- weak and strong ----------------------------------------------------------------------------------------
+
+    async def judge_weakly(self, batch: int, *, one_by_one: bool) -> None:
+        self.size = 1 if one_by_one else batch
+        form: Form = "single" if one_by_one else "keyed"
+        await self._take_packs(self._packs(range(len(self.texts)), self.size, form, chars=WEAK_CHARS))
+        if not one_by_one:
+            await self._take_packs(self._packs(self._left(), 1, "keyed"))
+
+    async def judge_strongly(self, model: str, batch: int | None) -> None:
+        everything = range(len(self.texts))
+        self.size = batch or self.sizes.get(model) or USUAL_PACK
+        form: Form = "coded"
+        if batch is None and len(everything) > 3 * USUAL_PACK:
+            if model not in self.sizes:
+                form = await self._measure(model)
+            elif len(everything) > 3 * self.size:
+                await self._take_packs(self._packs(_sample(everything, self.size), self.size, "coded"))
+                self._choose_anchors(self.labels)
+        usual = self._usual() if form == "coded" else ""
+        await self._take_packs(self._packs(self._left(), self.size, "rare" if usual else form, usual=usual))
+        size = self.size
+        while self._left() and size > 1:
+            size = max(1, size // 4)
+            self.anchors = self.anchors if size > SMALL_PACK else {}
+            await self._take_packs(self._packs(self._left(), size, form))
+
+    async def _measure(self, model: str) -> Form:
+        """Learns the pack size of a model: the largest whose labels agree with those of a small pack."""
+        everything = range(len(self.texts))
+        small = Pack(items=_sample(everything, SMALL_PACK), form="coded")
+        told: dict[int, str] = {}
+        for size in PACK_SIZES:
+            large = self._with_others(small, size)
+            verdicts = await self._ask_packs([large] if told else [small, large])
+            if not told:
+                self._take(small, verdicts[0])
+                told = dict(self.labels)
+            if len(told) < COMPLETE * len(small.items):
+                self.size = self.sizes[model] = WEAK_PACK  # it does not speak in codes
+                return "keyed"
+            if _agrees(large, verdicts[-1], told):
+                self._take(large, verdicts[-1], but=told)
+                self.size = self.sizes[model] = len(large.items)  # fewer than `size` where texts are long
+                self._choose_anchors({i: label for i, label in told.items() if verdicts[-1].labels.get(i) == label})
+                return "coded"
+        self.size = self.sizes[model] = SMALL_PACK
+        return "coded"
+
+    def _with_others(self, small: Pack, size: int) -> Pack:
+        """A pack that holds the texts of a small one, scattered among others."""
+        known = set(small.items)
+        others = _sample([i for i in range(len(self.texts)) if i not in known], size - len(known))
+        room = PACK_CHARS - sum(len(self.texts[index]) for index in known)
+        fitting = _within(others, self.texts, room) if room > 0 else []
+        return Pack(items=_sample([*small.items, *fitting], size), form="coded")
+
+    def _usual(self) -> str:
+        """The label that dominates among those judged so far, if one does and there are anchors to watch it with."""
+        (label, count), *_ = Counter(self.labels.values()).most_common(1) or [("", 0)]
+        others = {index: known for index, known in self.anchors.items() if known != label}
+        if len(self.labels) < 2 * USUAL_PACK or count < DOMINANT * len(self.labels):
+            return ""
+        self.anchors = others
+        return label
+
+    def _choose_anchors(self, known: Mapping[int, str]) -> None:
+        """Keeps texts whose labels are known and sure, the rarest labels first."""
+        counts = Counter(self.labels.values())
+        sure = [index for index in (*known, *self.labels) if index in self.labels and index not in self.doubtful]
+        self.anchors = {index: self.labels[index] for index in sorted(sure, key=lambda i: counts[self.labels[i]])}
+
+    # --- packs --------------------------------------------------------------------------------------------------
+
+    def _left(self) -> list[int]:
+        return [i for i in range(len(self.texts)) if i not in self.labels and self.tries[i] < _MOST_TRIES]
+
+    def _packs(
+        self, indices: Iterable[int], size: int, form: Form, *, usual: str = "", chars: int = PACK_CHARS
+    ) -> list[Pack]:
+        """Packs of about equal size, each with some anchors behind its middle and at its end."""
+        wanted = list(indices)
+        is_coded = form in {"coded", "rare"}
+        anchors = dict(list(self.anchors.items())[:MOST_ANCHORS]) if is_coded else {}
+        room = max(1, size - len(anchors))
+        even = ceil(len(wanted) / ceil(len(wanted) / room)) if wanted and is_coded else room
+        packs, at = [], 0
+        while at < len(wanted):
+            taken = _within(wanted[at : at + even], self.texts, chars)
+            at += len(taken)
+            items = _with_anchors(taken, list(anchors))
+            packs.append(Pack(items=tuple(items), form=form, usual=usual, anchors=anchors))
+        return packs
+
+    async def _take_packs(self, packs: Sequence[Pack]) -> None:
+        for pack, verdicts in zip(packs, await self._ask_packs(packs), strict=True):
+            self._take(pack, verdicts)
+
+    def _take(self, pack: Pack, verdicts: Verdicts, but: Mapping[int, str] | None = None) -> None:
+        known = but or {}
+        self.labels |= {i: label for i, label in verdicts.labels.items() if i not in known}
+        self.doubtful |= verdicts.doubtful
+        for index in pack.asked:
+            if index not in self.labels:
+                self.reasons.setdefault(index, "the sub-model gave it no label")
+
+    async def _ask_packs(self, packs: Sequence[Pack], labelling: Labelling | None = None) -> list[Verdicts]:
+        """The verdicts of packs, asked in parallel. A call that fails gives none, and its reason is kept."""
+        asked = labelling or self.labelling
+        results: dict[int, Verdicts] = {}
+
+        async def ask_one(number: int, pack: Pack) -> None:
+            prompt, schema = request_of(pack, asked, self.texts)
+            try:
+                async with at_once:
+                    results[number] = read_reply(pack, asked, await self.ask(prompt, schema=schema))
+            except SubCallFailed as error:
+                results[number] = Verdicts(labels={}, believed=False)
+                is_final = isinstance(error.__cause__, BudgetExceeded)
+                for index in pack.asked:
+                    self.reasons[index] = str(error)
+                    self.tries[index] += _MOST_TRIES if is_final else 1
+
+        self.calls += len(packs)
+        at_once = anyio.CapacityLimiter(PACKS_AT_ONCE)
+        async with anyio.create_task_group() as tasks:
+            for number, pack in enumerate(packs):
+                tasks.start_soon(ask_one, number, pack)
+        return [results[number] for number in range(len(packs))]
+
+    # --- votes and the result -----------------------------------------------------------------------------------
+
+    async def vote(self, more: int) -> None:
+        """Has doubtful texts judged again, `more` times; all of them if the model has marked none."""
+        doubtful = sorted(self.doubtful & self.labels.keys()) or sorted(self.labels)
+        ballots = {index: [self.labels[index]] for index in doubtful}
+        form: Form = "keyed" if self.is_weak else "coded"
+        self.anchors = {}
+        for turn in range(1, more + 1):
+            turned = self.labelling.labels[turn % len(self.labelling.labels) :]
+            labelling = replace(self.labelling, labels=(*turned, *self.labelling.labels[: -len(turned)]))
+            size = WEAK_PACK // 2 if self.is_weak else VOTE_PACK
+            packs = self._packs(doubtful[::-1] if turn % 2 else doubtful, size, form)
+            for verdicts in await self._ask_packs(packs, labelling):
+                for index, label in verdicts.labels.items():
+                    ballots[index].append(label)
+        self.doubtful.clear()
+        for index, ballot in ballots.items():
+            counts = Counter(ballot)
+            self.labels[index] = counts.most_common(1)[0][0]  # of equals the first verdict
+            if len(counts) > 1 or len(ballot) == 1:
+                self.uncertain.add(index)
+
+    def result(self, items: Sequence[str]) -> Classified:
+        """The result for the items as they were given."""
+        place = {text: index for index, text in enumerate(self.texts)}
+        places = [place[item] for item in items]
+        doubted = (self.doubtful | self.uncertain) & self.labels.keys()
+        return Classified(
+            labels=tuple(self.labels.get(at) for at in places),
+            failed={n: self.reasons.get(at, "") for n, at in enumerate(places) if at not in self.labels},
+            uncertain=tuple(n for n, at in enumerate(places) if at in doubted),
+            calls=self.calls,
+            size=self.size,
+        )
+
+
+def _agrees(large: Pack, verdicts: Verdicts, told: Mapping[int, str]) -> bool:
+    """Whether a large pack was answered without loss, and as a small one was."""
+    same = sum(verdicts.labels.get(index) == label for index, label in told.items())
+    return len(verdicts.labels) >= COMPLETE * len(large.items) and same >= AGREEMENT * len(told)
+
+
+def _sample(indices: Sequence[int], count: int) -> tuple[int, ...]:
+    """So many of the indices in an order without a period, always the same: `random()` of a seed is stable."""
+    random = Random(len(indices)).random
+    return tuple(sorted(indices, key=lambda _: random())[: max(0, count)])
+
+
+def _within(indices: Sequence[int], texts: Sequence[str], chars: int) -> list[int]:
+    """The first of the indices whose texts fit into so many characters, at least one."""
+    taken: list[int] = []
+    for index in indices:
+        chars -= len(texts[index])
+        if chars < 0 and taken:
+            break
+        taken.append(index)
+    return taken
+
+
+def _with_anchors(indices: Sequence[int], anchors: Sequence[int]) -> list[int]:
+    """The indices with the anchors spread over their second half, the last one at the end."""
+    items, half = list(indices), len(indices) // 2
+    for number, anchor in enumerate(anchors, 1):
+        items.insert(half + (len(indices) - half) * number // len(anchors) + number - 1, anchor)
+    return items
