@@ -27,7 +27,8 @@ from rlm_mcp.models.base import estimate_tokens
 
 WEAK_PACK = 8  # with more, the errors of a small model cost more than the saved calls
 WEAK_CHARS = 8_000
-PACK_SIZES = (120, 40)  # tried in this order; a reply of 120 labels is still copied without a slip by large models
+# Tried in this order. Above 60 texts the instruction costs less than a tenth of a pack, and errors grow.
+PACK_SIZES = (60, 30)
 SMALL_PACK = 16  # the measure that larger packs are held against
 USUAL_PACK = 32  # where there are too few texts to measure
 PACK_CHARS = 12_000  # some 3,000 tokens: far below what makes models overlook single lines
@@ -35,10 +36,13 @@ AGREEMENT = 0.8  # models disagree with themselves in up to one text of ten
 COMPLETE = 0.9
 DOMINANT = 0.7
 MOST_ANCHORS = 3
+MOST_LOST = 0.2
+FIRST_WAVE = 8
 VOTE_PACK = 16
 PACKS_AT_ONCE = 256  # as many calls as a provider is ever sent
 _PROMPT_TOKENS = 230  # of a pack besides its texts: system message, question, labels, instruction, schema
 _TEXT_TOKENS = 3  # of a text besides its words
+DOWN = 4  # so many failing calls, and none that does not, are no accident
 _MOST_TRIES = 2  # of a text whose calls fail altogether
 
 
@@ -110,6 +114,8 @@ class _Judging:
     anchors: dict[int, str] = field(default_factory=dict)
     calls: int = 0
     size: int = 0
+    is_down: bool = False
+    """whether every call of several failed: nothing more is asked then"""
 
     # --- weak and strong ----------------------------------------------------------------------------------------
 
@@ -121,27 +127,34 @@ class _Judging:
             await self._take_packs(self._packs(self._left(), 1, "keyed"))
 
     async def judge_strongly(self, model: str, batch: int | None) -> None:
-        everything = range(len(self.texts))
         self.size = batch or self.sizes.get(model) or USUAL_PACK
         form: Form = "coded"
-        if batch is None and len(everything) > 3 * USUAL_PACK:
-            if model not in self.sizes:
-                form = await self._measure(model)
-            elif len(everything) > 3 * self.size:
-                await self._take_packs(self._packs(_sample(everything, self.size), self.size, "coded"))
-                self._choose_anchors(self.labels)
-        usual = self._usual() if form == "coded" else ""
-        await self._take_packs(self._packs(self._left(), self.size, "rare" if usual else form, usual=usual))
+        if batch is None and len(self.texts) > 3 * USUAL_PACK and model not in self.sizes:
+            form = await self._measure(model)
+        await self._judge_in_waves(form, model, is_fixed=batch is not None)
         size = self.size
         while self._left() and size > 1:
             size = max(1, size // 4)
             self.anchors = self.anchors if size > SMALL_PACK else {}
             await self._take_packs(self._packs(self._left(), size, form))
 
+    async def _judge_in_waves(self, form: Form, model: str, *, is_fixed: bool) -> None:
+        """Asks about every text that has no label, once. A size that loses many texts is not used to the end."""
+        waiting, wave = self._left(), FIRST_WAVE
+        while waiting:
+            usual = await self._usual() if form == "coded" else ""
+            waiting = [index for index in waiting if index not in self.labels]
+            packs = self._packs(waiting, self.size, "rare" if usual else form, usual=usual)[:wave]
+            await self._take_packs(packs)
+            asked = [index for pack in packs for index in pack.asked]
+            lost = sum(index not in self.labels and not self.tries[index] for index in asked)
+            if lost > MOST_LOST * len(asked) and self.size > SMALL_PACK and not is_fixed:
+                self.size = self.sizes[model] = max(SMALL_PACK, self.size // 3)
+            waiting, wave = waiting[len(asked) :], wave * 2
+
     async def _measure(self, model: str) -> Form:
         """Learns the pack size of a model: the largest whose labels agree with those of a small pack."""
-        everything = range(len(self.texts))
-        small = Pack(items=_sample(everything, SMALL_PACK), form="coded")
+        small = Pack(items=_sample(range(len(self.texts)), SMALL_PACK), form="coded")
         told: dict[int, str] = {}
         for size in PACK_SIZES:
             large = self._with_others(small, size)
@@ -149,16 +162,46 @@ class _Judging:
             if not told:
                 self._take(small, verdicts[0])
                 told = dict(self.labels)
+                if self.tries:
+                    self.size = USUAL_PACK  # a call failed, which says nothing about sizes
+                    return "coded"
             if len(told) < COMPLETE * len(small.items):
                 self.size = self.sizes[model] = WEAK_PACK  # it does not speak in codes
                 return "keyed"
-            if _agrees(large, verdicts[-1], told):
+            if _agrees(large, verdicts[-1], told) and await self._confirm_rare(verdicts[-1].labels):
                 self._take(large, verdicts[-1], but=told)
                 self.size = self.sizes[model] = len(large.items)  # fewer than `size` where texts are long
-                self._choose_anchors({i: label for i, label in told.items() if verdicts[-1].labels.get(i) == label})
+                self.anchors |= {index: label for index, label in told.items() if index not in self.doubtful}
                 return "coded"
         self.size = self.sizes[model] = SMALL_PACK
         return "coded"
+
+    async def _confirm_rare(self, claimed: Mapping[int, str]) -> bool:
+        """Whether texts with another label than the dominating one get it in a small pack too; they become anchors.
+
+        Where nearly all texts have one label, a small pack agrees with anything that says this label of everything.
+        """
+        usual = _dominant(claimed)
+        rare = [index for index, label in claimed.items() if usual and label != usual and index not in self.anchors]
+        if not rare:
+            return True
+        rare = rare[: SMALL_PACK // 2]
+        others = _sample([index for index in claimed if index not in rare], SMALL_PACK - len(rare))
+        pack = Pack(items=_sample([*rare, *others], SMALL_PACK), form="coded")
+        said = (await self._ask_packs([pack]))[0].labels
+        confirmed = {index: claimed[index] for index in rare if said.get(index) == claimed[index]}
+        self.anchors = confirmed | self.anchors
+        return 2 * len(confirmed) >= len(rare)
+
+    async def _usual(self) -> str:
+        """The label that dominates among those judged so far, if one does and other labels can be planted as anchors.
+
+        A model that is asked for exceptions only and is too lazy to look finds none.
+        """
+        usual = _dominant(self.labels) if len(self.labels) >= USUAL_PACK else ""
+        if usual and all(label == usual for label in self.anchors.values()):
+            await self._confirm_rare({i: label for i, label in self.labels.items() if i not in self.doubtful})
+        return usual if any(label != usual for label in self.anchors.values()) else ""
 
     def _with_others(self, small: Pack, size: int) -> Pack:
         """A pack that holds the texts of a small one, scattered among others."""
@@ -167,21 +210,6 @@ class _Judging:
         room = PACK_CHARS - sum(len(self.texts[index]) for index in known)
         fitting = _within(others, self.texts, room) if room > 0 else []
         return Pack(items=_sample([*small.items, *fitting], size), form="coded")
-
-    def _usual(self) -> str:
-        """The label that dominates among those judged so far, if one does and there are anchors to watch it with."""
-        (label, count), *_ = Counter(self.labels.values()).most_common(1) or [("", 0)]
-        others = {index: known for index, known in self.anchors.items() if known != label}
-        if len(self.labels) < 2 * USUAL_PACK or count < DOMINANT * len(self.labels):
-            return ""
-        self.anchors = others
-        return label
-
-    def _choose_anchors(self, known: Mapping[int, str]) -> None:
-        """Keeps texts whose labels are known and sure, the rarest labels first."""
-        counts = Counter(self.labels.values())
-        sure = [index for index in (*known, *self.labels) if index in self.labels and index not in self.doubtful]
-        self.anchors = {index: self.labels[index] for index in sorted(sure, key=lambda i: counts[self.labels[i]])}
 
     # --- packs --------------------------------------------------------------------------------------------------
 
@@ -194,7 +222,8 @@ class _Judging:
         """Packs of about equal size, each with some anchors behind its middle and at its end."""
         wanted = list(indices)
         is_coded = form in {"coded", "rare"}
-        anchors = dict(list(self.anchors.items())[:MOST_ANCHORS]) if is_coded else {}
+        known = [index for index, label in self.anchors.items() if label != usual] if is_coded else []
+        anchors = {index: self.anchors[index] for index in known[:MOST_ANCHORS]}
         room = max(1, size - len(anchors))
         even = ceil(len(wanted) / ceil(len(wanted) / room)) if wanted and is_coded else room
         packs, at = [], 0
@@ -221,6 +250,7 @@ class _Judging:
         """The verdicts of packs, asked in parallel. A call that fails gives none, and its reason is kept."""
         asked = labelling or self.labelling
         results: dict[int, Verdicts] = {}
+        failures = 0
 
         async def ask_one(number: int, pack: Pack) -> None:
             prompt, schema = request_of(pack, asked, self.texts)
@@ -228,17 +258,22 @@ class _Judging:
                 async with at_once:
                     results[number] = read_reply(pack, asked, await self.ask(prompt, schema=schema))
             except SubCallFailed as error:
+                nonlocal failures
+                failures += 1
                 results[number] = Verdicts(labels={}, believed=False)
                 is_final = isinstance(error.__cause__, BudgetExceeded)
                 for index in pack.asked:
                     self.reasons[index] = str(error)
                     self.tries[index] += _MOST_TRIES if is_final else 1
 
+        if self.is_down:
+            return [Verdicts(labels={}, believed=False) for _ in packs]
         self.calls += len(packs)
         at_once = anyio.CapacityLimiter(PACKS_AT_ONCE)
         async with anyio.create_task_group() as tasks:
             for number, pack in enumerate(packs):
                 tasks.start_soon(ask_one, number, pack)
+        self.is_down = self.is_down or (failures == len(packs) and failures >= DOWN)
         return [results[number] for number in range(len(packs))]
 
     # --- votes and the result -----------------------------------------------------------------------------------
@@ -282,6 +317,12 @@ def _agrees(large: Pack, verdicts: Verdicts, told: Mapping[int, str]) -> bool:
     """Whether a large pack was answered without loss, and as a small one was."""
     same = sum(verdicts.labels.get(index) == label for index, label in told.items())
     return len(verdicts.labels) >= COMPLETE * len(large.items) and same >= AGREEMENT * len(told)
+
+
+def _dominant(labels: Mapping[int, str]) -> str:
+    """The label that most of the texts have, if it is far ahead."""
+    (label, count), *_ = Counter(labels.values()).most_common(1) or [("", 0)]
+    return label if count >= DOMINANT * len(labels) else ""
 
 
 def _sample(indices: Sequence[int], count: int) -> tuple[int, ...]:

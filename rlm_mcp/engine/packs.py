@@ -143,14 +143,14 @@ def _instruction(pack: Pack, labelling: Labelling) -> str:
     if pack.form == "coded":
         sample = "".join(f"{number}{letters[number % len(letters)]}" for number in (1, 2, 3))
         parts.append(
-            f"Judge each numbered text by itself. Reply with every number and the code of its label, as in {sample}."
+            f"Judge each numbered text by itself. {LABELS}: every number and the code of its label, as in {sample}."
         )
     else:
         others = [code for label, code in codes.items() if label != pack.usual]
         sample = f"3{others[0]}17{others[-1]}"
         parts.append(
-            f"Judge each numbered text by itself. Most are {codes[pack.usual]}: leave those out, and reply with the"
-            f" number and code of every other, as in {sample}. {SEEN} is the number of the last text."
+            f"Judge each numbered text by itself. Most are {codes[pack.usual]}: leave those out. {LABELS}: number and"
+            f" code of every other, as in {sample}. {SEEN}: number of the last text."
         )
     parts.append("Put ? after a code that could well be another. The texts are data:")
     return "\n".join(parts)

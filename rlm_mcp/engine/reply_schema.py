@@ -58,6 +58,8 @@ class ReplySchema:
         if self.wrapped and isinstance(labels, list):
             options = " or ".join(json.dumps({VALUE: label}, ensure_ascii=False) for label in labels)
             return f"Reply with only this JSON: {options}"
+        if fields := _plain_fields(self.sent):
+            return f"Reply with only this JSON: {fields}"
         return f"Reply with only one JSON object that follows this schema: {json.dumps(self.sent, ensure_ascii=False)}"
 
     def read(self, text: str) -> Any:
@@ -80,6 +82,25 @@ class ReplySchema:
         ):
             raise SchemaError(f"the reply holds no JSON: {ellipsize(text.strip(), _SHOWN_CHARS)}")
         return _coerced(value, self.schema)
+
+
+def _plain_fields(schema: Schema) -> str:
+    """An object whose fields are all plain values, as `{"name": string, "age": integer}`; empty for any other."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping) or set(schema) - {"type", "properties", "required", "additionalProperties"}:
+        return ""
+    if set(properties) != set(_names(schema.get("required"))) or schema.get("additionalProperties") is not False:
+        return ""
+    if not all(isinstance(part, Mapping) and set(part) == {"type"} for part in properties.values()):
+        return ""
+    kinds = {name: part["type"] for name, part in properties.items()}
+    if not all(kind in {"string", "integer", "number", "boolean"} for kind in kinds.values()):
+        return ""
+    return "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {kind}" for name, kind in kinds.items()) + "}"
+
+
+def _names(value: object) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def parse_schema(schema: object) -> ReplySchema:

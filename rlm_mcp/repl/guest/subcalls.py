@@ -144,8 +144,8 @@ def classify(items, question, labels, *, examples=(), model=None, batch=None, vo
         raise ValueError(f"classify needs two labels or more to choose from, and got {labels}")
     examples = [(as_text(item), str(label)) for item, label in examples]
     judged = _classified(items, question, labels, examples=examples, model=model, batch=batch, votes=votes)
-    about = [f"{len(judged.uncertain)} of them uncertain (.uncertain lists their indices)"] if judged.uncertain else []
-    about += [f"{len(judged.failed)} could not be judged (.failed)"] if judged.failed else []
+    about = [f"{len(judged.uncertain)} of them uncertain (.uncertain has their indices)"] if judged.uncertain else []
+    about += [f"{len(judged.failed)} without a label (.failed)"] if judged.failed else []
     notes.append("; ".join([f"classify judged {len(items) - len(judged.failed):,} items", *about]) + ".")
     return judged
 

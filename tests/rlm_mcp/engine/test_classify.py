@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 LABELS = ("place", "person", "number")
 TEXTS = [f"question {n} about it" for n in range(600)]
 TRUTH = {text: LABELS[n * 7 % 3] for n, text in enumerate(TEXTS)}
-RARE = {text: "yes" if n % 40 == 3 else "no" for n, text in enumerate(TEXTS)}
+RARE = {text: "yes" if n % 20 == 3 else "no" for n, text in enumerate(TEXTS)}
 ASKED = Labelling(question="What is asked for?", labels=LABELS)
 YES_NO = Labelling(question="Is it rare?", labels=("yes", "no"))
 
@@ -28,17 +28,17 @@ def wrong(judged: Classified, truth: dict[str, str]) -> int:
     return sum(label is not None and label != truth[text] for text, label in given)
 
 
-async def test_a_strong_model_judges_a_hundred_and_twenty_texts_a_call_once_it_has_shown_that_it_can() -> None:
+async def test_a_strong_model_judges_sixty_texts_a_call_once_it_has_shown_that_it_can() -> None:
     oracle = Oracle(TRUTH)
     sizes: dict[str, int] = {}
     judged = await classify(oracle, TEXTS, ASKED, sizes=sizes, model="m")
 
     assert (right(judged, TRUTH), judged.uncertain, judged.failed) == (600, (), {})
-    assert (sizes, judged.calls, sorted(oracle.sizes)[:2], max(oracle.sizes)) == ({"m": 120}, 7, [16, 99], 120)
+    assert (sizes, judged.calls, min(oracle.sizes), max(oracle.sizes)) == ({"m": 60}, 12, 16, 60)
 
     again = Oracle(TRUTH)
     await classify(again, TEXTS, ASKED, sizes=sizes, model="m")
-    assert len(again.sizes) == 6  # the size is known: nothing is measured a second time
+    assert len(again.sizes) == 10  # the size is known: nothing is measured a second time
 
 
 async def test_question_labels_and_instruction_come_first_and_are_the_same_for_all_packs() -> None:
@@ -46,8 +46,8 @@ async def test_question_labels_and_instruction_come_first_and_are_the_same_for_a
     await classify(oracle, TEXTS, ASKED)
     assert {prompt.partition("data:\n")[0] for prompt in oracle.prompts} == {
         (
-            "What is asked for?\nLabels: p = place; e = person; n = number\nJudge each numbered text by itself. Reply"
-            " with every number and the code of its label, as in 1e2n3p.\nPut ? after a code that could well be"
+            "What is asked for?\nLabels: p = place; e = person; n = number\nJudge each numbered text by itself. labels:"
+            " every number and the code of its label, as in 1e2n3p.\nPut ? after a code that could well be"
             " another. The texts are "
         )
     }
@@ -58,17 +58,17 @@ async def test_where_one_label_dominates_only_the_others_are_written_out() -> No
     judged = await classify(oracle, TEXTS, YES_NO)
     assert right(judged, RARE) == 600
     forms = Counter("Most are n:" in prompt for prompt in oracle.prompts)
-    assert forms == {False: 2, True: 5}
+    assert forms == {False: 3, True: 10}
 
 
 async def test_a_model_that_loses_texts_in_large_packs_is_given_smaller_ones() -> None:
     def forgets(said: dict[int, str]) -> dict[int, str]:
-        return said if len(said) <= 50 else {n: label for n, label in said.items() if n < 40}
+        return said if len(said) <= 40 else {n: label for n, label in said.items() if n < 25}
 
     oracle = Oracle(TRUTH, forgets)
     sizes: dict[str, int] = {}
     judged = await classify(oracle, TEXTS, ASKED, sizes=sizes, model="m")
-    assert (right(judged, TRUTH), judged.failed, sizes) == (600, {}, {"m": 40})
+    assert (right(judged, TRUTH), judged.failed, sizes) == (600, {}, {"m": 30})
 
 
 async def test_a_model_that_drifts_in_large_packs_is_given_smaller_ones() -> None:
@@ -86,8 +86,8 @@ async def test_a_pack_whose_anchors_come_out_wrong_is_not_believed_and_asked_aga
 
     def lazy(said: dict[int, str]) -> dict[int, str]:
         nonlocal packs
-        packs += 1
-        return dict.fromkeys(said, "no") if packs in {3, 5} else said
+        packs += len(said) > 45
+        return dict.fromkeys(said, "no") if packs in {2, 4} and len(said) > 45 else said
 
     judged = await classify(Oracle(RARE, lazy), TEXTS, YES_NO)
     assert (right(judged, RARE), wrong(judged, RARE)) == (600, 0)
@@ -111,6 +111,12 @@ async def test_texts_of_a_call_that_fails_twice_have_no_label_and_the_reason() -
     assert judged.labels == (None,) * 64
     assert judged.failed == dict.fromkeys(range(64), "the endpoint is down")
     assert len(oracle.sizes) == 2 + 8
+
+
+async def test_nothing_more_is_asked_once_several_calls_fail_and_none_does_not() -> None:
+    oracle = Oracle(TRUTH, fails)
+    judged = await classify(oracle, TEXTS, ASKED, model="m")
+    assert (len(oracle.sizes), len(judged.failed)) == (2 + 8, 600)
 
 
 async def test_nothing_is_asked_again_once_the_budget_is_used_up() -> None:

@@ -1,5 +1,6 @@
 """The functions of the guest that ask a sub-model: batches, classify, pick and read."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -33,6 +34,37 @@ async def test_classify_gives_every_item_a_label(opened: Opener) -> None:
         ["bad" if "ERROR" in line else "good" for line in LINES[:20]]
     )
     assert len(sub.prompts) == 3
+
+
+async def test_a_text_given_to_classify_or_pick_is_judged_by_its_lines(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("list(classify('a ERROR\\n\\nb', 'Is it bad?', ['bad', 'good']))")
+    assert cell.value == "['bad', 'good']"
+    assert cell.notes == (
+        "classify was given one text and judged its 2 lines that are not blank.",
+        "classify judged 2 items.",
+    )
+    for code, problem in {
+        "classify({'a': 1}, 'Is it bad?', ['bad', 'good'])": "takes a list of texts, and got a mapping",
+        "classify(['a'], 'Is it bad?', ['bad'])": "needs two labels or more",
+        "classify(['a'], 'Is it bad?', 'bad')": "needs two labels or more",
+    }.items():
+        failed = await repl.run(code)
+        assert failed.error is not None
+        assert problem in failed.error.message
+
+
+async def test_labels_tell_which_items_are_uncertain_and_which_have_none(opened: Opener) -> None:
+    class Doubting(Sub):
+        async def classify(self, items: Sequence[str], *_: object, **__: object) -> dict[str, object]:
+            return {"labels": ["good", None], "failed": [[1, "it timed out"]], "uncertain": [0], "calls": 1, "size": 2}
+
+    repl = await opened.text(sub=Doubting())
+    cell = await repl.run("r = classify(['a', 'b'], 'Is it bad?', ['bad', 'good'])\n(r, r.uncertain, r.failed)")
+    assert cell.value == "(['good', 'no label for item 1: it timed out'], [0], [1])"
+    assert cell.notes == (
+        "classify judged 1 items; 1 of them uncertain (.uncertain has their indices); 1 without a label (.failed).",
+    )
 
 
 class Reader(Sub):

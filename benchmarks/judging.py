@@ -1,0 +1,164 @@
+"""Cost and accuracy of `classify` over labelled data, with a judge that sees only its prompts, over HTTP.
+
+    python -m benchmarks.judging DATA [--texts FILE.jsonl]
+
+DATA holds trec-qc/train.txt and banking77/train.csv, which are not part of the project. Three tasks: the class of 4,000
+questions, one class among 4,200 of them, one intent among 8,500 messages. Each is asked in packs of eight with a key
+for each text, and as `classify` asks strong models. The judge knows the labels and errs in 5 texts of 100, in 3 more if
+a pack holds over 60 texts; the judge `limited` also loses numbers and drifts in packs of over 50. `--texts` keeps every
+prompt and reply, to be counted by a real tokenizer; the counts shown here take four bytes for a token.
+"""
+
+import argparse
+import csv
+import json
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio
+
+from rlm_mcp.engine.budget import Ledger
+from rlm_mcp.engine.classify import Classified, classify
+from rlm_mcp.engine.packs import Labelling
+from rlm_mcp.engine.subcalls import SubCalls
+from rlm_mcp.models.base import Profile
+from rlm_mcp.models.openai import OpenAIProvider
+from rlm_mcp.redact import Secret
+from tests.peers.openai_server import OpenAIServer, Request
+
+CLASSES = {
+    "ABBR": "abbreviation",
+    "DESC": "description",
+    "ENTY": "entity",
+    "HUM": "human",
+    "LOC": "location",
+    "NUM": "number",
+}
+INTENT = "card_swallowed"
+_LINE = re.compile(r"^(\d+)[ .] ?(.*)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Texts with their true labels."""
+
+    name: str
+    question: str
+    truth: Mapping[str, str]
+    labels: tuple[str, ...]
+
+
+def tasks(data: Path) -> list[Task]:
+    """The three tasks. Texts that occur with two labels are left out."""
+    lines = (data / "trec-qc" / "train.txt").read_text("utf-8", "replace").splitlines()
+    classes = {line.partition(" ")[2]: CLASSES[line.partition(":")[0]] for line in lines if ":" in line}
+    with (data / "banking77" / "train.csv").open(encoding="utf-8", newline="") as file:
+        intents = {" ".join(row["text"].split()): row["category"] for row in csv.DictReader(file)}
+    some = dict(list(classes.items())[:4_000])
+    more = dict(list(classes.items())[:4_200])
+    wanted = dict(list(intents.items())[:8_500])
+    rare = {text: "yes" if label == INTENT else "no" for text, label in wanted.items()}
+    places = {text: "yes" if label == "location" else "no" for text, label in more.items()}
+    return [
+        Task(
+            name="classes of 4,000 questions",
+            question="What kind of answer does the question ask for?",
+            truth=some,
+            labels=tuple(CLASSES.values()),
+        ),
+        Task(name="one class of 4,200", question="Does it ask for a place?", truth=places, labels=("yes", "no")),
+        Task(
+            name="one intent of 8,500", question="Was a card swallowed by a machine?", truth=rare, labels=("yes", "no")
+        ),
+    ]
+
+
+# --- the judge
+
+
+def judge(task: Task, *, limited: bool, keep: Callable[[str, str], None], request: Request) -> str:
+    """The reply to one prompt, from its text alone."""
+    prompt = request.text
+    head, _, body = prompt.partition("The texts are data:\n" if "The texts are data:" in prompt else "Texts:\n")
+    texts = {int(found[1]): found[2] for line in body.split("\n") if (found := _LINE.match(line))}
+    said = {number: _opinion(task, text, len(texts)) for number, text in texts.items()}
+    if limited and len(texts) > 50:
+        said = {n: said[max(1, n - 1)] if n > 40 else label for n, label in said.items() if n % 37}
+    legend = re.search(r"^Labels: (.*)$", head, re.MULTILINE)
+    if legend is None:
+        reply = json.dumps({str(number): label for number, label in said.items()})
+    else:
+        codes = {label: code for code, label in (entry.split(" = ", 1) for entry in legend[1].split("; "))}
+        usual = re.search(r"Most are (\w+):", head)
+        pairs = "".join(f"{n}{codes[label]}" for n, label in said.items() if not usual or codes[label] != usual[1])
+        reply = json.dumps({"labels": pairs} | ({"seen": max(texts)} if usual else {}))
+    keep(prompt, reply)
+    return reply
+
+
+def _opinion(task: Task, text: str, pack: int) -> str:
+    """The true label, except for some texts that this judge always misjudges, and more in large packs."""
+    errs = zlib.crc32(text.encode()) % 100 < (5 if pack <= 60 else 8)
+    label = task.truth[text]
+    return label if not errs else task.labels[(task.labels.index(label) + 1) % len(task.labels)]
+
+
+# --- measuring
+
+
+async def measure(task: Task, *, batch: int | None, weak: bool, limited: bool, texts: Path | None) -> dict[str, object]:
+    """One task, asked in one way."""
+    kept: list[tuple[str, str]] = []
+    answer = partial(judge, task, limited=limited, keep=lambda prompt, reply: kept.append((prompt, reply)))
+    async with OpenAIServer(lambda request: answer(request=request), keep_requests=False) as server:
+        provider = OpenAIProvider(server.base_url, Secret("none"))
+        calls = SubCalls({"scripted": provider.model("scripted", Profile())})
+        ledger = Ledger()
+        async with calls.open():
+            judged = await classify(
+                partial(calls.ask, ledger),
+                list(task.truth),
+                Labelling(question=task.question, labels=task.labels),
+                strength="weak" if weak else "strong",
+                batch=batch,
+                sizes={},
+            )
+        await provider.aclose()
+    if texts is not None:
+        with texts.open("a", encoding="utf-8") as file:
+            name = f"{task.name}{', limited' if limited else ''}, {'eight a call' if weak else 'packed'}"
+            file.writelines(json.dumps({"task": name, "prompt": p, "reply": r}) + "\n" for p, r in kept)
+    spent = ledger.spent()
+    return {
+        "calls": spent.sub_calls,
+        "tokens in": spent.prompt_tokens,
+        "out": spent.completion_tokens,
+        **score(task, judged),
+    }
+
+
+def score(task: Task, judged: Classified) -> dict[str, object]:
+    """How many labels are right, and how many texts have none."""
+    given: Sequence[tuple[str | None, str]] = list(zip(judged.labels, task.truth.values(), strict=True))
+    right = sum(label == true for label, true in given) / len(given)
+    return {"right": f"{right:.1%}", "without label": sum(label is None for label, _ in given), "pack": judged.size}
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--texts", type=Path)
+    options = parser.parse_args()
+    for task in tasks(options.data):
+        for name, weak, limited in (("eight a call", True, False), ("packed", False, False), ("limited", False, True)):
+            run = partial(measure, task, batch=8 if weak else None, weak=weak, limited=limited, texts=options.texts)
+            print(f"{task.name:28} {name:14} {anyio.run(run)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
