@@ -94,7 +94,7 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "straight quotation marks": (quotes_in, lambda n: '"' * n),
     "quotation of equal words": (lambda text: _nearest(text, "a  " * 2_000 + "b", 1), lambda n: "a " * (n // 2)),
     "long quotation of equal words": (lambda text: _nearest(text, text + "b", 1), lambda n: "a " * (n // 2)),
-    "printed strings": (lambda text: Reading().add_output(text), lambda n: "'" + "\\'" * (n // 2)),
+    "printed strings": (lambda text: Reading().add_model_text(text), lambda n: "'" + "\\'" * (n // 2)),
     "glob of stars": (lambda text: glob_regex("*a" * 20 + "z").fullmatch(text), lambda n: "a" * n),
     "glob of directories": (lambda text: glob_regex("**/a/" * 20 + "z").fullmatch(text), lambda n: "a/" * (n // 2)),
     "page of open elements": (visible_text, lambda n: "<div>" * (n // 5)),

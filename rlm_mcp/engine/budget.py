@@ -86,7 +86,7 @@ class Reservation:
     prompt_tokens: int
     max_tokens: int
     profile: Profile
-    close: Callable[["Reservation", Usage], None]
+    close: Callable[["Reservation", Usage, bool], None]
     is_open: bool = True
 
     @property
@@ -99,11 +99,14 @@ class Reservation:
         """Dollars set aside; 0 if no price is known."""
         return self.profile.cost_usd(self.prompt_tokens, self.max_tokens) or 0.0
 
-    def settle(self, usage: Usage) -> None:
-        """Replaces the estimate by the cost of the call; unanswered requests are charged their prompts."""
+    def settle(self, usage: Usage, *, was_sent: bool = True) -> None:
+        """Replaces the estimate by the cost of the call; unanswered requests are charged their prompts.
+
+        A call that was cancelled before anything was sent is not counted as a call.
+        """
         if self.is_open:
             self.is_open = False
-            self.close(self, usage)
+            self.close(self, usage, was_sent)
 
 
 class Ledger:
@@ -238,9 +241,9 @@ class Ledger:
             account.open(kind_there, room)
         return room
 
-    def _close(self, room: Reservation, usage: Usage) -> None:
+    def _close(self, room: Reservation, usage: Usage, was_sent: bool) -> None:  # noqa: FBT001 - the type of `close`
         for account, kind_there in self._booked_on(room.kind):
-            account.close(kind_there, room, usage)
+            account.close(kind_there, room, usage, was_sent=was_sent)
         self._queue.wake_first()
 
     def _booked_on(self, kind: CallKind) -> Iterator[tuple["_Account", CallKind]]:
@@ -277,7 +280,7 @@ async def paid_call(
     wanted = min(max_tokens or USUAL_COMPLETION_TOKENS[kind], profile.max_output_tokens, beside_prompt)
     with anyio.move_on_after(ledger.seconds_left):
         room = await ledger.reserve(kind, prompt_tokens=bound_prompt(messages), max_tokens=wanted, profile=profile)
-        attempts, usage = Attempts(), Usage()
+        attempts, usage, was_sent = Attempts(), Usage(), True
         try:
             completion = await model.complete(
                 messages, max_tokens=room.max_tokens, temperature=temperature, schema=schema, attempts=attempts
@@ -291,11 +294,12 @@ async def paid_call(
         except BaseException:  # cancellation, or a bug in a model
             late = attempts.is_under_way
             usage = Usage(failed_requests=attempts.failed + late, unanswered_requests=attempts.unanswered + late)
+            was_sent = usage.failed_requests > 0
             raise
         finally:  # the reservation must be settled either way
             if usage.unanswered_requests:
                 usage = replace(usage, unanswered_prompt_tokens=usage.unanswered_requests * estimate)
-            room.settle(usage)
+            room.settle(usage, was_sent=was_sent)
             bill.add(usage)
         return completion
     raise BudgetExceeded(
@@ -394,7 +398,7 @@ class _Account:
         self.in_flight += 1
         self.in_flight_sub += kind == "sub"
 
-    def close(self, kind: CallKind, room: Reservation, usage: Usage) -> None:
+    def close(self, kind: CallKind, room: Reservation, usage: Usage, *, was_sent: bool) -> None:
         self.reserved_tokens -= room.tokens
         self.reserved_usd -= room.usd
         self.in_flight -= 1
@@ -402,8 +406,8 @@ class _Account:
         if not self.in_flight:
             self.reserved_usd = 0.0  # sums of floats drift
 
-        self.root_calls += kind == "root"
-        self.sub_calls += kind == "sub"
+        self.root_calls += was_sent and kind == "root"
+        self.sub_calls += was_sent and kind == "sub"
         self.failed_calls += usage.failed_requests
         self.prompt_tokens += usage.prompt_tokens
         self.completion_tokens += usage.completion_tokens

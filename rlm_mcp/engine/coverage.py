@@ -27,6 +27,9 @@ _STRING_OF = {
 }
 """A Python string as `repr` writes it, which begins with one of these marks and may not be closed"""
 
+_PREFIX = re.compile(r"\s{0,8}(?:[(\[#]{0,2}\d{1,7}\s?[.):\]|\t-]{0,2}\s|[-*\u2022>]\s|[A-Za-z][\w ]{0,14}:\s)\s{0,4}")
+"""What code puts before a line of a prompt: `3. `, `[12] `, `- `, `Line 7: `"""
+
 CharRange = tuple[int, int]
 
 
@@ -39,14 +42,14 @@ class Reading:
         self._uses: list[tuple[str, str, CharRange | None]] = []
 
     def add_model_text(self, text: str) -> None:
-        """Adds text that a model has read: a prompt of a sub-call, material of a direct call."""
+        """Adds text that a model has read: a prompt of a sub-call, an output, material of a direct call.
+
+        Its lines may stand behind a number or a short label, or inside a printed list of strings.
+        """
         for line in text.split("\n"):
             self._add_line(line)
-
-    def add_output(self, text: str) -> None:
-        """Adds output shown to the root model, where lines may also stand inside a printed list of strings."""
-        self.add_model_text(text)
-        for line in text.split("\n"):
+            if (prefix := _PREFIX.match(line)) is not None:
+                self._add_line(line[prefix.end() :])
             for string in _printed_strings(line):
                 self._add_line(string.removesuffix("\\n"))
 

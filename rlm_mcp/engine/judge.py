@@ -33,7 +33,7 @@ from rlm_mcp.engine.grounding import (
     value_of,
 )
 from rlm_mcp.engine.prompts import Brief
-from rlm_mcp.engine.reply_parser import final_text, parse_reply
+from rlm_mcp.engine.reply_parser import final_text, parse_reply, unfenced
 from rlm_mcp.engine.steps import Again, Finish, Question, Rules
 from rlm_mcp.repl.types import CellResult, Final
 
@@ -73,7 +73,7 @@ class Judge:
 
     def note_words(self, text: str) -> None:
         """Keeps a reply without code, which is the answer if nothing better comes."""
-        self._words = text or self._words
+        self._words = unfenced(text) or self._words
 
     def doubted_in(self, turn: int) -> Finish | None:
         """The doubted answer, if the doubt was raised in this turn."""
@@ -104,8 +104,8 @@ class Judge:
 
     def judge_text(self, text: str) -> Finish:
         """The answer of a direct call: the reply itself; under a schema it is read as JSON and checked."""
-        said = parse_reply(text).text
-        value = self._read_as_json(_unfenced(said))
+        said = unfenced(parse_reply(text).text)
+        value = self._read_as_json(said)
         problem = self.question.check(value)
         if problem is not None:
             self._doubted = Finish(answer=said, answered_by="invalid", doubt=f"it breaks the output schema: {problem}")
@@ -202,9 +202,3 @@ class Judge:
 def real_lines(briefs: Sequence[Brief]) -> tuple[str, ...]:
     """Lines of the first context to check code against: first those that hold words of the question."""
     return tuple(line for brief in briefs[:1] for line in (*brief.hits, *brief.samples))
-
-
-def _unfenced(text: str) -> str:
-    """JSON without the fence that models put around it."""
-    found = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?```\s*", text, re.DOTALL)
-    return found.group(1) if found else text

@@ -245,7 +245,7 @@ class Level:
             cell = await self._execute(turn, step, repl, known)
         self._cited += cell.citations
         self.deps.reading.add_cell(cell)
-        self.deps.reading.add_output(prompts.output_text(cell, prompts.output_limits(self.judge.rules.strength)))
+        self.deps.reading.add_model_text(prompts.output_text(cell, prompts.output_limits(self.judge.rules.strength)))
         return cell
 
     async def _execute(self, turn: Turn, step: RunBlock, repl: Repl, known: CellResult | None) -> CellResult:

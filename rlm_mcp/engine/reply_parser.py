@@ -24,6 +24,7 @@ _OPENING = re.compile(
     r"(?:(?<!`)(?=`)|(?<!~)(?=~))(`{3,}+|~{3,}+)[ \t]*+([A-Za-z0-9_+#.-]*+)[ \t]*+(?:\{[^}\n]{0,200}+\})?[ \t]*+$"
 )
 _INLINE = re.compile(r"`{3}[ \t]*+(?:(?:repl|python3?|py)[ \t]++)?([^`\n]++)`{3}")
+_FENCED = re.compile(r"\s*```[\w+#.-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _CODE_TAG = re.compile(
     r"<(code|python|repl|execute|execute_ipython|execute_python|ipython|tool_code|parameter=code)>(.*?)(?:</\1>|</parameter>|\Z)",
     re.DOTALL | re.IGNORECASE,
@@ -100,6 +101,12 @@ def _compiled(code: str) -> ast.Module | None:
         warnings.simplefilter("ignore")
         tree = compile(code, "<cell>", "exec", flags=_ALLOW_AWAIT, dont_inherit=True)
     return tree if isinstance(tree, ast.Module) else None
+
+
+def unfenced(text: str) -> str:
+    """A reply without the fence that models put around the whole of it."""
+    found = _FENCED.fullmatch(text)
+    return found.group(1).strip("\n") if found and "```" not in found.group(1) else text
 
 
 def normalise(code: str) -> str:
@@ -295,6 +302,9 @@ def _clean(code: str) -> str:
     code = code.replace("\r\n", "\n").replace("\u00a0", " ").lstrip("\n").rstrip()
     if code[:1] in {" ", "\t"}:
         code = textwrap.dedent(code)
+        # A first line that is still indented is the only one with these blanks, or others lack them.
+        indent = code[: len(code) - len(code.lstrip(" \t"))]
+        code = "\n".join(line.removeprefix(indent) for line in code.split("\n")) if indent else code
     lines = code.split("\n")
     if lines[0].startswith(">>>"):
         code = "\n".join(line[4:] for line in lines if line.startswith((">>>", "...")))

@@ -1,7 +1,7 @@
 """The names that code in the REPL finds: the context, sub-calls, search, citations and the ways to end a run.
 
 Runs inside the sandbox as a module of its own, outside the user's namespace. The host calls `start` once, `before` and
-`after` around every cell. Code may rebind any name; `before` puts the functions back and says so, because small models
+`after` around every cell. Code may rebind any name; `after` puts the functions back and says so, because small models
 tend to define their own `llm_query`. Money is counted on the host: nothing here can spend more than the run may.
 """
 
@@ -153,18 +153,15 @@ def before(code):
     subcalls.notes.clear()
     texts.reads.clear()
     sys.stdin = _Reader()
-    space = vars(__main__)
-    for name, value in _state.provided.items():
-        if space.get(name) is not value and name != "context":
-            space[name] = value
-            _state.notes.append(f"`{name}` is provided; what you bound to this name was dropped.")
-    _state.names = {name: _mark(value) for name, value in space.items()}
+    _provide_again()
+    _state.names = {name: _mark(value) for name, value in vars(__main__).items()}
     return _without_literal_context(code)
 
 
 def after(stdout):
     """The report on the cell: the final answer, citations, notes, reads and variables, as JSON values."""
     _state.history.append(stdout)
+    _provide_again()
     answer = vars(__main__).get("answer")
     if _state.final is None and isinstance(answer, dict) and answer.get("ready"):
         _state.final = {"value": _json(answer.get("content")), "via": "answer"}
@@ -178,6 +175,15 @@ def after(stdout):
         "variables": variables,
         "changed": changed,
     }
+
+
+def _provide_again():
+    """Puts back the functions that the cell has bound to something else, and says so."""
+    space = vars(__main__)
+    for name, value in _state.provided.items():
+        if space.get(name) is not value and name != "context":
+            space[name] = value
+            _state.notes.append(f"`{name}` is provided; what you bound to this name was dropped after this block.")
 
 
 def variables():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlm_mcp.engine.budget import Ledger, Reservation, paid_call
 from rlm_mcp.errors import BudgetExceeded, PriceUnknown, PromptOverWindow, ProviderFailed
-from rlm_mcp.models.base import Message, Profile, Usage
+from rlm_mcp.models.base import Completion, Message, Profile, Usage
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.spending import RunLimits, Spent
 
@@ -184,6 +184,22 @@ async def test_a_cancelled_waiter_leaves_the_queue_and_a_cancelled_call_gives_it
         room = await ledger.reserve("sub", prompt_tokens=1, max_tokens=1, profile=UNPRICED)
         room.settle(Usage())
     assert (ledger.spent().sub_calls, ledger.spent().failed_calls) == (2, 1)
+
+
+@pytest.mark.anyio
+async def test_a_call_that_is_cancelled_before_it_is_sent_is_not_counted() -> None:
+    class Held(ScriptedModel):
+        async def complete(self, *_: object, **__: object) -> Completion:
+            await anyio.sleep_forever()  # as in the queue of a limiter
+            raise AssertionError
+
+    ledger = Ledger(RunLimits(max_sub_calls=3))
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: paid_call(ledger, Held([]), [Message(role="user", content="hi")], kind="sub"))
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
+    assert (ledger.spent().sub_calls, ledger.left().sub_calls) == (0, 3)
 
 
 @pytest.mark.anyio

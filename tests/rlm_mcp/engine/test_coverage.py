@@ -19,14 +19,23 @@ def log(store: Store) -> Context:
 
 def test_lines_shown_to_a_model_are_read_by_the_model(store: Store, log: Context) -> None:
     reading = Reading()
-    reading.add_output("\n".join(LINES[10:13]))
-    reading.add_output(f"{[LINES[40] + chr(10), LINES[41]]}")
+    reading.add_model_text("\n".join(LINES[10:13]))
+    reading.add_model_text(f"{[LINES[40] + chr(10), LINES[41]]}")
     coverage = reading.coverage(store, [log])
 
     assert coverage.total_chars == len(TEXT)
     assert coverage.read_by_model == sum(len(LINES[n]) + 1 for n in (10, 11, 12, 40, 41))
     assert coverage.read_by_code == 0
     assert len(coverage.ranges["model"][f"{log.context_id}/{store.files(log)[0].path}"]) == 2
+
+
+@pytest.mark.parametrize(
+    "prefix", ["3. ", "12) ", "[7] ", "(4) ", "- ", "* ", "Line 7: ", "Text: ", "  #9 ", "10: ", "5\t"]
+)
+def test_a_line_of_a_prompt_is_read_also_behind_a_number_or_a_label(store: Store, log: Context, prefix: str) -> None:
+    reading = Reading()
+    reading.add_model_text(f"Which of these?\n{prefix}{LINES[10]}\n")
+    assert reading.coverage(store, [log]).read_by_model == len(LINES[10]) + 1
 
 
 def test_what_the_guest_noticed_is_read_by_code(store: Store, log: Context) -> None:

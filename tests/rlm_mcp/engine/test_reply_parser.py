@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_mcp.engine.reply_parser import final_text, normalise, parse, parse_reply, repair
+from rlm_mcp.engine.reply_parser import final_text, normalise, parse, parse_reply, repair, unfenced
 
 F = "```"
 
@@ -40,6 +40,27 @@ ONE_PRINT = {
 @pytest.mark.parametrize("reply", ONE_PRINT.values(), ids=ONE_PRINT)
 def test_one_block_is_found_in(reply: str) -> None:
     assert parse_reply(reply).blocks == ("print(1)",)
+
+
+INDENTED = {
+    "a leading blank": " x = 1\nprint(x)",
+    "every line": "  x = 1\n  print(x)",
+    "all but an inner line of a text": '  x = 1\n  print("""a\nb""")',
+    "the first line of a loop": "  for x in y:\n    print(x)\nprint(1)",
+}
+
+
+@pytest.mark.parametrize("code", INDENTED.values(), ids=INDENTED)
+def test_a_block_that_begins_with_blanks_still_parses(code: str) -> None:
+    (block,) = parse_reply(f"{F}repl\n{code}\n{F}").blocks
+    assert parse(block) is not None
+
+
+def test_the_fence_around_a_whole_reply_is_no_part_of_the_answer() -> None:
+    assert unfenced(f"{F}\n42\n{F}\n") == "42"
+    assert unfenced(f"\n{F}text\ntwo\n  lines\n{F}") == "two\n  lines"
+    for text in (f"See:\n{F}\n42\n{F}", f"{F}\na\n{F}\n{F}\nb\n{F}", "42", ""):
+        assert unfenced(text) == text
 
 
 NOTHING = {

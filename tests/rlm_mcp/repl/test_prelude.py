@@ -32,10 +32,14 @@ async def test_assigning_a_literal_to_context_is_dropped_and_said(opened: Opener
 
 async def test_a_stub_of_a_provided_function_lasts_one_cell(opened: Opener) -> None:
     repl = await opened.text()
-    assert await value_of(repl, "def llm_query(p): return 'stub'\nllm_query('x')") == "'stub'"
-    cell = await repl.run("llm_query('x')")
-    assert cell.value == "'answer to x'"
-    assert cell.notes == ("`llm_query` is provided; what you bound to this name was dropped.",)
+    cell = await repl.run("def llm_query(p): return 'stub'\nsearch = 3\nllm_query('x')")
+    assert cell.value == "'stub'"
+    assert cell.notes == (
+        "`llm_query` is provided; what you bound to this name was dropped after this block.",
+        "`search` is provided; what you bound to this name was dropped after this block.",
+    )
+    assert cell.variables == ()
+    assert await value_of(repl, "llm_query('x')") == "'answer to x'"
 
 
 async def test_what_small_models_forget_to_import_is_there_and_is_no_variable(opened: Opener) -> None:
