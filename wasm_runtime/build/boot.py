@@ -6,6 +6,7 @@ Only the build does this: users run the memory image of an interpreter that has 
 import struct
 from collections.abc import Sequence
 
+from wasm_runtime.build.link import INITIALIZE, LinkedModule
 from wasm_runtime.build.pins import CPYTHON_VERSION
 from wasm_runtime.machine.interpreter import Interpreter
 
@@ -35,9 +36,18 @@ class BootError(Exception):
     """CPython did not start, or Python code of the build failed; the guest has printed the reason."""
 
 
-def start_python(guest: Interpreter, trampoline_slot: int) -> None:
-    """Run the constructors and initialise CPython. Raises BootError with CPython's reason."""
+def start_python(guest: Interpreter, trampoline_slot: int, linked: LinkedModule | None = None) -> None:
+    """Run the constructors and initialise CPython. Raises BootError with CPython's reason.
+
+    Python modules that are linked become built-in ones, so that nothing is loaded at run time.
+    """
+    if linked is not None:  # their static data lies where the heap would begin
+        guest.memory.write_u32(guest.call("emscripten_get_sbrk_ptr"), linked.heap_start)
     guest.call("__wasm_call_ctors")
+    if linked is not None:
+        guest.call(INITIALIZE)
+        for name, slot in linked.python_modules.items():
+            guest.call("PyImport_AppendInittab", _text(guest, name), slot)
     # CPython calls C functions whose signature does not match the call through this table slot.
     offset = guest.memory.u32(guest.address("_PyEM_EMSCRIPTEN_TRAMPOLINE_OFFSET"))
     guest.memory.write_u32(guest.address("_PyRuntime") + offset, trampoline_slot)

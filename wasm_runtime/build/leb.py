@@ -2,15 +2,26 @@
 
 
 def read_uleb(data: bytes, position: int) -> tuple[int, int]:
-    """Decode the unsigned number at `position`; -> (value, position after it)."""
-    value = shift = 0
-    while True:
-        byte = data[position]
+    """Decode the unsigned number at `position`; -> (value, position after it). ValueError beyond 64 bits."""
+    byte = data[position]
+    if byte < 0x80:
+        return byte, position + 1
+    value, shift = byte & 0x7F, 7
+    while shift < 70:
         position += 1
+        byte = data[position]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, position
+            return value, position + 1
         shift += 7
+    raise ValueError(f"the number before byte {position} has more than 64 bits")
+
+
+def read_sleb(data: bytes, position: int) -> tuple[int, int]:
+    """Decode the signed number at `position`; -> (value, position after it)."""
+    value, behind = read_uleb(data, position)
+    bits = 7 * (behind - position)
+    return value - (1 << bits if value >> (bits - 1) else 0), behind
 
 
 def uleb(value: int) -> bytes:

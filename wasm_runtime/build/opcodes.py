@@ -20,6 +20,8 @@ _SHAPES: dict[int, str] = {
     0x0E: "vu",
     0x1C: "v",
     0x1F: "bc",
+    # The legacy exceptions of side modules: try, catch, rethrow, delegate, catch_all.
+    **{0x06: "b", 0x07: "u", 0x09: "u", 0x18: "u", 0x19: ""},
     **dict.fromkeys(range(0x28, 0x3F), "m"),
     **dict.fromkeys([0x3F, 0x40, 0x41, 0x42], "u"),
     0x43: "4",
@@ -47,12 +49,12 @@ def instructions(function: bytes) -> Iterator[tuple[int, int]]:
     position = entry_offset(function)
     while position < len(function):
         yield function[position], position + 1
-        position = _behind_immediates(function, position)
+        position = behind_instruction(function, position)
 
 
 def loop_body_offsets(function: bytes) -> list[int]:
     """Return the offsets in `function` of the first instruction of each loop."""
-    return [_behind_immediates(function, start - 1) for opcode, start in instructions(function) if opcode == LOOP]
+    return [behind_instruction(function, start - 1) for opcode, start in instructions(function) if opcode == LOOP]
 
 
 def entry_offset(data: bytes) -> int:
@@ -64,7 +66,8 @@ def entry_offset(data: bytes) -> int:
     return position
 
 
-def _behind_immediates(data: bytes, position: int) -> int:
+def behind_instruction(data: bytes, position: int) -> int:
+    """Return the offset behind the instruction at `position`."""
     opcode = data[position]
     position += 1
     if opcode == 0xFC:

@@ -13,7 +13,7 @@ from wasm_runtime.build.leb import read_uleb, sleb, uleb
 from wasm_runtime.build.opcodes import entry_offset, loop_body_offsets
 
 CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, CODE, DATA, DATA_COUNT, TAG = range(14)
-FUNC_KIND, TABLE_KIND, MEMORY_KIND, GLOBAL_KIND = range(4)
+FUNC_KIND, TABLE_KIND, MEMORY_KIND, GLOBAL_KIND, TAG_KIND = range(5)
 HEADER = b"\0asm\1\0\0\0"
 
 
@@ -53,20 +53,30 @@ class WasmFile:
     @classmethod
     def load(cls, path: Path) -> "WasmFile":
         """Split the file at `path` into sections; ValueError when it is not a wasm binary."""
-        data = path.read_bytes()
+        return cls.parse(path.read_bytes(), path.name)
+
+    @classmethod
+    def parse(cls, data: bytes, name: str) -> "WasmFile":
+        """Split the bytes of module `name` into sections; ValueError when they are not a wasm binary."""
         if not data.startswith(HEADER):
-            raise ValueError(f"{path.name} does not start with the WebAssembly header: it is not a wasm module")
+            raise ValueError(f"{name} does not start with the WebAssembly header: it is not a wasm module")
         sections, position = [], len(HEADER)
         while position < len(data):
             number = data[position]
             length, start = read_uleb(data, position + 1)
-            sections.append((number, data[start : start + length]))
             position = start + length
+            if position > len(data):
+                raise ValueError(f"{name} is cut short in section {number}")
+            sections.append((number, data[start:position]))
         return cls(sections)
 
     def save(self, path: Path) -> None:
         """Write the module to `path`."""
-        path.write_bytes(HEADER + b"".join(bytes([n]) + uleb(len(body)) + body for n, body in self.sections))
+        path.write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return the binary."""
+        return HEADER + b"".join(bytes([n]) + uleb(len(body)) + body for n, body in self.sections)
 
     def body(self, number: int) -> bytes:
         """Return the body of the first section `number`, empty if there is none."""
@@ -94,6 +104,8 @@ class WasmFile:
                 position = _behind_limits(data, start)
             elif kind == TABLE_KIND:
                 position = _behind_limits(data, start + 1)
+            elif kind == TAG_KIND:
+                _, position = read_uleb(data, start + 1)
             else:
                 raise ValueError(f"import {module}.{name} has kind {kind}, which this build does not know")
             found.append(Import(module, name, kind, data[start:position]))
