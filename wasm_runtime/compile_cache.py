@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import wasmtime
 import zstandard
@@ -27,13 +28,17 @@ from wasm_runtime.errors import ImageError
 from wasm_runtime.machine.engine import FLAGS, WASM_STACK_BYTES
 
 MODULE_FILE, STDLIB_FILE, MANIFEST_FILE = "module.wasm.zst", "python_stdlib.zip", "manifest.json"
-ASSEMBLED_FILE = "assembled.wasm.zst"
+ASSEMBLED_FILE, SITE_FILE = "assembled.wasm.zst", "site.zip"
 _FOLDER = "wasm-runtime"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The manifest's facts about the image. Addresses are in guest memory."""
+    """The manifest's facts about an image. Addresses are in guest memory.
+
+    `packages` are the wheels that were baked into it, as "name version"; `site` holds their files. `package_bytes` is
+    by how much its memory is larger than that of the image without packages.
+    """
 
     sha256: str  # of the module, not compressed
     memory_bytes: int
@@ -46,22 +51,56 @@ class Image:
     stack_low: int
     stdlib_path: str
     stdlib: Path
+    module: Path
+    packages: tuple[str, ...] = ()
+    package_bytes: int = 0
+    site: Path | None = None
 
 
-def load_image() -> Image:
-    """Read the manifest. Raises ImageError if it is missing: in a source tree that was never built."""
-    folder = _image_folder()
+def load_image(folder: Path | None = None) -> Image:
+    """Read the manifest of the image in `folder`, by default of the one that ships with the package.
+
+    Raises ImageError if it is missing, as in a source tree that was never built, or was baked with packages for another
+    version of this package.
+    """
+    own = _read_manifest(_image_folder())
+    stdlib = _image_folder() / STDLIB_FILE
+    if folder is None:
+        return Image(**_facts(own), stdlib=stdlib, module=_image_folder() / MODULE_FILE)
+    manifest = _read_manifest(folder)
+    if manifest.get("base") != own["image"]["sha256"]:
+        raise ImageError(
+            f"the image in {folder} was baked for another version of the sandbox: bake it again with "
+            "`rlm-mcp packages bake`"
+        )
+    return Image(
+        **_facts(manifest),
+        stdlib=stdlib,
+        module=folder / MODULE_FILE,
+        packages=tuple(f"{package['name']} {package['version']}" for package in manifest["packages"]),
+        package_bytes=max(0, manifest["image"]["memory_bytes"] - own["image"]["memory_bytes"]),
+        site=folder / SITE_FILE,
+    )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    except OSError as error:
-        raise ImageError("the sandbox image is missing: make it with `python -m wasm_runtime.build`") from error
-    facts = manifest["image"] | {"globals": tuple(manifest["image"]["globals"])}
-    return Image(**facts, stdlib=folder / STDLIB_FILE)
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise ImageError(
+            f"the sandbox image in {folder} is missing: make it with `python -m wasm_runtime.build`, or with "
+            "`rlm-mcp packages bake` if it has packages"
+        ) from error
+    return manifest
 
 
-def module_bytes() -> bytes:
-    """Return the committed module, uncompressed."""
-    return zstandard.ZstdDecompressor().decompress((_image_folder() / MODULE_FILE).read_bytes())
+def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest["image"] | {"globals": tuple(manifest["image"]["globals"])}
+
+
+def module_bytes(path: Path | None = None) -> bytes:
+    """Return an image's module, uncompressed; by default the committed one."""
+    return zstandard.ZstdDecompressor().decompress((path or _image_folder() / MODULE_FILE).read_bytes())
 
 
 def assembled_bytes() -> bytes:
@@ -75,7 +114,7 @@ def compiled_module(
     cache_dir: Path | None,
     on_progress: Callable[[str], None],
     *,
-    read_module: Callable[[], bytes] = module_bytes,
+    read_module: Callable[[], bytes] | None = None,
 ) -> wasmtime.Module:
     """Return the module from the cache, or compile it into the cache. Raises ImageError when neither works."""
     folder = _private_folder(cache_dir or default_cache_dir())
@@ -87,8 +126,9 @@ def compiled_module(
         module = _load(engine, path)  # another process may have compiled it while this one waited
         if module is not None:
             return module
-        on_progress("compiling the sandbox for this machine (once; about 10 s)")
-        _store(path, _compile(engine, read_module()))
+        seconds = "about 30 s, with its packages" if image.packages else "about 10 s"
+        on_progress(f"compiling the sandbox for this machine (once; {seconds})")
+        _store(path, _compile(engine, read_module() if read_module else module_bytes(image.module)))
         on_progress("the sandbox is compiled")
         module = _load(engine, path)
     if module is None:
@@ -188,6 +228,7 @@ def _store(path: Path, compiled: bytes | bytearray) -> None:
             f"the compiled sandbox ({len(compiled) >> 20} MiB) cannot be written to {path.parent} ({error.strerror}): "
             "free some space, or name another folder (cache_dir, RLM_MCP_CACHE_DIR)"
         ) from error
+    return manifest
 
 
 def _replace_file(target: Path, data: bytes | bytearray) -> None:

@@ -23,12 +23,15 @@ class Runtime:
         self,
         cache_dir: Path | None = None,
         *,
+        image: Path | None = None,
         memory_budget_bytes: int | None = None,
         on_progress: Callable[[str], None] | None = None,
         page_map: bool | None = None,
     ) -> None:
         """Load the compiled image, or compile it once for this machine (about 10 s) into `cache_dir`.
 
+        `image` is the folder of an image with packages (`wasm_runtime.build.packages`); without it sessions have the
+        standard library only. What its packages take of memory does not count against the limits of sessions.
         `memory_budget_bytes` limits the memory that all sessions together hold beyond the shared image, including
         copies made by guests; the default is half of this machine's memory. `page_map=False` finds written memory by
         comparing copies instead of asking the kernel, as on systems whose kernel does not report it.
@@ -37,6 +40,7 @@ class Runtime:
         self.budget = MemoryBudget(default_budget_bytes() if memory_budget_bytes is None else memory_budget_bytes)
         self._shared = Shared(
             cache_dir,
+            image=image,
             budget=self.budget,
             on_progress=on_progress or (lambda _: None),
             page_map=page_map_available() if page_map is None else page_map,

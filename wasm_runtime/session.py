@@ -32,7 +32,7 @@ from wasm_runtime.channel import CallLog, Channel, ItemSource
 from wasm_runtime.deadlines import ExpiredBy
 from wasm_runtime.errors import GuestCallError, RuntimeFailure, SessionBusy, SessionClosed
 from wasm_runtime.guest_machine import FileSource, GuestMachine, SavedMachine
-from wasm_runtime.limits import Limits
+from wasm_runtime.limits import LARGEST_MEMORY, Limits
 from wasm_runtime.linking import active_guest
 from wasm_runtime.machine.memory import INTERRUPT_ADDRESS, KILL_ADDRESS, BadPointer, MemoryRuns
 from wasm_runtime.parallel import ParallelCopies
@@ -74,7 +74,10 @@ class Session:
         self._is_closing = False
         self._stdout, self._stderr = Capture(limits.output_bytes), Capture(limits.output_bytes)
         self._deadline = shared.deadlines.deadline(self)
-        self._memory = SessionMemory(limits.memory_bytes, shared.image.memory_bytes, shared.budget, owner)
+        image = shared.image
+        # The packages of an image do not count, so that equal limits leave a session equally much.
+        memory_bytes = min(limits.memory_bytes + image.package_bytes, LARGEST_MEMORY)
+        self._memory = SessionMemory(memory_bytes, image.memory_bytes, shared.budget, owner)
         self._channel = Channel(
             calls,
             partial(shared.call_threads, owner),
@@ -87,7 +90,7 @@ class Session:
         self._machine = GuestMachine(
             shared,
             quota=self._memory,
-            memory_bytes=limits.memory_bytes,
+            memory_bytes=memory_bytes,
             files=files,
             functions=list(calls),
             devices={

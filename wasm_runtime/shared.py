@@ -4,6 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from wasm_runtime.machine.memory import GuestMemory
 from wasm_runtime.machine.pages import CopiedPages, Pages
 from wasm_runtime.machine.template_memory import TemplateMemory
 from wasm_runtime.vfs.shared_files import SharedFiles
+from wasm_runtime.vfs.site_files import site_files
 from wasm_runtime.vfs.time_zones import zone_files
 
 # Threads for submitted host functions that block; functions that return futures hold no thread.
@@ -39,14 +41,21 @@ class Shared:
     """Made and closed by the Runtime, used by its sessions from many threads."""
 
     def __init__(
-        self, cache_dir: Path | None, *, budget: MemoryBudget, on_progress: Callable[[str], None], page_map: bool
+        self,
+        cache_dir: Path | None,
+        *,
+        image: Path | None,
+        budget: MemoryBudget,
+        on_progress: Callable[[str], None],
+        page_map: bool,
     ) -> None:
         """Load the compiled image, or compile it into `cache_dir`. Raises ImageError."""
-        self.image = load_image()
+        self.image = load_image(image)
         self.engine = make_engine()
         module = compiled_module(self.engine, self.image, cache_dir, on_progress)
         self.prelinked = make_linker(self.engine, module).instantiate_pre(module)
-        self.files = SharedFiles([zone_files])
+        site = self.image.site
+        self.files = SharedFiles([zone_files] if site is None else [zone_files, partial(site_files, site)])
         self.deadlines = DeadlineThread()
         self.budget = budget
         self.page_map = page_map

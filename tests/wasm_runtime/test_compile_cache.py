@@ -6,7 +6,14 @@ import zipfile
 from pathlib import Path
 
 from wasm_runtime import compile_cache, linking
-from wasm_runtime.compile_cache import MANIFEST_FILE, STDLIB_FILE, default_cache_dir, load_image, module_bytes
+from wasm_runtime.compile_cache import (
+    MANIFEST_FILE,
+    STDLIB_FILE,
+    assembled_bytes,
+    default_cache_dir,
+    load_image,
+    module_bytes,
+)
 
 IMAGE_FOLDER = Path(compile_cache.__file__).parent / "image"
 MANIFEST = json.loads((IMAGE_FOLDER / MANIFEST_FILE).read_text())
@@ -19,6 +26,7 @@ def sha256(data: bytes) -> str:
 def test_the_committed_files_are_those_of_the_manifest() -> None:
     assert MANIFEST["outputs"] == {
         "module.wasm": sha256(module_bytes()),
+        "assembled.wasm": sha256(assembled_bytes()),
         "python_stdlib.zip": sha256((IMAGE_FOLDER / STDLIB_FILE).read_bytes()),
     }
     assert load_image().sha256 == MANIFEST["outputs"]["module.wasm"]

@@ -18,6 +18,7 @@ import wasmtime
 
 from wasm_runtime.build import boot, warm_up
 from wasm_runtime.build.assemble import Binaryen, trampoline_slot
+from wasm_runtime.build.link import LinkedModule
 from wasm_runtime.build.wasm_file import WasmFile
 from wasm_runtime.capture import Capture
 from wasm_runtime.imports.guest import Guest
@@ -28,7 +29,7 @@ from wasm_runtime.machine.memory import HOST_PAGE_BYTES, WASM_PAGE_BYTES, GuestM
 from wasm_runtime.vfs.devices import Device
 from wasm_runtime.vfs.filesystem import Vfs
 from wasm_runtime.vfs.quota import FixedQuota
-from wasm_runtime.vfs.shared_files import SharedFiles
+from wasm_runtime.vfs.shared_files import FileList, SharedFiles
 from wasm_runtime.vfs.time_zones import zone_files
 
 # 2026-01-01T00:00:00Z: the guest's time while the image is baked.
@@ -128,26 +129,50 @@ class Addresses:
     stack_low: int  # the C stack grows down to here
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Additions:
+    """What is baked beside the standard library: linked modules, files in /usr, and code that imports them."""
+
+    linked: LinkedModule
+    files: FileList
+    source: str
+
+
 def bake(assembled: Path, stdlib_zip: Path, work: Path, binaryen: Binaryen) -> tuple[Path, Addresses]:
     """Make `baked.wasm` in `work`; -> its path and the addresses the host needs."""
-    engine = make_engine()
-    module = wasmtime.Module.from_file(engine, str(assembled))
-    prelinked = make_linker(engine, module).instantiate_pre(module)
-    interpreter = Interpreter(engine, prelinked, memory_bytes=1 << 30)
-    addresses = _boot(interpreter, stdlib_zip, trampoline_slot(WasmFile.load(assembled)))
     image = WasmFile.load(assembled)
-    image.set_active_data(_occupied_runs(interpreter.memory))
-    image.set_memory_minimum(interpreter.memory.size // WASM_PAGE_BYTES)
-    defined = image.mutable_globals()[: len(GLOBALS)]
-    image.set_mutable_i32_globals(dict(zip(defined, interpreter.globals(), strict=True)))
-    image.set_exports([e for e in image.exports() if e.name in KEPT_EXPORTS])
+    addresses = _fill(image, make_engine(), stdlib_zip, trampoline_slot(image))
     stripped, baked = work / "stripped.wasm", work / "baked.wasm"
     image.save(stripped)
     binaryen.run("wasm-opt", stripped, "--remove-unused-module-elements", "-o", baked)
     return baked, addresses
 
 
-def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
+def bake_with(additions: Additions, stdlib_zip: Path, slot: int) -> Addresses:
+    """Make the linked module an image, in place; -> the addresses the host needs.
+
+    `slot` is the trampoline's in the table. Raises BootError with the guest's output.
+    """
+    return _fill(additions.linked.wasm, make_engine(optimize=False), stdlib_zip, slot, additions)
+
+
+def _fill(
+    image: WasmFile, engine: wasmtime.Engine, stdlib_zip: Path, slot: int, additions: Additions | None = None
+) -> Addresses:
+    """Start the module's interpreter, and make its memory and globals those with which the module begins."""
+    module = wasmtime.Module(engine, image.to_bytes())
+    prelinked = make_linker(engine, module).instantiate_pre(module)
+    interpreter = Interpreter(engine, prelinked, memory_bytes=2 << 30)
+    addresses = _boot(interpreter, stdlib_zip, slot, additions)
+    image.set_active_data(_occupied_runs(interpreter.memory))
+    image.set_memory_minimum(interpreter.memory.size // WASM_PAGE_BYTES)
+    defined = image.mutable_globals()[: len(GLOBALS)]
+    image.set_mutable_i32_globals(dict(zip(defined, interpreter.globals(), strict=True)))
+    image.set_exports([e for e in image.exports() if e.name in KEPT_EXPORTS])
+    return addresses
+
+
+def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Additions | None) -> Addresses:
     out, err, host = Capture(1 << 20), Capture(1 << 20), warm_up.channel()
     devices: dict[str, Device] = {
         "/dev/stdin": Capture(0),
@@ -160,7 +185,7 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
         quota=FixedQuota(1 << 24),
         devices=devices,
         random=_constant_random,
-        shared=SharedFiles([zone_files]),
+        shared=SharedFiles([zone_files] if additions is None else [zone_files, additions.files]),
     )
     vfs.mount(boot.STDLIB_ZIP, stdlib_zip)
     for file in sorted(files("wasm_runtime").joinpath("guest/host").iterdir(), key=lambda f: f.name):
@@ -176,10 +201,12 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int) -> Addresses:
     )
     with active_guest(guest):
         try:
-            boot.start_python(interpreter, slot)
+            boot.start_python(interpreter, slot, None if additions is None else additions.linked)
             boot.run_source(interpreter, _OPEN_HOST)
             boot.run_source(interpreter, _IMPORT)
             serve = functools.partial(interpreter.call, "PyObject_CallNoArgs", int(out.text()))
+            if additions is not None:
+                boot.run_source(interpreter, additions.source)
             warm_up.run_everything(host, serve)
             out.clear()
             boot.run_source(interpreter, _LIST_OBJECTS)

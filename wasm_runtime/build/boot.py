@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from wasm_runtime.build.link import INITIALIZE, LinkedModule
 from wasm_runtime.build.pins import CPYTHON_VERSION
 from wasm_runtime.machine.interpreter import Interpreter
+from wasm_runtime.vfs.shared_files import SITE_PACKAGES
 
 _MINOR = CPYTHON_VERSION.rsplit(".", 1)[0]  # "3.14"
 STDLIB_ZIP = f"/lib/python{_MINOR.replace('.', '')}.zip"
 STDLIB_DIR = f"/lib/python{_MINOR}"
-SITE_PACKAGES = f"/usr{STDLIB_DIR}/site-packages"
 
 _INTEGERS = {
     "site_import": 0,

@@ -1,4 +1,4 @@
-"""Translates legacy WebAssembly exceptions (try, catch, delegate, rethrow) to the final ones, which Wasmtime implements.
+"""Translates legacy WebAssembly exceptions (try, catch, delegate, rethrow) to the final ones, as Wasmtime needs.
 
     try T B                         block $done T
     catch t H                         block $catch_all (result exnref)

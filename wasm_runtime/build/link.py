@@ -139,7 +139,8 @@ class Linker:
         main.set_memory_minimum(max(pages, -(-heap_start // WASM_PAGE_BYTES) + _SPARE_PAGES))
         return LinkedModule(wasm=main, python_modules=self._python_modules, heap_start=heap_start)
 
-    def _next_function(self) -> int:
+    def next_function(self) -> int:
+        """Return the index that the next function gets."""
         return len(self._main_functions) + len(self._new_types)
 
     def _type(self, kind: FunctionType) -> int:
@@ -151,7 +152,7 @@ class Linker:
 
     def _add(self, module: SideModule, *, is_library: bool) -> None:
         linking = _Linking(self, module)
-        first = self._next_function()
+        first = self.next_function()
         self._new_types += [self._type(module.types[kind]) for kind in module.functions]
         self._new_types += [self._type(kind) for kind in linking.stubs]
         bodies = linking.bodies()  # first, because exceptions need types of their own
@@ -164,7 +165,7 @@ class Linker:
         for _ in linking.stubs:
             self._bodies.append(_TRAP)
             self._calls.append(FunctionCalls())
-        if len(self._bodies) != len(self._new_types) or self._next_function() - first < len(module.functions):
+        if len(self._bodies) != len(self._new_types) or self.next_function() - first < len(module.functions):
             raise ValueError("functions and their bodies differ in number")
         self._data += data_segments(module.wasm, linking.global_value)
         for name in _INITIALIZERS:
@@ -225,6 +226,15 @@ class Linker:
         """Return the linked index of each type of a module."""
         return [self._type(kind) for kind in module.types]
 
+    @property
+    def stack_pointer(self) -> int:
+        """The index of the stack pointer, which all modules share."""
+        return self._exports["__stack_pointer"].number
+
+    def initialize_with(self, function: int) -> None:
+        """Have a function run while the image is baked, after those that were named before."""
+        self._initializers.append(function)
+
     def put_into_table(self, offset: int, functions: list[int]) -> None:
         """Add an element segment."""
         self._segments.append((offset, functions))
@@ -236,14 +246,16 @@ class Linker:
         in_table = {function - first for _, functions in self._segments for function in functions if function >= first}
         checked = {n for n in in_table if self._calls[n].direct or self._calls[n].indirect}
         graph = {
-            number: [] if number in checked else sorted(f - first for f in calls.direct if f - first not in checked and f >= first)
+            number: []
+            if number in checked
+            else sorted(f - first for f in calls.direct if f - first not in checked and f >= first)
             for number, calls in enumerate(self._calls)
         }
         for number in checked | feedback_vertices(graph):
             self._bodies[number] = with_entry_check(self._bodies[number], CHECK)
 
     def _append_initializer(self) -> None:
-        function = self._next_function()
+        function = self.next_function()
         self._new_types.append(self._type(FunctionType(b"", b"")))
         self._bodies.append(b"\x00" + b"".join(b"\x10" + uleb(index) for index in self._initializers) + b"\x0b")
         self._main.set_exports([*self._main.exports(), Export(INITIALIZE, FUNC_KIND, function)])
@@ -264,7 +276,7 @@ class _Linking:
         self._linker, self._module = linker, module
         self._memory = linker.reserve_memory(module.memory_bytes, module.memory_alignment)
         self._table = linker.reserve_slots(module.table_slots)
-        self._first = linker._next_function()
+        self._first = linker.next_function()
         self._types = linker.types_of(module)
         self._imported_globals = module.imported(GLOBAL_KIND)
         self._imported_functions = module.imported(FUNC_KIND)
@@ -319,7 +331,7 @@ class _Linking:
 
     def indices(self) -> Indices:
         """Return what the module's indices mean in the linked module."""
-        stack_pointer = self._linker._exports["__stack_pointer"].number
+        stack_pointer = self._linker.stack_pointer
         shared = {
             number: SharedGlobal(stack_pointer)
             for number, entry in enumerate(self._imported_globals)
@@ -394,7 +406,7 @@ class _Linking:
             raise ValueError("its start function is not one of its own")
         for number, value in values_that_start_sets(body, self._values).items():
             self._values[number] = value
-        self._linker._initializers.append(self._first + own)
+        self._linker.initialize_with(self._first + own)
 
 
 def _no_imported_global(number: int) -> int:

@@ -44,7 +44,7 @@ def function_types(module: WasmFile) -> list[FunctionType]:
     """Return the type section."""
     data = module.body(TYPE)
     count, position = read_uleb(data, 0) if data else (0, 0)
-    found = []
+    found: list[FunctionType] = []
     for _ in range(count):
         if data[position] != 0x60:
             raise ValueError(f"type {len(found)} has form {data[position]:#x}: only function types can be linked")

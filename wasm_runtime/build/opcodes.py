@@ -21,7 +21,9 @@ _SHAPES: dict[int, str] = {
     0x1C: "v",
     0x1F: "bc",
     # The legacy exceptions of side modules: try, catch, rethrow, delegate, catch_all.
-    **{0x06: "b", 0x07: "u", 0x09: "u", 0x18: "u", 0x19: ""},
+    0x06: "b",
+    **dict.fromkeys([0x07, 0x09, 0x18], "u"),
+    0x19: "",
     **dict.fromkeys(range(0x28, 0x3F), "m"),
     **dict.fromkeys([0x3F, 0x40, 0x41, 0x42], "u"),
     0x43: "4",

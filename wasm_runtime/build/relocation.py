@@ -20,10 +20,9 @@ _BULK, _SEGMENT_INSTRUCTIONS = 0xFC, (8, 9, 12, 13)  # memory.init, data.drop, t
 # return_call_ref, ref.null, the instructions of the garbage collector.
 _NOT_LINKED = frozenset([0x14, 0x15, 0xD0, 0xFB])
 _REFERENCE_TYPES = (0x63, 0x64)  # a heap type follows
-_REWRITTEN = frozenset(
-    [_BLOCK, _LOOP, _IF, _THROW, _TRY_TABLE, _CALL, _CALL_INDIRECT, _RETURN_CALL, _RETURN_CALL_INDIRECT, _REF_FUNC]
-    + [_GLOBAL_GET, _GLOBAL_SET, _BULK, *_NOT_LINKED]
-)
+_NAME_A_FUNCTION = frozenset([_CALL, _RETURN_CALL, _REF_FUNC])
+_NAME_A_TYPE = frozenset([_BLOCK, _LOOP, _IF, _TRY_TABLE, _CALL_INDIRECT, _RETURN_CALL_INDIRECT])
+_REWRITTEN = _NAME_A_FUNCTION | _NAME_A_TYPE | _NOT_LINKED | {_THROW, _GLOBAL_GET, _GLOBAL_SET, _BULK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def _rewritten(
 ) -> tuple[bytes, int]:
     """Return the instruction whose opcode is before `start`, for the linked module, and the offset behind it."""
     head = body[start - 1 : start]
-    if opcode in (_CALL, _RETURN_CALL, _REF_FUNC):
+    if opcode in _NAME_A_FUNCTION:
         number, behind = read_uleb(body, start)
         target = indices.functions[number]
         calls.direct.add(target)
@@ -186,5 +185,3 @@ def calls_anything(body: bytes) -> bool:
     """Whether a body has a call of any kind; ends the search at the first."""
     calling = (_CALL, _CALL_INDIRECT, _RETURN_CALL, _RETURN_CALL_INDIRECT, 0x14, 0x15)
     return any(opcode in calling for opcode, _ in instructions(body))
-
-

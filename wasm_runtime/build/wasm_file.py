@@ -121,7 +121,7 @@ class WasmFile:
     def exports(self) -> list[Export]:
         """Return the entries of the export section."""
         data = self.body(EXPORT)
-        count, position = read_uleb(data, 0)
+        count, position = read_uleb(data, 0) if data else (0, 0)
         found = []
         for _ in range(count):
             name, position = _name(data, position)
@@ -205,7 +205,7 @@ class WasmFile:
     def function_bodies(self) -> Iterator[bytes]:
         """Yield the body (locals and instructions) of each defined function."""
         data = self.body(CODE)
-        count, position = read_uleb(data, 0)
+        count, position = read_uleb(data, 0) if data else (0, 0)
         for _ in range(count):
             length, position = read_uleb(data, position)
             yield data[position : position + length]

@@ -17,7 +17,9 @@ PYTHON_TAG = "cp" + "".join(CPYTHON_VERSION.split(".")[:2])
 _MOST_BYTES, _MOST_FILES = 512 << 20, 50_000
 # What only a compiler or a type checker reads, and what an installer wrote for itself.
 _LEFT_OUT = (".pyi", ".h", ".hpp", ".pxd", ".pyx", ".c", ".cpp", ".a", ".lib", "/RECORD", "/WHEEL")
-_FILE_NAME = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(?:-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)")
+_FILE_NAME = re.compile(
+    r"(?P<name>[^-]+)-(?P<version>[^-]+)(?:-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)"
+)
 _COMPILED = ".so"
 
 

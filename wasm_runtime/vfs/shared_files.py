@@ -11,6 +11,7 @@ from wasm_runtime.vfs.mounted_files import MountSource
 from wasm_runtime.vfs.nodes import ROOT, Directory, Inode, MountedFile
 
 SHARED_DIRECTORY = b"usr"
+SITE_PACKAGES = "/usr/lib/python3.14/site-packages"
 # Between the numbers of the nodes that the host makes for one tree and those of the guest.
 SHARED_ROOT = 1 << 31
 # Older than the epoch of any tree, so that none changes these nodes in place.

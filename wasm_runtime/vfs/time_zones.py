@@ -5,10 +5,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from wasm_runtime.vfs.mounted_files import BytesSource, HostFile, MountSource
+from wasm_runtime.vfs.shared_files import SITE_PACKAGES
 
 _FOLDER = "/usr/share/zoneinfo"
 # Pyodide's `zoneinfo` answers an unknown name with advice for Pyodide unless this package can be imported.
-_PACKAGE = "/usr/lib/python3.14/site-packages/tzdata/__init__.py"
+_PACKAGE = f"{SITE_PACKAGES}/tzdata/__init__.py"
 
 
 def zone_files() -> Mapping[str, MountSource]:

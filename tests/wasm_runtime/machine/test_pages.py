@@ -25,7 +25,7 @@ ways = [pytest.param(True, marks=pytest.mark.skipif(not page_map_available(), re
 
 @pytest.fixture(scope="module", params=ways, ids=["page map", "comparing"])
 def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
-    shared = Shared(None, budget=MemoryBudget(None), on_progress=lambda _: None, page_map=request.param)
+    shared = Shared(None, image=None, budget=MemoryBudget(None), on_progress=lambda _: None, page_map=request.param)
     yield shared
     shared.close()
 

@@ -1,0 +1,216 @@
+"""Images with packages: wheels in, a folder out that `Runtime(image=…)` takes. Needs neither Node nor Binaryen.
+
+    wheels ─ byte code (by the guest) ─ link ─ boot, import, snapshot ─> module.wasm.zst, site.zip, manifest.json
+
+Everything is deterministic: the same wheels give the same folder, byte for byte.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import zstandard
+
+from wasm_runtime import compile_cache
+from wasm_runtime.build import boot
+from wasm_runtime.build.assemble import trampoline_slot
+from wasm_runtime.build.bake import Additions, Addresses, bake_with
+from wasm_runtime.build.byte_code import with_byte_code
+from wasm_runtime.build.leb import read_uleb
+from wasm_runtime.build.link import LinkedModule, Linker
+from wasm_runtime.build.module_parts import global_values
+from wasm_runtime.build.side_module import BadPackage, SideModule, read_side_module
+from wasm_runtime.build.wasm_file import MEMORY, WasmFile
+from wasm_runtime.build.wheel import Wheel
+from wasm_runtime.machine.interpreter import GLOBALS
+from wasm_runtime.machine.memory import WASM_PAGE_BYTES
+from wasm_runtime.runtime import Runtime
+from wasm_runtime.vfs.mounted_files import BytesSource
+from wasm_runtime.vfs.shared_files import SITE_PACKAGES
+from wasm_runtime.vfs.site_files import write_site
+
+# Part of the packages' own lazy imports, which nearly every use of them needs.
+_ALSO = {
+    "numpy": ["numpy.random", "numpy.ma", "numpy.rec"],
+    "pandas": ["pandas.io.formats.string", "pandas.io.formats.html", "pandas.io.parsers.readers"],
+    "dateutil": ["dateutil.parser", "dateutil.relativedelta", "dateutil.tz"],
+    "lxml": ["lxml.etree", "lxml.html"],
+    "openpyxl": ["openpyxl.reader.excel"],
+}
+# Cells that warm the image up, as in `warm_up`: what nearly every program that uses the package runs.
+_CELLS = {
+    "numpy": (
+        "import numpy as np\na = np.arange(12.0).reshape(3, 4)\nrepr(a), a.mean(), (a @ a.T).sum(), np.random.rand(2)"
+    ),
+    "pandas": (
+        "import io\nimport pandas as pd\n"
+        "frame = pd.read_csv(io.StringIO('when,kind,n\\n2026-01-01,a,1\\n2026-01-02,b,2\\n2026-01-03,a,3\\n'))\n"
+        "frame['when'] = pd.to_datetime(frame['when'])\n"
+        "repr(frame), repr(frame.groupby('kind').n.agg(['sum', 'mean'])), repr(frame.describe()), "
+        "repr(frame[frame.n > 1].sort_values('n').head()), repr(frame.merge(frame, on='kind')), "
+        "repr(frame.kind.value_counts())"
+    ),
+}
+
+# `ctypes` calls C through libffi, which the image has not. numpy does without when it is missing; others import it at
+# their beginning and use it in functions that cannot work here. Cells do not find it, as without packages.
+_IMPORT = """
+import importlib, os, sys, traceback, types, warnings
+import host
+os.environ.update(HOME="/home", MPLBACKEND="agg", MPLCONFIGDIR="/tmp/matplotlib")
+warnings.simplefilter("ignore")
+
+def bring(name):
+    try:
+        importlib.import_module(name)
+    except BaseException:
+        os.write(1, f"{{name}}\\n{{traceback.format_exc()}}".encode())
+        raise SystemExit(1)
+
+names = {names!r}
+if "numpy" in names:
+    bring("numpy")
+    names.remove("numpy")
+sys.modules["ctypes"] = types.ModuleType("ctypes")
+for name in names:
+    bring(name)
+del sys.modules["ctypes"]
+for code in {cells!r}:
+    for _ in range(3):
+        exec(code, {{}})
+if "numpy" in sys.modules:
+    # Bound as a default, because the names of `__main__` are removed before the snapshot.
+    host.seeders.append(
+        lambda entropy, seed=sys.modules["numpy"].random.seed: seed(memoryview(entropy).cast("I").tolist())
+    )
+warnings.resetwarnings()
+os.write(1, b"imported")
+"""
+
+
+def bake_image(
+    wheels: Sequence[Wheel], folder: Path, *, runtime: Runtime, on_progress: Callable[[str], None]
+) -> dict[str, object]:
+    """Make the image in `folder`, which must not exist; -> its manifest. Raises BadPackage.
+
+    `runtime` is of the image without packages; it compiles the Python files.
+    """
+    on_progress("compiling the Python files of the packages")
+    site = with_byte_code(runtime, _files(wheels))
+    on_progress("linking the compiled modules")
+    main = WasmFile.parse(compile_cache.assembled_bytes(), compile_cache.ASSEMBLED_FILE)
+    slot = trampoline_slot(main)
+    linked = link_wheels(main, wheels)
+    on_progress("starting Python with the packages")
+    addresses = _bake(linked, wheels, site, runtime, slot)
+    on_progress("writing the image")
+    module = linked.wasm.to_bytes()
+    manifest: dict[str, object] = {
+        "base": runtime.image.sha256,
+        "packages": [_described(wheel) for wheel in wheels],
+        "image": {
+            "sha256": hashlib.sha256(module).hexdigest(),
+            "memory_bytes": read_uleb(linked.wasm.body(MEMORY), 2)[0] * WASM_PAGE_BYTES,
+            "globals": _initial_globals(linked.wasm),
+            **dataclasses.asdict(addresses),
+            "stdlib_path": boot.STDLIB_ZIP,
+        },
+    }
+    _write(folder, manifest, module, site)
+    return manifest
+
+
+def link_wheels(main: WasmFile, wheels: Sequence[Wheel]) -> LinkedModule:
+    """Link the compiled modules of wheels into the assembled module, libraries first. Raises BadPackage."""
+    linker = Linker(main)
+    modules = [
+        read_side_module(path, data)
+        for wheel in sorted(wheels, key=lambda wheel: wheel.name)
+        for path, data in sorted(wheel.compiled.items())
+    ]
+    wanted = {name for module in modules for name in module.needed}
+    for module in _libraries_first(modules, wanted):
+        linker.add(module, is_library=_file_name(module) in wanted)
+    return linker.finish()
+
+
+def _libraries_first(modules: Sequence[SideModule], wanted: set[str]) -> list[SideModule]:
+    """Return the modules in an order in which every library is before those that need it."""
+    libraries = {_file_name(module): module for module in modules if _file_name(module) in wanted}
+    ordered: dict[str, SideModule] = {}
+
+    def visit(module: SideModule) -> None:
+        for name in module.needed:
+            if name in libraries and name not in ordered and libraries[name] is not module:
+                ordered[name] = libraries[name]
+                visit(libraries[name])
+
+    for module in modules:
+        visit(module)
+    found = list(reversed(ordered.values()))
+    return [*found, *(module for module in modules if module not in found)]
+
+
+def _file_name(module: SideModule) -> str:
+    return module.path.rpartition("/")[2]
+
+
+def _files(wheels: Sequence[Wheel]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for wheel in wheels:
+        for path, data in wheel.files.items():
+            if found.setdefault(path, data) != data:
+                raise BadPackage(
+                    f"{wheel.name} {wheel.version} has another {path} than a package before it: leave one out"
+                )
+    return found
+
+
+def _bake(
+    linked: LinkedModule, wheels: Sequence[Wheel], site: Mapping[str, bytes], runtime: Runtime, slot: int
+) -> Addresses:
+    names = [name for wheel in wheels for top in wheel.import_names for name in [top, *_ALSO.get(top, [])]]
+    cells = [code for top, code in _CELLS.items() if top in names]
+    additions = Additions(
+        linked=linked,
+        files=lambda: {f"{SITE_PACKAGES}/{path}": BytesSource(data) for path, data in site.items()},
+        source=_IMPORT.format(names=names, cells=cells),
+    )
+    try:
+        return bake_with(additions, runtime.image.stdlib, slot)
+    except boot.BootError as error:
+        raise BadPackage(f"a package cannot be imported in the sandbox: {error}") from error
+
+
+def _described(wheel: Wheel) -> dict[str, object]:
+    return {
+        "name": wheel.name,
+        "version": wheel.version,
+        "sha256": wheel.sha256,
+        "imports": wheel.import_names,
+        "pure_part_only": bool(wheel.left_out),
+    }
+
+
+def _initial_globals(module: WasmFile) -> list[int]:
+    values = [value for mutable, value in global_values(module, lambda _: 0) if mutable]
+    return values[: len(GLOBALS)]
+
+
+def _write(folder: Path, manifest: Mapping[str, object], module: bytes, site: Mapping[str, bytes]) -> None:
+    """Write the folder completely or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".bake-"))
+    try:
+        compressed = zstandard.ZstdCompressor(level=9).compress(module)
+        (temporary / compile_cache.MODULE_FILE).write_bytes(compressed)
+        write_site(temporary / compile_cache.SITE_FILE, site)
+        (temporary / compile_cache.MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
