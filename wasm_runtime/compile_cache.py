@@ -95,7 +95,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
-    return manifest["image"] | {"globals": tuple(manifest["image"]["globals"])}
+    return {**manifest["image"], "globals": tuple(manifest["image"]["globals"])}
 
 
 def module_bytes(path: Path | None = None) -> bytes:
@@ -228,7 +228,6 @@ def _store(path: Path, compiled: bytes | bytearray) -> None:
             f"the compiled sandbox ({len(compiled) >> 20} MiB) cannot be written to {path.parent} ({error.strerror}): "
             "free some space, or name another folder (cache_dir, RLM_MCP_CACHE_DIR)"
         ) from error
-    return manifest
 
 
 def _replace_file(target: Path, data: bytes | bytearray) -> None:
