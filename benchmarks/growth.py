@@ -21,7 +21,8 @@ from rlm_mcp.engine.json_schema import best_error
 from rlm_mcp.engine.reply_parser import final_text, parse_reply
 from rlm_mcp.engine.reply_schema import parse_schema, without_thinking
 from rlm_mcp.errors import SchemaError
-from rlm_mcp.models.dialect import read, refusal_in
+from rlm_mcp.models.dialect import refusal_in
+from rlm_mcp.models.reply_body import read
 from rlm_mcp.models.usage_check import least_tokens
 from rlm_mcp.redact import Secret
 from wasm_runtime.channel import Channel, parts_beyond

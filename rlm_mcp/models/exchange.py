@@ -1,7 +1,7 @@
 """What comes of one HTTP request to a model endpoint: a response, or the reason why there is none."""
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from rlm_mcp.models.retries import FailureKind
 
@@ -32,9 +32,25 @@ class NoResponse:
 
 
 def endpoint_url(base_url: str, path: str) -> str:
-    """Returns the address of `path` below a base URL. A query of the base, Azure's api-version, follows the path."""
+    """Returns the address of `path` below a base URL. A query of the base, Azure's api-version, follows the path.
+
+    A `path` that is an address already, to which the server redirected, stays.
+    """
+    if path.startswith(("http://", "https://")):
+        return path
     base, mark, query = base_url.partition("?")
     return base.rstrip("/") + path + mark + query
+
+
+def redirect_target(url: str, answer: HTTPResponse) -> str:
+    """Returns the address to which a response redirects, or "" if it does not."""
+    return urljoin(url, answer.location) if 300 <= answer.status < 400 and answer.location else ""
+
+
+def same_origin(url: str, other: str) -> bool:
+    """Tells whether two addresses have the same scheme, host and port."""
+    one, two = urlsplit(url), urlsplit(other)
+    return (one.scheme, one.netloc) == (two.scheme, two.netloc)
 
 
 def takes_azure_key(base_url: str, key: str) -> bool:

@@ -18,14 +18,23 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from rlm_mcp.errors import PromptOverWindow
-from rlm_mcp.models import dialect as dialects
 from rlm_mcp.models import failures
-from rlm_mcp.models.base import Attempts, Completion, Message, Profile
-from rlm_mcp.models.dialect import BrokenOff, NotAReply, ProviderReply, Refusal
-from rlm_mcp.models.exchange import CONNECT_SECONDS, LATE_SECONDS, HTTPResponse, NoResponse
+from rlm_mcp.models.base import Attempts, Completion, Message, Profile, estimate_prompt
+from rlm_mcp.models.dialect import Dialect, Refusal, first_dialect, refusal_in
+from rlm_mcp.models.exchange import (
+    CONNECT_SECONDS,
+    LATE_SECONDS,
+    HTTPResponse,
+    NoResponse,
+    endpoint_url,
+    redirect_target,
+    same_origin,
+)
 from rlm_mcp.models.failures import Tally
+from rlm_mcp.models.learning import DialectSearch, Feature, ShorterReply, TooLong, longest_beside, sent_in, tokens_ratio
 from rlm_mcp.models.limiter import Limiter, Slot
+from rlm_mcp.models.reply_body import BrokenOff, NotAReply, ProviderReply, model_names, read
+from rlm_mcp.models.request_body import request
 from rlm_mcp.models.retries import Failure, next_wait
 from rlm_mcp.models.usage_check import usage_of
 from rlm_mcp.redact import Secret, ellipsize
@@ -35,8 +44,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How much of a provider's error is quoted: enough for the reason, not for a page of HTML.
-QUOTED_CHARS = 300
+# How much of a provider's error is read: enough for the reason that gateways wrap, not for a page of HTML.
+READ_CHARS = 4_000
+# Redirects within the configured host: a slash at the end, a prefix of a gateway.
+MOST_REDIRECTS = 3
+# A provider's name of a model or of an end is not longer.
+NAME_CHARS = 300
 
 
 class OpenAIProvider:
@@ -62,6 +75,7 @@ class OpenAIProvider:
         self._late_seconds = late_seconds
         self._sender: Sender | None = None
         self._connecting = anyio.Lock()
+        self._moved: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<OpenAIProvider {self.base_url}, {self.limiter!r}>"
@@ -76,9 +90,23 @@ class OpenAIProvider:
         async with self.limiter.slot() as slot:
             await anyio.lowlevel.checkpoint_if_cancelled()  # the slot may have come together with a cancellation
             began, attempts.is_under_way = time.monotonic(), True
-            answer = await sender.send(path, body)
+            answer = await self._send(sender, path, body)
             attempts.seconds, attempts.is_under_way = attempts.seconds + time.monotonic() - began, False
             _report(slot, answer)
+        return answer
+
+    async def _send(self, sender: "Sender", path: str, body: Mapping[str, Any]) -> HTTPResponse | NoResponse:
+        """Sends a request, again to the address on the same host to which the server redirects it."""
+        answer = await sender.send(self._moved.get(path, path), body)
+        for _ in range(MOST_REDIRECTS):
+            target = (
+                redirect_target(endpoint_url(self.base_url, path), answer) if isinstance(answer, HTTPResponse) else ""
+            )
+            if not target or not same_origin(target, self.base_url):
+                return answer
+            answer = await sender.send(target, body)
+            self._moved[path] = target
+        self._moved.pop(path, None)
         return answer
 
     async def model_names(self) -> list[str]:
@@ -87,13 +115,13 @@ class OpenAIProvider:
         with anyio.move_on_after(CONNECT_SECONDS):
             answer = await sender.send("/models", None)
             if isinstance(answer, HTTPResponse) and answer.status == 200:
-                return [self.scrub(name) for name in dialects.model_names(answer.text)]
+                return [self.scrub(name) for name in model_names(answer.text)]
         return []
 
     def scrub(self, text: str) -> str:
         """Removes keys from a provider's words and shortens them."""
         text = " ".join(self._api_key.scrub(text).split())
-        return ellipsize(text, QUOTED_CHARS)
+        return ellipsize(text, READ_CHARS)
 
     def mask_key(self, text: str) -> str:
         """Removes the key of this endpoint from a reply."""
@@ -122,9 +150,12 @@ class OpenAIModel:
         self.name = name
         self.profile = profile
         self._endpoint = provider
-        self._dialect = dialects.first_dialect(name, provider.host)
+        self._dialect = first_dialect(name, provider.host)
         if not profile.structured_output:
             self._dialect = replace(self._dialect, structured="none")
+        self._ruled_out: set[Feature] = set()
+        self._largest_prompt = 0
+        self._tokens_ratio = 1.0
         self._doubted = False
 
     def __repr__(self) -> str:
@@ -144,24 +175,41 @@ class OpenAIModel:
         schema: Mapping[str, object] | None = None,
         attempts: Attempts | None = None,
     ) -> Completion:
-        """Returns one reply. Retries on 429, 5xx and broken connections, and changes the dialect if an error asks."""
-        tally, dialect = Tally(attempts or Attempts()), self._dialect
-        tried = {dialect}
+        """Returns one reply. Retries on 429, 5xx and broken connections, and changes the request as an error asks."""
+        tally, search = Tally(attempts or Attempts()), DialectSearch(self._dialect, self._ruled_out)
+        longest = self._longest_reply(max_tokens, messages)
         while True:
-            path, body = dialects.request(
-                dialect, self.name, messages, max_tokens=max_tokens, temperature=temperature, schema=schema
+            path, body = request(
+                search.dialect, self.name, messages, max_tokens=longest, temperature=temperature, schema=schema
             )
             result = await self._ask(path, body, tally)
             if isinstance(result, ProviderReply):
-                self._dialect = dialect
+                self._dialect = search.dialect
                 return self._completion(result, messages, max_tokens, tally)
-            # A concurrent call may have learned another dialect already.
-            learned = self._dialect if self._dialect not in tried else dialects.learn(dialect, result)
-            if learned is not None and learned not in tried:
-                tried.add(learned)
-                dialect = learned
-            else:
-                await self._retry_or_raise(result, messages, tally)
+            match search.next(result, sent_in(body, messages), self._dialect):
+                case Dialect():
+                    pass
+                case ShorterReply(max_tokens=fewer, window=window):
+                    longest = fewer
+                    self._learn_window(window)
+                case TooLong(window=window):
+                    learned = self._learn_window(window)
+                    raise failures.refused_as_too_long(self, messages, search.refusal or result, tally, told=learned)
+                case None:
+                    await self._retry_or_raise(result, search.refusal or result, tally)
+
+    def _longest_reply(self, max_tokens: int | None, messages: Sequence[Message]) -> int | None:
+        """The longest reply that fits beside the prompt, by the server's count of earlier prompts."""
+        if max_tokens is None:
+            return None
+        return longest_beside(estimate_prompt(messages) * self._tokens_ratio, max_tokens, self.profile.window_tokens)
+
+    def _learn_window(self, window: int) -> bool:
+        """Notes the window that the server told, unless a prompt that it answered was longer."""
+        is_believed = window > self._largest_prompt
+        if is_believed:
+            self.profile = replace(self.profile, window_tokens=window)
+        return is_believed
 
     async def _ask(self, path: str, body: Mapping[str, Any], tally: Tally) -> ProviderReply | Refusal:
         """Sends a request, again if it got no response, and returns the reply or the refusal."""
@@ -180,17 +228,18 @@ class OpenAIModel:
         if isinstance(answer, NoResponse):
             return replace(answer, why=self._endpoint.scrub(answer.why))
         if answer.status >= 300:
-            return self._quoted(dialects.refusal_in(answer.status, answer.location or answer.text), answer.retry_after)
+            moved_to = redirect_target(self.provider, answer)
+            return self._quoted(refusal_in(answer.status, moved_to or answer.text), answer.retry_after)
         try:
             # Masked before and after reading: an error quotes the beginning of a body, and JSON may escape the key.
-            read = dialects.read(self._endpoint.mask_key(answer.text))
+            found = read(self._endpoint.mask_key(answer.text))
         except BrokenOff as error:
             return NoResponse(kind="broken", why=str(error), sent=True)
         except NotAReply as error:
             tally.attempts.failed += 1
             tally.attempts.unanswered += 1  # with status 200 it may have been billed
             raise failures.no_reply(self.provider, self._endpoint.scrub(str(error)), tally) from error
-        return self._quoted(read, answer.retry_after) if isinstance(read, Refusal) else self._masked(read)
+        return self._quoted(found, answer.retry_after) if isinstance(found, Refusal) else self._masked(found)
 
     def _masked(self, reply: ProviderReply) -> ProviderReply:
         """Returns the reply without the key, which an endpoint could put into the guest, the record and the answer."""
@@ -199,8 +248,8 @@ class OpenAIModel:
             reply,
             text=mask(reply.text),
             reasoning=mask(reply.reasoning),
-            finish_reason=ellipsize(mask(reply.finish_reason), QUOTED_CHARS),
-            model=ellipsize(mask(reply.model), QUOTED_CHARS),
+            finish_reason=ellipsize(mask(reply.finish_reason), NAME_CHARS),
+            model=ellipsize(mask(reply.model), NAME_CHARS),
         )
 
     def _quoted(self, refusal: Refusal, retry_after: float | None) -> Refusal:
@@ -211,20 +260,16 @@ class OpenAIModel:
             text=scrub(refusal.text),
             code=scrub(refusal.code),
             param=scrub(refusal.param),
-            retry_after=retry_after,
+            retry_after=refusal.retry_after if retry_after is None else retry_after,
         )
 
-    async def _retry_or_raise(self, refusal: Refusal, messages: Sequence[Message], tally: Tally) -> None:
-        """Waits before the same request is sent again, or raises the error for this refusal."""
-        if (window := dialects.window_in(refusal)) is not None:
-            if window:
-                self.profile = replace(self.profile, window_tokens=window)
-            raise tally.error(PromptOverWindow, str(failures.over_window(self, messages)))
+    async def _retry_or_raise(self, refusal: Refusal, told: Refusal, tally: Tally) -> None:
+        """Waits before the same request is sent again, or raises the error for the refusal `told`."""
         kind = failures.retried_as(refusal)
         if kind is not None and await self._waited(Failure(kind=kind, retry_after=refusal.retry_after), tally):
             return
-        served = await self._endpoint.model_names() if refusal.status in {404, 405} else []
-        raise failures.refused(self.provider, self.name, refusal, served, tally)
+        served = await self._endpoint.model_names() if told.status in {404, 405} else []
+        raise failures.refused(self.provider, self.name, told, served, tally)
 
     async def _waited(self, failure: Failure, tally: Tally) -> bool:
         """Waits before the next try and returns True, or returns False if there is none left."""
@@ -238,6 +283,9 @@ class OpenAIModel:
         self, reply: ProviderReply, messages: Sequence[Message], max_tokens: int | None, tally: Tally
     ) -> Completion:
         usage = usage_of(reply, messages, max_tokens, self.profile)
+        if not usage.estimated:
+            self._largest_prompt = max(self._largest_prompt, usage.prompt_tokens)
+            self._tokens_ratio = max(self._tokens_ratio, tokens_ratio(usage.prompt_tokens, messages))
         if usage.doubt and not self._doubted:
             self._doubted = True
             log.warning("%s: model %s: %s; an estimate is charged instead", self.provider, self.name, usage.doubt)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage, estimate_prompt, estimate_tokens
-from rlm_mcp.models.dialect import Dialect, arrange
+from rlm_mcp.models.dialect import Dialect
+from rlm_mcp.models.request_body import arrange
 
 # A sampling request must have a limit; this is the one for callers that give none.
 USUAL_REPLY_TOKENS = 8_192

@@ -24,7 +24,6 @@ import httpx2
 import openai
 from openai import Omit, RequestOptions
 
-from rlm_mcp.models.dialect import retry_after_seconds
 from rlm_mcp.models.exchange import (
     CONNECT_SECONDS,
     LATE_SECONDS,
@@ -36,6 +35,7 @@ from rlm_mcp.models.exchange import (
 )
 from rlm_mcp.models.limiter import MOST
 from rlm_mcp.models.profiles import is_local
+from rlm_mcp.models.retries import retry_after_seconds
 from rlm_mcp.redact import Secret
 
 # Common servers close an idle connection after five seconds.

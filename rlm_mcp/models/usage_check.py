@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rlm_mcp.models.base import Message, Profile, Usage, bound_prompt, bound_tokens, estimate_prompt, estimate_tokens
-from rlm_mcp.models.dialect import ProviderReply
+from rlm_mcp.models.reply_body import ProviderReply
 
 # How far a count may be below or above what our own count suggests.
 TOLERANCE = 4

@@ -210,7 +210,7 @@ async def test_a_provider_that_reports_nothing_cannot_make_a_budget_endless(
 async def test_an_unknown_model_names_the_near_ones() -> None:
     error = await failure(OpenAIServer(["ok"], models=["gpt-small", "gpt-large"]), name="gpt-smal")
     assert isinstance(error, UnknownModel)
-    assert "has no model 'gpt-smal' (404): it serves gpt-small" in str(error)
+    assert "has no model 'gpt-smal' (404: The model `gpt-smal` does not exist" in str(error)
 
 
 async def test_the_error_for_a_wrong_base_url_says_how_one_ends() -> None:
@@ -312,6 +312,78 @@ async def test_another_400_is_quoted() -> None:
     error = await failure(OpenAIServer([Fault(status=400, message="the moon is in the wrong phase")]))
     assert isinstance(error, RequestRefused)
     assert "refused a request to model 'scripted' (400: the moon is in the wrong phase)" in str(error)
+
+
+async def test_a_refusal_in_unknown_words_is_looked_into_once() -> None:
+    def faults(request: Request) -> Fault | None:
+        whimsical = request.messages[0]["role"] == "system" and "rain" in request.last
+        return Fault(status=400, message="the moon is in the wrong phase") if whimsical else None
+
+    server = OpenAIServer(["ok"], faults=faults)
+    rain = [HELLO[0], Message(role="user", content="rain")]
+    async with connected(server) as model:
+        assert (await model.complete(rain, max_tokens=50)).usage.failed_requests == 1
+        assert (await model.complete(rain, max_tokens=50)).usage.failed_requests == 0
+    never = OpenAIServer([Fault(status=400, message="the moon is in the wrong phase")])
+    async with connected(never) as model:
+        for requests in (4, 5):
+            with pytest.raises(RequestRefused, match="the moon is in the wrong phase"):
+                await model.complete(HELLO)
+            assert never.counts.requests == requests
+
+
+async def test_a_reply_is_shortened_to_what_the_server_counts_beside_the_prompt() -> None:
+    def faults(request: Request) -> Fault | None:
+        asked = request.body["max_tokens"]
+        words = f"maximum context length is 8192 tokens, {asked + 1_500} requested (1500 in the messages, {asked} more)"
+        return Fault(status=400, message=words) if asked + 1_500 > 8_192 else None
+
+    server = OpenAIServer(["ok"], faults=faults)
+    async with connected(server) as model:
+        await model.complete(HELLO, max_tokens=8_000)
+    assert [request.body["max_tokens"] for request in server.requests] == [8_000, 6_676]
+    assert model.profile.window_tokens == 8_192
+
+
+async def test_a_window_below_a_prompt_that_was_answered_is_not_believed() -> None:
+    server = OpenAIServer(["ok"], faults={1: Fault(status=400, message="the prompt is over the limit of 4096 tokens")})
+    long = [Message(role="user", content="word " * 4_000)]
+    async with connected(server) as model:
+        await model.complete(long)
+        with pytest.raises(PromptOverWindow, match="refused the prompt of 20,000 characters as too long"):
+            await model.complete(long)
+    assert model.profile.window_tokens == 128_000
+
+
+async def test_a_request_that_no_wait_brings_under_a_rate_limit_is_reported_at_once() -> None:
+    words = "Request too large on tokens per min (TPM): Limit 30000, Requested 40000"
+    server = OpenAIServer([Fault(status=429, message=words)])
+    error = await failure(server)
+    assert isinstance(error, RateLimited)
+    assert f"takes no request of this size at any time (429: {words}): send less at once" in str(error)
+    assert server.counts.requests == 1
+
+
+async def test_a_reply_without_choices_is_asked_for_again() -> None:
+    sleep = Sleeper()
+    async with connected(OpenAIServer(["ok"], faults={0: Fault(body='{"choices": []}')}), sleep=sleep) as model:
+        completion = await model.complete(HELLO)
+    assert (completion.text, completion.usage.failed_requests, sleep.asked) == ("ok", 1, [0.25])
+
+
+async def test_a_404_for_a_model_that_is_served_repeats_the_reason() -> None:
+    reason = "no endpoint of this model fits the data policy of the account"
+    error = await failure(OpenAIServer([Fault(status=404, message=reason)]))
+    assert isinstance(error, RequestRefused)
+    assert f"lists model 'scripted' but refused a request to it (404: {reason})" in str(error)
+
+
+async def test_a_redirect_on_the_same_host_is_followed() -> None:
+    server = OpenAIServer(["ok"], faults={0: Fault(status=307, location="/v1/chat/completions")})
+    async with connected(server) as model:
+        assert (await model.complete(HELLO)).text == "ok"
+    around = await failure(OpenAIServer([Fault(status=307, location="/v1/chat/completions")]))
+    assert "redirects to another address (307: " in str(around)
 
 
 async def test_strict_schemas_are_marked_as_strict() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rlm_mcp.models.base import Message, Profile, Usage, bound_prompt, estimate_prompt, estimate_tokens
-from rlm_mcp.models.dialect import ProviderReply
+from rlm_mcp.models.reply_body import ProviderReply
 from rlm_mcp.models.usage_check import least_tokens, usage_of
 
 PROSE = "The quick brown fox jumps over the lazy dog, and nobody knows why. " * 40

@@ -1,0 +1,292 @@
+"""Decides what to change in a request that was refused. No I/O.
+
+A refusal that names a parameter or a limit is followed (`judge`). One in words that are not understood makes the search
+leave out one feature of the request after the other, once in the life of a model, because most such refusals are about
+a feature that the server lacks. The sender remembers the dialect that worked.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import Any, Literal
+
+from rlm_mcp.models import wordings
+from rlm_mcp.models.base import Message, estimate_prompt
+from rlm_mcp.models.dialect import Dialect, Refusal, codes_of, window_in
+
+# The shortest reply that is worth a request.
+LEAST_REPLY_TOKENS = 64
+# How far our estimate of a prompt may be below the server's count, where the server does not tell it.
+ESTIMATE_MARGIN = 1.25
+# Servers add a few tokens of their own to a prompt that they have counted.
+COUNT_MARGIN_TOKENS = 16
+# The longest reply that most servers with a short limit allow.
+USUAL_LONGEST_REPLY = 4_096
+MOST_SHORTENINGS = 4
+# Our estimate of a longer prompt is compared with the server's count; in a short one, what a gateway adds prevails.
+LEAST_COMPARED_TOKENS = 500
+# Digits and logs have 1.7 characters to a token, and our estimate assumes four.
+MOST_RATIO = 2.4
+
+_FEATURE_REFUSED = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|extra|not permitted|not allowed|invalid|deprecated"
+    r"|cannot be used|does not|instead|not available|no field|cannot find",
+    re.IGNORECASE,
+)
+_LENGTH_REFUSED = re.compile(
+    r"too (?:large|long|big|high|many)|exceed|greater|more than|max|at most|range|limit|less|larger|<=?|>|must|should",
+    re.IGNORECASE,
+)
+_SCHEMA = re.compile(
+    r"response.?format|json.?schema|schema|text\.format|structured|grammar|json.?(?:mode|object)|additionalproperties"
+    r"|response.?mime|guided|\bstrict\b",
+    re.IGNORECASE,
+)
+_ROLES = re.compile(r"system|developer|\broles?\b|alternat|template|jinja|instruction", re.IGNORECASE)
+_LAST_MESSAGE = re.compile(r"assistant|prefill|last message|final message|end with", re.IGNORECASE)
+# Refusals that no other dialect avoids.
+_ABOUT_OTHER_THINGS = re.compile(
+    r"content.?(?:policy|filter|management|moderation)|safety|moderation|flagged|inappropriate|sensitive|harmful"
+    r"|billing|credit|balance|quota|api.?key|unauthori|permission|region\b|country|not found|not exist|no such model"
+    r"|(?:invalid|unknown) model|model_not_found|decommissioned|data policy",
+    re.IGNORECASE,
+)
+
+Feature = Literal["structured", "system_role", "length_name", "longest_reply", "temperature", "stream", "all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What a refusal may be about: the features and sizes of the request. `prompt_tokens` is our estimate."""
+
+    prompt_tokens: int = 0
+    max_tokens: int | None = None
+    schema: bool = False
+    system: bool = False
+    temperature: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TooLong:
+    """The prompt alone exceeds the window, which is 0 if the server did not tell it."""
+
+    window: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShorterReply:
+    """The prompt fits beside a reply of `max_tokens`. `window` is 0 if the server did not tell it."""
+
+    max_tokens: int
+    window: int = 0
+
+
+Verdict = Dialect | TooLong | ShorterReply | None
+
+
+def sent_in(body: Mapping[str, Any], messages: Sequence[Message]) -> Sent:
+    """Returns what is known about a request from its body."""
+    roles = [message.get("role") for message in body.get("messages") or body.get("input") or ()]
+    return Sent(
+        prompt_tokens=estimate_prompt(messages),
+        max_tokens=body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens"),
+        schema="response_format" in body or "text" in body,
+        system="system" in roles,
+        temperature="temperature" in body,
+    )
+
+
+# --- refusals that name their reason ------------------------------------------------------------------------------
+
+
+def judge(dialect: Dialect, refusal: Refusal, sent: Sent) -> Verdict:
+    """Returns what may avoid this refusal, or None. Callers stop at a dialect that they have tried."""
+    if refusal.status in {413, 429} and (limit := wordings.rate_limit_below_request(refusal.words)) is not None:
+        return _within_rate(limit, sent)
+    if refusal.status in {401, 402, 403, 408, 409, 425, 429}:
+        return None
+    if refusal.status in {404, 405} or refusal.says("v1/responses"):
+        absent = refusal.says("v1/responses") or not refusal.says("model")
+        return replace(dialect, api="responses") if dialect.api == "chat" and absent else None
+    followed = _follow_length(dialect, refusal, sent) or _follow_schema(dialect, refusal, sent)
+    if followed is not None:
+        return followed
+    if (window := window_in(refusal)) is not None:
+        return _within_window(window, refusal, sent)
+    others = (
+        _follow_temperature(dialect, refusal, sent),
+        _follow_stream(dialect, refusal),
+        _follow_roles(dialect, refusal, sent),
+    )
+    return next((other for other in others if other not in {None, dialect}), None)
+
+
+def _follow_length(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
+    if not wordings.bounds_reply(refusal.words):
+        return None
+    asked = sent.max_tokens or dialect.longest_reply
+    limits = wordings.limits_in(refusal.text, least=16, codes=codes_of(refusal))
+    below = [limit for limit in limits if asked is None or limit < asked]
+    if below:
+        return replace(dialect, longest_reply=max(below))
+    if dialect.length_name == "max_tokens" and refusal.says("max_completion_tokens"):
+        return replace(dialect, length_name="max_completion_tokens")
+    if dialect.length_name == "max_completion_tokens" and _FEATURE_REFUSED.search(refusal.text):
+        return replace(dialect, length_name="max_tokens")
+    if asked is not None and asked >= 2 * LEAST_REPLY_TOKENS and _LENGTH_REFUSED.search(refusal.text):
+        return replace(dialect, longest_reply=asked // 2)
+    return None
+
+
+def _follow_schema(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
+    if not sent.schema or dialect.structured == "none" or not _SCHEMA.search(refusal.words):
+        return None
+    return replace(dialect, structured="json_object" if dialect.structured == "json_schema" else "none")
+
+
+def _follow_temperature(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
+    return replace(dialect, temperature=False) if sent.temperature and refusal.says("temperature") else None
+
+
+def _follow_stream(dialect: Dialect, refusal: Refusal) -> Dialect | None:
+    if refusal.says("stream_options"):
+        return replace(dialect, stream_usage=False)
+    return replace(dialect, stream=True) if refusal.says("stream") and not dialect.stream else None
+
+
+def _follow_roles(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
+    if sent.system and dialect.system_role and refusal.status != 503 and _ROLES.search(refusal.words):
+        return replace(dialect, system_role=False)
+    return replace(dialect, ends_with_user=True) if _LAST_MESSAGE.search(refusal.words) else None
+
+
+# --- refusals about sizes -----------------------------------------------------------------------------------------
+
+
+def _within_window(window: int, refusal: Refusal, sent: Sent) -> TooLong | ShorterReply:
+    """Shortens the reply where the prompt fits into the window, by the server's figures if it tells them."""
+    asked, text = sent.max_tokens, refusal.text
+    if not window:
+        of_both = wordings.names_length(text) or refusal.says("completion")
+        if asked is not None and asked > 1_024 and of_both:
+            return ShorterReply(max_tokens=asked // 4)
+        return TooLong(window=0)
+    prompt = wordings.prompt_tokens_in(text, asked)
+    if prompt is None and asked is not None and (total := wordings.total_tokens_in(text, window)) is not None:
+        beside = total - asked
+        prompt = beside if sent.prompt_tokens / 4 < beside < sent.prompt_tokens * 4 else None
+    room = window - (with_margin(sent.prompt_tokens) if prompt is None else prompt + COUNT_MARGIN_TOKENS)
+    if room >= LEAST_REPLY_TOKENS and (asked is None or room < asked):
+        return ShorterReply(max_tokens=room, window=window)
+    return TooLong(window=window)
+
+
+def _within_rate(limit: tuple[int, int], sent: Sent) -> ShorterReply | None:
+    """Shortens a reply that counts against tokens per minute; None if the prompt alone is over the rate."""
+    most, requested = limit
+    if sent.max_tokens is None or requested <= sent.max_tokens:
+        return None
+    room = most - (requested - sent.max_tokens) - COUNT_MARGIN_TOKENS
+    return ShorterReply(max_tokens=room) if LEAST_REPLY_TOKENS <= room < sent.max_tokens else None
+
+
+def longest_beside(prompt_tokens: float, max_tokens: int, window: int) -> int:
+    """Returns `max_tokens`, or less if the window has no room for as much beside a prompt of about this size."""
+    room = window - ceil(prompt_tokens) - COUNT_MARGIN_TOKENS
+    return min(max_tokens, max(room, LEAST_REPLY_TOKENS))
+
+
+def tokens_ratio(prompt_tokens: int, messages: Sequence[Message]) -> float:
+    """Returns how many times our estimate of a prompt the server counted, 1 if they cannot be compared."""
+    estimate = estimate_prompt(messages)
+    return min(MOST_RATIO, prompt_tokens / estimate) if estimate >= LEAST_COMPARED_TOKENS else 1.0
+
+
+def with_margin(prompt_tokens: int) -> int:
+    """Returns the most tokens that a prompt with this estimate is expected to have."""
+    return ceil(prompt_tokens * ESTIMATE_MARGIN) + COUNT_MARGIN_TOKENS
+
+
+# --- refusals in words that are not understood --------------------------------------------------------------------
+
+
+def steps_down(dialect: Dialect, sent: Sent) -> Iterator[tuple[Feature, Dialect]]:
+    """Yields dialects that leave out one feature of the request each, and at last all of them."""
+    if sent.schema and dialect.structured == "json_schema":
+        yield "structured", replace(dialect, structured="json_object")
+    if sent.schema and dialect.structured != "none":
+        yield "structured", replace(dialect, structured="none")
+    if sent.system and dialect.system_role:
+        yield "system_role", replace(dialect, system_role=False)
+    if sent.max_tokens is not None:
+        yield "longest_reply", replace(dialect, longest_reply=_shorter(sent.max_tokens))
+        other: Literal["max_tokens", "max_completion_tokens"] = (
+            "max_completion_tokens" if dialect.length_name == "max_tokens" else "max_tokens"
+        )
+        yield "length_name", replace(dialect, length_name=other)
+    if sent.temperature and dialect.temperature:
+        yield "temperature", replace(dialect, temperature=False)
+    if not dialect.stream:
+        yield "stream", replace(dialect, stream=True)
+    yield "all", replace(dialect, structured="none", system_role=False, temperature=False)
+
+
+def _shorter(max_tokens: int) -> int:
+    return USUAL_LONGEST_REPLY if max_tokens > USUAL_LONGEST_REPLY else max(LEAST_REPLY_TOKENS, max_tokens // 4)
+
+
+def may_be_about_a_feature(refusal: Refusal) -> bool:
+    """Tells whether a refusal that names nothing may be about a feature of the request."""
+    return refusal.status in {400, 415, 422, 501} and not _ABOUT_OTHER_THINGS.search(refusal.words)
+
+
+@dataclass(slots=True)
+class DialectSearch:
+    """The search of one call for a dialect that is accepted.
+
+    `ruled_out` are the features that an earlier refusal in unknown words was not about; the calls of a model share it,
+    so that a refusal of another kind is looked into once. `refusal` is the one to report if the search fails.
+    """
+
+    dialect: Dialect
+    ruled_out: set[Feature]
+    refusal: Refusal | None = None
+    shortenings: int = 0
+    _tried: set[Dialect] = field(default_factory=set)
+    _steps: list[tuple[Feature, Dialect]] | None = None
+    _stepped: set[Feature] = field(default_factory=set)
+
+    def next(self, refusal: Refusal, sent: Sent, known: Dialect) -> Verdict:
+        """Returns what to send instead of the refused request. `known` is the dialect that worked for another call."""
+        self._tried.add(self.dialect)
+        if known not in self._tried:
+            return self._switch(known)
+        verdict = judge(self.dialect, refusal, sent)
+        if isinstance(verdict, Dialect):
+            if verdict not in self._tried:
+                return self._switch(verdict)
+        elif isinstance(verdict, ShorterReply) and self.shortenings == MOST_SHORTENINGS:
+            return TooLong(window=verdict.window)
+        elif verdict is not None:
+            self.shortenings += isinstance(verdict, ShorterReply)
+            return verdict
+        return self._step_down(refusal, sent)
+
+    def _step_down(self, refusal: Refusal, sent: Sent) -> Dialect | None:
+        if self._steps is None:
+            self.refusal = refusal
+            if not may_be_about_a_feature(refusal):
+                return None
+            self._steps = [step for step in steps_down(self.dialect, sent) if step[0] not in self.ruled_out]
+        while self._steps:
+            feature, dialect = self._steps.pop(0)
+            self._stepped.add(feature)
+            if dialect not in self._tried:
+                return self._switch(dialect)
+        self.ruled_out |= self._stepped
+        return None
+
+    def _switch(self, dialect: Dialect) -> Dialect:
+        self.dialect = dialect
+        return dialect
