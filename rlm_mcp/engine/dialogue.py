@@ -40,6 +40,7 @@ class Dialogue:
     def __init__(self, question: Question, briefs: Sequence[Brief], rules: Rules) -> None:
         self.compactions = 0
         self._rules = rules
+        self._window_tokens = rules.window_tokens
         self._system = prompts.system(rules.strength, sub_prompt_chars=rules.sub_prompt_chars)
         self._opening = prompts.opening(question.query, briefs, question.schema, rules.strength)
         self._exchanges: list[_Exchange] = []
@@ -95,7 +96,7 @@ class Dialogue:
 
     def _summary_rows(self) -> list[str]:
         """The newest rows of the summary that fit into its share of the window."""
-        room = SUMMARY_SHARE * self._rules.window_tokens * _CHARS_PER_TOKEN
+        room = SUMMARY_SHARE * self._window_tokens * _CHARS_PER_TOKEN
         rows: list[str] = []
         for row in reversed(self._summary):
             room -= len(row)
@@ -113,8 +114,12 @@ class Dialogue:
             self._tokens_ratio = max(self._tokens_ratio, prompt_tokens / guessed)
 
     def shrink(self) -> tuple[Message, ...]:
-        """The messages, shortened after the provider refused them as too long."""
+        """The messages, shortened after the provider refused them as too long.
+
+        The window is smaller than they are, whatever the rules say. A replay shortens alike without knowing the window.
+        """
         self._tokens_ratio *= 1.5
+        self._window_tokens = min(self._window_tokens, estimate_prompt(self.messages()))
         self.compact()
         return self.messages()
 
@@ -124,13 +129,13 @@ class Dialogue:
         The summary is made of the turns' own code and first lines of output, not by a model: it costs no call, cannot
         fail, and text from the context cannot argue its way into it.
         """
-        if self._tokens() <= COMPACT_ABOVE * self._rules.window_tokens:
+        if self._tokens() <= COMPACT_ABOVE * self._window_tokens:
             return
         self.compactions += 1
         for exchange in self._exchanges[:-_KEPT_EXCHANGES]:
             if exchange.cell is not None and not exchange.is_short:
                 exchange.told, exchange.is_short = prompts.shortened(exchange.told, exchange.cell), True
-        while len(self._exchanges) > _KEPT_EXCHANGES and self._tokens() > COMPACT_TO * self._rules.window_tokens:
+        while len(self._exchanges) > _KEPT_EXCHANGES and self._tokens() > COMPACT_TO * self._window_tokens:
             dropped = self._exchanges.pop(0)
             self._summary += [dropped.row] if dropped.row else []
 

@@ -181,8 +181,8 @@ class Level:
                 trajectory.measure(completion.usage.prompt_tokens, ask.messages)
             return completion.text
         raise PromptOverWindow(
-            f"turn {turn.number} is over the window of {self.deps.root.name!r} even when shortened: state the model's"
-            f" true window_tokens (now {self.judge.rules.window_tokens:,})"
+            f"turn {turn.number} is over the window of {self.deps.root.name!r} even when shortened: set"
+            f" RLM_MCP_WINDOW_TOKENS to the model's true window (now {self.deps.root.profile.window_tokens:,})"
         )
 
     async def _complete(self, turn: Turn, ask: Ask, shrinks: int) -> Completion:

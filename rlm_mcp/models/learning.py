@@ -82,7 +82,7 @@ class ShorterReply:
     window: int = 0
 
 
-Verdict = Dialect | TooLong | ShorterReply | None
+Remedy = Dialect | TooLong | ShorterReply | None
 
 
 def sent_in(body: Mapping[str, Any], messages: Sequence[Message]) -> Sent:
@@ -100,7 +100,7 @@ def sent_in(body: Mapping[str, Any], messages: Sequence[Message]) -> Sent:
 # --- refusals that name their reason ------------------------------------------------------------------------------
 
 
-def judge(dialect: Dialect, refusal: Refusal, sent: Sent) -> Verdict:
+def judge(dialect: Dialect, refusal: Refusal, sent: Sent) -> Remedy:
     """Returns what may avoid this refusal, or None. Callers stop at a dialect that they have tried."""
     if refusal.status in {413, 429} and (limit := wordings.rate_limit_below_request(refusal.words)) is not None:
         return _within_rate(limit, sent)
@@ -257,7 +257,7 @@ class DialectSearch:
     _steps: list[tuple[Feature, Dialect]] | None = None
     _stepped: set[Feature] = field(default_factory=set)
 
-    def next(self, refusal: Refusal, sent: Sent, known: Dialect) -> Verdict:
+    def next(self, refusal: Refusal, sent: Sent, known: Dialect) -> Remedy:
         """Returns what to send instead of the refused request. `known` is the dialect that worked for another call."""
         self._tried.add(self.dialect)
         if known not in self._tried:

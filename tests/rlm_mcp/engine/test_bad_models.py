@@ -77,7 +77,7 @@ FAILURES: Mapping[str, tuple[OpenAIServer, str]] = {
     ),
     "no such model": (
         OpenAIServer(["ok"], models=["other"]),
-        "has no model 'scripted' (404): it serves other",
+        "has no model 'scripted' (404: The model `scripted` does not exist",
     ),
     "a refused request": (
         OpenAIServer([Fault(status=400, message="no")]),

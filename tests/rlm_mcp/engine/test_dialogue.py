@@ -48,8 +48,9 @@ def test_old_outputs_become_their_first_lines_and_a_handle() -> None:
     assert any("print(history[0]) shows it again" in text for text in texts)
 
 
-def test_a_request_refused_as_too_long_is_shortened() -> None:
-    dialogue = PlayedDialogue(Rules(window_tokens=30_000, reply_tokens=1_000))
+@pytest.mark.parametrize("supposed", [30_000, 128_000])
+def test_a_request_refused_as_too_long_is_shortened_whatever_window_was_supposed(supposed: int) -> None:
+    dialogue = PlayedDialogue(Rules(window_tokens=supposed, reply_tokens=1_000))
     for turn in range(6):
         dialogue.code(f"print(page({turn}))", printed(f"page {turn}: " + "lorem ipsum " * 900))
     ask = dialogue.asked[-1]

@@ -7,10 +7,10 @@ from rlm_mcp.models.dialect import Dialect, Refusal
 from rlm_mcp.models.learning import (
     DialectSearch,
     Feature,
+    Remedy,
     Sent,
     ShorterReply,
     TooLong,
-    Verdict,
     judge,
     longest_beside,
     sent_in,
@@ -121,7 +121,7 @@ def test_other_refusals_teach_nothing(refusal: Refusal) -> None:
         ("Please reduce the length of the messages or completion.", ShorterReply(max_tokens=2048)),
     ],
 )  # fmt: skip
-def test_a_reply_is_shortened_where_the_prompt_fits(text: str, verdict: Verdict) -> None:
+def test_a_reply_is_shortened_where_the_prompt_fits(text: str, verdict: Remedy) -> None:
     assert judge(Dialect(), refused(text), ALL) == verdict
 
 
@@ -132,8 +132,8 @@ def test_a_reply_that_counts_against_tokens_per_minute_is_shortened(status: int)
     assert judge(Dialect(), refused(text.format(900), status), ALL) is None
 
 
-def all_of(search: DialectSearch, refusal: Refusal, sent: Sent) -> list[Verdict]:
-    tried: list[Verdict] = []
+def all_of(search: DialectSearch, refusal: Refusal, sent: Sent) -> list[Remedy]:
+    tried: list[Remedy] = []
     while (verdict := search.next(refusal, sent, Dialect())) is not None:
         tried.append(verdict)
     return tried
