@@ -291,7 +291,9 @@ class _MessageText:
         if not isinstance(data, bytes):
             return ""
         text = self._decoded(data, part.charset(), noted=noted)
-        return visible_text(text) if part.get_content_type() == "text/html" else text
+        if part.get_content_type() != "text/html":
+            return text
+        return visible_text(text, self._left_out if noted else None)
 
     def _decoded(self, data: bytes, charset: str | None, *, noted: bool = False) -> str:
         text, note = decode_document(data, charset)

@@ -90,12 +90,6 @@ def test_sheets_are_rows_separated_by_tabs(store: Store, files: Path) -> None:
     assert pages == (PageMark(line=1, label="sheet Sheet"), PageMark(line=5, label="sheet Other"))
 
 
-def test_a_web_page_is_its_text(store: Store, files: Path) -> None:
-    page = "<title>T</title><script>no</script><h2>Head</h2><p>some <b>bold</b> text<ul><li>one<li>two</ul>end"
-    (files / "a.html").write_text(page)
-    assert registered(store, files / "a.html")[0] == "T\n\n## Head\n\nsome bold text\n\none\ntwo\nend\n\n"
-
-
 def test_a_web_page_in_a_directory_is_source_code(store: Store, files: Path) -> None:
     (files / "a.html").write_text("<p>text")
     assert store.text(store.register_source(str(files)), "a.html") == "<p>text"
@@ -120,27 +114,3 @@ def test_a_damaged_document_is_refused(store: Store, files: Path, name: str, hea
     (files / name).write_bytes(head)
     with pytest.raises(SourceRefused, match=r"cannot be read as a document .*export it as text"):
         store.register_source(str(files / name))
-
-
-PAGES = {
-    "deep": "<div>" * 100_000 + "x" + "</div>" * 100_000,
-    "wide": "<p>x" * 100_000,
-    "sections of characters": "x" + "<![CDATA[" * 100_000,
-    "comments": "x" + "<!--" * 100_000,
-    "an open quotation mark": "x" + "<a b='" * 100_000,
-    "ends without beginnings": "x" + "</b>" * 100_000,
-    "a number of many digits": "x &#" + "1" * 100_000,
-}
-
-
-@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_a_page_is_read_whatever_it_nests_or_leaves_open(store: Store, files: Path, page: str) -> None:
-    (files / "a.html").write_text(page)
-    assert "x" in registered(store, files / "a.html")[0]
-
-
-@pytest.mark.parametrize("charset", ["utf-8", "iso-8859-1", "shift_jis", ""])
-def test_a_page_is_in_the_character_set_that_it_names(store: Store, files: Path, charset: str) -> None:
-    text = "日本" if charset == "shift_jis" else "Grüße"
-    (files / "a.html").write_bytes(f"<meta charset='{charset}'><p>{text}".encode(charset or "utf-8"))
-    assert registered(store, files / "a.html")[0] == f"\n{text}\n\n".lstrip("\n")
