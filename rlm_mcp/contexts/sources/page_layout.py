@@ -21,7 +21,7 @@ _UNSEEN_CHARS = {0xA0: " ", 0xAD: None}
 
 
 @dataclass(slots=True)
-class _Lines:
+class _CellLines:
     """Lines that are being written; `prefix` begins the next one."""
 
     done: list[str] = field(default_factory=list)
@@ -43,10 +43,10 @@ class _Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cell:
+class _OpenCell:
     """A cell: the lines around it, and the columns and rows that it spans."""
 
-    around: _Lines
+    around: _CellLines
     columns: int
     rows: int
 
@@ -55,8 +55,8 @@ class PageLayout:
     """Text and marks in, lines out."""
 
     def __init__(self) -> None:
-        self._lines = _Lines()
-        self._around: list[_Cell | None] = []
+        self._lines = _CellLines()
+        self._around: list[_OpenCell | None] = []
         """for each open cell, how it lies in what is around it; None for one that is a block"""
         self._cells = 0
         self._tables: list[_Table] = []
@@ -179,8 +179,8 @@ class PageLayout:
         if self._cells == MAX_NESTED_CELLS:
             self._around.append(None)
             return
-        self._around.append(_Cell(self._lines, min(max(columns, 1), MAX_SPAN), min(max(rows, 1), MAX_SPAN)))
-        self._lines = _Lines()
+        self._around.append(_OpenCell(self._lines, min(max(columns, 1), MAX_SPAN), min(max(rows, 1), MAX_SPAN)))
+        self._lines = _CellLines()
         self._cells += 1
 
     def end_cell(self) -> None:
@@ -206,7 +206,7 @@ class PageLayout:
             else:
                 self._lines.wants_blank = True
 
-    def _add_to_row(self, table: _Table, text: str, place: _Cell) -> None:
+    def _add_to_row(self, table: _Table, text: str, place: _OpenCell) -> None:
         while table.taken.get(len(table.row), 0) > 0:
             table.taken[len(table.row)] -= 1
             table.row.append("")
