@@ -108,8 +108,6 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 def _bounds(schema: Mapping[str, Any]) -> Iterator[str]:
-    if "exclusiveMinimum" in schema:
-        yield f"above {schema['exclusiveMinimum']}"
     if "minimum" in schema:
         yield f"from {schema['minimum']}"
     if "maximum" in schema:

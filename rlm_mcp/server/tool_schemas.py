@@ -1,4 +1,8 @@
-"""The published schemas of the tools, in few tokens: a client pays for tools/list in every conversation."""
+"""The published schemas of the tools, in few tokens: a client pays for tools/list in every conversation.
+
+Clients pass them on to providers as they are, so they keep to what all large providers take: Gemini refuses a whole
+list of tools for an exclusive bound or an object without properties. The arguments are validated by their Python types.
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -19,10 +23,19 @@ def input_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _argument(schema: Mapping[str, Any]) -> dict[str, Any]:
     branches = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
     plain = dict(schema) | (branches[0] if len(branches) == 1 else {})
-    silent = {"title", "anyOf", "additionalProperties"} | (
+    silent = {"title", "anyOf", "additionalProperties", "exclusiveMinimum"} | (
         {"default"} if plain.get("default") in (None, "", 0) else set()
     )
-    return {name: content for name, content in plain.items() if name not in silent}
+    argument = {name: content for name, content in plain.items() if name not in silent}
+    if "exclusiveMinimum" in plain:
+        above = {"description": f"above {plain['exclusiveMinimum']}", "minimum": plain["exclusiveMinimum"]}
+        argument = above | argument
+    if argument["type"] == "object":
+        argument |= {
+            "type": "string",
+            "description": f"{argument['description']}, as JSON text",
+        }  # objects are taken, too
+    return argument
 
 
 def output_schema(schema: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> dict[str, Any]:

@@ -60,7 +60,7 @@ HOSTILE: list[Any] = [
 
 def around(schema: Mapping[str, Any]) -> Iterator[Any]:
     """Values at the bounds of an argument and just beyond."""
-    for bound in (schema.get(name) for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")):
+    for bound in (schema.get(name) for name in ("minimum", "maximum")):
         if bound is not None:
             yield from (bound - 1, bound, bound + 1, str(bound), float(bound) + 0.5)
     yield from schema.get("enum", ())
