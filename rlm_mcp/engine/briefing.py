@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from rlm_mcp.contexts.describe.overview import Overview, describe
+from rlm_mcp.contexts.describe.text_sample import take_sample
 from rlm_mcp.contexts.search import MatchedLine, search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.line_shapes import shapes_of
 from rlm_mcp.engine.prompts import Brief
 from rlm_mcp.errors import RlmError
 from rlm_mcp.redact import ellipsize
@@ -37,6 +39,7 @@ _RARE = 40  # a word in more lines than this tells the topic of the context rath
 _SEARCH_SECONDS = 1.0
 _MOST_LARGEST = 8
 _FEW_LINES = 4
+_SHAPED_LINES = 30_000  # of which the shapes are counted; that takes some hundredths of a second
 _SEEN = 200  # characters shown of a line; lines that differ only after them look the same
 _LINE_CHARS = 2_000  # enough of a line to show its form; the prompt cuts it further
 _HIT_CHARS = 220  # less than the prompt shows of a line
@@ -71,7 +74,15 @@ def brief_of_value(value: object) -> Brief:
         case _:
             kind, lines = "text", _text_of(value).splitlines()
     samples = samples_of(lines)
-    return Brief(name="context", kind=kind, chars=chars, lines=len(lines), samples=samples, is_prose=is_prose(samples))
+    return Brief(
+        name="context",
+        kind=kind,
+        chars=chars,
+        lines=len(lines),
+        samples=samples,
+        shapes=shapes_of(lines[:_SHAPED_LINES]),
+        is_prose=is_prose(samples),
+    )
 
 
 def chars_of_value(value: object) -> int:
@@ -227,11 +238,12 @@ def _with_lines_below(store: Store, context: Context, match: MatchedLine) -> tup
 def _brief(store: Store, overview: Overview, query: str) -> Brief:
     context = overview.context
     is_text = context.kind == "text"
-    samples = _stored_samples(store, overview) if is_text else ()
+    samples = _stored_samples(store, overview) if is_text else _first_lines(overview)
     found = hits(store, context, query)
     if overview.structure.get("format") == "json":  # single lines of printed JSON mean nothing
         samples = (" ".join(overview.head.split()),)
         found = found if context.lines == 1 else ()
+    is_lined = is_text and str(overview.structure.get("format")) in {"text", "log", "json lines"}
     return Brief(
         name=context.name,
         kind=context.kind,
@@ -241,6 +253,7 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
         format=format_text(overview.structure),
         structure=structure_text(overview.structure),
         samples=samples,
+        shapes=shapes_of(_sampled_lines(store, context)) if is_lined else (),
         hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
         is_prose=is_prose(samples) and not overview.structure.get("columns"),
         reading=_reading(str(overview.structure.get("format")), samples),
@@ -262,6 +275,17 @@ def _stored_samples(store: Store, overview: Overview) -> tuple[str, ...]:
     middle = store.read_lines(context, middle_line, middle_line + 2, max_chars=_LINE_CHARS).text.splitlines()
     picked = [*head[:2], *[line for line in middle if line.strip()][:1], *tail[-1:]]
     return tuple(line[:_LINE_CHARS] for line in dict.fromkeys(picked))
+
+
+def _first_lines(overview: Overview) -> tuple[str, ...]:
+    """The first lines of the file that tells most of a context of many files, as `describe` has chosen it."""
+    head = [line for line in overview.head.splitlines() if line.strip()]
+    return tuple(line[:_LINE_CHARS] for line in head[:_FEW_LINES])
+
+
+def _sampled_lines(store: Store, context: Context) -> tuple[str, ...]:
+    (entry,) = store.files(context)
+    return take_sample(entry.blob, size=entry.bytes, lines=entry.lines).lines[:_SHAPED_LINES]
 
 
 def _short(value: object) -> str:

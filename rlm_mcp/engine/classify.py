@@ -42,6 +42,7 @@ VOTE_PACK = 16
 PACKS_AT_ONCE = 256  # as many calls as a provider is ever sent
 _PROMPT_TOKENS = 230  # of a pack besides its texts: system message, question, labels, instruction, schema
 _TEXT_TOKENS = 3  # of a text besides its words
+_REPLY_TOKENS = 2  # a number and a code
 DOWN = 4  # so many failing calls, and none that does not, are no accident
 _MOST_TRIES = 2  # of a text whose calls fail altogether
 
@@ -91,10 +92,19 @@ async def classify(
 def estimate(items: Sequence[str], *, size: int) -> tuple[int, int]:
     """About how many sub-calls, and tokens in and out together, it takes to classify these items in such packs."""
     texts = set(items)
-    chars = sum(map(len, texts))
-    calls = max(ceil(len(texts) / size), ceil(chars / PACK_CHARS))
-    tokens = sum(estimate_tokens(text) for text in texts) + (_TEXT_TOKENS + 2) * len(texts) + calls * _PROMPT_TOKENS
-    return calls, tokens
+    return _cost(len(texts), sum(map(len, texts)), sum(map(estimate_tokens, texts)), size)
+
+
+def estimate_many(count: int, chars: int) -> tuple[int, int]:
+    """The same for so many texts of so many characters together, before they are known, to two digits."""
+    calls, tokens = _cost(count, chars, chars // 4, PACK_SIZES[0])
+    unit = 10 ** max(0, len(str(tokens)) - 2)
+    return calls, ceil(tokens / unit) * unit
+
+
+def _cost(count: int, chars: int, tokens: int, size: int) -> tuple[int, int]:
+    calls = max(ceil(count / size), ceil(chars / PACK_CHARS))
+    return calls, tokens + (_TEXT_TOKENS + _REPLY_TOKENS) * count + calls * _PROMPT_TOKENS
 
 
 @dataclass(slots=True)

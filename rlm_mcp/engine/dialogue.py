@@ -42,7 +42,9 @@ class Dialogue:
         self._rules = rules
         self._window_tokens = rules.window_tokens
         self._system = prompts.system(rules.strength, sub_prompt_chars=rules.sub_prompt_chars)
-        self._opening = prompts.opening(question.query, briefs, question.schema, rules.strength)
+        self._opening = prompts.opening(
+            question.query, briefs, question.schema, rules.strength, usd_per_mtok=rules.sub_usd_per_mtok
+        )
         self._exchanges: list[_Exchange] = []
         self._to_say: list[str] = []
         self._summary: list[str] = []

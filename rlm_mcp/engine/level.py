@@ -381,6 +381,7 @@ def _rules(root: Profile, sub: Profile) -> Rules:
         window_tokens=root.window_tokens,
         reply_tokens=min(most, root.max_output_tokens, root.window_tokens // 4),
         # Logs and code come to two and a half characters to a token.
+        sub_usd_per_mtok=sub.usd_per_mtok_in,
         sub_prompt_chars=min(100_000, max(1_000, int(sub.window_tokens * 0.75 * 2.5) // 1_000 * 1_000)),
     )
 

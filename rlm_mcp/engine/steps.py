@@ -27,6 +27,8 @@ class Rules:
     window_tokens: int = 128_000
     reply_tokens: int = 8_192
     sub_prompt_chars: int = 100_000
+    sub_usd_per_mtok: float | None = None
+    """dollars for a million tokens of a sub-call's prompt, if known"""
 
     @property
     def is_weak(self) -> bool:

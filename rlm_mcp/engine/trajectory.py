@@ -191,7 +191,7 @@ class Trajectory:
     def receive_cell(self, cell: CellResult) -> Step:
         """Decides what to do with the result of a block."""
         several = self._block if self._blocks or self._block > 1 else None
-        self._dialogue.say(prompts.observation(cell, self.judge.rules.strength, block=several))
+        self._dialogue.say(prompts.observation(cell, self.judge.rules.strength, block=several, index=len(self.cells)))
         self._dialogue.add_to_row(shown_text(cell) or prompts.one_line_error(cell))
         self.judge.cells.append(cell)
         failed = prompts.one_line_error(cell) if cell.error or cell.stopped_by else None

@@ -6,6 +6,7 @@ interrupts the guest, which cancels the calls it waits for; the namespace is kep
 """
 
 import math
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ REPORT_SECONDS = 0.5
 
 INTERRUPT_SECONDS = 0.5
 """Time between two interrupts of a cancelled cell: longer than the grace period that each gives it."""
+
+_ECHO = re.compile(r"\[None(?:, None)*+\]")
 
 _T = TypeVar("_T")
 
@@ -231,7 +234,7 @@ def _cell_result(code: str, done: "ExecResult", report: _CellReport) -> CellResu
         code=code,
         stdout=done.stdout,
         stderr=done.stderr,
-        value=done.value,
+        value=None if _is_echo(done.value) else done.value,
         error=error or None,
         truncated=done.truncated,
         stdout_chars=done.stdout_chars,
@@ -245,6 +248,11 @@ def _cell_result(code: str, done: "ExecResult", report: _CellReport) -> CellResu
         reads=tuple(Read(context=c, path=p, start=s, end=e) for c, p, s, e in report.reads),
         notes=report.notes[:MAX_NOTES],
     )
+
+
+def _is_echo(value: str | None) -> bool:
+    """Whether a value is what `[print(x) for x in …]` leaves behind."""
+    return value is not None and _ECHO.fullmatch(value) is not None
 
 
 def _list_variables(session: "Session") -> tuple[Variable, ...]:

@@ -74,7 +74,7 @@ def start(contexts, value, has_value):
         "llm_batch": subcalls.llm_query_batched, "llm_query_async": subcalls.llm_query_async,
         "rlm_query": rlm_query, "rlm_query_batched": rlm_query_batched, "sub_RLM": rlm_query,
         "classify": subcalls.classify, "pick": subcalls.pick, "read": read,
-        "search": search, "cite": cite, "budget": budget, "SHOW_VARS": SHOW_VARS, "FINAL": FINAL,
+        "show": show, "search": search, "cite": cite, "budget": budget, "SHOW_VARS": SHOW_VARS, "FINAL": FINAL,
         "FINAL_VAR": FINAL_VAR, "SUBMIT": SUBMIT,
     }  # fmt: skip
     vars(__main__).update(_IMPORTED)
@@ -331,6 +331,26 @@ def SHOW_VARS():
     return Shown("\n".join(rows) or "no variables yet")
 
 
+PAGE_CHARS = 11_500
+"""Characters that `show` prints: a root model is shown so many of one output uncut."""
+
+
+def show(value, start=0, chars=PAGE_CHARS):
+    """Prints a value from a character on, as much as is shown at once, and says where it goes on."""
+    text = value if isinstance(value, str | texts.BigText) else _json_text(value)
+    start = max(0, int(start))
+    end = min(len(text), start + max(1, min(int(chars), PAGE_CHARS)))
+    print(text[start:end])
+    if start or end < len(text):
+        rest = f"; show(…, {end}) goes on" if end < len(text) else ""
+        print(f"[characters {start:,} to {end:,} of {len(text):,}{rest}]")
+
+
+def _json_text(value):
+    """A list line by line, anything else by repr."""
+    return "\n".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
+
+
 # --- child runs, and reading
 
 
@@ -384,8 +404,21 @@ class Matches(list):
     total = 0
 
 
-def search(pattern, path=None, max_matches=10_000, *, context=None, context_lines=0, ignore_case=False, literal=False):
-    """Finds lines that match a regex, at the speed of the host. A compiled pattern is accepted too."""
+def search(
+    pattern,
+    path=None,
+    max_matches=10_000,
+    *,
+    context=None,
+    context_lines=0,
+    ignore_case=False,
+    literal=False,
+    chars=None,
+):
+    """Finds lines that match a regex, at the speed of the host. A compiled pattern is accepted too.
+
+    `chars` keeps so many characters of each line, around its match.
+    """
     if isinstance(pattern, re.Pattern):
         ignore_case = ignore_case or bool(pattern.flags & re.IGNORECASE)
         pattern = pattern.pattern
@@ -396,14 +429,20 @@ def search(pattern, path=None, max_matches=10_000, *, context=None, context_line
         path = None
     if isinstance(max_matches, re.RegexFlag) or not isinstance(max_matches, int):
         max_matches = 10_000
+    flags = {"ignore_case": bool(ignore_case), "literal": bool(literal)}
+    if not _state.contexts:
+        found = _search_value(pattern, max_matches, **flags)
+    else:
+        found = _search_contexts(pattern, path, int(max_matches), int(context_lines), context, **flags)
+    return found if chars is None else _around(found, pattern, max(1, int(chars)), **flags)
+
+
+def _search_contexts(pattern, path, max_matches, context_lines, context, *, ignore_case, literal):
+    """Searches stored contexts, or the one of a name, on the host."""
     names = [one["name"] for one in _state.contexts]
-    if not names:
-        return _search_value(pattern, max_matches, ignore_case=ignore_case, literal=literal)
     found = Matches()
     for name in names if context is None else [context]:
-        reply = host.call(
-            "search", pattern, name, path, int(max_matches), int(context_lines), bool(ignore_case), bool(literal)
-        )
+        reply = host.call("search", pattern, name, path, max_matches, context_lines, ignore_case, literal)
         for match in reply["matches"]:
             found.append(Match(match, context=name) if len(names) > 1 else Match(match))
         found.total += reply["total"]
@@ -412,6 +451,20 @@ def search(pattern, path=None, max_matches=10_000, *, context=None, context_line
                 for file in one["files"]:
                     if path is None or file["path"] == path:
                         texts.note(name, file["path"], 0, file["chars"])
+    return found
+
+
+def _around(found, pattern, chars, *, ignore_case, literal):
+    """The matches with no more of each line than so many characters around the match."""
+    try:
+        regex = re.compile(re.escape(pattern) if literal else pattern, re.IGNORECASE if ignore_case else 0)
+    except re.error:  # the host knows other expressions too
+        regex = re.compile("")
+    for match in found:
+        text = match["text"]
+        at = regex.search(text)
+        start = max(0, min((at.start() if at else 0) - chars // 3, len(text) - chars))
+        match["text"] = text[start : start + chars]
     return found
 
 

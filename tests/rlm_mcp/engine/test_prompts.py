@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rlm_mcp.engine import prompts
+from rlm_mcp.engine.line_shapes import LineShape
 from rlm_mcp.engine.prompts import Brief, Remaining
 from rlm_mcp.models.base import Message, estimate_tokens
 from rlm_mcp.repl.types import CellError, CellResult, Variable
@@ -14,8 +15,10 @@ def test_the_system_prompt_is_the_same_for_every_question_and_names_the_room_of_
     strong = prompts.system("strong", sub_prompt_chars=60_000)
 
     assert strong == prompts.system("strong", sub_prompt_chars=60_000)
-    assert "about 60,000 characters" in strong.content
+    assert "up to 60,000 characters" in strong.content
+    assert "up to 12,000 characters of each (first 9,000, last 3,000)" in strong.content
     assert "{" not in strong.content
+    assert estimate_tokens(strong.content) < 620
     assert estimate_tokens(prompts.system("weak").content) < 300
 
 
@@ -32,6 +35,38 @@ def test_output_is_cut_in_the_middle_and_says_how_much_is_missing() -> None:
     cut = prompts.cut_middle("abcdefghij", 10, shown)
     assert cut.startswith("abcde\n[… 2 of 10 characters are not shown")
     assert cut.endswith("\nhij")
+
+
+def test_a_cut_output_says_how_to_see_the_rest() -> None:
+    long = CellResult(code="print(x)", stdout="x" * 20_000, value=repr("y" * 20_000))
+    strong, weak = prompts.observation(long, "strong", index=3), prompts.observation(long, "weak", index=3)
+
+    assert "[… 8,000 of 20,000 characters are not shown: show(history[3], 9000) goes on …]" in strong
+    assert "[… 8,002 of 20,002 characters are not shown: assign it and print a slice …]" in strong
+    assert "[… 19,000 of 20,000 characters are not shown: print(history[3][700:1400]) goes on …]" in weak
+
+
+def test_a_strong_model_is_told_what_judging_every_line_would_cost() -> None:
+    brief = Brief(name="a", kind="text", chars=200_000, lines=4_000)
+    told = prompts.opening("Which?", [brief], None, "strong", usd_per_mtok=2.0)
+
+    assert (
+        "Cost: a sub-call over 10,000 characters takes about 2,700 tokens, about $0.0054;"
+        " classify over all 4,000 lines 67 sub-calls and 86,000 tokens, about $0.17." in told
+    )
+    assert "Cost: classify over all 4,000 lines 67" in prompts.opening("Which?", [brief], None, "strong")
+    assert "Cost" not in prompts.opening("Which?", [brief], None, "weak")
+    assert "Cost" not in prompts.opening("Which?", [replace(brief, lines=100)], None, "strong")
+
+
+def test_a_strong_model_is_shown_kinds_of_lines_and_a_weak_one_samples() -> None:
+    shapes = (LineShape(count=2, example="# Title"), LineShape(count=800, example="10:01 INFO ok"))
+    brief = Brief(name="a", kind="text", chars=99, lines=802, samples=("10:01 INFO ok",), shapes=shapes)
+
+    assert "rare ones first:\n<output>\n2 like '# Title'\n800 like '10:01 INFO ok'\n</output>" in prompts.opening(
+        "Which?", [brief], None, "strong"
+    )
+    assert "# Title" not in prompts.opening("Which?", [brief], None, "weak")
 
 
 def test_several_contexts_are_named_as_the_code_names_them() -> None:

@@ -42,6 +42,29 @@ async def test_a_stub_of_a_provided_function_lasts_one_cell(opened: Opener) -> N
     assert await value_of(repl, "llm_query('x')") == "'answer to x'"
 
 
+async def test_a_long_value_is_shown_page_by_page(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("show('a' * 11_500 + 'b')\nshow('a' * 11_500 + 'b', 11_500)\nshow([1, 2])")
+    assert cell.stdout == (
+        "a" * 11_500 + "\n[characters 0 to 11,500 of 11,501; show(…, 11500) goes on]\n"
+        "b\n[characters 11,500 to 11,501 of 11,501]\n1\n2\n"
+    )
+
+
+async def test_what_printing_in_a_comprehension_leaves_behind_is_not_shown(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("[print(x) for x in 'ab']")
+    assert (cell.stdout, cell.value) == ("a\nb\n", None)
+    assert await value_of(repl, "[None, 1]") == "[None, 1]"
+
+
+async def test_search_keeps_as_many_characters_around_the_match_as_asked_for(opened: Opener) -> None:
+    repl = await opened.text("x" * 400 + "NEEDLE" + "y" * 400 + "\nNEEDLE\n")
+    assert await value_of(repl, "[m.text for m in search('needle', ignore_case=True, chars=12)]") == repr(
+        ["xxxxNEEDLEyy", "NEEDLE"]
+    )
+
+
 async def test_what_small_models_forget_to_import_is_there_and_is_no_variable(opened: Opener) -> None:
     repl = await opened.text()
     cell = await repl.run(

@@ -1,0 +1,21 @@
+"""Shapes of lines: the kinds of lines that a text is made of, rare ones first."""
+
+from rlm_mcp.engine.line_shapes import LineShape, shapes_of
+
+
+def test_numbers_and_words_are_masked_and_levels_are_not() -> None:
+    lines = [f"2026-11-22 10:00:{n % 60:02} INFO worker-{n % 4} did thing {n}" for n in range(300)]
+    lines[150] = "2026-11-22 10:00:30 ERROR worker-2 died"
+    lines[250] = "=== restart ==="
+
+    assert shapes_of(lines) == (
+        LineShape(count=1, example="=== restart ==="),
+        LineShape(count=1, example="2026-11-22 10:00:30 ERROR worker-2 died"),
+        LineShape(count=298, example=lines[0]),
+    )
+
+
+def test_lines_that_are_all_alike_or_all_different_have_no_shapes() -> None:
+    assert shapes_of([]) == ()
+    assert shapes_of(["a 1", "b 2", ""]) == ()
+    assert shapes_of(["yes, it is", "No: never", "(why?) I", "a b", "c; d", "e! f!", "g - h"]) == ()
