@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rlm_mcp.cli.commands import clients, contexts, diagnostics, inspecting, runs, serving, solving
 from rlm_mcp.cli.commands.output import print_error
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, common_flags
-from rlm_mcp.cli.commands.streams import discard_output, escape_unencodable, open_closed_streams
+from rlm_mcp.cli.commands.streams import discard_output, escape_unencodable, is_reader_gone, open_closed_streams
 from rlm_mcp.errors import RlmError
 from rlm_mcp.version import __version__
 
@@ -27,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = options.handler(options)
         print(end="", flush=True)
-    except BrokenPipeError:  # the reader, such as `head`, has stopped reading
+    except BrokenPipeError as error:
+        gone = is_reader_gone()  # such as `head`, which stops reading
+        status = ANSWERED if gone else print_error(RlmError(_reason(error)))
         discard_output()
-        return ANSWERED
     except RlmError as error:
         return print_error(error)
     except KeyboardInterrupt:

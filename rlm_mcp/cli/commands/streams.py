@@ -2,7 +2,9 @@
 
 import io
 import os
+import select
 import sys
+from collections.abc import Sequence
 
 
 def open_closed_streams() -> None:
@@ -25,6 +27,16 @@ def escape_unencodable() -> None:
     """Makes stdout escape characters that its encoding lacks, as stderr does by default."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def is_reader_gone(descriptors: Sequence[int] = (1, 2)) -> bool:
+    """Whether nobody reads stdout or stderr any more, so that a broken pipe is theirs, not that of a subprocess."""
+    if sys.platform == "win32":
+        return True  # which cannot be asked
+    poller = select.poll()
+    for number in descriptors:
+        poller.register(number, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poller.poll(0))
 
 
 def discard_output() -> None:

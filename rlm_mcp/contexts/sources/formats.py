@@ -5,6 +5,7 @@ first, one after the other. Archives inside an archive are unpacked too, since t
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -172,7 +173,17 @@ def _as_text(content: Content, *, by_itself: bool) -> Iterator[OpenPiece]:
         raise SourceRefused("archive inside a directory: register it by itself")
     if (other := _other_archive(content.head)) is not None:
         raise SourceRefused(f"{content.path} is a {other}, which cannot be read here: unpack it and register that")
+    if (pointer := _pointer(content.head)) is not None:
+        raise SourceRefused(f"{content.path} is {pointer}, not the file itself: fetch that and register again")
     yield OpenPiece(file=content.file, notes=content.notes)
+
+
+def _pointer(head: bytes) -> str | None:
+    """What stands in for a large file in a repository."""
+    if head.startswith(b"version https://git-lfs.github.com/spec/v1\n") and len(head) < HEAD_BYTES:
+        size = re.search(rb"\nsize (\d{1,18})\n", head)
+        return f"a pointer of Git LFS to {int(size[1]):,} bytes" if size else "a pointer of Git LFS"
+    return "a pointer of git-annex" if head.startswith(b"/annex/objects/") and len(head) < HEAD_BYTES else None
 
 
 def _is_archive(content: Content) -> bool:

@@ -1,9 +1,11 @@
 """A git repository: its work tree without the files that `.gitignore` names, or its files at a revision.
 
+What a repository lacks is told: files that a sparse checkout leaves out, submodules that are not checked out, and the
+objects of a partial or shallow clone, which are never fetched.
+
 The repository may be hostile: nothing that it configures is run (hooks, file system monitor, filters, fetching).
 """
 
-import io
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,13 +13,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from shutil import which
+from tempfile import SpooledTemporaryFile
 
 from rlm_mcp.contexts.processes import PROCESSES, Process
 from rlm_mcp.contexts.sources.directory import check_count, piece_or_skip
 from rlm_mcp.contexts.sources.file import open_raw, printable
 from rlm_mcp.contexts.sources.formats import piece_with_content
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
-from rlm_mcp.contexts.sources.source import AccessPolicy, OpenPiece, Piece
+from rlm_mcp.contexts.sources.source import AccessPolicy, OpenPiece, Piece, Remark
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceChanged, SourceRefused
@@ -25,8 +28,12 @@ from rlm_mcp.errors import SourceChanged, SourceRefused
 GIT_SECONDS = 60.0
 """Listing a million files takes about ten."""
 
+FETCH_ALL = "`git fetch --refetch --no-filter`"
+
 CHUNK_BYTES = 1 << 20
 """How much of an object is read between two checks for cancellation."""
+IN_MEMORY_BYTES = 8 << 20
+"""A larger object is kept in a file while it is read."""
 
 _TAME = (
     "-c",
@@ -47,6 +54,16 @@ DirectoryState = tuple[Path, int, int]
 """A directory with its inode and the time of its last change, which nobody can set back."""
 
 _LINK, _SUBMODULE = "120000", "160000"
+_SKIPPED = b"S"
+"""The tag of a file that a sparse checkout leaves out."""
+_SUBMODULE_REASON = "submodule: register it by itself"
+_EMPTY_SUBMODULE_REASON = (
+    "submodule that is not checked out: run `git submodule update --init`, then register it by itself"
+)
+UNREADABLE = (
+    "git does not read this repository, as when it is not installed or another user owns the directory: "
+    "files that it would ignore are included"
+)
 
 
 def is_repository(directory: Path, *, check_cancelled: Callable[[], None]) -> bool:
@@ -67,10 +84,17 @@ def is_repository(directory: Path, *, check_cancelled: Callable[[], None]) -> bo
 
 def tracked(
     directory: Path, *, policy: AccessPolicy, check_cancelled: Callable[[], None]
-) -> Iterator[Piece | Skipped] | None:
-    """The files of a work tree that git tracks or would add; None if there are none."""
-    which_files = ("--cached", "--others", "--exclude-standard", "--deduplicate")
+) -> Iterator[Piece | Skipped | Remark] | None:
+    """The files of a work tree that git tracks or would add; None if there are none.
+
+    Raises SourceRefused for a bare repository, which has no work tree.
+    """
+    which_files = ("-t", "--cached", "--others", "--exclude-standard", "--deduplicate")
     top = _git(directory, "rev-parse", "--show-toplevel", check_cancelled=check_cancelled)
+    if top is None and _is_bare(directory, check_cancelled=check_cancelled):
+        raise SourceRefused(
+            f"{directory} is a bare git repository, without a work tree: name a revision, such as {directory}@HEAD"
+        )
     if top is None or not directory.is_relative_to(os.path.realpath(os.fsdecode(top.rstrip(b"\n")))):
         return None  # a work tree that its configuration puts elsewhere
     listed = _git(directory, "ls-files", "-z", *which_files, "--", ".", check_cancelled=check_cancelled)
@@ -78,16 +102,37 @@ def tracked(
         return None
     # Names that are only in the index of a repository outside the roots are not told.
     names_are_told = _way_out(directory, policy=policy, check_cancelled=check_cancelled) is None
-    return _pieces(directory, sorted(set(listed.split(b"\0")) - {b""}), policy, deleted=names_are_told)
+    names = {entry[2:]: entry[:1] for entry in listed.split(b"\0") if entry}
+    sparse = [name for name, tag in names.items() if tag == _SKIPPED and not os.path.lexists(_path_of(directory, name))]
+    return _pieces(directory, sorted(names.keys() - set(sparse)), policy, deleted=names_are_told, sparse=len(sparse))
 
 
-def _pieces(directory: Path, names: list[bytes], policy: AccessPolicy, *, deleted: bool) -> Iterator[Piece | Skipped]:
+def _is_bare(directory: Path, *, check_cancelled: Callable[[], None]) -> bool:
+    printed = _git(
+        directory, "rev-parse", "--is-bare-repository", "--absolute-git-dir", check_cancelled=check_cancelled
+    )
+    is_bare, _, git_directory = (printed or b"").partition(b"\n")
+    return is_bare == b"true" and os.path.realpath(os.fsdecode(git_directory.rstrip(b"\n"))) == str(directory)
+
+
+def _path_of(directory: Path, name: bytes) -> str:
+    return os.path.join(directory, os.fsdecode(name))  # noqa: PTH118 - of hundreds of thousands of files
+
+
+def _pieces(
+    directory: Path, names: list[bytes], policy: AccessPolicy, *, deleted: bool, sparse: int
+) -> Iterator[Piece | Skipped | Remark]:
+    if sparse:
+        yield Remark(
+            text=f"a sparse checkout leaves out {sparse:,} tracked file{'s' * (sparse > 1)}: {directory}@HEAD has them"
+        )
     check_count(directory, len(names))
     for name in names:
         path = directory / os.fsdecode(name)
         shown = _path_in_context(name)
         if path.is_dir() and not path.is_symlink():
-            yield Skipped(path=shown, reason="submodule: register it by itself")
+            is_checked_out = os.path.lexists(path / ".git")
+            yield Skipped(path=shown, reason=_SUBMODULE_REASON if is_checked_out else _EMPTY_SUBMODULE_REASON)
         elif path.exists() or path.is_symlink():
             yield piece_or_skip(path, shown=shown, policy=policy)
         elif deleted:
@@ -118,13 +163,52 @@ def at_revision(
         directory, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted, check_cancelled=check_cancelled
     )
     if commit is None:
-        raise SourceRefused(f"{directory} has no revision {revision!r}: `git -C {directory} log` shows what it has")
-    listed = _git(directory, "ls-tree", "-r", "-z", commit.decode().strip(), check_cancelled=check_cancelled)
+        raise SourceRefused(_no_revision(directory, revision, check_cancelled=check_cancelled))
+    name = commit.decode().strip()
+    listed = _git(directory, "ls-tree", "-r", "-z", name, check_cancelled=check_cancelled)
+    is_partial = _is_partial(directory, check_cancelled=check_cancelled)
     if listed is None:
-        raise SourceRefused(f"git cannot list {directory} at {revision}: run `git fsck` there")
+        remedy = f"fetch it in full ({FETCH_ALL})" if is_partial else "run `git fsck` there"
+        raise SourceRefused(f"git cannot list {directory} at {revision}: {remedy}")
     entries = [entry for entry in listed.split(b"\0") if entry]
     check_count(directory, len(entries))
-    return _objects(directory, entries, policy, check_cancelled, state)
+    missing = _missing(directory, name, check_cancelled=check_cancelled) if is_partial else frozenset()
+    blobs = [sha for _, sha, _ in map(_facts, entries) if sha]
+    if blobs and missing.issuperset(blobs):
+        raise SourceRefused(
+            f"{directory} lacks all {len(blobs):,} files of {revision}, as a partial clone does: "
+            f"fetch it in full ({FETCH_ALL}) and register again"
+        )
+    return _objects(directory, entries, policy, check_cancelled, state, missing=missing)
+
+
+def _no_revision(directory: Path, revision: str, *, check_cancelled: Callable[[], None]) -> str:
+    shallow = _git(directory, "rev-parse", "--is-shallow-repository", check_cancelled=check_cancelled)
+    if shallow is not None and shallow.strip() == b"true":
+        return f"{directory} is a shallow clone without {revision!r}: run `git fetch --unshallow` and register again"
+    if _git(directory, "rev-parse", "--verify", "--quiet", "HEAD", check_cancelled=check_cancelled) is None:
+        return f"{directory} has no revision {revision!r}, and no commit at HEAD: name a branch, or register its files"
+    return f"{directory} has no revision {revision!r}: `git -C {directory} log` shows what it has"
+
+
+def _is_partial(directory: Path, *, check_cancelled: Callable[[], None]) -> bool:
+    """Whether a repository is a clone that may lack objects."""
+    pattern = r"^(remote\..*\.(promisor|partialclonefilter)|extensions\.partialclone)$"
+    return _git(directory, "config", "--get-regexp", pattern, check_cancelled=check_cancelled) is not None
+
+
+def _missing(directory: Path, commit: str, *, check_cancelled: Callable[[], None]) -> frozenset[str]:
+    """The objects of a commit that the repository lacks. Asked for one of them, git would end."""
+    listing = ("rev-list", "--objects", "--no-walk", "--missing=print", commit)
+    printed = _git(directory, *listing, check_cancelled=check_cancelled) or b""
+    return frozenset(line[1:].decode() for line in printed.split(b"\n") if line.startswith(b"?"))
+
+
+def _facts(entry: bytes) -> tuple[str, str, bytes]:
+    """The mode of a file in a listing, its object unless it is a submodule or link, and its name."""
+    facts, _, name = entry.partition(b"\t")
+    mode, _, sha = facts.decode().split(" ")
+    return mode, "" if mode in {_SUBMODULE, _LINK} else sha, name
 
 
 def _objects(
@@ -133,19 +217,22 @@ def _objects(
     policy: AccessPolicy,
     check_cancelled: Callable[[], None],
     state: frozenset[DirectoryState],
+    *,
+    missing: frozenset[str],
 ) -> Iterator[Piece | Skipped]:
     command = _command(directory, "cat-file", "--batch")
     with PROCESSES.running(command, env=_environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         for entry in entries:
-            facts, _, name = entry.partition(b"\t")
-            mode, _, sha = facts.decode().split(" ")
+            mode, sha, name = _facts(entry)
             shown = _path_in_context(name)
             if mode == _SUBMODULE:
-                yield Skipped(path=shown, reason="submodule: register it by itself")
+                yield Skipped(path=shown, reason=_SUBMODULE_REASON)
             elif mode == _LINK:
                 yield Skipped(path=shown, reason="link inside a revision")
             elif not policy.secrets and is_secret(f"{directory}/{shown}"):
                 yield Skipped(path=shown, reason=HOLDS_CREDENTIALS)
+            elif sha in missing:
+                yield Skipped(path=shown, reason=f"not in this partial clone: fetch it in full ({FETCH_ALL})")
             else:
                 piece = Piece(path=shown, open=partial(_open_object, process, sha, check_cancelled))
                 yield piece_with_content(piece, directory / shown)
@@ -236,16 +323,17 @@ def _open_object(process: Process, sha: str, check_cancelled: Callable[[], None]
         raise SourceRefused(
             f"the repository lacks object {sha}: fetch it in full (`git fetch --unshallow`) and register again"
         )
-    data, left = io.BytesIO(), int(header[2])
-    while left:
-        check_cancelled()
-        chunk = process.stdout.read(min(left, CHUNK_BYTES))
-        if not chunk:
-            raise SourceRefused(f"git ended in the middle of object {sha}: run `git fsck` there")
-        left -= data.write(chunk)
-    process.stdout.read(1)
-    data.seek(0)
-    yield OpenPiece(file=data)
+    left = int(header[2])
+    with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as data:
+        while left:
+            check_cancelled()
+            chunk = process.stdout.read(min(left, CHUNK_BYTES))
+            if not chunk:
+                raise SourceRefused(f"git ended in the middle of object {sha}: run `git fsck` there")
+            left -= data.write(chunk)
+        process.stdout.read(1)
+        data.seek(0)
+        yield OpenPiece(file=data)
 
 
 def _git(directory: Path, *arguments: str, check_cancelled: Callable[[], None]) -> bytes | None:

@@ -5,7 +5,8 @@ Roots are checked against the path with all links resolved.
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -13,8 +14,9 @@ from rlm_mcp.contexts.sources import directory, git, pattern
 from rlm_mcp.contexts.sources.file import refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import source_from_file
 from rlm_mcp.contexts.sources.secrets import is_secret
-from rlm_mcp.contexts.sources.source import AccessPolicy, Source
+from rlm_mcp.contexts.sources.source import AccessPolicy, Piece, Remark, Source
 from rlm_mcp.contexts.text.globs import is_glob
+from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import OutsideRoots, SourceRefused
 
 
@@ -114,14 +116,12 @@ def _from_path(path: Path, policy: AccessPolicy, check_cancelled: Callable[[], N
 
 
 def _from_directory(path: Path, policy: AccessPolicy, check_cancelled: Callable[[], None]) -> Source:
-    pieces = (
-        git.tracked(path, policy=policy, check_cancelled=check_cancelled)
-        if git.is_repository(path, check_cancelled=check_cancelled)
-        else None
-    )
-    return Source(
-        kind="files",
-        name=path.name or "root",
-        location=str(path),
-        pieces=pieces or directory.walk(path, policy=policy, check_cancelled=check_cancelled),
-    )
+    pieces: Iterator[Piece | Skipped | Remark] | None = None
+    remarks: list[Remark] = []
+    if git.is_repository(path, check_cancelled=check_cancelled):
+        pieces = git.tracked(path, policy=policy, check_cancelled=check_cancelled)
+    elif (path / ".git").exists():
+        remarks = [Remark(text=git.UNREADABLE)]
+    if pieces is None:
+        pieces = chain(remarks, directory.walk(path, policy=policy, check_cancelled=check_cancelled))
+    return Source(kind="files", name=path.name or "root", location=str(path), pieces=pieces)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rlm_mcp.cli.commands.streams import is_reader_gone
+
 Shell = Callable[..., tuple[int, str, str]]
 
 
@@ -57,6 +59,16 @@ def test_output_that_cannot_be_written_is_one_sentence(shell: Shell, command: st
 def test_a_reader_that_has_enough_of_the_demo_ends_it_quietly(shell: Shell) -> None:
     status, out, error = shell("demo", "| head -1")
     assert (status, len(out.splitlines()), error) == (0, 1, "")
+
+
+def test_a_pipe_is_known_to_have_lost_its_reader() -> None:
+    read, write = os.pipe()
+    try:
+        assert not is_reader_gone((write,))
+        os.close(read)
+        assert is_reader_gone((write,))
+    finally:
+        os.close(write)
 
 
 def test_characters_that_an_encoding_lacks_are_shown_as_escapes(shell: Shell) -> None:

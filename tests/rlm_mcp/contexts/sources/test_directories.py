@@ -1,4 +1,5 @@
 import contextlib
+import gzip
 import os
 import shutil
 import subprocess
@@ -360,6 +361,98 @@ def test_a_repository_that_lacks_objects_fetches_none(tmp_path: Path, store: Sto
     trap.write_text(f'#!/bin/sh\ntouch {tmp_path}/sprung\nexec git-upload-pack "$@"\n')
     trap.chmod(0o755)
     git(tmp_path / "partial", "config", "remote.origin.uploadpack", str(trap))
-    with pytest.raises(SourceRefused):
+    with pytest.raises(
+        SourceRefused,
+        match=r"lacks all 3 files of v1, as a partial clone does: fetch it in full \(`git fetch --refetch",
+    ):
         store.register_source(f"{tmp_path / 'partial'}@v1")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_files_that_a_partial_clone_lacks_are_named(tmp_path: Path, store: Store, repository: Path) -> None:
+    git(repository, "commit", "-q", "-a", "-m", "two")
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--filter=blob:none", repository.as_uri(), str(tmp_path / "partial"))
+    context = store.register_source(f"{tmp_path / 'partial'}@v1")
+    assert [entry.path for entry in store.files(context)] == [".gitignore", "sub/b.py"]
+    assert store.skipped(context) == (
+        Skipped(path="a.py", reason="not in this partial clone: fetch it in full (`git fetch --refetch --no-filter`)"),
+    )
+
+
+def test_a_clone_without_directories_cannot_be_listed(tmp_path: Path, store: Store, repository: Path) -> None:
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--filter=tree:0", "--no-checkout", repository.as_uri(), str(tmp_path / "partial"))
+    with pytest.raises(SourceRefused, match=r"git cannot list .* at v1: fetch it in full"):
+        store.register_source(f"{tmp_path / 'partial'}@v1")
+
+
+def test_a_bare_repository_is_read_at_a_revision_only(tmp_path: Path, store: Store, repository: Path) -> None:
+    git(tmp_path, "clone", "-q", "--bare", str(repository), str(tmp_path / "bare.git"))
+    with pytest.raises(SourceRefused, match=r"is a bare git repository, without a work tree: name a revision, such as"):
+        store.register_source(str(tmp_path / "bare.git"))
+    assert paths(store, f"{tmp_path / 'bare.git'}@v1") == [".gitignore", "a.py", "sub/b.py"]
+
+
+def test_a_shallow_clone_says_that_it_lacks_a_revision(tmp_path: Path, store: Store, repository: Path) -> None:
+    git(repository, "commit", "-q", "-a", "-m", "two")
+    git(tmp_path, "clone", "-q", "--depth=1", repository.as_uri(), str(tmp_path / "shallow"))
+    with pytest.raises(SourceRefused, match=r"is a shallow clone without 'v1': run `git fetch --unshallow`"):
+        store.register_source(f"{tmp_path / 'shallow'}@v1")
+
+
+def test_a_sparse_checkout_says_how_many_files_it_leaves_out(tmp_path: Path, store: Store, repository: Path) -> None:
+    git(tmp_path, "clone", "-q", "--sparse", str(repository), str(tmp_path / "sparse"))
+    context = store.register_source(str(tmp_path / "sparse"))
+    assert [entry.path for entry in store.files(context)] == [".gitignore", "a.py"]
+    assert store.skipped(context) == ()
+    assert context.notes == (f"a sparse checkout leaves out 1 tracked file: {tmp_path / 'sparse'}@HEAD has them",)
+
+
+def test_a_submodule_that_is_not_checked_out_says_so(tmp_path: Path, store: Store, repository: Path) -> None:
+    git(tmp_path, "clone", "-q", str(repository), str(tmp_path / "inner"))
+    allow = ("-c", "protocol.file.allow=always")
+    git(repository, *allow, "submodule", "--quiet", "add", str(tmp_path / "inner"), "inner")
+    git(repository, "commit", "-q", "-m", "two")
+    git(tmp_path, "clone", "-q", str(repository), str(tmp_path / "clone"))
+    reasons = [store.skipped(store.register_source(str(path)))[0].reason for path in (repository, tmp_path / "clone")]
+    assert reasons == [
+        "submodule: register it by itself",
+        "submodule that is not checked out: run `git submodule update --init`, then register it by itself",
+    ]
+
+
+def test_a_second_work_tree_is_read_like_the_first(tmp_path: Path, store: Store, repository: Path) -> None:
+    git(repository, "worktree", "add", "-q", str(tmp_path / "second"), "v1")
+    assert paths(store, str(tmp_path / "second")) == [".gitignore", "a.py", "sub/b.py"]
+    assert paths(store, f"{tmp_path / 'second'}@v1") == [".gitignore", "a.py", "sub/b.py"]
+
+
+def test_pointers_to_large_files_are_not_taken_for_the_files(store: Store, files: Path) -> None:
+    write(
+        files,
+        {
+            "a.bin": "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n",
+            "b.txt": "version https://git-lfs.github.com/spec/v1\nis what such a file begins with\n" * 20,
+            "c.bin": "/annex/objects/SHA256E-s1--00\n",
+        },
+    )
+    context = store.register_source(str(files))
+    assert [entry.path for entry in store.files(context)] == ["b.txt"]
+    assert [item.reason.removeprefix(f"{files}/") for item in store.skipped(context)] == [
+        "a.bin is a pointer of Git LFS to 12,345 bytes, not the file itself: fetch that and register again",
+        "c.bin is a pointer of git-annex, not the file itself: fetch that and register again",
+    ]
+
+
+def test_a_repository_that_git_does_not_read_says_that_nothing_is_ignored(store: Store, files: Path) -> None:
+    write(files, {"a.py": "a\n", ".git": "gitdir: /no/such/repository\n"})
+    context = store.register_source(str(files))
+    assert [note.startswith("git does not read this repository") for note in context.notes] == [True]
+
+
+def test_compressed_files_of_a_revision_are_unpacked(store: Store, repository: Path) -> None:
+    (repository / "a.log.gz").write_bytes(gzip.compress(b"ERROR 42\n"))
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "two")
+    assert store.text(store.register_source(f"{repository}@HEAD"), "a.log.gz") == "ERROR 42\n"
