@@ -4,16 +4,17 @@ Every setting has one name, such as `max_usd`: it is the key in the file, the fl
 in capitals after RLM_MCP_, the environment variable (RLM_MCP_MAX_USD). Any other name is refused, with the nearest
 valid one as a suggestion. A setting is a field of `Settings` and a row of `SETTINGS`; the origin of every value is
 recorded.
+
+A server reads its settings before it answers its client, so this file imports little, and modules that few values need
+where these are parsed.
 """
 
 import json
 import math
 import os
 import re
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -184,6 +185,8 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read ({error}): correct it or remove it") from error
+    import tomllib
+
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not TOML, a number of 5,000 digits, or nested too deep
@@ -210,7 +213,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, tuple[objec
             continue
         if variable in variables:
             found[variables[variable]] = (value, variable)
-        elif get_close_matches(variable, variables, n=1, cutoff=0.85):
+        elif _closest(variable, variables, cutoff=0.85):
             raise SettingsError(f"{variable} is not a setting: {_nearest(variable, list(variables))}")
         else:
             warnings.append(f"{variable} is not a setting and is ignored")
@@ -247,8 +250,14 @@ def flag_of(name: str) -> str:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"the settings are {', '.join(sorted(names))}"
+    near = _closest(name, names, cutoff=0.5)
+    return f"did you mean {near}?" if near else f"the settings are {', '.join(sorted(names))}"
+
+
+def _closest(name: str, names: Iterable[str], *, cutoff: float) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, names, n=1, cutoff=cutoff)), None)
 
 
 # --- parsers: from a raw value and its source to the parsed value -------------------------------------------------

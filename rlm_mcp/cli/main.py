@@ -5,8 +5,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from rlm_mcp.cli.commands import clients, contexts, diagnostics, inspecting, runs, serving, solving
-from rlm_mcp.cli.commands.output import print_error
+from rlm_mcp.cli.commands import serving
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, common_flags
 from rlm_mcp.cli.commands.streams import discard_output, escape_unencodable, is_reader_gone, open_closed_streams
 from rlm_mcp.errors import RlmError
@@ -18,12 +17,17 @@ DESCRIPTION = (
     "failure, 2 for wrong usage, and 3 for a partial answer after a limit stopped the run."
 )
 
+DEFAULTS = {"handler": serving.serve, "http": None, "json": False, "quiet": False}
+"""The options of a command line without arguments."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
     open_closed_streams()
     escape_unencodable()
-    options = command_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    # Most servers are started without arguments; making the parser takes longer than their first answers.
+    options = command_parser().parse_args(given) if given else argparse.Namespace(**DEFAULTS)
     try:
         status: int = options.handler(options)
         print(end="", flush=True)
@@ -32,14 +36,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = ANSWERED if gone else print_error(RlmError(_reason(error)))
         discard_output()
     except RlmError as error:
-        return print_error(error)
+        return _failed(error)
     except KeyboardInterrupt:
         print("rlm-mcp: interrupted", file=sys.stderr)
         return FAILED
     except OSError as error:
-        status = print_error(RlmError(_reason(error)))
+        status = _failed(RlmError(_reason(error)))
         discard_output()
     return status
+
+
+def _failed(error: RlmError) -> int:
+    from rlm_mcp.cli.commands.output import print_error
+
+    return print_error(error)
 
 
 def _reason(error: OSError) -> str:
@@ -52,9 +62,11 @@ def _reason(error: OSError) -> str:
 
 def command_parser() -> argparse.ArgumentParser:
     """The parser of the command line, with all commands."""
+    from rlm_mcp.cli.commands import clients, contexts, diagnostics, inspecting, runs, solving
+
     common = common_flags()
     parser = argparse.ArgumentParser(prog="rlm-mcp", description=DESCRIPTION, parents=[common])
-    parser.set_defaults(handler=serving.serve, http=None, json=False, quiet=False)
+    parser.set_defaults(**DEFAULTS)
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser, common)
     for group in (serving, solving, inspecting, contexts, runs, clients, diagnostics):

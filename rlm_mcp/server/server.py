@@ -7,8 +7,8 @@ The SDK's MCPServer does the protocol. This file puts the parts together and tra
 real ones, and our errors, whose text is written for readers, into the kinds that the SDK passes on.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from typing import Any, Protocol, cast
 
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
@@ -18,6 +18,7 @@ from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context as Request
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Resource
 from pydantic import AnyUrl, ValidationError
@@ -40,6 +41,16 @@ FRESH_MS = 1_000
 
 FIXED_MS = 3_600_000
 """Tools, prompts and templates never change while a process runs."""
+
+
+class LineWriter(Protocol):
+    """Where lines of text are written."""
+
+    async def write(self, line: str) -> object:
+        """Writes a line, which ends with a newline."""
+
+    async def flush(self) -> object:
+        """Sends what was written."""
 
 
 class RlmServer(MCPServer[None]):
@@ -80,6 +91,11 @@ class RlmServer(MCPServer[None]):
         )
         self._resources.add_to(self)
         add_prompts(self)
+
+    async def run_on_lines(self, stdin: AsyncIterable[str], stdout: LineWriter) -> None:
+        """Serves one connection as on stdio, over lines of text from and to elsewhere."""
+        async with stdio_server(cast("Any", stdin), cast("Any", stdout)) as (read, write):  # it takes anyio's files
+            await self._lowlevel_server.run(read, write, self._lowlevel_server.create_initialization_options())
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Request[None, Any] | None = None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rlm_mcp.cli.commands.output import context_facts, print_error, print_json, print_result
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, in_workspace
-from rlm_mcp.concurrency import on_stop_signal
 from rlm_mcp.errors import RlmError
 from rlm_mcp.redact import escape_controls
 
@@ -62,6 +61,8 @@ async def register(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 async def _watch(options: argparse.Namespace, workspace: "Workspace", context: "Context") -> int:
     """Prints every new version of a source until SIGINT or SIGTERM."""
+    from rlm_mcp.concurrency import on_stop_signal
+
     stop = threading.Event()
 
     def print_version(latest: "Context") -> None:

@@ -11,10 +11,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-import anyio
-
 from rlm_mcp.cli.commands.output import print_json
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, settings_from
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, run_async, settings_from
 from rlm_mcp.redact import escape_controls
 from rlm_mcp.settings import EffectiveSetting, Settings, config_path, effective_settings
 
@@ -22,7 +20,7 @@ from rlm_mcp.settings import EffectiveSetting, Settings, config_path, effective_
 def add_commands(commands: Commands) -> None:
     """Registers `doctor`, `config` and `demo`."""
     text = "check this machine, the sandbox, the model and the MCP clients"
-    doctor_parser = commands.add("doctor", lambda options: anyio.run(doctor, options), text)
+    doctor_parser = commands.add("doctor", run_async(doctor), text)
     doctor_parser.add_argument("--warm", action="store_true", help="compile the sandbox now if that has not been done")
     config_parser = commands.add("config", config, "show every setting with its value and its origin")
     config_parser.add_argument("--path", action="store_true", help="print only the path of the settings file")
@@ -71,6 +69,8 @@ def config(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Replays the recorded run that ships with rlm-mcp."""
+    import anyio
+
     from rlm_mcp.cli.demo import run_demo
 
     is_as_recorded = anyio.run(partial(run_demo, settings_from(options), sys.stdout, as_json=options.json))

@@ -1,7 +1,6 @@
 """Registers commands: the name, the arguments, and the function that runs the command and returns an exit status.
 
-Each command imports the heavy modules that it needs itself, so that a server answers its first request in under two
-seconds.
+Each command imports the heavy modules that it needs itself, anyio among them, so that others start fast.
 """
 
 import argparse
@@ -9,8 +8,6 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import anyio
 
 from rlm_mcp.settings import SETTINGS, Settings, flag_of, load_settings
 from rlm_mcp.spending import REQUESTED_LIMITS
@@ -79,7 +76,18 @@ def in_workspace(handler: WorkspaceHandler) -> CommandHandler:
             async with open_workspace(settings) as workspace:
                 return await handler(options, workspace)
 
-    return lambda options: anyio.run(opened, options)
+    return run_async(opened)
+
+
+def run_async(handler: Callable[[argparse.Namespace], Coroutine[Any, Any, int]]) -> CommandHandler:
+    """The handler of a command that runs in an event loop."""
+
+    def run(options: argparse.Namespace) -> int:
+        import anyio
+
+        return anyio.run(handler, options)
+
+    return run
 
 
 @contextmanager

@@ -7,9 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
-import anyio.to_thread
-
 from rlm_mcp.cli.commands.output import print_json, print_run, run_facts
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace
 from rlm_mcp.cli.commands.solving import watch
@@ -71,17 +68,18 @@ async def show_run(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Writes the page of a run and prints its path, or serves it until Ctrl-C."""
+    from rlm_mcp.concurrency import run_in_thread
     from rlm_mcp.viewer.page import write_page
 
     run_id = options.id or await _newest(workspace)
-    run = await anyio.to_thread.run_sync(workspace.runs.records.get, run_id)
+    run = await run_in_thread(workspace.runs.records.get, run_id)
     if options.serve:
         from rlm_mcp.viewer.live import serve_page
 
         await serve_page(run, workspace.contexts.store, tell=partial(_print_page, options, note="serving until Ctrl-C"))
         return ANSWERED
     out = None if options.out is None else Path(options.out)
-    path = await anyio.to_thread.run_sync(write_page, run, workspace.contexts.store, out)
+    path = await run_in_thread(write_page, run, workspace.contexts.store, out)
     _print_page(options, str(path.resolve()), uri=path.resolve().as_uri())
     return ANSWERED
 
@@ -95,9 +93,9 @@ async def _newest(workspace: "Workspace") -> str:
 
 async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Writes the page of two runs and prints its path; with `--json` prints the differences instead."""
+    from rlm_mcp.concurrency import run_in_thread
     from rlm_mcp.viewer.page import compare_page, write_text
 
-    run_in_thread = anyio.to_thread.run_sync
     first = await run_in_thread(workspace.runs.records.get, options.id)
     second = await run_in_thread(workspace.runs.records.get, options.other)
     page, facts = await run_in_thread(compare_page, first, second, workspace.contexts.store)
@@ -138,8 +136,9 @@ async def resume(options: argparse.Namespace, workspace: "Workspace") -> int:
 async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Executes the code of a run again and prints the first difference from its record."""
     from rlm_mcp.cli.console.drawing import RunPrinter, console_on
+    from rlm_mcp.concurrency import run_in_thread
 
-    run = await anyio.to_thread.run_sync(workspace.runs.records.get, options.id)
+    run = await run_in_thread(workspace.runs.records.get, options.id)
     printer = RunPrinter(console_on(sys.stderr if options.json else sys.stdout))
     for first in islice(run.events(), 1):
         printer.print_event(first)

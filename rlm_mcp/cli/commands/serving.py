@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_from
+from rlm_mcp.settings import Settings
 
 
 def add_commands(commands: Commands) -> None:
@@ -27,30 +29,57 @@ def add_commands(commands: Commands) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """Serves until the client disconnects or a signal arrives."""
+    settings = settings_from(options)
+    if options.http:
+        _serve_http(options, settings)
+    else:
+        _serve_stdio(settings)
+    return ANSWERED
+
+
+def _serve_stdio(settings: Settings) -> None:
+    """Answers what is prepared at once, and imports the server when a request needs it."""
+    from rlm_mcp.server.prepared_answers import code_fingerprint, find_prepared, places, save_prepared
+    from rlm_mcp.server.transports.stdio_pipe import StdioPipe
+
+    files, fingerprint = places(settings.cache_dir), code_fingerprint()
+    prepared = find_prepared(files, fingerprint)
+    pipe = StdioPipe.claim(prepared)
+    pipe.wait_until_needed()
+
+    import asyncio
+
+    from rlm_mcp.server.answer_preparation import prepare_answers
+    from rlm_mcp.server.transports.stdio import serve_stdio
+    from rlm_mcp.workspace.workspace import open_workspace
+
+    flush_spans = _begin_process(settings)
+    if prepared is None:
+        save_prepared(asyncio.run(prepare_answers()), files, fingerprint)
+    serve_stdio(pipe, lambda: open_workspace(settings, warm=True, serves=True), at_end=flush_spans)
+
+
+def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
+    from rlm_mcp.server.transports.http import serve_http
+
+    serve_http(
+        settings,
+        options.http,
+        token_file=options.token_file,
+        oauth_issuer=options.oauth_issuer,
+        oauth_resource=options.oauth_resource,
+        allowed_hosts=tuple(options.allow_host),
+        at_end=_begin_process(settings),
+    )
+
+
+def _begin_process(settings: Settings) -> Callable[[], None]:
+    """Sets up what belongs to the whole process; returns what sends the spans that are left at its end."""
     from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
     from rlm_mcp.workspace.telemetry import export_spans, flush
 
     limit_malloc_arenas()
-    settings = settings_from(options)
-    spans = export_spans() if settings.traces else None
-    if options.http:
-        from rlm_mcp.server.transports.http import serve_http
-
-        serve_http(
-            settings,
-            options.http,
-            token_file=options.token_file,
-            oauth_issuer=options.oauth_issuer,
-            oauth_resource=options.oauth_resource,
-            allowed_hosts=tuple(options.allow_host),
-            at_end=partial(flush, spans),
-        )
-        return ANSWERED
-    from rlm_mcp.server.transports.stdio import serve_stdio
-    from rlm_mcp.workspace.workspace import open_workspace
-
-    serve_stdio(lambda: open_workspace(settings, warm=True, serves=True), at_end=partial(flush, spans))
-    return ANSWERED
+    return partial(flush, export_spans() if settings.traces else None)
 
 
 def make_token(options: argparse.Namespace) -> int:
