@@ -4,7 +4,8 @@
 
 Each server is asked for its lists as soon as it has answered `initialize` (or, in the newer protocol,
 `server/discover`), and is then killed. CPU is that of the process at the last answer. A minimal server of the MCP SDK
-with one tool is measured beside ours; `--peers` is a directory with `npm install @playwright/mcp @upstash/context7-mcp`.
+with one tool is measured beside ours; `--peers` is a directory in which `npm install @playwright/mcp
+@upstash/context7-mcp` was run.
 """
 
 import argparse

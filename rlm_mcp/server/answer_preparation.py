@@ -1,7 +1,7 @@
 """Prepares early answers: asks the real server, over lines of text like those of its stdio."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -18,44 +18,55 @@ CLIENT: Mapping[str, Any] = {"name": "rlm-mcp", "version": "0"}
 
 async def prepare_answers() -> Prepared:
     """What a server answers to the requests that it answers to everybody alike, by protocol version and method."""
-    prepared = {}
+    server = server_without_workspace()
+    lists: dict[str, Mapping[str, Any]] = {name: {} for name in sorted(METHODS)}
+    handshake, enveloped = {}, {}
     for version in HANDSHAKE_PROTOCOL_VERSIONS:
         hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
-        prepared[version] = await _results({"initialize": hello, "ping": {}} | {name: {} for name in sorted(METHODS)})
+        handshake[version] = await _results(server, {"initialize": hello, "ping": {}} | lists)
     for version in MODERN_PROTOCOL_VERSIONS:
         meta = {"protocolVersion": version, "clientInfo": CLIENT, "clientCapabilities": {}}
         envelope = {"_meta": {META + name: value for name, value in meta.items()}}
-        prepared[version] = await _results(dict.fromkeys(["server/discover", *sorted(METHODS)], envelope))
-    return prepared
+        enveloped[version] = await _results(server, dict.fromkeys(["server/discover", *lists], envelope))
+    return {"initialize": handshake, "envelope": enveloped}
 
 
-async def _results(requests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The results of these requests, sent one after the other on a new connection."""
-    dialogue = _Dialogue(requests)
-    await RlmServer(_no_workspace, Notifications()).run_on_lines(dialogue, dialogue)
-    return dialogue.results
+async def _results(server: RlmServer, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The results of these requests by method. Errors are left out."""
+    lines = [json.dumps({"jsonrpc": "2.0", "id": 0, "method": name, "params": requests[name]}) for name in requests]
+    start, end = '{"jsonrpc":"2.0","id":0,"result":', "}\n"
+    answers = zip(requests, await converse(server, lines), strict=True)
+    return {name: line[len(start) : -len(end)] for name, line in answers if line.startswith(start)}
 
 
-class _Dialogue:
+async def converse(server: RlmServer, requests: Sequence[str]) -> list[str]:
+    """The lines that a server answers to the requests of one connection."""
+    client = _AskingClient(requests)
+    await server.run_on_lines(client, client)
+    return client.answers
+
+
+def server_without_workspace() -> RlmServer:
+    """A server whose tools and resources cannot be used."""
+    return RlmServer(_no_workspace, Notifications())
+
+
+class _AskingClient:
     """Both streams of a connection whose client waits for each answer before it sends the next request."""
 
-    def __init__(self, requests: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, requests: Sequence[str]) -> None:
         self._requests = requests
-        self._method = ""
         self._answered = anyio.Event()
-        self.results: dict[str, str] = {}
+        self.answers: list[str] = []
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        for method, params in self._requests.items():
-            self._method, self._answered = method, anyio.Event()
-            yield json.dumps({"jsonrpc": "2.0", "id": 0, "method": method, "params": params})
+        for line in self._requests:
+            self._answered = anyio.Event()
+            yield line
             await self._answered.wait()
 
     async def write(self, line: str) -> None:
-        """Takes the result out of an answer; the other answers, errors, are not prepared."""
-        start, end = '{"jsonrpc":"2.0","id":0,"result":', "}\n"
-        if line.startswith(start) and line.endswith(end):
-            self.results[self._method] = line[len(start) : -len(end)]
+        self.answers.append(line)
         self._answered.set()
 
     async def flush(self) -> None:

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Prepared = Mapping[str, Mapping[str, str]]
-"""Protocol version → method → the result as JSON."""
+Prepared = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""How a connection was opened, "initialize" or "envelope" → protocol version → method → the result as JSON."""
 
 META = "io.modelcontextprotocol/"
 REPEATED_ID = "rlm-mcp/answered-early"
@@ -29,9 +29,9 @@ MAX_CHARS = 20_000
 """Requests of these methods are short; a longer line is left to the server unread."""
 
 Opening = tuple[str, str]
-"""How a request names its protocol: ("initialize" or "envelope", version)."""
+"""How a request names its protocol version, "initialize" or "envelope", and the version."""
 PLAIN: Opening = ("plain", "")
-"""A request after a handshake names no version."""
+"""Requests after a handshake name no version."""
 
 _TEXT: Any = str
 _OBJECTS: Any = {...: dict}
@@ -97,7 +97,8 @@ class EarlyAnswers:
             self._opening = opening or PLAIN  # after which nothing is answered early
         if opening is None or self._opening is None or (not is_opening and opening != _next(self._opening)):
             return Reaction(passed_on=line, needs_server=True)
-        result = self._prepared.get(self._opening[1], {}).get(request["method"])
+        way, version = self._opening
+        result = self._prepared.get(way, {}).get(version, {}).get(request["method"])
         if result is None:
             return Reaction(passed_on=line, needs_server=True)
         answer = f'{{"jsonrpc":"2.0","id":{json.dumps(request["id"])},"result":{result}}}\n'

@@ -24,9 +24,8 @@ MADE_WITH = ("mcp", "mcp_types", "pydantic", "pydantic_core")
 
 
 def places(cache_dir: Path, package: Path = PACKAGE) -> Sequence[Path]:
-    """Where the file may lie."""
-    beside_bytecode = [] if sys.dont_write_bytecode else [package / "__pycache__" / NAME]
-    return [*beside_bytecode, cache_dir / NAME]
+    """Where the file may lie, the best place first."""
+    return [package / "__pycache__" / NAME, cache_dir / NAME]
 
 
 def find_prepared(files: Sequence[Path], fingerprint: str) -> Prepared | None:
@@ -40,13 +39,19 @@ def find_prepared(files: Sequence[Path], fingerprint: str) -> Prepared | None:
     return None
 
 
-def save_prepared(prepared: Prepared, files: Sequence[Path], fingerprint: str) -> Path | None:
-    """Writes the file to the first place that can be written, if any; returns it."""
+def save_prepared(
+    prepared: Prepared, files: Sequence[Path], fingerprint: str, *, beside_bytecode: bool = not sys.dont_write_bytecode
+) -> Path | None:
+    """Writes the file to the first place that can be written, if any; returns it.
+
+    Without `beside_bytecode` the package gets no directory for bytecode.
+    """
     from rlm_mcp.files import replacing
 
     for path in files:
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if beside_bytecode or path != files[0]:
+                path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
                 file.write(json.dumps({"fingerprint": fingerprint, "answers": prepared}).encode())
             return path

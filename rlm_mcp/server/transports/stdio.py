@@ -58,8 +58,8 @@ async def _serve(pipe: StdioPipe, open_workspace: OpenWorkspace, at_end: Callabl
 async def _run_protocol(pipe: StdioPipe, workspace: Workspace, ended: anyio.Event) -> None:
     """Serves until end of file on stdin or a closed stdout."""
     try:
-        lines = _Lines(pipe)
-        await build_server(workspace).run_on_lines(lines, lines)
+        streams = _PipeStreams(pipe)
+        await build_server(workspace).run_on_lines(streams, streams)
     except* (BrokenPipeError, anyio.BrokenResourceError):
         log.debug("stdout was closed while an answer was written")
     finally:
@@ -72,7 +72,7 @@ async def _end_when(condition: Callable[[], bool], ended: anyio.Event) -> None:
     ended.set()
 
 
-class _Lines:
+class _PipeStreams:
     """The pipe as the SDK reads and writes it."""
 
     def __init__(self, pipe: StdioPipe) -> None:

@@ -18,7 +18,6 @@ from contextlib import suppress
 from io import TextIOWrapper
 from queue import Queue
 from threading import Event, Lock, Thread
-from typing import Any
 
 from rlm_mcp.server.early_answers import EarlyAnswers, Prepared, Reaction, is_repeated
 
@@ -37,7 +36,7 @@ class StdioPipe:
     """The connection with the client. `end` ends the process."""
 
     def __init__(
-        self, source: int, sink: int, prepared: Prepared | None, *, end: Callable[[], Any] = lambda: os._exit(0)
+        self, source: int, sink: int, prepared: Prepared | None, *, end: Callable[[], None] = lambda: os._exit(0)
     ) -> None:
         self._lines = TextIOWrapper(os.fdopen(source, "rb", closefd=False), encoding="utf-8", errors="replace")
         self._sink = sink
@@ -74,9 +73,10 @@ class StdioPipe:
         until = time.monotonic() + LOAD_AFTER_SECONDS
         while not self._needed.wait(min(WATCH_SECONDS, max(0.0, until - time.monotonic()))):
             if self.is_abandoned():
-                self._end()
+                return self._end()
             if time.monotonic() >= until:
-                return
+                return None
+        return None
 
     def serve(self) -> None:
         """From now on the server answers, and ends the process."""
