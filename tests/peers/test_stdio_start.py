@@ -63,8 +63,11 @@ class HeldServer:
         return self.answer_to(identity)
 
     def answer_to(self, identity: str) -> dict[str, Any]:
-        """The result of the next answer, which must be the one to this request. Notifications are passed over."""
-        while "id" not in (message := json.loads(self.stdout.readline())):
+        """The result of the next answer, which must be the one to this request.
+
+        Notifications are passed over, and an answer that was sent before its request was cancelled.
+        """
+        while (message := json.loads(self.stdout.readline())).get("id", "cancelled") == "cancelled":
             continue
         assert message["id"] == identity
         result: dict[str, Any] = message["result"]
