@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(end="", flush=True)
     except BrokenPipeError as error:
         gone = is_reader_gone()  # such as `head`, which stops reading
-        status = ANSWERED if gone else print_error(RlmError(_reason(error)))
+        status = ANSWERED if gone else _failed(RlmError(_reason(error)))
         discard_output()
     except RlmError as error:
         return _failed(error)
