@@ -6,7 +6,10 @@ the host for characters by position. Offsets are characters, from 0.
 """
 
 import io
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import host
 
@@ -257,34 +260,46 @@ class Files(dict):
     def __init__(self, origins):
         super().__init__(dict.fromkeys(origins))
         self.origins = origins
+        self._kept = deque()
+        self._kept_chars = 0
+        self._backwards = None
 
     def _path(self, path):
         if dict.__contains__(self, path):
             return path
-        wanted = str(path).removeprefix("./").removeprefix("/context/")
-        near = [p for p in self.origins if p == wanted or p.endswith("/" + wanted) or wanted.endswith("/" + p)]
+        parts = str(path).removeprefix("./").removeprefix("/context/").split("/")
+        near = [p for at in range(len(parts)) if dict.__contains__(self, p := "/".join(parts[at:]))]
+        near += self._ending_with("/".join(parts))
         return near[0] if len(near) == 1 else None
+
+    def _ending_with(self, end):
+        """The first two paths that end with `/` and `end`, found in a sorted list of all paths read backwards."""
+        if self._backwards is None:
+            self._backwards = sorted(p[::-1] for p in self.origins)
+        wanted = end[::-1] + "/"
+        first = bisect_left(self._backwards, wanted)
+        return [p[::-1] for p in self._backwards[first : first + 2] if p.startswith(wanted)]
 
     def __getitem__(self, path):
         found = self._path(path)
         if found is None:
-            some = ", ".join(list(self.origins)[:5])
+            some = ", ".join(islice(self.origins, 5))
             raise KeyError(f"{path!r} is none of the {len(self)} paths ({some}, …)")
         text = dict.__getitem__(self, found)
         if text is None:
             text = load(self.origins[found])
             self._make_room(len(text))
             dict.__setitem__(self, found, text)
+            self._kept.append(found)
         return text
 
     def _make_room(self, chars):
-        held = [(p, t) for p, t in dict.items(self) if t is not None]
-        used = chars + sum(len(t) for _, t in held)
-        for path, text in held:
-            if used <= self.KEPT_CHARS:
-                return
+        """Drops the texts that were loaded first until there is room for so many characters."""
+        self._kept_chars += chars
+        while self._kept and self._kept_chars > self.KEPT_CHARS:
+            path = self._kept.popleft()
+            self._kept_chars -= len(dict.__getitem__(self, path))
             dict.__setitem__(self, path, None)
-            used -= len(text)
 
     def __contains__(self, path):
         return isinstance(path, str) and self._path(path) is not None
@@ -302,7 +317,7 @@ class Files(dict):
         return _Items(self)
 
     def __repr__(self):
-        some = ", ".join(f"{p} ({o.chars} chars)" for p, o in list(self.origins.items())[:10])
+        some = ", ".join(f"{p} ({o.chars} chars)" for p, o in islice(self.origins.items(), 10))
         return f"<{len(self)} files by path: {some}{', …' if len(self) > 10 else ''}>"
 
     __str__ = __repr__
