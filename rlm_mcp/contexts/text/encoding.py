@@ -5,19 +5,20 @@ by U+FFFD and counted. Text that is already UTF-8 passes through unchanged, byte
 """
 
 import codecs
-import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 
-SAMPLE_BYTES = 1 << 16
-"""Enough to tell text from binary; `git` looks at 8,000 bytes, but formats with a text header need more."""
+from rlm_mcp.contexts.text.code_pages import guess_code_page
+from rlm_mcp.errors import SourceRefused
 
-GUESS_BYTES = 1 << 12
-"""How much charset-normalizer gets of the lines that are not ASCII: more takes longer and hardly changes its answer."""
+SAMPLE_BYTES = 1 << 18
+"""Where a file says what it is; text in another language than the first lines is often found only further on."""
 
-WESTERN = {"cp1252", "latin_1"}
-"""Both are read as cp1252, which is Latin-1 with letters and quotes instead of control characters."""
+WIDE_CHARS = 1 << 12
 
 BINARY_SHARE = 0.05
 """A text may hold a few control characters, such as escape sequences or the NULs of a torn write, but not more."""
@@ -31,30 +32,62 @@ _BOMS = (
 )
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
 _PRINTABLE = bytes(range(32, 127))
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_BLANKS = " \n\u3000"
 _REPLACEMENT = "\ufffd".encode()
+
+
+_NOT_OF_FILES = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7"})
+
+Certainty = Literal["certain", "likely", "guessed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """The encoding of a file: the codec, and the length of the byte order mark."""
+    """The encoding of a file: the codec, the length of the byte order mark, and how sure it is.
+
+    A mark, UTF-8 and what the user has named are certain; other encodings are recognised by the frequency of letters.
+    """
 
     codec: str
     bom_bytes: int = 0
+    certainty: Certainty = "certain"
 
 
 UTF8 = Encoding(codec="utf-8")
 
 
-def detect(sample: bytes) -> Encoding | None:
-    """The encoding of a file, detected from its first `SAMPLE_BYTES`; None if it is binary."""
+def named_encoding(name: str) -> Encoding:
+    """The encoding that a user has named. Raises SourceRefused."""
+    try:
+        codec = codecs.lookup(name)
+        is_text = codec.encode("a")[0] in {b"a", "a".encode(codec.name)} and codec.name not in _NOT_OF_FILES
+    except (LookupError, TypeError, ValueError, UnicodeError):
+        is_text = False
+    if not is_text:
+        raise SourceRefused(
+            f"{name[:60]!r} is not an encoding of text: name one as Python does, such as cp1252, shift_jis or koi8-r, "
+            "or leave it out to have it detected"
+        )
+    return Encoding(codec=codec.name)
+
+
+def marked_encoding(sample: bytes) -> Encoding | None:
+    """The encoding that the byte order mark of a file tells."""
     for bom, codec in _BOMS:
         if sample.startswith(bom) and not (codec == "utf-32-le" and len(sample) % 4):
             return Encoding(codec=codec, bom_bytes=len(bom))
-    if b"\0" in sample and (wide := _utf16_without_mark(sample)):
+    return None
+
+
+def detect(sample: bytes) -> Encoding | None:
+    """The encoding of a file, detected from its first `SAMPLE_BYTES`; None if it is binary."""
+    if marked := marked_encoding(sample):
+        return marked
+    is_text = _share(sample, _CONTROLS) <= BINARY_SHARE
+    if is_text and _is_utf8(sample):
+        return _seven_bit(sample) or UTF8
+    if b"\0" in sample and (wide := _wide_without_mark(sample)):
         return wide
-    if _is_utf8(sample):
-        return None if _share(sample, _CONTROLS) > BINARY_SHARE else UTF8
     if b"\0" in sample or _share(sample, _CONTROLS) > BINARY_SHARE / 5:
         return None
     if _mostly_utf8(sample):
@@ -83,37 +116,40 @@ def _mostly_utf8(sample: bytes) -> bool:
     return sum(not char.isascii() for char in text) - invalid >= invalid
 
 
-def _utf16_without_mark(sample: bytes) -> Encoding | None:
-    """Recognises UTF-16 text in a Latin script: every other byte is NUL, the rest is text."""
-    even, odd = sample[0::2], sample[1::2]
-    for zeros, letters, codec in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
-        if zeros and zeros.count(0) > 0.9 * len(zeros) and _share(letters, _CONTROLS) <= BINARY_SHARE:
-            return Encoding(codec=codec)
-    return None
+def _wide_without_mark(sample: bytes) -> Encoding | None:
+    """Recognises UTF-16 and UTF-32 without a mark: text of few scripts, with spaces and without odd characters."""
+    found: dict[str, int] = {}
+    for codec, unit in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
+        try:
+            text = codecs.getincrementaldecoder(codec)().decode(sample[: WIDE_CHARS * unit])
+        except UnicodeDecodeError:
+            continue
+        if _reads_as_text(text):
+            found[codec] = sum(map(text.count, _BLANKS))
+    return Encoding(codec=max(found, key=found.__getitem__)) if found else None
+
+
+def _reads_as_text(text: str) -> bool:
+    odd = sum(unicodedata.category(char) in {"Cc", "Cn", "Co"} and char not in "\t\n\r\f\b\x1b" for char in text)
+    blocks = Counter(_block(char) for char in text)
+    usual = sum(n for _, n in blocks.most_common(3))
+    return odd <= BINARY_SHARE * len(text) and usual >= 0.8 * len(text) and any(map(text.count, _BLANKS))
+
+
+def _block(char: str) -> int:
+    """A number for the script of a character; all East Asian ones have the same."""
+    return 0x30 if "\u3000" <= char <= "\ud7ff" or "\uff00" <= char <= "\uffef" else ord(char) >> 8
+
+
+def _seven_bit(sample: bytes) -> Encoding | None:
+    """ISO-2022, whose bytes are ASCII: escape sequences switch to other characters."""
+    found = _guess(sample) if b"\x1b$" in sample and sample.isascii() else None
+    return found if found and found.codec.startswith("iso2022") else None
 
 
 def _guess(sample: bytes) -> Encoding | None:
-    """The answer of charset-normalizer, if most of the characters beyond ASCII that it decodes are in words."""
-    from charset_normalizer import from_bytes
-
-    lines = b"\n".join(line for line in sample.splitlines() if not line.isascii())[:GUESS_BYTES]
-    ranked = [match for match in from_bytes(lines) if _extends_ascii(match.encoding)]
-    if not ranked or ranked[0].encoding in {"utf_8", "ascii"}:
-        return None
-    best = ranked[0]
-    # A few accents match many code pages; among equally good ones, the Western one is by far the most frequent.
-    western = (match for match in ranked if WESTERN & {match.encoding, *match.could_be_from_charset})
-    chosen = next((match for match in western if match.chaos <= best.chaos and match.coherence >= best.coherence), best)
-    codec = chosen.encoding if chosen is best and chosen.encoding not in WESTERN else "cp1252"
-    text = lines.decode(codec, errors="replace")
-    foreign = sum(not char.isascii() for char in text)
-    in_words = sum(not char.isascii() for word in _WORD.findall(text) for char in word)
-    return Encoding(codec=codec) if in_words * 2 >= foreign else None
-
-
-def _extends_ascii(codec: str) -> bool:
-    """Whether the codec decodes ASCII as ASCII. EBCDIC does not; UTF-7 does not either, and is not used for files."""
-    return _PRINTABLE.decode(codec, errors="replace") == _PRINTABLE.decode()
+    found = guess_code_page(sample, is_cut=len(sample) >= SAMPLE_BYTES)
+    return found and Encoding(codec=found.codec, certainty="likely" if found.is_likely else "guessed")
 
 
 def _share(sample: bytes, wanted: bytes) -> float:
@@ -123,21 +159,25 @@ def _share(sample: bytes, wanted: bytes) -> float:
 class Utf8Stream:
     """Converts chunks of a file to chunks of UTF-8, and counts `invalid_bytes` and `nuls`.
 
-    `codec` is final only at the end: a file that begins in ASCII may turn out later not to be UTF-8.
+    `encoding` is final only at the end: a file that begins in ASCII may turn out later not to be UTF-8.
     """
 
     def __init__(self, encoding: Encoding) -> None:
-        self._bom_bytes = encoding.bom_bytes
-        self.codec = encoding.codec
+        self.encoding = encoding
         self.invalid_bytes = 0
         self.nuls = 0
 
     def __repr__(self) -> str:
         return f"<Utf8Stream from {self.codec}, {self.invalid_bytes} invalid bytes>"
 
+    @property
+    def codec(self) -> str:
+        """The codec of the encoding."""
+        return self.encoding.codec
+
     def convert(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Converts a whole file, from its first byte."""
-        unmarked = _without_first(chunks, self._bom_bytes)
+        unmarked = _without_first(chunks, self.encoding.bom_bytes)
         for data in self._pass_through(unmarked) if self.codec == "utf-8" else self._decode(unmarked):
             if b"\0" in data:
                 self.nuls += data.count(0)
@@ -149,10 +189,10 @@ class Utf8Stream:
         for chunk in chunks:
             data = rest + chunk if rest else chunk
             rest = b""
-            if not data.isascii():
+            if not data.isascii() or (ascii_so_far and b"\x1b$" in data):
                 cut = len(data) - _unfinished(data)
                 if ascii_so_far and (foreign := _foreign(data[:cut])):
-                    self.codec = foreign.codec
+                    self.encoding = foreign
                     yield from self._decode(chain([data], chunks))
                     return
                 data, rest = data[:cut], data[cut:]
@@ -191,9 +231,9 @@ def _without_first(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 def _foreign(data: bytes) -> Encoding | None:
     """The encoding of the first bytes beyond ASCII in a file; None if it is UTF-8 or unknown."""
-    if _is_utf8(data) or _mostly_utf8(data):
-        return None
-    return _guess(data)
+    if _is_utf8(data):
+        return _seven_bit(data)
+    return None if _mostly_utf8(data) else _guess(data)
 
 
 def _unfinished(data: bytes) -> int:
