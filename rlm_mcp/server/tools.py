@@ -80,6 +80,7 @@ class Tools:
         source: Annotated[str, Field(description="path of a file or directory, or a glob")] = "",
         text: str = "",
         name: str = "",
+        encoding: Annotated[str, Field(description="of the files, if detection was wrong")] = "",
     ) -> Annotated[CallToolResult, ContextResult]:
         """Store an input too long to read (log, codebase, transcripts, dump) by path, or `text`.
 
@@ -89,7 +90,14 @@ class Tools:
         if bool(source) == bool(text):
             raise UnclearCall("register_context takes either source (a path or glob) or text, and a non-empty one.")
         contexts, progress = self._workspace().contexts, IngestProgress()
-        register = partial(contexts.register, source=source, text=text, name=name or None, progress=progress)
+        register = partial(
+            contexts.register,
+            source=source,
+            text=text,
+            name=name or None,
+            encoding=encoding or None,
+            progress=progress,
+        )
         return send(context_result(await with_heartbeat(request, lambda: str(progress), register)))
 
     async def list_contexts(

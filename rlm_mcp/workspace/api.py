@@ -25,15 +25,17 @@ async def solve(
     model: str | None = None,
     sub_model: str | None = None,
     output_schema: Mapping[str, Any] | None = None,
+    encoding: str | None = None,
     settings: Settings | None = None,
     choose: ChooseModels | None = None,
 ) -> RunState:
     """Answers `query` over contexts: paths, globs, names of registered contexts, or a mapping from name to text.
 
-    Another text under the name of an earlier one is the next version of that context; live runs keep theirs. The run is
-    recorded like any other; its `answer` is None when it failed, and `stopped_by` and `message` say why. By default,
-    `settings` are those of the environment and `choose` the configured models. Raises RlmError for errors that are
-    found before anything is spent.
+    `encoding` is that of files without a byte order mark (default: detected). Another text under the name of an
+    earlier one is the next version of that context; live runs keep theirs. The run is recorded like any other; its
+    `answer` is None when it failed, and `stopped_by` and `message` say why. By default, `settings` are those of the
+    environment and `choose` the configured models. Raises RlmError for errors that are found before anything is
+    spent.
     """
     async with open_workspace(settings or load_settings(), choose=choose) as workspace:
         if isinstance(contexts, Mapping):
@@ -42,7 +44,7 @@ async def solve(
                 for name, text in contexts.items()
             ]
         else:
-            found = [await workspace.contexts.find_or_register(str(source)) for source in contexts]
+            found = [await workspace.contexts.find_or_register(str(source), encoding=encoding) for source in contexts]
         run_id = await workspace.runs.start(
             SolveRequest(
                 query=query,

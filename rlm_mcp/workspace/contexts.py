@@ -17,7 +17,7 @@ from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, LineRange, Page
-from rlm_mcp.errors import ContextError, UnknownContext
+from rlm_mcp.errors import ContextError, SourceRefused, UnknownContext
 from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
 from rlm_mcp.workspace.progress import IngestProgress
 
@@ -42,6 +42,7 @@ class WorkspaceContexts:
         name: str | None = None,
         supersedes: bool = False,
         include_secrets: bool = False,
+        encoding: str | None = None,
         progress: IngestProgress | None = None,
     ) -> Context:
         """Stores a source or a text; the same content under the same name is the same context.
@@ -61,6 +62,7 @@ class WorkspaceContexts:
                 source,
                 name=name,
                 include_secrets=include_secrets,
+                encoding=encoding,
                 on_progress=on_progress,
             )
             context = await anyio.to_thread.run_sync(register)
@@ -69,7 +71,9 @@ class WorkspaceContexts:
         self._changes.add(ResourceChange())
         return context
 
-    async def find_or_register(self, source: str, *, progress: IngestProgress | None = None) -> Context:
+    async def find_or_register(
+        self, source: str, *, encoding: str | None = None, progress: IngestProgress | None = None
+    ) -> Context:
         """The context that `source` means: an existing path is registered, anything else is an id or a name.
 
         Where both exist, the log says which was used. The store's error tells what is wrong where neither does.
@@ -78,8 +82,13 @@ class WorkspaceContexts:
         with suppress(UnknownContext):
             named = await self.get(source)
         if named is not None and not await anyio.Path(source).exists():
+            if encoding is not None:
+                raise SourceRefused(
+                    f"{source!r} is a registered context, so that an encoding changes nothing: "
+                    "name the file itself to register it again"
+                )
             return named
-        context = await self.register(source=source, progress=progress)
+        context = await self.register(source=source, encoding=encoding, progress=progress)
         if named is not None and named.source != context.source:
             log.warning(
                 "%r is a path and the name of a context: the path was taken; the context is %s",

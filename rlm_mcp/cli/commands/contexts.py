@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rlm_mcp.cli.commands.output import context_facts, print_error, print_json, print_result
-from rlm_mcp.cli.commands.registry import ANSWERED, Commands, in_workspace
+from rlm_mcp.cli.commands.registry import ANSWERED, ENCODING_HELP, Commands, in_workspace
 from rlm_mcp.errors import RlmError
 from rlm_mcp.redact import escape_controls
 
@@ -23,6 +23,7 @@ def add_commands(commands: Commands) -> None:
     parser = contexts.add("add", in_workspace(register), "register a source as a context")
     parser.add_argument("source", help="a file, directory or glob, or the address of a git repository or file")
     parser.add_argument("--name", help="the name of the context (default: derived from the source)")
+    parser.add_argument("--encoding", help=ENCODING_HELP)
     parser.add_argument(
         "--watch", action="store_true", help="register a new version whenever the source changes, until Ctrl-C"
     )
@@ -53,7 +54,10 @@ async def list_contexts(options: argparse.Namespace, workspace: "Workspace") -> 
 async def register(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Registers a source, and with `--watch` every new version of it."""
     context = await workspace.contexts.register(
-        source=options.source, name=options.name, include_secrets=options.include_secrets
+        source=options.source,
+        name=options.name,
+        include_secrets=options.include_secrets,
+        encoding=options.encoding,
     )
     print_result(options, context_facts(context))
     return await _watch(options, workspace, context) if options.watch else ANSWERED

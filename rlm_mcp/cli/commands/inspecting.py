@@ -2,10 +2,19 @@
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rlm_mcp.cli.commands.output import print_result
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, SOURCE_HELP, Commands, in_workspace, settings_from
+from rlm_mcp.cli.commands.registry import (
+    ANSWERED,
+    ENCODING_HELP,
+    FAILED,
+    SOURCE_HELP,
+    Commands,
+    in_workspace,
+    settings_from,
+)
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.redact import escape_controls
 
@@ -24,6 +33,7 @@ def add_commands(commands: Commands) -> None:
     text = "look into a file, a directory or a registered context; on a terminal, open a Python prompt"
     parser = commands.add("inspect", inspect, text)
     parser.add_argument("source", help=SOURCE_HELP)
+    parser.add_argument("--encoding", help=ENCODING_HELP)
     view = parser.add_mutually_exclusive_group()
     view.add_argument("--overview", action="store_true", help="show the structure of the context instead of a prompt")
     view.add_argument("--code", help="run this Python code in the sandbox (-: read it from stdin)")
@@ -47,7 +57,7 @@ async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int
     from rlm_mcp.server import presenters as views
     from rlm_mcp.server.result_text import fields_of
 
-    context = await workspace.contexts.find_or_register(options.source)
+    context = await workspace.contexts.find_or_register(options.source, encoding=options.encoding)
     if options.code is not None:
         code = sys.stdin.read() if options.code == "-" else options.code
         cell = await workspace.repls.run_code(context, code, seconds=options.seconds or CODE_SECONDS)
@@ -86,7 +96,8 @@ def _run_prompt(options: argparse.Namespace) -> int:
         portal.wrap_async_context_manager(open_workspace(settings, warm=True)) as workspace,
         portal.wrap_async_context_manager(open_models(settings)) as models,
     ):
-        context = portal.call(workspace.contexts.find_or_register, options.source)
+        find = partial(workspace.contexts.find_or_register, options.source, encoding=options.encoding)
+        context = portal.call(find)
         calls = PromptCalls(models.choose, settings.limits)
         runner = PromptRepl(portal, workspace, context, calls, seconds=options.seconds or PROMPT_SECONDS)
 

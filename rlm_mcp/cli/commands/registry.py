@@ -22,6 +22,7 @@ LIMIT_FLAGS = [name for name in _FLAGS if name in REQUESTED_LIMITS]
 """Limits of one run; only the command that starts a run has these flags."""
 SETTING_FLAGS = [name for name in _FLAGS if name not in LIMIT_FLAGS]
 
+ENCODING_HELP = "the encoding of the files, such as cp1252 or shift_jis (default: detected)"
 SOURCE_HELP = "a file, directory, glob or address, or the name or id of a registered context"
 
 CommandHandler = Callable[[argparse.Namespace], int]

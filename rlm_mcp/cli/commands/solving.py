@@ -6,7 +6,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.cli.commands.output import print_json, print_run
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, SOURCE_HELP, Commands, in_workspace
+from rlm_mcp.cli.commands.registry import (
+    ANSWERED,
+    ENCODING_HELP,
+    FAILED,
+    LIMIT_FLAGS,
+    SOURCE_HELP,
+    Commands,
+    in_workspace,
+)
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.settings import SETTINGS, flag_of
 from rlm_mcp.spending import RunLimits
@@ -22,6 +30,7 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add("solve", in_workspace(solve), text)
     parser.add_argument("query", help="the question")
     parser.add_argument("source", nargs="+", help=SOURCE_HELP)
+    parser.add_argument("--encoding", help=ENCODING_HELP)
     parser.add_argument(
         "--mode",
         choices=["auto", "direct", "rlm"],
@@ -40,7 +49,10 @@ async def solve(options: argparse.Namespace, workspace: "Workspace") -> int:
     from rlm_mcp.cli.console.ingest_progress import register_source
     from rlm_mcp.workspace.launch import SolveRequest
 
-    contexts = [await register_source(workspace, source, sys.stderr, quiet=options.quiet) for source in options.source]
+    contexts = [
+        await register_source(workspace, source, sys.stderr, quiet=options.quiet, encoding=options.encoding)
+        for source in options.source
+    ]
     request = SolveRequest(
         query=options.query,
         contexts=tuple(context.context_id for context in contexts),

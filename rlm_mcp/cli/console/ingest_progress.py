@@ -20,13 +20,15 @@ DELAY_SECONDS = 0.5
 FRAME_SECONDS = 0.2
 
 
-async def register_source(workspace: Workspace, source: str, stream: TextIO, *, quiet: bool) -> Context:
+async def register_source(
+    workspace: Workspace, source: str, stream: TextIO, *, quiet: bool, encoding: str | None = None
+) -> Context:
     """The context of a source, which is registered if it is not yet."""
     if quiet or not can_be_drawn_on(stream):
-        return await workspace.contexts.find_or_register(source)
+        return await workspace.contexts.find_or_register(source, encoding=encoding)
     progress = IngestProgress()
     async with background_task(_show, source, progress, stream):
-        return await workspace.contexts.find_or_register(source, progress=progress)
+        return await workspace.contexts.find_or_register(source, encoding=encoding, progress=progress)
 
 
 async def _show(source: str, progress: IngestProgress, stream: TextIO) -> None:

@@ -82,7 +82,7 @@ def open_document(file: BinaryIO, path: Path, sections: Sections) -> Iterator[Op
     with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as text:
         pages, notes = _write(path, partial(sections, file), cast("BinaryIO", text))
         text.seek(0)
-        yield OpenPiece(file=text, pages=tuple(pages), notes=notes)
+        yield OpenPiece(file=text, is_utf8=True, pages=tuple(pages), notes=notes)
 
 
 def _write(

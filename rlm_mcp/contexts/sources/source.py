@@ -22,9 +22,10 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenPiece:
-    """A piece that is being read. `notes` may grow until it is closed."""
+    """A piece that is being read. `notes` may grow until it is closed. `is_utf8`: a converter has written it."""
 
     file: Readable
+    is_utf8: bool = False
     pages: tuple[PageMark, ...] = ()
     notes: list[str] = field(default_factory=list)
 

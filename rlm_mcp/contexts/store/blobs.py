@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlm_mcp.contexts.text.encoding import Encoding
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex, build_index, map_index
 from rlm_mcp.errors import StoreDamaged, StoreFull
 
@@ -37,8 +38,7 @@ class StagedText:
     blob: str
     path: Path
     index: LineIndex
-    encoding: str
-    had_bom: bool
+    encoding: Encoding
     invalid_bytes: int
     nuls: int
 

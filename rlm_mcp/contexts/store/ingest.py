@@ -14,6 +14,7 @@ from rlm_mcp.contexts.store.blobs import StagedText
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.store.references import refer_to
 from rlm_mcp.contexts.store.staging import NotText, StagingArea
+from rlm_mcp.contexts.text.encoding import UTF8, Encoding
 from rlm_mcp.contexts.text.line_index import Counts
 from rlm_mcp.contexts.types import Context, Kind, PageMark, Skipped
 from rlm_mcp.errors import SourceChanged, SourceRefused
@@ -26,8 +27,8 @@ NAMED_SECRETS = 10
 class Ingest:
     """The files, notes and skipped pieces of one source that is being registered; the texts are in the staging area.
 
-    `refers` decides whether a plain file is referenced where it lies instead of being copied. `on_piece` is
-    called before every piece and may raise to end the ingest.
+    `encoding` is the one that the user has named. `refers` decides whether a plain file is referenced where it lies
+    instead of being copied. `on_piece` is called before every piece and may raise to end the ingest.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Ingest:
         *,
         kind: Kind,
         location: str,
+        encoding: Encoding | None = None,
         refers: Callable[[Path], bool] = lambda _: False,
         on_piece: Callable[[], None] = lambda: None,
     ) -> None:
         self._staging = staging
         self._on_piece = on_piece
+        self._encoding = encoding
         self._refers = refers
         self._files: dict[str, FileRow] = {}
         self._directories: set[str] = set()
@@ -112,22 +115,23 @@ class Ingest:
         if piece.plain is not None and self._refers(piece.plain) and self._reference(piece.plain, piece.path):
             return
         with piece.open() as opened:
-            staged = self._staging.stage(opened.file)
+            staged = self._staging.stage(opened.file, is_utf8=opened.is_utf8, named=self._encoding)
         self._add(piece.path, staged, opened.pages)
         self._notes.extend(opened.notes)
 
     def ingest_text(self, path: str, data: bytes) -> None:
         """Ingests a text that is already UTF-8."""
-        self._add(path, self._staging.stage(BytesIO(data), already_text=True))
+        self._add(path, self._staging.stage(BytesIO(data), is_utf8=True))
 
     def _add(self, path: str, staged: StagedText, pages: tuple[PageMark, ...] = ()) -> None:
         shown = self._free_path(path)
         row = _row(shown, staged.blob, staged.counts)
-        self._files[shown] = replace(row, encoding=staged.encoding, invalid_bytes=staged.invalid_bytes, pages=pages)
+        self._files[shown] = replace(
+            row, encoding=staged.encoding.codec, invalid_bytes=staged.invalid_bytes, pages=pages
+        )
         self.staged.append(staged)
-        if staged.had_bom or staged.encoding != "utf-8":
-            mark = " with a byte order mark" if staged.had_bom else ""
-            self.add_note(f"{shown} was {staged.encoding}{mark}, stored as UTF-8")
+        if staged.encoding != UTF8:
+            self.add_note(_note_on_encoding(shown, staged.encoding))
         if staged.invalid_bytes:
             self.add_note(f"{shown}: {staged.invalid_bytes:,} invalid bytes were replaced by U+FFFD")
         if staged.nuls:
@@ -168,6 +172,21 @@ class Ingest:
             notes=tuple(notes),
             skipped=len(self.skipped),
         )
+
+
+def _note_on_encoding(path: str, encoding: Encoding) -> str:
+    """Says which encoding a file had, and how sure that is."""
+    match encoding.certainty:
+        case "guessed":
+            return (
+                f"{path} was read as {encoding.codec}, which is a guess, and stored as UTF-8: "
+                "if letters are wrong, register it again and name its `encoding`"
+            )
+        case "likely":
+            return f"{path} was {encoding.codec} (detected, most likely right), stored as UTF-8"
+        case _:
+            mark = " with a byte order mark" if encoding.bom_bytes else ""
+            return f"{path} was {encoding.codec}{mark}, stored as UTF-8"
 
 
 def _note_on_secrets(skipped: Sequence[Skipped]) -> Iterator[str]:

@@ -15,13 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlm_mcp.contexts.sources.file import open_raw
-from rlm_mcp.contexts.text.encoding import SAMPLE_BYTES, UTF8, detect
+from rlm_mcp.contexts.text.encoding import UTF8, detect
 from rlm_mcp.contexts.text.line_index import Counts, IndexBuilder, LineIndex, map_index, write_index
 from rlm_mcp.errors import ContextError, SourceChanged
 from rlm_mcp.files import replacing
 
 STEP_BYTES = 4 << 20
 """How far the index is advanced while the lock is held: about 4 ms."""
+
+SAMPLE_BYTES = 1 << 16
+"""How much is read at each of the places from which a file is fingerprinted and its counts are estimated."""
 
 PREFIX = "ref:"
 

@@ -14,7 +14,7 @@ from typing import Self
 
 from rlm_mcp.contexts.sources.source import Readable
 from rlm_mcp.contexts.store.blobs import INDEXED_ABOVE_BYTES, Blobs, StagedText, disk_errors
-from rlm_mcp.contexts.text.encoding import SAMPLE_BYTES, UTF8, Utf8Stream, detect
+from rlm_mcp.contexts.text.encoding import SAMPLE_BYTES, UTF8, Encoding, Utf8Stream, detect, marked_encoding
 from rlm_mcp.contexts.text.line_index import IndexBuilder, LineIndex, build_index, write_index
 from rlm_mcp.errors import SourceRefused, StoreFull
 
@@ -71,10 +71,13 @@ class StagingArea:
             threads.shutdown(cancel_futures=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def stage(self, file: Readable, *, already_text: bool = False) -> StagedText:
-        """Reads a file to its end. Raises NotText, StoreFull, and what reading the file raises."""
+    def stage(self, file: Readable, *, is_utf8: bool = False, named: Encoding | None = None) -> StagedText:
+        """Reads a file to its end; its encoding is detected unless the user has `named` it or it is known.
+
+        Raises NotText, StoreFull, and what reading the file raises.
+        """
         sample = _read_fully(file, SAMPLE_BYTES)
-        encoding = UTF8 if already_text else detect(sample)
+        encoding = UTF8 if is_utf8 else (named and (marked_encoding(sample) or named)) or detect(sample)
         if encoding is None:
             raise NotText("it is binary, not text")
         stream = Utf8Stream(encoding)
@@ -83,8 +86,7 @@ class StagingArea:
             blob=blob,
             path=path,
             index=index,
-            encoding=stream.codec,
-            had_bom=encoding.bom_bytes > 0,
+            encoding=stream.encoding,
             invalid_bytes=stream.invalid_bytes,
             nuls=stream.nuls,
         )

@@ -23,7 +23,7 @@ from rlm_mcp.contexts.store.ingest import Ingest
 from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
 from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.contexts.store.staging import StagingArea
-from rlm_mcp.contexts.text.encoding import encode_text
+from rlm_mcp.contexts.text.encoding import UTF8, encode_text, named_encoding
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
 from rlm_mcp.contexts.types import Context, FileEntry, Freed, LineAddress, LineRange, Page, Skipped
 from rlm_mcp.errors import (
@@ -146,11 +146,13 @@ class Store:
         name: str | None = None,
         reference: bool | None = None,
         include_secrets: bool = False,
+        encoding: str | None = None,
         on_progress: Callable[[int, int], None] = lambda *_: None,
     ) -> Context:
         """Store a file, directory, glob, git revision (`path@revision`), archive or document found at a path.
 
-        `reference` True leaves a file where it is, False copies it whatever its size. `on_progress` is called many
+        `reference` True leaves a file where it is, False copies it whatever its size. `encoding` is that of files
+        without a byte order mark; by default, that of each is detected. `on_progress` is called many
         times a second with the files and bytes ingested since its last call, also when there are none; if it raises,
         nothing is stored.
         Raises SourceRefused, OutsideRoots, SourceChanged, NameTaken, StoreFull.
@@ -158,7 +160,10 @@ class Store:
         from rlm_mcp.contexts.sources.opening import open_source
 
         wanted = None if name is None else check_name(name)
+        named = None if encoding is None else named_encoding(encoding)
         options: dict[str, object] = {"reference": reference, "include_secrets": include_secrets}
+        if named:
+            options["encoding"] = named.codec
         opened = open_source(
             source,
             roots=self._roots,
@@ -168,6 +173,8 @@ class Store:
         )
 
         def refers(path: Path) -> bool:
+            if named not in {None, UTF8}:
+                return False
             if reference is not None:
                 return reference
             try:
@@ -180,6 +187,7 @@ class Store:
                 staging,
                 kind=opened.kind,
                 location=opened.location,
+                encoding=named,
                 refers=refers,
                 on_piece=lambda: on_progress(1, 0),
             )
@@ -192,12 +200,13 @@ class Store:
         if context.source == INLINE:
             return context
         options = self._catalogue.options(context.context_id)
-        reference = options.get("reference")
+        reference, encoding = options.get("reference"), options.get("encoding")
         return self.register_source(
             context.source,
             name=context.name,
             reference=reference if isinstance(reference, bool) else None,
             include_secrets=bool(options.get("include_secrets")),
+            encoding=encoding if isinstance(encoding, str) else None,
         )
 
     def _staging(self, on_bytes: Callable[[int], None] = lambda _: None) -> StagingArea:

@@ -5,11 +5,10 @@ languages, and several encodings often give nearly the same text, so its figures
 more is taken for one that was used less, and one in which the text has impossible characters is dropped.
 """
 
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 GUESS_BYTES = 1 << 16
 """How much of the lines that are not ASCII is looked at; more takes longer and does not change the answer."""
@@ -17,8 +16,14 @@ GUESS_BYTES = 1 << 16
 MARGIN = 1.25
 """An encoding this many times as probable as the next one with another text is reported as likely, not as a guess."""
 
+INVALID_SHARE = 0.02
+"""A text in an East Asian encoding may have lost or gained this share of its bytes."""
+
 CLEAR_SCORE = 0.08
 """A smaller weighted probability is believed only if the text has words in that encoding."""
+
+LIKELY_CHARS = 8
+"""With fewer characters beyond ASCII, every encoding is a guess."""
 
 _WEIGHTS: Mapping[str, float] = {
     "iso8859-1": 1.0,
@@ -79,8 +84,14 @@ _READ_AS = {
 
 _MULTIBYTE = ("cp932", "euc_jp", "gb18030", "big5hkscs", "cp949")
 _FOREIGN = re.compile(r"(?<=(.))([^\x00-\x7f])(?=(.))")
+"""A character beyond ASCII with its neighbours."""
+
 _IN_WORDS = frozenset("\u2019\u2018\u00b7\u00ad\u2010\u2011\u2013\u200c\u200d")
-_BEGINS_WORDS = frozenset("‚„†‡ˆ‰ƒ˜•¡¿‹")
+"""Apostrophes, hyphens, joiners and the middle dot of Catalan."""
+
+_BEGINS_WORDS = frozenset("\u201a\u201e\u2020\u2021\u02c6\u2030\u0192\u02dc\u2022\u00a1\u00bf\u2039")
+"""Marks that follow no letter: where they do, they are letters of another code page."""
+
 _LETTERS = {
     language: frozenset(letters)
     for language, letters in {
@@ -100,11 +111,17 @@ _LETTERS = {
 """The letters beyond ASCII of the languages for which chardet takes others that it does not know."""
 
 FIT_BYTES = 1 << 12
+"""How much of a text is compared with the orthography of its supposed language."""
+
 _WORD = re.compile(r"[^\W\d_]{3,}|[\u3000-\ud7ff]{2,}")
+"""Words, of two letters in scripts that write words so."""
+
 _MARKS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u0652\u0e31\u0e34-\u0e3a\u0e47-\u0e4e]")
 _C1 = re.compile(rb"[\x80-\x84\x86-\x9f]")
-_RARE = frozenset("ÿþÞðÐ×÷¤¦¨¬¯¸¼½¾¶±ƒˆ˜‡†‰")
-"""Characters of cp1252 that seldom stand in a text; binary data is full of them."""
+_RARE = frozenset(
+    "\u00ff\u00fe\u00de\u00f0\u00d0\u00d7\u00f7\u00a4\u00a6\u00a8\u00ac\u00af\u00b8\u00bc\u00bd\u00be\u00b6\u00b1\u0192\u02c6\u02dc\u2021\u2020\u2030"
+)
+"""Characters of cp1252 that seldom stand in a text, such as thorn and the cedilla; binary data is full of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,14 +137,16 @@ def guess_code_page(sample: bytes, *, is_cut: bool = False) -> Guess | None:
     lines = _telling_lines(sample, is_cut=is_cut)
     data = b"\n".join(lines)
     ranked = _ranked(data)
-    if (spoilt := _mended(lines)) and (not ranked or spoilt[0][1] > MARGIN * ranked[0][1]):
+    if (spoilt := _mended(data)) and (not ranked or spoilt[0][1] > MARGIN * ranked[0][1]):
         ranked = spoilt
-    if not ranked or (ranked[0][1] < CLEAR_SCORE and not _makes_words(data.decode(ranked[0][0], errors="replace"))):
+    text = data.decode(ranked[0][0], errors="replace") if ranked else ""
+    is_clear = ranked and ranked[0][1] >= CLEAR_SCORE and all(map(_is_latin, filter(str.isalpha, text)))
+    if not ranked or not (is_clear or _makes_words(text)):
         return Guess(codec="cp1252", is_likely=False) if _is_western(data) else None
     (codec, score), *others = ranked
-    text = data.decode(codec, errors="replace")
     rival = next((one for other, one in others if data.decode(other, errors="replace") != text), 0.0)
-    return Guess(codec=codec, is_likely=score > MARGIN * rival)
+    is_likely = score > MARGIN * rival and sum(not char.isascii() for char in text) >= LIKELY_CHARS
+    return Guess(codec=codec, is_likely=is_likely)
 
 
 def _telling_lines(sample: bytes, *, is_cut: bool) -> list[bytes]:
@@ -167,24 +186,29 @@ def _probabilities(data: bytes) -> Iterator[tuple[str, float, str | None]]:
     import chardet
 
     for found in chardet.detect_all(
-        data, ignore_threshold=True, compat_names=False, include_encodings=_WEIGHTS, max_bytes=max(len(data), 1)
+        data, ignore_threshold=True, compat_names=False, include_encodings=[*_WEIGHTS, "utf-8"], max_bytes=len(data) + 1
     ):
-        if found["encoding"] is not None:
-            yield found["encoding"], found["confidence"], found["language"]
+        if (encoding := found["encoding"]) in _WEIGHTS and encoding is not None:
+            yield encoding, found["confidence"], found["language"]
 
 
 def _orthography(text: str) -> float:
-    """How well the characters beyond ASCII stand where they may: no symbols in words, no capitals after small letters."""
+    """How well the characters beyond ASCII stand: no symbols and capitals inside words, whose script is the same."""
     seen = odd = 0
     for found in _FOREIGN.finditer(text):
         before, char, after = found.group(1, 2, 3)
         seen += 1
         if char.isalpha():
-            odd += char.isupper() and before.islower()
+            among_latin = (before.isascii() and before.isalpha()) or (after.isascii() and after.isalpha())
+            odd += (char.isupper() and before.islower()) or (among_latin and not _is_latin(char))
         else:
             in_word = before.isalpha() and after.isalpha() and char not in _IN_WORDS
             odd += char == "\ufffd" or in_word or (before.isalpha() and char in _BEGINS_WORDS)
     return (1 - odd / seen) ** 2 if seen else 1.0
+
+
+def _is_latin(char: str) -> bool:
+    return char < "\u0250" or "\u0300" <= char < "\u0370" or "\u1e00" <= char < "\u1f00"
 
 
 def _spelling(text: str, letters: frozenset[str] | None) -> float:
@@ -194,26 +218,19 @@ def _spelling(text: str, letters: frozenset[str] | None) -> float:
         return 1.0
     known = sum(char in letters for char in used) / len(used)
     variety = len(letters.intersection(used)) / min(len(used), len(letters), 6)
-    return known**2 * min(variety, 1.0) ** 0.35
+    return known * known * math.pow(min(variety, 1.0), 0.35)
 
 
-def _mended(lines: Sequence[bytes]) -> list[tuple[str, float]]:
-    """The ranking without the few lines that hold bytes which are invalid in an East Asian encoding."""
+def _mended(data: bytes) -> list[tuple[str, float]]:
+    """The ranking without the few bytes that are invalid in an East Asian encoding, if it is that encoding then."""
+    found: list[list[tuple[str, float]]] = []
     for codec in _MULTIBYTE:
-        whole = [line for line in lines if _decodes(line, codec)]
-        if 0.9 * len(lines) <= len(whole) < len(lines):
-            ranked = _ranked(b"\n".join(whole))
+        valid = data.decode(codec, errors="ignore").encode(codec, errors="ignore")
+        if 0 < len(data) - len(valid) <= max(INVALID_SHARE * len(data), 2):
+            ranked = _ranked(valid)
             if ranked and ranked[0][0] == codec:
-                return ranked
-    return []
-
-
-def _decodes(line: bytes, codec: str) -> bool:
-    try:
-        line.decode(codec)
-    except UnicodeDecodeError:
-        return False
-    return True
+                found.append(ranked)
+    return max(found, key=lambda ranked: ranked[0][1], default=[])
 
 
 def _makes_words(text: str) -> bool:

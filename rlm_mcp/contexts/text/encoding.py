@@ -36,7 +36,7 @@ _BLANKS = " \n\u3000"
 _REPLACEMENT = "\ufffd".encode()
 
 
-_NOT_OF_FILES = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7"})
+_NOT_OF_FILES = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"})
 
 Certainty = Literal["certain", "likely", "guessed"]
 
@@ -149,7 +149,9 @@ def _seven_bit(sample: bytes) -> Encoding | None:
 
 def _guess(sample: bytes) -> Encoding | None:
     found = guess_code_page(sample, is_cut=len(sample) >= SAMPLE_BYTES)
-    return found and Encoding(codec=found.codec, certainty="likely" if found.is_likely else "guessed")
+    if found is None:
+        return None
+    return Encoding(codec=found.codec, certainty="likely" if found.is_likely else "guessed")
 
 
 def _share(sample: bytes, wanted: bytes) -> float:

@@ -44,6 +44,14 @@ async def refused(client: Client, tool: str, /, **arguments: Any) -> str:
     return text
 
 
+async def test_the_encoding_of_a_file_can_be_named(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("ąę źle\n".encode("iso8859-2"))
+    context = await called(client, "register_context", source=str(tmp_path / "a.txt"), encoding="latin2")
+    assert context["notes"] == ["a.txt was iso8859-2, stored as UTF-8"]
+    read = await called(client, "inspect_context", context=context["context_id"], start_line=1)
+    assert read["text"] == "ąę źle\n"
+
+
 async def test_tools_list_is_complete_and_costs_under_two_thousand_tokens(client: Client) -> None:
     tools = (await client.list_tools()).tools
     assert [tool.name for tool in tools] == TOOLS
