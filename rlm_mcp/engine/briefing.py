@@ -31,7 +31,7 @@ HOW_TO_READ = {
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _TABLE_LINES = 2
-_TOLD = ("levels", "first_time", "last_time", "line_regex", "headings", "languages", "types", "rows")
+_TOLD = ("levels", "first_time", "last_time", "headings", "languages", "types", "rows")
 _MOST_STRUCTURE_CHARS = 600
 _MOST_WORDS = 8
 _MOST_HITS = 3

@@ -43,9 +43,10 @@ STRONG = OutputLimits(head=9_000, tail=3_000, variable=200, variables=20)
 WEAK = OutputLimits(head=700, tail=300, variable=200, variables=8)
 
 _MOST_BRIEFS = 20
-_MANY_LINES, _SHORT_LINE = 300, 400
+_MANY_LINES, _SHORT_LINE = 300, 150
 _MOST_SAMPLES = 6
 _SAMPLE_CHARS = 240
+_SHAPE_CHARS = 160
 _COMPUTE = "Write Python code that computes the answer from `context` and prints it."
 _READ_OR_COMPUTE = (
     f"If none of these lines answers the question: {_COMPUTE[0].lower()}{_COMPUTE[1:]}\n"
@@ -288,7 +289,7 @@ def brief_text(brief: Brief, strength: Strength, *, only: bool) -> str:
     if brief.largest:
         parts.append("Largest files: " + ", ".join(brief.largest))
     if brief.shapes and strength == "strong":
-        kinds = [f"{shape.count:,} like {ellipsize(repr(shape.example), _SAMPLE_CHARS)}" for shape in brief.shapes]
+        kinds = [f"{shape.count:,} like {ellipsize(repr(shape.example), _SHAPE_CHARS)}" for shape in brief.shapes]
         parts.append("Kinds of lines, rare ones first:\n" + as_data("\n".join(kinds)))
     elif brief.samples:
         parts.append("Some of its lines:\n" + sample_text(brief.samples, strength))

@@ -38,6 +38,15 @@ def test_a_line_of_a_prompt_is_read_also_behind_a_number_or_a_label(store: Store
     assert reading.coverage(store, [log]).read_by_model == len(LINES[10]) + 1
 
 
+@pytest.mark.parametrize("line", ["{} | user 7 | {}", "{}, {}", "{}\t{}", "{}: {}", '{{"at": "{}", "text": "{}"}}'])
+def test_a_field_of_a_line_that_a_model_judged_alone_is_read(store: Store, line: str) -> None:
+    asked = "Where did Honecker rule ?"
+    context = store.register_text(line.format("2024", asked) + "\n" + line.format("2024", "something else") + "\n")
+    reading = Reading()
+    reading.add_model_text(f"1 {asked}")
+    assert len(asked) <= reading.coverage(store, [context]).read_by_model <= len(asked) + 4
+
+
 def test_what_the_guest_noticed_is_read_by_code(store: Store, log: Context) -> None:
     reading = Reading()
     reading.add_cell(CellResult(code="read()", reads=(Read(context="pump.log", path="", start=10, end=30),)))
