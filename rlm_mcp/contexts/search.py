@@ -61,10 +61,9 @@ def search(
     Counting the lines, and then finding the first of them, may each take `seconds`; both together `total_seconds`.
     Raises SearchRefused, UnknownPath, OutOfRange, SourceChanged.
     """
-    if not 0 <= max_matches <= MAX_MATCHES or not 0 <= context_lines <= MAX_MATCHES:
-        raise OutOfRange(
-            f"max_matches {max_matches} and context_lines {context_lines} must be from 0 to {MAX_MATCHES:,}"
-        )
+    for name, number in (("max_matches", max_matches), ("context_lines", context_lines)):
+        if not 0 <= number <= MAX_MATCHES:
+            raise OutOfRange(f"{name} is {number}: give a number from 0 to {MAX_MATCHES:,}")
     wanted = Pattern(text=pattern, literal=literal, ignore_case=ignore_case)
     check_pattern(wanted)
     whole = Timeout(total_seconds)

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from rlm_mcp.cli.commands.output import print_json
+from rlm_mcp.cli.commands.output import name_commands, print_json
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, run_async, settings_from
 from rlm_mcp.redact import escape_controls
 from rlm_mcp.settings import EffectiveSetting, Settings, config_path, effective_settings
@@ -35,7 +35,8 @@ async def doctor(options: argparse.Namespace) -> int:
         print(f"  {text}", file=sys.stderr)
 
     checks = []
-    async for check in run_checks(settings_from(options), warm=options.warm, on_progress=print_progress):
+    async for found in run_checks(settings_from(options), warm=options.warm, on_progress=print_progress):
+        check = replace(found, detail=name_commands(found.detail), remedy=name_commands(found.remedy))
         checks.append(check)
         if not options.json:
             lines = [

@@ -38,7 +38,7 @@ def add_commands(commands: Commands) -> None:
     view.add_argument("--overview", action="store_true", help="show the structure of the context instead of a prompt")
     view.add_argument("--code", help="run this Python code in the sandbox (-: read it from stdin)")
     view.add_argument("--search", metavar="REGEX", help="show the lines that match a regular expression")
-    view.add_argument("--lines", metavar="A-B", help="show a range of lines")
+    view.add_argument("--lines", metavar="A-B", help="show lines A to B (A: that one; A-: to the end)")
     parser.add_argument("--path", help="a file of the context, for --search and --lines")
     parser.add_argument("--max", type=int, default=20, help="the most matches to show (default: 20)")
     parser.add_argument("--seconds", type=float, help="time limit of --code (30) or of a block at the prompt (600)")
@@ -113,8 +113,8 @@ def _run_prompt(options: argparse.Namespace) -> int:
 
 
 def _line_range(text: str) -> tuple[int, int | None]:
-    first, _, last = text.partition("-")
+    first, dash, last = text.partition("-")
     try:
-        return int(first), int(last) if last else None
+        return int(first), int(last) if last else None if dash else int(first)
     except ValueError as error:
         raise SettingsError(f"--lines {text!r} is not a range: write, for example, --lines 100-200") from error

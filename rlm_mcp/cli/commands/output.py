@@ -7,9 +7,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, PARTIAL, USAGE
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, PARTIAL, USAGE
 from rlm_mcp.errors import NoModelConfigured, RlmError, SettingsError
 from rlm_mcp.redact import escape_controls
+from rlm_mcp.settings import flag_of
 
 if TYPE_CHECKING:
     from rlm_mcp.contexts.types import Context
@@ -27,13 +28,24 @@ COMMAND_OF_TOOL = {
     "remove_context": "`rlm-mcp contexts rm NAME`",
     "the prompt be_the_root": "`rlm-mcp inspect SOURCE`",
 }
-_TOOL = re.compile(rf"`?\b({'|'.join(COMMAND_OF_TOOL)})\b`?")
+# Arguments of tools, and the flags that do the same.
+FLAG_OF_ARGUMENT = {name: flag_of(name) for name in LIMIT_FLAGS} | {
+    "max_matches": "--max",
+    "timeout_seconds": "--seconds",
+    "output_schema": "--schema",
+    "estimate_only": "--estimate",
+    "start_line": "--lines",
+    "end_line": "--lines",
+}
+_TOOL = re.compile(rf"`?\b({'|'.join(COMMAND_OF_TOOL)})\b(?:\(run_id=['\"]?([\w-]+)['\"]?\))?`?")
+_ARGUMENT = re.compile(rf"(?<![\w-])({'|'.join(FLAG_OF_ARGUMENT)})\b")
 _TWICE = re.compile(r"(`rlm-mcp [^`]+`) or \1")
 
 
 def name_commands(text: str) -> str:
-    """The text with the commands that do the same in place of the tools that it names."""
-    return _TWICE.sub(r"\1", _TOOL.sub(lambda found: COMMAND_OF_TOOL[found[1]], text))
+    """The text with the commands and flags that do the same in place of the tools and arguments that it names."""
+    text = _TOOL.sub(lambda found: COMMAND_OF_TOOL[found[1]].replace("ID", found[2] or "ID"), text)
+    return _ARGUMENT.sub(lambda found: FLAG_OF_ARGUMENT[found[1]], _TWICE.sub(r"\1", text))
 
 
 def print_error(error: RlmError) -> int:
@@ -44,6 +56,8 @@ def print_error(error: RlmError) -> int:
 
 def print_result(options: argparse.Namespace, facts: dict[str, Any]) -> None:
     """Prints a result."""
+    if facts.get("message"):
+        facts = facts | {"message": name_commands(str(facts["message"]))}
     if options.json:
         print_json(facts)
         return
@@ -100,7 +114,7 @@ def run_facts(state: "RunState") -> dict[str, Any]:
     from rlm_mcp.server.presenters import run_result
 
     facts = run_result(state).model_dump()
-    return facts | {"answer": state.answer, "truncated": False}
+    return facts | {"answer": state.answer, "truncated": False, "message": name_commands(facts["message"])}
 
 
 def context_facts(context: "Context") -> dict[str, Any]:

@@ -218,11 +218,27 @@ def test_inspect_shows_overview_lines_matches_and_code(run: Run, log_file: Path)
     assert (overview["lines"], overview["view"]) == (300, "overview")
     assert json.loads(run("inspect", "app.log", "--lines", "2-3", "--json")[1])["text"] == "line 1 INFO\nline 2 INFO\n"
     assert json.loads(run("inspect", "app.log", "--search", "line 29[67] ", "--json")[1])["total"] == 2
+    for lines, text in {"3": "line 2 INFO\n", "300-": "line 299 INFO\n"}.items():
+        assert json.loads(run("inspect", "app.log", "--lines", lines, "--json")[1])["text"] == text
     status, out, _ = run("inspect", "app.log", "--code", "len(context)", "--json")
     assert (status, json.loads(out)["value"]) == (0, str(len(LOG)))
     status, out, _ = run("inspect", "app.log", "--code", "1/0")
     assert status == 1
     assert "ZeroDivisionError" in out
+
+
+def test_flags_before_a_command_do_the_same_as_behind_it(run: Run, log_file: Path) -> None:
+    behind = run("inspect", str(log_file), "--lines", "2-3", "--json")
+    assert run("--json", "inspect", str(log_file), "--lines", "2-3") == behind
+    assert json.loads(behind[1])["start_line"] == 2
+    assert run("--json", "contexts", "list") == run("contexts", "--json", "list") == run("contexts", "list", "--json")
+    assert run("--quiet", "solve", "q", str(log_file), "--base-url", "http://127.0.0.1:1/v1")[2].count("\n") == 1
+
+
+def test_blanks_that_break_no_line_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "blanks.log").write_text("10\u00a0000\u3000km\n", "utf-8")
+    _, out, _ = run("inspect", str(tmp_path / "blanks.log"), "--lines", "1")
+    assert "10\u00a0000\u3000km" in out
 
 
 def test_terminal_control_sequences_of_a_context_are_shown_as_escapes(run: Run, tmp_path: Path) -> None:

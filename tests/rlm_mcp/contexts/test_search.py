@@ -157,5 +157,5 @@ def test_a_huge_line_is_shown_around_its_match(store: Store) -> None:
 
 def test_numbers_out_of_range_are_refused(store: Store, text: Context) -> None:
     for matches, around in ((-1, 0), (0, -1), (1_000_000, 0)):
-        with pytest.raises(OutOfRange, match=r"must be from 0 to 10,000"):
+        with pytest.raises(OutOfRange, match=r"give a number from 0 to 10,000"):
             search(store, text, "a", max_matches=matches, context_lines=around)

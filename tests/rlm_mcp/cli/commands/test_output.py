@@ -22,6 +22,9 @@ def test_every_tool_has_a_command_that_does_the_same() -> None:
         ("wait for that or `cancel_run`", "wait for that or stop it with Ctrl-C"),
         ("or use the prompt be_the_root, which needs no key", "or use `rlm-mcp inspect SOURCE`, which needs no key"),
         ("with `remove_context` or `rlm-mcp contexts rm NAME`", "with `rlm-mcp contexts rm NAME`"),
+        ("Call rlm_result(run_id='run-1f') to wait on", "Call `rlm-mcp runs show run-1f` to wait on"),
+        ("raise max_seconds or RLM_MCP_MAX_SECONDS", "raise --max-seconds or RLM_MCP_MAX_SECONDS"),
+        ("max_matches is -1", "--max is -1"),
         ("my_rlm_solve stays", "my_rlm_solve stays"),
     ],
 )
