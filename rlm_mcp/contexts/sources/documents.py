@@ -1,9 +1,10 @@
-"""Documents: the text of a PDF, an Office file, a web page, a notebook or mail, and where its pages begin.
+"""Documents: the text of a PDF, an Office file, an e-book, a web page, a notebook or mail, and where its pages begin.
 
 Each section begins with a line such as `[page 3]`, so that a model that sees only the text can cite the page. The
 parsers are third-party libraries that run in this process: their output is bounded in size, but not their time.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -33,19 +34,41 @@ IN_MEMORY_BYTES = 8 << 20
 SOURCE_LIKE = frozenset({".html", ".htm", ".ipynb"})
 """Files with these suffixes are source code in a directory, and documents when they are registered by themselves."""
 
+_ZIP = b"PK\x03\x04"
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_OFFICE_SUFFIX = re.compile(r"\.(?:do[ct][xm]|pp[ts][xm]|pot[xm]|xl[st][xm]|xlsb|od[gpst]|ot[pst]|epub)")
+_FIRST_MEMBERS = (b"[Content_Types].xml", b"_rels/.rels", b"docProps/", b"word/", b"ppt/", b"xl/")
+"""One of these is at the beginning of every Office file."""
+_OTHER_PACKAGE = re.compile(r"\.(?:zip|jar|whl|s?nupkg|vsix|appx|appxbundle|msix|o?xps|3mf|dwfx|cspkg)")
+"""Zip archives that may begin as Office files do, and are read as archives."""
 
 Sections = Callable[[BinaryIO, Path], Iterator[Section]]
 """A converter: it reads an open file; the path is for its errors."""
 
 
-def _converters() -> dict[str, Sections]:
-    from rlm_mcp.contexts.sources import mail, notebook, office, pdf, webpage
+def converter(name: str, head: bytes, *, in_directory: bool = False) -> Sections | None:
+    """The function that converts a document, found by its first bytes; None if it is not a document.
 
+    The name decides only for formats that are texts, and for zip files that do not begin as their format asks for.
+    """
+    from rlm_mcp.contexts.sources import mail, notebook, office, pdf, rtf, webpage
+
+    suffix = Path(name).suffix.lower()
+    if head.startswith(_ZIP):
+        return office.sections if _is_package(suffix, head) else None
+    if head.startswith(_OLE):
+        return office.older_sections
+    if head.startswith(b"%PDF-") or (suffix == ".pdf" and b"%PDF-" in head):
+        return pdf.sections
+    if head.startswith(b"{\\rtf"):
+        return rtf.sections
+    if is_mailbox(name, head):
+        return mail.messages
+    if is_message(name, head):
+        return mail.message
+    if in_directory and suffix in SOURCE_LIKE:
+        return None
     return {
-        ".pdf": pdf.sections,
-        ".docx": office.paragraphs,
-        ".pptx": office.slides,
-        ".xlsx": office.sheets,
         ".html": webpage.sections,
         ".htm": webpage.sections,
         ".ipynb": notebook.sections,
@@ -54,26 +77,16 @@ def _converters() -> dict[str, Sections]:
         ".mht": mail.message,
         ".mhtml": mail.message,
         ".mbox": mail.messages,
-    }
+    }.get(suffix)
 
 
-SUFFIXES = frozenset(
-    {".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".ipynb", ".eml", ".emlx", ".mht", ".mhtml", ".mbox"}
-)
-
-
-def converter(name: str, head: bytes, *, in_directory: bool = False) -> Sections | None:
-    """The function that converts the document with this name, or None if it is not a document."""
-    suffix = ".pdf" if head.startswith(b"%PDF-") else Path(name).suffix.lower()
-    if is_mailbox(name, head):
-        suffix = ".mbox"
-    elif is_message(name, head):
-        suffix = ".eml"
-    if suffix not in SUFFIXES or (in_directory and suffix in SOURCE_LIKE):
-        return None
-    if suffix in {".docx", ".pptx", ".xlsx"} and not head.startswith(b"PK"):
-        return None
-    return _converters()[suffix]
+def _is_package(suffix: str, head: bytes) -> bool:
+    """Whether a zip file is an Office document, an OpenDocument file or an e-book."""
+    if _OFFICE_SUFFIX.fullmatch(suffix):
+        return True
+    first = head[30:]
+    is_office = first.startswith(_FIRST_MEMBERS) and not _OTHER_PACKAGE.fullmatch(suffix)
+    return is_office or first.startswith((b"mimetypeapplication/vnd.oasis.opendocument", b"mimetypeapplication/epub"))
 
 
 @contextmanager
@@ -100,6 +113,8 @@ def _write(
             )
         if section.note is not None and len(notes) < MAX_SECTION_NOTES:
             notes.append(f"{path.name}: {section.note}")
+        if section.label is None and not section.text:
+            continue
         if section.label is not None:
             pages.append(PageMark(line=line, label=section.label))
         mark = "" if section.label is None else f"[{section.label}]\n"

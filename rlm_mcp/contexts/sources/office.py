@@ -1,67 +1,69 @@
-"""Office files: paragraphs and tables of a document, slides of a presentation, rows of a workbook."""
+"""Office files, OpenDocument files and e-books: which of them a file is, by what it holds."""
 
-import os
-import zipfile
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rlm_mcp.contexts.sources.compressed import check_ratio
-from rlm_mcp.contexts.sources.section import Section, import_parser
+from rlm_mcp.contexts.sources import epub, opendocument, slides, spreadsheet, word
+from rlm_mcp.contexts.sources.package import Package, encrypted
+from rlm_mcp.contexts.sources.section import Section, read_document
+from rlm_mcp.errors import SourceRefused
+
+_KINDS = {
+    "document": word.MAIN_PART,
+    "presentation": re.compile(r"ppt/presentation\d*\.xml"),
+    "workbook": re.compile(r"xl/workbook\d*\.(?:xml|bin)"),
+}
+"""The root elements of the main parts, and the names that these have when no relation leads to them."""
 
 
-def paragraphs(file: BinaryIO, path: Path) -> Iterator[Section]:
-    """The text of a .docx in reading order; headings begin with `#`, table cells are separated by tabs."""
-    _check(file, path)
-    document = import_parser("docx", path).Document(file)
-    lines: list[str] = []
-    for block in document.iter_inner_content():
-        if hasattr(block, "rows"):
-            lines.extend(_row(cell.text for cell in row.cells) for row in block.rows)
-        elif (style := block.style.name or "").startswith("Heading ") and style[8:].isdigit():
-            lines.append(f"{'#' * int(style[8:])} {block.text}")
-        else:
-            lines.append(block.text)
-    yield Section(text="\n".join(lines))
-
-
-def slides(file: BinaryIO, path: Path) -> Iterator[Section]:
-    """The slides of a .pptx with their notes."""
-    _check(file, path)
-    presentation = import_parser("pptx", path).Presentation(file)
-    for number, slide in enumerate(presentation.slides, 1):
-        lines: list[str] = []
-        for shape in slide.shapes:
-            if shape.has_text_frame:
-                lines.append(shape.text_frame.text)
-            elif shape.has_table:
-                lines.extend(_row(cell.text for cell in row.cells) for row in shape.table.rows)
-        if slide.has_notes_slide:
-            lines.append(f"Notes: {slide.notes_slide.notes_text_frame.text}")
-        yield Section(label=f"slide {number}", text="\n".join(lines))
-
-
-def sheets(file: BinaryIO, path: Path) -> Iterator[Section]:
-    """The sheets of an .xlsx as rows of values separated by tabs; formulas as their last computed values."""
-    _check(file, path)
-    workbook = import_parser("openpyxl", path).load_workbook(file, read_only=True, data_only=True)
-    try:
-        for sheet in workbook.worksheets:
-            rows = (
-                _row("" if value is None else str(value) for value in row) for row in sheet.iter_rows(values_only=True)
-            )
-            yield Section(label=f"sheet {sheet.title}", text="\n".join(row.rstrip("\t") for row in rows))
-    finally:
-        workbook.close()
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "\t".join(" ".join(cell.split()) for cell in cells)
-
-
-def _check(file: BinaryIO, path: Path) -> None:
-    """Raises SourceRefused for a bomb before the parser unpacks it."""
-    with zipfile.ZipFile(file) as archive:
-        produced = sum(info.file_size for info in archive.infolist())
-    check_ratio(path.name, produced=produced, consumed=file.seek(0, os.SEEK_END))
+def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
+    """The text of a package, whatever its name says that it is."""
+    package = Package(file, path)
+    if "META-INF/container.xml" in package:
+        return epub.sections(file, path)
+    if "content.xml" in package:
+        return opendocument.sections(file, path)
+    main = package.main_part(_KINDS.values())
+    if main is None:
+        raise SourceRefused(
+            f"{path} is a zip file that begins as an Office file does, but holds no document, sheet or slides: "
+            "name it .zip to register what it holds"
+        )
+    if main.endswith(".bin"):
+        raise SourceRefused(f"{path} is a binary workbook (.xlsb), which cannot be read here: save it as .xlsx")
+    head = next(package.chunks(main), b"")
+    kind = next((name for name in _KINDS if re.search(rb"<(?:[\w.-]+:)?%b[\s/>]" % name.encode(), head)), "")
     file.seek(0)
+    match kind:
+        case "document":
+            return word.sections(file, path)
+        case "presentation":
+            return slides.sections(file, path)
+        case "workbook":
+            return spreadsheet.sections(file, path)
+    raise SourceRefused(f"{path} is an Office file whose main part {main} is of no kind known here: save it again")
+
+
+def older_sections(file: BinaryIO, path: Path) -> Iterator[Section]:
+    """The text of an .xls workbook; the other formats of that time, and encrypted files, are refused by their names."""
+    data = read_document(file, path)
+    directory = data.lower()  # names of streams do not differ by case
+    if _holds(directory, "EncryptedPackage"):
+        raise encrypted(path)
+    if _holds(directory, "Workbook") or _holds(directory, "Book"):
+        return spreadsheet.older_sections(data, path)
+    for stream, told in (
+        ("WordDocument", "a Word document of before 2007 (.doc): save it as .docx"),
+        ("PowerPoint Document", "a presentation of before 2007 (.ppt): save it as .pptx"),
+        ("__properties_version1.0", "a message of Outlook (.msg): save it as .eml"),
+    ):
+        if _holds(directory, stream):
+            raise SourceRefused(f"{path} is {told} and register that")
+    raise SourceRefused(f"{path} is a compound file that holds no workbook: export it as text and register that")
+
+
+def _holds(directory: bytes, stream: str) -> bool:
+    """Whether a compound file has a stream of this name, which its directory spells in UTF-16."""
+    return (stream.lower().encode("utf-16-le") + b"\0\0") in directory

@@ -33,9 +33,12 @@ _NOT_FOR_TEXT = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-es
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A page, sheet, slide, cell or message; without a label when the format has none. `note` says what it lacks."""
+    """A page, sheet, slide, cell or message; without a label when the format has none.
 
-    text: str
+    `note` says what it lacks. A section of a note alone holds what the whole document lacks.
+    """
+
+    text: str = ""
     label: str | None = None
     note: str | None = None
 

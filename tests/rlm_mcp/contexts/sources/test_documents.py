@@ -57,39 +57,6 @@ def test_a_scanned_pdf_says_that_it_has_no_text(store: Store, files: Path) -> No
         store.register_source(str(files / "a.pdf"))
 
 
-def test_a_word_document_keeps_headings_and_tables(store: Store, files: Path) -> None:
-    docx = pytest.importorskip("docx")
-    document = docx.Document()
-    document.add_heading("Title", 1)
-    document.add_paragraph("A paragraph.")
-    table = document.add_table(1, 2)
-    table.cell(0, 0).text, table.cell(0, 1).text = "left", "right"
-    document.save(files / "a.docx")
-    assert registered(store, files / "a.docx")[0] == "# Title\nA paragraph.\nleft\tright\n\n"
-
-
-def test_slides_come_with_their_notes(store: Store, files: Path) -> None:
-    pptx = pytest.importorskip("pptx")
-    presentation = pptx.Presentation()
-    slide = presentation.slides.add_slide(presentation.slide_layouts[1])
-    slide.shapes.title.text, slide.placeholders[1].text = "Plan", "First step"
-    slide.notes_slide.notes_text_frame.text = "say hello"
-    presentation.save(files / "a.pptx")
-    assert registered(store, files / "a.pptx")[0] == "[slide 1]\nPlan\nFirst step\nNotes: say hello\n\n"
-
-
-def test_sheets_are_rows_separated_by_tabs(store: Store, files: Path) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
-    workbook = openpyxl.Workbook()
-    workbook.active.append(["name", "value"])
-    workbook.active.append(["a", 1.5])
-    workbook.create_sheet("Other").append(["x"])
-    workbook.save(files / "a.xlsx")
-    text, pages = registered(store, files / "a.xlsx")
-    assert text == "[sheet Sheet]\nname\tvalue\na\t1.5\n\n[sheet Other]\nx\n\n"
-    assert pages == (PageMark(line=1, label="sheet Sheet"), PageMark(line=5, label="sheet Other"))
-
-
 def test_a_web_page_in_a_directory_is_source_code(store: Store, files: Path) -> None:
     (files / "a.html").write_text("<p>text")
     assert store.text(store.register_source(str(files)), "a.html") == "<p>text"
@@ -106,9 +73,7 @@ def test_a_notebook_is_cells_and_their_output(store: Store, files: Path) -> None
     assert registered(store, files / "a.ipynb")[0] == text
 
 
-@pytest.mark.parametrize(
-    ("name", "head"), [("a.pdf", b"%PDF-1.4 and then nothing"), ("a.docx", b"PK\x03\x04 no"), ("a.ipynb", b"{")]
-)
+@pytest.mark.parametrize(("name", "head"), [("a.pdf", b"%PDF-1.4 and then nothing"), ("a.ipynb", b"{")])
 def test_a_damaged_document_is_refused(store: Store, files: Path, name: str, head: bytes) -> None:
     pytest.importorskip("pypdf")
     (files / name).write_bytes(head)
