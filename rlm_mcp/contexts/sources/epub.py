@@ -7,7 +7,7 @@ from typing import BinaryIO
 from urllib.parse import unquote
 
 from rlm_mcp.contexts.sources.notes import Omissions
-from rlm_mcp.contexts.sources.package import Package
+from rlm_mcp.contexts.sources.package import DocumentPackage
 from rlm_mcp.contexts.sources.section import Section, decode_document
 from rlm_mcp.contexts.sources.webpage import visible_text
 from rlm_mcp.errors import SourceRefused
@@ -17,7 +17,7 @@ _TEXTS = frozenset({"application/xhtml+xml", "text/html", "application/x-dtbook+
 
 def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The chapters of an .epub, with their titles if they have any."""
-    package = Package(file, path)
+    package = DocumentPackage(file, path)
     omitted = Omissions()
     if "META-INF/encryption.xml" in package and b"EncryptedKey" in package.read("META-INF/encryption.xml"):
         raise SourceRefused(f"{path} is protected by DRM: register a copy without it")
@@ -34,7 +34,7 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     yield Section(note=omitted.note())
 
 
-def _reading_order(package: Package, omitted: Omissions) -> Iterator[str]:
+def _reading_order(package: DocumentPackage, omitted: Omissions) -> Iterator[str]:
     rootfile = next(package.tree("META-INF/container.xml").iter("rootfile"), None)
     book = "" if rootfile is None else rootfile.get("full-path", "")
     if book not in package:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rlm_mcp.contexts.sources import epub, opendocument, slides, spreadsheet, word
-from rlm_mcp.contexts.sources.package import Package, encrypted
+from rlm_mcp.contexts.sources.package import DocumentPackage, encrypted
 from rlm_mcp.contexts.sources.section import Section, read_document
 from rlm_mcp.errors import SourceRefused
 
@@ -20,7 +20,7 @@ _KINDS = {
 
 def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The text of a package, whatever its name says that it is."""
-    package = Package(file, path)
+    package = DocumentPackage(file, path)
     if "META-INF/container.xml" in package:
         return epub.sections(file, path)
     if "content.xml" in package:

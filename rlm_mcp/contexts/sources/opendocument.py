@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rlm_mcp.contexts.sources.notes import Omissions
-from rlm_mcp.contexts.sources.package import Package, encrypted
+from rlm_mcp.contexts.sources.package import DocumentPackage, encrypted
 from rlm_mcp.contexts.sources.section import Section
 from rlm_mcp.errors import SourceRefused
 
@@ -37,16 +37,16 @@ _NUMBERS = frozenset({"float", "percentage", "currency"})
 
 def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The text of an .odt, .ods, .odp or of their templates."""
-    package = Package(file, path)
+    package = DocumentPackage(file, path)
     if "META-INF/manifest.xml" in package and b"encryption-data" in package.read("META-INF/manifest.xml"):
         raise encrypted(path)
     omitted = Omissions()
-    reader = _Reader(path, omitted)
+    reader = _ContentReader(path, omitted)
     package.parse("content.xml", start=reader.start, end=reader.end, data=reader.data)
     yield from (Section(label=label, text="\n".join(lines)) for label, lines in reader.parts if label or lines)
     yield from (Section(label=label, text="\n".join(lines)) for label, lines in reader.aside.items())
     if "styles.xml" in package:
-        pages = _Reader(path, Omissions())
+        pages = _ContentReader(path, Omissions())
         package.parse("styles.xml", start=pages.start, end=pages.end, data=pages.data)
         if lines := dict.fromkeys(line for _, found in pages.parts for line in found if line.strip()):
             yield Section(label="headers and footers", text="\n".join(lines))
@@ -56,7 +56,7 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
 
 
 @dataclass(slots=True)
-class _Cell:
+class _TableCell:
     """A cell that is being read, and how many columns are equal to it."""
 
     attributes: dict[str, str]
@@ -64,14 +64,14 @@ class _Cell:
 
 
 @dataclass(slots=True)
-class _Row:
+class _TableRow:
     """A row that is being read."""
 
     repeated: int
     cells: list[tuple[str, int]] = field(default_factory=list)
 
 
-class _Reader:
+class _ContentReader:
     """Takes the events of a parser. `parts` are the body, or its sheets or slides, each with its lines."""
 
     def __init__(self, path: Path, omitted: Omissions) -> None:
@@ -80,8 +80,8 @@ class _Reader:
         self._open: Counter[str] = Counter()
         self._skipped = 0
         self._paragraphs: list[list[str]] = []
-        self._rows: list[_Row] = []
-        self._cells: list[_Cell] = []
+        self._rows: list[_TableRow] = []
+        self._cells: list[_TableCell] = []
         self._chars = 0
         self._empty_rows = 0
         self._mark = ""
@@ -108,9 +108,9 @@ class _Reader:
             self._mark = f"[comment {len(self.aside.setdefault('comments', [])) + 1}]"
             self._write(self._mark)
         elif tag == "table-row":
-            self._rows.append(_Row(repeated=_repeated(attributes.get("number-rows-repeated"))))
+            self._rows.append(_TableRow(repeated=_repeated(attributes.get("number-rows-repeated"))))
         elif tag in {"table-cell", "covered-table-cell"}:
-            self._cells.append(_Cell(attributes))
+            self._cells.append(_TableCell(attributes))
         elif tag == "page" and self._open["presentation"] | self._open["drawing"]:
             self.parts.append((f"slide {len(self.parts)}", []))
         elif tag == "table" and self._open["spreadsheet"] and not self._cells:
@@ -172,7 +172,7 @@ class _Reader:
         else:
             self.parts[-1][1].append(line)
 
-    def _add_row(self, row: _Row) -> None:
+    def _add_row(self, row: _TableRow) -> None:
         while row.cells and not row.cells[-1][0]:
             row.cells.pop()
         if not row.cells:
@@ -187,7 +187,7 @@ class _Reader:
         for _ in range(row.repeated):
             self._add(line)
 
-    def _cell_text(self, cell: _Cell) -> str:
+    def _cell_text(self, cell: _TableCell) -> str:
         shown = " ".join(" ".join(cell.lines).split())
         if not self._open["spreadsheet"]:
             return shown

@@ -38,7 +38,7 @@ class Relation:
     target: str
 
 
-class Package:
+class DocumentPackage:
     """An open package. `path` is for errors; reading a part raises SourceRefused."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:

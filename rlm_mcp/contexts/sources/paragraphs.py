@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
-from rlm_mcp.contexts.sources.package import Package
+from rlm_mcp.contexts.sources.package import DocumentPackage
 
 _WORD = re.compile(r"\w+")
 _PARAGRAPHS = frozenset({"p", "text"})
@@ -42,7 +42,7 @@ class PartText:
     deletions: int = 0
 
 
-def read_part(package: Package, name: str) -> PartText:
+def read_part(package: DocumentPackage, name: str) -> PartText:
     """The paragraphs of a part of WordprocessingML or DrawingML, and the texts of comments."""
     found = PartText()
     open_paragraphs: list[list[str]] = []
@@ -74,7 +74,7 @@ def read_part(package: Package, name: str) -> PartText:
     return found
 
 
-def chart_rows(package: Package, name: str) -> Iterator[str]:
+def chart_rows(package: DocumentPackage, name: str) -> Iterator[str]:
     """The titles of a chart, then its series: a line for each, with the points as `category: value`."""
     yield from dict.fromkeys(read_part(package, name).paragraphs)
     for series in package.tree(name).iter("ser"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlm_mcp.contexts.sources.notes import Omissions, one_line
-from rlm_mcp.contexts.sources.package import Package, Relation
+from rlm_mcp.contexts.sources.package import DocumentPackage, Relation
 from rlm_mcp.contexts.sources.paragraphs import ShownWords, chart_rows, read_part
 from rlm_mcp.contexts.sources.section import Section, import_parser
 from rlm_mcp.errors import SourceRefused
@@ -26,7 +26,7 @@ _GROUPS_DEEP = 50
 
 def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The slides of a .pptx, .pptm, .ppsx or .potx."""
-    package = Package(file, path)
+    package = DocumentPackage(file, path)
     omitted = Omissions()
     number = 0
     for number, (name, shapes) in enumerate(_slides(package, omitted), 1):
@@ -41,7 +41,7 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     yield Section(note=omitted.note())
 
 
-def _slides(package: Package, omitted: Omissions) -> Iterator[tuple[str, Iterable[Any]]]:
+def _slides(package: DocumentPackage, omitted: Omissions) -> Iterator[tuple[str, Iterable[Any]]]:
     """The name of the part of each slide, and its shapes; none of these if python-pptx cannot read the file."""
     pptx = import_parser("pptx", package.path)
     try:
@@ -72,7 +72,7 @@ def _lines_of(shapes: Iterable[Any], deep: int = 0) -> Iterator[str]:
                 yield "\t".join(" ".join(cell.text.split()) for cell in row.cells)
 
 
-def _with_left_out(package: Package, name: str, lines: Iterable[str]) -> Iterator[str]:
+def _with_left_out(package: DocumentPackage, name: str, lines: Iterable[str]) -> Iterator[str]:
     """The lines of a slide, then the paragraphs of its part that are not among them."""
     shown = list(lines)
     yield from shown
@@ -80,7 +80,7 @@ def _with_left_out(package: Package, name: str, lines: Iterable[str]) -> Iterato
     yield from (text for text in read_part(package, name).paragraphs if not words.take(text))
 
 
-def _attached(package: Package, related: list[Relation]) -> Iterator[str]:
+def _attached(package: DocumentPackage, related: list[Relation]) -> Iterator[str]:
     """The lines of parts that belong to a slide."""
     for item in related:
         match item.kind:
@@ -94,7 +94,7 @@ def _attached(package: Package, related: list[Relation]) -> Iterator[str]:
                 yield f"Notes: {_notes(package, item.target)}"
 
 
-def _notes(package: Package, name: str) -> str:
+def _notes(package: DocumentPackage, name: str) -> str:
     """The notes of a slide, without the number of its page."""
     tree = package.tree(name)
     for shape in list(tree.iter("sp")):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlm_mcp.contexts.sources.notes import Omissions, one_line
-from rlm_mcp.contexts.sources.package import Package, encrypted
+from rlm_mcp.contexts.sources.package import DocumentPackage, encrypted
 from rlm_mcp.contexts.sources.paragraphs import chart_rows, read_part
 from rlm_mcp.contexts.sources.section import Section, import_parser
 from rlm_mcp.errors import SourceRefused
@@ -28,7 +28,7 @@ _CHARTS = re.compile(r"xl/charts/chart\d*\.xml")
 
 def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The sheets of an .xlsx or .xlsm."""
-    package = Package(file, path)
+    package = DocumentPackage(file, path)
     if package.size("xl/sharedStrings.xml") > MAX_STRINGS_BYTES:
         raise SourceRefused(
             f"{path} has over {MAX_STRINGS_BYTES >> 20} MiB of strings: export its sheets as CSV and register these"
@@ -53,7 +53,7 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     yield Section(note=omitted.note())
 
 
-def _open_workbook(package: Package, file: BinaryIO, omitted: Omissions) -> tuple[Any, Any]:
+def _open_workbook(package: DocumentPackage, file: BinaryIO, omitted: Omissions) -> tuple[Any, Any]:
     """The workbook with the values of its formulas, and the same with the formulas."""
     openpyxl = import_parser("openpyxl", package.path)
     source = package.plain_copy() if package.is_strict() else file
@@ -119,7 +119,7 @@ def _older_value(xlrd: Any, cell: Any, datemode: int) -> str:
 class _Sheets:
     """Reads the sheets of one workbook, and what belongs to them in other parts."""
 
-    def __init__(self, package: Package, omitted: Omissions) -> None:
+    def __init__(self, package: DocumentPackage, omitted: Omissions) -> None:
         self._package = package
         self._omitted = omitted
         self._shown: set[str] = set()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlm_mcp.contexts.sources.notes import Omissions, one_line
-from rlm_mcp.contexts.sources.package import MAX_TREE_BYTES, Package
+from rlm_mcp.contexts.sources.package import MAX_TREE_BYTES, DocumentPackage
 from rlm_mcp.contexts.sources.paragraphs import ShownWords, chart_rows, read_part
 from rlm_mcp.contexts.sources.section import Section, import_parser
 from rlm_mcp.errors import SourceRefused
@@ -29,7 +29,7 @@ _UNWRAPPED = re.compile(
 
 def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The text of a .docx, .docm or .dotx."""
-    package = Package(file, path)
+    package = DocumentPackage(file, path)
     omitted = Omissions()
     main = package.main_part((MAIN_PART,))
     if main is None:
@@ -52,7 +52,7 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     yield Section(note=omitted.note())
 
 
-def _read_document(package: Package, main: str, omitted: Omissions) -> Any:
+def _read_document(package: DocumentPackage, main: str, omitted: Omissions) -> Any:
     """The document as mammoth reads it; None if only its paragraphs can be given."""
     if package.size(main) > MAX_TREE_BYTES:
         omitted.say(f"its text is over {MAX_TREE_BYTES >> 20} MiB of XML, so it is read without tables and headings")
@@ -74,7 +74,7 @@ def _read_document(package: Package, main: str, omitted: Omissions) -> Any:
     return found[0] if found else None
 
 
-def _lines_of_parts(package: Package, names: Iterable[str], kind: str, omitted: Omissions) -> Iterator[str]:
+def _lines_of_parts(package: DocumentPackage, names: Iterable[str], kind: str, omitted: Omissions) -> Iterator[str]:
     for name in dict.fromkeys(names):
         if name not in package:
             continue
@@ -86,7 +86,7 @@ def _lines_of_parts(package: Package, names: Iterable[str], kind: str, omitted: 
             yield from part.paragraphs
 
 
-def _not_shown(package: Package, parts: list[str], shown: str, omitted: Omissions) -> Iterator[str]:
+def _not_shown(package: DocumentPackage, parts: list[str], shown: str, omitted: Omissions) -> Iterator[str]:
     words = ShownWords(shown)
     for name in dict.fromkeys(parts):
         part = read_part(package, name)

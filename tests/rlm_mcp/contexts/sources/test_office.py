@@ -109,9 +109,9 @@ def slide_of_every_kind() -> bytes:
     group.shapes.add_group_shape().shapes.add_textbox(0, 0, 9, 9).text_frame.text = "in a group"
     cells = slide.shapes.add_table(1, 2, 0, 0, 9, 9).table
     cells.cell(0, 0).text, cells.cell(0, 1).text = "left", "right"
-    chart = CategoryChartData()
+    chart = CategoryChartData()  # type: ignore[no-untyped-call]
     chart.categories = ["Q1", "Q2"]
-    chart.add_series("Sales", (7, 9))
+    chart.add_series("Sales", (7, 9))  # type: ignore[no-untyped-call]
     slide.shapes.add_chart(XL_CHART_TYPE.PIE, 0, 0, 9, 9, chart)
     slide.notes_slide.notes_text_frame.text = "say hello"
     file = io.BytesIO()
@@ -167,7 +167,9 @@ def test_a_formula_is_its_value_and_without_one_itself(store: Store, files: Path
 def test_comments_and_drawings_of_a_sheet_follow_its_rows(store: Store, files: Path) -> None:
     parts: dict[str, str | bytes] = {
         "xl/worksheets/_rels/sheet1.xml.rels": relations(comments="../comments1.xml", drawing="../drawings/d.xml"),
-        "xl/comments1.xml": f'<comments xmlns="{SHEET}"><comment ref="B2"><text><t>check this</t></text></comment></comments>',
+        "xl/comments1.xml": (
+            f'<comments xmlns="{SHEET}"><comment ref="B2"><text><t>check this</t></text></comment></comments>'
+        ),
         "xl/drawings/d.xml": f'<w xmlns:a="{DRAWING}"><a:p><a:r><a:t>in a box</a:t></a:r></a:p></w>',
         "xl/drawings/_rels/d.xml.rels": relations(image="../media/i.png"),
         "xl/media/i.png": b"...",
