@@ -53,6 +53,8 @@ class Settings:
     """None: anywhere for the user's own commands, `local_roots` for a client on stdio, nowhere over HTTP."""
     quota_bytes: int | None = None
     """Of one store. None: as much as the disk holds, or over HTTP the quota in `server/transports/http.py`."""
+    packages: tuple[str, ...] | None = None
+    """("none",), ("data",) or names. None: the packages that were added, else the prebuilt ones, else none."""
     prices: Mapping[str, Price] = field(default_factory=dict)
     window_tokens: int | None = None
     sub_window_tokens: int | None = None
@@ -326,6 +328,14 @@ def _paths(raw: object, source: str) -> tuple[Path, ...]:
     return tuple(_path(part, source) for part in parts if str(part).strip())
 
 
+def _package_names(raw: object, source: str) -> tuple[str, ...]:
+    """Names from a list, or from a text with commas or blanks between them."""
+    parts = re.split(r"[,\s]+", raw.strip()) if isinstance(raw, str) else raw
+    if isinstance(parts, list | tuple) and parts and all(re.fullmatch(r"\w[\w.-]*", str(part)) for part in parts):
+        return tuple(str(part).lower() for part in parts)
+    raise SettingsError(f"{source} is {_shown(raw)}: write none, data, or names of packages with commas between them")
+
+
 def _flag(raw: object, source: str) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if isinstance(raw, bool):
@@ -433,6 +443,12 @@ SETTINGS: Mapping[str, Setting] = {
         parse=_count,
         meaning="disk space that contexts may use, in bytes",
         default="no limit; over HTTP 20 GiB for each tenant",
+        has_flag=True,
+    ),
+    "packages": Setting(
+        parse=_package_names,
+        meaning="packages of the sandbox: none, data (of rlm-mcp[data]), or names with commas between them",
+        default="those of `rlm-mcp packages`, else those of rlm-mcp[data], else none",
         has_flag=True,
     ),
     "prices": Setting(

@@ -22,7 +22,7 @@ ORDER: dict[str, list[str]] = {
         "workspace",
         "engine",
         "repl models viewer install",
-        "contexts records",
+        "contexts records packages",
         "settings",
         "concurrency redact spending",
         "errors files version",
@@ -49,6 +49,8 @@ USERS_OF_THE_SANDBOX = {
     "rlm_mcp.repl.host_calls",
     "rlm_mcp.workspace.workspace",
     "rlm_mcp.cli.doctor",
+    "rlm_mcp.packages.library",
+    "rlm_mcp.packages.resolver",
 }
 # No setting is read there: git gets the environment of this process less what could redirect it, and some MCP clients
 # keep their configuration where a variable says.

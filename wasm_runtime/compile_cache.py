@@ -36,8 +36,8 @@ _FOLDER = "wasm-runtime"
 class Image:
     """The manifest's facts about an image. Addresses are in guest memory.
 
-    `packages` are the wheels that were baked into it, as "name version"; `site` holds their files. `package_bytes` is
-    by how much its memory is larger than that of the image without packages.
+    `packages` are the wheels that were baked into it, as "name version", `imports` the names that Python imports;
+    `site` holds their files. `package_bytes` is by how much its memory is larger than that of the image without them.
     """
 
     sha256: str  # of the module, not compressed
@@ -53,6 +53,7 @@ class Image:
     stdlib: Path
     module: Path
     packages: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
     package_bytes: int = 0
     site: Path | None = None
 
@@ -78,6 +79,7 @@ def load_image(folder: Path | None = None) -> Image:
         stdlib=stdlib,
         module=folder / MODULE_FILE,
         packages=tuple(f"{package['name']} {package['version']}" for package in manifest["packages"]),
+        imports=tuple(sorted(name for package in manifest["packages"] for name in package["imports"])),
         package_bytes=max(0, manifest["image"]["memory_bytes"] - own["image"]["memory_bytes"]),
         site=folder / SITE_FILE,
     )

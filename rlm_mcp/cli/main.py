@@ -62,13 +62,13 @@ def _reason(error: OSError) -> str:
 
 def command_parser() -> argparse.ArgumentParser:
     """The parser of the command line, with all commands."""
-    from rlm_mcp.cli.commands import clients, contexts, diagnostics, inspecting, runs, solving
+    from rlm_mcp.cli.commands import clients, contexts, diagnostics, inspecting, packages, runs, solving
 
     # Its own flags: defaults set on flags that the commands share would replace what stands before the command.
     parser = argparse.ArgumentParser(prog="rlm-mcp", description=DESCRIPTION, parents=[common_flags()])
     parser.set_defaults(**DEFAULTS)
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser, common_flags())
-    for group in (serving, solving, inspecting, contexts, runs, clients, diagnostics):
+    for group in (serving, solving, inspecting, contexts, packages, runs, clients, diagnostics):
         group.add_commands(commands)
     return parser

@@ -61,7 +61,7 @@ class Level:
     def __init__(self, spec: RunSpec, deps: RunDeps, ledger: Ledger, *, run_child: RunChild) -> None:
         self.spec, self.deps, self.ledger = spec, deps, ledger
         self.way, self._refusal = _choose_way(spec, deps, ledger)
-        self.judge = Judge(_question(spec), _rules(deps.root.profile, deps.sub.profile))
+        self.judge = Judge(_question(spec), _rules(deps.root.profile, deps.sub.profile, deps.imports))
         self._run_child = run_child
         self._turns = 0
         self._longest_prompt = 0
@@ -374,7 +374,7 @@ def _question(spec: RunSpec) -> Question:
     return Question(query=spec.query, schema=schema, check=partial(complaint, schema))
 
 
-def _rules(root: Profile, sub: Profile) -> Rules:
+def _rules(root: Profile, sub: Profile, imports: tuple[str, ...]) -> Rules:
     most = WEAK_REPLY_TOKENS if root.strength == "weak" else STRONG_REPLY_TOKENS
     return Rules(
         strength=root.strength,
@@ -383,6 +383,7 @@ def _rules(root: Profile, sub: Profile) -> Rules:
         # Logs and code come to two and a half characters to a token.
         sub_usd_per_mtok=sub.usd_per_mtok_in,
         sub_prompt_chars=min(100_000, max(1_000, int(sub.window_tokens * 0.75 * 2.5) // 1_000 * 1_000)),
+        imports=imports,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from rlm_mcp.engine.classify import estimate_many
 from rlm_mcp.engine.line_shapes import LineShape
 from rlm_mcp.models.base import Message
+from rlm_mcp.packages.guidance import installed_phrase
 from rlm_mcp.redact import ellipsize
 from rlm_mcp.repl.types import CellResult, Variable
 
@@ -76,7 +77,7 @@ print(len(context))
 It is run, and you are shown what it printed and its last expression, up to {shown} characters of each (first \
 {head}, last {tail}). Variables stay, also when a block fails. Nothing outside the block is run.
 
-In the REPL (standard library, no network)
+In the REPL ({installed})
 - `context`: a str, or for files a mapping from path to text; `contexts[name]` when there are several. Read-only.
 - `search(regex, path=None, chars=None)`: all matching lines, fast, with .path, .line, .text; `chars` keeps only so \
 many around the match.
@@ -163,15 +164,16 @@ class Remaining:
     tokens: int | None = None
 
 
-def system(strength: Strength, *, sub_prompt_chars: int = 100_000) -> Message:
-    """The fixed first message. `sub_prompt_chars` depends on the sub-model only, so it is fixed for a run."""
+def system(strength: Strength, *, sub_prompt_chars: int = 100_000, imports: Sequence[str] = ()) -> Message:
+    """The fixed first message. It depends on the sub-model and on the sandbox's packages, so it is fixed for a run."""
+    installed = installed_phrase(imports)
     if strength == "weak":
-        return Message(role="system", content=WEAK_SYSTEM)
+        return Message(role="system", content=WEAK_SYSTEM + (f"Python has the {installed}.\n" if imports else ""))
     numbers = {
         "sub_prompt_chars": sub_prompt_chars, "shown": STRONG.head + STRONG.tail, "head": STRONG.head,
         "tail": STRONG.tail,
     }  # fmt: skip
-    text = STRONG_SYSTEM
+    text = STRONG_SYSTEM.replace("{installed}", installed)
     for name, number in numbers.items():
         text = text.replace(f"{{{name}}}", f"{number:,}")
     return Message(role="system", content=text)

@@ -29,6 +29,8 @@ class Rules:
     sub_prompt_chars: int = 100_000
     sub_usd_per_mtok: float | None = None
     """dollars for a million tokens of a sub-call's prompt, if known"""
+    imports: tuple[str, ...] = ()
+    """what can be imported besides the standard library"""
 
     @property
     def is_weak(self) -> bool:

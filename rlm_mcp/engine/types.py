@@ -10,6 +10,7 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.engine.guest_calls import AskSub
 from rlm_mcp.models.base import Model
+from rlm_mcp.packages.library import PackageImage
 from rlm_mcp.records.events import Event, RunStarted
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.repl.types import GuestCalls, Repl
@@ -74,6 +75,8 @@ class RunDeps:
     open_repl: OpenRepl
     store: Store
     record: Record
+    imports: tuple[str, ...] = ()
+    """what code can import besides the standard library"""
     on_event: Callable[[Event], None] = lambda _: None
     stop_calls: Callable[[], Awaitable[None]] = _nothing
     """ends the sub-calls that nobody waits for any more, and returns once all are settled"""
@@ -89,7 +92,9 @@ class RunDeps:
     """
 
 
-def started_event(spec: RunSpec, *, root: Model, sub: Model, limits: RunLimits) -> RunStarted:
+def started_event(
+    spec: RunSpec, *, root: Model, sub: Model, limits: RunLimits, image: PackageImage | None = None
+) -> RunStarted:
     """The first event of a run: enough to resume it and to replay it, and no machine path, URL or key."""
     return RunStarted(
         query=spec.query,
@@ -112,4 +117,5 @@ def started_event(spec: RunSpec, *, root: Model, sub: Model, limits: RunLimits) 
             "sub": {"name": sub.name, "profile": asdict(sub.profile)},
         },
         limits=asdict(limits),
+        packages=None if image is None else {"image": image.sha256, "packages": list(image.packages)},
     )

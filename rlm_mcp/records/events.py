@@ -59,6 +59,8 @@ class RunStarted(RunEvent):
     """"root" and "sub", each with name and profile (models.base.Profile)"""
     limits: JsonMap = field(default_factory=dict)
     """spending.BudgetLimits"""
+    packages: JsonMap | None = None
+    """"image" (sha256) and "packages" ("name version") of the sandbox; None for the image without packages"""
     fingerprint: str | None = None
     """the same for the same request over the same contexts"""
     served: bool | None = None

@@ -53,10 +53,14 @@ class Sandbox:
         handoff: CallHandoff,
         threads: SandboxThreads,
         *,
+        image: Path | None = None,
         memory_bytes: int | None = None,
         on_loaded: Callable[[], None] | None = None,
     ) -> None:
+        """`image` is the folder of an image with packages."""
         self._cache_dir = cache_dir
+        self._image = image
+        self._others: dict[Path | None, Sandbox] = {}
         self._tasks = tasks
         self._handoff = handoff
         self._threads = threads
@@ -82,6 +86,16 @@ class Sandbox:
         """Whether memory is left for a session of the largest size, or a quarter of all memory where that is less."""
         return self._runtime is None or self._runtime.budget.available(owner) >= self._room_bytes
 
+    def with_image(self, image: Path | None) -> "Sandbox":
+        """The sandbox with another image, on the same threads; it is closed together with this one."""
+        if image == self._image:
+            return self
+        if image not in self._others:
+            self._others[image] = Sandbox(
+                self._cache_dir, self._tasks, self._handoff, self._threads, image=image, memory_bytes=self._memory_bytes
+            )
+        return self._others[image]
+
     def begin_loading(self) -> None:
         """Loads the compiled image in the background, or compiles it once, which takes seconds."""
         if not self._loading:
@@ -91,7 +105,7 @@ class Sandbox:
     async def _load(self) -> None:
         """Loads the runtime; a failure is kept and raised where the runtime is needed."""
         try:
-            start = partial(_start_runtime, self._cache_dir, self._memory_bytes)
+            start = partial(_start_runtime, self._cache_dir, self._image, self._memory_bytes)
             self._runtime = await anyio.to_thread.run_sync(start, abandon_on_cancel=True)
             self._room_bytes = min(MEMORY_BYTES, self._runtime.budget.available() // 4)
         except Exception as error:
@@ -114,9 +128,14 @@ class Sandbox:
 
     async def close(self) -> None:
         """Closes the runtime if it was loaded; a load that is still running is left to the end of the process."""
+        for sandbox in (self, *self._others.values()):
+            await sandbox.close_runtime()
+        self._threads.shutdown()
+
+    async def close_runtime(self) -> None:
+        """Closes the runtime of this image only."""
         if self._runtime is not None:
             await self._threads.run(self._runtime.close)
-        self._threads.shutdown()
 
     @asynccontextmanager
     async def open_repl(
@@ -141,7 +160,7 @@ class Sandbox:
         threads = self._threads.of(owner)
         session = await threads.run(opening)
         try:
-            yield SandboxRepl(session, threads)
+            yield SandboxRepl(session, threads, imports=runtime.image.imports)
         finally:
             session.interrupt()
             await threads.run(session.close)
@@ -149,18 +168,28 @@ class Sandbox:
 
 @asynccontextmanager
 async def open_sandbox(
-    cache_dir: Path, *, memory_bytes: int | None = None, on_loaded: Callable[[], None] | None = None
+    cache_dir: Path,
+    *,
+    image: Path | None = None,
+    memory_bytes: int | None = None,
+    on_loaded: Callable[[], None] | None = None,
 ) -> AsyncIterator[Sandbox]:
     """The sandbox of this process, loaded by the first REPL, or by `begin_loading`, which servers call at once.
 
-    `memory_bytes` limits the memory of all sessions together, by default half of the machine's. `on_loaded` is called
-    on the event loop when loading has succeeded or failed.
+    `image` is the folder of an image with packages. `memory_bytes` limits the memory of all sessions together, by
+    default to half of the machine's. `on_loaded` is called on the event loop when loading has succeeded or failed.
     """
     async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
         call_soon = _call_soon(portal)
         handoff = CallHandoff(tasks, call_soon)
         sandbox = Sandbox(
-            cache_dir, tasks, handoff, SandboxThreads(call_soon), memory_bytes=memory_bytes, on_loaded=on_loaded
+            cache_dir,
+            tasks,
+            handoff,
+            SandboxThreads(call_soon),
+            image=image,
+            memory_bytes=memory_bytes,
+            on_loaded=on_loaded,
         )
         tasks.start_soon(handoff.serve)
         try:
@@ -179,8 +208,8 @@ def _call_soon(portal: BlockingPortal) -> CallSoon:
         return portal.start_task_soon
 
 
-def _start_runtime(cache_dir: Path, memory_bytes: int | None) -> "Runtime":
+def _start_runtime(cache_dir: Path, image: Path | None, memory_bytes: int | None) -> "Runtime":
     from wasm_runtime import Runtime
 
     # Compiling takes seconds, once per machine: its progress is shown on stderr.
-    return Runtime(cache_dir, on_progress=log.warning, memory_budget_bytes=memory_bytes)
+    return Runtime(cache_dir, image=image, on_progress=log.warning, memory_budget_bytes=memory_bytes)

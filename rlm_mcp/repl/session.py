@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import RlmError
+from rlm_mcp.packages.guidance import import_advice
 from rlm_mcp.repl.threads import SandboxThreads
 from rlm_mcp.repl.types import CellError, CellResult, Final, RawCitation, Read, Variable
 
@@ -51,7 +52,9 @@ class SandboxFailed(RlmError):
 class SandboxRepl:
     """A Repl over one session. Runs one cell at a time; further calls wait."""
 
-    def __init__(self, session: "Session", threads: SandboxThreads) -> None:
+    def __init__(self, session: "Session", threads: SandboxThreads, *, imports: Sequence[str] = ()) -> None:
+        """`imports` are the packages of the image, for the text of failed imports."""
+        self._imports = imports
         self._session = session
         self._threads = threads
         self._lock = anyio.Lock()
@@ -62,7 +65,7 @@ class SandboxRepl:
     async def run(self, code: str, *, seconds: float | None = None) -> CellResult:
         """Executes one cell. Cancellation interrupts it and keeps the namespace."""
         async with self._lock:
-            return await self._call_interruptibly(_run_cell, self._session, code, seconds)
+            return await self._call_interruptibly(_run_cell, self._session, code, seconds, self._imports)
 
     async def variables(self) -> tuple[Variable, ...]:
         """All user variables, newest first."""
@@ -207,7 +210,7 @@ def _report_adapter() -> TypeAdapter[_CellReport]:
 _DAMAGED = "The REPL's own functions did not answer after this block: free memory, or go on with what you have."
 
 
-def _run_cell(session: "Session", code: str, seconds: float | None) -> CellResult:
+def _run_cell(session: "Session", code: str, seconds: float | None, imports: Sequence[str] = ()) -> CellResult:
     """Runs a cell between the prelude's `before` and `after`.
 
     A full heap or a broken prelude costs the report, never the cell.
@@ -224,7 +227,19 @@ def _run_cell(session: "Session", code: str, seconds: float | None) -> CellResul
             report = _report_adapter().validate_python(after)
         except (GuestCallError, ValidationError):
             report = _CellReport(notes=(_DAMAGED,))
-    return _cell_result(code, done, report)
+    return _with_import_advice(_cell_result(code, done, report), imports)
+
+
+def _with_import_advice(result: CellResult, imports: Sequence[str]) -> CellResult:
+    """The result, in which a failed import says what can be imported."""
+    error = result.error
+    if error is None or error.type != "ModuleNotFoundError":
+        return result
+    advice = import_advice(error.message, imports)
+    if advice is None:
+        return result
+    told = replace(error, message=f"{error.message}. {advice}", traceback=f"{error.traceback.rstrip()}. {advice}\n")
+    return replace(result, error=told)
 
 
 def _cell_result(code: str, done: "ExecResult", report: _CellReport) -> CellResult:

@@ -25,11 +25,13 @@ from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.models.scripted import ScriptedModel
+from rlm_mcp.packages.library import PackageImage
 from rlm_mcp.records.events import Event, RunStarted
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.settings import MOST, Settings
 from rlm_mcp.spending import REQUESTED_LIMITS, RunLimits, Spent
+from rlm_mcp.workspace.run_images import RunImages
 
 _T = TypeVar("_T", int, float)
 
@@ -100,6 +102,8 @@ class Launch:
     open_repl: OpenRepl
     cache: ReplyCache | None
     tape: Tape
+    image: PackageImage | None = None
+    """of the sandbox; None is that without packages"""
     already: Spent | None = None
     sampling_queue: SamplingQueue | None = None
     """for requests to the client's model, if the run uses it"""
@@ -107,7 +111,9 @@ class Launch:
     @property
     def started(self) -> RunStarted:
         """The first event of its record."""
-        return started_event(self.spec, root=self.models.root, sub=self.models.sub, limits=self.limits)
+        return started_event(
+            self.spec, root=self.models.root, sub=self.models.sub, limits=self.limits, image=self.image
+        )
 
     async def play(self, record: Record, on_event: Callable[[Event], None]) -> Outcome:
         """Runs it to its end, which is then on record."""
@@ -117,6 +123,7 @@ class Launch:
             sub=self.models.sub,
             ask_sub=calls.ask,
             open_repl=self.open_repl,
+            imports=() if self.image is None else self.image.imports,
             store=self.store,
             record=record,
             on_event=on_event,
@@ -137,11 +144,23 @@ class Launcher:
         store: Store,
         open_repl: OpenRepl,
         cache: ReplyCache | None = None,
+        images: RunImages | None = None,
     ) -> None:
+        """Without `images` all REPLs are opened by `open_repl`, which then has no packages."""
         self._settings = settings
         self._choose = choose
         self._store = store
-        self._launch = partial(Launch, store=store, open_repl=open_repl, cache=cache)
+        self._images = images
+        self._open_repl = open_repl
+        self._launch_on = partial(Launch, store=store, cache=cache)
+
+    def _launch(self, started: RunStarted | None = None, **facts: Any) -> Launch:
+        """A launch with the image of the settings, or with that of a record."""
+        images = self._images
+        if images is None:
+            return self._launch_on(open_repl=self._open_repl, **facts)
+        image = images.chosen if started is None else images.recorded(started.packages)
+        return self._launch_on(open_repl=images.open_with(image), image=image, **facts)
 
     async def new(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Launch:
         """A run of `request`. With `sampling`, the client's model is used where it is named or no other is configured.
@@ -193,6 +212,7 @@ class Launcher:
         sampling_queue = SamplingQueue()
         models = await self._models(started.models["root"]["name"], started.models["sub"]["name"], sampling_queue)
         return self._launch(
+            started,
             spec=self._spec(started),
             models=models,
             limits=RunLimits(**started.limits),
@@ -233,7 +253,7 @@ class Launcher:
         started = _started(events)
         models = RunModels(root=_recorded(started.models["root"]), sub=_recorded(started.models["sub"]))
         tape = Tape(events, strict=True)
-        return self._launch(spec=self._spec(started, contexts), models=models, limits=RunLimits(), tape=tape)
+        return self._launch(started, spec=self._spec(started, contexts), models=models, limits=RunLimits(), tape=tape)
 
     def _spec(self, started: RunStarted, contexts: Sequence[Context] | None = None) -> RunSpec:
         if contexts is None:
@@ -275,6 +295,7 @@ def _require_playable(started: RunStarted) -> None:
     limits = started.limits
     if (
         not all(isinstance(text, str) for text in (*names, *contexts))
+        or not isinstance(started.packages, dict | None)
         or not set(limits) <= set(RunLimits.__slots__)
         or not all(limit is None or (type(limit) in {int, float} and 0 <= limit <= MOST) for limit in limits.values())
     ):

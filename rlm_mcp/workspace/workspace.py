@@ -21,6 +21,7 @@ from rlm_mcp.contexts.types import Context, Freed
 from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.types import OpenRepl
 from rlm_mcp.models.pool import open_models
+from rlm_mcp.packages.library import PackageImage, PackageLibrary, folder_of
 from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import Sandbox, open_sandbox
 from rlm_mcp.settings import Settings
@@ -30,6 +31,7 @@ from rlm_mcp.workspace.inspect_repls import InspectRepls, ReplPool
 from rlm_mcp.workspace.launch import ChooseModels, Launcher
 from rlm_mcp.workspace.live_runs import LiveRuns
 from rlm_mcp.workspace.process_tuning import freeze_gc
+from rlm_mcp.workspace.run_images import RunImages
 from rlm_mcp.workspace.telemetry import Telemetry
 
 
@@ -82,6 +84,12 @@ def _open_store(settings: Settings) -> Store:
     return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes)
 
 
+def _opener(store: Store, sandbox: Sandbox, pool: ReplPool, owner: str | None, image: PackageImage | None) -> OpenRepl:
+    """Opens REPLs with an image."""
+    sandbox = sandbox.with_image(folder_of(image))
+    return pool.evicting_opener(partial(sandbox.open_repl, store, owner=owner), owner)
+
+
 @asynccontextmanager
 async def open_workspace(
     settings: Settings,
@@ -95,6 +103,7 @@ async def open_workspace(
     telemetry: Telemetry | None = None,
     pool: ReplPool | None = None,
     owner: str | None = None,
+    library: PackageLibrary | None = None,
 ) -> AsyncIterator[Workspace]:
     """Opens a workspace. It is ready at once: the sandbox loads and connections open on first use.
 
@@ -102,7 +111,7 @@ async def open_workspace(
     loading the sandbox now, in the background. `most_runs` bounds concurrent runs. With `serves` the runs are those of
     a server: the next server resumes what the end of this one interrupts. `telemetry` replaces that of the process;
     the REPLs of `inspect_context` may share a `pool` with those of other owners. A named `owner` leaves threads and
-    memory of a shared sandbox to others.
+    memory of a shared sandbox to others. `library` has the packages of the sandbox, by default those in `data_dir`.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
@@ -112,20 +121,26 @@ async def open_workspace(
         cache = stack.enter_context(closing(ReplyCache(settings.cache_dir))) if settings.sub_call_cache else None
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose
+        images: RunImages | None = None
         if open_repl is None:
+            library = library or PackageLibrary(settings.data_dir)
+            chosen = await anyio.to_thread.run_sync(library.choose, settings.packages)
             if sandbox is None:
                 on_loaded = freeze_gc if serves else None
-                sandbox = await stack.enter_async_context(open_sandbox(settings.cache_dir, on_loaded=on_loaded))
+                opening = open_sandbox(settings.cache_dir, image=folder_of(chosen), on_loaded=on_loaded)
+                sandbox = await stack.enter_async_context(opening)
             if warm:
-                sandbox.begin_loading()
+                sandbox.with_image(folder_of(chosen)).begin_loading()
             pool = pool or ReplPool(has_room=sandbox.has_room)
-            open_repl = pool.evicting_opener(partial(sandbox.open_repl, store, owner=owner), owner)
+            opener = partial(_opener, store, sandbox, pool, owner)
+            images = RunImages(library=library, chosen=chosen, open_with=opener)
+            open_repl = opener(chosen)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         changes = ChangeFeed()
         runs = LiveRuns(
             store=store,
             records=Runs(settings.data_dir),
-            launcher=Launcher(settings, choose, store, open_repl, cache),
+            launcher=Launcher(settings, choose, store, open_repl, cache, images),
             tasks=tasks,
             changes=changes,
             telemetry=telemetry or Telemetry(content=settings.trace_content),

@@ -32,6 +32,7 @@ from rlm_mcp.concurrency import on_stop_signal, run_in_thread
 from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.errors import RlmError, SettingsError
 from rlm_mcp.models.pool import open_models
+from rlm_mcp.packages.library import PackageLibrary, folder_of
 from rlm_mcp.records.recovery import left_runs
 from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import open_sandbox
@@ -107,8 +108,10 @@ async def open_http_server(
             "serve on 127.0.0.1"
         )
     settings = replace(settings, roots=settings.roots or (), quota_bytes=settings.quota_bytes or QUOTA_BYTES)
+    library = PackageLibrary(settings.data_dir)  # all tenants have the server's packages
+    image = folder_of(await run_in_thread(lambda: library.choose(settings.packages)))
     async with (
-        open_sandbox(settings.cache_dir, on_loaded=freeze_gc) as sandbox,
+        open_sandbox(settings.cache_dir, image=image, on_loaded=freeze_gc) as sandbox,
         open_models(settings) as models,
     ):
         sandbox.begin_loading()
@@ -125,6 +128,7 @@ async def open_http_server(
                 own,
                 choose=models.choose,
                 sandbox=sandbox,
+                library=library,
                 most_runs=MOST_RUNS,
                 serves=True,
                 pool=pool,

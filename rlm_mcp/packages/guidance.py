@@ -1,0 +1,45 @@
+"""What a model is told about the packages of its sandbox: in the system prompt, and when an import fails."""
+
+import re
+from collections.abc import Sequence
+
+_NAME = re.compile(r"No module named '([\w.]+)'")
+# Ways to install something that work elsewhere.
+_INSTALLERS = frozenset({"pip", "micropip", "ensurepip", "pyodide", "pyodide_js", "conda", "uv"})
+_MOST_NAMED = 40
+_INSTEAD = {
+    "numpy": "For numbers use statistics, array, fractions or plain lists.",
+    "pandas": "For tables use csv.DictReader, sqlite3 and collections.",
+    "regex": "Use re.",
+    "lxml": "Use xml.etree.ElementTree or html.parser.",
+    "bs4": "Use html.parser.",
+    "yaml": "Parse the few keys that are needed with re.",
+    "dateutil": "Use datetime.strptime and zoneinfo.",
+    "pytz": "Use zoneinfo.",
+    "requests": "There is no network.",
+    "httpx": "There is no network.",
+}
+
+
+def installed_phrase(imports: Sequence[str]) -> str:
+    """What code can import, as a prompt says it."""
+    if not imports:
+        return "standard library, no network"
+    named = ", ".join(imports[:_MOST_NAMED])
+    return f"standard library; installed besides: {named}; nothing else can be installed, no network"
+
+
+def import_advice(message: str, imports: Sequence[str]) -> str | None:
+    """What to add to the message of a ModuleNotFoundError; None if it names a module of something installed."""
+    found = _NAME.search(message)
+    if found is None:
+        return None
+    name = found[1].partition(".")[0]
+    if name in imports:
+        return None
+    there = f"the standard library and: {', '.join(imports[:_MOST_NAMED])}" if imports else "the standard library only"
+    nothing = "Nothing can be installed from here."
+    if name in _INSTALLERS:
+        return f"This sandbox has {there}. {nothing}"
+    instead = f" {_INSTEAD[name]}" if name in _INSTEAD else ""
+    return f"This sandbox has {there}. {nothing}{instead} (Its owner can add it: rlm-mcp packages add {name})"

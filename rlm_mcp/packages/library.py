@@ -1,0 +1,225 @@
+"""The images with packages that this user has: baked ones below the data directory, and the one of `rlm-mcp[data]`.
+
+    packages/set.json        what was added, and which image holds it
+    packages/images/<key>/   an image that `Runtime(image=…)` takes; the key is of the wheels and of the base image
+    packages/download/       what the last `add` downloaded
+
+An image is written once and never changed. Removed are only images that are not the set's and that no run names.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from rlm_mcp.errors import RlmError
+from rlm_mcp.files import replacing
+from rlm_mcp.packages.resolver import PackageRefused, Report, resolve
+
+DATA_PACKAGE = "rlm_mcp_data"
+"""The Python package that holds the image of `rlm-mcp[data]`."""
+
+
+class PackagesMissing(RlmError):
+    """The setting `packages` asks for what no image has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageImage:
+    """One image, by the manifest in its folder."""
+
+    folder: Path
+    sha256: str
+    packages: tuple[str, ...]
+    """"name version" of each wheel"""
+    imports: tuple[str, ...]
+    """the names that code imports"""
+    pure_only: tuple[str, ...] = ()
+    """packages without their compiled part"""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The normalised names of the packages."""
+        return frozenset(canonicalize_name(package.split()[0]) for package in self.packages)
+
+
+def folder_of(image: PackageImage | None) -> Path | None:
+    """The folder of an image; None for that without packages."""
+    return None if image is None else image.folder
+
+
+def read_image(folder: Path) -> PackageImage | None:
+    """The image in a folder; None if there is none, or one that cannot be read."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        packages = manifest["packages"]
+        return PackageImage(
+            folder=folder,
+            sha256=manifest["image"]["sha256"],
+            packages=tuple(f"{package['name']} {package['version']}" for package in packages),
+            imports=tuple(sorted(name for package in packages for name in package["imports"])),
+            pure_only=tuple(package["name"] for package in packages if package["pure_part_only"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class PackageLibrary:
+    """The packages of one user. `data_folder` is that of the prebuilt image, by default where it is installed."""
+
+    def __init__(self, data_dir: Path, *, data_folder: Path | None = None) -> None:
+        self._folder = data_dir / "packages"
+        self._data_folder = data_folder or _installed_data_folder()
+
+    def __repr__(self) -> str:
+        return f"<PackageLibrary {self._folder}, {len(self.images())} images>"
+
+    def images(self) -> list[PackageImage]:
+        """The baked images, then the prebuilt one."""
+        folders = sorted((self._folder / "images").glob("*")) if self._folder.exists() else []
+        found = [read_image(folder) for folder in folders if not folder.name.startswith(".")]
+        return [image for image in (*found, self.data_image()) if image is not None]
+
+    def data_image(self) -> PackageImage | None:
+        """The prebuilt image, if it is installed."""
+        return None if self._data_folder is None else read_image(self._data_folder)
+
+    def added(self) -> tuple[str, ...]:
+        """The requirements that were added, as they were given."""
+        return tuple(self._read_set().get("requested", ()))
+
+    def added_image(self) -> PackageImage | None:
+        """The image of what was added."""
+        key = self._read_set().get("image")
+        return None if not isinstance(key, str) else read_image(self._folder / "images" / key)
+
+    def choose(self, setting: Sequence[str] | None) -> PackageImage | None:
+        """The image for a value of the setting `packages`; None is the image without packages.
+
+        Unset, it is what was added, else the prebuilt image. Raises PackagesMissing.
+        """
+        if setting is None:
+            return self.added_image() or self.data_image()
+        if list(setting) == ["none"]:
+            return None
+        if list(setting) == ["data"]:
+            image = self.data_image()
+            if image is None:
+                raise PackagesMissing("packages = data needs the prebuilt image: install rlm-mcp[data]")
+            return image
+        wanted = {str(canonicalize_name(name)) for name in setting}
+        images = [image for image in self.images() if wanted <= image.names]
+        if not images:
+            there = set[str]().union(*(image.names for image in self.images()))
+            lacking = sorted(wanted - there) or sorted(wanted)
+            raise PackagesMissing(
+                f"no image has the packages {', '.join(sorted(wanted))}: `rlm-mcp packages add {' '.join(lacking)}`"
+            )
+        return min(images, key=lambda image: (len(image.packages), image.sha256))
+
+    def with_sha256(self, sha256: str) -> PackageImage | None:
+        """The image that a run has used."""
+        return next((image for image in self.images() if image.sha256 == sha256), None)
+
+    def add(
+        self, wanted: Sequence[str], *, cache_dir: Path, find_links: Sequence[str] = (), report: Report
+    ) -> PackageImage:
+        """Add packages to the set, and bake its image. Raises PackageRefused; the set is then as it was."""
+        kept = [one for one in self.added() if _project(one) not in {_project(new) for new in wanted}]
+        return self.bake([*kept, *wanted], cache_dir=cache_dir, find_links=find_links, report=report)
+
+    def remove(self, name: str, *, cache_dir: Path, report: Report) -> PackageImage | None:
+        """Take a package off the set and bake the rest; None if nothing is left. Raises PackageRefused."""
+        rest = [one for one in self.added() if _project(one) != canonicalize_name(name)]
+        if len(rest) == len(self.added()):
+            raise PackageRefused(f"{name} was not added: `rlm-mcp packages` lists what was")
+        if not rest:
+            self._write_set([], None, [])
+            return None
+        downloaded = [str(self._folder / "download" / "resolved")]
+        return self.bake(rest, cache_dir=cache_dir, find_links=[*self._find_links(), *downloaded], report=report)
+
+    def bake(
+        self, requested: Sequence[str], *, cache_dir: Path, find_links: Sequence[str] = (), report: Report
+    ) -> PackageImage:
+        """Resolve, bake and compile the image of these packages, and make it that of the set. Raises PackageRefused."""
+        from wasm_runtime import Runtime
+        from wasm_runtime.build.packages import bake_image
+        from wasm_runtime.build.side_module import BadPackage
+
+        links = list(find_links) or self._find_links()
+        resolved = resolve(requested, self._folder / "download", find_links=links, report=report)
+        with Runtime(cache_dir, on_progress=report) as runtime:
+            key = _key([runtime.image.sha256, *sorted(wheel.sha256 for wheel in resolved.wheels)])
+            folder = self._folder / "images" / key
+            if read_image(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                try:
+                    bake_image(resolved.wheels, folder, runtime=runtime, on_progress=report)
+                except BadPackage as error:
+                    raise PackageRefused(_refusal(str(error), resolved.pure_only)) from error
+        Runtime(cache_dir, image=folder, on_progress=report).close()  # compiles it, so that no session waits for that
+        self._write_set(requested, key, links)
+        image = read_image(folder)
+        if image is None:
+            raise PackageRefused(f"the image in {folder} cannot be read back: bake it again")
+        return image
+
+    def collect(self, in_use: Collection[str]) -> int:
+        """Remove images that are not the set's and whose sha256 no run names; -> how many."""
+        current = self.added_image()
+        removed = 0
+        for folder in (self._folder / "images").glob("*"):
+            image = read_image(folder)
+            if image is not None and image.sha256 not in in_use and (current is None or folder != current.folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+        return removed
+
+    def _find_links(self) -> list[str]:
+        return [str(link) for link in self._read_set().get("find_links", ())]
+
+    def _read_set(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self._folder / "set.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write_set(self, requested: Sequence[str], image: str | None, find_links: Sequence[str]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"requested": list(requested), "image": image, "find_links": list(find_links)}, indent=2)
+        with replacing(self._folder / "set.json") as file:
+            file.write(text.encode())
+
+
+def _refusal(reason: str, pure_only: Sequence[str]) -> str:
+    if not pure_only:
+        return reason
+    return f"{reason}\n(Of {', '.join(pure_only)} only the Python part was there, because no wheel is for the sandbox.)"
+
+
+def _key(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _project(requirement: str) -> str:
+    """The normalised name of what was asked for: a requirement, or the path of a wheel."""
+    if requirement.endswith(".whl"):
+        return str(canonicalize_name(Path(requirement).name.partition("-")[0]))
+    try:
+        return str(canonicalize_name(Requirement(requirement).name))
+    except InvalidRequirement:
+        return requirement
+
+
+def _installed_data_folder() -> Path | None:
+    found = find_spec(DATA_PACKAGE)
+    return None if found is None or found.origin is None else Path(found.origin).parent / "image"

@@ -1,0 +1,115 @@
+"""Resolving packages, with a pip that serves wheels from a dict."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rlm_mcp.packages.resolver import PackageRefused, Report, resolve
+
+GUEST = "cp314-cp314-pyemscripten_2026_0_wasm32"
+LINUX = "cp314-cp314-manylinux_2_28_x86_64"
+
+
+class Pip:
+    """Downloads what is asked for from `index`: name -> (tags, requirements). Needs of its own are not followed."""
+
+    def __init__(self, index: dict[str, tuple[str, list[str]]]) -> None:
+        self.index, self.asked = index, list[Sequence[str]]()
+
+    def __call__(self, arguments: Sequence[str], report: Report) -> tuple[int, str]:
+        options = [a for a in arguments if a.startswith("--")]
+        names = [a for a in arguments[1:] if not a.startswith("--")]
+        self.asked.append(names)
+        folder = Path(next(o for o in options if o.startswith("--dest=")).removeprefix("--dest="))
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = any("manylinux" in option for option in options)
+        folders = [Path(o.removeprefix("--find-links=")) for o in options if o.startswith("--find-links=")]
+        pure = {path.name.split("-")[0] for folder_of_wheels in folders for path in folder_of_wheels.glob("*.whl")}
+        for name in names:
+            tags, requirements = self.index.get(name, ("", []))
+            if name in pure:
+                tags = "py3-none-any"
+            if not tags or ("manylinux" in tags and not foreign):
+                return 1, f"ERROR: No matching distribution found for {name}\n"
+            write_wheel(folder, name, tags, requirements)
+        return 0, ""
+
+
+def write_wheel(folder: Path, name: str, tags: str, requirements: Sequence[str]) -> None:
+    with zipfile.ZipFile(folder / f"{name}-1.0-{tags}.whl", "w") as wheel:
+        wheel.writestr(f"{name}-1.0.dist-info/METADATA", "".join(f"Requires-Dist: {r}\n" for r in requirements))
+        wheel.writestr(f"{name}/__init__.py", "")
+        if "linux" in tags:
+            wheel.writestr(f"{name}/_fast.cpython-314-x86_64-linux-gnu.so", "ELF")
+
+
+def resolved(pip: Pip, folder: Path, *wanted: str) -> tuple[list[str], tuple[str, ...]]:
+    found = resolve(wanted, folder, find_links=["wheels"], report=lambda _: None, run_pip=pip)
+    return [wheel.name for wheel in found.wheels], found.pure_only
+
+
+def test_wheels_of_the_guest_are_taken(tmp_path: Path) -> None:
+    assert resolved(Pip({"msgspec": (GUEST, []), "six": ("py3-none-any", [])}), tmp_path, "msgspec", "six") == (
+        ["msgspec", "six"],
+        (),
+    )
+
+
+def test_requirements_that_hold_in_the_guest_only_are_asked_for_too(tmp_path: Path) -> None:
+    here, elsewhere = "six; sys_platform == 'emscripten'", "colorama; sys_platform == 'win32'"
+    pip = Pip({"thing": (GUEST, [here, elsewhere, "lxml; extra == 'all'", "tzdata"]), "six": ("py3-none-any", [])})
+    assert resolved(pip, tmp_path, "thing") == (["six", "thing"], ())
+    assert pip.asked == [["thing"], ["thing", "six"]]
+
+
+def test_where_no_wheel_is_for_the_guest_the_pure_part_of_another_is_taken_and_told(tmp_path: Path) -> None:
+    assert resolved(Pip({"pyyaml": (LINUX, [])}), tmp_path, "pyyaml") == (["pyyaml"], ("pyyaml",))
+
+
+def test_a_package_without_any_wheel_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(PackageRefused, match="nothing has no wheel for the sandbox"):
+        resolved(Pip({}), tmp_path, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ("--index-url=evil", "is no package"),
+        ("a b", "is no package"),
+        ("thing @ https://example.org/thing", "names an address"),
+        ("missing.whl", "there is no file"),
+    ],
+)
+def test_what_is_no_requirement_never_reaches_pip(tmp_path: Path, wanted: str, reason: str) -> None:
+    pip = Pip({})
+    with pytest.raises(PackageRefused, match=reason):
+        resolved(pip, tmp_path, wanted)
+    assert pip.asked == []
+
+
+def test_a_wheel_that_differs_from_pyodides_lock_is_refused(tmp_path: Path) -> None:
+    name = "affine-2.4.0-py3-none-any.whl"
+
+    def pip(arguments: Sequence[str], report: Report) -> tuple[int, str]:
+        folder = Path(next(a for a in arguments if a.startswith("--dest=")).removeprefix("--dest="))
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(b"another file")
+        return 0, ""
+
+    with pytest.raises(PackageRefused, match=f"{name} is not the file of that name in Pyodide's lock"):
+        resolve(["affine"], tmp_path, report=lambda _: None, run_pip=pip)
+
+
+def test_without_pyodides_server_the_index_alone_is_asked(tmp_path: Path) -> None:
+    pip, told = Pip({"six": ("py3-none-any", [])}), list[str]()
+
+    def unreachable(arguments: Sequence[str], report: Report) -> tuple[int, str]:
+        if any("pyodide.html" in argument for argument in arguments):
+            return 1, "ConnectionError: HTTPSConnectionPool(host='cdn.jsdelivr.net', port=443)"
+        return pip(arguments, report)
+
+    found = resolve(["six"], tmp_path, report=told.append, run_pip=unreachable)
+    assert [wheel.name for wheel in found.wheels] == ["six"]
+    assert told == ["Pyodide's file server cannot be reached: looking in the package index only"]
