@@ -183,7 +183,7 @@ def window_in(refusal: Refusal) -> int | None:
     for name in _WINDOW_FIELDS:  # llama.cpp puts n_ctx beside the message
         if refusal.body is not None and (window := believed_window(refusal.body.get(name))) is not None:
             return window
-    found = wordings.limits_in(refusal.text, least=LEAST_WINDOW_TOKENS, codes=codes_of(refusal))
+    found = wordings.limits_in(refusal.words, least=LEAST_WINDOW_TOKENS, codes=codes_of(refusal))
     return min(filter(None, map(believed_window, found)), default=0)
 
 

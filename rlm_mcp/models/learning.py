@@ -24,6 +24,8 @@ COUNT_MARGIN_TOKENS = 16
 # The longest reply that most servers with a short limit allow.
 USUAL_LONGEST_REPLY = 4_096
 MOST_SHORTENINGS = 4
+# Shorter prompts fit into the window of every model of today.
+ALWAYS_FITTING_TOKENS = 1_000
 # Our estimate of a longer prompt is compared with the server's count; in a short one, what a gateway adds prevails.
 LEAST_COMPARED_TOKENS = 500
 # Digits and logs have 1.7 characters to a token, and our estimate assumes four.
@@ -43,8 +45,11 @@ _SCHEMA = re.compile(
     r"|response.?mime|guided|\bstrict\b",
     re.IGNORECASE,
 )
-_ROLES = re.compile(r"system|developer|\broles?\b|alternat|template|jinja|instruction", re.IGNORECASE)
-_LAST_MESSAGE = re.compile(r"assistant|prefill|last message|final message|end with", re.IGNORECASE)
+_ROLES = re.compile(
+    r"system|developer|\broles?\b|alternat|template|jinja|instruction|'user' or 'assistant'", re.IGNORECASE
+)
+_LAST_MESSAGE = re.compile(r"prefill|\b(?:last|final) (?:role|message)|end with|at the end", re.IGNORECASE)
+_AFFORDED = re.compile(r"can only afford (\d{1,9})", re.IGNORECASE)
 # Refusals that no other dialect avoids.
 _ABOUT_OTHER_THINGS = re.compile(
     r"content.?(?:policy|filter|management|moderation)|safety|moderation|flagged|inappropriate|sensitive|harmful"
@@ -104,10 +109,12 @@ def judge(dialect: Dialect, refusal: Refusal, sent: Sent) -> Remedy:
     """Returns what may avoid this refusal, or None. Callers stop at a dialect that they have tried."""
     if refusal.status in {413, 429} and (limit := wordings.rate_limit_below_request(refusal.words)) is not None:
         return _within_rate(limit, sent)
-    if refusal.status in {401, 402, 403, 408, 409, 425, 429}:
+    if refusal.status == 402:
+        return _within_credit(refusal, sent)
+    if refusal.status in {401, 403, 408, 409, 425, 429, 503}:
         return None
     if refusal.status in {404, 405} or refusal.says("v1/responses"):
-        absent = refusal.says("v1/responses") or not refusal.says("model")
+        absent = refusal.says("v1/responses") or not (refusal.says("model") or refusal.says("endpoints"))
         return replace(dialect, api="responses") if dialect.api == "chat" and absent else None
     followed = _follow_length(dialect, refusal, sent) or _follow_schema(dialect, refusal, sent)
     if followed is not None:
@@ -126,15 +133,15 @@ def _follow_length(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | 
     if not wordings.bounds_reply(refusal.words):
         return None
     asked = sent.max_tokens or dialect.longest_reply
-    limits = wordings.limits_in(refusal.text, least=16, codes=codes_of(refusal))
+    limits = wordings.limits_in(refusal.words, least=16, codes=codes_of(refusal))
     below = [limit for limit in limits if asked is None or limit < asked]
     if below:
         return replace(dialect, longest_reply=max(below))
     if dialect.length_name == "max_tokens" and refusal.says("max_completion_tokens"):
         return replace(dialect, length_name="max_completion_tokens")
-    if dialect.length_name == "max_completion_tokens" and _FEATURE_REFUSED.search(refusal.text):
+    if dialect.length_name == "max_completion_tokens" and _FEATURE_REFUSED.search(refusal.words):
         return replace(dialect, length_name="max_tokens")
-    if asked is not None and asked >= 2 * LEAST_REPLY_TOKENS and _LENGTH_REFUSED.search(refusal.text):
+    if asked is not None and asked >= 2 * LEAST_REPLY_TOKENS and _LENGTH_REFUSED.search(refusal.words):
         return replace(dialect, longest_reply=asked // 2)
     return None
 
@@ -156,9 +163,11 @@ def _follow_stream(dialect: Dialect, refusal: Refusal) -> Dialect | None:
 
 
 def _follow_roles(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
-    if sent.system and dialect.system_role and refusal.status != 503 and _ROLES.search(refusal.words):
+    if _LAST_MESSAGE.search(refusal.words) and not dialect.ends_with_user:
+        return replace(dialect, ends_with_user=True)
+    if sent.system and dialect.system_role and _ROLES.search(refusal.words):
         return replace(dialect, system_role=False)
-    return replace(dialect, ends_with_user=True) if _LAST_MESSAGE.search(refusal.words) else None
+    return replace(dialect, ends_with_user=True) if refusal.says("assistant") else None
 
 
 # --- refusals about sizes -----------------------------------------------------------------------------------------
@@ -166,7 +175,7 @@ def _follow_roles(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | N
 
 def _within_window(window: int, refusal: Refusal, sent: Sent) -> TooLong | ShorterReply:
     """Shortens the reply where the prompt fits into the window, by the server's figures if it tells them."""
-    asked, text = sent.max_tokens, refusal.text
+    asked, text = sent.max_tokens, refusal.words
     if not window:
         of_both = wordings.names_length(text) or refusal.says("completion")
         if asked is not None and asked > 1_024 and of_both:
@@ -201,6 +210,14 @@ def tokens_ratio(prompt_tokens: int, messages: Sequence[Message]) -> float:
     """Returns how many times our estimate of a prompt the server counted, 1 if they cannot be compared."""
     estimate = estimate_prompt(messages)
     return min(MOST_RATIO, prompt_tokens / estimate) if estimate >= LEAST_COMPARED_TOKENS else 1.0
+
+
+def _within_credit(refusal: Refusal, sent: Sent) -> ShorterReply | None:
+    """Shortens a reply to what is left on the account, as OpenRouter tells it."""
+    afforded = _AFFORDED.search(refusal.text)
+    if afforded is None or sent.max_tokens is None or not LEAST_REPLY_TOKENS <= int(afforded[1]) < sent.max_tokens:
+        return None
+    return ShorterReply(max_tokens=int(afforded[1]))
 
 
 def with_margin(prompt_tokens: int) -> int:
@@ -238,6 +255,8 @@ def _shorter(max_tokens: int) -> int:
 
 def may_be_about_a_feature(refusal: Refusal) -> bool:
     """Tells whether a refusal that names nothing may be about a feature of the request."""
+    if refusal.status == 404:  # OpenRouter, if no provider takes all parameters
+        return refusal.says("requested parameters")
     return refusal.status in {400, 415, 422, 501} and not _ABOUT_OTHER_THINGS.search(refusal.words)
 
 
@@ -262,15 +281,18 @@ class DialectSearch:
         self._tried.add(self.dialect)
         if known not in self._tried:
             return self._switch(known)
-        verdict = judge(self.dialect, refusal, sent)
-        if isinstance(verdict, Dialect):
-            if verdict not in self._tried:
-                return self._switch(verdict)
-        elif isinstance(verdict, ShorterReply) and self.shortenings == MOST_SHORTENINGS:
-            return TooLong(window=verdict.window)
-        elif verdict is not None:
-            self.shortenings += isinstance(verdict, ShorterReply)
-            return verdict
+        match judge(self.dialect, refusal, sent):
+            case Dialect() as other if other not in self._tried:
+                return self._switch(other)
+            case ShorterReply(window=window) as shorter:
+                self.shortenings += 1
+                return shorter if self.shortenings <= MOST_SHORTENINGS else TooLong(window=window)
+            case TooLong(window=0) as too_long if sent.prompt_tokens < ALWAYS_FITTING_TOKENS:
+                return self._step_down(refusal, sent) or too_long  # the reason must be another one
+            case TooLong() as too_long:
+                return too_long
+        if not refusal.text and sent.prompt_tokens > ALWAYS_FITTING_TOKENS:
+            return TooLong(window=0)  # Mistral and Cerebras may refuse a long prompt without a word
         return self._step_down(refusal, sent)
 
     def _step_down(self, refusal: Refusal, sent: Sent) -> Dialect | None:

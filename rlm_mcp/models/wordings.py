@@ -84,17 +84,17 @@ _EXCESS = (
     r"exceed\w*|too (?:long|large|big|many)|(?:longer|larger|greater|bigger|more) than|overflow\w*|over (?:the|a|its)\b"
     r"|beyond|not fit|(?:reduce|shorten|truncate|decrease|trim|lower) (?:the|your|its)\b|shorter input|not enough"
 )
-_BOUND = r"max\w*|limit\w*|at most|up to|less than|fewer than|<=|≤|must be|should be|supports?|cannot"
+_BOUND = r"max\w*|limit\w*|at most|up to|less than|fewer than|<=|≤|must be|should be|supports?|cannot|only"
 _CODES = re.compile(
     r"maximum context length|context_length_exceeded|exceed_context|context_window|context_overflow"
-    r"|tokens?_limit|tokens?_too_long"
+    r"|tokens?[_ ]limit|conversation limit|tokens?_too_long"
     r"|(?:prompt|input)_(?:is_)?too_long|max_prompt_tokens|string_above_max_length|request_too_large|request_too_long"
     r"|context[ _-](?:length|window|size)[ _-](?:exceeded|overflow)|model_context",
     re.IGNORECASE,
 )
 _TOO_LONG = re.compile(
     rf"\b(?:{_SUBJECT})\b[^.;!?\n]{{0,90}}?\b(?:{_EXCESS})|\b(?:{_EXCESS})[^.;!?\n]{{0,70}}?\b(?:{_SUBJECT})\b"
-    r"|(?:上下文|输入|提示|内容|消息|文本|token|tokens|prompt|长度)[^。\n]{0,20}(?:超|过长|太长|过大|上限)"
+    r"|(?:上下文|输入|提示|内容|消息|文本|请求|token|tokens|prompt|长度)[^。\n]{0,20}(?:超|过长|太长|过大|上限)"
     r"|超(?:过|出|长)[^。\n]{0,20}(?:上下文|长度|上限|限制|token)",
     re.IGNORECASE,
 )
@@ -112,8 +112,8 @@ _OTHER_MATTERS = re.compile(
 _PER_TIME = re.compile(
     r"(?:tokens?|requests?) per (?:min|minute|day|hour|second)|\b[tr]p[mdhs]\b|rate.?limit", re.IGNORECASE
 )
-_SIZES = re.compile(r"string (?:too long|with)|characters?\b|maxlength|\bchars\b", re.IGNORECASE)
-_PROMPT = re.compile(r"context|\bprompt|\binputs?\b|\bmessages?\b|n_ctx|model_len|seq_len", re.IGNORECASE)
+_SIZES = re.compile(r"(?:string|array) (?:too long|with)|characters?\b|maxlength|\bchars\b|\$\.\w", re.IGNORECASE)
+_PROMPT = re.compile(r"context|\bprompt|\binputs?\b|\bmessages?\b|n_ctx", re.IGNORECASE)
 _PROMPT_COUNT = re.compile(
     r"(?:input|prompt|messages?)\W+(?:[a-z_]+\W+){0,3}?(\d{2,9})|"
     r"(\d{2,9})\W*(?:tokens?\W+)?(?:(?:in|of|from|for)\W+)?(?:the\W+|your\W+)?(?:text\W+)?(?:input|prompt|messages?)",
@@ -160,10 +160,7 @@ def says_too_long(text: str) -> bool:
 def speaks_of_prompt(text: str) -> bool:
     """Tells whether a refusal speaks of the prompt or the context beside the reply."""
     text = _OTHER_MATTERS.sub(" ", text[:_READ_CHARS])
-    return (
-        re.search(r"context|\bprompt|\binputs?\b|\bmessages?\b|n_ctx|model_len|seq_len", text, re.IGNORECASE)
-        is not None
-    )
+    return _PROMPT.search(text) is not None
 
 
 def limits_in(text: str, *, least: int, codes: Collection[int] = ()) -> list[int]:

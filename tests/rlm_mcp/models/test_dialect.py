@@ -47,6 +47,14 @@ TOO_LONG = """
 4081 too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 4292.
 128000 This endpoint's maximum context length is 128000 tokens, requested about 150000 (140000 of text input)
 0 The total length of all messages is too long.
+8192 You passed 8193 input tokens and requested 200 output tokens. However, the context length is only 8192 tokens
+32768 The number of tokens in the prompt exceeds the model's maximum context length of 32768
+0 Invalid 'messages': array too long. Expected an array with maximum length 2048, but got one with length 2305
+0 Request payload size exceeds the limit: 20971520 bytes.
+0 too many total text bytes
+0 Conversation length exceeded. Please start a new session
+0 token limit
+0 输入长度超过限制
 8192 Requested token count exceeds maximum context length of 8192 tokens: 1000 tokens from the input messages
 8192 The input (9000 tokens) is longer than the model's context length (8192 tokens).
 8192 'max_tokens' is too large: 8192. maximum context length is 8192 tokens, 1000 input tokens (8192 > 8192 - 1000)

@@ -42,6 +42,8 @@ def refused(text: str, status: int = 400) -> Refusal:
         ("Unable to submit request because it has a maxOutputTokens value of 8192 but the range is 1 to 4097", 4097),
         ("max_new_tokens must be <= 2048. Given: 8192", 2048),
         ("max_tokens 参数超过最大值 4096", 4096),
+        ("Param Incorrect: max_tokens is too large: 8192. This model supports at most 4096, you provided 8192", 4096),
+        ("max_tokens (8192) is greater than max_seq_len (4096)", 4096),
         ("max_tokens is too large", 4096),
     ],
 )
@@ -63,6 +65,8 @@ JSON_OBJECT, NO_SCHEMA = Dialect(structured="json_object"), Dialect(structured="
         (refused("[1214] Incorrect role information"), Dialect(), Dialect(system_role=False)),
         (refused("Conversation roles must alternate user/assistant/..."), Dialect(), Dialect(system_role=False)),
         (refused("Cannot have 2 or more assistant messages at the end"), Dialect(), Dialect(ends_with_user=True)),
+        (refused("Expected last role User or Tool but got assistant"), Dialect(), Dialect(ends_with_user=True)),
+        (refused("Input should be 'user' or 'assistant'"), Dialect(), Dialect(system_role=False)),
         (refused("'temperature' does not support 0.0"), Dialect(), Dialect(temperature=False)),
         (refused("This response_format type is unavailable now"), Dialect(), JSON_OBJECT),
         (refused("This response_format type is unavailable now"), JSON_OBJECT, NO_SCHEMA),
@@ -132,6 +136,26 @@ def test_a_reply_that_counts_against_tokens_per_minute_is_shortened(status: int)
     assert judge(Dialect(), refused(text.format(900), status), ALL) is None
 
 
+def test_a_reply_is_shortened_to_what_the_account_can_afford() -> None:
+    text = "This request requires more credits, or fewer max_tokens: you requested 8192, but can only afford {}"
+    assert judge(Dialect(), refused(text.format(4000), 402), ALL) == ShorterReply(max_tokens=4000)
+    assert judge(Dialect(), refused(text.format(3), 402), ALL) is None
+
+
+def test_a_short_prompt_that_is_called_too_long_is_looked_into_like_unknown_words() -> None:
+    vague = refused("Possible causes: the input exceeds the maximum context length, or invalid parameters")
+    short, long = Sent(prompt_tokens=900, temperature=True), Sent(prompt_tokens=1_100, temperature=True)
+    tried = DialectSearch(Dialect(), set())
+    assert [tried.next(vague, short, Dialect()) for _ in range(4)] == [
+        Dialect(temperature=False),
+        Dialect(stream=True),
+        Dialect(structured="none", system_role=False, temperature=False),
+        TooLong(window=0),
+    ]
+    assert DialectSearch(Dialect(), set()).next(vague, long, Dialect()) == TooLong(window=0)
+    assert DialectSearch(Dialect(), set()).next(refused(""), long, Dialect()) == TooLong(window=0)
+
+
 def all_of(search: DialectSearch, refusal: Refusal, sent: Sent) -> list[Remedy]:
     tried: list[Remedy] = []
     while (verdict := search.next(refusal, sent, Dialect())) is not None:
@@ -167,6 +191,7 @@ def test_only_what_the_request_has_is_left_out() -> None:
         refused("Your credit balance is too low"),
         refused("invalid model name"),
         refused("no such model", 404),
+        refused("No endpoints found for it", 404),
         refused("the moon", 500),
     ],
 )
