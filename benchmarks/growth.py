@@ -21,7 +21,7 @@ from rlm_mcp.engine.json_schema import best_error
 from rlm_mcp.engine.reply_parser import final_text, parse_reply
 from rlm_mcp.engine.reply_schema import parse_schema, without_thinking
 from rlm_mcp.errors import SchemaError
-from rlm_mcp.models.dialect import refusal_in
+from rlm_mcp.models.dialect import Refusal, refusal_in, window_in
 from rlm_mcp.models.reply_body import read
 from rlm_mcp.models.usage_check import least_tokens
 from rlm_mcp.redact import Secret
@@ -30,6 +30,7 @@ from wasm_runtime.held_bytes import json_bytes
 
 MOST_RATIO = 5.0
 _ROUNDS = 5
+_LAST_EVENT = 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
 _LEAST_SECONDS = 0.005  # below this for 4n, the resolution of the clock outweighs the parser
 _LONGEST = 1 << 22
 
@@ -145,6 +146,18 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "error of a provider": (
         lambda text: Secret("sk-key-0123456789").scrub(refusal_in(400, text).text),
         lambda n: '{"error": "' + "sk- Bearer " * (n // 11) + '"}',
+    ),
+    "stream of a provider": (
+        read,
+        lambda n: (
+            'data: {"choices": [{"delta": {"content": "a", "tool_calls": [{"index": 0}]}}]}\n\n' * (n // 80)
+            + _LAST_EVENT
+        ),
+    ),
+    "event in many lines": (read, lambda n: "data: [\n" + "data: 1,\n" * (n // 9) + "data: 1]\n\n" + _LAST_EVENT),
+    "refusal of a prompt": (
+        lambda text: window_in(Refusal(status=400, text=text)),
+        lambda n: "the prompt of 9000 tokens exceeds the limit of 8192 " * (n // 52),
     ),
     "reply of a provider": (read, lambda n: '{"choices": [{"message": {"content": "' + "a " * (n // 2) + '"}}]}'),
     "fewest tokens of equal letters": (least_tokens, lambda n: "a" * n),

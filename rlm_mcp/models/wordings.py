@@ -34,7 +34,7 @@ _NOT_COUNTS = re.compile(
     r"|\b(?:account|project|organi[sz]ation|tenant|subscription|customer|deployment|ticket)\s+[`'\"(#]?[\w-]*\d[\w-]*"
     r"|\b(?:error|status|http|errno|code)(?:[ _-]?(?:code|status|no))?\W{0,4}\d{3,6}\b(?!\s?tokens?)"
     r"|<\d{3}>"
-    r"|\b[a-z_][\w./-]*\d[\w./-]*",  # names such as gpt-4-32k and llama-3.1-8b
+    r"|\b[a-z_][\w./-]{0,60}?\d[\w./-]{0,60}",  # names such as gpt-4-32k and llama-3.1-8b
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
@@ -182,7 +182,7 @@ def limits_in(text: str, *, least: int, codes: Collection[int] = ()) -> list[int
 def prompt_tokens_in(text: str, asked: int | None) -> int | None:
     """Returns how many tokens the server counted in the prompt, given the `asked` length of the reply."""
     masked = _masked(text[:_READ_CHARS])
-    values = [number.value for number in numbers_in(text)]
+    values = {number.value for number in numbers_in(text)}
     if asked is not None and asked in values:
         for total in values:
             if total > asked and total - asked in values:
