@@ -262,6 +262,7 @@ async def paid_call(
     max_tokens: int | None = None,
     temperature: float | None = None,
     schema: Mapping[str, object] | None = None,
+    logprobs: bool = False,
     bill: Bill | None = None,
 ) -> Completion:
     """Reserves, asks and settles: the only way in which a run asks a model. The cost is added to `bill` too.
@@ -283,7 +284,12 @@ async def paid_call(
         attempts, usage, was_sent = Attempts(), Usage(), True
         try:
             completion = await model.complete(
-                messages, max_tokens=room.max_tokens, temperature=temperature, schema=schema, attempts=attempts
+                messages,
+                max_tokens=room.max_tokens,
+                temperature=temperature,
+                schema=schema,
+                logprobs=logprobs,
+                attempts=attempts,
             )
             usage = completion.usage
             if len(completion.text) > REPLY_MAX_CHARS:

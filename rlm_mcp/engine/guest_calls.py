@@ -36,6 +36,7 @@ class AskSub(Protocol):
         model: str | None = None,
         schema: object | None = None,
         material: str | None = None,
+        mark: bool = False,
         bill: Bill | None = None,
     ) -> object:
         """One sub-call. Raises SubCallFailed; `bill` is filled in then, too."""
@@ -102,7 +103,7 @@ class RunCalls:
         if profile.strength == "strong" and votes == 1 and batch is None:
             self._refuse_beyond_budget(items, self._sizes.get(name, PACK_SIZES[0]))
         judged = await classify(
-            partial(self.llm_query, model=model),
+            partial(self._judge_pack, model=model),
             items,
             Labelling(question=question, labels=tuple(labels), examples=tuple(examples)),
             strength=profile.strength,
@@ -122,6 +123,15 @@ class RunCalls:
             "calls": judged.calls,
             "size": judged.size,
         }
+
+    async def _judge_pack(self, prompt: str, *, schema: object | None = None, model: str | None = None) -> object:
+        """The recorded or new reply to a pack, with marks where the provider tells that it was not sure."""
+        return await self._answered(
+            call_key("pack", prompt, None, model, schema),
+            lambda bill: self._ask(self._ledger, prompt, model=model, schema=schema, mark=True, bill=bill),
+            kind="llm",
+            facts={"prompt_chars": len(prompt), "prompt_head": prompt[:_HEAD_CHARS]},
+        )
 
     def _refuse_beyond_budget(self, items: Sequence[str], size: int) -> None:
         """Raises SubCallFailed, before anything is sent, if what is left surely does not pay for all items."""

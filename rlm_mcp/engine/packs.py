@@ -21,11 +21,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rlm_mcp.engine.doubts import DOUBT, without_marks
+
 Form = Literal["coded", "rare", "keyed", "single"]
 
 LABELS, SEEN = "labels", "seen"
 _SHORT_CHARS = 24  # a longer label is replaced by its first word in the schema of a weak model
-_PAIR = re.compile(r"(\d+)[^\w?]{0,4}([^\W\d]+(?:[ -][^\W\d]+)*)\s?(\??)")
+_PAIR = re.compile(rf"(\d+)[^\w?]{{0,4}}([^\W\d]+(?:[ -][^\W\d]+)*)\s?([?{DOUBT}]*)")
 _MOST_LETTERS = 26
 
 
@@ -80,12 +82,15 @@ def request_of(pack: Pack, labelling: Labelling, items: Sequence[str]) -> tuple[
 
 def read_reply(pack: Pack, labelling: Labelling, reply: object) -> Verdicts:
     """What a reply says about the texts of a pack."""
-    match pack.form:
-        case "single":
-            return Verdicts(labels=_first_word(pack, labelling, reply))
-        case "keyed":
-            return Verdicts(labels=_keyed_labels(pack, labelling, reply))
+    if pack.form == "single":
+        word = re.match(rf"\W*\w+{DOUBT}?", str(reply))
+        labels = _first_word(pack, labelling, without_marks(str(reply)))
+        return Verdicts(labels=labels, doubtful=frozenset(labels if word and DOUBT in word.group() else ()))
     given = reply if isinstance(reply, Mapping) else {}
+    if pack.form == "keyed":
+        labels = _keyed_labels(pack, labelling, {key: without_marks(str(label)) for key, label in given.items()})
+        marked = {i for n, i in enumerate(pack.items, 1) if DOUBT in str(given.get(str(n)))}
+        return Verdicts(labels=labels, doubtful=frozenset(marked & labels.keys()))
     said = _Pairs()
     said.read(pack, labelling, str(given.get(LABELS, "")))
     labels = said.labels
@@ -219,8 +224,7 @@ def _keyed_schema(labelling: Labelling, count: int) -> object:
     return _object({str(number): {"enum": names} for number in range(1, count + 1)})
 
 
-def _keyed_labels(pack: Pack, labelling: Labelling, reply: object) -> dict[int, str]:
-    given = reply if isinstance(reply, Mapping) else {}
+def _keyed_labels(pack: Pack, labelling: Labelling, given: Mapping[str, str]) -> dict[int, str]:
     known = {name.casefold(): label for label, name in short_names(labelling.labels).items()}
     known |= {label.casefold(): label for label in labelling.labels}
     said = {index: str(given.get(str(number))).strip().casefold() for number, index in enumerate(pack.items, 1)}

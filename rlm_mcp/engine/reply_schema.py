@@ -69,6 +69,10 @@ class ReplySchema:
             raise SchemaError(f"the reply does not follow the schema: {why}")
         return value
 
+    def peek(self, text: str) -> Any:
+        """The JSON in a reply, whether or not it satisfies the schema."""
+        return _json_in(without_thinking(text))[1]
+
     def _value_in(self, text: str) -> Any:
         found, value = _json_in(text)
         if not found:

@@ -27,6 +27,7 @@ import anyio
 
 from rlm_mcp.concurrency import background_task, run_off_loop
 from rlm_mcp.engine.budget import Bill, Ledger, paid_call
+from rlm_mcp.engine.doubts import mark_doubts, marked_like, without_marks
 from rlm_mcp.engine.reply_cache import ReplyCache, reply_key
 from rlm_mcp.engine.reply_schema import ReplySchema, parse_schema, without_thinking
 from rlm_mcp.errors import BudgetExceeded, CallsStopped, ModelError, SchemaError, SubCallFailed
@@ -103,16 +104,18 @@ class SubCalls:
         model: str | None = None,
         schema: object | None = None,
         material: str | None = None,
+        mark: bool = False,
         bill: Bill | None = None,
     ) -> object:
         """One sub-call, paid from `ledger`: text, or a value that satisfies `schema`. Fills in `bill`, also on failure.
 
+        With `mark`, words that were not much likelier than others are marked (doubts.py), if the provider tells.
         The same request gets the answer of an earlier one, or shares that of one in flight. Raises SubCallFailed.
         """
         bill = bill or Bill()
         chars = sum(len(text) for text in (prompt, material) if isinstance(text, str))
         request = await run_off_loop(
-            chars, partial(self._request, prompt, model=model, schema=schema, material=material)
+            chars, partial(self._request, prompt, model=model, schema=schema, material=material, mark=mark)
         )
         bill.model = request.model.name
         if not self._stopped:
@@ -174,7 +177,9 @@ class SubCalls:
             cache.put(request.key, text)
         return value
 
-    def _request(self, prompt: object, *, model: object, schema: object, material: object) -> "_Request":
+    def _request(
+        self, prompt: object, *, model: object, schema: object, material: object, mark: bool = False
+    ) -> "_Request":
         """The request of a call, ready to send. Raises SubCallFailed for a call that cannot be sent."""
         if not isinstance(prompt, str) or not prompt.strip():
             kind = "an empty text" if isinstance(prompt, str) else f"a {type(prompt).__name__}"
@@ -193,7 +198,9 @@ class SubCalls:
         messages = compose(prompt, material, reply_schema)
         sent = None if reply_schema is None else reply_schema.sent
         key = reply_key(chosen.provider, chosen.name, messages, temperature=_temperature(chosen), schema=sent)
-        return _Request(model=chosen, messages=messages, reply_schema=reply_schema, key=key)
+        if mark:  # a reply with marks is another one
+            key = f"{key}-marked"
+        return _Request(model=chosen, messages=messages, reply_schema=reply_schema, key=key, mark=mark)
 
     def _model(self, name: object) -> Model:
         names = list(self._models)
@@ -233,10 +240,14 @@ class _Request:
     reply_schema: ReplySchema | None
     key: str
     """of the reply in the cache"""
+    mark: bool = False
 
     def read(self, text: str) -> Any:
-        """The value in a reply. Raises SchemaError."""
-        return without_thinking(text) if self.reply_schema is None else self.reply_schema.read(text)
+        """The value in a reply, with the marks of doubt that the text has. Raises SchemaError."""
+        if self.reply_schema is None:
+            return without_thinking(text)
+        value = self.reply_schema.read(without_marks(text))
+        return marked_like(value, self.reply_schema.peek(text)) if self.mark else value
 
 
 def _temperature(model: Model) -> float | None:
@@ -263,8 +274,9 @@ async def _ask_model(ledger: Ledger, request: _Request, bill: Bill) -> tuple[str
         if not without_thinking(completion.text).strip():
             why = _empty(request.model, completion)
             continue
+        text = mark_doubts(completion.text, completion.logprobs) if request.mark else completion.text
         try:
-            return completion.text, await run_off_loop(len(completion.text), request.read, completion.text)
+            return text, await run_off_loop(len(text), request.read, text)
         except SchemaError as error:
             why = f"{error}; the reply was {completion.text.strip()[:500]!r}"
             repair = f"That does not do: {error}. {request.reply_schema.instruction() if request.reply_schema else ''}"
@@ -284,6 +296,7 @@ async def _complete(ledger: Ledger, request: _Request, messages: tuple[Message, 
             max_tokens=WEAK_REPLY_TOKENS if model.profile.strength == "weak" else None,
             temperature=_temperature(model),
             schema=None if request.reply_schema is None else request.reply_schema.sent,
+            logprobs=request.mark,
             bill=bill,
         )
     except (ModelError, BudgetExceeded) as error:

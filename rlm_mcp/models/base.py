@@ -103,6 +103,7 @@ class Completion:
 
     `finish_reason` is "stop", "length", "content_filter" or another word of the provider; `reasoning` is the reasoning
     that the provider reported separately from the text.
+    `logprobs` are the tokens of the text with their log-probabilities, if these were asked for and given.
     """
 
     text: str
@@ -110,6 +111,7 @@ class Completion:
     finish_reason: str = "stop"
     model: str = ""
     reasoning: str = ""
+    logprobs: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +171,12 @@ class Model(Protocol):
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
+        logprobs: bool = False,
         attempts: Attempts | None = None,
     ) -> Completion:
         """Returns a reply to `messages`. `schema` is the JSON Schema of an object; the provider enforces it if it can.
 
+        With `logprobs` the completion has the log-probabilities of its tokens, if the provider gives them.
         `attempts` is updated while the call runs. Raises errors.ModelError; any other exception is a bug.
         """
 

@@ -56,6 +56,7 @@ class Dialect:
     ends_with_user: bool = False
     temperature: bool = True
     structured: Literal["json_schema", "json_object", "none"] = "json_schema"
+    logprobs: bool = True
     stream: bool = False
     stream_usage: bool = True
 
@@ -86,7 +87,7 @@ def first_dialect(model: str, host: str) -> Dialect:
     """Returns the dialect of the first request."""
     if host == "api.openai.com":
         reasons = re.match(r"(o\d|gpt-5)", model) is not None
-        return Dialect(length_name="max_completion_tokens", temperature=not reasons)
+        return Dialect(length_name="max_completion_tokens", temperature=not reasons, logprobs=not reasons)
     return Dialect()
 
 

@@ -58,7 +58,11 @@ _ABOUT_OTHER_THINGS = re.compile(
     re.IGNORECASE,
 )
 
-Feature = Literal["structured", "system_role", "length_name", "longest_reply", "temperature", "stream", "all"]
+_LOGPROBS = re.compile(r"log.?prob", re.IGNORECASE)
+
+Feature = Literal[
+    "structured", "system_role", "length_name", "longest_reply", "temperature", "logprobs", "stream", "all"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,7 @@ class Sent:
     schema: bool = False
     system: bool = False
     temperature: bool = False
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,7 @@ def sent_in(body: Mapping[str, Any], messages: Sequence[Message]) -> Sent:
         schema="response_format" in body or "text" in body,
         system="system" in roles,
         temperature="temperature" in body,
+        logprobs="logprobs" in body,
     )
 
 
@@ -123,6 +129,7 @@ def judge(dialect: Dialect, refusal: Refusal, sent: Sent) -> Remedy:
         return _within_window(window, refusal, sent)
     others = (
         _follow_temperature(dialect, refusal, sent),
+        _follow_logprobs(dialect, refusal, sent),
         _follow_stream(dialect, refusal),
         _follow_roles(dialect, refusal, sent),
     )
@@ -154,6 +161,10 @@ def _follow_schema(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | 
 
 def _follow_temperature(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
     return replace(dialect, temperature=False) if sent.temperature and refusal.says("temperature") else None
+
+
+def _follow_logprobs(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
+    return replace(dialect, logprobs=False) if sent.logprobs and _LOGPROBS.search(refusal.words) else None
 
 
 def _follow_stream(dialect: Dialect, refusal: Refusal) -> Dialect | None:
@@ -230,6 +241,8 @@ def with_margin(prompt_tokens: int) -> int:
 
 def steps_down(dialect: Dialect, sent: Sent) -> Iterator[tuple[Feature, Dialect]]:
     """Yields dialects that leave out one feature of the request each, and at last all of them."""
+    if sent.logprobs and dialect.logprobs:
+        yield "logprobs", replace(dialect, logprobs=False)
     if sent.schema and dialect.structured == "json_schema":
         yield "structured", replace(dialect, structured="json_object")
     if sent.schema and dialect.structured != "none":
@@ -246,7 +259,7 @@ def steps_down(dialect: Dialect, sent: Sent) -> Iterator[tuple[Feature, Dialect]
         yield "temperature", replace(dialect, temperature=False)
     if not dialect.stream:
         yield "stream", replace(dialect, stream=True)
-    yield "all", replace(dialect, structured="none", system_role=False, temperature=False)
+    yield "all", replace(dialect, structured="none", system_role=False, temperature=False, logprobs=False)
 
 
 def _shorter(max_tokens: int) -> int:

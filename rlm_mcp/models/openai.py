@@ -173,6 +173,7 @@ class OpenAIModel:
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
+        logprobs: bool = False,
         attempts: Attempts | None = None,
     ) -> Completion:
         """Returns one reply. Retries on 429, 5xx and broken connections, and changes the request as an error asks."""
@@ -180,7 +181,13 @@ class OpenAIModel:
         longest = self._longest_reply(max_tokens, messages)
         while True:
             path, body = request(
-                search.dialect, self.name, messages, max_tokens=longest, temperature=temperature, schema=schema
+                search.dialect,
+                self.name,
+                messages,
+                max_tokens=longest,
+                temperature=temperature,
+                schema=schema,
+                logprobs=logprobs,
             )
             result = await self._ask(path, body, tally)
             if isinstance(result, ProviderReply):
@@ -301,6 +308,7 @@ class OpenAIModel:
             finish_reason=reply.finish_reason,
             model=reply.model or self.name,
             reasoning=reply.reasoning,
+            logprobs=reply.logprobs,
         )
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
+from math import exp, isfinite, log
 from typing import Any
 
 from rlm_mcp.models.dialect import Refusal, refusal_of
@@ -25,6 +25,9 @@ _ERROR_FIELDS = ("error", "errors", "message", "msg", "detail", "base_resp", "er
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
 
+_LEAST_LOGPROB = 1e6  # by its size; servers write -9999 for nothing
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderReply:
     """The content of a response body. Token counts are None if the server did not report them."""
@@ -37,6 +40,7 @@ class ProviderReply:
     cached_prompt_tokens: int = 0
     cost_usd: float | None = None
     model: str = ""
+    logprobs: tuple[tuple[str, float], ...] = ()
 
 
 class NotAReply(ValueError):
@@ -126,7 +130,37 @@ def _read_chat(body: Mapping[str, Any], text: str) -> ProviderReply | Refusal:
         cached_prompt_tokens=_cached(usage),
         cost_usd=_dollars(usage),
         model=str(body.get("model") or ""),
+        logprobs=_logprobs(choice.get("logprobs")),
     )
+
+
+def _logprobs(value: object) -> tuple[tuple[str, float], ...]:
+    """The tokens of a reply with their log-probabilities; none if one of them has none."""
+    tokens = value.get("content") if isinstance(value, Mapping) else None
+    pairs = [(one.get("token"), _logprob(one)) for one in tokens or () if isinstance(one, Mapping)]
+    good = [(token, p) for token, p in pairs if isinstance(token, str) and p is not None]
+    return tuple(good) if len(good) == len(pairs) else ()
+
+
+def _logprob(one: Mapping[str, Any]) -> float | None:
+    """The log-probability of a word among the alternatives that are reported: `Yes` and `yes` are one word."""
+    own = _finite(one.get("logprob"))
+    others = one.get("top_logprobs")
+    if own is None or not isinstance(others, list):
+        return own
+    word = str(one.get("token")).strip().casefold()
+    same, different = 0.0, 0.0
+    for other in others:
+        if isinstance(other, Mapping) and (p := _finite(other.get("logprob"))) is not None:
+            alike = str(other.get("token")).strip().casefold() == word
+            same, different = (same + exp(p), different) if alike else (same, different + exp(p))
+    same = max(same, exp(own))
+    return log(same / (same + different)) if same else own
+
+
+def _finite(value: object) -> float | None:
+    """A log-probability, which is at most 0; servers write -9999 for nothing."""
+    return min(0.0, float(value)) if isinstance(value, int | float) and abs(value) < _LEAST_LOGPROB else None
 
 
 def _said(message: Mapping[str, Any], choice: Mapping[str, Any]) -> tuple[str, str]:

@@ -9,6 +9,9 @@ from rlm_mcp.models.dialect import Dialect
 # The API requires a name for a schema and does not show it to anyone.
 SCHEMA_NAME = "reply"
 
+# Alternatives to each token that are reported with their log-probabilities; OpenAI gives up to 20, others up to 5.
+ALTERNATIVES = 5
+
 
 def request(
     dialect: Dialect,
@@ -18,6 +21,7 @@ def request(
     max_tokens: int | None,
     temperature: float | None,
     schema: Mapping[str, object] | None,
+    logprobs: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """Returns the path and the JSON body of a request."""
     body: dict[str, Any] = {"model": model}
@@ -29,6 +33,8 @@ def request(
         body["stream"] = True
     if dialect.api == "responses":
         return "/responses", body | _responses_body(dialect, messages, max_tokens, schema)
+    if logprobs and dialect.logprobs and not dialect.stream:
+        body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
     body["messages"] = [{"role": m.role, "content": m.content} for m in arrange(messages, dialect)]
     if max_tokens is not None:
         body[dialect.length_name] = max_tokens

@@ -59,6 +59,7 @@ class SamplingModel:
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,  # noqa: ARG002 # sampling cannot enforce a schema; the prompt states it
+        logprobs: bool = False,  # noqa: ARG002 # sampling gives none
         attempts: Attempts | None = None,
     ) -> Completion:
         """Returns one reply of the client's model."""

@@ -58,6 +58,7 @@ class ScriptedModel:
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
+        logprobs: bool = False,  # noqa: ARG002 # a script puts them into its Completion
         attempts: Attempts | None = None,
     ) -> Completion:
         """Returns the next reply, or raises it if it is an exception."""

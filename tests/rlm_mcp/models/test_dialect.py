@@ -10,9 +10,9 @@ from rlm_mcp.models.dialect import Dialect, Refusal, first_dialect, refusal_in, 
 from rlm_mcp.models.reply_body import NotAReply, model_names, read
 
 
-def test_openais_reasoning_models_begin_without_temperature() -> None:
+def test_openais_reasoning_models_begin_without_temperature_and_log_probabilities() -> None:
     assert first_dialect("gpt-5-mini", "api.openai.com") == Dialect(
-        length_name="max_completion_tokens", temperature=False
+        length_name="max_completion_tokens", temperature=False, logprobs=False
     )
     assert first_dialect("gpt-4o", "api.openai.com").temperature
     assert first_dialect("gpt-5", "gateway.example") == Dialect()

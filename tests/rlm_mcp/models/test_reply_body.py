@@ -1,6 +1,7 @@
 """Bodies with status 200: replies, and trouble told in them."""
 
 import json
+import math
 from contextlib import suppress
 
 import pytest
@@ -161,3 +162,27 @@ def test_usage_is_read_wherever_a_server_puts_it(place: str) -> None:
     elsewhere: dict[str, object] = {"usage": usage} if place == "body" else {"x_groq": {"usage": usage}}
     reply = reply_in({"choices": [choice]} | (elsewhere if place != "choice" else {}))
     assert (reply.prompt_tokens, reply.completion_tokens, reply.cached_prompt_tokens) == (3, 2, 1)
+
+
+def test_log_probabilities_are_read_token_by_token_or_not_at_all() -> None:
+    def logprobs(content: object) -> tuple[tuple[str, float], ...]:
+        choice = {"message": {"content": "yes"}, "logprobs": content}
+        reply = read(json.dumps({"choices": [choice]}))
+        assert isinstance(reply, ProviderReply)
+        return reply.logprobs
+
+    good = [{"token": "ye", "logprob": -0.5}, {"token": "s", "logprob": 0}]
+    assert logprobs({"content": good}) == (("ye", -0.5), ("s", 0.0))
+    bad: list[object] = [None, [], {"content": None}, {"content": [*good, {"token": "x"}]}]
+    for content in [*bad, {"content": [{"token": "x", "logprob": 10**400}]}]:
+        assert logprobs(content) == ()
+
+
+def test_the_same_word_in_other_letters_is_no_alternative() -> None:
+    others = [{"token": token, "logprob": math.log(p)} for token, p in (("Yes", 0.5), ("No", 0.1), (" yes", 0.4))]
+    token = {"token": "Yes", "logprob": math.log(0.5), "top_logprobs": others}
+    choice = {"message": {"content": "Yes"}, "logprobs": {"content": [token]}}
+    reply = read(json.dumps({"choices": [choice]}))
+
+    assert isinstance(reply, ProviderReply)
+    assert [(word, round(math.exp(p), 6)) for word, p in reply.logprobs] == [("Yes", 0.9)]

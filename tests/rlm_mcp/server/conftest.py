@@ -44,6 +44,7 @@ class HeldModel:
         max_tokens: int | None = None,
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
+        logprobs: bool = False,
         attempts: Attempts | None = None,
     ) -> Completion:
         self.asked += 1
