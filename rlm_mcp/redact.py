@@ -1,7 +1,7 @@
 """Makes text safe to show: masks secrets, escapes control characters, and cuts what is too long."""
 
 import re
-from unicodedata import category
+import unicodedata
 
 # API keys as error texts quote them, in full or in part ("sk-ab***yz").
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|gsk|xai)-[\w*.\-]{6,}|\bBearer\s+\S+")
@@ -56,13 +56,15 @@ def without_keys(text: str) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """The text with control characters and bidirectional marks, which a terminal would act on, shown as escapes."""
-    return "".join(c if c in "\n\t" or _is_shown(c) else c.encode("unicode_escape").decode() for c in text)
+    """The text with control characters and bidirectional marks, which a terminal would act on, shown as escapes.
+
+    Blanks of any width and the joiners in emoji and in Persian words are shown as they are.
+    """
+    return "".join(c if _is_shown(c) else c.encode("unicode_escape").decode() for c in text)
 
 
-def _is_shown(character: str) -> bool:
-    """Tells whether a character is printable or one of Unicode's blanks, such as the one that breaks no line."""
-    return character.isprintable() or category(character) == "Zs"
+def _is_shown(char: str) -> bool:
+    return char in "\n\t\u200c\u200d" or char.isprintable() or unicodedata.category(char) == "Zs"
 
 
 def ellipsize(text: str, chars: int) -> str:

@@ -15,6 +15,7 @@ from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.describe.text_sample import take_sample
 from rlm_mcp.contexts.search import MatchedLine, search
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.text.lines import split_lines
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.line_shapes import shapes_of
 from rlm_mcp.engine.prompts import Brief
@@ -24,8 +25,8 @@ from rlm_mcp.redact import ellipsize
 HOW_TO_READ = {
     "json": "json.loads(context) reads it",
     "json lines": "every line is one JSON value: json.loads(line) for each line of context.splitlines()",
-    "csv": "csv.DictReader(context.splitlines()) reads it",
-    "tsv": 'csv.DictReader(context.splitlines(), delimiter="\\t") reads it',
+    "csv": 'csv.DictReader(open("context", newline="")) reads it, also fields with line ends in them',
+    "tsv": 'csv.DictReader(open("context", newline=""), delimiter="\\t") reads it',
 }
 """format, as `describe` names it after parsing -> one way to read it"""
 
@@ -72,7 +73,7 @@ def brief_of_value(value: object) -> Brief:
             kind: Literal["list", "text"] = "list"
             lines = [_text_of(item) for item in value]
         case _:
-            kind, lines = "text", _text_of(value).splitlines()
+            kind, lines = "text", split_lines(_text_of(value))
     samples = samples_of(lines)
     return Brief(
         name="context",
@@ -165,7 +166,7 @@ def _reading(found: str, lines: Sequence[str]) -> str:
     head, first = csv.reader(lines[:_TABLE_LINES], delimiter=delimiter)
     given = ", delimiter='\\t'" if delimiter == "\t" else ""
     row = dict(zip(head, first, strict=False))
-    return f"rows = list(csv.DictReader(context.splitlines(){given}))\n# rows[0] is {row}"
+    return f'rows = list(csv.DictReader(open("context", newline=""){given}))\n# rows[0] is {row}'
 
 
 def _is_nested(shape: list[object]) -> bool:
@@ -231,7 +232,7 @@ def _with_lines_below(store: Store, context: Context, match: MatchedLine) -> tup
     """The lines from `match` on: a short line is often the heading of what was asked for."""
     path = match.path if context.kind == "files" else None
     last = match.line + _LINES_BELOW
-    lines = store.read_lines(context, match.line, last, path=path, max_chars=_LINE_CHARS).text.splitlines()
+    lines = split_lines(store.read_lines(context, match.line, last, path=path, max_chars=_LINE_CHARS).text)
     return tuple(line if path is None else f"{path}:{n}: {line}" for n, line in enumerate(lines, match.line) if line)
 
 
@@ -267,19 +268,19 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
 def _stored_samples(store: Store, overview: Overview) -> tuple[str, ...]:
     """First two, middle and last line that are not blank, without loading the text."""
     context: Context = overview.context
-    head = [line for line in overview.head.splitlines() if line.strip()]
+    head = [line for line in split_lines(overview.head) if line.strip()]
     if context.lines <= _FEW_LINES:
         return tuple(line[:_LINE_CHARS] for line in head)
-    tail = [line for line in overview.tail.splitlines() if line.strip()]
+    tail = [line for line in split_lines(overview.tail) if line.strip()]
     middle_line = context.lines // 2
-    middle = store.read_lines(context, middle_line, middle_line + 2, max_chars=_LINE_CHARS).text.splitlines()
+    middle = split_lines(store.read_lines(context, middle_line, middle_line + 2, max_chars=_LINE_CHARS).text)
     picked = [*head[:2], *[line for line in middle if line.strip()][:1], *tail[-1:]]
     return tuple(line[:_LINE_CHARS] for line in dict.fromkeys(picked))
 
 
 def _first_lines(overview: Overview) -> tuple[str, ...]:
     """The first lines of the file that tells most of a context of many files, as `describe` has chosen it."""
-    head = [line for line in overview.head.splitlines() if line.strip()]
+    head = [line for line in split_lines(overview.head) if line.strip()]
     return tuple(line[:_LINE_CHARS] for line in head[:_FEW_LINES])
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.text.lines import split_lines
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, LineRange
 from rlm_mcp.engine.coverage import MOST_CHARS
@@ -164,7 +165,7 @@ class _Texts:
 
     def _searched(self, context: Context, path: str | None, quote: str, line: int) -> Iterator[tuple[str, Passage]]:
         """Occurrences of a quote found by a search for its longest line, first as it is, then with other blanks."""
-        part = max(quote.splitlines(), key=len, default="").strip()[:_MOST_SEARCHED]
+        part = max(split_lines(quote), key=len, default="").strip()[:_MOST_SEARCHED]
         blank = r"\s+".join(re.escape(word) for word in part.split())
         for pattern, literal in ((part, True), (blank, False)):
             if not pattern or self._timeout.expired:

@@ -132,7 +132,7 @@ def _context_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostC
         context, line = _context_named(by_name, name), _integer(first)
         lines = _call(store.read_lines, context, line, _integer(last), path=str(path), max_chars=READ_CHARS)
         start = store.locate_line(context, line, path=str(path)).char
-        return {"lines": lines.text.splitlines(), "start": start, "end": start + len(lines.text)}
+        return {"text": lines.text, "last": lines.end_line, "start": start, "end": start + len(lines.text)}
 
     return {"search": Timed(search_context), "read_chars": read_chars, "read_lines": read_lines}
 

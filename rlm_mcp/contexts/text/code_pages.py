@@ -244,4 +244,4 @@ def _makes_words(text: str) -> bool:
 def _is_western(data: bytes) -> bool:
     """Whether most of the characters beyond ASCII are letters and marks that are frequent in the west of Europe."""
     foreign = [char for char in data.decode("cp1252", errors="replace") if not char.isascii()]
-    return sum(char not in _RARE and char.isprintable() for char in foreign) * 2 > len(foreign)
+    return sum(char not in _RARE and (char.isprintable() or char.isspace()) for char in foreign) * 2 > len(foreign)

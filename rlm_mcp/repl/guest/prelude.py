@@ -94,18 +94,24 @@ def _main_text():
     return context if isinstance(context, str) else json.dumps(context, default=str)
 
 
+def _as_file(text, newline):
+    if isinstance(text, texts.BigText):
+        return text.origin.open(newline)
+    if isinstance(text, texts.Text):
+        text.origin.note()
+    return io.StringIO(str(text), newline=newline)
+
+
 class _Reader(io.TextIOBase):
     """The context as a file, opened when it is first read."""
 
-    def __init__(self):
+    def __init__(self, newline="\n"):
         self._file = None
+        self._newline = newline
 
     def _opened(self):
         if self._file is None:
-            text = _main_text()
-            self._file = text.origin.open() if isinstance(text, texts.BigText) else io.StringIO(str(text), newline="")
-            if isinstance(text, texts.Text):
-                text.origin.note()
+            self._file = _as_file(_main_text(), self._newline)
         return self._file
 
     def readable(self):
@@ -121,10 +127,15 @@ class _Reader(io.TextIOBase):
         return self._opened()
 
 
-def _open(file, mode="r", *args, **kwargs):
-    """The built-in open, which also gives the context to code that looks for it in a file."""
+def _open(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):  # noqa: FBT002
+    """The built-in open, which also gives the context to code that looks for it in a file.
+
+    A file of a context is read as its text is: no line ends are translated, and only `\\n` ends a line.
+    """
+    if newline is None and "b" not in mode and str(file).startswith("/context/"):
+        newline = "\n"
     try:
-        return texts.REAL_OPEN(file, mode, *args, **kwargs)
+        return texts.REAL_OPEN(file, mode, buffering, encoding, errors, newline, closefd, opener)
     except FileNotFoundError:
         if not isinstance(file, str) or "r" not in mode or "+" in mode:
             raise
@@ -135,10 +146,8 @@ def _open(file, mode="r", *args, **kwargs):
             found = None
         else:
             raise FileNotFoundError(f"no file {file!r}: the input is in the variable `context`") from None
-        if found is None:
-            reader = _Reader()
-        else:
-            reader = found.origin.open() if isinstance(found, texts.BigText) else io.StringIO(str(found), newline="")
+        newline = "\n" if newline is None else newline
+        reader = _Reader(newline) if found is None else _as_file(found, newline)
         return io.BytesIO(reader.read().encode("utf-8", "surrogateescape")) if "b" in mode else reader
 
 
@@ -274,7 +283,8 @@ def _variables():
         and not (name == "answer" and _is_untouched_answer(value))
     ]  # fmt: skip
     changed = [name for name in names if _state.names.get(name) != _mark(space[name])]
-    ordered = changed[::-1] + [name for name in names[::-1] if name not in set(changed)]
+    old = set(names).difference(changed)
+    ordered = changed[::-1] + [name for name in names[::-1] if name in old]
     return [_variable(name, space[name]) for name in ordered[:200]], changed
 
 

@@ -240,7 +240,7 @@ def read(question, text, *, model=None):
 def _pieces(text):
     """The text in pieces for a small context window, cut at line ends where there are any."""
     pieces = []
-    for line in text.splitlines() if isinstance(text, str) else text:
+    for line in texts.split_lines(text) if isinstance(text, str) else text:
         for at in range(0, len(line) or 1, READ_CHARS):
             part = line[at : at + READ_CHARS]
             if pieces and len(pieces[-1]) + len(part) < READ_CHARS:

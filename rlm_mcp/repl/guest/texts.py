@@ -50,10 +50,10 @@ class Origin:
     def note(self, start=0, end=None):
         note(self.context, self.path, start, self.chars if end is None else end)
 
-    def open(self):
+    def open(self, newline="\n"):
         """The text as a file; reading from it counts as reading all of it."""
         self.note()
-        return REAL_OPEN(self.guest, encoding="utf-8", errors="surrogateescape", newline="")
+        return REAL_OPEN(self.guest, encoding="utf-8", errors="surrogateescape", newline=newline)
 
 
 REAL_OPEN = io.open
@@ -70,19 +70,28 @@ def load(origin):
     return text
 
 
-class Text(str):
-    """A str that knows its file in a context and records reads. Its methods return plain strings."""
+def split_lines(text, keepends=False):  # noqa: FBT002 - the signature of str.splitlines
+    """The lines of a text, which end with \\n only: at other characters, line numbers would differ from the host's."""
+    if keepends:
+        return list(io.StringIO(text, newline="\n"))
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
-    __slots__ = ("origin",)
+
+class Lined(str):
+    """A str, such as a part of the context, whose lines are those of the context."""
+
+    __slots__ = ()
+
+    def splitlines(self, keepends=False):  # noqa: FBT002 - the signature of str
+        return split_lines(str.__str__(self), keepends)
 
     def __getitem__(self, key):
-        if isinstance(key, slice):
-            start, stop, step = key.indices(len(self))
-            self.origin.note(*((start, stop) if step > 0 else (stop + 1, start + 1)))
-        else:
-            index = key.__index__()
-            self.origin.note(index % len(self) if len(self) else 0, (index % len(self) if len(self) else 0) + 1)
-        return str.__getitem__(self, key)
+        found = str.__getitem__(self, key)
+        return Lined(found) if isinstance(key, slice) else found
+
+    def __str__(self):
+        return self
 
     def __reduce__(self):
         return (str, (str.__str__(self),))
@@ -94,12 +103,32 @@ class Text(str):
         return self
 
 
+Lined.__name__ = Lined.__qualname__ = "str"
+"""What code sees of it, and what a list of variables shows."""
+
+
+class Text(Lined):
+    """A str that knows its file in a context and records reads."""
+
+    __slots__ = ("origin",)
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            self.origin.note(*((start, stop) if step > 0 else (stop + 1, start + 1)))
+        else:
+            index = key.__index__()
+            self.origin.note(index % len(self) if len(self) else 0, (index % len(self) if len(self) else 0) + 1)
+        return Lined.__getitem__(self, key)
+
+
 def _noticing(name):
-    method = getattr(str, name)
+    method = getattr(Lined, name)
 
     def noticed(self, *args, **kwargs):
         self.origin.note()
-        return method(self, *args, **kwargs)
+        found = method(self, *args, **kwargs)
+        return Lined(found) if type(found) is str else found
 
     noticed.__name__ = name
     return noticed
@@ -115,18 +144,32 @@ for _name in WHOLE.split():
 
 
 class Lines(Sequence):
-    """The lines of a long text, without their ends, read when they are accessed."""
+    """The lines of a long text, read when they are accessed: what splitlines() or split("\\n") gives for a str."""
 
-    def __init__(self, origin):
+    def __init__(self, origin, *, splits=False, keepends=False):
         self._origin = origin
+        self._splits = splits
+        self._keepends = keepends
 
     def __len__(self):
-        return self._origin.lines
+        return self._origin.lines + (1 if self._splits and self._ends_with_line_end() else 0)
+
+    def _ends_with_line_end(self):
+        last = self._origin.chars
+        return not last or host.call("read_chars", self._origin.context, self._origin.path, last - 1, last) == "\n"
 
     def __iter__(self) -> Iterator[str]:
+        line = "\n"
         with self._origin.open() as file:
             for line in file:
-                yield line.removesuffix("\n").removesuffix("\r")
+                yield self._without_end(line)
+        if self._splits and line.endswith("\n"):
+            yield ""
+
+    def _without_end(self, line):
+        if self._keepends or not line.endswith("\n"):
+            return line
+        return line[:-1] if self._splits else line[:-1].removesuffix("\r")
 
     def __getitem__(self, key):
         if isinstance(key, slice):
@@ -141,12 +184,26 @@ class Lines(Sequence):
 
     def _between(self, start, stop):
         lines = []
-        while start < stop:
-            part = host.call("read_lines", self._origin.context, self._origin.path, start + 1, stop)
-            lines += part["lines"]
-            note(self._origin.context, self._origin.path, part["start"], part["end"])
-            start += max(len(part["lines"]), 1)
-        return lines
+        stored = min(stop, self._origin.lines)
+        while start < stored:
+            part = host.call("read_lines", self._origin.context, self._origin.path, start + 1, stored)
+            text, end = self._whole_line(part["text"], part["end"])
+            lines += map(self._without_end, io.StringIO(text, newline="\n"))
+            note(self._origin.context, self._origin.path, part["start"], end)
+            start = part["last"]
+        return lines + [""] * (stop - max(start, stored))
+
+    def _whole_line(self, text, end):
+        """The text up to the end of its last line, which the host cuts if it is very long."""
+        parts = [text]
+        while not parts[-1].endswith("\n") and end < self._origin.chars:
+            stop = min(end + CHUNK_CHARS, self._origin.chars)
+            more, line_end, _ = host.call("read_chars", self._origin.context, self._origin.path, end, stop).partition(
+                "\n"
+            )
+            parts.append(more + line_end)
+            end += len(parts[-1])
+        return "".join(parts), end
 
     def __repr__(self):
         return f"<{len(self)} lines of {self._origin.path}>"
@@ -188,7 +245,7 @@ class BigText:
         self.origin.note(start, stop)
         where = self.origin.context, self.origin.path
         starts = range(start, stop, CHUNK_CHARS)
-        return "".join(host.call("read_chars", *where, at, min(at + CHUNK_CHARS, stop)) for at in starts)
+        return Lined("".join(host.call("read_chars", *where, at, min(at + CHUNK_CHARS, stop)) for at in starts))
 
     def __iter__(self):
         return iter(Lines(self.origin))
@@ -235,13 +292,13 @@ class BigText:
     def endswith(self, suffix):
         return any(self[-len(s) :] == s for s in (suffix if isinstance(suffix, tuple) else (suffix,)) if s)
 
-    def splitlines(self, keepends=False):  # noqa: ARG002, FBT002 - the signature of str
-        return Lines(self.origin)
+    def splitlines(self, keepends=False):  # noqa: FBT002 - the signature of str
+        return Lines(self.origin, keepends=keepends)
 
-    def split(self, sep=None, maxsplit=-1):  # noqa: ARG002 - the signature of str
-        if sep in ("\n", "\r\n"):
-            return Lines(self.origin)
-        raise TypeError(f"{self!r} can be split into lines only")
+    def split(self, sep=None, maxsplit=-1):
+        if sep == "\n" and maxsplit == -1:
+            return Lines(self.origin, splits=True)
+        raise TypeError(f"{self!r} can be split into lines only: use splitlines() or split('\\n')")
 
     def __getattr__(self, name):
         if name.startswith("__") or not hasattr(str, name):

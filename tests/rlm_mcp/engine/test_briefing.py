@@ -53,7 +53,8 @@ def test_a_weak_model_is_told_the_code_that_reads_a_table_and_its_first_row(
     found = brief_contexts(store, [table], "How many crates are there?")
 
     assert found[0].reading == (
-        f"rows = list(csv.DictReader(context.splitlines(){given}))\n# rows[0] is {{'city': 'Bern', 'crates': '0'}}"
+        f'rows = list(csv.DictReader(open("context", newline=""){given}))\n'
+        "# rows[0] is {'city': 'Bern', 'crates': '0'}"
     )
     assert found[0].reading in opening("How many crates?", found, None, "weak")
     assert found[0].reading not in opening("How many crates?", found, None, "strong")

@@ -1,5 +1,6 @@
 """The contexts as code sees them: texts that record reads, texts too long for a str, and files by path."""
 
+import json
 from pathlib import Path
 
 import anyio
@@ -72,6 +73,65 @@ async def test_a_text_too_long_for_a_str_acts_like_one(opened: Opener, expressio
     for_str = await value_of(repl, f"t = context\n{expression}")
     for_big = await value_of(repl, f"t = big\n{expression}")
     assert for_big == for_str
+
+
+MIXED_LINES = "a\rb 10%\r 20%\nform\x0cfeed\x0bvt\r\nnel\x85 ls\u2028 ps\u2029 fs\x1c\n\n\r\n" * 3
+STORED_LINES = ["a\rb 10%\r 20%", "form\x0cfeed\x0bvt", "nel\x85 ls\u2028 ps\u2029 fs\x1c", "", ""] * 3
+
+
+@pytest.mark.parametrize("end", ["", "last", "last\r"])
+async def test_a_line_is_the_same_in_the_store_in_a_text_and_in_a_long_text(opened: Opener, end: str) -> None:
+    repl = await opened.text(MIXED_LINES + end)
+    await repl.run("from texts import BigText\nimport io, pathlib\nbig = BigText(context.origin)")
+    expected = STORED_LINES + [end] * bool(end)
+    for text in ("context", "big", "context[:]", "big[:]", "str(context)", "context.replace('', '')"):
+        lines = await value_of(repl, f"list({text}.splitlines()) == {expected!r}, len({text}.splitlines())")
+        assert lines == f"(True, {len(expected)})"
+        ends = await value_of(repl, f"''.join({text}.splitlines(keepends=True)) == context")
+        assert ends == "True"
+    assert await value_of(repl, "list(big.split('\\n')) == context.split('\\n')") == "True"
+    assert await value_of(repl, "[*map(len, (big.split('\\n'), context.split('\\n')))]") == str(
+        [len(expected) + (not end)] * 2
+    )
+    for file in (
+        "open('context')",
+        f"open('/context/app.log/{PATH}')",
+        f"pathlib.Path('/context/app.log/{PATH}').open()",
+    ):
+        assert (
+            await value_of(repl, f"''.join({file}) == context, [*{file}] == context.splitlines(True)") == "(True, True)"
+        )
+
+
+async def test_parts_of_a_context_are_plain_to_code(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("import json, copy, re\npart = context[5:9]\ntype(part).__name__, json.dumps(part)")
+    assert cell.value == f"('str', '{json.dumps(TEXT[5:9])}')"
+    assert [variable.type for variable in cell.variables if variable.name == "part"] == ["str"]
+
+
+async def test_a_line_too_long_for_one_answer_of_the_host_is_whole(opened: Opener) -> None:
+    repl = await opened.text("a\n" + "x" * 9_000_000 + "\nb\n")
+    await repl.run("from texts import BigText\nbig = BigText(context.origin).splitlines()")
+    assert (
+        await value_of(repl, "[len(line) for line in big[0:3]], len(big[1]), big[2]")
+        == "([1, 9000000, 1], 9000000, 'b')"
+    )
+
+
+async def test_a_table_with_line_ends_in_its_fields_is_read_as_the_root_model_is_told(opened: Opener) -> None:
+    rows = "".join(
+        f'{n},"first {n}\nsecond\x0c",{2 * n}\r\n' if n % 10 == 0 else f"{n},p {n},{2 * n}\r\n" for n in range(300)
+    )
+    repl = await opened.text("id,comment,amount\r\n" + rows)
+    code = 'rows = list(csv.DictReader(open("context", newline="")))\n'
+    expected = "(300, 89700, 'first 0\\nsecond\\x0c')"
+    assert await value_of(repl, code + "len(rows), sum(int(r['amount']) for r in rows), rows[0]['comment']") == expected
+
+
+async def test_json_lines_may_hold_line_separators(opened: Opener) -> None:
+    repl = await opened.text('{"a": "x\u2028y"}\n{"a": "z\x85"}\n')
+    assert await value_of(repl, "[json.loads(line)['a'] for line in context.splitlines()]") == "['x\\u2028y', 'z\\x85']"
 
 
 async def test_what_a_long_text_cannot_do_says_what_to_do(opened: Opener) -> None:
