@@ -9,6 +9,8 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from io import StringIO
+from itertools import islice
 from typing import Literal
 
 from rlm_mcp.contexts.describe.overview import Overview, describe
@@ -31,7 +33,6 @@ HOW_TO_READ = {
 """format, as `describe` names it after parsing -> one way to read it"""
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-_TABLE_LINES = 2
 _TOLD = ("levels", "first_time", "last_time", "headings", "languages", "types", "rows")
 _MOST_STRUCTURE_CHARS = 600
 _MOST_WORDS = 8
@@ -158,12 +159,14 @@ def format_text(structure: Mapping[str, object]) -> str:
     return ellipsize("; ".join(parts), _MOST_STRUCTURE_CHARS)
 
 
-def _reading(found: str, lines: Sequence[str]) -> str:
+def _reading(found: str, text: str) -> str:
     """Code that reads the rows of a table, and the first row: a small model that splits lines by hand miscounts."""
     delimiter = _DELIMITERS.get(found)
-    if delimiter is None or len(lines) < _TABLE_LINES:
+    if delimiter is None:
         return ""
-    head, first = csv.reader(lines[:_TABLE_LINES], delimiter=delimiter)
+    head, first = [*islice(csv.reader(StringIO(text, newline=""), delimiter=delimiter), 2), [], []][:2]
+    if not first:
+        return ""
     given = ", delimiter='\\t'" if delimiter == "\t" else ""
     row = dict(zip(head, first, strict=False))
     return f'rows = list(csv.DictReader(open("context", newline=""){given}))\n# rows[0] is {row}'
@@ -257,7 +260,7 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
         shapes=shapes_of(_sampled_lines(store, context)) if is_lined else (),
         hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
         is_prose=is_prose(samples) and not overview.structure.get("columns"),
-        reading=_reading(str(overview.structure.get("format")), samples),
+        reading=_reading(str(overview.structure.get("format")), overview.head),
         fields=_fields(samples) if str(overview.structure.get("format")) in {"text", "log"} else (),
         largest=()
         if is_text

@@ -11,7 +11,15 @@ from pathlib import PurePosixPath
 
 from rlm_mcp.contexts.describe.logs import describe_log, repeated_lines
 from rlm_mcp.contexts.describe.outline import headings, language
-from rlm_mcp.contexts.describe.tables import describe_csv, describe_json, describe_json_lines
+from rlm_mcp.contexts.describe.tables import (
+    DELIMITERS,
+    SAMPLED_LINES,
+    count_rows,
+    describe_csv,
+    describe_json,
+    describe_json_lines,
+    sampled_rows,
+)
 from rlm_mcp.contexts.describe.text_sample import TextSample, take_sample
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text import reading
@@ -26,6 +34,9 @@ MAX_LOOKED_INTO = 6
 """The most files of a context that are described one by one: the largest, starting with one of each type."""
 
 MAX_TREE = 40
+COUNTED_BYTES = 16 << 20
+"""The rows of a larger table are estimated: counting these takes some tenths of a second."""
+
 FEW_WORDS = 20
 """First words are taken for labels if each begins at least this many lines on average."""
 MAX_SKIPPED = 10
@@ -105,12 +116,25 @@ def _format(entry: FileEntry, sample: TextSample, suffix: str) -> dict[str, obje
     if found := describe_json_lines(lines):
         return found
     if suffix in {".csv", ".tsv"} and (found := describe_csv(sample.head, suffix=suffix)):
-        return found | {"rows": entry.lines - bool(found["header"])}
+        return found | _row_count(entry, sample, found)
     if found := describe_log(lines, whole=sample.whole):
         return found
     if language(entry.path) in {"plain text", "no suffix", "log"} or suffix in {".tab", ".psv", ".dat", ".data"}:
         return describe_csv(sample.head, suffix=suffix)
     return None
+
+
+def _row_count(entry: FileEntry, sample: TextSample, table: Mapping[str, object]) -> dict[str, object]:
+    """The number of rows, which is that of records and not of lines; in a large file, an estimate from its head."""
+    delimiter = next(mark for mark, name in DELIMITERS.items() if name == table["format"])
+    header = bool(table["header"])
+    if entry.bytes <= COUNTED_BYTES and (counted := count_rows(entry.blob, delimiter)) is not None:
+        return {"rows": counted - header}
+    read = min(len(sample.head), SAMPLED_LINES)
+    rows = len(sampled_rows(sample.head, delimiter))
+    if rows == read:
+        return {"rows": entry.lines - header}
+    return {"rows": round(entry.lines * rows / read) - header, "rows_are": "estimated: some take several lines"}
 
 
 def _shape_of_lines(sample: TextSample) -> dict[str, object]:

@@ -1,17 +1,19 @@
 """Data with columns: JSON, JSON Lines, CSV and TSV. A format is reported only if the text parses in it."""
 
 import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rlm_mcp.redact import ellipsize
 
 MAX_COLUMNS = 60
 MAX_SAMPLES = 3
 PARSED_SHARE = 0.95
+SAMPLED_LINES = 3_000
 DELIMITERS = {",": "csv", "\t": "tsv", ";": "csv with semicolons", "|": "csv with bars"}
+_CUT_OFF = "unexpected end of data"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?)?(Z|[+-]\d\d:?\d\d)?|\d\d?[/.]\d\d?[/.]\d{2,4}")
 
 
@@ -56,7 +58,7 @@ def describe_csv(lines: Sequence[str], *, suffix: str) -> dict[str, object] | No
     """
     telling = suffix in {".csv", ".tsv", ".tab", ".psv"}
     for delimiter, name in DELIMITERS.items():
-        rows = _rows(lines, delimiter)
+        rows = sampled_rows(lines, delimiter)
         if len(rows) < (2 if telling else 6):
             continue
         width = len(rows[0])
@@ -75,13 +77,28 @@ def describe_csv(lines: Sequence[str], *, suffix: str) -> dict[str, object] | No
     return None
 
 
-def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Parses the sampled lines together, so that a field may contain line ends."""
-    few = [line for line in lines[:3_000] if line.strip()]
+def count_rows(path: Path, delimiter: str) -> int | None:
+    """The number of records of a file of rows, of which one may take several lines; None if a field is too long."""
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        try:
+            return sum(1 for row in csv.reader(_readable(file), delimiter=delimiter) if row)
+        except csv.Error:
+            return None
+
+
+def _readable(lines: Iterable[str]) -> Iterator[str]:
+    """The lines without what csv takes for an error: carriage returns inside them."""
+    return (line.rstrip("\r\n").replace("\r", " ") + "\n" for line in lines)
+
+
+def sampled_rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """The rows of the sampled lines, in which a field may contain line ends; the last one may be cut."""
+    rows: list[list[str]] = []
     try:
-        return list(csv.reader(io.StringIO("\n".join(few)), delimiter=delimiter, strict=True))
-    except csv.Error:
-        return []
+        rows.extend(filter(None, csv.reader(_readable(lines[:SAMPLED_LINES]), delimiter=delimiter, strict=True)))
+    except csv.Error as error:
+        return rows if str(error) == _CUT_OFF else []
+    return rows
 
 
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:

@@ -159,3 +159,15 @@ def test_numbers_out_of_range_are_refused(store: Store, text: Context) -> None:
     for matches, around in ((-1, 0), (0, -1), (1_000_000, 0)):
         with pytest.raises(OutOfRange, match=r"give a number from 0 to 10,000"):
             search(store, text, "a", max_matches=matches, context_lines=around)
+
+
+def test_a_line_ends_where_the_index_says_and_nowhere_else(store: Store) -> None:
+    text = "a\rb ERROR\r\nc\x0cd\x0b ERROR\nERROR\u2028e\x85f ERROR\n"
+    context = store.register_text(text)
+    found = search(store, context, r" ERROR\r?$")
+    assert [(match.line, match.text) for match in found.matches] == [
+        (1, "a\rb ERROR"),
+        (2, "c\x0cd\x0b ERROR"),
+        (3, "ERROR\u2028e\x85f ERROR"),
+    ]
+    assert (found.total, context.lines) == (3, 3)

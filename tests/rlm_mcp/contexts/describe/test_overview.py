@@ -57,6 +57,19 @@ def test_first_and_last_time_and_repeated_lines_of_a_log(store: Store, files: Pa
     ]
 
 
+def test_rows_of_a_table_are_records_and_not_lines(store: Store, files: Path) -> None:
+    rows = [f'{n},"first {n}\nsecond\n\nlast",{2 * n}' if n % 10 == 0 else f"{n},plain {n},{2 * n}" for n in range(300)]
+    described = structure(store, "id,comment,amount\n" + "\n".join(rows) + "\n\n", files / "quoted.csv")
+    assert (described["format"], described["rows"]) == ("csv", 300)
+    assert described["parsed"] == "301 of 301 sampled rows have 3 fields"
+
+
+def test_a_table_whose_sample_ends_inside_a_field_is_still_one(store: Store, files: Path) -> None:
+    rows = "".join(f'{n},"first\nsecond\nthird",{2 * n}\n' for n in range(12_000))
+    described = structure(store, "id,comment,amount\n" + rows, files / "quoted.csv")
+    assert (described["format"], described["rows"]) == ("csv", 12_000)
+
+
 def test_a_table_is_described_by_its_columns(store: Store, files: Path) -> None:
     text = "id,when,score,label\n" + "".join(f'{n},2024-01-{n + 10},{n}.5,"{"ab"[n % 2]}, x"\n' for n in range(12))
     described = structure(store, text, files / "t.csv")
