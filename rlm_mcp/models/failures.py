@@ -20,7 +20,7 @@ from rlm_mcp.errors import (
 )
 from rlm_mcp.models.base import Attempts, Message, Model, estimate_prompt
 from rlm_mcp.models.dialect import Refusal
-from rlm_mcp.models.exchange import NoResponse
+from rlm_mcp.models.exchange import NoResponse, same_origin
 from rlm_mcp.models.retries import LONGEST_RETRY_AFTER, FailureKind
 from rlm_mcp.models.wordings import rate_limit_below_request
 from rlm_mcp.redact import ellipsize
@@ -114,6 +114,9 @@ def refused(url: str, model: str, refusal: Refusal, served: Sequence[str], tally
     if status in {401, 403}:
         text = f"{url} refused the API key ({status}: {said}): set RLM_MCP_API_KEY to a key of this provider"
         return tally.error(KeyRefused, text)
+    if 300 <= status < 400 and same_origin(refusal.text, url):
+        text = f"{url} redirects in a circle ({status}: {said}): correct the gateway"
+        return tally.error(EndpointUnreachable, text)
     if 300 <= status < 400:
         text = f"{url} redirects to another address ({status}: {said}): set RLM_MCP_BASE_URL to it, up to /v1"
         return tally.error(EndpointUnreachable, text)

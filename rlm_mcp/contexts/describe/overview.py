@@ -55,7 +55,10 @@ class LargeFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """The description that the root model gets first. `structure` is JSON; `head` and `tail` are verbatim."""
+    """The description that the root model gets first. `structure` is JSON; `head` and `tail` are verbatim.
+
+    `tail` is empty for a context of many files, of which `structure` has the tree.
+    """
 
     context: Context
     structure: Mapping[str, object]
@@ -71,17 +74,17 @@ def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overvie
     largest = sorted(files, key=lambda entry: (-entry.bytes, entry.path))
     if context.kind == "text":
         structure = describe_file(files[0])
-        first = last = files[0]
+        first, tail = files[0], _tail(files[0])
     else:
         structure = _describe_files(files, largest, timeout)
         first = next((entry for entry in files if _is_readme(entry.path)), files[0])
-        last = files[-1]
+        tail = ""
     structure |= _left_out(store, context)
     return Overview(
         context=context,
         structure=structure,
         head=_labelled(context, first, reading.head_of_bytes(first.blob, 0, first.bytes, max_chars=HEAD_CHARS)),
-        tail=_labelled(context, last, _tail(last)),
+        tail=tail,
         largest_files=tuple(
             LargeFile(path=entry.path, bytes=entry.bytes, lines=entry.lines) for entry in largest[:MAX_LARGEST]
         ),

@@ -157,7 +157,7 @@ def test_a_directory_is_described_by_types_tree_and_its_largest_files(store: Sto
     }
     assert overview.largest_files[0] == LargeFile(path="src/app.log", bytes=size, lines=30)
     assert overview.head == "==> README.md <==\n# Hello\n\n## World\n"
-    assert overview.tail.startswith("==> src/app.log <==\n")
+    assert overview.tail == ""
 
 
 def test_head_and_tail_are_verbatim(store: Store) -> None:
