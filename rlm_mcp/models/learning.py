@@ -211,16 +211,25 @@ def _within_rate(limit: tuple[int, int], sent: Sent) -> ShorterReply | None:
     return ShorterReply(max_tokens=room) if LEAST_REPLY_TOKENS <= room < sent.max_tokens else None
 
 
-def longest_beside(prompt_tokens: float, max_tokens: int, window: int) -> int:
-    """Returns `max_tokens`, or less if the window has no room for as much beside a prompt of about this size."""
-    room = window - ceil(prompt_tokens) - COUNT_MARGIN_TOKENS
+def longest_beside(messages: Sequence[Message], ratio: float | None, max_tokens: int, window: int) -> int:
+    """Returns `max_tokens`, or less if the window has no room for as much beside the prompt.
+
+    `ratio` is how many times our estimate the server counts; where it is None, a margin is left that shortens no reply
+    to less than an eighth of the window.
+    """
+    estimate = estimate_prompt(messages)
+    room = window - ceil(estimate * (ratio or ESTIMATE_MARGIN)) - COUNT_MARGIN_TOKENS
+    if ratio is None:
+        room = max(room, min(window // 8, window - estimate - COUNT_MARGIN_TOKENS))
     return min(max_tokens, max(room, LEAST_REPLY_TOKENS))
 
 
-def tokens_ratio(prompt_tokens: int, messages: Sequence[Message]) -> float:
-    """Returns how many times our estimate of a prompt the server counted, 1 if they cannot be compared."""
+def tokens_ratio(known: float | None, prompt_tokens: int, messages: Sequence[Message]) -> float | None:
+    """Returns how many times our estimate the server counts at most, as `known` and by a prompt that it counted."""
     estimate = estimate_prompt(messages)
-    return min(MOST_RATIO, prompt_tokens / estimate) if estimate >= LEAST_COMPARED_TOKENS else 1.0
+    if estimate < LEAST_COMPARED_TOKENS:
+        return known
+    return max(known or 0.0, min(MOST_RATIO, prompt_tokens / estimate))
 
 
 def _within_credit(refusal: Refusal, sent: Sent) -> ShorterReply | None:

@@ -19,7 +19,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from rlm_mcp.models import failures
-from rlm_mcp.models.base import Attempts, Completion, Message, Profile, estimate_prompt
+from rlm_mcp.models.base import Attempts, Completion, Message, Profile
 from rlm_mcp.models.dialect import Dialect, Refusal, first_dialect, refusal_in
 from rlm_mcp.models.exchange import (
     CONNECT_SECONDS,
@@ -155,7 +155,7 @@ class OpenAIModel:
             self._dialect = replace(self._dialect, structured="none")
         self._ruled_out: set[Feature] = set()
         self._largest_prompt = 0
-        self._tokens_ratio = 1.0
+        self._tokens_ratio: float | None = None
         self._doubted = False
 
     def __repr__(self) -> str:
@@ -209,7 +209,7 @@ class OpenAIModel:
         """The longest reply that fits beside the prompt, by the server's count of earlier prompts."""
         if max_tokens is None:
             return None
-        return longest_beside(estimate_prompt(messages) * self._tokens_ratio, max_tokens, self.profile.window_tokens)
+        return longest_beside(messages, self._tokens_ratio, max_tokens, self.profile.window_tokens)
 
     def _learn_window(self, window: int) -> bool:
         """Notes the window that the server told, unless a prompt that it answered was longer."""
@@ -292,7 +292,7 @@ class OpenAIModel:
         usage = usage_of(reply, messages, max_tokens, self.profile)
         if not usage.estimated:
             self._largest_prompt = max(self._largest_prompt, usage.prompt_tokens)
-            self._tokens_ratio = max(self._tokens_ratio, tokens_ratio(usage.prompt_tokens, messages))
+            self._tokens_ratio = tokens_ratio(self._tokens_ratio, usage.prompt_tokens, messages)
         if usage.doubt and not self._doubted:
             self._doubted = True
             log.warning("%s: model %s: %s; an estimate is charged instead", self.provider, self.name, usage.doubt)

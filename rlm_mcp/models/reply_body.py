@@ -22,7 +22,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 _STREAM_STARTS = ("data:", "event:", "id:", "retry:", ":")
 _TROUBLE = frozenset({"error", "network_error", "engine_overloaded", "server_error"})
 _ERROR_FIELDS = ("error", "errors", "message", "msg", "detail", "base_resp", "error_msg", "error_message")
-_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 
 
 _LEAST_LOGPROB = 1e6  # by its size; servers write -9999 for nothing
@@ -114,10 +114,10 @@ def _read_chat(body: Mapping[str, Any], text: str) -> ProviderReply | Refusal:
     message = choice.get("message") or {}
     reply, reasoning = _said(message, choice)
     finish = str(choice.get("finish_reason") or "stop")
-    if choice.get("error") or (finish in _TROUBLE and not reply):
+    if choice.get("error") or (finish in _TROUBLE and not reply.strip()):
         error = choice.get("error") or f"a reply that ended with {finish!r}"
         return refusal_of(200, {"error": error}, text)
-    if not reply and finish != "length":
+    if not reply.strip() and finish != "length":
         # Servers with a parser for reasoning put the whole reply there if the model did not think.
         reply, reasoning = reasoning, ""
     usage = _usage(body, choice)

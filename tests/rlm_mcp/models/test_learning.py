@@ -228,9 +228,15 @@ def test_what_was_sent_is_read_from_the_body() -> None:
 
 
 def test_a_reply_leaves_room_for_the_prompt_as_the_server_counts_it() -> None:
-    digits = [Message(role="user", content="1234567890" * 800)]
-    ratio = tokens_ratio(4_000, digits)
-    assert round(ratio, 2) == 1.99
-    assert longest_beside(2_000 * ratio, 8_192, 8_192) == 8_192 - 3_985 - 16
-    assert longest_beside(8_000, 8_192, 8_192) == 176
-    assert tokens_ratio(4_000, [Message(role="user", content="hi")]) == 1.0
+    digits = [Message(role="user", content="1234567890" * 800)]  # 2,008 tokens by our estimate
+    ratio = tokens_ratio(None, 4_016, digits)
+    assert (ratio, longest_beside(digits, ratio, 8_192, 8_192)) == (2.0, 8_192 - 4_016 - 16)
+    assert tokens_ratio(ratio, 3_000, digits) == 2.0
+    assert tokens_ratio(None, 4_000, [Message(role="user", content="hi")]) is None
+
+
+@pytest.mark.parametrize(
+    ("window", "longest"), [(128_000, 8_192), (8_192, 8_192 - 2_510 - 16), (2_400, 300), (2_050, 64)]
+)
+def test_a_reply_leaves_a_margin_for_a_prompt_that_was_only_estimated(window: int, longest: int) -> None:
+    assert longest_beside([Message(role="user", content="1234567890" * 800)], None, 8_192, window) == longest
