@@ -1,8 +1,10 @@
 """`serve` and `token`: runs the MCP server, and creates tokens for access over HTTP."""
 
 import argparse
+import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_from
@@ -47,20 +49,22 @@ def _serve_stdio(settings: Settings) -> None:
     pipe = StdioPipe.claim(prepared)
     pipe.wait_until_needed()
 
-    import asyncio
+    with _without_collections():
+        import asyncio
 
-    from rlm_mcp.server.answer_preparation import prepare_answers
-    from rlm_mcp.server.transports.stdio import serve_stdio
-    from rlm_mcp.workspace.workspace import open_workspace
+        from rlm_mcp.server.answer_preparation import prepare_answers
+        from rlm_mcp.server.transports.stdio import serve_stdio
+        from rlm_mcp.workspace.workspace import open_workspace
 
-    flush_spans = _begin_process(settings)
+        flush_spans = _begin_process(settings)
     if prepared is None:
         save_prepared(asyncio.run(prepare_answers()), files, fingerprint)
     serve_stdio(pipe, lambda: open_workspace(settings, warm=True, serves=True), at_end=flush_spans)
 
 
 def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
-    from rlm_mcp.server.transports.http import serve_http
+    with _without_collections():
+        from rlm_mcp.server.transports.http import serve_http
 
     serve_http(
         settings,
@@ -71,6 +75,16 @@ def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
         allowed_hosts=tuple(options.allow_host),
         at_end=_begin_process(settings),
     )
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Imports in the block make a hundred thousand objects that stay; visiting them again and again takes a seventh."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _begin_process(settings: Settings) -> Callable[[], None]:
