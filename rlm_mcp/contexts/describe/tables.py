@@ -12,6 +12,7 @@ MAX_COLUMNS = 60
 MAX_SAMPLES = 3
 PARSED_SHARE = 0.95
 SAMPLED_LINES = 3_000
+MOST_NAME_WORDS = 5
 DELIMITERS = {",": "csv", "\t": "tsv", ";": "csv with semicolons", "|": "csv with bars"}
 _CUT_OFF = "unexpected end of data"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?)?(Z|[+-]\d\d:?\d\d)?|\d\d?[/.]\d\d?[/.]\d{2,4}")
@@ -103,9 +104,29 @@ def sampled_rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     first = rows[0]
-    return len(set(first)) == len(first) and all(
+    if len(set(first)) < len(first) or not all(
         name.strip() and _type(name) == "text" and len(name) <= 60 for name in first
-    )
+    ):
+        return False
+    columns = [[row[at] for row in rows[1:] if at < len(row)] for at in range(len(first))]
+    return not any(_is_data(name, values) for name, values in zip(first, columns, strict=True))
+
+
+def _is_data(name: str, values: Sequence[str]) -> bool:
+    """Whether the first field of a column is a value like the others: of their form with numbers, or a part of a line.
+
+    Lines of a log with one comma each are rows of two fields, and their first line is no header.
+    """
+    words = len(name.split())
+    if words > MOST_NAME_WORDS or (words > 3 and 2 * sum(len(v.split()) > 3 for v in values) > len(values)):
+        return True
+    form = _form(name)
+    return "0" in form and 2 * sum(_form(value) == form for value in values) > len(values)
+
+
+def _form(text: str) -> str:
+    """A text with its numbers as 0 and its words as a."""
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", text.strip()))
 
 
 def _columns(records: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:

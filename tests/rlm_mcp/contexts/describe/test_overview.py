@@ -82,6 +82,32 @@ def test_a_table_is_described_by_its_columns(store: Store, files: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "10:0{n} worker {n} finished job 1{n}, took {n}0 ms",
+        "2024-03-0{n} | user {n} | What is {n} ?",
+        "the {w} disk has failed today, so the {w} job was tried again",
+        "{w} {w} {w}, {n} of the things that we know",
+    ],
+)
+def test_lines_with_one_comma_each_are_no_table_whose_first_line_is_a_header(
+    store: Store, files: Path, line: str
+) -> None:
+    words = ["red", "blue", "green", "white", "black", "brown", "grey", "pink", "teal"]
+    text = "".join(line.format(n=n, w=words[n]) + "\n" for n in range(9))
+    assert "columns" not in structure(store, text, files / "a.log")
+    assert "columns" not in structure(store, text, files / "a.txt")
+
+
+@pytest.mark.parametrize("head", ["id,city of birth,Q1", "name;number of crates;date sent", "first name|last name|id"])
+def test_a_table_without_the_suffix_of_one_is_still_recognised(store: Store, files: Path, head: str) -> None:
+    rows = "".join(f"anna{n},born in Bern {n},{n}\n" for n in range(9))
+    delimiter = next(mark for mark in ",;|" if mark in head)
+    described = structure(store, f"{head}\n" + rows.replace(",", delimiter), files / "t.txt")
+    assert [column["name"] for column in described["columns"]] == head.split(delimiter)  # type: ignore[attr-defined]
+
+
 def test_json_is_described_by_its_shape(store: Store, files: Path) -> None:
     value = {"version": 1, "items": [{"id": n, "tags": ["x"], "note": None if n else "y"} for n in range(9)]}
     described = structure(store, json.dumps(value), files / "a.json")
