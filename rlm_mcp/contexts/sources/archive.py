@@ -7,7 +7,6 @@ import os
 import re
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,8 +22,9 @@ from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceRefused
 
 TAR_MAGIC_AT = 257
-ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
-"""The first is that of an archive with members, the second that of an empty one."""
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+"""The first is that of an archive with members, the second that of an empty one, the third that of a part."""
+ZIP_SUFFIXES = (".zip", ".jar", ".war", ".ear", ".whl", ".apk")
 MAX_HEADER_BYTES = 256 << 10
 """For the names, attributes and maps of one member of a tar archive; a path of Linux has at most 4 kB."""
 MAX_GLOBAL_BYTES = 16 << 10
@@ -45,13 +45,18 @@ def is_tar(head: bytes) -> bool:
 
 def _is_old_tar(head: bytes) -> bool:
     """Whether this is a header of the format before POSIX, which has no magic number but a checksum."""
-    if len(head) < tarfile.BLOCKSIZE or not head[0] or any(head[257:]):
+    if len(head) < tarfile.BLOCKSIZE or not head[0] or b"\0" not in head:
         return False
     try:
         tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError):
         return False
     return True
+
+
+def is_zip(head: bytes, name: str) -> bool:
+    """Whether a file is a zip archive, by its first bytes; one that begins with something else, by its name."""
+    return head.startswith(ZIP_MAGICS) or (b"\0" in head and name.lower().endswith(ZIP_SUFFIXES))
 
 
 def zip_members(file: BinaryIO, path: Path, *, expansion: Expansion, policy: AccessPolicy) -> Iterator[Piece | Skipped]:
@@ -63,7 +68,7 @@ def zip_members(file: BinaryIO, path: Path, *, expansion: Expansion, policy: Acc
         expansion.check(sum(info.file_size for info in members))
         names = decoded_names([_name_bytes(info) for info in members])
         for name, info in sorted(zip(names, members, strict=True), key=lambda pair: pair[0]):
-            if info.is_dir():
+            if name.endswith("/"):
                 continue
             shown = member_path(name)
             if skipped := _refused(shown, policy):
@@ -244,7 +249,7 @@ def _is_orderly(header: bytes) -> bool:
 def _open_zip(path: Path, file: BinaryIO) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except Exception as error:  # zipfile raises any, such as IndexError, for what it cannot parse
         raise damaged(path, error) from error
 
 
@@ -278,7 +283,7 @@ def _open_zip_member(
             f"{path} is packed by a method that cannot be read here ({error}): unpack the archive yourself and "
             "register the directory"
         ) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except Exception as error:
         raise damaged(path, error) from error
     with file:
         yield OpenPiece(file=_MemberReader(file.read, path, expansion.add))

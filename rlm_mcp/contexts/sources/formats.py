@@ -40,9 +40,6 @@ _OTHER_ARCHIVES = {
     b"7z\xbc\xaf\x27\x1c": "7z archive",
     b"Rar!\x1a\x07": "RAR archive",
     b"MSCF\0\0\0\0": "cabinet archive",
-    b"!<arch>\n": "ar archive",
-    b"070701": "cpio archive",
-    b"070707": "cpio archive",
     b"\xed\xab\xee\xdb": "RPM package",
     b"xar!": "xar archive",
     b"\x04\x22\x4d\x18": "file compressed by lz4",
@@ -169,12 +166,12 @@ def _as_text(content: Content, *, by_itself: bool) -> Iterator[OpenPiece]:
             text.notes.extend(content.notes)
             yield text
         return
+    if (pointer := _pointer(content.head)) is not None:
+        raise SourceRefused(f"{content.path} is {pointer}, not the file itself: fetch that and register again")
     if _is_archive(content):
         raise SourceRefused("archive inside a directory: register it by itself")
     if (other := _other_archive(content.head)) is not None:
         raise SourceRefused(f"{content.path} is a {other}, which cannot be read here: unpack it and register that")
-    if (pointer := _pointer(content.head)) is not None:
-        raise SourceRefused(f"{content.path} is {pointer}, not the file itself: fetch that and register again")
     yield OpenPiece(file=content.file, notes=content.notes)
 
 
@@ -187,7 +184,7 @@ def _pointer(head: bytes) -> str | None:
 
 
 def _is_archive(content: Content) -> bool:
-    return archive.is_tar(content.head) or content.head.startswith(archive.ZIP_MAGICS)
+    return archive.is_tar(content.head) or archive.is_zip(content.head, content.name)
 
 
 def _other_archive(head: bytes) -> str | None:
