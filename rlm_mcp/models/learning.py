@@ -133,7 +133,11 @@ def judge(dialect: Dialect, refusal: Refusal, sent: Sent) -> Remedy:
         _follow_stream(dialect, refusal),
         _follow_roles(dialect, refusal, sent),
     )
-    return next((other for other in others if other not in {None, dialect}), None)
+    followed = next((other for other in others if other not in {None, dialect}), None)
+    if followed is None and refusal.status in {400, 413, 422}:
+        below = wordings.limit_below(refusal.text, sent.prompt_tokens)
+        return None if below is None else TooLong(window=below)
+    return followed
 
 
 def _follow_length(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:

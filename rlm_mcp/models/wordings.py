@@ -56,6 +56,7 @@ _LABEL = re.compile(
     r"|(?P<limit>\bmax(?:imum|imal)?\s+(?:number of\s+)?(?:input|prompt|context|total|message)\s+tokens?\b"
     r"|\b(?:max(?:imum|imal)?|allow(?:ed|able)|available|context|model|configured|window|token|size|total"
     r"|maximum input)\s+(?:[\w']+\s+){0,4}?(?:length|size|limit|window|capacity|count)\b"
+    r"|\bonly (?:has|have|had)\b|\b(?:context|window) of\b|\baccepts?\b"
     r"|\b(?:max(?:imum|imal|length)?|max_\w+|limit(?:ed)?(?: is| of| to)?|window|n_ctx|n_ctx_slot|num_ctx|ctx|capacity"
     r"|allow(?:s|ed)|supports?|at most|up to|no more than|not exceed|must be|must have|should be|should have|between"
     r"|less than|fewer than|smaller than|lower than|below|under|within|exceed(?:s|ed|ing)?|over|than|range|until"
@@ -65,10 +66,10 @@ _LABEL = re.compile(
 )
 _LABEL_AFTER = re.compile(
     r"^(?:[-\s]+tokens?)?[\s`'\"-]*(?:or (?:less|fewer)|(?:token )?(?:maximum|max\b|limit|context|window)"
-    r"|(?:is|are) (?:the )?(?:maximum|limit|allowed|permitted|most))",
+    r"|available\b|(?:is|are) (?:the )?(?:maximum|limit|allowed|permitted|most))",
     re.IGNORECASE,
 )
-_COMPARISON = re.compile(r"\d\)?(?:\s*tokens?)?\s*(?:>=?|≥)\s*\(?(\d{2,9})(?![\d.])")
+_COMPARISON = re.compile(r"(\d{2,9})\)?(?:\s*tokens?)?\s*(?:>=?|≥|/)\s*\(?(\d{2,9})(?![\d./])")
 # Between a limit and its number stands at most a word such as "of" or "is".
 _LINK = re.compile(
     r"(?:\b(?:is|of|to|are|only|be|than|exceeds?|over|a|the|most|within|allowed)|[<>=≤≥])\W*$", re.IGNORECASE
@@ -77,17 +78,18 @@ _LINK = re.compile(
 _RANGE = re.compile(r"(?:^\[\s*\d+\s*,|\d\s*(?:and|to|-|\.\.))\s*$")
 
 _SUBJECT = (
-    r"context|prompts?|inputs?|tokens?|n_ctx|messages?|sequence|conversation|content|text|request(?:\s+body)?|payload"
+    r"context|ctx|prompts?|inputs?|tokens?|n_ctx|messages?|sequence|conversation|content|text|request(?:\s+body)?|payload"
     r"|chat|history|document"
 )
 _EXCESS = (
     r"exceed\w*|too (?:long|large|big|many)|(?:longer|larger|greater|bigger|more) than|overflow\w*|over (?:the|a|its)\b"
     r"|beyond|not fit|(?:reduce|shorten|truncate|decrease|trim|lower) (?:the|your|its)\b|shorter input|not enough"
+    r"|is full"
 )
 _BOUND = r"max\w*|limit\w*|at most|up to|less than|fewer than|<=|≤|must be|should be|supports?|cannot|only"
 _CODES = re.compile(
     r"maximum context length|context_length_exceeded|exceed_context|context_window|context_overflow"
-    r"|tokens?[_ ]limit|conversation limit|tokens?_too_long"
+    r"|tokens?[_ ]limit|conversation limit|maxlength|tokens?_too_long"
     r"|(?:prompt|input)_(?:is_)?too_long|max_prompt_tokens|string_above_max_length|request_too_large|request_too_long"
     r"|context[ _-](?:length|window|size)[ _-](?:exceeded|overflow)|model_context",
     re.IGNORECASE,
@@ -103,16 +105,19 @@ _BOUNDED = re.compile(
     rf"|\b(?:{_BOUND})\b[^.;!?\n]{{0,60}}?\b(?:context|tokens?|prompts?|inputs?|n_ctx|window)\b",
     re.IGNORECASE,
 )
+_COUNTED = re.compile(r"\b(?:context|ctx|tokens?|prompts?|inputs?|n_ctx|sequence)\b", re.IGNORECASE)
 # Words that hold a subject and an excess but are about something else.
 _OTHER_MATTERS = re.compile(
-    r"input should be|(?:invalid|extra) inputs?|(?:with|a) higher max"
+    r"input should be|(?:invalid|extra|malformed|reformat your) inputs?|(?:with|a) higher max"
     r"|tokens? per (?:min|minute|day|hour|second)|\btp[mdhs]\b|too many (?:states|requests)|rate.?limit",
     re.IGNORECASE,
 )
 _PER_TIME = re.compile(
-    r"(?:tokens?|requests?) per (?:min|minute|day|hour|second)|\b[tr]p[mdhs]\b|rate.?limit", re.IGNORECASE
+    r"(?:tokens?|requests?) per (?:min|minute|day|hour|second)|this (?:minute|hour|day)|\b[tr]p[mdhs]\b|rate.?limit",
+    re.IGNORECASE,
 )
 _SIZES = re.compile(r"(?:string|array) (?:too long|with)|characters?\b|maxlength|\bchars\b|\$\.\w", re.IGNORECASE)
+_TOKEN_WORDS = re.compile(r"token|jeton|токен|トークン|토큰|令牌|词元", re.IGNORECASE)
 _PROMPT = re.compile(r"context|\bprompt|\binputs?\b|\bmessages?\b|n_ctx", re.IGNORECASE)
 _PROMPT_COUNT = re.compile(
     r"(?:input|prompt|messages?)\W+(?:[a-z_]+\W+){0,3}?(\d{2,9})|"
@@ -152,9 +157,13 @@ def says_too_long(text: str) -> bool:
     without_names = _LENGTH_NAME.sub(" ", text).replace("_", " ")
     if _CODES.search(text) or _TOO_LONG.search(without_names):
         return True
-    return _BOUNDED.search(without_names) is not None and any(
-        number.label == "limit" and number.value >= 256 for number in numbers_in(text)
-    )
+    numbers = numbers_in(text)
+    limits = [number.value for number in numbers if number.label == "limit" and number.value >= 256]
+    if limits and _BOUNDED.search(without_names):
+        return True
+    largest = max((number.value for number in numbers), default=0)
+    is_over = bool(_compared(_masked(text))) or (bool(limits) and largest > min(limits))
+    return is_over and _COUNTED.search(without_names) is not None
 
 
 def speaks_of_prompt(text: str) -> bool:
@@ -170,13 +179,26 @@ def limits_in(text: str, *, least: int, codes: Collection[int] = ()) -> list[int
     """
     text = text[:_READ_CHARS]
     masked = _masked(text)
-    compared = [int(found) for found in _COMPARISON.findall(masked)]
-    if compared:
+    if compared := _compared(masked):
         return [value for value in compared if value >= least]
     if _SIZES.search(text) and "token" not in text.lower():
         return []
     named = [number for number in numbers_in(text) if number.label == "limit" and number.value >= least]
     return [number.value for number in named if not (number.value in codes or _may_be_code(number))]
+
+
+def limit_below(text: str, prompt_tokens: int) -> int | None:
+    """Returns a round number of tokens that a prompt of this size exceeds, in a refusal in any language."""
+    if _TOKEN_WORDS.search(text[:_READ_CHARS]) is None:
+        return None
+    values = [number.value for number in numbers_in(text) if number.value >= 1_000 and not _may_be_code(number)]
+    return min((value for value in values if value < prompt_tokens), default=None)
+
+
+def _compared(masked: str) -> list[int]:
+    """The right sides of comparisons such as 9000 > 8192 and 9000/8192."""
+    pairs = [(int(left), int(right)) for left, right in _COMPARISON.findall(masked)]
+    return [right for left, right in pairs if left >= right]
 
 
 def prompt_tokens_in(text: str, asked: int | None) -> int | None:

@@ -52,6 +52,16 @@ TOO_LONG = """
 0 Invalid 'messages': array too long. Expected an array with maximum length 2048, but got one with length 2305
 0 Request payload size exceeds the limit: 20971520 bytes.
 0 too many total text bytes
+128000 Model context window is 128k tokens, you requested 256k tokens
+8192 The model has a context of 8,192 tokens; your prompt is 9,321 tokens
+8192 Your prompt has 9321 tokens. This model accepts 8192.
+8192 9000 tokens requested, 8192 available
+8192 The request has too many tokens (9000/8192)
+4096 Token indices sequence length is longer than the specified maximum sequence length for this model (5000 > 4096)
+8192 Context limit: 8192. Received: 9000.
+8192 Input too long. Max 8192. See https://docs.example.com/errors/4004
+200000 Account 123456789012 exceeded context limit of 200000
+32768 model gpt-4-32k-0613: maximum context length is 32768 tokens (error 400, 2026-01-20)
 0 Conversation length exceeded. Please start a new session
 0 token limit
 0 输入长度超过限制
@@ -125,6 +135,10 @@ Invalid max_tokens value, the valid range of max_tokens is [1, 8192]
 The maximum tokens you requested exceeds the model limit of 4096.
 too many tokens: max tokens must be 4096 or less for this model, received 9000
 System role not supported
+Model context window too small (minimum is 128k tokens)
+input token limit exceeded for this minute
+This request would exceed your account's rate limit
+max_tokens must be less than maximum context length
 Conversation roles must alternate user/assistant/user/assistant/...
 The parameter max_tokens specified in the request is not valid: integer above maximum value
 Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 342389.

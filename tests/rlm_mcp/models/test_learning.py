@@ -150,7 +150,7 @@ def test_a_short_prompt_that_is_called_too_long_is_looked_into_like_unknown_word
     assert [tried.next(vague, short, Dialect()) for _ in range(4)] == [
         Dialect(temperature=False),
         Dialect(stream=True),
-        Dialect(structured="none", system_role=False, temperature=False),
+        Dialect(structured="none", system_role=False, temperature=False, logprobs=False),
         TooLong(window=0),
     ]
     assert DialectSearch(Dialect(), set()).next(vague, long, Dialect()) == TooLong(window=0)
@@ -179,6 +179,19 @@ def test_a_refusal_in_unknown_words_leaves_out_one_feature_after_the_other_and_t
         Dialect(structured="none", system_role=False, temperature=False, logprobs=False),
     ]
     assert all_of(DialectSearch(Dialect(), ruled_out), moon, ALL) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Die Eingabe überschreitet die maximale Kontextlänge von 8192 Token",
+        "入力が長すぎます。最大 8192 トークンまでです",
+        "Le texte dépasse la fenêtre de 8192 jetons (erreur 40013)",
+    ],
+)
+def test_a_limit_below_the_prompt_is_a_window_in_any_language(text: str) -> None:
+    assert judge(Dialect(), refused(text), Sent(prompt_tokens=9_000)) == TooLong(window=8_192)
+    assert judge(Dialect(), refused(text), Sent(prompt_tokens=8_000)) is None
 
 
 def test_only_what_the_request_has_is_left_out() -> None:
