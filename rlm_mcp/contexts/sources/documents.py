@@ -4,6 +4,7 @@ Each section begins with a line such as `[page 3]`, so that a model that sees on
 parsers are third-party libraries that run in this process: their output is bounded in size, but not their time.
 """
 
+import importlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,13 @@ _FIRST_MEMBERS = (b"[Content_Types].xml", b"_rels/.rels", b"docProps/", b"word/"
 _OTHER_PACKAGE = re.compile(r"\.(?:zip|jar|whl|s?nupkg|vsix|appx|appxbundle|msix|o?xps|3mf|dwfx|cspkg)")
 """Zip archives that may begin as Office files do, and are read as archives."""
 
+_TEXTS = {
+    **dict.fromkeys((".html", ".htm"), ("webpage", "sections")),
+    **dict.fromkeys((".eml", ".emlx", ".mht", ".mhtml"), ("mail", "message")),
+    ".mbox": ("mail", "messages"),
+    ".ipynb": ("notebook", "sections"),
+}
+
 Sections = Callable[[BinaryIO, Path], Iterator[Section]]
 """A converter: it reads an open file; the path is for its errors."""
 
@@ -51,33 +59,27 @@ def converter(name: str, head: bytes, *, in_directory: bool = False) -> Sections
 
     The name decides only for formats that are texts, and for zip files that do not begin as their format asks for.
     """
-    from rlm_mcp.contexts.sources import mail, notebook, office, pdf, rtf, webpage
-
     suffix = Path(name).suffix.lower()
     if head.startswith(_ZIP):
-        return office.sections if _is_package(suffix, head) else None
+        return _function("office", "sections") if _is_package(suffix, head) else None
     if head.startswith(_OLE):
-        return office.older_sections
+        return _function("office", "older_sections")
     if head.startswith(b"%PDF-") or (suffix == ".pdf" and b"%PDF-" in head):
-        return pdf.sections
+        return _function("pdf", "sections")
     if head.startswith(b"{\\rtf"):
-        return rtf.sections
+        return _function("rtf", "sections")
     if is_mailbox(name, head):
-        return mail.messages
+        return _function("mail", "messages")
     if is_message(name, head):
-        return mail.message
-    if in_directory and suffix in SOURCE_LIKE:
+        return _function("mail", "message")
+    if suffix not in _TEXTS or (in_directory and suffix in SOURCE_LIKE):
         return None
-    return {
-        ".html": webpage.sections,
-        ".htm": webpage.sections,
-        ".ipynb": notebook.sections,
-        ".eml": mail.message,
-        ".emlx": mail.message,
-        ".mht": mail.message,
-        ".mhtml": mail.message,
-        ".mbox": mail.messages,
-    }.get(suffix)
+    return _function(*_TEXTS[suffix])
+
+
+def _function(module: str, name: str) -> Sections:
+    """A converter, whose module is imported when the first such document is read."""
+    return cast("Sections", getattr(importlib.import_module(f"rlm_mcp.contexts.sources.{module}"), name))
 
 
 def _is_package(suffix: str, head: bytes) -> bool:

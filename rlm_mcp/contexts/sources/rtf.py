@@ -19,6 +19,8 @@ _FIELD = re.compile(r"\{\s*\\field(?![a-z])", re.IGNORECASE)
 """striprtf looks for links in fields, in time that is not linear."""
 _BIN_WITHOUT_LENGTH = re.compile(r"\\bin(?![0-9])")
 """Ends striprtf with an error."""
+_FONT = re.compile(r"\\f[0-9]")
+"""Each font gets a line and an end of its own: otherwise striprtf takes cubic time for a font that never ends."""
 _CODE_PAGE = re.compile(rb"\\ansicpg([0-9]{3,5})")
 _COUNTED = {
     "pictures": re.compile(r"\\pict(?![a-z])"),
@@ -39,6 +41,8 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
         omitted.say(f"tracked deletions that are still in the text: {deleted:,}")
     for pattern, replaced in ((_SHOWN, _as_group), (_AROUND_THEM, ""), (_FIELD, "{"), (_BIN_WITHOUT_LENGTH, "")):
         source = pattern.sub(replaced, source)
+    fonts = striprtf.font_table_group(source)
+    source = source.replace(fonts, _FONT.sub(r";\n\g<0>", fonts), 1)
     text = striprtf.rtf_to_text(source, errors="replace")
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
     if not text.strip():
