@@ -85,6 +85,7 @@ class _ContentReader:
         self._chars = 0
         self._empty_rows = 0
         self._mark = ""
+        self._around_comment = 0
         self.parts: list[tuple[str | None, list[str]]] = [(None, [])]
         self.aside: dict[str, list[str]] = {}
         self.without_value = 0
@@ -107,6 +108,7 @@ class _ContentReader:
         elif tag == "annotation":
             self._mark = f"[comment {len(self.aside.setdefault('comments', [])) + 1}]"
             self._write(self._mark)
+            self._around_comment = len(self._paragraphs)
         elif tag == "table-row":
             self._rows.append(_TableRow(repeated=_repeated(attributes.get("number-rows-repeated"))))
         elif tag in {"table-cell", "covered-table-cell"}:
@@ -122,6 +124,10 @@ class _ContentReader:
     def data(self, text: str) -> None:
         """Characters between elements."""
         if self._skipped or not self._paragraphs:
+            return
+        if self._open["annotation"] and len(self._paragraphs) == self._around_comment:
+            if self._open["creator"]:
+                self._mark = f"{self._mark[:-1]}, {text}]"
             return
         if self._open["note-citation"] > self._open["note-body"]:
             self._mark = f"[{text}]"

@@ -33,11 +33,11 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
         yield Section(label=f"page {number}", text="\n".join([text.strip("\n") or _NO_TEXT, *written]))
     if len(empty) == len(reader.pages):
         raise SourceRefused(
-            f"{path} has no text on its {len(empty)} pages: run OCR on it first and register the result"
+            f"{path} has no text on its {_pages(len(empty))}: run OCR on it first and register the result"
         )
     if empty:
         shown = ", ".join(map(str, empty[:10])) + (", …" if len(empty) > 10 else "")
-        omitted.say(f"{len(empty):,} of {len(reader.pages):,} pages have no text ({shown}): run OCR if they are scans")
+        omitted.say(f"{len(empty):,} of {_pages(len(reader.pages))} have no text ({shown}): run OCR if they are scans")
     yield Section(note=omitted.note())
     yield Section(note=_attached(reader))
 
@@ -105,3 +105,7 @@ def _attached(reader: Any) -> str | None:
     except Exception:  # noqa: BLE001 - a damaged list of attachments
         return None
     return f"attached files are left out: {one_line(ValueError(', '.join(names)))}" if names else None
+
+
+def _pages(count: int) -> str:
+    return f"{count:,} page" if count == 1 else f"{count:,} pages"

@@ -13,7 +13,10 @@ from rlm_mcp.contexts.sources.notes import Omissions
 from rlm_mcp.contexts.sources.section import Section, decode_document, import_parser, read_document
 from rlm_mcp.errors import SourceRefused
 
-_SHOWN = re.compile(r"\{\s*(?:\\\*\s*)?\\(footnote|annotation|header|footer|shptxt|dptxbxtext)[lrf]?(?![a-z])")
+_BRACE = re.compile(
+    r"\\[\\{}]|\{\s*(?:\\\*\s*)?\\(footnote|annotation|header|footer|shptxt|dptxbxtext)[lrf]?(?![a-z]) ?|[{}]"
+)
+"""An escaped character, the beginning of a group that is to be shown, or the beginning or end of another."""
 _AROUND_THEM = re.compile(r"(?:\\\*\s*)?\\(?:shp|shpinst|do|result)(?![a-z])")
 _FIELD = re.compile(r"\{\s*\\field(?![a-z])", re.IGNORECASE)
 """striprtf looks for links in fields, in time that is not linear."""
@@ -27,6 +30,7 @@ _COUNTED = {
     "embedded objects": re.compile(r"\\objdata(?![a-z])"),
 }
 _DELETED = re.compile(r"\\deleted(?![a-z0-9])")
+_INLINE = frozenset({"footnote", "annotation"})
 _NAMES = {"annotation": "comment", "shptxt": "text box", "dptxbxtext": "text box"}
 
 
@@ -39,8 +43,9 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
         omitted.add(kind, sum(1 for _ in pattern.finditer(source)))
     if deleted := sum(1 for _ in _DELETED.finditer(source)):
         omitted.say(f"tracked deletions that are still in the text: {deleted:,}")
-    for pattern, replaced in ((_SHOWN, _as_group), (_AROUND_THEM, ""), (_FIELD, "{"), (_BIN_WITHOUT_LENGTH, "")):
+    for pattern, replaced in ((_AROUND_THEM, ""), (_FIELD, "{"), (_BIN_WITHOUT_LENGTH, "")):
         source = pattern.sub(replaced, source)
+    source = _shown_in_place(source)
     fonts = striprtf.font_table_group(source)
     source = source.replace(fonts, _FONT.sub(r";\n\g<0>", fonts), 1)
     text = striprtf.rtf_to_text(source, errors="replace")
@@ -59,5 +64,22 @@ def _decoded(data: bytes) -> str:
         return decode_document(data, found and f"cp{int(found[1])}")[0]
 
 
-def _as_group(match: re.Match[str]) -> str:
-    return "{\\par [" + _NAMES.get(match[1], match[1]) + "] "
+def _shown_in_place(source: str) -> str:
+    """Rewrites each destination that is to be shown as a plain group, as in `[footnote: the note]`."""
+    pieces: list[str] = []
+    ends: list[str] = []
+    done = 0
+    for match in _BRACE.finditer(source):
+        pieces.append(source[done : match.start()])
+        done = match.end()
+        name = match[1]
+        if name is not None:
+            pieces.append("{[" + _NAMES.get(name, name) + ": ")
+            ends.append("]" if name in _INLINE else "]\\par ")
+        elif match[0] == "}":
+            pieces += [ends.pop() if ends else "", "}"]
+        else:
+            pieces.append(match[0])
+            if match[0] == "{":
+                ends.append("")
+    return "".join([*pieces, source[done:]])
