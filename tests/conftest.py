@@ -23,6 +23,17 @@ hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--image", type=Path, help="run the tests of the sandbox on the image with packages in this folder")
+
+
+@pytest.fixture(scope="session")
+def image(request: pytest.FixtureRequest) -> Path | None:
+    """The image that the tests of the sandbox run on; None is the one without packages."""
+    folder: Path | None = request.config.getoption("--image")
+    return folder
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -13,6 +13,7 @@ from wasm_runtime.compile_cache import compiled_module, load_image
 from wasm_runtime.deadlines import DeadlineThread
 from wasm_runtime.linking import make_linker
 from wasm_runtime.machine.engine import make_engine
+from wasm_runtime.machine.interpreter import Interpreter
 from wasm_runtime.machine.mapped_pages import BufferPool, MappedPages
 from wasm_runtime.machine.memory import GuestMemory
 from wasm_runtime.machine.pages import CopiedPages, Pages
@@ -73,12 +74,21 @@ class Shared:
                 self._buffers,
                 image_bytes=self.image.memory_bytes,
                 free_stack=(self.image.stack_low, self.image.globals[0]),
+                image_part=self.image_part,
                 template=template,
             )
         with self._lock:
             if self._fresh_memory is None:
                 self._fresh_memory = bytes(memory.view(0, self.image.memory_bytes))
         return CopiedPages(memory, self._fresh_memory, template=template)
+
+    def image_part(self, start: int, length: int) -> bytes:
+        """Return a part of the image's memory, from a fresh instance."""
+        scratch = Interpreter(self.engine, self.prelinked, memory_bytes=self.image.memory_bytes)
+        try:
+            return bytes(scratch.memory.view(start, length))
+        finally:
+            scratch.close()
 
     def call_threads(self, owner: str | None) -> Executor:
         """Return the threads for submitted host functions; they are created on first use."""

@@ -38,8 +38,8 @@ def host_state() -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
-    with Runtime(memory_budget_bytes=BUDGET_BYTES) as runtime:
+def runtime(image: Path | None) -> Iterator[Runtime]:
+    with Runtime(image=image, memory_budget_bytes=BUDGET_BYTES) as runtime:
         with runtime.session(limits=LIMITS) as first:  # starts the deadline thread, opens the page map
             first.exec("kept = 1")
         yield runtime

@@ -32,8 +32,8 @@ ways = [pytest.param(True, marks=pytest.mark.skipif(not page_map_available(), re
 
 
 @pytest.fixture(scope="module", params=ways, ids=["page map", "comparing"])
-def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
-    with Runtime(page_map=request.param) as runtime:
+def runtime(request: pytest.FixtureRequest, image: Path | None) -> Iterator[Runtime]:
+    with Runtime(image=image, page_map=request.param) as runtime:
         yield runtime
 
 

@@ -11,6 +11,8 @@ holds much data would have to copy much before every cell; long runs are therefo
 memory file and mapped privately from it. From then on they count as unwritten, and DONTNEED returns to the bytes in
 that file. A template's memory works the same way for many sessions: one file with a whole memory, mapped over the
 image by every session made from the template.
+When a session is reset, the template's file is mapped again where runs were moved. The image's cannot be, because only
+Wasmtime knows the file: its bytes are written there instead, and are written pages from then on.
 
 Systems without a page map (macOS, Windows) use `CopiedPages`. Sources: Documentation/admin-guide/mm/pagemap.rst;
 madvise(2).
@@ -23,6 +25,7 @@ import os
 import re
 import struct
 import threading
+from collections.abc import Callable
 
 from wasm_runtime.machine.memory import HOST_PAGE_BYTES, Extents, GuestMemory, MemoryRuns
 from wasm_runtime.machine.pages import SavedPages
@@ -88,12 +91,14 @@ class MappedPages:
         *,
         image_bytes: int,
         free_stack: tuple[int, int],
+        image_part: Callable[[int, int], bytes],
         template: TemplateMemory | None = None,
     ) -> None:
         """`image_bytes` is the length of the image; fresh pages beyond it are zero.
 
         `free_stack` is (start, end) of the part of the C stack that is free between two cells; its bytes mean nothing
-        and are not saved. The file of `template` is mapped over the image; `memory` must be at least as long as it.
+        and are not saved. `image_part` returns bytes of the image by address and length. The file of `template` is
+        mapped over the image; `memory` must be at least as long as it.
         """
         self._memory = memory
         self._buffers = buffers
@@ -101,6 +106,7 @@ class MappedPages:
         self._template_extents: Extents = []
         self._free_start, self._free_end = (at // HOST_PAGE_BYTES * HOST_PAGE_BYTES for at in free_stack)
         self._moved: Extents = []
+        self._image_bytes, self._image_part, self._template = image_bytes, image_part, template
         self._file: int | None = None
         self._find_written = _scan_page_map if _scan_available() else _read_page_map
         if template is not None and template.file is not None:
@@ -111,8 +117,7 @@ class MappedPages:
         extents = self._written()
         size = sum([length for _, length in extents])
         if size > _MOVE_ABOVE:
-            # Only beyond the initial memory: what was there before is zeros, which need no file to return to.
-            long = [e for e in extents if e[1] >= _LONG_RUN and e[0] >= self._mapped_bytes]
+            long = [e for e in extents if e[1] >= _LONG_RUN and e[0] >= self._free_end]
             for start, length in long:
                 self._move_to_file(start, length)
             extents = [e for e in extents if e not in long]
@@ -142,10 +147,15 @@ class MappedPages:
         return self._bytes(_union([*self._written(), *self._moved]))
 
     def replace(self, runs: MemoryRuns) -> None:
-        for start, length in self._moved:
-            _map(self._memory.base + start, length, _MAP_ANONYMOUS, -1, 0)
-        self._moved = []
+        moved, self._moved = self._moved, []
+        for start, length in moved:
+            self._map_initial(start, length)
         self._drop_written()
+        if self._template is None:
+            for start, length in moved:
+                inside = min(length, self._image_bytes - start)
+                if inside > 0:
+                    self._memory.view(start, inside)[:] = self._image_part(start, inside)
         for start, data in runs:
             self._memory.view(start, len(data))[:] = data
 
@@ -167,6 +177,14 @@ class MappedPages:
             done += os.pwrite(self._file, view[done:], start + done)
         _map(self._memory.base + start, length, 0, self._file, start)
         self._moved = _union([*self._moved, (start, length)])
+
+    def _map_initial(self, start: int, length: int) -> None:
+        """Map what lies under the written pages of a fresh memory: the template's file, else zeros."""
+        inside = 0 if self._template is None else min(length, max(0, self._mapped_bytes - start))
+        if inside and self._template is not None and self._template.file is not None:
+            _map(self._memory.base + start, inside, 0, self._template.file, start)
+        if inside < length:
+            _map(self._memory.base + start + inside, length - inside, _MAP_ANONYMOUS, -1, 0)
 
     def _drop_written(self) -> None:
         if _libc().madvise(ctypes.c_void_p(self._memory.base), ctypes.c_size_t(self._memory.size), mmap.MADV_DONTNEED):

@@ -86,6 +86,9 @@ class Guest:
     def fill(self, value: int) -> None:
         self.memory.view(self.image_bytes + HOST_PAGE_BYTES, LONG)[:] = bytes([value]) * LONG
 
+    def overwrite_image(self, value: int) -> None:
+        self.memory.view(HEAP, LONG)[:] = bytes([value]) * LONG
+
     def seen(self) -> list[int]:
         more = (
             [self.image_bytes + HOST_PAGE_BYTES, self.image_bytes + HOST_PAGE_BYTES + LONG // 2]
@@ -153,6 +156,28 @@ def test_a_long_run_survives_being_moved_to_a_file_changed_and_undone(shared: Sh
         assert bytes(guest.memory.view(guest.image_bytes, LONG)) == bytes(LONG)
 
 
+def test_a_long_run_inside_the_image_is_moved_undone_and_reset_like_any_other(
+    shared: Shared, template: TemplateMemory | None
+) -> None:
+    with Guest(shared, template) as guest:
+        fresh = bytes(guest.memory.view(0, guest.memory.size))
+        guest.overwrite_image(1)
+        guest.pages.forget(guest.pages.save())
+        saved = guest.pages.save()
+        if isinstance(guest.pages, MappedPages):
+            assert sum(length for _, length in saved.extents) < LONG
+        guest.overwrite_image(2)
+        guest.pages.restore(saved)
+        assert bytes(guest.memory.view(HEAP, LONG)) == b"\1" * LONG
+        guest.pages.forget(saved)
+        guest.pages.replace([])
+        assert bytes(guest.memory.view(0, guest.memory.size)) == fresh
+        saved = guest.pages.save()
+        guest.overwrite_image(3)
+        guest.pages.restore(saved)
+        assert bytes(guest.memory.view(0, guest.memory.size)) == fresh
+
+
 def test_a_copy_gets_what_was_moved_to_a_file_too(shared: Shared) -> None:
     with Guest(shared) as guest, Guest(shared) as copy:
         guest.interpreter.grow(MEMORY_BYTES)
@@ -166,7 +191,7 @@ def test_a_copy_gets_what_was_moved_to_a_file_too(shared: Shared) -> None:
 
 steps = st.one_of(
     st.tuples(st.just("put"), st.integers(0, 8), st.integers(0, 255)),
-    st.tuples(st.just("fill"), st.just(0), st.integers(0, 255)),
+    st.tuples(st.sampled_from(["fill", "overwrite"]), st.just(0), st.integers(0, 255)),
     st.tuples(st.sampled_from(["save", "restore", "copy", "reset", "grow"]), st.just(0), st.just(0)),
 )
 
@@ -188,6 +213,8 @@ def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
                     guest.put(places[where % len(places)], value)
                 case "fill" if guest.memory.size == MEMORY_BYTES:
                     guest.fill(value)
+                case "overwrite":
+                    guest.overwrite_image(value)
                 case "save":
                     guest.pages.forget(saved)
                     saved, remembered = guest.pages.save(), guest.seen()
