@@ -24,7 +24,9 @@ hypothesis.settings.load_profile("no-deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--image", type=Path, help="run the tests of the sandbox on the image with packages in this folder")
+    parser.addoption(
+        "--image", type=Path, help="run the tests of the sandbox on the image with packages in this folder"
+    )
 
 
 @pytest.fixture(scope="session")

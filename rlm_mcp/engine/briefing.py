@@ -8,7 +8,8 @@ added: often they are the answer, and always they show the form that it has. The
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
 from itertools import islice
 from typing import Literal
@@ -56,9 +57,25 @@ _OTHER_SHARE = 0.08  # of a sentence: figures and signs
 _OF_SENTENCES = re.compile(r"[^\W\d_]|[ ,.;:!?'\"\u2018-\u201d()-]")
 
 
-def brief_contexts(store: Store, contexts: Sequence[Context], query: str) -> tuple[Brief, ...]:
-    """One brief for each context. Reads from disk."""
-    return tuple(_brief(store, describe(store, context), query) for context in contexts)
+def brief_contexts(
+    store: Store, contexts: Sequence[Context], query: str, imports: Collection[str] = ()
+) -> tuple[Brief, ...]:
+    """One brief for each context. Reads from disk. `imports` are the packages of the sandbox."""
+    briefs = (_brief(store, describe(store, context), query) for context in contexts)
+    if "pandas" not in imports:
+        return tuple(briefs)
+    return tuple(_with_data_frame(brief, store, context) for brief, context in zip(briefs, contexts, strict=True))
+
+
+def _with_data_frame(brief: Brief, store: Store, context: Context) -> Brief:
+    """The brief of a table that says how pandas reads it, from the file in the sandbox."""
+    delimiter = _DELIMITERS.get(brief.format.partition(";")[0])
+    if delimiter is None or brief.kind != "text":
+        return brief
+    (path,) = store.mounts(context)
+    given = "" if delimiter == "," else f", sep={delimiter!r}"
+    reader = f"pandas.read_csv({f'/context/{context.name}/{path}'!r}{given}) gives a DataFrame"
+    return replace(brief, format=f"{brief.format}; {reader}")
 
 
 def brief_of_value(value: object) -> Brief:

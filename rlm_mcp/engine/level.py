@@ -98,7 +98,9 @@ class Level:
         spec = self.spec
         if not spec.contexts:
             return Trajectory(self.judge, (brief_of_value(spec.value),))
-        told = await anyio.to_thread.run_sync(brief_contexts, self.deps.store, spec.contexts, spec.query)
+        told = await anyio.to_thread.run_sync(
+            brief_contexts, self.deps.store, spec.contexts, spec.query, self.deps.imports
+        )
         return Trajectory(self.judge, told)
 
     @asynccontextmanager

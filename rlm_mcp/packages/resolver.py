@@ -1,15 +1,14 @@
 """Finds the wheels of packages and of all that they need, with pip.
 
 Wheels with the guest's tags come from the package index, and besides from Pyodide's own file server or, instead of it,
-from the folders and addresses given as `find_links`. pip checks the hashes that an index gives; wheels of Pyodide's
-release are also compared with its lock. Where a package has wheels for other platforms only, the pure part of one is
-taken, which is told to the user.
+from the folders and addresses given as `find_links`. pip checks the hashes that an index gives; for the wheels of
+Pyodide's release they are those of its lock. Where a package has wheels for other platforms only, the pure part of one
+is taken, which is told to the user.
 
 pip evaluates the conditions of requirements for the Python that it runs in, so what they mean in the guest is looked at
 here, and pip is run again with what is missing.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -150,13 +149,8 @@ def _read(folder: Path) -> "tuple[Wheel, ...]":
     from wasm_runtime.build.side_module import BadPackage
     from wasm_runtime.build.wheel import read_wheel
 
-    lock = _lock()
     wheels = []
     for path in sorted(folder.glob("*.whl")):
-        if lock.get(path.name) not in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
-            raise PackageRefused(
-                f"{path.name} is not the file of that name in Pyodide's lock: remove it, or its source"
-            )
         try:
             wheels.append(read_wheel(path))
         except BadPackage as error:
@@ -213,7 +207,8 @@ def _write_pure(wheel: Path, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as made:
         for entry in source.infolist():
             if not entry.is_dir() and ".so" not in Path(entry.filename).suffixes and ".libs/" not in entry.filename:
-                made.writestr(entry.filename, source.read(entry))
+                # With a constant date: the same wheel gives the same file.
+                made.writestr(zipfile.ZipInfo(entry.filename), source.read(entry))
 
 
 def _run_pip(arguments: Sequence[str], report: Report) -> tuple[int, str]:

@@ -87,6 +87,8 @@ if "numpy" in sys.modules:
     host.seeders.append(
         lambda entropy, seed=sys.modules["numpy"].random.seed: seed(memoryview(entropy).cast("I").tolist())
     )
+if "tqdm" in sys.modules:
+    sys.modules["tqdm"].tqdm.monitor_interval = 0  # its monitor is a thread
 warnings.resetwarnings()
 os.write(1, b"imported")
 """

@@ -60,6 +60,16 @@ def test_a_weak_model_is_told_the_code_that_reads_a_table_and_its_first_row(
     assert found[0].reading not in opening("How many crates?", found, None, "strong")
 
 
+@pytest.mark.parametrize(("delimiter", "given"), [(",", ""), ("\t", r", sep='\t'")])
+def test_with_pandas_a_table_is_offered_as_a_data_frame(store: Store, delimiter: str, given: str) -> None:
+    rows = [["city", "crates"], *[["Bern", str(n)] for n in range(9)]]
+    table = store.register_text("\n".join(map(delimiter.join, rows)), name="table")
+    (path,) = store.mounts(table)
+    (brief,) = brief_contexts(store, [table], "How many?", ["numpy", "pandas"])
+    assert f"pandas.read_csv('/context/table/{path}'{given}) gives a DataFrame" in brief.format
+    assert "pandas" not in brief_contexts(store, [table], "How many?")[0].format
+
+
 def test_files_are_told_by_number_and_the_largest(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "src"
     source.mkdir()

@@ -89,17 +89,15 @@ def test_what_is_no_requirement_never_reaches_pip(tmp_path: Path, wanted: str, r
     assert pip.asked == []
 
 
-def test_a_wheel_that_differs_from_pyodides_lock_is_refused(tmp_path: Path) -> None:
-    name = "affine-2.4.0-py3-none-any.whl"
-
-    def pip(arguments: Sequence[str], report: Report) -> tuple[int, str]:
-        folder = Path(next(a for a in arguments if a.startswith("--dest=")).removeprefix("--dest="))
-        folder.mkdir(parents=True)
-        (folder / name).write_bytes(b"another file")
-        return 0, ""
-
-    with pytest.raises(PackageRefused, match=f"{name} is not the file of that name in Pyodide's lock"):
-        resolve(["affine"], tmp_path, report=lambda _: None, run_pip=pip)
+def test_wheels_of_pyodides_release_are_offered_with_the_hashes_of_its_lock(tmp_path: Path) -> None:
+    resolve(["six"], tmp_path, report=lambda _: None, run_pip=Pip({"six": ("py3-none-any", [])}))
+    page = (tmp_path / "pyodide.html").read_text()
+    assert len(page.splitlines()) == 287
+    numpy = "numpy-2.4.6-cp314-cp314-pyemscripten_2026_0_wasm32.whl"
+    assert (
+        f"/pyodide/v314.0.7/full/{numpy}#sha256=a292c1f5d7d8a2208cd5e94fc467604c131cabcd2fc14fed6eefde121e7fabdf"
+        in page
+    )
 
 
 def test_without_pyodides_server_the_index_alone_is_asked(tmp_path: Path) -> None:

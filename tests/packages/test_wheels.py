@@ -1,0 +1,52 @@
+"""The wheels that the package index has under the sandbox's tag, added, imported, used, and refused."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rlm_mcp.packages.library import PackageLibrary
+from wasm_runtime import Runtime
+
+pytestmark = pytest.mark.packages
+
+
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("msgspec.json.decode(b'[1, 2.5]')", "[1, 2.5]"),
+        ("jiter.from_json(b'{\"a\": [1]}')", "{'a': [1]}"),
+        (
+            "pydantic_core.SchemaValidator(pydantic_core.core_schema.int_schema()).validate_python('42')",
+            "42",
+        ),
+        ("python_calamine.__name__", "'python_calamine'"),
+    ],
+)
+def test_each_is_imported_and_works(library: PackageLibrary, sandbox_cache: Path, code: str, value: str) -> None:
+    image = library.added_image()
+    assert image is not None
+    with Runtime(sandbox_cache, image=image.folder) as runtime, runtime.session() as session:
+        session.exec("import msgspec, jiter, pydantic_core, python_calamine")
+        assert session.exec(code).value == value
+        assert session.fork().exec(code).value == value
+        assert session.exec(f"parallel_map(lambda _: {code}, [0, 0])").value == f"[{value}, {value}]"
+
+
+def test_exceptions_of_rust_code_are_caught_in_it(library: PackageLibrary, sandbox_cache: Path) -> None:
+    image = library.added_image()
+    assert image is not None
+    with Runtime(sandbox_cache, image=image.folder) as runtime, runtime.session() as session:
+        code = "import pydantic_core as p\np.SchemaValidator(p.core_schema.int_schema()).validate_python('x')"
+        error = session.exec(code).error
+        assert error is not None
+        assert error.type == "ValidationError"
+        assert session.exec("1 + 1").value == "2"
+
+
+def test_the_same_wheels_give_the_same_image(library: PackageLibrary, sandbox_cache: Path) -> None:
+    first = library.added_image()
+    assert first is not None
+    shutil.rmtree(first.folder)
+    second = library.bake(library.added(), cache_dir=sandbox_cache, report=print)
+    assert second == first
