@@ -27,7 +27,7 @@ class ExecResult:
     value         repr of its last bare expression, None when there is none or it is None
     truncated     whether something in the middle of stdout or stderr was left out
     stdout_chars  the full length of stdout
-    memory_bytes  size of the guest's heap after the cell
+    memory_bytes  size of the guest's heap after the cell, without what the packages of an image take
     stopped_by    None when the cell ended by itself, else what ended it
     undone        whether the session was returned to its state before the cell
     """

@@ -310,7 +310,7 @@ class Session:
             truncated=self._stdout.truncated or self._stderr.truncated,
             stdout_chars=self._stdout.chars,
             seconds=time.perf_counter() - started,
-            memory_bytes=self._machine.memory.size,
+            memory_bytes=self._machine.memory.size - self._shared.image.package_bytes,
             stopped_by=stopped or ("exit" if error is not None and error.type == "SystemExit" else None),
             undone=undone,
         )

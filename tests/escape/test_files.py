@@ -48,10 +48,9 @@ def test_the_path_of_this_very_file_leads_nowhere(session: Session) -> None:
 
 def test_walking_the_whole_tree_meets_only_what_a_guest_has(session: Session) -> None:
     code = "import os\nfound = sorted(os.path.join(top, f) for top, _, files in os.walk('/') for f in files)\n"
-    code += "[path for path in found if not path.startswith('/usr/share/zoneinfo/')]"
+    code += "[path for path in found if not path.startswith(('/usr/share/zoneinfo/', '/usr/lib/python3.14/'))]"
     devices = [f"/dev/{name}" for name in ("host", "null", "stderr", "stdin", "stdout", "urandom", "zero")]
-    packages = ["/usr/lib/python3.14/site-packages/tzdata/__init__.py"]
-    assert session.exec(code).value == repr([*devices, "/lib/python314.zip", *packages])
+    assert session.exec(code).value == repr([*devices, "/lib/python314.zip"])
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../../etc/passwd", "/proc/self/root/etc/passwd", "/tmp/loop"])
