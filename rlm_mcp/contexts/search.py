@@ -58,6 +58,8 @@ def search(
 ) -> SearchResult:
     """Finds lines that match a regular expression (or a literal); `path` is one path or a glob.
 
+    Terminal colours are left out of what is searched and returned.
+
     Counting the lines, and then finding the first of them, may each take `seconds`; both together `total_seconds`.
     Raises SearchRefused, UnknownPath, OutOfRange, SourceChanged.
     """
@@ -68,7 +70,7 @@ def search(
     check_pattern(wanted)
     whole = Timeout(total_seconds)
     timeout = Timeout(min(seconds, total_seconds))
-    files = [entry for entry in _chosen(store, context, path) if entry.bytes]
+    files = store.plain_files([entry for entry in _chosen(store, context, path) if entry.bytes], timeout)
     counts = count_lines(wanted, {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in files}, timeout)
     was_cut = timeout.expired
     found = _first_matches(

@@ -34,7 +34,7 @@ HOW_TO_READ = {
 """format, as `describe` names it after parsing -> one way to read it"""
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-_TOLD = ("levels", "first_time", "last_time", "headings", "languages", "types", "rows")
+_TOLD = ("colours", "levels", "first_time", "last_time", "headings", "languages", "types", "rows")
 _MOST_STRUCTURE_CHARS = 600
 _MOST_WORDS = 8
 _MOST_HITS = 3

@@ -2,6 +2,7 @@
 
 A citation is `verified` if the stored lines hold its quote. A quote found elsewhere is corrected to the place nearest
 to the cited one; a quote found nowhere stays in the result, marked. Nothing here trusts what code or a model said.
+Terminal colours are left out of quotes and of what they are compared with.
 
 Contexts of more than MOST_CHARS together are never loaded: a quote is looked for around the cited line, then by search,
 which may miss a quote far inside a very long line, or one whose blanks differ across line ends. A line ends at a line
@@ -15,6 +16,7 @@ from dataclasses import replace
 
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.text.colours import without_colours
 from rlm_mcp.contexts.text.lines import split_lines
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, LineRange
@@ -55,7 +57,7 @@ def collect_citations(
     Contexts of at most `load_chars` characters together are loaded.
     """
     texts = _Texts(store, contexts, load_chars)
-    found = [_check_citation(texts, one) for one in raw]
+    found = [_check_citation(texts, _without_colours(one)) for one in raw]
     found += [_cite_quote(texts, quote) for quote in quotes_in(answer)]
     if not found and isinstance(answer, str) and texts.are_loadable:
         found = _lines_with(texts, answer.strip())
@@ -66,7 +68,7 @@ def quotes_in(answer: object) -> list[str]:
     """The passages in quotation marks or block quotes of an answer, including texts inside objects and lists."""
     quotes: list[str] = []
     for text in _strings(answer):
-        quotes += ["".join(marks) for marks in _QUOTED.findall(text)]
+        quotes += ["".join(marks) for marks in _QUOTED.findall(without_colours(text))]
     return [quote.strip() for quote in quotes if len(quote.strip()) >= _LEAST_QUOTE][:_MOST_QUOTES]
 
 
@@ -119,7 +121,7 @@ class _Texts:
     def text(self, context: Context, path: str) -> str:
         key = (context.context_id, path)
         if key not in self._loaded:
-            self._loaded[key] = self._store.text(context, path)
+            self._loaded[key] = without_colours(self._store.text(context, path))
         return self._loaded[key]
 
     def lines(self, context: Context, path: str, start: int, end: int) -> LineRange | None:
@@ -160,7 +162,7 @@ class _Texts:
         first = max(at - reach, 0)
         window = self._store.read_chars(context, first, at + reach, path=path)
         above = line - 1 - window.count("\n", 0, at - first)
-        nearest = _nearest(window, quote, line - above)
+        nearest = _nearest(without_colours(window), quote, line - above)
         return None if nearest is None else (nearest[0] + above, nearest[1] + above, nearest[2])
 
     def _searched(self, context: Context, path: str | None, quote: str, line: int) -> Iterator[tuple[str, Passage]]:
@@ -185,6 +187,10 @@ class _Texts:
             for match in sorted(result.matches, key=lambda match: abs(match.line - line)):
                 if (found := self._around(context, match.path, quote, match.line)) is not None:
                     yield match.path, found
+
+
+def _without_colours(raw: RawCitation) -> RawCitation:
+    return raw if raw.quote is None else replace(raw, quote=without_colours(raw.quote))
 
 
 def _check_citation(texts: _Texts, raw: RawCitation) -> Citation:
@@ -217,7 +223,7 @@ def _as_cited(texts: _Texts, context: Context, path: str, raw: RawCitation) -> C
     """The citation in one text, verified if it holds there. Without a quote, the cited lines become the quote."""
     start, end = raw.start_line, max(raw.end_line, raw.start_line)
     lines = texts.lines(context, path, start, end)
-    here = "" if lines is None else _with_line_feeds(lines.text).removesuffix("\n")
+    here = "" if lines is None else _with_line_feeds(without_colours(lines.text)).removesuffix("\n")
     if raw.quote is None:
         quote, holds = here[:_MOST_QUOTE_CHARS], bool(here)
     else:

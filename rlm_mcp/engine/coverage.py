@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.text.colours import without_colours
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.reply_parser import parse
 from rlm_mcp.records.types import Coverage
@@ -67,7 +68,7 @@ class Reading:
             self._uses += uses_in(cell.code)
 
     def _add_line(self, line: str) -> None:
-        line = line.strip()
+        line = without_colours(line).strip()
         if line:
             self._lines.add(hash(line))
         if len(line) >= _LEAST_FRAGMENT and len(self._fragments) < _MOST_FRAGMENTS:
@@ -111,7 +112,7 @@ class Reading:
     def _model_ranges(self, text: str) -> Iterator[CharRange]:
         at, is_read = 0, False
         for line in StringIO(text, newline="\n"):
-            is_read = hash(line.strip()) in self._lines if line.strip() else is_read
+            is_read = hash(without_colours(line).strip()) in self._lines if line.strip() else is_read
             if is_read:
                 yield at, at + len(line)
             elif len(text) <= MOST_CHARS_BY_FIELD:

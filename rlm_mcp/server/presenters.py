@@ -51,13 +51,13 @@ def context_page(page: Page) -> ContextPage:
 
 
 def overview_result(context: Context, overview: Overview) -> OverviewResult:
-    """A context and what it is made of."""
+    """A context and what it is made of. The tree tells more of many files than the end of the last one."""
     return OverviewResult(
         **context_result(context).model_dump(),
         view="overview",
         structure=dict(overview.structure),
         head=head_and_tail(overview.head, PIECE_CHARS * 2),
-        tail=head_and_tail(overview.tail, PIECE_CHARS * 2),
+        tail="" if context.kind == "files" else head_and_tail(overview.tail, PIECE_CHARS * 2),
         largest_files=[asdict(file) for file in overview.largest_files],
     )
 

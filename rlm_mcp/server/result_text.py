@@ -57,6 +57,10 @@ def _lines(name: str, value: Any) -> Iterable[str]:
         case list() if value and all(isinstance(row, dict) for row in value):
             yield f"{name}:"
             yield from (f"- {_row(row)}" for row in value)
+        case dict() if "tree" in value:
+            yield f"{name}: {_row({key: part for key, part in value.items() if key != 'tree'})}"
+            yield "tree:"
+            yield from (f"  {entry}" for entry in value["tree"])
         case dict() if value:
             yield f"{name}: {_row(value)}"
         case _:

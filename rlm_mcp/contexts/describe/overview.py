@@ -33,6 +33,10 @@ MAX_LARGEST = 10
 MAX_LOOKED_INTO = 6
 """The most files of a context that are described one by one: the largest, starting with one of each type."""
 
+COLOURS = (
+    r"lines hold terminal colour codes, which searches and this description leave out; "
+    r"code does so with re.sub(r'\x1b\[[0-?]*[ -/]*[@-~]', '', text)"
+)
 MAX_TREE = 40
 COUNTED_BYTES = 16 << 20
 """The rows of a larger table are estimated: counting these takes some tenths of a second."""
@@ -103,6 +107,8 @@ def _described(entry: FileEntry, _mtime_ns: int) -> Mapping[str, object]:
     suffix = PurePosixPath(entry.path).suffix.lower()
     described = _format(entry, sample, suffix) or {"format": "text", **_shape_of_lines(sample)}
     described |= headings(sample.head, suffix=suffix, pages=entry.pages)
+    if sample.is_coloured:
+        described["colours"] = COLOURS
     described["language"] = language(entry.path)
     described["longest_line"] = entry.longest_line or sample.longest_line
     if not sample.whole:
@@ -204,7 +210,7 @@ def _brief(described: Mapping[str, object]) -> dict[str, object]:
     """The part of a description that distinguishes one file from the others."""
     kept = {
         key: described[key]
-        for key in ("format", "time_format", "first_time", "last_time", "levels", "records", "rows")
+        for key in ("format", "time_format", "first_time", "last_time", "levels", "records", "rows", "colours")
         if key in described
     }
     columns = described.get("columns")

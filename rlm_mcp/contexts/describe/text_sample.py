@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlm_mcp.contexts.text import reading
+from rlm_mcp.contexts.text.colours import ESCAPE, without_colours
 
 WHOLE_BYTES = 4 << 20
 WHOLE_LINES = 30_000
@@ -17,9 +18,13 @@ PLACE_LINES = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSample:
-    """Whole lines of a text, without line ends. Line numbers are known only for `head`, which begins at line 1."""
+    """Whole lines of a text, without line ends and terminal colours; `is_coloured` says whether it has any.
+
+    Line numbers are known only for `head`, which begins at line 1.
+    """
 
     whole: bool
+    is_coloured: bool
     head: tuple[str, ...]
     middle: tuple[str, ...]
     tail: tuple[str, ...]
@@ -40,7 +45,7 @@ def take_sample(path: Path, *, size: int, lines: int) -> TextSample:
     """Samples a UTF-8 file of `size` bytes and `lines` lines."""
     if size <= WHOLE_BYTES and lines <= WHOLE_LINES:
         whole = _lines(reading.read_bytes(path, 0, size), begins=True, ends=True)
-        return TextSample(whole=True, head=whole, middle=(), tail=(), longest_line=_longest(whole))
+        return _sample(whole, (), (), whole=True)
     edge = min(4 * PLACE_BYTES, size)
     head = _lines(reading.read_bytes(path, 0, edge), begins=True, ends=False)[: 4 * PLACE_LINES]
     tail = _lines(reading.read_bytes(path, size - edge, size), begins=False, ends=True)[-4 * PLACE_LINES :]
@@ -49,8 +54,17 @@ def take_sample(path: Path, *, size: int, lines: int) -> TextSample:
         start = size * place // PLACES
         found = _lines(reading.read_bytes(path, start, min(start + PLACE_BYTES, size)), begins=False, ends=False)
         middle.extend(found[:PLACE_LINES])
-    longest = max(map(_longest, (head, tail, tuple(middle))))
-    return TextSample(whole=False, head=head, middle=tuple(middle), tail=tail, longest_line=longest)
+    return _sample(head, tuple(middle), tail, whole=False)
+
+
+def _sample(head: tuple[str, ...], middle: tuple[str, ...], tail: tuple[str, ...], *, whole: bool) -> TextSample:
+    stored = head + middle + tail
+    is_coloured = any(ESCAPE in line for line in stored)
+    if is_coloured:
+        head, middle, tail = (tuple(map(without_colours, lines)) for lines in (head, middle, tail))
+    return TextSample(
+        whole=whole, is_coloured=is_coloured, head=head, middle=middle, tail=tail, longest_line=_longest(stored)
+    )
 
 
 def _lines(data: bytes, *, begins: bool, ends: bool) -> tuple[str, ...]:

@@ -20,11 +20,13 @@ from rlm_mcp.contexts.store.blobs import Blobs, disk_errors
 from rlm_mcp.contexts.store.catalogue import MAX_NAME, Catalogue, FileRow, check_name, context_id, safe_name
 from rlm_mcp.contexts.store.garbage import GarbageCollector
 from rlm_mcp.contexts.store.ingest import Ingest
+from rlm_mcp.contexts.store.plain_copies import PlainCopies
 from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
 from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.contexts.store.staging import StagingArea
 from rlm_mcp.contexts.text.encoding import UTF8, encode_text, named_encoding
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, FileEntry, Freed, LineAddress, LineRange, Page, Skipped
 from rlm_mcp.errors import (
     ContextInUse,
@@ -83,6 +85,7 @@ class Store:
         self._indexes = ReferenceIndexes(
             self._directory / "indexes", parts=self._incoming, on_complete=self._note_counts
         )
+        self._plain_copies = PlainCopies(self._incoming / "plain")
         self._staging_numbers = count(1)
         self._garbage = GarbageCollector(
             directory=self._directory, catalogue=self._catalogue, blobs=self._blobs, indexes=self._indexes
@@ -363,6 +366,10 @@ class Store:
     def file(self, context: Context, path: str | None = None) -> FileEntry:
         """Find one text of the context; the path may be left out if there is only one. Raises UnknownPath."""
         return self._entry(self._row(context, path))
+
+    def plain_files(self, files: Sequence[FileEntry], timeout: Timeout) -> Sequence[FileEntry]:
+        """The same texts without terminal colours, as searches see them: those that have any are copied."""
+        return self._plain_copies.entries(files, timeout)
 
     def skipped(self, context: Context) -> Sequence[Skipped]:
         """List what the source held that is not in the context, with the reasons."""

@@ -171,3 +171,22 @@ def test_a_line_ends_where_the_index_says_and_nowhere_else(store: Store) -> None
         (3, "ERROR\u2028e\x85f ERROR"),
     ]
     assert (found.total, context.lines) == (3, 3)
+
+
+COLOURED = "2026-01-02T03:04:0{n}Z \x1b[{code}m{level}\x1b[0m svc: \x1b[1mmessage {n}\x1b[0m\n"
+
+
+def test_a_search_sees_a_coloured_log_as_a_terminal_shows_it(store: Store, files: Path) -> None:
+    lines = [COLOURED.format(n=n, code=31 if n % 3 else 32, level="INFO" if n % 3 else "ERROR") for n in range(9)]
+    (files / "a.log").write_text("".join(lines))
+    (files / "b.log").write_text("plain ERROR\n")
+    context = store.register_source(str(files))
+    found = search(store, context, r"\bERROR\b svc", context_lines=1)
+    assert [(match.path, match.line) for match in found.matches if match.is_match] == [
+        ("a.log", 1),
+        ("a.log", 4),
+        ("a.log", 7),
+    ]
+    assert found.matches[1].text == "2026-01-02T03:04:01Z INFO svc: message 1"
+    assert [search(store, context, r"\bERROR\b").total for _ in range(2)] == [4, 4]
+    assert store.text(context, "a.log") == "".join(lines)

@@ -212,3 +212,26 @@ def test_only_a_line_feed_ends_a_line(store: Store) -> None:
     reading = Reading()
     reading.add_model_text("second\x85line")
     assert reading.coverage(store, [context]).read_by_model == len("second\x85line\r\n")
+
+
+@pytest.mark.parametrize("load_chars", [1_000_000, 0])
+@pytest.mark.parametrize("quote", ["ERROR the pump", "\x1b[31mERROR\x1b[0m the pump", None])
+def test_a_quote_of_a_coloured_log_is_verified_with_and_without_its_colours(
+    store: Store, load_chars: int, quote: str | None
+) -> None:
+    log = store.register_text("INFO fine\n10:30 \x1b[31mERROR\x1b[0m the \x1b[1mpump\x1b[0m\n", name="pump.log")
+    raw = RawCitation(context="pump.log", path="", start_line=2, end_line=2, quote=quote)
+    (citation,) = collect_citations(store, [log], [raw], None, load_chars=load_chars)
+    assert (citation.verified, citation.start_line) == (True, 2)
+    assert citation.quote == ("10:30 ERROR the pump" if quote is None else "ERROR the pump")
+
+
+@pytest.mark.parametrize("load_chars", [1_000_000, 0])
+def test_a_quote_in_an_answer_about_a_coloured_log_is_found(store: Store, load_chars: int) -> None:
+    log = store.register_text(
+        "INFO fine\n10:30 \x1b[31mERROR\x1b[0m the \x1b[1mpump\x1b[0m has stopped\n", name="p.log"
+    )
+    (citation,) = collect_citations(
+        store, [log], [], 'It says "10:30 ERROR the pump has stopped".', load_chars=load_chars
+    )
+    assert (citation.verified, citation.start_line) == (True, 2)

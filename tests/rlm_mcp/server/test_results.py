@@ -58,3 +58,10 @@ def test_head_and_tail_tell_how_much_is_missing() -> None:
     assert set(head) == {"a"}
     assert set(tail) == {"z"}
     assert note == f"… [{5_000 - len(head) - len(tail)} characters not shown] …"
+
+
+def test_the_tree_of_many_files_is_shown_as_lines() -> None:
+    structure = {"format": "files", "tree": ["a.txt (2 bytes)", "b/ (3 files, 9 bytes)"], "longest_line": 7}
+    assert compact({"structure": structure, "tail": ""}) == (
+        "structure: format=files, longest_line=7\ntree:\n  a.txt (2 bytes)\n  b/ (3 files, 9 bytes)\ntail: "
+    )

@@ -218,3 +218,12 @@ def test_a_large_text_is_sampled_and_says_so(store: Store, files: Path) -> None:
 def test_any_text_is_described_in_bounded_size(store: Store, text: str) -> None:
     overview = describe(store, store.register_text(text))
     assert len(json.dumps(asdict(overview), default=str)) < 24_000
+
+
+def test_a_coloured_log_is_described_as_a_terminal_shows_it(store: Store, files: Path) -> None:
+    lines = [
+        f"2026-01-02T03:04:{n:02}Z \x1b[31m{'INFO' if n % 5 else 'ERROR'}\x1b[0m svc: message {n}\n" for n in range(50)
+    ]
+    described = structure(store, "".join(lines), files / "app.log")
+    assert (described["format"], described["levels"]) == ("log", {"INFO": 40, "ERROR": 10})
+    assert "terminal colour codes" in str(described["colours"])

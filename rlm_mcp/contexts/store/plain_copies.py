@@ -1,0 +1,82 @@
+"""Copies of texts without terminal colours, in which searches look, so that a pattern need not expect the codes.
+
+They are made at the first search, kept for the life of the process, and hold the same lines.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from rlm_mcp.contexts.text.colours import ESCAPE, plain_pieces
+from rlm_mcp.contexts.text.ripgrep import MAPPED_ABOVE_LINE_BYTES, Pattern, count_lines
+from rlm_mcp.contexts.timeout import Timeout
+from rlm_mcp.contexts.types import FileEntry
+
+COPIED_BYTES = 256 << 20
+"""A larger text is searched as it is stored: copying it would take seconds."""
+
+KEPT_BYTES = 1 << 30
+"""Copies beyond this size in all are deleted, those used longest ago first."""
+
+MOST_KNOWN = 1_000_000
+"""Texts of which a process remembers that they have no colours."""
+
+
+class PlainCopies:
+    """The copies of one process, in a directory that is deleted with it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._copies: OrderedDict[Path, tuple[Path, int]] = OrderedDict()
+        self._uncoloured: set[Path] = set()
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<PlainCopies {len(self._copies)} of {self._directory}>"
+
+    def entries(self, files: Sequence[FileEntry], timeout: Timeout) -> list[FileEntry]:
+        """The files, where those with colours are replaced by their copies as far as there is time to make them."""
+        unknown = {
+            entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES
+            for entry in files
+            if entry.blob not in self._uncoloured and entry.blob not in self._copies
+        }
+        coloured = count_lines(Pattern(text=ESCAPE, literal=True), unknown, timeout) if unknown else {}
+        if not timeout.expired:
+            with self._lock:
+                if len(self._uncoloured) > MOST_KNOWN:
+                    self._uncoloured.clear()
+                self._uncoloured.update(unknown.keys() - coloured)
+        return [
+            entry if entry.blob in self._uncoloured or entry.blob in unknown.keys() - coloured else self._copied(entry)
+            for entry in files
+        ]
+
+    def _copied(self, entry: FileEntry) -> FileEntry:
+        if entry.bytes > COPIED_BYTES:
+            return entry
+        with self._lock:
+            if entry.blob not in self._copies:
+                try:
+                    self._copies[entry.blob] = self._copy(entry)
+                except OSError:  # a full disk: the text is searched as it is stored
+                    return entry
+                self._make_room()
+            self._copies.move_to_end(entry.blob)
+            copy, size = self._copies[entry.blob]
+        return replace(entry, blob=copy, bytes=size)
+
+    def _copy(self, entry: FileEntry) -> tuple[Path, int]:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        copy = self._directory / f"{next(self._numbers)}.txt"
+        with entry.blob.open("rb") as source, copy.open("xb") as target:
+            return copy, sum(map(target.write, plain_pieces(source)))
+
+    def _make_room(self) -> None:
+        while len(self._copies) > 1 and sum(size for _, size in self._copies.values()) > KEPT_BYTES:
+            _, (copy, _) = self._copies.popitem(last=False)
+            copy.unlink(missing_ok=True)
