@@ -170,16 +170,17 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
 def ratio(work: Callable[[str], object], text: Callable[[int], str]) -> float:
     """The time for 4n divided by that for n, where n is long enough to be measured."""
     n = 1 << 10
-    while n < _LONGEST and _seconds(work, text(4 * n)) < _LEAST_SECONDS:
+    while n < _LONGEST and seconds_of(work, text(4 * n)) < _LEAST_SECONDS:
         n *= 2
     return _least(work, text(4 * n)) / max(_least(work, text(n)), 1e-9)
 
 
 def _least(work: Callable[[str], object], text: str) -> float:
-    return min(_seconds(work, text) for _ in range(_ROUNDS))
+    return min(seconds_of(work, text) for _ in range(_ROUNDS))
 
 
-def _seconds(work: Callable[[str], object], text: str) -> float:
+def seconds_of(work: Callable[[str], object], text: str) -> float:
+    """Returns the CPU time of this thread that `work` takes for `text`."""
     started = time.thread_time()
     work(text)
     return time.thread_time() - started

@@ -74,11 +74,13 @@ def ellipsize(text: str, chars: int) -> str:
 
 MASK = "***"
 # Values of settings whose name suggests a secret, in JSON, TOML and YAML, in a diff of these, and in arguments.
-_NAME = r"[\w.-]*(?:key|token|secret|passw|auth|credential|cookie)[\w.-]*"
-_IN_QUOTES = re.compile(rf"""(["']?{_NAME}["']?\s*[:=]\s*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*')""", re.IGNORECASE)
-_ARGUMENT = re.compile(rf"(--?{_NAME}=)[^\s\"',\]]+", re.IGNORECASE)
-_NEXT_ARGUMENT = re.compile(rf"""(["']--?{_NAME}["']\s*,[\s+-]*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*')""", re.IGNORECASE)
-_PLAIN = re.compile(rf"^([-+ ]?\s*{_NAME}:[ \t]+)([^\s\"'{{\[&*|>#].*)$", re.IGNORECASE | re.MULTILINE)
+# The group is atomic, and a name begins where a word begins, so that a long word is read once.
+_NAME = r"(?>[\w.-]*?(?:key|token|secret|passw|auth|credential|cookie)[\w.-]*)"
+_QUOTED = r"""("(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
+_IN_QUOTES = re.compile(rf"""((?<![\w.-]){_NAME}["']?\s*[:=]\s*){_QUOTED}""", re.IGNORECASE)
+_ARGUMENT = re.compile(rf"(?<![\w.-])([\w.]*+-{_NAME}=)[^\s\"',\]]+", re.IGNORECASE)
+_NEXT_ARGUMENT = re.compile(rf"""(["']-{_NAME}["']\s*,[\s+-]*){_QUOTED}""", re.IGNORECASE)
+_PLAIN = re.compile(rf"^([-+ ]?[ \t]*{_NAME}:[ \t]+)([^\s\"'{{\[&*|>#].*)$", re.IGNORECASE | re.MULTILINE)
 
 
 def mask_secrets(text: str) -> str:
