@@ -29,13 +29,19 @@ _LONGEST_PART = 64
 # Patterns that are only matched at the beginning of a text, or against the whole of it.
 MATCHED_IN_PLACE = {
     "rlm_mcp.contexts.describe.outline._NUMBERED",  # a whole line
+    "rlm_mcp.contexts.sources.mail_detection._HEADER",  # the beginning of a line
+    "rlm_mcp.contexts.sources.mail_detection._MAILDIR_NAME",  # the beginning of a file name
     "rlm_mcp.contexts.sources.webpage._REST_OF_TAG",  # behind the name of a tag
     "rlm_mcp.engine.reply_parser._FINAL",  # at the beginning of the last line
+    "rlm_mcp.engine.reply_parser._FENCE_LINE",  # the first line
     "rlm_mcp.install.edit_json._REST_OF_LINE",  # behind a value
     "rlm_mcp.server.transports.auth._LINE",  # a whole line
 }
-# Patterns that see a few hundred characters at most, with the constant that says so.
-BOUNDED = {"rlm_mcp.engine.subcalls._HOLDS_TEXT": "BARE_PROMPT_CHARS"}
+# Patterns that see a few hundred characters at most, by what bounds them.
+BOUNDED = {
+    "rlm_mcp.contexts.sources.mail._ENVELOPE_DATE": "the first 200 bytes of a line",
+    "rlm_mcp.engine.subcalls._HOLDS_TEXT": "BARE_PROMPT_CHARS",
+}
 
 
 def all_patterns() -> Mapping[str, re.Pattern[Any]]:

@@ -15,7 +15,7 @@ _WORDS = 5
 _MASK = str.maketrans(
     {chr(code): "a" for code in range(ord("a"), ord("z") + 1)} | {str(digit): "0" for digit in range(10)}
 )
-_RUN = re.compile(r"[A-Z]*a[A-Za]*|\b[A-Z]{1,2}\b|[^\W\d_A-Z]+")
+_RUN = re.compile(r"(?<![A-Z])[A-Z]*a[A-Za]*|\b[A-Z]{1,2}\b|[^\W\d_A-Z]+")
 _NUMBER = re.compile(r"0[0a]*(?:[.,:/_-]0[0a]*)*")
 _PROSE_SHARE = 0.2  # with more shapes than this a line, shapes say nothing
 

@@ -24,7 +24,7 @@ _OPENING = re.compile(
     r"(?:(?<!`)(?=`)|(?<!~)(?=~))(`{3,}+|~{3,}+)[ \t]*+([A-Za-z0-9_+#.-]*+)[ \t]*+(?:\{[^}\n]{0,200}+\})?[ \t]*+$"
 )
 _INLINE = re.compile(r"`{3}[ \t]*+(?:(?:repl|python3?|py)[ \t]++)?([^`\n]++)`{3}")
-_FENCED = re.compile(r"\s*```[\w+#.-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+_FENCE_LINE = re.compile(r"```[\w+#.-]*+[ \t]*+")
 _CODE_TAG = re.compile(
     r"<(code|python|repl|execute|execute_ipython|execute_python|ipython|tool_code|parameter=code)>(.*?)(?:</\1>|</parameter>|\Z)",
     re.DOTALL | re.IGNORECASE,
@@ -105,8 +105,11 @@ def _compiled(code: str) -> ast.Module | None:
 
 def unfenced(text: str) -> str:
     """A reply without the fence that models put around the whole of it."""
-    found = _FENCED.fullmatch(text)
-    return found.group(1).strip("\n") if found and "```" not in found.group(1) else text
+    opening, _, rest = text.strip().partition("\n")
+    inner = rest.removesuffix("```")
+    if inner == rest or "```" in inner or not _FENCE_LINE.fullmatch(opening):
+        return text
+    return inner.rstrip(" \t").strip("\n")
 
 
 def normalise(code: str) -> str:

@@ -15,7 +15,9 @@ def test_time_grows_with_the_length_of_the_text_and_not_faster(name: str) -> Non
     assert any(worst_ratio(name, PATTERNS[name]) <= MOST_RATIO for _ in range(3))
 
 
-@pytest.mark.parametrize("pattern", [r"\s*x$", r"\s*+x", r"\d+\.\d+", r"(a|a)*$", r"(a+)+b", r"[\w.-]*key[\w.-]*=", r"a.*b.*c"])
+@pytest.mark.parametrize(
+    "pattern", [r"\s*x$", r"\s*+x", r"\d+\.\d+", r"(a|a)*$", r"(a+)+b", r"[\w.-]*key[\w.-]*=", r"a.*b.*c"]
+)
 def test_a_pattern_that_backtracks_is_found(pattern: str) -> None:
     assert worst_ratio("tested", re.compile(pattern, re.DOTALL)) > MOST_RATIO
 
