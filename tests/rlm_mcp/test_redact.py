@@ -13,6 +13,8 @@ from rlm_mcp.redact import Secret, mask_secrets
         ('+ "--token",\n+ "def"', '+ "--token",\n+ "***"'),
         ('"x": "sk-abcdefghij"', '"x": "[key]"'),
         ('"command": "/k"', '"command": "/k"'),
+        ("run a--my-key=abc-def now", "run a--my-key=*** now"),
+        ("icon: " + "key" * 20_000, "icon: " + "key" * 20_000),
     ],
 )
 def test_secrets_are_masked_in_every_form(text: str, shown: str) -> None:
