@@ -9,8 +9,6 @@ characters is more than MOST_RATIO times that for n.
 import importlib
 import pkgutil
 import re
-import re._constants as sre_constants
-import re._parser as sre_parser
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -21,6 +19,8 @@ import rlm_mcp
 import wasm_runtime
 from benchmarks.growth import MOST_RATIO, seconds_of
 
+# The parser of `re`, which type checkers do not know; it has been there under this name since Python 3.11.
+_PARSER: Any = importlib.import_module("re._parser")
 _CHARS = ["a", " ", "0", '"', "'", ".", "-", "\n", *map(chr, range(9, 127)), "“", "”", "«"]
 _LENGTH = 6_000
 # Faster than this for _LENGTH characters, a pattern cannot be quadratic: that takes 18 million steps.
@@ -98,7 +98,7 @@ def _use(name: str, pattern: re.Pattern[Any], text: Any) -> None:
 
 
 def _texts(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str]]:
-    tree = sre_parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG)
+    tree = _PARSER.parse(pattern.pattern, pattern.flags & ~re.DEBUG)
     whole = _example(tree)
     examples = [part[:_LONGEST_PART] for part in (*_repeated(tree), whole, whole[:1]) if part]
     parts = list(dict.fromkeys([*examples, *(part.replace(" ", "\n") for part in examples)]))
@@ -110,7 +110,7 @@ def _repeated(tree: Any) -> Iterator[str]:
     """Yields an example of each part that the pattern repeats."""
     for operator, value in tree:
         inner = _inner(operator, value)
-        if operator in sre_parser._REPEATCODES or operator is sre_constants.POSSESSIVE_REPEAT:  # noqa: SLF001
+        if str(operator).endswith("_REPEAT"):
             yield _example(value[2])
         for branch in inner:
             yield from _repeated(branch)
@@ -140,7 +140,7 @@ def _example(tree: Any) -> str:
 def _example_of(operator: str, value: Any) -> str:
     match operator:
         case "LITERAL":
-            return chr(value)
+            return chr(int(value))
         case "NOT_LITERAL":
             return "b" if value == ord("a") else "a"
         case "ANY":
