@@ -148,7 +148,7 @@ def _example_of(operator: str, value: Any) -> str:
         case "IN":
             return next((char for char in _CHARS if _is_in(char, value)), "")
         case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
-            return _example(value[2]) * max(1, min(value[0], 3))
+            return _example(value[2]) * max(1, min(int(value[0]), 3))
         case "SUBPATTERN":
             return _example(value[3])
         case "ATOMIC_GROUP":
