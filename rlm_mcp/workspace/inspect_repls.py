@@ -16,6 +16,9 @@ INSPECT_REPLS, ALL_REPLS = 8, 32
 """REPLs kept open for one owner, and in a process that serves many owners; one holds 1 to 500 MB."""
 
 
+NO_CALLS = "inspect_context has no sub-model: print the passages and judge them, or use rlm_solve."
+
+
 class NoCallsHere(RlmError):
     """Code in an inspect REPL called a model."""
 
@@ -25,13 +28,13 @@ class NoCalls:
 
     async def llm_query(self, *_: object, **__: object) -> object:
         """Refuses."""
-        raise NoCallsHere("inspect_context has no sub-model: print the passages and judge them, or use rlm_solve.")
+        raise NoCallsHere(NO_CALLS)
 
     rlm_query = llm_query
 
     async def classify(self, *_: object, **__: object) -> dict[str, object]:
         """Refuses."""
-        raise NoCallsHere("inspect_context has no sub-model: print the passages and judge them, or use rlm_solve.")
+        raise NoCallsHere(NO_CALLS)
 
     def budget(self) -> dict[str, object]:
         """There is nothing to spend."""

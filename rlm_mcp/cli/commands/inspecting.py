@@ -3,9 +3,9 @@
 import argparse
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rlm_mcp.cli.commands.output import print_result
+from rlm_mcp.cli.commands.output import name_commands, print_result
 from rlm_mcp.cli.commands.registry import (
     ANSWERED,
     ENCODING_HELP,
@@ -61,7 +61,7 @@ async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int
     if options.code is not None:
         code = sys.stdin.read() if options.code == "-" else options.code
         cell = await workspace.repls.run_code(context, code, seconds=options.seconds or CODE_SECONDS)
-        print_result(options, fields_of(views.code_result(context, cell)))
+        print_result(options, _name_commands(fields_of(views.code_result(context, cell))))
         return ANSWERED if cell.error is None else FAILED
     if options.search is not None:
         found = await workspace.contexts.search(
@@ -76,6 +76,19 @@ async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int
         return ANSWERED
     print_result(options, fields_of(views.overview_result(context, await workspace.contexts.describe(context))))
     return ANSWERED
+
+
+def _name_commands(facts: dict[str, Any]) -> dict[str, Any]:
+    """A cell with our own words about calls of models for the command line; what the code itself says stays."""
+    from rlm_mcp.workspace.inspect_repls import NO_CALLS
+
+    if not facts.get("error"):
+        return facts
+    named = {
+        name: text.replace(NO_CALLS, name_commands(NO_CALLS)) if isinstance(text, str) else text
+        for name, text in facts["error"].items()
+    }
+    return facts | {"error": named}
 
 
 def _run_prompt(options: argparse.Namespace) -> int:

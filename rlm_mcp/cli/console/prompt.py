@@ -15,6 +15,7 @@ from anyio.from_thread import BlockingPortal
 from rich.console import Console
 from rich.text import Text
 
+from rlm_mcp.cli.commands.output import name_commands
 from rlm_mcp.cli.console.excerpt import Excerpt, excerpt, one_line
 from rlm_mcp.cli.console.interrupts import on_interrupt
 from rlm_mcp.contexts.types import Context
@@ -89,7 +90,9 @@ class Prompt:
             except KeyboardInterrupt:  # no block is running: those are interrupted by their runner
                 self.console.print(INTERRUPTED, style="yellow")
             except RlmError as error:
-                self.console.print(Text(f"rlm-mcp: {one_line(str(error), chars=LINE_CHARS)}", "red"), soft_wrap=True)
+                self.console.print(
+                    Text(f"rlm-mcp: {one_line(name_commands(str(error)), chars=LINE_CHARS)}", "red"), soft_wrap=True
+                )
 
     def _answer(self, typed: str, variables: Sequence[Variable]) -> Sequence[Variable]:
         match typed.strip():

@@ -225,6 +225,8 @@ def test_inspect_shows_overview_lines_matches_and_code(run: Run, log_file: Path)
     status, out, _ = run("inspect", "app.log", "--code", "1/0")
     assert status == 1
     assert "ZeroDivisionError" in out
+    _, out, _ = run("inspect", "app.log", "--code", "llm_query('x')")
+    assert "`rlm-mcp inspect SOURCE` has no sub-model: print the passages and judge them, or use `rlm-mcp solve`" in out
 
 
 def test_flags_before_a_command_do_the_same_as_behind_it(run: Run, log_file: Path) -> None:
