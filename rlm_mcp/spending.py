@@ -15,12 +15,14 @@ class Spent:
 
     Token counts are those that providers reported, or estimates where a reply came without them.
     `unanswered_prompt_tokens` is separate: an estimate of the prompts that were sent but got no reply, because the
-    call was cancelled or the connection broke. A provider may bill these without reporting them.
+    call was cancelled or the connection broke. A provider may bill these without reporting them. `calls_in_vain` are
+    those of the sub-calls that were asked ahead of code which then did not come to them.
     """
 
     root_calls: int = 0
     sub_calls: int = 0
     cached_calls: int = 0
+    calls_in_vain: int = 0
     failed_calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -11,6 +11,7 @@ from wasm_runtime.errors import (
     SessionClosed,
     SnapshotMismatch,
 )
+from wasm_runtime.foresight import ExpectedCall, Foresight
 from wasm_runtime.limits import Limits
 from wasm_runtime.results import ExecError, ExecResult
 from wasm_runtime.runtime import Runtime
@@ -22,6 +23,8 @@ __all__ = [
     "Checkpoint",
     "ExecError",
     "ExecResult",
+    "ExpectedCall",
+    "Foresight",
     "GuestCallError",
     "ImageError",
     "Limits",

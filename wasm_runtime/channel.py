@@ -12,9 +12,13 @@ untrusted data: its size, its shape and its names are checked here.
     {"do": "fork", "count", "workers", "ahead"}       have copies of this guest work on `count` items
     {"do": "item"}   {"do": "item_done", "index", "outcome"}    a copy asks for work, and reports its outcome
     {"do": "end_scopes"}                              forget the answers of tasks that ran ahead
+    {"do": "guessed"}                                 in a copy that rehearses a cell: whether the last calls were
+                                                      answered by a guess
 
 Calls and sleeps may carry a "scope": the number of a task that ran ahead in a copy. If the copy made the same call,
-its answer is used instead of making the call again (see parallel).
+its answer is used instead of making the call again (see parallel). Calls of a copy that rehearses a cell may carry
+"place", a text that tells where in the code they are made, and "conditional", whether an earlier answer may decide if
+they are made at all (see foresight).
 
 An answer is {"ok": value}, {"refused": text} or {"interrupted": true}.
 """
@@ -81,6 +85,24 @@ class ItemSource(Protocol):
         """Take the outcome of an item."""
 
 
+class CallWatcher(Protocol):
+    """Hears of the calls and waits of a cell, and may answer calls in the place of the host: see foresight."""
+
+    def answer(
+        self, name: str, args: list[Json], kwargs: dict[str, Json], about: Mapping[str, Json]
+    ) -> "Future[object] | None":
+        """Return the answer to a call; None to have it made. `about` is what else the message of the call holds."""
+
+    def made(self, name: str, args: list[Json], kwargs: dict[str, Json], future: "Future[object]") -> None:
+        """Hear of a call that was made or answered."""
+
+    def has_guessed(self) -> bool:
+        """Return whether an answer was a guess since this was last asked."""
+
+    def waits(self) -> None:
+        """Hear that the guest is about to wait for an answer that is not there."""
+
+
 # The host calls of a task that ran ahead: a key of each call, and the future of its answer.
 CallLog = list[tuple[str, "Future[object]"]]
 # (count, workers, ahead) -> an answer
@@ -142,6 +164,7 @@ class Channel:
         self._report_bytes = 0
         self._request: dict[str, Json] | None = None
         self.items: ItemSource | None = None
+        self.watcher: CallWatcher | None = None
         self._is_ahead = False
         self.call_log: CallLog = []
         self.report: dict[str, Json] | None = None
@@ -261,16 +284,16 @@ class Channel:
         """Return the answer to a message of this length, as JSON."""
         match message:
             case {"do": "call", "name": str(name), "args": list(args), "kwargs": dict(kwargs), **rest}:
-                return self._call(name, args, kwargs, rest.get("scope"))
+                return self._call(name, args, kwargs, rest)
             case {"do": "submit", "name": str(name), "calls": list(calls), **rest}:
-                return self._submit(name, calls, rest.get("scope"))
+                return self._submit(name, calls, rest)
             case {"do": "wait", "tickets": list(tickets), "all": bool(everything), **rest}:
                 return self._wait(tickets, everything=everything, seconds=_seconds(rest.get("seconds")))
             case {"do": "cancel", "tickets": list(tickets)}:
                 self._pending.cancel(reversed(tickets))
                 return _OK
             case {"do": "sleep", "seconds": int() | float() as seconds, **rest}:
-                return self._sleep(_seconds(seconds), rest.get("scope"))
+                return self._sleep(_seconds(seconds), rest)
             case {"do": "next"} if self._request is not None:
                 request, self._request = self._request, None
                 return _ok(request)
@@ -286,6 +309,8 @@ class Channel:
             case {"do": "item_done", "index": int(index), "outcome": dict(outcome)} if self.items is not None:
                 self.items.finish_item(index, outcome)
                 return _OK
+            case {"do": "guessed"} if self.watcher is not None:
+                return _ok(self.watcher.has_guessed())
             case {"do": "end_scopes"}:
                 self._end_scopes()
                 return _OK
@@ -298,19 +323,21 @@ class Channel:
         self._is_ahead = item is not None and bool(item.get("ahead"))
         return _ok(item)
 
-    def _call(self, name: str, args: list[Json], kwargs: dict[str, Json], scope: Json) -> str:
+    def _call(self, name: str, args: list[Json], kwargs: dict[str, Json], about: dict[str, Json]) -> str:
         function = self._calls.get(name)
         if function is None:
             return _unknown(name)
         if self._log_is_full(1):
             return _refused(_TOO_MANY_AHEAD)
         was_interrupted = self._pending.interrupted.done()
-        future = self._answer_from_ahead(scope, name, args, kwargs)
+        future = self._known_answer(name, args, kwargs, about)
         if future is None:
             future = start_call(function, args, self._named(function, kwargs))
             if future.done() and self._pending.interrupted.done() and not was_interrupted:
                 return _INTERRUPTED  # by the deadline, which the host's own work has passed
         self._log(name, args, kwargs, future)
+        if self.watcher is not None and not future.done():
+            self.watcher.waits()
         if not self._pending.wait_for_call(future):
             return _INTERRUPTED
         return self._logged(_outcome(name, future))
@@ -318,7 +345,7 @@ class Channel:
     def _named(self, function: HostFunction, kwargs: dict[str, Json]) -> dict[str, Json]:
         return {**kwargs, "seconds_left": self._seconds_left()} if isinstance(function, Timed) else kwargs
 
-    def _submit(self, name: str, calls: list[Json], scope: Json) -> str:
+    def _submit(self, name: str, calls: list[Json], about: dict[str, Json]) -> str:
         function = self._calls.get(name)
         if function is None:
             return _unknown(name)
@@ -340,7 +367,7 @@ class Channel:
                             f"{len(calls)} calls do not fit into the memory of this session beside the "
                             f"{len(self._pending)} in flight: wait for those first, or submit fewer"
                         )
-                    tickets.append(self._add_submitted(name, function, args, kwargs, scope, held_bytes))
+                    tickets.append(self._add_submitted(name, function, args, kwargs, about, held_bytes))
                 case _:
                     return _refused("a call to submit is a list of its arguments and an object of its named ones")
         return _ok(tickets)
@@ -351,10 +378,10 @@ class Channel:
         function: HostFunction,
         args: list[Json],
         kwargs: dict[str, Json],
-        scope: Json,
+        about: dict[str, Json],
         held_bytes: int,
     ) -> int:
-        future = self._answer_from_ahead(scope, name, args, kwargs)
+        future = self._known_answer(name, args, kwargs, about)
         if future is None and isinstance(function, Starts):
             future = start_call(function, args, kwargs)
         if future is not None:
@@ -385,7 +412,9 @@ class Channel:
 
     def _log(self, name: str, args: list[Json], kwargs: dict[str, Json], future: Future[object]) -> None:
         if self._is_ahead:
-            self.call_log.append((_key(name, args, kwargs), future))
+            self.call_log.append((call_key(name, args, kwargs), future))
+        if self.watcher is not None:
+            self.watcher.made(name, args, kwargs, future)
 
     def _logged(self, answer: str) -> str:
         """Reserve memory for an answer that the log keeps; -> the answer, or a refusal if there is none."""
@@ -395,12 +424,21 @@ class Channel:
             self._ahead_bytes += len(answer)
         return answer
 
+    def _known_answer(
+        self, name: str, args: list[Json], kwargs: dict[str, Json], about: dict[str, Json]
+    ) -> Future[object] | None:
+        """Return an answer that needs no call: of the task's copy, or of who watches the calls."""
+        future = self._answer_from_ahead(about.get("scope"), name, args, kwargs)
+        if future is None and self.watcher is not None:
+            future = self.watcher.answer(name, args, kwargs, about)
+        return future
+
     def _answer_from_ahead(
         self, scope: Json, name: str, args: list[Json], kwargs: dict[str, Json]
     ) -> Future[object] | None:
         """Return the answer that the copy of task `scope` got to the same call, once."""
         log = self._ahead.get(scope) if isinstance(scope, int) else None
-        answers = log.get(_key(name, args, kwargs)) if log else None
+        answers = log.get(call_key(name, args, kwargs)) if log else None
         while answers:
             future = answers.popleft()
             if not future.cancelled():
@@ -412,6 +450,8 @@ class Channel:
         unknown = self._pending.unknown(wanted)
         if unknown:
             return _refused(f"ticket {unknown.pop()!r} is not in flight")
+        if self.watcher is not None and not self._pending.finished(wanted, everything=everything):
+            self.watcher.waits()
         finished = self._pending.wait(wanted, everything=everything, seconds=seconds)
         if finished is None:
             self._pending.cancel(sorted(wanted, reverse=True))
@@ -420,8 +460,8 @@ class Channel:
         outcomes = (f"[{ticket},{_outcome(*self._pending.collect(ticket))}]" for ticket in asked)
         return self._logged(f'{{"ok":[{",".join(outcomes)}]}}')
 
-    def _sleep(self, seconds: float | None, scope: Json) -> str:
-        if self._answer_from_ahead(scope, "time.sleep", [seconds], {}) is not None:
+    def _sleep(self, seconds: float | None, about: dict[str, Json]) -> str:
+        if self._known_answer("time.sleep", [seconds], {}, about) is not None:
             return _OK
         if self._pending.wait(set(), everything=False, seconds=seconds) is None:
             return _INTERRUPTED
@@ -472,7 +512,7 @@ def _parts(line: bytes) -> int:
     return line.count(b",") + line.count(b"[") + line.count(b"{")
 
 
-def _key(name: str, args: list[Json], kwargs: dict[str, Json]) -> str:
+def call_key(name: str, args: list[Json], kwargs: dict[str, Json]) -> str:
     """Return the same text for equal calls. It is a digest, because a prompt may be long and logs may be many."""
     return hashlib.blake2b(json.dumps([name, args, kwargs], sort_keys=True).encode(), digest_size=20).hexdigest()
 

@@ -51,11 +51,13 @@ class GuestMachine:
         functions: list[str],
         devices: Mapping[str, Device],
         copy_of: "GuestMachine | None" = None,
+        since: "SavedMachine | None" = None,
     ) -> None:
         """`quota` is reserved from for the heap and the files; `close` releases it.
 
         `functions` are the names of the host functions that the guest is to be told about.
-        `copy_of` gives its files to the new machine; `copy_from` then copies the rest.
+        `copy_of` gives its files to the new machine; `copy_from` then copies the rest. With `since`, the last state
+        that it saved, it gives those that it had then.
         Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute,
         OutOfMemoryBudget for a copy whose files do not fit.
         """
@@ -66,7 +68,7 @@ class GuestMachine:
         self.memory = self.interpreter.memory
         self._pages = shared.pages(self.memory)
         self.template: Template | None = None
-        vfs = self._new_vfs() if copy_of is None else self._copied_vfs(copy_of)
+        vfs = self._new_vfs() if copy_of is None else self._copied_vfs(copy_of, since)
         self.guest = Guest(memory=self.memory, vfs=vfs, grow=self._grow)
         self._told, self._untold_functions = False, functions
 
@@ -140,17 +142,17 @@ class GuestMachine:
         self.guest.vfs = self._new_vfs()
         self._told, self._untold_functions = False, self._functions
 
-    def written(self) -> MemoryRuns:
+    def written(self, since: SavedMachine | None = None) -> MemoryRuns:
         """Return the memory that a copy needs: `copy_from` takes it, so that many copies can share one list."""
-        return self._pages.written()
+        return self._pages.written() if since is None else self._pages.written_then(since.pages)
 
-    def copy_from(self, original: "GuestMachine", written: MemoryRuns) -> None:
+    def copy_from(self, original: "GuestMachine", written: MemoryRuns, since: SavedMachine | None = None) -> None:
         """Take over the memory of `original`, as a new machine made with `copy_of`. Raises OutOfMemoryBudget."""
         self._extend(original.memory.size)
         if original.template is not None:
             self._share_memory(original.template)
         self._pages.replace(written)
-        self.interpreter.set_globals(original.interpreter.globals())
+        self.interpreter.set_globals(original.interpreter.globals() if since is None else since.globals)
         self._told, self._untold_functions = False, []
 
     def close(self) -> None:
@@ -218,9 +220,12 @@ class GuestMachine:
         vfs.openat(AT_FDCWD, b"/dev/host", O_RDWR)  # descriptor 3, as in the image
         return vfs
 
-    def _copied_vfs(self, original: "GuestMachine") -> Vfs:
+    def _copied_vfs(self, original: "GuestMachine", since: SavedMachine | None) -> Vfs:
+        vfs = original.guest.vfs
         try:
-            return original.guest.vfs.clone(quota=self._quota, devices=self._devices)
+            if since is not None:
+                return vfs.clone_marked(since.files, quota=self._quota, devices=self._devices)
+            return vfs.clone(quota=self._quota, devices=self._devices)
         except MemoryError as error:
             raise OutOfMemoryBudget(
                 f"{error}: close other sessions, or raise memory_budget_bytes of the Runtime"

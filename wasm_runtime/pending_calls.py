@@ -146,6 +146,11 @@ class PendingCalls:
         if self.interrupted.done():
             self.interrupted = Future()
 
+    def finished(self, wanted: set[int], *, everything: bool) -> bool:
+        """Whether a wait for these would end at once."""
+        with self._changed:
+            return wanted <= self._finished if everything else not wanted.isdisjoint(self._finished)
+
     def wait(self, wanted: set[int], *, everything: bool, seconds: float | None) -> set[int] | None:
         """Wait for one or all of `wanted`, at most `seconds`; -> those that have finished, None after an interrupt.
 

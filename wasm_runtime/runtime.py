@@ -6,6 +6,7 @@ from typing import Self
 
 from wasm_runtime.budget import MemoryBudget, default_budget_bytes
 from wasm_runtime.errors import RuntimeFailure
+from wasm_runtime.foresight import Foresight
 from wasm_runtime.guest_machine import FileSource
 from wasm_runtime.limits import Limits
 from wasm_runtime.machine.interpreter import Interpreter
@@ -57,6 +58,7 @@ class Runtime:
         calls: Mapping[str, Callable[..., object]] | None = None,
         template: Template | None = None,
         owner: str | None = None,
+        foresight: Foresight | None = None,
     ) -> Session:
         """Return a new session, in the state of `template` if one is given.
 
@@ -69,12 +71,20 @@ class Runtime:
                 not. A function wrapped in `Timed` gets the `seconds_left` of the cell
         owner   for whom the session works. The sessions of each owner have threads for calls and copies of their own,
                 and leave as much of the Runtime's memory free as they hold
+        foresight   finds out which calls a cell will probably make, while it waits for an answer
         Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute,
         OutOfMemoryBudget for a template that does not fit.
         """
         if self._closed:
             raise RuntimeFailure(f"{self!r} was closed: make a new Runtime")
-        session = Session(self._shared, limits=limits or Limits(), files=files or {}, calls=calls or {}, owner=owner)
+        session = Session(
+            self._shared,
+            limits=limits or Limits(),
+            files=files or {},
+            calls=calls or {},
+            owner=owner,
+            foresight=foresight,
+        )
         if template is not None:
             try:
                 session.start_from(template)

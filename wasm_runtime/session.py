@@ -30,7 +30,8 @@ from wasm_runtime.budget import SessionMemory
 from wasm_runtime.capture import Capture
 from wasm_runtime.channel import CallLog, Channel, ItemSource
 from wasm_runtime.deadlines import ExpiredBy
-from wasm_runtime.errors import GuestCallError, RuntimeFailure, SessionBusy, SessionClosed
+from wasm_runtime.errors import GuestCallError, OutOfMemoryBudget, RuntimeFailure, SessionBusy, SessionClosed
+from wasm_runtime.foresight import CellForesight, Foresight, Rehearsal
 from wasm_runtime.guest_machine import FileSource, GuestMachine, SavedMachine
 from wasm_runtime.limits import LARGEST_MEMORY, Limits
 from wasm_runtime.linking import active_guest
@@ -48,6 +49,9 @@ SessionState = Literal["NEW", "READY", "RUNNING", "POISONED", "CLOSED"]
 # How long `close` waits for a running cell: longer than its grace period, and than the host needs to undo a cell.
 CLOSE_SECONDS = 5.0
 
+# A larger guest is not copied only to save time: making three times its memory would take longer than many an answer.
+_REHEARSED_BYTES = 128 << 20
+
 # The guest's buffer for output that was not flushed: a length, then the bytes (guest/host/streams.py).
 _PENDING_HEADER = 4
 _PENDING_AT_MOST = 1 << 14
@@ -64,9 +68,11 @@ class Session:
         files: Mapping[str, FileSource],
         calls: Mapping[str, Callable[..., object]],
         owner: str | None = None,
+        foresight: Foresight | None = None,
         copy_of: GuestMachine | None = None,
+        since: SavedMachine | None = None,
     ) -> None:
-        """`copy_of` gives its files to the new session's machine; `fork` then copies the rest."""
+        """`copy_of` gives its files, as they were at `since`, to the new session's machine; `_fork` copies the rest."""
         self._shared, self.limits, self._files, self._calls = shared, limits, files, calls
         self.owner = owner
         self._state: SessionState = "NEW"
@@ -100,7 +106,14 @@ class Session:
                 "/dev/host": self._channel,
             },
             copy_of=copy_of,
+            since=since,
         )
+        self._foresight: CellForesight | None = None
+        if foresight is not None:
+            self._foresight = CellForesight(foresight, partial(shared.copy_threads, owner), self._rehearsing_copies)
+        self._served: list[dict[str, object]] = []
+        self._since: SavedMachine | None = None
+        self._is_copying_allowed = True
         self._execs = 0
         self._cell_names = itertools.count(1)
         shared.add_session(self)
@@ -118,7 +131,7 @@ class Session:
         with self._running():
             self._execs += 1
             seconds = self.limits.cell_seconds if seconds is None else seconds
-            with self._undoable() as saved:
+            with self._undoable() as saved, self._foreseen(saved):
                 if prepare is None:
                     return self._exec(code, seconds, seconds, saved)
                 prepared = self._prepare(prepare, code, seconds, saved)
@@ -235,6 +248,30 @@ class Session:
                 return self._stop_reason(trap)
         return None
 
+    # called by `CellForesight`, for a copy in the state in which the running cell started
+
+    def rehearse(self, rehearsal: Rehearsal, function: str | None, seconds: float) -> None:
+        """Run the cell once more; `rehearsal` answers its calls."""
+        self._channel.watcher, self._is_copying_allowed = rehearsal, False
+        requests = list(self._served)
+        if function is not None:
+            requests.insert(0, {"kind": "call", "function": function, "args": []})
+        with self._running(), self._deadline.running(seconds), active_guest(self._machine.guest):
+            self._clear_stops()
+            for request in requests:
+                if rehearsal.is_stopped:
+                    return
+                self._channel.set_request(request)
+                try:
+                    self._machine.interpreter.call("PyObject_CallNoArgs", self._shared.image.serve)
+                except wasmtime.Trap:
+                    return
+
+    def stop_rehearsing(self) -> None:
+        """End a rehearsal at the guest's next loop head."""
+        self._channel.interrupt()
+        self.trap_guest()
+
     def take_output(self) -> str:
         """Return and forget what was printed since the last time."""
         text = self._stdout.text()
@@ -285,6 +322,19 @@ class Session:
         finally:
             self._machine.forget(saved)
 
+    @contextmanager
+    def _foreseen(self, saved: SavedMachine) -> Iterator[None]:
+        """Have copies, made in the `saved` state, rehearse the cell of the body while it waits."""
+        if self._foresight is None:
+            yield
+            return
+        self._served, self._since, self._channel.watcher = [], saved, self._foresight
+        try:
+            yield
+        finally:
+            self._since = self._channel.watcher = None
+            self._foresight.end_cell()
+
     def _prepare(self, function: str, code: str, seconds: float, saved: SavedMachine) -> str:
         """Return the text that the guest's function makes of the code, or the code itself if that fails."""
         request: dict[str, object] = {"kind": "call", "function": function, "args": [code]}
@@ -330,7 +380,10 @@ class Session:
         guest = self._machine.guest
         self._clear_stops()
         guest.ended = guest.failure = None
-        self._channel.set_request(request | self._machine.introduction())
+        request |= self._machine.introduction()
+        if self._since is not None:
+            self._served.append(request)
+        self._channel.set_request(request)
         trapped: StopReason | None = None
         with self._deadline.running(seconds, reason=reason), active_guest(guest):
             try:
@@ -377,7 +430,15 @@ class Session:
             except BadPointer:
                 continue
 
-    def _fork(self, written: MemoryRuns) -> "Session":
+    def _rehearsing_copies(self, count: int) -> "Iterator[Session]":
+        """Copy this session, whose guest waits, as it was when the running cell started."""
+        if self._machine.memory.size > _REHEARSED_BYTES:
+            raise OutOfMemoryBudget(f"{self!r} is too large to be copied while it waits")
+        written = self._machine.written(self._since)
+        for _ in range(count):
+            yield self._fork(written, self._since)
+
+    def _fork(self, written: MemoryRuns, since: SavedMachine | None = None) -> "Session":
         """Copy this session, whose guest must not run meanwhile; `written` is the memory that it has written."""
         child = Session(
             self._shared,
@@ -386,16 +447,19 @@ class Session:
             calls=self._calls,
             owner=self.owner,
             copy_of=self._machine,
+            since=since,
         )
         try:
-            child._machine.copy_from(self._machine, written)
-            child._execs = self._execs
+            child._machine.copy_from(self._machine, written, since)
+            child._execs, child._served = self._execs, list(self._served)
         except BaseException:
             child.close()
             raise
         return child
 
     def _work_in_copies(self, count: int, workers: int, ahead: bool) -> dict[str, object]:  # noqa: FBT001 - ForkFunction
+        if not self._is_copying_allowed:
+            return {"ok": []} if ahead else {"refused": "this runs in a copy already: copies do not make copies"}
         written = self._machine.written()
         copies = ParallelCopies(
             lambda: self._fork(written),
@@ -424,8 +488,8 @@ class Session:
         self._channel.cancel_all()
         self._machine.close()
         self._shared.remove_session(self)
-        # It refers to this session: in a reference cycle, closed sessions would wait for the garbage collector.
-        del self._channel
+        # They refer to this session: in a reference cycle, closed sessions would wait for the garbage collector.
+        del self._channel, self._foresight
 
 
 def _is_interrupt(report: dict[str, object]) -> bool:

@@ -204,6 +204,11 @@ class Ledger:
         for account in self._accounts:
             account.cached_calls += 1
 
+    def count_in_vain(self, calls: int) -> None:
+        """Counts a sub-call that is asked ahead of code as in vain, with -1 no longer: code has come to it."""
+        for account in self._accounts:
+            account.calls_in_vain += calls
+
     def require_prices(self, models: Sequence[Model]) -> None:
         """Raises PriceUnknown if dollars are limited and one of `models` has no price, as the limit would not hold."""
         for model in models:
@@ -321,6 +326,7 @@ class _Account:
         self.limits = limits
         self.root_calls, self.sub_calls = already.root_calls, already.sub_calls
         self.cached_calls, self.failed_calls = already.cached_calls, already.failed_calls
+        self.calls_in_vain = already.calls_in_vain
         self.prompt_tokens, self.completion_tokens = already.prompt_tokens, already.completion_tokens
         self.unanswered_prompt_tokens = already.unanswered_prompt_tokens
         self.tokens_bound = already.prompt_tokens + already.completion_tokens + already.unanswered_prompt_tokens
@@ -368,6 +374,7 @@ class _Account:
             root_calls=self.root_calls,
             sub_calls=self.sub_calls,
             cached_calls=self.cached_calls,
+            calls_in_vain=self.calls_in_vain,
             failed_calls=self.failed_calls,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,

@@ -7,11 +7,13 @@ crash gives the same request the same answer without paying again, and a replay 
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
 import anyio
 
+from rlm_mcp.engine.ahead_calls import AheadCalls, SharedAnswer
 from rlm_mcp.engine.budget import Bill, BudgetLeft, Ledger
 from rlm_mcp.engine.classify import PACK_SIZES, classify, estimate
 from rlm_mcp.engine.coverage import Reading
@@ -21,6 +23,7 @@ from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
 from rlm_mcp.models.base import Profile, Usage
 from rlm_mcp.records.events import Event, SubAsked, SubFailed, SubReply
 from rlm_mcp.records.tape import Tape
+from rlm_mcp.repl.types import ExpectedQuery, StartCall
 
 _HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key identifies the whole
 
@@ -51,6 +54,7 @@ class RunCalls:
         ask: AskSub,
         child: Callable[[str, object, str], Awaitable[object]] | None,
         ledger: Ledger,
+        profile: Profile,
         tape: Tape,
         reading: Reading,
         profiles: Mapping[str, Profile],
@@ -67,7 +71,8 @@ class RunCalls:
         """texts that a model judges in one call, as far as it was measured"""
         self._record = record
         self._tell = tell
-        self._children: dict[str, _ChildAnswer] = {}
+        self._children: dict[str, SharedAnswer] = {}
+        self._ahead = AheadCalls(ledger, profile, ask=self._ask_expected, key=_expected_key)
 
     def __repr__(self) -> str:
         return f"<RunCalls, {len(self._children)} children, {'strict tape' if self._tape.strict else 'live'}>"
@@ -78,6 +83,14 @@ class RunCalls:
         """The recorded reply to this request, else the reply of the sub-model."""
         key = call_key("llm", prompt, material, model, schema)
         self._reading.add_model_text(prompt if material is None else material)
+        ahead = self._ahead.take(key)
+        if ahead is not None and await ahead.was_asked():
+            return await ahead.value()
+        return await self._ask_llm(key, prompt, model=model, schema=schema, material=material)
+
+    async def _ask_llm(
+        self, key: str, prompt: str, *, model: str | None, schema: object | None, material: str | None
+    ) -> object:
         return await self._answered(
             key,
             lambda bill: self._ask(self._ledger, prompt, model=model, schema=schema, material=material, bill=bill),
@@ -148,16 +161,44 @@ class RunCalls:
     async def rlm_query(self, query: str, context: object) -> object:
         """The answer of a child run over `context`; at the last depth of a plain call with `context` as material."""
         if self._child is None:
-            text = context if isinstance(context, str) else json.dumps(context, ensure_ascii=False)
-            return await self.llm_query(query, material=text)
+            return await self.llm_query(query, material=_as_material(context))
         key = call_key("rlm", query, context)
         pending = self._children.get(key)
         if pending is None:
-            pending = self._children[key] = _ChildAnswer()
+            ahead = self._ahead.take(key)
+            if ahead is not None and await ahead.was_asked():
+                self._children[key] = ahead
+                return await ahead.value()
+            pending = self._children[key] = SharedAnswer()
             await pending.fill(self._child_answer(key, query, context))
         return await pending.value()
 
+    def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:
+        """Takes what the running block will probably ask, and asks some of it already; a replay asks nothing."""
+        if not self._tape.strict:
+            self._ahead.expect([self._made_plain(query) for query in queries], start)
+
+    def _made_plain(self, query: ExpectedQuery) -> ExpectedQuery:
+        """The query as it is asked: at the last depth no child runs."""
+        if query.function == "llm_query" or self._child is not None:
+            return query
+        prompt, material = query.arguments["query"], _as_material(query.arguments["context"])
+        plain = {"prompt": prompt, "material": material, "model": None, "schema": None}
+        return replace(query, function="llm_query", arguments=plain)
+
+    async def _ask_expected(self, query: ExpectedQuery) -> object:
+        key, arguments = _expected_key(query), query.arguments
+        if query.function == "rlm_query":
+            return await self._child_answer(key, arguments["query"], arguments["context"])
+        return await self._ask_llm(key, **arguments)
+
     async def _child_answer(self, key: str, query: str, context: object) -> object:
+        try:
+            return await self._answer_of_child(key, query, context)
+        finally:
+            self._ahead.count_child()
+
+    async def _answer_of_child(self, key: str, query: str, context: object) -> object:
         child = self._child
         assert child is not None  # noqa: S101 - checked by rlm_query
         if self._tape.strict:
@@ -227,27 +268,12 @@ def _billed(bill: Bill) -> dict[str, Any]:
     return {"model": bill.model, "cached": bill.cached, "usage": bill.usage.to_json()}
 
 
-class _ChildAnswer:
-    """The answer of one child run, which several callers may wait for."""
+def _as_material(context: object) -> str:
+    return context if isinstance(context, str) else json.dumps(context, ensure_ascii=False)
 
-    def __init__(self) -> None:
-        self._done = anyio.Event()
-        self._value: object = None
-        self._error: RlmError | None = None
 
-    async def fill(self, answer: Awaitable[object]) -> None:
-        try:
-            self._value = await answer
-        except RlmError as error:
-            self._error = error
-        except BaseException:
-            self._error = SubCallFailed("the child run was cancelled")
-            raise
-        finally:
-            self._done.set()
-
-    async def value(self) -> object:
-        await self._done.wait()
-        if self._error is not None:
-            raise self._error
-        return self._value
+def _expected_key(query: ExpectedQuery) -> str:
+    arguments = query.arguments
+    if query.function == "rlm_query":
+        return call_key("rlm", arguments["query"], arguments["context"])
+    return call_key("llm", *(arguments[name] for name in ("prompt", "material", "model", "schema")))

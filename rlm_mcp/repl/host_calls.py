@@ -6,14 +6,17 @@ the event loop; the others read the contexts on the thread of the session.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.call_queue import CallHandoff
-from rlm_mcp.repl.types import GuestCalls
+from rlm_mcp.repl.types import ExpectedQuery, GuestCalls
+
+if TYPE_CHECKING:
+    from wasm_runtime import ExpectedCall, Foresight
 
 SEARCH_MATCHES = 10_000
 """The most lines that one search returns to the guest."""
@@ -35,6 +38,9 @@ CALLS_AT_ONCE = 256
 """Sub-calls of one REPL that are in flight, as many as a provider is ever sent. The rest of a batch waits as futures:
 it neither crowds out the calls of other runs nor fills memory with tasks."""
 
+_LOOKED_FOR = {"llm_query": frozenset({"prompt", "material"}), "rlm_query": frozenset({"query", "context"})}
+"""The functions that wait for a model, and their arguments that do not change what kind of answer it gives."""
+
 HostCall = Callable[..., Any]
 
 _T = TypeVar("_T")
@@ -45,6 +51,40 @@ def host_calls(
 ) -> dict[str, HostCall]:
     """The functions for a session over these contexts, whose run answers `calls`."""
     return _run_calls(calls, handoff) | _context_calls(store, contexts)
+
+
+def foresight(calls: GuestCalls, handoff: CallHandoff) -> "Foresight":
+    """Tells the run what its code will probably ask, while that waits for an answer."""
+    from wasm_runtime import Foresight
+
+    def expect(expected: "Sequence[ExpectedCall]") -> None:
+        queries = [query for call in expected if (query := _expected_query(call)) is not None]
+        handoff.submit(lambda: calls.expect(queries, handoff.submit))
+
+    return Foresight(functions=_LOOKED_FOR, expect=expect, rehearse="subcalls:rehearse")
+
+
+def _expected_query(call: "ExpectedCall") -> ExpectedQuery | None:
+    """The call, or None if the function would refuse its arguments."""
+    given = call.kwargs
+    match call.name:
+        case "llm_query":
+            arguments = {name: given.get(name) for name in ("prompt", "model", "schema", "material")}
+            sound = isinstance(given.get("prompt"), str) and all(
+                isinstance(arguments[name], str | None) for name in ("model", "material")
+            )
+        case _:
+            arguments = {name: given.get(name) for name in ("query", "context")}
+            sound = isinstance(given.get("query"), str)
+    if not sound or call.args or given.keys() - arguments.keys():
+        return None
+    return ExpectedQuery(
+        function="llm_query" if call.name == "llm_query" else "rlm_query",
+        arguments=arguments,
+        is_certain=call.is_certain,
+        is_conditional=call.is_conditional,
+        answer=call.answer,
+    )
 
 
 def _run_calls(calls: GuestCalls, handoff: CallHandoff) -> dict[str, HostCall]:

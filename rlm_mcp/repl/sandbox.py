@@ -22,7 +22,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.call_queue import CallHandoff, CallSoon
-from rlm_mcp.repl.host_calls import host_calls
+from rlm_mcp.repl.host_calls import foresight, host_calls
 from rlm_mcp.repl.session import SandboxRepl, SessionTemplate, open_session
 from rlm_mcp.repl.threads import SandboxThreads
 from rlm_mcp.repl.types import GuestCalls, Repl
@@ -156,7 +156,18 @@ class Sandbox:
         runtime = await self.runtime()
         limits = Limits(memory_bytes=MEMORY_BYTES, cell_seconds=CELL_SECONDS, output_bytes=OUTPUT_BYTES)
         functions = host_calls(store, contexts, calls, self._handoff)
-        opening = partial(open_session, runtime, self._template, limits, store, contexts, functions, value, owner)
+        opening = partial(
+            open_session,
+            runtime,
+            self._template,
+            limits,
+            store,
+            contexts,
+            functions,
+            value,
+            owner,
+            foresight(calls, self._handoff),
+        )
         threads = self._threads.of(owner)
         session = await threads.run(opening)
         try:

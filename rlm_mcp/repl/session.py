@@ -28,7 +28,7 @@ from rlm_mcp.repl.threads import SandboxThreads
 from rlm_mcp.repl.types import CellError, CellResult, Final, RawCitation, Read, Variable
 
 if TYPE_CHECKING:
-    from wasm_runtime import ExecResult, Limits, Runtime, Session, Template
+    from wasm_runtime import ExecResult, Foresight, Limits, Runtime, Session, Template
 
 MAX_NOTES = 10
 HISTORY_CHARS = 200_000
@@ -136,7 +136,7 @@ class SessionTemplate:
         with self._lock:
             if self._template is None:
                 with runtime.session(calls=dict.fromkeys(names, _never_called)) as session:
-                    for module in ("texts", "subcalls", "prelude"):
+                    for module in ("texts", "conditions", "subcalls", "prelude"):
                         session.install(module, _guest_source(module))
                     self._template = runtime.template(session.checkpoint())
         return self._template
@@ -160,6 +160,7 @@ def open_session(
     host_calls: Mapping[str, Callable[..., Any]],
     value: object,
     owner: str | None = None,
+    foresight: "Foresight | None" = None,
 ) -> "Session":
     """Opens a session with the contexts mounted, the prelude installed and `context` bound. Raises SandboxFailed."""
     mounted: dict[str, bytes | str | Path] = {}
@@ -180,7 +181,12 @@ def open_session(
         )
     with _runtime_errors():
         session = runtime.session(
-            limits=limits, files=mounted, calls=host_calls, template=template.get(runtime, host_calls), owner=owner
+            limits=limits,
+            files=mounted,
+            calls=host_calls,
+            template=template.get(runtime, host_calls),
+            owner=owner,
+            foresight=foresight,
         )
         try:
             session.call("prelude:start", described, value, not contexts)

@@ -3,7 +3,8 @@
 `session.py` makes a CellResult of a sandbox execution; the engine decides what it means. Neither imports the other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -101,6 +102,26 @@ class CellResult:
 _RESULT = TypeAdapter(CellResult)
 
 
+StartCall = Callable[[Callable[[], Awaitable[object]]], object]
+"""Runs an async function beside the calls of code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExpectedQuery:
+    """A call of `llm_query` or `rlm_query` that the running block will probably make.
+
+    is_certain       it will, as far as can be told. The others only tell what else comes in between
+    is_conditional   whether what an earlier answer says may decide if it is made
+    answer           takes the answer, if it is asked for, so that the calls that depend on it can be found
+    """
+
+    function: Literal["llm_query", "rlm_query"]
+    arguments: dict[str, Any]
+    is_certain: bool
+    is_conditional: bool
+    answer: "Future[object]"
+
+
 class GuestCalls(Protocol):
     """The calls of code in the REPL that the run answers. Each method may be called many times at once."""
 
@@ -128,6 +149,12 @@ class GuestCalls(Protocol):
 
     async def rlm_query(self, query: str, context: object) -> object:
         """A child run over `context` (a JSON value: text, list, or mapping of path to text); returns its answer."""
+
+    def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:
+        """Takes what the running block will probably ask, in the place of what it took before; may ask it already.
+
+        At the end of the block there is nothing more.
+        """
 
     def budget(self) -> dict[str, object]:
         """What is left of the limits of the run: seconds, calls, tokens, dollars; None where there is no limit."""

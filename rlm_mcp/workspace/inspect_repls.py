@@ -36,6 +36,9 @@ class NoCalls:
         """Refuses."""
         raise NoCallsHere(NO_CALLS)
 
+    def expect(self, *_: object) -> None:
+        """Asks nothing."""
+
     def budget(self) -> dict[str, object]:
         """There is nothing to spend."""
         return {}

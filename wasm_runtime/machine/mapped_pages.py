@@ -146,6 +146,16 @@ class MappedPages:
     def written(self) -> MemoryRuns:
         return self._bytes(_union([*self._written(), *self._moved]))
 
+    def written_then(self, saved: SavedPages) -> MemoryRuns:
+        runs: MemoryRuns = []
+        if self._file is not None:
+            runs += [(start, os.pread(self._file, length, start)) for start, length in self._moved]
+        position = 0
+        for start, length in saved.extents:
+            runs.append((start, bytes(memoryview(saved.buffer)[position : position + length])))
+            position += length
+        return runs
+
     def replace(self, runs: MemoryRuns) -> None:
         moved, self._moved = self._moved, []
         for start, length in moved:

@@ -37,8 +37,11 @@ class Pages(Protocol):
     def written(self) -> MemoryRuns:
         """Return everything that differs from the memory's initial state, which is what a fork needs."""
 
+    def written_then(self, saved: SavedPages) -> MemoryRuns:
+        """Return the same for the last saved state, also while the guest runs."""
+
     def replace(self, runs: MemoryRuns) -> None:
-        """Make the memory its initial state plus `runs`."""
+        """Make the memory its initial state plus `runs`, which may overlap."""
 
     def close(self) -> None:
         """Release what is held outside guest memory."""
@@ -68,6 +71,9 @@ class CopiedPages:
 
     def written(self) -> MemoryRuns:
         return self._differences(self._initial)
+
+    def written_then(self, saved: SavedPages) -> MemoryRuns:
+        return [(0, bytes(saved.buffer))]
 
     def replace(self, runs: MemoryRuns) -> None:
         self._fill(self._initial)

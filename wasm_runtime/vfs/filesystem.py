@@ -27,7 +27,7 @@ from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, MountedFile
 from wasm_runtime.vfs.path_calls import PathCalls
 from wasm_runtime.vfs.quota import Quota
 from wasm_runtime.vfs.shared_files import SHARED_DIRECTORY, SHARED_ROOT, SharedFiles
-from wasm_runtime.vfs.tree import TreeMark
+from wasm_runtime.vfs.tree import Tree, TreeMark
 
 # The directories that the guest may change; the root and everything else in it belong to the host.
 WRITABLE = (b"tmp", b"home")
@@ -128,12 +128,23 @@ class Vfs(PathCalls):
 
         Devices that are not given are shared. Raises MemoryError when the quota has no room for the files.
         """
+        return self._copied(self.tree.clone(quota), devices or {})
+
+    def clone_marked(self, mark: Mark, *, quota: Quota, devices: Mapping[str, Device] | None = None) -> Vfs:
+        """The same for the state of the latest mark."""
+        if mark is not self.latest:
+            raise ValueError("this mark was dropped: only the latest mark can be copied")
+        other = self._copied(self.tree.clone_marked(quota), devices or {})
+        other.descriptors, other.cwd, other.mask = mark.descriptors.copy(), mark.cwd, mark.mask
+        return other
+
+    def _copied(self, tree: Tree, devices: Mapping[str, Device]) -> Vfs:
         other = copy(self)
-        other.tree = self.tree.clone(quota)
+        other.tree = tree
         other.descriptors = self.descriptors.copy()
         other.devices = self.devices.copy()
         other.latest = None
-        for path, device in (devices or {}).items():
+        for path, device in devices.items():
             other.bind(path, device)
         return other
 

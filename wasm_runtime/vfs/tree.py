@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wasm_runtime.errno import Errno
 from wasm_runtime.vfs.nodes import FIRST_GUEST_INO, ROOT, Directory, Inode, MountedFile, Symlink
@@ -252,6 +252,24 @@ class Tree:
         other.next_guest_ino = self.next_guest_ino
         other.mounts = self.mounts.copy()
         other.nodes = self.nodes.copy()
+        return other
+
+    def clone_marked(self, quota: Quota) -> Tree:
+        """Return an independent copy of the marked state, charged to `quota`. Raises MemoryError as `clone` does."""
+        mark = self.live_mark
+        if mark is None:
+            raise ValueError("there is no mark to copy: call mark() first")
+        if not quota.reserve(self.charged):
+            raise MemoryError(f"a copy of the files needs {self.charged} bytes and {quota.available()} are free")
+        # Nodes of the mark's epoch are the only ones that change in place, and the copy has none of them.
+        other = Tree(clock=self.clock, quota=quota, node_limit=self.node_limit)
+        other.charged = self.charged
+        other.next_host_ino = self.next_host_ino
+        other.mounts = self.mounts.copy()
+        other.nodes = self.nodes.copy()
+        other.live_mark = replace(mark, journal=mark.journal.copy())
+        other.undo()
+        other.forget()
         return other
 
     # loading a dump

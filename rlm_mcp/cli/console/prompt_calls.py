@@ -11,6 +11,7 @@ from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.engine.guest_calls import RunCalls
 from rlm_mcp.engine.subcalls import SubCalls
 from rlm_mcp.records.tape import Tape
+from rlm_mcp.repl.types import ExpectedQuery, StartCall
 from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.launch import Models
 
@@ -43,6 +44,11 @@ class PromptCalls:
         """One sub-call with the context as its material; without a run there are no child runs."""
         return await (await self._chosen()).rlm_query(query, context)
 
+    def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:
+        """Asks some of it already."""
+        if self._calls is not None:
+            self._calls.expect(queries, start)
+
     def budget(self) -> dict[str, object]:
         """What is left of the limits."""
         left = self._ledger.left()
@@ -57,6 +63,7 @@ class PromptCalls:
                     ask=SubCalls(models.named).ask,
                     child=None,
                     ledger=self._ledger,
+                    profile=models.sub.profile,
                     tape=Tape(),
                     reading=Reading(),
                     profiles={name: model.profile for name, model in models.named.items()},

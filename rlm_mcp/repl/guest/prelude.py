@@ -17,6 +17,7 @@ import types
 from collections import Counter, defaultdict, deque
 from collections.abc import KeysView, ValuesView
 
+import conditions
 import host
 import subcalls
 import texts
@@ -164,7 +165,8 @@ def before(code):
     sys.stdin = _Reader()
     _provide_again()
     _state.names = {name: _mark(value) for name, value in vars(__main__).items()}
-    return _without_literal_context(code)
+    conditions.code = _without_literal_context(code)
+    return conditions.code
 
 
 def after(stdout):
@@ -366,7 +368,7 @@ def _json_text(value):
 
 def rlm_query(query, context=None, *_):
     """Makes a whole run like this one over `context`, for a part that is itself too long for one prompt."""
-    return host.call("rlm_query", query=subcalls.as_text(query), context=_json(_given(context)))
+    return subcalls.ask("rlm_query", query=subcalls.as_text(query), context=_json(_given(context)))
 
 
 def rlm_query_batched(pairs, contexts=None):

@@ -6,8 +6,10 @@ Runs inside the sandbox as a module of its own; `prelude` shows these functions 
 import json
 import re
 
+import conditions
 import host
 import texts
+from host import loop
 
 MOST_SINGLE = 300
 """pick asks a small model about up to so many texts one by one: it judges one far better than eight, in short calls."""
@@ -60,6 +62,51 @@ class FailedCall(str):
         return False
 
 
+class Rehearsed:
+    """Sub-calls of a copy that rehearses a cell: the host is told whether a guess may decide that one is made."""
+
+    def __init__(self):
+        self._frames = ()
+
+    def ask(self, name, arguments):
+        answer = host.exchange({"do": "call", "name": name, "args": [], "kwargs": arguments, **self._about()})
+        self._note_guess()
+        return host.value(answer)
+
+    def submit(self, name, calls):
+        answer = host.exchange({"do": "submit", "name": name, "calls": calls, **self._about()})
+        self._note_guess()
+        return host.value(answer)
+
+    def _about(self):
+        self._frames = conditions.stack()
+        return {"place": conditions.place(self._frames), "conditional": conditions.is_conditional(self._frames)}
+
+    def _note_guess(self):
+        if host.value(host.exchange({"do": "guessed"})):
+            conditions.mark_guess(self._frames)
+
+
+_rehearsed = None
+
+
+def rehearse():
+    """Makes this a copy that rehearses a cell. Called by the host."""
+    global _rehearsed
+    _rehearsed = Rehearsed()
+
+
+def ask(name, **arguments):
+    """The answer to one call of a host function that asks a model."""
+    return host.call(name, **arguments) if _rehearsed is None else _rehearsed.ask(name, arguments)
+
+
+def _submit(name, calls):
+    """Tickets for many such calls."""
+    calls = [((), call) for call in calls]
+    return host.submit_all(name, calls) if _rehearsed is None else _rehearsed.submit(name, calls)
+
+
 def as_text(prompt):
     """The text of a prompt: of a text, several of them, or chat messages."""
     if isinstance(prompt, str):
@@ -96,7 +143,7 @@ def _schema(schema):
 
 def llm_query(prompt, *more, model=None, schema=None, material=None):
     """Asks a sub-model that sees only this prompt; returns text, or a value of `schema`."""
-    return host.call("llm_query", **_query_arguments(prompt, more, model, schema, material))
+    return ask("llm_query", **_query_arguments(prompt, more, model, schema, material))
 
 
 def llm_query_batched(prompts, *more, model=None, schema=None, material=None):
@@ -109,7 +156,8 @@ def llm_query_batched(prompts, *more, model=None, schema=None, material=None):
 
 async def llm_query_async(prompt, *more, model=None, schema=None, material=None):
     """The async form of llm_query: `await` it, or gather many."""
-    return await host.call_async("llm_query", **_query_arguments(prompt, more, model, schema, material))
+    [ticket] = _submit("llm_query", [_query_arguments(prompt, more, model, schema, material)])
+    return host.value(await loop.ticket_future(ticket))
 
 
 def ask_all(name, calls):
@@ -118,7 +166,7 @@ def ask_all(name, calls):
         return []
     tickets = []
     for start in range(0, len(calls), SUBMITTED_AT_ONCE):  # the first run while the others are serialized
-        tickets += host.submit_all(name, [((), call) for call in calls[start : start + SUBMITTED_AT_ONCE]])
+        tickets += _submit(name, calls[start : start + SUBMITTED_AT_ONCE])
     results = host.wait(tickets)
     return [FailedCall(str(result)) if isinstance(result, host.Failed) else result for result in results]
 

@@ -59,6 +59,9 @@ class Sub:
     async def rlm_query(self, query: str, context: object) -> object:
         return f"{query} over {context!r:.20}"
 
+    def expect(self, *_: object) -> None:
+        """Asks nothing ahead."""
+
     def budget(self) -> dict[str, object]:
         return {"sub_calls": 7}
 

@@ -1,0 +1,190 @@
+"""Sub-calls that are asked for before code comes to them, so that a plain loop need not wait for each answer in turn.
+
+The sandbox says what code will probably ask (`ExpectedQuery`); this decides how much of it is asked now. Code that then
+comes to the same request takes the answer; one that it never comes to was asked in vain, which is counted
+(`Spent.calls_in_vain`). The rules:
+
+    nothing is asked unless the budget would pay for it, and for all that comes before it, at their largest
+    a request that an earlier answer may prevent is asked only if not even with it one call in ten would be in vain,
+    and so is any request once more than that was in vain
+    as many calls are in flight as the run allows, less one for code itself; child runs are few
+
+What was asked and answered is on record, as if code had asked it. Belongs to the event loop.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import anyio
+
+from rlm_mcp.engine.budget import USUAL_COMPLETION_TOKENS, Ledger
+from rlm_mcp.errors import BudgetExceeded, CallsStopped, RlmError, SubCallFailed
+from rlm_mcp.models.base import Profile, bound_tokens
+from rlm_mcp.repl.types import ExpectedQuery, StartCall
+
+CHILDREN_AT_ONCE = 4
+# One call of so many may be in vain.
+CALLS_PER_CALL_IN_VAIN = 10
+# Beside the prompt of a sub-call: the system message, the schema, markers.
+_FIXED_PROMPT_TOKENS = 1_000
+
+Ask = Callable[[ExpectedQuery], Awaitable[object]]
+
+
+class SharedAnswer:
+    """The answer to one request, for which several callers may wait."""
+
+    def __init__(self) -> None:
+        self._done = anyio.Event()
+        self._value: object = None
+        self._error: RlmError | None = None
+
+    async def fill(self, answer: Awaitable[object]) -> None:
+        """Waits for the answer or its failure, and keeps it."""
+        try:
+            self._value = await answer
+        except RlmError as error:
+            self._error = error
+        except BaseException:
+            self._error = CallsStopped("the call was cancelled")
+            raise
+        finally:
+            self._done.set()
+
+    async def value(self) -> object:
+        """The answer, once it is there; raises its failure."""
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    async def was_asked(self) -> bool:
+        """Whether, in the end, a model was asked: not if the call was refused by the budget, or stopped."""
+        await self._done.wait()
+        return not (isinstance(self._error, CallsStopped) or isinstance(_cause(self._error), BudgetExceeded))
+
+
+class AheadCalls:
+    """The calls asked ahead for one run at one depth. `ask` asks and records, `key` identifies a request."""
+
+    def __init__(self, ledger: Ledger, profile: Profile, *, ask: Ask, key: Callable[[ExpectedQuery], str]) -> None:
+        """`profile` is that of the sub-model."""
+        self._ledger, self._profile, self._ask, self._key = ledger, profile, ask, key
+        self._start: StartCall | None = None
+        self._expected: list[tuple[str, ExpectedQuery]] = []
+        self._answers: dict[str, SharedAnswer] = {}
+        self._made: set[str] = set()
+        self._in_flight = 0
+        self._child_scopes: dict[anyio.CancelScope, None] = {}
+        self._calls = 0
+        self._children_ended = 0
+        self._in_vain = 0
+
+    def __repr__(self) -> str:
+        return f"<AheadCalls {self._in_flight} in flight, {len(self._answers)} not used>"
+
+    def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:
+        """Takes what the running block will probably ask, in its order; nothing at the end of the block."""
+        self._start = start
+        self._expected = [(self._key(query), query) for query in queries]
+        if not queries:
+            self._made.clear()
+            self._in_vain = len(self._answers)
+            for scope in list(self._child_scopes):
+                scope.cancel()
+        self._ask_more()
+
+    def take(self, key: str) -> SharedAnswer | None:
+        """The answer to a request that code has come to, if it was asked ahead."""
+        self._calls += 1
+        self._made.add(key)
+        answer = self._answers.pop(key, None)
+        if answer is not None:
+            self._ledger.count_in_vain(-1)
+        self._ask_more()
+        return answer
+
+    def count_child(self) -> None:
+        """Counts a child run that has ended, whoever asked for it."""
+        self._children_ended += 1
+
+    def _ask_more(self) -> None:
+        before, left = 0, list[tuple[str, ExpectedQuery]]()
+        for number, (key, query) in enumerate(self._expected):
+            if key in self._made or key in self._answers:
+                continue
+            if not query.is_certain:
+                before += 1
+            elif self._has_room(query, before) and self._start is not None:
+                self._begin(key, query, self._start)
+                continue
+            else:
+                left += self._expected[number:]
+                break
+            left.append((key, query))
+        self._expected = left
+
+    def _begin(self, key: str, query: ExpectedQuery, start: StartCall) -> None:
+        answer = self._answers[key] = SharedAnswer()
+        self._in_flight += 1
+        self._ledger.count_in_vain(1)
+        start(lambda: self._run(key, query, answer))
+
+    async def _run(self, key: str, query: ExpectedQuery, answer: SharedAnswer) -> None:
+        try:
+            with anyio.CancelScope() as scope, suppress(RlmError):
+                if query.function == "rlm_query":
+                    self._child_scopes[scope] = None
+                await answer.fill(self._ask(query))
+                query.answer.set_result(await answer.value())
+        finally:
+            self._in_flight -= 1
+            self._child_scopes.pop(scope, None)
+        if not await answer.was_asked() and self._answers.get(key) is answer:
+            del self._answers[key]
+            self._ledger.count_in_vain(-1)
+        self._ask_more()
+
+    # --- how much -----------------------------------------------------------------------------------------------
+
+    def _has_room(self, query: ExpectedQuery, before: int) -> bool:
+        most = CHILDREN_AT_ONCE if query.function == "rlm_query" else self._ledger.limits.concurrency
+        return (
+            self._in_flight < most - 1
+            and len(self._answers) < 2 * most
+            and not self._ledger.queue
+            and self._may_be_in_vain(query)
+            and self._is_affordable(query, before + 1 + self._in_flight)
+        )
+
+    def _may_be_in_vain(self, query: ExpectedQuery) -> bool:
+        if not query.is_conditional and self._in_vain * CALLS_PER_CALL_IN_VAIN <= self._calls:
+            return True
+        return (len(self._answers) + 1) * CALLS_PER_CALL_IN_VAIN <= self._calls
+
+    def _is_affordable(self, query: ExpectedQuery, count: int) -> bool:
+        """Whether so many calls, each the largest that this one may become, fit into what is left."""
+        left = self._ledger.left()
+        calls, tokens, usd = self._child_cost() if query.function == "rlm_query" else self._call_cost(query.arguments)
+        return (
+            (left.sub_calls is None or count * calls <= left.sub_calls)
+            and (left.tokens is None or count * tokens <= left.tokens)
+            and (left.usd is None or count * usd <= left.usd)
+        )
+
+    def _call_cost(self, arguments: dict[str, Any]) -> tuple[float, float, float]:
+        texts = (arguments.get("prompt"), arguments.get("material"))
+        prompt = _FIXED_PROMPT_TOKENS + sum(bound_tokens(text) for text in texts if isinstance(text, str))
+        completion = min(USUAL_COMPLETION_TOKENS["sub"], self._profile.max_output_tokens)
+        return 1, prompt + completion, self._profile.cost_usd(prompt, completion) or 0.0
+
+    def _child_cost(self) -> tuple[float, float, float]:
+        """Twice what the run has spent for each child so far, which includes all else that it has spent."""
+        spent, each = self._ledger.spent(), 2 / max(1, self._children_ended)
+        tokens = spent.prompt_tokens + spent.completion_tokens
+        return (spent.sub_calls + spent.root_calls) * each, tokens * each, (spent.cost_usd or 0.0) * each
+
+
+def _cause(error: RlmError | None) -> BaseException | None:
+    return error.__cause__ if isinstance(error, SubCallFailed) else error

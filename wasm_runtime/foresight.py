@@ -1,0 +1,405 @@
+"""Calls that a cell will probably make, found out while it waits for an answer.
+
+Theory of operation. Code that calls the host in a plain loop waits for each answer before it makes the next call. While
+it waits, two copies of the guest *rehearse* the cell: they start from the state in which the cell started, run the same
+code, and get at once the answers that the cell has got. In the place of an answer that is not known they get one that
+was given to a call of the same kind, and the two copies get different ones. A call that both copies come to does not
+depend on what is not known: the host may make it already, and has the answer when the cell comes to it.
+
+The cell itself runs as it would without copies, and its calls are answered as they would be. So a wrong guess (code
+that depends on the time, on random numbers of the system, on what a later answer says) can only cost calls in vain. How
+many calls are made ahead is the decision of the host, which is told what is known about each: see `ExpectedCall`.
+
+The first two waits of a cell are only watched. A rehearsal that finds nothing new, as in a loop whose prompts hold the
+last answer, is repeated only after as many waits again.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from wasm_runtime.channel import Json, call_key
+from wasm_runtime.errors import OutOfMemoryBudget
+from wasm_runtime.held_bytes import json_bytes
+from wasm_runtime.pending_calls import finished_future
+
+logger = logging.getLogger("wasm_runtime")
+
+_WATCHED_WAITS = 2
+# One copy computes no longer than this, and the copies of one cell no longer than that: what they cost is not the
+# cell's time.
+_COPY_SECONDS = 2.0
+_CELL_SECONDS = 4.0
+# What one rehearsal finds: enough to keep any number of calls in flight until the next one.
+_CALLS_AT_MOST = 500
+_CALL_BYTES_AT_MOST = 8 << 20
+# Answers that the host keeps for the copies of one cell.
+_ANSWER_BYTES_AT_MOST = 16 << 20
+_COPIES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExpectedCall:
+    """A call that a cell will probably make.
+
+    is_certain       both copies came to it. The others are listed because they come in between, and cost something too
+    is_conditional   the guest said that what an earlier answer says may decide whether the call is made at all
+    answer           given by the host if it makes the call, for later rehearsals
+    """
+
+    name: str
+    args: list[Json]
+    kwargs: dict[str, Json]
+    is_certain: bool
+    is_conditional: bool
+    answer: "Future[object]" = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foresight:
+    """Has calls found before a cell makes them. Other host functions are called by copies too, so they must only read.
+
+    functions   the functions whose calls are looked for, and which named arguments of each do not decide what kind of
+                answer it gives
+    expect      takes the calls that the running cell is expected to make, in their order, in the place of those it took
+                before; an empty list when the cell has ended. Called from several threads, and returns at once
+    rehearse    a `module:function` of the guest that is called in a copy before it rehearses
+    """
+
+    functions: Mapping[str, frozenset[str]]
+    expect: Callable[[Sequence[ExpectedCall]], None]
+    rehearse: str | None = None
+
+
+class RehearsingCopy(Protocol):
+    """A copy of the guest in the state in which the running cell started: a `Session`."""
+
+    def rehearse(self, rehearsal: "Rehearsal", function: str | None, seconds: float) -> None:
+        """Run the cell until it ends or the rehearsal has stopped."""
+
+    def stop_rehearsing(self) -> None:
+        """Stop it at once. May be called from any thread."""
+
+    @property
+    def stopped_by(self) -> str | None:
+        """What has asked it to stop."""
+
+    def close(self) -> None:
+        """End the copy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HeardCall:
+    """A call of a copy to which no answer was known."""
+
+    key: str
+    name: str
+    args: list[Json]
+    kwargs: dict[str, Json]
+    is_conditional: bool
+
+
+class Rehearsal:
+    """Answers the calls of one copy at once, and keeps those to which no answer is known. A `CallWatcher`."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, frozenset[str]],
+        known: Mapping[str, "Future[object]"],
+        *,
+        guesses_otherwise: bool,
+        stop: Callable[[], None],
+    ) -> None:
+        """`known` are settled answers. `stop` ends the copy.
+
+        In the place of an answer that is not known, the copy gets the last known one of its kind, or another one if it
+        `guesses_otherwise`.
+        """
+        self._functions, self._known, self._stop = functions, known, stop
+        self._guesses_otherwise = guesses_otherwise
+        self._seen: dict[tuple[str, str], list[Json]] = {}
+        self._bytes = 0
+        self._has_guessed = False
+        self.is_stopped = False
+        self.calls: list[_HeardCall] = []
+
+    def stop(self) -> None:
+        """End the copy: it has nothing more to say. May be called from any thread."""
+        self.is_stopped = True
+        self._stop()
+
+    def answer(
+        self, name: str, args: list[Json], kwargs: dict[str, Json], about: Mapping[str, Json]
+    ) -> "Future[object] | None":
+        """Return the known answer to a call that is looked for, or a guess; a sleep ends at once."""
+        if name == "time.sleep":
+            return finished_future(None)
+        if name not in self._functions:
+            return None
+        key, kind, place = call_key(name, args, kwargs), self._kind(name, args, kwargs), str(about.get("place", ""))
+        known = self._known.get(key)
+        if known is not None:
+            self._remember(known, (kind, place), (kind, ""))
+            return known
+        guess = self._guess(kind, place)
+        self._bytes += json_bytes(kwargs) + json_bytes(args)
+        if guess is None or len(self.calls) >= _CALLS_AT_MOST or self._bytes > _CALL_BYTES_AT_MOST or self.is_stopped:
+            self.stop()
+            return finished_future(None)
+        self._has_guessed = True
+        is_conditional = about.get("conditional") is True
+        self.calls.append(_HeardCall(key=key, name=name, args=args, kwargs=kwargs, is_conditional=is_conditional))
+        return guess
+
+    def _kind(self, name: str, args: list[Json], kwargs: Mapping[str, Json]) -> str:
+        """Return the same text for calls that get answers of the same kind."""
+        deciding = {key: value for key, value in kwargs.items() if key not in self._functions[name]}
+        return call_key(name, args, deciding)
+
+    def _remember(self, known: "Future[object]", *kinds: tuple[str, str]) -> None:
+        if not _is_answered(known):
+            return
+        for kind in kinds:
+            seen = self._seen.setdefault(kind, [])
+            if known.result() not in seen[-1:]:
+                seen[:] = [*seen[-1:], known.result()]
+
+    def _guess(self, kind: str, place: str) -> "Future[object] | None":
+        """Return an answer that was given at the same place of the code, or else to a call of the same kind."""
+        seen = self._seen.get((kind, place)) or self._seen.get((kind, ""))
+        if not seen:
+            return None
+        if not self._guesses_otherwise:
+            return finished_future(seen[-1])
+        return finished_future(seen[0] if len(seen) > 1 else unlike(seen[0]))
+
+    def made(self, name: str, args: list[Json], kwargs: dict[str, Json], future: "Future[object]") -> None:
+        """Do nothing: this is of interest for the calls of the cell only."""
+
+    def has_guessed(self) -> bool:
+        """Return whether an answer was a guess since this was last asked."""
+        guessed, self._has_guessed = self._has_guessed, False
+        return guessed
+
+    def waits(self) -> None:
+        """Do nothing, as `made`."""
+
+
+class CellForesight:
+    """Watches the calls of the cells of one session, and has copies rehearse them. A `CallWatcher`.
+
+    Used on the guest's thread; copies report on threads of their own.
+    """
+
+    def __init__(
+        self,
+        foresight: Foresight,
+        threads: Callable[[], Executor],
+        make_copies: Callable[[int], Iterator[RehearsingCopy]],
+    ) -> None:
+        self._foresight, self._threads, self._make_copies = foresight, threads, make_copies
+        self._lock = threading.Lock()
+        self._jobs: list[_Job] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._made: dict[str, Future[object]] = {}
+        self._expected: dict[str, ExpectedCall] = {}
+        self._is_unexpected = False
+        self._waits = 0
+        self._next_at = _WATCHED_WAITS + 1
+        self._answers_used = 0
+        self._seconds = 0.0
+        self._gave_up = False
+
+    def end_cell(self) -> None:
+        """Stop all copies, and have nothing expected any more."""
+        with self._lock:
+            jobs, self._jobs = self._jobs, []
+            had_expected = bool(self._expected)
+            self._begin()
+        for job in jobs:
+            job.end()
+        if had_expected:
+            self._foresight.expect(())
+
+    # the cell's calls
+
+    def answer(self, *_: object) -> None:
+        """Answer nothing: the cell gets real answers only."""
+
+    def made(self, name: str, args: list[Json], kwargs: dict[str, Json], future: "Future[object]") -> None:
+        """Keep the call, and whether it was expected."""
+        if name not in self._foresight.functions:
+            return
+        key = call_key(name, args, kwargs)
+        with self._lock:
+            self._made.setdefault(key, future)
+            expected = self._expected.get(key)
+            if expected is None or not expected.is_certain:
+                self._is_unexpected = True
+
+    def has_guessed(self) -> bool:
+        """Return False: the cell gets no guesses."""
+        return False
+
+    def waits(self) -> None:
+        """Have the cell rehearsed, if it waits for a call that was not expected and a rehearsal is due."""
+        if not self._is_unexpected:
+            return
+        self._is_unexpected = False
+        self._waits += 1
+        if self._is_due():
+            self._rehearse()
+
+    def _is_due(self) -> bool:
+        if self._gave_up or self._jobs or self._waits <= _WATCHED_WAITS:
+            return False
+        return self._waits >= self._next_at or self._expected_answers() > self._answers_used
+
+    def _expected_answers(self) -> int:
+        return sum(_is_answered(call.answer) for call in self._expected.values())
+
+    # rehearsing
+
+    def _rehearse(self) -> None:
+        known = self._known()
+        if known is None:
+            self._gave_up = True
+            return
+        self._answers_used = self._expected_answers()
+        jobs: list[_Job] = []
+        try:
+            for number, copy in enumerate(self._make_copies(_COPIES)):
+                rehearsal = Rehearsal(
+                    self._foresight.functions, known, guesses_otherwise=number > 0, stop=copy.stop_rehearsing
+                )
+                jobs.append(_Job(copy, rehearsal, self._foresight.rehearse))
+            self._jobs = jobs
+            for job in jobs:
+                job.begin(self._threads(), partial(self._take_report, jobs))
+        except (OutOfMemoryBudget, RuntimeError) as error:  # RuntimeError: of an executor that was shut down
+            logger.debug("a cell is not rehearsed: %s", error)
+            self._gave_up, self._jobs = True, []
+            for job in jobs:
+                job.end()
+
+    def _known(self) -> "dict[str, Future[object]] | None":
+        """Return the answers by call, or None if they are too large to be kept."""
+        with self._lock:
+            answers = {key: call.answer for key, call in self._expected.items()}
+            answers |= self._made
+        known = {key: future for key, future in answers.items() if _is_settled(future)}
+        size = sum(json_bytes(future.result()) for future in known.values() if _is_answered(future))
+        return known if size <= _ANSWER_BYTES_AT_MOST else None
+
+    def _take_report(self, jobs: "list[_Job]") -> None:
+        """Compare what two copies have found, once both have ended."""
+        with self._lock:
+            if self._jobs is not jobs or not all(job.has_ended for job in jobs):
+                return
+            self._jobs = []
+            self._seconds += max(job.seconds for job in jobs)
+            was_cut = any(job.copy.stopped_by is not None for job in jobs)
+            self._gave_up = was_cut or self._seconds > _CELL_SECONDS
+            calls = self._compare(jobs[0].rehearsal.calls, jobs[1].rehearsal.calls)
+            is_new = any(call.is_certain for key, call in calls.items() if key not in self._expected)
+            self._next_at = self._waits + 1 if is_new else 2 * self._waits
+            self._expected = calls
+            # Inside the lock: the end of the cell must come after it.
+            self._foresight.expect([call for call in calls.values() if not call.answer.done()])
+
+    def _compare(self, first: list[_HeardCall], second: list[_HeardCall]) -> dict[str, ExpectedCall]:
+        """Return the calls of the first copy that the cell has not made, by key."""
+        also = {call.key: call.is_conditional for call in second}
+        calls: dict[str, ExpectedCall] = {}
+        for call in first:
+            if call.key in self._made or call.key in calls:
+                continue
+            before = self._expected.get(call.key)
+            calls[call.key] = ExpectedCall(
+                name=call.name,
+                args=call.args,
+                kwargs=call.kwargs,
+                is_certain=call.key in also,
+                is_conditional=call.is_conditional or also.get(call.key, True),
+                answer=before.answer if before else Future(),
+            )
+        # Those that were expected and are answered stay: later rehearsals use the answers.
+        kept = {key: call for key, call in self._expected.items() if key not in calls and _is_answered(call.answer)}
+        return kept | calls
+
+
+class _Job:
+    """One copy that rehearses on a thread."""
+
+    def __init__(self, copy: RehearsingCopy, rehearsal: Rehearsal, function: str | None) -> None:
+        self.copy, self.rehearsal, self._function = copy, rehearsal, function
+        self._future: Future[None] | None = None
+        self._lock = threading.Lock()
+        self.seconds = 0.0
+        self.has_ended = False
+
+    def begin(self, threads: Executor, then: Callable[[], None]) -> None:
+        self._future = threads.submit(self._run, then)
+
+    def end(self) -> None:
+        """Stop the copy. One that has not begun is closed."""
+        if self._future is None or self._future.cancel():
+            self.copy.close()
+            return
+        with self._lock:  # a copy that is closed has no memory to write a stop into
+            if not self.has_ended:
+                self.rehearsal.stop()
+
+    def _run(self, then: Callable[[], None]) -> None:
+        began = time.monotonic()
+        try:
+            if not self.rehearsal.is_stopped:
+                self.copy.rehearse(self.rehearsal, self._function, _COPY_SECONDS)
+        finally:
+            with self._lock:
+                self.has_ended = True
+            self.copy.close()
+            self.seconds = time.monotonic() - began
+            then()
+
+
+def unlike(answer: Json) -> Json:
+    """Return another answer of the same shape: code that parses the one can parse the other."""
+    match answer:
+        case bool():
+            return not answer
+        case int() | float():
+            return answer + 1
+        case list():
+            return [unlike(value) for value in answer]
+        case dict():
+            return {key: unlike(value) for key, value in answer.items()}
+        case str():
+            return _unlike_text(answer)
+    return answer
+
+
+def _unlike_text(text: str) -> str:
+    try:
+        value = json.loads(text)
+        if isinstance(value, bool | int | float | list | dict) and value not in ([], {}):
+            return json.dumps(unlike(value))
+    except (ValueError, RecursionError):
+        pass
+    return f"{text} (or not)"
+
+
+def _is_settled(future: "Future[object]") -> bool:
+    return future.done() and not future.cancelled()
+
+
+def _is_answered(future: "Future[object]") -> bool:
+    return _is_settled(future) and future.exception() is None
