@@ -10,10 +10,11 @@ The cell itself runs as it would without copies, and its calls are answered as t
 that depends on the time, on random numbers of the system, on what a later answer says) can only cost calls in vain. How
 many calls are made ahead is the decision of the host, which is told what is known about each: see `ExpectedCall`.
 
-The first two waits of a cell are only watched. A rehearsal that finds nothing new, as in a loop whose prompts hold the
-last answer, is repeated only after as many waits again.
+The first two answers of a cell are only watched. A rehearsal that finds nothing new, as in a loop whose prompts hold
+the last answer, is repeated only after as many calls again.
 """
 
+import itertools
 import json
 import logging
 import threading
@@ -31,7 +32,7 @@ from wasm_runtime.pending_calls import finished_future
 
 logger = logging.getLogger("wasm_runtime")
 
-_WATCHED_WAITS = 2
+_WATCHED_ANSWERS = 2
 # One copy computes no longer than this, and the copies of one cell no longer than that: what they cost is not the
 # cell's time.
 _COPY_SECONDS = 2.0
@@ -212,8 +213,7 @@ class CellForesight:
         self._made: dict[str, Future[object]] = {}
         self._expected: dict[str, ExpectedCall] = {}
         self._is_unexpected = False
-        self._waits = 0
-        self._next_at = _WATCHED_WAITS + 1
+        self._next_at = 0
         self._answers_used = 0
         self._seconds = 0.0
         self._gave_up = False
@@ -254,14 +254,16 @@ class CellForesight:
         if not self._is_unexpected:
             return
         self._is_unexpected = False
-        self._waits += 1
         if self._is_due():
             self._rehearse()
 
     def _is_due(self) -> bool:
-        if self._gave_up or self._jobs or self._waits <= _WATCHED_WAITS:
+        if self._gave_up or self._jobs or not self._has_watched():
             return False
-        return self._waits >= self._next_at or self._expected_answers() > self._answers_used
+        return len(self._made) >= self._next_at or self._expected_answers() > self._answers_used
+
+    def _has_watched(self) -> bool:
+        return sum(map(_is_settled, itertools.islice(self._made.values(), 2 * _WATCHED_ANSWERS))) >= _WATCHED_ANSWERS
 
     def _expected_answers(self) -> int:
         return sum(_is_answered(call.answer) for call in self._expected.values())
@@ -310,7 +312,7 @@ class CellForesight:
             self._gave_up = was_cut or self._seconds > _CELL_SECONDS
             calls = self._compare(jobs[0].rehearsal.calls, jobs[1].rehearsal.calls)
             is_new = any(call.is_certain for key, call in calls.items() if key not in self._expected)
-            self._next_at = self._waits + 1 if is_new else 2 * self._waits
+            self._next_at = 0 if is_new else 2 * len(self._made)
             self._expected = calls
             # Inside the lock: the end of the cell must come after it.
             self._foresight.expect([call for call in calls.values() if not call.answer.done()])

@@ -457,6 +457,27 @@ def test_a_clone_and_its_origin_do_not_see_each_others_changes(
     assert picture(clone) == of_clone
 
 
+@settings(deadline=None, max_examples=100)
+@given(SEQUENCES, SEQUENCES, SEQUENCES)
+def test_a_clone_of_the_marked_state_is_that_state_while_its_origin_goes_on(
+    before: list[Operation], mine: list[Operation], its: list[Operation]
+) -> None:
+    vfs = new_vfs()
+    apply(vfs, before)
+    at_mark = picture(vfs)
+    mark = vfs.mark()
+    apply(vfs, mine)
+    mine_done = picture(vfs)
+    clone = vfs.clone_marked(mark, quota=FixedQuota(1 << 30))
+    check_books(clone)
+    assert picture(clone) == at_mark
+    apply(clone, its)
+    assert picture(vfs) == mine_done
+    check_books(vfs)
+    vfs.undo(mark)
+    assert picture(vfs) == at_mark
+
+
 @settings(deadline=None, max_examples=200)
 @given(SEQUENCES, SEQUENCES)
 def test_a_dump_loaded_elsewhere_goes_on_as_the_original_does(before: list[Operation], after: list[Operation]) -> None:
