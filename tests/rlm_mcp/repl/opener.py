@@ -14,7 +14,7 @@ from rlm_mcp.engine.classify import classify
 from rlm_mcp.engine.packs import Labelling
 from rlm_mcp.errors import SubCallFailed
 from rlm_mcp.repl.sandbox import Sandbox
-from rlm_mcp.repl.types import Repl
+from rlm_mcp.repl.types import ExpectedQuery, Repl, StartCall
 
 PATH = "text.txt"
 LINES = [f"line {i} {'ERROR' if i % 3 == 0 else 'INFO'}" for i in range(1_000)]
@@ -59,7 +59,7 @@ class Sub:
     async def rlm_query(self, query: str, context: object) -> object:
         return f"{query} over {context!r:.20}"
 
-    def expect(self, *_: object) -> None:
+    def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:
         """Asks nothing ahead."""
 
     def budget(self) -> dict[str, object]:
