@@ -45,10 +45,26 @@ TEXT = "".join(f"line {number}: nothing happened at all\n" for number in range(2
 # --- the server: a root model that follows the question ------------------------------------------------------------
 
 
+LOOPS = {
+    "statement": "notes = []\nfor i in range(64):\n    notes.append(llm_query(f'item {i}: what is it?'))",
+    "comprehension": "notes = [llm_query(f'item {i}: what is it?') for i in range(64)]",
+    "helper": "def ask(i):\n    return llm_query(f'item {i}: what is it?')\nnotes = []\nfor i in range(64):\n"
+    "    notes.append(ask(i))",
+    "summary": "notes = ['']\nfor i in range(16):\n    notes.append(llm_query(f'item {i}, {notes[-1][-20:]}'))",
+    "exit": "notes = []\nfor i in range(64):\n    notes.append(llm_query(f'item {i}: what is it?'))\n"
+    "    if notes[-1].startswith('ok item 9:'):\n        break",
+    "silent": "notes = []\nfor i in range(300_000):\n    notes.append(i)",
+}
+"""Blocks with a plain loop of sub-calls."""
+
+
 def behave(request: Request) -> str:
-    """Replies for `turns N` (N turns, the last with FINAL) and `batch N` (one batch of N sub-calls, then FINAL)."""
+    """Replies for `turns N` (the last with FINAL), `batch N` (one batch of N sub-calls, then FINAL), `plain loop X`."""
     if "FINAL" not in request.text:
         return "ok " + request.last[:40]
+    if (loop := re.search(r"plain loop (\w+)", request.text)) is not None:
+        is_first = all(message["role"] != "assistant" for message in request.messages)
+        return f"```repl\n{LOOPS[loop.group(1)] if is_first else 'FINAL(len(notes))'}\n```"
     asked = re.search(r"(turns|batch) (\d+)", request.text)
     kind, number = (asked.group(1), int(asked.group(2))) if asked else ("turns", 1)
     turn = sum(message["role"] == "assistant" for message in request.messages) + 1
@@ -207,6 +223,21 @@ async def batch(repeat: int) -> None:
     report("maximum in flight", most, "", None)
 
 
+async def loops(repeat: int) -> None:
+    async with serving(sub_latency=0.05) as url, engine(url) as workspace:
+        await solve(workspace, "warm: batch 64")
+        for kind in LOOPS:
+            blocks: list[float] = []
+            sent, in_vain = 0, 0
+            for number in range(repeat):
+                state = await solve(workspace, f"number {number}: plain loop {kind}")
+                blocks.append(await seconds_of_first_block(workspace, state.run_id))
+                sent, in_vain = state.usage.sub_calls, max(in_vain, state.usage.calls_in_vain)
+            target = 0.25 if kind in ("statement", "comprehension", "helper") else None
+            report(f"sub-calls of 50 ms in a loop: {kind}", statistics.median(blocks), "s", target)
+            report("  sub-calls paid, in vain", sent, "", None, in_vain)
+
+
 async def concurrent_runs(_: int) -> None:
     async with serving(latency=0.05) as url, engine(url) as workspace:
         finished: list[float] = []
@@ -289,6 +320,7 @@ def report(what: str, value: float, unit: str, target: float | None, second: flo
 FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
     "turns": turns,
     "batch": batch,
+    "loops": loops,
     "many": concurrent_runs,
     "tokens": tokens,
     "cancel": cancel,

@@ -38,7 +38,9 @@ MOST_CITATIONS = 500
 _MOST_VARIABLES = 40
 _TAIL_SHARE = 4  # a quarter of what is kept of a text is its end
 
-USAGE = ("root_calls", "sub_calls", "cached_calls", "failed_calls", "prompt_tokens", "completion_tokens")
+USAGE = (
+    "root_calls", "sub_calls", "cached_calls", "failed_calls", "calls_in_vain", "prompt_tokens", "completion_tokens"
+)  # fmt: skip
 
 
 class Story:

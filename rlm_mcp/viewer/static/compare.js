@@ -36,6 +36,7 @@ function figures() {
     ["Sub-calls", (run) => run.usage.sub_calls, num],
     ["Answered from the cache", (run) => run.usage.cached_calls, num],
     ["Failed calls", (run) => run.usage.failed_calls, num],
+    ["Asked in vain", (run) => run.usage.calls_in_vain, num],
     ["Tokens in", (run) => run.usage.prompt_tokens, num],
     ["Tokens out", (run) => run.usage.completion_tokens, num],
     ["Cost", (run) => run.usage.cost_usd, money],

@@ -69,7 +69,7 @@ function headParts(head) {
   const calls = usage.sub_calls || usage.cached_calls;
   const figures = [
     ["Turns", num(head.turns)],
-    ["Sub-calls", calls ? num(usage.sub_calls) : "none", [usage.cached_calls ? `${num(usage.cached_calls)} more from the cache` : "", usage.failed_calls ? `${num(usage.failed_calls)} failed` : ""].filter(Boolean).join(", ")],
+    ["Sub-calls", calls ? num(usage.sub_calls) : "none", [usage.cached_calls ? `${num(usage.cached_calls)} more from the cache` : "", usage.failed_calls ? `${num(usage.failed_calls)} failed` : "", usage.calls_in_vain ? `${num(usage.calls_in_vain)} asked in vain` : ""].filter(Boolean).join(", ")],
     ["Tokens in", num(usage.prompt_tokens)],
     ["Tokens out", num(usage.completion_tokens)],
     ["Cost", usage.cost_usd === null ? "–" : money(usage.cost_usd), usage.cost_usd === null ? "price unknown" : ""],
