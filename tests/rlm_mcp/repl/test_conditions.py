@@ -17,7 +17,7 @@ PLAIN = {
     "a condition on the data": "for i in range(8):\n    if i % 9 < 8 and str(i).isdigit():\n        ask(i)",
     "the data end the loop": "for i in range(99):\n    if i >= 8: break\n    ask(i)",
     "a counter": "i = 0\nwhile i < 8:\n    ask(i)\n    i += 1",
-    "the loop of an earlier stage": "hits = [i for i in (1, 2) if ask(i)]\n[ask(i + k) for i in hits for k in (8, 10)]",
+    "the loop of an earlier stage": "hits = [i for i in '12' if ask(i)]\n[ask(i + k) for i in hits for k in 'abc']",
     "a retry": "def tried(i):\n    for _ in range(2):\n        return ask(i)\n[tried(i) for i in range(8)]",
     "a filter of its own": "def wanted(i):\n    return i < 9\nfor i in range(8):\n    if wanted(i): ask(i)",
     "parsing": "import json\nfor i in range(8):\n    try: json.loads(ask(i))\n    except ValueError: print(i)",
