@@ -16,7 +16,7 @@ class Spent:
     Token counts are those that providers reported, or estimates where a reply came without them.
     `unanswered_prompt_tokens` is separate: an estimate of the prompts that were sent but got no reply, because the
     call was cancelled or the connection broke. A provider may bill these without reporting them. `calls_in_vain` are
-    those of the sub-calls that were asked ahead of code which then did not come to them.
+    those of the sub-calls that were asked ahead of code which then did not come to them, or has not yet.
     """
 
     root_calls: int = 0

@@ -19,6 +19,7 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from typing import Protocol
 
 from wasm_runtime.channel import Json, call_key
 from wasm_runtime.errors import OutOfMemoryBudget
-from wasm_runtime.held_bytes import json_bytes
+from wasm_runtime.held_bytes import Reservable, json_bytes
 from wasm_runtime.pending_calls import finished_future
 
 logger = logging.getLogger("wasm_runtime")
@@ -84,6 +85,9 @@ class RehearsingCopy(Protocol):
     def rehearse(self, rehearsal: "Rehearsal", function: str | None, seconds: float) -> None:
         """Run the cell until it ends or the rehearsal has stopped."""
 
+    def hold(self, n: int) -> bool:
+        """Reserve n bytes that the host holds for the copy until that is closed; False if they do not fit."""
+
     def stop_rehearsing(self) -> None:
         """Stop it at once. May be called from any thread."""
 
@@ -97,7 +101,7 @@ class RehearsingCopy(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _HeardCall:
-    """A call of a copy to which no answer was known."""
+    """A call of a copy, after the last answer that is surely known."""
 
     key: str
     name: str
@@ -107,7 +111,7 @@ class _HeardCall:
 
 
 class Rehearsal:
-    """Answers the calls of one copy at once, and keeps those to which no answer is known. A `CallWatcher`."""
+    """Answers the calls of one copy at once, and keeps them from the first that is not known. A `CallWatcher`."""
 
     def __init__(
         self,
@@ -115,17 +119,17 @@ class Rehearsal:
         known: Mapping[str, "Future[object]"],
         *,
         guesses_otherwise: bool,
-        stop: Callable[[], None],
+        copy: RehearsingCopy,
     ) -> None:
-        """`known` are settled answers. `stop` ends the copy.
+        """`known` are settled answers.
 
         In the place of an answer that is not known, the copy gets the last known one of its kind, or another one if it
         `guesses_otherwise`.
         """
-        self._functions, self._known, self._stop = functions, known, stop
+        self._functions, self._known, self._copy = functions, known, copy
         self._guesses_otherwise = guesses_otherwise
         self._seen: dict[tuple[str, str], list[Json]] = {}
-        self._bytes = 0
+        self.bytes = 0
         self._has_guessed = False
         self.is_stopped = False
         self.calls: list[_HeardCall] = []
@@ -133,7 +137,7 @@ class Rehearsal:
     def stop(self) -> None:
         """End the copy: it has nothing more to say. May be called from any thread."""
         self.is_stopped = True
-        self._stop()
+        self._copy.stop_rehearsing()
 
     def answer(
         self, name: str, args: list[Json], kwargs: dict[str, Json], about: Mapping[str, Json]
@@ -147,16 +151,21 @@ class Rehearsal:
         known = self._known.get(key)
         if known is not None:
             self._remember(known, (kind, place), (kind, ""))
-            return known
-        guess = self._guess(kind, place)
-        self._bytes += json_bytes(kwargs) + json_bytes(args)
-        if guess is None or len(self.calls) >= _CALLS_AT_MOST or self._bytes > _CALL_BYTES_AT_MOST or self.is_stopped:
+            if not self.calls:
+                return known
+        # After the first guess, a call that seems to be known may only be one because of a guess: it is kept too.
+        answer = known or self._guess(kind, place)
+        if answer is None or self.is_stopped or not self._hold(json_bytes(kwargs) + json_bytes(args)):
             self.stop()
             return finished_future(None)
-        self._has_guessed = True
+        self._has_guessed = self._has_guessed or known is None
         is_conditional = about.get("conditional") is True
         self.calls.append(_HeardCall(key=key, name=name, args=args, kwargs=kwargs, is_conditional=is_conditional))
-        return guess
+        return answer
+
+    def _hold(self, n: int) -> bool:
+        self.bytes += n
+        return len(self.calls) < _CALLS_AT_MOST and self.bytes <= _CALL_BYTES_AT_MOST and self._copy.hold(n)
 
     def _kind(self, name: str, args: list[Json], kwargs: Mapping[str, Json]) -> str:
         """Return the same text for calls that get answers of the same kind."""
@@ -203,14 +212,21 @@ class CellForesight:
         foresight: Foresight,
         threads: Callable[[], Executor],
         make_copies: Callable[[int], Iterator[RehearsingCopy]],
+        memory: Reservable,
     ) -> None:
+        """What is kept of a cell until it ends is reserved in `memory`."""
+        self._memory, self._held, self._plan_bytes = memory, 0, 0
         self._foresight, self._threads, self._make_copies = foresight, threads, make_copies
         self._lock = threading.Lock()
         self._jobs: list[_Job] = []
+        self._has_told = False
         self._begin()
 
     def _begin(self) -> None:
+        self._memory.release(self._held + self._plan_bytes)
+        self._held = self._plan_bytes = 0
         self._made: dict[str, Future[object]] = {}
+        self._unmeasured: deque[Future[object]] = deque()
         self._expected: dict[str, ExpectedCall] = {}
         self._is_unexpected = False
         self._next_at = 0
@@ -221,13 +237,16 @@ class CellForesight:
     def end_cell(self) -> None:
         """Stop all copies, and have nothing expected any more."""
         with self._lock:
-            jobs, self._jobs = self._jobs, []
-            had_expected = bool(self._expected)
+            self._end_jobs()
             self._begin()
+            has_told, self._has_told = self._has_told, False
+        if has_told:
+            self._foresight.expect(())
+
+    def _end_jobs(self) -> None:
+        jobs, self._jobs = self._jobs, []
         for job in jobs:
             job.end()
-        if had_expected:
-            self._foresight.expect(())
 
     # the cell's calls
 
@@ -236,14 +255,30 @@ class CellForesight:
 
     def made(self, name: str, args: list[Json], kwargs: dict[str, Json], future: "Future[object]") -> None:
         """Keep the call, and whether it was expected."""
-        if name not in self._foresight.functions:
+        if name not in self._foresight.functions or self._gave_up:
             return
         key = call_key(name, args, kwargs)
         with self._lock:
-            self._made.setdefault(key, future)
-            expected = self._expected.get(key)
-            if expected is None or not expected.is_certain:
-                self._is_unexpected = True
+            if self._made.setdefault(key, future) is future:
+                self._unmeasured.append(future)
+            self._measure()
+            self._is_unexpected = self._is_unexpected or key not in self._expected
+
+    def _measure(self) -> None:
+        """Reserve memory for the answers that have come since, or give up."""
+        while self._unmeasured and self._unmeasured[0].done():
+            future = self._unmeasured.popleft()
+            size = json_bytes(future.result()) if _is_answered(future) else 0
+            if self._held + size > _ANSWER_BYTES_AT_MOST or not self._memory.reserve(size):
+                self._give_up()
+                return
+            self._held += size
+
+    def _give_up(self) -> None:
+        """Foresee nothing more in this cell, and keep nothing for it."""
+        self._end_jobs()
+        self._begin()
+        self._gave_up = True
 
     def has_guessed(self) -> bool:
         """Return False: the cell gets no guesses."""
@@ -272,16 +307,11 @@ class CellForesight:
 
     def _rehearse(self) -> None:
         known = self._known()
-        if known is None:
-            self._gave_up = True
-            return
         self._answers_used = self._expected_answers()
         jobs: list[_Job] = []
         try:
             for number, copy in enumerate(self._make_copies(_COPIES)):
-                rehearsal = Rehearsal(
-                    self._foresight.functions, known, guesses_otherwise=number > 0, stop=copy.stop_rehearsing
-                )
+                rehearsal = Rehearsal(self._foresight.functions, known, guesses_otherwise=number > 0, copy=copy)
                 jobs.append(_Job(copy, rehearsal, self._foresight.rehearse))
             self._jobs = jobs
             for job in jobs:
@@ -292,14 +322,12 @@ class CellForesight:
             for job in jobs:
                 job.end()
 
-    def _known(self) -> "dict[str, Future[object]] | None":
-        """Return the answers by call, or None if they are too large to be kept."""
+    def _known(self) -> "dict[str, Future[object]]":
+        """Return the answers that have come, by call."""
         with self._lock:
             answers = {key: call.answer for key, call in self._expected.items()}
             answers |= self._made
-        known = {key: future for key, future in answers.items() if _is_settled(future)}
-        size = sum(json_bytes(future.result()) for future in known.values() if _is_answered(future))
-        return known if size <= _ANSWER_BYTES_AT_MOST else None
+        return {key: future for key, future in answers.items() if _is_settled(future)}
 
     def _take_report(self, jobs: "list[_Job]") -> None:
         """Compare what two copies have found, once both have ended."""
@@ -310,32 +338,45 @@ class CellForesight:
             self._seconds += max(job.seconds for job in jobs)
             was_cut = any(job.copy.stopped_by is not None for job in jobs)
             self._gave_up = was_cut or self._seconds > _CELL_SECONDS
-            calls = self._compare(jobs[0].rehearsal.calls, jobs[1].rehearsal.calls)
-            is_new = any(call.is_certain for key, call in calls.items() if key not in self._expected)
-            self._next_at = 0 if is_new else 2 * len(self._made)
-            self._expected = calls
+            plan = self._compare(jobs[0].rehearsal.calls, jobs[1].rehearsal.calls)
+            if not self._hold_plan(jobs[0].rehearsal.bytes):
+                plan, self._gave_up = {}, True
+            certain = {key: call for (key, _), call in plan.items() if call.is_certain}
+            self._next_at = 2 * len(self._made) if certain.keys() <= self._expected.keys() else 0
+            # Those that are answered stay: later rehearsals use the answers.
+            self._expected = {key: call for key, call in self._expected.items() if _is_answered(call.answer)} | certain
+            self._has_told = True
             # Inside the lock: the end of the cell must come after it.
-            self._foresight.expect([call for call in calls.values() if not call.answer.done()])
+            self._foresight.expect([call for call in plan.values() if not call.answer.done()])
 
-    def _compare(self, first: list[_HeardCall], second: list[_HeardCall]) -> dict[str, ExpectedCall]:
-        """Return the calls of the first copy that the cell has not made, by key."""
+    def _hold_plan(self, size: int) -> bool:
+        self._memory.release(self._plan_bytes)
+        self._plan_bytes = size if self._memory.reserve(size) else 0
+        return self._plan_bytes == size
+
+    def _compare(self, first: list[_HeardCall], second: list[_HeardCall]) -> dict[tuple[str, int], ExpectedCall]:
+        """Return the calls of the first copy that the cell has not made, in order.
+
+        A call that is made twice is answered once. One that only the first copy made contains a guess, so it counts
+        each time, also if it was made with that as the answer.
+        """
         also = {call.key: call.is_conditional for call in second}
-        calls: dict[str, ExpectedCall] = {}
-        for call in first:
-            if call.key in self._made or call.key in calls:
+        plan: dict[tuple[str, int], ExpectedCall] = {}
+        for number, call in enumerate(first):
+            is_certain = call.key in also
+            place = call.key, 0 if is_certain else number
+            if place in plan or (is_certain and call.key in self._made):
                 continue
             before = self._expected.get(call.key)
-            calls[call.key] = ExpectedCall(
+            plan[place] = ExpectedCall(
                 name=call.name,
                 args=call.args,
                 kwargs=call.kwargs,
-                is_certain=call.key in also,
+                is_certain=is_certain,
                 is_conditional=call.is_conditional or also.get(call.key, True),
                 answer=before.answer if before else Future(),
             )
-        # Those that were expected and are answered stay: later rehearsals use the answers.
-        kept = {key: call for key, call in self._expected.items() if key not in calls and _is_answered(call.answer)}
-        return kept | calls
+        return plan
 
 
 class _Job:

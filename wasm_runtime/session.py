@@ -110,7 +110,9 @@ class Session:
         )
         self._foresight: CellForesight | None = None
         if foresight is not None:
-            self._foresight = CellForesight(foresight, partial(shared.copy_threads, owner), self._rehearsing_copies)
+            self._foresight = CellForesight(
+                foresight, partial(shared.copy_threads, owner), self._rehearsing_copies, self._memory
+            )
         self._served: list[dict[str, object]] = []
         self._since: SavedMachine | None = None
         self._is_copying_allowed = True
@@ -266,6 +268,10 @@ class Session:
                     self._machine.interpreter.call("PyObject_CallNoArgs", self._shared.image.serve)
                 except wasmtime.Trap:
                     return
+
+    def hold(self, n: int) -> bool:
+        """Reserve memory of the host for this copy, which returns it when it is closed."""
+        return self._memory.reserve(n)
 
     def stop_rehearsing(self) -> None:
         """End a rehearsal at the guest's next loop head."""

@@ -72,7 +72,9 @@ class AheadCalls:
         """`profile` is that of the sub-model."""
         self._ledger, self._profile, self._ask, self._key = ledger, profile, ask, key
         self._start: StartCall | None = None
-        self._expected: list[tuple[str, ExpectedQuery]] = []
+        self._expected: list[tuple[int, str, ExpectedQuery]] = []
+        self._places: dict[str, int] = {}
+        self._passed = -1
         self._answers: dict[str, SharedAnswer] = {}
         self._made: set[str] = set()
         self._in_flight = 0
@@ -87,7 +89,9 @@ class AheadCalls:
     def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:
         """Takes what the running block will probably ask, in its order; nothing at the end of the block."""
         self._start = start
-        self._expected = [(self._key(query), query) for query in queries]
+        self._expected = [(place, self._key(query), query) for place, query in enumerate(queries)]
+        self._places = {key: place for place, key, _ in self._expected}
+        self._passed = -1
         if not queries:
             self._made.clear()
             self._in_vain = len(self._answers)
@@ -99,6 +103,7 @@ class AheadCalls:
         """The answer to a request that code has come to, if it was asked ahead."""
         self._calls += 1
         self._made.add(key)
+        self._passed = max(self._passed, self._places.get(key, -1))
         answer = self._answers.pop(key, None)
         if answer is not None:
             self._ledger.count_in_vain(-1)
@@ -110,20 +115,20 @@ class AheadCalls:
         self._children_ended += 1
 
     def _ask_more(self) -> None:
-        before, left = 0, list[tuple[str, ExpectedQuery]]()
-        for number, (key, query) in enumerate(self._expected):
-            if key in self._made or key in self._answers:
-                continue
-            if not query.is_certain:
-                before += 1
-            elif self._has_room(query, before) and self._start is not None:
+        before, left = 0, list[tuple[int, str, ExpectedQuery]]()
+        for number, (place, key, query) in enumerate(self._expected):
+            if query.is_certain and not self._is_asked(key):
+                if self._start is None or not self._has_room(query, before):
+                    left += self._expected[number:]
+                    break
                 self._begin(key, query, self._start)
-                continue
-            else:
-                left += self._expected[number:]
-                break
-            left.append((key, query))
+            elif not query.is_certain and place > self._passed:
+                before += 1
+                left.append((place, key, query))
         self._expected = left
+
+    def _is_asked(self, key: str) -> bool:
+        return key in self._made or key in self._answers
 
     def _begin(self, key: str, query: ExpectedQuery, start: StartCall) -> None:
         answer = self._answers[key] = SharedAnswer()

@@ -117,6 +117,10 @@ class CallHandoff:
             self._call_soon(self._has_pending.set)
         return future
 
+    def start(self, function: Callable[[], Any]) -> None:
+        """On the event loop: calls `function` beside the calls of the sandbox."""
+        self._unbounded.add((function, Future()))
+
     async def serve(self) -> None:
         """Moves submitted calls into their queues until it is cancelled."""
         while True:

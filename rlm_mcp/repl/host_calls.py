@@ -59,7 +59,7 @@ def foresight(calls: GuestCalls, handoff: CallHandoff) -> "Foresight":
 
     def expect(expected: "Sequence[ExpectedCall]") -> None:
         queries = [query for call in expected if (query := _expected_query(call)) is not None]
-        handoff.submit(lambda: calls.expect(queries, handoff.submit))
+        handoff.submit(lambda: calls.expect(queries, handoff.start))
 
     return Foresight(functions=_LOOKED_FOR, expect=expect, rehearse="subcalls:rehearse")
 

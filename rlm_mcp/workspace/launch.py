@@ -26,7 +26,7 @@ from rlm_mcp.models.sampling import SamplingModel
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.packages.library import PackageImage
-from rlm_mcp.records.events import Event, RunStarted
+from rlm_mcp.records.events import Event, RootReply, RunStarted
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.settings import MOST, Settings
@@ -217,7 +217,7 @@ class Launcher:
             models=models,
             limits=RunLimits(**started.limits),
             tape=Tape(events),
-            already=spent,
+            already=replace(spent, calls_in_vain=_in_vain_before_last_block(events)),
             sampling_queue=sampling_queue,
         )
 
@@ -287,6 +287,12 @@ def _started(events: Sequence[Event]) -> RunStarted:
             _require_playable(started)
             return started
     raise RunRecordDamaged("the record of this run has no readable first event, so it cannot be played: ask anew.")
+
+
+def _in_vain_before_last_block(events: Sequence[Event]) -> int:
+    """How many calls earlier blocks have not come to; the last block runs again and may come to its own."""
+    replies = (event for event in reversed(events) if isinstance(event, RootReply))
+    return int(next((reply.spent.get("calls_in_vain", 0) for reply in replies), 0))
 
 
 def _require_playable(started: RunStarted) -> None:
