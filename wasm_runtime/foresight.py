@@ -65,16 +65,18 @@ class ExpectedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foresight:
-    """Has calls found before a cell makes them. Other host functions are called by copies too, so they must only read.
+    """Has calls found before a cell makes them.
 
     functions   the functions whose calls are looked for, and which named arguments of each do not decide what kind of
                 answer it gives
+    readers     functions that only read: copies call them. A copy that comes to any other function ends there
     expect      takes the calls that the running cell is expected to make, in their order, in the place of those it took
                 before; an empty list when the cell has ended. Called from several threads, and returns at once
     rehearse    a `module:function` of the guest that is called in a copy before it rehearses
     """
 
     functions: Mapping[str, frozenset[str]]
+    readers: frozenset[str]
     expect: Callable[[Sequence[ExpectedCall]], None]
     rehearse: str | None = None
 
@@ -107,6 +109,7 @@ class _HeardCall:
     name: str
     args: list[Json]
     kwargs: dict[str, Json]
+    place: str
     is_conditional: bool
 
 
@@ -115,7 +118,7 @@ class Rehearsal:
 
     def __init__(
         self,
-        functions: Mapping[str, frozenset[str]],
+        foresight: Foresight,
         known: Mapping[str, "Future[object]"],
         *,
         guesses_otherwise: bool,
@@ -126,13 +129,15 @@ class Rehearsal:
         In the place of an answer that is not known, the copy gets the last known one of its kind, or another one if it
         `guesses_otherwise`.
         """
-        self._functions, self._known, self._copy = functions, known, copy
+        self._foresight, self._known, self._copy = foresight, known, copy
         self._guesses_otherwise = guesses_otherwise
         self._seen: dict[tuple[str, str], list[Json]] = {}
         self.bytes = 0
         self._has_guessed = False
         self.is_stopped = False
         self.calls: list[_HeardCall] = []
+        self.past: dict[str, _HeardCall] = {}
+        """the last known call at each place of the code"""
 
     def stop(self) -> None:
         """End the copy: it has nothing more to say. May be called from any thread."""
@@ -145,13 +150,25 @@ class Rehearsal:
         """Return the known answer to a call that is looked for, or a guess; a sleep ends at once."""
         if name == "time.sleep":
             return finished_future(None)
-        if name not in self._functions:
+        if name in self._foresight.readers:
             return None
-        key, kind, place = call_key(name, args, kwargs), self._kind(name, args, kwargs), str(about.get("place", ""))
-        known = self._known.get(key)
+        if name not in self._foresight.functions:
+            self.stop()
+            return finished_future(None)
+        kind, place = self._kind(name, args, kwargs), str(about.get("place", ""))
+        call = _HeardCall(
+            key=call_key(name, args, kwargs),
+            name=name,
+            args=args,
+            kwargs=kwargs,
+            place=place,
+            is_conditional=about.get("conditional") is True,
+        )
+        known = self._known.get(call.key)
         if known is not None:
             self._remember(known, (kind, place), (kind, ""))
             if not self.calls:
+                self.past[place] = call
                 return known
         # After the first guess, a call that seems to be known may only be one because of a guess: it is kept too.
         answer = known or self._guess(kind, place)
@@ -159,8 +176,7 @@ class Rehearsal:
             self.stop()
             return finished_future(None)
         self._has_guessed = self._has_guessed or known is None
-        is_conditional = about.get("conditional") is True
-        self.calls.append(_HeardCall(key=key, name=name, args=args, kwargs=kwargs, is_conditional=is_conditional))
+        self.calls.append(call)
         return answer
 
     def _hold(self, n: int) -> bool:
@@ -169,7 +185,7 @@ class Rehearsal:
 
     def _kind(self, name: str, args: list[Json], kwargs: Mapping[str, Json]) -> str:
         """Return the same text for calls that get answers of the same kind."""
-        deciding = {key: value for key, value in kwargs.items() if key not in self._functions[name]}
+        deciding = {key: value for key, value in kwargs.items() if key not in self._foresight.functions[name]}
         return call_key(name, args, deciding)
 
     def _remember(self, known: "Future[object]", *kinds: tuple[str, str]) -> None:
@@ -311,7 +327,7 @@ class CellForesight:
         jobs: list[_Job] = []
         try:
             for number, copy in enumerate(self._make_copies(_COPIES)):
-                rehearsal = Rehearsal(self._foresight.functions, known, guesses_otherwise=number > 0, copy=copy)
+                rehearsal = Rehearsal(self._foresight, known, guesses_otherwise=number > 0, copy=copy)
                 jobs.append(_Job(copy, rehearsal, self._foresight.rehearse))
             self._jobs = jobs
             for job in jobs:
@@ -338,7 +354,7 @@ class CellForesight:
             self._seconds += max(job.seconds for job in jobs)
             was_cut = any(job.copy.stopped_by is not None for job in jobs)
             self._gave_up = was_cut or self._seconds > _CELL_SECONDS
-            plan = self._compare(jobs[0].rehearsal.calls, jobs[1].rehearsal.calls)
+            plan = self._compare(jobs[0].rehearsal, jobs[1].rehearsal)
             if not self._hold_plan(jobs[0].rehearsal.bytes):
                 plan, self._gave_up = {}, True
             certain = {key: call for (key, _), call in plan.items() if call.is_certain}
@@ -354,29 +370,36 @@ class CellForesight:
         self._plan_bytes = size if self._memory.reserve(size) else 0
         return self._plan_bytes == size
 
-    def _compare(self, first: list[_HeardCall], second: list[_HeardCall]) -> dict[tuple[str, int], ExpectedCall]:
+    def _compare(self, first: Rehearsal, second: Rehearsal) -> dict[tuple[str, int], ExpectedCall]:
         """Return the calls of the first copy that the cell has not made, in order.
 
         A call that is made twice is answered once. One that only the first copy made contains a guess, so it counts
-        each time, also if it was made with that as the answer.
+        each time, also if it was made with that as the answer. At places of the code where the cell has made calls, or
+        the other copy, and the first copy makes none, there may be one before any call: answers may decide that.
         """
-        also = {call.key: call.is_conditional for call in second}
+        also = {call.key: call.is_conditional for call in second.calls}
+        heard = {call.place for call in first.calls}
+        others = first.past | {call.place: call for call in second.calls}
+        maybe = [call for place, call in others.items() if place not in heard]
         plan: dict[tuple[str, int], ExpectedCall] = {}
-        for number, call in enumerate(first):
+        for number, call in enumerate(first.calls):
             is_certain = call.key in also
-            place = call.key, 0 if is_certain else number
+            place = call.key, 0 if is_certain else number + 1
             if place in plan or (is_certain and call.key in self._made):
                 continue
-            before = self._expected.get(call.key)
-            plan[place] = ExpectedCall(
-                name=call.name,
-                args=call.args,
-                kwargs=call.kwargs,
-                is_certain=is_certain,
-                is_conditional=call.is_conditional or also.get(call.key, True),
-                answer=before.answer if before else Future(),
+            if is_certain:
+                plan |= {(one.key, number + 1): _expected(one, is_certain=False) for one in maybe}
+            is_conditional = call.is_conditional or also.get(call.key, True)
+            plan[place] = self._expected.get(call.key) or _expected(
+                call, is_certain=is_certain, is_conditional=is_conditional
             )
         return plan
+
+
+def _expected(call: _HeardCall, *, is_certain: bool, is_conditional: bool = True) -> ExpectedCall:
+    return ExpectedCall(
+        name=call.name, args=call.args, kwargs=call.kwargs, is_certain=is_certain, is_conditional=is_conditional
+    )
 
 
 class _Job:

@@ -12,8 +12,8 @@ comes to the same request takes the answer; one that it never comes to was asked
 What was asked and answered is on record, as if code had asked it. Belongs to the event loop.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import anyio
@@ -68,16 +68,23 @@ class SharedAnswer:
 class AheadCalls:
     """The calls asked ahead for one run at one depth. `ask` asks and records, `key` identifies a request."""
 
-    def __init__(self, ledger: Ledger, profile: Profile, *, ask: Ask, key: Callable[[ExpectedQuery], str]) -> None:
-        """`profile` is that of the sub-model."""
-        self._ledger, self._profile, self._ask, self._key = ledger, profile, ask, key
+    def __init__(
+        self,
+        ledger: Ledger,
+        profiles: Mapping[str, Profile],
+        *,
+        ask: Ask,
+        key: Callable[[ExpectedQuery], str],
+    ) -> None:
+        """`profiles` are those of the models by name; the first is the default."""
+        self._ledger, self._profiles, self._ask, self._key = ledger, profiles, ask, key
         self._start: StartCall | None = None
         self._expected: list[tuple[int, str, ExpectedQuery]] = []
         self._places: dict[str, int] = {}
         self._passed = -1
         self._answers: dict[str, SharedAnswer] = {}
         self._made: set[str] = set()
-        self._in_flight = 0
+        self._in_flight = self._by_code = 0
         self._child_scopes: dict[anyio.CancelScope, None] = {}
         self._calls = 0
         self._children_ended = 0
@@ -107,8 +114,18 @@ class AheadCalls:
         answer = self._answers.pop(key, None)
         if answer is not None:
             self._ledger.count_in_vain(-1)
-        self._ask_more()
+        with nullcontext() if answer is not None else self.by_code():
+            self._ask_more()
         return answer
+
+    @contextmanager
+    def by_code(self) -> Iterator[None]:
+        """Counts a call that code makes itself as in flight, which the ledger may not know of yet."""
+        self._by_code += 1
+        try:
+            yield
+        finally:
+            self._by_code -= 1
 
     def count_child(self) -> None:
         """Counts a child run that has ended, whoever asked for it."""
@@ -160,7 +177,7 @@ class AheadCalls:
             and len(self._answers) < 2 * most
             and not self._ledger.queue
             and self._may_be_in_vain(query)
-            and self._is_affordable(query, before + 1 + self._in_flight)
+            and self._is_affordable(query, before + 1 + self._in_flight + self._by_code)
         )
 
     def _may_be_in_vain(self, query: ExpectedQuery) -> bool:
@@ -181,8 +198,9 @@ class AheadCalls:
     def _call_cost(self, arguments: dict[str, Any]) -> tuple[float, float, float]:
         texts = (arguments.get("prompt"), arguments.get("material"))
         prompt = _FIXED_PROMPT_TOKENS + sum(bound_tokens(text) for text in texts if isinstance(text, str))
-        completion = min(USUAL_COMPLETION_TOKENS["sub"], self._profile.max_output_tokens)
-        return 1, prompt + completion, self._profile.cost_usd(prompt, completion) or 0.0
+        profile = self._profiles.get(arguments.get("model") or next(iter(self._profiles)), Profile())
+        completion = min(USUAL_COMPLETION_TOKENS["sub"], profile.max_output_tokens)
+        return 1, prompt + completion, profile.cost_usd(prompt, completion) or 0.0
 
     def _child_cost(self) -> tuple[float, float, float]:
         """Twice what the run has spent for each child so far, which includes all else that it has spent."""

@@ -54,7 +54,6 @@ class RunCalls:
         ask: AskSub,
         child: Callable[[str, object, str], Awaitable[object]] | None,
         ledger: Ledger,
-        profile: Profile,
         tape: Tape,
         reading: Reading,
         profiles: Mapping[str, Profile],
@@ -72,7 +71,7 @@ class RunCalls:
         self._record = record
         self._tell = tell
         self._children: dict[str, SharedAnswer] = {}
-        self._ahead = AheadCalls(ledger, profile, ask=self._ask_expected, key=_expected_key)
+        self._ahead = AheadCalls(ledger, profiles, ask=self._ask_expected, key=_expected_key)
 
     def __repr__(self) -> str:
         return f"<RunCalls, {len(self._children)} children, {'strict tape' if self._tape.strict else 'live'}>"
@@ -86,7 +85,8 @@ class RunCalls:
         ahead = self._ahead.take(key)
         if ahead is not None and await ahead.was_asked():
             return await ahead.value()
-        return await self._ask_llm(key, prompt, model=model, schema=schema, material=material)
+        with self._ahead.by_code():
+            return await self._ask_llm(key, prompt, model=model, schema=schema, material=material)
 
     async def _ask_llm(
         self, key: str, prompt: str, *, model: str | None, schema: object | None, material: str | None
@@ -170,7 +170,8 @@ class RunCalls:
                 self._children[key] = ahead
                 return await ahead.value()
             pending = self._children[key] = SharedAnswer()
-            await pending.fill(self._child_answer(key, query, context))
+            with self._ahead.by_code():
+                await pending.fill(self._child_answer(key, query, context))
         return await pending.value()
 
     def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:

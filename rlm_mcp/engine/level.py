@@ -111,7 +111,6 @@ class Level:
             ask=deps.ask_sub,
             child=self._answer_child if self.way.depth > 0 else None,
             ledger=self.ledger,
-            profile=deps.sub.profile,
             tape=deps.tape,
             reading=deps.reading,
             profiles={model.name: model.profile for model in (deps.sub, deps.root)},

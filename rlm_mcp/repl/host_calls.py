@@ -4,6 +4,7 @@ Every argument comes from outside and is checked here. `llm_query`, `rlm_query` 
 the event loop; the others read the contexts on the thread of the session.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,8 +39,14 @@ CALLS_AT_ONCE = 256
 """Sub-calls of one REPL that are in flight, as many as a provider is ever sent. The rest of a batch waits as futures:
 it neither crowds out the calls of other runs nor fills memory with tasks."""
 
-_LOOKED_FOR = {"llm_query": frozenset({"prompt", "material"}), "rlm_query": frozenset({"query", "context"})}
+_ASKING = {
+    "llm_query": frozenset({"prompt", "material"}),
+    "rlm_query": frozenset({"query", "context"}),
+    "classify": frozenset({"items"}),
+}
 """The functions that wait for a model, and their arguments that do not change what kind of answer it gives."""
+
+_READING = frozenset({"search", "read_chars", "read_lines", "budget"})
 
 HostCall = Callable[..., Any]
 
@@ -58,10 +65,12 @@ def foresight(calls: GuestCalls, handoff: CallHandoff) -> "Foresight":
     from wasm_runtime import Foresight
 
     def expect(expected: "Sequence[ExpectedCall]") -> None:
-        queries = [query for call in expected if (query := _expected_query(call)) is not None]
+        # What comes after a classification is not looked at: what that will cost is not known.
+        known = itertools.takewhile(lambda call: call.name != "classify", expected)
+        queries = [query for call in known if (query := _expected_query(call)) is not None]
         handoff.submit(lambda: calls.expect(queries, handoff.start))
 
-    return Foresight(functions=_LOOKED_FOR, expect=expect, rehearse="subcalls:rehearse")
+    return Foresight(functions=_ASKING, readers=_READING, expect=expect, rehearse="subcalls:rehearse")
 
 
 def _expected_query(call: "ExpectedCall") -> ExpectedQuery | None:

@@ -125,7 +125,11 @@ def runtime() -> Iterator[Runtime]:
 
 
 def outcome(runtime: Runtime, host: Host, code: str, *, foresees: bool) -> object:
-    foresight = Foresight(functions={"ask": frozenset({"prompt"})}, expect=host.expect) if foresees else None
+    foresight = (
+        Foresight(functions={"ask": frozenset({"prompt"})}, readers=frozenset({"read"}), expect=host.expect)
+        if foresees
+        else None
+    )
     limits = Limits(cell_seconds=20)
     with runtime.session(limits=limits, calls={"ask": Starts(host.ask)}, foresight=foresight) as session:
         result = session.exec(code)

@@ -74,7 +74,7 @@ def runtime() -> Iterator[Runtime]:
 
 
 def session_of(runtime: Runtime, host: Host, *, foresees: bool = True) -> Session:
-    foresight = Foresight(functions={"ask": frozenset({"prompt"})}, expect=host.expect)
+    foresight = Foresight(functions={"ask": frozenset({"prompt"})}, readers=frozenset({"read"}), expect=host.expect)
     calls: dict[str, Callable[..., object]] = {"ask": Starts(host.ask), "read": lambda i: f"line {i}"}
     return runtime.session(limits=Limits(cell_seconds=20), calls=calls, foresight=foresight if foresees else None)
 

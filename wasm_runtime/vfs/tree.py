@@ -262,7 +262,7 @@ class Tree:
         if not quota.reserve(self.charged):
             raise MemoryError(f"a copy of the files needs {self.charged} bytes and {quota.available()} are free")
         # Nodes of the mark's epoch are the only ones that change in place, and the copy has none of them.
-        other = Tree(clock=self.clock, quota=quota, node_limit=self.node_limit)
+        other = Tree(clock=self.clock, quota=quota, node_limit=self.node_limit, shared=self.nodes.shared)
         other.charged = self.charged
         other.next_host_ino = self.next_host_ino
         other.mounts = self.mounts.copy()

@@ -63,7 +63,6 @@ class PromptCalls:
                     ask=SubCalls(models.named).ask,
                     child=None,
                     ledger=self._ledger,
-                    profile=models.sub.profile,
                     tape=Tape(),
                     reading=Reading(),
                     profiles={name: model.profile for name, model in models.named.items()},

@@ -201,7 +201,7 @@ def classify(items, question, labels, *, examples=(), model=None, batch=None, vo
 def _classified(items, question, labels, **options):
     if not items:
         return Labels([], [], [])
-    judged = host.call("classify", items, as_text(question), labels, options)
+    judged = ask("classify", items=items, question=as_text(question), labels=labels, options=options)
     given = judged["labels"]
     for index, reason in judged["failed"]:
         given[index] = FailedCall(f"no label for item {index}: {reason}")

@@ -27,7 +27,9 @@ class Asking:
 
     def __init__(self, tasks: TaskGroup, limits: RunLimits, already: Spent | None) -> None:
         self.ledger = Ledger(limits, already=already)
-        self.ahead = AheadCalls(self.ledger, PRICED, ask=self._ask, key=lambda query: str(query.arguments["prompt"]))
+        self.ahead = AheadCalls(
+            self.ledger, {"m": PRICED}, ask=self._ask, key=lambda query: str(query.arguments["prompt"])
+        )
         self.asked: list[str] = []
         self.cancelled: list[str] = []
         self.error: Exception | None = None

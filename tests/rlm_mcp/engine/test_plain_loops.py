@@ -74,7 +74,7 @@ class Bench:
                 ask=subs.ask,
                 child=None,
                 ledger=self.ledger,
-                profile=self.model.profile,
+                profiles={self.model.name: self.model.profile},
                 tape=self.tape,
                 reading=Reading(),
                 record=self.events.append,
