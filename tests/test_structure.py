@@ -31,7 +31,7 @@ ORDER: dict[str, list[str]] = {
         "build",
         "runtime",
         "session",
-        "parallel guest_machine",
+        "foresight parallel guest_machine",
         "shared",
         "linking snapshot",
         "imports",

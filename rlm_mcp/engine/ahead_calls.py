@@ -29,10 +29,10 @@ CALLS_PER_CALL_IN_VAIN = 10
 # Beside the prompt of a sub-call: the system message, the schema, markers.
 _FIXED_PROMPT_TOKENS = 1_000
 
-Ask = Callable[[ExpectedQuery], Awaitable[object]]
+AskQuery = Callable[[ExpectedQuery], Awaitable[object]]
 
 
-class SharedAnswer:
+class QueryAnswer:
     """The answer to one request, for which several callers may wait."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class AheadCalls:
         ledger: Ledger,
         profiles: Mapping[str, Profile],
         *,
-        ask: Ask,
+        ask: AskQuery,
         key: Callable[[ExpectedQuery], str],
     ) -> None:
         """`profiles` are those of the models by name; the first is the default."""
@@ -82,7 +82,7 @@ class AheadCalls:
         self._expected: list[tuple[int, str, ExpectedQuery]] = []
         self._places: dict[str, int] = {}
         self._passed = -1
-        self._answers: dict[str, SharedAnswer] = {}
+        self._answers: dict[str, QueryAnswer] = {}
         self._made: set[str] = set()
         self._in_flight = self._by_code = 0
         self._child_scopes: dict[anyio.CancelScope, None] = {}
@@ -106,7 +106,7 @@ class AheadCalls:
                 scope.cancel()
         self._ask_more()
 
-    def take(self, key: str) -> SharedAnswer | None:
+    def take(self, key: str) -> QueryAnswer | None:
         """The answer to a request that code has come to, if it was asked ahead."""
         self._calls += 1
         self._made.add(key)
@@ -148,12 +148,12 @@ class AheadCalls:
         return key in self._made or key in self._answers
 
     def _begin(self, key: str, query: ExpectedQuery, start: StartCall) -> None:
-        answer = self._answers[key] = SharedAnswer()
+        answer = self._answers[key] = QueryAnswer()
         self._in_flight += 1
         self._ledger.count_in_vain(1)
         start(lambda: self._run(key, query, answer))
 
-    async def _run(self, key: str, query: ExpectedQuery, answer: SharedAnswer) -> None:
+    async def _run(self, key: str, query: ExpectedQuery, answer: QueryAnswer) -> None:
         try:
             with anyio.CancelScope() as scope, suppress(RlmError):
                 if query.function == "rlm_query":

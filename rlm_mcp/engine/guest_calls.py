@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 import anyio
 
-from rlm_mcp.engine.ahead_calls import AheadCalls, SharedAnswer
+from rlm_mcp.engine.ahead_calls import AheadCalls, QueryAnswer
 from rlm_mcp.engine.budget import Bill, BudgetLeft, Ledger
 from rlm_mcp.engine.classify import PACK_SIZES, classify, estimate
 from rlm_mcp.engine.coverage import Reading
@@ -70,7 +70,7 @@ class RunCalls:
         """texts that a model judges in one call, as far as it was measured"""
         self._record = record
         self._tell = tell
-        self._children: dict[str, SharedAnswer] = {}
+        self._children: dict[str, QueryAnswer] = {}
         self._ahead = AheadCalls(ledger, profiles, ask=self._ask_expected, key=_expected_key)
 
     def __repr__(self) -> str:
@@ -169,7 +169,7 @@ class RunCalls:
             if ahead is not None and await ahead.was_asked():
                 self._children[key] = ahead
                 return await ahead.value()
-            pending = self._children[key] = SharedAnswer()
+            pending = self._children[key] = QueryAnswer()
             with self._ahead.by_code():
                 await pending.fill(self._child_answer(key, query, context))
         return await pending.value()
