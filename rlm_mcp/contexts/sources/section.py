@@ -66,8 +66,8 @@ def decode_document(data: bytes, charset: str | None) -> tuple[str, str | None]:
     for mark, name in _MARKS:
         if data.startswith(mark):
             return data.decode(name, "replace"), None
-    declared = codec_of(charset)
-    wrong = f"the character set {charset[:40]} is unknown" if charset and declared is None else None
+    declared, is_usual = _codec_of(charset)
+    wrong = f"the character set {charset[:40]} is unknown" if charset and not is_usual else None
     text, codec = _decoded(data, declared)
     if codec != declared and declared is not None:
         wrong = f"it is not {declared} as it says"
@@ -94,18 +94,21 @@ def _decoded(data: bytes, declared: str | None) -> tuple[str, str]:
     return data.decode(codec, "replace"), codec
 
 
-def codec_of(charset: str | None) -> str | None:
-    """The codec for the name of a character set, where browsers and mailers mean more than its standard says."""
+def _codec_of(charset: str | None) -> tuple[str | None, bool]:
+    """The codec for the name of a character set, and whether that is a usual name for it.
+
+    Browsers and mailers mean more by some of the names than their standards say.
+    """
     name = (charset or "").strip().strip("\"'").lower().replace("_", "-")
     bare = name.removeprefix("x-").removeprefix("cs").replace("-", "")
-    for candidate in (_MEANT.get(bare, name), bare):
+    for candidate, is_usual in ((_MEANT.get(bare, name), True), (bare, False)):
         try:
             codec = codecs.lookup(candidate).name
         except (LookupError, ValueError):
             continue
         if codec not in _NOT_FOR_TEXT and codecs.lookup(codec)._is_text_encoding:  # noqa: SLF001 - as bytes.decode does
-            return codec
-    return None
+            return codec, is_usual
+    return None, False
 
 
 def import_parser(name: str, path: Path) -> Any:

@@ -102,7 +102,7 @@ def test_one_bad_message_costs_a_mailbox_nothing_else(store: Store, files: Path)
 def test_a_character_set_under_another_name_is_read(store: Store, files: Path) -> None:
     head = b"Content-Type: text/plain; charset=cp-850\nContent-Transfer-Encoding: 8bit\n\n"
     assert text_of(store, files, head + "Grüße".encode("cp850")) == "\nGrüße\n\n"
-    assert store.get("a.eml").notes == ()
+    assert store.get("a.eml").notes == ("a.eml: the character set cp-850 is unknown: read as cp850",)
 
 
 def test_forwarded_messages_are_read_and_attachments_counted(store: Store, files: Path) -> None:
