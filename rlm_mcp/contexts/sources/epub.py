@@ -1,6 +1,5 @@
 """E-books (EPUB): the chapters in reading order, each as the text of a web page."""
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -25,10 +24,7 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     for name in _reading_order(package, omitted):
         number += 1
         page, note = decode_document(package.read(name), None)
-        left_out = Counter[str]()
-        yield Section(label=f"chapter {number}", text=visible_text(page, left_out), note=note)
-        for kind, count in left_out.items():
-            omitted.add(kind, count)
+        yield Section(label=f"chapter {number}", text=visible_text(page, omitted), note=note)
     if not number:
         raise SourceRefused(f"{path} is an e-book without chapters: export it as text and register that")
     yield Section(note=omitted.note())

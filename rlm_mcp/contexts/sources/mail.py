@@ -9,9 +9,7 @@ headers that are shown are decoded here, in linear time.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from email.message import Message
 from email.parser import BytesFeedParser
 from email.policy import Compat32
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from rlm_mcp.contexts.sources.mail_headers import decode_header_text
+from rlm_mcp.contexts.sources.notes import Omissions
 from rlm_mcp.contexts.sources.section import MAX_DOCUMENT_BYTES, Section, decode_document, read_document, too_large
 from rlm_mcp.contexts.sources.webpage import visible_text
 from rlm_mcp.errors import SourceRefused
@@ -71,35 +70,26 @@ def message(file: BinaryIO, path: Path) -> Iterator[Section]:
     length, end, rest = data.partition(b"\n")
     if path.suffix.lower() == ".emlx" and end and length.strip().isdigit() and len(length) < 20:
         data = rest[: int(length)]
-    left_out = Counter[str]()
+    left_out = Omissions()
     shown = _MessageText(data, path, left_out)
-    notes = [*shown.notes, *_note(left_out)]
+    notes = filter(None, [*shown.notes, left_out.note()])
     yield Section(text="\n".join(shown.lines), note="; ".join(notes) or None)
 
 
 def messages(file: BinaryIO, path: Path) -> Iterator[Section]:
     """The messages of a mailbox, in order."""
-    left_out = Counter[str]()
-    last: Section | None = None
+    left_out = Omissions()
     for number, data in enumerate(_split(file), 1):
-        if last is not None:
-            yield last
         label = f"message {number}"
         try:
             shown = _MessageText(data, path, left_out)
         except Exception as error:  # noqa: BLE001 - the parser may raise any
             lost = f"left out: {str(error) or type(error).__name__}"
-            last = Section(label=label, text=lost, note=f"{label}: {lost}")
+            yield Section(label=label, text=lost, note=f"{label}: {lost}")
         else:
             note = "; ".join(shown.notes)
-            last = Section(label=label, text="\n".join(shown.lines), note=f"{label}: {note}" if note else None)
-    if last is not None:
-        yield replace(last, note="; ".join(filter(None, [last.note, *_note(left_out)])) or None)
-
-
-def _note(left_out: Counter[str]) -> Iterator[str]:
-    if left_out:
-        yield f"left out: {', '.join(f'{what} ({count:,})' for what, count in left_out.most_common(12))}"
+            yield Section(label=label, text="\n".join(shown.lines), note=f"{label}: {note}" if note else None)
+    yield Section(note=left_out.note())
 
 
 def _split(file: BinaryIO) -> Iterator[bytes | None]:
@@ -198,7 +188,7 @@ def _parse(data: bytes, path: Path, policy: _CutHeaders) -> _Part:
 class _MessageText:
     """The text of a message, in `lines` that may hold line ends; what is not in it is counted in `left_out`."""
 
-    def __init__(self, data: bytes | None, path: Path, left_out: Counter[str]) -> None:
+    def __init__(self, data: bytes | None, path: Path, left_out: Omissions) -> None:
         if data is None:
             raise too_large(path)
         self.lines: list[str] = []
@@ -219,7 +209,7 @@ class _MessageText:
                 if text := decode_header_text(value):
                     self.lines.append(f"{shown}: {text}")
         others = sum(len(values) for name, values in headers.items() if not name.startswith(_OF_PARTS))
-        self._count("other headers", others)
+        self._left_out.add("other headers", others)
         self.lines.append("")
         self._add_part(part)
 
@@ -263,7 +253,7 @@ class _MessageText:
             if plain is not None and longest is not None:
                 is_stub = len(texts[plain][1]) < min(_STUB_CHARS, len(texts[longest][1]) // 3)
                 shown = texts[longest if is_stub else plain][0]
-        self._count("other alternatives", sum(part is not shown and bool(text.strip()) for part, text in texts))
+        self._left_out.add("other alternatives", sum(part is not shown and bool(text.strip()) for part, text in texts))
         for part in parts:
             is_shown = part is shown or part.get_content_type() == "text/calendar"
             self._add_part(part, with_text=with_text and is_shown)
@@ -282,7 +272,7 @@ class _MessageText:
         if not is_text or (is_attached and kind != "text/calendar"):
             self.lines.append(f"[attachment {name or 'without a name'}, {kind}]")
         if not is_text:
-            self._count(f"attachments of type {kind}", 1)
+            self._left_out.add(f"attachments of type {kind}", 1)
         elif (with_text or is_attached) and (text := self._shown_text(part, noted=True)):
             self.lines.append(text)
 
@@ -305,7 +295,3 @@ class _MessageText:
     def _name(self, part: _Part) -> str:
         name = part.get_filename() or part.get_param("name", "", "content-type") or ""
         return " ".join(decode_header_text(name).split()) if isinstance(name, str) else ""
-
-    def _count(self, what: str, count: int) -> None:
-        if count:
-            self._left_out[what] += count

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rlm_mcp.contexts.sources import epub, opendocument, slides, spreadsheet, word
+from rlm_mcp.contexts.sources import epub, opendocument, outlook, slides, spreadsheet, word
 from rlm_mcp.contexts.sources.package import DocumentPackage, encrypted
 from rlm_mcp.contexts.sources.section import Section, read_document
 from rlm_mcp.errors import SourceRefused
@@ -47,9 +47,11 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
 
 
 def older_sections(file: BinaryIO, path: Path) -> Iterator[Section]:
-    """The text of an .xls workbook; the other formats of that time, and encrypted files, are refused by their names."""
+    """The text of an .xls workbook or an Outlook message; other formats and encrypted files are refused by name."""
     data = read_document(file, path)
     directory = data.lower()  # names of streams do not differ by case
+    if _holds(directory, "__properties_version1.0"):  # first, since what is attached may be a compound file too
+        return outlook.sections(data, path)
     if _holds(directory, "EncryptedPackage"):
         raise encrypted(path)
     if _holds(directory, "Workbook") or _holds(directory, "Book"):
@@ -57,7 +59,6 @@ def older_sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     for stream, told in (
         ("WordDocument", "a Word document of before 2007 (.doc): save it as .docx"),
         ("PowerPoint Document", "a presentation of before 2007 (.ppt): save it as .pptx"),
-        ("__properties_version1.0", "a message of Outlook (.msg): save it as .eml"),
     ):
         if _holds(directory, stream):
             raise SourceRefused(f"{path} is {told} and register that")

@@ -6,12 +6,12 @@ pass that takes time and memory proportional to their length, whatever they nest
 
 import html
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from rlm_mcp.contexts.sources.notes import Omissions
 from rlm_mcp.contexts.sources.page_layout import PageLayout
 from rlm_mcp.contexts.sources.section import Section, decode_document, read_document
 
@@ -75,24 +75,16 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     if declared is not None and declared.startswith(("utf-16", "utf-32")):
         declared = "utf-8"  # in what it says, that could not be read
     page, note = decode_document(data, declared)
-    left_out = Counter[str]()
+    left_out = Omissions()
     text = visible_text(page, left_out)
-    yield Section(text=text, note="; ".join(filter(None, [note, _note(left_out)])) or None)
+    if note is not None:
+        left_out.say(note)
+    yield Section(text=text, note=left_out.note())
 
 
-def _note(left_out: Counter[str]) -> str | None:
-    """What was left out of a document, by kind and count."""
-    counts = ", ".join(f"{what} ({count:,})" for what, count in sorted(left_out.items()) if count)
-    return f"left out: {counts}" if counts else None
-
-
-def visible_text(page: str, left_out: Counter[str] | None = None) -> str:
-    """The lines of a page as they are shown; the kinds of what is not shown are added to `left_out`."""
-    reader = _PageReader(page)
-    text = reader.text()
-    if left_out is not None:
-        left_out.update(reader.left_out)
-    return text
+def visible_text(page: str, left_out: Omissions | None = None) -> str:
+    """The lines of a page as they are shown; what is not shown is added to `left_out`."""
+    return _PageReader(page, left_out or Omissions()).text()
 
 
 @dataclass(slots=True)
@@ -105,10 +97,10 @@ class _Element:
 
 
 class _PageReader:
-    """A page that is read from its start to its end; what is not shown is counted in `left_out`."""
+    """A page that is read from its start to its end; what is not shown is counted."""
 
-    def __init__(self, page: str) -> None:
-        self.left_out = Counter[str]()
+    def __init__(self, page: str, left_out: Omissions) -> None:
+        self._left_out = left_out
         self._page = page.replace("\r\n", "\n").replace("\r", "\n")
         self._layout = PageLayout()
         self._open: list[_Element] = []
@@ -132,7 +124,7 @@ class _PageReader:
                 break
             if page.startswith("<!--", tag):
                 at = self._after("-->", tag + 4)
-                self.left_out["comments"] += 1
+                self._left_out.add("comments", 1)
             elif page.startswith(("<!", "<?"), tag):
                 at = self._after(">", tag)
             elif (name := _NAME.match(page, tag)) is None:
@@ -178,11 +170,11 @@ class _PageReader:
         hidden = name not in _WHOLE and ("hidden" in attributes or _HIDING.search(style) is not None)
         if not self._unseen:
             if hidden:
-                self.left_out["hidden elements"] += name not in _UNSEEN and name not in _VOID
+                self._left_out.add("hidden elements", name not in _UNSEEN and name not in _VOID)
             elif name not in _UNSEEN:
                 self._show_start(name, attributes)
             if name in _LEFT_OUT:
-                self.left_out[_LEFT_OUT[name]] += 1
+                self._left_out.add(_LEFT_OUT[name], 1)
         if name in _VOID:
             return at
         alternative = name == "math" and bool(attributes.get("alttext"))
@@ -257,7 +249,7 @@ class _PageReader:
         """Shows what a page shows of an element that has its text in attributes."""
         match name:
             case "img" | "area":
-                self.left_out["images without alternative text"] += name == "img" and "alt" not in attributes
+                self._left_out.add("images without alternative text", name == "img" and "alt" not in attributes)
                 if alternative := attributes.get("alt", "").strip():
                     self._layout.add(f"[image: {alternative}]")
             case "input":
@@ -273,7 +265,7 @@ class _PageReader:
                 self._layout.add(attributes["label"])
                 self._layout.end_line()
             case "a" if "href" in attributes:
-                self.left_out["addresses of links"] += 1
+                self._left_out.add("addresses of links", 1)
 
     def _next_mark(self, attributes: dict[str, str]) -> str:
         """The bullet or number of an item."""

@@ -2,6 +2,7 @@
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pypdf import PdfWriter
@@ -183,3 +184,83 @@ def test_forms_and_notes_on_the_pages_of_a_pdf_are_kept(store: Store, files: Pat
 def test_a_document_whose_library_is_missing_names_the_command_that_installs_it() -> None:
     with pytest.raises(SourceRefused, match=r"a\.docx is a document that no_such .*pip install 'rlm-mcp\[documents\]'"):
         import_parser("no_such", Path("a.docx"))
+
+
+class CompoundFile:
+    """Writes a compound file whose streams are all short, so that they lie in the mini stream."""
+
+    def __init__(self) -> None:
+        self._entries: list[bytes] = []
+        self._mini = b""
+        self._chain: list[int] = []
+
+    def write(self, tree: dict[str, Any]) -> bytes:
+        """A file of these streams and storages."""
+        self._entries = [b""]
+        child = self._add_all(tree)
+        sectors = -(-len(self._mini) // 512)
+        directory_sectors = -(-len(self._entries) // 4)
+        self._entries[0] = self._entry("Root Entry", 5, 2 + directory_sectors, len(self._mini), child, FREE)
+        chain = [0xFFFFFFFD, END_OF_CHAIN]
+        chain += [*range(3, 2 + directory_sectors), END_OF_CHAIN]
+        chain += [*range(3 + directory_sectors, 2 + directory_sectors + sectors), END_OF_CHAIN]
+        header = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16)
+        header += struct.pack("<HHHHH", 0x3E, 3, 0xFFFE, 9, 6) + bytes(10)
+        header += struct.pack("<IIIIIIIII", 1, 2, 0, 4096, 1, 1, END_OF_CHAIN, 0, 0) + b"\xff" * 432
+        table = struct.pack(f"<{len(chain)}I", *chain).ljust(512, b"\xff")
+        mini_table = struct.pack(f"<{len(self._chain)}I", *self._chain).ljust(512, b"\xff")
+        directory = b"".join(self._entries).ljust(512 * directory_sectors, b"\0")
+        return header + table + mini_table + directory + self._mini.ljust(512 * sectors, b"\0")
+
+    def _add_all(self, tree: dict[str, Any]) -> int:
+        """Adds what a storage holds, each entry to the right of the one before it; the number of the first."""
+        first = FREE
+        for name, content in reversed(tree.items()):
+            number = len(self._entries)
+            self._entries.append(b"")
+            if isinstance(content, dict):
+                self._entries[number] = self._entry(name, 1, 0, 0, self._add_all(content), first)
+            else:
+                start = len(self._mini) // 64
+                self._mini += content.ljust(-(-len(content) // 64) * 64, b"\0")
+                self._chain += [*range(start + 1, len(self._mini) // 64), END_OF_CHAIN]
+                self._entries[number] = self._entry(name, 2, start, len(content), FREE, first)
+            first = number
+        return first
+
+    def _entry(self, name: str, kind: int, start: int, size: int, child: int, right: int) -> bytes:
+        spelled = (name + "\0").encode("utf-16-le")
+        links = struct.pack("<HBBIII", len(spelled), kind, 1, FREE, right, child)
+        return spelled.ljust(64, b"\0") + links + bytes(36) + struct.pack("<IQ", start, size)
+
+
+FREE, END_OF_CHAIN = 0xFFFFFFFF, 0xFFFFFFFE
+
+
+def properties(header: bytes, texts: dict[int, str], numbers: dict[int, int]) -> dict[str, bytes]:
+    """The streams of the properties of a message, recipient or attachment."""
+    records = [struct.pack("<HHIII", 0x1F, key, 6, 2 * len(text) + 2, 0) for key, text in texts.items()]
+    records += [struct.pack("<HHIII", 3, key, 6, number, 0) for key, number in numbers.items()]
+    streams = {f"__substg1.0_{key:04X}001F": text.encode("utf-16-le") for key, text in texts.items()}
+    return {**streams, "__properties_version1.0": header + b"".join(records)}
+
+
+def test_a_message_of_outlook_is_read(store: Store, files: Path) -> None:
+    pytest.importorskip("oxmsg")
+    tree = {
+        "__nameid_version1.0": {"__substg1.0_00020102": b"\0" * 16},
+        "__recip_version1.0_#00000000": properties(bytes(8), {0x3001: "Bea", 0x39FE: "b@example.com"}, {0x0C15: 1}),
+        "__recip_version1.0_#00000001": properties(bytes(8), {0x3001: "Cem", 0x39FE: "c@example.com"}, {0x0C15: 2}),
+        "__attach_version1.0_#00000000": properties(bytes(8), {0x3707: "p.png", 0x370E: "image/png"}, {0x3705: 1}),
+        **properties(
+            bytes(8) + struct.pack("<IIII", 2, 1, 2, 1) + bytes(8),
+            {0x0037: "Grüße", 0x0C1A: "Ann", 0x0C1F: "a@example.com", 0x1000: "Hello\r\nall\r\n", 0x001A: "IPM.Note"},
+            {},
+        ),
+    }
+    text, notes = read(store, files / "a.msg", CompoundFile().write(tree))
+    assert text == (
+        'From: "Ann" <a@example.com>\nTo: "Bea" <b@example.com>\nCc: "Cem" <c@example.com>\nSubject: Grüße\n\n'
+        "Hello\nall\n[attachment p.png, image/png]\n\n"
+    )
+    assert notes == ("a.msg: left out: attachments of type image/png (1)",)

@@ -94,8 +94,8 @@ def test_what_is_not_shown_of_a_page_is_counted(store: Store, files: Path) -> No
     assert registered(store, files / "a.html") == "link\n\n"
     assert store.get("a.html").notes == (
         (
-            "a.html: left out: addresses of links (1), comments (1), frames (1), hidden elements (1), "
-            "images without alternative text (1), scripts (2), style sheets (1), templates (1)"
+            "a.html: left out: comments (1), style sheets (1), scripts (2), hidden elements (1), templates (1), "
+            "frames (1), images without alternative text (1), addresses of links (1)"
         ),
     )
 
