@@ -45,8 +45,11 @@ _SCHEMA = re.compile(
     r"|response.?mime|guided|\bstrict\b",
     re.IGNORECASE,
 )
+_STREAM = re.compile(r"(?<!up)(?<!down)stream", re.IGNORECASE)
 _ROLES = re.compile(
-    r"system|developer|\broles?\b|alternat|template|jinja|instruction|'user' or 'assistant'", re.IGNORECASE
+    r"\bsystem\b(?! (?:is |error|busy|fail|overload|exception))"
+    r"|developer|\broles?\b|alternat|template|jinja|instruction|'user' or 'assistant'",
+    re.IGNORECASE,
 )
 _LAST_MESSAGE = re.compile(r"prefill|\b(?:last|final) (?:role|message)|end with|at the end", re.IGNORECASE)
 _AFFORDED = re.compile(r"can only afford (\d{1,9})", re.IGNORECASE)
@@ -174,7 +177,7 @@ def _follow_logprobs(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect 
 def _follow_stream(dialect: Dialect, refusal: Refusal) -> Dialect | None:
     if refusal.says("stream_options"):
         return replace(dialect, stream_usage=False)
-    return replace(dialect, stream=True) if refusal.says("stream") and not dialect.stream else None
+    return replace(dialect, stream=True) if _STREAM.search(refusal.words) and not dialect.stream else None
 
 
 def _follow_roles(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
@@ -309,6 +312,9 @@ class DialectSearch:
             return self._switch(known)
         match judge(self.dialect, refusal, sent):
             case Dialect() as other if other not in self._tried:
+                self.refusal = (
+                    refusal if other.api != self.dialect.api else None
+                )  # its words tell more than the next 404
                 return self._switch(other)
             case ShorterReply(window=window) as shorter:
                 self.shortenings += 1
@@ -323,7 +329,7 @@ class DialectSearch:
 
     def _step_down(self, refusal: Refusal, sent: Sent) -> Dialect | None:
         if self._steps is None:
-            self.refusal = refusal
+            self.refusal = refusal if refusal.status not in {404, 405} else self.refusal or refusal
             if not may_be_about_a_feature(refusal):
                 return None
             self._steps = [step for step in steps_down(self.dialect, sent) if step[0] not in self.ruled_out]

@@ -96,6 +96,7 @@ def test_a_refusal_that_names_its_reason_is_followed(refusal: Refusal, before: D
         refused("The model `gpt-9` does not exist", 404),
         refused("the moon is in the wrong phase"),
         refused("out of memory", 500),
+        refused("the upstream is gone, the system is busy"),
     ],
 )
 def test_other_refusals_teach_nothing(refusal: Refusal) -> None:
@@ -221,6 +222,13 @@ def test_a_search_reports_the_refusal_that_it_did_not_understand() -> None:
     search.next(refused("the moon"), Sent(schema=True), Dialect())
     assert search.next(refused("needs the word json"), Sent(schema=True), Dialect()) is not None
     assert search.refusal == refused("the moon")
+
+
+def test_a_search_that_tried_the_other_api_in_vain_reports_the_first_refusal() -> None:
+    search, first = DialectSearch(Dialect(), set()), refused("the deployment does not exist", 404)
+    assert search.next(first, ALL, Dialect()) == Dialect(api="responses")
+    assert search.next(refused("Not Found", 404), ALL, Dialect()) is None
+    assert search.refusal == first
 
 
 def test_what_worked_for_another_call_is_tried_first() -> None:
