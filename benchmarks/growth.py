@@ -7,12 +7,16 @@ ratio is above MOST_RATIO.
 
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
+from rlm_mcp.contexts.sources import opendocument, rtf
 from rlm_mcp.contexts.sources.mail import message, messages
+from rlm_mcp.contexts.sources.package import DocumentPackage
+from rlm_mcp.contexts.sources.paragraphs import ShownWords, read_part
 from rlm_mcp.contexts.sources.webpage import visible_text
 from rlm_mcp.contexts.text.globs import glob_regex
 from rlm_mcp.engine.citations import _nearest, quotes_in
@@ -70,6 +74,30 @@ def _reads_a_message(text: str) -> None:
 
 def _reads_a_mailbox(text: str) -> None:
     list(messages(BytesIO(text.encode()), Path("a.mbox")))
+
+
+def _package(name: str, content: str) -> BytesIO:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
+    file.seek(0)
+    return file
+
+
+def _reads_paragraphs(text: str) -> None:
+    package = DocumentPackage(_package("a.xml", f"<a>{text}</a>"), Path("a.docx"))
+    words = ShownWords(text)
+    for paragraph in read_part(package, "a.xml").paragraphs:
+        words.take(paragraph)
+
+
+def _reads_opendocument(text: str) -> None:
+    file = _package("content.xml", f"<body><spreadsheet>{text}</spreadsheet></body>")
+    list(opendocument.sections(file, Path("a.ods")))
+
+
+def _reads_rtf(text: str) -> None:
+    list(rtf.sections(BytesIO(text.encode()), Path("a.rtf")))
 
 
 # name -> (what is done with a text, the text of about n characters)
@@ -134,6 +162,17 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
         _reads_a_message,
         lambda n: "Content-Type: multipart/mixed; boundary=b\n\n--b" + "\n" * n,
     ),
+    "paragraphs of an Office file": (_reads_paragraphs, lambda n: "<p><t>a b</t></p>" * (n // 18)),
+    "deletions in an Office file": (_reads_paragraphs, lambda n: "<p><del><delText>a</delText></del></p>" * (n // 38)),
+    "rows of an OpenDocument sheet": (
+        _reads_opendocument,
+        lambda n: "<table-row><table-cell><p>a</p></table-cell></table-row>" * (n // 56),
+    ),
+    "blanks of an OpenDocument text": (_reads_opendocument, lambda n: "<p>" + "<s/>" * (n // 4) + "</p>"),
+    "RTF of groups": (_reads_rtf, lambda n: "{\\rtf1 a" + "{\\*\\footnote " * (n // 13)),
+    "RTF of fields": (_reads_rtf, lambda n: "{\\rtf1 a" + '{\\field{\\*\\fldinst{HYPERLINK "a' * (n // 31)),
+    "RTF of fonts": (_reads_rtf, lambda n: "{\\rtf1 a{\\fonttbl" + "{\\f1\\fcharset0 A" * (n // 16) + "}}b"),
+    "RTF of blanks": (_reads_rtf, lambda n: "{\\rtf1 a" + "{ " * (n // 2)),
     "pattern of a schema": (lambda text: best_error({"pattern": "^(a|a)*$"}, text), lambda n: "a" * n + "b"),
     "items that should differ": (
         lambda text: best_error({"uniqueItems": True}, [{"n": at} for at in range(len(text) // 8)]),

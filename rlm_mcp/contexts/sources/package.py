@@ -72,12 +72,16 @@ class DocumentPackage:
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise damaged(self.path / name, error) from error
 
-    def read(self, name: str) -> bytes:
-        """The content of a part that is small enough to be held in memory."""
+    def check_size(self, name: str) -> None:
+        """Raises SourceRefused for a part that is too large to be held as a tree."""
         if self.size(name) > MAX_TREE_BYTES:
             raise SourceRefused(
                 f"{self.path} has a part {name} of over {MAX_TREE_BYTES >> 20} MiB: export it as text and register that"
             )
+
+    def read(self, name: str) -> bytes:
+        """The content of a part that is small enough to be held in memory."""
+        self.check_size(name)
         return b"".join(self.chunks(name))
 
     def tree(self, name: str) -> ET.Element:

@@ -5,6 +5,7 @@ python-pptx reads the slides; text of kinds that it does not know is taken from 
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,8 +69,15 @@ def _lines_of(shapes: Iterable[Any], deep: int = 0) -> Iterator[str]:
         elif shape.has_text_frame:
             yield from filter(None, (shape.text_frame.text,))
         elif shape.has_table:
-            for row in shape.table.rows:
-                yield "\t".join(" ".join(cell.text.split()) for cell in row.cells)
+            yield from _rows(shape.table)
+
+
+def _rows(table: Any) -> Iterator[str]:
+    """The rows of a table. Its cells are only listed in linear time when they are asked for all at once."""
+    cells = (" ".join(cell.text.split()) for cell in table.iter_cells())
+    columns = max(len(table.columns), 1)
+    while row := list(islice(cells, columns)):
+        yield "\t".join(row)
 
 
 def _with_left_out(package: DocumentPackage, name: str, lines: Iterable[str]) -> Iterator[str]:

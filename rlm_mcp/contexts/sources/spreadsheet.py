@@ -19,8 +19,10 @@ from rlm_mcp.errors import SourceRefused
 MAX_CELLS = 100_000_000
 """With the empty ones left of a cell: a full sheet of a hundred columns."""
 MAX_SHEET_CHARS = 512 << 20
-MAX_STRINGS_BYTES = 256 << 20
+MAX_STRINGS_BYTES = 128 << 20
 _IN_SHEET = re.compile(rb"<(?:\w+:)?(f|(?:odd|even|first)(?:Header|Footer))[\s>]")
+_HELD_WHOLE = re.compile(r"xl/(?:styles|workbook|theme/.*)\.xml|.*\.rels|\[Content_Types\]\.xml|docProps/.*")
+"""Parts that openpyxl reads as trees."""
 _LONGEST_TAG = 32
 _STYLE_NAMES = re.compile(rb"<(?:\w+:)?cellStyles[\s>].*?</(?:\w+:)?cellStyles>", re.DOTALL)
 _CHARTS = re.compile(r"xl/charts/chart\d*\.xml")
@@ -33,6 +35,8 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
         raise SourceRefused(
             f"{path} has over {MAX_STRINGS_BYTES >> 20} MiB of strings: export its sheets as CSV and register these"
         )
+    for name in filter(_HELD_WHOLE.fullmatch, package.names):
+        package.check_size(name)
     omitted = Omissions()
     values, formulas = _open_workbook(package, file, omitted)
     sheets = _Sheets(package, omitted)
