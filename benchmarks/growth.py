@@ -29,6 +29,7 @@ from rlm_mcp.models.dialect import Refusal, refusal_in, window_in
 from rlm_mcp.models.reply_body import read
 from rlm_mcp.models.usage_check import least_tokens
 from rlm_mcp.redact import Secret
+from wasm_runtime.build.exceptions import translate
 from wasm_runtime.channel import Channel, parts_beyond
 from wasm_runtime.held_bytes import json_bytes
 
@@ -101,6 +102,11 @@ def _reads_rtf(text: str) -> None:
 
 
 # name -> (what is done with a text, the text of about n characters)
+def _translates(code: str) -> None:
+    """The body of a function without locals, as bytes of Latin-1."""
+    translate(b"\0" + code.encode("latin-1"), parameters=0, tags=[b""], result_type=lambda _: 1)
+
+
 PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "fence and blanks": (parse_reply, lambda n: "```" + " " * n + "!"),
     "fence of many marks": (parse_reply, lambda n: "`" * n + "!"),
@@ -202,6 +208,12 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "fewest tokens of equal letters": (least_tokens, lambda n: "a" * n),
     "fewest tokens of words": (least_tokens, lambda n: "a " * (n // 2)),
     "bytes of a value of many parts": (lambda text: json_bytes([{}] * len(text)), lambda n: " " * n),
+    "tries in tries that delegate": (_translates, lambda n: "\x06\x40" * (n // 4) + "\x18\0" * (n // 4) + "\x0b"),
+    "tries that delegate out of blocks": (
+        _translates,
+        lambda n: "\x02\x40" * (n // 8) + "\x06\x40\x18\0" * (n // 8) + "\x0b" * (n // 8) + "\x0b",
+    ),
+    "try with many handlers": (_translates, lambda n: "\x06\x40" + "\x07\0" * (n // 2) + "\x0b\x0b"),
     "calls that ran ahead": (_finds_calls_ahead, lambda n: " " * (n // 64)),
 }
 

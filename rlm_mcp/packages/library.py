@@ -4,13 +4,13 @@
     packages/images/<key>/   an image that `Runtime(image=…)` takes; the key is of the wheels and of the base image
     packages/download/       what the last `add` downloaded
 
-An image is written once and never changed. Removed are only images that are not the set's and that no run names.
+An image is written once, never changed and never removed: the record of a run may name it.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -171,17 +171,6 @@ class PackageLibrary:
         if image is None:
             raise PackageRefused(f"the image in {folder} cannot be read back: bake it again")
         return image
-
-    def collect(self, in_use: Collection[str]) -> int:
-        """Remove images that are not the set's and whose sha256 no run names; -> how many."""
-        current = self.added_image()
-        removed = 0
-        for folder in (self._folder / "images").glob("*"):
-            image = read_image(folder)
-            if image is not None and image.sha256 not in in_use and (current is None or folder != current.folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
-        return removed
 
     def _find_links(self) -> list[str]:
         return [str(link) for link in self._read_set().get("find_links", ())]

@@ -34,13 +34,9 @@ class _Try:
     """One try of a function, in the order of their beginnings."""
 
     tags: list[int | None] = field(default_factory=list)  # of its handlers; None for catch_all
-    outside: list[int] | None = None  # of a delegate: the tries around its target, from the inside
+    around: int = _FUNCTION  # the next try outside, in whose body it is
+    is_delegate: bool = False
     rethrows_in: int = _FUNCTION  # of a delegate: the try whose body throws the exception again
-
-    @property
-    def can_catch(self) -> bool:
-        """Whether an exception in its body can end there."""
-        return bool(self.tags) or self.outside is not None
 
 
 @dataclass(slots=True)
@@ -74,7 +70,7 @@ class _Translation:
         self._locals_end = entry_offset(function)
         self._first_local = parameters + _local_count(function)
         self._tries = _survey(function)
-        self._landing_in = {one.rethrows_in for one in self._tries if one.outside is not None}
+        self._landing_in = {one.rethrows_in for one in self._tries if one.is_delegate}
         self._landings: dict[int, int] = {}  # number of a try -> depth of the block in its body
         self._out: list[bytes] = []
         self._depth = 0
@@ -155,7 +151,7 @@ class _Translation:
             raise ValueError("a try with parameters has no translation")
         number, self._next_try = self._next_try, self._next_try + 1
         one = self._tries[number]
-        if one.outside is not None:
+        if one.is_delegate:
             label = uleb(self._depth - 1 - self._landings[one.rethrows_in])
             clause = b"\x01\x03" + label
             self._frames.append(_Frame(self._open(bytes([TRY_TABLE]) + block_type + clause), number))
@@ -168,7 +164,8 @@ class _Translation:
         for tag in reversed(one.tags):
             results = b"" if tag is None else self._tags[tag]
             kind = bytes([_EXNREF]) if tag is None else sleb(self._result_type(results + bytes([_EXNREF])))
-            frame.handlers.insert(0, self._open(bytes([_BLOCK]) + kind))
+            frame.handlers.append(self._open(bytes([_BLOCK]) + kind))
+        frame.handlers.reverse()
         clauses = [
             (b"\x03" if tag is None else b"\x01" + uleb(tag)) + self._label(depth)
             for tag, depth in zip(one.tags, frame.handlers, strict=True)
@@ -209,17 +206,20 @@ class _Translation:
 def _survey(function: bytes) -> list[_Try]:
     """Return what is known of each try before the translation: its handlers, and where a delegate leads."""
     tries: list[_Try] = []
-    bodies: list[int | None] = [None]  # for each open construct: the try whose body it is, else None
+    bodies = [_FUNCTION]  # for each open construct: the next try whose body it is or lies in
     own: list[int | None] = [None]
     for opcode, start in instructions(function):
-        if opcode in (_BLOCK, _LOOP, _IF, TRY):
-            bodies.append(len(tries) if opcode == TRY else None)
-            own.append(bodies[-1])
-            if opcode == TRY:
-                tries.append(_Try())
+        if opcode in (_BLOCK, _LOOP, _IF):
+            bodies.append(bodies[-1])
+            own.append(None)
+        elif opcode == TRY:
+            tries.append(_Try(around=bodies[-1]))
+            bodies.append(len(tries) - 1)
+            own.append(len(tries) - 1)
         elif opcode in (CATCH, CATCH_ALL):
-            bodies[-1] = None
-            _try_of(own, tries).tags.append(read_uleb(function, start)[0] if opcode == CATCH else None)
+            one = _try_of(own, tries)
+            one.tags.append(read_uleb(function, start)[0] if opcode == CATCH else None)
+            bodies[-1] = one.around
         elif opcode == DELEGATE:
             one = _try_of(own, tries)
             bodies.pop()
@@ -227,14 +227,16 @@ def _survey(function: bytes) -> list[_Try]:
             label, _ = read_uleb(function, start)
             if label >= len(bodies):
                 raise ValueError("a delegate leads out of its function")
-            around = bodies[: len(bodies) - label]
-            one.outside = [number for number in reversed(around) if number is not None]
+            one.is_delegate, one.rethrows_in = True, bodies[-1 - label]
         elif opcode == _END:
             bodies.pop()
             own.pop()
+    # A try without handlers catches nothing: what is delegated to it goes to the next one around it.
+    catching: dict[int, int] = {_FUNCTION: _FUNCTION}
+    for number, one in enumerate(tries):
+        catching[number] = number if one.tags or one.is_delegate else catching[one.around]
     for one in tries:
-        if one.outside is not None:
-            one.rethrows_in = next((number for number in one.outside if tries[number].can_catch), _FUNCTION)
+        one.rethrows_in = catching[one.rethrows_in]
     return tries
 
 

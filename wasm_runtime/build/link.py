@@ -157,9 +157,9 @@ class Linker:
         self._new_types += [self._type(kind) for kind in linking.stubs]
         bodies = linking.bodies()  # first, because exceptions need types of their own
         indices = linking.indices()
+        start = None if module.start is None else module.start - len(module.imported(FUNC_KIND))
         for number, body in enumerate(bodies):
-            is_start = module.start == number + len(module.imported(FUNC_KIND))
-            relocated, calls = relocate(body, indices, CHECK, is_start=is_start)
+            relocated, calls = relocate(body, indices, CHECK, is_start=number == start)
             self._bodies.append(relocated)
             self._calls.append(calls)
         for _ in linking.stubs:
@@ -285,6 +285,7 @@ class _Linking:
         own = global_values(module.wasm, self.global_value)
         self._own_globals = [value for _, value in own]
         self.stubs: list[FunctionType] = []
+        self._result_types: dict[bytes, int] = {}
         missing: list[str] = []
         self._functions = [self._imported_function(entry, missing) for entry in self._imported_functions]
         for number, entry in enumerate(self._imported_globals):
@@ -297,11 +298,12 @@ class _Linking:
             )
         self._values += self._own_globals
         self._apply_start()
+        linked = self._functions_in_linked()
         for offset, functions in element_segments(module.wasm, self.global_value):
             if offset is not None:
                 if not self._table <= offset or offset + len(functions) > self._table + module.table_slots:
                     raise ValueError("an element segment lies outside of its part of the table")
-                linker.put_into_table(offset, [self._functions_in_linked()[f] for f in functions])
+                linker.put_into_table(offset, [linked[function] for function in functions])
 
     def global_value(self, number: int) -> int:
         """Return the value of a global, where it is known."""
@@ -359,10 +361,11 @@ class _Linking:
         ]
 
     def _result_type(self, results: bytes) -> int:
-        kind = FunctionType(b"", results)
-        if kind not in self._module.types:
-            self._module.types.append(kind)
-        return self._module.types.index(kind)
+        found = self._result_types.get(results)
+        if found is None:
+            found = self._result_types[results] = len(self._module.types)
+            self._module.types.append(FunctionType(b"", results))
+        return found
 
     def _functions_in_linked(self) -> list[int]:
         return [*self._functions, *range(self._first, self._first + len(self._module.functions))]

@@ -69,12 +69,6 @@ def test_an_image_is_found_by_the_sha256_that_a_record_names(library: PackageLib
     assert library.with_sha256("x") is None
 
 
-def test_only_images_that_no_run_and_no_set_needs_are_removed(library: PackageLibrary) -> None:
-    assert library.collect({"a"}) == 0
-    assert library.collect(set()) == 1
-    assert [image.sha256 for image in library.images()] == ["b", "d"]
-
-
 def test_a_folder_that_is_not_an_image_is_ignored(tmp_path: Path) -> None:
     folder = tmp_path / "packages" / "images" / "x"
     folder.mkdir(parents=True)
