@@ -162,6 +162,7 @@ class Tools:
         model: str = "",
         sub_model: str = "",
         output_schema: Annotated[dict[str, Any] | None, Field(description="JSON Schema of the answer")] = None,
+        packages: Annotated[list[str] | None, Field(description="of the sandbox: none, data, or names")] = None,
         estimate_only: Annotated[bool, Field(description="tell calls, tokens, dollars; start nothing")] = False,
     ) -> Annotated[CallToolResult, SolveResult] | InputRequiredResult:
         """Answer a question over contexts of any size, with verified citations.
@@ -179,6 +180,7 @@ class Tools:
             model=model or None,
             sub_model=sub_model or None,
             output_schema=output_schema,
+            packages=None if packages is None else tuple(packages),
         )
         if estimate_only:
             guess = await self._workspace().runs.estimate(asked, sampling=offers_sampling(request))

@@ -25,16 +25,18 @@ async def solve(
     model: str | None = None,
     sub_model: str | None = None,
     output_schema: Mapping[str, Any] | None = None,
+    packages: Sequence[str] | None = None,
     encoding: str | None = None,
     settings: Settings | None = None,
     choose: ChooseModels | None = None,
 ) -> RunState:
     """Answers `query` over contexts: paths, globs, names of registered contexts, or a mapping from name to text.
 
-    `encoding` is that of files without a byte order mark (default: detected). Another text under the name of an
-    earlier one is the next version of that context; live runs keep theirs. The run is recorded like any other; its
-    `answer` is None when it failed, and `stopped_by` and `message` say why. By default, `settings` are those of the
-    environment and `choose` the configured models. Raises RlmError for errors that are found before anything is
+    `packages` are those of the sandbox, as in the setting. `encoding` is that of files without a byte order mark
+    (default: detected). Another text under the name of an earlier one is the next version of that context; live runs
+    keep theirs. The run is recorded like any other; its `answer` is None when it failed, and `stopped_by` and `message`
+    say why. By default, `settings` are those of the environment and `choose` the configured models. Raises RlmError for
+    errors that are found before anything is
     spent.
     """
     async with open_workspace(settings or load_settings(), choose=choose) as workspace:
@@ -61,6 +63,7 @@ async def solve(
                 model=model,
                 sub_model=sub_model,
                 output_schema=output_schema,
+                packages=None if packages is None else tuple(packages),
             )
         )
         async for _ in workspace.runs.follow(run_id):

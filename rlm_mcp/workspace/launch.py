@@ -48,12 +48,16 @@ class SolveRequest:
     model: str | None = None
     sub_model: str | None = None
     output_schema: Mapping[str, Any] | None = None
+    packages: tuple[str, ...] | None = None
+    """of the sandbox, as in the setting"""
 
 
 def fingerprint_of(request: SolveRequest, contexts: Sequence[Context]) -> str:
     """A hash of a request. It is the same for the same contexts, whether by id or by name; records keep it."""
     facts = asdict(request) | {"contexts": [context.context_id for context in contexts]}
     limits = facts.pop("limits")
+    if request.packages is None:  # as before there were packages
+        del facts["packages"]
     facts |= {name: limits[name] for name in REQUESTED_LIMITS}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -154,18 +158,20 @@ class Launcher:
         self._open_repl = open_repl
         self._launch_on = partial(Launch, store=store, cache=cache)
 
-    def _launch(self, started: RunStarted | None = None, **facts: Any) -> Launch:
-        """A launch with the image of the settings, or with that of a record."""
+    def _launch(
+        self, started: RunStarted | None = None, *, packages: Sequence[str] | None = None, **facts: Any
+    ) -> Launch:
+        """A launch with the image that a record names, or that has these packages, or that of the settings."""
         images = self._images
         if images is None:
             return self._launch_on(open_repl=self._open_repl, **facts)
-        image = images.chosen if started is None else images.recorded(started.packages)
+        image = images.with_packages(packages) if started is None else images.recorded(started.packages)
         return self._launch_on(open_repl=images.open_with(image), image=image, **facts)
 
     async def new(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Launch:
         """A run of `request`. With `sampling`, the client's model is used where it is named or no other is configured.
 
-        Raises NoModelConfigured, PriceUnknown, SchemaError, SettingsError.
+        Raises NoModelConfigured, PackagesMissing, PriceUnknown, SchemaError, SettingsError.
         """
         if request.output_schema is not None:
             try:
@@ -183,7 +189,14 @@ class Launcher:
         sampling_queue = SamplingQueue()
         models = await self._models(request.model, request.sub_model, sampling_queue if sampling else None)
         Ledger(limits).require_prices((models.root, models.sub))
-        return self._launch(spec=spec, models=models, limits=limits, tape=Tape(), sampling_queue=sampling_queue)
+        return self._launch(
+            spec=spec,
+            models=models,
+            limits=limits,
+            tape=Tape(),
+            sampling_queue=sampling_queue,
+            packages=request.packages,
+        )
 
     async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
         """Probable needs of a run, bounded by its limits. Asks no model. Raises like `new`, and PromptOverWindow."""

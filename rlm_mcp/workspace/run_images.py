@@ -1,6 +1,6 @@
 """Which image the REPL of a run is opened with: a new run has that of the settings, an old one that of its record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,10 @@ class RunImages:
     library: PackageLibrary
     chosen: PackageImage | None
     open_with: Callable[[PackageImage | None], OpenRepl]
+
+    def with_packages(self, asked: Sequence[str] | None) -> PackageImage | None:
+        """The image of a new run that asks for packages; None leaves it to the settings. Raises PackagesMissing."""
+        return self.chosen if asked is None else self.library.choose(asked)
 
     def recorded(self, packages: Mapping[str, Any] | None) -> PackageImage | None:
         """The image that a record names in its first event. Raises PackagesMissing if it is not here."""
