@@ -116,17 +116,22 @@ def _first_matches(
     context_lines: int,
     timeout: Timeout,
 ) -> list[MatchedLine]:
-    found: list[MatchedLine] = []
+    wanted: list[FileEntry] = []
     missing = most
     for entry in files:
-        if not missing or timeout.expired:
-            break
-        if entry.blob not in counts:
-            continue
-        huge = entry.longest_line > MAPPED_ABOVE_LINE_BYTES
-        hits = find_lines(pattern, entry.blob, huge_lines=huge, most=missing, timeout=timeout)
-        missing -= len(hits)
-        found.extend(_excerpts(entry, hits, context_lines))
+        if missing > 0 and entry.blob in counts:
+            wanted.append(entry)
+            missing -= counts[entry.blob]
+    if not wanted:
+        return []
+    huge = {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in wanted}
+    hits = find_lines(pattern, huge, most=most, timeout=timeout)
+    found: list[MatchedLine] = []
+    missing = most
+    for entry in wanted:
+        here = hits.get(entry.blob, [])[:missing]
+        missing -= len(here)
+        found.extend(_excerpts(entry, here, context_lines))
     return found
 
 

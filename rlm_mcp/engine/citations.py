@@ -11,6 +11,7 @@ feed, as everywhere in the store.
 
 import re
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -92,12 +93,16 @@ class _Texts:
         self._contexts = contexts
         self._loaded: dict[tuple[str, str], str] = {}
         self._paths: dict[str, list[str]] = {}
+        self._by_name: dict[str, dict[str, list[str]]] = {}
         self._timeout = Timeout(_SEARCH_SECONDS)
         self.are_loadable = sum(context.chars for context in contexts) <= load_chars
 
     def paths(self, context: Context) -> list[str]:
         if context.context_id not in self._paths:
-            self._paths[context.context_id] = [entry.path for entry in self._store.files(context)]
+            paths = self._paths[context.context_id] = [entry.path for entry in self._store.files(context)]
+            by_name = self._by_name[context.context_id] = defaultdict(list)
+            for path in paths:
+                by_name[path.rpartition("/")[2]].append(path)
         return self._paths[context.context_id]
 
     def candidates(self, name: str, path: str) -> Iterator[tuple[Context, str]]:
@@ -111,8 +116,9 @@ class _Texts:
             if len(paths) == 1 and local in {"", context.name, paths[0]}:
                 yield context, paths[0]
                 continue
-            yield from ((context, found) for found in paths if found == local)
-            yield from ((context, found) for found in paths if found != local and local and found.endswith("/" + local))
+            named = self._by_name[context.context_id].get(local.rpartition("/")[2], ())
+            yield from ((context, found) for found in named if found == local)
+            yield from ((context, found) for found in named if found != local and local and found.endswith("/" + local))
 
     def every(self) -> Iterator[tuple[Context, str]]:
         for context in self._contexts:

@@ -7,9 +7,10 @@ constant bounds count as such. Both are lower bounds where text was cut within a
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 from rlm_mcp.contexts.store.store import Store
@@ -46,7 +47,7 @@ class Reading:
     def __init__(self) -> None:
         self._lines: set[int] = set()
         self._fragments: list[str] = []
-        self._uses: list[tuple[str, str, CharRange | None]] = []
+        self._uses: dict[tuple[str, str], list[CharRange | None]] = defaultdict(list)
 
     def add_model_text(self, text: str) -> None:
         """Adds text that a model has read: a prompt of a sub-call, an output, material of a direct call.
@@ -63,9 +64,11 @@ class Reading:
     def add_cell(self, cell: CellResult) -> None:
         """Adds a block that has run: what the guest noticed it reading, else what its code says."""
         if cell.reads:
-            self._uses += [(read.context, read.path, (read.start, read.end)) for read in cell.reads]
+            for read in cell.reads:
+                self._uses[read.context, read.path].append((read.start, read.end))
         elif cell.error is None:
-            self._uses += uses_in(cell.code)
+            for name, path, part in uses_in(cell.code):
+                self._uses[name, path].append(part)
 
     def _add_line(self, line: str) -> None:
         line = without_colours(line).strip()
@@ -101,8 +104,8 @@ class Reading:
         )
 
     def _code_ranges(self, context: Context, path: str, chars: int) -> Iterator[CharRange]:
-        for name, used_path, part in self._uses:
-            if name in {"", context.name, context.context_id} and used_path in {"", path}:
+        for name, used_path in product({"", context.name, context.context_id}, {"", path}):
+            for part in self._uses.get((name, used_path), ()):
                 start, end = part or (0, chars)
                 start = max(0, start + chars) if start < 0 else start
                 end = max(0, end + chars) if end < 0 else end

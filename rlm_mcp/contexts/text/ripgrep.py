@@ -125,17 +125,21 @@ def count_lines(pattern: Pattern, files: Mapping[Path, bool], timeout: Timeout) 
     return counts
 
 
-def find_lines(pattern: Pattern, file: Path, *, huge_lines: bool, most: int, timeout: Timeout) -> list[Hit]:
-    """Finds the first `most` matching lines of one file; fewer after a time-out."""
-    hits: dict[int, Hit] = {}
-    mapped = "--mmap" if huge_lines else "--no-mmap"
+def find_lines(pattern: Pattern, files: Mapping[Path, bool], *, most: int, timeout: Timeout) -> dict[Path, list[Hit]]:
+    """Finds the first `most` matching lines of each file; fewer after a time-out. `files` is that of `count_lines`."""
+    hits: dict[Path, dict[int, Hit]] = {}
     limits = ["--max-count", str(most), "--line-number", "--byte-offset", "--only-matching", "--replace", ""]
-    command = [ripgrep(), *_PLAIN, mapped, *limits, *pattern.to_line_end().arguments(), "--", str(file)]
-    with _lines_of(command, pattern, timeout) as lines:
-        for line in lines:
-            number, byte, _ = line.rpartition(b"\0")[2].split(b":", 2)
-            hits.setdefault(int(number), Hit(line=int(number), byte=int(byte)))
-    return list(hits.values())
+    for way, paths in _batches(files):
+        command = [ripgrep(), *_PLAIN, way, *limits, *pattern.to_line_end().arguments(), "--", *map(str, paths)]
+        with _lines_of(command, pattern, timeout) as lines:
+            for line in lines:
+                name, _, place = line.rpartition(b"\0")
+                number, byte, _ = place.split(b":", 2)
+                found = hits.setdefault(Path(os.fsdecode(name)), {})
+                found.setdefault(int(number), Hit(line=int(number), byte=int(byte)))
+        if timeout.expired:
+            break
+    return {path: list(found.values()) for path, found in hits.items()}
 
 
 @contextmanager
