@@ -20,9 +20,12 @@ from rlm_mcp.contexts.sources.paragraphs import ShownWords, read_part
 from rlm_mcp.contexts.sources.webpage import visible_text
 from rlm_mcp.contexts.text.globs import glob_regex
 from rlm_mcp.engine.citations import _nearest, quotes_in
-from rlm_mcp.engine.coverage import Reading
+from rlm_mcp.engine.coverage import Reading, _fields_of
+from rlm_mcp.engine.doubts import mark_doubts
 from rlm_mcp.engine.json_schema import best_error
-from rlm_mcp.engine.reply_parser import final_text, parse_reply
+from rlm_mcp.engine.line_shapes import shapes_of
+from rlm_mcp.engine.packs import Labelling, Pack, read_reply
+from rlm_mcp.engine.reply_parser import final_text, parse_reply, unfenced
 from rlm_mcp.engine.reply_schema import parse_schema, without_thinking
 from rlm_mcp.errors import SchemaError
 from rlm_mcp.models.dialect import Refusal, refusal_in, window_in
@@ -101,6 +104,16 @@ def _reads_rtf(text: str) -> None:
     list(rtf.sections(BytesIO(text.encode()), Path("a.rtf")))
 
 
+def _reads_labels(text: str) -> object:
+    pack = Pack(items=tuple(range(60)), form="coded")
+    return read_reply(pack, Labelling(question="?", labels=("a", "b")), {"labels": text})
+
+
+def _covers(text: str) -> object:
+    Reading().add_model_text(text)
+    return list(_fields_of(text))
+
+
 # name -> (what is done with a text, the text of about n characters)
 def _translates(code: str) -> None:
     """The body of a function without locals, as bytes of Latin-1."""
@@ -131,6 +144,16 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "quotation of equal words": (lambda text: _nearest(text, "a  " * 2_000 + "b", 1), lambda n: "a " * (n // 2)),
     "long quotation of equal words": (lambda text: _nearest(text, text + "b", 1), lambda n: "a " * (n // 2)),
     "printed strings": (lambda text: Reading().add_model_text(text), lambda n: "'" + "\\'" * (n // 2)),
+    "prefixes and fields of lines": (_covers, lambda n: "a | " * (n // 4)),
+    "reply that is a fence": (unfenced, lambda n: "```\n" + " " * n + "```"),
+    "labels of many digits": (_reads_labels, lambda n: "1" * n),
+    "labels of many words": (_reads_labels, lambda n: "1" + "a " * (n // 2)),
+    "labels and marks": (_reads_labels, lambda n: "1a" + "?" * n),
+    "log-probabilities of one long word": (
+        lambda text: mark_doubts(text, [(char, -1.0) for char in text]),
+        lambda n: "a" * n,
+    ),
+    "shapes of lines": (lambda text: shapes_of(text.split("\n")), lambda n: "1a A\n" * (n // 5)),
     "glob of stars": (lambda text: glob_regex("*a" * 20 + "z").fullmatch(text), lambda n: "a" * n),
     "glob of directories": (lambda text: glob_regex("**/a/" * 20 + "z").fullmatch(text), lambda n: "a/" * (n // 2)),
     "page of open elements": (visible_text, lambda n: "<div>" * (n // 5)),

@@ -5,8 +5,10 @@ form in the cache and in the record.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
+_WORD = re.compile(r"[^\W\d]++")
 DOUBT = "\u2e2e"
 LEAST_SURE = 0.8
 """Of 1. Labels that a model gives with less are wrong several times as often as the others."""
@@ -19,14 +21,23 @@ def mark_doubts(text: str, logprobs: Sequence[tuple[str, float]]) -> str:
     """
     if "".join(token for token, _ in logprobs) != text:
         return text
-    marks: set[int] = set()
+    unsure: list[int] = []
     at = 0
     for token, logprob in logprobs:
-        letters = [at + place for place, char in enumerate(token) if char.isalpha()]
-        if letters and math.exp(min(0.0, logprob)) < LEAST_SURE:
-            marks.add(_end_of_word(text, letters[-1]))
+        if math.exp(min(0.0, logprob)) < LEAST_SURE:
+            unsure += [at + place for place, char in enumerate(token) if char.isalpha()]
         at += len(token)
-    return "".join(char + (DOUBT if place + 1 in marks else "") for place, char in enumerate(text))
+    unsure.append(len(text))  # so that there is always a next one
+    places = iter(unsure)
+    place = next(places)
+
+    def marked(word: re.Match[str]) -> str:
+        nonlocal place
+        while place < word.start():
+            place = next(places)
+        return word.group() + (DOUBT if place < word.end() else "")
+
+    return _WORD.sub(marked, text)
 
 
 def without_marks(text: str) -> str:
@@ -41,9 +52,3 @@ def marked_like(value: object, marked: object) -> object:
     if isinstance(value, Mapping) and isinstance(marked, Mapping):
         return {key: marked_like(part, marked.get(key)) for key, part in value.items()}
     return value
-
-
-def _end_of_word(text: str, at: int) -> int:
-    while at < len(text) and (text[at].isalpha() or text[at] == "_"):
-        at += 1
-    return at

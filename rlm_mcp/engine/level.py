@@ -230,7 +230,7 @@ class Level:
             if type(tokens := taped.usage.get("prompt_tokens")) is int:  # not so in a damaged record
                 trajectory.measure(tokens, ask.messages)
         if self.deps.tape.strict:
-            if prompt_hash(ask.messages) != taped.prompt_hash:
+            if taped.prompt_hash and prompt_hash(ask.messages) != taped.prompt_hash:
                 self.deps.tape.note_difference(
                     f"{self._place} asked the root model something else than the record says"
                 )

@@ -27,7 +27,8 @@ Form = Literal["coded", "rare", "keyed", "single"]
 
 LABELS, SEEN = "labels", "seen"
 _SHORT_CHARS = 24  # a longer label is replaced by its first word in the schema of a weak model
-_PAIR = re.compile(rf"(?<!\d)(\d++)[^\w?]{{0,4}}([^\W\d]+(?:[ -][^\W\d]+)*)\s?([?{DOUBT}]*)")
+# Possessive, and from where the digits begin: a reply of a million digits is read once.
+_PAIR = re.compile(rf"(?<!\d)(\d++)[^\w?]{{0,4}}([^\W\d]++(?:[ -][^\W\d]++)*+)\s?([?{DOUBT}]*+)")
 _MOST_LETTERS = 26
 
 

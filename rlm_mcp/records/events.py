@@ -289,7 +289,7 @@ NAMES: Mapping[type[RunEvent], str] = {
 """class -> "event" in JSON"""
 
 _SOMETIMES: Mapping[type[RunEvent], frozenset[str]] = {
-    RunStarted: frozenset({"fingerprint", "served"}),
+    RunStarted: frozenset({"packages", "fingerprint", "served"}),
     RunResumed: frozenset({"served"}),
     Routed: frozenset({"query", "chars", "model"}),
     RootReply: frozenset({"told"}),

@@ -50,6 +50,8 @@ class HeldModel:
         self.asked += 1
         if self.asked == 1:
             return Completion(text="```repl\nlen(context)\n```", usage=Usage(prompt_tokens=10, completion_tokens=5))
+        if attempts is not None:
+            attempts.is_under_way = True
         self.waiting.set()
         try:
             await self.go.wait()
