@@ -43,21 +43,28 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def sandbox_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the compiled sandbox is kept for this session: compiling it takes 10 s, loading it milliseconds.
+    """A cache directory of this session with the compiled sandbox, copied from the user's cache.
 
-    The workers of pytest-xdist have base directories side by side; the sandbox is compiled once for all of them.
+    Compiling takes 10 s of both cores, and the tests of `wasm_runtime` do it in the user's cache if it is not there.
+    The workers of pytest-xdist have base directories side by side and share one copy.
     """
+    from wasm_runtime import Runtime, compile_cache
+
     base = tmp_path_factory.getbasetemp()
     directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
     directory.mkdir(exist_ok=True)
+    with Runtime():
+        pass
+    image = compile_cache.load_image()
+    name = f"{compile_cache._key(image)}.cwasm"
+    folder, source = (compile_cache._private_folder(cache) for cache in (directory, compile_cache.default_cache_dir()))
+    with compile_cache._locked(folder / "lock"):
+        if not compile_cache.is_compiled(image, directory):
+            compile_cache._store(folder / name, (source / name).read_bytes())
     return directory
 
 
 @pytest.fixture(scope="session")
 def compiled_cache(sandbox_cache: Path) -> Path:
-    """The same with the sandbox compiled, for processes that are killed before they could have done it."""
-    from wasm_runtime import Runtime
-
-    with Runtime(sandbox_cache) as runtime, runtime.session() as session:
-        session.exec("1")
+    """The same, for processes that are killed before they could have compiled it."""
     return sandbox_cache
