@@ -19,6 +19,7 @@ COMPACT_ABOVE = 0.7  # of the window: what a turn adds (an output, a long reply)
 COMPACT_TO = 0.4  # far below, so that the prefix cache is lost rarely
 SUMMARY_SHARE = 0.08  # of the window, for the rows of the oldest exchanges
 _KEPT_EXCHANGES = 2
+SHRUNK = 0.7  # of what was refused: a smaller step would often be refused again
 _CHARS_PER_TOKEN = 3
 _MOST_ROW_CHARS = 100
 
@@ -119,13 +120,18 @@ class Dialogue:
         """The messages, shortened after the provider refused them as too long.
 
         The window is smaller than they are, whatever the rules say. A replay shortens alike without knowing the window.
+        Where all but the last output is short already, half of that is left out.
         """
+        refused = estimate_prompt(self.messages())
         self._tokens_ratio *= 1.5
-        self._window_tokens = min(self._window_tokens, estimate_prompt(self.messages()))
-        self.compact()
+        self._window_tokens = min(self._window_tokens, refused)
+        self.compact(kept=1)
+        last = self._exchanges[-1] if self._exchanges else None
+        if last is not None and last.cell is not None and estimate_prompt(self.messages()) > SHRUNK * refused:
+            last.told = prompts.halved(last.told, last.cell)
         return self.messages()
 
-    def compact(self) -> None:
+    def compact(self, kept: int = _KEPT_EXCHANGES) -> None:
         """Above a share of the window old outputs become their first lines and a handle, then old turns a summary.
 
         The summary is made of the turns' own code and first lines of output, not by a model: it costs no call, cannot
@@ -134,10 +140,10 @@ class Dialogue:
         if self._tokens() <= COMPACT_ABOVE * self._window_tokens:
             return
         self.compactions += 1
-        for exchange in self._exchanges[:-_KEPT_EXCHANGES]:
+        for exchange in self._exchanges[:-kept]:
             if exchange.cell is not None and not exchange.is_short:
                 exchange.told, exchange.is_short = prompts.shortened(exchange.told, exchange.cell), True
-        while len(self._exchanges) > _KEPT_EXCHANGES and self._tokens() > COMPACT_TO * self._window_tokens:
+        while len(self._exchanges) > kept and self._tokens() > COMPACT_TO * self._window_tokens:
             dropped = self._exchanges.pop(0)
             self._summary += [dropped.row] if dropped.row else []
 

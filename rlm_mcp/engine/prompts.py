@@ -539,6 +539,12 @@ def shortened(output: str, index: int) -> str:
     return as_data(f"{first}\n[shortened; print(history[{index}]) shows it again]")
 
 
+def halved(output: str, index: int) -> str:
+    """The last output where the whole of it is over the window: its beginning and its end."""
+    part = len(output) // 4
+    return f"{output[:part]}\n[half left out; print smaller pieces of history[{index}]]\n{output[-part:]}"
+
+
 def summary(rows: Sequence[str], left_out: int) -> str:
     """The oldest turns after compaction, as a part of the opening message."""
     head = f"Earlier turns in short ({left_out} older ones left out):" if left_out else "Earlier turns in short:"

@@ -59,6 +59,17 @@ def test_a_request_refused_as_too_long_is_shortened_whatever_window_was_supposed
     assert sum(len(m.content) for m in shorter.messages) < sum(len(m.content) for m in ask.messages) / 2
 
 
+def test_an_output_that_is_over_the_window_by_itself_is_halved() -> None:
+    dialogue = PlayedDialogue(Rules(window_tokens=128_000, reply_tokens=1_000))
+    dialogue.code("print(page(1))", printed("page 1: " + "lorem ipsum " * 900))
+    refused = dialogue.next_prompt()
+
+    shorter = dialogue.trajectory.shrink(dialogue.asked[-1]).messages[-1].content
+    assert "page 1: lorem ipsum" in shorter
+    assert "[half left out; print smaller pieces of history[0]]" in shorter
+    assert len(shorter) < len(refused) * 0.55
+
+
 def test_the_weak_prompt_is_short_and_the_fixed_part_is_the_same_for_every_question() -> None:
     one = Trajectory(Judge(QUESTION, WEAK), BRIEFS).ask(Remaining(turn=1, turns=9)).messages
     other = Trajectory(Judge(Question(query="Another?"), WEAK)).ask(Remaining(turn=1, turns=9)).messages
