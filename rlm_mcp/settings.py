@@ -328,8 +328,8 @@ def _paths(raw: object, source: str) -> tuple[Path, ...]:
     return tuple(_path(part, source) for part in parts if str(part).strip())
 
 
-def _package_names(raw: object, source: str) -> tuple[str, ...]:
-    """Names from a list, or from a text with commas or blanks between them."""
+def package_names(raw: object, source: str) -> tuple[str, ...]:
+    """Names from a list, or from a text with commas or blanks between them. Raises SettingsError."""
     parts = re.split(r"[,\s]+", raw.strip()) if isinstance(raw, str) else raw
     if isinstance(parts, list | tuple) and parts and all(re.fullmatch(r"\w[\w.-]*", str(part)) for part in parts):
         return tuple(str(part).lower() for part in parts)
@@ -446,7 +446,7 @@ SETTINGS: Mapping[str, Setting] = {
         has_flag=True,
     ),
     "packages": Setting(
-        parse=_package_names,
+        parse=package_names,
         meaning="packages of the sandbox: none, data (of rlm-mcp[data]), or names with commas between them",
         default="those of `rlm-mcp packages`, else those of rlm-mcp[data], else none",
         has_flag=True,

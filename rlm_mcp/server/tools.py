@@ -33,6 +33,7 @@ from rlm_mcp.server.results import ContextPage, ContextResult, InspectResult, Ru
 from rlm_mcp.server.run_calls import confirm_cost, wait_for_run
 from rlm_mcp.server.sampling import offers_sampling
 from rlm_mcp.server.tool_schemas import input_schema, output_schema
+from rlm_mcp.settings import package_names
 from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.progress import IngestProgress
@@ -80,7 +81,7 @@ class Tools:
         source: Annotated[str, Field(description="path of a file or directory, or a glob")] = "",
         text: str = "",
         name: str = "",
-        encoding: Annotated[str, Field(description="of the files, if detection was wrong")] = "",
+        encoding: Annotated[str, Field(description="of the files")] = "",
     ) -> Annotated[CallToolResult, ContextResult]:
         """Store an input too long to read (log, codebase, transcripts, dump) by path, or `text`.
 
@@ -117,7 +118,7 @@ class Tools:
         start_line: Annotated[int, Field(ge=0, description="read from here, 1-based")] = 0,
         end_line: Annotated[int, Field(ge=0)] = 0,
         path: Annotated[str, Field(description="one file, for read or search")] = "",
-        search: Annotated[str, Field(description="regex, linear time")] = "",
+        search: Annotated[str, Field(description="regex")] = "",
         max_matches: Annotated[int, Field(ge=1, le=1000)] = 20,
         context_lines: Annotated[int, Field(ge=0, le=50)] = 0,
         code: Annotated[str, Field(description="Python; `context` is bound; variables persist")] = "",
@@ -162,8 +163,8 @@ class Tools:
         model: str = "",
         sub_model: str = "",
         output_schema: Annotated[dict[str, Any] | None, Field(description="JSON Schema of the answer")] = None,
-        packages: Annotated[list[str] | None, Field(description="of the sandbox: none, data, or names")] = None,
-        estimate_only: Annotated[bool, Field(description="tell calls, tokens, dollars; start nothing")] = False,
+        packages: str = "",
+        estimate_only: Annotated[bool, Field(description="only tell calls, tokens, dollars")] = False,
     ) -> Annotated[CallToolResult, SolveResult] | InputRequiredResult:
         """Answer a question over contexts of any size, with verified citations.
 
@@ -180,7 +181,7 @@ class Tools:
             model=model or None,
             sub_model=sub_model or None,
             output_schema=output_schema,
-            packages=None if packages is None else tuple(packages),
+            packages=package_names(packages, "packages") if packages else None,
         )
         if estimate_only:
             guess = await self._workspace().runs.estimate(asked, sampling=offers_sampling(request))
@@ -208,7 +209,7 @@ class Tools:
         run_id: str,
         request: Request[Any, Any],
         wait_seconds: WaitSeconds = 45,
-        offset: Annotated[int, Field(ge=0, description="where in the answer to read on")] = 0,
+        offset: Annotated[int, Field(ge=0, description="in the answer")] = 0,
     ) -> Annotated[CallToolResult, RunResult] | InputRequiredResult:
         """Wait for a run, or read it again, or page through a long answer by offset. Free."""
         return await wait_for_run(request, self._workspace().runs, run_id, wait_seconds, offset=offset)
