@@ -181,7 +181,8 @@ class _Judging:
             if _agrees(large, verdicts[-1], told) and await self._confirm_rare(verdicts[-1].labels):
                 self._take(large, verdicts[-1], but=told)
                 self.size = self.sizes[model] = len(large.items)  # fewer than `size` where texts are long
-                self.anchors |= {index: label for index, label in told.items() if index not in self.doubtful}
+                sure = {i: label for i, label in told.items() if verdicts[-1].labels.get(i) == label}
+                self.anchors = {i: label for i, label in (self.anchors | sure).items() if i not in self.doubtful}
                 return "coded"
         self.size = self.sizes[model] = SMALL_PACK
         return "coded"

@@ -93,6 +93,19 @@ async def test_a_pack_whose_anchors_come_out_wrong_is_not_believed_and_asked_aga
     assert (right(judged, RARE), wrong(judged, RARE)) == (600, 0)
 
 
+async def test_a_judge_that_wavers_is_not_asked_everything_again() -> None:
+    class Wavering(Oracle):
+        async def __call__(self, prompt: str, *, schema: object = None) -> object:
+            often = len(self.sizes)
+            self.truth = {t: LABELS[n % 3] if (n + often) % 9 == 0 else TRUTH[t] for n, t in enumerate(TEXTS)}
+            return await super().__call__(prompt, schema=schema)
+
+    oracle = Wavering(TRUTH)
+    judged = await classify(oracle, TEXTS, ASKED)
+    assert judged.failed == {}
+    assert judged.calls <= 2 * len(TEXTS) / 16
+
+
 async def test_numbers_that_are_missing_doubled_or_beyond_the_last_text_make_no_label() -> None:
     class Sloppy(Oracle):
         async def __call__(self, prompt: str, *, schema: object = None) -> object:
