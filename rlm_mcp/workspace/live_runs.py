@@ -362,6 +362,12 @@ class LiveRuns:
             raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp, which does not react: end that one.")
         return state
 
+    def stop_waited_for(self) -> None:
+        """Cancels the runs that a call waits for, because its client is leaving: their user has stopped waiting too."""
+        for live in self._live.values():
+            if live.waiting:
+                live.cancel()
+
     def announce_end(self) -> None:
         """Says that the server is going to end: from now on that is what stops its runs, and not their clients."""
         self._is_ending = self._serves

@@ -5,8 +5,10 @@ closes that connection, which the endpoint counts.
 """
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 
+from rlm_mcp.records.recovery import left_runs
+from rlm_mcp.records.store import Runs
 from rlm_mcp.server.transports.auth import digest_of
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 from tests.peers.places import (
@@ -287,36 +291,99 @@ async def test_a_run_outlives_the_process_on_stdio(era: str, environ: dict[str, 
     assert endpoint.server.counts.requests == 3
 
 
+ENVELOPE = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}
+
+
+class RawClient:
+    """A client that writes its requests and cancellations by itself, and the server process that it has started."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", era: str) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.process, self.stdin, self._stdout = process, process.stdin, process.stdout
+        self._meta = {"_meta": ENVELOPE} if era == "auto" else {}
+        if era == "legacy":
+            self.send(id=0, method="initialize", params=HELLO)
+            self._stdout.readline()
+            self.send(method="notifications/initialized")
+
+    def send(self, **message: object) -> None:
+        self.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        self.stdin.flush()
+
+    def call(self, number: int, tool: str, **arguments: object) -> None:
+        self.send(id=number, method="tools/call", params={"name": tool, "arguments": arguments} | self._meta)
+
+    def result_of(self, number: int) -> dict[str, Any]:
+        while (message := json.loads(self._stdout.readline())).get("id") != number:
+            continue
+        fields: dict[str, Any] = message["result"]["structuredContent"]
+        return fields
+
+
+@contextmanager
+def waiting_client(tool: str, era: str, environ: dict[str, str]) -> Iterator[RawClient]:
+    """A client that has asked a question and waits for its answer, by `rlm_solve` or `rlm_result`, as request 3."""
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:  # noqa: S603 - our own command
+        client = RawClient(process, era)
+        client.call(1, "register_context", text="a b c", name="abc")
+        client.result_of(1)
+        if tool == "rlm_result":
+            client.call(2, "rlm_solve", **QUESTION, wait_seconds=0)
+            client.call(3, "rlm_result", run_id=client.result_of(2)["run_id"])
+        else:
+            client.call(3, "rlm_solve", **QUESTION)
+        try:
+            yield client
+        finally:
+            process.kill()
+
+
+async def is_cancelled_for_good(environ: dict[str, str], endpoint: Endpoint) -> None:
+    """The only run is on record as cancelled, and no later server goes on with it."""
+    await endpoint.is_let_go()
+    records = Runs(Path(environ["RLM_MCP_DATA_DIR"]))
+    (run,) = records.list().runs
+    assert (run.status, list(left_runs(records)), endpoint.server.counts.requests) == ("cancelled", [], 2)
+
+
 async def test_a_run_whose_waiting_client_went_away_on_stdio_is_cancelled(
     environ: dict[str, str], endpoint: Endpoint
 ) -> None:
-    meta = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    }
-    with subprocess.Popen(  # noqa: S603, ASYNC220 - our own command, and a line of its output is all we wait for
-        COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
-    ) as process:
-        assert process.stdin is not None
-        for number, (tool, arguments) in enumerate(
-            [("register_context", {"text": "a b c", "name": "abc"}), ("rlm_solve", QUESTION)]
-        ):
-            params = {"name": tool, "arguments": arguments, "_meta": meta}
-            request = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            if number == 0:
-                assert process.stdout is not None
-                process.stdout.readline()
+    with waiting_client("rlm_solve", "auto", environ) as client:
         await endpoint.is_asked_twice()
-        process.stdin.close()
-        assert process.wait(timeout=60) == 0
-    await endpoint.is_let_go()
-    async with on_stdio(environ, "auto") as client:
-        run = await called(client, "rlm_result", run_id=await only_run(client))
-    assert run["status"] == "cancelled"
-    assert endpoint.server.counts.requests == 2
+        client.stdin.close()
+        assert client.process.wait(timeout=60) == 0
+    await is_cancelled_for_good(environ, endpoint)
+
+
+@pytest.mark.parametrize(
+    ("tool", "era", "cancels"),
+    [
+        ("rlm_solve", "auto", "afterwards"),
+        ("rlm_solve", "legacy", "before"),
+        ("rlm_solve", "legacy", "never"),
+        ("rlm_result", "auto", "never"),
+    ],
+)
+async def test_ctrl_c_in_the_terminal_of_a_waiting_client_stops_the_run(
+    tool: str, era: str, cancels: str, environ: dict[str, str], endpoint: Endpoint
+) -> None:
+    """The terminal sends SIGINT to the server as well; the client may cancel its call, just before or just after."""
+    with waiting_client(tool, era, environ) as client:
+        await endpoint.is_asked_twice()
+        if cancels == "before":
+            client.send(method="notifications/cancelled", params={"requestId": 3})
+        client.process.send_signal(signal.SIGINT)
+        if cancels == "afterwards":
+            client.send(method="notifications/cancelled", params={"requestId": 3})
+        assert client.process.wait(timeout=60) == 0
+    await is_cancelled_for_good(environ, endpoint)
 
 
 @pytest.mark.parametrize("transport", ["stdio", "http"])

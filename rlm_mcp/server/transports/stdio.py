@@ -20,6 +20,9 @@ from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.stdio_pipe import WATCH_SECONDS, StdioPipe
 from rlm_mcp.workspace.workspace import Workspace
 
+LAST_LINES_SECONDS = 0.1
+"""Between a stop signal and the end: Ctrl-C in a terminal reaches the client, too, which then cancels its calls."""
+
 CLOSE_SECONDS = 0.6
 """For closing REPLs and run records. Records are safe without it: they are complete line by line."""
 
@@ -39,9 +42,10 @@ def serve_stdio(pipe: StdioPipe, open_workspace: OpenWorkspace, *, at_end: Calla
 
 
 async def _serve(pipe: StdioPipe, open_workspace: OpenWorkspace, at_end: Callable[[], None]) -> None:
-    ended = anyio.Event()
+    ended, signalled = anyio.Event(), anyio.Event()
     async with open_workspace() as workspace, anyio.create_task_group() as tasks:
-        with on_stop_signal(ended.set):
+        with on_stop_signal(signalled.set):
+            tasks.start_soon(_end_at_signal, signalled, workspace, ended)
             tasks.start_soon(_end_when, pipe.is_abandoned, ended)
             tasks.start_soon(_run_protocol, pipe, workspace, ended)
             tasks.start_soon(workspace.runs.resume_left)
@@ -64,6 +68,14 @@ async def _run_protocol(pipe: StdioPipe, workspace: Workspace, ended: anyio.Even
         log.debug("stdout was closed while an answer was written")
     finally:
         ended.set()
+
+
+async def _end_at_signal(signalled: anyio.Event, workspace: Workspace, ended: anyio.Event) -> None:
+    """Ends after a stop signal. Whoever started this process sent it and waits no longer, so waited-for runs stop."""
+    await signalled.wait()
+    await anyio.sleep(LAST_LINES_SECONDS)
+    workspace.runs.stop_waited_for()
+    ended.set()
 
 
 async def _end_when(condition: Callable[[], bool], ended: anyio.Event) -> None:

@@ -133,3 +133,18 @@ async def test_a_call_that_is_given_up_stops_the_run_unless_another_call_waits(m
                 assert workspace.runs.progress(run_id) is not None
             workspace.runs.give_up(run_id)
             assert (await ended(workspace, run_id)).status == "cancelled"
+
+
+async def test_a_client_that_leaves_stops_the_run_that_it_waits_for_and_no_other(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            workspace.runs.stop_waited_for()
+            assert workspace.runs.progress(run_id) is not None
+            with workspace.runs.waiting(run_id):
+                workspace.runs.stop_waited_for()
+                await workspace.runs.stop_all()  # its end, which would leave the run to the next server
+            assert (await workspace.runs.state(run_id)).status == "cancelled"
+        async with machine.open(serves=True) as workspace:
+            await workspace.runs.resume_left()
+            assert workspace.runs.progress(run_id) is None
