@@ -307,7 +307,7 @@ def _url(raw: object, source: str) -> str:
         )
     if parse_qs(parts.query, keep_blank_values=True).keys() - {"api-version"}:
         raise SettingsError(
-            f"{source} has a query with something else than api-version: set RLM_MCP_API_KEY to the key if it is one,"
+            f"{source} has a query other than api-version: set RLM_MCP_API_KEY to the key if it is one,"
             " and leave only the address"
         )
     address = text.partition("?")[0].rstrip("/").removesuffix("/chat/completions").removesuffix("/completions")

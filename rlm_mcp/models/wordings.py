@@ -13,6 +13,7 @@ from dataclasses import dataclass
 # How much of a refusal is read; its reason comes first, and some quote the whole request after it.
 _READ_CHARS = 4_000
 
+# The length of the longest reply, by the names of its parameter and in words.
 _LENGTH_NAME = re.compile(
     r"max[_ ]?(?:completion|output|new|gen(?:erated)?)?[_ ]?tokens?(?:[_ ]to[_ ]sample)?\b"
     r"|\bmaxoutputtokens|\bmax_length\b|\bnum_predict\b|\bn_predict\b"
@@ -20,11 +21,13 @@ _LENGTH_NAME = re.compile(
     r"|\b(?:completion|output|response|reply)[ _](?:tokens?|length)|\bmax(?:imum)? output",
     re.IGNORECASE,
 )
+# A limit of the reply alone, although the sentence may go on about the context. A sum with the prompt is none.
 _BOUNDS_REPLY = re.compile(
     rf"(?<!\+)(?<!plus)(?<!and)(?:^|\s)[`'\"]?(?:{_LENGTH_NAME.pattern})[`'\"]*\s"
     r"(?:value\s)?(?:must|should|cannot|has to|is out of)",
     re.IGNORECASE,
 )
+# Numbers that count nothing.
 _NOT_COUNTS = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{13,40}"  # UUID
     r"|\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?Z?)?|\b\d?\d:\d\d(?::\d\d)?\b"  # dates and times
@@ -75,6 +78,7 @@ _LINK = re.compile(
     r"(?:\b(?:is|of|to|are|only|be|than|exceeds?|over|a|the|most|within|allowed)|[<>=≤≥])\W*$", re.IGNORECASE
 )
 
+# Both ends of a range have its label: [1, 8192], 1 to 8192.
 _RANGE = re.compile(r"(?:^\[\s*\d+\s*,|\d\s*(?:and|to|-|\.\.))\s*$")
 
 _SUBJECT = (
@@ -87,6 +91,7 @@ _EXCESS = (
     r"|is full"
 )
 _BOUND = r"max\w*|limit\w*|at most|up to|less than|fewer than|<=|≤|must be|should be|supports?|cannot|only"
+# Codes, and phrases that need no excess beside them.
 _CODES = re.compile(
     r"maximum context length|context_length_exceeded|exceed_context|context_window|context_overflow"
     r"|tokens?[_ ]limit|conversation limit|maxlength|tokens?_too_long"
@@ -109,13 +114,14 @@ _COUNTED = re.compile(r"\b(?:context|ctx|tokens?|prompts?|inputs?|n_ctx|sequence
 # Words that hold a subject and an excess but are about something else.
 _OTHER_MATTERS = re.compile(
     r"input should be|(?:invalid|extra|malformed|reformat your) inputs?|(?:with|a) higher max"
-    r"|tokens? per (?:min|minute|day|hour|second)|\btp[mdhs]\b|too many (?:states|requests)|rate.?limit",
+    r"|tokens? per (?:min|minute|day|hour|second)|\btp[mdhs]\b|too many (?:states|requests)|\brate.?limit",
     re.IGNORECASE,
 )
 _PER_TIME = re.compile(
-    r"(?:tokens?|requests?) per (?:min|minute|day|hour|second)|this (?:minute|hour|day)|\b[tr]p[mdhs]\b|rate.?limit",
+    r"(?:tokens?|requests?) per (?:min|minute|day|hour|second)|this (?:minute|hour|day)|\b[tr]p[mdhs]\b|\brate.?limit",
     re.IGNORECASE,
 )
+# Sizes that are not counted in tokens: characters, entries of an array.
 _SIZES = re.compile(r"(?:string|array) (?:too long|with)|characters?\b|maxlength|\bchars\b|\$\.\w", re.IGNORECASE)
 _TOKEN_WORDS = re.compile(r"token|jeton|токен|トークン|토큰|令牌|词元", re.IGNORECASE)
 _PROMPT = re.compile(r"context|\bprompt|\binputs?\b|\bmessages?\b|n_ctx", re.IGNORECASE)

@@ -149,7 +149,7 @@ def test_a_base_url_keeps_the_version_of_azure_and_no_other_query(tmp_path: Path
     url = f"{azure}/chat/completions?api-version=2024-10-21"
     assert load(tmp_path, {"RLM_MCP_BASE_URL": url}).base_url == f"{azure}?api-version=2024-10-21"
     for query in ("?key=sk-1", "?api-version=1&sig=abc"):
-        with pytest.raises(SettingsError, match="a query with something else than api-version") as error:
+        with pytest.raises(SettingsError, match="a query other than api-version") as error:
             load(tmp_path, {"RLM_MCP_BASE_URL": azure + query})
         assert "sk-1" not in str(error.value)
 
