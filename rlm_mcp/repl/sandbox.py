@@ -82,6 +82,15 @@ class Sandbox:
         """Whether a cell could run now."""
         return self._runtime is not None
 
+    def is_compiled(self) -> bool:
+        """Whether the image can be loaded at once. If it cannot, it begins to be compiled in the background."""
+        from wasm_runtime.compile_cache import is_compiled, load_image
+
+        if self.is_loaded or is_compiled(load_image(self._image), self._cache_dir):
+            return True
+        self.begin_loading()
+        return False
+
     def has_room(self, owner: str | None = None) -> bool:
         """Whether memory is left for a session of the largest size, or a quarter of all memory where that is less."""
         return self._runtime is None or self._runtime.budget.available(owner) >= self._room_bytes

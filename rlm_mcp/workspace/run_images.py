@@ -1,24 +1,39 @@
 """Which image the REPL of a run is opened with: a new run has that of the settings, an old one that of its record."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.types import OpenRepl
 from rlm_mcp.packages.library import PackageImage, PackageLibrary, PackagesMissing
+from rlm_mcp.repl.types import GuestCalls, Repl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunImages:
-    """`chosen` is the image of new runs, None that without packages. `open_with` gives the opener of an image."""
+    """`chosen` is the image of new runs, None that without packages. `open_with` gives the opener of an image.
+
+    While `chosen` is not ready, because it is being compiled for this machine, new runs do without packages.
+    """
 
     library: PackageLibrary
     chosen: PackageImage | None
     open_with: Callable[[PackageImage | None], OpenRepl]
+    is_ready: Callable[[], bool] = lambda: True
 
     def with_packages(self, asked: Sequence[str] | None) -> PackageImage | None:
         """The image of a new run that asks for packages; None leaves it to the settings. Raises PackagesMissing."""
-        return self.chosen if asked is None else self.library.choose(asked)
+        if asked is not None:
+            return self.library.choose(asked)
+        return self.chosen if self.is_ready() else None
+
+    def open_repl(
+        self, contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
+    ) -> AbstractAsyncContextManager[Repl]:
+        """Opens a REPL with the image that a new run gets now."""
+        return self.open_with(self.with_packages(None))(contexts, calls, value=value)
 
     def recorded(self, packages: Mapping[str, Any] | None) -> PackageImage | None:
         """The image that a record names in its first event. Raises PackagesMissing if it is not here."""

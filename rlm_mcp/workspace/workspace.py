@@ -84,6 +84,10 @@ def _open_store(settings: Settings) -> Store:
     return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes)
 
 
+def _always() -> bool:
+    return True
+
+
 def _opener(store: Store, sandbox: Sandbox, pool: ReplPool, owner: str | None, image: PackageImage | None) -> OpenRepl:
     """Opens REPLs with an image."""
     sandbox = sandbox.with_image(folder_of(image))
@@ -133,8 +137,11 @@ async def open_workspace(
                 sandbox.with_image(folder_of(chosen)).begin_loading()
             pool = pool or ReplPool(has_room=sandbox.has_room)
             opener = partial(_opener, store, sandbox, pool, owner)
-            images = RunImages(library=library, chosen=chosen, open_with=opener)
-            open_repl = opener(chosen)
+            # An image that was named is waited for; until any other is compiled, the one without packages serves.
+            is_waited_for = chosen is None or settings.packages is not None
+            is_ready = _always if is_waited_for else sandbox.with_image(folder_of(chosen)).is_compiled
+            images = RunImages(library=library, chosen=chosen, open_with=opener, is_ready=is_ready)
+            open_repl = images.open_repl
         tasks = await stack.enter_async_context(anyio.create_task_group())
         changes = ChangeFeed()
         runs = LiveRuns(

@@ -79,6 +79,19 @@ async def test_a_new_run_gets_what_it_asks_for_or_the_image_of_the_settings(
     assert image_of(await launcher(library).new(request(packages), [])) == sha256
 
 
+async def test_until_the_image_of_the_settings_is_compiled_new_runs_do_without_packages(
+    library: PackageLibrary,
+) -> None:
+    ready = [False]
+    images = RunImages(
+        library=library, chosen=library.with_sha256("of 1"), open_with=Openers(), is_ready=lambda: ready[0]
+    )
+    assert images.with_packages(None) is None
+    assert images.with_packages(["numpy"]) == images.chosen
+    ready[0] = True
+    assert images.with_packages(None) == images.chosen
+
+
 async def test_a_request_for_what_no_image_has_is_refused_before_it_starts(
     library: PackageLibrary, launcher: Callable[[PackageLibrary], Launcher]
 ) -> None:
