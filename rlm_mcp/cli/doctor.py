@@ -28,6 +28,8 @@ from rlm_mcp.models.discovery import USUAL_PORTS, LocalServer, facts_of, find_lo
 from rlm_mcp.models.pool import Chosen, open_models
 from rlm_mcp.models.profiles import is_known
 from rlm_mcp.models.sampling_queue import CLIENT
+from rlm_mcp.packages.library import PackageLibrary, folder_of
+from rlm_mcp.packages.types import PackagesMissing
 from rlm_mcp.settings import Settings
 from wasm_runtime import Runtime, RuntimeFailure
 from wasm_runtime.compile_cache import is_compiled, load_image
@@ -72,9 +74,14 @@ async def run_checks(
 ) -> AsyncIterator[Check]:
     """Runs the checks one after the other. `warm` compiles the sandbox if that has not been done."""
     yield Check(name="python", status="ok", detail=f"{platform.python_version()} at {sys.executable}")
-    if warm or is_compiled(load_image(), settings.cache_dir):
-        yield await anyio.to_thread.run_sync(_check_sandbox, settings.cache_dir, on_progress)
-    yield await anyio.to_thread.run_sync(_check_image, settings.cache_dir)
+    try:
+        image = folder_of(PackageLibrary(settings.data_dir).choose(settings.packages))
+    except PackagesMissing as error:
+        yield Check(name="packages", status="failure", detail=str(error))
+        image = None
+    if warm or is_compiled(load_image(image), settings.cache_dir):
+        yield await anyio.to_thread.run_sync(_check_sandbox, settings.cache_dir, image, on_progress)
+    yield await anyio.to_thread.run_sync(_check_image, settings.cache_dir, image)
     yield await anyio.to_thread.run_sync(_check_disk, settings.data_dir, settings.cache_dir)
     yield _check_local_servers(await anyio.to_thread.run_sync(find_servers))
     async for check in _check_models(settings):
@@ -87,19 +94,20 @@ async def run_checks(
 # --- the sandbox and the disk -------------------------------------------------------------------------------------
 
 
-def _check_image(cache_dir: Path) -> Check:
-    image = load_image()
-    detail = f"wasmtime {version('wasmtime')}, image {image.sha256[:12]}, cache {cache_dir}"
+def _check_image(cache_dir: Path, folder: Path | None) -> Check:
+    image = load_image(folder)
+    packages = f" with {len(image.packages)} packages" if image.packages else ""
+    detail = f"wasmtime {version('wasmtime')}, image {image.sha256[:12]}{packages}, cache {cache_dir}"
     if is_compiled(image, cache_dir):
         return Check(name="sandbox image", status="ok", detail=f"{detail}, compiled")
     remedy = "the first run compiles it (5 to 12 s); `rlm-mcp doctor --warm` does so now"
     return Check(name="sandbox image", status="warning", detail=f"{detail}, not compiled yet", remedy=remedy)
 
 
-def _check_sandbox(cache_dir: Path, on_progress: Callable[[str], None]) -> Check:
+def _check_sandbox(cache_dir: Path, image: Path | None, on_progress: Callable[[str], None]) -> Check:
     started = time.perf_counter()
     try:
-        with Runtime(cache_dir, on_progress=on_progress) as runtime, runtime.session() as session:
+        with Runtime(cache_dir, image=image, on_progress=on_progress) as runtime, runtime.session() as session:
             value = session.exec("sum(range(10))").value
     except RuntimeFailure as error:
         return Check(name="sandbox", status="failure", detail=str(error))

@@ -9,6 +9,7 @@ An image is written once, never changed and never removed: the record of a run m
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-
-from rlm_mcp.errors import RlmError
 from rlm_mcp.files import replacing
-from rlm_mcp.packages.resolver import PackageRefused, Report, resolve
+from rlm_mcp.packages.types import PackageRefused, PackagesMissing, Report
 
 DATA_PACKAGE = "rlm_mcp_data"
 """The Python package that holds the image of `rlm-mcp[data]`."""
-
-
-class PackagesMissing(RlmError):
-    """The setting `packages` asks for what no image has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +40,12 @@ class PackageImage:
     @property
     def names(self) -> frozenset[str]:
         """The normalised names of the packages."""
-        return frozenset(canonicalize_name(package.split()[0]) for package in self.packages)
+        return frozenset(canonical_name(package.split()[0]) for package in self.packages)
+
+
+def canonical_name(name: str) -> str:
+    """A project's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def folder_of(image: PackageImage | None) -> Path | None:
@@ -114,7 +112,7 @@ class PackageLibrary:
             if image is None:
                 raise PackagesMissing("packages = data needs the prebuilt image: install rlm-mcp[data]")
             return image
-        wanted = {str(canonicalize_name(name)) for name in setting}
+        wanted = {canonical_name(name) for name in setting}
         images = [image for image in self.images() if wanted <= image.names]
         if not images:
             there = set[str]().union(*(image.names for image in self.images()))
@@ -137,7 +135,7 @@ class PackageLibrary:
 
     def remove(self, name: str, *, cache_dir: Path, report: Report) -> PackageImage | None:
         """Take a package off the set and bake the rest; None if nothing is left. Raises PackageRefused."""
-        rest = [one for one in self.added() if _project(one) != canonicalize_name(name)]
+        rest = [one for one in self.added() if _project(one) != canonical_name(name)]
         if len(rest) == len(self.added()):
             raise PackageRefused(f"{name} was not added: `rlm-mcp packages` lists what was")
         if not rest:
@@ -150,6 +148,7 @@ class PackageLibrary:
         self, requested: Sequence[str], *, cache_dir: Path, find_links: Sequence[str] = (), report: Report
     ) -> PackageImage:
         """Resolve, bake and compile the image of these packages, and make it that of the set. Raises PackageRefused."""
+        from rlm_mcp.packages.resolver import resolve
         from wasm_runtime import Runtime
         from wasm_runtime.build.packages import bake_image
         from wasm_runtime.build.side_module import BadPackage
@@ -202,11 +201,9 @@ def _key(parts: Sequence[str]) -> str:
 def _project(requirement: str) -> str:
     """The normalised name of what was asked for: a requirement, or the path of a wheel."""
     if requirement.endswith(".whl"):
-        return str(canonicalize_name(Path(requirement).name.partition("-")[0]))
-    try:
-        return str(canonicalize_name(Requirement(requirement).name))
-    except InvalidRequirement:
-        return requirement
+        return canonical_name(Path(requirement).name.partition("-")[0])
+    name = re.match(r"[\w.-]+", requirement)
+    return canonical_name(name[0] if name else requirement)
 
 
 def _installed_data_folder() -> Path | None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from rlm_mcp.errors import RlmError
+from rlm_mcp.packages.types import PackageRefused, Report
 
 if TYPE_CHECKING:
     from wasm_runtime.build.wheel import Wheel
@@ -61,12 +61,7 @@ _GUEST = {
 # The sandbox has the time zones itself.
 _PROVIDED = frozenset({"tzdata"})
 
-Report = Callable[[str], None]
 RunPip = Callable[[Sequence[str], Report], tuple[int, str]]
-
-
-class PackageRefused(RlmError):
-    """A package cannot be had for the sandbox; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.types import OpenRepl
-from rlm_mcp.packages.library import PackageImage, PackageLibrary, PackagesMissing
+from rlm_mcp.packages.library import PackageImage, PackageLibrary
+from rlm_mcp.packages.types import PackagesMissing
 from rlm_mcp.repl.types import GuestCalls, Repl
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.packages.library import PackageImage, PackageLibrary, PackagesMissing
-from rlm_mcp.packages.resolver import PackageRefused
+from rlm_mcp.packages.library import PackageImage, PackageLibrary
+from rlm_mcp.packages.types import PackageRefused, PackagesMissing
 
 
 def write_image(folder: Path, sha256: str, *names: str) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.packages.resolver import PackageRefused, Report, resolve
+from rlm_mcp.packages.resolver import resolve
+from rlm_mcp.packages.types import PackageRefused, Report
 
 GUEST = "cp314-cp314-pyemscripten_2026_0_wasm32"
 LINUX = "cp314-cp314-manylinux_2_28_x86_64"

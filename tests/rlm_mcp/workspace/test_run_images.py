@@ -11,7 +11,8 @@ import pytest
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.engine.types import OpenRepl
 from rlm_mcp.models.scripted import ScriptedModel
-from rlm_mcp.packages.library import PackageImage, PackageLibrary, PackagesMissing
+from rlm_mcp.packages.library import PackageImage, PackageLibrary
+from rlm_mcp.packages.types import PackagesMissing
 from rlm_mcp.records.events import RunStarted, event_from_json, to_json
 from rlm_mcp.settings import load_settings
 from rlm_mcp.spending import Spent
