@@ -99,6 +99,7 @@ class _ContentReader:
             return
         self._open[tag] += 1
         self._omitted.add(_OMITTED.get(tag, ""), tag in _OMITTED)
+        self._omitted.add("addresses of links", tag == "a" and not attributes.get("href", "#").startswith("#"))
         if tag in _LINES:
             self._paragraphs.append([self._prefix(tag, attributes)])
         elif tag == "s":

@@ -151,6 +151,15 @@ class DocumentPackage:
             if item.get("TargetMode") != "External"
         ]
 
+    def count_links(self, name: str) -> int:
+        """How many addresses outside the package a part has links to."""
+        folder, _, base = name.rpartition("/")
+        rels = posixpath.join(folder, "_rels", f"{base}.rels")
+        items = self.tree(rels) if rels in self else ()
+        return sum(
+            item.get("TargetMode") == "External" and item.get("Type", "").endswith("/hyperlink") for item in items
+        )
+
     def main_part(self, names: Iterable[re.Pattern[str]] = ()) -> str | None:
         """The part that an Office file is about; without a relation to it, one with a name like those given."""
         related = (item.target for item in self.related("") if item.kind == "officeDocument")

@@ -16,6 +16,7 @@ _WORD = re.compile(r"\w+")
 _PARAGRAPHS = frozenset({"p", "text"})
 _TEXTS = frozenset({"t", "delText", "text"})
 _AROUND = frozenset({"del", "moveFrom", "Fallback"})
+_LIST = frozenset({"ddList", "result", "listEntry"})
 _CHARACTERS = {"tab": "\t", "br": "\n", "cr": "\n", "softHyphen": "\u00ad", "noBreakHyphen": "\u2011"}
 
 
@@ -47,10 +48,13 @@ def read_part(package: DocumentPackage, name: str) -> PartText:
     found = PartText()
     open_paragraphs: list[list[str]] = []
     around: Counter[str] = Counter()
+    choices: list[int] = []
 
-    def start(tag: str, _: dict[str, str]) -> None:
+    def start(tag: str, attributes: dict[str, str]) -> None:
         if tag in _PARAGRAPHS:
             open_paragraphs.append([])
+        elif tag in _LIST and open_paragraphs:
+            _choose(tag, attributes, choices, open_paragraphs[-1])
         elif tag in _CHARACTERS and open_paragraphs and not around["t"]:
             open_paragraphs[-1].append(_CHARACTERS[tag])
         if tag in _TEXTS or tag in _AROUND:
@@ -72,6 +76,19 @@ def read_part(package: DocumentPackage, name: str) -> PartText:
 
     package.parse(name, start=start, end=end, data=data)
     return found
+
+
+def _choose(tag: str, attributes: dict[str, str], choices: list[int], paragraph: list[str]) -> None:
+    """Adds the chosen entry of a list in a form, which Word keeps as its index before the entries."""
+    number = attributes.get("val", "")
+    if tag == "ddList":
+        choices[:] = [0]
+    elif tag == "result":
+        choices[:] = [int(number[:6]) if number.isascii() and number[:6].isdigit() else 0]
+    elif choices and choices[0] >= 0:
+        if choices[0] == 0:
+            paragraph.append(number)
+        choices[0] -= 1
 
 
 def chart_rows(package: DocumentPackage, name: str) -> Iterator[str]:

@@ -38,6 +38,8 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     if empty:
         shown = ", ".join(map(str, empty[:10])) + (", …" if len(empty) > 10 else "")
         omitted.say(f"{len(empty):,} of {_pages(len(reader.pages))} have no text ({shown}): run OCR if they are scans")
+    if _has_xfa(reader):
+        omitted.say("it is an XFA form, whose values may differ from what is shown")
     yield Section(note=omitted.note())
     yield Section(note=_attached(reader))
 
@@ -63,7 +65,10 @@ def _written_on(page: Any, omitted: Omissions) -> Iterator[str]:
                     yield f"[form] {name or 'field'}: {value}"
             elif kind == "/FileAttachment":
                 omitted.add("attached files", 1)
-            elif kind not in {"/Link", "/Popup"} and (text := _value(annotation.get("/Contents"))):
+            elif kind == "/Link":
+                action = annotation.get("/A")
+                omitted.add("addresses of links", action is not None and "/URI" in action.get_object())
+            elif kind != "/Popup" and (text := _value(annotation.get("/Contents"))):
                 yield f"[note] {text}"
     except Exception as error:  # noqa: BLE001 - a damaged annotation leaves the text of its page
         omitted.say(f"notes and form fields of a page cannot be read ({one_line(error)})")
@@ -97,6 +102,13 @@ def _pictures(page: Any) -> int:
         return sum(item.get_object().get("/Subtype") == "/Image" for item in objects.values())
     except Exception:  # noqa: BLE001 - a page without resources, or a damaged one
         return 0
+
+
+def _has_xfa(reader: Any) -> bool:
+    try:
+        return "/XFA" in reader.root_object["/AcroForm"].get_object()
+    except Exception:  # noqa: BLE001 - a file without forms, or a damaged one
+        return False
 
 
 def _attached(reader: Any) -> str | None:

@@ -27,6 +27,7 @@ _FONT = re.compile(r"\\f[0-9]")
 _CODE_PAGE = re.compile(rb"\\ansicpg([0-9]{3,5})")
 _COUNTED = {
     "pictures": re.compile(r"\\pict(?![a-z])"),
+    "addresses of links": re.compile(r"HYPERLINK +\""),
     "embedded objects": re.compile(r"\\objdata(?![a-z])"),
 }
 _DELETED = re.compile(r"\\deleted(?![a-z0-9])")

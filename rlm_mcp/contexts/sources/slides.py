@@ -35,6 +35,7 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
         lines = list(_with_left_out(package, name, _lines_of(shapes)))
         lines += _attached(package, related)
         omitted.add("pictures", sum(item.kind in _PICTURES for item in related))
+        omitted.add("addresses of links", package.count_links(name))
         omitted.add("embedded files", sum(item.kind in _FILES for item in related))
         yield Section(label=f"slide {number}", text="\n".join(lines))
     if not number:

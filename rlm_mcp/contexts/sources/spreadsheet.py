@@ -24,7 +24,8 @@ _IN_SHEET = re.compile(rb"<(?:\w+:)?(f|(?:odd|even|first)(?:Header|Footer))[\s>]
 _HELD_WHOLE = re.compile(r"xl/(?:styles|workbook|theme/.*)\.xml|.*\.rels|\[Content_Types\]\.xml|docProps/.*")
 """Parts that openpyxl reads as trees."""
 _LONGEST_TAG = 32
-_STYLE_NAMES = re.compile(rb"<(?:\w+:)?cellStyles[\s>].*?</(?:\w+:)?cellStyles>", re.DOTALL)
+_STYLE_NAMES = re.compile(rb"<(?:\w+:)?cellStyles[\s>]")
+_AFTER_STYLE_NAMES = re.compile(rb"</(?:\w+:)?cellStyles>")
 _CHARTS = re.compile(r"xl/charts/chart\d*\.xml")
 
 
@@ -71,7 +72,9 @@ def _open_workbook(package: DocumentPackage, file: BinaryIO, omitted: Omissions)
 
 
 def _without_style_names(name: str, data: bytes) -> bytes:
-    return _STYLE_NAMES.sub(b"", data, count=1) if name.endswith("/styles.xml") else data
+    begin = _STYLE_NAMES.search(data) if name.endswith("/styles.xml") else None
+    end = _AFTER_STYLE_NAMES.search(data, begin.end()) if begin else None
+    return data[: begin.start()] + data[end.end() :] if begin and end else data
 
 
 def older_sections(data: bytes, path: Path) -> Iterator[Section]:
@@ -166,6 +169,7 @@ class _Sheets:
     def attached(self, part: str) -> Iterator[str]:
         """The comments and drawings of a sheet."""
         related = [item for item in self._package.related(part) if item.target in self._package]
+        self._omitted.add("addresses of links", self._package.count_links(part))
         threads = [line for item in related if item.kind == "threadedComment" for line in self._thread(item.target)]
         yield from threads
         for item in related:

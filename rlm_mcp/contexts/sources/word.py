@@ -21,10 +21,13 @@ _WITH_REFERENCES = ("footnotes", "endnotes", "comments")
 _AT_THE_END = {"header": "headers", "footer": "footers", "chart": "charts", "diagramData": "diagrams"}
 MAX_COLUMNS = 63
 """That Word itself allows for a table."""
-_UNWRAPPED = re.compile(
-    rb"""</?(?:\w+:)?(?:fldChar|fldSimple|ruby|rt|rubyBase)(?=[\s/>])(?:[^"'<>]|"[^"<]*"|'[^'<]*')*>"""
+_UNWRAPPED = re.compile(rb"""</?(?:\w+:)?(?:fldSimple|ruby|rt|rubyBase)(?=[\s/>])(?:[^"'<>]|"[^"<]*"|'[^'<]*')*>""")
+"""Elements of which mammoth skips the content."""
+_FIELD = re.compile(
+    rb"""<(?:\w+:)?fldChar(?=[\s/>])[^<>]{0,200}?fldCharType\s{0,9}=\s{0,9}["'](begin|end)["'][^<>]{0,200}>"""
 )
-"""Elements of which mammoth skips the content, or takes quadratic time when they nest."""
+_FIELDS_DEEP = 50
+"""mammoth takes quadratic time for fields that nest; Word itself writes a few levels."""
 
 
 def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
@@ -47,6 +50,7 @@ def sections(file: BinaryIO, path: Path) -> Iterator[Section]:
     parts = [main, *(item.target for item in related if item.kind in _WITH_REFERENCES and item.target in package)]
     if left := list(_not_shown(package, parts, layout.shown, omitted)):
         yield Section(label="other text" if document else None, text="\n".join(left))
+    omitted.add("addresses of links", len(layout.links))
     omitted.add("embedded files", sum(item.kind in {"oleObject", "package", "aFChunk"} for item in related))
     omitted.add("macros", sum(item.kind == "vbaProject" for item in related))
     yield Section(note=omitted.note())
@@ -65,13 +69,23 @@ def _read_document(package: DocumentPackage, main: str, omitted: Omissions) -> A
         return document.copy(children=[])
 
     try:
-        with package.plain_copy(lambda name, data: _UNWRAPPED.sub(b"", data) if name == main else data) as copy:
+        with package.plain_copy(lambda name, data: _simpler(data) if name.endswith(".xml") else data) as copy:
             mammoth.convert_to_html(copy, transform_document=keep, include_embedded_style_map=False)
     except SourceRefused:
         raise
     except Exception as error:  # noqa: BLE001 - a parser may raise any, and the paragraphs can be read without it
         omitted.say(f"it is read without tables and headings, because mammoth failed ({one_line(error)})")
     return found[0] if found else None
+
+
+def _simpler(data: bytes) -> bytes:
+    data = _UNWRAPPED.sub(b"", data)
+    deep = 0
+    for field in _FIELD.finditer(data):
+        deep = deep + 1 if field[1] == b"begin" else max(deep - 1, 0)
+        if deep > _FIELDS_DEEP:
+            return _FIELD.sub(b"", data)
+    return data
 
 
 def _lines_of_parts(package: DocumentPackage, names: Iterable[str], kind: str, omitted: Omissions) -> Iterator[str]:
@@ -102,6 +116,8 @@ class _Layout:
         self._omitted = omitted
         self._references: dict[str, dict[str, int]] = {}
         self._lines: list[str] = []
+        self.links: set[str] = set()
+        """addresses that are not shown"""
 
     @property
     def shown(self) -> str:
@@ -192,6 +208,9 @@ class _Layout:
                 return self._mark(node.note_type, node.note_id)
             case "CommentReference":
                 return self._mark("comment", node.comment_id)
+            case "Hyperlink":
+                self.links |= {node.href} - {None}
+                return self._inline(node.children)
             case "Image":
                 self._omitted.add("pictures", 1)
                 return f"[picture: {node.alt_text}]" if node.alt_text else "[picture]"

@@ -91,6 +91,32 @@ def test_text_that_the_library_leaves_aside_follows_the_rest(store: Store, files
     )
 
 
+def test_fields_of_a_form_are_shown_and_addresses_of_links_counted(store: Store, files: Path) -> None:
+    def field(word: str, data: str) -> str:
+        return (
+            f'<w:r><w:fldChar w:fldCharType="begin"><w:ffData>{data}</w:ffData></w:fldChar></w:r>'
+            f'<w:r><w:instrText> {word} </w:instrText></w:r><w:r><w:fldChar w:fldCharType="end"/></w:r>'
+        )
+
+    box = field("FORMCHECKBOX", "<w:checkBox><w:checked/></w:checkBox>")
+    entries = '<w:result w:val="1"/><w:listEntry w:val="red"/><w:listEntry w:val="blue"/>'
+    chosen = field("FORMDROPDOWN", f"<w:ddList>{entries}</w:ddList>")
+    link = f'<w:hyperlink w:anchor="here">{run("inside")}</w:hyperlink>'
+    begin, separate, end = (f'<w:r><w:fldChar w:fldCharType="{at}"/></w:r>' for at in ("begin", "separate", "end"))
+    address = '<w:r><w:instrText> HYPERLINK "http://a.example" </w:instrText></w:r>'
+    link += begin + address + separate + run("outside") + end
+    body = f"<w:p>{box}{run('agreed')}</w:p><w:p>{run('colour ')}{chosen}</w:p><w:p>{link}</w:p>"
+    text, notes = read(store, files / "a.docx", docx(body))
+    assert text == "[x]agreed\ncolour \ninsideoutside\n\n[other text]\ncolour blue\n\n"
+    assert notes == ("a.docx: left out: addresses of links (1)",)
+
+
+def test_fields_that_nest_without_end_take_linear_time(store: Store, files: Path) -> None:
+    begin = '<w:r><w:fldChar w:fldCharType="begin"/></w:r>'
+    text, _ = read(store, files / "a.docx", docx(f"<w:p>{begin * 5_000}{run('text')}</w:p>"))
+    assert text == "text\n\n"
+
+
 def test_a_document_that_the_library_cannot_lay_out_is_read_as_paragraphs(store: Store, files: Path) -> None:
     deep = 300
     body = "<w:tbl><w:tr><w:tc>" * deep + paragraph("deep inside") + "</w:tc></w:tr></w:tbl>" * deep
