@@ -361,9 +361,10 @@ class CellForesight:
             self._next_at = 2 * len(self._made) if certain.keys() <= self._expected.keys() else 0
             # Those that are answered stay: later rehearsals use the answers.
             self._expected = {key: call for key, call in self._expected.items() if _is_answered(call.answer)} | certain
-            self._has_told = True
-            # Inside the lock: the end of the cell must come after it.
-            self._foresight.expect([call for call in plan.values() if not call.answer.done()])
+            calls = [call for call in plan.values() if not call.answer.done()]
+            if calls:  # none would mean that the cell has ended
+                self._has_told = True
+                self._foresight.expect(calls)  # inside the lock: the end of the cell must come after it
 
     def _hold_plan(self, size: int) -> bool:
         self._memory.release(self._plan_bytes)
