@@ -54,6 +54,7 @@ def test_a_run_is_sent_without_what_only_its_record_needs() -> None:
             "root_calls": 1,
             "sub_calls": 0,
             "cached_calls": 0,
+            "calls_in_vain": 0,
             "failed_calls": 0,
             "prompt_tokens": 5,
             "completion_tokens": 0,
