@@ -1,6 +1,7 @@
 """How two runs differ: questions, answers, citations, coverage, spending, and the code turn by turn."""
 
 import re
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
@@ -90,8 +91,9 @@ def merge_citations(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping
 
 def align_turns(first: Sequence[tuple[int, str]], second: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
     """The turns of both runs in order: those with the most similar code in pairs, the others alone."""
-    alike = _similarity if len(first) * len(second) <= MOST_PAIRS else _equality
-    gain = [[max(0.0, alike(one, other) - LEAST_ALIKE) for _, other in second] for _, one in first]
+    if len(first) * len(second) > MOST_PAIRS:
+        return _align_equal_turns(first, second)
+    gain = [[max(0.0, _similarity(one, other) - LEAST_ALIKE) for _, other in second] for _, one in first]
     # The best total from each pair of positions on; then the path through it.
     best = [[0.0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for i in reversed(range(len(first))):
@@ -113,8 +115,24 @@ def align_turns(first: Sequence[tuple[int, str]], second: Sequence[tuple[int, st
     return pairs
 
 
-def _equality(one: str, other: str) -> float:
-    return float(one == other)
+def _align_equal_turns(first: Sequence[tuple[int, str]], second: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
+    """The same for long runs, in linear time: pairs are turns of equal code, in order, each with the next one."""
+    places: dict[str, deque[int]] = defaultdict(deque)
+    for at, (_, code) in enumerate(second):
+        places[code].append(at)
+    pairs: list[dict[str, Any]] = []
+    done = 0
+    for number, code in first:
+        there = places[code]
+        while there and there[0] < done:
+            there.popleft()
+        if not there:
+            pairs.append({"first": number, "second": None, "same_code": False})
+            continue
+        pairs += [{"first": None, "second": other, "same_code": False} for other, _ in second[done : there[0]]]
+        pairs.append({"first": number, "second": second[there[0]][0], "same_code": True})
+        done = there[0] + 1
+    return pairs + [{"first": None, "second": other, "same_code": False} for other, _ in second[done:]]
 
 
 def _similarity(one: str, other: str) -> float:

@@ -15,7 +15,7 @@ import anyio.from_thread
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
-from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.store.store import MOST_LISTED, Store
 from rlm_mcp.contexts.types import Context, LineRange, Page
 from rlm_mcp.errors import ContextError, SourceRefused, UnknownContext
 from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
@@ -107,13 +107,7 @@ class WorkspaceContexts:
 
     async def list_all(self) -> list[Context]:
         """Every context, newest first."""
-        found: list[Context] = []
-        cursor: str | None = None
-        while True:
-            page = await self.list_page(limit=1_000, cursor=cursor)
-            found += page.contexts
-            if (cursor := page.next_cursor) is None:
-                return found
+        return list((await self.list_page(limit=MOST_LISTED)).contexts)
 
     async def list_paths(self, ref: str) -> list[str]:
         """The paths of a context's files."""

@@ -75,6 +75,20 @@ async def test_a_text_too_long_for_a_str_acts_like_one(opened: Opener, expressio
     assert for_big == for_str
 
 
+async def test_files_make_room_for_each_other(opened: Opener, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    for at in range(20):
+        (tmp_path / "src" / f"{at:02}.txt").write_text(f"file {at:02}\n")
+    context = await anyio.to_thread.run_sync(lambda: opened.store.register_source(str(tmp_path / "src"), name="src"))
+    repl = await opened.over([context])
+    await repl.run("import texts\ntexts.Files.KEPT_CHARS = 30")
+    read = "[text for text in context.values()] == [f'file {at:02}\\n' for at in range(20)]"
+    kept = "[path for path, text in dict.items(context) if text is not None]"
+    for _ in range(2):
+        assert await value_of(repl, read) == "True"
+        assert await value_of(repl, kept) == "['17.txt', '18.txt', '19.txt']"
+
+
 MIXED_LINES = "a\rb 10%\r 20%\nform\x0cfeed\x0bvt\r\nnel\x85 ls\u2028 ps\u2029 fs\x1c\n\n\r\n" * 3
 STORED_LINES = ["a\rb 10%\r 20%", "form\x0cfeed\x0bvt", "nel\x85 ls\u2028 ps\u2029 fs\x1c", "", ""] * 3
 
