@@ -15,7 +15,7 @@ from typing import BinaryIO, Self, cast
 
 from rlm_mcp.contexts.sources.compressed import Expansion, damaged, is_damage
 from rlm_mcp.contexts.sources.file import printable
-from rlm_mcp.contexts.sources.member_names import decoded_names, member_path
+from rlm_mcp.contexts.sources.member_names import TarNames, decoded_names, member_path
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
 from rlm_mcp.contexts.sources.source import MAX_FILES, AccessPolicy, OpenPiece, Piece, Readable, Remark
 from rlm_mcp.contexts.types import Skipped
@@ -94,10 +94,11 @@ def tar_members(
 ) -> Iterator[Piece | Skipped | Remark]:
     """The members of a tar archive in the order of the stream, as they are packed."""
     members = _tar_infos(path, _HeaderBudget(file, path), expansion)
+    names = TarNames()
     try:
         for archive, member in members:
             _count_members(path, expansion, 1)
-            yield _tar_member(path, archive, member, policy)
+            yield _tar_member(path, archive, member, policy, names)
     except _TarEnds as error:
         yield Remark(text=f"{path.name} {error}")
     finally:
@@ -136,8 +137,10 @@ def _tar_infos(
         )
 
 
-def _tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, policy: AccessPolicy) -> Piece | Skipped:
-    shown = member_path(*decoded_names([os.fsencode(member.name)]))
+def _tar_member(
+    path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, policy: AccessPolicy, names: TarNames
+) -> Piece | Skipped:
+    shown = member_path(names.decode(os.fsencode(member.name)))
     if skipped := _refused(shown, policy):
         return skipped
     if member.issym() or member.islnk():

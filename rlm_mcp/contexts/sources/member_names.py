@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from rlm_mcp.contexts.sources.file import printable
 from rlm_mcp.contexts.text.encoding import detect
 
+NAMES_GUESSED_FROM = 20
 _KOREAN = frozenset({"cp949", "euc_kr", "johab"})
 _HANJA = re.compile(r"[\u3400-\u9fff]")
 _DRIVE = re.compile(r"[A-Za-z]:(?=/)")
@@ -13,17 +14,38 @@ _RUN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uff01-\uff5e]{2,}|[
 
 
 def decoded_names(names: list[bytes | str]) -> list[str]:
-    """The names of one archive as text, all in the same encoding: UTF-8, one of East Asia or Russia, or that of DOS."""
+    """The names in a zip archive, all in the same encoding: UTF-8, one of East Asia or Russia, or that of DOS."""
     unknown = b"\n".join(name for name in names if isinstance(name, bytes))
-    codec = _codec_of_names(unknown)
+    codec = _codec_of_names(unknown, "cp437")
     return [name if isinstance(name, str) else name.decode(codec, "replace") for name in names]
 
 
-def _codec_of_names(names: bytes) -> str:
+class TarNames:
+    """Decodes the names in a tar archive, which come one by one.
+
+    The encoding of those that are not UTF-8 is that of the first ones: to guess it takes milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[bytes] = []
+        self._codec = "cp1252"
+
+    def decode(self, name: bytes) -> str:
+        """A name as text."""
+        try:
+            return name.decode()
+        except UnicodeDecodeError:
+            if len(self._seen) < NAMES_GUESSED_FROM:
+                self._seen.append(name)
+                self._codec = _codec_of_names(b"\n".join(self._seen), "cp1252")
+        return name.decode(self._codec, "replace")
+
+
+def _codec_of_names(names: bytes, fallback: str) -> str:
     try:
         names.decode()
     except UnicodeDecodeError:
-        return next((codec for codec in _candidates(names) if _are_words(names, codec)), "cp437")
+        return next((codec for codec in _candidates(names) if _are_words(names, codec)), fallback)
     return "utf-8"
 
 

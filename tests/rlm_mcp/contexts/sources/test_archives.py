@@ -397,3 +397,19 @@ def test_a_zip_archive_that_cannot_be_parsed_is_refused_in_a_sentence(store: Sto
     (files / "a.zip").write_bytes(data)
     with pytest.raises(SourceRefused, match="is damaged or cut short"):
         store.register_source(str(files / "a.zip"))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("報告書メモ.txt", "cp932"), ("Länge.txt", "latin-1"), ("Grüße.txt", "utf-8")]
+)
+def test_names_in_a_tar_archive_are_read_in_the_encoding_of_their_writer(
+    store: Store, files: Path, name: str, codec: str
+) -> None:
+    with tarfile.open(files / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding=codec) as archive:
+        archive.addfile(member(name), io.BytesIO())
+        archive.addfile(member("dir/" + name), io.BytesIO())
+        info = member("a.txt")
+        info.size = 2
+        archive.addfile(info, io.BytesIO(b"a\n"))
+    context = store.register_source(str(files / "a.tar"))
+    assert {entry.path for entry in store.files(context)} == {"a.txt", f"dir/{name}", name}
