@@ -32,6 +32,7 @@ MAX_GLOBAL_BYTES = 16 << 10
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
 _MANY_DIGITS = re.compile(rb"[0-9]{64}")
 """Older versions of tarfile look for a keyword after every sequence of digits, from each of the digits on."""
+_REST_BYTES = 1 << 16
 UTF8_FLAG = 0x800
 """The bit of a zip member that says that its name is UTF-8."""
 UNIX_LINK = 0xA
@@ -105,6 +106,15 @@ def tar_members(
         members.close()
 
 
+def _goes_on(archive: tarfile.TarFile) -> int:
+    """The number of bytes, up to a block of reading, from the first that is no zero after the end of an archive."""
+    file = cast("BinaryIO", archive.fileobj)
+    while data := file.read(_REST_BYTES):
+        if rest := data.lstrip(b"\0"):
+            return len(rest)
+    return 0
+
+
 class _TarEnds(Exception):
     """A tar archive ends before its end, or goes on where it cannot be read."""
 
@@ -127,10 +137,16 @@ def _tar_infos(
                     # A sparse member declares any size, and is read as so many zeros.
                     expansion.check(produced)
                     yield archive, member
+            headers.goes_on = _goes_on(archive)
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         if not count:
             raise damaged(path, error) from error
         headers.broken = headers.broken or str(error)
+    if headers.goes_on and not headers.broken:
+        raise _TarEnds(
+            f"goes on after its end with {headers.goes_on:,} bytes or more that were not read, as joined archives do: "
+            "unpack it with `tar --ignore-zeros` and register the directory"
+        )
     if headers.broken:
         raise _TarEnds(
             f"is damaged or cut short after its first {count:,} members ({headers.broken}): what follows is missing"
@@ -161,6 +177,7 @@ class _HeaderBudget:
         self._path = path
         self._left: int | None = None
         self._global_bytes = 0
+        self.goes_on = 0
         self.broken = ""
         """why headers between or after the members could not be read"""
         budget = self

@@ -150,6 +150,10 @@ class _ZstandardReader:
         return True
 
 
+_LEAST_BYTES = 1 << 16
+"""Members of a few bytes are read together: a file may have millions of them."""
+
+
 class _Decompressed:
     """Reads the expanded content, which ends where the compressed file is damaged."""
 
@@ -162,10 +166,15 @@ class _Decompressed:
         self._ended = False
 
     def read(self, size: int, /) -> bytes:
-        data = b"" if self._ended or not size else self._read_or_end(size)
-        self._produced += len(data)
-        self._expansion.add(len(data))
-        return data
+        data = bytearray()
+        wanted = min(size, _LEAST_BYTES)
+        while len(data) < wanted and not self._ended:
+            more = self._read_or_end(size - len(data))
+            self._ended = self._ended or not more
+            data += more
+            self._produced += len(more)
+            self._expansion.add(len(more))
+        return bytes(data)
 
     def _read_or_end(self, size: int) -> bytes:
         try:

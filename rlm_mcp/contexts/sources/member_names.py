@@ -7,6 +7,8 @@ from rlm_mcp.contexts.sources.file import printable
 from rlm_mcp.contexts.text.encoding import detect
 
 NAMES_GUESSED_FROM = 20
+MAX_PATH_CHARS = 1024
+"""All paths of an archive are held in memory; a header may have names of hundreds of kilobytes."""
 _KOREAN = frozenset({"cp949", "euc_kr", "johab"})
 _HANJA = re.compile(r"[\u3400-\u9fff]")
 _DRIVE = re.compile(r"[A-Za-z]:(?=/)")
@@ -72,6 +74,9 @@ def _are_words(names: bytes, codec: str) -> bool:
 
 
 def member_path(name: str) -> str:
-    """The path of a member inside the context, relative and without `.` and `..`, with `/` for a backslash."""
+    """The path of a member inside the context, relative and without `.` and `..`, with `/` for a backslash.
+
+    Of a longer path, the end is kept.
+    """
     parts = _DRIVE.sub("", name.replace("\\", "/")).split("/")
-    return printable("/".join(part for part in parts if part not in {"", ".", ".."})) or "unnamed"
+    return printable("/".join(part for part in parts if part not in {"", ".", ".."}))[-MAX_PATH_CHARS:] or "unnamed"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 
 from rlm_mcp.contexts.sources.file import refusal
@@ -20,6 +20,9 @@ from rlm_mcp.contexts.types import Context, Kind, PageMark, Skipped
 from rlm_mcp.errors import SourceChanged, SourceRefused
 
 MAX_NOTES = 20
+MAX_DEPTH = 64
+"""Directories above a file; deeper ones become part of its name."""
+MAX_DIRECTORIES = 1_000_000
 NAMED_SECRETS = 10
 """How many of the files left out because of their names a note lists; `skipped` has them all."""
 
@@ -46,7 +49,10 @@ class Ingest:
         self._encoding = encoding
         self._refers = refers
         self._files: dict[str, FileRow] = {}
-        self._directories: set[str] = set()
+        self._directories: set[int] = set()
+        """the hashes of their paths, of which there may be many times the length of all names"""
+        self._numbers: dict[str, Iterator[int]] = {}
+        """for each path that was taken, the numbers that tell others of that name apart"""
         self._notes: list[str] = []
         self.kind = kind
         self.location = location
@@ -139,16 +145,23 @@ class Ingest:
 
     def _free_path(self, path: str) -> str:
         """A free path that is not below a file: an archive may hold both `a` and `a/b`."""
+        *above, name = path.split("/", MAX_DEPTH)
+        path = "/".join([*above, name.replace("/", "_")])
         parents = [path[:at] for at, char in enumerate(path) if char == "/"]
         if any(parent in self._files for parent in parents):
             path = path.replace("/", "_")
-        shown = next(
-            name
-            for name in chain([path], (f"{path}~{n}" for n in count(2)))
-            if name not in self._files and name not in self._directories
-        )
-        self._directories.update(parents)
-        return shown
+        if len(self._directories) > MAX_DIRECTORIES:
+            raise SourceRefused(
+                f"{self.location} has over {MAX_DIRECTORIES:,} directories: register one inside it, or a glob"
+            )
+        self._directories.update(map(hash, parents))
+        if self._is_free(path):
+            return path
+        numbers = self._numbers.setdefault(path, count(2))
+        return next(name for name in (f"{path}~{number}" for number in numbers) if self._is_free(name))
+
+    def _is_free(self, path: str) -> bool:
+        return path not in self._files and hash(path) not in self._directories
 
     def to_context(self, *, name: str, identity: str, version: int) -> Context:
         """The context made of these files."""

@@ -117,9 +117,11 @@ class StagingArea:
     def _stage_chunks(self, chunks: Iterator[bytes]) -> tuple[str, Path, LineIndex]:
         """Writes a text, which is first held whole in memory if it is small."""
         held: list[bytes] = []
+        size = 0
         for data in chunks:
             held.append(data)
-            if sum(map(len, held)) > MEMORY_BYTES:
+            size += len(data)
+            if size > MEMORY_BYTES:
                 return self._stage_large(chain(held, chunks))
         return self._stage_small(b"".join(held))
 

@@ -413,3 +413,28 @@ def test_names_in_a_tar_archive_are_read_in_the_encoding_of_their_writer(
         archive.addfile(info, io.BytesIO(b"a\n"))
     context = store.register_source(str(files / "a.tar"))
     assert {entry.path for entry in store.files(context)} == {"a.txt", f"dir/{name}", name}
+
+
+def test_an_archive_behind_the_end_of_another_is_told(store: Store, files: Path) -> None:
+    (files / "a.tar").write_bytes(tar_of({"a.txt": b"a\n"}) + tar_of({"b.txt": b"b\n"}))
+    context = store.register_source(str(files / "a.tar"))
+    assert [entry.path for entry in store.files(context)] == ["a.txt"]
+    (note,) = context.notes
+    assert note.startswith("a.tar goes on after its end with 10,240 bytes or more that were not read, as joined")
+
+
+def test_many_members_of_one_name_are_told_apart_in_linear_time(store: Store, files: Path) -> None:
+    make_tar(files / "a.tar", [(member("a"), b"%d\n" % number) for number in range(30)])
+    context = store.register_source(str(files / "a.tar"))
+    assert [entry.path for entry in store.files(context)] == sorted(["a", *(f"a~{number}" for number in range(2, 31))])
+
+
+def test_paths_of_members_are_bounded_in_length_and_depth(store: Store, files: Path) -> None:
+    make_tar(files / "a.tar", [(member("a/" * 100 + "b"), b"1\n"), (member("c" * 2_000), b"2\n")])
+    context = store.register_source(str(files / "a.tar"))
+    assert [entry.path for entry in store.files(context)] == ["a/" * 64 + "a_" * 36 + "b", "c" * 1024]
+
+
+def test_a_compressed_file_of_many_members_is_read_in_large_pieces(store: Store, files: Path) -> None:
+    (files / "a.gz").write_bytes(gzip.compress(b"a\n") * 40_000)
+    assert store.text(store.register_source(str(files / "a.gz"))) == "a\n" * 40_000
