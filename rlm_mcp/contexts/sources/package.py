@@ -22,6 +22,8 @@ from rlm_mcp.errors import SourceRefused
 
 MAX_TREE_BYTES = 16 << 20
 """For a part that is held as a tree, which takes about fifty times as much memory."""
+MAX_TAGS = 1_500_000
+"""For all parts that a library holds as trees: a document of over a thousand pages."""
 MAX_PARTS = 50_000
 _MAX_NESTED = 1_000
 _CHUNK_BYTES = 1 << 18
@@ -171,15 +173,30 @@ class DocumentPackage:
         return "_rels/.rels" in self and _STRICT.search(self.read("_rels/.rels")) is not None
 
     def plain_copy(self, rewrite: Callable[[str, bytes], bytes] = lambda _, data: data) -> BinaryIO:
-        """A copy for libraries that hold all parts: without pictures, in the common names for strict ones."""
+        """A copy for libraries that hold all parts: without pictures, in the common names for strict ones.
+
+        Raises ValueError when that would take too much memory.
+        """
         copy = cast("BinaryIO", SpooledTemporaryFile(max_size=MAX_TREE_BYTES))  # noqa: SIM115 - the caller closes it
-        with zipfile.ZipFile(copy, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for name in dict.fromkeys(self.names):
-                is_xml = name.endswith((".xml", ".rels"))
-                data = _STRICT.sub(_COMMON, self.read(name)) if is_xml else b""
-                archive.writestr(name, rewrite(name, data))
+        try:
+            with zipfile.ZipFile(copy, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+                for name, data in self._plain_parts():
+                    archive.writestr(name, rewrite(name, data))
+        except BaseException:
+            copy.close()
+            raise
         copy.seek(0)
         return copy
+
+    def _plain_parts(self) -> Iterator[tuple[str, bytes]]:
+        left = MAX_TAGS
+        for name in dict.fromkeys(self.names):
+            is_read = name.endswith((".xml", ".rels")) and self.size(name) <= MAX_TREE_BYTES
+            data = _STRICT.sub(_COMMON, self.read(name)) if is_read else b""
+            left -= data.count(b"<")
+            if left < 0:
+                raise ValueError(f"it has over {MAX_TAGS:,} tags")
+            yield name, data
 
 
 def encrypted(path: Path) -> SourceRefused:

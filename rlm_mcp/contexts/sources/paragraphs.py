@@ -94,7 +94,13 @@ def _choose(tag: str, attributes: dict[str, str], choices: list[int], paragraph:
 def chart_rows(package: DocumentPackage, name: str) -> Iterator[str]:
     """The titles of a chart, then its series: a line for each, with the points as `category: value`."""
     yield from dict.fromkeys(read_part(package, name).paragraphs)
-    for series in package.tree(name).iter("ser"):
+    tree = package.tree(name)
+    for kind in ("strDim", "numDim"):  # of the charts that came with Office 2016
+        yield from ("\t".join(point.text or "" for point in points.iter("pt")) for points in tree.iter(kind))
+    yield from filter(
+        None, (" ".join(title.text or "" for title in series.iter("v")) for series in tree.iter("series"))
+    )
+    for series in tree.iter("ser"):
         title = " ".join(_points(series, "tx").values())
         categories = _points(series, "cat") | _points(series, "xVal")
         values = _points(series, "val") | _points(series, "yVal")

@@ -52,7 +52,7 @@ def _slides(package: DocumentPackage, omitted: Omissions) -> Iterator[tuple[str,
     except SourceRefused:
         raise
     except Exception as error:  # noqa: BLE001 - a parser may raise any, and the paragraphs can be read without it
-        omitted.say(f"its slides are read without tables, because python-pptx failed ({one_line(error)})")
+        omitted.say(f"its slides are read without tables, as python-pptx cannot read them ({one_line(error)})")
         names = filter(_SLIDE.fullmatch, package.names)
         found = [(name, ()) for name in sorted(names, key=lambda name: int(_SLIDE.fullmatch(name)[1]))]  # type: ignore[index]
     yield from found
@@ -93,7 +93,7 @@ def _attached(package: DocumentPackage, related: list[Relation]) -> Iterator[str
     """The lines of parts that belong to a slide."""
     for item in related:
         match item.kind:
-            case "chart":
+            case "chart" | "chartEx":
                 yield from chart_rows(package, item.target)
             case "diagramData":
                 yield from read_part(package, item.target).paragraphs

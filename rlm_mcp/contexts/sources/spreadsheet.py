@@ -194,7 +194,7 @@ class _Sheets:
         yield from read_part(self._package, part).paragraphs
         related = [item for item in self._package.related(part) if item.target in self._package]
         self._omitted.add("pictures", sum(item.kind == "image" for item in related))
-        yield from self.charts(item.target for item in related if item.kind == "chart")
+        yield from self.charts(item.target for item in related if item.kind in {"chart", "chartEx"})
         for item in related:
             if item.kind == "diagramData":
                 yield from read_part(self._package, item.target).paragraphs

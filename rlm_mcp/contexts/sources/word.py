@@ -18,7 +18,13 @@ from rlm_mcp.errors import SourceRefused
 MAIN_PART = re.compile(r"word/document\d*\.xml")
 _NOTES = ("footnote", "endnote")
 _WITH_REFERENCES = ("footnotes", "endnotes", "comments")
-_AT_THE_END = {"header": "headers", "footer": "footers", "chart": "charts", "diagramData": "diagrams"}
+_AT_THE_END = {
+    "header": "headers",
+    "footer": "footers",
+    "chart": "charts",
+    "chartEx": "charts of Office 2016",
+    "diagramData": "diagrams",
+}
 MAX_COLUMNS = 63
 """That Word itself allows for a table."""
 _UNWRAPPED = re.compile(rb"""</?(?:\w+:)?(?:fldSimple|ruby|rt|rubyBase)(?=[\s/>])(?:[^"'<>]|"[^"<]*"|'[^'<]*')*>""")
@@ -74,7 +80,7 @@ def _read_document(package: DocumentPackage, main: str, omitted: Omissions) -> A
     except SourceRefused:
         raise
     except Exception as error:  # noqa: BLE001 - a parser may raise any, and the paragraphs can be read without it
-        omitted.say(f"it is read without tables and headings, because mammoth failed ({one_line(error)})")
+        omitted.say(f"it is read without tables and headings, as mammoth cannot read it ({one_line(error)})")
     return found[0] if found else None
 
 
@@ -92,7 +98,7 @@ def _lines_of_parts(package: DocumentPackage, names: Iterable[str], kind: str, o
     for name in dict.fromkeys(names):
         if name not in package:
             continue
-        if kind == "chart":
+        if kind.startswith("chart"):
             yield from chart_rows(package, name)
         else:
             part = read_part(package, name)

@@ -123,7 +123,13 @@ def test_a_document_that_the_library_cannot_lay_out_is_read_as_paragraphs(store:
     text, notes = read(store, files / "a.docx", docx(paragraph("above") + body))
     assert text == "above\ndeep inside\n\n"
     assert len(notes) == 1
-    assert notes[0].startswith("a.docx: it is read without tables and headings, because mammoth failed (")
+    assert notes[0].startswith("a.docx: it is read without tables and headings, as mammoth cannot read it (")
+
+
+def test_a_document_of_too_many_elements_is_read_as_paragraphs(store: Store, files: Path) -> None:
+    text, notes = read(store, files / "a.docx", docx(paragraph("text"), styles="<a/>" * 1_500_000))
+    assert text == "text\n\n"
+    assert "as mammoth cannot read it (it has over 1,500,000 tags)" in notes[0]
 
 
 def slide_of_every_kind() -> bytes:
@@ -166,13 +172,16 @@ def test_slides_that_the_library_cannot_read_are_read_as_paragraphs(store: Store
         "ppt/presentation.xml": "<presentation/>",
         "ppt/slides/slide10.xml": slide % "last",
         "ppt/slides/slide2.xml": slide % "first",
-        "ppt/slides/_rels/slide2.xml.rels": relations(comments="../comments/c1.xml", diagramData="../d.xml"),
+        "ppt/slides/_rels/slide2.xml.rels": relations(
+            comments="../comments/c1.xml", diagramData="../d.xml", chartEx="../x.xml"
+        ),
         "ppt/comments/c1.xml": "<cmLst><cm><text>a comment</text></cm></cmLst>",
         "ppt/d.xml": slide % "in a diagram",
+        "ppt/x.xml": "<c><strDim><pt>a</pt></strDim><numDim><pt>1</pt></numDim><series><v>Flow</v></series></c>",
     }
     text, notes = read(store, files / "a.pptx", office("ppt/presentation.xml", parts))
-    assert text == "[slide 1]\nfirst\nComment: a comment\nin a diagram\n\n[slide 2]\nlast\n\n"
-    assert "because python-pptx failed" in notes[0]
+    assert text == "[slide 1]\nfirst\nComment: a comment\nin a diagram\na\n1\nFlow\n\n[slide 2]\nlast\n\n"
+    assert "as python-pptx cannot read them" in notes[0]
 
 
 def test_all_rows_of_a_sheet_are_read_whatever_size_it_claims(store: Store, files: Path) -> None:
