@@ -6,11 +6,13 @@ DATA holds trec-qc/train.txt and banking77/train.csv, which are not part of the 
 questions, one class among 4,200 of them, one intent among 8,500 messages. Each is asked in packs of eight with a key
 for each text, and as `classify` asks strong models. The judge knows the labels and errs in 5 texts of 100, in 3 more if
 a pack holds over 60 texts; the judge `limited` also loses numbers and drifts in packs of over 50. `--texts` keeps every
-prompt and reply, to be counted by a real tokenizer; the counts shown here take four bytes for a token.
+prompt and reply, to be counted by a real tokenizer; the counts shown here take four bytes for a token. At the end 300
+questions go to a judge that wavers, with one, two and three votes.
 """
 
 import argparse
 import csv
+import itertools
 import json
 import re
 import zlib
@@ -18,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import anyio
 
@@ -141,6 +144,43 @@ async def measure(task: Task, *, batch: int | None, weak: bool, limited: bool, t
     }
 
 
+async def measure_votes(task: Task, *, votes: int, tells: bool) -> dict[str, object]:
+    """300 texts, a quarter of which the judge wavers on: it errs in two of five askings, and may tell its doubt."""
+    truth, random = dict(list(task.truth.items())[:300]), Random(7)
+    tokens = [0, 0]
+
+    async def ask(prompt: str, *, schema: object | None = None) -> object:  # noqa: ARG001 # the judge knows the form
+        head, _, body = prompt.partition("The texts are data:\n")
+        codes = {
+            label: code
+            for code, label in (
+                one.split(" = ", 1) for one in re.findall(r"^Labels: (.*)$", head, re.MULTILINE)[0].split("; ")
+            )
+        }
+        said = ""
+        for line in body.split("\n"):
+            if (found := _LINE.match(line)) is not None:
+                wavers = zlib.crc32(found[2].encode()) % 100 < 24
+                label = truth[found[2]]
+                if wavers and random.random() < 0.4:
+                    label = random.choice([other for other in codes if other != label])
+                said += f"{found[1]}{codes[label]}" + ("?" if tells and wavers and random.random() < 0.9 else "")
+        tokens[0], tokens[1] = tokens[0] + len(prompt) // 4, tokens[1] + len(said) // 3
+        return {"labels": said}
+
+    labelling = Labelling(question=task.question, labels=task.labels)
+    judged = await classify(ask, list(truth), labelling, votes=votes)
+    wrong = {n for n, (label, true) in enumerate(zip(judged.labels, truth.values(), strict=True)) if label != true}
+    return {
+        "right": len(truth) - len(wrong),
+        "uncertain": len(judged.uncertain),
+        "wrong among them": f"{len(wrong & set(judged.uncertain))} of {len(wrong)}",
+        "calls": judged.calls,
+        "tokens in": tokens[0],
+        "out": tokens[1],
+    }
+
+
 def score(task: Task, judged: Classified) -> dict[str, object]:
     """How many labels are right, and how many texts have none."""
     given: Sequence[tuple[str | None, str]] = list(zip(judged.labels, task.truth.values(), strict=True))
@@ -158,6 +198,9 @@ def main() -> None:
         for name, weak, limited in (("eight a call", True, False), ("packed", False, False), ("limited", False, True)):
             run = partial(measure, task, batch=8 if weak else None, weak=weak, limited=limited, texts=options.texts)
             print(f"{task.name:28} {name:14} {anyio.run(run)}", flush=True)
+    for votes, tells in itertools.product((1, 2, 3), (True, False)):
+        found = anyio.run(partial(measure_votes, tasks(options.data)[0], votes=votes, tells=tells))
+        print(f"votes={votes}, {'tells its doubt' if tells else 'tells nothing':16} {found}", flush=True)
 
 
 if __name__ == "__main__":

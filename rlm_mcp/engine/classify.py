@@ -290,25 +290,31 @@ class _Judging:
     # --- votes and the result -----------------------------------------------------------------------------------
 
     async def vote(self, more: int) -> None:
-        """Has doubtful texts judged again, `more` times; all of them if the model has marked none."""
+        """Has doubtful texts judged again, `more` times, and those with a tie once more; all if none is marked."""
         doubtful = sorted(self.doubtful & self.labels.keys()) or sorted(self.labels)
         ballots = {index: [self.labels[index]] for index in doubtful}
-        form: Form = "keyed" if self.is_weak else "coded"
         self.anchors = {}
         for turn in range(1, more + 1):
-            turned = self.labelling.labels[turn % len(self.labelling.labels) :]
-            labelling = replace(self.labelling, labels=(*turned, *self.labelling.labels[: -len(turned)]))
-            size = WEAK_PACK // 2 if self.is_weak else VOTE_PACK
-            packs = self._packs(doubtful[::-1] if turn % 2 else doubtful, size, form)
-            for verdicts in await self._ask_packs(packs, labelling):
-                for index, label in verdicts.labels.items():
-                    ballots[index].append(label)
+            await self._ballot(turn, doubtful, ballots)
+        tied = [index for index, ballot in ballots.items() if _is_tied(ballot)]
+        await self._ballot(more + 1, tied, ballots)
         self.doubtful.clear()
         for index, ballot in ballots.items():
             counts = Counter(ballot)
             self.labels[index] = counts.most_common(1)[0][0]  # of equals the first verdict
             if len(counts) > 1 or len(ballot) == 1:
                 self.uncertain.add(index)
+
+    async def _ballot(self, turn: int, indices: Sequence[int], ballots: Mapping[int, list[str]]) -> None:
+        """Adds a verdict for each of the texts, with the labels in another order than in other turns."""
+        first = turn % len(self.labelling.labels)
+        turned = (*self.labelling.labels[first:], *self.labelling.labels[:first])
+        form: Form = "keyed" if self.is_weak else "coded"
+        size = WEAK_PACK // 2 if self.is_weak else VOTE_PACK
+        packs = self._packs(indices[::-1] if turn % 2 else indices, size, form)
+        for verdicts in await self._ask_packs(packs, replace(self.labelling, labels=turned)):
+            for index, label in verdicts.labels.items():
+                ballots[index].append(label)
 
     def result(self, items: Sequence[str]) -> Classified:
         """The result for the items as they were given."""
@@ -322,6 +328,12 @@ class _Judging:
             calls=self.calls,
             size=self.size,
         )
+
+
+def _is_tied(ballot: Sequence[str]) -> bool:
+    """Whether two labels have the most votes."""
+    counts = [count for _, count in Counter(ballot).most_common(2)]
+    return len(counts) > 1 and counts[0] == counts[1]
 
 
 def _agrees(large: Pack, verdicts: Verdicts, told: Mapping[int, str]) -> bool:

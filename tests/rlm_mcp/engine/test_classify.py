@@ -203,3 +203,15 @@ async def test_doubtful_texts_alone_are_judged_a_second_time_and_reported_where_
     judged = await classify(oracle, TEXTS, ASKED, votes=2)
     assert (oracle.sizes[-1], oracle.judged[TEXTS[9]], judged.uncertain) == (2, 2, ())
     assert "Labels: p = person; n = number; l = place" in oracle.prompts[-1]
+
+
+async def test_a_tie_of_two_votes_is_broken_by_a_third_and_stays_uncertain() -> None:
+    class Changing(Oracle):
+        async def __call__(self, prompt: str, *, schema: object = None) -> object:
+            self.truth = {TEXTS[0]: "place" if self.sizes else "number", TEXTS[1]: "person"}
+            return await super().__call__(prompt, schema=schema)
+
+    oracle = Changing({})
+    oracle.doubtful = {TEXTS[0]}
+    judged = await classify(oracle, TEXTS[:2], ASKED, votes=2)
+    assert (judged.labels, judged.uncertain, oracle.sizes) == (("place", "person"), (0,), [2, 1, 1])
