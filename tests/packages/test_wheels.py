@@ -1,11 +1,13 @@
 """The wheels that the package index has under the sandbox's tag, added, imported, used, and refused."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from rlm_mcp.packages.library import PackageLibrary
+from rlm_mcp.packages.types import PackageRefused
 from wasm_runtime import Runtime
 
 pytestmark = pytest.mark.packages
@@ -50,3 +52,20 @@ def test_the_same_wheels_give_the_same_image(library: PackageLibrary, sandbox_ca
     shutil.rmtree(first.folder)
     second = library.bake(library.added(), cache_dir=sandbox_cache, report=print)
     assert second == first
+
+
+def test_a_package_whose_import_fails_is_refused_with_its_traceback_and_the_set_stays(
+    library: PackageLibrary, sandbox_cache: Path, tmp_path: Path
+) -> None:
+    before = library.added()
+    path = tmp_path / "sockets-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("sockets-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: sockets\nVersion: 1.0\n")
+        wheel.writestr("sockets-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("sockets-1.0.dist-info/RECORD", "")
+        wheel.writestr("sockets/__init__.py", "import socket\nsocket.socket()\n")
+    with pytest.raises(PackageRefused) as raised:
+        library.add([str(path)], cache_dir=sandbox_cache, report=print)
+    assert str(raised.value).startswith("sockets cannot be imported in the sandbox:\nTraceback")
+    assert "Address family not supported by protocol" in str(raised.value)
+    assert library.added() == before

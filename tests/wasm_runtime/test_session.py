@@ -384,16 +384,17 @@ def test_a_checkpoint_is_small_and_can_be_restored_twice_and_elsewhere(runtime: 
             assert other.exec("x = x + 1; x").value == "6"
 
 
-def test_a_checkpoint_is_restored_in_another_process(session: Session, tmp_path: Path) -> None:
+def test_a_checkpoint_is_restored_in_another_process(session: Session, tmp_path: Path, image: Path | None) -> None:
     session.exec("words = ['from', 'elsewhere']\ndef join(): return ' '.join(words)")
     (tmp_path / "saved").write_bytes(session.checkpoint().to_bytes())
     program = (
         "import sys, pathlib\nfrom wasm_runtime import Checkpoint, Runtime\n"
-        "with Runtime() as runtime, runtime.session() as session:\n"
+        "image = pathlib.Path(sys.argv[2]) if sys.argv[2:] else None\n"
+        "with Runtime(image=image) as runtime, runtime.session() as session:\n"
         "    session.restore(Checkpoint.from_bytes(pathlib.Path(sys.argv[1]).read_bytes()))\n"
         "    print(session.exec('join()').value)\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "saved")]
+    command = [sys.executable, "-c", program, str(tmp_path / "saved"), *([str(image)] if image else [])]
     root = Path(__file__).parents[2]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=root)  # noqa: S603 - a fixed command
     assert shown.stdout == "'from elsewhere'\n"

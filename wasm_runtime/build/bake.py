@@ -206,6 +206,7 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Addi
             boot.run_source(interpreter, _IMPORT)
             serve = functools.partial(interpreter.call, "PyObject_CallNoArgs", int(out.text()))
             if additions is not None:
+                out.clear()
                 boot.run_source(interpreter, additions.source)
             warm_up.run_everything(host, serve)
             out.clear()
@@ -215,7 +216,8 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Addi
             boot.run_source(interpreter, _FILL_HOLES)
             warm_up.run_trivial(host, serve)
         except (boot.BootError, wasmtime.Trap) as error:
-            raise boot.BootError(f"{error}\n{out.text()}{err.text()}") from guest.failure or error
+            text = f"{error}\n{out.text()}{err.text()}"
+            raise boot.BootError(text, out.text()) from guest.failure or error
     return Addresses(
         serve=facts["serve"],
         worker=facts["worker"],

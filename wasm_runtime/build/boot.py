@@ -33,7 +33,11 @@ _LISTS = {"module_search_paths": [STDLIB_ZIP, STDLIB_DIR, SITE_PACKAGES], "argv"
 
 
 class BootError(Exception):
-    """CPython did not start, or Python code of the build failed; the guest has printed the reason."""
+    """CPython did not start, or Python code of the build failed. `printed` is what it wrote to its standard output."""
+
+    def __init__(self, text: str, printed: str = "") -> None:
+        super().__init__(text)
+        self.printed = printed
 
 
 def start_python(guest: Interpreter, trampoline_slot: int, linked: LinkedModule | None = None) -> None:

@@ -69,7 +69,7 @@ def bring(name):
         importlib.import_module(name)
     except BaseException:
         os.write(1, f"{{name}}\\n{{traceback.format_exc()}}".encode())
-        raise SystemExit(1)
+        raise
 
 names = {names!r}
 if "numpy" in names:
@@ -185,7 +185,8 @@ def _bake(
     try:
         return bake_with(additions, runtime.image.stdlib, slot)
     except boot.BootError as error:
-        raise BadPackage(f"a package cannot be imported in the sandbox: {error}") from error
+        name, _, traceback = error.printed.partition("\n")
+        raise BadPackage(f"{name or 'a package'} cannot be imported in the sandbox:\n{traceback or error}") from error
 
 
 def _described(wheel: Wheel) -> dict[str, object]:
