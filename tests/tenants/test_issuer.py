@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import anyio
@@ -17,8 +18,12 @@ from rlm_mcp.server.transports.issuer_keys import COOLDOWN_SECONDS, MOST_KEYS, S
 pytestmark = pytest.mark.anyio
 
 ISSUER, RESOURCE = "https://issuer.example", "https://rlm.example/mcp"
-KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 MOST_TOKENS = 60
+
+
+@cache
+def private_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 class Issuer:
@@ -43,13 +48,13 @@ class Issuer:
 
 
 def public(key_id: str, **more: object) -> dict[str, Any]:
-    key: dict[str, Any] = json.loads(RSAAlgorithm.to_jwk(KEY.public_key()))
+    key: dict[str, Any] = json.loads(RSAAlgorithm.to_jwk(private_key().public_key()))
     return key | {"kid": key_id, "use": "sig", "alg": "RS256"} | more
 
 
 def token(key_id: str | None) -> str:
     claims = {"iss": ISSUER, "aud": RESOURCE, "sub": "ann", "exp": int(time.time()) + 3_600}
-    return jwt.encode(claims, KEY, "RS256", headers={} if key_id is None else {"kid": key_id})
+    return jwt.encode(claims, private_key(), "RS256", headers={} if key_id is None else {"kid": key_id})
 
 
 @pytest.fixture

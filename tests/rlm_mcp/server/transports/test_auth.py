@@ -1,4 +1,5 @@
 import time
+from functools import cache
 from typing import Any
 
 import jwt
@@ -12,8 +13,11 @@ from rlm_mcp.server.transports.auth import JwtVerifier, discover_issuer
 pytestmark = pytest.mark.anyio
 
 ISSUER, RESOURCE = "https://issuer.example", "https://rlm.example/mcp"
-KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@cache
+def key(_name: str = "of the issuer") -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -25,13 +29,13 @@ def claims(**changes: Any) -> dict[str, Any]:
 @pytest.fixture
 def verifier() -> JwtVerifier:
     async def key_for(_: str) -> rsa.RSAPublicKey:
-        return KEY.public_key()
+        return key().public_key()
 
     return JwtVerifier(ISSUER, RESOURCE, key_for)
 
 
 async def test_a_token_of_the_issuer_for_this_resource_names_its_subject(verifier: JwtVerifier) -> None:
-    token = await verifier.verify_token(jwt.encode(claims(client_id="app"), KEY, "RS256"))
+    token = await verifier.verify_token(jwt.encode(claims(client_id="app"), key(), "RS256"))
     assert token is not None
     assert (token.client_id, token.subject, token.scopes, token.resource) == ("app", "ann", ["a", "b"], RESOURCE)
     assert token.claims == {"iss": ISSUER}
@@ -49,18 +53,18 @@ async def test_a_token_of_the_issuer_for_this_resource_names_its_subject(verifie
     ],
 )
 async def test_other_tokens_of_the_issuer_are_refused(verifier: JwtVerifier, changes: dict[str, Any]) -> None:
-    assert await verifier.verify_token(jwt.encode(claims(**changes), KEY, "RS256")) is None
+    assert await verifier.verify_token(jwt.encode(claims(**changes), key(), "RS256")) is None
 
 
 async def test_a_token_is_refused_before_it_becomes_valid(verifier: JwtVerifier) -> None:
     early = claims(nbf=int(time.time()) + 3_600)
-    assert await verifier.verify_token(jwt.encode(early, KEY, "RS256")) is None
+    assert await verifier.verify_token(jwt.encode(early, key(), "RS256")) is None
 
 
 async def test_forged_tokens_are_refused(verifier: JwtVerifier) -> None:
-    public = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    public = key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     forged = [
-        jwt.encode(claims(), OTHER, "RS256"),
+        jwt.encode(claims(), key("of somebody else"), "RS256"),
         jwt.encode(claims(), None, "none"),  # type: ignore[arg-type] # unsigned is the point
         jwt.encode(claims(), "x" * 32, "HS256"),
         "not a token",
