@@ -131,7 +131,10 @@ class PackageLibrary:
     ) -> PackageImage:
         """Add packages to the set, and bake its image. Raises PackageRefused; the set is then as it was."""
         kept = [one for one in self.added() if _project(one) not in {_project(new) for new in wanted}]
-        return self.bake([*kept, *wanted], cache_dir=cache_dir, find_links=find_links, report=report)
+        # They are read again by later commands, which may run in another folder.
+        new = [str(Path(one).resolve()) if one.endswith(".whl") else one for one in wanted]
+        links = [str(Path(link).resolve()) if Path(link).exists() else link for link in find_links]
+        return self.bake([*kept, *new], cache_dir=cache_dir, find_links=links, report=report)
 
     def remove(self, name: str, *, cache_dir: Path, report: Report) -> PackageImage | None:
         """Take a package off the set and bake the rest; None if nothing is left. Raises PackageRefused."""
@@ -141,8 +144,7 @@ class PackageLibrary:
         if not rest:
             self._write_set([], None, [])
             return None
-        downloaded = [str(self._folder / "download" / "resolved")]
-        return self.bake(rest, cache_dir=cache_dir, find_links=[*self._find_links(), *downloaded], report=report)
+        return self.bake(rest, cache_dir=cache_dir, report=report)
 
     def bake(
         self, requested: Sequence[str], *, cache_dir: Path, find_links: Sequence[str] = (), report: Report
@@ -153,7 +155,8 @@ class PackageLibrary:
         from wasm_runtime.build.packages import bake_image
         from wasm_runtime.build.side_module import BadPackage
 
-        links = list(find_links) or self._find_links()
+        # Packages that were added before may be in the places that were named then.
+        links = list(dict.fromkeys([*self._find_links(), *find_links]))
         resolved = resolve(requested, self._folder / "download", find_links=links, report=report)
         with Runtime(cache_dir, on_progress=report) as runtime:
             key = _key([runtime.image.sha256, *sorted(wheel.sha256 for wheel in resolved.wheels)])
