@@ -22,8 +22,8 @@ from rlm_mcp.errors import SourceRefused
 
 MAX_TREE_BYTES = 16 << 20
 """For a part that is held as a tree, which takes about fifty times as much memory."""
-MAX_TAGS = 1_500_000
-"""For all parts that a library holds as trees: a document of over a thousand pages."""
+MAX_TAGS = 800_000
+"""For all parts that a library holds as trees: a document of about 800 pages."""
 MAX_PARTS = 50_000
 _MAX_NESTED = 1_000
 _CHUNK_BYTES = 1 << 18
