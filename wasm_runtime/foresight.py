@@ -41,6 +41,8 @@ _CELL_SECONDS = 4.0
 # What one rehearsal finds: enough to keep any number of calls in flight until the next one.
 _CALLS_AT_MOST = 500
 _CALL_BYTES_AT_MOST = 8 << 20
+# Places of the code at which a call is said to come in between; others are not counted.
+_PLACES_AT_MOST = 8
 # Answers that the host keeps for the copies of one cell.
 _ANSWER_BYTES_AT_MOST = 16 << 20
 _COPIES = 2
@@ -137,7 +139,7 @@ class Rehearsal:
         self.is_stopped = False
         self.calls: list[_HeardCall] = []
         self.past: dict[str, _HeardCall] = {}
-        """the last known call at each place of the code"""
+        """a known call at each place of the code, up to _PLACES_AT_MOST"""
 
     def stop(self) -> None:
         """End the copy: it has nothing more to say. May be called from any thread."""
@@ -168,7 +170,7 @@ class Rehearsal:
         if known is not None:
             self._remember(known, (kind, place), (kind, ""))
             if not self.calls:
-                self.past[place] = call
+                self._keep_place(call)
                 return known
         # After the first guess, a call that seems to be known may only be one because of a guess: it is kept too.
         answer = known or self._guess(kind, place)
@@ -182,6 +184,14 @@ class Rehearsal:
     def _hold(self, n: int) -> bool:
         self.bytes += n
         return len(self.calls) < _CALLS_AT_MOST and self.bytes <= _CALL_BYTES_AT_MOST and self._copy.hold(n)
+
+    def _keep_place(self, call: _HeardCall) -> None:
+        if (
+            call.place not in self.past
+            and len(self.past) < _PLACES_AT_MOST
+            and self._copy.hold(json_bytes(call.kwargs))
+        ):
+            self.past[call.place] = call
 
     def _kind(self, name: str, args: list[Json], kwargs: Mapping[str, Json]) -> str:
         """Return the same text for calls that get answers of the same kind."""
@@ -381,7 +391,7 @@ class CellForesight:
         also = {call.key: call.is_conditional for call in second.calls}
         heard = {call.place for call in first.calls}
         others = first.past | {call.place: call for call in second.calls}
-        maybe = [call for place, call in others.items() if place not in heard]
+        maybe = [call for place, call in others.items() if place not in heard][:_PLACES_AT_MOST]
         plan: dict[tuple[str, int], ExpectedCall] = {}
         for number, call in enumerate(first.calls):
             is_certain = call.key in also
