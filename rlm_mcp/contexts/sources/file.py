@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,9 +81,13 @@ class _FirstBytes:
 
 
 def printable(name: str) -> str:
-    """A file name, which may not be UTF-8 and may hold line ends, as one line of text."""
+    """A file name, which may not be UTF-8 and may hold line ends, as one line of text; blanks of any width are kept."""
     text = os.fsencode(name).decode(errors="replace")
-    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return text if text.isprintable() else "".join(char if _is_shown(char) else "\ufffd" for char in text)
+
+
+def _is_shown(char: str) -> bool:
+    return char.isprintable() or unicodedata.category(char) == "Zs"
 
 
 def what_it_is(mode: int) -> str:

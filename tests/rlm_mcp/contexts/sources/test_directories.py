@@ -456,3 +456,9 @@ def test_compressed_files_of_a_revision_are_unpacked(store: Store, repository: P
     git(repository, "add", "-A")
     git(repository, "commit", "-q", "-m", "two")
     assert store.text(store.register_source(f"{repository}@HEAD"), "a.log.gz") == "ERROR 42\n"
+
+
+def test_a_blank_that_breaks_no_line_stays_in_the_name_of_a_file(store: Store, files: Path) -> None:
+    name = "shot at 3.04\u202fPM\u00a0.txt"
+    (files / name).write_text("x\n")
+    assert [entry.path for entry in store.files(store.register_source(str(files)))] == [name]
