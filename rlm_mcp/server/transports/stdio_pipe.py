@@ -63,10 +63,9 @@ class StdioPipe:
         os.dup2(nothing, 0)
         os.close(nothing)
         os.dup2(2, 1)
-        pipe = cls(source, sink, prepared)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT):  # before the first answer, after which a client may send one
             signal.signal(number, lambda *_: os._exit(0))
-        return pipe
+        return cls(source, sink, prepared)
 
     def wait_until_needed(self) -> None:
         """Returns when the server has to be imported."""
