@@ -181,7 +181,7 @@ class RunCalls:
 
     def _made_plain(self, query: ExpectedQuery) -> ExpectedQuery:
         """The query as it is asked: at the last depth no child runs."""
-        if query.function == "llm_query" or self._child is not None:
+        if query.function == "llm_query" or self._child is not None or not query.is_certain:
             return query
         prompt, material = query.arguments["query"], _as_material(query.arguments["context"])
         plain = {"prompt": prompt, "material": material, "model": None, "schema": None}

@@ -46,7 +46,8 @@ _ASKING = {
 }
 """The functions that wait for a model, and their arguments that do not change what kind of answer it gives."""
 
-_READING = frozenset({"search", "read_chars", "read_lines", "budget"})
+# Not `budget`: what it tells changes with every answer, and with what is asked ahead.
+_READING = frozenset({"search", "read_chars", "read_lines"})
 
 HostCall = Callable[..., Any]
 

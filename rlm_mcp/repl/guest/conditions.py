@@ -10,6 +10,9 @@ wrong verdict costs sub-calls in vain, or time.
 import ast
 import linecache
 import sys
+import types
+
+import __main__
 
 ENDING_EARLY = {"any", "all", "next", "takewhile", "dropwhile"}
 LEAVING = {"exit", "quit", "_exit"}
@@ -56,7 +59,8 @@ def _is_conditional(frames):
     if len(set(codes)) < len(codes):
         return True  # an answer may end a recursion
     try:
-        return any(_paths[one] is None or _is_decided(_paths[one]) for one in frames)
+        paths = [_paths[one] for one in frames]
+        return None in paths or any(_is_decided(path, paths) for path in paths)
     except RecursionError:
         return True
 
@@ -72,13 +76,19 @@ def mark_guess(frames):
 
 
 def _path_of(code_object, at, current):
-    name = code_object.co_filename
     try:
-        if name not in _trees:
-            _trees[name] = ast.parse(code if name == current else "".join(linecache.cache[name][2]))
-        return _path(_trees[name], list(code_object.co_positions())[at // 2])
+        if current not in _trees:
+            _trees[current] = ast.parse(code)
+        return _path(_tree(code_object.co_filename), list(code_object.co_positions())[at // 2])
     except Exception:
         return None
+
+
+def _tree(name):
+    """The syntax tree of a cell."""
+    if name not in _trees:
+        _trees[name] = ast.parse("".join(linecache.cache[name][2]))
+    return _trees[name]
 
 
 def _path(tree, position):
@@ -100,17 +110,49 @@ def _spans(node, start, end):
     return (node.lineno, node.col_offset) <= start and end <= (node.end_lineno, node.end_col_offset)
 
 
-def _is_decided(path):
-    """Whether a guess may decide if the last node of a path is reached, seen from its function."""
+def _is_decided(path, others):
+    """Whether a guess may decide if the last node of a path is reached, or with what, seen from its function.
+
+    `others` are the paths of all functions of the stack, which may assign to names of this one.
+    """
     bounds = [number for number, node in enumerate(path[:-1]) if isinstance(node, FUNCTIONS)]
     inner = path[bounds[-1] :] if bounds else path
     unsure = set().union(*(_unsure_names(scope) for scope in [path[0], *(path[number] for number in bounds)]))
+    unsure |= {name for other in others for name in _changed_outside(other)}
+    unsure |= {name for inner in others for name in _changed_receiver(path, inner)}
     line = path[-1].lineno
     return (
-        any(_guards(outer, child, unsure) for outer, child in zip(inner, [*inner[1:], None], strict=True))
+        _depends(path[-1], unsure)
+        or any(_guards(outer, child, unsure) for outer, child in zip(inner, [*inner[1:], None], strict=True))
         or any(_may_end(node, line, unsure) for node in inner if isinstance(node, LOOPS))
         or (isinstance(inner[0], FUNCTIONS[:2]) and _may_leave(inner[0], line, unsure))
     )
+
+
+def _depends(node, unsure):
+    """Whether what a call is given depends on a guess: the copies may agree by chance, as on the sign of a number."""
+    return isinstance(node, ast.Call) and any(_is_unsure(one, unsure) for one in _given(node))
+
+
+def _changed_outside(path):
+    """The names outside of the functions of a path that those change because of a guess."""
+    scopes = [node for node in path if isinstance(node, FUNCTIONS)]
+    return {name for scope in scopes for name in _unsure_names(scope) - _local_names(scope)}
+
+
+def _changed_receiver(path, inner):
+    """The root of the object whose method `inner` is called, if a guess changes that object."""
+    functions = [node for node in inner if isinstance(node, FUNCTIONS[:2])]
+    first = functions[-1].args.args[:1] if functions else []
+    return _receiver(path[-1]) if first and first[0].arg in _unsure_names(functions[-1]) else set()
+
+
+def _local_names(function):
+    nodes = list(_within(function))
+    shared = {name for node in nodes if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    parameters = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return (stored | parameters) - shared
 
 
 def _guards(outer, child, unsure):
@@ -135,6 +177,8 @@ def _guards(outer, child, unsure):
             return any(_is_unsure(part, unsure) for part in tests + sources)
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
             return name in ENDING_EARLY
+        case ast.Compare(ops=operators):  # `"yes" in (ask(i) for i in items)`
+            return child is None and any(isinstance(one, ast.In | ast.NotIn) for one in operators)
     return False
 
 
@@ -160,13 +204,13 @@ def _unsure_names(scope):
 
 def _add_unsure(node, names):
     match node:
-        case ast.Assign(targets=targets, value=value) if _is_unsure(value, names):
+        case ast.Assign(targets=targets, value=value) if any(_is_unsure(one, names) for one in [value, *targets]):
             names.update(root for target in targets for root in _roots(target))
         case (
             ast.AnnAssign(target=target, value=value)
             | ast.AugAssign(target=target, value=value)
             | ast.NamedExpr(target=target, value=value)
-        ) if value is not None and _is_unsure(value, names):
+        ) if value is not None and (_is_unsure(value, names) or _is_unsure(target, names)):
             names.update(_roots(target))
         case (
             ast.For(target=target, iter=value)
@@ -177,11 +221,44 @@ def _add_unsure(node, names):
         case ast.withitem(context_expr=value, optional_vars=ast.AST() as target) if _is_unsure(value, names):
             names.update(_roots(target))
         case ast.Call(func=ast.Attribute() as method) if any(_is_unsure(one, names) for one in _given(node)):
-            names.update(_roots(method))  # notes.append(answer)
+            names.update(_roots(method) - _modules())  # notes.append(answer)
+        case ast.Call(func=ast.Name(id=name)) if any(_is_unsure(one, names) for one in _given(node)):
+            names.update(_changed_by(name))
         case ast.If(test=test) | ast.While(test=test) if _is_unsure(test, names):
             names.update(_assigned(node))
         case ast.ExceptHandler():
             names.update(_assigned(node))
+
+
+def _modules():
+    """The names of modules, which answers do not change: `json.loads(answer)`."""
+    return {name for name, value in vars(__main__).items() if isinstance(value, types.ModuleType)}
+
+
+def _changed_by(name):
+    """The names outside of the functions of this name that they may change."""
+    code_object = getattr(vars(__main__).get(name), "__code__", None)
+    if code_object is not None and code_object.co_filename in linecache.cache:
+        _tree(code_object.co_filename)
+    functions = [
+        node
+        for tree in list(_trees.values())
+        for node in ast.walk(tree)
+        if isinstance(node, FUNCTIONS[:2]) and node.name == name
+    ]
+    return {root for function in functions for root in _touched(function) - _local_names(function)} - _modules()
+
+
+def _touched(function):
+    """The names that a function assigns to, or has methods called of."""
+    nodes = list(_within(function))
+    stored = {root for node in nodes for root in _roots(node) if isinstance(getattr(node, "ctx", None), ast.Store)}
+    return stored.union(*(_receiver(node) for node in nodes))
+
+
+def _receiver(node):
+    """The root of what a method is called of."""
+    return _roots(node.func) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else set()
 
 
 def _given(call):

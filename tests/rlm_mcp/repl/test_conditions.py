@@ -22,6 +22,8 @@ PLAIN = {
     "a filter of its own": "def wanted(i):\n    return i < 9\nfor i in range(8):\n    if wanted(i): ask(i)",
     "parsing": "import json\nfor i in range(8):\n    try: json.loads(ask(i))\n    except ValueError: print(i)",
     "await": "for i in range(8):\n    await llm_query_async(f'number {i}')",
+    "modules": "import json, re\nfor i in range(8):\n    re.sub('a', '', llm_query(f'number {json.dumps(i)}'))\n"
+    "    re.sub('a', '', llm_query(re.sub('1', '2', f'more {i}')))",
     "a batch": "for i in range(8):\n    llm_query_batched([f'number {i}', f'letter {i}'])",
 }
 
@@ -42,6 +44,22 @@ CONDITIONAL = {
     "an assertion": "for i in range(8):\n    assert ask(i) != 'yes'",
     "a generator's consumer": "for a in (ask(i) for i in range(8)):\n    if a == 'yes': break",
     "recursion": "def down(i):\n    return ask(i) if i == 7 or ask(i) == 'yes' else down(i + 1)\ndown(0)",
+}
+CONDITIONAL |= {
+    "a search of a generator": "'yes' in (ask(i) for i in range(8))",
+    "a flag of a helper": "end = ''\ndef note(i):\n    global end\n    end = ask(i)\ni = 0\n"
+    "while end != 'yes' and i < 8:\n    note(i)\n    i += 1",
+    "a set of a helper": "seen = set()\ndef note(i):\n    seen.add(ask(i))\nfor i in range(8):\n"
+    "    note(i)\n    if len(seen) > 20: break",
+    "a prompt with what the guesses agree on": "state = 0\nfor i in range(8):\n"
+    "    a = ask(f'{i} {state}')\n    state = len(a) > 5",
+    "a key of a dict": "by = {}\nfor i in range(8):\n    by[ask(i)] = i\n    if len(by) > 20: break",
+    "what is noted by a helper": "seen = {}\ndef note(a):\n    seen[a] = 1\nfor i in range(8):\n"
+    "    note(ask(i))\n    if len(seen) > 20: break",
+    "an object": "class Asking:\n    done = False\n    def step(self, i):\n        self.done = ask(i) == 'yes'\n"
+    "one = Asking()\nfor i in range(8):\n    if one.done: break\n    one.step(i)",
+    "a prompt of a helper": "state = 0\ndef step(i):\n    global state\n    state = len(ask(f'{i} {state}')) > 5\n"
+    "for i in range(8): step(i)",
 }
 
 ASK = "def ask(i):\n    return llm_query(f'number {i}')\n"
