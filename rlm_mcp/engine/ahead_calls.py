@@ -177,7 +177,7 @@ class AheadCalls:
         most = CHILDREN_AT_ONCE if query.function == "rlm_query" else self._ledger.limits.concurrency
         return (
             self._in_flight < most - 1
-            and len(self._answers) < 2 * most
+            and len(self._answers) < most
             and not self._ledger.queue
             and self._may_be_in_vain(query)
             and self._is_affordable(query, before + 1 + self._in_flight + self._by_code)

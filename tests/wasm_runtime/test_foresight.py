@@ -159,6 +159,20 @@ def test_what_the_system_makes_random_is_not_certain(runtime: Runtime) -> None:
     assert not any(is_certain for report in host.reports for _, is_certain in report)
 
 
+def test_a_guest_that_tells_ever_new_places_is_not_rehearsed(runtime: Runtime) -> None:
+    host = Host(str.upper, waits=False)
+    cell = """
+import host
+for i in range(8):
+    for k in range(40):
+        call = {"do": "call", "name": "ask", "args": [], "kwargs": {"prompt": f"q{i}"}, "place": f"{k}"}
+        host.exchange(call)
+"""
+    with session_of(runtime, host) as session:
+        assert session.exec(cell).error is None
+    assert host.reports in ([], [[]])
+
+
 def test_a_failed_call_fails_in_the_copies_too(runtime: Runtime) -> None:
     def refusing(prompt: str) -> object:
         if prompt == "q1":

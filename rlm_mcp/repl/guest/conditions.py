@@ -122,7 +122,7 @@ def _is_decided(path, others):
     unsure |= {name for inner in others for name in _changed_receiver(path, inner)}
     line = path[-1].lineno
     return (
-        _depends(path[-1], unsure)
+        _depends(path[-1], unsure.difference(*(_fresh(node, path[-1], unsure) for node in inner)))
         or any(_guards(outer, child, unsure) for outer, child in zip(inner, [*inner[1:], None], strict=True))
         or any(_may_end(node, line, unsure) for node in inner if isinstance(node, LOOPS))
         or (isinstance(inner[0], FUNCTIONS[:2]) and _may_leave(inner[0], line, unsure))
@@ -132,6 +132,15 @@ def _is_decided(path, others):
 def _depends(node, unsure):
     """Whether what a call is given depends on a guess: the copies may agree by chance, as on the sign of a number."""
     return isinstance(node, ast.Call) and any(_is_unsure(one, unsure) for one in _given(node))
+
+
+def _fresh(loop, call, unsure):
+    """The names that each round of a loop binds anew from what is known, and does not change before a call."""
+    if not isinstance(loop, ast.For | ast.AsyncFor) or _is_unsure(loop.iter, unsure):
+        return set()
+    start = call.lineno, call.col_offset
+    before = [node for node in _statements(loop) if (node.end_lineno, node.end_col_offset) <= start]
+    return _roots(loop.target) - {root for statement in before for root in _touched(statement)}
 
 
 def _changed_outside(path):
@@ -249,9 +258,9 @@ def _changed_by(name):
     return {root for function in functions for root in _touched(function) - _local_names(function)} - _modules()
 
 
-def _touched(function):
-    """The names that a function assigns to, or has methods called of."""
-    nodes = list(_within(function))
+def _touched(node):
+    """The names that a function or statement assigns to, or has methods called of."""
+    nodes = list(_within(node))
     stored = {root for node in nodes for root in _roots(node) if isinstance(getattr(node, "ctx", None), ast.Store)}
     return stored.union(*(_receiver(node) for node in nodes))
 

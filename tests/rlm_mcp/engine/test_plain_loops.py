@@ -144,6 +144,25 @@ async def test_the_calls_of_a_loop_are_in_flight_together(sandbox_cache: Path, t
         assert (await bench.run("for i in range(8): out.append(llm_query(f'item {i}'))")).error is None
 
 
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for i in range(14):\n    llm_query(f'item {i}')\n    print(budget()['sub_calls'])",
+        "while budget()['sub_calls'] > 90: out.append(llm_query(f'item {len(out)}'))",
+    ],
+)
+async def test_code_that_asks_for_the_budget_sees_what_calls_in_turn_leave(
+    loop: str, sandbox_cache: Path, tmp_path: Path
+) -> None:
+    async with opened(sandbox_cache, tmp_path) as (sandbox, store):
+        limits = RunLimits(max_sub_calls=100)
+        ahead = Bench(sandbox, store, scripted(), limits)
+        in_turn = Bench(sandbox, store, scripted(), limits, kind=InTurn)
+        results = [await bench.run(loop) for bench in (ahead, in_turn)]
+        assert facts(results[0]) == facts(results[1])
+        assert ahead.ledger.spent().calls_in_vain == 0
+
+
 async def test_an_early_end_leaves_at_most_one_call_in_ten_in_vain_and_a_resumed_run_has_its_answer(
     sandbox_cache: Path, tmp_path: Path
 ) -> None:

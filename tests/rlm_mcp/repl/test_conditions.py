@@ -24,6 +24,7 @@ PLAIN = {
     "await": "for i in range(8):\n    await llm_query_async(f'number {i}')",
     "modules": "import json, re\nfor i in range(8):\n    re.sub('a', '', llm_query(f'number {json.dumps(i)}'))\n"
     "    re.sub('a', '', llm_query(re.sub('1', '2', f'more {i}')))",
+    "rows": "for row in [{'i': i} for i in range(8)]:\n    row['said'] = ask(row['i'])",
     "a batch": "for i in range(8):\n    llm_query_batched([f'number {i}', f'letter {i}'])",
 }
 
@@ -53,6 +54,8 @@ CONDITIONAL |= {
     "    note(i)\n    if len(seen) > 20: break",
     "a prompt with what the guesses agree on": "state = 0\nfor i in range(8):\n"
     "    a = ask(f'{i} {state}')\n    state = len(a) > 5",
+    "rows with two stages": "for row in [{'i': i} for i in range(8)]:\n    row['long'] = len(ask(row['i'])) > 5\n"
+    "    ask((row['i'], row['long']))",
     "a key of a dict": "by = {}\nfor i in range(8):\n    by[ask(i)] = i\n    if len(by) > 20: break",
     "what is noted by a helper": "seen = {}\ndef note(a):\n    seen[a] = 1\nfor i in range(8):\n"
     "    note(ask(i))\n    if len(seen) > 20: break",
