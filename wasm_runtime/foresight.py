@@ -43,6 +43,9 @@ _CALLS_AT_MOST = 500
 _CALL_BYTES_AT_MOST = 8 << 20
 # Places of the code at which a call is said to come in between; others are not counted.
 _PLACES_AT_MOST = 8
+# A guest that tells longer places, or ever new ones, must not fill the memory of the host.
+_PLACE_CHARS = 200
+_KINDS_AT_MOST = 1_000
 # Answers that the host keeps for the copies of one cell.
 _ANSWER_BYTES_AT_MOST = 16 << 20
 _COPIES = 2
@@ -157,7 +160,7 @@ class Rehearsal:
         if name not in self._foresight.functions:
             self.stop()
             return finished_future(None)
-        kind, place = self._kind(name, args, kwargs), str(about.get("place", ""))
+        kind, place = self._kind(name, args, kwargs), str(about.get("place", ""))[:_PLACE_CHARS]
         call = _HeardCall(
             key=call_key(name, args, kwargs),
             name=name,
@@ -201,7 +204,7 @@ class Rehearsal:
     def _remember(self, known: "Future[object]", *kinds: tuple[str, str]) -> None:
         if not _is_answered(known):
             return
-        for kind in kinds:
+        for kind in kinds if len(self._seen) < _KINDS_AT_MOST else ():
             seen = self._seen.setdefault(kind, [])
             if known.result() not in seen[-1:]:
                 seen[:] = [*seen[-1:], known.result()]
