@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.growth import MOST_RATIO
-from benchmarks.patterns import BOUNDED, MATCHED_IN_PLACE, all_patterns, worst_ratio
+from benchmarks.patterns import BOUNDED, MATCHED_IN_PLACE, MOST_RATIO, all_patterns, worst_ratio
 
 PATTERNS = all_patterns()
 
