@@ -14,7 +14,6 @@ What was asked and answered is on record, as if code had asked it. Belongs to th
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
 
 import anyio
 
@@ -79,12 +78,13 @@ class AheadCalls:
         """`profiles` are those of the models by name; the first is the default."""
         self._ledger, self._profiles, self._ask, self._key = ledger, profiles, ask, key
         self._start: StartCall | None = None
-        self._expected: list[tuple[int, str, ExpectedQuery]] = []
+        self._expected: list[tuple[int, str, ExpectedQuery, int]] = []
         self._places: dict[str, int] = {}
         self._passed = -1
         self._answers: dict[str, QueryAnswer] = {}
         self._made: set[str] = set()
-        self._in_flight = self._by_code = 0
+        self._in_flight = 0
+        self._by_code: list[int] = []
         self._child_scopes: dict[anyio.CancelScope, None] = {}
         self._calls = 0
         self._children_ended = 0
@@ -97,10 +97,12 @@ class AheadCalls:
         """Takes what the running block will probably ask, in its order; nothing at the end of the block."""
         self._start = start
         # Only what is certain has a key: the others are guesses, which may be many times as many.
+        sizes: dict[int, int] = {}
         self._expected = [
-            (place, self._key(query) if query.is_certain else "", query) for place, query in enumerate(queries)
+            (place, self._key(query) if query.is_certain else "", query, self._size(query, sizes))
+            for place, query in enumerate(queries)
         ]
-        self._places = {key: place for place, key, query in self._expected if query.is_certain}
+        self._places = {key: place for place, key, query, _ in self._expected if query.is_certain}
         self._passed = -1
         if not queries:
             self._made.clear()
@@ -109,42 +111,43 @@ class AheadCalls:
                 scope.cancel()
         self._ask_more()
 
-    def take(self, key: str) -> QueryAnswer | None:
-        """The answer to a request that code has come to, if it was asked ahead."""
+    def take(self, key: str, *texts: str | None) -> QueryAnswer | None:
+        """The answer to a request that code has come to, if it was asked ahead. `texts` are those of its prompt."""
         self._calls += 1
         self._made.add(key)
         self._passed = max(self._passed, self._places.get(key, -1))
         answer = self._answers.pop(key, None)
         if answer is not None:
             self._ledger.count_in_vain(-1)
-        with nullcontext() if answer is not None else self.by_code():
+        with nullcontext() if answer is not None else self.by_code(*texts):
             self._ask_more()
         return answer
 
     @contextmanager
-    def by_code(self) -> Iterator[None]:
+    def by_code(self, *texts: str | None) -> Iterator[None]:
         """Counts a call that code makes itself as in flight, which the ledger may not know of yet."""
-        self._by_code += 1
+        size = sum(bound_tokens(text) for text in texts if text)
+        self._by_code.append(size)
         try:
             yield
         finally:
-            self._by_code -= 1
+            self._by_code.remove(size)
 
     def count_child(self) -> None:
         """Counts a child run that has ended, whoever asked for it."""
         self._children_ended += 1
 
     def _ask_more(self) -> None:
-        before, left = 0, list[tuple[int, str, ExpectedQuery]]()
-        for number, (place, key, query) in enumerate(self._expected):
+        before, left = list[int](), list[tuple[int, str, ExpectedQuery, int]]()
+        for number, (place, key, query, size) in enumerate(self._expected):
             if query.is_certain and not self._is_asked(key):
-                if self._start is None or not self._has_room(query, before):
+                if self._start is None or not self._has_room(query, size, before):
                     left += self._expected[number:]
                     break
                 self._begin(key, query, self._start)
             elif not query.is_certain and place > self._passed:
-                before += 1
-                left.append((place, key, query))
+                before.append(size)
+                left.append((place, key, query, size))
         self._expected = left
 
     def _is_asked(self, key: str) -> bool:
@@ -173,14 +176,26 @@ class AheadCalls:
 
     # --- how much -----------------------------------------------------------------------------------------------
 
-    def _has_room(self, query: ExpectedQuery, before: int) -> bool:
+    def _size(self, query: ExpectedQuery, known: dict[int, int]) -> int:
+        """The tokens of the texts of a request at most; `known` are those of texts by identity."""
+        if self._ledger.limits.max_tokens is None and self._ledger.limits.max_usd is None:
+            return 0
+        texts = [text for name in ("prompt", "material") if isinstance(text := query.arguments.get(name), str)]
+        for text in texts:
+            if id(text) not in known:
+                known[id(text)] = bound_tokens(text)
+        return sum(known[id(text)] for text in texts)
+
+    def _has_room(self, query: ExpectedQuery, size: int, before: list[int]) -> bool:
         most = CHILDREN_AT_ONCE if query.function == "rlm_query" else self._ledger.limits.concurrency
         return (
             self._in_flight < most - 1
             and len(self._answers) < most
             and not self._ledger.queue
             and self._may_be_in_vain(query)
-            and self._is_affordable(query, before + 1 + self._in_flight + self._by_code)
+            and self._is_affordable(
+                query, [size] * (1 + self._in_flight) + [max(size, one) for one in self._others(before)]
+            )
         )
 
     def _may_be_in_vain(self, query: ExpectedQuery) -> bool:
@@ -188,22 +203,30 @@ class AheadCalls:
             return True
         return (len(self._answers) + 1) * CALLS_PER_CALL_IN_VAIN <= self._calls
 
-    def _is_affordable(self, query: ExpectedQuery, count: int) -> bool:
-        """Whether so many calls, each the largest that this one may become, fit into what is left."""
+    def _others(self, before: list[int]) -> list[int]:
+        """The sizes of the calls of code and of those that come before. What is not known of one is an answer."""
+        longest = max((profile.max_output_tokens for profile in self._profiles.values()), default=0)
+        unknown = min(USUAL_COMPLETION_TOKENS["sub"], longest)
+        return self._by_code + [one + unknown if one else 0 for one in before]
+
+    def _is_affordable(self, query: ExpectedQuery, sizes: list[int]) -> bool:
+        """Whether calls of these sizes, with the longest answers, fit into what is left."""
         left = self._ledger.left()
-        calls, tokens, usd = self._child_cost() if query.function == "rlm_query" else self._call_cost(query.arguments)
+        if query.function == "rlm_query":
+            calls, tokens, usd = (len(sizes) * cost for cost in self._child_cost())
+        else:
+            calls, tokens, usd = self._costs(query.arguments.get("model"), sizes)
         return (
-            (left.sub_calls is None or count * calls <= left.sub_calls)
-            and (left.tokens is None or count * tokens <= left.tokens)
-            and (left.usd is None or count * usd <= left.usd)
+            (left.sub_calls is None or calls <= left.sub_calls)
+            and (left.tokens is None or tokens <= left.tokens)
+            and (left.usd is None or usd <= left.usd)
         )
 
-    def _call_cost(self, arguments: dict[str, Any]) -> tuple[float, float, float]:
-        texts = (arguments.get("prompt"), arguments.get("material"))
-        prompt = _FIXED_PROMPT_TOKENS + sum(bound_tokens(text) for text in texts if isinstance(text, str))
-        profile = self._profiles.get(arguments.get("model") or next(iter(self._profiles)), Profile())
-        completion = min(USUAL_COMPLETION_TOKENS["sub"], profile.max_output_tokens)
-        return 1, prompt + completion, profile.cost_usd(prompt, completion) or 0.0
+    def _costs(self, model: object, sizes: list[int]) -> tuple[float, float, float]:
+        profile = self._profiles.get(str(model or next(iter(self._profiles))), Profile())
+        prompts = sum(sizes) + len(sizes) * _FIXED_PROMPT_TOKENS
+        completions = len(sizes) * min(USUAL_COMPLETION_TOKENS["sub"], profile.max_output_tokens)
+        return len(sizes), prompts + completions, profile.cost_usd(prompts, completions) or 0.0
 
     def _child_cost(self) -> tuple[float, float, float]:
         """Twice what the run has spent for each child so far, which includes all else that it has spent."""

@@ -82,10 +82,10 @@ class RunCalls:
         """The recorded reply to this request, else the reply of the sub-model."""
         key = call_key("llm", prompt, material, model, schema)
         self._reading.add_model_text(prompt if material is None else material)
-        ahead = self._ahead.take(key)
+        ahead = self._ahead.take(key, prompt, material)
         if ahead is not None and await ahead.was_asked():
             return await ahead.value()
-        with self._ahead.by_code():
+        with self._ahead.by_code(prompt, material):
             return await self._ask_llm(key, prompt, model=model, schema=schema, material=material)
 
     async def _ask_llm(

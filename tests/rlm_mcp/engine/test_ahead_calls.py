@@ -157,6 +157,17 @@ async def test_the_budget_must_pay_for_all_calls_in_between_too(limits: dict[str
         assert it.asked == asked
 
 
+async def test_a_large_call_that_may_come_before_is_left_its_budget() -> None:
+    for before in ("x" * 40_000, ""):
+        async with asking(max_tokens=20_000) as it:
+            await it.expect(query(before, certain=False), query("q0"))
+            assert it.asked == ([] if before else ["q0"])
+        async with asking(max_tokens=20_000) as it:
+            with it.ahead.by_code(before):
+                await it.expect(query("q0"))
+            assert it.asked == ([] if before else ["q0"])
+
+
 async def test_a_call_that_the_budget_refused_is_left_to_code() -> None:
     async with asking() as it:
         it.error = SubCallFailed("too dear")

@@ -163,6 +163,17 @@ async def test_code_that_asks_for_the_budget_sees_what_calls_in_turn_leave(
         assert ahead.ledger.spent().calls_in_vain == 0
 
 
+async def test_a_large_call_that_fits_in_turn_fits_ahead_too(sandbox_cache: Path, tmp_path: Path) -> None:
+    loop = "for i in range(9):\n    a = llm_query(f'item {i}')\n    if i == 5: out.append(llm_query(a + '中 x' * 4000))"
+    async with opened(sandbox_cache, tmp_path) as (sandbox, store):
+        limits = RunLimits(max_tokens=10_731)
+        ahead = Bench(sandbox, store, scripted(), limits)
+        in_turn = Bench(sandbox, store, scripted(), limits, kind=InTurn)
+        results = [await bench.run(loop) for bench in (ahead, in_turn)]
+        assert facts(results[0]) == facts(results[1])
+        assert ahead.bill() == in_turn.bill()
+
+
 async def test_an_early_end_leaves_at_most_one_call_in_ten_in_vain_and_a_resumed_run_has_its_answer(
     sandbox_cache: Path, tmp_path: Path
 ) -> None:
