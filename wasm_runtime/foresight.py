@@ -135,7 +135,7 @@ class Rehearsal:
         `guesses_otherwise`.
         """
         self._foresight, self._known, self._copy = foresight, known, copy
-        self._guesses_otherwise = guesses_otherwise
+        self.guesses_otherwise = guesses_otherwise
         self._seen: dict[tuple[str, str], list[Json]] = {}
         self.bytes = 0
         self._has_guessed = False
@@ -214,7 +214,7 @@ class Rehearsal:
         seen = self._seen.get((kind, place)) or self._seen.get((kind, ""))
         if not seen:
             return None
-        if not self._guesses_otherwise:
+        if not self.guesses_otherwise:
             return finished_future(seen[-1])
         return finished_future(seen[0] if len(seen) > 1 else unlike(seen[0]))
 

@@ -32,10 +32,10 @@ CELLS = {
 class Host:
     """Answers calls on threads, from the third on only once a rehearsal has been reported."""
 
-    def __init__(self, answer: Callable[[str], object], *, waits: bool = True) -> None:
+    def __init__(self, answer: Callable[[str], object], *, seconds: float = 5) -> None:
         self.asked: list[str] = []
         self.reports: list[list[tuple[str, bool]]] = []
-        self._waits = waits
+        self._seconds = seconds
         self._answer = answer
         self._reported = threading.Event()
         self._threads = ThreadPoolExecutor(4)
@@ -43,13 +43,11 @@ class Host:
 
     def ask(self, prompt: str) -> Future[object]:
         self.asked.append(prompt)
-        return self._ahead.get(prompt) or self._threads.submit(
-            self._answered, prompt, self._waits and len(self.asked) > 2
-        )
+        return self._ahead.get(prompt) or self._threads.submit(self._answered, prompt, len(self.asked) > 2)
 
     def _answered(self, prompt: str, is_late: bool) -> object:
         if is_late:
-            self._reported.wait(5)
+            self._reported.wait(self._seconds)
         return self._answer(prompt)
 
     def expect(self, calls: Sequence[ExpectedCall]) -> None:
@@ -135,7 +133,7 @@ for i in range(8):
     names.append(i)
     print(i, os.listdir('/tmp'))
 """
-    host, plain = Host(str.upper), Host(str.upper, waits=False)
+    host, plain = Host(str.upper), Host(str.upper, seconds=0)
     results = []
     with Runtime(page_map=page_map) as runtime:
         for one in (host, plain):
@@ -156,10 +154,32 @@ def test_a_cell_with_other_host_calls_and_sleeps_is_rehearsed_too(runtime: Runti
 
 
 def test_what_the_system_makes_random_is_not_certain(runtime: Runtime) -> None:
-    host = Host(str.upper)
+    host = Host(str.upper, seconds=0.02)  # nothing is reported: no answer is known in the copies
     with session_of(runtime, host) as session:
         session.exec("import os\nfor i in range(8):\n    ask(prompt=os.urandom(8).hex())")
     assert not any(is_certain for report in host.reports for _, is_certain in report)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for i in range(8): ask(prompt=f'{i} {time.time():.0f}')",
+        "for i in range(8): ask(prompt=f'{i} {time.monotonic() - begin:.0f}')",
+        "i = 0\nwhile time.time() - begun < 20 and i < 8:\n    ask(prompt=f'q{i}')\n    i += 1",
+    ],
+)
+def test_what_a_clock_says_is_not_certain(runtime: Runtime, loop: str) -> None:
+    host = Host(str.upper)
+    with session_of(runtime, host) as session:
+        assert session.exec("import time\nbegin, begun = time.monotonic(), time.time()\n" + loop).error is None
+    assert not any(is_certain for report in host.reports for _, is_certain in report)
+
+
+def test_the_date_is_certain(runtime: Runtime) -> None:
+    host = Host(str.upper)
+    with session_of(runtime, host) as session:
+        session.exec("import datetime\nfor i in range(8): ask(prompt=f'{datetime.date.today().year} {i}')")
+    assert len(host.certain()) == 5
 
 
 def test_a_guest_that_tells_ever_new_places_fills_no_memory(runtime: Runtime) -> None:
@@ -190,7 +210,7 @@ def test_a_failed_call_fails_in_the_copies_too(runtime: Runtime) -> None:
 
 
 def test_copies_that_never_end_are_stopped_with_the_cell() -> None:
-    host = Host(str.upper, waits=False)
+    host = Host(str.upper, seconds=0)
     cell = "for i in range(9):\n    answer = ask(prompt=f'q{i}')\n    while answer != f'Q{i}': pass\nanswer"
     with Runtime() as runtime, session_of(runtime, host) as session:
         assert session.exec(cell).value == "'Q8'"

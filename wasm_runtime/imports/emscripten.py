@@ -26,11 +26,11 @@ def emscripten_get_heap_max(_guest: Guest) -> int:
 
 
 def emscripten_date_now(guest: Guest) -> float:
-    return float(guest.clock_ns() // _NS_PER_MS)
+    return float((guest.clock_ns() + guest.ahead_ns()) // _NS_PER_MS)
 
 
 def emscripten_get_now(guest: Guest) -> float:
-    return guest.monotonic_ns() // 1000 / 1000
+    return (guest.monotonic_ns() + guest.ahead_ns()) // 1000 / 1000
 
 
 def gmtime(guest: Guest, seconds: int, result: int) -> None:

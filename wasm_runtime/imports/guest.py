@@ -19,7 +19,8 @@ def _from_zero() -> Callable[[], int]:
 class Guest:
     """One running interpreter: its memory, its files, its clock, and how it ended if it did.
 
-    `grow` extends the memory to a size in bytes, or returns False. `ended` is "exit" or "abort" once the guest
+    `grow` extends the memory to a size in bytes, or returns False. Each time the guest looks at a clock, that is ahead
+    by `hurry_ns` more. `ended` is "exit" or "abort" once the guest
     has asked to end; the module traps right after. `failure` is the first exception of a host function: it must
     not cross the wasm boundary, so the session raises it after the guest has returned.
     """
@@ -33,6 +34,8 @@ class Guest:
     ended: str | None = None
     exit_status: int = 0
     failure: BaseException | None = field(default=None, repr=False)
+    hurry_ns: int = 0
+    _ahead_ns: int = 0
     _used_ns: int = 0
     _entered_ns: int = 0
 
@@ -44,6 +47,11 @@ class Guest:
         """Stop counting CPU time, after the guest's code has returned."""
         self._used_ns = self.cpu_ns()
         self._entered_ns = self.monotonic_ns()
+
+    def ahead_ns(self) -> int:
+        """Return how far ahead the clocks are at this look."""
+        self._ahead_ns += self.hurry_ns
+        return self._ahead_ns
 
     def cpu_ns(self) -> int:
         """Return how long the guest's code has run. Idle time does not count: `clock` of C fails after 35 minutes."""

@@ -85,9 +85,9 @@ def fd_fdstat_get(guest: Guest, fd: int, result: int) -> int:
 
 def clock_time_get(guest: Guest, clock: int, _precision: int, result: int) -> int:
     if clock == _REALTIME:
-        now = guest.clock_ns()
+        now = guest.clock_ns() + guest.ahead_ns()
     elif clock == _MONOTONIC:
-        now = guest.monotonic_ns()
+        now = guest.monotonic_ns() + guest.ahead_ns()
     elif clock in (_PROCESS_CPU, _THREAD_CPU):
         now = guest.cpu_ns()
     else:
