@@ -7,7 +7,6 @@ from typing import Any
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
 
-from rlm_mcp.server.argument_aliases import ARGUMENT_ALIASES
 from rlm_mcp.server.tools import Tools
 from rlm_mcp.settings import SETTINGS, Settings, flag_of
 from rlm_mcp.workspace.workspace import Workspace
@@ -21,7 +20,8 @@ The seven tools are the same in both protocol eras. `python docs/generate.py` ge
 
 Every tool accepts the `context_id` or the `name` of a context. A result has the same facts as structured content and as
 compact text, in under 32,000 characters; a shortened result says how to get the rest. An error is a sentence with a
-remedy. Unknown arguments are refused with the valid names, except for the listed aliases.
+remedy. Arguments under another usual name (`question` for `query`) are understood, other unknown ones are refused with
+the valid names.
 """
 
 SETTINGS_HEAD = """\
@@ -76,19 +76,9 @@ def _tool(tool: Tool) -> str:
     for name, schema in tool.parameters["properties"].items():
         default = "required" if name in required else _default(schema)
         lines.append(f"| `{name}` | {_type(schema)} | {default} | {schema.get('description', '')} |")
-    if missed := ARGUMENT_ALIASES.get(tool.name):
-        lines.append(f"\nAliases: {_aliases(missed)}.")
     fields = (tool.fn_metadata.output_schema or {}).get("properties", {})
     lines.append("\nResult: " + ", ".join(f"`{name}`" for name in fields) + ".")
     return "\n".join(lines) + "\n"
-
-
-def _aliases(missed: Mapping[str, str]) -> str:
-    """`path`, `file` for `source`; `content` for `text`."""
-    by_name: dict[str, list[str]] = {}
-    for alias, name in missed.items():
-        by_name.setdefault(name, []).append(f"`{alias}`")
-    return "; ".join(f"{', '.join(aliases)} for `{name}`" for name, aliases in by_name.items())
 
 
 def _effects(annotations: ToolAnnotations) -> str:
