@@ -234,9 +234,9 @@ def _add_unsure(node, names):
         case ast.Call(func=ast.Name(id=name)) if any(_is_unsure(one, names) for one in _given(node)):
             names.update(_changed_by(name))
         case ast.If(test=test) | ast.While(test=test) if _is_unsure(test, names):
-            names.update(_assigned(node))
+            names.update(_touched(node) - _modules())
         case ast.ExceptHandler():
-            names.update(_assigned(node))
+            names.update(_touched(node) - _modules())
 
 
 def _modules():
@@ -284,10 +284,6 @@ def _roots(target):
         case ast.Tuple(elts=parts) | ast.List(elts=parts):
             return {root for part in parts for root in _roots(part)}
     return set()
-
-
-def _assigned(node):
-    return {inner.id for inner in _within(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)}
 
 
 def _within(node):

@@ -59,6 +59,9 @@ CONDITIONAL |= {
     "a key of a dict": "by = {}\nfor i in range(8):\n    by[ask(i)] = i\n    if len(by) > 20: break",
     "what is noted by a helper": "seen = {}\ndef note(a):\n    seen[a] = 1\nfor i in range(8):\n"
     "    note(ask(i))\n    if len(seen) > 20: break",
+    "a list that is cleared": "todo = list(range(8))\nwhile todo:\n    if ask(todo.pop(0)) == 'yes': todo.clear()",
+    "a list of the function around": "def run():\n    stop = []\n    def one(i):\n"
+    "        if ask(i) == 'yes': stop.append(i)\n    for i in range(8):\n        if stop: break\n        one(i)\nrun()",
     "an object": "class Asking:\n    done = False\n    def step(self, i):\n        self.done = ask(i) == 'yes'\n"
     "one = Asking()\nfor i in range(8):\n    if one.done: break\n    one.step(i)",
     "a prompt of a helper": "state = 0\ndef step(i):\n    global state\n    state = len(ask(f'{i} {state}')) > 5\n"
