@@ -46,20 +46,29 @@ class Reading:
 
     def __init__(self) -> None:
         self._lines: set[int] = set()
+        self._judged: set[int] = set()
+        """the lines of prompts of sub-calls, where code may have put one field of a line of a context"""
         self._fragments: list[str] = []
         self._uses: dict[tuple[str, str], list[CharRange | None]] = defaultdict(list)
 
     def add_model_text(self, text: str) -> None:
-        """Adds text that a model has read: a prompt of a sub-call, an output, material of a direct call.
+        """Adds text that a model has read: an output, or material of a direct call.
 
         Its lines may stand behind a number or a short label, or inside a printed list of strings.
         """
+        self._add_text(text, self._lines)
+
+    def add_prompt(self, text: str) -> None:
+        """Adds a prompt of a sub-call, whose lines may be fields of lines of a context."""
+        self._add_text(text, self._judged)
+
+    def _add_text(self, text: str, lines: set[int]) -> None:
         for line in text.split("\n"):
-            self._add_line(line)
+            self._add_line(line, lines)
             if (prefix := _PREFIX.match(line)) is not None:
-                self._add_line(line[prefix.end() :])
+                self._add_line(line[prefix.end() :], lines)
             for string in _printed_strings(line):
-                self._add_line(string.removesuffix("\\n"))
+                self._add_line(string.removesuffix("\\n"), lines)
 
     def add_cell(self, cell: CellResult) -> None:
         """Adds a block that has run: what the guest noticed it reading, else what its code says."""
@@ -70,10 +79,10 @@ class Reading:
             for name, path, part in uses_in(cell.code):
                 self._uses[name, path].append(part)
 
-    def _add_line(self, line: str) -> None:
+    def _add_line(self, line: str, lines: set[int]) -> None:
         line = without_colours(line).strip()
         if line:
-            self._lines.add(hash(line))
+            lines.add(hash(line))
         if len(line) >= _LEAST_FRAGMENT and len(self._fragments) < _MOST_FRAGMENTS:
             self._fragments.append(line)
 
@@ -81,7 +90,7 @@ class Reading:
         """The fields of a line that stood alone on a line that a model has read. Short ones occur by chance."""
         for start, end in _fields_of(line[:_MOST_LINE_CHARS]):
             field = line[start:end].strip().strip('"')
-            if len(field) >= _LEAST_FIELD and hash(field) in self._lines:
+            if len(field) >= _LEAST_FIELD and hash(field) in self._judged:
                 yield start, end
 
     def coverage(self, store: Store, contexts: Sequence[Context]) -> Coverage:
@@ -113,12 +122,13 @@ class Reading:
                     yield start, min(end, chars)
 
     def _model_ranges(self, text: str) -> Iterator[CharRange]:
-        at, is_read = 0, False
+        at, is_read, known = 0, False, self._lines | self._judged
+        by_field = bool(self._judged) and len(text) <= MOST_CHARS_BY_FIELD
         for line in StringIO(text, newline="\n"):
-            is_read = hash(without_colours(line).strip()) in self._lines if line.strip() else is_read
+            is_read = hash(without_colours(line).strip()) in known if line.strip() else is_read
             if is_read:
                 yield at, at + len(line)
-            elif len(text) <= MOST_CHARS_BY_FIELD:
+            elif by_field:
                 yield from ((at + start, at + end) for start, end in self._fields_read(line))
             at += len(line)
         for fragment in self._fragments:

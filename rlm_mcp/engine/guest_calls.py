@@ -81,7 +81,7 @@ class RunCalls:
     ) -> object:
         """The recorded reply to this request, else the reply of the sub-model."""
         key = call_key("llm", prompt, material, model, schema)
-        self._reading.add_model_text(prompt if material is None else material)
+        self._reading.add_prompt(prompt if material is None else material)
         ahead = self._ahead.take(key, prompt, material)
         if ahead is not None and await ahead.was_asked():
             return await ahead.value()
@@ -128,7 +128,7 @@ class RunCalls:
         )
         for item, label in zip(items, judged.labels, strict=True):
             if label is not None:
-                self._reading.add_model_text(item)
+                self._reading.add_prompt(item)
         return {
             "labels": list(judged.labels),
             "failed": [[index, reason] for index, reason in judged.failed.items()],

@@ -43,8 +43,15 @@ def test_a_field_of_a_line_that_a_model_judged_alone_is_read(store: Store, line:
     asked = "Where did Honecker rule ?"
     context = store.register_text(line.format("2024", asked) + "\n" + line.format("2024", "something else") + "\n")
     reading = Reading()
-    reading.add_model_text(f"1 {asked}")
+    reading.add_prompt(f"1 {asked}")
     assert len(asked) <= reading.coverage(store, [context]).read_by_model <= len(asked) + 4
+
+
+def test_a_field_that_was_only_shown_is_not_looked_for_in_all_lines(store: Store) -> None:
+    context = store.register_text("2024 | the same words in all lines\n" * 100)
+    reading = Reading()
+    reading.add_model_text("the same words in all lines")
+    assert reading.coverage(store, [context]).read_by_model == 0
 
 
 def test_what_the_guest_noticed_is_read_by_code(store: Store, log: Context) -> None:
