@@ -10,8 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from io import StringIO
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 from rlm_mcp.contexts.describe.overview import Overview, describe
@@ -20,7 +22,7 @@ from rlm_mcp.contexts.search import MatchedLine, search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text.lines import split_lines
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.engine.line_shapes import shapes_of
+from rlm_mcp.engine.line_shapes import LineShape, shapes_of
 from rlm_mcp.engine.prompts import Brief
 from rlm_mcp.errors import RlmError
 from rlm_mcp.redact import ellipsize
@@ -265,6 +267,7 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
         samples = (" ".join(overview.head.split()),)
         found = found if context.lines == 1 else ()
     is_lined = is_text and str(overview.structure.get("format")) in {"text", "log", "json lines"}
+    entry = store.file(context) if is_lined else None
     return Brief(
         name=context.name,
         kind=context.kind,
@@ -274,7 +277,7 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
         format=format_text(overview.structure),
         structure=structure_text(overview.structure),
         samples=samples,
-        shapes=shapes_of(_sampled_lines(store, context)) if is_lined else (),
+        shapes=_shapes_in(entry.blob, entry.bytes, entry.lines) if entry is not None else (),
         hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
         is_prose=is_prose(samples) and not overview.structure.get("columns"),
         reading=_reading(str(overview.structure.get("format")), overview.head),
@@ -304,9 +307,10 @@ def _first_lines(overview: Overview) -> tuple[str, ...]:
     return tuple(line[:_LINE_CHARS] for line in head[:_FEW_LINES])
 
 
-def _sampled_lines(store: Store, context: Context) -> tuple[str, ...]:
-    (entry,) = store.files(context)
-    return take_sample(entry.blob, size=entry.bytes, lines=entry.lines).lines[:_SHAPED_LINES]
+@lru_cache(maxsize=128)
+def _shapes_in(blob: Path, size: int, lines: int) -> tuple[LineShape, ...]:
+    """The shapes of the lines of a stored text, which never changes under this name."""
+    return shapes_of(take_sample(blob, size=size, lines=lines).lines[:_SHAPED_LINES])
 
 
 def _short(value: object) -> str:
