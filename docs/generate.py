@@ -16,7 +16,7 @@ DOCS = Path(__file__).parent
 TOOLS_HEAD = """\
 # Tools
 
-The seven tools are the same in both protocol eras. `python docs/generate.py` generates this page from the code.
+The seven tools are the same in both protocol eras.
 
 Every tool accepts the `context_id` or the `name` of a context. A result has the same facts as structured content and as
 compact text, in under 32,000 characters; a shortened result says how to get the rest. An error is a sentence with a
@@ -29,7 +29,7 @@ SETTINGS_HEAD = """\
 
 Flags override environment variables, which override `~/.config/rlm-mcp/config.toml` (or its place in
 `$XDG_CONFIG_HOME`). `rlm-mcp config` shows the values in force and their origin. An invalid name or value is refused
-with the nearest valid one. `python docs/generate.py` generates this page from the code.
+with the nearest valid one.
 
 Each setting has one name: `max_usd` in the file is `--max-usd` as a flag and `RLM_MCP_MAX_USD` in the environment. A
 tool call may choose models and limits for its run, but it can only lower a limit that is set here.
