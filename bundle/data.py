@@ -1,4 +1,4 @@
-"""Builds the wheel of `rlm-mcp[data]`, an image with the packages that code over data uses most.
+"""Builds the wheel of `rlm-mcp-data`, an image with the packages that code over data uses most.
 
     python bundle/data.py DIRECTORY             write rlm_mcp_data-VERSION-py3-none-any.whl
     python bundle/data.py DIRECTORY --check     bake twice, and compare the images byte for byte

@@ -447,8 +447,8 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "packages": Setting(
         parse=package_names,
-        meaning="packages of the sandbox: none, data (of rlm-mcp[data]), or names with commas between them",
-        default="those of `rlm-mcp packages`, else those of rlm-mcp[data], else none",
+        meaning="packages of the sandbox: none, data (of rlm-mcp-data), or names with commas between them",
+        default="those of `rlm-mcp packages`, else those of rlm-mcp-data, else none",
         has_flag=True,
     ),
     "prices": Setting(

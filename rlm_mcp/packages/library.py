@@ -1,4 +1,4 @@
-"""The images with packages that this user has: baked ones below the data directory, and the one of `rlm-mcp[data]`.
+"""The images with packages that this user has: baked ones below the data directory, and the one of `rlm-mcp-data`.
 
     packages/set.json        what was added, and which image holds it
     packages/images/<key>/   an image that `Runtime(image=…)` takes; the key is of the wheels and of the base image
@@ -21,7 +21,7 @@ from rlm_mcp.files import replacing
 from rlm_mcp.packages.types import PackageRefused, PackagesMissing, Report
 
 DATA_PACKAGE = "rlm_mcp_data"
-"""The Python package that holds the image of `rlm-mcp[data]`."""
+"""The Python package that holds the image of `rlm-mcp-data`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,9 @@ class PackageLibrary:
         if list(setting) == ["data"]:
             image = self.data_image()
             if image is None:
-                raise PackagesMissing("packages = data needs the prebuilt image: install rlm-mcp[data]")
+                raise PackagesMissing(
+                    "packages = data needs the prebuilt image: install the wheel of rlm-mcp-data, which `python bundle/data.py DIRECTORY` builds from a checkout"
+                )
             return image
         wanted = {canonical_name(name) for name in setting}
         images = [image for image in self.images() if wanted <= image.names]

@@ -1,4 +1,4 @@
-"""numpy, pandas and the others of `rlm-mcp[data]` in sessions: `.ci/packages` bakes the image and runs these tests."""
+"""numpy, pandas and the others of `rlm-mcp-data` in sessions: `.ci/packages` bakes the image and runs these tests."""
 
 import subprocess
 import sys
