@@ -111,7 +111,8 @@ class PackageLibrary:
             image = self.data_image()
             if image is None:
                 raise PackagesMissing(
-                    "packages = data needs the prebuilt image: install the wheel of rlm-mcp-data, which `python bundle/data.py DIRECTORY` builds from a checkout"
+                    "packages = data needs the prebuilt image: install the wheel of rlm-mcp-data, which"
+                    " `python bundle/data.py DIRECTORY` builds from a checkout"
                 )
             return image
         wanted = {canonical_name(name) for name in setting}
