@@ -40,7 +40,7 @@ from wasm_runtime.channel import Channel, parts_beyond
 from wasm_runtime.held_bytes import json_bytes
 
 MOST_RATIO = 5.0
-_ROUNDS = 5
+_ROUNDS = 7
 _LAST_EVENT = 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
 _LEAST_SECONDS = 0.005  # below this for 4n, the resolution of the clock outweighs the parser
 _LONGEST = 1 << 22
