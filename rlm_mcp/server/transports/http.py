@@ -168,7 +168,7 @@ def _application(
     )
     # The innermost: `add_middleware` would put it before the auth middleware, which knows whose the token is.
     most_open = None if access is None else max(FEWEST_OPEN, most_connections() // SHARES)
-    app.user_middleware.append(Middleware(RateLimitMiddleware, tenants, tokens=access is not None, most_open=most_open))
+    app.user_middleware.append(Middleware(RateLimitMiddleware, tokens=access is not None, most_open=most_open))
     app.user_middleware.append(Middleware(SessionLimitMiddleware))
     return app
 

@@ -7,16 +7,22 @@ what went wrong.
 
 import json
 import math
-from collections import Counter, deque
-from collections.abc import Iterator
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 from mcp_types import INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rlm_mcp.server.transports.tenants import RateLimitExceeded, Tenants, current_tenant
+from rlm_mcp.errors import RlmError
+from rlm_mcp.server.transports.tenant_names import current_tenant
+
+REQUESTS_PER_SECOND, BURST = 20.0, 200.0
+"""Of one tenant. A client that lists, reads and polls stays far below; a runaway loop does not."""
 
 MOST_BODIES = 64
 """Of one tenant, being sent at once: each may become 4 MiB."""
@@ -25,18 +31,60 @@ UNLIMITED = ("/health", "/ready")
 """A monitor is never refused."""
 
 
+class RateLimitExceeded(RlmError):
+    """A tenant exceeds a limit; a request may succeed after `seconds`."""
+
+    def __init__(self, text: str, *, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
+
+@dataclass(slots=True, kw_only=True)
+class _Bucket:
+    """The requests that a tenant may send now; it fills with time."""
+
+    allowance: float = BURST
+    seen: float
+
+
+class RequestRates:
+    """A token bucket for each tenant. Those that are full again are forgotten."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<RequestRates of {len(self._buckets)} tenants>"
+
+    def charge(self, tenant: str) -> None:
+        """Takes one request. Raises RateLimitExceeded when the bucket is empty; debts do not accumulate."""
+        now = self._clock()
+        bucket = self._buckets.setdefault(tenant, _Bucket(seen=now))
+        self._buckets.move_to_end(tenant)
+        bucket.allowance = min(BURST, bucket.allowance + (now - bucket.seen) * REQUESTS_PER_SECOND)
+        bucket.seen = now
+        bucket.allowance = max(bucket.allowance - 1, -1.0)
+        while now - next(iter(self._buckets.values())).seen > BURST / REQUESTS_PER_SECOND:
+            self._buckets.popitem(last=False)
+        if bucket.allowance < 0:
+            raise RateLimitExceeded(f"more than {REQUESTS_PER_SECOND:.0f} requests a second: wait a second", seconds=1)
+
+
 class RateLimitMiddleware:
     """Rate-limiting ASGI middleware; runs inside the auth middleware.
 
     With `tokens`, unauthenticated requests pass through to be rejected there.
     """
 
-    def __init__(self, app: ASGIApp, tenants: Tenants, *, tokens: bool, most_open: int | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, tokens: bool, most_open: int | None = None, rates: RequestRates | None = None
+    ) -> None:
         """`most_open` is the number of requests of one tenant at once, streams included: its share of connections."""
         self._app = app
         self._most_open = most_open
         self._open: Counter[str] = Counter()
-        self._tenants = tenants
+        self._rates = rates or RequestRates()
         self._tokens = tokens
         self._sending: Counter[str] = Counter()
 
@@ -50,7 +98,7 @@ class RateLimitMiddleware:
             return
         tenant = current_tenant()
         try:
-            self._tenants.charge(tenant)
+            self._rates.charge(tenant)
             self._check_share(tenant)
         except RateLimitExceeded as error:
             await refuse(send, error)

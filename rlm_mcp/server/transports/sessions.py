@@ -14,8 +14,8 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rlm_mcp.server.transports.rate_limit import refuse
-from rlm_mcp.server.transports.tenants import RateLimitExceeded, current_tenant
+from rlm_mcp.server.transports.rate_limit import RateLimitExceeded, refuse
+from rlm_mcp.server.transports.tenant_names import current_tenant
 
 MOST_SESSIONS = 64
 """Of one tenant; a session costs about 100 kB."""

@@ -8,6 +8,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from mcp.server.auth.middleware.auth_context import get_access_token
+
 from rlm_mcp.errors import SettingsError
 
 EVERYBODY = "everybody"
@@ -49,3 +51,13 @@ def directory_of(tenant: str, parent: Path) -> Path:
     elif not re.fullmatch(r"[0-9a-f]{32}", tenant.removeprefix(_OAUTH)):
         raise SettingsError(f"{tenant[:80]!r} is no tenant of an OAuth issuer")
     return parent / "owners" / tenant
+
+
+def current_tenant() -> str:
+    """The name of the tenant that sent the current request, which is fit for a directory."""
+    token = get_access_token()
+    if token is None:
+        return EVERYBODY
+    if token.claims is None:
+        return token.client_id
+    return oauth_tenant(str(token.claims["iss"]), str(token.subject))

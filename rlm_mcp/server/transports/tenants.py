@@ -15,18 +15,14 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
 
 from rlm_mcp.errors import RlmError
 from rlm_mcp.server.notifications import Notifications
-from rlm_mcp.server.transports.tenant_names import EVERYBODY, oauth_tenant
+from rlm_mcp.server.transports.tenant_names import EVERYBODY, current_tenant
 from rlm_mcp.workspace.workspace import Workspace
-
-REQUESTS_PER_SECOND, BURST = 20.0, 200.0
-"""Of one tenant. A client that lists, reads and polls stays far below; a runaway loop does not."""
 
 MOST_REQUESTS = 64
 """Of one tenant at once; a call that waits for a run counts, a stream of notifications does not."""
@@ -43,14 +39,6 @@ IDLE_SECONDS = 1800.0
 """A workspace that has not been used for this long is closed: it holds a database, and REPLs with their variables."""
 
 
-class RateLimitExceeded(RlmError):
-    """A tenant exceeds a limit; a request may succeed after `seconds`."""
-
-    def __init__(self, text: str, *, seconds: float) -> None:
-        super().__init__(text)
-        self.seconds = seconds
-
-
 log = logging.getLogger(__name__)
 
 OpenFor = Callable[[str], AbstractAsyncContextManager[Workspace]]
@@ -62,7 +50,6 @@ class _Tenant:
 
     seen: float
     """time of the last request, by the clock of Tenants"""
-    allowance: float = BURST
     busy: int = 0
     workspace: Workspace | None = None
     opening: anyio.Lock = field(default_factory=anyio.Lock)
@@ -213,20 +200,12 @@ class Tenants:
         return [tenant.workspace for tenant in self._known.values() if tenant.workspace is not None]
 
     def _find_tenant(self, name: str) -> _Tenant:
-        """The tenant of this name, made if it is new. Its allowance grows by the time since its last request."""
+        """The tenant of this name, made if it is new."""
         now = self._clock()
         if (tenant := self._known.get(name)) is None:
             tenant = self._known[name] = _Tenant(seen=now)
-        tenant.allowance = min(BURST, tenant.allowance + (now - tenant.seen) * REQUESTS_PER_SECOND)
         tenant.seen = now
         return tenant
-
-    def charge(self, name: str) -> None:
-        """Takes one request from a token bucket. Raises RateLimitExceeded when it is empty; debts do not accumulate."""
-        tenant = self._find_tenant(name)
-        tenant.allowance = max(tenant.allowance - 1, -1.0)
-        if tenant.allowance < 0:
-            raise RateLimitExceeded(f"more than {REQUESTS_PER_SECOND:.0f} requests a second: wait a second", seconds=1)
 
     @contextmanager
     def _counted(self, tenant: _Tenant) -> Iterator[None]:
@@ -256,13 +235,3 @@ class Tenants:
                 raise
             tenant.workspace = None
             log.exception("the workspace of %s was closed by a fault of rlm-mcp; its next request opens it again", name)
-
-
-def current_tenant() -> str:
-    """The name of the tenant that sent the current request, which is fit for a directory."""
-    token = get_access_token()
-    if token is None:
-        return EVERYBODY
-    if token.claims is None:
-        return token.client_id
-    return oauth_tenant(str(token.claims["iss"]), str(token.subject))

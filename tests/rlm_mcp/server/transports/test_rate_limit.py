@@ -7,10 +7,14 @@ import anyio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from rlm_mcp.server.transports.rate_limit import MOST_BODIES, RateLimitMiddleware
-from rlm_mcp.server.transports.tenants import BURST, Tenants
-from rlm_mcp.workspace.workspace import Workspace
-from tests.rlm_mcp.server.transports.test_tenants import Clock, Opened
+from rlm_mcp.server.transports.rate_limit import (
+    BURST,
+    MOST_BODIES,
+    RateLimitExceeded,
+    RateLimitMiddleware,
+    RequestRates,
+)
+from tests.rlm_mcp.server.transports.test_tenants import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -40,58 +44,54 @@ async def accept(_: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 202, "headers": []})
 
 
-async def test_bodies_on_their_way_are_bounded_and_leave_their_places(workspace: Workspace) -> None:
-    async with anyio.create_task_group() as tasks:
-        limiter = RateLimitMiddleware(accept, Tenants(Opened(workspace), tasks, Clock()), tokens=False)
-        slow = [Asking() for _ in range(MOST_BODIES)]
-        async with anyio.create_task_group() as sending:
-            for one in slow:
-                sending.start_soon(limiter, one.scope, one.receive, one.send)
-            await anyio.wait_all_tasks_blocked()
-            assert repr(limiter) == f"<RateLimitMiddleware, {MOST_BODIES} requests being sent>"
-            more = Asking()
-            await limiter(more.scope, more.receive, more.send)
-            assert more.status == 429
-            for one in slow:
-                one.rest.set()
-        assert {one.status for one in slow} == {202}
-        assert repr(limiter) == "<RateLimitMiddleware, 0 requests being sent>"
+async def test_bodies_on_their_way_are_bounded_and_leave_their_places() -> None:
+    limiter = RateLimitMiddleware(accept, rates=RequestRates(Clock()), tokens=False)
+    slow = [Asking() for _ in range(MOST_BODIES)]
+    async with anyio.create_task_group() as sending:
+        for one in slow:
+            sending.start_soon(limiter, one.scope, one.receive, one.send)
+        await anyio.wait_all_tasks_blocked()
+        assert repr(limiter) == f"<RateLimitMiddleware, {MOST_BODIES} requests being sent>"
+        more = Asking()
+        await limiter(more.scope, more.receive, more.send)
+        assert more.status == 429
+        for one in slow:
+            one.rest.set()
+    assert {one.status for one in slow} == {202}
+    assert repr(limiter) == "<RateLimitMiddleware, 0 requests being sent>"
 
 
-async def test_requests_and_streams_of_one_tenant_take_no_more_than_its_share(workspace: Workspace) -> None:
+async def test_requests_and_streams_of_one_tenant_take_no_more_than_its_share() -> None:
     go = anyio.Event()
 
     async def stay_open(_: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await go.wait()
 
-    async with anyio.create_task_group() as tasks:
-        tenants = Tenants(Opened(workspace), tasks, Clock())
-        limiter = RateLimitMiddleware(stay_open, tenants, tokens=False, most_open=8)
-        asked = [Asking() for _ in range(9)]
-        async with anyio.create_task_group() as sending:
-            for one in asked:
-                one.rest.set()
-                sending.start_soon(limiter, one.scope, one.receive, one.send)
-            await anyio.wait_all_tasks_blocked()
-            assert [one.status for one in asked] == [200] * 8 + [429]
-            assert b"8 requests and streams are open" in asked[-1].said[1]["body"]
-            go.set()
-        again = Asking()
-        again.rest.set()
-        await limiter(again.scope, again.receive, again.send)
-        assert again.status == 200
-
-
-async def test_a_request_too_many_is_answered_with_when_to_come_back(workspace: Workspace) -> None:
-    async with anyio.create_task_group() as tasks:
-        limiter = RateLimitMiddleware(accept, Tenants(Opened(workspace), tasks, Clock()), tokens=False)
-        answers: list[Any] = []
-        for path in ["/mcp"] * (int(BURST) + 1) + ["/health"]:
-            one = Asking(path)
+    limiter = RateLimitMiddleware(stay_open, rates=RequestRates(Clock()), tokens=False, most_open=8)
+    asked = [Asking() for _ in range(9)]
+    async with anyio.create_task_group() as sending:
+        for one in asked:
             one.rest.set()
-            await limiter(one.scope, one.receive, one.send)
-            answers.append(one)
+            sending.start_soon(limiter, one.scope, one.receive, one.send)
+        await anyio.wait_all_tasks_blocked()
+        assert [one.status for one in asked] == [200] * 8 + [429]
+        assert b"8 requests and streams are open" in asked[-1].said[1]["body"]
+        go.set()
+    again = Asking()
+    again.rest.set()
+    await limiter(again.scope, again.receive, again.send)
+    assert again.status == 200
+
+
+async def test_a_request_too_many_is_answered_with_when_to_come_back() -> None:
+    limiter = RateLimitMiddleware(accept, rates=RequestRates(Clock()), tokens=False)
+    answers: list[Any] = []
+    for path in ["/mcp"] * (int(BURST) + 1) + ["/health"]:
+        one = Asking(path)
+        one.rest.set()
+        await limiter(one.scope, one.receive, one.send)
+        answers.append(one)
     assert [one.status for one in answers] == [202] * int(BURST) + [429, 202]
     start, body = answers[-2].said
     assert (b"retry-after", b"1") in start["headers"]
@@ -102,13 +102,29 @@ async def test_a_request_too_many_is_answered_with_when_to_come_back(workspace: 
     }
 
 
-async def test_who_has_no_token_where_one_is_wanted_is_left_to_who_asks_for_it(workspace: Workspace) -> None:
-    async with anyio.create_task_group() as tasks:
-        tenants = Tenants(Opened(workspace), tasks, Clock())
-        limiter = RateLimitMiddleware(accept, tenants, tokens=True)
-        for _ in range(int(BURST) + 1):
-            one = Asking()
-            one.rest.set()
-            await limiter(one.scope, one.receive, one.send)
-            assert one.status == 202
-        assert repr(tenants) == "<Tenants 0 known>"
+async def test_a_flood_of_requests_is_refused_until_time_has_passed() -> None:
+    clock = Clock()
+    rates = RequestRates(clock)
+    for _ in range(int(BURST)):
+        rates.charge("ann")
+    for _ in range(3):
+        with pytest.raises(RateLimitExceeded, match="requests a second"):
+            rates.charge("ann")
+    rates.charge("bob")
+    clock.now = 1.0
+    rates.charge("ann")
+    assert repr(rates) == "<RequestRates of 2 tenants>"
+    clock.now = 60.0
+    rates.charge("ann")
+    assert repr(rates) == "<RequestRates of 1 tenants>"
+
+
+async def test_who_has_no_token_where_one_is_wanted_is_left_to_who_asks_for_it() -> None:
+    rates = RequestRates(Clock())
+    limiter = RateLimitMiddleware(accept, rates=rates, tokens=True)
+    for _ in range(int(BURST) + 1):
+        one = Asking()
+        one.rest.set()
+        await limiter(one.scope, one.receive, one.send)
+        assert one.status == 202
+    assert repr(rates) == "<RequestRates of 0 tenants>"
