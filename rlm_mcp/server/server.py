@@ -18,6 +18,7 @@ from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context as Request
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp.server.request_state import RequestStateSecurity
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult, Resource
@@ -64,7 +65,9 @@ class RlmServer(MCPServer[None]):
         before: Sequence[ServerMiddleware[None]] = (),
         token_verifier: TokenVerifier | None = None,
         auth: AuthSettings | None = None,
+        state_key: bytes | None = None,
     ) -> None:
+        """`state_key` seals the state of requests that wait for input; None: a key that ends with the process."""
         self._resources = Resources(workspace)
         tools = Tools(workspace).all()
         self._arguments = {tool.name: tuple(tool.parameters["properties"]) for tool in tools}
@@ -79,6 +82,7 @@ class RlmServer(MCPServer[None]):
             middleware=[*before, notifications.middleware, ListCache().middleware],
             token_verifier=token_verifier,
             auth=auth,
+            request_state_security=None if state_key is None else RequestStateSecurity(keys=[state_key]),
             warn_on_duplicate_tools=False,
             log_level="WARNING",
             cache_hints={

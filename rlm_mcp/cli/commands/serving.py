@@ -64,17 +64,16 @@ def _serve_stdio(settings: Settings) -> None:
 
 def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
     with _without_collections():
+        from rlm_mcp.server.transports.access import AccessOptions
         from rlm_mcp.server.transports.http import serve_http
 
-    serve_http(
-        settings,
-        options.http,
+    access = AccessOptions(
         token_file=options.token_file,
         oauth_issuer=options.oauth_issuer,
         oauth_resource=options.oauth_resource,
         allowed_hosts=tuple(options.allow_host),
-        at_end=_begin_process(settings),
     )
+    serve_http(settings, options.http, access, at_end=_begin_process(settings))
 
 
 @contextmanager

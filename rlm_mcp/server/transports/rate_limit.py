@@ -19,6 +19,7 @@ from mcp_types import INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rlm_mcp.errors import RlmError
+from rlm_mcp.server.transports.http_protocol import most_connections
 from rlm_mcp.server.transports.tenant_names import current_tenant
 
 REQUESTS_PER_SECOND, BURST = 20.0, 200.0
@@ -26,6 +27,9 @@ REQUESTS_PER_SECOND, BURST = 20.0, 200.0
 
 MOST_BODIES = 64
 """Of one tenant, being sent at once: each may become 4 MiB."""
+
+SHARES, FEWEST_OPEN = 4, 8
+"""One tenant may have a quarter of all connections at work, but at least 8."""
 
 UNLIMITED = ("/health", "/ready")
 """A monitor is never refused."""
@@ -125,6 +129,11 @@ class RateLimitMiddleware:
         """Raises RateLimitExceeded when the tenant has as many requests and streams open as it may."""
         if self._most_open is not None and self._open[tenant] >= self._most_open:
             raise RateLimitExceeded(f"{self._most_open} requests and streams are open: end one of them", seconds=1)
+
+
+def open_share(*, is_alone: bool) -> int | None:
+    """The requests that one tenant may have open at once; no limit where there is only one tenant."""
+    return None if is_alone else max(FEWEST_OPEN, most_connections() // SHARES)
 
 
 @contextmanager

@@ -180,6 +180,11 @@ class Tenants:
             for workspace in self._workspaces():
                 tasks.start_soon(workspace.runs.stop_all)
 
+    async def end_all(self) -> None:
+        """Stops all runs and answers all calls."""
+        await self.stop_runs()
+        await self.answer_all()
+
     async def answer_all(self) -> None:
         """Lets calls that waited for a run be answered, and ends all others with a sentence, as cells that still run.
 

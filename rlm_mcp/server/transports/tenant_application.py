@@ -1,0 +1,151 @@
+"""The MCP application over HTTP, in both protocol eras, with the workspaces of its tenants.
+
+It is the whole server where one process serves everybody; with workers, each worker has one, and the front has none.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import anyio
+from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.errors import RlmError
+from rlm_mcp.models.pool import open_models
+from rlm_mcp.packages.library import PackageLibrary, folder_of
+from rlm_mcp.records.recovery import left_runs
+from rlm_mcp.records.store import Runs
+from rlm_mcp.repl.sandbox import open_sandbox
+from rlm_mcp.server.server import RlmServer
+from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS
+from rlm_mcp.server.transports.sessions import SessionLimitMiddleware
+from rlm_mcp.server.transports.tenant_names import EVERYBODY, directory_of
+from rlm_mcp.server.transports.tenants import Tenants
+from rlm_mcp.settings import Settings
+from rlm_mcp.workspace.inspect_repls import ReplPool
+from rlm_mcp.workspace.process_tuning import freeze_gc
+from rlm_mcp.workspace.workspace import Workspace, open_workspace
+
+log = logging.getLogger(__name__)
+
+QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
+"""The bytes that one tenant may store unless RLM_MCP_QUOTA_BYTES is set, and the runs of one tenant at once."""
+
+SESSION_SECONDS = 300.0
+"""A handshake-era session without an open request or stream ends after this time, and its client begins a new one.
+The session of a client that died costs 100 kB until then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantHost:
+    """The tenants of a process, and whether its sandbox is loaded, so that code can be run."""
+
+    tenants: Tenants
+    is_ready: Callable[[], bool]
+
+
+@asynccontextmanager
+async def open_tenants(settings: Settings, *, memory_bytes: int | None = None) -> AsyncIterator[TenantHost]:
+    """Opens what all tenants share. `memory_bytes` is for all their sessions, by default half of the machine's."""
+    settings = replace(settings, roots=settings.roots or (), quota_bytes=settings.quota_bytes or QUOTA_BYTES)
+    library = PackageLibrary(settings.data_dir)  # all tenants have the server's packages
+    image = folder_of(await run_in_thread(lambda: library.choose(settings.packages)))
+    async with (
+        open_sandbox(settings.cache_dir, image=image, memory_bytes=memory_bytes, on_loaded=freeze_gc) as sandbox,
+        open_models(settings) as models,
+    ):
+        sandbox.begin_loading()
+        pool = ReplPool(has_room=sandbox.has_room, owner_has_room=sandbox.has_room)
+
+        def open_for(tenant: str) -> AbstractAsyncContextManager[Workspace]:
+            # The cache holds replies to sub-calls, which are a tenant's own; the compiled sandbox is opened above.
+            own = replace(
+                settings,
+                data_dir=directory_of(tenant, settings.data_dir),
+                cache_dir=directory_of(tenant, settings.cache_dir),
+            )
+            return open_workspace(
+                own,
+                choose=models.choose,
+                sandbox=sandbox,
+                library=library,
+                most_runs=MOST_RUNS,
+                serves=True,
+                pool=pool,
+                owner=None if tenant == EVERYBODY else tenant,
+            )
+
+        async with anyio.create_task_group() as tasks:
+            tenants = Tenants(open_for, tasks)
+            tasks.start_soon(tenants.keep_closing_unused)
+            yield TenantHost(tenants=tenants, is_ready=lambda: sandbox.is_loaded)
+            tasks.cancel_scope.cancel()
+
+
+def mcp_application(
+    host: TenantHost,
+    *,
+    verifier: TokenVerifier | None,
+    auth: AuthSettings | None,
+    security: TransportSecuritySettings,
+    state_key: bytes | None = None,
+) -> Starlette:
+    """The ASGI application. `state_key` seals the state of requests that wait for input, by default one of its own."""
+    server = RlmServer(
+        host.tenants.current,
+        host.tenants.notifications,
+        before=[host.tenants.middleware],
+        token_verifier=verifier,
+        auth=auth,
+        state_key=state_key,
+    )
+    server.custom_route("/health", methods=["GET"])(report_health)
+    server.custom_route("/ready", methods=["GET"])(partial(report_ready, host.is_ready))
+    app = server.streamable_http_app(
+        transport_security=security, session_idle_timeout=SESSION_SECONDS, max_sessions=MOST_CONNECTIONS
+    )
+    # The innermost: `add_middleware` would put it before the auth middleware, which knows whose the token is.
+    app.user_middleware.append(Middleware(SessionLimitMiddleware))
+    return app
+
+
+def tenants_with_left_runs(data_dir: Path, names: Collection[str] | None) -> list[str]:
+    """Those of the tenants whose runs an earlier server left; None are all that have a directory."""
+    if names is None:
+        names = tenant_directories(data_dir)
+    return [name for name in names if _has_left_runs(directory_of(name, data_dir))]
+
+
+def tenant_directories(data_dir: Path) -> list[str]:
+    """The names of all tenants that have a directory."""
+    return sorted(entry.name for entry in (data_dir / "owners").glob("*") if entry.is_dir())
+
+
+def _has_left_runs(directory: Path) -> bool:
+    """Whether an earlier server left runs here. A damaged record resumes nothing, and stops no server."""
+    try:
+        return bool(left_runs(Runs(directory)))
+    except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
+        log.warning("the runs in %s are not resumed: %s: %s", directory, type(error).__name__, error)
+        return False
+
+
+async def report_health(_: Request) -> Response:
+    """Answers as long as the process does."""
+    return JSONResponse({"status": "ok"})
+
+
+async def report_ready(is_loaded: Callable[[], bool], _: Request) -> Response:
+    """Answers 200 once the sandbox is loaded, so that code can be run."""
+    loaded = is_loaded()
+    return JSONResponse({"sandbox": "loaded" if loaded else "loading"}, status_code=200 if loaded else 503)
