@@ -91,6 +91,11 @@ class SessionMemory:
             self._budget.release(n, self._owner)
             self._reserved -= n
 
+    @property
+    def reserved(self) -> int:
+        """How many bytes are reserved: of the heap, the files and what the host holds."""
+        return self._reserved
+
     def available(self) -> int:
         """Return how many bytes both limits have left."""
         return max(0, min(self._limit - self._image_bytes - self._reserved, self._budget.available(self._owner)))

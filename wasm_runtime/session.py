@@ -301,6 +301,11 @@ class Session:
         return self._deadline.expired
 
     @property
+    def memory_bytes(self) -> int:
+        """What the session holds beyond the image: at most so much is in a checkpoint of it."""
+        return self._memory.reserved
+
+    @property
     def seconds_left(self) -> float:
         """The rest of the time of the cell that runs, or ran last; 0 if it was stopped."""
         return 0.0 if self._deadline.expired else self._deadline.seconds_left()

@@ -48,8 +48,10 @@ class Checkpoint:
                 "execs": self.execs,
             }
         ).encode()
-        body = b"".join([*(data for _, data in self.runs), self.files])
-        return _MAGIC + _LENGTH.pack(len(header)) + header + zstandard.ZstdCompressor(level=1).compress(body)
+        parts = [*(data for _, data in self.runs), self.files]
+        packer = zstandard.ZstdCompressor(level=1).compressobj(size=sum(map(len, parts)))
+        packed = [packer.compress(part) for part in parts]  # one by one: joined, they would be in memory twice
+        return b"".join([_MAGIC, _LENGTH.pack(len(header)), header, *packed, packer.flush()])
 
     def require_image(self, image: str) -> None:
         """Raise SnapshotMismatch unless the checkpoint was made by the image with this sha256."""

@@ -58,6 +58,7 @@ class Checkpoints:
     async def _save(self, repl: Repl, turn: int) -> None:
         await anyio.sleep(self._after_seconds)
         with anyio.CancelScope(shield=True):  # once begun, it is finished
-            data = await repl.checkpoint()
-            await anyio.to_thread.run_sync(self._record.save_checkpoint, turn, data)
+            pack = await repl.checkpoint()
+            if pack is not None:
+                await anyio.to_thread.run_sync(lambda: self._record.save_checkpoint(turn, pack()))
             self._is_unsaved = False

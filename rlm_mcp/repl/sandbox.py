@@ -180,7 +180,7 @@ class Sandbox:
         threads = self._threads.of(owner)
         session = await threads.run(opening)
         try:
-            yield SandboxRepl(session, threads, imports=runtime.image.imports)
+            yield SandboxRepl(session, threads, image=runtime.image.sha256, imports=runtime.image.imports)
         finally:
             session.interrupt()
             await threads.run(session.close)

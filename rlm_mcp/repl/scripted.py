@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
-from rlm_mcp.repl.types import CellResult, GuestCalls, Variable
+from rlm_mcp.repl.types import CellResult, GuestCalls, PackCheckpoint, Variable
 
 Play = Callable[[str, GuestCalls], Awaitable[CellResult]]
 """Computes the result of a block of code, whose calls the second argument answers."""
@@ -21,6 +21,7 @@ class ScriptedRepl:
     """
 
     def __init__(self, results: Sequence[CellResult] | Play, calls: GuestCalls) -> None:
+        self.image = "scripted"
         self.ran: list[str] = []
         self.restored: list[bytes] = []
         self._results = results
@@ -49,9 +50,9 @@ class ScriptedRepl:
         """The variables of the last result that begin with `text`."""
         return tuple(variable.name for variable in await self.variables() if variable.name.startswith(text))
 
-    async def checkpoint(self) -> bytes:
+    async def checkpoint(self) -> PackCheckpoint:
         """The number of blocks that have run."""
-        return str(len(self.ran)).encode()
+        return str(len(self.ran)).encode
 
     async def restore(self, data: bytes) -> bool:
         """Keeps the checkpoint in `restored`, unless it is of another image."""

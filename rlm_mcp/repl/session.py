@@ -5,6 +5,7 @@ in a session. Time that its code waits for calls of the host is not counted as i
 interrupts the guest, which cancels the calls it waits for; the namespace is kept.
 """
 
+import hashlib
 import math
 import re
 import threading
@@ -25,10 +26,10 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import RlmError
 from rlm_mcp.packages.guidance import import_advice
 from rlm_mcp.repl.threads import SandboxThreads
-from rlm_mcp.repl.types import CellError, CellResult, Final, RawCitation, Read, Variable
+from rlm_mcp.repl.types import CellError, CellResult, Final, PackCheckpoint, RawCitation, Read, Variable
 
 if TYPE_CHECKING:
-    from wasm_runtime import ExecResult, Foresight, Limits, Runtime, Session, Template
+    from wasm_runtime import Checkpoint, ExecResult, Foresight, Limits, Runtime, Session, Template
 
 MAX_NOTES = 10
 HISTORY_CHARS = 200_000
@@ -37,8 +38,14 @@ HISTORY_CHARS = 200_000
 REPORT_SECONDS = 0.5
 """Time of the report on a cell that has used up its own. It calls `len` and `repr` of objects that the cell made."""
 
+CHECKPOINT_MEMORY_BYTES = 192 << 20
+"""A session that holds more is not checkpointed: the host would hold its memory twice for the seconds of packing it."""
+
 INTERRUPT_SECONDS = 0.5
 """Time between two interrupts of a cancelled cell: longer than the grace period that each gives it."""
+
+PRELUDE_MODULES = ("texts", "conditions", "subcalls", "prelude")
+"""The modules that are installed in every session, in the order of their imports."""
 
 _ECHO = re.compile(r"\[None(?:, None)*+\]")
 
@@ -52,8 +59,11 @@ class SandboxFailed(RlmError):
 class SandboxRepl:
     """A Repl over one session. Runs one cell at a time; further calls wait."""
 
-    def __init__(self, session: "Session", threads: SandboxThreads, *, imports: Sequence[str] = ()) -> None:
-        """`imports` are the packages of the image, for the text of failed imports."""
+    def __init__(
+        self, session: "Session", threads: SandboxThreads, *, image: str = "", imports: Sequence[str] = ()
+    ) -> None:
+        """`image` is the SHA-256 of the image, `imports` are its packages, for the text of failed imports."""
+        self.image = _image_with_prelude(image)
         self._imports = imports
         self._session = session
         self._threads = threads
@@ -77,24 +87,25 @@ class SandboxRepl:
         async with self._lock:
             return await self._call(_complete, self._session, text)
 
-    async def checkpoint(self) -> bytes:
-        """The namespace as bytes, small: only what differs from the image."""
+    async def checkpoint(self) -> PackCheckpoint | None:
+        """The namespace as a value, small: only what differs from the image. None if the session holds too much."""
         async with self._lock:
-            return await self._call(lambda: self._session.checkpoint().to_bytes())
+            if self._session.memory_bytes > CHECKPOINT_MEMORY_BYTES:
+                return None
+            saved = await self._call(_checkpoint, self._session)
+        return lambda: self.image.encode() + saved.to_bytes()
 
     async def restore(self, data: bytes) -> bool:
         """Replaces the namespace by a checkpoint's, which may come from another process.
 
-        False, and unchanged, if the checkpoint is damaged or was made by another image of the sandbox.
+        False, and unchanged, if the checkpoint is damaged or was made by another image of the sandbox, or with another
+        prelude, which it holds. Raises SandboxFailed where memory is short.
         """
-        from wasm_runtime import Checkpoint, SnapshotMismatch
-
+        mark = self.image.encode()
+        if not data.startswith(mark):
+            return False
         async with self._lock:
-            try:
-                await self._call(lambda: self._session.restore(Checkpoint.from_bytes(data)))
-            except SnapshotMismatch:
-                return False
-        return True
+            return await self._call(_restore, self._session, memoryview(data)[len(mark) :])
 
     async def _call_interruptibly(self, function: Callable[..., _T], *args: Any) -> _T:
         """Makes a blocking call of the session. If the caller is cancelled, interrupts the guest and waits for it.
@@ -136,7 +147,7 @@ class SessionTemplate:
         with self._lock:
             if self._template is None:
                 with runtime.session(calls=dict.fromkeys(names, _never_called)) as session:
-                    for module in ("texts", "conditions", "subcalls", "prelude"):
+                    for module in PRELUDE_MODULES:
                         session.install(module, _guest_source(module))
                     self._template = runtime.template(session.checkpoint())
         return self._template
@@ -149,6 +160,29 @@ def _never_called(*_: object, **__: object) -> object:
 @cache
 def _guest_source(module: str) -> str:
     return files("rlm_mcp.repl.guest").joinpath(f"{module}.py").read_text("utf-8")
+
+
+@cache
+def _image_with_prelude(image: str) -> str:
+    """Identifies an image together with the modules that are installed in it: checkpoints hold both."""
+    parts = [image, *map(_guest_source, PRELUDE_MODULES)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _checkpoint(session: "Session") -> "Checkpoint":
+    with _runtime_errors():
+        return session.checkpoint()
+
+
+def _restore(session: "Session", data: memoryview) -> bool:
+    from wasm_runtime import Checkpoint, SnapshotMismatch
+
+    with _runtime_errors():
+        try:
+            session.restore(Checkpoint.from_bytes(bytes(data)))
+        except SnapshotMismatch:
+            return False
+    return True
 
 
 def open_session(

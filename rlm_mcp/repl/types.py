@@ -160,11 +160,18 @@ class GuestCalls(Protocol):
         """What is left of the limits of the run: seconds, calls, tokens, dollars; None where there is no limit."""
 
 
+PackCheckpoint = Callable[[], bytes]
+"""Packs a checkpoint into bytes. It takes milliseconds to seconds, so it is called on a worker thread."""
+
+
 class Repl(Protocol):
     """One persistent Python namespace with the contexts in it.
 
     The namespace holds `history`, the full stdout of every cell by index, to which compaction refers.
     """
+
+    image: str
+    """identifies what a checkpoint can be restored in: another REPL of the same image"""
 
     async def run(self, code: str, *, seconds: float | None = None) -> CellResult:
         """Executes one cell. Exceptions of the code are data in the result; cancellation interrupts the cell."""
@@ -175,8 +182,11 @@ class Repl(Protocol):
     async def complete(self, text: str) -> tuple[str, ...]:
         """The completions of a name in the current namespace."""
 
-    async def checkpoint(self) -> bytes:
-        """The namespace as bytes for `restore`, also in another process."""
+    async def checkpoint(self) -> PackCheckpoint | None:
+        """The namespace as it is now, for `restore`, also in another process; None if it is too large.
+
+        The next cell may run while the checkpoint is packed.
+        """
 
     async def restore(self, data: bytes) -> bool:
         """Replaces the namespace by that of a checkpoint. False, and unchanged, if another sandbox image made it."""

@@ -101,6 +101,13 @@ class WorkspaceContexts:
         """The context with this id or name. Raises UnknownContext."""
         return await run_in_thread(self.store.get, ref)
 
+    async def exists(self, context_id: str) -> bool:
+        """Whether there is a context with this id, current or superseded."""
+        try:
+            return (await self.get(context_id)).context_id == context_id
+        except UnknownContext:
+            return False
+
     async def list_page(self, query: str = "", *, limit: int = 20, cursor: str | None = None) -> Page:
         """One page of contexts, newest first."""
         return await run_in_thread(self.store.list, query, limit=limit, cursor=cursor)

@@ -1,16 +1,20 @@
 """The REPLs of `inspect_context`: one per context, kept open between calls, within bounds of number and memory."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import anyio
+from anyio.abc import TaskGroup
 
+from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.types import OpenRepl
 from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.types import CellResult, GuestCalls, Repl
+from rlm_mcp.workspace.kept_repl import KeptRepl
+from rlm_mcp.workspace.repl_states import ReplStates, StateNotKept
 
 INSPECT_REPLS, ALL_REPLS = 8, 32
 """REPLs kept open for one owner, and in a process that serves many owners; one holds 1 to 500 MB."""
@@ -51,6 +55,8 @@ class _PooledRepl:
     repl: Repl
     exit: AsyncExitStack
     lock: anyio.Lock = field(default_factory=anyio.Lock)
+    kept: KeptRepl | None = None
+    """saves its variables, where they are kept"""
 
 
 class ReplPool:
@@ -126,18 +132,33 @@ class ReplPool:
         return False
 
     async def close(self, owner: "InspectRepls", context_id: str) -> None:
-        """Closes the REPL of a context, and so forgets its variables. A running cell is interrupted, and told so."""
+        """Closes the REPL of a context. A running cell is interrupted, and told so."""
         if (opened := self._opened.pop((owner, context_id), None)) is not None:
             await opened.exit.aclose()
 
 
 class InspectRepls:
-    """The REPLs of one owner's contexts, each opened on first use."""
+    """The REPLs of one owner's contexts, each opened on first use.
 
-    def __init__(self, open_repl: OpenRepl, pool: ReplPool | None = None, owner: str | None = None) -> None:
+    With `tasks`, in which they are saved, their variables are kept in `states` and come back when a REPL is opened.
+    """
+
+    def __init__(
+        self,
+        open_repl: OpenRepl,
+        pool: ReplPool | None = None,
+        owner: str | None = None,
+        *,
+        states: ReplStates | None = None,
+        tasks: TaskGroup | None = None,
+    ) -> None:
+        """`states` without `tasks` are those that are dropped when a context is removed."""
         self.owner = owner
         self._open_repl = open_repl
         self._pool = pool or ReplPool()
+        self._states = states
+        self._tasks = tasks
+        self._closing: dict[str, anyio.Event] = {}
 
     def __repr__(self) -> str:
         return f"{len(self._pool.contexts_of(self))} REPLs"
@@ -150,11 +171,23 @@ class InspectRepls:
         The `calls` of the cell that opens the REPL decide what code may ask of models; by default, nothing.
         """
         if reset:
-            await self.close(context.context_id)
-        opened = await self._get(context, calls)
-        async with opened.lock:
-            await self._pool.evict_for_room(self.owner)
-            return await opened.repl.run(code, seconds=seconds)
+            await self.forget(context.context_id)
+        while True:
+            opened = await self._get(context, calls)
+            async with opened.lock:
+                await self._pool.evict_for_room(self.owner)
+                if opened.kept is None:
+                    return await opened.repl.run(code, seconds=seconds)
+                if await opened.kept.begin_cell():
+                    return await self._run_kept(opened.repl, opened.kept, code, seconds)
+            opened.kept.abandon()
+            await self._pool.close(self, context.context_id)
+
+    async def _run_kept(self, repl: Repl, kept: KeptRepl, code: str, seconds: float) -> CellResult:
+        try:
+            return kept.told(await repl.run(code, seconds=seconds))
+        finally:
+            kept.end_cell()
 
     async def complete(self, context: Context, text: str, *, calls: GuestCalls | None = None) -> tuple[str, ...]:
         """Completions of the name at the end of `text`."""
@@ -162,24 +195,66 @@ class InspectRepls:
         async with opened.lock:
             return await opened.repl.complete(text)
 
-    async def close(self, context_id: str) -> None:
-        """Closes the REPL of a context, and so forgets its variables. A running cell is interrupted, and told so."""
+    async def forget(self, context_id: str) -> None:
+        """Closes the REPL of a context and forgets its variables. A running cell is interrupted, and told so."""
+        if self._states is not None:
+            with suppress(StateNotKept):  # where nothing can be deleted, nothing was saved either
+                await run_in_thread(self._states.drop, context_id)
+        opened = self._pool.get(self, context_id)
+        if opened is not None and opened.kept is not None:
+            opened.kept.abandon()
         await self._pool.close(self, context_id)
 
+    async def forget_all_but(self, exists: Callable[[str], Awaitable[bool]]) -> None:
+        """Forgets the kept variables of contexts that do not exist any more."""
+        if self._states is None:
+            return
+        with suppress(StateNotKept):
+            for context_id in await run_in_thread(self._states.context_ids):
+                if not await exists(context_id):
+                    await self.forget(context_id)
+
     async def close_all(self) -> None:
-        """Closes every REPL."""
+        """Closes every REPL; the variables are kept where they are saved."""
         for context_id in self._pool.contexts_of(self):
-            await self.close(context_id)
+            await self._pool.close(self, context_id)
 
     async def _get(self, context: Context, calls: GuestCalls | None) -> _PooledRepl:
         return self._pool.get(self, context.context_id) or await self._open(context, calls or NoCalls())
 
     async def _open(self, context: Context, calls: GuestCalls) -> _PooledRepl:
+        context_id = context.context_id
+        while (closing := self._closing.get(context_id)) is not None:
+            await closing.wait()  # it may be saving the variables that this one begins with
         exit_stack = AsyncExitStack()
         repl = await exit_stack.enter_async_context(self._open_repl((context,), calls))
-        if (raced := self._pool.get(self, context.context_id)) is not None:
+        if (raced := self._pool.get(self, context_id)) is not None:
             await exit_stack.aclose()
             return raced
         opened = _PooledRepl(repl=repl, exit=exit_stack)
-        await self._pool.add(self, context.context_id, opened)
+        if self._states is None or self._tasks is None:
+            await self._pool.add(self, context_id, opened)
+            return opened
+        opened.kept = KeptRepl(repl, opened.lock, context_id=context_id, states=self._states, tasks=self._tasks)
+        exit_stack.push_async_callback(self._save_before_closing, context_id, opened.kept)
+        opened.lock.acquire_nowait()  # no cell runs before the variables are there
+        try:
+            await self._pool.add(self, context_id, opened)
+            await opened.kept.restore()
+        except BaseException:
+            opened.kept.abandon()
+            with anyio.CancelScope(shield=True):
+                await self._pool.close(self, context_id)
+            raise
+        finally:
+            opened.lock.release()
         return opened
+
+    async def _save_before_closing(self, context_id: str, kept: KeptRepl) -> None:
+        closed = self._closing[context_id] = anyio.Event()
+        try:
+            with anyio.CancelScope(shield=True):
+                await kept.close()
+        finally:
+            del self._closing[context_id]
+            closed.set()

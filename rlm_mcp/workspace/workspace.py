@@ -31,6 +31,7 @@ from rlm_mcp.workspace.inspect_repls import InspectRepls, ReplPool
 from rlm_mcp.workspace.launch import ChooseModels, Launcher
 from rlm_mcp.workspace.live_runs import LiveRuns
 from rlm_mcp.workspace.process_tuning import freeze_gc
+from rlm_mcp.workspace.repl_states import FileReplStates
 from rlm_mcp.workspace.run_images import RunImages
 from rlm_mcp.workspace.telemetry import Telemetry
 
@@ -60,12 +61,14 @@ class Workspace:
     async def remove_context(self, ref: str) -> Context:
         """Forgets a context and the variables of its REPL. Raises ContextInUse while a run reads it."""
         context = await self.contexts.remove(ref)
-        await self.repls.close(context.context_id)
+        await self.repls.forget(context.context_id)
         return context
 
     async def collect_garbage(self) -> Freed:
         """Forgets old versions of contexts that no recorded run is about, and deletes what nothing uses."""
-        return await run_in_thread(lambda: self.contexts.store.gc(keep=self.runs.records.context_ids()))
+        freed = await run_in_thread(lambda: self.contexts.store.gc(keep=self.runs.records.context_ids()))
+        await self.repls.forget_all_but(self.contexts.exists)
+        return freed
 
     def on_change(self, listener: Callable[[ResourceChange], Awaitable[None]]) -> None:
         """Calls `listener` with every change from now on, one at a time."""
@@ -108,6 +111,7 @@ async def open_workspace(
     pool: ReplPool | None = None,
     owner: str | None = None,
     library: PackageLibrary | None = None,
+    keeps_repls: bool = False,
 ) -> AsyncIterator[Workspace]:
     """Opens a workspace. It is ready at once: the sandbox loads and connections open on first use.
 
@@ -116,6 +120,8 @@ async def open_workspace(
     a server: the next server resumes what the end of this one interrupts. `telemetry` replaces that of the process;
     the REPLs of `inspect_context` may share a `pool` with those of other owners. A named `owner` leaves threads and
     memory of a shared sandbox to others. `library` has the packages of the sandbox, by default those in `data_dir`.
+    With `keeps_repls`, the variables of the REPLs of `inspect_context` are saved in `data_dir` after each cell, and
+    come back after eviction, a restart, or the death of the process.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
@@ -157,7 +163,13 @@ async def open_workspace(
         workspace = Workspace(
             contexts=WorkspaceContexts(store, changes),
             runs=runs,
-            repls=InspectRepls(open_repl, pool, owner),
+            repls=InspectRepls(
+                open_repl,
+                pool,
+                owner,
+                states=FileReplStates(settings.data_dir / "repls"),
+                tasks=tasks if keeps_repls else None,
+            ),
             changes=changes,
             confirm_usd=settings.confirm_usd,
         )

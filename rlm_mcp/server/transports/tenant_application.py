@@ -81,6 +81,7 @@ async def open_tenants(settings: Settings, *, memory_bytes: int | None = None) -
                 library=library,
                 most_runs=MOST_RUNS,
                 serves=True,
+                keeps_repls=True,
                 pool=pool,
                 owner=None if tenant == EVERYBODY else tenant,
             )

@@ -11,10 +11,17 @@ import pytest
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.repl.sandbox import Sandbox
 from rlm_mcp.repl.session import SandboxFailed
-from rlm_mcp.repl.types import CellResult, Final
+from rlm_mcp.repl.types import CellResult, Final, Repl
 from tests.rlm_mcp.repl.opener import TEXT, Opener, Sub, value_of
 
 pytestmark = pytest.mark.anyio
+
+
+async def packed(repl: Repl) -> bytes:
+    """The bytes of a checkpoint."""
+    pack = await repl.checkpoint()
+    assert pack is not None
+    return pack()
 
 
 async def test_cancelling_interrupts_the_cell_and_keeps_the_variables(opened: Opener) -> None:
@@ -56,7 +63,7 @@ async def test_a_cell_that_is_undone_leaves_nothing_of_the_cell_before(opened: O
 async def test_a_checkpoint_is_restored_in_another_session(opened: Opener) -> None:
     repl = await opened.text()
     await repl.run("x = [1, 2]\ndef f(y): return x + y")
-    saved = await repl.checkpoint()
+    saved = await packed(repl)
     other = await opened.text()
     assert await other.restore(saved)
     assert await value_of(other, "f([3]), context[:4], llm_query('q')") == "([1, 2, 3], 'line', 'answer to q')"
@@ -65,7 +72,7 @@ async def test_a_checkpoint_is_restored_in_another_session(opened: Opener) -> No
 async def test_a_checkpoint_of_another_image_is_refused_and_leaves_the_session_as_it_is(opened: Opener) -> None:
     repl = await opened.text()
     image = re.compile(rb'"image": "[0-9a-f]{64}"')
-    other_image = image.sub(b'"image": "' + b"0" * 64 + b'"', saved := await repl.checkpoint())
+    other_image = image.sub(b'"image": "' + b"0" * 64 + b'"', saved := await packed(repl))
     assert other_image != saved
     await repl.run("x = 1")
     assert [await repl.restore(other_image), await repl.restore(saved[:100])] == [False, False]

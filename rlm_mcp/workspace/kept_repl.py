@@ -1,0 +1,156 @@
+"""A REPL whose variables are saved after its cells, beside the work of its client.
+
+A cell pays for the copy of what its session has written (a millisecond), not for packing and writing it. What several
+cells did while a state was being saved is saved together, and saving one REPL takes a quarter of a processor at most,
+however fast its cells follow each other.
+"""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from rlm_mcp.errors import RlmError
+from rlm_mcp.repl.types import CellResult, Repl
+from rlm_mcp.workspace.repl_states import DAMAGED, ReplStates, StateNotKept, TakenState
+
+PAUSE = 3.0
+"""After a state was saved, the next is saved no earlier than this many times as long as that took."""
+
+_PACKING = anyio.CapacityLimiter(2)
+"""Threads that pack states: they would take the processors from the cells of others."""
+
+
+class KeptRepl:
+    """Saves the state of one open REPL under its lease. `lock` is held while a cell runs."""
+
+    def __init__(self, repl: Repl, lock: anyio.Lock, *, context_id: str, states: ReplStates, tasks: TaskGroup) -> None:
+        self._repl = repl
+        self._lock = lock
+        self._context_id = context_id
+        self._states = states
+        self._tasks = tasks
+        self._lease: str | None = None
+        self._begun = 0
+        self._is_unsaved = False
+        self._is_saving = False
+        self._saving = anyio.Lock()
+        self._may_save_at = -math.inf
+        self._notes: list[str] = []
+        self._failure = ""
+
+    def __repr__(self) -> str:
+        return f"<KeptRepl of {self._context_id}, {self._begun} cells{', unsaved' * self._is_unsaved}>"
+
+    async def restore(self) -> None:
+        """Takes the state of the context's REPL and restores it, if there is one. The next cell is told."""
+        try:
+            taken = await anyio.to_thread.run_sync(self._states.take, self._context_id, self._repl.image)
+        except StateNotKept as error:
+            self._note_failure(error)
+            return
+        self._lease, self._begun = taken.lease, taken.begun
+        lost = taken.lost
+        if taken.data is not None:
+            lost = await self._restored(taken.data)
+        if note := what_became_of(taken, lost):
+            self._notes.append(note)
+
+    async def _restored(self, data: bytes) -> str:
+        """Restores a state; says why if that is not possible."""
+        try:
+            return "" if await self._repl.restore(data) else DAMAGED
+        except RlmError as error:
+            return str(error)
+
+    async def begin_cell(self) -> bool:
+        """Counts a cell; False if another process has taken the REPL, so that this one is out of date."""
+        if self._lease is None:
+            return True
+        try:
+            begun = await anyio.to_thread.run_sync(self._states.count_cell, self._context_id, self._lease)
+        except StateNotKept as error:
+            self._note_failure(error)
+            return True
+        self._begun = begun or self._begun
+        return begun is not None
+
+    def end_cell(self) -> None:
+        """Saves the state in the background, after the answer of the cell."""
+        self._is_unsaved = self._lease is not None
+        if self._is_unsaved and not self._is_saving:
+            self._is_saving = True
+            self._tasks.start_soon(self._save_until_all_is_saved)
+
+    def told(self, result: CellResult) -> CellResult:
+        """The result of a cell with what its client has to know about its variables, once."""
+        notes, self._notes = self._notes, []
+        return replace(result, notes=(*notes, *result.notes)) if notes else result
+
+    def abandon(self) -> None:
+        """Saves nothing from now on: the REPL was reset, or another has it."""
+        self._lease, self._is_unsaved = None, False
+
+    async def close(self) -> None:
+        """Saves what is not saved yet, before the REPL is closed. A cell that still runs is not waited for."""
+        if not self._lock.locked():
+            await self._save()
+        self.abandon()
+
+    async def _save_until_all_is_saved(self) -> None:
+        try:
+            while self._is_unsaved:
+                await anyio.sleep_until(self._may_save_at)
+                began = anyio.current_time()
+                await self._save()
+                ended = anyio.current_time()
+                self._may_save_at = ended + PAUSE * (ended - began)
+        finally:
+            self._is_saving = False
+
+    async def _save(self) -> None:
+        """Saves the state, once an earlier one is saved. A failure is told to the next cell."""
+        async with self._saving:
+            if not self._is_unsaved or self._lease is None:
+                return
+            try:
+                cells = await self._save_state(self._lease)
+            except StateNotKept as error:
+                self._note_failure(error)
+                cells = self._begun
+            except RlmError:  # the REPL was closed, or its sandbox failed, which its next cell is told
+                cells = self._begun
+            self._is_unsaved = self._begun != cells
+
+    async def _save_state(self, lease: str) -> int:
+        """Saves the state as it is now; gives the number of cells that it holds. Raises StateNotKept, RlmError."""
+        async with self._lock:
+            cells = self._begun
+            pack = await self._repl.checkpoint()
+        if pack is None:
+            raise StateNotKept("the session holds too much")
+        save = partial(self._states.save, self._context_id, lease, self._repl.image, cells)
+        await anyio.to_thread.run_sync(lambda: save(pack()), limiter=_PACKING)
+        self._failure = ""
+        return cells
+
+    def _note_failure(self, error: StateNotKept) -> None:
+        """Tells the next cell that variables are not kept, unless that was told."""
+        if self._failure != str(error):
+            self._failure = str(error)
+            self._notes.append(f"The variables cannot be saved ({error}): they last as long as this server keeps them.")
+
+
+def what_became_of(taken: TakenState, lost: str) -> str:
+    """What a client is told about the variables of earlier cells; nothing where there are none."""
+    if not taken.begun:
+        return ""
+    if lost:
+        return f"The variables of the earlier cells are gone ({lost}): run again what you need."
+    missing = taken.begun - taken.cells
+    if missing:
+        last = "the last cell, which was" if missing == 1 else f"the last {missing:,} cells, which were"
+        return f"The variables were restored as they were before {last} not saved: run again what you need of that."
+    return "The variables of the earlier cells were restored."

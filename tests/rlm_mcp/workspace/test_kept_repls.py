@@ -1,0 +1,208 @@
+"""What the client of a REPL keeps, and is told, when the REPL was evicted or its process has ended."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.from_thread
+import pytest
+from anyio.abc import TaskGroup
+
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
+from rlm_mcp.repl.sandbox import open_sandbox
+from rlm_mcp.repl.scripted import ScriptedOpener
+from rlm_mcp.repl.types import CellResult, GuestCalls
+from rlm_mcp.workspace.inspect_repls import InspectRepls, ReplPool
+from rlm_mcp.workspace.kept_repl import what_became_of
+from rlm_mcp.workspace.repl_states import FileReplStates, MemoryReplStates, ReplStates, TakenState
+
+pytestmark = pytest.mark.anyio
+
+RESTORED = "The variables of the earlier cells were restored."
+
+
+class Counting(MemoryReplStates):
+    """Notes after how many cells each state was saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved: list[int] = []
+        self._waited: dict[int, anyio.Event] = {}
+
+    def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
+        is_saved = super().save(context_id, lease, image, cells, data)
+        self.saved.append(cells)
+        anyio.from_thread.run_sync(self._event(cells).set)
+        return is_saved
+
+    def _event(self, cells: int) -> anyio.Event:
+        return self._waited.setdefault(cells, anyio.Event())
+
+    async def until(self, cells: int) -> None:
+        """Waits until a state after so many cells is saved."""
+        await self._event(cells).wait()
+
+
+class Process:
+    """A process that keeps its REPLs in `states`; a cell `wait` waits for `go`."""
+
+    def __init__(self, states: ReplStates, tasks: TaskGroup, *, most: int = 8) -> None:
+        self.opener = ScriptedOpener(self._play)
+        self.repls = InspectRepls(self.opener, ReplPool(most_of_one=most), states=states, tasks=tasks)
+        self.began, self.go = anyio.Event(), anyio.Event()
+
+    async def _play(self, code: str, _: GuestCalls) -> CellResult:
+        if code == "wait":
+            self.began.set()
+            await self.go.wait()
+        return CellResult(code=code)
+
+    async def run(self, name: str = "a", code: str = "1", *, reset: bool = False) -> tuple[str, ...]:
+        """Runs a cell; what its client is told."""
+        return (await self.repls.run_code(context(name), code, seconds=1, reset=reset)).notes
+
+    @property
+    def restored(self) -> list[list[bytes]]:
+        """What each REPL was restored from; a checkpoint is the number of cells that have run in it."""
+        return [repl.restored for repl in self.opener.opened]
+
+
+@asynccontextmanager
+async def process(states: ReplStates, *, most: int = 8) -> AsyncIterator[Process]:
+    """A process that closes its REPLs when it ends."""
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            opened = Process(states, tasks, most=most)
+            yield opened
+            await opened.repls.close_all()
+
+
+def context(name: str) -> Context:
+    return Context(
+        context_id=name, name=name, kind="text", bytes=1, chars=1, lines=1, files=1, created_at="", source="text"
+    )
+
+
+async def test_variables_come_back_after_a_restart_and_the_next_cell_is_told_once() -> None:
+    states = MemoryReplStates()
+    async with process(states) as first:
+        assert [await first.run(), await first.run()] == [(), ()]
+    async with process(states) as second:
+        assert [await second.run(), await second.run()] == [(RESTORED,), ()]
+    assert (first.restored, second.restored) == ([[]], [[b"2"]])
+
+
+async def test_variables_come_back_after_an_eviction() -> None:
+    async with process(MemoryReplStates(), most=1) as server:
+        told = [await server.run(name) for name in ("a", "b", "a", "b")]
+    assert told == [(), (), (RESTORED,), (RESTORED,)]
+    assert server.restored == [[], [], [b"1"], [b"1"]]
+
+
+async def test_a_state_is_saved_while_the_repl_stays_open() -> None:
+    states = Counting()
+    async with process(states) as server:
+        await server.run()
+        await states.until(1)
+
+
+async def test_cells_that_follow_each_other_while_a_state_is_saved_are_saved_together() -> None:
+    states = Counting()
+    async with process(states) as server:
+        for _ in range(50):
+            await server.run()
+    assert states.saved[-1] == 50
+    assert len(states.saved) < 40
+
+
+async def test_a_reset_forgets_what_was_kept() -> None:
+    states = MemoryReplStates()
+    async with process(states) as first:
+        await first.run()
+        assert await first.run(reset=True) == ()
+    async with process(states) as second:
+        await second.run()
+    assert (first.restored, second.restored) == ([[], []], [[b"1"]])
+
+
+async def test_a_forgotten_context_leaves_nothing() -> None:
+    states = MemoryReplStates()
+    async with process(states) as server:
+        await server.run("a")
+        await server.run("b")
+        await server.repls.forget("a")
+        assert states.context_ids() == {"b"}
+
+        async def exists(_: str) -> bool:
+            return False
+
+        await server.repls.forget_all_but(exists)
+        assert states.context_ids() == set()
+
+
+async def test_a_process_that_stood_still_takes_the_newer_state_before_its_next_cell() -> None:
+    states = Counting()
+    async with process(states) as one, process(states) as other:
+        await one.run()
+        await states.until(1)
+        assert await other.run() == (RESTORED,)
+        await states.until(2)
+        assert await one.run() == (RESTORED,)
+    assert one.restored == [[], [b"1"]]
+
+
+async def test_a_cell_that_ended_with_its_process_is_told() -> None:
+    states = Counting()
+    async with process(states) as server, anyio.create_task_group() as tasks:
+        await server.run()
+        await states.until(1)
+        tasks.start_soon(server.run, "a", "wait")
+        await server.began.wait()
+        async with process(states) as successor:  # as if the first had been killed
+            (told,) = await successor.run()
+        server.go.set()
+    assert told == what_became_of(TakenState(lease="", begun=2, data=b"1", cells=1), "")
+    assert "before the last cell, which was not saved" in told
+
+
+async def test_a_state_of_another_image_is_one_sentence() -> None:
+    states = MemoryReplStates()
+    lease = states.take("a", "older").lease
+    assert states.count_cell("a", lease) == 1
+    states.save("a", lease, "older", 1, b"1")
+    async with process(states) as server:
+        (told,) = await server.run()
+    assert told == (
+        "The variables of the earlier cells are gone (another version of the sandbox saved them): "
+        "run again what you need."
+    )
+
+
+async def test_a_full_disk_is_told_once_and_the_cells_run(tmp_path: Path) -> None:
+    (tmp_path / "repls").write_bytes(b"in the way")
+    async with process(FileReplStates(tmp_path / "repls")) as server:
+        first, second = await server.run(), await server.run()
+    assert second == ()
+    assert first == ("The variables cannot be saved (File exists): they last as long as this server keeps them.",)
+
+
+async def test_variables_of_the_real_sandbox_come_back_in_another_process(sandbox_cache: Path, tmp_path: Path) -> None:
+    states = FileReplStates(tmp_path / "repls")
+
+    @asynccontextmanager
+    async def server(store: Store) -> AsyncIterator[InspectRepls]:
+        async with open_sandbox(sandbox_cache) as sandbox, anyio.create_task_group() as tasks:
+            repls = InspectRepls(partial(sandbox.open_repl, store), states=states, tasks=tasks)
+            yield repls
+            await repls.close_all()
+
+    with Store(tmp_path / "data") as store, anyio.fail_after(60):
+        text = store.register_text("some text", name="t")
+        async with server(store) as repls:
+            await repls.run_code(text, "found = {'here': len(context)}\ndef double(x): return 2 * x", seconds=20)
+        async with server(store) as repls:
+            cell = await repls.run_code(text, "double(found['here']), context[:4]", seconds=20)
+    assert (cell.value, cell.notes) == ("(18, 'some')", (RESTORED,))
