@@ -14,11 +14,10 @@ separately. The sub-call cache, which would hide repetitions, is off.
 import argparse
 import asyncio
 import json
-import multiprocessing
 import os
 import random
 import re
-import sys
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -26,18 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlm_mcp.cli.main import main as main_of_rlm_mcp
+from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer, Request
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once
 TURNS, BATCH = 6, 7
 ANSWER = str(sum(range(TURNS * BATCH)))
 LATENCY = 0.02
-# Processes are forked from one that has imported everything, because imports take three times as long as a run.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    ["rlm_mcp.server.server", "rlm_mcp.cli.commands.solving", "rlm_mcp.cli.commands.runs", __name__]
-)
 
 EVENTS = 2 + TURNS * (BATCH + 3)
 """Events of a run before its last turn: start, route, and for each turn a reply, a cell, a decision and sub-calls."""
@@ -75,15 +69,13 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
     (directory / "input.txt").write_text("a line\n" * 20_000)
     async with OpenAIServer(behave, latency=LATENCY) as server:
         environ = _environ(server.base_url, directory / "data", cache_dir)
-        command = ["solve", "--quiet", "--mode", "rlm", "add it up", str(directory / "input.txt")]
-        process = _PROCESSES.Process(target=_run_command, args=(environ, command, directory / "stdout.txt"))
-        process.start()
+        process = _start(environ, "solve", "--quiet", "--mode", "rlm", "add it up", str(directory / "input.txt"))
         try:
             record = await asyncio.to_thread(_wait_for_record, directory / "data" / "runs", events)
             await asyncio.sleep(pause)
         finally:
             process.kill()
-            await asyncio.to_thread(process.join)
+            await asyncio.to_thread(process.communicate)  # until its stdout is closed: it has ended
         on_record = _events(record)
         if any(event["event"] == "run_ended" for event in on_record):
             return None
@@ -92,18 +84,15 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
         turns = len(known)
         known |= {event["prompt_head"] for event in on_record if event["event"] == "sub_reply"}
         server.requests.clear()
-        command = ["runs", "resume", record.parent.name, "--json"]
-        resumed = _PROCESSES.Process(target=_run_command, args=(environ, command, directory / "stdout.txt"))
-        resumed.start()
-        await asyncio.to_thread(resumed.join)
-        printed = (directory / "stdout.txt").read_text()
+        resumed = _start(environ, "runs", "resume", record.parent.name, "--json")
+        printed, _ = await asyncio.to_thread(resumed.communicate)
         again = Counter(map(_request_name, server.requests))
     return Killed(
         turns_on_record=turns,
         calls_on_record=len(known),
         repeated=sum(again[name] for name in known),
         lost=sum((answered & again).values()),
-        is_right=resumed.exitcode == 0
+        is_right=resumed.returncode == 0
         and json.loads(printed)["answer"] == ANSWER
         and all(times == 1 for times in again.values()),
     )
@@ -129,14 +118,9 @@ def _environ(base_url: str, data_dir: Path, cache_dir: Path) -> dict[str, str]:
     }
 
 
-def _run_command(environ: dict[str, str], command: list[str], stdout_file: Path) -> None:
-    """Entry point of a process: runs `rlm-mcp` with this command and its stdout in a file."""
-    os.environ.clear()
-    os.environ.update(environ)
-    with stdout_file.open("w") as out, Path(os.devnull).open("w") as nothing:
-        os.dup2(out.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
-        sys.exit(main_of_rlm_mcp(command))
+def _start(environ: dict[str, str], *arguments: str) -> "subprocess.Popen[bytes]":
+    command = [*forked_command(), *arguments]
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # noqa: S603 # our own command
 
 
 def _wait_for_record(runs: Path, events: int) -> Path:

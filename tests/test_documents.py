@@ -9,6 +9,7 @@ import io
 import mailbox
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.settings import load_settings
+from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer, good_root
 
 ROOT = Path(__file__).parents[1]
@@ -82,6 +84,15 @@ def endpoint() -> Iterator[OpenAIServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`rlm-mcp` as a script that forks instead of importing everything once more."""
+    script = tmp_path_factory.mktemp("bin") / "rlm-mcp"
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(forked_command())} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A home directory with what the texts speak of."""
@@ -129,12 +140,14 @@ def _pdf(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("block", RUN, ids=lambda block: f"{block.document}:{block.line}")
-def test_every_block_ends_well(block: Block, home: Path, endpoint: OpenAIServer, sandbox_cache: Path) -> None:
+def test_every_block_ends_well(
+    block: Block, home: Path, endpoint: OpenAIServer, sandbox_cache: Path, command: Path
+) -> None:
     if block.not_run:
         pytest.skip(block.not_run)
     environ = {
         "HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(command.parent), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "LANG": "C.UTF-8",
         "RLM_MCP_CACHE_DIR": str(sandbox_cache),
         "RLM_MCP_BASE_URL": endpoint.base_url,

@@ -23,12 +23,14 @@ from mcp.client.streamable_http import streamable_http_client
 from rlm_mcp.server.server import build_server
 from rlm_mcp.settings import load_settings
 from rlm_mcp.workspace.workspace import open_workspace
+from tests.peers.forking import forked_command
 
 NewClient = Callable[..., AbstractAsyncContextManager[Client]]
 """takes the era ("auto" or "legacy") and what `Client` takes"""
 
 TRANSPORTS = ("memory", "stdio", "http")
-COMMAND = [sys.executable, "-m", "rlm_mcp.cli"]
+COMMAND = (sys.executable, "-m", "rlm_mcp.cli")
+"""for tests of what a start or the whole process does; the others fork, see forking.py"""
 
 
 def environment(directory: Path, cache: Path, base_url: str, **more: str) -> dict[str, str]:
@@ -70,7 +72,8 @@ async def in_memory(environ: Mapping[str, str]) -> AsyncIterator[NewClient]:
 
 def on_stdio(environ: Mapping[str, str], era: str, **options: Any) -> Client:
     """A client with a server process of its own."""
-    return Client(StdioServerParameters(command=COMMAND[0], args=COMMAND[1:], env=dict(environ)), mode=era, **options)
+    command, *arguments = forked_command()
+    return Client(StdioServerParameters(command=command, args=arguments, env=dict(environ)), mode=era, **options)
 
 
 @contextmanager
@@ -85,10 +88,10 @@ def over_http(environ: Mapping[str, str], *options: str) -> Iterator[str]:
 
 @contextmanager
 def http_process(
-    environ: Mapping[str, str], *options: str, command: Sequence[str] = COMMAND
+    environ: Mapping[str, str], *options: str, command: Sequence[str] = ()
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     """A server process and its URL, at a port that the system chooses; killed if it still runs at the end."""
-    started = [*command, "serve", "--http", "127.0.0.1:0", *options]
+    started = [*(command or forked_command()), "serve", "--http", "127.0.0.1:0", *options]
     with subprocess.Popen(started, env=dict(environ), stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
         try:
             yield process, served_url(process)

@@ -21,9 +21,9 @@ from mcp_types import CallToolResult
 from rlm_mcp.records.recovery import left_runs
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.transports.auth import digest_of
+from tests.peers.forking import forked_command
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 from tests.peers.places import (
-    COMMAND,
     at,
     endless_repository,
     environment,
@@ -329,7 +329,7 @@ class RawClient:
 @contextmanager
 def waiting_client(tool: str, era: str, environ: dict[str, str]) -> Iterator[RawClient]:
     """A client that has asked a question and waits for its answer, by `rlm_solve` or `rlm_result`, as request 3."""
-    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:  # noqa: S603 - our own command
+    with subprocess.Popen(forked_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:  # noqa: S603 - our own command
         client = RawClient(process, era)
         client.call(1, "register_context", text="a b c", name="abc")
         client.result_of(1)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from rlm_mcp.records.events import RunLeft
 from rlm_mcp.records.store import Run
+from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer
 from tests.peers.places import endless_repository, processes_about
 
@@ -110,7 +111,7 @@ def environ(tmp_path: Path, sandbox_cache: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def serving(command: list[str], environ: dict[str, str]) -> Iterator[Server]:
+def serving(command: Sequence[str], environ: dict[str, str]) -> Iterator[Server]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as started:  # noqa: S603 - our own command
         try:
             yield Server(started, environ)
@@ -123,7 +124,7 @@ def serving(command: list[str], environ: dict[str, str]) -> Iterator[Server]:
 def test_a_server_at_work_ends_and_leaves_nothing_behind(
     work: Callable[[Server], None], end: Callable[[Server], None], environ: dict[str, str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", PARENT] if end is death_of_the_parent else SERVER
+    command = (sys.executable, "-c", PARENT) if end is death_of_the_parent else forked_command()
     with serving(command, environ) as server:
         server.call("register_context", text="a b c", name="abc")
         work(server)
@@ -156,7 +157,7 @@ def test_only_the_protocol_is_on_stdout_whatever_warns(environ: dict[str, str], 
 
 
 def test_two_servers_of_one_user_share_contexts_and_end_one_by_one(environ: dict[str, str]) -> None:
-    with serving(SERVER, environ) as one, serving(SERVER, environ) as other:
+    with serving(forked_command(), environ) as one, serving(forked_command(), environ) as other:
         context = one.call("register_context", text="a b c", name="abc")
         assert other.call("inspect_context", context="abc", code="len(context)")["value"] == "5"
         end_of_file(one)

@@ -2,11 +2,12 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.peers.forking import forked_command
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 def run(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def running(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - our own command
-            [sys.executable, "-m", "rlm_mcp.cli", *arguments],
+            [*forked_command(), *arguments],
             env=environment(home, **environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
