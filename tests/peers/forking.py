@@ -51,12 +51,13 @@ def forked_command() -> tuple[str, ...]:
             stdout=subprocess.PIPE,
             pass_fds=[listener.fileno()],
             cwd=Path(__file__).parents[2],
+            start_new_session=True,  # a Ctrl-C that ends the tests closes its stdin
         )
 
     @atexit.register
     def end() -> None:
-        server.communicate()
-        directory.cleanup()
+        with server, directory:
+            pass
 
     return (sys.executable, "-IS", str(Path(__file__).with_name("forked.py")), str(address))
 
