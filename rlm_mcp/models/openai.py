@@ -20,6 +20,7 @@ import anyio.to_thread
 
 from rlm_mcp.models import failures
 from rlm_mcp.models.base import Attempts, Completion, Message, Profile
+from rlm_mcp.models.connections import Connections
 from rlm_mcp.models.dialect import Dialect, Refusal, first_dialect, refusal_in
 from rlm_mcp.models.exchange import (
     CONNECT_SECONDS,
@@ -62,10 +63,11 @@ class OpenAIProvider:
         *,
         limiter: Limiter | None = None,
         late_seconds: float = LATE_SECONDS,
+        connections: Connections | None = None,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`late_seconds` is as in Sender; `sleep` and `jitter` time the waits between tries."""
+        """`late_seconds` and `connections` are as in Sender; `sleep` and `jitter` time the waits between tries."""
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(base_url).hostname or ""
         self.limiter = limiter or Limiter()
@@ -73,6 +75,7 @@ class OpenAIProvider:
         self.jitter = jitter
         self._api_key = api_key
         self._late_seconds = late_seconds
+        self._connections = connections
         self._sender: Sender | None = None
         self._connecting = anyio.Lock()
         self._moved: dict[str, str] = {}
@@ -139,7 +142,9 @@ class OpenAIProvider:
                 await anyio.to_thread.run_sync(importlib.import_module, "rlm_mcp.models.sender")
                 from rlm_mcp.models.sender import Sender
 
-                self._sender = Sender(self.base_url, self._api_key, late_seconds=self._late_seconds)
+                self._sender = Sender(
+                    self.base_url, self._api_key, late_seconds=self._late_seconds, connections=self._connections
+                )
         return self._sender
 
 

@@ -7,11 +7,13 @@ one model per name, so that its dialect and window are learned once.
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import anyio.to_thread
 
 from rlm_mcp.errors import NoModelConfigured
+from rlm_mcp.models.connections import Connections
 from rlm_mcp.models.discovery import Facts, LocalServer, facts_of, find_local_servers, served_models
 from rlm_mcp.models.openai import OpenAIModel, OpenAIProvider
 from rlm_mcp.models.profiles import is_local, profile_of
@@ -55,7 +57,9 @@ class ModelPool:
         find: Callable[[], Sequence[LocalServer]] = find_local_servers,
         facts: Callable[[str, str], Facts] = facts_of,
         served: Callable[[str], Sequence[str]] = served_models,
+        connections: Connections | None = None,
     ) -> None:
+        self._connections = connections
         self._settings = settings
         self._find = find
         self._facts = facts
@@ -133,15 +137,26 @@ class ModelPool:
             billions=facts.billions,
         )
         if address not in self._providers:
-            self._providers[address] = OpenAIProvider(endpoint.base_url, endpoint.api_key)
+            self._providers[address] = OpenAIProvider(
+                endpoint.base_url, endpoint.api_key, connections=self._connections
+            )
         model = self._models[*address, name] = self._providers[address].model(name, profile)
         return model
 
 
 @asynccontextmanager
-async def open_models(settings: Settings) -> AsyncIterator[ModelPool]:
-    """Opens the pool of this process and closes its connections at the end."""
-    pool = ModelPool(settings)
+async def open_models(settings: Settings, *, connections: Connections | None = None) -> AsyncIterator[ModelPool]:
+    """Opens the pool of this process and closes its connections at the end.
+
+    A process that has no network of its own passes `connections`.
+    """
+    pool = ModelPool(
+        settings,
+        find=partial(find_local_servers, connections=connections),
+        facts=partial(facts_of, connections=connections),
+        served=partial(served_models, connections=connections),
+        connections=connections,
+    )
     try:
         yield pool
     finally:

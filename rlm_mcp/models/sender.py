@@ -24,6 +24,7 @@ import httpx2
 import openai
 from openai import Omit, RequestOptions
 
+from rlm_mcp.models.connections import Connections
 from rlm_mcp.models.exchange import (
     CONNECT_SECONDS,
     LATE_SECONDS,
@@ -34,6 +35,7 @@ from rlm_mcp.models.exchange import (
     takes_azure_key,
 )
 from rlm_mcp.models.limiter import MOST
+from rlm_mcp.models.passed_sockets import OverPassedSockets
 from rlm_mcp.models.profiles import is_local
 from rlm_mcp.models.retries import retry_after_seconds
 from rlm_mcp.redact import Secret
@@ -54,7 +56,9 @@ class Sender:
         *,
         late_seconds: float = LATE_SECONDS,
         reply_seconds: float = REPLY_SECONDS,
+        connections: Connections | None = None,
     ) -> None:
+        """Opens its own connections without `connections`."""
         self.base_url = base_url.rstrip("/")
         self._late_seconds = late_seconds
         self._reply_seconds = reply_seconds
@@ -65,7 +69,7 @@ class Sender:
             base_url=base_url,
             api_key=api_key.reveal() or "none",  # the library refuses an empty one
             max_retries=0,  # retries.py decides, so that every request is counted and the limiter sees every 429
-            http_client=_client_class()(
+            http_client=_client_class(connections)(
                 timeout=timeout,
                 # Never reached: the limiter permits MOST requests at once.
                 limits=httpx2.Limits(
@@ -194,8 +198,14 @@ def _tls_context(*, trust_env: bool) -> ssl.SSLContext:
     return httpx2.create_ssl_context(trust_env=trust_env)
 
 
-def _client_class() -> type[httpx2.AsyncClient]:
+class _PassedSocketClient(OverPassedSockets, openai.DefaultAioHttpClient):
+    """The client over aiohttp, for a process that has no network of its own."""
+
+
+def _client_class(connections: Connections | None) -> Callable[..., httpx2.AsyncClient]:
     """Returns the client over aiohttp, or the default one on event loops on which aiohttp does not run."""
+    if connections is not None:
+        return partial(_PassedSocketClient, connections)
     try:
         asyncio.get_running_loop()
     except RuntimeError:  # trio

@@ -1,0 +1,254 @@
+"""Workers reach the endpoints of models through the broker, and nothing else."""
+
+import datetime as dt
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import anyio
+import anyio.to_thread
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from rlm_mcp.models.base import Message
+from rlm_mcp.models.discovery import LocalServer, find_local_servers
+from rlm_mcp.models.exchange import NoResponse
+from rlm_mcp.models.openai import OpenAIProvider
+from rlm_mcp.models.passed_sockets import PassedSocketConnector
+from rlm_mcp.models.profiles import profile_of
+from rlm_mcp.models.sender import Sender
+from rlm_mcp.redact import Secret
+from rlm_mcp.server.workers.egress import (
+    MOST_OPENING,
+    Connect,
+    Destination,
+    Egress,
+    EgressBroker,
+    allowed_destinations,
+    egress_pair,
+)
+from rlm_mcp.settings import Settings
+from tests.peers.openai_server import OpenAIServer
+
+pytestmark = pytest.mark.anyio
+
+if sys.platform != "linux":
+    pytest.skip("workers of this system use its network", allow_module_level=True)
+
+
+@asynccontextmanager
+async def brokered(*allowed: Destination, connect: Connect | None = None) -> AsyncIterator[Egress]:
+    pair = egress_pair()
+    assert pair is not None
+    broker = EgressBroker(allowed, connect=connect)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(broker.serve, pair[0])
+            with pair[1]:
+                yield Egress(pair[1])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_model_answers_through_the_broker(host: str) -> None:
+    async with OpenAIServer(["hello"]) as server, brokered((host, server.port)) as egress:
+        url = f"http://{host}:{server.port}/v1"
+        provider = OpenAIProvider(url, Secret("sk-key"), connections=egress)
+        completion = await provider.model("scripted", profile_of("scripted", url)).complete(
+            [Message(role="user", content="hi")]
+        )
+        await provider.aclose()
+    assert completion.text == "hello"
+
+
+async def test_a_local_server_is_found_through_the_broker() -> None:
+    async with OpenAIServer(["hello"], models=["m"]) as server, brokered(("127.0.0.1", server.port)) as egress:
+        found = await anyio.to_thread.run_sync(
+            lambda: find_local_servers([("Ollama", server.port), ("vLLM", 1)], seconds=10, connections=egress)
+        )
+        assert found == [LocalServer(name="Ollama", base_url=server.base_url, models=("m",))]
+
+
+async def test_tls_is_spoken_by_the_worker(tmp_path: Path) -> None:
+    ours, theirs = self_signed(tmp_path)
+    async with https_server(ours) as port, brokered(("localhost", port)) as egress:
+        connector = PassedSocketConnector(egress, ssl=theirs)
+        async with (
+            aiohttp.ClientSession(connector=connector) as client,
+            client.get(f"https://localhost:{port}/") as response,
+        ):
+            answer = await response.text()
+    assert answer == "secret"
+
+
+async def test_another_address_is_refused_in_a_sentence() -> None:
+    async with OpenAIServer(["hello"]) as server, brokered(("api.openai.com", 443)) as egress:
+        sender = Sender(server.base_url, Secret("sk-key"), connections=egress)
+        answer = await sender.send("/chat/completions", {})
+        await sender.aclose()
+        assert answer == NoResponse(
+            kind="unreachable",
+            why="this server connects only to the endpoints, proxies and collectors in its settings, and"
+            f" 127.0.0.1:{server.port} is none of them: set RLM_MCP_BASE_URL",
+            sent=False,
+        )
+        assert server.counts.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (TimeoutError(), "Connection timed out"),
+    ],
+)
+async def test_the_reason_of_the_broker_is_that_of_the_worker(error: OSError, why: str) -> None:
+    async def connect(host: str, port: int) -> socket.socket:
+        raise error
+
+    async with brokered(("model.example", 80), connect=connect) as egress:
+        sender = Sender("http://model.example/v1", Secret("sk-key"), connections=egress)
+        answer = await sender.send("/chat/completions", {})
+        await sender.aclose()
+    assert answer == NoResponse(kind="unreachable", why=why, sent=False)
+
+
+async def test_one_worker_cannot_stop_the_connections_of_another() -> None:
+    waiting = 0
+
+    async def connect(host: str, port: int) -> socket.socket:
+        nonlocal waiting
+        waiting += host == "slow.example"
+        if waiting >= MOST_OPENING:
+            full.set()
+        if host == "slow.example":
+            await anyio.sleep_forever()
+        return socket.socket()
+
+    full = anyio.Event()
+    pairs = [egress_pair(), egress_pair()]
+    broker = EgressBroker([("slow.example", 80), ("fast.example", 80)], connect=connect)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for pair in pairs:
+                assert pair is not None
+                tasks.start_soon(broker.serve, pair[0])
+            flooding, other = (Egress(pair[1]) for pair in pairs if pair)
+            for _ in range(2 * MOST_OPENING):
+                tasks.start_soon(flooding.connect, "slow.example", 80)
+            await full.wait()
+            (await other.connect("fast.example", 80)).close()
+            tasks.cancel_scope.cancel()
+        for each in (flooding, other):
+            each._channel.close()
+    assert waiting == MOST_OPENING
+
+
+async def test_messages_that_are_no_requests_do_no_harm(tmp_path: Path) -> None:
+    before = descriptors()
+    async with OpenAIServer(["hello"]) as server, brokered(("127.0.0.1", server.port)) as egress:
+        with (tmp_path / "file").open("wb") as file, socket.socket() as unconnected:
+            socket.send_fds(egress._channel, [b'{"host": "127.0.0.1", "port": 1e400}'], [unconnected.fileno()])
+            socket.send_fds(egress._channel, [b'{"host": "127.0.0.1"' + b" " * 4_000], [file.fileno()] * 200)
+            egress._channel.send(b"[" * 1_000)
+        (await egress.connect("127.0.0.1", server.port)).close()
+    assert descriptors() == before
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_what_is_being_opened_ends_with_the_worker() -> None:
+    begun = anyio.Event()
+
+    async def connect(host: str, port: int) -> socket.socket:
+        begun.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    pair = egress_pair()
+    assert pair is not None
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(EgressBroker([("a.example", 80)], connect=connect).serve, pair[0])
+            tasks.start_soon(refused, Egress(pair[1]))
+            await begun.wait()
+            pair[1].close()
+
+
+async def refused(egress: Egress) -> None:
+    with pytest.raises(ConnectionAbortedError):
+        await egress.connect("a.example", 80)
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "allowed"),
+    [
+        ({"base_url": "https://Gateway.example/v1"}, {}, {("gateway.example", 443)}),
+        (
+            {"base_url": "http://[::1]:8000/v1", "sub_base_url": "http://10.0.0.2"},
+            {},
+            {("::1", 8000), ("10.0.0.2", 80)},
+        ),
+        ({"api_key": Secret("sk-key")}, {}, {("api.openai.com", 443)}),
+        ({}, {}, {("127.0.0.1", port) for port in (11434, 1234, 8080, 8000)}),
+        (
+            {"base_url": "https://bücher.example"},
+            {"HTTPS_PROXY": "http://proxy.example:3128", "all_proxy": "other.example:8080"},
+            {("xn--bcher-kva.example", 443), ("proxy.example", 3128), ("other.example", 8080)},
+        ),
+        ({"base_url": "http://a.example", "traces": True}, {}, {("a.example", 80), ("localhost", 4318)}),
+        (
+            {"base_url": "http://a.example", "traces": True},
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example"},
+            {("a.example", 80), ("collector.example", 443)},
+        ),
+    ],
+)
+def test_the_destinations_are_those_of_the_settings(
+    settings: dict[str, object], environ: dict[str, str], allowed: set[Destination]
+) -> None:
+    chosen = Settings(data_dir=Path("data"), cache_dir=Path("cache"), **settings)  # type: ignore[arg-type]
+    assert allowed_destinations(chosen, environ) == allowed
+
+
+@asynccontextmanager
+async def https_server(context: ssl.SSLContext) -> AsyncIterator[int]:
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.Response(text="secret")
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    site = web.TCPSite(runner, "localhost", 0, ssl_context=context)
+    await site.start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+
+
+def self_signed(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's context with a certificate for localhost."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now, now.replace(year=now.year + 1)
+        )
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = directory / "pem"
+    pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    return server, ssl.create_default_context(cafile=str(pem))
