@@ -1,11 +1,12 @@
 """Writes the pages that are generated from the code: `python docs/generate.py`. A test checks that they are current."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
+from pydantic import RootModel
 
 from rlm_mcp.server.tools import Tools
 from rlm_mcp.settings import SETTINGS, Settings, flag_of
@@ -76,9 +77,17 @@ def _tool(tool: Tool) -> str:
     for name, schema in tool.parameters["properties"].items():
         default = "required" if name in required else _default(schema)
         lines.append(f"| `{name}` | {_type(schema)} | {default} | {schema.get('description', '')} |")
-    fields = (tool.fn_metadata.output_schema or {}).get("properties", {})
+    fields = _fields(tool)
     lines.append("\nResult: " + ", ".join(f"`{name}`" for name in fields) + ".")
     return "\n".join(lines) + "\n"
+
+
+def _fields(tool: Tool) -> Iterable[str]:
+    """The fields of a result, also those that the schema of another tool lists already."""
+    model = tool.fn_metadata.output_model
+    if model is None or issubclass(model, RootModel):
+        return (tool.fn_metadata.output_schema or {})["properties"]
+    return model.model_fields
 
 
 def _effects(annotations: ToolAnnotations) -> str:

@@ -25,6 +25,7 @@ from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequ
 from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp.errors import OutOfRange, RlmError, UnknownContext, UnknownPath, UnknownRun
+from rlm_mcp.server.apps import RunApps
 from rlm_mcp.server.argument_aliases import resolve_aliases, unknown
 from rlm_mcp.server.list_cache import ListCache
 from rlm_mcp.server.notifications import Notifications
@@ -77,7 +78,7 @@ class RlmServer(MCPServer[None]):
             instructions=INSTRUCTIONS,
             version=__version__,
             tools=tools,
-            extensions=[Tasks(RunTasks(workspace))],
+            extensions=[RunApps(workspace), Tasks(RunTasks(workspace))],
             subscriptions=notifications.bus,
             middleware=[*before, notifications.middleware, ListCache().middleware],
             token_verifier=token_verifier,

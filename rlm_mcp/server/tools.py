@@ -16,6 +16,7 @@ from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from rlm_mcp.errors import RlmError
+from rlm_mcp.server.apps import PAGES
 from rlm_mcp.server.client_timeouts import with_heartbeat
 from rlm_mcp.server.input_rounds import InputRound
 from rlm_mcp.server.presenters import (
@@ -70,7 +71,7 @@ class Tools:
             _tool(self.list_contexts, "List contexts", READS),
             _tool(self.inspect_context, "Look into a context", RUNS_CODE, unlisted=CONTEXT_FIELDS),
             _tool(self.rlm_solve, "Answer a question over contexts", SPENDS),
-            _tool(self.rlm_result, "Wait for a run", READS),
+            _tool(self.rlm_result, "Wait for a run", READS, unlisted=RUN_FIELDS),
             _tool(self.cancel_run, "Cancel a run", ENDS, unlisted=RUN_FIELDS),
             _tool(self.remove_context, "Forget a context", ENDS, unlisted=CONTEXT_FIELDS),
         ]
@@ -230,6 +231,8 @@ def _tool(
     tool = Tool.from_function(
         function, title=title, description=" ".join((function.__doc__ or "").split()), annotations=annotations
     )
+    if tool.name in PAGES:
+        tool.meta = {"ui": {"resourceUri": PAGES[tool.name]}}
     tool.parameters = input_schema(tool.parameters)
     tool.fn_metadata.output_schema = output_schema(tool.fn_metadata.output_schema or {}, leave_out=unlisted)
     return tool

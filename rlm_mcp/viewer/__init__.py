@@ -6,6 +6,8 @@ coverage.py   ranges read -> strips and a table of files; pure
 passages.py   the cited lines and the sizes of files, read from the store
 comparing.py  two stories -> how they differ; pure
 page.py       a story -> the HTML, and the file it is written to
-live.py       the same page, served on loopback while the run goes on
+following.py  a run read bit by bit while it goes on
+live.py       the same page, served on loopback
+app.py        the same page as an MCP App, shown inside a chat
 static/       the page's HTML, CSS and JavaScript, used as they are
 """

@@ -8,9 +8,7 @@ is read-only.
 import json
 import secrets
 import socket
-import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import anyio
 import uvicorn
@@ -21,11 +19,8 @@ from starlette.routing import Route
 
 from rlm_mcp.concurrency import on_stop_signal
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.records.reading import read_lines
 from rlm_mcp.records.store import Run
-from rlm_mcp.viewer.page import assemble, page_data
-from rlm_mcp.viewer.passages import StoredTexts, read_passages
-from rlm_mcp.viewer.story import Story
+from rlm_mcp.viewer.following import FollowedRun
 
 HOST = "127.0.0.1"
 CLOSE_SECONDS = 1
@@ -38,49 +33,6 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-
-
-class FollowedRun:
-    """The page data of a run; each call reads what its record has gained since the last. Safe from any thread."""
-
-    def __init__(self, run: Run, store: Store) -> None:
-        self._run = run
-        self._store = store
-        self._story = Story()
-        self._position = 0
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        return f"<FollowedRun {self._run.run_id}, {self._position:,} bytes read>"
-
-    def page(self) -> str:
-        """The whole page as of now. Raises RunRecordDamaged, RunRecordTooNew."""
-        with self._lock:
-            data, is_live = self._data()
-            title = self._story.title
-        return assemble("run", title=title, data={**data, "follow": is_live}, follows=True)
-
-    def news(self, rows: int) -> Mapping[str, Any] | None:
-        """The data that a page with so many rows lacks; None if there is nothing new and the run goes on."""
-        with self._lock:
-            data, is_live = self._data()
-        if is_live and len(data["rows"]) <= rows:
-            return None
-        return {**data, "rows": data["rows"][rows:]}
-
-    def _data(self) -> tuple[dict[str, Any], bool]:
-        is_live = self._run.is_live()  # first: everything that was written before the end is then read
-        self._read_new_events()
-        story = self._story
-        texts = read_passages(self._store, story.context_ids, story.citations) if story.has_ended else StoredTexts()
-        answer = self._run.answer() if story.has_ended else None
-        data = page_data(story, texts, is_live=is_live, answer=answer)
-        return {**data, "rows": list(story.rows)}, is_live and not story.has_ended
-
-    def _read_new_events(self) -> None:
-        for event, end in read_lines(self._run.events_path, self._position):
-            self._story.add(event)
-            self._position = end
 
 
 def application(followed: FollowedRun, *, token: str, port: int) -> Starlette:

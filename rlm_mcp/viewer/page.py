@@ -34,12 +34,14 @@ FILE_NAME = "page.html"
 
 # In this order: each may use what those before it define.
 _SHARED = ("dom.js", "code.js", "theme.js", "shape.js", "tree.js", "coverage.js", "turns.js")
+_RUN = (*_SHARED, "grid.js", "flight.js", "answer.js", "spending.js", "detail.js", "run.js")
 _SCRIPTS = {
-    "run": (*_SHARED, "grid.js", "flight.js", "answer.js", "spending.js", "detail.js", "run.js"),
+    "run": (*_RUN, "follow.js"),
+    "run-app": (*_RUN, "host.js", "run-app.js"),
     "compare": (*_SHARED, "compare.js"),
 }
 
-PageKind = Literal["run", "compare"]
+PageKind = Literal["run", "run-app", "compare"]
 
 
 class PageNotWritten(RlmError):

@@ -25,6 +25,8 @@ class Progress:
     iteration: int = 0
     depth: int = 0
     sub_calls: int = 0
+    in_flight: int = 0
+    """sub-calls that are not answered yet"""
     cost_usd: float | None = None
     seconds: float = 0.0
     seconds_left: float | None = None
@@ -49,6 +51,7 @@ def progress_of(fold: RunFold, *, seconds: float = 0.0, seconds_left: float | No
         iteration=fold.turn,
         depth=fold.depth,
         sub_calls=fold.spent.get("sub_calls") or 0,
+        in_flight=sum(1 for run in fold.open_runs.values() for _ in run.in_flight()),
         cost_usd=fold.spent.get("cost_usd"),
         seconds=seconds,
         seconds_left=seconds_left,

@@ -130,7 +130,7 @@ function citationItem({ head }, citation, index, passage) {
   if (citation.state !== "verified") item.append(el("p", { class: "meaning" }, meaning));
   const shown = passage && !passage.missing ? passageBlock(passage, citation, context?.name ?? "") : quoteBlock(citation, head);
   if (passage?.missing) item.append(el("p", { class: "meaning" }, passage.missing));
-  if (index < OPEN_PASSAGES) item.append(shown);
+  if (index < OPEN_PASSAGES && !isInChat) item.append(shown);
   else item.append(el("details", {}, el("summary", {}, line(whole(citation.quote), 120) || "the cited lines"), shown));
   return item;
 }

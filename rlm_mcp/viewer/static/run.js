@@ -1,4 +1,4 @@
-// The page of one run: its layout, its keys, and its updates while the run goes on.
+// The page of one run: its layout and its keys. How it gets news of a run that goes on is in other files.
 
 const HELP = [
   ["/", "search the timeline"],
@@ -17,10 +17,10 @@ const HELP = [
 ];
 const SECTIONS = [["answer", "Answer"], ["evidence", "Evidence"], ["coverage", "Coverage"], ["spending", "Spending"], ["timeline", "Timeline"], ["turns", "Turns"]];
 const SHOWN_TURNS = 60;
-const POLL_MILLISECONDS = 1000;
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const page = document.getElementById("page");
+const isInChat = page.dataset.kind === "run-app";
 let plan = plant(data.head, data.rows);
 let readPath = "";
 
@@ -43,7 +43,6 @@ page.append(el("a", { class: "skip", href: "#answer" }, "To the answer"), nav, m
 layOutTimeline();
 show();
 listen();
-if (data.follow) poll();
 
 // --- layout
 
@@ -60,6 +59,19 @@ function show() {
   showTurns();
   filter();
   if (plan.nodes.has(grid.selected)) showDetail(plan.nodes.get(grid.selected));
+  page.dispatchEvent(new Event("shown"));
+}
+
+// Adds what the page lacked; `show` then shows it.
+function take(news) {
+  Object.assign(data, { head: news.head, coverage: news.coverage, passages: news.passages, rows: data.rows.concat(news.rows) });
+  plan = plant(data.head, data.rows);
+}
+
+// Scrolls to a section, which is put in sight first where only some are shown.
+function reveal(id) {
+  page.dispatchEvent(new CustomEvent("reveal", { detail: id }));
+  document.getElementById(id).scrollIntoView();
 }
 
 function headParts(head) {
@@ -67,21 +79,22 @@ function headParts(head) {
   const status = { completed: head.stopped_by === "final" || !head.stopped_by ? "completed" : `stopped by ${head.stopped_by}`, running: "running" }[head.status] ?? head.status;
   const tone = head.status === "completed" ? (head.stopped_by === "final" || !head.stopped_by ? "good" : "warn") : head.status === "running" ? "live" : "bad";
   const calls = usage.sub_calls || usage.cached_calls;
+  const left = (limit, spent, shown) => (head.is_live && head.limits[limit] && spent !== null ? `${shown(Math.max(0, head.limits[limit] - spent))} left` : "");
   const figures = [
     ["Turns", num(head.turns)],
-    ["Sub-calls", calls ? num(usage.sub_calls) : "none", [usage.cached_calls ? `${num(usage.cached_calls)} more from the cache` : "", usage.failed_calls ? `${num(usage.failed_calls)} failed` : "", usage.calls_in_vain ? `${num(usage.calls_in_vain)} asked in vain` : ""].filter(Boolean).join(", ")],
+    ["Sub-calls", calls ? num(usage.sub_calls) : "none", [usage.cached_calls ? `${num(usage.cached_calls)} more from the cache` : "", usage.failed_calls ? `${num(usage.failed_calls)} failed` : "", usage.calls_in_vain ? `${num(usage.calls_in_vain)} asked in vain` : "", left("max_sub_calls", usage.sub_calls, num)].filter(Boolean).join(", ")],
     ["Tokens in", num(usage.prompt_tokens)],
     ["Tokens out", num(usage.completion_tokens)],
-    ["Cost", usage.cost_usd === null ? "–" : money(usage.cost_usd), usage.cost_usd === null ? "price unknown" : ""],
-    ["Time", span(usage.seconds)],
+    ["Cost", usage.cost_usd === null ? "–" : money(usage.cost_usd), usage.cost_usd === null ? "price unknown" : left("max_usd", usage.cost_usd, money)],
+    ["Time", span(usage.seconds), left("max_seconds", usage.seconds, span)],
     ["Answered by", head.answered_by || "–"],
   ];
   const models = [head.models.root, head.models.sub].filter((name, index, all) => name && all.indexOf(name) === index).join(", sub-calls ");
   const contexts = head.contexts.slice(0, 6).map((one) => `${line(one.name, 60)} (${count(one.chars, "character")}, ${one.files > 1 ? count(one.files, "file") : count(one.lines, "line")})`);
   if (head.contexts.length > 6) contexts.push(`${num(head.contexts.length - 6)} more`);
-  const live = head.status === "running" ? (data.follow ? "This page follows the run." : "This page shows the run as it was when the page was written; rlm-mcp runs view --serve follows it.") : "";
+  const live = head.is_live && !isInChat ? (data.follow ? "This page follows the run." : "This page shows the run as it was when the page was written; rlm-mcp runs view --serve follows it.") : "";
   return [
-    el("p", { class: "kicker" }, el("span", { class: `status ${tone}` }, status), el("span", { class: "mono" }, head.id), el("time", { datetime: line(head.created_at, 40) }, line(head.created_at, 40).replace("T", " ").replace(/\.\d+\+00:00$|\+00:00$/, " UTC"))),
+    el("p", { class: "kicker" }, el("span", { class: `status ${tone}` }, status), head.id ? el("span", { class: "mono" }, head.id) : null, el("time", { datetime: line(head.created_at, 40) }, line(head.created_at, 40).replace("T", " ").replace(/\.\d+\+00:00$|\+00:00$/, " UTC"))),
     sayCut(el("h1", whole(head.query).length > 300 ? { class: "long", tabindex: "0" } : {}), head.query, `rlm-mcp runs export ${head.id}`),
     el("dl", { class: "figures-line" }, figures.map(([name, value, more]) => el("div", {}, el("dt", {}, name), el("dd", {}, value, more ? el("small", {}, more) : null)))),
     el("p", { class: "soft about" }, `Contexts: ${contexts.join(", ") || "none stored"}. Models: ${models || "not named"}. `, head.mode_reason ? `Route: ${head.mode_reason}.` : ""),
@@ -121,7 +134,7 @@ function showTurns() {
 function readTurns(node) {
   readPath = node.path;
   showTurns();
-  document.getElementById("turns").scrollIntoView();
+  reveal("turns");
 }
 
 function goTo(node) {
@@ -133,7 +146,7 @@ function goTo(node) {
   if (node.children.length) grid.opened.add(node.id);
   grid.list();
   grid.select(node.id);
-  document.getElementById("timeline").scrollIntoView();
+  reveal("timeline");
   grid.box.focus({ preventScroll: true });
 }
 
@@ -211,12 +224,11 @@ function listen() {
     if (event.target.closest("input, textarea, select")) return;
     const section = SECTIONS[Number(event.key) - 1];
     if (section) {
-      const target = document.getElementById(section[0]);
-      target.scrollIntoView();
-      target.focus({ preventScroll: true });
+      reveal(section[0]);
+      document.getElementById(section[0]).focus({ preventScroll: true });
       if (section[0] === "timeline") grid.box.focus({ preventScroll: true });
     } else if (event.key === "/") {
-      document.getElementById("timeline").scrollIntoView();
+      reveal("timeline");
       search.focus({ preventScroll: true });
       search.select();
     } else if (event.key === "?") help.showModal();
@@ -244,7 +256,7 @@ function listen() {
     grid.unprint();
   });
   const seen = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) nav.querySelector(`a[href="#${target.id}"]`).classList.toggle("here", isIntersecting);
+    for (const { target, isIntersecting } of entries) nav.querySelector(`a[href="#${target.id}"]`)?.classList.toggle("here", isIntersecting);
   }, { rootMargin: "-10% 0px -70% 0px" });
   for (const [id] of SECTIONS) seen.observe(document.getElementById(id));
 }
@@ -258,24 +270,4 @@ function helpDialog() {
     if (event.key === "?") dialog.close();
   });
   return dialog;
-}
-
-// --- updates while the run goes on
-
-async function poll() {
-  try {
-    const answer = await fetch(`data?rows=${data.rows.length}`, { cache: "no-store" });
-    if (answer.status === 200) {
-      const news = await answer.json();
-      Object.assign(data, { head: news.head, coverage: news.coverage, passages: news.passages, rows: data.rows.concat(news.rows) });
-      plan = plant(data.head, data.rows);
-      show();
-    }
-    if (!data.head.is_live) return;
-  } catch {
-    data.follow = false;
-    top_.append(el("p", { class: "note-line" }, "The server of this page has stopped, so the page no longer follows the run."));
-    return;
-  }
-  setTimeout(poll, POLL_MILLISECONDS);
 }

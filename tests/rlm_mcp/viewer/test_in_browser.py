@@ -18,7 +18,8 @@ import uvicorn
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.store import Runs
-from rlm_mcp.viewer.live import HOST, FollowedRun, application
+from rlm_mcp.viewer.following import FollowedRun
+from rlm_mcp.viewer.live import HOST, application
 from rlm_mcp.viewer.page import compare_page, write_page, write_text
 from tests.rlm_mcp.viewer import records
 from tests.rlm_mcp.viewer.records import call, cell, ended, reply, started

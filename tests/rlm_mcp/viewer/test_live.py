@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.store import Run, Runs
-from rlm_mcp.viewer.live import FollowedRun, application
+from rlm_mcp.viewer.following import FollowedRun
+from rlm_mcp.viewer.live import application
 from tests.rlm_mcp.viewer.records import ended, reply
 
 TOKEN = "a-token-that-nobody-knows"  # noqa: S105 - of a server that lives for one test

@@ -1,0 +1,322 @@
+"""The pages of MCP Apps in Chromium, shown by the reference bridge for hosts.
+
+`.ci/browser` installs both and names the bundled host (viewer/in_host/host.js) in APP_HOST. The frame has no origin,
+and the policy that the specification asks of hosts. Every test fails on a message in the console, an error, a dialog,
+a breach of a policy or a request.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from mcp import Client
+from mcp_types import CallToolResult, TextResourceContents
+
+from rlm_mcp.records.events import Event, RunStarted
+from rlm_mcp.workspace.workspace import Workspace
+from tests.rlm_mcp.viewer import records
+from tests.rlm_mcp.viewer.test_in_browser import CHROMIUM, FLAGS, WATCH, script
+
+from .conftest import LOG, HeldModel
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, FrameLocator, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.anyio]
+
+HOST = os.environ.get("APP_HOST", "")
+SCREENSHOTS = os.environ.get("APP_SCREENSHOTS", "")
+HOST_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "media-src 'self' data:; object-src 'none'; connect-src 'none'; frame-src 'none'; base-uri 'self'"
+)
+FRAME = '<body style="margin:0"><iframe id="frame" sandbox="allow-scripts" style="width:100%;height:200px;border:0">'
+CAN: Mapping[str, Any] = {"serverTools": {}, "updateModelContext": {"text": {}}}
+QUESTION = {"query": "How many errors are there?", "contexts": ["t"], "mode": "rlm"}
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator["Browser"]:
+    api = pytest.importorskip("playwright.async_api", reason="needs the package playwright")
+    if CHROMIUM is None or not HOST:
+        pytest.skip("needs chromium on the path and the host that .ci/browser makes")
+    async with api.async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+class Chat:
+    """A chat with one page in it."""
+
+    def __init__(self, page: "Page", client: Client) -> None:
+        self.page = page
+        self.client = client
+        self.frame: FrameLocator = page.frame_locator("#frame")
+
+    async def show(
+        self,
+        uri: str,
+        arguments: Mapping[str, Any],
+        *,
+        context: Mapping[str, Any] | None = None,
+        capabilities: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Shows the page as soon as its tool is called."""
+        [content] = (await self.client.read_resource(uri)).contents
+        assert isinstance(content, TextResourceContents)
+        policy = f'<meta http-equiv="Content-Security-Policy" content="{HOST_POLICY}">'
+        html = content.text.replace("<head>", f"<head>{policy}<script>{WATCH}</script>", 1)
+        facts = {"context": context or {}, "capabilities": CAN if capabilities is None else capabilities}
+        await self.page.evaluate("([html, facts]) => window.show(html, facts)", [html, {**facts, "input": arguments}])
+
+    async def tell_result(self, result: Mapping[str, Any]) -> None:
+        await self.page.evaluate("(result) => window.bridge.sendToolResult(result)", result)
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """A call of a tool, as a host makes it for its model or for the page."""
+        result = await self.client.call_tool(name, dict(arguments))
+        assert isinstance(result, CallToolResult)
+        return result.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+    async def heard(self, what: str) -> Any:
+        return await self.page.evaluate(f"window.heard.{what}")
+
+    async def inside(self, function: str) -> Any:
+        """What a function returns in the page."""
+        return await self.page.frames[1].evaluate(function)
+
+    async def look(self, name: str) -> None:
+        """Keeps a screenshot for a person to look at."""
+        if SCREENSHOTS:
+            await self.page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"))
+
+
+@pytest.fixture
+async def chat(browser: "Browser", client: Client) -> AsyncIterator[Chat]:
+    page = await browser.new_page(viewport={"width": 760, "height": 820})
+    chat = Chat(page, client)
+    complaints: list[str] = []
+
+    async def refuse(dialog: Any) -> None:
+        complaints.append(f"dialog: {dialog.message}")
+        await dialog.dismiss()
+
+    def note(message: Any) -> None:
+        if message.type in {"warning", "error"}:
+            complaints.append(f"console: {message.text}")
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+    page.on("dialog", refuse)
+    page.on("request", lambda request: complaints.append(f"request: {request.url}"))
+    await page.expose_function("callTool", chat.call)
+    await page.set_content(FRAME)
+    await page.add_script_tag(path=HOST)
+    yield chat
+    if len(page.frames) > 1:
+        complaints += [f"breach: {breach}" for breach in await chat.inside("window.breaches")]
+    await page.close()
+    assert [one for one in complaints if "about:srcdoc" not in one] == []
+
+
+@pytest.fixture
+async def context(workspace: Workspace) -> str:
+    return (await workspace.contexts.register(text=LOG, name="t")).context_id
+
+
+def put_on_record(workspace: Workspace, events: list[Event]) -> str:
+    [started, *rest] = events
+    assert isinstance(started, RunStarted)
+    facts = {name: getattr(started, name) for name in ("query", "contexts", "limits", "models")}
+    run = workspace.runs.records.create(RunStarted(**facts))
+    for event in rest:
+        run.append(event)
+    run.close()
+    return run.run_id
+
+
+def cited_run(workspace: Workspace, context_id: str) -> str:
+    """A run whose answer cites two lines, one of them wrongly."""
+    stored = workspace.contexts.store.get(context_id)
+    known = {"context_id": context_id, "path": workspace.contexts.store.files(stored)[0].path}
+    quotes = {7: "worker-2 did thing 6", 99: "nobody ever wrote this"}
+    citations = [
+        known | {"start_line": n, "end_line": n, "quote": quote, "verified": n == 7} for n, quote in quotes.items()
+    ]
+    answer = f'Thing 6 was done: "{quotes[7]}". Also "{quotes[99]}".'
+    ranges = {"code": {f"{context_id}/{known['path']}": [[0, len(LOG)]]}, "model": {}}
+    about = {**known, "name": "t", "kind": "text", "chars": len(LOG), "lines": 60, "files": 1}
+    events = [
+        records.started(query="What did the workers do?", contexts=[about]),
+        records.reply("", 1, "I count.\n\n```repl\nlen(context)\n```", 2.0, 1.5),
+        records.cell("", 1, "len(context)", 2.2, 0.1, value="3000"),
+        records.ended(
+            answer,
+            3.0,
+            citations=citations,
+            coverage={"total_chars": len(LOG), "read_by_code": len(LOG), "read_by_model": 0, "ranges": ranges},
+        ),
+    ]
+    return put_on_record(workspace, records.events(events))
+
+
+async def test_a_run_is_shown_from_its_question_to_its_answer(chat: Chat, context: str, model: HeldModel) -> None:
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", QUESTION)
+        await chat.frame.locator(".doing", has_text="Waiting for the run").wait_for()
+        started = await chat.call("rlm_solve", {**QUESTION, "wait_seconds": 0, "max_seconds": 600})
+        run_id = started["structuredContent"]["run_id"]
+        await chat.frame.locator(".mono", has_text=run_id).wait_for()
+        await model.waiting.wait()
+        await chat.frame.locator(".doing", has_text="asking the root model").wait_for()
+        await chat.look("running-light")
+        assert await chat.frame.locator("h1").inner_text() == QUESTION["query"]
+        assert "left" in await chat.frame.locator(".figures-line").inner_text()
+        model.go.set()
+        await chat.frame.locator(".status", has_text="completed").wait_for()
+        assert await chat.frame.locator(".answer-text").inner_text() == "42"
+        assert await chat.frame.locator("#cancel").count() == 0
+        ended = await chat.call("rlm_result", {"run_id": run_id})
+        await chat.tell_result(ended)
+        await chat.frame.locator(".answer-text", has_text="42").wait_for()
+
+
+async def test_cancel_stops_the_run(chat: Chat, context: str, model: HeldModel) -> None:
+    with anyio.fail_after(60):
+        started = await chat.call("rlm_solve", {**QUESTION, "wait_seconds": 0})
+        await model.waiting.wait()
+        await chat.show("ui://rlm-mcp/run", QUESTION)
+        await chat.tell_result(started)
+        await chat.frame.locator("#cancel").click()
+        await model.cancelled.wait()
+        await chat.frame.locator(".status", has_text="cancelled").wait_for()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_a_citation_is_shown_in_place_and_given_to_the_model(
+    chat: Chat, workspace: Workspace, context: str, theme: str
+) -> None:
+    run_id = cited_run(workspace, context)
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", {"run_id": run_id}, context={"theme": theme})
+        frame = chat.frame
+        await frame.locator(".answer-text a.reference").first.click()
+        await frame.locator(".give", has_text="in the chat").wait_for()
+        await chat.look(f"finished-{theme}")
+        assert await frame.locator("#citation-1 mark").inner_text() == "worker-2 did thing 6"
+        assert await frame.locator(".citation .state").all_inner_texts() == ["verified", "not found"]
+        [[given]] = await chat.heard("given")
+        assert "LOG" not in given["text"]
+        assert f"of {run_id}" in given["text"]
+        assert "[citation 1, verified, context t" in given["text"]
+        assert LOG.splitlines()[6] in given["text"]
+        await frame.locator("#citation-1 .give").click()
+        await frame.locator("#citation-1 .give", has_text="add to").wait_for()
+        assert (await chat.heard("given"))[-1] == []
+        for tab in ("coverage", "spending", "timeline", "turns"):
+            await frame.locator(f'nav a[href="#{tab}"]').click()
+            assert await frame.locator("main section:visible").count() == 1
+            await chat.look(f"{tab}-{theme}")
+        ground = await chat.inside("getComputedStyle(document.body).backgroundColor")
+        assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[theme]
+
+
+async def test_the_page_takes_on_the_hosts_colours_if_they_can_be_read(
+    chat: Chat, workspace: Workspace, context: str
+) -> None:
+    run_id = cited_run(workspace, context)
+    variables = {
+        "--color-background-primary": "light-dark(#fffdf5, #10100c)",
+        "--color-background-secondary": "light-dark(#f7f4e8, #191914)",
+        "--color-text-primary": "light-dark(#222222, #eeeeee)",
+        "--color-text-secondary": "light-dark(#555555, #aaaaaa)",
+        "--font-sans": "Georgia, serif",
+    }
+    ground = "getComputedStyle(document.body).backgroundColor"
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", {"run_id": run_id}, context={"styles": {"variables": variables}})
+        await chat.frame.locator(".answer-text").wait_for()
+        assert await chat.inside(ground) == "rgb(255, 253, 245)"
+        assert "Georgia" in await chat.inside("getComputedStyle(document.body).fontFamily")
+        unreadable = {**variables, "--color-text-secondary": "#f0f0e8"}
+        await chat.page.evaluate("(styles) => window.bridge.setHostContext({ styles })", {"variables": unreadable})
+        await chat.page.wait_for_function("window.heard.sizes.length > 0")
+        assert await chat.inside(ground) == "rgb(255, 255, 255)"
+
+
+async def test_the_page_tells_its_height_and_no_more_than_a_chat_bears(
+    chat: Chat, workspace: Workspace, context: str
+) -> None:
+    run_id = cited_run(workspace, context)
+    with anyio.fail_after(60):
+        await chat.show(
+            "ui://rlm-mcp/run",
+            {"run_id": run_id},
+            context={"displayMode": "inline", "availableDisplayModes": ["inline", "fullscreen"]},
+        )
+        await chat.frame.locator(".answer-text").wait_for()
+        assert max(await chat.heard("sizes")) <= 640
+        await chat.frame.locator("#resize").click()
+        await chat.frame.locator("#resize", has_text="Back to the chat").wait_for()
+        await chat.look("full-screen")
+
+
+async def test_five_thousand_sub_calls_come_in_pieces_and_are_a_few_rows(chat: Chat, workspace: Workspace) -> None:
+    run_id = put_on_record(workspace, records.big(5_000))
+    with anyio.fail_after(120):
+        await chat.show("ui://rlm-mcp/run", {"run_id": run_id})
+        await chat.frame.locator(".status", has_text="completed").wait_for()
+        await chat.look("big-answer")
+        await chat.frame.locator('nav a[href="#timeline"]').click()
+        await chat.frame.locator("button", has_text="Open all").click()
+        grid = chat.frame.locator("#timeline-grid")
+        assert int(str(await grid.get_attribute("aria-rowcount"))) > 5_500
+        assert await chat.frame.locator(".grid-row").count() < 60
+        await chat.look("big-timeline")
+        await chat.inside(script("scroll"))
+        assert len(await chat.heard("calls")) < 60
+
+
+async def test_hostile_texts_stay_texts(chat: Chat, workspace: Workspace) -> None:
+    run_id = put_on_record(workspace, records.hostile())
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", {"run_id": run_id, "query": "<img src=x onerror=alert(1)>"})
+        await chat.frame.locator(".status", has_text="completed").wait_for()
+        await chat.look("hostile")
+        for tab in ("coverage", "spending", "timeline", "turns"):
+            await chat.frame.locator(f'nav a[href="#{tab}"]').click()
+            await chat.look(f"hostile-{tab}")
+        found = await chat.inside(script("census"))
+        assert found | {"scripts": 2, "styles": 1} == {
+            "scripts": 2,
+            "styles": 1,
+            "loading": 0,
+            "handlers": 0,
+            "links": 0,
+            "unseen": 0,
+            "pwned": None,
+            "main": "block",
+        }
+
+
+async def test_a_host_that_lets_pages_call_no_tools_shows_the_result_itself(
+    chat: Chat, workspace: Workspace, context: str
+) -> None:
+    run_id = cited_run(workspace, context)
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", {"run_id": run_id}, capabilities={})
+        await chat.tell_result(await chat.call("rlm_result", {"run_id": run_id}))
+        await chat.frame.locator(".answer-text", has_text="Thing 6 was done").wait_for()
+        assert await chat.heard("calls") == []
+
+
+async def test_a_call_that_fails_says_so(chat: Chat) -> None:
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", QUESTION)
+        await chat.tell_result(await chat.call("rlm_solve", QUESTION))
+        await chat.frame.locator(".note-line", has_text="'t'").wait_for()
+        await chat.look("failed")

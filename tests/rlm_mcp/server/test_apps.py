@@ -1,0 +1,150 @@
+"""The MCP Apps extension as a host sees it: which tools have a page, the pages, and what a page is told of a run."""
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client
+from mcp_types import CallToolResult, TextResourceContents
+
+from rlm_mcp.records.events import RunStarted, event_from_json
+from rlm_mcp.server.apps import PAGES
+from rlm_mcp.server.server import build_server
+from rlm_mcp.viewer.following import PIECE_CHARS
+from rlm_mcp.workspace.workspace import Workspace
+from tests.rlm_mcp.viewer import records
+
+from .conftest import HeldModel
+
+pytestmark = pytest.mark.anyio
+
+ASKED = "How many errors are there?"
+QUESTION = {"query": ASKED, "contexts": ["t"], "mode": "rlm"}
+
+
+async def ask_for_page(client: Client, page: dict[str, Any], **which: str) -> dict[str, Any]:
+    result = await client.call_tool("rlm_result", {"run_id": "", **which, "page": page})
+    assert isinstance(result, CallToolResult)
+    assert not result.is_error, result.content
+    fields: dict[str, Any] = result.structured_content
+    return fields
+
+
+async def read_whole(client: Client, run_id: str) -> tuple[list[dict[str, Any]], int]:
+    """Everything that a page is told of a run that has ended, and the number of pieces."""
+    told, text, pieces = [], "", 0
+    page: dict[str, Any] = {}
+    while True:
+        piece = (await ask_for_page(client, page, run_id=run_id))["page"]
+        pieces += 1
+        assert len(piece["text"]) <= PIECE_CHARS
+        text = text[: piece["offset"]] + piece["text"]
+        if piece["is_last"]:
+            told.append(json.loads(text))
+            text = ""
+        if "next" not in piece:
+            return told, pieces
+        page = piece["next"]
+
+
+async def test_tools_name_their_pages_and_hosts_without_apps_see_the_same_results(client: Client) -> None:
+    tools = (await client.list_tools()).tools
+    named = {tool.name: tool.meta["ui"]["resourceUri"] for tool in tools if tool.meta}
+    assert named == PAGES
+    assert all("page" not in tool.input_schema["properties"] for tool in tools)
+
+
+async def test_the_extension_is_declared_where_the_protocol_has_extensions(client: Client, era: str) -> None:
+    extensions = client.server_capabilities.extensions or {}
+    assert ("io.modelcontextprotocol/ui" in extensions) == (era == "auto")
+
+
+@pytest.mark.parametrize("uri", sorted(set(PAGES.values())))
+async def test_a_page_is_html_that_loads_nothing_and_is_not_in_the_list(client: Client, uri: str) -> None:
+    [content] = (await client.read_resource(uri)).contents
+    assert isinstance(content, TextResourceContents)
+    assert content.mime_type == "text/html;profile=mcp-app"
+    assert content.meta == {"ui": {"prefersBorder": True, "csp": {}}}
+    assert "default-src 'none'" in content.text
+    assert "connect-src 'none'" in content.text
+    assert not [
+        word for word in ("eval(", "innerHTML", "http://", "unsafe-inline") if word in _without_namespaces(content.text)
+    ]
+    assert str(uri) not in [str(resource.uri) for resource in (await client.list_resources()).resources]
+
+
+def _without_namespaces(text: str) -> str:
+    return text.replace("http://www.w3.org/2000/svg", "")
+
+
+async def test_a_page_follows_a_run_that_it_knows_only_by_its_question(
+    client: Client, workspace: Workspace, model: HeldModel
+) -> None:
+    await workspace.contexts.register(text="some text\nERROR here\n", name="t")
+    nothing = await ask_for_page(client, {}, query=ASKED)
+    assert nothing == {"run_id": "", "status": "unknown", "page": None}
+    with anyio.fail_after(60):
+        run_id = await start(client)
+        await model.waiting.wait()
+        found = await ask_for_page(client, {}, query=ASKED)
+        assert (found["run_id"], found["status"]) == (run_id, "running")
+        told = json.loads(found["page"]["text"])
+        assert [row["kind"] for row in told["rows"]] == ["routed", "reply", "cell", "decided"]
+        assert told["head"]["is_live"]
+        assert found["page"]["live"]["doing"] == "asking the root model"
+        assert found["page"]["next"] == {"rows": 4, "offset": 0}
+        model.go.set()
+        await client.call_tool("rlm_result", {"run_id": run_id})
+        [rest], _ = await read_whole(client, run_id)
+    assert rest["head"]["answer"]["text"] == "42"
+
+
+async def start(client: Client) -> str:
+    result = await client.call_tool("rlm_solve", {**QUESTION, "wait_seconds": 0})
+    assert isinstance(result, CallToolResult)
+    assert result.structured_content is not None
+    return str(result.structured_content["run_id"])
+
+
+async def test_a_large_run_comes_in_pieces_that_fit_into_results(workspace: Workspace) -> None:
+    run_id = record(workspace, records.big(1_500))
+    async with Client(build_server(workspace)) as client:
+        told, pieces = await read_whole(client, run_id)
+    assert len(told) == 1
+    assert pieces > 3
+    assert len([row for row in told[0]["rows"] if row["kind"] == "call"]) > 1_400
+
+
+def record(workspace: Workspace, events: list[Any]) -> str:
+    """Puts events on record as a run."""
+    [started, *rest] = events
+    assert isinstance(started, RunStarted)
+    run = workspace.runs.records.create(
+        RunStarted(query=started.query, contexts=started.contexts, limits=started.limits)
+    )
+    for event in rest:
+        run.append(event)
+    run.close()
+    return run.run_id
+
+
+async def test_undecodable_bytes_in_a_record_can_be_sent(workspace: Workspace, era: str) -> None:
+    run_id = record(workspace, [RunStarted(query="?"), event_from_json(records.reply("", 1, "bad \udc80 byte", 1.0))])
+    async with Client(build_server(workspace), mode=era) as client:
+        [told], _ = await read_whole(client, run_id)
+    assert told["rows"][0]["text"] == "bad ? byte"
+
+
+@pytest.mark.parametrize("page", ["x", [], {"rows": -1, "offset": 0}, {"rows": "1"}, 7])
+async def test_a_page_that_no_page_asks_for_is_refused(client: Client, page: Any) -> None:
+    result = await client.call_tool("rlm_result", {"run_id": "run-000000000000", "page": page})
+    assert isinstance(result, CallToolResult)
+    assert result.is_error
+
+
+async def test_a_page_of_an_unknown_run_is_refused_in_words(client: Client) -> None:
+    result = await client.call_tool("rlm_result", {"run_id": "run-000000000000", "page": {}})
+    assert isinstance(result, CallToolResult)
+    assert result.is_error
+    assert "run-000000000000" in result.content[0].text  # type: ignore[union-attr] # the test fails where it is another kind
