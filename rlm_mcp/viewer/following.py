@@ -28,7 +28,7 @@ MOST_PIECE_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class PagePiece:
     """A part of the data that a page lacks, as JSON text. The page joins parts until one is the `last` of its text."""
 
     text: str
@@ -72,7 +72,7 @@ class FollowedRun:
             return None
         return {**data, "rows": data["rows"][rows:]}
 
-    def piece(self, rows: int, offset: int = 0) -> Piece:
+    def piece(self, rows: int, offset: int = 0) -> PagePiece:
         """What a page with so many rows lacks, from a character of its JSON text on.
 
         Raises RunRecordDamaged, RunRecordTooNew.
@@ -88,11 +88,11 @@ class FollowedRun:
                 self._rest = rows, _as_text({**data, "rows": _shown(data)[rows:]})
             return self._rest_piece(self._rest[1], rows, offset)
 
-    def _rest_piece(self, text: str, rows: int, offset: int) -> Piece:
+    def _rest_piece(self, text: str, rows: int, offset: int) -> PagePiece:
         offset = offset if 0 <= offset < len(text) else 0
         end = offset + PIECE_CHARS
         is_last = end >= len(text)
-        return Piece(
+        return PagePiece(
             text=text[offset:end],
             offset=offset,
             is_last=is_last,
@@ -126,7 +126,7 @@ def _shown(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows[:MOST_PIECE_ROWS]
 
 
-def _live_piece(data: Mapping[str, Any], rows: int) -> Piece:
+def _live_piece(data: Mapping[str, Any], rows: int) -> PagePiece:
     """The rows that fit into one piece, and the facts at the top."""
     shown = _shown(data)
     used, end = 0, min(rows, len(shown))
@@ -134,7 +134,7 @@ def _live_piece(data: Mapping[str, Any], rows: int) -> Piece:
         used += len(_as_text(shown[end]))
         end += 1
     text = _as_text({**data, "rows": shown[rows:end]})
-    return Piece(text=text, offset=0, is_last=True, next_rows=end, is_behind=end < len(shown), is_live=True)
+    return PagePiece(text=text, offset=0, is_last=True, next_rows=end, is_behind=end < len(shown), is_live=True)
 
 
 def _as_text(value: object) -> str:
