@@ -16,7 +16,7 @@ loop; there are no locks.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
@@ -55,12 +55,24 @@ class Bill:
     """The cost of one sub-call, filled in during the call, so that it is known even if the call fails.
 
     `usage` sums all its requests, including a second one after a reply that did not fit the schema. `cached` says that
-    the answer came from another call or from the cache on disk.
+    the answer came from another call or from the cache on disk. Before each request is sent, `announce` is awaited with
+    the tokens that may be billed for the call, this prompt included, if the process does not live to see the reply.
     """
 
     model: str = ""
     cached: bool = False
     usage: Usage = field(default_factory=Usage)
+    requests: int = 0
+    """announced so far"""
+    announce: Callable[[int], Awaitable[None]] | None = None
+
+    async def announce_request(self, prompt_tokens: int) -> None:
+        """Announces one more request. `prompt_tokens` are its own and those of unanswered ones not in `usage` yet."""
+        self.requests += 1
+        if self.announce is not None:
+            used = self.usage
+            before = used.prompt_tokens + used.completion_tokens + used.unanswered_prompt_tokens
+            await self.announce(before + prompt_tokens)
 
     def add(self, usage: Usage) -> None:
         """Adds the usage of one more request."""
@@ -112,7 +124,8 @@ class Reservation:
 class Ledger:
     """Decides and counts the spending of a run.
 
-    `already` is what an earlier process spent on the same run; it counts against every limit.
+    `already` is what earlier processes spent on the same run; it counts against every limit. `unanswered_usd` are the
+    dollars that providers may have billed for its `unanswered_prompt_tokens`.
     """
 
     def __init__(
@@ -121,11 +134,12 @@ class Ledger:
         *,
         clock: Callable[[], float] = time.monotonic,
         already: Spent | None = None,
+        unanswered_usd: float = 0.0,
         parent: "Ledger | None" = None,
     ) -> None:
         self.limits = limits or RunLimits()
         self._clock = clock
-        self._account = _Account(self.limits, clock, already or Spent())
+        self._account = _Account(self.limits, clock, already or Spent(), unanswered_usd)
         self._accounts: tuple[_Account, ...] = (self._account, *(parent.accounts if parent else ()))
         self._queue: FifoGate = parent.queue if parent else FifoGate()
 
@@ -287,6 +301,7 @@ async def paid_call(
     with anyio.move_on_after(ledger.seconds_left):
         room = await ledger.reserve(kind, prompt_tokens=bound_prompt(messages), max_tokens=wanted, profile=profile)
         attempts, usage, was_sent = Attempts(), Usage(), True
+        attempts.before_request = lambda: bill.announce_request((attempts.unanswered + 1) * estimate)
         try:
             completion = await model.complete(
                 messages,
@@ -322,7 +337,7 @@ async def paid_call(
 class _Account:
     """The sums of one ledger. `tokens_bound` and `usd_bound` include what may have been billed without a report."""
 
-    def __init__(self, limits: RunLimits, clock: Callable[[], float], already: Spent) -> None:
+    def __init__(self, limits: RunLimits, clock: Callable[[], float], already: Spent, unanswered_usd: float) -> None:
         self.limits = limits
         self.root_calls, self.sub_calls = already.root_calls, already.sub_calls
         self.cached_calls, self.failed_calls = already.cached_calls, already.failed_calls
@@ -330,8 +345,10 @@ class _Account:
         self.prompt_tokens, self.completion_tokens = already.prompt_tokens, already.completion_tokens
         self.unanswered_prompt_tokens = already.unanswered_prompt_tokens
         self.tokens_bound = already.prompt_tokens + already.completion_tokens + already.unanswered_prompt_tokens
-        self.usd = self.usd_bound = already.cost_usd or 0.0
-        self.unpriced_calls = self.calls if already.cost_usd is None else 0
+        self.usd = already.cost_usd or 0.0
+        self.usd_bound = self.usd + unanswered_usd
+        has_reply = already.prompt_tokens + already.completion_tokens > 0
+        self.unpriced_calls = self.calls if has_reply and already.cost_usd is None else 0
         self.priced_calls = 0 if already.cost_usd is None else self.calls
         self.iterations = 0
         self.reserved_tokens = 0

@@ -45,6 +45,10 @@ class AskSub(Protocol):
         """One sub-call. Raises SubCallFailed; `bill` is filled in then, too."""
 
 
+async def _nothing(_: Event | None = None) -> None:
+    """Does nothing: there is no record."""
+
+
 class RunCalls:
     """The GuestCalls of one run at one depth. `child` starts a child run over a value; it is None at the last depth."""
 
@@ -59,7 +63,13 @@ class RunCalls:
         profiles: Mapping[str, Profile],
         record: Callable[[Event], None],
         tell: Callable[[Event], None] = lambda _: None,
+        announce: Callable[[Event], Awaitable[None]] = _nothing,
+        settled: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
+        """`record` is told to listeners, too; what is announced is not, and is written when `announce` returns.
+
+        `settled` returns once everything recorded is written.
+        """
         self._ask = ask
         self._child = child
         self._ledger = ledger
@@ -70,6 +80,8 @@ class RunCalls:
         """texts that a model judges in one call, as far as it was measured"""
         self._record = record
         self._tell = tell
+        self._announce = announce
+        self._settled = settled
         self._children: dict[str, QueryAnswer] = {}
         self._ahead = AheadCalls(ledger, profiles, ask=self._ask_expected, key=_expected_key)
 
@@ -232,8 +244,9 @@ class RunCalls:
             return self._from_tape(taped, str(facts["prompt_head"]))
         if isinstance(taped, SubReply):
             return taped.value
-        began, bill = time.monotonic(), Bill()
-        self._tell(SubAsked(key=key, kind=kind, **facts))
+        began, asked = time.monotonic(), SubAsked(key=key, kind=kind, **facts)
+        bill = Bill(announce=lambda tokens: self._announce(replace(asked, request=bill.requests, prompt_tokens=tokens)))
+        self._tell(asked)
 
         def outcome() -> dict[str, Any]:
             seconds = round(time.monotonic() - began, 3)
@@ -243,13 +256,14 @@ class RunCalls:
         try:
             value = await ask(bill)
         except (CallsStopped, anyio.get_cancelled_exc_class()):
-            if bill.usage != Usage():  # calls that were still waiting when the run ended are not worth an event
+            if bill.requests or bill.usage != Usage():  # calls that were still waiting are not worth an event
                 self._record(SubFailed(error="the run was stopped", **outcome()))
             raise
         except RlmError as error:
             self._record(SubFailed(error=str(error), **outcome()))
             raise
         self._record(SubReply(value=value, **outcome()))
+        await self._settled()
         return value
 
     def _from_tape(self, taped: SubReply | SubFailed | None, prompt: str) -> object:

@@ -17,7 +17,7 @@ import anyio
 
 from rlm_mcp.engine import citations, prompts
 from rlm_mcp.engine.briefing import brief_contexts, brief_of_value, chars_of_value
-from rlm_mcp.engine.budget import Ledger, paid_call
+from rlm_mcp.engine.budget import Bill, Ledger, paid_call
 from rlm_mcp.engine.checkpoints import Checkpoints
 from rlm_mcp.engine.guest_calls import RunCalls
 from rlm_mcp.engine.judge import Judge
@@ -116,6 +116,8 @@ class Level:
             profiles={model.name: model.profile for model in (deps.sub, deps.root)},
             record=self._record,
             tell=self._tell,
+            announce=self._announce,
+            settled=deps.record.settled,
         )
         async with deps.open_repl(spec.contexts, calls, value=spec.value) as repl:
             await self._checkpoints.restore(repl)
@@ -181,6 +183,7 @@ class Level:
                 continue
             if trajectory is not None:
                 trajectory.measure(completion.usage.prompt_tokens, ask.messages)
+            await self.deps.record.settled()
             return completion.text
         raise PromptOverWindow(
             f"turn {turn.number} is over the window of {self.deps.root.name!r} even when shortened: set"
@@ -188,7 +191,10 @@ class Level:
         )
 
     async def _complete(self, turn: Turn, ask: Ask, shrinks: int) -> Completion:
-        began = time.monotonic()
+        began, root = time.monotonic(), self.deps.root.name
+        bill = Bill(
+            announce=lambda tokens: self._announce(RootAsked(model=root, request=bill.requests, prompt_tokens=tokens))
+        )
         with anyio.move_on_after(self.ledger.left().seconds):
             completion = await paid_call(
                 self.ledger,
@@ -197,6 +203,7 @@ class Level:
                 kind="root",
                 max_tokens=self.judge.rules.reply_tokens,
                 temperature=ask.temperature,
+                bill=bill,
             )
             seconds = round(time.monotonic() - began, 3)
             self._longest_prompt = max(self._longest_prompt, bound_prompt(ask.messages))
@@ -340,6 +347,11 @@ class Level:
         placed = self._placed(event)
         self.deps.record.append(placed)
         self.deps.on_event(placed)
+
+    async def _announce(self, event: Event) -> None:
+        """Has a request on record before it is sent; listeners were told when its call began."""
+        self.deps.record.append(self._placed(event))
+        await self.deps.record.settled()
 
     def _tell(self, event: Event) -> None:
         self.deps.on_event(self._placed(event))

@@ -38,7 +38,10 @@ class Record(Protocol):
     """The record that a run writes: a records.store.Run, or a records.tape.MemoryRecord for replays."""
 
     def append(self, event: Event) -> None:
-        """Writes one event."""
+        """Puts one event on record; on the event loop it is queued, and written soon. Raises RunNotWritten."""
+
+    async def settled(self) -> None:
+        """Returns once everything appended so far is written. Raises RunNotWritten."""
 
     def write_answer(self, answer: object) -> None:
         """Writes the answer byte for byte."""

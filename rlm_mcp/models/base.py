@@ -4,7 +4,7 @@ Only values and the protocol are here; nothing opens a connection or counts mone
 `sampling.py` and `scripted.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Literal, Protocol
@@ -89,12 +89,20 @@ class Attempts:
     """Counts of the requests of one call, updated while it runs, so that they survive its cancellation.
 
     `failed` and `unanswered` are as in Usage; `is_under_way` tells that a request was sent and has no response yet.
+    `before_request` is awaited before each request, and what it raises prevents it.
     """
 
     failed: int = 0
     unanswered: int = 0
     seconds: float = 0.0
     is_under_way: bool = False
+    before_request: Callable[[], Awaitable[None]] | None = None
+
+    async def begin(self) -> None:
+        """Models call this immediately before they send a request."""
+        if self.before_request is not None:
+            await self.before_request()
+        self.is_under_way = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,8 @@ class OpenAIProvider:
         sender = self._sender or await self._connected()
         async with self.limiter.slot() as slot:
             await anyio.lowlevel.checkpoint_if_cancelled()  # the slot may have come together with a cancellation
-            began, attempts.is_under_way = time.monotonic(), True
+            await attempts.begin()
+            began = time.monotonic()
             answer = await self._send(sender, path, body)
             attempts.seconds, attempts.is_under_way = attempts.seconds + time.monotonic() - began, False
             _report(slot, answer)

@@ -69,7 +69,7 @@ class SamplingModel:
             ("assistant" if message.role == "assistant" else "user", message.content) for message in arranged
         ]
         attempts = attempts or Attempts()
-        attempts.is_under_way = True
+        await attempts.begin()
         sampled = await self._sample(
             turns, system=system, max_tokens=max_tokens or USUAL_REPLY_TOKENS, temperature=temperature
         )

@@ -63,10 +63,10 @@ class ScriptedModel:
     ) -> Completion:
         """Returns the next reply, or raises it if it is an exception."""
         asked = ScriptedCall(messages=tuple(messages), max_tokens=max_tokens, temperature=temperature, schema=schema)
+        attempts = attempts or Attempts()
+        await attempts.begin()
         index = len(self.calls)
         self.calls.append(asked)
-        attempts = attempts or Attempts()
-        attempts.is_under_way = True
         await anyio.sleep(self._seconds)
         attempts.is_under_way = False
         answer = self._answer(index, asked)

@@ -73,6 +73,9 @@ class RunResumed(RunEvent):
 
     served: bool | None = None
     """as in RunStarted"""
+    spent: JsonMap | None = None
+    """spending.Spent of the whole tree of runs, with the calls that were in flight when the process before this one
+    was killed. Early records do not say"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +99,17 @@ class Routed(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootAsked(RunEvent):
-    """The root model is being asked. Sent to listeners only, never recorded."""
+    """The root model is being asked. Listeners get it at the beginning of a turn, without the fields after `model`.
+
+    It is recorded before each request is sent, so that a reply that the process does not live to see is known to have
+    been asked for. Early records do not have it.
+    """
 
     model: str
+    request: int | None = None
+    """the number of this request within the turn, from 1"""
+    prompt_tokens: int | None = None
+    """an estimate of the tokens that may be billed for the turn without being reported: those of its prompts so far"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +186,16 @@ class SubCallEvent(RunEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubAsked(SubCallEvent):
-    """Code has made a sub-call. Sent to listeners only, never recorded."""
+    """A sub-call. Listeners get it when code makes the call, without the fields below.
+
+    It is recorded before each request to a model is sent. Calls answered from a cache, and child runs, send none; in
+    early records no call has it.
+    """
+
+    request: int | None = None
+    """the number of this request within the call, from 1"""
+    prompt_tokens: int | None = None
+    """an estimate of the tokens that may be billed for the call without being reported: those of its prompts so far"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,10 +310,11 @@ NAMES: Mapping[type[RunEvent], str] = {
 
 _SOMETIMES: Mapping[type[RunEvent], frozenset[str]] = {
     RunStarted: frozenset({"packages", "fingerprint", "served"}),
-    RunResumed: frozenset({"served"}),
+    RunResumed: frozenset({"served", "spent"}),
     Routed: frozenset({"query", "chars", "model"}),
+    RootAsked: frozenset({"request", "prompt_tokens"}),
     RootReply: frozenset({"told"}),
-    SubAsked: frozenset({"prompt_chars", "child"}),
+    SubAsked: frozenset({"prompt_chars", "child", "request", "prompt_tokens"}),
     SubReply: frozenset({"prompt_chars", "child", "model", "cached", "usage"}),
     SubFailed: frozenset({"prompt_chars", "child", "model", "cached", "usage"}),
     RunEnded: frozenset({"answer_sha256"}),

@@ -3,7 +3,8 @@
 `RunFold.apply` takes in one event after the other, as they happen or out of a record. The fold keeps what was asked,
 which way the run took, what it has spent, how it ended, and the tree of runs that are going on: what each is doing and
 which of its sub-calls are in flight. It does not keep what happened before: page and terminal, which list that, do so
-event by event. Records lack the events that only begin something, so in their fold nothing is in flight.
+event by event. Records have only those events that begin something which precede a request to a model, so in their fold
+no block is being run.
 
 There is no clock in here: `apply` is given the time, in seconds on any clock.
 """
@@ -158,6 +159,8 @@ class RunFold:
             case RunResumed() | RunLeft():
                 self.ended = None
                 self.open_runs.clear()
+                if isinstance(event, RunResumed):
+                    self.spent = event.spent or self.spent
             case Routed():
                 return self._route(event, now)
             case RootAsked():
@@ -230,6 +233,8 @@ class RunFold:
 
     def _begin_call(self, event: SubAsked, now: float) -> FoldChange:
         run = self._open_run(event.path, now)
+        if (event.request or 1) > 1:  # the call goes on
+            return FoldChange(run=run)
         work = Work(begun=event, since=now, counts=run.counts)
         run.counts.asked += 1
         run.calls.setdefault(event.key, []).append(work)

@@ -4,12 +4,13 @@
     runs/<run_id>/answer.txt|json   the answer, byte-exact, replaced atomically
     runs/<run_id>/checkpoint.bin    the REPL after the last finished turn, replaced atomically
 
-Durability: each event is flushed to the operating system before `append` returns, so a killed process loses nothing.
-The first event, the ends of runs and the answer are also synced to the disk; a power cut may take the events in
-between, and readers accept a torn last line. Everything else about a run (its state, what `resume` and `replay` need)
-is computed from the events. They hold no path of this machine: contexts are named by id, name and size. `at` in an
-event is wall-clock seconds since the run was created, pauses before a resume included. An event about something that
-takes time (a reply, a block) is written when that ends and has its duration in `seconds`.
+Durability: on the event loop `append` queues an event, which is written within moments, together with others; once
+`settled` has returned it is with the operating system, so a killed process loses nothing that was waited for. In other
+threads `append` itself waits. The first event, the ends of runs and the answer are also synced to the disk; a power cut
+may take the events in between, and readers accept a torn last line. Everything else about a run (its state, what
+`resume` and `replay` need) is computed from the events. They hold no path of this machine: contexts are named by id,
+name and size. `at` in an event is wall-clock seconds since the run was created, pauses before a resume included. An
+event about something that takes time (a reply, a block) is written when that ends and has its duration in `seconds`.
 
 A live run holds an advisory lock on its events file. A run whose record has no end and no holder of the lock was cut
 off.
@@ -23,16 +24,18 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, UnknownRun
 from rlm_mcp.files import replacing, try_lock
 from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes, to_json
 from rlm_mcp.records.fold import run_state
+from rlm_mcp.records.group_commit import GroupCommit
 from rlm_mcp.records.reading import read_events
 from rlm_mcp.records.types import RunPage, RunState
 
@@ -46,6 +49,9 @@ _OUTLINE = tuple(
     )
 )
 """How `append` begins the lines that the state of an ended run is read from."""
+
+_SYNCED = (b'{"event":"run_started"', b'{"event":"run_ended"')
+"""How the lines begin that are on the disk, and not only with the operating system, when they are settled."""
 
 _LOCK_TRIES = 10
 _NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to resume"
@@ -150,7 +156,11 @@ class Run:
         self.directory = directory
         self._events = directory / "events.jsonl"
         self._lock = threading.Lock()
-        self._file: IO[bytes] | None = None
+        """held while an event gets its time and its place in the queue, never while one is written"""
+        self._queue = GroupCommit(self._write)
+        self._file: FileIO | None = None
+        self._position = 0
+        self._is_unsynced = False
         self._created: float | None = None
         if writable:
             self._open()
@@ -183,18 +193,43 @@ class Run:
         """The file of the record."""
         return self._events
 
-    def append(self, event: Event) -> None:
-        """Writes one event with the current time and flushes it to the operating system. Safe from any thread.
+    @property
+    def position(self) -> int:
+        """Where the record of this writer ends, in bytes, with what is queued."""
+        return self._position
 
-        Raises RunNotWritten. Part of the event may then be in the file: readers skip it, the next writer removes it.
+    def append(self, event: Event) -> None:
+        """Puts one event on record with the current time. Safe from any thread; on the event loop see `settled`.
+
+        Raises RunNotWritten. Part of the event may then be in the file: it is completed by the next event that can be
+        written; otherwise readers skip it, and the next writer removes it.
         """
         with self._lock, self._written():
-            file = self._open()
+            self._open()
             timed = to_json(event) | {"at": round(max(0.0, time.time() - self._created_time(event)), 3)}
-            file.write(json.dumps(timed, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n")
-            file.flush()
-            if isinstance(event, RunStarted | RunEnded):
+            line = json.dumps(timed, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
+            self._queue.add(line)
+            self._position += len(line)
+        self._queue.begin()
+
+    async def settled(self) -> None:
+        """Returns once everything appended so far is written. Raises RunNotWritten."""
+        await self._queue.settled()
+
+    def _write(self, lines: list[bytes]) -> None:
+        """Writes lines and takes out what is written."""
+        self._is_unsynced |= any(line.startswith(_SYNCED) for line in lines)
+        data, written = b"".join(lines), 0
+        with self._written():
+            file = self._open()
+            try:
+                while written < len(data):
+                    written += file.write(data[written:])
+            finally:
+                lines[:] = [data[written:]]
+            if self._is_unsynced:
                 os.fsync(file.fileno())
+                self._is_unsynced = False
 
     def _created_time(self, event: Event) -> float:
         """When the run was created, in seconds since 1970. `event` tells it while the record is still empty."""
@@ -214,11 +249,11 @@ class Run:
             self._open()
 
     def close(self) -> None:
-        """Releases the writer's lock. Idempotent."""
+        """Writes what is queued and releases the writer's lock. Idempotent."""
+        self._queue.close()
         with self._lock:
             if self._file is not None:
-                with suppress(OSError):  # buffered bytes that could not be written before cannot be written now
-                    self._file.close()
+                self._file.close()
                 self._file = None
 
     def write_answer(self, answer: object) -> None:
@@ -320,18 +355,19 @@ class Run:
                 f" continue the run with `rlm-mcp runs resume {self.run_id}`"
             ) from error
 
-    def _open(self) -> IO[bytes]:
+    def _open(self) -> FileIO:
         if self._file is None:
-            file = self._events.open("ab+")
+            file = FileIO(self._events, "a+")
             if not _lock_for_writing(file):
                 file.close()
                 raise RunBusy(f"{self.run_id} is being run by another process: wait for it, or cancel it there")
             _drop_torn_line(file)
+            self._position = file.seek(0, os.SEEK_END)
             self._file = file
         return self._file
 
 
-def _lock_for_writing(file: IO[bytes]) -> bool:
+def _lock_for_writing(file: FileIO) -> bool:
     """Takes the writer's lock, unless another process holds it. Callers of `is_live` hold it for microseconds."""
     for _ in range(_LOCK_TRIES):
         if try_lock(file.fileno()):
@@ -351,7 +387,7 @@ def _reason(error: BaseException) -> str:
     return str(error) if error.__cause__ is None else _reason(error.__cause__)
 
 
-def _drop_torn_line(file: IO[bytes]) -> None:
+def _drop_torn_line(file: FileIO) -> None:
     """Removes a half-written last line, so that the next event starts on a line of its own."""
     size = file.seek(0, os.SEEK_END)
     position = size

@@ -84,6 +84,9 @@ class MemoryRecord:
         """Keeps one event as it would be read from a file."""
         self.events.append(event_from_json(json.loads(json.dumps(to_json(event), default=str))))
 
+    async def settled(self) -> None:
+        """Returns at once: nothing is written later."""
+
     def write_answer(self, answer: object) -> None:
         """Keeps the answer."""
         self.answer = answer

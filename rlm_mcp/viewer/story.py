@@ -14,12 +14,14 @@ from rlm_mcp.records.events import (
     Decided,
     Event,
     JsonMap,
+    RootAsked,
     RootReply,
     Routed,
     RunEnded,
     RunLeft,
     RunResumed,
     RunStarted,
+    SubAsked,
     SubFailed,
     SubReply,
 )
@@ -173,7 +175,7 @@ class Story:
                 return _end(event)
             case RunResumed():
                 return {"kind": "resumed", "pause": round(pause, 3)}
-            case RunStarted() | RunLeft():
+            case RunStarted() | RunLeft() | RootAsked() | SubAsked():
                 return None
         self._unknown += 1
         return None

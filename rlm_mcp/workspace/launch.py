@@ -29,6 +29,7 @@ from rlm_mcp.packages.library import PackageImage
 from rlm_mcp.records.events import Event, RootReply, RunStarted
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
+from rlm_mcp.records.unanswered import with_unanswered
 from rlm_mcp.settings import MOST, Settings
 from rlm_mcp.spending import REQUESTED_LIMITS, RunLimits, Spent
 from rlm_mcp.workspace.run_images import RunImages
@@ -135,7 +136,15 @@ class Launch:
             tape=self.tape,
         )
         async with calls.open():
-            return await solve(self.spec, deps, Ledger(self.limits, already=self.already))
+            return await solve(self.spec, deps, self._ledger())
+
+    def _ledger(self) -> Ledger:
+        if self.already is None:
+            return Ledger(self.limits)
+        # What was not answered may have gone to the dearer of the two.
+        tokens, profiles = self.already.unanswered_prompt_tokens, (self.models.root.profile, self.models.sub.profile)
+        dearest = max(profile.cost_usd(tokens, 0) or 0.0 for profile in profiles)
+        return Ledger(self.limits, already=self.already, unanswered_usd=dearest)
 
 
 class Launcher:
@@ -230,7 +239,7 @@ class Launcher:
             models=models,
             limits=RunLimits(**started.limits),
             tape=Tape(events),
-            already=replace(spent, calls_in_vain=_in_vain_before_last_block(events)),
+            already=with_unanswered(replace(spent, calls_in_vain=_in_vain_before_last_block(events)), events),
             sampling_queue=sampling_queue,
         )
 

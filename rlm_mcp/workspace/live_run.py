@@ -48,6 +48,8 @@ class LiveRun:
     """it is stopped only because the server ends"""
     unwritten: str = ""
     """why the end of the run is not on record"""
+    told: int = 0
+    """the position in the record up to which listeners were told of its events"""
     listeners: list[Callable[[Event], None]] = field(default_factory=list)
     _fold: RunFold = field(default_factory=RunFold)
     _has_end: bool = False
@@ -66,6 +68,7 @@ class LiveRun:
 
     def note(self, event: Event) -> None:
         """Passes one event of the run to listeners and followers."""
+        self.told = self.run.position
         for listener in self.listeners:
             listener(event)
         self._fold.apply(event)

@@ -170,7 +170,13 @@ class LiveRuns:
 
     def _begin(self, run: Run, launch: Launch, fingerprint: str) -> None:
         queue = launch.sampling_queue
-        live = LiveRun(run=run, fingerprint=fingerprint, max_seconds=launch.limits.max_seconds, sampling_queue=queue)
+        live = LiveRun(
+            run=run,
+            fingerprint=fingerprint,
+            max_seconds=launch.limits.max_seconds,
+            sampling_queue=queue,
+            told=run.position,
+        )
         if queue is not None:
             queue.on_request = live.wake_followers
         if (spans := self._telemetry.begin(run.run_id, launch)) is not None:
@@ -207,7 +213,8 @@ class LiveRuns:
         launch = await self._launcher.resumed(events, state.usage)
         with anyio.CancelScope(shield=True):
             await run_in_thread(claim_record, run, events)
-            await run_in_thread(run.append, RunResumed(served=self._serves))
+            spent = None if launch.already is None else launch.already.to_json()
+            await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
             self._begin(run, launch, state.fingerprint)
         return run.run_id
 
@@ -270,8 +277,9 @@ class LiveRuns:
             return
         missed: list[Event] = []
         live.listeners.append(missed.append)
-        on_record = run.events_path.stat().st_size  # exact: the run writes and announces its events in this thread
-        for event in await run_in_thread(lambda: list(run.events(until=on_record))):
+        told = live.told
+        await run.settled()
+        for event in await run_in_thread(lambda: list(run.events(until=told))):
             on_event(event)
         live.listeners.remove(missed.append)
         live.listeners.append(on_event)

@@ -1,0 +1,51 @@
+"""What a process that was killed had asked models for, and had no reply to, according to its record.
+
+A provider may bill such a request. Each is on record before it is sent, so the process that continues the run counts it
+against the limits and reports it, whether or not the same request is sent again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from rlm_mcp.records.events import Event, RootAsked, RootReply, RunEnded, RunResumed, SubAsked, SubFailed, SubReply
+from rlm_mcp.records.fold import is_below
+from rlm_mcp.spending import Spent
+
+_Call = tuple[str, int | str]
+"""the path of the run that asked, and its turn or the key of the sub-call"""
+
+
+def with_unanswered(spent: Spent, events: Iterable[Event]) -> Spent:
+    """`spent` and the requests that were in flight where the record ends.
+
+    To the run that a client asked for, any call of a child run is a sub-call.
+    """
+    calls = in_flight(events)
+    roots = sum(isinstance(call, RootAsked) and not call.path for call in calls)
+    return replace(
+        spent,
+        root_calls=spent.root_calls + roots,
+        sub_calls=spent.sub_calls + len(calls) - roots,
+        failed_calls=spent.failed_calls + len(calls),
+        unanswered_prompt_tokens=spent.unanswered_prompt_tokens + sum(call.prompt_tokens or 0 for call in calls),
+    )
+
+
+def in_flight(events: Iterable[Event]) -> list[RootAsked | SubAsked]:
+    """The latest request of each call that is neither answered, nor failed, nor in what the run says it has spent."""
+    calls: dict[_Call, RootAsked | SubAsked] = {}
+    for event in events:
+        match event:
+            case RootAsked(request=int()):
+                calls[event.path, event.turn] = event
+            case SubAsked(request=int()):
+                calls[event.path, event.key] = event
+            case RootReply():
+                calls.pop((event.path, event.turn), None)
+            case SubReply() | SubFailed():
+                calls.pop((event.path, event.key), None)
+            case RunEnded():
+                calls = {call: asked for call, asked in calls.items() if not is_below(call[0], event.path)}
+            case RunResumed() if event.spent is not None:
+                calls.clear()
+    return list(calls.values())
