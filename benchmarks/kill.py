@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlm_mcp.records.events import event_from_json
+from rlm_mcp.records.unanswered import in_flight
 from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer, Request
 
@@ -33,19 +35,23 @@ TURNS, BATCH = 6, 7
 ANSWER = str(sum(range(TURNS * BATCH)))
 LATENCY = 0.02
 
-EVENTS = 2 + TURNS * (BATCH + 3)
-"""Events of a run before its last turn: start, route, and for each turn a reply, a cell, a decision and sub-calls."""
+EVENTS = 2 + TURNS * 2 * (BATCH + 2)
+"""Events of a run before its last turn: start, route, and for each turn a cell, a decision, and for each call two."""
 LONGEST_PAUSE = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Killed:
-    """One killed and resumed run. `repeated` calls were on record; `lost` calls had been answered but not recorded."""
+    """One killed and resumed run. `repeated` calls were on record; `lost` calls had been answered but not recorded.
+
+    `in_flight` requests were on record without a reply; the resumed run has to tell as many failed calls.
+    """
 
     turns_on_record: int
     calls_on_record: int
     repeated: int
     lost: int
+    in_flight: int
     is_right: bool
 
 
@@ -82,6 +88,7 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
         answered = Counter(map(_request_name, server.requests))
         known = {f"turn {event['turn']}" for event in on_record if event["event"] == "root_reply"}
         turns = len(known)
+        unanswered = len(in_flight(map(event_from_json, on_record)))
         known |= {event["prompt_head"] for event in on_record if event["event"] == "sub_reply"}
         server.requests.clear()
         resumed = _start(environ, "runs", "resume", record.parent.name, "--json")
@@ -92,8 +99,10 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
         calls_on_record=len(known),
         repeated=sum(again[name] for name in known),
         lost=sum((answered & again).values()),
+        in_flight=unanswered,
         is_right=resumed.returncode == 0
-        and json.loads(printed)["answer"] == ANSWER
+        and (result := json.loads(printed))["answer"] == ANSWER
+        and result["usage"]["failed_calls"] == unanswered
         and all(times == 1 for times in again.values()),
     )
 
@@ -160,6 +169,7 @@ async def _measure(runs: int, seed: int) -> None:
         f"recorded calls: {sum(k.calls_on_record for k in found)}, of which repeated: {sum(k.repeated for k in found)}"
     )
     print(f"calls answered but not recorded at the kill: {sum(k.lost for k in found)}")
+    print(f"requests in flight at the kill, all in the usage of the resumed run: {sum(k.in_flight for k in found)}")
     print("recorded turns at the kill:", ", ".join(f"{turns}: {spread[turns]} runs" for turns in sorted(spread)))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from rlm_mcp.models.base import Completion, Message, Profile, Usage
+from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage
 from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult, Final, GuestCalls
@@ -29,7 +29,10 @@ class Model:
         self.waits = anyio.Event()
         self.asked = 0
 
-    async def complete(self, messages: Sequence[Message], **_: object) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], *, attempts: Attempts | None = None, **_: object
+    ) -> Completion:
+        await (attempts or Attempts()).begin()
         self.asked += 1
         if all(message.role != "assistant" for message in messages):
             return Completion(text="```repl\nlen(context)\n```", usage=Usage(prompt_tokens=10))

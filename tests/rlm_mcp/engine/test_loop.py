@@ -333,7 +333,7 @@ async def test_what_is_under_way_when_a_run_is_cancelled_is_settled_before_its_e
     async def play(code: str, calls: GuestCalls) -> CellResult:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(calls.llm_query, "Is it?")
-            while not sub.calls:  # noqa: ASYNC110 - the model does not tell
+            while not sub.calls:
                 await anyio.lowlevel.checkpoint()
             scope.cancel()
         raise AssertionError

@@ -66,7 +66,7 @@ async def test_what_nobody_waits_for_is_written_too() -> None:
     queue.add(b"1")
     queue.begin()
     with anyio.fail_after(5):
-        while not disk.commits:  # noqa: ASYNC110 - nobody waits for it
+        while not disk.commits:
             await anyio.lowlevel.checkpoint()
     assert disk.commits == [[b"1"]]
     queue.close()
