@@ -11,7 +11,7 @@ from rlm_mcp.records.events import Event, RootAsked, RootReply, RunEnded, RunRes
 from rlm_mcp.records.fold import is_below
 from rlm_mcp.spending import Spent
 
-_Call = tuple[str, int | str]
+_Asked = tuple[str, int | str]
 """the path of the run that asked, and its turn or the key of the sub-call"""
 
 
@@ -33,7 +33,7 @@ def with_unanswered(spent: Spent, events: Iterable[Event]) -> Spent:
 
 def in_flight(events: Iterable[Event]) -> list[RootAsked | SubAsked]:
     """The latest request of each call that is neither answered, nor failed, nor in what the run says it has spent."""
-    calls: dict[_Call, RootAsked | SubAsked] = {}
+    calls: dict[_Asked, RootAsked | SubAsked] = {}
     for event in events:
         match event:
             case RootAsked(request=int()):
