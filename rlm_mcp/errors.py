@@ -6,7 +6,8 @@ RlmError
 │   ├── UnknownPath         the context has no such file, or the file must be named
 │   ├── OutOfRange          there are no such lines or characters
 │   ├── SourceRefused       the source cannot become a context: missing, unreadable, empty, binary, unsafe, …
-│   │   └── OutsideRoots    it lies outside the directories that may be registered
+│   │   ├── OutsideRoots    it lies outside the directories that may be registered
+│   │   └── ConversionGivenUp  converting it has ended two processes
 │   ├── SourceChanged       the source changed while or after it was read
 │   ├── NameTaken           the name belongs to other content, or is not allowed
 │   ├── ContextInUse        a run uses it
@@ -165,6 +166,10 @@ class OutOfRange(ContextError):
 
 class SourceRefused(ContextError):
     """The source cannot become a context: missing, unreadable, empty, binary, a device or a decompression bomb."""
+
+
+class ConversionGivenUp(SourceRefused):
+    """The conversion of the document has ended two processes."""
 
 
 class OutsideRoots(SourceRefused):

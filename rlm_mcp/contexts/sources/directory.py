@@ -79,7 +79,7 @@ def piece_or_skip(path: Path, *, shown: str, policy: AccessPolicy) -> Piece | Sk
         return Skipped(path=shown, reason=str(refusal(shown, error)))
     if not stat.S_ISREG(status.st_mode):
         return Skipped(path=shown, reason=f"{what_it_is(status.st_mode)}, not a regular file")
-    return piece_in_directory(path, shown=shown, size=status.st_size)
+    return piece_in_directory(path, shown=shown, size=status.st_size, policy=policy)
 
 
 def files_below(

@@ -13,10 +13,11 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
+from rlm_mcp.contexts.sources.content_key import content_key
 from rlm_mcp.contexts.sources.file import refusal
 from rlm_mcp.contexts.sources.mail_detection import is_mailbox, is_message
 from rlm_mcp.contexts.sources.section import Section
-from rlm_mcp.contexts.sources.source import OpenPiece
+from rlm_mcp.contexts.sources.source import NoteConversion, OpenPiece, no_note
 from rlm_mcp.contexts.text.encoding import encode_text
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import PageMark
@@ -29,6 +30,8 @@ MAX_SECTIONS = 200_000
 CONVERT_SECONDS = 600.0
 """Looked at after each page: it ends a document of many slow pages, not one that has a single endless one."""
 MAX_SECTION_NOTES = 100
+
+CONVERT_IT = "convert it to text yourself and register that, or wait for a version of rlm-mcp that can convert it"
 
 IN_MEMORY_BYTES = 8 << 20
 
@@ -92,10 +95,13 @@ def _is_package(suffix: str, head: bytes) -> bool:
 
 
 @contextmanager
-def open_document(file: BinaryIO, path: Path, sections: Sections) -> Iterator[OpenPiece]:
+def open_document(
+    file: BinaryIO, path: Path, sections: Sections, *, converting: NoteConversion = no_note
+) -> Iterator[OpenPiece]:
     """The text of an open document, in a temporary file; `path` is for errors. Raises SourceRefused."""
     with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as text:
-        pages, notes = _write(path, partial(sections, file), cast("BinaryIO", text))
+        with converting(content_key(file), path, instead=CONVERT_IT):
+            pages, notes = _write(path, partial(sections, file), cast("BinaryIO", text))
         text.seek(0)
         yield OpenPiece(file=text, is_utf8=True, pages=tuple(pages), notes=notes)
 

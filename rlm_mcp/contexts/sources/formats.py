@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 
 from rlm_mcp.contexts.sources import archive, compressed, documents
 from rlm_mcp.contexts.sources.compressed import CountedFile, Expansion
+from rlm_mcp.contexts.sources.content_key import content_key
 from rlm_mcp.contexts.sources.file import open_raw, open_regular
 from rlm_mcp.contexts.sources.source import AccessPolicy, OpenPiece, Piece, Readable, Remark, Source
 from rlm_mcp.contexts.types import Skipped
@@ -35,6 +36,8 @@ MAX_NESTED = 3
 SPOOLED_IN_MEMORY_BYTES = 8 << 20
 MAX_SPOOLED_BYTES = 1 << 30
 """For a member that is read from several places, as zip archives and documents are: it is copied to a file first."""
+
+UNPACK_IT = "unpack it yourself and register the directory"
 
 _OTHER_ARCHIVES = {
     b"7z\xbc\xaf\x27\x1c": "7z archive",
@@ -76,11 +79,12 @@ def source_from_file(path: Path, policy: AccessPolicy) -> Source:
         is_plain = not is_document and content.on_disk
     if is_archive:
         return Source(kind="files", name=path.name, location=str(path), pieces=_members_of_file(path, policy))
-    piece = Piece(path=content.name, open=partial(_open_text, path, by_itself=True), plain=path if is_plain else None)
+    opening = partial(_open_text, path, policy, by_itself=True)
+    piece = Piece(path=content.name, open=opening, plain=path if is_plain else None)
     return Source(kind="text", name=path.name, location=str(path), pieces=iter([piece]))
 
 
-def piece_in_directory(path: Path, *, shown: str, size: int) -> Piece | Skipped:
+def piece_in_directory(path: Path, *, shown: str, size: int, policy: AccessPolicy) -> Piece | Skipped:
     """Decides how a regular file that was found in a directory is read; most files are only opened to be read."""
     plain: Path | None = path
     if size > LARGE_BYTES:
@@ -90,27 +94,27 @@ def piece_in_directory(path: Path, *, shown: str, size: int) -> Piece | Skipped:
                 plain = path if content.on_disk and not is_document and not _is_archive(content) else None
         except SourceRefused as error:
             return Skipped(path=shown, reason=str(error))
-    return Piece(path=shown, open=partial(_open_text, path, by_itself=False), plain=plain)
+    return Piece(path=shown, open=partial(_open_text, path, policy, by_itself=False), plain=plain)
 
 
-def piece_with_content(piece: Piece, path: Path) -> Piece:
+def piece_with_content(piece: Piece, path: Path, policy: AccessPolicy) -> Piece:
     """A piece whose bytes are read as those of a file in a directory are."""
-    return replace(piece, open=partial(_open_piece, piece, path))
+    return replace(piece, open=partial(_open_piece, piece, path, policy))
 
 
 @contextmanager
-def _open_piece(piece: Piece, path: Path) -> Iterator[OpenPiece]:
+def _open_piece(piece: Piece, path: Path, policy: AccessPolicy) -> Iterator[OpenPiece]:
     with piece.open() as opened:
         counted = CountedFile(opened.file)
         expansion = Expansion(path.name, lambda: counted.consumed)
         content = _uncovered(counted, path, expansion=expansion, notes=opened.notes, on_disk=False)
-        with _as_text(content, by_itself=False) as text:
+        with _as_text(content, policy, by_itself=False) as text:
             yield text
 
 
 @contextmanager
-def _open_text(path: Path, *, by_itself: bool) -> Iterator[OpenPiece]:
-    with _open_content(path) as content, _as_text(content, by_itself=by_itself) as text:
+def _open_text(path: Path, policy: AccessPolicy, *, by_itself: bool) -> Iterator[OpenPiece]:
+    with _open_content(path) as content, _as_text(content, policy, by_itself=by_itself) as text:
         yield text
 
 
@@ -158,11 +162,14 @@ def _read_fully(file: Readable, size: int) -> bytes:
 
 
 @contextmanager
-def _as_text(content: Content, *, by_itself: bool) -> Iterator[OpenPiece]:
+def _as_text(content: Content, policy: AccessPolicy, *, by_itself: bool) -> Iterator[OpenPiece]:
     """The text of a document, or the bytes as they are. Raises SourceRefused for an archive."""
     convert = documents.converter(content.name, content.head, in_directory=not by_itself)
     if convert is not None:
-        with _seekable(content) as whole, documents.open_document(whole, content.path, convert) as text:
+        with (
+            _seekable(content) as whole,
+            documents.open_document(whole, content.path, convert, converting=policy.converting) as text,
+        ):
             text.notes.extend(content.notes)
             yield text
         return
@@ -192,7 +199,9 @@ def _other_archive(head: bytes) -> str | None:
 
 
 def _members_of_file(path: Path, policy: AccessPolicy) -> Iterator[Piece | Skipped | Remark]:
-    with _open_content(path) as content:
+    with _from_disk(path) as file:
+        key = content_key(file)
+    with policy.converting(key, path, instead=UNPACK_IT), _open_content(path) as content:
         yield from _members(content, policy, nested=0)
 
 
@@ -235,7 +244,7 @@ def _pieces_of_member(
             content = _uncovered(opened.file, path, expansion=around.expansion, notes=opened.notes, on_disk=False)
             is_document = documents.converter(content.name, content.head, in_directory=True) is not None
             if is_document or not _is_archive(content):
-                yield Piece(path=member.path, open=partial(_as_text, content, by_itself=False))
+                yield Piece(path=member.path, open=partial(_as_text, content, policy, by_itself=False))
             elif nested == MAX_NESTED:
                 yield Skipped(
                     path=member.path, reason=f"archive inside {MAX_NESTED} others: unpack it and register what it holds"

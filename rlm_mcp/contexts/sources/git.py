@@ -235,7 +235,7 @@ def _objects(
                 yield Skipped(path=shown, reason=f"not in this partial clone: fetch it in full ({FETCH_ALL})")
             else:
                 piece = Piece(path=shown, open=partial(_open_object, process, sha, check_cancelled))
-                yield piece_with_content(piece, directory / shown)
+                yield piece_with_content(piece, directory / shown, policy)
     # Nothing is stored if this raises: somebody may have put links there and taken them away again.
     if _check_inside(directory, policy=policy, check_cancelled=check_cancelled) != state:
         raise SourceChanged(f"the repository of {directory} changed while it was read: register it again")

@@ -14,7 +14,7 @@ from rlm_mcp.contexts.sources import directory, git, pattern
 from rlm_mcp.contexts.sources.file import refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import source_from_file
 from rlm_mcp.contexts.sources.secrets import is_secret
-from rlm_mcp.contexts.sources.source import AccessPolicy, Piece, Remark, Source
+from rlm_mcp.contexts.sources.source import AccessPolicy, NoteConversion, Piece, Remark, Source, no_note
 from rlm_mcp.contexts.text.globs import is_glob
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import OutsideRoots, SourceRefused
@@ -26,11 +26,13 @@ def open_source(
     roots: Sequence[Path] | None,
     store: Path | None = None,
     secrets: bool = False,
+    converting: NoteConversion = no_note,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Source:
     """Finds out what a source is; its files are opened later, one after the other. Raises SourceRefused, OutsideRoots.
 
-    `check_cancelled` is called many times a second while files are listed and may raise to end that.
+    `converting` is entered around each conversion. `check_cancelled` is called many times a second while files are
+    listed and may raise to end that.
     """
     if not source.strip():
         raise SourceRefused("the source is empty: name a file, directory or glob, or pass the text itself as `text`")
@@ -38,6 +40,7 @@ def open_source(
         roots=None if roots is None else tuple(Path(os.path.realpath(root)) for root in roots),
         store=None if store is None else Path(os.path.realpath(store)),
         secrets=secrets,
+        converting=converting,
     )
     written = _path_of_address(source) if source.startswith("file:") else source
     if "\0" in written:

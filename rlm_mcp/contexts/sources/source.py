@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -59,13 +59,29 @@ class Source:
     pieces: Iterator[Piece | Skipped | Remark]
 
 
+class NoteConversion(Protocol):
+    """Notes that content is being converted, for the case that this ends the process."""
+
+    def __call__(self, key: bytes, path: Path, *, instead: str) -> AbstractContextManager[None]:
+        """Raises ConversionGivenUp for content with this key if that has happened twice, with what to do `instead`."""
+
+
+def no_note(key: bytes, path: Path, *, instead: str) -> AbstractContextManager[None]:  # noqa: ARG001 - NoteConversion
+    """Notes nothing."""
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessPolicy:
-    """What may be read: paths under `roots` (None: any) that are not in `store`; secrets only if `secrets` is set."""
+    """What may be read: paths under `roots` (None: any) that are not in `store`; secrets only if `secrets` is set.
+
+    What `converting` refuses is not converted.
+    """
 
     roots: tuple[Path, ...] | None
     store: Path | None = None
     secrets: bool = False
+    converting: NoteConversion = no_note
     _resolved: dict[Path, Path] = field(default_factory=dict, compare=False, repr=False)
 
     def resolve_directory(self, path: Path) -> Path:

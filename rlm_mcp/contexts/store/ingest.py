@@ -17,7 +17,7 @@ from rlm_mcp.contexts.store.staging import NotText, StagingArea
 from rlm_mcp.contexts.text.encoding import UTF8, Encoding
 from rlm_mcp.contexts.text.line_index import Counts
 from rlm_mcp.contexts.types import Context, Kind, PageMark, Skipped
-from rlm_mcp.errors import SourceChanged, SourceRefused
+from rlm_mcp.errors import ConversionGivenUp, SourceChanged, SourceRefused
 
 MAX_NOTES = 20
 MAX_DEPTH = 64
@@ -114,6 +114,8 @@ class Ingest:
         except (SourceRefused, SourceChanged) as error:
             if self.kind == "text":
                 raise _error_about(self.location, error) from error
+            if isinstance(error, ConversionGivenUp):
+                self.add_note(str(error))
             self.skipped.append(Skipped(path=piece.path, reason=str(error)))
 
     def _ingest_piece(self, piece: Piece) -> None:

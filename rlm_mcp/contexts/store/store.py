@@ -4,6 +4,7 @@ contexts/catalogue.sqlite3     the contexts and their files (catalogue.py)
 contexts/blobs/ab/ab….txt      texts by hash, with their line index when they are large (blobs.py)
 contexts/indexes/….index       line indexes of files that are referenced, not copied (references.py)
 contexts/incoming/TOKEN/       texts that a process is ingesting (staging.py); garbage once that process is dead
+contexts/conversions/…TOKEN    what a process is converting (conversions.py)
 contexts/holders/TOKEN.lock    locked by a process while it is alive (process_locks.py)
 """
 
@@ -18,6 +19,7 @@ from typing import Self
 from rlm_mcp.contexts.store.addressed_file import AddressedFile
 from rlm_mcp.contexts.store.blobs import Blobs, disk_errors
 from rlm_mcp.contexts.store.catalogue import MAX_NAME, Catalogue, FileRow, check_name, context_id, safe_name
+from rlm_mcp.contexts.store.conversions import ConversionJournal
 from rlm_mcp.contexts.store.garbage import GarbageCollector
 from rlm_mcp.contexts.store.ingest import Ingest
 from rlm_mcp.contexts.store.plain_copies import PlainCopies
@@ -85,6 +87,9 @@ class Store:
         self._indexes = ReferenceIndexes(
             self._directory / "indexes", parts=self._incoming, on_complete=self._note_counts
         )
+        self._conversions = ConversionJournal(
+            self._directory / "conversions", holders=self._directory / "holders", token=self._holder.token
+        )
         self._plain_copies = PlainCopies(self._incoming / "plain")
         self._staging_numbers = count(1)
         self._garbage = GarbageCollector(
@@ -103,6 +108,7 @@ class Store:
     def close(self) -> None:
         """Stop background indexing and close the catalogue; also called on leaving the `with` block."""
         self._indexes.close()
+        self._conversions.close()
         self._catalogue.close()
         rmtree(self._incoming, ignore_errors=True)
         self._holder.close()
@@ -172,6 +178,7 @@ class Store:
             roots=self._roots,
             store=self._directory,
             secrets=include_secrets,
+            converting=self._conversions.converting,
             check_cancelled=lambda: on_progress(0, 0),
         )
 
@@ -355,6 +362,7 @@ class Store:
             freed = self._garbage.sweep(texts)
             rest = self._garbage.sweep_all()
             self._garbage.remove_dead_processes()
+            self._conversions.remove_old()
         return Freed(blobs=freed.blobs + rest.blobs, bytes=freed.bytes + rest.bytes, versions=len(old))
 
     # --- reading
