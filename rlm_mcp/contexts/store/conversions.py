@@ -53,18 +53,18 @@ def _installed(name: str) -> str:
 
 
 @dataclass(slots=True)
-class _Slot:
+class _ConversionSlot:
     """What one thread is converting: the place of its slot in the file, and the keys, the innermost last."""
 
     at: int = 0
     keys: list[bytes] = field(default_factory=list)
 
 
-class _Slots(threading.local):
+class _ThreadSlots(threading.local):
     """Gives each thread a slot of its own."""
 
     def __init__(self) -> None:
-        self.own = _Slot()
+        self.own = _ConversionSlot()
 
 
 class ConversionJournal:
@@ -75,7 +75,7 @@ class ConversionJournal:
         self._holders = holders
         self._token = token
         self._lock = threading.Lock()
-        self._threads = _Slots()
+        self._threads = _ThreadSlots()
         self._free: list[int] = []
         self._places = 0
         self._descriptor: int | None = None
@@ -143,7 +143,7 @@ class ConversionJournal:
                     found.append(Path(entry.path))
         return found
 
-    def _enter(self, slot: _Slot, key: bytes) -> None:
+    def _enter(self, slot: _ConversionSlot, key: bytes) -> None:
         if not slot.keys:
             slot.at = self._take_place()
         slot.keys.append(key)
@@ -153,7 +153,7 @@ class ConversionJournal:
             self._leave(slot)
             raise
 
-    def _leave(self, slot: _Slot) -> None:
+    def _leave(self, slot: _ConversionSlot) -> None:
         """Writes what the thread goes on with: the conversion around this one, or none."""
         slot.keys.pop()
         with suppress(OSError):  # written over what is there, which needs no space
