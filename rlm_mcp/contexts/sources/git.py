@@ -363,13 +363,25 @@ def _environment() -> dict[str, str]:
     """The environment of git: it finds the user's safe directories, and cannot prompt, fetch or be redirected."""
     return {
         "PATH": os.defpath,
-        "HOME": os.path.expanduser("~"),  # noqa: PTH111 - Path.home() raises where there is none
+        "HOME": _home(),
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_ALLOW_PROTOCOL": "none",  # older versions do not know the line above
         "GIT_NO_REPLACE_OBJECTS": "1",
     }
+
+
+def _home() -> str:
+    """The user's home; none in a worker process, which may not read it: git would fail instead of going without."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
+    try:
+        os.scandir(home).close()
+    except PermissionError:
+        return os.devnull
+    except OSError:  # git goes without one that does not exist
+        pass
+    return home
 
 
 def _path_in_context(name: bytes) -> str:

@@ -1,6 +1,5 @@
 """Workers reach the endpoints of models through the broker, and nothing else."""
 
-import datetime as dt
 import socket
 import ssl
 import sys
@@ -12,10 +11,6 @@ import aiohttp
 import anyio
 import anyio.to_thread
 import pytest
-from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from rlm_mcp.models.base import Message
 from rlm_mcp.models.discovery import LocalServer, find_local_servers
@@ -36,6 +31,8 @@ from rlm_mcp.server.workers.egress import (
 )
 from rlm_mcp.settings import Settings
 from tests.peers.openai_server import OpenAIServer
+from tests.rlm_mcp.server.workers.certificates import self_signed
+from tests.rlm_mcp.server.workers.servers import https_server
 
 pytestmark = pytest.mark.anyio
 
@@ -76,8 +73,9 @@ async def test_a_local_server_is_found_through_the_broker() -> None:
 
 
 async def test_tls_is_spoken_by_the_worker(tmp_path: Path) -> None:
-    ours, theirs = self_signed(tmp_path)
-    async with https_server(ours) as port, brokered(("localhost", port)) as egress:
+    ours = self_signed(tmp_path / "certificate.pem")
+    theirs = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
+    async with https_server(ours, "secret") as port, brokered(("localhost", port)) as egress:
         connector = PassedSocketConnector(egress, ssl=theirs)
         async with (
             aiohttp.ClientSession(connector=connector) as client,
@@ -218,37 +216,3 @@ def test_the_destinations_are_those_of_the_settings(
 ) -> None:
     chosen = Settings(data_dir=Path("data"), cache_dir=Path("cache"), **settings)  # type: ignore[arg-type]
     assert allowed_destinations(chosen, environ) == allowed
-
-
-@asynccontextmanager
-async def https_server(context: ssl.SSLContext) -> AsyncIterator[int]:
-    async def answer(_: web.BaseRequest) -> web.Response:
-        return web.Response(text="secret")
-
-    runner = web.ServerRunner(web.Server(answer))
-    await runner.setup()
-    site = web.TCPSite(runner, "localhost", 0, ssl_context=context)
-    await site.start()
-    yield runner.addresses[0][1]
-    await runner.cleanup()
-
-
-def self_signed(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's context with a certificate for localhost."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder(
-            name, name, key.public_key(), x509.random_serial_number(), now, now.replace(year=now.year + 1)
-        )
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = directory / "pem"
-    pem.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(pem)
-    return server, ssl.create_default_context(cafile=str(pem))
