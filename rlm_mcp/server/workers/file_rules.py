@@ -50,22 +50,21 @@ def restrict_files(*, readable: Iterable[Path], writable: Iterable[Path], hidden
         from landlockpy import LandlockError, Ruleset, Scope, abi_version
     except ImportError:
         return [f"{_UNCONFINED}: `pip install landlockpy` to confine them."]
-    abi = abi_version()
-    if abi < _OLDEST_ABI:
-        return [f"{_UNCONFINED}: this system has no Landlock, or one that is older than Linux 5.19."]
     hidden = tuple(path.resolve() for path in hidden)
     writable = [path.resolve(strict=True) for path in writable]
     try:
+        abi = abi_version()
+        if abi < _OLDEST_ABI:
+            return [f"{_UNCONFINED}: this system has no Landlock, or one that is older than Linux 5.19."]
         with Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
             _allow(rules, readable, writable, hidden)
             rules.restrict()
     except LandlockError as error:
         return [f"{_UNCONFINED}: Landlock failed ({error})."]
     lacks = [
-        f"{path} can be read by workers: move it out of {directory}."
+        f"Workers can read {path}: move it out of {directory}, to which they write."
         for path in hidden
-        for directory in writable
-        if path.is_relative_to(directory)
+        if (directory := next(filter(path.is_relative_to, writable), None))
     ]
     if abi < _SCOPES_ABI:
         lacks.append("Workers can send signals to other processes of the server's user: that needs Linux 6.12.")
@@ -82,7 +81,7 @@ def _allow(rules: "Ruleset", readable: Iterable[Path], writable: Iterable[Path],
 
     def allow(paths: Iterable[str | Path], access: AccessFS) -> None:
         for path in map(Path, paths):
-            if path.exists():
+            if _is_reachable(path):
                 rules.allow_path(path, access if path.is_dir() else access & of_file)
 
     for directory in installation():
@@ -96,6 +95,13 @@ def _allow(rules: "Ruleset", readable: Iterable[Path], writable: Iterable[Path],
     os.open(_OWN_PROCESS, os.O_PATH | os.O_CLOEXEC)
 
 
+def _is_reachable(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
 def installation() -> list[Path]:
     """The directories of Python, of the packages, of the system's programs and of the authorities' certificates."""
     paths = sysconfig.get_paths()
@@ -105,6 +111,7 @@ def installation() -> list[Path]:
         *SYSTEM,
         *(sys.prefix, sys.base_prefix, sys.exec_prefix, Path(sys.executable).resolve().parent),
         *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")),
+        *(path for path in sys.path if any(Path(path).glob("*.dist-info"))),
         *(folder for package in packages if package for folder in package.submodule_search_locations or ()),
         *(certificates.cafile, certificates.capath, certificates.openssl_cafile, certificates.openssl_capath),
     ]
@@ -121,6 +128,10 @@ def without(directory: Path, hidden: tuple[Path, ...]) -> Iterator[Path]:
     if not any(path.is_relative_to(directory) for path in hidden):
         yield directory
         return
-    for entry in directory.iterdir():
+    try:
+        entries = list(directory.iterdir())
+    except OSError:  # a directory that cannot be listed holds nothing that can be found
+        return
+    for entry in entries:
         if not entry.is_symlink():  # the link itself leads to what other rules say
             yield from without(entry, hidden)

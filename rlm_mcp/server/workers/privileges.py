@@ -16,7 +16,7 @@ import signal
 from pathlib import Path
 
 # linux/prctl.h and linux/capability.h
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 _CAPABILITY_VERSION = 0x20080522
 _CAP_DAC_OVERRIDE = 1
 _MOST_CAPABILITIES = 64
@@ -36,7 +36,7 @@ class _CapSets(ctypes.Structure):
 def drop_privileges(*, parent: int | None, memory_bytes: int | None) -> list[str]:
     """Applies all limits. Returns a sentence for each that the system refuses."""
     libc = ctypes.CDLL(None, use_errno=True)
-    lacks = [_threads(), _end_with(parent, libc), _dump_no_memory(libc), _be_first_to_go(), _bound_memory(memory_bytes)]
+    lacks = [_threads(), _end_with(parent, libc), _dump_no_memory(), _be_first_to_go(), _bound_memory(memory_bytes)]
     lacks.append(_keep_no_capabilities(libc))
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         lacks.append(f"Workers may run set-user-ID programs: PR_SET_NO_NEW_PRIVS failed ({_reason()}).")
@@ -45,7 +45,7 @@ def drop_privileges(*, parent: int | None, memory_bytes: int | None) -> list[str
 
 def _threads() -> str:
     others = len(list(Path("/proc/self/task").iterdir())) - 1
-    return f"{others} threads of a worker began before it was confined, and keep its files." if others else ""
+    return f"Threads of a worker that began before it was confined can open all files: {others}." if others else ""
 
 
 def _end_with(parent: int | None, libc: ctypes.CDLL) -> str:
@@ -57,23 +57,27 @@ def _end_with(parent: int | None, libc: ctypes.CDLL) -> str:
     return f"A worker may outlive the server: PR_SET_PDEATHSIG failed ({_reason()})." if failed else ""
 
 
-def _dump_no_memory(libc: ctypes.CDLL) -> str:
+def _dump_no_memory() -> str:
     """Neither to a file, which the limit prevents, nor to a program in core_pattern, to which no limit applies.
 
-    A process that is not dumpable cannot be traced by others of its user either.
+    PR_SET_DUMPABLE would do both, but hide /proc/self/pagemap from this process, with which sessions are copied.
     """
     import resource  # Windows has none
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    failed = libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    return f"A crash of a worker may write its memory to disk: PR_SET_DUMPABLE failed ({_reason()})." if failed else ""
+    return _written("coredump_filter", "0", "A crash of a worker may write its memory to disk")
 
 
 def _be_first_to_go() -> str:
+    return _written("oom_score_adj", _OOM_FIRST, "Out of memory, the kernel may end another process before a worker")
+
+
+def _written(name: str, value: str, otherwise: str) -> str:
+    """Writes to a file of this process in /proc. Returns a sentence if that fails."""
     try:
-        Path("/proc/self/oom_score_adj").write_text(_OOM_FIRST, "ascii")
+        Path("/proc/self", name).write_text(value, "ascii")
     except OSError as error:
-        return f"Out of memory, the kernel may end another process before a worker: {_what(error)}."
+        return f"{otherwise}: {error.filename}: {error.strerror}."
     return ""
 
 
@@ -103,7 +107,3 @@ def _keep_no_capabilities(libc: ctypes.CDLL) -> str:
 
 def _reason() -> str:
     return os.strerror(ctypes.get_errno())
-
-
-def _what(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}"

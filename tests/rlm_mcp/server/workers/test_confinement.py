@@ -64,7 +64,7 @@ EXPECTED = {
     "type into the terminal": "EPERM",
     "type into the terminal with a longer number": "EPERM",
     "may gain privileges": "False",
-    "is dumpable": "0",
+    "memory in a core": "00000000",
     "size of a core": "(0, 0)",
     "allow a core": "ValueError",
     "allocate the bound": "MemoryError",
