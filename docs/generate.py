@@ -20,7 +20,8 @@ TOOLS_HEAD = """\
 The seven tools are the same in both protocol eras.
 
 Every tool accepts the `context_id` or the `name` of a context. A result has the same facts as structured content and as
-compact text, in under 32,000 characters; a shortened result says how to get the rest. An error is a sentence with a
+compact text that begins with the answer. It is no longer than what the [client passes on](clients.md#results-and-waits)
+to its model, 8,000 characters by default; a shortened result says how to get the rest. An error is a sentence with a
 remedy. Arguments under another usual name (`question` for `query`) are understood, other unknown ones are refused with
 the valid names.
 """

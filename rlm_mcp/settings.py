@@ -63,6 +63,8 @@ class Settings:
     """If `max_iterations` is None, the profile of the root model decides."""
     confirm_usd: float | None = None
     """None: the client's user is never asked before a run."""
+    longest_wait: float | None = None
+    """Seconds of one tool call. None: `server/client_limits.py` knows them by the client's name."""
     traces: bool = False
     """Whether the OTEL_* variables ask for spans of runs; OpenTelemetry's SDK reads their destination itself."""
     trace_content: bool = False
@@ -485,5 +487,10 @@ SETTINGS: Mapping[str, Setting] = {
         meaning="dollars; a run that may cost more is confirmed by the client's user first, if the client can ask",
         default="never ask",
         has_flag=True,
+    ),
+    "longest_wait": Setting(
+        parse=_seconds,
+        meaning="seconds that one call may wait for a run; below the time-out that the client was given for calls",
+        default="known by the client's name, else 55",
     ),
 }

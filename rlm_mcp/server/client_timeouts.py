@@ -11,27 +11,21 @@ import anyio
 from mcp.server.mcpserver import Context as Request
 
 from rlm_mcp.concurrency import background_task
+from rlm_mcp.server.client_limits import ClientLimits, limits_of_client
 from rlm_mcp.workspace.progress import HEARTBEAT_SECONDS
 
 _T = TypeVar("_T")
 
-UNKNOWN_CLIENT_SECONDS = 55.0
-"""SDK clients, Codex and Zed give up after 60 s."""
 
-CLIENT_SECONDS = {
-    "claude-code": 100.0,  # calls over 2 minutes go to the background
-    "gemini-cli": 300.0,  # 10 minutes
-    "copilot": 25.0,  # Copilot for JetBrains: about 30 s
-    "jetbrains": 25.0,
-}
-"""part of the client's name -> the longest wait that it survives"""
+def limits_of(request: Request[Any, Any]) -> ClientLimits:
+    """What the client of this request is known to bear."""
+    params = request.session.client_params
+    return limits_of_client("" if params is None else params.client_info.name)
 
 
 def longest_wait(request: Request[Any, Any]) -> float:
     """The seconds that the client of this request certainly waits for a tool."""
-    params = request.session.client_params
-    name = "" if params is None else params.client_info.name.lower()
-    return next((seconds for part, seconds in CLIENT_SECONDS.items() if part in name), UNKNOWN_CLIENT_SECONDS)
+    return limits_of(request).seconds
 
 
 async def with_heartbeat(

@@ -3,10 +3,13 @@
 `be_the_root` needs no key: the client's own model is the root and writes the code through `inspect_context`.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
+from mcp.server.mcpserver import Context as Request
 from mcp.server.mcpserver import MCPServer
 from pydantic import Field
+
+from rlm_mcp.server.client_timeouts import limits_of
 
 INSTRUCTIONS = """\
 rlm-mcp answers questions over inputs far larger than a context window: logs, codebases, document collections,
@@ -51,8 +54,9 @@ Answer this question over the registered context {context!r}:
    "final", say that the answer is partial and which limit stopped it."""
 
 
-def be_the_root(context: ContextName, question: QuestionText) -> str:
+def be_the_root(context: ContextName, question: QuestionText, request: Request[Any, Any]) -> str:
     """Answer a question over a context by writing Python through inspect_context yourself; no model key is needed."""
+    room = limits_of(request).chars
     return f"""\
 You are the root of a recursive language model. A long input is registered as {context!r}. You have not seen it and it
 does not fit into this conversation; work on it only through the tool inspect_context. Question:
@@ -63,11 +67,12 @@ How to work:
 1. inspect_context(context={context!r}) gives size, structure, first and last lines.
 2. inspect_context(context={context!r}, code=…) runs Python. `context` holds the input: a string, or for several files a
    mapping from path to text. Variables persist between calls; imports from the standard library work. Print little: a
-   count, a few lines, repr() of a sample. What is printed beyond about 14,000 characters is cut.
+   count, a few lines, repr() of a sample. What is printed beyond about {room * 3 // 4:,} characters is cut.
 3. First probe: len(context), a few lines from the beginning, the middle and the end. Then plan the decomposition.
 4. Let code pin down what code can: search(pattern), re, Counter, csv, json. Keep results in variables.
-5. Where meaning must be judged, print a batch of the candidate passages (at most 10,000 characters a call), judge them
-   yourself in your reply, and store your judgement in a variable by the next call. Cover all of them, batch by batch.
+5. Where meaning must be judged, print a batch of the candidate passages (at most {room // 2:,} characters a call),
+   judge them yourself in your reply, and store your judgement in a variable by the next call. Cover all of them, batch
+   by batch.
 6. Before you answer, verify: print the lines your answer rests on with their line numbers
    (inspect_context with start_line/end_line also does).
 

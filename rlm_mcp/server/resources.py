@@ -28,8 +28,11 @@ from rlm_mcp.workspace.workspace import Workspace
 PIECE_CHARS = 200_000
 """The longest piece of lines or of a file. Applications show it to people; models page through the tools instead."""
 
-LISTED_RUNS = 1_000
-"""The newest runs that `resources/list` names; older ones are read by their URI."""
+LISTED_RUNS = 20
+"""The newest runs that `resources/list` names; older ones are read by their URI. Some clients make a tool of each."""
+
+COMPLETED_RUNS = 1_000
+"""The newest runs whose ids are completed."""
 
 COMPLETIONS = 100
 """The protocol's own bound."""
@@ -150,7 +153,7 @@ class Resources:
                 contexts = await workspace.contexts.list_all()
                 names = [c.name if argument.name == "context" else c.context_id for c in contexts]
             case "run_id":
-                names = [run.run_id for run in (await workspace.runs.list_page(limit=LISTED_RUNS)).runs]
+                names = [run.run_id for run in (await workspace.runs.list_page(limit=COMPLETED_RUNS)).runs]
             case "path" if context is not None and context.arguments and "context_id" in context.arguments:
                 names = await workspace.contexts.list_paths(context.arguments["context_id"])
             case _:

@@ -1,7 +1,9 @@
 """How results are sent: their fields as structured content, and the same facts as compact text; what is long is cut.
 
-Clients show their model either `structuredContent` or `content`, so both carry every fact. A result stays under
-RESULT_CHARS in either form; what is cut says so and how to get the rest.
+Clients show their model either `structuredContent` or `content`, so both carry every fact. A client that passes on both
+gets the facts as text alone, and as structured content only the ids, which keep to the output schema. A result stays
+under the size that the client passes on whole (client_limits.py) in either form; what is cut says so and how to get the
+rest.
 """
 
 import json
@@ -10,19 +12,28 @@ from typing import Any
 
 from mcp_types import CallToolResult, TextContent
 
+from rlm_mcp.server.client_limits import UNKNOWN, ClientLimits
 from rlm_mcp.server.results import WireResult
 
 RESULT_CHARS = 32_000
-"""Claude Code warns at 10,000 tokens; 32,000 characters are about 8,000."""
+"""The longest result of all: Claude Code warns at 10,000 tokens; 32,000 characters are about 8,000."""
 
-PAGE_CHARS = 22_000
-"""The longest single text in a result, counted as JSON; the rest of RESULT_CHARS is for the other fields."""
+IDENTIFYING = ("context_id", "run_id", "view", "status", "mode")
+"""What remains of the structured content where the text is read as well."""
 
 
-def send(result: WireResult) -> CallToolResult:
+def send(result: WireResult, limits: ClientLimits = UNKNOWN) -> CallToolResult:
     """A tool result with the fields of `result` as structured content and as compact text."""
-    structured = fields_of(result)
-    return CallToolResult(content=[TextContent(text=compact(structured))], structured_content=structured)
+    fields = fields_of(result)
+    structured = _identity(fields) if limits.reads == "both" else fields
+    return CallToolResult(content=[TextContent(text=compact(fields))], structured_content=structured)
+
+
+def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
+    named: dict[str, Any] = {name: fields[name] for name in IDENTIFYING if name in fields}
+    if "contexts" in fields:
+        named["contexts"] = [_identity(context) for context in fields["contexts"]]
+    return named
 
 
 def fields_of(result: WireResult) -> dict[str, Any]:
@@ -44,13 +55,24 @@ def _sendable(value: Any) -> Any:
             return value
 
 
+# --- as text ------------------------------------------------------------------------------------------------------
+
+
 def compact(fields: Mapping[str, Any]) -> str:
-    """All fields as text: scalars as `name: value`, texts of several lines as a block, records one to a line."""
-    return "\n".join(line for name, value in fields.items() for line in _lines(name, value))
+    """All fields as text: scalars as `name: value`, texts of several lines as a block, records one to a line.
+
+    An answer comes first, because people and models read the first lines; without one, how the run stands.
+    """
+    first = ["answer"] if fields.get("answer") is not None else ["status"] if "run_id" in fields else []
+    first += ["message"] if first and fields.get("message") else []
+    ordered = {name: fields[name] for name in first if name in fields} | dict(fields)
+    return "\n".join(line for name, value in ordered.items() for line in _lines(name, value))
 
 
 def _lines(name: str, value: Any) -> Iterable[str]:
     match value:
+        case str() if "\n" in value and name == "answer":
+            yield f"{name}: {value}"
         case str() if "\n" in value:
             yield f"{name}:"
             yield value
@@ -85,14 +107,17 @@ def _scalar(value: Any) -> str:
             return json.dumps(value, ensure_ascii=False)
 
 
-def cut(text: str, json_chars: int = PAGE_CHARS) -> str:
+# --- cut to size --------------------------------------------------------------------------------------------------
+
+
+def cut(text: str, json_chars: int) -> str:
     """The longest beginning of `text` that takes at most `json_chars` characters as a JSON string.
 
     Control characters take six characters in JSON, so cutting by len() alone could exceed a result's size sixfold.
     """
     if len(text) * 6 <= json_chars or json_length(text) <= json_chars:
         return text
-    low, high = 0, min(len(text), json_chars)
+    low, high = 0, max(0, min(len(text), json_chars))
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if json_length(text[:middle]) <= json_chars else (low, middle - 1)
@@ -110,6 +135,46 @@ def head_and_tail(text: str, json_chars: int, *, true_chars: int | None = None) 
     return f"{head}\n… [{omitted} characters not shown] …\n{tail}"
 
 
-def json_length(text: str) -> int:
-    """The length of `text` as a JSON string, quotes included."""
-    return len(json.dumps(text, ensure_ascii=False))
+def shorten(value: Any, json_chars: int) -> Any:
+    """A JSON value in at most about `json_chars` characters: long texts, lists and objects in it are cut and say so.
+
+    The short parts of an object stay whole; the long ones share what they leave.
+    """
+    if json_length(value) <= json_chars:
+        return value
+    match value:
+        case str():
+            head = cut(value, json_chars - 30)
+            return f"{head}… [{len(value) - len(head)} more]"
+        case dict():
+            return _shortened_object(value, json_chars)
+        case list():
+            kept = fitting(value, json_chars - 20)
+            return [*kept, f"… {len(value) - len(kept)} more"] if isinstance(value[0], str) else kept
+    return value
+
+
+def _shortened_object(value: Mapping[str, Any], json_chars: int) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    room = json_chars - 2
+    for number, name in enumerate(sorted(value, key=lambda name: json_length(value[name]))):
+        share = max(0, room) // (len(value) - number)
+        parts[name] = shorten(value[name], share - json_length(name) - 4)
+        room -= json_length(parts[name]) + json_length(name) + 4
+    return {name: parts[name] for name in value}
+
+
+def fitting(rows: Iterable[Any], json_chars: int) -> list[Any]:
+    """The first rows that together take at most `json_chars` characters as JSON."""
+    kept, used = [], 2
+    for row in rows:
+        used += json_length(row) + 2
+        if used > json_chars:
+            break
+        kept.append(row)
+    return kept
+
+
+def json_length(value: object) -> int:
+    """The length of a value as JSON: of a text as a JSON string, quotes included."""
+    return len(json.dumps(value, ensure_ascii=False))

@@ -57,7 +57,7 @@ class OverviewResult(ContextResult):
 
 
 class LinesResult(WireResult):
-    """Result of `inspect_context` for start_line and end_line."""
+    """Result of `inspect_context` for start_line and end_line. `message` is sent where a line had to be cut."""
 
     context_id: str
     name: str
@@ -68,10 +68,11 @@ class LinesResult(WireResult):
     text: str
     truncated: bool
     next_start_line: int | None
+    message: str = ""
 
 
 class MatchesResult(WireResult):
-    """Result of `inspect_context` for a search."""
+    """Result of `inspect_context` for a search. `message` is sent where matches were left out for their size."""
 
     context_id: str
     name: str
@@ -79,6 +80,7 @@ class MatchesResult(WireResult):
     truncated: bool
     matches: list[dict[str, Any]]
     total: int
+    message: str = ""
 
 
 class CodeResult(WireResult):
@@ -117,7 +119,10 @@ WireCitation = Annotated[Citation, _without("corrected")]
 
 
 class RunResult(WireResult):
-    """A run as it stands. `cost_usd` in its usage is null where no price is known."""
+    """A run as it stands. `cost_usd` in its usage is null where no price is known.
+
+    `coverage` is sent once it is on record, which it is when a run has come to its end.
+    """
 
     run_id: str
     status: Status
@@ -127,7 +132,7 @@ class RunResult(WireResult):
     offset: int
     stopped_by: str | None
     citations: list[WireCitation]
-    coverage: Annotated[Coverage, _without("ranges")]
+    coverage: Annotated[Coverage, _without("ranges")] = Coverage()
     usage: Spent
     iterations: int
     mode: str

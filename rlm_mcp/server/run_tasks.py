@@ -12,6 +12,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types import CallToolRequestParams, CallToolResult
 
 from rlm_mcp.records.types import RunState
+from rlm_mcp.server.client_limits import UNKNOWN
 from rlm_mcp.server.presenters import run_result
 from rlm_mcp.server.result_text import send
 from rlm_mcp.server.sampling import accept_answers, poll_requests
@@ -60,7 +61,7 @@ class RunTasks:
                 name: question.model_dump(by_alias=True, mode="json", exclude_none=True)
                 for name, question in questions.items()
             },
-            result=send(run_result(state)) if ended else None,
+            result=send(run_result(state, room=UNKNOWN.chars)) if ended else None,
         )
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:

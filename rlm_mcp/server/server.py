@@ -27,6 +27,7 @@ from pydantic import AnyUrl, ValidationError
 from rlm_mcp.errors import OutOfRange, RlmError, UnknownContext, UnknownPath, UnknownRun
 from rlm_mcp.server.apps import RunApps
 from rlm_mcp.server.argument_aliases import resolve_aliases, unknown
+from rlm_mcp.server.cancellations import Cancellations
 from rlm_mcp.server.list_cache import ListCache
 from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.prompts import INSTRUCTIONS, add_prompts
@@ -70,7 +71,8 @@ class RlmServer(MCPServer[None]):
     ) -> None:
         """`state_key` seals the state of requests that wait for input; None: a key that ends with the process."""
         self._resources = Resources(workspace)
-        tools = Tools(workspace).all()
+        cancellations = Cancellations()
+        tools = Tools(workspace, cancellations).all()
         self._arguments = {tool.name: tuple(tool.parameters["properties"]) for tool in tools}
         super().__init__(
             "rlm-mcp",
@@ -80,7 +82,7 @@ class RlmServer(MCPServer[None]):
             tools=tools,
             extensions=[RunApps(workspace), Tasks(RunTasks(workspace))],
             subscriptions=notifications.bus,
-            middleware=[*before, notifications.middleware, ListCache().middleware],
+            middleware=[*before, cancellations.middleware, notifications.middleware, ListCache().middleware],
             token_verifier=token_verifier,
             auth=auth,
             request_state_security=None if state_key is None else RequestStateSecurity(keys=[state_key]),

@@ -17,12 +17,15 @@ from pydantic import Field
 
 from rlm_mcp.errors import RlmError
 from rlm_mcp.server.apps import PAGES
-from rlm_mcp.server.client_timeouts import with_heartbeat
+from rlm_mcp.server.cancellations import Cancellations
+from rlm_mcp.server.client_timeouts import limits_of, with_heartbeat
 from rlm_mcp.server.input_rounds import InputRound
 from rlm_mcp.server.presenters import (
+    USUAL_WAIT,
     code_result,
     context_page,
     context_result,
+    count_that_fit,
     estimate_result,
     lines_result,
     matches_result,
@@ -61,8 +64,9 @@ class UnclearCall(RlmError):
 class Tools:
     """The tools over whichever workspace belongs to the caller of the current request."""
 
-    def __init__(self, workspace: Callable[[], Workspace]) -> None:
+    def __init__(self, workspace: Callable[[], Workspace], cancellations: Cancellations | None = None) -> None:
         self._workspace = workspace
+        self._cancellations = cancellations or Cancellations()
 
     def all(self) -> list[Tool]:
         """The tools as the SDK serves them, with schemas that cost few tokens."""
@@ -100,16 +104,24 @@ class Tools:
             encoding=encoding or None,
             progress=progress,
         )
-        return send(context_result(await with_heartbeat(request, lambda: str(progress), register)))
+        limits = limits_of(request)
+        return send(
+            context_result(await with_heartbeat(request, lambda: str(progress), register), limits.chars), limits
+        )
 
     async def list_contexts(
         self,
+        request: Request[Any, Any],
         query: Annotated[str, Field(description="part of a name or source")] = "",
         limit: Annotated[int, Field(ge=1, le=100)] = 20,
         cursor: str = "",
     ) -> Annotated[CallToolResult, ContextPage]:
         """List registered contexts, newest first. Free."""
-        return send(context_page(await self._workspace().contexts.list_page(query, limit=limit, cursor=cursor or None)))
+        contexts, limits = self._workspace().contexts, limits_of(request)
+        page = await contexts.list_page(query, limit=limit, cursor=cursor or None)
+        if (fit := count_that_fit(page, limits.chars)) < len(page.contexts):
+            page = await contexts.list_page(query, limit=fit, cursor=cursor or None)
+        return send(context_page(page, limits.chars), limits)
 
     async def inspect_context(
         self,
@@ -134,20 +146,24 @@ class Tools:
         """
         if sum(map(bool, (search, code, start_line or end_line))) > 1:
             raise UnclearCall("inspect_context does one thing a call: give start_line/end_line, or search, or code.")
-        workspace = self._workspace()
-        stored = await workspace.contexts.get(context)
+        workspace, limits = self._workspace(), limits_of(request)
+        contexts, room = workspace.contexts, limits.chars
+        stored = await contexts.get(context)
         if code or reset:
             run = partial(workspace.repls.run_code, stored, code, seconds=timeout_seconds, reset=reset)
-            return send(code_result(stored, await with_heartbeat(request, lambda: "running code", run)))
+            return send(code_result(stored, await with_heartbeat(request, lambda: "running code", run), room), limits)
         if search:
-            within = partial(workspace.contexts.search, stored, search, path=path or None)
+            within = partial(contexts.search, stored, search, path=path or None)
             find = partial(within, max_matches=max_matches, context_lines=context_lines)
-            return send(matches_result(stored, await with_heartbeat(request, lambda: "searching", find)))
+            return send(matches_result(stored, await with_heartbeat(request, lambda: "searching", find), room), limits)
         if start_line or end_line or path:
-            lines = await workspace.contexts.read_lines(stored, start_line or 1, end_line or None, path or None)
-            return send(lines_result(stored, lines))
-        describe = partial(workspace.contexts.describe, stored)
-        return send(overview_result(stored, await with_heartbeat(request, lambda: "describing", describe)))
+            first, last = start_line or 1, end_line or None
+            lines = await contexts.read_lines(stored, first, last, path or None, max_chars=room)
+            return send(lines_result(stored, lines, room), limits)
+        describe = partial(contexts.describe, stored)
+        return send(
+            overview_result(stored, await with_heartbeat(request, lambda: "describing", describe), room), limits
+        )
 
     async def rlm_solve(
         self,
@@ -155,7 +171,7 @@ class Tools:
         contexts: Annotated[list[str], Field(description="ids or names")],
         request: Request[Any, Any],
         *,
-        wait_seconds: WaitSeconds = 45,
+        wait_seconds: WaitSeconds = USUAL_WAIT,
         mode: Literal["auto", "direct", "rlm"] = "auto",
         max_depth: Annotated[int | None, Field(ge=0, le=5)] = None,
         max_usd: Annotated[float | None, Field(gt=0)] = None,
@@ -186,7 +202,7 @@ class Tools:
         )
         if estimate_only:
             guess = await self._workspace().runs.estimate(asked, sampling=offers_sampling(request))
-            return send(estimate_result(guess))
+            return send(estimate_result(guess), limits_of(request))
         return await self._start_and_wait(request, asked, wait_seconds)
 
     async def _start_and_wait(
@@ -200,28 +216,36 @@ class Tools:
                 return unconfirmed
             run_id = await workspace.runs.start(asked, sampling=offers_sampling(request))
         try:
-            return await wait_for_run(request, workspace.runs, run_id, seconds)
+            return await wait_for_run(request, workspace, run_id, seconds)
         except anyio.get_cancelled_exc_class():
-            workspace.runs.give_up(run_id)
+            cause = await self._cancellations.cause_of(request)
+            if cause != "user":
+                workspace.runs.keep_for_repeat(run_id)
+            if cause != "time-out":
+                workspace.runs.give_up(run_id)
             raise
 
     async def rlm_result(
         self,
         run_id: str,
         request: Request[Any, Any],
-        wait_seconds: WaitSeconds = 45,
+        wait_seconds: WaitSeconds = USUAL_WAIT,
         offset: Annotated[int, Field(ge=0, description="in the answer")] = 0,
     ) -> Annotated[CallToolResult, RunResult] | InputRequiredResult:
         """Wait for a run, or read it again, or page through a long answer by offset. Free."""
-        return await wait_for_run(request, self._workspace().runs, run_id, wait_seconds, offset=offset)
+        return await wait_for_run(request, self._workspace(), run_id, wait_seconds, offset=offset)
 
-    async def cancel_run(self, run_id: str) -> Annotated[CallToolResult, RunResult]:
+    async def cancel_run(self, run_id: str, request: Request[Any, Any]) -> Annotated[CallToolResult, RunResult]:
         """Stop a run and its model calls; what it has is kept and returned."""
-        return send(run_result(await self._workspace().runs.cancel(run_id)))
+        limits = limits_of(request)
+        return send(run_result(await self._workspace().runs.cancel(run_id), room=limits.chars), limits)
 
-    async def remove_context(self, context: ContextRef) -> Annotated[CallToolResult, ContextResult]:
+    async def remove_context(
+        self, context: ContextRef, request: Request[Any, Any]
+    ) -> Annotated[CallToolResult, ContextResult]:
         """Forget a context for good; its source file is untouched. Refused while a run uses it."""
-        return send(context_result(await self._workspace().remove_context(context)))
+        limits = limits_of(request)
+        return send(context_result(await self._workspace().remove_context(context), limits.chars), limits)
 
 
 def _tool(
@@ -235,4 +259,5 @@ def _tool(
         tool.meta = {"ui": {"resourceUri": PAGES[tool.name]}}
     tool.parameters = input_schema(tool.parameters)
     tool.fn_metadata.output_schema = output_schema(tool.fn_metadata.output_schema or {}, leave_out=unlisted)
+    tool.fn_metadata.output_model = None  # results are made from these models, and some clients get the ids alone
     return tool

@@ -23,9 +23,6 @@ from rlm_mcp.workspace.progress import IngestProgress
 
 log = logging.getLogger(__name__)
 
-READ_CHARS = 20_000
-"""Lines in one tool result, with room for escapes and the other fields under its 32,000."""
-
 
 class WorkspaceContexts:
     """Registers, reads and searches contexts. Announces what it changes to the change feed."""
@@ -126,7 +123,7 @@ class WorkspaceContexts:
         return await run_in_thread(describe, self.store, context)
 
     async def read_lines(
-        self, context: Context, start_line: int, end_line: int | None, path: str | None, *, max_chars: int = READ_CHARS
+        self, context: Context, start_line: int, end_line: int | None, path: str | None, *, max_chars: int
     ) -> LineRange:
         """Some lines of a context or of one of its files."""
         return await run_in_thread(self.store.read_lines, context, start_line, end_line, path=path, max_chars=max_chars)

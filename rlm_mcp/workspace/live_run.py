@@ -37,6 +37,8 @@ class LiveRun:
     fingerprint: str
     max_seconds: float | None
     sampling_queue: SamplingQueue | None
+    asks_client: bool = False
+    """one of its models is that of a client"""
     started: float = field(default_factory=time.monotonic)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     finished: anyio.Event = field(default_factory=anyio.Event)

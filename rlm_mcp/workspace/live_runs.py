@@ -21,7 +21,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.router import Estimate
 from rlm_mcp.errors import RlmError, RunBusy, RunRecordDamaged
-from rlm_mcp.models.sampling_queue import SamplingQueue
+from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed
 from rlm_mcp.records.recovery import has_ended, is_left, left_runs
 from rlm_mcp.records.store import Run, Runs
@@ -43,6 +43,9 @@ from rlm_mcp.workspace.telemetry import Telemetry
 
 CALM_SECONDS = 0.2
 """The shortest time between two reports: a batch of a hundred sub-calls is one step to a reader."""
+
+MOST_KEPT = 100
+"""Runs that are kept for a client that was lost while it waited."""
 
 RESTARTING = "The server is restarting; it goes on with this run when it is back."
 
@@ -94,6 +97,8 @@ class LiveRuns:
         """fingerprint -> held while a run of that request is looked for or made"""
         self._unwritten: dict[str, str] = {}
         """run id -> why the end of the run is not on record"""
+        self._kept: dict[str, str] = {}
+        """fingerprint -> run whose client was lost while it waited, and has not got the answer"""
 
     def __repr__(self) -> str:
         return f"<LiveRuns {self.records.directory.parent}, {len(self._live)} live runs>"
@@ -109,14 +114,16 @@ class LiveRuns:
         """Starts a run and returns its id.
 
         The very same request finds the run that works on it already, in this process or another, and resumes one that
-        was cut off when its process died. With `sampling` the client's own model may be asked.
+        was cut off when its process died, or stopped when its client was lost. With `sampling` the client's own model
+        may be asked; a client without it is not given a run that asks a client's model.
         """
         if self._is_ending:
             raise ServerEnds("The server is about to end: ask it again when it is back.")
         contexts = await self._contexts_of(request)
         fingerprint = fingerprint_of(request, contexts)
         async with self._starting.setdefault(fingerprint, anyio.Lock()):
-            existing = await self._find_or_resume(fingerprint)
+            await self._stopped(fingerprint)
+            existing = await self._find_or_resume(fingerprint, sampling=sampling) or await self._kept_run(fingerprint)
             return existing or await self._start_new(request, contexts, fingerprint, sampling=sampling)
 
     async def _start_new(
@@ -136,12 +143,12 @@ class LiveRuns:
         """The probable needs of a run of this request. Nothing is started and no model is asked."""
         return await self._launcher.estimate(request, await self._contexts_of(request), sampling=sampling)
 
-    async def is_new(self, request: SolveRequest) -> bool:
+    async def is_new(self, request: SolveRequest, *, sampling: bool = False) -> bool:
         """Whether no run works on this very request, nor was cut off while it did."""
         fingerprint = fingerprint_of(request, await self._contexts_of(request))
-        if self._find_live(fingerprint) is not None:
+        if fingerprint in self._kept or self._find_live(fingerprint, sampling=sampling) is not None:
             return False
-        return await run_in_thread(find_unfinished, self.records, fingerprint) is None
+        return await run_in_thread(find_unfinished, self.records, fingerprint, sampling=sampling) is None
 
     async def _contexts_of(self, request: SolveRequest) -> list[Context]:
         if not request.query.strip():
@@ -150,14 +157,32 @@ class LiveRuns:
             raise EmptyRequest("contexts is empty: name at least one registered context (register_context makes one).")
         return [await run_in_thread(self._store.get, ref) for ref in dict.fromkeys(request.contexts)]
 
-    def _find_live(self, fingerprint: str) -> str | None:
-        return next((live.run_id for live in self._live.values() if live.fingerprint == fingerprint), None)
+    def _find_live(self, fingerprint: str, *, sampling: bool) -> str | None:
+        same = (live for live in self._live.values() if live.fingerprint == fingerprint)
+        return next((live.run_id for live in same if sampling or not live.asks_client), None)
 
-    async def _find_or_resume(self, fingerprint: str) -> str | None:
-        """The run that works on this request already, or that was cut off and is resumed now."""
-        if (run_id := self._find_live(fingerprint)) is not None:
+    async def _stopped(self, fingerprint: str) -> None:
+        """Waits for the end of runs of this request that are being stopped, which takes tenths of a second."""
+        for live in list(self._live.values()):
+            if live.fingerprint == fingerprint and live.scope.cancel_called:
+                await live.finished.wait()
+
+    async def _kept_run(self, fingerprint: str) -> str | None:
+        """The run whose client was lost while it waited: as it is if it has its answer, else resumed."""
+        run_id = self._kept.pop(fingerprint, None)
+        if run_id is None or (await self.state(run_id)).status == "completed":
             return run_id
-        run = await run_in_thread(find_unfinished, self.records, fingerprint)
+        try:
+            return await self.resume(run_id)
+        except RlmError as error:
+            log.warning("%s was stopped when its client was lost, and cannot be resumed: %s", run_id, error)
+            return None
+
+    async def _find_or_resume(self, fingerprint: str, *, sampling: bool) -> str | None:
+        """The run that works on this request already, or that was cut off and is resumed now."""
+        if (run_id := self._find_live(fingerprint, sampling=sampling)) is not None:
+            return run_id
+        run = await run_in_thread(find_unfinished, self.records, fingerprint, sampling=sampling)
         if run is None:
             return None
         try:
@@ -176,6 +201,7 @@ class LiveRuns:
             max_seconds=launch.limits.max_seconds,
             sampling_queue=queue,
             told=run.position,
+            asks_client=CLIENT in {launch.models.root.name, launch.models.sub.name},
         )
         if queue is not None:
             queue.on_request = live.wake_followers
@@ -349,14 +375,29 @@ class LiveRuns:
         if live is not None and live.waiting == 0 and not self._is_ending:
             live.cancel()
 
+    def keep_for_repeat(self, run_id: str) -> None:
+        """Keeps the run for the same question: its client was lost or gave up waiting, and will probably ask again."""
+        live = self._live.get(run_id)
+        if live is None or live.asks_client:
+            return
+        self._kept.pop(live.fingerprint, None)
+        self._kept[live.fingerprint] = run_id
+        if len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def _forget_kept(self, run_id: str) -> None:
+        self._kept = {fingerprint: kept for fingerprint, kept in self._kept.items() if kept != run_id}
+
     def stop(self, run_id: str) -> None:
         """Cancels a run of this process without waiting for its end."""
+        self._forget_kept(run_id)
         if (live := self._live.get(run_id)) is not None:
             live.cancel()
 
     async def cancel(self, run_id: str) -> RunState:
         """Stops a run, its cell and its model calls; what it has stays. A run that has ended is left as it is."""
         run = await self._find(run_id)
+        self._forget_kept(run.run_id)
         if (live := self._live.get(run.run_id)) is not None:
             live.cancel()
             await live.finished.wait()

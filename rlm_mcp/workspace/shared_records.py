@@ -12,6 +12,7 @@ import anyio
 
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.errors import RlmError, RunRecordDamaged, RunRecordTooNew
+from rlm_mcp.models.sampling_queue import CLIENT
 from rlm_mcp.records.events import Event
 from rlm_mcp.records.recovery import has_ended
 from rlm_mcp.records.store import Run, Runs
@@ -27,8 +28,8 @@ class RunElsewhere(RlmError):
     """A run belongs to another process."""
 
 
-def find_unfinished(records: Runs, fingerprint: str) -> Run | None:
-    """A recent run of this request whose record has no end."""
+def find_unfinished(records: Runs, fingerprint: str, *, sampling: bool) -> Run | None:
+    """A recent run of this request whose record has no end. Without `sampling`, none that asks a client's model."""
     if not records.directory.is_dir():
         return None
     newest = sorted(records.directory.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
@@ -36,7 +37,10 @@ def find_unfinished(records: Runs, fingerprint: str) -> Run | None:
         run = Run(entry)
         with suppress(RunRecordTooNew, RunRecordDamaged):
             started = run.started() if run.events_path.is_file() else None
-            if started is not None and started.fingerprint == fingerprint and not has_ended(run):
+            if started is None or started.fingerprint != fingerprint or has_ended(run):
+                continue
+            models = [model for model in started.models.values() if isinstance(model, dict)]
+            if sampling or all(model.get("name") != CLIENT for model in models):
                 return run
     return None
 

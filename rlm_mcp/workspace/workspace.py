@@ -47,6 +47,7 @@ class Workspace:
         repls: InspectRepls,
         changes: ChangeFeed,
         confirm_usd: float | None = None,
+        longest_wait: float | None = None,
     ) -> None:
         self.contexts = contexts
         self.runs = runs
@@ -54,6 +55,8 @@ class Workspace:
         self._changes = changes
         self.confirm_usd = confirm_usd
         """a run that may cost more is confirmed by the user first"""
+        self.longest_wait = longest_wait
+        """seconds that a call may wait for a run, whichever client calls"""
 
     def __repr__(self) -> str:
         return f"<Workspace {self.runs.records.directory.parent}, {self.runs.live_count} live runs, {self.repls!r}>"
@@ -172,6 +175,7 @@ async def open_workspace(
             ),
             changes=changes,
             confirm_usd=settings.confirm_usd,
+            longest_wait=settings.longest_wait,
         )
         tasks.start_soon(changes.deliver)
         try:

@@ -55,7 +55,7 @@ def inspect(options: argparse.Namespace) -> int:
 async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Prints the chosen view, by default the overview."""
     from rlm_mcp.server import presenters as views
-    from rlm_mcp.server.result_text import fields_of
+    from rlm_mcp.server.result_text import RESULT_CHARS, fields_of
 
     context = await workspace.contexts.find_or_register(options.source, encoding=options.encoding)
     if options.code is not None:
@@ -71,7 +71,7 @@ async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int
         return ANSWERED if found.total else FAILED
     if options.lines is not None:
         first, last = _line_range(options.lines)
-        lines = await workspace.contexts.read_lines(context, first, last, options.path)
+        lines = await workspace.contexts.read_lines(context, first, last, options.path, max_chars=RESULT_CHARS)
         print_result(options, fields_of(views.lines_result(context, lines)))
         return ANSWERED
     print_result(options, fields_of(views.overview_result(context, await workspace.contexts.describe(context))))

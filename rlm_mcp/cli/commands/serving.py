@@ -10,6 +10,11 @@ from functools import partial
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_from
 from rlm_mcp.settings import Settings
 
+ON_TERMINAL = (
+    "rlm-mcp serves MCP on stdin and stdout and now waits for a client, which usually starts it itself: "
+    "`rlm-mcp install` adds it to one, `rlm-mcp --help` shows the commands. Ctrl-C ends it."
+)
+
 
 def add_commands(commands: Commands) -> None:
     """Registers `serve` and `token`."""
@@ -44,6 +49,8 @@ def _serve_stdio(settings: Settings) -> None:
     from rlm_mcp.server.prepared_answers import code_fingerprint, find_prepared, places, save_prepared
     from rlm_mcp.server.transports.stdio_pipe import StdioPipe
 
+    if sys.stdin.isatty():
+        print(ON_TERMINAL, file=sys.stderr)
     files, fingerprint = places(settings.cache_dir), code_fingerprint()
     prepared = find_prepared(files, fingerprint)
     pipe = StdioPipe.claim(prepared)

@@ -35,6 +35,13 @@ def test_a_running_run_tells_the_next_call_and_a_guess_of_the_time() -> None:
     )
 
 
+def test_a_client_that_bears_long_waits_is_told_of_them() -> None:
+    state = RunState(run_id="run-1", status="running", query="q", contexts=(), created_at="")
+    assert running_message(state, Progress(), 290.0).endswith(
+        "Call rlm_result(run_id='run-1', wait_seconds=290) to wait on; do not start it again."
+    )
+
+
 class Listener:
     """A request whose client hears progress."""
 

@@ -214,3 +214,24 @@ async def test_without_sampling_the_sentence_says_what_to_set(place: Place, era:
     assert named.is_error
     assert "does not offer sampling" in text_of(named)
     assert "be_the_root" in text_of(named)
+
+
+async def test_a_client_without_sampling_is_not_given_a_run_that_asks_another_clients_model(
+    place: Place, era: str
+) -> None:
+    async def never(context: Any, params: CreateMessageRequestParams) -> CreateMessageResult:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with place.open() as workspace:
+        waiting = await solve(workspace, era, never, wait_seconds=0)
+        assert waiting.structured_content is not None
+        refused = await solve(workspace, era, None)
+        assert refused.is_error
+        assert "no model is configured" in text_of(refused)
+        async with Client(build_server(workspace), mode=era) as client:
+            read = await client.call_tool(
+                "rlm_result", {"run_id": waiting.structured_content["run_id"], "wait_seconds": 0}
+            )
+    assert isinstance(read, CallToolResult)
+    assert "It waits for the model of a client that offers sampling" in text_of(read)

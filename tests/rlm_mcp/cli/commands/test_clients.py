@@ -71,6 +71,28 @@ def test_a_terminal_is_asked(home: Path, answer: bytes, status: int) -> None:
     assert (process.returncode, (home / ".codex/config.toml").exists()) == (status, status == 0)
 
 
+def test_a_server_that_is_started_on_a_terminal_says_what_it_waits_for(home: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "rlm_mcp.cli"],
+            env={name: os.environ[name] for name in ("PATH",)} | {"HOME": str(home)},
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stderr is not None
+            told = process.stderr.readline()
+            process.terminate()
+            out, _ = process.communicate(timeout=60)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert told.startswith("rlm-mcp serves MCP on stdin and stdout and now waits for a client")
+    assert out == ""
+
+
 def test_installing_and_uninstalling_as_json(run: Run, home: Path) -> None:
     (home / ".gemini").mkdir()
     (home / ".gemini/settings.json").write_text('{"theme": "dark"}')

@@ -1,0 +1,87 @@
+"""Why a client cancelled a call: its user wants it to stop, or the client itself has waited too long.
+
+`notifications/cancelled` has a free text for it. SDKs write "timed out after 5s" or "Request timed out" there when a
+call has taken longer than they wait; many of them wait 5 or 60 seconds. Their model then asks the same again, so the
+run must go on, or each time-out would throw away what was paid for. Over HTTP, 2026-07-28 has no such notification.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import anyio
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver import Context as Request
+from mcp.server.session import ServerSession
+
+REASON_SECONDS = 0.5
+"""The SDK cancels a call first and passes the notification on right after."""
+
+Cause = Literal["time-out", "user", "lost connection"]
+"""Where there is no notification, it is only known that the connection is gone."""
+
+_READ_CHARS = 500
+_TIME_OUT = re.compile(
+    r"tim(e[sd]?|ing)[\s_-]*out|-32001|deadline|did(n.t| not) respond|no response|took too long|exceeded", re.IGNORECASE
+)
+_BY_USER = re.compile(r"\b(user|ctrl|sigint|interrupt)", re.IGNORECASE)
+
+
+def is_time_out(reason: object) -> bool:
+    """Whether the reason of a cancellation is that the client has waited too long. A user's reason never is."""
+    text = reason[:_READ_CHARS] if isinstance(reason, str) else ""
+    return _TIME_OUT.search(text) is not None and _BY_USER.search(text) is None
+
+
+@dataclass(slots=True)
+class _ToolCall:
+    """A tool call that goes on."""
+
+    request_id: str
+    reason: object = None
+    is_told: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Cancellations:
+    """The reasons of the cancelled tool calls of a server that still clean up."""
+
+    def __init__(self) -> None:
+        self._calls: dict[anyio.Event, _ToolCall] = {}
+
+    def __repr__(self) -> str:
+        return f"<Cancellations, {len(self._calls)} calls go on>"
+
+    async def middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """Knows every tool call while it goes on, and gives it the reason of its cancellation."""
+        if ctx.method == "notifications/cancelled":
+            self._note(ctx.params or {})
+        if ctx.method != "tools/call":
+            return await call_next(ctx)
+        cancelled = _cancelled(ctx.session)
+        self._calls[cancelled] = _ToolCall(str(ctx.request_id))
+        try:
+            return await call_next(ctx)
+        finally:
+            self._calls.pop(cancelled, None)
+
+    def _note(self, params: Mapping[str, Any]) -> None:
+        for cancelled, call in self._calls.items():
+            if cancelled.is_set() and not call.is_told.is_set() and call.request_id == str(params.get("requestId")):
+                call.reason = params.get("reason")
+                call.is_told.set()
+
+    async def cause_of(self, request: Request[Any, Any]) -> Cause:
+        """Why this call is being cancelled."""
+        cancelled = _cancelled(request.session)
+        call = self._calls.get(cancelled)
+        if call is None or not cancelled.is_set():
+            return "lost connection"
+        with anyio.move_on_after(REASON_SECONDS, shield=True):
+            await call.is_told.wait()
+        return "time-out" if is_time_out(call.reason) else "user"
+
+
+def _cancelled(session: ServerSession) -> anyio.Event:
+    """Set when the client has cancelled the request of this session; every request has its own."""
+    return session._request_outbound.cancel_requested  # noqa: SLF001 - the SDK offers no other way to it

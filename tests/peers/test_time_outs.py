@@ -1,0 +1,61 @@
+"""A client that gives up waiting and asks the same again gets the run that it has begun, and pays once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, MCPError
+from mcp_types import CallToolResult
+
+from tests.peers.openai_server import Fault, OpenAIServer, Request
+from tests.peers.places import environment, opened
+
+pytestmark = pytest.mark.anyio
+
+QUESTION: dict[str, Any] = {"query": "How many?", "contexts": ["abc"], "mode": "rlm"}
+
+
+def is_second(request: Request) -> bool:
+    return any(message["role"] == "assistant" for message in request.messages)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[OpenAIServer]:
+    """Its second reply to a run takes longer than the client waits."""
+    server = OpenAIServer(
+        lambda request: "```repl\nFINAL(len(context))\n```" if is_second(request) else "```repl\nlen(context)\n```",
+        faults=lambda request: Fault(latency=2.0) if is_second(request) else None,
+    )
+    with server.run_in_thread():
+        yield server
+
+
+async def called(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    assert isinstance(result, CallToolResult)
+    assert not result.is_error, result.content
+    return result.structured_content or {}
+
+
+@pytest.mark.parametrize(
+    ("transport", "era"), [("stdio", "auto"), ("stdio", "legacy"), ("http", "legacy"), ("http", "auto")]
+)
+async def test_a_repeated_question_goes_on_with_the_run_whose_call_timed_out(
+    transport: str, era: str, tmp_path: Path, compiled_cache: Path, endpoint: OpenAIServer
+) -> None:
+    environ = environment(tmp_path, compiled_cache, endpoint.base_url)
+    with anyio.fail_after(60):
+        async with opened(transport, environ) as new_client, new_client(era) as client:
+            await called(client, "register_context", text="a b c", name="abc")
+            while endpoint.counts.requests < 2:  # the call in flight is the one that takes long
+                with pytest.raises(MCPError, match="timed out"):
+                    await client.call_tool("rlm_solve", QUESTION, read_timeout_seconds=1)
+            run = await called(client, "rlm_solve", **QUESTION)
+            listed = (await client.list_resources(cache_mode="bypass")).resources
+    assert (run["status"], run["answer"]) == ("completed", "5")
+    assert [resource.name for resource in listed if resource.name.startswith("run-")] == [run["run_id"]]
+    # Over HTTP, 2026-07-28 cannot tell a time-out from a user who cancels: the call in flight ends with it.
+    resumed = (transport, era) == ("http", "auto")
+    assert (endpoint.counts.requests, endpoint.counts.aborted) == ((3, 1) if resumed else (2, 0))
