@@ -12,7 +12,6 @@ from typing import Any
 
 from mcp_types import CallToolResult, TextContent
 
-from rlm_mcp.server.client_limits import UNKNOWN, ClientLimits
 from rlm_mcp.server.results import WireResult
 
 RESULT_CHARS = 32_000
@@ -22,11 +21,17 @@ IDENTIFYING = ("context_id", "run_id", "view", "status", "mode")
 """What remains of the structured content where the text is read as well."""
 
 
-def send(result: WireResult, limits: ClientLimits = UNKNOWN) -> CallToolResult:
+def send(result: WireResult) -> CallToolResult:
     """A tool result with the fields of `result` as structured content and as compact text."""
     fields = fields_of(result)
-    structured = _identity(fields) if limits.reads == "both" else fields
-    return CallToolResult(content=[TextContent(text=compact(fields))], structured_content=structured)
+    return CallToolResult(content=[TextContent(text=compact(fields))], structured_content=fields)
+
+
+def without_copy(result: CallToolResult) -> CallToolResult:
+    """The same result for a client that passes on both forms: its structured content names what the text is about."""
+    if result.structured_content is None:
+        return result
+    return result.model_copy(update={"structured_content": _identity(result.structured_content)})
 
 
 def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:

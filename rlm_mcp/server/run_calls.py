@@ -62,4 +62,4 @@ async def wait_for_run(
     if state.status == "running":
         is_stuck = queue is not None and bool(queue.unanswered()) and not offers_sampling(request)
         message = WAITS_FOR_CLIENT if is_stuck else running_message(state, runs.progress(run_id), longest)
-    return send(run_result(state, message=message, offset=offset, room=limits.chars), limits)
+    return send(run_result(state, message=message, offset=offset, room=limits.chars))

@@ -28,10 +28,12 @@ from rlm_mcp.errors import OutOfRange, RlmError, UnknownContext, UnknownPath, Un
 from rlm_mcp.server.apps import RunApps
 from rlm_mcp.server.argument_aliases import resolve_aliases, unknown
 from rlm_mcp.server.cancellations import Cancellations
+from rlm_mcp.server.client_timeouts import limits_of
 from rlm_mcp.server.list_cache import ListCache
 from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.prompts import INSTRUCTIONS, add_prompts
 from rlm_mcp.server.resources import Resources
+from rlm_mcp.server.result_text import without_copy
 from rlm_mcp.server.run_tasks import RunTasks
 from rlm_mcp.server.tasks_extension import Tasks
 from rlm_mcp.server.tools import Tools
@@ -111,7 +113,7 @@ class RlmServer(MCPServer[None]):
         try:
             if name not in self._arguments:
                 raise unknown("tool", name, self._arguments)
-            return await super().call_tool(name, resolve_aliases(name, arguments, self._arguments[name]), context)
+            result = await super().call_tool(name, resolve_aliases(name, arguments, self._arguments[name]), context)
         except RlmError as error:
             raise ToolError(str(error)) from error
         except ToolError as error:
@@ -122,6 +124,8 @@ class RlmServer(MCPServer[None]):
                     raise ToolError(f"{name}: {_sentence(invalid)}") from error
                 case _:
                     raise
+        is_read_twice = context is not None and limits_of(context).reads == "both"
+        return without_copy(result) if is_read_twice and isinstance(result, CallToolResult) else result
 
     async def list_resources(self) -> list[Resource]:
         """Every context and the newest runs of the caller."""

@@ -105,9 +105,7 @@ class Tools:
             progress=progress,
         )
         limits = limits_of(request)
-        return send(
-            context_result(await with_heartbeat(request, lambda: str(progress), register), limits.chars), limits
-        )
+        return send(context_result(await with_heartbeat(request, lambda: str(progress), register), limits.chars))
 
     async def list_contexts(
         self,
@@ -121,7 +119,7 @@ class Tools:
         page = await contexts.list_page(query, limit=limit, cursor=cursor or None)
         if (fit := count_that_fit(page, limits.chars)) < len(page.contexts):
             page = await contexts.list_page(query, limit=fit, cursor=cursor or None)
-        return send(context_page(page, limits.chars), limits)
+        return send(context_page(page, limits.chars))
 
     async def inspect_context(
         self,
@@ -151,19 +149,17 @@ class Tools:
         stored = await contexts.get(context)
         if code or reset:
             run = partial(workspace.repls.run_code, stored, code, seconds=timeout_seconds, reset=reset)
-            return send(code_result(stored, await with_heartbeat(request, lambda: "running code", run), room), limits)
+            return send(code_result(stored, await with_heartbeat(request, lambda: "running code", run), room))
         if search:
             within = partial(contexts.search, stored, search, path=path or None)
             find = partial(within, max_matches=max_matches, context_lines=context_lines)
-            return send(matches_result(stored, await with_heartbeat(request, lambda: "searching", find), room), limits)
+            return send(matches_result(stored, await with_heartbeat(request, lambda: "searching", find), room))
         if start_line or end_line or path:
             first, last = start_line or 1, end_line or None
             lines = await contexts.read_lines(stored, first, last, path or None, max_chars=room)
-            return send(lines_result(stored, lines, room), limits)
+            return send(lines_result(stored, lines, room))
         describe = partial(contexts.describe, stored)
-        return send(
-            overview_result(stored, await with_heartbeat(request, lambda: "describing", describe), room), limits
-        )
+        return send(overview_result(stored, await with_heartbeat(request, lambda: "describing", describe), room))
 
     async def rlm_solve(
         self,
@@ -202,7 +198,7 @@ class Tools:
         )
         if estimate_only:
             guess = await self._workspace().runs.estimate(asked, sampling=offers_sampling(request))
-            return send(estimate_result(guess), limits_of(request))
+            return send(estimate_result(guess))
         return await self._start_and_wait(request, asked, wait_seconds)
 
     async def _start_and_wait(
@@ -238,14 +234,14 @@ class Tools:
     async def cancel_run(self, run_id: str, request: Request[Any, Any]) -> Annotated[CallToolResult, RunResult]:
         """Stop a run and its model calls; what it has is kept and returned."""
         limits = limits_of(request)
-        return send(run_result(await self._workspace().runs.cancel(run_id), room=limits.chars), limits)
+        return send(run_result(await self._workspace().runs.cancel(run_id), room=limits.chars))
 
     async def remove_context(
         self, context: ContextRef, request: Request[Any, Any]
     ) -> Annotated[CallToolResult, ContextResult]:
         """Forget a context for good; its source file is untouched. Refused while a run uses it."""
         limits = limits_of(request)
-        return send(context_result(await self._workspace().remove_context(context), limits.chars), limits)
+        return send(context_result(await self._workspace().remove_context(context), limits.chars))
 
 
 def _tool(
@@ -259,5 +255,4 @@ def _tool(
         tool.meta = {"ui": {"resourceUri": PAGES[tool.name]}}
     tool.parameters = input_schema(tool.parameters)
     tool.fn_metadata.output_schema = output_schema(tool.fn_metadata.output_schema or {}, leave_out=unlisted)
-    tool.fn_metadata.output_model = None  # results are made from these models, and some clients get the ids alone
     return tool
