@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from rlm_mcp.viewer.following import FollowedRun
 
 RUN_URI = "ui://rlm-mcp/run"
+CONTEXT_URI = "ui://rlm-mcp/context"
 PAGES: Mapping[str, str] = {
     "rlm_solve": RUN_URI,
     "rlm_result": RUN_URI,
+    "register_context": CONTEXT_URI,
+    "inspect_context": CONTEXT_URI,
 }
 """tool -> the page that shows its results"""
 
@@ -55,6 +58,7 @@ class RunApps(Apps):
         self._workspace = workspace
         self._followed: OrderedDict[Path, FollowedRun] = OrderedDict()
         self._add_page(RUN_URI, "Run", _run_app)
+        self._add_page(CONTEXT_URI, "Context", _context_app)
 
     def _add_page(self, uri: str, title: str, make: Callable[[], str]) -> None:
         self.add_resource(
@@ -139,3 +143,9 @@ def _run_app() -> str:
     from rlm_mcp.viewer.app import run_app
 
     return run_app()
+
+
+def _context_app() -> str:
+    from rlm_mcp.viewer.app import context_app
+
+    return context_app()

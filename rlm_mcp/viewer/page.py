@@ -38,10 +38,11 @@ _RUN = (*_SHARED, "grid.js", "flight.js", "answer.js", "spending.js", "detail.js
 _SCRIPTS = {
     "run": (*_RUN, "follow.js"),
     "run-app": (*_RUN, "host.js", "run-app.js"),
+    "context-app": ("dom.js", "structure.js", "host.js", "context-app.js"),
     "compare": (*_SHARED, "compare.js"),
 }
 
-PageKind = Literal["run", "run-app", "compare"]
+PageKind = Literal["run", "run-app", "context-app", "compare"]
 
 
 class PageNotWritten(RlmError):

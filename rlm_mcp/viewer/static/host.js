@@ -4,6 +4,7 @@
 const PROTOCOL = "2026-01-26";
 const MOST_INLINE = 640; // pixels that the page takes between two messages of a chat; the rest is scrolled to
 const LEAST_CONTRAST = 4.5; // WCAG AA
+const MOST_GIVEN_CHARS = 20_000; // of all passages that the model is given
 
 // Our tokens and the host's names for them.
 const HOST_COLOURS = {

@@ -2,7 +2,6 @@
 // the host, piece by piece, and follows it. The passages that a reader clicks are given to the model.
 
 const RETRIES = 5; // of a request that fails; the pauses double
-const MOST_GIVEN_CHARS = 20_000; // of all passages that the model is given
 const TABS = { answer: ["answer", "evidence"], coverage: ["coverage"], spending: ["spending"], timeline: ["timeline"], turns: ["turns"] };
 
 const state = {

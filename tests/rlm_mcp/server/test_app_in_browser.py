@@ -320,3 +320,77 @@ async def test_a_call_that_fails_says_so(chat: Chat) -> None:
         await chat.tell_result(await chat.call("rlm_solve", QUESTION))
         await chat.frame.locator(".note-line", has_text="'t'").wait_for()
         await chat.look("failed")
+
+
+CONTEXT_PAGE = "ui://rlm-mcp/context"
+
+
+async def registered(chat: Chat, folder: Path) -> dict[str, Any]:
+    """A context of files, registered by a call."""
+    for name, text in {"docs/guide.md": "# Guide\n\n## Set-up\ntext\n", "app.log": LOG}.items():
+        file = anyio.Path(folder) / "shop" / name
+        await file.parent.mkdir(parents=True, exist_ok=True)
+        await file.write_text(text)
+    return await chat.call("register_context", {"source": str(folder / "shop")})
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_a_registered_context_shows_structure_files_and_text(chat: Chat, tmp_path: Path, theme: str) -> None:
+    frame = chat.frame
+    with anyio.fail_after(60):
+        result = await registered(chat, tmp_path)
+        await chat.show(CONTEXT_PAGE, {"source": "shop"}, context={"theme": theme})
+        await chat.tell_result(result)
+        assert await frame.locator("h1").inner_text() == "shop"
+        await frame.locator(".structure dt", has_text="file types").wait_for()
+        await chat.look(f"context-structure-{theme}")
+        await frame.locator(".tab", has_text="Files").click()
+        await chat.look(f"context-files-{theme}")
+        await frame.locator(".tree button", has_text="guide.md").click()
+        await frame.locator(".passage .row", has_text="## Set-up").wait_for()
+        await frame.locator("input").fill("ERROR worker-[13]")
+        await frame.locator("input").press("Enter")
+        await frame.locator(".facts", has_text="lines match").wait_for()
+        await chat.look(f"context-search-{theme}")
+        await frame.locator(".give").click()
+        await frame.locator(".give", has_text="in the chat").wait_for()
+        [[given]] = await chat.heard("given")
+        assert "app.log:4: 2026-11-22 10:00:03 ERROR worker-3" in given["text"]
+        await frame.locator(".matches button").first.click()
+        await frame.locator(".passage .row", has_text="did thing 59").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("look", "selector", "text"),
+    [
+        ({"search": "thing 7"}, ".passage .row.cited", "did thing 7"),
+        ({"start_line": 8, "end_line": 9}, ".passage .row", "did thing 7"),
+        ({"code": "len(context)"}, ".output.value", "12"),
+        ({}, ".structure dt", "format"),
+    ],
+)
+async def test_a_look_into_a_context_is_shown_as_what_it_found(
+    chat: Chat, context: str, look: dict[str, Any], selector: str, text: str
+) -> None:
+    arguments = {"context": context, **look}
+    with anyio.fail_after(60):
+        await chat.show(CONTEXT_PAGE, arguments)
+        await chat.tell_result(await chat.call("inspect_context", arguments))
+        await chat.frame.locator(selector, has_text=text).first.wait_for()
+        await chat.frame.locator(".tab", has_text="Structure").click()
+        await chat.frame.locator(".structure dt", has_text="format").first.wait_for()
+
+
+async def test_a_hostile_context_stays_text(chat: Chat, workspace: Workspace) -> None:
+    attack = '<img src=x onerror="window.pwned=1"><script>window.pwned = 2</script> \u202egnp.exe\u202c\n'
+    stored = await workspace.contexts.register(text=attack * 20, name='<b onclick="pwned=3">x')
+    with anyio.fail_after(60):
+        await chat.show(CONTEXT_PAGE, {"context": attack})
+        await chat.tell_result(await chat.call("inspect_context", {"context": stored.context_id}))
+        await chat.frame.locator(".structure").first.wait_for()
+        await chat.look("hostile-context")
+        await chat.frame.locator(".tab", has_text="Text").click()
+        await chat.frame.locator(".passage .row").first.wait_for()
+        found = await chat.inside(script("census"))
+        harm = {name: found[name] for name in ("loading", "handlers", "links", "unseen", "pwned")}
+        assert harm == {"loading": 0, "handlers": 0, "links": 0, "unseen": 0, "pwned": None}
