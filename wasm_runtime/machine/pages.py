@@ -90,14 +90,13 @@ class CopiedPages:
         view[len(data) :] = bytes(len(view) - len(data))
 
     def _differences(self, before: bytes) -> MemoryRuns:
-        runs: MemoryRuns = []
         data = bytes(self._memory.view(0, self._memory.size))
         zeros = bytes(HOST_PAGE_BYTES)
+        extents: Extents = []
         for start in range(0, len(data), HOST_PAGE_BYTES):
-            page = data[start : start + HOST_PAGE_BYTES]
-            if page != (before[start : start + HOST_PAGE_BYTES] or zeros):
-                if runs and runs[-1][0] + len(runs[-1][1]) == start:
-                    runs[-1] = (runs[-1][0], runs[-1][1] + page)
+            if data[start : start + HOST_PAGE_BYTES] != (before[start : start + HOST_PAGE_BYTES] or zeros):
+                if extents and sum(extents[-1]) == start:
+                    extents[-1] = (extents[-1][0], extents[-1][1] + HOST_PAGE_BYTES)
                 else:
-                    runs.append((start, page))
-        return runs
+                    extents.append((start, HOST_PAGE_BYTES))
+        return [(start, data[start : start + length]) for start, length in extents]

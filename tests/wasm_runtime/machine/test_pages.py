@@ -16,7 +16,7 @@ from wasm_runtime.machine.pages import Pages
 from wasm_runtime.machine.template_memory import TemplateMemory, make_template_memory
 from wasm_runtime.shared import Shared
 
-MEMORY_BYTES = 64 << 20
+MEMORY_BYTES = 40 << 20  # the image has 32 MiB
 HEAP = 20 << 20  # an address in the image, above the C stack, whose free part is never saved
 LONG = 5 << 20  # enough to be moved to a file
 
