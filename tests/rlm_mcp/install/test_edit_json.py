@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -87,24 +88,23 @@ space: st.SearchStrategy[str] = st.sampled_from(
 )
 
 
-def texts(value: Any) -> st.SearchStrategy[str]:
+@st.composite
+def texts(draw: st.DrawFn, value: Any) -> str:
     """A value as somebody may have written it: with any space, comments and trailing commas."""
-    if not isinstance(value, dict | list):
-        return st.builds(json.dumps, st.just(value), ensure_ascii=st.booleans())
-    parts = [texts(part) for part in (value.values() if isinstance(value, dict) else value)]
-    names = [json.dumps(key) for key in value] if isinstance(value, dict) else []
-    opened, closed = "{}" if isinstance(value, dict) else "[]"
 
-    def joined(items: list[str], spaces: list[str], *, trailing: bool) -> str:
-        spaced = iter(spaces)
-        pairs = [f"{name}{next(spaced)}:{next(spaced)}" for name in names] or [""] * len(items)
-        inside = ",".join(f"{next(spaced)}{pair}{item}{next(spaced)}" for pair, item in zip(pairs, items, strict=True))
-        return f"{opened}{inside}{',' if trailing and items else ''}{next(spaced)}{closed}"
+    def written(value: Any) -> str:
+        if isinstance(value, dict):
+            pairs = (f"{json.dumps(key)}{draw(space)}:{draw(space)}{written(part)}" for key, part in value.items())
+            return f"{{{listed(pairs)}}}"
+        if isinstance(value, list):
+            return f"[{listed(map(written, value))}]"
+        return json.dumps(value, ensure_ascii=draw(st.booleans()))
 
-    count = 2 * len(names) + 2 * len(parts) + 1
-    return st.builds(
-        joined, st.tuples(*parts).map(list), st.lists(space, min_size=count, max_size=count), trailing=st.booleans()
-    )
+    def listed(items: Iterable[str]) -> str:
+        inside = ",".join(f"{draw(space)}{item}{draw(space)}" for item in items)
+        return f"{inside}{',' if inside and draw(st.booleans()) else ''}{draw(space)}"
+
+    return written(value)
 
 
 objects = st.dictionaries(keys.filter(lambda key: key != "mcpServers"), values, max_size=4)
