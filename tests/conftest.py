@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +11,10 @@ import pytest
 # Collecting tests makes a million objects and hardly any garbage; looking for it would take a sixth of that time, and
 # later as much again whenever all objects are visited.
 gc.disable()
+
+# Rewriting the asserts of all tests takes as long as the rest of collecting them, in every worker. Bytecode is kept in
+# containers too, which often set PYTHONDONTWRITEBYTECODE.
+sys.dont_write_bytecode = False
 
 
 def pytest_collection_finish() -> None:

@@ -10,6 +10,7 @@ import functools
 import gc
 import importlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -95,10 +96,13 @@ def _guard(connection: socket.socket) -> list[str]:
     os._exit(0)
 
 
-def _move_to(streams: list[int], directory: str, environ: dict[str, str], arguments: list[str]) -> list[str]:
+def _move_to(
+    streams: list[int], descriptors: tuple[int, int], directory: str, environ: dict[str, str], arguments: list[str]
+) -> list[str]:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environ)

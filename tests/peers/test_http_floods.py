@@ -1,7 +1,7 @@
 """A server process over HTTP under floods of connections, requests and bodies, which serves other clients meanwhile."""
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mcp import Client, MCPError
 
 from rlm_mcp.server.transports.auth import digest_of
 from rlm_mcp.server.transports.rate_limit import BURST
+from tests.peers.forking import forked_command
 from tests.peers.places import COMMAND, at, environment, http_process, listening
 
 pytestmark = [
@@ -22,20 +23,20 @@ pytestmark = [
 
 ANN, BOB = "token-of-ann", "token-of-bob"
 PLACES = 64
-FEW_DESCRIPTORS = ["/bin/sh", "-c", f'ulimit -n {4 * PLACES}; exec "$@"', "sh", *COMMAND]
-"""A server with few file descriptors, a quarter of which are for connections."""
+FEW_DESCRIPTORS = ("/bin/sh", "-c", f'ulimit -n {4 * PLACES}; exec "$@"', "sh")
+"""Starts a command with few file descriptors, a quarter of which are for connections."""
 
 
 @contextmanager
-def serving(tmp_path: Path, cache: Path, *, tokens: bool = True) -> Iterator[tuple[int, str]]:
+def serving(
+    tmp_path: Path, cache: Path, *, tokens: bool = True, command: Sequence[str] = ()
+) -> Iterator[tuple[int, str]]:
     """A server process: its id and its URL."""
     token_file = tmp_path / "tokens"
     token_file.write_text(f"ann {digest_of(ANN)}\nbob {digest_of(BOB)}\n")
     options = ("--token-file", str(token_file)) if tokens else ()
-    with http_process(environment(tmp_path, cache, "http://127.0.0.1:9"), *options, command=FEW_DESCRIPTORS) as (
-        process,
-        url,
-    ):
+    environ, started = environment(tmp_path, cache, "http://127.0.0.1:9"), command or forked_command()
+    with http_process(environ, *options, command=(*FEW_DESCRIPTORS, *started)) as (process, url):
         yield process.pid, url
         process.terminate()
         _, log = process.communicate(timeout=60)
@@ -137,7 +138,7 @@ async def refused(client: Client) -> MCPError:
 
 async def test_bodies_that_do_not_end_are_bounded_in_size_and_number(tmp_path: Path, compiled_cache: Path) -> None:
     """Each body is below the limit and stops one byte before its end."""
-    with serving(tmp_path, compiled_cache) as (pid, url), anyio.fail_after(60):
+    with serving(tmp_path, compiled_cache, command=COMMAND) as (pid, url), anyio.fail_after(60):
         await listening(url)
         async with at(url, "auto", BOB) as bob:
             before = resident_bytes(pid)

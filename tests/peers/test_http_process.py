@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
 from rlm_mcp.server.transports.auth import digest_of
+from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer
 from tests.peers.places import COMMAND, served_url
 
@@ -42,9 +43,9 @@ def serve(tmp_path: Path, compiled_cache: Path) -> Serve:
     }
 
     @contextmanager
-    def serving(*options: str) -> Iterator[str]:
-        command = [*COMMAND, "serve", "--http", "127.0.0.1:0", *options]
-        with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
+    def serving(*options: str, command: Sequence[str] = ()) -> Iterator[str]:
+        started = [*(command or forked_command()), "serve", "--http", "127.0.0.1:0", *options]
+        with subprocess.Popen(started, env=environ, stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
             assert process.stderr is not None
             try:
                 yield served_url(process)
@@ -91,7 +92,7 @@ async def called(client: Client, tool: str, /, **arguments: Any) -> dict[str, An
 
 @pytest.mark.parametrize("era", ["auto", "legacy"])
 async def test_a_context_is_registered_and_inspected_with_code(serve: Serve, era: str) -> None:
-    with serve() as url, anyio.fail_after(60):
+    with serve(command=COMMAND) as url, anyio.fail_after(60):
         async with connected(url, era) as client:
             await called(client, "register_context", text="a b c", name="abc")
             cell = await called(client, "inspect_context", context="abc", code="context.split()")

@@ -1,7 +1,6 @@
 """A question answered with real parts except the model: an MCP client, the server process, the sandbox, an endpoint."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
 
+from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer, Request
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("era", ["auto", "legacy"])]
@@ -73,7 +73,8 @@ def parameters(tmp_path: Path, compiled_cache: Path, endpoint: OpenAIServer) -> 
         "RLM_MCP_MODEL": "scripted",
         "RLM_MCP_API_KEY": "sk-test",
     }
-    return StdioServerParameters(command=sys.executable, args=["-m", "rlm_mcp.cli"], env=environ)
+    command, *arguments = forked_command()
+    return StdioServerParameters(command=command, args=arguments, env=environ)
 
 
 async def called(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:

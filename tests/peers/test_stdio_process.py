@@ -14,6 +14,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
 
+from tests.peers.forking import forked_command
+
 COMMAND = [sys.executable, "-m", "rlm_mcp.cli"]
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -103,8 +105,9 @@ async def test_paths_outside_home_and_working_directory_are_refused_unless_roots
     (tmp_path / "home" / "link.txt").symlink_to(tmp_path / "else" / "else.txt")
 
     async def refused(**environment: str) -> list[str]:
+        command, *arguments = forked_command()
         parameters = StdioServerParameters(
-            command=COMMAND[0], args=COMMAND[1:], env=environ | environment, cwd=tmp_path / "work"
+            command=command, args=arguments, env=environ | environment, cwd=tmp_path / "work"
         )
         async with Client(parameters) as client:
             paths = [tmp_path / path for path in ("home/home.txt", "work/work.txt", "else/else.txt", "home/link.txt")]
