@@ -21,6 +21,9 @@ GRACE_SECONDS = 0.25
 # loop would otherwise run for ever. An answer of a model takes longer.
 SHORT_WAIT_SECONDS = 0.02
 
+# How often a cell that waits for a place to compute looks whether it was interrupted.
+_POLL_SECONDS = 0.1
+
 ExpiredBy = Literal["deadline", "interrupt"]
 
 
@@ -35,10 +38,15 @@ class Stoppable(Protocol):
 
 
 class Deadline:
-    """The time a cell has left. It does not pass while the guest waits for an answer from outside of this process."""
+    """The time a cell has left. It does not pass while the guest waits for an answer from outside of this process.
 
-    def __init__(self, thread: "DeadlineThread", cell: Stoppable) -> None:
+    A cell that computes has one of the `places`, for which it waits outside of its time.
+    """
+
+    def __init__(self, thread: "DeadlineThread", cell: Stoppable, places: threading.Semaphore | None = None) -> None:
         self._thread = thread
+        self._places = places
+        self._has_place = False
         self._cell = weakref.ref(cell)  # the cell holds its deadline; a reference cycle would need the collector
         self._left = 0.0
         self._ends: float | None = None
@@ -52,23 +60,27 @@ class Deadline:
     def running(self, seconds: float, *, reason: ExpiredBy = "deadline") -> Iterator[None]:
         """Give the body `seconds`; `reason` says why it ends when they are over."""
         self._left, self.expired, self._active, self._reason = seconds, None, True, reason
+        self._take_place()
         self._start_clock()
         try:
             yield
         finally:
             self._stop_clock(ended=True)
+            self._give_back_place()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stop the clock while the body waits for an answer from outside; a wait of a moment is counted afterwards."""
         began = time.monotonic()
         self._stop_clock()
+        self._give_back_place()
         try:
             yield
         finally:
             waited = time.monotonic() - began
             if waited < SHORT_WAIT_SECONDS:
                 self.charge(waited)
+            self._take_place()
             self._start_clock()
 
     def seconds_left(self) -> float:
@@ -118,6 +130,18 @@ class Deadline:
             if trap:
                 cell.trap_guest()
 
+    def _take_place(self) -> None:
+        """Wait for a place; an interrupted cell goes on without one, to its end."""
+        if self._places is None:
+            return
+        while not self._has_place and self.expired is None:
+            self._has_place = self._places.acquire(timeout=_POLL_SECONDS)
+
+    def _give_back_place(self) -> None:
+        if self._places is not None and self._has_place:
+            self._has_place = False
+            self._places.release()
+
     def _start_clock(self) -> None:
         with self._lock:
             self._ends = time.monotonic() + self._left
@@ -149,9 +173,12 @@ class DeadlineThread:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def deadline(self, cell: Stoppable) -> Deadline:
-        """Return a deadline for the cells of one session; nothing is scheduled until a cell runs."""
-        return Deadline(self, cell)
+    def deadline(self, cell: Stoppable, places: threading.Semaphore | None = None) -> Deadline:
+        """Return a deadline for the cells of one session; nothing is scheduled until a cell runs.
+
+        With `places`, no more of the cells that share them compute at once.
+        """
+        return Deadline(self, cell, places)
 
     def schedule(self, when: float, deadline: Deadline) -> None:
         """Call `deadline.tick` at the monotonic time `when`."""

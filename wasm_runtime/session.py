@@ -83,7 +83,8 @@ class Session:
         self._turn = threading.Lock()
         self._is_closing = False
         self._stdout, self._stderr = Capture(limits.output_bytes), Capture(limits.output_bytes)
-        self._deadline = shared.deadlines.deadline(self)
+        # A copy has none: the cell that waits for it may not have given its own back yet.
+        self._deadline = shared.deadlines.deadline(self, None if copy_of is not None else shared.places(owner))
         image = shared.image
         # The packages of an image do not count, so that equal limits leave a session equally much.
         memory_bytes = min(limits.memory_bytes + image.package_bytes, LARGEST_MEMORY)

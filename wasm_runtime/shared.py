@@ -27,6 +27,8 @@ _CALL_THREADS = 64
 _COPY_THREADS = 64
 # The same for each named owner of sessions: whoever fills them delays no one else.
 _OWNER_THREADS = 32
+# Cells of one owner that compute at once; those that wait for the host do not count.
+_COMPUTING = 64
 
 
 class OpenSession(Protocol):
@@ -64,6 +66,7 @@ class Shared:
         self._fresh_memory: bytes | None = None
         self._lock = threading.Lock()
         self._threads: dict[tuple[str | None, str], ThreadPoolExecutor] = {}
+        self._places: weakref.WeakValueDictionary[str | None, threading.Semaphore] = weakref.WeakValueDictionary()
         self._sessions: weakref.WeakSet[OpenSession] = weakref.WeakSet()
 
     def pages(self, memory: GuestMemory, template: TemplateMemory | None = None) -> Pages:
@@ -89,6 +92,14 @@ class Shared:
             return bytes(scratch.memory.view(start, length))
         finally:
             scratch.close()
+
+    def places(self, owner: str | None) -> threading.Semaphore:
+        """Return the places of an owner's cells that compute; they last as long as one of his sessions."""
+        with self._lock:
+            places = self._places.get(owner)
+            if places is None:
+                places = self._places[owner] = threading.Semaphore(_COMPUTING)
+            return places
 
     def call_threads(self, owner: str | None) -> Executor:
         """Return the threads for submitted host functions; they are created on first use."""

@@ -8,8 +8,9 @@ import anyio
 
 from rlm_mcp.repl.call_queue import CallSoon
 
-THREADS = 64
-"""Cells of different sessions that run at once; a cell that waits for sub-calls holds its thread too."""
+THREADS = 4_096
+"""More than there is memory for sessions: a cell that waits for sub-calls or child runs holds its thread, and those may
+wait for cells of their own. How many cells compute at once is limited by the sandbox."""
 
 _T = TypeVar("_T")
 

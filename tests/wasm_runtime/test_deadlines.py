@@ -35,11 +35,11 @@ def deadlines() -> Iterator[DeadlineThread]:
     deadlines.close()
 
 
-def deadline_without_thread(cell: Cell) -> Deadline:
+def deadline_without_thread(cell: Cell, places: threading.Semaphore | None = None) -> Deadline:
     """Return a deadline whose thread has ended: only the test calls `tick`."""
     deadlines = DeadlineThread()
     deadlines.close()
-    return deadlines.deadline(cell)
+    return deadlines.deadline(cell, places)
 
 
 def test_a_cell_within_its_time_is_left_alone() -> None:
@@ -181,3 +181,34 @@ def test_the_thread_keeps_no_deadline_until_a_time_that_was_not_needed(deadlines
     del deadline
     gc.collect()
     assert gone() is None
+
+
+def test_a_cell_has_a_place_while_it_computes_and_not_while_it_waits() -> None:
+    places = threading.Semaphore(1)
+    deadline = deadline_without_thread(Cell(), places)
+    free = []
+    with deadline.running(100):
+        free.append(is_free(places))
+        with deadline.paused():
+            free.append(is_free(places))
+        free.append(is_free(places))
+    assert [*free, is_free(places)] == [False, True, False, True]
+
+
+def test_an_interrupted_cell_goes_on_without_a_place() -> None:
+    places = threading.Semaphore(1)
+    deadline = deadline_without_thread(Cell(), places)
+    with deadline.running(100):
+        with deadline.paused():
+            places.acquire()
+            deadline.expire()
+        assert deadline.expired == "interrupt"
+    assert not is_free(places)
+
+
+def is_free(places: threading.Semaphore) -> bool:
+    """Return whether there is a place."""
+    if not places.acquire(blocking=False):
+        return False
+    places.release()
+    return True

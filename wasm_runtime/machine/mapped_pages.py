@@ -72,7 +72,7 @@ class BufferPool:
         try:
             buffer = self._free.pop()
         except IndexError:
-            return bytearray(max(size, 1 << 20))
+            return bytearray(size)
         return buffer if len(buffer) >= size else bytearray(size * 3 // 2)
 
     def give_back(self, buffer: bytearray) -> None:

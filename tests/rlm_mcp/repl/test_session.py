@@ -167,3 +167,20 @@ async def test_a_name_that_was_begun_is_completed_from_inside_and_no_cell_runs_f
     assert "lambda" in await repl.complete("lam")
     assert [await repl.complete(text) for text in ("thing.broken.x", "nothing.x", "f().x", "a b", "")] == [()] * 5
     assert await value_of(repl, "len(history)") == "1"
+
+
+async def test_cells_that_wait_for_sub_calls_do_not_wait_for_each_other(opened: Opener) -> None:
+    """Each of them is answered when all have asked, which are more than may compute at once."""
+    many = 80
+    sub = Sub(together=many)
+    repls = [await opened.text(sub=sub) for _ in range(many)]
+    values: list[str | None] = []
+
+    async def ask(repl: Repl) -> None:
+        values.append(await value_of(repl, "llm_query('q')"))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as cells:
+            for repl in repls:
+                cells.start_soon(ask, repl)
+    assert values == ["'answer to q'"] * many
