@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from rlm_mcp.concurrency import background_task
-from rlm_mcp.engine.types import Record
+from rlm_mcp.records.protocols import Record
 from rlm_mcp.repl.types import Repl
 
 

@@ -12,6 +12,7 @@ from rlm_mcp.engine.guest_calls import AskSub
 from rlm_mcp.models.base import Model
 from rlm_mcp.packages.library import PackageImage
 from rlm_mcp.records.events import Event, RunStarted
+from rlm_mcp.records.protocols import Record
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.repl.types import GuestCalls, Repl
 from rlm_mcp.spending import RunLimits
@@ -32,25 +33,6 @@ class OpenRepl(Protocol):
         self, contexts: Sequence[Context], calls: GuestCalls, *, value: object = None
     ) -> AbstractAsyncContextManager[Repl]:
         """Starts the REPL on entering and closes it on leaving."""
-
-
-class Record(Protocol):
-    """The record that a run writes: a records.store.Run, or a records.tape.MemoryRecord for replays."""
-
-    def append(self, event: Event) -> None:
-        """Puts one event on record; on the event loop it is queued, and written soon. Raises RunNotWritten."""
-
-    async def settled(self) -> None:
-        """Returns once everything appended so far is written. Raises RunNotWritten."""
-
-    def write_answer(self, answer: object) -> None:
-        """Writes the answer byte for byte."""
-
-    def save_checkpoint(self, turn: int, data: bytes) -> bool:
-        """Writes the REPL as it was after `turn`; False if it was not kept."""
-
-    def checkpoint(self) -> tuple[int, bytes] | None:
-        """The newest checkpoint after its turn, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
     runs/<run_id>/events.jsonl      one JSON object a line, appended as things happen; the first has the format version
     runs/<run_id>/answer.txt|json   the answer, byte-exact, replaced atomically
     runs/<run_id>/checkpoint.bin    the REPL after the last finished turn, replaced atomically
+    runs/<run_id>/cancel            asks the process that runs it to cancel it
 
 Durability: on the event loop `append` queues an event, which is written within moments, together with others; once
 `settled` has returned it is with the operating system, so a killed process loses nothing that was waited for. In other
@@ -16,6 +17,7 @@ A live run holds an advisory lock on its events file. A run whose record has no 
 off.
 """
 
+import builtins
 import json
 import os
 import re
@@ -24,19 +26,22 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import anyio
+
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, UnknownRun
 from rlm_mcp.files import replacing, try_lock
 from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes, to_json
 from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.group_commit import GroupCommit
-from rlm_mcp.records.reading import read_events
+from rlm_mcp.records.reading import event_or_none, read_events, read_lines
+from rlm_mcp.records.recovery import MOST_AT_ONCE, WITHIN_SECONDS, has_ended, is_left
 from rlm_mcp.records.types import RunPage, RunState
 
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")
@@ -53,8 +58,17 @@ _OUTLINE = tuple(
 _SYNCED = (b'{"event":"run_started"', b'{"event":"run_ended"')
 """How the lines begin that are on the disk, and not only with the operating system, when they are settled."""
 
+_MARK = b'{"event":"run_'
+"""How the lines of events begin that `marks` gives."""
+
 _LOCK_TRIES = 10
 _NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to resume"
+CANCEL_POLL_SECONDS = 0.5
+"""How often the process of a run looks whether another one asks to cancel it."""
+
+RECENT_RUNS = 100
+"""Searched for a run of the same request."""
+
 CHECKPOINT_MAX_BYTES = 64 << 20
 """Above this, storing a checkpoint costs more than running the code of the turns again."""
 
@@ -133,6 +147,33 @@ class Runs:
     def context_ids(self) -> "set[str]":
         """The contexts of all runs on record. Raises RunRecordTooNew, RunRecordDamaged."""
         return {one for run_id in self._ids() for one in Run(self.directory / run_id).context_ids()}
+
+    def unended(self, fingerprint: str, *, except_model: str | None = None) -> "Run | None":
+        """A run of this request whose record has no end, among those that were written last; see RunStore."""
+        for _, run_id in self._by_time_written()[:RECENT_RUNS]:
+            run = Run(self.directory / run_id)
+            with suppress(RunRecordTooNew, RunRecordDamaged):
+                started = run.started()
+                if started is None or started.fingerprint != fingerprint or has_ended(run):
+                    continue
+                models = [model.get("name") for model in started.models.values() if isinstance(model, dict)]
+                if except_model is None or except_model not in models:
+                    return run
+        return None
+
+    def left(self) -> "builtins.list[Run]":
+        """The runs that a starting server resumes, those that were written last first. Raises RunRecordTooNew."""
+        oldest = time.time() - WITHIN_SECONDS
+        recent = (Run(self.directory / run_id) for at, run_id in self._by_time_written("events.jsonl") if at >= oldest)
+        return [run for run in recent if _is_readably_left(run)][:MOST_AT_ONCE]
+
+    def _by_time_written(self, file: str = "") -> "builtins.list[tuple[float, str]]":
+        """When the directories of all runs, or a file in each, were modified, and their ids, latest first."""
+        times: builtins.list[tuple[float, str]] = []
+        for entry in self.directory.iterdir() if self.directory.is_dir() else ():
+            with suppress(OSError):  # it is being removed, or is no run
+                times.append(((entry / file).stat().st_mtime, entry.name))
+        return sorted(times, reverse=True)
 
     def _created_at(self, run_id: str) -> str:
         if run_id not in self._created:
@@ -242,6 +283,45 @@ class Run:
     def events(self, *, until: int | None = None) -> Iterator[Event]:
         """The events written so far, or those in the first `until` bytes. Raises RunRecordTooNew."""
         return read_events(self._events, until=until)
+
+    def events_from(self, position: int) -> Iterator[tuple[Event | None, int]]:
+        """What comes after a position, each with the position after it; None for lines that are no events.
+
+        Raises RunRecordTooNew.
+        """
+        return read_lines(self._events, position)
+
+    def marks(self) -> list[Event]:
+        """The events that begin, end, leave or resume the run; nothing else in its record is parsed."""
+        return list(_marks(self._events))
+
+    def trace(self) -> str:
+        """The record as it stands on disk."""
+        return self._events.read_text(encoding="utf-8")
+
+    def is_torn(self) -> bool:
+        """Whether the record ends in the middle of a line."""
+        with self._events.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            return file.read(1) != b"\n"
+
+    def request_cancel(self) -> None:
+        """Asks the process that runs it to cancel it."""
+        self.path_of("cancel").touch()
+
+    async def cancel_requested(self) -> None:
+        """Returns once anybody has asked for that: looks twice a second."""
+        while not self.path_of("cancel").exists():  # noqa: ASYNC110 - it may be in another process
+            await anyio.sleep(CANCEL_POLL_SECONDS)
+
+    def drop_cancel_request(self) -> None:
+        """Forgets an earlier request."""
+        self.path_of("cancel").unlink(missing_ok=True)
+
+    def path_of(self, name: str) -> Path:
+        """A file beside the record."""
+        return self.directory / name
 
     def claim(self) -> None:
         """Takes the writer's lock. Raises RunNotWritten, and RunBusy when another process holds it."""
@@ -365,6 +445,29 @@ class Run:
             self._position = file.seek(0, os.SEEK_END)
             self._file = file
         return self._file
+
+
+def _is_readably_left(run: Run) -> bool:
+    try:
+        return is_left(run)
+    except OSError:  # nothing can be resumed from a record that cannot be read
+        return False
+
+
+def _marks(path: Path) -> Iterator[Event]:
+    with path.open("rb") as file:
+        for line in file:
+            if line.startswith(_MARK) and line.endswith(b"\n"):
+                event = _event_of(line)
+                if event is not None and not event.path:
+                    yield event
+
+
+def _event_of(line: bytes) -> Event | None:
+    try:
+        return event_or_none(json.loads(line))
+    except (ValueError, RecursionError):  # a damaged line, which is left out as in every reader of records
+        return None
 
 
 def _lock_for_writing(file: FileIO) -> bool:

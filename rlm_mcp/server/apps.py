@@ -8,7 +8,6 @@ because a host tells a page the result of `rlm_solve` only when the run has ende
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.apps import APP_MIME_TYPE, Apps
@@ -18,7 +17,7 @@ from mcp_types import CallToolRequestParams, CallToolResult, TextContent
 
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.errors import RlmError
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.protocols import RunRecord, RunStore
 from rlm_mcp.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class RunApps(Apps):
     def __init__(self, workspace: Callable[[], Workspace]) -> None:
         super().__init__()
         self._workspace = workspace
-        self._followed: OrderedDict[Path, FollowedRun] = OrderedDict()
+        self._followed: OrderedDict[tuple[RunStore, str], FollowedRun] = OrderedDict()
         self._add_page(RUN_URI, "Run", _run_app)
         self._add_page(CONTEXT_URI, "Context", _context_app)
 
@@ -101,14 +100,15 @@ class RunApps(Apps):
             }
         return _answer(run.run_id, "running" if piece.is_live else "ended", page)
 
-    def _follow(self, workspace: Workspace, run: Run) -> "FollowedRun":
+    def _follow(self, workspace: Workspace, run: RunRecord) -> "FollowedRun":
         """The reader of a run's record, which keeps its place in it."""
         from rlm_mcp.viewer.following import PIECE_CALL_CHARS, FollowedRun
 
-        followed = self._followed.pop(run.directory, None)
+        key = workspace.runs.records, run.run_id
+        followed = self._followed.pop(key, None)
         if followed is None:
             followed = FollowedRun(run, workspace.contexts.store, call_chars=PIECE_CALL_CHARS)
-        self._followed[run.directory] = followed
+        self._followed[key] = followed
         while len(self._followed) > MOST_FOLLOWED:
             self._followed.popitem(last=False)
         return followed

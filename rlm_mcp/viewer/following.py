@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.records.reading import read_lines
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.protocols import RunRecord
 from rlm_mcp.viewer.page import assemble, page_data
 from rlm_mcp.viewer.passages import StoredTexts, read_passages
 from rlm_mcp.viewer.story import MOST_CALL_CHARS, Story
@@ -45,7 +44,7 @@ class PagePiece:
 class FollowedRun:
     """The page data of a run; each call reads what its record has gained since the last. Safe from any thread."""
 
-    def __init__(self, run: Run, store: Store, *, call_chars: int = MOST_CALL_CHARS) -> None:
+    def __init__(self, run: RunRecord, store: Store, *, call_chars: int = MOST_CALL_CHARS) -> None:
         self._run = run
         self._store = store
         self._story = Story(call_chars=call_chars)
@@ -112,7 +111,7 @@ class FollowedRun:
 
     def _read_new_events(self) -> int:
         """Reads on, and returns how far the record has been read."""
-        for event, end in read_lines(self._run.events_path, self._position):
+        for event, end in self._run.events_from(self._position):
             self._story.add(event)
             self._position = end
         return self._position

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from rlm_mcp.concurrency import on_stop_signal
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.protocols import RunRecord
 from rlm_mcp.viewer.following import FollowedRun
 
 HOST = "127.0.0.1"
@@ -62,7 +62,7 @@ def application(followed: FollowedRun, *, token: str, port: int) -> Starlette:
     return Starlette(routes=[Route("/{token}/", guarded(page)), Route("/{token}/data", guarded(news))])
 
 
-async def serve_page(run: Run, store: Store, *, tell: Callable[[str], None]) -> None:
+async def serve_page(run: RunRecord, store: Store, *, tell: Callable[[str], None]) -> None:
     """Serves a page until SIGINT or SIGTERM; `tell` receives its address. Raises RunRecordTooNew, RunRecordDamaged."""
     followed = FollowedRun(run, store)
     await anyio.to_thread.run_sync(followed.page)  # raises here, and not in the browser, if the record cannot be shown

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -21,8 +20,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RlmError
 from rlm_mcp.files import replacing
 from rlm_mcp.records.events import Event
-from rlm_mcp.records.reading import read_lines
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.protocols import RunRecord
 from rlm_mcp.redact import escape_controls
 from rlm_mcp.version import __version__
 from rlm_mcp.viewer.comparing import compare_runs
@@ -49,16 +47,16 @@ class PageNotWritten(RlmError):
     """The file of a page cannot be written."""
 
 
-def write_page(record: Run | Iterable[Event], store: Store, path: Path | None = None) -> Path:
+def write_page(record: RunRecord | Iterable[Event], store: Store, path: Path | None = None) -> Path:
     """Writes the page of a run and returns its path.
 
     `record` is a stored run, whose page is written next to its record by default, or the events of another run, for
     which `path` must be given. Raises RunRecordTooNew, RunRecordDamaged, PageNotWritten.
     """
     if path is None:
-        if not isinstance(record, Run):
+        if isinstance(record, Iterable):
             raise ValueError("events alone have no directory: pass the path of the page")
-        path = record.directory / FILE_NAME
+        path = record.path_of(FILE_NAME)
     return write_text(path, run_page(record, store))
 
 
@@ -74,13 +72,13 @@ def write_text(path: Path, page: str) -> Path:
     return path
 
 
-def run_page(record: Run | Iterable[Event], store: Store) -> str:
+def run_page(record: RunRecord | Iterable[Event], store: Store) -> str:
     """The HTML page of a run. Raises RunRecordTooNew, RunRecordDamaged."""
     story, facts = run_facts(record, store)
     return assemble("run", title=story.title, data=facts)
 
 
-def compare_page(first: Run, second: Run, store: Store) -> tuple[str, dict[str, Any]]:
+def compare_page(first: RunRecord, second: RunRecord, store: Store) -> tuple[str, dict[str, Any]]:
     """The HTML page of two runs side by side, and their comparison. Raises RunRecordTooNew, RunRecordDamaged."""
     both = [run_facts(run, store)[1] for run in (first, second)]
     facts = compare_runs(*both)
@@ -88,16 +86,16 @@ def compare_page(first: Run, second: Run, store: Store) -> tuple[str, dict[str, 
     return assemble("compare", title=title, data={"runs": both, "facts": facts}), facts
 
 
-def run_facts(record: Run | Iterable[Event], store: Store) -> tuple[Story, dict[str, Any]]:
+def run_facts(record: RunRecord | Iterable[Event], store: Store) -> tuple[Story, dict[str, Any]]:
     """The story of a run and the data of its page, read from its record and from the store."""
-    if not isinstance(record, Run):
+    if isinstance(record, Iterable):
         story = story_of(record)
         return story, page_data(story, read_passages(store, story.context_ids, story.citations))
     is_live = record.is_live()  # first: a run that ends in between has its end on record when the record is read
-    story = story_of(event for event, _ in read_lines(record.events_path))
+    story = story_of(event for event, _ in record.events_from(0))
     texts = read_passages(store, story.context_ids, story.citations)
     data = page_data(story, texts, is_live=is_live, answer=record.answer())
-    if not is_live and is_torn(record.events_path):
+    if not is_live and record.is_torn():
         data["head"]["notes"].append("The record ends in the middle of an event, so what came after it is lost.")
     return story, data
 
@@ -112,14 +110,6 @@ def page_data(story: Story, texts: StoredTexts, *, is_live: bool = False, answer
         "passages": texts.passages,
         "coverage": coverage,
     }
-
-
-def is_torn(record: Path) -> bool:
-    """Whether the record ends in the middle of a line."""
-    with record.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return file.read(1) != b"\n"
 
 
 # --- assembling

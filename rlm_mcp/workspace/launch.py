@@ -19,7 +19,7 @@ from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.reply_schema import parse_schema
 from rlm_mcp.engine.router import Estimate, estimate, route
 from rlm_mcp.engine.subcalls import SubCalls
-from rlm_mcp.engine.types import OpenRepl, Record, RunDeps, RunSpec, started_event
+from rlm_mcp.engine.types import OpenRepl, RunDeps, RunSpec, started_event
 from rlm_mcp.errors import NoModelConfigured, RunRecordDamaged, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
@@ -27,6 +27,7 @@ from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.packages.library import PackageImage
 from rlm_mcp.records.events import Event, RootReply, RunStarted
+from rlm_mcp.records.protocols import Record
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.records.unanswered import with_unanswered

@@ -19,10 +19,9 @@ from rlm_mcp.errors import RlmError, RunNotWritten
 from rlm_mcp.models.sampling_queue import SamplingQueue
 from rlm_mcp.records.events import Event, RunEnded, RunLeft
 from rlm_mcp.records.fold import RunFold
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.protocols import RunRecord
 from rlm_mcp.workspace.launch import Launch
 from rlm_mcp.workspace.progress import Progress, progress_of
-from rlm_mcp.workspace.shared_records import CANCEL_POLL_SECONDS, cancel_request
 
 CANCELLED = RunEnded(status="cancelled", stopped_by="cancelled", message="Cancelled; what it had is in its trace.")
 
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 class LiveRun:
     """A run in progress, and its state for followers."""
 
-    run: Run
+    run: RunRecord
     fingerprint: str
     max_seconds: float | None
     sampling_queue: SamplingQueue | None
@@ -41,6 +40,7 @@ class LiveRun:
     """one of its models is that of a client"""
     started: float = field(default_factory=time.monotonic)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    _watch: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     finished: anyio.Event = field(default_factory=anyio.Event)
     news: anyio.Event = field(default_factory=anyio.Event)
     """set, and replaced, at every event"""
@@ -104,6 +104,7 @@ class LiveRun:
                 log.exception("run %s failed", self.run_id)
         finally:
             self.run.close()
+            self._watch.cancel()
             self.sampling_queue = None
 
     async def _record_end(self, event: RunEnded) -> None:
@@ -117,11 +118,9 @@ class LiveRun:
 
     async def watch_for_cancel_request(self) -> None:
         """Cancels the run when another process asks for it. Ends with the run."""
-        while not self.finished.is_set():
-            with anyio.move_on_after(CANCEL_POLL_SECONDS):
-                await self.finished.wait()
-            if cancel_request(self.run).exists():
-                self.scope.cancel()
+        with self._watch:
+            await self.run.cancel_requested()
+            self.scope.cancel()
 
 
 def _failure(error: Exception) -> RunEnded:

@@ -10,7 +10,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from weakref import WeakValueDictionary
 
 import anyio
@@ -23,8 +22,8 @@ from rlm_mcp.engine.router import Estimate
 from rlm_mcp.errors import RlmError, RunBusy, RunRecordDamaged
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed
-from rlm_mcp.records.recovery import has_ended, is_left, left_runs
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.protocols import RunRecord, RunStore
+from rlm_mcp.records.recovery import has_ended, is_left
 from rlm_mcp.records.tape import MemoryRecord
 from rlm_mcp.records.types import Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange, run_uri
@@ -33,9 +32,7 @@ from rlm_mcp.workspace.live_run import CANCELLED, LiveRun
 from rlm_mcp.workspace.progress import HEARTBEAT_SECONDS, Progress
 from rlm_mcp.workspace.shared_records import (
     RunElsewhere,
-    cancel_request,
     claim_record,
-    find_unfinished,
     read_along,
     request_cancel,
 )
@@ -75,7 +72,7 @@ class LiveRuns:
         self,
         *,
         store: Store,
-        records: Runs,
+        records: RunStore,
         launcher: Launcher,
         tasks: TaskGroup,
         changes: ChangeFeed,
@@ -101,7 +98,7 @@ class LiveRuns:
         """fingerprint -> run whose client was lost while it waited, and has not got the answer"""
 
     def __repr__(self) -> str:
-        return f"<LiveRuns {self.records.directory.parent}, {len(self._live)} live runs>"
+        return f"<LiveRuns {self.records!r}, {len(self._live)} live runs>"
 
     @property
     def live_count(self) -> int:
@@ -148,7 +145,7 @@ class LiveRuns:
         fingerprint = fingerprint_of(request, await self._contexts_of(request))
         if fingerprint in self._kept or self._find_live(fingerprint, sampling=sampling) is not None:
             return False
-        return await run_in_thread(find_unfinished, self.records, fingerprint, sampling=sampling) is None
+        return await self._unended(fingerprint, sampling=sampling) is None
 
     async def _contexts_of(self, request: SolveRequest) -> list[Context]:
         if not request.query.strip():
@@ -160,6 +157,10 @@ class LiveRuns:
     def _find_live(self, fingerprint: str, *, sampling: bool) -> str | None:
         same = (live for live in self._live.values() if live.fingerprint == fingerprint)
         return next((live.run_id for live in same if sampling or not live.asks_client), None)
+
+    async def _unended(self, fingerprint: str, *, sampling: bool) -> RunRecord | None:
+        """A run of this request that was cut off. Without `sampling`, none that asks a client's model."""
+        return await run_in_thread(self.records.unended, fingerprint, except_model=None if sampling else CLIENT)
 
     async def _stopped(self, fingerprint: str) -> None:
         """Waits for the end of runs of this request that are being stopped, which takes tenths of a second."""
@@ -182,7 +183,7 @@ class LiveRuns:
         """The run that works on this request already, or that was cut off and is resumed now."""
         if (run_id := self._find_live(fingerprint, sampling=sampling)) is not None:
             return run_id
-        run = await run_in_thread(find_unfinished, self.records, fingerprint, sampling=sampling)
+        run = await self._unended(fingerprint, sampling=sampling)
         if run is None:
             return None
         try:
@@ -193,7 +194,7 @@ class LiveRuns:
             log.warning("%s was cut off and cannot be resumed: %s", run.run_id, error)
             return None
 
-    def _begin(self, run: Run, launch: Launch, fingerprint: str) -> None:
+    def _begin(self, run: RunRecord, launch: Launch, fingerprint: str) -> None:
         queue = launch.sampling_queue
         live = LiveRun(
             run=run,
@@ -208,7 +209,6 @@ class LiveRuns:
         if (spans := self._telemetry.begin(run.run_id, launch)) is not None:
             live.listeners.append(spans)
         self._live[run.run_id] = live
-        cancel_request(run).unlink(missing_ok=True)
         self._tasks.start_soon(self._play, live, launch)
         self._tasks.start_soon(live.watch_for_cancel_request)
 
@@ -240,14 +240,15 @@ class LiveRuns:
         with anyio.CancelScope(shield=True):
             await run_in_thread(claim_record, run, events)
             spent = None if launch.already is None else launch.already.to_json()
+            await run_in_thread(run.drop_cancel_request)
             await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
             self._begin(run, launch, state.fingerprint)
         return run.run_id
 
     async def resume_left(self) -> None:
         """Resumes the runs that earlier servers left; those that cannot be resumed stay as they are."""
-        for run_id in await run_in_thread(left_runs, self.records):
-            await self._try_to_resume(run_id)
+        for run in await run_in_thread(self.records.left):
+            await self._try_to_resume(run.run_id)
 
     async def resume_if_left(self, run_id: str) -> None:
         """Resumes this run, which a client asks for, if an earlier server left it."""
@@ -344,9 +345,9 @@ class LiveRuns:
     async def trace(self, run_id: str) -> str:
         """The record of a run, as it stands on disk."""
         run = await self._find(run_id)
-        return await run_in_thread(partial(run.events_path.read_text, encoding="utf-8"))
+        return await run_in_thread(run.trace)
 
-    async def _find(self, run_id: str) -> Run:
+    async def _find(self, run_id: str) -> RunRecord:
         if (live := self._live.get(run_id)) is not None:
             return live.run
         return await run_in_thread(self.records.get, run_id)
@@ -401,7 +402,7 @@ class LiveRuns:
         if (live := self._live.get(run.run_id)) is not None:
             live.cancel()
             await live.finished.wait()
-        elif run.is_live():
+        elif await run_in_thread(run.is_live):
             await request_cancel(run)
         elif not await run_in_thread(has_ended, run):  # cut off: it must not be resumed
             await run_in_thread(run.append, CANCELLED)

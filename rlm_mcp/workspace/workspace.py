@@ -59,7 +59,7 @@ class Workspace:
         """seconds that a call may wait for a run, whichever client calls"""
 
     def __repr__(self) -> str:
-        return f"<Workspace {self.runs.records.directory.parent}, {self.runs.live_count} live runs, {self.repls!r}>"
+        return f"<Workspace {self.runs.records!r}, {self.runs.live_count} live runs, {self.repls!r}>"
 
     async def remove_context(self, ref: str) -> Context:
         """Forgets a context and the variables of its REPL. Raises ContextInUse while a run reads it."""

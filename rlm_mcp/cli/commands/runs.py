@@ -102,7 +102,7 @@ async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:
     if options.json and options.out is None:
         print_json(facts)
         return ANSWERED
-    out = first.directory / f"compare-{second.run_id}.html" if options.out is None else Path(options.out)
+    out = first.path_of(f"compare-{second.run_id}.html") if options.out is None else Path(options.out)
     path = await run_in_thread(write_text, out, page)
     if options.json:
         print_json(facts | {"page": str(path.resolve())})

@@ -23,7 +23,6 @@ from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.errors import RlmError
 from rlm_mcp.models.pool import open_models
 from rlm_mcp.packages.library import PackageLibrary, folder_of
-from rlm_mcp.records.recovery import left_runs
 from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.server.server import RlmServer
@@ -135,7 +134,7 @@ def tenant_directories(data_dir: Path) -> list[str]:
 def _has_left_runs(directory: Path) -> bool:
     """Whether an earlier server left runs here. A damaged record resumes nothing, and stops no server."""
     try:
-        return bool(left_runs(Runs(directory)))
+        return bool(Runs(directory).left())
     except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
         log.warning("the runs in %s are not resumed: %s: %s", directory, type(error).__name__, error)
         return False

@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rlm_mcp.records.recovery import MOST_TRIES, left_runs
+from rlm_mcp.records.recovery import MOST_TRIES
 from rlm_mcp.records.store import Runs
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.workspace import Workspace
@@ -46,7 +46,7 @@ async def test_a_killed_server_leaves_its_runs_too(machine: Machine) -> None:
         record = Runs(machine.settings.data_dir).get(run_id).events_path
         lines = record.read_text().splitlines(keepends=True)
         record.write_text("".join(line for line in lines if "run_ended" not in line and "run_left" not in line))
-        assert left_runs(Runs(machine.settings.data_dir)) == [run_id]
+        assert [run.run_id for run in Runs(machine.settings.data_dir).left()] == [run_id]
 
 
 async def test_a_left_run_that_a_client_asks_for_is_resumed(machine: Machine) -> None:
@@ -74,7 +74,7 @@ async def test_a_run_that_its_client_cancelled_stays_cancelled(machine: Machine)
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
             workspace.runs.stop(run_id)  # the record gets its end while the server ends, too
-        assert left_runs(Runs(machine.settings.data_dir)) == []
+        assert Runs(machine.settings.data_dir).left() == []
 
 
 async def test_a_left_run_is_cancelled_without_being_resumed(machine: Machine) -> None:
@@ -83,7 +83,7 @@ async def test_a_left_run_is_cancelled_without_being_resumed(machine: Machine) -
             run_id = await begun(workspace, machine)
         async with machine.open() as workspace:
             assert (await workspace.runs.cancel(run_id)).status == "cancelled"
-        assert left_runs(Runs(machine.settings.data_dir)) == []
+        assert Runs(machine.settings.data_dir).left() == []
 
 
 async def test_a_run_of_a_living_server_is_not_taken_from_it(machine: Machine) -> None:
