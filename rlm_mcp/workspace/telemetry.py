@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rlm_mcp.models.connections import Connections
 from rlm_mcp.records.events import (
     Cell,
     CellBegun,
@@ -233,10 +234,11 @@ def _messages(role: str, content: object) -> str:
 # --- export
 
 
-def export_spans() -> "TracerProvider | None":
+def export_spans(connections: Connections | None = None) -> "TracerProvider | None":
     """Sends the spans of this process to where the OTEL_* variables say; None if the extra `otel` is not installed.
 
-    The OpenTelemetry SDK reads the variables; the settings have found that some are set.
+    The OpenTelemetry SDK reads the variables; the settings have found that some are set. A process that has no network
+    of its own passes `connections`.
     """
     from opentelemetry import trace
 
@@ -249,8 +251,13 @@ def export_spans() -> "TracerProvider | None":
         log.warning("OTEL_* variables ask for traces, but nothing can send them: pip install 'rlm-mcp[otel]'")
         return None
     ours = Resource({"service.name": "rlm-mcp", "service.version": __version__})
+    session = None
+    if connections is not None:
+        from rlm_mcp.workspace.passed_requests import passed_session
+
+        session = passed_session(connections)
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=session)))
     trace.set_tracer_provider(provider)
     return provider
 

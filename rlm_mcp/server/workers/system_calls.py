@@ -47,6 +47,9 @@ ONLY_OF_ITSELF = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setp
 
 PRIO_PROCESS, IOPRIO_WHO_PROCESS = 0, 1
 
+PR_SET_PDEATHSIG = 1
+"""Without it a worker would outlive the server that started it."""
+
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 """They put characters into the terminal of the server as if they had been typed."""
 
@@ -102,6 +105,7 @@ def _refuse_arguments(calls: "Filter") -> None:
     calls.errno("setsockopt", errno.EPERM, args=lingering)
     for request in (TIOCSTI, TIOCLINUX):
         calls.errno("ioctl", errno.EPERM, args=[(1, CmpOp.MASKED_EQ, request, _INT)])
+    calls.errno("prctl", errno.EPERM, args=[(0, CmpOp.MASKED_EQ, PR_SET_PDEATHSIG, _INT)])
     for name in ONLY_OF_ITSELF:
         calls.errno(name, errno.EPERM, args=[(0, CmpOp.NE, 0)])
     for name, process in (("setpriority", PRIO_PROCESS), ("ioprio_set", IOPRIO_WHO_PROCESS)):

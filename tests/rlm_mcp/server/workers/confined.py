@@ -30,7 +30,7 @@ MEMORY_BYTES = 512 << 20
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 X86_64 = {"process_vm_readv": 310, "ptrace": 101, "bpf": 321, "io_uring_setup": 425, "userfaultfd": 323, "keyctl": 250}
-PR_GET_NO_NEW_PRIVS, CLONE_NEWUSER, TIOCSTI, X32 = 39, 0x10000000, 0x5412, 0x40000000
+PR_SET_PDEATHSIG, PR_GET_NO_NEW_PRIVS, CLONE_NEWUSER, TIOCSTI, X32 = 1, 39, 0x10000000, 0x5412, 0x40000000
 
 
 def system_call(number: int, *arguments: int) -> str:
@@ -134,6 +134,9 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "type into the terminal": lambda: fcntl.ioctl(0, TIOCSTI, b"x"),
     "type into the terminal with a longer number": lambda: system_call(16, 0, TIOCSTI | 1 << 32, 0),
     # --- privileges, memory
+    "outlive the server": lambda: system_call(157, PR_SET_PDEATHSIG, 0),
+    "place among those that the kernel ends": lambda: Path("/proc/self/oom_score_adj").read_text().strip(),
+    "be ended later": lambda: Path("/proc/self/oom_score_adj").write_text("0"),
     "may gain privileges": lambda: not LIBC.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
     "memory in a core": lambda: Path("/proc/self/coredump_filter").read_text().strip(),
     "size of a core": lambda: resource.getrlimit(resource.RLIMIT_CORE),

@@ -5,12 +5,14 @@ import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import anyio
 import anyio.to_thread
 import pytest
+import requests
 
 from rlm_mcp.models.base import Message
 from rlm_mcp.models.discovery import LocalServer, find_local_servers
@@ -30,6 +32,7 @@ from rlm_mcp.server.workers.egress import (
     egress_pair,
 )
 from rlm_mcp.settings import Settings
+from rlm_mcp.workspace.passed_requests import passed_session
 from tests.peers.openai_server import OpenAIServer
 from tests.rlm_mcp.server.workers.certificates import self_signed
 from tests.rlm_mcp.server.workers.servers import https_server
@@ -83,6 +86,18 @@ async def test_tls_is_spoken_by_the_worker(tmp_path: Path) -> None:
         ):
             answer = await response.text()
     assert answer == "secret"
+
+
+async def test_spans_are_sent_through_the_broker(tmp_path: Path) -> None:
+    certificate = tmp_path / "certificate.pem"
+    async with https_server(self_signed(certificate), "taken") as port, brokered(("localhost", port)) as egress:
+        with passed_session(egress) as session:
+            session.headers["Connection"] = "close"
+            post = partial(session.post, f"https://localhost:{port}/v1/traces", b"spans", verify=str(certificate))
+            answer = await anyio.to_thread.run_sync(post)
+            with pytest.raises(requests.ConnectionError, match="none of them: set RLM_MCP_BASE_URL"):
+                await anyio.to_thread.run_sync(session.get, "http://localhost:1/")
+    assert answer.text == "taken"
 
 
 async def test_another_address_is_refused_in_a_sentence() -> None:
