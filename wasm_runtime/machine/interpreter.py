@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import wasmtime
 
-from wasm_runtime.errors import ImageError
+from wasm_runtime.errors import ImageError, OutOfMemoryBudget
 from wasm_runtime.machine.memory import WASM_PAGE_BYTES, GuestMemory
 
 _Extern = TypeVar("_Extern", wasmtime.Memory, wasmtime.Global, wasmtime.Func)
@@ -18,10 +18,18 @@ class Interpreter:
     """A store with one instance in it. Used by one thread at a time."""
 
     def __init__(self, engine: wasmtime.Engine, prelinked: wasmtime.InstancePre, *, memory_bytes: int) -> None:
-        """`memory_bytes` limits linear memory: growth beyond it fails, which CPython reports as MemoryError."""
+        """`memory_bytes` limits linear memory: growth beyond it fails, which CPython reports as MemoryError.
+
+        Raises OutOfMemoryBudget where the operating system gives this process no more memory.
+        """
         self.store = wasmtime.Store(engine)
         self.store.set_limits(memory_size=memory_bytes)
-        self._exports = prelinked.instantiate(self.store).exports(self.store)
+        try:
+            instance = prelinked.instantiate(self.store)
+        except wasmtime.WasmtimeError as error:
+            self.store.close()
+            raise OutOfMemoryBudget(f"no session can be opened ({error}): close others, or try again later") from error
+        self._exports = instance.exports(self.store)
         self._memory = self._export("memory", wasmtime.Memory)
         self._globals = [self._export(name, wasmtime.Global) for name in GLOBALS]
         base = ctypes.addressof(self._memory.data_ptr(self.store).contents)
