@@ -9,9 +9,10 @@ An image is written once, never changed and never removed: the record of a run m
 
 import hashlib
 import json
+import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,10 @@ from typing import Any
 
 from rlm_mcp.files import replacing
 from rlm_mcp.packages.types import PackageRefused, PackagesMissing, Report
+
+_log = logging.getLogger(__name__)
+
+_NO_SET: Mapping[str, Any] = {"requested": [], "image": None, "find_links": []}
 
 DATA_PACKAGE = "rlm_mcp_data"
 """The Python package that holds the image of `rlm-mcp-data`."""
@@ -36,6 +41,8 @@ class PackageImage:
     """the names that code imports"""
     pure_only: tuple[str, ...] = ()
     """packages without their compiled part"""
+    base: str | None = None
+    """the image that it was baked from; another version of the sandbox cannot load it"""
 
     @property
     def names(self) -> frozenset[str]:
@@ -64,17 +71,22 @@ def read_image(folder: Path) -> PackageImage | None:
             packages=tuple(f"{package['name']} {package['version']}" for package in packages),
             imports=tuple(sorted(name for package in packages for name in package["imports"])),
             pure_only=tuple(package["name"] for package in packages if package["pure_part_only"]),
+            base=manifest.get("base"),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 class PackageLibrary:
-    """The packages of one user. `data_folder` is that of the prebuilt image, by default where it is installed."""
+    """The packages of one user. `data_folder` is that of the prebuilt image, by default where it is installed.
 
-    def __init__(self, data_dir: Path, *, data_folder: Path | None = None) -> None:
+    `base` is the SHA-256 of the image without packages, by default of that in `wasm_runtime`.
+    """
+
+    def __init__(self, data_dir: Path, *, data_folder: Path | None = None, base: str | None = None) -> None:
         self._folder = data_dir / "packages"
         self._data_folder = data_folder or _installed_data_folder()
+        self._base = base
 
     def __repr__(self) -> str:
         return f"<PackageLibrary {self._folder}, {len(self.images())} images>"
@@ -104,11 +116,11 @@ class PackageLibrary:
         Unset, it is what was added, else the prebuilt image. Raises PackagesMissing.
         """
         if setting is None:
-            return self.added_image() or self.data_image()
+            return self._current(self.added_image()) or self._current(self.data_image())
         if list(setting) == ["none"]:
             return None
         if list(setting) == ["data"]:
-            image = self.data_image()
+            image = self._current(self.data_image())
             if image is None:
                 raise PackagesMissing(
                     "packages = data needs the prebuilt image: install the wheel of rlm-mcp-data, which"
@@ -116,23 +128,42 @@ class PackageLibrary:
                 )
             return image
         wanted = {canonical_name(name) for name in setting}
-        images = [image for image in self.images() if wanted <= image.names]
+        current = [image for image in self.images() if self.is_current(image)]
+        images = [image for image in current if wanted <= image.names]
         if not images:
-            there = set[str]().union(*(image.names for image in self.images()))
+            there = set[str]().union(*(image.names for image in current))
             lacking = sorted(wanted - there) or sorted(wanted)
             raise PackagesMissing(
                 f"no image has the packages {', '.join(sorted(wanted))}: `rlm-mcp packages add {' '.join(lacking)}`"
             )
         return min(images, key=lambda image: (len(image.packages), image.sha256))
 
-    def with_sha256(self, sha256: str) -> PackageImage | None:
-        """The image that a run has used."""
-        return next((image for image in self.images() if image.sha256 == sha256), None)
+    def used_by_run(self, sha256: str, packages: Sequence[str]) -> PackageImage | None:
+        """The image that a run has used or, after an upgrade of the sandbox, one with the same packages."""
+        current = [image for image in self.images() if self.is_current(image)]
+        same = (image for image in current if image.packages and set(image.packages) == set(packages))
+        return next((image for image in current if image.sha256 == sha256), None) or next(same, None)
+
+    def is_current(self, image: PackageImage) -> bool:
+        """Whether this version of the sandbox can load an image."""
+        return image.base is None or image.base == (self._base or _own_base())
+
+    def _current(self, image: PackageImage | None) -> PackageImage | None:
+        """The image, unless it is one of another version of the sandbox, which is logged."""
+        if image is None or self.is_current(image):
+            return image
+        _log.warning(
+            "%s is of another version of the sandbox, so that code runs without it: `rlm-mcp packages bake` bakes it "
+            "again",
+            image.folder,
+        )
+        return None
 
     def add(
         self, wanted: Sequence[str], *, cache_dir: Path, find_links: Sequence[str] = (), report: Report
     ) -> PackageImage:
         """Add packages to the set, and bake its image. Raises PackageRefused; the set is then as it was."""
+        self._check_set()
         kept = [one for one in self.added() if _project(one) not in {_project(new) for new in wanted}]
         # They are read again by later commands, which may run in another folder.
         new = [str(Path(one).resolve()) if one.endswith(".whl") else one for one in wanted]
@@ -141,6 +172,7 @@ class PackageLibrary:
 
     def remove(self, name: str, *, cache_dir: Path, report: Report) -> PackageImage | None:
         """Take a package off the set and bake the rest; None if nothing is left. Raises PackageRefused."""
+        self._check_set()
         rest = [one for one in self.added() if _project(one) != canonical_name(name)]
         if len(rest) == len(self.added()):
             raise PackageRefused(f"{name} was not added: `rlm-mcp packages` lists what was")
@@ -158,6 +190,7 @@ class PackageLibrary:
         from wasm_runtime.build.packages import bake_image
         from wasm_runtime.build.side_module import BadPackage
 
+        self._check_set()
         # Packages that were added before may be in the places that were named then.
         links = list(dict.fromkeys([*self._find_links(), *find_links]))
         resolved = resolve(requested, self._folder / "download", find_links=links, report=report)
@@ -180,18 +213,50 @@ class PackageLibrary:
     def _find_links(self) -> list[str]:
         return [str(link) for link in self._read_set().get("find_links", ())]
 
-    def _read_set(self) -> dict[str, Any]:
+    def _read_set(self) -> Mapping[str, Any]:
+        """What was added; nothing where the file cannot be read, which is then not replaced."""
+        return self._known_set() or _NO_SET
+
+    def _known_set(self) -> Mapping[str, Any] | None:
+        """The content of the file, if it is what `_write_set` writes."""
         try:
             found = json.loads((self._folder / "set.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        except FileNotFoundError:
+            return _NO_SET
+        except (OSError, ValueError, RecursionError):
+            return None
+        names = ("requested", "find_links")
+        is_known = isinstance(found, dict) and all(_is_texts(found.get(name)) for name in names)
+        return found if is_known and isinstance(found.get("image"), str | None) else None
+
+    def _check_set(self) -> None:
+        """Raises PackageRefused if the file would be lost by being replaced."""
+        if self._known_set() is None:
+            raise PackageRefused(
+                f"{self._folder / 'set.json'} is damaged or of a newer rlm-mcp, so that it is not replaced: repair it "
+                "or move it away"
+            )
 
     def _write_set(self, requested: Sequence[str], image: str | None, find_links: Sequence[str]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"requested": list(requested), "image": image, "find_links": list(find_links)}, indent=2)
         with replacing(self._folder / "set.json") as file:
             file.write(text.encode())
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _own_base() -> str:
+    """The SHA-256 of the image without packages; empty if there is none. It is read without loading the sandbox."""
+    spec = find_spec("wasm_runtime")
+    folders = spec.submodule_search_locations if spec is not None else None
+    try:
+        manifest = json.loads(Path(next(iter(folders or ())), "image", "manifest.json").read_text("utf-8"))
+        return str(manifest["image"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return ""
 
 
 def _refusal(reason: str, pure_only: Sequence[str]) -> str:

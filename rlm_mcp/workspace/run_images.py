@@ -40,11 +40,11 @@ class RunImages:
         """The image that a record names in its first event. Raises PackagesMissing if it is not here."""
         if packages is None:
             return None
-        sha256 = str(packages.get("image"))
+        sha256, used = str(packages.get("image")), [str(package) for package in packages.get("packages") or ()]
         found = self.chosen if self.chosen is not None and self.chosen.sha256 == sha256 else None
-        found = found or self.library.with_sha256(sha256)
+        found = found or self.library.used_by_run(sha256, used)
         if found is None:
-            names = " ".join(str(package).replace(" ", "==") for package in packages.get("packages") or ())
+            names = " ".join(package.replace(" ", "==") for package in used)
             raise PackagesMissing(
                 f"the run used an image of the sandbox that is not here ({sha256[:12]}): `rlm-mcp packages add "
                 f"{names}` bakes it again from the same wheels"

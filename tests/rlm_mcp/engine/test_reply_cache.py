@@ -1,4 +1,8 @@
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from rlm_mcp.engine.reply_cache import ReplyCache, reply_key
 from rlm_mcp.models.base import Message
@@ -41,6 +45,28 @@ def test_a_file_that_is_no_database_is_left_alone_and_nothing_is_cached(tmp_path
     cache.put("key", "reply")
     assert cache.get("key") is None
     cache.close()
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "found"),
+    [
+        ("key TEXT PRIMARY KEY, reply TEXT NOT NULL", ("old", "kept"), "kept"),  # an older version's
+        ("key TEXT PRIMARY KEY, reply BLOB, kept_at INTEGER, model TEXT NOT NULL", ("old", "kept", 1, "m"), "kept"),
+        ("id INTEGER PRIMARY KEY, text TEXT", (1, "kept"), None),  # a newer version's
+    ],
+)
+def test_a_cache_of_another_version_costs_nothing_but_what_it_cannot_keep(
+    tmp_path: Path, columns: str, row: tuple[object, ...], found: str | None
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "replies.sqlite")) as database, database:
+        database.execute(f"CREATE TABLE replies ({columns})")
+        database.execute(f"INSERT INTO replies VALUES ({','.join('?' * len(row))})", row)  # noqa: S608 - only marks
+    cache = ReplyCache(tmp_path)
+    cache.put("new", "reply")
+    assert (cache.get("old"), cache.get("new")) == (found, None)
+    cache.close()
+    with closing(sqlite3.connect(tmp_path / "replies.sqlite")) as database:
+        assert list(database.execute("SELECT * FROM replies")) == [row]
 
 
 def test_the_oldest_replies_go_when_it_is_full(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ import pytest
 
 from rlm_mcp.packages.library import PackageImage, PackageLibrary
 from rlm_mcp.packages.types import PackageRefused, PackagesMissing
+from wasm_runtime.compile_cache import load_image
 
 
-def write_image(folder: Path, sha256: str, *names: str) -> Path:
+def write_image(folder: Path, sha256: str, *names: str, base: str = "base") -> Path:
     folder.mkdir(parents=True)
     packages = [{"name": n, "version": "1", "imports": [n], "pure_part_only": n == "pyyaml"} for n in names]
-    (folder / "manifest.json").write_text(json.dumps({"image": {"sha256": sha256}, "packages": packages}))
+    facts = {"image": {"sha256": sha256}, "packages": packages, "base": base}
+    (folder / "manifest.json").write_text(json.dumps(facts))
     return folder
 
 
@@ -26,7 +28,7 @@ def library(tmp_path: Path) -> PackageLibrary:
     chosen = {"requested": ["pandas"], "image": "2", "find_links": []}
     (tmp_path / "data" / "packages" / "set.json").write_text(json.dumps(chosen))
     return PackageLibrary(
-        tmp_path / "data", data_folder=write_image(tmp_path / "prebuilt", "d", "lxml", "numpy", "pyyaml")
+        tmp_path / "data", data_folder=write_image(tmp_path / "prebuilt", "d", "lxml", "numpy", "pyyaml"), base="base"
     )
 
 
@@ -63,10 +65,14 @@ def test_without_any_image_there_are_no_packages_and_data_is_refused(tmp_path: P
 
 
 def test_an_image_is_found_by_the_sha256_that_a_record_names(library: PackageLibrary, tmp_path: Path) -> None:
-    assert library.with_sha256("a") == PackageImage(
-        folder=tmp_path / "data" / "packages" / "images" / "1", sha256="a", packages=("numpy 1",), imports=("numpy",)
+    assert library.used_by_run("a", ()) == PackageImage(
+        folder=tmp_path / "data" / "packages" / "images" / "1",
+        sha256="a",
+        packages=("numpy 1",),
+        imports=("numpy",),
+        base="base",
     )
-    assert library.with_sha256("x") is None
+    assert library.used_by_run("x", ()) is None
 
 
 def test_a_folder_that_is_not_an_image_is_ignored(tmp_path: Path) -> None:
@@ -85,3 +91,54 @@ def test_removing_what_was_not_added_is_refused(library: PackageLibrary, tmp_pat
 def test_removing_the_last_package_leaves_the_standard_library(library: PackageLibrary, tmp_path: Path) -> None:
     assert library.remove("Pandas", cache_dir=tmp_path, report=lambda _: None) is None
     assert library.added() == ()
+
+
+def test_after_an_upgrade_of_the_sandbox_code_runs_without_its_old_images(tmp_path: Path) -> None:
+    write_image(tmp_path / "packages" / "images" / "1", "old", "numpy", base="older")
+    (tmp_path / "packages" / "set.json").write_text('{"requested": ["numpy"], "image": "1", "find_links": []}')
+    library = PackageLibrary(tmp_path, base="newer")
+    assert (library.choose(None), library.used_by_run("old", ["numpy 1"])) == (None, None)
+    assert library.added() == ("numpy",)
+    with pytest.raises(PackagesMissing, match="packages add numpy"):
+        library.choose(("numpy",))
+
+
+def test_a_run_goes_on_with_the_same_packages_that_were_baked_for_a_newer_sandbox(tmp_path: Path) -> None:
+    write_image(tmp_path / "packages" / "images" / "1", "old", "numpy", base="older")
+    write_image(tmp_path / "packages" / "images" / "2", "other", "numpy", "pandas", base="newer")
+    write_image(tmp_path / "packages" / "images" / "3", "new", "numpy", base="newer")
+    found = PackageLibrary(tmp_path, base="newer").used_by_run("old", ["numpy 1"])
+    assert found is not None
+    assert found.sha256 == "new"
+
+
+def test_the_base_of_the_installed_sandbox_is_known_without_loading_it(tmp_path: Path) -> None:
+    installed = load_image().sha256
+    write_image(tmp_path / "packages" / "images" / "1", "fits", "numpy", base=installed)
+    write_image(tmp_path / "packages" / "images" / "2", "older", "pandas", base="older")
+    library = PackageLibrary(tmp_path)
+    assert [library.is_current(image) for image in library.images()] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "null",
+        "[" * 5_000,
+        '{"packages": []}',
+        '{"requested": 5, "image": null, "find_links": []}',
+        "not JSON",
+        "\udcff",
+    ],
+)
+def test_a_damaged_or_newer_set_is_no_set_and_is_not_replaced(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "packages" / "set.json"
+    file.parent.mkdir()
+    file.write_bytes(content.encode("utf-8", "surrogateescape"))
+    library = PackageLibrary(tmp_path)
+    assert (library.choose(None), library.added()) == (None, ())
+    with pytest.raises(PackageRefused, match=r"set\.json is damaged or of a newer rlm-mcp"):
+        library.add(["numpy"], cache_dir=tmp_path, report=lambda _: None)
+    with pytest.raises(PackageRefused, match=r"set\.json is damaged or of a newer rlm-mcp"):
+        library.remove("numpy", cache_dir=tmp_path, report=lambda _: None)
+    assert file.read_bytes() == content.encode("utf-8", "surrogateescape")

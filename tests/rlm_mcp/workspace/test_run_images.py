@@ -53,7 +53,7 @@ def launcher(library: PackageLibrary, tmp_path: Path) -> Callable[[PackageLibrar
         async def choose(root: str | None, sub: str | None) -> Models:
             return RunModels(root=ScriptedModel([]), sub=ScriptedModel([]))
 
-        images = RunImages(library=used, chosen=library.with_sha256("of 1"), open_with=Openers())
+        images = RunImages(library=used, chosen=library.used_by_run("of 1", ()), open_with=Openers())
         settings = load_settings({}, environ={"HOME": str(tmp_path)}, config_file=tmp_path / "none.toml")
         return Launcher(settings, choose, Store(tmp_path / "store"), Openers()(None), None, images)
 
@@ -85,7 +85,7 @@ async def test_until_the_image_of_the_settings_is_compiled_new_runs_do_without_p
 ) -> None:
     ready = [False]
     images = RunImages(
-        library=library, chosen=library.with_sha256("of 1"), open_with=Openers(), is_ready=lambda: ready[0]
+        library=library, chosen=library.used_by_run("of 1", ()), open_with=Openers(), is_ready=lambda: ready[0]
     )
     assert images.with_packages(None) is None
     assert images.with_packages(["numpy"]) == images.chosen
