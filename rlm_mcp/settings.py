@@ -51,6 +51,12 @@ class Settings:
     sub_api_key: Secret = field(default_factory=lambda: Secret(""))
     roots: tuple[Path, ...] | None = None
     """None: anywhere for the user's own commands, `local_roots` for a client on stdio, nowhere over HTTP."""
+    fetch_hosts: tuple[str, ...] | None = None
+    """Names, `*.example.org` or `*`. None: any host for the user's own clients and commands, none over HTTP."""
+    fetch_networks: tuple[str, ...] = ()
+    """Networks whose addresses may be fetched from though they are not public."""
+    fetch_with_keys: bool = True
+    """Whether ssh, and so the keys of this user, may be used; not over HTTP."""
     quota_bytes: int | None = None
     """Of one store. None: as much as the disk holds, or over HTTP the quota in `server/transports/http.py`."""
     packages: tuple[str, ...] | None = None
@@ -330,6 +336,29 @@ def _paths(raw: object, source: str) -> tuple[Path, ...]:
     return tuple(_path(part, source) for part in parts if str(part).strip())
 
 
+def _hosts(raw: object, source: str) -> tuple[str, ...]:
+    """Names of hosts from a list, or from a text with commas or blanks between them; "none" is the empty list."""
+    parts = re.split(r"[,\s]+", raw.strip()) if isinstance(raw, str) else raw
+    if parts in (["none"], ("none",)):
+        return ()
+    if isinstance(parts, list | tuple) and parts and all(re.fullmatch(r"\*|(\*\.)?[\w.:-]+", str(p)) for p in parts):
+        return tuple(str(part).lower() for part in parts)
+    raise SettingsError(f"{source} is {_shown(raw)}: write none, *, or hosts such as github.com,*.example.org")
+
+
+def _networks(raw: object, source: str) -> tuple[str, ...]:
+    """Networks in CIDR notation from a list, or from a text with commas or blanks between them."""
+    from ipaddress import ip_network
+
+    parts = [part for part in re.split(r"[,\s]+", raw) if part] if isinstance(raw, str) else raw
+    try:
+        if isinstance(parts, list | tuple):
+            return tuple(str(ip_network(str(part), strict=False)) for part in parts)
+    except ValueError:
+        pass
+    raise SettingsError(f"{source} is {_shown(raw)}: write networks such as 10.1.0.0/16,fd00::/8")
+
+
 def package_names(raw: object, source: str) -> tuple[str, ...]:
     """Names from a list, or from a text with commas or blanks between them. Raises SettingsError."""
     parts = re.split(r"[,\s]+", raw.strip()) if isinstance(raw, str) else raw
@@ -439,6 +468,18 @@ SETTINGS: Mapping[str, Setting] = {
         parse=_paths,
         meaning="directories whose files may be registered, with the path separator between them",
         default="home and working directory; none over HTTP; any for your own commands",
+        has_flag=True,
+    ),
+    "fetch_hosts": Setting(
+        parse=_hosts,
+        meaning="hosts from which sources may be fetched by address, with commas between them, or none, or *",
+        default="any; none over HTTP",
+        has_flag=True,
+    ),
+    "fetch_networks": Setting(
+        parse=_networks,
+        meaning="networks that are not public from which sources may be fetched, with commas between them",
+        default="none",
         has_flag=True,
     ),
     "quota_bytes": Setting(

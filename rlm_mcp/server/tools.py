@@ -83,7 +83,7 @@ class Tools:
     async def register_context(
         self,
         request: Request[Any, Any],
-        source: Annotated[str, Field(description="path of a file or directory, or a glob")] = "",
+        source: Annotated[str, Field(description="path, glob, or https/git address")] = "",
         text: str = "",
         name: str = "",
         encoding: Annotated[str, Field(description="of the files")] = "",
@@ -94,7 +94,7 @@ class Tools:
         inspect_context.
         """
         if bool(source) == bool(text):
-            raise UnclearCall("register_context takes either source (a path or glob) or text, and a non-empty one.")
+            raise UnclearCall("register_context takes either source (a path, glob or address) or text, and a non-empty one.")
         contexts, progress = self._workspace().contexts, IngestProgress()
         register = partial(
             contexts.register,

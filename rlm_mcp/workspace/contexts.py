@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import BinaryIO
 
 import anyio
 import anyio.from_thread
@@ -15,6 +16,7 @@ import anyio.from_thread
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
+from rlm_mcp.contexts.sources.address import is_address
 from rlm_mcp.contexts.store.store import MOST_LISTED, Store
 from rlm_mcp.contexts.types import Context, LineRange, Page
 from rlm_mcp.errors import ContextError, SourceRefused, UnknownContext
@@ -23,6 +25,9 @@ from rlm_mcp.workspace.progress import IngestProgress
 
 log = logging.getLogger(__name__)
 
+FETCHES_AT_ONCE = 4
+"""Sources by address that one owner fetches at once; others wait."""
+
 
 class WorkspaceContexts:
     """Registers, reads and searches contexts. Announces what it changes to the change feed."""
@@ -30,6 +35,7 @@ class WorkspaceContexts:
     def __init__(self, store: Store, changes: ChangeFeed) -> None:
         self.store = store
         self._changes = changes
+        self._fetching = anyio.Semaphore(FETCHES_AT_ONCE)
 
     async def register(
         self,
@@ -41,6 +47,7 @@ class WorkspaceContexts:
         include_secrets: bool = False,
         encoding: str | None = None,
         progress: IngestProgress | None = None,
+        stdin: BinaryIO | None = None,
     ) -> Context:
         """Stores a source or a text; the same content under the same name is the same context.
 
@@ -61,15 +68,26 @@ class WorkspaceContexts:
                 include_secrets=include_secrets,
                 encoding=encoding,
                 on_progress=on_progress,
+                stdin=stdin,
             )
-            context = await anyio.to_thread.run_sync(register)
+            context = await (self._fetch(register) if is_address(source) else anyio.to_thread.run_sync(register))
         else:
             context = await run_in_thread(self.store.register_text, text, name=name, supersedes=supersedes)
         self._changes.add(ResourceChange())
         return context
 
+    async def _fetch(self, register: Callable[[], Context]) -> Context:
+        """Registers from an address, on a thread that waits for other machines and belongs to no pool."""
+        async with self._fetching:
+            return await anyio.to_thread.run_sync(register, limiter=anyio.CapacityLimiter(1))
+
     async def find_or_register(
-        self, source: str, *, encoding: str | None = None, progress: IngestProgress | None = None
+        self,
+        source: str,
+        *,
+        encoding: str | None = None,
+        progress: IngestProgress | None = None,
+        stdin: BinaryIO | None = None,
     ) -> Context:
         """The context that `source` means: an existing path is registered, anything else is an id or a name.
 
@@ -85,7 +103,7 @@ class WorkspaceContexts:
                     "name the file itself to register it again"
                 )
             return named
-        context = await self.register(source=source, encoding=encoding, progress=progress)
+        context = await self.register(source=source, encoding=encoding, progress=progress, stdin=stdin)
         if named is not None and named.source != context.source:
             log.warning(
                 "%r is a path and the name of a context: the path was taken; the context is %s",
@@ -144,7 +162,9 @@ class WorkspaceContexts:
 
     async def refresh(self, ref: str) -> Context:
         """Registers the current content of a context's source: the same context, or the next version of it."""
-        context = await run_in_thread(self.store.refresh, ref)
+        source = (await self.get(ref)).source
+        refresh = partial(self.store.refresh, ref, on_progress=lambda *_: anyio.from_thread.check_cancelled())
+        context = await (self._fetch(refresh) if is_address(source) else anyio.to_thread.run_sync(refresh))
         self._changes.add(ResourceChange())
         return context
 

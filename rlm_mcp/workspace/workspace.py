@@ -16,6 +16,7 @@ from functools import partial
 import anyio
 
 from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.contexts.sources.remote import RemoteAccess, network_of
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, Freed
 from rlm_mcp.engine.reply_cache import ReplyCache
@@ -87,7 +88,12 @@ class Workspace:
 def _open_store(settings: Settings) -> Store:
     """Takes milliseconds, or as long as another process holds the write lock."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes)
+    access = RemoteAccess(
+        hosts=settings.fetch_hosts,
+        networks=tuple(map(network_of, settings.fetch_networks)),
+        keys=settings.fetch_with_keys,
+    )
+    return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes, access=access)
 
 
 def _always() -> bool:

@@ -140,6 +140,17 @@ def test_a_quota_is_a_number_of_bytes(tmp_path: Path) -> None:
         load(tmp_path, {"RLM_MCP_QUOTA_BYTES": "5 GB"})
 
 
+def test_hosts_and_networks_to_fetch_from_are_lists(tmp_path: Path) -> None:
+    environ = {"RLM_MCP_FETCH_HOSTS": "GitHub.com, *.example.org", "RLM_MCP_FETCH_NETWORKS": "10.1.2.3/16,::1"}
+    settings = load(tmp_path, environ)
+    assert settings.fetch_hosts == ("github.com", "*.example.org")
+    assert settings.fetch_networks == ("10.1.0.0/16", "::1/128")
+    assert load(tmp_path, {"RLM_MCP_FETCH_HOSTS": "none"}).fetch_hosts == ()
+    for name, value in (("HOSTS", "https://github.com"), ("NETWORKS", "intranet")):
+        with pytest.raises(SettingsError, match=f"RLM_MCP_FETCH_{name} is '{value}': write"):
+            load(tmp_path, {f"RLM_MCP_FETCH_{name}": value})
+
+
 def test_the_endpoint_path_is_taken_off_the_base_url(tmp_path: Path) -> None:
     assert load(tmp_path, {"RLM_MCP_BASE_URL": "http://h/v1/chat/completions"}).base_url == "http://h/v1"
 
@@ -224,7 +235,8 @@ def test_effective_settings_have_their_origin_and_mask_secrets(tmp_path: Path) -
 
 def test_every_field_that_can_be_set_is_a_row_of_the_table() -> None:
     fields = {field.name for field in (*dataclasses.fields(Settings), *dataclasses.fields(RunLimits))}
-    assert set(SETTINGS) == fields - {"limits", "sources", "warnings"} - {"traces", "trace_content"}  # set by OTEL_*
+    fields -= {"traces", "trace_content"} | {"fetch_with_keys"}  # set by OTEL_*, and by the transport
+    assert set(SETTINGS) == fields - {"limits", "sources", "warnings"}
     bare = Settings(data_dir=Path("data"), cache_dir=Path("cache"))
     assert all(row.meaning and (row.default or bare.value_of(name) is not None) for name, row in SETTINGS.items())
 

@@ -21,7 +21,9 @@ def add_commands(commands: Commands) -> None:
     contexts = commands.group("contexts", in_workspace(list_contexts), "list, add and remove registered contexts")
     contexts.add("list", in_workspace(list_contexts), "list the registered contexts")
     parser = contexts.add("add", in_workspace(register), "register a source as a context")
-    parser.add_argument("source", help="a file, directory or glob, or the address of a git repository or file")
+    parser.add_argument(
+        "source", help="a file, directory or glob, the address of a git repository or file, or -: standard input"
+    )
     parser.add_argument("--name", help="the name of the context (default: derived from the source)")
     parser.add_argument("--encoding", help=ENCODING_HELP)
     parser.add_argument(
@@ -58,6 +60,7 @@ async def register(options: argparse.Namespace, workspace: "Workspace") -> int:
         name=options.name,
         include_secrets=options.include_secrets,
         encoding=options.encoding,
+        stdin=sys.stdin.buffer,
     )
     print_result(options, context_facts(context))
     return await _watch(options, workspace, context) if options.watch else ANSWERED

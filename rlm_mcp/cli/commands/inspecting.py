@@ -57,7 +57,9 @@ async def print_view(options: argparse.Namespace, workspace: "Workspace") -> int
     from rlm_mcp.server import presenters as views
     from rlm_mcp.server.result_text import RESULT_CHARS, fields_of
 
-    context = await workspace.contexts.find_or_register(options.source, encoding=options.encoding)
+    context = await workspace.contexts.find_or_register(
+        options.source, encoding=options.encoding, stdin=sys.stdin.buffer
+    )
     if options.code is not None:
         code = sys.stdin.read() if options.code == "-" else options.code
         cell = await workspace.repls.run_code(context, code, seconds=options.seconds or CODE_SECONDS)

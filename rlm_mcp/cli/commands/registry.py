@@ -23,7 +23,7 @@ LIMIT_FLAGS = [name for name in _FLAGS if name in REQUESTED_LIMITS]
 SETTING_FLAGS = [name for name in _FLAGS if name not in LIMIT_FLAGS]
 
 ENCODING_HELP = "the encoding of the files, such as cp1252 or shift_jis (default: detected)"
-SOURCE_HELP = "a file, directory, glob or address, or the name or id of a registered context"
+SOURCE_HELP = "a file, directory, glob or address, the name or id of a registered context, or -: standard input"
 
 CommandHandler = Callable[[argparse.Namespace], int]
 WorkspaceHandler = Callable[[argparse.Namespace, "Workspace"], Coroutine[Any, Any, int]]

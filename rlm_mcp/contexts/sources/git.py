@@ -15,12 +15,12 @@ from pathlib import Path
 from shutil import which
 from tempfile import SpooledTemporaryFile
 
-from rlm_mcp.contexts.processes import PROCESSES, Process
+from rlm_mcp.contexts.processes import PROCESSES, OutputTooLong, Process
 from rlm_mcp.contexts.sources.directory import check_count, piece_or_skip
 from rlm_mcp.contexts.sources.file import open_raw, printable
 from rlm_mcp.contexts.sources.formats import piece_with_content
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
-from rlm_mcp.contexts.sources.source import AccessPolicy, OpenPiece, Piece, Remark
+from rlm_mcp.contexts.sources.source import MAX_FILES, AccessPolicy, OpenPiece, Piece, Remark
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceChanged, SourceRefused
@@ -32,6 +32,8 @@ FETCH_ALL = "`git fetch --refetch --no-filter`"
 
 CHUNK_BYTES = 1 << 20
 """How much of an object is read between two checks for cancellation."""
+LISTING_BYTES = 64 << 20
+"""Of names in a listing: 200,000 paths of 335 bytes. Ten trees inside each other can stand for ten billion files."""
 IN_MEMORY_BYTES = 8 << 20
 """A larger object is kept in a file while it is read."""
 
@@ -78,7 +80,7 @@ def is_repository(directory: Path, *, check_cancelled: Callable[[], None]) -> bo
         return False
     return (
         which("git") is not None
-        and _git(directory, "rev-parse", "--git-dir", check_cancelled=check_cancelled) is not None
+        and run_git(directory, "rev-parse", "--git-dir", check_cancelled=check_cancelled) is not None
     )
 
 
@@ -90,14 +92,14 @@ def tracked(
     Raises SourceRefused for a bare repository, which has no work tree.
     """
     which_files = ("-t", "--cached", "--others", "--exclude-standard", "--deduplicate")
-    top = _git(directory, "rev-parse", "--show-toplevel", check_cancelled=check_cancelled)
+    top = run_git(directory, "rev-parse", "--show-toplevel", check_cancelled=check_cancelled)
     if top is None and _is_bare(directory, check_cancelled=check_cancelled):
         raise SourceRefused(
             f"{directory} is a bare git repository, without a work tree: name a revision, such as {directory}@HEAD"
         )
     if top is None or not directory.is_relative_to(os.path.realpath(os.fsdecode(top.rstrip(b"\n")))):
         return None  # a work tree that its configuration puts elsewhere
-    listed = _git(directory, "ls-files", "-z", *which_files, "--", ".", check_cancelled=check_cancelled)
+    listed = run_git(directory, "ls-files", "-z", *which_files, "--", ".", check_cancelled=check_cancelled)
     if not listed:
         return None
     # Names that are only in the index of a repository outside the roots are not told.
@@ -108,7 +110,7 @@ def tracked(
 
 
 def _is_bare(directory: Path, *, check_cancelled: Callable[[], None]) -> bool:
-    printed = _git(
+    printed = run_git(
         directory, "rev-parse", "--is-bare-repository", "--absolute-git-dir", check_cancelled=check_cancelled
     )
     is_bare, _, git_directory = (printed or b"").partition(b"\n")
@@ -159,13 +161,13 @@ def at_revision(
     """The files of a revision, read from the repository, not from the work tree. Raises SourceRefused."""
     state = _check_inside(directory, policy=policy, check_cancelled=check_cancelled)
     wanted = f"{revision}^{{commit}}"
-    commit = _git(
+    commit = run_git(
         directory, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted, check_cancelled=check_cancelled
     )
     if commit is None:
         raise SourceRefused(_no_revision(directory, revision, check_cancelled=check_cancelled))
     name = commit.decode().strip()
-    listed = _git(directory, "ls-tree", "-r", "-z", name, check_cancelled=check_cancelled)
+    listed = run_git(directory, "ls-tree", "-r", "-z", name, check_cancelled=check_cancelled)
     is_partial = _is_partial(directory, check_cancelled=check_cancelled)
     if listed is None:
         remedy = f"fetch it in full ({FETCH_ALL})" if is_partial else "run `git fsck` there"
@@ -183,10 +185,10 @@ def at_revision(
 
 
 def _no_revision(directory: Path, revision: str, *, check_cancelled: Callable[[], None]) -> str:
-    shallow = _git(directory, "rev-parse", "--is-shallow-repository", check_cancelled=check_cancelled)
+    shallow = run_git(directory, "rev-parse", "--is-shallow-repository", check_cancelled=check_cancelled)
     if shallow is not None and shallow.strip() == b"true":
         return f"{directory} is a shallow clone without {revision!r}: run `git fetch --unshallow` and register again"
-    if _git(directory, "rev-parse", "--verify", "--quiet", "HEAD", check_cancelled=check_cancelled) is None:
+    if run_git(directory, "rev-parse", "--verify", "--quiet", "HEAD", check_cancelled=check_cancelled) is None:
         return f"{directory} has no revision {revision!r}, and no commit at HEAD: name a branch, or register its files"
     return f"{directory} has no revision {revision!r}: `git -C {directory} log` shows what it has"
 
@@ -194,13 +196,13 @@ def _no_revision(directory: Path, revision: str, *, check_cancelled: Callable[[]
 def _is_partial(directory: Path, *, check_cancelled: Callable[[], None]) -> bool:
     """Whether a repository is a clone that may lack objects."""
     pattern = r"^(remote\..*\.(promisor|partialclonefilter)|extensions\.partialclone)$"
-    return _git(directory, "config", "--get-regexp", pattern, check_cancelled=check_cancelled) is not None
+    return run_git(directory, "config", "--get-regexp", pattern, check_cancelled=check_cancelled) is not None
 
 
 def _missing(directory: Path, commit: str, *, check_cancelled: Callable[[], None]) -> frozenset[str]:
     """The objects of a commit that the repository lacks. Asked for one of them, git would end."""
     listing = ("rev-list", "--objects", "--no-walk", "--missing=print", commit)
-    printed = _git(directory, *listing, check_cancelled=check_cancelled) or b""
+    printed = run_git(directory, *listing, check_cancelled=check_cancelled) or b""
     return frozenset(line[1:].decode() for line in printed.split(b"\n") if line.startswith(b"?"))
 
 
@@ -220,8 +222,8 @@ def _objects(
     *,
     missing: frozenset[str],
 ) -> Iterator[Piece | Skipped]:
-    command = _command(directory, "cat-file", "--batch")
-    with PROCESSES.running(command, env=_environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    command = git_command(directory, "cat-file", "--batch")
+    with PROCESSES.running(command, env=environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         for entry in entries:
             mode, sha, name = _facts(entry)
             shown = _path_in_context(name)
@@ -268,7 +270,7 @@ def _way_out(
     """
     if policy.roots is None:
         return None
-    found = _git(directory, "rev-parse", "--git-dir", "--git-common-dir", check_cancelled=check_cancelled)
+    found = run_git(directory, "rev-parse", "--git-dir", "--git-common-dir", check_cancelled=check_cancelled)
     names = [] if found is None else found.removesuffix(b"\n").split(b"\n")
     if len(names) != 2 or not policy.covers(Path(os.path.realpath(directory))):
         return "its directory"
@@ -336,7 +338,7 @@ def _open_object(process: Process, sha: str, check_cancelled: Callable[[], None]
         yield OpenPiece(file=data)
 
 
-def _git(directory: Path, *arguments: str, check_cancelled: Callable[[], None]) -> bytes | None:
+def run_git(directory: Path, *arguments: str, check_cancelled: Callable[[], None]) -> bytes | None:
     """Runs git and returns its output; None if it fails, as for a directory that is no repository of this user.
 
     Raises SourceRefused when it takes too long: otherwise the files that git ignores would be ingested.
@@ -344,8 +346,16 @@ def _git(directory: Path, *arguments: str, check_cancelled: Callable[[], None]) 
     timeout = Timeout(GIT_SECONDS)
     try:
         printed = PROCESSES.read_output(
-            _command(directory, *arguments), env=_environment(), timeout=timeout, check_cancelled=check_cancelled
+            git_command(directory, *arguments),
+            env=environment(),
+            timeout=timeout,
+            check_cancelled=check_cancelled,
+            most_bytes=LISTING_BYTES,
         )
+    except OutputTooLong as error:
+        raise SourceRefused(
+            f"{directory} holds more than {MAX_FILES:,} files: register a directory inside it, or a glob"
+        ) from error
     except OSError:
         return None
     if printed is None and timeout.expired:
@@ -355,11 +365,12 @@ def _git(directory: Path, *arguments: str, check_cancelled: Callable[[], None]) 
     return printed
 
 
-def _command(directory: Path, *arguments: str) -> list[str]:
+def git_command(directory: Path, *arguments: str) -> list[str]:
+    """The command for git in a directory, with which nothing that the repository configures is run."""
     return [which("git") or "git", *_TAME, "-C", str(directory), *arguments]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment of git: it finds the user's safe directories, and cannot prompt, fetch or be redirected."""
     return {
         "PATH": os.defpath,
@@ -382,6 +393,18 @@ def _home() -> str:
     except OSError:  # git goes without one that does not exist
         pass
     return home
+
+
+def certificates(ca_file: Path | None) -> dict[str, str]:
+    """The variable that names the certificates of authorities, if this machine does not use its usual ones."""
+    named = str(ca_file) if ca_file else os.environ.get("SSL_CERT_FILE", "")
+    return {"GIT_SSL_CAINFO": named} if named else {}
+
+
+def ssh_agent() -> dict[str, str]:
+    """The variable that names the agent with the keys of ssh, and the home with its configuration."""
+    agent = os.environ.get("SSH_AUTH_SOCK", "")
+    return {"SSH_AUTH_SOCK": agent} if agent else {}
 
 
 def _path_in_context(name: bytes) -> str:

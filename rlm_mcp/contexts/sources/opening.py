@@ -1,4 +1,4 @@
-"""Finds the source that a user named: a path, a glob, a `file:` address or `repository@revision`.
+"""Finds the source that a user named: a path, a glob, `repository@revision`, or an address.
 
 Roots are checked against the path with all links resolved.
 """
@@ -8,11 +8,15 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from rlm_mcp.contexts.sources import directory, git, pattern
+from rlm_mcp.contexts.sources.address import is_address
+from rlm_mcp.contexts.sources.fetched import open_address, open_stream
 from rlm_mcp.contexts.sources.file import refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import source_from_file
+from rlm_mcp.contexts.sources.remote import RemoteAccess
 from rlm_mcp.contexts.sources.secrets import is_secret
 from rlm_mcp.contexts.sources.source import AccessPolicy, NoteConversion, Piece, Remark, Source, no_note
 from rlm_mcp.contexts.text.globs import is_glob
@@ -28,11 +32,15 @@ def open_source(
     secrets: bool = False,
     converting: NoteConversion = no_note,
     check_cancelled: Callable[[], None] = lambda: None,
+    scratch: Path,
+    access: RemoteAccess,
+    stdin: BinaryIO | None = None,
 ) -> Source:
     """Finds out what a source is; its files are opened later, one after the other. Raises SourceRefused, OutsideRoots.
 
     `converting` is entered around each conversion. `check_cancelled` is called many times a second while files are
-    listed and may raise to end that.
+    listed and may raise to end that. What an address names, or `stdin` for the source `-`, is copied to the directory
+    `scratch`, which the caller deletes.
     """
     if not source.strip():
         raise SourceRefused("the source is empty: name a file, directory or glob, or pass the text itself as `text`")
@@ -42,6 +50,10 @@ def open_source(
         secrets=secrets,
         converting=converting,
     )
+    if is_address(source):
+        return open_address(source, scratch=scratch, access=access, policy=policy, check_cancelled=check_cancelled)
+    if source == "-" and stdin is not None:
+        return open_stream(stdin, scratch=scratch, policy=policy, check_cancelled=check_cancelled)
     written = _path_of_address(source) if source.startswith("file:") else source
     if "\0" in written:
         raise refusal(source, ValueError("it holds a NUL"))

@@ -1,7 +1,7 @@
 """A source and its pieces, each of which is opened once, in order; and the policy for what may be read."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,12 +51,13 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Something that can be registered."""
+    """Something that can be registered. `fetched` tells which version of it was copied from another machine."""
 
     kind: Kind
     name: str
     location: str
     pieces: Iterator[Piece | Skipped | Remark]
+    fetched: Mapping[str, str] = field(default_factory=dict)
 
 
 class NoteConversion(Protocol):

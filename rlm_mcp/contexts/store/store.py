@@ -14,8 +14,10 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
-from typing import Self
+from typing import BinaryIO, Self
 
+from rlm_mcp.contexts.sources.address import is_address, shown_address
+from rlm_mcp.contexts.sources.remote import RemoteAccess
 from rlm_mcp.contexts.store.addressed_file import AddressedFile
 from rlm_mcp.contexts.store.blobs import Blobs, disk_errors
 from rlm_mcp.contexts.store.catalogue import MAX_NAME, Catalogue, FileRow, check_name, context_id, safe_name
@@ -46,14 +48,15 @@ REFERENCE_ABOVE_BYTES = 1 << 30
 MOST_LISTED = 1_000_000
 """Contexts on one page, at most: SQLite takes no number above 2^63."""
 
-INLINE = "text"
-"""The source of a context that was given as text."""
+INLINE, STDIN = "text", "stdin"
+"""The sources of contexts that were given as text or read from standard input; neither can be read again."""
 
 
 class Store:
     """Contexts on disk under `data_dir`; thread-safe, shared by many processes, synchronous.
 
-    `roots` are the directories that may be registered: None means any, an empty sequence means none.
+    `roots` are the directories that may be registered: None means any, an empty sequence means none. `access` says
+    from which machines sources are fetched.
     """
 
     def __init__(
@@ -63,11 +66,13 @@ class Store:
         roots: Sequence[Path] | None = None,
         quota_bytes: int | None = None,
         reference_above_bytes: int = REFERENCE_ABOVE_BYTES,
+        access: RemoteAccess | None = None,
     ) -> None:
         self._directory = data_dir / "contexts"
         self._roots = roots
         self._quota = quota_bytes
         self._reference_above = reference_above_bytes
+        self._access = access or RemoteAccess()
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with disk_errors():
@@ -157,8 +162,11 @@ class Store:
         include_secrets: bool = False,
         encoding: str | None = None,
         on_progress: Callable[[int, int], None] = lambda *_: None,
+        stdin: BinaryIO | None = None,
     ) -> Context:
         """Store a file, directory, glob, git revision (`path@revision`), archive or document found at a path.
+
+        The source may also be the address of a git repository or file, or `-` for `stdin`.
 
         `reference` True leaves a file where it is, False copies it whatever its size. `encoding` is that of files
         without a byte order mark; by default, that of each is detected. `on_progress` is called many
@@ -173,14 +181,6 @@ class Store:
         options: dict[str, object] = {"reference": reference, "include_secrets": include_secrets}
         if named:
             options["encoding"] = named.codec
-        opened = open_source(
-            source,
-            roots=self._roots,
-            store=self._directory,
-            secrets=include_secrets,
-            converting=self._conversions.converting,
-            check_cancelled=lambda: on_progress(0, 0),
-        )
 
         def refers(path: Path) -> bool:
             if named not in {None, UTF8}:
@@ -192,7 +192,20 @@ class Store:
             except OSError:
                 return False  # opening it says why
 
-        with self._staging(lambda size: on_progress(0, size)) as staging:
+        with self._scratch() as scratch, self._staging(lambda size: on_progress(0, size)) as staging:
+            opened = open_source(
+                source,
+                roots=self._roots,
+                store=self._directory,
+                secrets=include_secrets,
+                converting=self._conversions.converting,
+                check_cancelled=lambda: on_progress(0, 0),
+                scratch=scratch,
+                access=self._access,
+                stdin=stdin,
+            )
+            if opened.fetched:
+                options["fetched"] = dict(opened.fetched)
             ingest = Ingest(
                 staging,
                 kind=opened.kind,
@@ -204,12 +217,18 @@ class Store:
             ingest.ingest_source(opened)
             return self._commit(staging, ingest, wanted=wanted, default=safe_name(opened.name), options=options)
 
-    def refresh(self, ref: str) -> Context:
+    def refresh(self, ref: str, *, on_progress: Callable[[int, int], None] = lambda *_: None) -> Context:
         """Register the same source again: the same context if nothing changed, else its next version."""
         context = self.get(ref)
-        if context.source == INLINE:
+        if context.source in {INLINE, STDIN}:
             return context
         options = self._catalogue.options(context.context_id)
+        fetched = options.get("fetched")
+        if isinstance(fetched, dict) and "left_out" in fetched:
+            raise SourceRefused(
+                f"{context.name} was fetched with a secret in its address, which was not kept: register the whole "
+                f"address of {context.source} again"
+            )
         reference, encoding = options.get("reference"), options.get("encoding")
         return self.register_source(
             context.source,
@@ -217,7 +236,17 @@ class Store:
             reference=reference if isinstance(reference, bool) else None,
             include_secrets=bool(options.get("include_secrets")),
             encoding=encoding if isinstance(encoding, str) else None,
+            on_progress=on_progress,
         )
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A directory for copies of what a registration reads; it is made when it is needed."""
+        path = self._incoming / f"scratch-{next(self._staging_numbers)}"
+        try:
+            yield path
+        finally:
+            rmtree(path, ignore_errors=True)
 
     def _staging(self, on_bytes: Callable[[int], None] = lambda _: None) -> StagingArea:
         room = None if self._quota is None else self._quota - self._catalogue.stored_bytes()
@@ -286,6 +315,10 @@ class Store:
         ref = ref.removeprefix("rlm://contexts/")
         context = self._catalogue.by_id(ref) or self._catalogue.by_name(ref)
         if context is None:
+            if is_address(ref):
+                raise UnknownContext(
+                    f"{shown_address(ref)} is an address, not a context: register it first (`register_context`)"
+                )
             known = [there.name for there in self._catalogue.page("", after=None, limit=100)]
             near = _closest(ref[:MAX_NAME], known) or known[:3]
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else "nothing is registered yet; "

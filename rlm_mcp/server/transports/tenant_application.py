@@ -56,7 +56,13 @@ class TenantHost:
 @asynccontextmanager
 async def open_tenants(settings: Settings, *, memory_bytes: int | None = None) -> AsyncIterator[TenantHost]:
     """Opens what all tenants share. `memory_bytes` is for all their sessions, by default half of the machine's."""
-    settings = replace(settings, roots=settings.roots or (), quota_bytes=settings.quota_bytes or QUOTA_BYTES)
+    settings = replace(
+        settings,
+        roots=settings.roots or (),
+        fetch_hosts=settings.fetch_hosts or (),
+        fetch_with_keys=False,
+        quota_bytes=settings.quota_bytes or QUOTA_BYTES,
+    )
     library = PackageLibrary(settings.data_dir)  # all tenants have the server's packages
     image = folder_of(await run_in_thread(lambda: library.choose(settings.packages)))
     async with (

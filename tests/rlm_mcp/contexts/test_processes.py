@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rlm_mcp.contexts.processes import NoMoreProcesses, Process, Processes
+from rlm_mcp.contexts.processes import NoMoreProcesses, OutputTooLong, Process, Processes
 from rlm_mcp.contexts.timeout import Timeout
 
 ENDLESS = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
+LONG = 2_000_000
+LATE = Timeout(600)
 
 
 class Enough(Exception):
@@ -57,25 +59,37 @@ def test_output_that_is_no_longer_wanted_ends_the_program(processes: Processes) 
             raise Enough
 
     with pytest.raises(Enough):
-        processes.read_output(ENDLESS, env={}, timeout=Timeout(600), check_cancelled=enough)
+        processes.read_output(ENDLESS, env={}, timeout=Timeout(600), check_cancelled=enough, most_bytes=LONG)
     assert repr(processes) == "<Processes 0 running>"
 
 
 def test_output_is_whole_or_none(processes: Processes) -> None:
     long = [sys.executable, "-c", "print('x' * 1_000_000)"]
-    assert processes.read_output(long, env={}, timeout=Timeout(600), check_cancelled=wanted) == b"x" * 1_000_000 + b"\n"
+    assert (
+        processes.read_output(long, env={}, timeout=LATE, check_cancelled=wanted, most_bytes=LONG)
+        == b"x" * 1_000_000 + b"\n"
+    )
     failing = [sys.executable, "-c", "print('x'); raise SystemExit(1)"]
-    assert processes.read_output(failing, env={}, timeout=Timeout(600), check_cancelled=wanted) is None
-    assert processes.read_output(ENDLESS, env={}, timeout=Timeout(0.1), check_cancelled=wanted) is None
+    assert processes.read_output(failing, env={}, timeout=LATE, check_cancelled=wanted, most_bytes=LONG) is None
+    assert processes.read_output(ENDLESS, env={}, timeout=Timeout(0.1), check_cancelled=wanted, most_bytes=LONG) is None
 
 
 def test_kill_all_ends_the_running_programs_and_lets_none_start(processes: Processes) -> None:
     with ThreadPoolExecutor() as threads:
-        printing = threads.submit(processes.read_output, ENDLESS, env={}, timeout=Timeout(600), check_cancelled=wanted)
+        printing = threads.submit(
+            processes.read_output, ENDLESS, env={}, timeout=LATE, check_cancelled=wanted, most_bytes=LONG
+        )
         while "1 running" not in repr(processes):
             continue
         processes.kill_all()
         with pytest.raises(NoMoreProcesses, match="shutting down"):
             printing.result(timeout=60)
         with pytest.raises(NoMoreProcesses):
-            processes.read_output(ENDLESS, env={}, timeout=Timeout(600), check_cancelled=wanted)
+            processes.read_output(ENDLESS, env={}, timeout=LATE, check_cancelled=wanted, most_bytes=LONG)
+
+
+def test_output_beyond_its_bound_ends_the_program(processes: Processes) -> None:
+    endless = [sys.executable, "-c", "while True: print('x' * 1000)"]
+    with pytest.raises(OutputTooLong, match="printed more than 5,000 bytes"):
+        processes.read_output(endless, env={}, timeout=Timeout(600), check_cancelled=wanted, most_bytes=5_000)
+    assert repr(processes) == "<Processes 0 running>"
