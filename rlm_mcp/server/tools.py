@@ -94,7 +94,9 @@ class Tools:
         inspect_context.
         """
         if bool(source) == bool(text):
-            raise UnclearCall("register_context takes either source (a path, glob or address) or text, and a non-empty one.")
+            raise UnclearCall(
+                "register_context takes either source (a path, glob or address) or text, and a non-empty one."
+            )
         contexts, progress = self._workspace().contexts, IngestProgress()
         register = partial(
             contexts.register,

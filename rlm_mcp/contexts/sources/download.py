@@ -27,6 +27,8 @@ from rlm_mcp.redact import ellipsize, escape_controls
 from rlm_mcp.version import __version__
 
 CHUNK_BYTES = 1 << 18
+CLOSING_TURNS = 3
+"""Turns of the event loop in which connections that were aborted are closed."""
 HEADER_CHARS = 200
 """Of a header that is recorded."""
 
@@ -110,6 +112,8 @@ async def _until_cancelled(work: Coroutine[Any, Any, _T], check_cancelled: Calla
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        for _ in range(CLOSING_TURNS):
+            await asyncio.sleep(0)
 
 
 async def _request(
@@ -140,7 +144,11 @@ async def _request(
             if response.status in _REDIRECTS and response.headers.get("Location"):
                 return response.headers["Location"]
             _check_status(address, response.status)
-            found.append(await use(address, response))
+            try:
+                found.append(await use(address, response))
+            finally:  # a body that is not read to its end is not waited for
+                if response.connection is not None and response.connection.transport is not None:
+                    response.connection.transport.abort()
             return None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise SourceRefused(f"{address.shown} cannot be fetched ({_reason(error, access)}): try again later") from None
