@@ -33,7 +33,7 @@ _SECRET_NAME = re.compile(r"key|token|secret|sig|passw|pwd|auth|credential|cooki
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class RemoteAddress:
     """A source on another machine. `path` begins with a slash; `query` belongs to a file."""
 
     kind: Literal["git", "file"]
@@ -107,7 +107,7 @@ def shown_address(source: str) -> str:
         return ellipsize(without_keys(escape_controls(bare)), SHOWN_CHARS)
 
 
-def parse_address(source: str) -> Address:
+def parse_address(source: str) -> RemoteAddress:
     """Reads an address. Raises SourceRefused, without the secrets in it."""
     if len(source) > MAX_ADDRESS_CHARS or not source.isprintable() or " " in source or "\\" in source:
         raise SourceRefused(
@@ -135,7 +135,7 @@ def parse_address(source: str) -> Address:
     )
 
 
-def resolve_redirect(address: Address, location: str) -> Address:
+def resolve_redirect(address: RemoteAddress, location: str) -> RemoteAddress:
     """The address of a file to which another one redirects, without its login unless the host is the same."""
     try:
         target = urljoin(address.url, location)
@@ -169,7 +169,7 @@ def _is_host(host: str) -> bool:
     return "%" not in host
 
 
-def _https_address(parts: SplitResult) -> Address:
+def _https_address(parts: SplitResult) -> RemoteAddress:
     address = _plain(parts, "https", kind="file")
     segments = [part for part in address.path.split("/") if part]
     if address.host in FORGES and len(segments) > 3 and segments[2] in {"blob", "raw"}:
@@ -185,7 +185,7 @@ def _https_address(parts: SplitResult) -> Address:
     return address
 
 
-def _git_address(scheme: Scheme, parts: SplitResult, *, path: str | None = None) -> Address:
+def _git_address(scheme: Scheme, parts: SplitResult, *, path: str | None = None) -> RemoteAddress:
     address = _plain(parts, scheme, kind="git")
     path, at, revision = (path or address.path).rstrip("/").partition("@")
     if (at and not _is_revision(revision)) or not path.strip("/"):
@@ -200,12 +200,12 @@ def _is_revision(text: str) -> bool:
     return _REVISION.fullmatch(text) is not None and not any(bad in text for bad in ("..", "//", "/.", ".lock"))
 
 
-def _plain(parts: SplitResult, scheme: Scheme, *, kind: Literal["git", "file"]) -> Address:
+def _plain(parts: SplitResult, scheme: Scheme, *, kind: Literal["git", "file"]) -> RemoteAddress:
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     is_ssh = scheme == "ssh"
     if is_ssh and (password or (user and not _USER.fullmatch(user))):
         raise SourceRefused("the address of the source has a password, which ssh does not take: use a key of ssh")
-    return Address(
+    return RemoteAddress(
         kind=kind,
         scheme=scheme,
         host=(parts.hostname or "").rstrip("."),
@@ -217,7 +217,7 @@ def _plain(parts: SplitResult, scheme: Scheme, *, kind: Literal["git", "file"]) 
     )
 
 
-def _is_on_forge(address: Address) -> bool:
+def _is_on_forge(address: RemoteAddress) -> bool:
     return address.scheme == "https" and address.host in FORGES and len(address.path.strip("/").split("/")) == 2
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from shutil import which
 
 from rlm_mcp.contexts.processes import POLL_SECONDS, PROCESSES
-from rlm_mcp.contexts.sources.address import Address
+from rlm_mcp.contexts.sources.address import RemoteAddress
 from rlm_mcp.contexts.sources.compressed import FREE_BYTES, MAX_RATIO
 from rlm_mcp.contexts.sources.download import find_repository
 from rlm_mcp.contexts.sources.git import certificates, run_git, ssh_agent
@@ -62,8 +62,8 @@ _PLAIN = (
 
 
 def fetch_revision(
-    address: Address, directory: Path, access: RemoteAccess, *, check_cancelled: Callable[[], None]
-) -> tuple[Address, str]:
+    address: RemoteAddress, directory: Path, access: RemoteAccess, *, check_cancelled: Callable[[], None]
+) -> tuple[RemoteAddress, str]:
     """Fetches a revision into a new bare repository. Returns the address after redirects, and the commit.
 
     Raises SourceRefused.
@@ -93,7 +93,11 @@ def _version(directory: Path, check_cancelled: Callable[[], None]) -> tuple[int,
 
 
 def _fetch(
-    address: Address, ips: Sequence[str], directory: Path, access: RemoteAccess, check_cancelled: Callable[[], None]
+    address: RemoteAddress,
+    ips: Sequence[str],
+    directory: Path,
+    access: RemoteAccess,
+    check_cancelled: Callable[[], None],
 ) -> None:
     """Runs git until the revision is there. Raises SourceRefused."""
     timeout, said = Timeout(access.seconds), directory / "stderr"
@@ -131,7 +135,7 @@ def _limited(command: Sequence[str], most_bytes: int) -> list[str]:
     return ["/bin/sh", "-c", _LIMITED, "sh", str(MEMORY_BYTES >> 10), str(most_bytes // 512 + 1), *command]
 
 
-def _command(address: Address, ips: Sequence[str], directory: Path) -> list[str]:
+def _command(address: RemoteAddress, ips: Sequence[str], directory: Path) -> list[str]:
     pinned = f"http.curloptResolve={_resolution(address, ips)}"
     settings = [*_PLAIN, f"protocol.{address.scheme}.allow=always", pinned]
     url = address.url_at(ips[0]) if address.scheme == "git" else address.url
@@ -152,12 +156,12 @@ def _command(address: Address, ips: Sequence[str], directory: Path) -> list[str]
     ]
 
 
-def _resolution(address: Address, ips: Sequence[str]) -> str:
+def _resolution(address: RemoteAddress, ips: Sequence[str]) -> str:
     shown = ",".join(f"[{ip}]" if ":" in ip else ip for ip in ips)
     return f"{address.host}:{address.port}:{shown}" if ":" not in address.host and address.scheme == "https" else ""
 
 
-def _environment(address: Address, ips: Sequence[str], access: RemoteAccess) -> dict[str, str]:
+def _environment(address: RemoteAddress, ips: Sequence[str], access: RemoteAccess) -> dict[str, str]:
     """The environment of git, in which nothing of the user's remains but the key agent of ssh."""
     environment = {
         "PATH": os.defpath,
@@ -182,7 +186,7 @@ def _environment(address: Address, ips: Sequence[str], access: RemoteAccess) -> 
     return environment
 
 
-def _ssh(address: Address, ip: str) -> dict[str, str]:
+def _ssh(address: RemoteAddress, ip: str) -> dict[str, str]:
     """Connects ssh to a checked address; the user's own configuration and known hosts apply otherwise."""
     alias = address.host if address.port == 22 else f"[{address.host}]:{address.port}"
     options = (
@@ -200,7 +204,7 @@ def _ssh(address: Address, ip: str) -> dict[str, str]:
     return {"GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh", **ssh_agent()}
 
 
-def _check_size(address: Address, directory: Path, most: int) -> None:
+def _check_size(address: RemoteAddress, directory: Path, most: int) -> None:
     if sum(size for _, size in _files(directory)) > most:
         raise SourceRefused(
             f"{address.shown} is larger than {most:,} bytes: clone what you need of it yourself, and register that"
@@ -224,7 +228,7 @@ def _size(path: str) -> int:
         return 0
 
 
-def _check_expansion(address: Address, directory: Path, commit: str, check_cancelled: Callable[[], None]) -> None:
+def _check_expansion(address: RemoteAddress, directory: Path, commit: str, check_cancelled: Callable[[], None]) -> None:
     """Raises SourceRefused for a revision whose files expand as bombs do: a file may be listed many times."""
     listed = run_git(directory, "ls-tree", "-r", "-l", "-z", commit, check_cancelled=check_cancelled) or b""
     sizes = [int(size) for size in re.findall(rb"(?:^|\0)\d+ blob [0-9a-f]+ +(\d+)\t", listed)]
@@ -236,7 +240,7 @@ def _check_expansion(address: Address, directory: Path, commit: str, check_cance
         )
 
 
-def _words(address: Address, said: str, access: RemoteAccess) -> str:
+def _words(address: RemoteAddress, said: str, access: RemoteAccess) -> str:
     """One sentence for what git printed."""
     shown, low = address.shown, said.lower()
     if "couldn't find remote ref" in low or "not our ref" in low or "unadvertised object" in low:

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from rlm_mcp.contexts.processes import POLL_SECONDS
-from rlm_mcp.contexts.sources.address import Address, resolve_redirect
+from rlm_mcp.contexts.sources.address import RemoteAddress, resolve_redirect
 from rlm_mcp.contexts.sources.remote import CONNECT_SECONDS, IDLE_SECONDS, MAX_REDIRECTS, RemoteAccess, find_addresses
 from rlm_mcp.errors import SourceRefused
 from rlm_mcp.redact import ellipsize, escape_controls
@@ -28,7 +28,7 @@ from rlm_mcp.version import __version__
 
 CHUNK_BYTES = 1 << 18
 CLOSING_TURNS = 3
-"""Turns of the event loop in which connections that were aborted are closed."""
+"""Turns of the event loop in which a connection is closed whose socket was shut down."""
 HEADER_CHARS = 200
 """Of a header that is recorded."""
 
@@ -47,7 +47,7 @@ _T = TypeVar("_T")
 class Download:
     """What was fetched, and what the server said of its version."""
 
-    address: Address
+    address: RemoteAddress
     """after redirects"""
     bytes: int
     sha256: str
@@ -55,22 +55,26 @@ class Download:
     last_modified: str = ""
 
 
-def download(address: Address, to: Path, access: RemoteAccess, *, check_cancelled: Callable[[], None]) -> Download:
+def download(
+    address: RemoteAddress, to: Path, access: RemoteAccess, *, check_cancelled: Callable[[], None]
+) -> Download:
     """Fetches a file. `check_cancelled` is called many times a second. Raises SourceRefused."""
 
-    async def save(at: Address, response: aiohttp.ClientResponse) -> Download:
+    async def save(at: RemoteAddress, response: aiohttp.ClientResponse) -> Download:
         return await _save(at, response, to, access.most_bytes)
 
     return _follow(address, access, save, check_cancelled)
 
 
-def find_repository(address: Address, access: RemoteAccess, *, check_cancelled: Callable[[], None]) -> Address:
+def find_repository(
+    address: RemoteAddress, access: RemoteAccess, *, check_cancelled: Callable[[], None]
+) -> RemoteAddress:
     """The address of a git repository over https once redirects are followed. Raises SourceRefused if none is there.
 
     Only the protocol of git's own servers is accepted, not that of plain files, which may name other servers.
     """
 
-    async def check(at: Address, response: aiohttp.ClientResponse) -> Address:
+    async def check(at: RemoteAddress, response: aiohttp.ClientResponse) -> RemoteAddress:
         if response.content_type != _ADVERTISEMENT or not at.path.endswith("/info/refs"):
             raise SourceRefused(f"{address.shown} is not a git repository: register the address of a file without git+")
         return at
@@ -80,10 +84,10 @@ def find_repository(address: Address, access: RemoteAccess, *, check_cancelled: 
     return replace(_repository_at(found), revision=address.revision)
 
 
-Use = Callable[[Address, aiohttp.ClientResponse], Coroutine[Any, Any, _T]]
+Use = Callable[[RemoteAddress, aiohttp.ClientResponse], Coroutine[Any, Any, _T]]
 
 
-def _follow(address: Address, access: RemoteAccess, use: Use[_T], check_cancelled: Callable[[], None]) -> _T:
+def _follow(address: RemoteAddress, access: RemoteAccess, use: Use[_T], check_cancelled: Callable[[], None]) -> _T:
     at = address
     for _ in range(MAX_REDIRECTS + 1):
         access.check_host(at)
@@ -96,7 +100,7 @@ def _follow(address: Address, access: RemoteAccess, use: Use[_T], check_cancelle
     raise SourceRefused(f"{address.shown} redirects more than {MAX_REDIRECTS} times: check it in a browser")
 
 
-def _run(work: Coroutine[Any, Any, _T], check_cancelled: Callable[[], None], address: Address) -> _T:
+def _run(work: Coroutine[Any, Any, _T], check_cancelled: Callable[[], None], address: RemoteAddress) -> _T:
     with suppress(asyncio.CancelledError):  # raised by `check_cancelled`, which raises it again below
         return asyncio.run(_until_cancelled(work, check_cancelled))
     check_cancelled()
@@ -117,12 +121,13 @@ async def _until_cancelled(work: Coroutine[Any, Any, _T], check_cancelled: Calla
 
 
 async def _request(
-    address: Address, addresses: Sequence[str], access: RemoteAccess, use: Use[_T], found: list[_T]
+    address: RemoteAddress, addresses: Sequence[str], access: RemoteAccess, use: Use[_T], found: list[_T]
 ) -> str | None:
     """Sends one request. Returns where it redirects, or adds to `found` what `use` makes of the response."""
+    sockets: list[socket.socket] = []
     connector = aiohttp.TCPConnector(
         resolver=_Pinned(addresses),
-        socket_factory=lambda row: _checked_socket(row, access),
+        socket_factory=lambda row: _checked_socket(row, access, sockets),
         ssl=ssl.create_default_context(cafile=access.ca_file),
         use_dns_cache=False,
     )
@@ -144,17 +149,17 @@ async def _request(
             if response.status in _REDIRECTS and response.headers.get("Location"):
                 return response.headers["Location"]
             _check_status(address, response.status)
-            try:
-                found.append(await use(address, response))
-            finally:  # a body that is not read to its end is not waited for
-                if response.connection is not None and response.connection.transport is not None:
-                    response.connection.transport.abort()
+            found.append(await use(address, response))
             return None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise SourceRefused(f"{address.shown} cannot be fetched ({_reason(error, access)}): try again later") from None
+    finally:  # TLS would else wait for the other side to say goodbye
+        for used in sockets:
+            with suppress(OSError):
+                used.shutdown(socket.SHUT_RDWR)
 
 
-def _check_status(address: Address, status: int) -> None:
+def _check_status(address: RemoteAddress, status: int) -> None:
     if status == 200:
         return
     is_git = address.query == GIT_SERVICE
@@ -171,12 +176,12 @@ def _check_status(address: Address, status: int) -> None:
     raise SourceRefused(f"{shown} was answered with status {status}: {remedy}")
 
 
-def _repository_at(asked: Address) -> Address:
+def _repository_at(asked: RemoteAddress) -> RemoteAddress:
     """The repository whose references were asked for."""
     return replace(asked, kind="git", path=asked.path.removesuffix("/info/refs"), query="")
 
 
-async def _save(address: Address, response: aiohttp.ClientResponse, to: Path, most: int) -> Download:
+async def _save(address: RemoteAddress, response: aiohttp.ClientResponse, to: Path, most: int) -> Download:
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in _STORED_AS_SENT:
         shown = ellipsize(escape_controls(encoding), 40)
@@ -200,7 +205,7 @@ async def _save(address: Address, response: aiohttp.ClientResponse, to: Path, mo
     )
 
 
-def _too_large(address: Address, most: int) -> SourceRefused:
+def _too_large(address: RemoteAddress, most: int) -> SourceRefused:
     return SourceRefused(f"{address.shown} is larger than {most:,} bytes: download it yourself and register the file")
 
 
@@ -254,11 +259,12 @@ class _Pinned(AbstractResolver):
         pass
 
 
-def _checked_socket(row: tuple[Any, ...], access: RemoteAccess) -> socket.socket:
+def _checked_socket(row: tuple[Any, ...], access: RemoteAccess, made_so_far: list[socket.socket]) -> socket.socket:
     """A socket for an address, which is checked once more as it is connected to."""
     family, kind, protocol, _, address = row
     if not access.allows(str(address[0])):
         raise OSError(errno.EACCES, "its address is not public")
     made = socket.socket(family, kind, protocol)
     made.settimeout(0)
+    made_so_far.append(made)
     return made

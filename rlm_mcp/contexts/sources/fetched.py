@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from rlm_mcp.contexts.processes import POLL_SECONDS
 from rlm_mcp.contexts.sources import git
-from rlm_mcp.contexts.sources.address import Address, parse_address
+from rlm_mcp.contexts.sources.address import RemoteAddress, parse_address
 from rlm_mcp.contexts.sources.file import printable
 from rlm_mcp.contexts.sources.formats import source_from_file
 from rlm_mcp.contexts.sources.remote import RemoteAccess
@@ -66,7 +66,11 @@ def _read_when_ready(stream: BinaryIO, check_cancelled: Callable[[], None]) -> b
 
 
 def _from_repository(
-    address: Address, directory: Path, access: RemoteAccess, policy: AccessPolicy, check_cancelled: Callable[[], None]
+    address: RemoteAddress,
+    directory: Path,
+    access: RemoteAccess,
+    policy: AccessPolicy,
+    check_cancelled: Callable[[], None],
 ) -> Source:
     from rlm_mcp.contexts.sources.clone import fetch_revision
 
@@ -85,7 +89,11 @@ def _from_repository(
 
 
 def _from_download(
-    address: Address, scratch: Path, access: RemoteAccess, policy: AccessPolicy, check_cancelled: Callable[[], None]
+    address: RemoteAddress,
+    scratch: Path,
+    access: RemoteAccess,
+    policy: AccessPolicy,
+    check_cancelled: Callable[[], None],
 ) -> Source:
     from rlm_mcp.contexts.sources.download import download
 
@@ -103,7 +111,7 @@ def _from_download(
     return replace(_from_copy(path, address.shown, policy, remark=remark), fetched=facts)
 
 
-def _left_out(address: Address) -> dict[str, str]:
+def _left_out(address: RemoteAddress) -> dict[str, str]:
     """Says that the recorded address lacks a secret, so that it cannot be fetched again."""
     return {LEFT_OUT: "a login or secret of the address"} if address.has_secret else {}
 

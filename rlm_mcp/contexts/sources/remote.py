@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 
 from rlm_mcp.contexts.processes import POLL_SECONDS
-from rlm_mcp.contexts.sources.address import Address
+from rlm_mcp.contexts.sources.address import RemoteAddress
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.errors import SourceRefused
 
@@ -54,7 +54,7 @@ class RemoteAccess:
     most_bytes: int = MAX_FETCHED_BYTES
     seconds: float = FETCH_SECONDS
 
-    def check_host(self, address: Address) -> None:
+    def check_host(self, address: RemoteAddress) -> None:
         """Raises SourceRefused for a host that is not allowed."""
         if address.scheme == "ssh" and not self.keys:
             raise SourceRefused(f"{address.shown} is not fetched: this server does not use ssh; use https")
@@ -77,7 +77,7 @@ class RemoteAccess:
         return address.is_global and not (address.is_multicast or getattr(address, "is_site_local", False))
 
 
-def find_addresses(access: RemoteAccess, address: Address, *, check_cancelled: Callable[[], None]) -> list[str]:
+def find_addresses(access: RemoteAccess, address: RemoteAddress, *, check_cancelled: Callable[[], None]) -> list[str]:
     """The IP addresses of a host that may be connected to, at least one. Raises SourceRefused.
 
     A name is resolved on a thread of its own, which is left behind when the caller is cancelled.
