@@ -14,6 +14,7 @@ module that linking puts into the table. What is left are cycles of direct calls
 `feedback_vertices` cuts. Loops are checked while code is relocated.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from wasm_runtime.build.assemble import CHECK
@@ -63,6 +64,8 @@ from wasm_runtime.machine.memory import WASM_PAGE_BYTES
 INITIALIZE = "initialize_linked_modules"
 _INITIALIZERS = ("__wasm_apply_data_relocs", "__wasm_call_ctors")
 _TRAP = b"\x00\x00\x0b"  # no locals; unreachable; end
+# The main program of Fortran code, which its run-time library calls; a library has none.
+_PROGRAMS = frozenset({"MAIN__"})
 _LEAST_ALIGNMENT = 4  # 16 bytes, as malloc gives
 # Room for the heap while the image is baked, so that its first growth is not a host call.
 _SPARE_PAGES = 160
@@ -112,6 +115,7 @@ class Linker:
         self._initializers: list[int] = []
         self._in_main_checked: set[int] = set()
         self._python_modules: dict[str, int] = {}
+        self._replaced: dict[int, bytes] = {}  # bodies of the main module, by their number
 
     def add(self, module: SideModule, *, is_library: bool = False) -> None:
         """Link one module; the symbols of a library are there for the modules after it. Raises BadPackage."""
@@ -119,6 +123,16 @@ class Linker:
             self._add(module, is_library=is_library)
         except MALFORMED as error:
             raise BadPackage(f"{module.path} cannot be linked ({error})") from error
+
+    def replace(self, names: Iterable[str], module: SideModule) -> None:
+        """Link a module, and have functions of the main module call those of the same name in it."""
+        linking = self._add(module, is_library=False)
+        for name in names:
+            number, function = self._exports[name].number, linking.own_function(name)
+            arguments = b"".join(b"\x20" + uleb(n) for n in range(len(function.kind.params)))
+            body = b"\x00" + arguments + b"\x10" + uleb(function.index) + b"\x0b"
+            # What it calls may call it again.
+            self._replaced[number - self._imported_count] = with_entry_check(body, CHECK)
 
     def finish(self) -> LinkedModule:
         """Return the linked module."""
@@ -139,6 +153,11 @@ class Linker:
         main.set_memory_minimum(max(pages, -(-heap_start // WASM_PAGE_BYTES) + _SPARE_PAGES))
         return LinkedModule(wasm=main, python_modules=self._python_modules, heap_start=heap_start)
 
+    @property
+    def types(self) -> Sequence[FunctionType]:
+        """The function types of all modules so far."""
+        return self._types
+
     def next_function(self) -> int:
         """Return the index that the next function gets."""
         return len(self._main_functions) + len(self._new_types)
@@ -150,7 +169,7 @@ class Linker:
             self._types.append(kind)
         return found
 
-    def _add(self, module: SideModule, *, is_library: bool) -> None:
+    def _add(self, module: SideModule, *, is_library: bool) -> "_Linking":
         linking = _Linking(self, module)
         first = self.next_function()
         self._new_types += [self._type(module.types[kind]) for kind in module.functions]
@@ -178,6 +197,7 @@ class Linker:
                 symbol = linking.own_symbol(name)
                 if symbol is not None:
                     self._libraries.setdefault(name, symbol)
+        return linking
 
     def symbol(self, name: str) -> _Function | int | None:
         """Return what the main module or a library calls `name`: a function, or an address."""
@@ -265,6 +285,8 @@ class Linker:
             with_entry_check(body, CHECK) if n in self._in_main_checked and calls_anything(body) else body
             for n, body in enumerate(self._main.function_bodies())
         ]
+        for number, body in self._replaced.items():
+            bodies[number] = body
         bodies += self._bodies
         self._main.replace(CODE, uleb(len(bodies)) + b"".join(uleb(len(body)) + body for body in bodies))
 
@@ -384,7 +406,7 @@ class _Linking:
             if found.kind != kind:
                 raise ValueError(f"it calls {entry.name} with another signature")
             return found.index
-        if entry.name not in self._module.weak:
+        if entry.name not in self._module.weak | _PROGRAMS:
             missing.append(entry.name)
         self.stubs.append(kind)
         return self._first + len(self._module.functions) + len(self.stubs) - 1

@@ -20,6 +20,7 @@ from wasm_runtime.build import boot
 from wasm_runtime.build.assemble import trampoline_slot
 from wasm_runtime.build.bake import Additions, Addresses, bake_with
 from wasm_runtime.build.byte_code import with_byte_code
+from wasm_runtime.build.foreign_calls import FUNCTIONS, foreign_calls
 from wasm_runtime.build.leb import read_uleb
 from wasm_runtime.build.link import LinkedModule, Linker
 from wasm_runtime.build.module_parts import global_values
@@ -40,6 +41,18 @@ _ALSO = {
     "dateutil": ["dateutil.parser", "dateutil.relativedelta", "dateutil.tz"],
     "lxml": ["lxml.etree", "lxml.html"],
     "openpyxl": ["openpyxl.reader.excel"],
+    "scipy": [
+        f"scipy.{name}"
+        for name in "cluster.hierarchy fft integrate interpolate io linalg ndimage optimize signal sparse.csgraph "
+        "sparse.linalg spatial.distance special stats".split()
+    ],
+    "sklearn": [
+        f"sklearn.{name}"
+        for name in "cluster decomposition ensemble feature_extraction.text linear_model metrics model_selection "
+        "naive_bayes neighbors pipeline preprocessing svm tree".split()
+    ],
+    "matplotlib": ["matplotlib.pyplot", "matplotlib.backends.backend_agg", "matplotlib.dates"],
+    "PIL": ["PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin", "PIL.JpegImagePlugin"],
 }
 # Cells that warm the image up, as in `warm_up`: what nearly every program that uses the package runs.
 _CELLS = {
@@ -56,10 +69,11 @@ _CELLS = {
     ),
 }
 
-# `ctypes` calls C through libffi, which the image has not. numpy does without when it is missing; others import it at
-# their beginning and use it in functions that cannot work here. Cells do not find it, as without packages.
+# `ctypes` works while the packages are imported, and they keep it. Afterwards it is not found, as without packages, but
+# with those whose functions import it when they are called. (It gives cells nothing that numpy does not: their memory.)
+_NEED_CTYPES = frozenset({"scipy"})
 _IMPORT = """
-import importlib, os, sys, traceback, types, warnings
+import importlib, os, sys, traceback, warnings
 import host
 os.environ.update(HOME="/home", MPLBACKEND="agg", MPLCONFIGDIR="/tmp/matplotlib")
 warnings.simplefilter("ignore")
@@ -71,14 +85,9 @@ def bring(name):
         os.write(1, f"{{name}}\\n{{traceback.format_exc()}}".encode())
         raise
 
-names = {names!r}
-if "numpy" in names:
-    bring("numpy")
-    names.remove("numpy")
-sys.modules["ctypes"] = types.ModuleType("ctypes")
-for name in names:
+del sys.modules["_ctypes"]
+for name in {names!r}:
     bring(name)
-del sys.modules["ctypes"]
 for code in {cells!r}:
     for _ in range(3):
         exec(code, {{}})
@@ -89,6 +98,10 @@ if "numpy" in sys.modules:
     )
 if "tqdm" in sys.modules:
     sys.modules["tqdm"].tqdm.monitor_interval = 0  # its monitor is a thread
+if not {keep_ctypes}:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ctypes"]:
+        del sys.modules[name]
+    sys.modules["_ctypes"] = None
 warnings.resetwarnings()
 os.write(1, b"imported")
 """
@@ -137,6 +150,7 @@ def link_wheels(main: WasmFile, wheels: Sequence[Wheel]) -> LinkedModule:
     wanted = {name for module in modules for name in module.needed}
     for module in _libraries_first(modules, wanted):
         linker.add(module, is_library=_file_name(module) in wanted)
+    linker.replace(FUNCTIONS, foreign_calls(linker.types))
     return linker.finish()
 
 
@@ -180,7 +194,7 @@ def _bake(
     additions = Additions(
         linked=linked,
         files=lambda: {f"{SITE_PACKAGES}/{path}": BytesSource(data) for path, data in site.items()},
-        source=_IMPORT.format(names=names, cells=cells),
+        source=_IMPORT.format(names=names, cells=cells, keep_ctypes=not _NEED_CTYPES.isdisjoint(names)),
     )
     try:
         return bake_with(additions, runtime.image.stdlib, slot)

@@ -81,6 +81,11 @@ class Running:
         assert result is None or isinstance(result, int)
         return result
 
+    def read(self, address: int, size: int) -> bytes:
+        memory = self.exports["memory"]
+        assert isinstance(memory, wasmtime.Memory)
+        return bytes(memory.read(self.store, address, address + size))
+
     def write(self, address: int, data: bytes) -> None:
         memory = self.exports["memory"]
         assert isinstance(memory, wasmtime.Memory)
