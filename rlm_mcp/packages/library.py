@@ -78,13 +78,23 @@ def read_image(folder: Path) -> PackageImage | None:
 
 
 class PackageLibrary:
-    """The packages of one user. `data_folder` is that of the prebuilt image, by default where it is installed.
+    """The packages of one user.
 
-    `base` is the SHA-256 of the image without packages, by default of that in `wasm_runtime`.
+    `data_folder` is that of the prebuilt image, by default where it is installed. `base` is the SHA-256 of the image
+    without packages, by default of that in `wasm_runtime`. `page_map` is whether this system reports written pages; it
+    is asked by default.
     """
 
-    def __init__(self, data_dir: Path, *, data_folder: Path | None = None, base: str | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        data_folder: Path | None = None,
+        base: str | None = None,
+        page_map: bool | None = None,
+    ) -> None:
         self._folder = data_dir / "packages"
+        self._page_map = page_map
         self._data_folder = data_folder or _installed_data_folder()
         self._base = base
 
@@ -113,10 +123,12 @@ class PackageLibrary:
     def choose(self, setting: Sequence[str] | None) -> PackageImage | None:
         """The image for a value of the setting `packages`; None is the image without packages.
 
-        Unset, it is what was added, else the prebuilt image. Raises PackagesMissing.
+        Unset, it is what was added, else the prebuilt image where cells do not become slower by its size: where the
+        system reports written pages. Raises PackagesMissing.
         """
         if setting is None:
-            return self._current(self.added_image()) or self._current(self.data_image())
+            prebuilt = self.data_image() if self._has_page_map() else None
+            return self._current(self.added_image()) or self._current(prebuilt)
         if list(setting) == ["none"]:
             return None
         if list(setting) == ["data"]:
@@ -209,6 +221,11 @@ class PackageLibrary:
         if image is None:
             raise PackageRefused(f"the image in {folder} cannot be read back: bake it again")
         return image
+
+    def _has_page_map(self) -> bool:
+        from wasm_runtime.machine.mapped_pages import page_map_available
+
+        return page_map_available() if self._page_map is None else self._page_map
 
     def _find_links(self) -> list[str]:
         return [str(link) for link in self._read_set().get("find_links", ())]

@@ -13,6 +13,7 @@ from wasm_runtime.build.opcodes import entry_offset, instructions
 
 _BLOCK, _LOOP, _IF, _THROW, _TRY_TABLE = 0x02, 0x03, 0x04, 0x08, 0x1F
 _CALL, _CALL_INDIRECT, _RETURN_CALL, _RETURN_CALL_INDIRECT, _REF_FUNC = 0x10, 0x11, 0x12, 0x13, 0xD2
+_LOCAL_GET, _LOCAL_SET, _LOCAL_TEE = 0x20, 0x21, 0x22
 _GLOBAL_GET, _GLOBAL_SET, _CONST, _ADD = 0x23, 0x24, 0x41, 0x6A
 _DROP = b"\x1a"
 _BULK, _SEGMENT_INSTRUCTIONS = 0xFC, (8, 9, 12, 13)  # memory.init, data.drop, table.init, elem.drop
@@ -154,6 +155,7 @@ def values_that_start_sets(body: bytes, values: Sequence[int | None]) -> dict[in
     constant. Any other value that is set is a ValueError.
     """
     found: dict[int, int] = {}
+    local_values: dict[int, int | None] = {}
     stack: list[int | None] = []
     for opcode, start in instructions(body):
         if opcode == _CONST:
@@ -164,6 +166,12 @@ def values_that_start_sets(body: bytes, values: Sequence[int | None]) -> dict[in
         elif opcode == _ADD and len(stack) > 1:
             right, left = stack.pop(), stack.pop()
             stack.append(None if left is None or right is None else left + right)
+        elif opcode == _LOCAL_GET:
+            stack.append(local_values.get(read_uleb(body, start)[0]))
+        elif opcode in (_LOCAL_SET, _LOCAL_TEE) and stack:
+            local_values[read_uleb(body, start)[0]] = stack[-1]
+            if opcode == _LOCAL_SET:
+                stack.pop()
         elif opcode == _GLOBAL_SET:
             number, _ = read_uleb(body, start)
             value = stack.pop() if stack else None
@@ -172,6 +180,7 @@ def values_that_start_sets(body: bytes, values: Sequence[int | None]) -> dict[in
             found[number] = signed32(value)
         else:
             stack.clear()
+            local_values.clear()
     return found
 
 

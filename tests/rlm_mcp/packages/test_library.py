@@ -51,6 +51,17 @@ def test_a_setting_chooses_the_smallest_image_that_has_what_it_names(
     assert (None if chosen is None else chosen.sha256) == sha256
 
 
+@pytest.mark.parametrize(("page_map", "sha256"), [(True, "d"), (False, None)])
+def test_the_prebuilt_image_is_the_default_only_where_the_system_reports_written_pages(
+    tmp_path: Path, page_map: bool, sha256: str | None
+) -> None:
+    prebuilt = write_image(tmp_path / "prebuilt", "d", "numpy")
+    library = PackageLibrary(tmp_path, data_folder=prebuilt, page_map=page_map)
+    chosen = library.choose(None)
+    assert (None if chosen is None else chosen.sha256) == sha256
+    assert library.choose(("data",)) == library.data_image()
+
+
 def test_what_no_image_has_is_named_with_the_command_that_adds_it(library: PackageLibrary) -> None:
     with pytest.raises(PackagesMissing) as raised:
         library.choose(("numpy", "scipy"))

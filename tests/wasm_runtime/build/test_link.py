@@ -71,10 +71,18 @@ def test_relocations_and_constructors_run_once_and_in_order() -> None:
     assert run(module_that_returns("(i32.load8_u (global.get $memory))", declarations)) == 40
 
 
-def test_addresses_that_the_start_function_computes_become_constants() -> None:
-    declarations = """
+@pytest.mark.parametrize(
+    "computed",
+    [
+        "(global.set $mine (i32.add (global.get $memory) (i32.const 3)))",
+        "(local i32) (global.set $mine (local.tee 0 (i32.add (global.get $memory) (i32.const 3))))",
+        "(local i32) (local.set 0 (i32.add (global.get $memory) (i32.const 3))) (global.set $mine (local.get 0))",
+    ],
+)
+def test_addresses_that_the_start_function_computes_become_constants(computed: str) -> None:
+    declarations = f"""
       (global $mine (mut i32) (i32.const 0))
-      (func $begin (global.set $mine (i32.add (global.get $memory) (i32.const 3))))
+      (func $begin {computed})
       (start $begin)
     """
     linked = link(module_that_returns("(global.get $mine)", declarations))
