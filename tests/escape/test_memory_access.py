@@ -37,7 +37,7 @@ def test_code_reads_and_writes_its_own_memory(session: Session) -> None:
     "code",
     [
         "words = at(INTERRUPT, 128)\nwhile True:\n    words[:] = 0",
-        "words = at(KILL, 4)\nmany = np.lib.stride_tricks.as_strided(words, (1 << 20, 4), (0, 1))\nwhile True: many[:] = 0",
+        "many = np.lib.stride_tricks.as_strided(at(KILL, 4), (1 << 20, 4), (0, 1))\nwhile True: many[:] = 0",
         "at(0, 4096)[:] = 0\nwhile True: pass",
     ],
     ids=["from Python", "from C", "the first page"],
