@@ -41,7 +41,12 @@ _TARGET = (
     "--abi=abi3",
     "--abi=none",
 )
-_NO_WHEEL = re.compile(r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)")
+# What pip says of a requirement that no wheel meets: which, of what, and which versions there are.
+_NO_WHEEL = re.compile(
+    r"satisfies the requirement (?P<requirement>(?P<name>[A-Za-z0-9][\w.-]*)[^ ;()]*)[^()\n]*"
+    r"(?:\(from (?!versions)(?P<needed_by>[^()]*)\) )?\(from versions: (?P<versions>[^()\n]*)\)"
+)
+_MOST_VERSIONS = 5
 _MOST_ROUNDS = 20
 # What conditions of requirements mean in the guest.
 _GUEST = {
@@ -110,17 +115,33 @@ def resolve(
 
 def _checked(text: str) -> str:
     """The requirement, or the absolute path of the wheel, for pip. Raises PackageRefused."""
+    if "://" in text:
+        raise PackageRefused(f"{text!r} names an address: download the wheel and give its path")
     if text.endswith(".whl"):
-        if not Path(text).is_file():
-            raise PackageRefused(f"there is no file {text}: give the path of a wheel, or NAME or NAME==VERSION")
-        return str(Path(text).resolve())
+        return _checked_file(Path(text))
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
         raise PackageRefused(f"{text!r} is no package: give NAME, NAME==VERSION or the path of a wheel") from error
-    if requirement.url is not None:
-        raise PackageRefused(f"{text!r} names an address: download the wheel and give its path")
     return str(requirement)
+
+
+def _checked_file(path: Path) -> str:
+    from wasm_runtime.build.side_module import BadPackage
+    from wasm_runtime.build.wheel import read_wheel
+
+    if not path.is_file():
+        raise PackageRefused(f"there is no file {path}: give the path of a wheel, or NAME or NAME==VERSION")
+    try:
+        wheel = read_wheel(path)
+    except BadPackage as error:
+        raise PackageRefused(str(error)) from error
+    if wheel.of_another_platform:
+        raise PackageRefused(
+            f"{path.name} is for another platform: give one for any platform or for {PLATFORM}, or its name, "
+            f"{wheel.name}, to have one looked for"
+        )
+    return str(path.resolve())
 
 
 def _links(folder: Path, find_links: Sequence[str]) -> list[str]:
@@ -175,24 +196,35 @@ def _missing(wheels: "Iterable[Wheel]") -> list[str]:
 def _take_pure_part(output: str, folder: Path, tried: set[str], report: Report, run_pip: RunPip) -> str:
     """Make a wheel without compiled modules of the package that has none for the guest; -> its name."""
     missing = _NO_WHEEL.search(output)
-    name = missing[1].rstrip(".") if missing else ""
-    if not name or name in tried:
+    if missing is None or missing["name"] in tried:
         lines = output.strip().splitlines() or ["it printed nothing"]
         told = [line for line in lines if line.startswith("ERROR") and "Exception" not in line] or lines
         raise PackageRefused(f"pip found no wheels for the sandbox: {told[-1]}")
+    name = missing["name"]
     foreign = folder / "foreign"
     shutil.rmtree(foreign, ignore_errors=True)
     platforms = [f"--platform={platform}" for platform in _FOREIGN]
-    status, _ = run_pip(["download", f"--dest={foreign}", "--no-deps", *platforms, *_TARGET, name], report)
+    options = [f"--dest={foreign}", "--no-deps", *platforms, *_TARGET]
+    status, output = run_pip(["download", *options, missing["requirement"]], report)
     found = next(iter(sorted(foreign.glob("*.whl"))), None) if status == 0 else None
     if found is None:
-        raise PackageRefused(
-            f"{name} has no wheel for the sandbox ({PLATFORM}, Python 3.14), and none whose Python part can "
-            "be taken: give a wheel's path, or a folder of wheels with --find-links"
-        )
+        raise PackageRefused(_why_none(missing, _NO_WHEEL.search(output)))
     report(f"{name} has no wheel for the sandbox: trying the Python part of {found.name}, which is slower if it works")
     _write_pure(found, folder / "pure")
     return name
+
+
+def _why_none(here: re.Match[str], elsewhere: re.Match[str] | None) -> str:
+    """Why there is no wheel, by what pip said when it looked for those of the guest, and of another platform."""
+    by = f", which {here['needed_by'].partition('->')[0].strip()} needs" if here["needed_by"] else ""
+    listed = [*here["versions"].split(", "), *(elsewhere["versions"].split(", ") if elsewhere else ())]
+    versions = [version for version in dict.fromkeys(listed) if version != "none"]
+    if not versions:
+        return (
+            f"there is no {here['name']}{by}, neither for the sandbox ({PLATFORM}, Python 3.14) nor one whose Python "
+            "part can be taken: check its name, or give a wheel's path, or a folder of wheels with --find-links"
+        )
+    return f"there is no {here['requirement']}{by}: the newest versions are {', '.join(versions[-_MOST_VERSIONS:])}"
 
 
 def _write_pure(wheel: Path, folder: Path) -> None:

@@ -209,7 +209,7 @@ def _described(wheel: Wheel) -> dict[str, object]:
         "version": wheel.version,
         "sha256": wheel.sha256,
         "imports": wheel.import_names,
-        "pure_part_only": bool(wheel.left_out),
+        "pure_part_only": wheel.of_another_platform,
     }
 
 

@@ -32,7 +32,7 @@ class Wheel:
     sha256: str
     files: dict[str, bytes] = field(repr=False)
     compiled: dict[str, bytes] = field(repr=False)
-    left_out: tuple[str, ...]  # compiled modules for another platform
+    of_another_platform: bool  # its compiled modules are left out
 
     @property
     def import_names(self) -> list[str]:
@@ -61,7 +61,7 @@ def read_wheel(path: Path) -> Wheel:
         sha256=hashlib.sha256(data).hexdigest(),
         files=rest,
         compiled={} if is_foreign else compiled,
-        left_out=tuple(sorted(compiled)) if is_foreign else (),
+        of_another_platform=is_foreign or not _says_any_platform(files),
     )
 
 
@@ -96,6 +96,13 @@ def _check_name(file_name: str) -> tuple[str, str, bool]:
             )
         return name, version, False
     return name, version, True
+
+
+def _says_any_platform(files: dict[str, bytes]) -> bool:
+    """Whether one of the tags in a wheel is of any platform, or of the guest's; so it is if it has none."""
+    text = next((data for path, data in files.items() if path.endswith(".dist-info/WHEEL")), b"")
+    tags = HeaderParser().parsestr(text.decode(errors="replace")).get_all("Tag") or ["any"]
+    return any(tag.rpartition("-")[2] in ("any", PLATFORM) for tag in tags)
 
 
 def _unpack(file_name: str, data: bytes) -> dict[str, bytes]:
