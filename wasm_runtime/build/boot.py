@@ -49,7 +49,6 @@ def start_python(guest: Interpreter, trampoline_slot: int, linked: LinkedModule 
         guest.memory.write_u32(guest.call("emscripten_get_sbrk_ptr"), linked.heap_start)
     guest.call("__wasm_call_ctors")
     if linked is not None:
-        guest.call(INITIALIZE)
         for name, slot in linked.python_modules.items():
             guest.call("PyImport_AppendInittab", _text(guest, name), slot)
     # CPython calls C functions whose signature does not match the call through this table slot.
@@ -66,6 +65,8 @@ def start_python(guest: Interpreter, trampoline_slot: int, linked: LinkedModule 
         _check(guest, config, guest.call("PyInitConfig_SetStrList", config, _text(guest, name), len(texts), array))
     _check(guest, config, guest.call("Py_InitializeFromInitConfig", config))
     guest.call("PyInitConfig_Free", config)
+    if linked is not None:  # constructors may use Python, as they may when a module is loaded at run time
+        guest.call(INITIALIZE)
 
 
 def run_source(guest: Interpreter, source: str) -> None:
