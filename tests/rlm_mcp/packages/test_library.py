@@ -56,7 +56,7 @@ def test_the_prebuilt_image_is_the_default_only_where_the_system_reports_written
     tmp_path: Path, page_map: bool, sha256: str | None
 ) -> None:
     prebuilt = write_image(tmp_path / "prebuilt", "d", "numpy")
-    library = PackageLibrary(tmp_path, data_folder=prebuilt, page_map=page_map)
+    library = PackageLibrary(tmp_path, data_folder=prebuilt, base="base", page_map=page_map)
     chosen = library.choose(None)
     assert (None if chosen is None else chosen.sha256) == sha256
     assert library.choose(("data",)) == library.data_image()
