@@ -57,7 +57,7 @@ async def opened(transport: str, environ: Mapping[str, str]) -> AsyncIterator[Ne
         case "stdio":
             yield lambda era, **options: on_stdio(environ, era, **options)
         case _:
-            with over_http(environ) as url:
+            with over_http(environ, workers=2) as url:
                 await listening(url)
                 yield lambda era, **options: at(url, era, **options)
 
@@ -77,9 +77,9 @@ def on_stdio(environ: Mapping[str, str], era: str, **options: Any) -> Client:
 
 
 @contextmanager
-def over_http(environ: Mapping[str, str], *options: str) -> Iterator[str]:
+def over_http(environ: Mapping[str, str], *options: str, workers: int = 0) -> Iterator[str]:
     """A server process that listens; its URL. It ends cleanly on SIGTERM."""
-    with http_process(environ, *options) as (process, url):
+    with http_process(environ, *options, workers=workers) as (process, url):
         yield url
         process.terminate()
         process.communicate(timeout=60)
@@ -88,10 +88,11 @@ def over_http(environ: Mapping[str, str], *options: str) -> Iterator[str]:
 
 @contextmanager
 def http_process(
-    environ: Mapping[str, str], *options: str, command: Sequence[str] = ()
+    environ: Mapping[str, str], *options: str, command: Sequence[str] = (), workers: int = 0
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     """A server process and its URL, at a port that the system chooses; killed if it still runs at the end."""
-    started = [*(command or forked_command()), "serve", "--http", "127.0.0.1:0", *options]
+    serve = ["serve", "--http", "127.0.0.1:0", "--workers", str(workers), *options]
+    started = [*(command or (COMMAND if workers else forked_command())), *serve]
     with subprocess.Popen(started, env=dict(environ), stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
         try:
             yield process, served_url(process)

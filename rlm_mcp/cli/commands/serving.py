@@ -2,18 +2,22 @@
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_from
+from rlm_mcp.errors import SettingsError
 from rlm_mcp.settings import Settings
 
 ON_TERMINAL = (
     "rlm-mcp serves MCP on stdin and stdout and now waits for a client, which usually starts it itself: "
     "`rlm-mcp install` adds it to one, `rlm-mcp --help` shows the commands. Ctrl-C ends it."
 )
+
+MOST_WORKERS = 256
 
 
 def add_commands(commands: Commands) -> None:
@@ -29,6 +33,12 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a value of the Host header to accept"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="over HTTP, the processes that do the work (default: as many as cores; 0: one does all, as on Windows)",
     )
     token = commands.add("token", make_token, "create a bearer token for serve --http")
     token.add_argument("name", help="the tenant whose contexts and runs the token gives access to")
@@ -70,9 +80,15 @@ def _serve_stdio(settings: Settings) -> None:
 
 
 def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
+    workers = _worker_count(options.workers)
     with _without_collections():
+        if workers:
+            from rlm_mcp.server.workers.worker import begin_imports
+
+            begin_imports()
         from rlm_mcp.server.transports.access import AccessOptions
         from rlm_mcp.server.transports.http import serve_http
+        from rlm_mcp.server.workers.front import serve_http_with_workers
 
     access = AccessOptions(
         token_file=options.token_file,
@@ -80,7 +96,25 @@ def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
         oauth_resource=options.oauth_resource,
         allowed_hosts=tuple(options.allow_host),
     )
-    serve_http(settings, options.http, access, at_end=_begin_process(settings))
+    if workers:
+        serve_http_with_workers(settings, options.http, access, workers, at_end=_nothing)
+    else:
+        serve_http(settings, options.http, access, at_end=_begin_process(settings))
+
+
+def _worker_count(asked: int | None) -> int:
+    """The number of workers. Raises SettingsError."""
+    if sys.platform == "win32":
+        return 0
+    if asked is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 0 <= asked <= MOST_WORKERS:
+        raise SettingsError(f"--workers {asked} is not possible: give a number from 0 to {MOST_WORKERS}")
+    return asked
+
+
+def _nothing() -> None:
+    """Workers send the spans of their runs themselves."""
 
 
 @contextmanager

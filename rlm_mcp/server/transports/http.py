@@ -5,19 +5,15 @@ Paths are those of the server's machine, so over HTTP nothing can be registered 
 answered, and the next server on the same data directory resumes them.
 """
 
-import logging
-import os
 from collections.abc import Callable
 
 import anyio
 from starlette.middleware import Middleware
 
 from rlm_mcp.concurrency import on_stop_signal, run_in_thread
-from rlm_mcp.contexts.processes import PROCESSES
-from rlm_mcp.errors import RlmError
 from rlm_mcp.server.transports.access import AccessOptions, host_checks, open_access
 from rlm_mcp.server.transports.addresses import parse_address, url_of
-from rlm_mcp.server.transports.listener import Listener, listener_config
+from rlm_mcp.server.transports.listener import Listener, listener_config, run_to_the_end
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware, open_share
 from rlm_mcp.server.transports.tenant_application import mcp_application, open_tenants, tenants_with_left_runs
@@ -58,15 +54,3 @@ def serve_http(settings: Settings, address: str, options: AccessOptions, *, at_e
             tasks.cancel_scope.cancel()
 
     run_to_the_end(main, at_end)
-
-
-def run_to_the_end(main: Callable[[], object], at_end: Callable[[], None]) -> None:
-    """Runs an event loop, then ends the process with status 0. Raises RlmError if it could not be started."""
-    try:
-        anyio.run(main)  # type: ignore[arg-type]
-    except* RlmError as group:
-        raise group.exceptions[0] from None
-    at_end()
-    PROCESSES.kill_all()
-    logging.shutdown()
-    os._exit(0)  # the sandbox may still be compiling on a thread, which nothing can stop

@@ -1,14 +1,18 @@
 """A uvicorn server that lets its application answer what it can before connections are closed."""
 
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Coroutine
 from socket import socket
 from types import FrameType
 from typing import Any
 
+import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
+from rlm_mcp.contexts.processes import PROCESSES
+from rlm_mcp.errors import RlmError
 from rlm_mcp.server.transports.addresses import url_of
 from rlm_mcp.server.transports.http_protocol import TimedProtocol, most_connections
 
@@ -71,3 +75,15 @@ class Listener(uvicorn.Server):
         """Stops the runs, then closes the connections."""
         await self._answer_all()
         await super().shutdown(sockets)
+
+
+def run_to_the_end(main: Callable[[], Coroutine[Any, Any, None]], at_end: Callable[[], None]) -> None:
+    """Runs an event loop, then ends the process with status 0. Raises RlmError if it could not be started."""
+    try:
+        anyio.run(main)
+    except* RlmError as group:
+        raise group.exceptions[0] from None
+    at_end()
+    PROCESSES.kill_all()
+    logging.shutdown()
+    os._exit(0)  # the sandbox may still be compiling on a thread, which nothing can stop

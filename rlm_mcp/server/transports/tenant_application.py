@@ -16,8 +16,6 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.errors import RlmError
@@ -26,9 +24,10 @@ from rlm_mcp.packages.library import PackageLibrary, folder_of
 from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.server.server import RlmServer
+from rlm_mcp.server.transports.health import report_health, report_ready
 from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS
 from rlm_mcp.server.transports.sessions import SessionLimitMiddleware
-from rlm_mcp.server.transports.tenant_names import EVERYBODY, directory_of
+from rlm_mcp.server.transports.tenant_names import EVERYBODY, directory_of, tenant_directories
 from rlm_mcp.server.transports.tenants import Tenants
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.inspect_repls import ReplPool
@@ -132,11 +131,6 @@ def tenants_with_left_runs(data_dir: Path, names: Collection[str] | None) -> lis
     return [name for name in names if _has_left_runs(directory_of(name, data_dir))]
 
 
-def tenant_directories(data_dir: Path) -> list[str]:
-    """The names of all tenants that have a directory."""
-    return sorted(entry.name for entry in (data_dir / "owners").glob("*") if entry.is_dir())
-
-
 def _has_left_runs(directory: Path) -> bool:
     """Whether an earlier server left runs here. A damaged record resumes nothing, and stops no server."""
     try:
@@ -144,14 +138,3 @@ def _has_left_runs(directory: Path) -> bool:
     except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
         log.warning("the runs in %s are not resumed: %s: %s", directory, type(error).__name__, error)
         return False
-
-
-async def report_health(_: Request) -> Response:
-    """Answers as long as the process does."""
-    return JSONResponse({"status": "ok"})
-
-
-async def report_ready(is_loaded: Callable[[], bool], _: Request) -> Response:
-    """Answers 200 once the sandbox is loaded, so that code can be run."""
-    loaded = is_loaded()
-    return JSONResponse({"sandbox": "loaded" if loaded else "loading"}, status_code=200 if loaded else 503)

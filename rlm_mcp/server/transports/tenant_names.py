@@ -61,3 +61,8 @@ def current_tenant() -> str:
     if token.claims is None:
         return token.client_id
     return oauth_tenant(str(token.claims["iss"]), str(token.subject))
+
+
+def tenant_directories(data_dir: Path) -> list[str]:
+    """The names of all tenants that have a directory."""
+    return sorted(entry.name for entry in (data_dir / "owners").glob("*") if entry.is_dir())

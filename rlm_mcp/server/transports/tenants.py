@@ -89,6 +89,10 @@ class Tenants:
     def __repr__(self) -> str:
         return f"<Tenants {len(self._known)} known>"
 
+    def names(self) -> list[str]:
+        """The tenants whose workspaces are open."""
+        return [name for name, tenant in self._known.items() if tenant.workspace is not None]
+
     def current(self) -> Workspace:
         """The workspace of the tenant that sent the current request; the middleware has opened it."""
         workspace = self._known[current_tenant()].workspace

@@ -1,0 +1,151 @@
+"""Passes requests on to the workers, as bytes.
+
+The body of a request is read only to answer it when its worker dies: the JSON-RPC error needs the id. Of answers
+nothing is read.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+import aiohttp
+import anyio
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from mcp_types import INTERNAL_ERROR
+from multidict import CIMultiDict
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from rlm_mcp.concurrency import run_off_loop
+from rlm_mcp.server.transports.tenant_names import current_tenant
+from rlm_mcp.server.workers.front_token import front_token
+from rlm_mcp.server.workers.supervisor import NoWorker, Supervisor
+from rlm_mcp.server.workers.worker import Worker
+
+_HOP = ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding")
+OF_ONE_HOP: Final = frozenset([*_HOP, "upgrade", "host", "content-length", "authorization", "date", "server"])
+"""Headers that are about one connection, or that each side writes itself."""
+
+LOST = (
+    "the worker process that answered this call has ended; a run that it had begun goes on in another: send the same"
+    " request again, or read the run with rlm_result"
+)
+
+
+class WorkerProxy:
+    """ASGI application that sends each request to the worker of its tenant, and its answer back."""
+
+    def __init__(self, workers: Supervisor, key: str, security: TransportSecuritySettings) -> None:
+        self._workers = workers
+        self._key = key
+        self._security = TransportSecurityMiddleware(security)
+
+    def __repr__(self) -> str:
+        return f"<WorkerProxy to {self._workers!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, or gives it up when its client has."""
+        request = Request(scope, receive)
+        refusal = await self._security.validate_request(request, is_post=scope["method"] == "POST")
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        body = await request.body()
+        tenant = current_tenant()
+        with self._workers.at_work(tenant):
+            try:
+                worker, _ = await self._workers.worker_of(tenant)
+            except NoWorker as error:
+                await _answer(send, await error_body(body, str(error)))
+                return
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_cancel_when_disconnected, receive, tasks.cancel_scope)
+                await self._pass_on(scope, body, tenant, worker, send)
+                tasks.cancel_scope.cancel()
+
+    async def _pass_on(self, scope: Scope, body: bytes, tenant: str, worker: Worker, send: Send) -> None:
+        headers = _forwarded(scope["headers"])
+        headers["Authorization"] = f"Bearer {front_token(self._key, tenant)}"
+        answer = _Answer(send)
+        try:
+            async with await worker.request(scope["method"], scope["path"], headers, body) as response:
+                await answer.begin(response)
+                async for piece in response.content.iter_any():
+                    await answer.go_on(piece)
+                await answer.end()
+        except (aiohttp.ClientError, OSError):
+            await answer.break_off(await error_body(body, LOST))
+
+
+class _Answer:
+    """What a client gets: the worker's answer, as far as it comes."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._has_begun = False
+        self._is_stream = False
+
+    async def begin(self, response: aiohttp.ClientResponse) -> None:
+        """Sends status and headers."""
+        self._is_stream = response.content_type == "text/event-stream"
+        self._has_begun = True
+        headers = [(n, v) for n, v in response.raw_headers if n.decode("latin-1").lower() not in OF_ONE_HOP]
+        if (length := response.headers.get("Content-Length")) is not None:
+            headers.append((b"content-length", length.encode()))
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+
+    async def go_on(self, piece: bytes) -> None:
+        """Sends more of the body."""
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def end(self) -> None:
+        """Ends the body."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def break_off(self, error: bytes) -> None:
+        """Sends an error in the place of what is missing; in a stream, as its last event."""
+        if not self._has_begun:
+            await _answer(self._send, error)
+        elif self._is_stream and error:
+            await self.go_on(b"event: message\r\ndata: " + error + b"\r\n\r\n")
+            await self.end()
+        # else the connection is closed, because the body is shorter than was said
+
+
+async def error_body(body: bytes, text: str) -> bytes:
+    """The JSON-RPC error that answers the request in `body`; nothing if that is no request."""
+    request_id = await run_off_loop(len(body), _request_id, body)
+    if request_id is None:
+        return b""
+    error = {"code": INTERNAL_ERROR, "message": text}
+    return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode()
+
+
+def _request_id(body: bytes) -> Any:
+    try:
+        match json.loads(body):
+            case {"id": str() | int() as request_id, "method": str()}:
+                return request_id
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+async def _answer(send: Send, error: bytes) -> None:
+    """Answers with an error in HTTP 200, whose text every client shows; what was no request, with 503."""
+    status = 200 if error else 503
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(error)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": error})
+
+
+async def _cancel_when_disconnected(receive: Receive, scope: anyio.CancelScope) -> None:
+    message: Message = {"type": ""}
+    while message["type"] != "http.disconnect":
+        message = await receive()
+    scope.cancel()
+
+
+def _forwarded(headers: Iterable[tuple[bytes, bytes]]) -> "CIMultiDict[str]":
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    return CIMultiDict([(name, value) for name, value in pairs if name.lower() not in OF_ONE_HOP])

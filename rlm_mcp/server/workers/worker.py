@@ -1,0 +1,196 @@
+"""A worker process as the front sees it: started from a fork server, asked over its socket, and ended."""
+
+import asyncio
+import json
+import multiprocessing
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from socket import AF_UNIX, socket
+from typing import Any, Protocol
+
+import aiohttp
+import anyio
+import anyio.to_thread
+from multidict import CIMultiDict
+
+from rlm_mcp.errors import RlmError
+from rlm_mcp.server.workers.worker_start import WorkerStart, run
+
+MOST_STATUS_BYTES = 4 << 20
+"""A status names the open workspaces of a worker, each in 64 characters at most."""
+
+PRELOADED = "rlm_mcp.server.workers.process"
+BACKLOG = 1_000
+
+
+class WorkerFailed(RlmError):
+    """A worker has ended, or answers what no worker answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """What a worker says about itself: whether code can be run in it, and whose workspaces are open."""
+
+    is_ready: bool
+    tenants: frozenset[str]
+
+
+class Worker(Protocol):
+    """A worker that was started."""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    async def status(self) -> WorkerStatus:
+        """Asks it. Raises WorkerFailed; waits as long as the worker takes."""
+
+    async def request(self, method: str, path: str, headers: "CIMultiDict[str]", body: bytes) -> aiohttp.ClientResponse:
+        """Sends a request; the answer's body is still to be read. Raises aiohttp.ClientError, OSError."""
+
+    async def ended(self) -> str:
+        """Returns when the process has ended; how, for a sentence."""
+
+    def terminate(self) -> None:
+        """Asks it to end: runs are left on record and calls answered."""
+
+    async def close(self) -> None:
+        """Kills the process if it still runs, and waits until it has ended, so that nothing of it can act any more."""
+
+
+StartWorker = Callable[[int, tuple[str, ...]], Awaitable[Worker]]
+"""takes the number of a worker and the tenants whose left runs it resumes"""
+
+
+class WorkerProcesses:
+    """Starts workers as processes that are forked from one that has imported the server."""
+
+    def __init__(self, start: WorkerStart, directory: Path) -> None:
+        """`directory` is one that only this user can enter; `start` is what all workers are told."""
+        self._start = start
+        self._directory = directory
+        self._context = fork_context()
+        self._started = 0
+
+    def __repr__(self) -> str:
+        return f"<WorkerProcesses, {self._started} started>"
+
+    async def __call__(self, number: int, tenants: tuple[str, ...]) -> Worker:
+        """Starts a worker. It listens already, so a request to it waits until it answers."""
+        self._started += 1
+        path = self._directory / f"worker-{number}-{self._started}"
+        start = replace(self._start, number=number, tenants=tenants)
+        process, lifeline = await anyio.to_thread.run_sync(_start_process, self._context, start, path)
+        return WorkerProcess(process, lifeline, path)
+
+
+def fork_context() -> BaseContext:
+    """How processes are started: forked from a server that has the imports, or where there is no fork, anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED])
+    return context
+
+
+def begin_imports() -> None:
+    """Starts the fork server, which imports what workers need while this process imports what it needs itself."""
+    if fork_context().get_start_method() == "forkserver":
+        forkserver.ensure_running()
+
+
+def _start_process(context: Any, start: WorkerStart, path: Path) -> tuple[BaseProcess, Any]:
+    path.unlink(missing_ok=True)
+    with socket(AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=run, args=(start, listener, theirs), name=f"rlm-mcp worker {start.number}", daemon=True
+        )
+        process.start()
+        theirs.close()
+    return process, ours
+
+
+class WorkerProcess:
+    """A worker that is a process; made by WorkerProcesses."""
+
+    def __init__(self, process: BaseProcess, lifeline: Any, path: Path) -> None:
+        self._process = process
+        self._lifeline = lifeline  # the worker ends when this is closed, so also when this process dies
+        self._path = path
+        self._ended = anyio.Event()
+        asyncio.get_running_loop().add_reader(process.sentinel, self._note_end)
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(str(path), limit=0),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            max_line_size=1 << 16,
+            max_field_size=1 << 16,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    def __repr__(self) -> str:
+        return f"<WorkerProcess {self.pid}>"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid or 0
+
+    async def status(self) -> WorkerStatus:
+        """Asks it. Raises WorkerFailed; waits as long as the worker takes."""
+        try:
+            async with await self.request("GET", "/status", CIMultiDict(), b"") as response:
+                body = await response.content.read(MOST_STATUS_BYTES)
+                match json.loads(body):
+                    case {"is_ready": bool() as is_ready, "tenants": [*names]} if all(type(n) is str for n in names):
+                        return WorkerStatus(is_ready=is_ready, tenants=frozenset(names))
+        except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+            raise WorkerFailed(f"answers with {type(error).__name__}") from error
+        raise WorkerFailed(f"answers with {len(body):,} bytes that are no status")
+
+    async def request(self, method: str, path: str, headers: "CIMultiDict[str]", body: bytes) -> aiohttp.ClientResponse:
+        """Sends a request; the answer's body is still to be read. Raises aiohttp.ClientError, OSError."""
+        return await self._http.request(
+            method, f"http://worker{path}", headers=headers, data=body or None, allow_redirects=False
+        )
+
+    async def ended(self) -> str:
+        """Returns when the process has ended; how, for a sentence."""
+        await self._ended.wait()
+        return _how(self._process.exitcode)
+
+    def terminate(self) -> None:
+        """Asks it to end: runs are left on record and calls answered."""
+        self._process.terminate()
+
+    async def close(self) -> None:
+        """Kills the process if it still runs, and waits until it has ended, so that nothing of it can act any more."""
+        self._process.kill()
+        with anyio.CancelScope(shield=True):
+            await self._ended.wait()
+            self._lifeline.close()
+            await self._http.close()
+        self._path.unlink(missing_ok=True)
+
+    def _note_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._process.sentinel)
+        self._process.join()
+        self._ended.set()
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        try:
+            return f"was ended by {signal.Signals(-exitcode).name}"
+        except ValueError:
+            return f"was ended by signal {-exitcode}"
+    return f"ended with status {exitcode}"

@@ -1,0 +1,49 @@
+"""What a worker process is told when it starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from multiprocessing.connection import Connection
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+from rlm_mcp.redact import Secret
+from rlm_mcp.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class WorkerStart:
+    """It is passed from the front to its own worker over a private socket, so secrets are in it; it has no repr."""
+
+    number: int
+    settings: Mapping[str, Any]
+    """as `plain` makes them"""
+    key: str
+    """with which the front proves that a request is from it"""
+    state_key: bytes
+    """seals the state of requests that wait for input, alike in all workers and their successors"""
+    count: int
+    """of all workers, which share the machine's memory"""
+    tenants: tuple[str, ...] = ()
+    """whose workspaces are opened at once, so that runs which were left go on"""
+    hidden: tuple[Path, ...] = ()
+    """files that a worker must not be able to read"""
+
+
+def plain(settings: Settings) -> Mapping[str, Any]:
+    """The settings with their secrets in plain text, which can be pickled."""
+    values = {each.name: getattr(settings, each.name) for each in fields(Settings)}
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}
+
+
+def restored(values: Mapping[str, Any]) -> Settings:
+    """The settings that `plain` was given."""
+    secrets = {name: Secret(values[name]) for name in ("api_key", "sub_api_key")}
+    return Settings(**{**values, **secrets})
+
+
+def run(start: WorkerStart, listener: socket, lifeline: Connection) -> None:
+    """The function of a worker process. What it needs is imported here, and not in the front."""
+    from rlm_mcp.server.workers.process import run_worker
+
+    run_worker(start, listener, lifeline)
