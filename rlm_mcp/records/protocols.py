@@ -69,6 +69,9 @@ class RunRecord(Record, Protocol):
     def marks(self) -> Sequence[Event]:
         """The events that begin, end, leave and resume the run, which are found without reading all others."""
 
+    def fruitless_resumes(self) -> int:
+        """How often in a row servers have resumed the run since it last got any further."""
+
     def state(self) -> RunState:
         """The state that the record leads to. A run with neither an end nor a writer counts as failed and resumable.
 
@@ -115,5 +118,5 @@ class RunStore(Protocol):
     def unended(self, fingerprint: str, *, except_model: str | None = None) -> RunRecord | None:
         """A recent run of this request whose record has no end, and that does not ask the model of this name."""
 
-    def left(self) -> Sequence[RunRecord]:
+    def left(self, most: int = ...) -> Sequence[RunRecord]:
         """The runs that a starting server resumes (recovery.py), those that were written last first."""

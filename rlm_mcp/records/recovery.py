@@ -5,17 +5,17 @@ them; a killed server writes nothing. Runs of the command line are never resumed
 seen them end.
 """
 
-from rlm_mcp.records.events import RunEnded, RunResumed, RunStarted
+from rlm_mcp.records.events import RunEnded, RunStarted
 from rlm_mcp.records.protocols import RunRecord
 
 WITHIN_SECONDS = 24 * 3600.0
 """Nobody waits any longer for a run whose record has not grown for a day."""
 
 MOST_TRIES = 3
-"""A run that was resumed this often and never ended may be what crashes the server."""
+"""A run that was resumed this often in a row, and never got any further, may be what crashes the server."""
 
 MOST_AT_ONCE = 4
-"""Runs that a server resumes when it starts. The others are resumed when a client asks for them."""
+"""Runs that a server resumes when it starts if it has no limit on runs. Others are resumed when a client asks."""
 
 
 def has_ended(run: RunRecord) -> bool:
@@ -30,5 +30,4 @@ def is_left(run: RunRecord) -> bool:
         return False
     if not (isinstance(marks[0], RunStarted) and marks[0].served):
         return False
-    tries = sum(1 for mark in marks if isinstance(mark, RunResumed) and mark.served)
-    return tries < MOST_TRIES and not run.is_live()
+    return run.fruitless_resumes() < MOST_TRIES and not run.is_live()

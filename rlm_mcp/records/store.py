@@ -30,6 +30,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ import anyio
 
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, UnknownRun
 from rlm_mcp.files import replacing, try_lock
-from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes, to_json
+from rlm_mcp.records.events import Event, RunEnded, RunResumed, RunStarted, answer_bytes, to_json
 from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.group_commit import GroupCommit
 from rlm_mcp.records.reading import event_or_none, read_events, read_lines
@@ -60,6 +61,9 @@ _SYNCED = (b'{"event":"run_started"', b'{"event":"run_ended"')
 
 _MARK = b'{"event":"run_'
 """How the lines of events begin that `marks` gives."""
+
+_ASKED = (b'{"event":"root_asked"', b'{"event":"sub_asked"')
+"""Of questions that may have been put before: only an answer is a step forward."""
 
 _LOCK_TRIES = 10
 _NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to resume"
@@ -161,11 +165,11 @@ class Runs:
                     return run
         return None
 
-    def left(self) -> "builtins.list[Run]":
+    def left(self, most: int = MOST_AT_ONCE) -> "builtins.list[Run]":
         """The runs that a starting server resumes, those that were written last first. Raises RunRecordTooNew."""
         oldest = time.time() - WITHIN_SECONDS
         recent = (Run(self.directory / run_id) for at, run_id in self._by_time_written("events.jsonl") if at >= oldest)
-        return [run for run in recent if _is_readably_left(run)][:MOST_AT_ONCE]
+        return list(islice(filter(_is_readably_left, recent), most))
 
     def _by_time_written(self, file: str = "") -> "builtins.list[tuple[float, str]]":
         """When the directories of all runs, or a file in each, were modified, and their ids, latest first."""
@@ -294,6 +298,17 @@ class Run:
     def marks(self) -> list[Event]:
         """The events that begin, end, leave or resume the run; nothing else in its record is parsed."""
         return list(_marks(self._events))
+
+    def fruitless_resumes(self) -> int:
+        """How often in a row servers have resumed the run since it last got any further."""
+        resumes = 0
+        with self._events.open("rb") as file:
+            for line in file:
+                if not line.startswith((_MARK, *_ASKED)):
+                    resumes = 0
+                elif isinstance(event := _event_of(line), RunResumed) and event.served and not event.path:
+                    resumes += 1
+        return resumes
 
     def trace(self) -> str:
         """The record as it stands on disk."""

@@ -23,7 +23,7 @@ from rlm_mcp.errors import RlmError, RunBusy, RunRecordDamaged
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed
 from rlm_mcp.records.protocols import RunRecord, RunStore
-from rlm_mcp.records.recovery import has_ended, is_left
+from rlm_mcp.records.recovery import MOST_AT_ONCE, has_ended, is_left
 from rlm_mcp.records.tape import MemoryRecord
 from rlm_mcp.records.types import Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange, run_uri
@@ -247,7 +247,7 @@ class LiveRuns:
 
     async def resume_left(self) -> None:
         """Resumes the runs that earlier servers left; those that cannot be resumed stay as they are."""
-        for run in await run_in_thread(self.records.left):
+        for run in await run_in_thread(self.records.left, self._most_runs or MOST_AT_ONCE):
             await self._try_to_resume(run.run_id)
 
     async def resume_if_left(self, run_id: str) -> None:

@@ -111,6 +111,20 @@ async def test_a_run_that_never_ends_is_resumed_only_so_often(machine: Machine) 
             assert "runs resume" in (await workspace.runs.state(run_id)).message
 
 
+@pytest.mark.parametrize(("line", "is_resumed"), [("later", True), ("sub_asked", False)])
+async def test_a_run_that_gets_further_is_resumed_however_often(machine: Machine, line: str, is_resumed: bool) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        record = Runs(machine.settings.data_dir).get(run_id).events_path
+        for _ in range(MOST_TRIES):
+            async with machine.open(serves=True) as workspace:
+                await workspace.runs.resume_left()
+                assert workspace.runs.progress(run_id) is not None
+            record.write_text(record.read_text() + f'{{"event":"{line}"}}\n')
+        assert [run.run_id for run in Runs(machine.settings.data_dir).left()] == ([run_id] if is_resumed else [])
+
+
 async def test_a_call_that_waits_while_the_server_ends_is_told_that_the_run_will_be_resumed(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
