@@ -1,19 +1,255 @@
-"""Workers that die, stop, or answer nonsense: no run and no variable is lost, and other tenants notice nothing."""
+"""Workers that die or stop: runs and variables go on in others, calls are answered, other tenants notice nothing."""
 
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
+from mcp import Client, MCPError
 
-from tests.peers.openai_server import Request
+from tests.peers.openai_server import Fault, OpenAIServer, Request
+from tests.peers.places import at, environment, http_process, listening
+from tests.tenants.conftest import ANN, BOB, called, token_file
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of workers are found in /proc"),
 ]
 
-SLOW = "```repl\nparts = llm_query_batched([f'part {i}' for i in range(8)])\nFINAL(len(parts))\n```"
+CODE = "```repl\nparts = llm_query_batched([f'part {i}' for i in range(8)])\nFINAL(len(parts))\n```"
+PARTS = [f"part {number}" for number in range(8)]
+QUESTION = {"query": "How many?", "contexts": ["notes"], "mode": "rlm"}
 
 
-def reply(request: Request) -> str:
-    """A root model whose code asks eight sub-models."""
-    return "ok" if "part " in request.text and "parts =" not in request.text else SLOW
+@dataclass(slots=True)
+class HoldingModel:
+    """Root model whose code asks for eight parts, the latter half of which are not answered while it holds."""
+
+    holds: bool = False
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def reply(self, request: Request) -> str:
+        return "ok" if request.last in PARTS else CODE
+
+    def hold(self, request: Request) -> Fault | None:
+        self.asked[request.last] += 1
+        return Fault(latency=60) if self.holds and request.last in PARTS[4:] else None
+
+    async def wait_until_half(self) -> None:
+        """Until the second half has been asked for."""
+        await until(lambda: all(self.asked[part] for part in PARTS[4:]))
+        await anyio.sleep(0.1)  # the first half is on record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A server with two workers whose tenants ann and bob have one each."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    model: HoldingModel
+
+    def workers(self) -> list[int]:
+        """The processes of the workers."""
+        servers = [pid for pid in children(self.process.pid) if "forkserver" in command(pid)]
+        return [worker for server in servers for worker in children(server)]
+
+    def worker_of(self, tenant: str) -> int:
+        """The process that has the database of a tenant open."""
+        return next(pid for pid in self.workers() if any(f"/owners/{tenant}/" in name for name in open_files(pid)))
+
+    def kill_worker_of(self, tenant: str) -> int:
+        """Kills it; the process that was killed."""
+        os.kill(pid := self.worker_of(tenant), signal.SIGKILL)
+        return pid
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - other processes do not notify
+        await anyio.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in found]
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+
+
+def open_files(pid: int) -> Iterator[str]:
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            yield str(link.readlink())
+        except OSError:
+            continue
+
+
+@contextmanager
+def served(directory: Path, cache: Path, model: HoldingModel) -> Iterator[Served]:
+    """Starts the server with its model."""
+    with OpenAIServer(model.reply, faults=model.hold).run_in_thread() as endpoint:
+        environ = environment(directory, cache, endpoint.base_url, RLM_MCP_SUB_CALL_CACHE="false")
+        with http_process(environ, "--token-file", token_file(directory), workers=2) as (process, url):
+            yield Served(url=url, process=process, model=model)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, sandbox_cache: Path) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("workers"), sandbox_cache, HoldingModel()) as running:
+        yield running
+        running.process.terminate()
+        running.process.communicate(timeout=60)
+        assert running.process.returncode == 0
+
+
+@pytest.fixture(params=["auto", "legacy"])
+async def tenants(server: Served, request: pytest.FixtureRequest) -> AsyncIterator[tuple[Client, Client]]:
+    """Clients of ann and bob, each with a context and the variable `kept` in its REPL."""
+    await listening(server.url)
+    server.model.asked.clear()
+    async with at(server.url, request.param, ANN) as ann, at(server.url, request.param, BOB) as bob:
+        for client in (ann, bob):
+            await called(client, "register_context", text="some notes", name="notes")
+            await called(client, "inspect_context", context="notes", code="kept = 7", reset=True)
+        yield ann, bob
+
+
+Loss = Callable[[Served], list[int]]
+"""makes ann's worker fail; the processes that must be gone afterwards"""
+
+
+def killed(server: Served) -> list[int]:
+    return [server.kill_worker_of("ann")]
+
+
+def stopped(server: Served) -> list[int]:
+    os.kill(pid := server.worker_of("ann"), signal.SIGSTOP)
+    return [pid]
+
+
+def all_killed(server: Served) -> list[int]:
+    for pid in (pids := server.workers()):
+        os.kill(pid, signal.SIGKILL)
+    return pids
+
+
+@pytest.mark.parametrize("lose", [killed, stopped, all_killed])
+async def test_a_run_goes_on_in_another_worker_and_asks_nothing_again(
+    server: Served, tenants: tuple[Client, Client], lose: Loss
+) -> None:
+    ann, _ = tenants
+    server.model.holds = True
+    with anyio.fail_after(60):
+        begun = await called(ann, "rlm_solve", **QUESTION, wait_seconds=0)
+        await server.model.wait_until_half()
+        lost = lose(server)
+        server.model.holds = False
+        ended = await finished(ann, begun["run_id"])
+    assert (ended["status"], ended["answer"]) == ("completed", "8")
+    assert {part: server.model.asked[part] for part in PARTS[:4]} == dict.fromkeys(PARTS[:4], 1)
+    assert {server.model.asked[part] for part in PARTS[4:]} == {2}  # they were in flight
+    assert not any(map(is_alive, lost))
+
+
+async def test_a_call_that_its_worker_did_not_answer_is_told_what_to_do(
+    server: Served, tenants: tuple[Client, Client]
+) -> None:
+    ann, bob = tenants
+    said: list[str] = []
+
+    async def wait() -> None:
+        with pytest.raises(MCPError) as caught:
+            await called(ann, "inspect_context", context="notes", code="while True: pass", timeout_seconds=60)
+        said.append(caught.value.error.message)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(wait)
+            await anyio.sleep(0.5)
+            of_bob = server.worker_of("bob")
+            server.kill_worker_of("ann")
+        assert "send the same request again" in said[0]
+        assert "rlm_result" in said[0]
+        assert server.worker_of("bob") == of_bob
+        assert await shown(bob, "kept") == "7"
+
+
+async def test_variables_come_back_and_the_client_is_told(server: Served, tenants: tuple[Client, Client]) -> None:
+    ann, _ = tenants
+    with anyio.fail_after(60):
+        await until(lambda: bool(server_states(server)))
+        server.kill_worker_of("ann")
+        assert await shown(ann, "kept + 1") == "8"
+
+
+def server_states(server: Served) -> Sequence[Path]:
+    """Saved variables of ann's REPLs."""
+    return list(Path(_data_dir(server)).glob("owners/ann/repls/*.state"))
+
+
+def _data_dir(server: Served) -> str:
+    environ = Path(f"/proc/{server.process.pid}/environ").read_bytes().decode().split("\0")
+    return dict(line.partition("=")[::2] for line in environ)["RLM_MCP_DATA_DIR"]
+
+
+async def finished(client: Client, run_id: str) -> dict[str, Any]:
+    """The result of a run once it has ended."""
+    while (result := await answered(client, "rlm_result", run_id=run_id, wait_seconds=1))["status"] == "running":  # noqa: ASYNC110 - polls
+        await anyio.sleep(0.1)
+    return result
+
+
+async def answered(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
+    """The result of a call, sent again when the worker ends that answers it, as the error says."""
+    while True:
+        with suppress(MCPError):
+            return await called(client, tool, **arguments)
+
+
+async def shown(client: Client, code: str) -> str:
+    """What a cell prints."""
+    result = await answered(client, "inspect_context", context="notes", code=code)
+    return str(result["value"])
+
+
+@asynccontextmanager
+async def begun_again(directory: Path, cache: Path, model: HoldingModel) -> AsyncIterator[Client]:
+    with served(directory, cache, model) as again:
+        await listening(again.url)
+        async with at(again.url, "auto", ANN) as ann:
+            yield ann
+        again.process.terminate()
+        again.process.communicate(timeout=60)
+
+
+async def test_workers_end_with_the_front_and_the_next_one_goes_on(tmp_path: Path, sandbox_cache: Path) -> None:
+    model = HoldingModel(holds=True)
+    with anyio.fail_after(120):
+        with served(tmp_path, sandbox_cache, model) as first:
+            await listening(first.url)
+            async with at(first.url, "auto", ANN) as ann:
+                await called(ann, "register_context", text="some notes", name="notes")
+                begun = await called(ann, "rlm_solve", **QUESTION, wait_seconds=0)
+                await model.wait_until_half()
+                workers = first.workers()
+                first.process.kill()
+        await until(lambda: not any(map(is_alive, workers)))
+        model.holds = False
+        async with begun_again(tmp_path, sandbox_cache, model) as ann:
+            ended = await finished(ann, begun["run_id"])
+    assert (len(workers), ended["status"], ended["answer"]) == (2, "completed", "8")
+    assert {part: model.asked[part] for part in PARTS[:4]} == dict.fromkeys(PARTS[:4], 1)

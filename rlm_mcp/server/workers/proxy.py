@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import aiohttp
 import anyio
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp_types import INTERNAL_ERROR
 from multidict import CIMultiDict
@@ -19,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from rlm_mcp.concurrency import run_off_loop
 from rlm_mcp.server.transports.tenant_names import current_tenant
 from rlm_mcp.server.workers.front_token import front_token
+from rlm_mcp.server.workers.handshake_sessions import HandshakeSession, HandshakeSessions
 from rlm_mcp.server.workers.supervisor import NoWorker, Supervisor
 from rlm_mcp.server.workers.worker import Worker
 
@@ -39,9 +41,10 @@ class WorkerProxy:
         self._workers = workers
         self._key = key
         self._security = TransportSecurityMiddleware(security)
+        self._sessions = HandshakeSessions()
 
     def __repr__(self) -> str:
-        return f"<WorkerProxy to {self._workers!r}>"
+        return f"<WorkerProxy to {self._workers!r}, {self._sessions!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or gives it up when its client has."""
@@ -53,26 +56,52 @@ class WorkerProxy:
         body = await request.body()
         tenant = current_tenant()
         with self._workers.at_work(tenant):
-            try:
-                worker, _ = await self._workers.worker_of(tenant)
-            except NoWorker as error:
-                await _answer(send, await error_body(body, str(error)))
-                return
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_cancel_when_disconnected, receive, tasks.cancel_scope)
-                await self._pass_on(scope, body, tenant, worker, send)
+                await self._find_worker(scope, body, tenant, send)
                 tasks.cancel_scope.cancel()
 
+    async def _find_worker(self, scope: Scope, body: bytes, tenant: str, send: Send) -> None:
+        """Passes a request on to a worker that takes it."""
+        worker: Worker | None = None
+        while True:
+            try:
+                worker = await self._workers.worker_of(tenant, after=worker)
+                await self._pass_on(scope, body, tenant, worker, send)
+            except NoWorker as error:
+                await _answer(send, await error_body(body, str(error)))
+            except aiohttp.ClientConnectorError:
+                continue
+            return
+
     async def _pass_on(self, scope: Scope, body: bytes, tenant: str, worker: Worker, send: Send) -> None:
+        """Passes a request on. Raises aiohttp.ClientConnectorError if the worker did not get it."""
         headers = _forwarded(scope["headers"])
         headers["Authorization"] = f"Bearer {front_token(self._key, tenant)}"
-        answer = _Answer(send)
+        session_id = headers.get(MCP_SESSION_ID_HEADER)
+        session = None if session_id is None else self._sessions.find(tenant, session_id)
+        if session is not None:
+            await session.be_in(worker)
+            headers[MCP_SESSION_ID_HEADER] = session.current_id
+        answer = _Answer(send, session_id)
         try:
             async with await worker.request(scope["method"], scope["path"], headers, body) as response:
+                if session_id is not None:
+                    if response.status == 404 or (scope["method"] == "DELETE" and response.ok):
+                        self._sessions.forget(tenant, session_id)
+                elif (opened := response.headers.get(MCP_SESSION_ID_HEADER)) is not None and response.ok:
+                    self._sessions.note(
+                        tenant,
+                        HandshakeSession(
+                            path=scope["path"], opening=body, headers=headers, worker=worker, current_id=opened
+                        ),
+                    )
                 await answer.begin(response)
                 async for piece in response.content.iter_any():
                     await answer.go_on(piece)
                 await answer.end()
+        except aiohttp.ClientConnectorError:
+            raise
         except (aiohttp.ClientError, OSError):
             await answer.break_off(await error_body(body, LOST))
 
@@ -80,8 +109,10 @@ class WorkerProxy:
 class _Answer:
     """What a client gets: the worker's answer, as far as it comes."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, session_id: str | None) -> None:
+        """`session_id` is the id under which the client knows its session."""
         self._send = send
+        self._session_id = session_id
         self._has_begun = False
         self._is_stream = False
 
@@ -89,10 +120,13 @@ class _Answer:
         """Sends status and headers."""
         self._is_stream = response.content_type == "text/event-stream"
         self._has_begun = True
-        headers = [(n, v) for n, v in response.raw_headers if n.decode("latin-1").lower() not in OF_ONE_HOP]
+        headers = _forwarded(response.raw_headers)
+        if self._session_id is not None and MCP_SESSION_ID_HEADER in headers:
+            headers[MCP_SESSION_ID_HEADER] = self._session_id
         if (length := response.headers.get("Content-Length")) is not None:
-            headers.append((b"content-length", length.encode()))
-        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+            headers["Content-Length"] = length
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": response.status, "headers": raw})
 
     async def go_on(self, piece: bytes) -> None:
         """Sends more of the body."""
@@ -106,8 +140,9 @@ class _Answer:
         """Sends an error in the place of what is missing; in a stream, as its last event."""
         if not self._has_begun:
             await _answer(self._send, error)
-        elif self._is_stream and error:
-            await self.go_on(b"event: message\r\ndata: " + error + b"\r\n\r\n")
+        elif self._is_stream:
+            if error:
+                await self.go_on(b"event: message\r\ndata: " + error + b"\r\n\r\n")
             await self.end()
         # else the connection is closed, because the body is shorter than was said
 

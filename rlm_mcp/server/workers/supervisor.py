@@ -32,6 +32,9 @@ START_SECONDS = 60.0
 WAIT_SECONDS = 20.0
 """A request waits so long for a worker that is being started."""
 
+LOOK_SECONDS = 0.02
+"""Between two looks whether a worker that refuses connections has been replaced."""
+
 LEAST_PAUSE, MOST_PAUSE = 0.05, 5.0
 """Before a worker is started again; twice as long for each one in a row that ended before it had answered."""
 
@@ -58,8 +61,6 @@ class _Place:
     has_answered: bool = False
     is_ready: bool = False
     has_worker: anyio.Event = field(default_factory=anyio.Event)
-    generation: int = 0
-    """how many processes there were here before this one"""
     seen: dict[str, float] = field(default_factory=dict)
     """the tenants that were placed here, with the time of the last request of each"""
     open_requests: Counter[str] = field(default_factory=Counter)
@@ -104,15 +105,15 @@ class Supervisor:
             for place in self._places:
                 tasks.start_soon(self._keep, place)
 
-    async def worker_of(self, tenant: str) -> tuple[Worker, int]:
-        """The worker that has the tenant, and its generation. Raises NoWorker."""
+    async def worker_of(self, tenant: str, *, after: Worker | None = None) -> Worker:
+        """The worker that has the tenant; with `after`, which refuses connections, the next one. Raises NoWorker."""
         place = self._place_of(tenant)
         with anyio.move_on_after(WAIT_SECONDS):
-            while place.worker is None and not self._is_ending:
-                await place.has_worker.wait()
-        if place.worker is None:
-            raise NoWorker("the server is starting or restarting a worker: send the request again in a few seconds")
-        return place.worker, place.generation
+            while not self._is_ending:
+                if place.worker is not None and place.worker is not after:
+                    return place.worker
+                await (place.has_worker.wait() if place.worker is None else anyio.sleep(LOOK_SECONDS))
+        raise NoWorker("the server is starting or restarting a worker: send the request again in a few seconds")
 
     @contextmanager
     def at_work(self, tenant: str) -> Iterator[None]:
@@ -175,7 +176,6 @@ class Supervisor:
             why = await self._failure_of(place, worker)
         finally:
             place.worker, place.is_ready, place.has_worker = None, False, anyio.Event()
-            place.generation += 1
             await worker.close()
         if not self._is_ending:
             log.warning(

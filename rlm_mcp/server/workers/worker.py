@@ -51,7 +51,10 @@ class Worker(Protocol):
         """Asks it. Raises WorkerFailed; waits as long as the worker takes."""
 
     async def request(self, method: str, path: str, headers: "CIMultiDict[str]", body: bytes) -> aiohttp.ClientResponse:
-        """Sends a request; the answer's body is still to be read. Raises aiohttp.ClientError, OSError."""
+        """Sends a request; the answer's body is still to be read.
+
+        Raises aiohttp.ClientConnectorError if the worker did not get it, and aiohttp.ClientError if it may have.
+        """
 
     async def ended(self) -> str:
         """Returns when the process has ended; how, for a sentence."""
@@ -127,8 +130,9 @@ class WorkerProcess:
         self._path = path
         self._ended = anyio.Event()
         asyncio.get_running_loop().add_reader(process.sentinel, self._note_end)
+        # A connection for each request: on one that was kept, a request to a dead worker might have been read.
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(path), limit=0),
+            connector=aiohttp.UnixConnector(str(path), limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
@@ -158,7 +162,10 @@ class WorkerProcess:
         raise WorkerFailed(f"answers with {len(body):,} bytes that are no status")
 
     async def request(self, method: str, path: str, headers: "CIMultiDict[str]", body: bytes) -> aiohttp.ClientResponse:
-        """Sends a request; the answer's body is still to be read. Raises aiohttp.ClientError, OSError."""
+        """Sends a request; the answer's body is still to be read.
+
+        Raises aiohttp.ClientConnectorError if the worker did not get it, and aiohttp.ClientError if it may have.
+        """
         return await self._http.request(
             method, f"http://worker{path}", headers=headers, data=body or None, allow_redirects=False
         )
