@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.errors import RlmError
+from rlm_mcp.models.connections import Connections
 from rlm_mcp.models.pool import open_models
 from rlm_mcp.packages.library import PackageLibrary, folder_of
 from rlm_mcp.records.store import Runs
@@ -53,8 +54,13 @@ class TenantHost:
 
 
 @asynccontextmanager
-async def open_tenants(settings: Settings, *, memory_bytes: int | None = None) -> AsyncIterator[TenantHost]:
-    """Opens what all tenants share. `memory_bytes` is for all their sessions, by default half of the machine's."""
+async def open_tenants(
+    settings: Settings, *, memory_bytes: int | None = None, connections: Connections | None = None
+) -> AsyncIterator[TenantHost]:
+    """Opens what all tenants share. `memory_bytes` is for all their sessions, by default half of the machine's.
+
+    A process that has no network of its own passes `connections`.
+    """
     settings = replace(
         settings,
         roots=settings.roots or (),
@@ -66,7 +72,7 @@ async def open_tenants(settings: Settings, *, memory_bytes: int | None = None) -
     image = folder_of(await run_in_thread(lambda: library.choose(settings.packages)))
     async with (
         open_sandbox(settings.cache_dir, image=image, memory_bytes=memory_bytes, on_loaded=freeze_gc) as sandbox,
-        open_models(settings) as models,
+        open_models(settings, connections=connections) as models,
     ):
         sandbox.begin_loading()
         pool = ReplPool(has_room=sandbox.has_room, owner_has_room=sandbox.has_room)

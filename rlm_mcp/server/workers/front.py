@@ -4,6 +4,7 @@ What tenants, their files, their models and their code made is read in the worke
 """
 
 import logging
+import os
 import secrets
 import tempfile
 from collections.abc import Callable
@@ -29,11 +30,12 @@ from rlm_mcp.server.transports.listener import Listener, listener_config, run_to
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware, open_share
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, tenant_directories
+from rlm_mcp.server.workers.egress import EgressBroker, allowed_destinations
 from rlm_mcp.server.workers.proxy import WorkerProxy
 from rlm_mcp.server.workers.supervisor import Supervisor
 from rlm_mcp.server.workers.worker import WorkerProcesses
 from rlm_mcp.server.workers.worker_start import WorkerStart, plain
-from rlm_mcp.settings import Settings
+from rlm_mcp.settings import Settings, config_path
 from rlm_mcp.workspace.process_tuning import freeze_gc
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,8 @@ def serve_http_with_workers(
     """Serves until SIGTERM or SIGINT, then calls `at_end` and ends the process with status 0."""
     configure_logging(structured=True)
     host, port = parse_address(address)
-    hidden = () if options.token_file is None else (Path(options.token_file).resolve(),)
+    broker = EgressBroker(allowed_destinations(settings, os.environ))
+    hidden = (config_path(), *([] if options.token_file is None else [Path(options.token_file).resolve()]))
 
     async def main() -> None:
         access = await open_access(options, host, url_of(host, port))
@@ -57,11 +60,13 @@ def serve_http_with_workers(
             count=workers,
             hidden=hidden,
         )
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         tenants = await run_in_thread(_tenants_to_look_at, settings.data_dir, access)
         with tempfile.TemporaryDirectory(prefix="rlm-mcp-") as directory:  # its mode is 0700
-            supervisor = Supervisor(WorkerProcesses(start, Path(directory)), workers, tenants=tenants)
-            proxy = WorkerProxy(supervisor, start.key, host_checks(host, options.allowed_hosts))
             async with anyio.create_task_group() as tasks:
+                start_worker = WorkerProcesses(start, Path(directory), broker, tasks)
+                supervisor = Supervisor(start_worker, workers, tenants=tenants)
+                proxy = WorkerProxy(supervisor, start.key, host_checks(host, options.allowed_hosts))
                 tasks.start_soon(supervisor.run)
                 if access is not None and access.keep_fresh is not None:
                     tasks.start_soon(access.keep_fresh)

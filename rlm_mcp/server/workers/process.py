@@ -3,12 +3,14 @@
 It ends with the front, however the front ends: its end of a pipe closes then.
 """
 
+import logging
 import os
+import tempfile
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
-from socket import socket
 
 import anyio
 from mcp.server.auth.settings import AuthSettings
@@ -27,27 +29,41 @@ from rlm_mcp.server.transports.tenant_application import (
     open_tenants,
     tenants_with_left_runs,
 )
+from rlm_mcp.server.workers.confinement import Confinement, confine
+from rlm_mcp.server.workers.egress import Egress
 from rlm_mcp.server.workers.front_token import FrontVerifier
-from rlm_mcp.server.workers.worker_start import WorkerStart, restored
+from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart, restored
+from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
 from rlm_mcp.workspace.telemetry import export_spans, flush
 from wasm_runtime.budget import default_budget_bytes
 
 FRONT_URL = "http://front"
 
+LEAST_MEMORY_BYTES = 1 << 30
+"""For the worker itself and a document that it reads, where the machine has little memory."""
 
-def run_worker(start: WorkerStart, listener: socket, lifeline: Connection) -> None:
-    """Serves at `listener` until SIGTERM, SIGINT, or the end of the process that has the other end of `lifeline`."""
+log = logging.getLogger(__name__)
+
+
+def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
+    """Serves until SIGTERM, SIGINT, or the end of the front."""
     configure_logging(structured=True)
-    threading.Thread(target=_end_with, args=[lifeline], name="lifeline", daemon=True).start()
-    limit_malloc_arenas()
     settings = restored(start.settings)
-    spans = export_spans() if settings.traces else None
     half = default_budget_bytes()
-    memory_bytes = None if half is None else half // start.count
+    share = None if half is None else half // start.count
+    for lack in _confine(start, settings, share):
+        log.warning("worker %d: %s", start.number, lack)
+    threading.Thread(target=_end_with, args=[ends.lifeline], name="lifeline", daemon=True).start()
+    limit_malloc_arenas()
+    spans = export_spans() if settings.traces else None
+    connections = None if ends.egress is None else Egress(ends.egress)
 
     async def main() -> None:
-        async with open_tenants(settings, memory_bytes=memory_bytes) as host, anyio.create_task_group() as tasks:
+        async with (
+            open_tenants(settings, memory_bytes=share, connections=connections) as host,
+            anyio.create_task_group() as tasks,
+        ):
             app = mcp_application(
                 host,
                 verifier=FrontVerifier(start.key),
@@ -64,10 +80,27 @@ def run_worker(start: WorkerStart, listener: socket, lifeline: Connection) -> No
                     announce_end=host.tenants.announce_end,
                     answer_all=host.tenants.end_all,
                     is_public=False,
-                ).serve([listener])
+                ).serve([ends.listener])
             tasks.cancel_scope.cancel()
 
     run_to_the_end(main, partial(flush, spans))
+
+
+def _confine(start: WorkerStart, settings: Settings, share: int | None) -> Iterable[str]:
+    """Gives up what a worker does not need. Its sessions take `share` bytes at most, and it half as much besides."""
+    os.environ["TMPDIR"] = tempfile.tempdir = str(start.temp_dir)
+    settings.cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return confine(
+        Confinement(
+            data_dir=settings.data_dir,
+            cache_dir=settings.cache_dir,
+            temp_dir=start.temp_dir,
+            roots=settings.roots or (),
+            hidden=start.hidden,
+            memory_bytes=None if share is None else max(LEAST_MEMORY_BYTES, share * 3 // 2),
+            parent=os.getppid(),
+        )
+    )
 
 
 async def _report_status(host: TenantHost, _: Request) -> Response:

@@ -3,9 +3,12 @@
 import asyncio
 import json
 import multiprocessing
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -16,15 +19,18 @@ from typing import Any, Protocol
 import aiohttp
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 from multidict import CIMultiDict
 
 from rlm_mcp.errors import RlmError
-from rlm_mcp.server.workers.worker_start import WorkerStart, run
+from rlm_mcp.server.workers.egress import EgressBroker, egress_pair
+from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart, run
 
 MOST_STATUS_BYTES = 4 << 20
 """A status names the open workspaces of a worker, each in 64 characters at most."""
 
 PRELOADED = "rlm_mcp.server.workers.process"
+SOCKET = "socket"
 BACKLOG = 1_000
 
 
@@ -73,10 +79,15 @@ StartWorker = Callable[[int, tuple[str, ...]], Awaitable[Worker]]
 class WorkerProcesses:
     """Starts workers as processes that are forked from one that has imported the server."""
 
-    def __init__(self, start: WorkerStart, directory: Path) -> None:
-        """`directory` is one that only this user can enter; `start` is what all workers are told."""
+    def __init__(self, start: WorkerStart, directory: Path, broker: EgressBroker, tasks: TaskGroup) -> None:
+        """`directory` is one that only this user can enter; `start` is what all workers are told.
+
+        `broker` serves each worker in one of the `tasks`.
+        """
         self._start = start
         self._directory = directory
+        self._broker = broker
+        self._tasks = tasks
         self._context = fork_context()
         self._started = 0
 
@@ -86,10 +97,13 @@ class WorkerProcesses:
     async def __call__(self, number: int, tenants: tuple[str, ...]) -> Worker:
         """Starts a worker. It listens already, so a request to it waits until it answers."""
         self._started += 1
-        path = self._directory / f"worker-{number}-{self._started}"
-        start = replace(self._start, number=number, tenants=tenants)
-        process, lifeline = await anyio.to_thread.run_sync(_start_process, self._context, start, path)
-        return WorkerProcess(process, lifeline, path)
+        directory = self._directory / f"{number}-{self._started}"
+        start = replace(self._start, number=number, tenants=tenants, temp_dir=directory / "tmp")
+        pair = egress_pair()
+        if pair is not None:
+            self._tasks.start_soon(self._broker.serve, pair[0])
+        process, lifeline = await anyio.to_thread.run_sync(_start_process, self._context, start, directory, pair)
+        return WorkerProcess(process, lifeline, directory)
 
 
 def fork_context() -> BaseContext:
@@ -107,32 +121,37 @@ def begin_imports() -> None:
         forkserver.ensure_running()
 
 
-def _start_process(context: Any, start: WorkerStart, path: Path) -> tuple[BaseProcess, Any]:
-    path.unlink(missing_ok=True)
-    with socket(AF_UNIX) as listener:
-        listener.bind(str(path))
+def _start_process(
+    context: Any, start: WorkerStart, directory: Path, pair: tuple[socket, socket] | None
+) -> tuple[BaseProcess, Any]:
+    start.temp_dir.mkdir(parents=True, mode=0o700)
+    with socket(AF_UNIX) as listener, ExitStack() as passed:
+        listener.bind(str(directory / SOCKET))
         listener.listen(BACKLOG)
         ours, theirs = context.Pipe()
+        egress = None if pair is None else passed.enter_context(pair[1])
         process = context.Process(
-            target=run, args=(start, listener, theirs), name=f"rlm-mcp worker {start.number}", daemon=True
+            target=run,
+            args=(start, WorkerEnds(listener=listener, lifeline=passed.enter_context(theirs), egress=egress)),
+            name=f"rlm-mcp worker {start.number}",
+            daemon=True,
         )
         process.start()
-        theirs.close()
     return process, ours
 
 
 class WorkerProcess:
     """A worker that is a process; made by WorkerProcesses."""
 
-    def __init__(self, process: BaseProcess, lifeline: Any, path: Path) -> None:
+    def __init__(self, process: BaseProcess, lifeline: Any, directory: Path) -> None:
         self._process = process
         self._lifeline = lifeline  # the worker ends when this is closed, so also when this process dies
-        self._path = path
+        self._directory = directory
         self._ended = anyio.Event()
         asyncio.get_running_loop().add_reader(process.sentinel, self._note_end)
         # A connection for each request: on one that was kept, a request to a dead worker might have been read.
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(path), limit=0, force_close=True),
+            connector=aiohttp.UnixConnector(str(directory / SOCKET), limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
@@ -186,7 +205,7 @@ class WorkerProcess:
             await self._ended.wait()
             self._lifeline.close()
             await self._http.close()
-        self._path.unlink(missing_ok=True)
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, self._directory, ignore_errors=True))
 
     def _note_end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._process.sentinel)

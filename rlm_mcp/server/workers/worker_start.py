@@ -28,6 +28,20 @@ class WorkerStart:
     """whose workspaces are opened at once, so that runs which were left go on"""
     hidden: tuple[Path, ...] = ()
     """files that a worker must not be able to read"""
+    temp_dir: Path = Path()
+    """of this worker alone"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEnds:
+    """A worker's ends of what connects it to the front."""
+
+    listener: socket
+    """where the front sends requests"""
+    lifeline: Connection
+    """whose other end the front holds until its end, or that of the worker"""
+    egress: socket | None
+    """for connections to models; None: the worker connects itself"""
 
 
 def plain(settings: Settings) -> Mapping[str, Any]:
@@ -42,8 +56,8 @@ def restored(values: Mapping[str, Any]) -> Settings:
     return Settings(**{**values, **secrets})
 
 
-def run(start: WorkerStart, listener: socket, lifeline: Connection) -> None:
+def run(start: WorkerStart, ends: WorkerEnds) -> None:
     """The function of a worker process. What it needs is imported here, and not in the front."""
     from rlm_mcp.server.workers.process import run_worker
 
-    run_worker(start, listener, lifeline)
+    run_worker(start, ends)
