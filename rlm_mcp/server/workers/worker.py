@@ -24,7 +24,8 @@ from multidict import CIMultiDict
 
 from rlm_mcp.errors import RlmError
 from rlm_mcp.server.workers.egress import EgressBroker, egress_pair
-from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart, run
+from rlm_mcp.server.workers.worker_entry import run
+from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart
 
 MOST_STATUS_BYTES = 4 << 20
 """A status names the open workspaces of a worker, each in 64 characters at most."""

@@ -54,10 +54,3 @@ def restored(values: Mapping[str, Any]) -> Settings:
     """The settings that `plain` was given."""
     secrets = {name: Secret(values[name]) for name in ("api_key", "sub_api_key")}
     return Settings(**{**values, **secrets})
-
-
-def run(start: WorkerStart, ends: WorkerEnds) -> None:
-    """The function of a worker process. What it needs is imported here, and not in the front."""
-    from rlm_mcp.server.workers.process import run_worker
-
-    run_worker(start, ends)
