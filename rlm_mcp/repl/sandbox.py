@@ -186,6 +186,14 @@ class Sandbox:
             await threads.run(session.close)
 
 
+def memory_share(processes: int) -> int | None:
+    """What the sessions of one of several processes may take together; None where the system does not tell."""
+    from wasm_runtime.budget import default_budget_bytes
+
+    half = default_budget_bytes()
+    return None if half is None else half // processes
+
+
 @asynccontextmanager
 async def open_sandbox(
     cache_dir: Path,

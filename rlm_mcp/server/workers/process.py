@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from rlm_mcp.concurrency import on_stop_signal, run_in_thread
 from rlm_mcp.contexts.processes import PROCESSES
+from rlm_mcp.repl.sandbox import memory_share
 from rlm_mcp.server.transports.listener import Listener, listener_config, run_to_the_end
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.tenant_application import (
@@ -36,7 +37,6 @@ from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart, restore
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
 from rlm_mcp.workspace.telemetry import export_spans, flush
-from wasm_runtime.budget import default_budget_bytes
 
 FRONT_URL = "http://front"
 
@@ -50,8 +50,7 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
     """Serves until SIGTERM, SIGINT, or the end of the front."""
     configure_logging(structured=True)
     settings = restored(start.settings)
-    half = default_budget_bytes()
-    share = None if half is None else half // start.count
+    share = memory_share(start.count)
     for lack in _confine(start, settings, share):
         log.warning("worker %d: %s", start.number, lack)
     threading.Thread(target=_end_with, args=[ends.lifeline], name="lifeline", daemon=True).start()
