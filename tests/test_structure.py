@@ -54,7 +54,13 @@ USERS_OF_THE_SANDBOX = {
 }
 # No setting is read there: git gets the environment of this process less what could redirect it, and some MCP clients
 # keep their configuration where a variable says.
-READERS_OF_THE_ENVIRONMENT = {"rlm_mcp.settings", "rlm_mcp.contexts.sources.git", "rlm_mcp.install.user_folders"}
+READERS_OF_THE_ENVIRONMENT = {
+    "rlm_mcp.settings",
+    "rlm_mcp.contexts.sources.git",
+    "rlm_mcp.install.user_folders",
+    "rlm_mcp.server.workers.front",  # the proxies and collectors to which workers may connect
+    "rlm_mcp.server.workers.process",  # sets a directory for temporary files
+}
 NEVER = ("utils", "helpers", "common", "misc", "manager", "service")
 
 Module = str
