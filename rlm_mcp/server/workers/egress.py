@@ -20,9 +20,12 @@ import os
 import socket
 import struct
 import sys
+import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
@@ -40,14 +43,19 @@ Destination = tuple[str, int]
 """A host as it is in a URL, in lower case and without brackets, and a port."""
 Connect = Callable[[str, int], Awaitable[socket.socket]]
 
+AddressInfo = tuple[Any, ...]
+"""As `getaddrinfo` returns them."""
+LookUp = Callable[[str, int], list[AddressInfo]]
+Clock = Callable[[], float]
+
 MOST_BYTES = 1_024
 """Of one message. A host name has at most 253 characters."""
 MOST_OPENING = 64
 """Connections that are being opened for one worker. One that takes long holds up no other before that."""
 PAUSE_SECONDS, REFUSED_SECONDS = 0.001, 0.1
 """After each request, and after one that is refused: a worker that asks all the time takes little of the front."""
-LOOKUPS = 4
-"""Threads that look up one host name at a time. A name server that does not answer holds up this host alone."""
+ADDRESS_SECONDS = 10.0
+"""How long the addresses of a host are used, as in aiohttp. They are looked up again once none of them answers."""
 
 FULL_SECONDS = 0.01
 """Before a worker asks again when MOST_OPENING and all that fits into the socket wait already."""
@@ -171,17 +179,34 @@ class EgressBroker:
 
 
 class Dialer:
-    """Looks up host names and connects to the first address that answers."""
+    """Looks up host names and connects to the first address that answers.
 
-    def __init__(self) -> None:
-        self._lookups: dict[str, anyio.CapacityLimiter] = {}
+    One name is looked up by one thread at a time, so a name server that does not answer holds up this name alone.
+    """
+
+    def __init__(self, *, look_up: LookUp | None = None, clock: Clock = time.monotonic) -> None:
+        self._look_up = look_up or partial(socket.getaddrinfo, type=socket.SOCK_STREAM)
+        self._clock = clock
+        self._looking: defaultdict[Destination, anyio.Lock] = defaultdict(anyio.Lock)
+        self._found: dict[Destination, tuple[list[AddressInfo], float]] = {}
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """Returns a connected socket. Raises OSError."""
-        lookups = self._lookups.setdefault(host, anyio.CapacityLimiter(LOOKUPS))
-        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        found = await anyio.to_thread.run_sync(look_up, limiter=lookups, abandon_on_cancel=True)
-        return await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=EYEBALLS_SECONDS)
+        try:
+            return await aiohappyeyeballs.start_connection(
+                await self._addresses(host, port), happy_eyeballs_delay=EYEBALLS_SECONDS
+            )
+        except OSError:
+            self._found.pop((host, port), None)
+            raise
+
+    async def _addresses(self, host: str, port: int) -> list[AddressInfo]:
+        async with self._looking[host, port]:
+            found, at = self._found.get((host, port), ([], 0.0))
+            if not found or self._clock() - at > ADDRESS_SECONDS:
+                found = await anyio.to_thread.run_sync(self._look_up, host, port, abandon_on_cancel=True)
+                self._found[host, port] = found, self._clock()
+        return found
 
 
 def _asked(message: bytes) -> Destination:

@@ -73,8 +73,8 @@ def restrict_system_calls() -> list[str]:
         return [f"{lack}: `pip install seccompy` to confine them."]
     calls = Filter(flags=FilterFlag.TSYNC | FilterFlag.TSYNC_ESRCH)
     try:
+        _refuse_arguments(calls)  # first: the kernel remembers what is allowed with any arguments, and looks these up
         _refuse_calls(calls)
-        _refuse_arguments(calls)
         calls.load()
     except (SeccompError, UnsupportedError) as error:
         return [f"{lack}: seccomp failed ({error})."]

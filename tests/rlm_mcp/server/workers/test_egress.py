@@ -26,6 +26,7 @@ from rlm_mcp.server.workers.egress import (
     MOST_OPENING,
     Connect,
     Destination,
+    Dialer,
     Egress,
     EgressBroker,
     allowed_destinations,
@@ -162,6 +163,35 @@ async def test_one_worker_cannot_stop_the_connections_of_another() -> None:
         for each in (flooding, other):
             each._channel.close()
     assert waiting == MOST_OPENING
+
+
+async def test_a_name_is_looked_up_once_in_ten_seconds_unless_its_addresses_fail() -> None:
+    looked_up: list[str] = []
+    now = 100.0
+
+    def look_up(host: str, port: int) -> list[tuple[object, ...]]:
+        looked_up.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    dialer = Dialer(look_up=look_up, clock=lambda: now)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(open_and_close, dialer, port)
+        assert len(looked_up) == 1
+        now += 11
+        await open_and_close(dialer, port)
+        assert len(looked_up) == 2
+    with pytest.raises(ConnectionRefusedError):
+        await open_and_close(dialer, port)
+    with pytest.raises(ConnectionRefusedError):
+        await open_and_close(dialer, port)
+    assert len(looked_up) == 3
+
+
+async def open_and_close(dialer: Dialer, port: int) -> None:
+    (await dialer.connect("model.example", port)).close()
 
 
 async def test_messages_that_are_no_requests_do_no_harm(tmp_path: Path) -> None:
