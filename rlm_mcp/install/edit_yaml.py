@@ -113,6 +113,86 @@ def _without_in_flow(text: str, parent: "YamlNode", found: tuple["YamlNode", "Ya
     return splice(text, [(start, found[1].end_mark.index, "")])
 
 
+# --- servers as the items of a list ---------------------------------------------------------------------------
+
+
+def read_listed(text: str) -> Any:
+    """Parses the text, with lists of named items as mappings from their names. Raises NotEditable."""
+    return {key: _by_name(part) if isinstance(part, list) else part for key, part in read(text).items()}
+
+
+def _by_name(items: Sequence[Any]) -> Any:
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if None in names or len(set(map(str, names))) < len(names):
+        return items
+    return dict(zip(map(str, names), items, strict=True))
+
+
+def set_listed(text: str, path: Sequence[str], value: dict[str, Any]) -> str:
+    """The text with an item of this name in the list, which is a key of the top level."""
+    parent_key, key = path
+    root = _composed(text)
+    pair = _pair(root, parent_key)
+    if root is not None and root.flow_style:
+        if pair is not None:
+            raise NotEditable("is written in braces")
+        at, comma = root.start_mark.index + 1, ", " if root.value else ""
+        return splice(text, [(at, at, json.dumps({parent_key: [value]})[1:-1] + comma)])
+    if pair is None:
+        gap = "" if not text or text.endswith("\n") else line_end(text)
+        return text + gap + f"{parent_key}:\n{_item(value, '  ')}".replace("\n", line_end(text))
+    items = pair[1]
+    if items.tag.endswith(":null") or (items.tag.endswith((":seq", ":map")) and not items.value):
+        return _with_first(text, pair, _item(value, "  "))
+    if not items.tag.endswith(":seq") or items.flow_style:
+        raise NotEditable(f"has a value at {parent_key} that is not a list of one item a line")
+    block = _item(value, " " * items.start_mark.column).replace("\n", line_end(text))
+    found = _item_named(items, key)
+    if found is None:
+        at = _next_line(text, pair[0].end_mark.index)
+        return text[:at] + block + text[at:]
+    start, end = _lines_of_item(text, found)
+    return text[:start] + (block if text[end - 1 : end] == "\n" else block.rstrip("\r\n")) + text[end:]
+
+
+def remove_listed(text: str, path: Sequence[str]) -> str:
+    """The text without the item of this name."""
+    parent_key, key = path
+    pair = _pair(_composed(text), parent_key)
+    found = None if pair is None else _item_named(pair[1], key)
+    if pair is None or found is None:
+        return text
+    start, end = _lines_of_item(text, found)
+    if end == len(text) and not text.endswith("\n"):
+        start = len(text[:start].removesuffix("\n").removesuffix("\r"))
+    text = text[:start] + text[end:]
+    if len(pair[1].value) > 1:
+        return text
+    colon = _after_colon(text, pair[0].end_mark.index)
+    return text[:colon] + " []" + text[colon:]
+
+
+def _item_named(items: "YamlNode", name: str) -> "YamlNode | None":
+    for item in items.value:
+        named = _pair(item, "name")
+        if named is not None and named[1].value == name:
+            return item
+    return None
+
+
+def _lines_of_item(text: str, item: "YamlNode") -> tuple[int, int]:
+    return text.rfind("\n", 0, item.start_mark.index) + 1, _next_line(text, _end_of(item, item))
+
+
+def _item(value: dict[str, Any], indent: str) -> str:
+    """An item of a list as lines, its first key beside the dash."""
+    _, first, *rest = _block("", value, indent=indent, step="  ").splitlines(keepends=True)
+    return "".join([f"{indent}- {first[len(indent) + 2 :]}", *rest])
+
+
+# --- positions and texts ------------------------------------------------------------------------------------------
+
+
 def _composed(text: str) -> "YamlNode | None":
     read(text)  # composing does not detect every error
     node: YamlNode | None = _parser().compose(text)

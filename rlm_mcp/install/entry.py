@@ -24,6 +24,7 @@ _EDITORS: dict[Format, _Editor] = {
     "jsonc": _Editor(edit_json.read, edit_json.set_value, edit_json.remove_value),
     "toml": _Editor(edit_toml.read, edit_toml.set_value, edit_toml.remove_value),
     "yaml": _Editor(edit_yaml.read, edit_yaml.set_value, edit_yaml.remove_value),
+    "yaml list": _Editor(edit_yaml.read_listed, edit_yaml.set_listed, edit_yaml.remove_listed),
 }
 
 

@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import which
+from urllib.parse import urlsplit
 
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.install.clients import NAME, Entry
@@ -30,6 +31,20 @@ def own_command(env: Mapping[str, str] | None = None) -> Entry:
         which=which,
     )
     return Entry(command=command[0], args=command[1:], env=env or {})
+
+
+def remote_entry(url: str | None, token: str | None, *, has_environment: bool) -> Entry:
+    """The entry that connects to a server over HTTP. Raises SettingsError."""
+    if url is None:
+        raise SettingsError("--token is for a server over HTTP: give its --url too")
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        raise SettingsError(f"--url {url!r} is not the URL of a server: write, for example, https://rlm.example/mcp")
+    if has_environment:
+        raise SettingsError("--url connects to a server that runs already: leave out --env and the flags of settings")
+    if token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise SettingsError("--token has a character that no bearer token has: copy the token again")
+    return Entry(url=url, headers={} if token is None else {"Authorization": f"Bearer {token}"})
 
 
 def stable_command(

@@ -5,13 +5,13 @@ the backup byte for byte if nothing but the entry has changed since; otherwise i
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from pathlib import Path
 from typing import Literal
 
 from rlm_mcp.errors import ClientConfigError
-from rlm_mcp.install.clients import Client, Entry
+from rlm_mcp.install.clients import WAIT_SECONDS, WAIT_VARIABLE, Client, Entry
 from rlm_mcp.install.config_file import ConfigFile, decode, remove_backup, replace_config, write_backup
 from rlm_mcp.install.entry import find_entry, remove_entry, set_entry
 from rlm_mcp.install.text_edit import NotEditable
@@ -62,6 +62,18 @@ class Plan:
             f"{mark} {path}: {json.dumps(entry, ensure_ascii=False)}\n" for mark, entry in entries if entry is not None
         )
         return mask_secrets(f"{self.file.target}\n" + "".join(lines))
+
+
+def with_longest_wait(client: Client, file: ConfigFile, entry: Entry) -> Entry:
+    """The entry with the wait that fits the time limit of calls, where this program sets the limit and not the user."""
+    try:
+        old = find_entry(file.text, client)
+    except (NotEditable, ClientConfigError):  # which planning tells
+        return entry
+    is_ours = not isinstance(old, dict) or all(old.get(name, limit) == limit for name, limit in client.limits.items())
+    if not client.limits_calls or entry.url or not is_ours:
+        return entry
+    return replace(entry, env={WAIT_VARIABLE: str(WAIT_SECONDS), **entry.env})
 
 
 def plan_install(client: Client, file: ConfigFile, entry: Entry) -> Plan:

@@ -46,14 +46,15 @@ def _state(client: Client, folders: UserFolders, own: Entry) -> ClientState:
         # A file shows that the client is installed; its folder does too, unless that is the user's home.
         is_there = file.content is not None or (path.parent != Path(folders.home) and path.parent.is_dir())
         return ClientState(client=client, path=path, state="found" if is_there else "not found")
+    if entry.url:
+        return ClientState(client=client, path=path, state="other", detail=f"connects to {entry.url}")
     if (entry.command, list(entry.args)) == (own.command, list(own.args)):
         return ClientState(client=client, path=path, state="current")
     if which(entry.command) is None:
         return ClientState(
             client=client, path=path, state="broken", detail=f"starts {entry.command}, which does not exist"
         )
-    command = " ".join([entry.command, *entry.args])
-    return ClientState(client=client, path=path, state="other", detail=f"starts {command}, which is not this rlm-mcp")
+    return ClientState(client=client, path=path, state="other", detail=f"starts {entry}, which is not this rlm-mcp")
 
 
 def _sentence(path: Path, error: Exception) -> str:

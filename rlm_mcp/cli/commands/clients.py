@@ -33,6 +33,8 @@ def add_commands(commands: Commands) -> None:
         metavar="NAME[=VALUE]",
         help="an environment variable of the server, by default with its present value, written in plain text",
     )
+    installs.add_argument("--url", help="connect to a server over HTTP at this URL instead of starting one")
+    installs.add_argument("--token", help="the bearer token for --url, written into the file in plain text")
     removes = commands.add("uninstall", uninstall, "remove this server from the configuration of an MCP client")
     removes.add_argument("client", help="claude-desktop, cursor, vscode, …")
     for parser in (installs, removes):
@@ -47,22 +49,27 @@ def add_commands(commands: Commands) -> None:
 def install(options: argparse.Namespace) -> int:
     """Shows the change of the client's configuration, asks for confirmation, and writes it."""
     from rlm_mcp.install.clients import find_client
-    from rlm_mcp.install.own_command import own_command, server_environment
+    from rlm_mcp.install.own_command import own_command, remote_entry, server_environment
 
     flags = {name: str(value) for name in SETTING_FLAGS if (value := getattr(options, name, None)) is not None}
-    entry = own_command(server_environment(flags, options.env, current_user_folders().variables))
+    if options.url is not None or options.token is not None:
+        entry = remote_entry(options.url, options.token, has_environment=bool(flags or options.env))
+    else:
+        entry = own_command(server_environment(flags, options.env, current_user_folders().variables))
     if options.client is None and not options.print:
         return _list_clients(options, entry)
     client = find_client(options.client) if options.client is not None else None
     if options.print or client is None:
         return _print_entry(client, entry)
-    from rlm_mcp.install.plan import plan_install
+    from rlm_mcp.install.plan import plan_install, with_longest_wait
 
-    plan = plan_install(client, _config_file(options, client), entry)
+    file = _config_file(options, client)
+    entry = with_longest_wait(client, file, entry)
+    plan = plan_install(client, file, entry)
     if plan.change == "none":
         return _report(options, plan, f"{client.title} is already current: {plan.file.path}")
-    hints = [] if options.json else _unseen_variables(options, entry)
-    return _ask_and_write(options, plan, [*hints, client.remark])
+    hints = [] if options.json or entry.url else _unseen_variables(options, entry)
+    return _ask_and_write(options, plan, [*hints, client.remark, client.trust if options.project is not None else ""])
 
 
 def uninstall(options: argparse.Namespace) -> int:

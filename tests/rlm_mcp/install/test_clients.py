@@ -2,7 +2,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
 
-from rlm_mcp.errors import UnknownClient
+from rlm_mcp.errors import ClientConfigError, UnknownClient
 from rlm_mcp.install.clients import CLIENTS, Client, Entry, find_client
 from rlm_mcp.install.entry import find_entry, remove_entry, set_entry
 from rlm_mcp.install.user_folders import UserFolders
@@ -60,6 +60,38 @@ PATHS = {
 }
 
 
+IN_HOME = {
+    "qwen-code": ".qwen/settings.json",
+    "copilot-cli": ".copilot/mcp-config.json",
+    "cline": ".cline/data/settings/cline_mcp_settings.json",
+    "continue": ".continue/config.yaml",
+    "kiro": ".kiro/settings/mcp.json",
+    "junie": ".junie/mcp/mcp.json",
+    "antigravity": ".gemini/config/mcp_config.json",
+    "warp": ".warp/.mcp.json",
+    "factory": ".factory/mcp.json",
+}
+IN_CONFIG = {
+    "opencode": "opencode/opencode.json",
+    "kilo-code": "kilo/kilo.jsonc",
+    "amp": "amp/settings.json",
+    "crush": "crush/crush.json",
+}
+IN_VSCODE = {
+    "cline-vscode": "saoudrizwan.claude-dev/settings/cline_mcp_settings.json",
+    "roo-code": "rooveterinaryinc.roo-cline/settings/mcp_settings.json",
+}
+for _name, _file in (IN_HOME | {name: f".config/{file}" for name, file in IN_CONFIG.items()}).items():
+    PATHS[_name] = (f"/home/u/{_file}", f"/Users/u/{_file}", f"C:/Users/u/{_file}")
+for _name, _file in IN_VSCODE.items():
+    _place = f"Code/User/globalStorage/{_file}"
+    PATHS[_name] = (
+        f"/home/u/.config/{_place}",
+        f"/Users/u/Library/Application Support/{_place}",
+        f"C:/Users/u/AppData/Roaming/{_place}",
+    )
+
+
 def last(client: Client, place: UserFolders) -> PurePath:
     return client.config_paths(place)[-1]
 
@@ -97,6 +129,10 @@ def test_a_variable_of_the_client_or_of_the_desktop_moves_the_file() -> None:
         ("code", "vscode"),
         ("gemini", "gemini-cli"),
         ("LM_Studio", "lm-studio"),
+        ("copilot", "copilot-cli"),
+        ("Qwen", "qwen-code"),
+        ("droid", "factory"),
+        ("JetBrains", "junie"),
     ],
 )
 def test_a_client_is_found_however_its_name_is_written(name: str, client: str) -> None:
@@ -136,6 +172,48 @@ def test_each_form_is_the_clients_own() -> None:
     assert (shapes["goose"]["cmd"], shapes["goose"]["envs"], shapes["goose"]["enabled"]) == ("/x", {"K": "v"}, True)
 
 
+def test_each_form_of_the_newer_clients_is_the_clients_own() -> None:
+    entry = Entry(command="/x", args=("y",), env={"K": "v"})
+    shapes = {client.name: client.new_entry(entry) for client in CLIENTS}
+    assert shapes["opencode"] == shapes["kilo-code"] == {
+        "enabled": True, "type": "local", "command": ["/x", "y"], "environment": {"K": "v"}, "timeout": 300_000
+    }  # fmt: skip
+    assert shapes["copilot-cli"] == {
+        "tools": ["*"], "type": "local", "command": "/x", "args": ["y"], "env": {"K": "v"}, "timeout": 300_000
+    }  # fmt: skip
+    assert shapes["cline"] == {"transport": {"type": "stdio", "command": "/x", "args": ["y"], "env": {"K": "v"}}}
+    assert shapes["continue"] == {"name": "rlm-mcp", "command": "/x", "args": ["y"], "env": {"K": "v"}}
+    assert find_client("amp").path == ("amp.mcpServers", "rlm-mcp")
+
+
+REMOTE = Entry(url="https://rlm.example/mcp", headers={"Authorization": "Bearer t"})
+
+
+@pytest.mark.parametrize("client", [c for c in CLIENTS if c.shape.url], ids=lambda client: client.name)
+def test_a_url_takes_the_place_of_a_command_and_the_other_way_round(client: Client) -> None:
+    local = Entry(command="/x", args=("y",), env={"K": "v"})
+    to_remote = client.merge_entry(client.new_entry(local), REMOTE)
+    assert client.parse_entry(to_remote) == REMOTE
+    assert to_remote == client.new_entry(REMOTE) | {key: to_remote[key] for key in client.limits}
+    assert client.merge_entry(to_remote, local) == client.new_entry(local)
+    text = set_entry("", client, client.new_entry(REMOTE))
+    assert client.parse_entry(find_entry(text, client)) == REMOTE
+
+
+def test_each_client_has_its_own_names_for_a_url_and_its_headers() -> None:
+    headers = {"Authorization": "Bearer t"}
+    shapes = {client.name: client.new_entry(REMOTE) for client in CLIENTS if client.shape.url}
+    assert shapes["claude-code"] == {"type": "http", "url": REMOTE.url, "headers": headers}
+    assert shapes["windsurf"] == shapes["antigravity"] == {"serverUrl": REMOTE.url, "headers": headers}
+    assert (shapes["codex"]["url"], shapes["codex"]["http_headers"]) == (REMOTE.url, headers)
+    assert shapes["qwen-code"]["httpUrl"] == REMOTE.url
+    assert shapes["continue"]["requestOptions"] == {"headers": headers}
+    assert shapes["cline"] == {"transport": {"type": "streamableHttp", "url": REMOTE.url, "headers": headers}}
+    assert (shapes["goose"]["type"], shapes["goose"]["uri"]) == ("streamable_http", REMOTE.url)
+    with pytest.raises(ClientConfigError, match="Claude Desktop takes no URL"):
+        find_client("claude-desktop").new_entry(REMOTE)
+
+
 def test_what_the_user_added_to_the_entry_stays_and_the_command_is_set() -> None:
     old = {"timeout": 5, "command": "/old", "args": ["a"], "enabled_tools": ["x"], "env": {"A": "1", "B": "2"}}
     new = find_client("zed").merge_entry(old, Entry(command="/new", env={"B": "3"}))
@@ -158,4 +236,4 @@ def test_the_documentation_has_each_client_with_its_file_and_limits() -> None:
             for template in [*client.files, *(path for path in client.windows if "*" not in path)]:
                 assert template.replace("{home}", "~").replace("{config}", "~/.config") in row
         assert f"`{client.project}`" in row if client.project else "| - |" in row
-        assert ("300 s a call" in row) == bool(client.limits)
+        assert ("300 s a call" in row) == bool(client.limits) == client.limits_calls

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_mcp.install.edit_yaml import read, remove_value, set_value
+from rlm_mcp.install.edit_yaml import read, read_listed, remove_listed, remove_value, set_listed, set_value
 from rlm_mcp.install.text_edit import NotEditable
 
 PATH = ("extensions", "rlm-mcp")
@@ -102,3 +102,37 @@ def test_each_extension_can_be_taken_out_alone(text: str) -> None:
     if len(said["extensions"]) > 1:
         del said["extensions"]["e1"]
         assert read(remove_value(text, ("extensions", "e1"))) == said
+
+
+LISTED = """\
+name: mine
+mcpServers:
+  # the first
+  - name: files
+    command: npx
+    args:
+      - x
+  - name: rlm-mcp
+    command: /old  # ours
+models: []
+"""
+
+
+def test_an_item_of_a_list_is_added_replaced_and_removed_by_its_name() -> None:
+    new = {"name": "rlm-mcp", "command": "/new", "args": ["a"], "env": {"K": "v"}}
+    path = ("mcpServers", "rlm-mcp")
+    changed = set_listed(LISTED, path, new)
+    assert changed == LISTED.replace(
+        "  - name: rlm-mcp\n    command: /old  # ours\n",
+        '  - name: "rlm-mcp"\n    command: "/new"\n    args:\n    - "a"\n    env:\n      "K": "v"\n',
+    )
+    without = remove_listed(changed, path)
+    assert "rlm-mcp" not in without
+    assert read_listed(set_listed(without, path, new)) == read_listed(changed)
+    assert remove_listed(set_listed("", path, new), path) == "mcpServers: []\n"
+
+
+@pytest.mark.parametrize("text", ["mcpServers:\n", "mcpServers: []\n", "a: 1", "a: 1\r\n"])
+def test_the_first_item_of_a_list_is_added(text: str) -> None:
+    new = {"name": "rlm-mcp", "command": "/new"}
+    assert read_listed(set_listed(text, ("mcpServers", "rlm-mcp"), new))["mcpServers"] == {"rlm-mcp": new}

@@ -129,6 +129,9 @@ def test_a_variable_is_written_only_where_it_is_asked_for(run: Run, home: Path) 
         (["install", "cursor", "--env", "NOT_SET"], "--env NOT_SET: this variable is not set here"),
         (["install", "cursor", "--env", "A B=x"], "--env 'A B' is not the name of a variable"),
         (["install", "cursor", "--env", "RLM_MCP_MAX_USD=much"], "RLM_MCP_MAX_USD is 'much': write a number"),
+        (["install", "cursor", "--token", "t"], "--token is for a server over HTTP: give its --url too"),
+        (["install", "cursor", "--url", "rlm.example"], "--url 'rlm.example' is not the URL of a server"),
+        (["install", "cursor", "--url", "http://h/mcp", "--model", "m"], "leave out --env and the flags of settings"),
         (["install", "goose", "--project"], "Goose has no configuration for a single project"),
         (["install", "cursor", "--project", "/nowhere"], "--project /nowhere is not a directory"),
     ],
@@ -156,6 +159,33 @@ def test_a_project_or_any_file_can_be_named(run: Run, tmp_path: Path) -> None:
     assert servers["rlm-mcp"]["type"] == "stdio"
     assert run("install", "zed", "--config", str(tmp_path / "z.json"), "--yes").returncode == 0
     assert "context_servers" in json.loads((tmp_path / "z.json").read_text())
+
+
+def test_a_server_over_http_is_installed_with_its_token_which_is_not_shown(run: Run, home: Path) -> None:
+    url = "https://rlm.example/mcp"
+    shown = run("install", "copilot", "--url", url, "--token", "secret-token-1234567890", "--yes")
+    entry = json.loads((home / ".copilot/mcp-config.json").read_text())["mcpServers"]["rlm-mcp"]
+    assert entry["headers"] == {"Authorization": "Bearer secret-token-1234567890"}
+    assert (entry["type"], entry["url"], "command" in entry) == ("http", url, False)
+    assert "secret-token" not in shown.stdout + shown.stderr
+    states = {row["client"]: row["detail"] for row in json.loads(run("install", "--json").stdout)}
+    assert states["copilot-cli"] == f"connects to {url}"
+
+
+def test_a_client_whose_limit_is_raised_is_told_how_long_calls_may_wait(run: Run, home: Path) -> None:
+    run("install", "opencode", "--yes")
+    entry = json.loads((home / ".config/opencode/opencode.json").read_text())["mcp"]["rlm-mcp"]
+    assert (entry["timeout"], entry["environment"]) == (300_000, {"RLM_MCP_LONGEST_WAIT": "290"})
+    (home / ".qwen").mkdir()
+    (home / ".qwen/settings.json").write_text('{"mcpServers": {"rlm-mcp": {"command": "/old", "timeout": 5000}}}')
+    run("install", "qwen-code", "--yes")
+    assert "RLM_MCP_LONGEST_WAIT" not in (home / ".qwen/settings.json").read_text()
+
+
+def test_what_a_project_still_needs_is_said(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    assert "codex exec --trust" in run("install", "codex", "--project", str(tmp_path / "p"), "--yes").stderr
+    assert "codex exec --trust" not in run("install", "codex", "--yes").stderr
 
 
 def test_what_to_add_elsewhere_is_printed(run: Run, home: Path) -> None:
