@@ -92,11 +92,12 @@ class Runs:
         """A new run. Its first event is `started`, completed with its id and creation time. Raises RunNotWritten."""
         run_id = f"run-{secrets.token_hex(6)}"
         directory = self.directory / run_id
+        run = Run(directory)
         try:
             directory.mkdir(parents=True, mode=0o700)
-            run = Run(directory, writable=True)
             run.append(replace(started, run_id=run_id, created_at=_now()))
         except (OSError, RunNotWritten) as error:
+            run.close()
             shutil.rmtree(directory, ignore_errors=True)
             raise RunNotWritten(
                 f"no run can be recorded in {self.directory} ({_reason(error)}): free some space on the disk, or set"

@@ -126,7 +126,7 @@ class RunResult(WireResult):
 
     run_id: str
     status: Status
-    answer: str | dict[str, Any] | list[Any] | float | bool | None
+    answer: str | dict[str, Any] | list[Any] | int | float | bool | None
     answer_chars: int
     truncated: bool
     offset: int

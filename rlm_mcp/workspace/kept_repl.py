@@ -34,6 +34,7 @@ class KeptRepl:
         self._tasks = tasks
         self._lease: str | None = None
         self._begun = 0
+        self._is_abandoned = False
         self._is_unsaved = False
         self._is_saving = False
         self._saving = anyio.Lock()
@@ -46,17 +47,23 @@ class KeptRepl:
 
     async def restore(self) -> None:
         """Takes the state of the context's REPL and restores it, if there is one. The next cell is told."""
-        try:
-            taken = await anyio.to_thread.run_sync(self._states.take, self._context_id, self._repl.image)
-        except StateNotKept as error:
-            self._note_failure(error)
+        taken = await self._take()
+        if taken is None:
             return
-        self._lease, self._begun = taken.lease, taken.begun
         lost = taken.lost
         if taken.data is not None:
             lost = await self._restored(taken.data)
         if note := what_became_of(taken, lost):
             self._notes.append(note)
+
+    async def _take(self) -> TakenState | None:
+        try:
+            taken = await anyio.to_thread.run_sync(self._states.take, self._context_id, self._repl.image)
+        except StateNotKept as error:
+            self._note_failure(error)
+            return None
+        self._lease, self._begun = taken.lease, taken.begun
+        return taken
 
     async def _restored(self, data: bytes) -> str:
         """Restores a state; says why if that is not possible."""
@@ -67,10 +74,12 @@ class KeptRepl:
 
     async def begin_cell(self) -> bool:
         """Counts a cell; False if another process has taken the REPL, so that this one is out of date."""
-        if self._lease is None:
+        # A state that could not be taken when the REPL was opened is older than what is in the REPL by now.
+        if self._lease is None and (self._is_abandoned or await self._take() is None):
             return True
+        count = partial(self._states.count_cell, self._context_id, self._lease or "")
         try:
-            begun = await anyio.to_thread.run_sync(self._states.count_cell, self._context_id, self._lease)
+            begun = await anyio.to_thread.run_sync(count)
         except StateNotKept as error:
             self._note_failure(error)
             return True
@@ -91,7 +100,7 @@ class KeptRepl:
 
     def abandon(self) -> None:
         """Saves nothing from now on: the REPL was reset, or another has it."""
-        self._lease, self._is_unsaved = None, False
+        self._lease, self._is_unsaved, self._is_abandoned = None, False, True
 
     async def close(self) -> None:
         """Saves what is not saved yet, before the REPL is closed. A cell that still runs is not waited for."""

@@ -221,10 +221,15 @@ class FileReplStates:
             raise _LeaseLost
 
     def _write_lease(self, context_id: str, lease: str, begun: int) -> None:
-        """In place: a few bytes are written whole, and what a full disk does to them is that of a lost lease."""
-        descriptor = os.open(self._lease_path(context_id), os.O_WRONLY | os.O_CREAT, 0o600)
+        """In place: a few bytes are written whole, or not at all where the disk has no space for a new file."""
+        path = self._lease_path(context_id)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, _LEASE.pack(_MAGIC, lease.encode(), begun))
+        except OSError:
+            if not os.fstat(descriptor).st_size:
+                path.unlink()
+            raise
         finally:
             os.close(descriptor)
 

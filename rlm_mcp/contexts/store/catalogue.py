@@ -7,6 +7,7 @@ holds SQLite's write lock; blobs are published and deleted under the same lock, 
 import hashlib
 import json
 import re
+import shutil
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -22,6 +23,9 @@ from rlm_mcp.errors import NameTaken, StoreDamaged, StoreFull
 
 BUSY_SECONDS = 60.0
 """How long to wait for another process's write; publishing 100,000 blobs takes a few seconds."""
+
+SHARED_MEMORY_BYTES = 32 << 10
+"""What SQLite needs for that of a write-ahead log."""
 
 MAX_NAME = 100
 _ID = re.compile(r"ctx_[0-9a-f]{16}")
@@ -431,7 +435,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "full" in str(error):
+        if "full" in str(error) or ("I/O" in str(error) and _is_full(path.parent)):
             raise StoreFull(
                 f"the disk that holds {path} is full: "
                 "free some space or set RLM_MCP_DATA_DIR to a directory on another disk"
@@ -445,6 +449,14 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         raise StoreDamaged(f"{path} cannot be used ({error}): check its permissions and the disk") from error
     except sqlite3.DatabaseError as error:
         raise StoreDamaged(_unusable(path, error)) from error
+
+
+def _is_full(directory: Path) -> bool:
+    """Whether the disk is full, which SQLite reports as an I/O error for its file of shared memory."""
+    try:
+        return shutil.disk_usage(directory).free < SHARED_MEMORY_BYTES
+    except OSError:
+        return False
 
 
 def _unusable(path: Path, error: object) -> str:
