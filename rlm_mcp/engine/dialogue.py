@@ -42,7 +42,12 @@ class Dialogue:
         self.compactions = 0
         self._rules = rules
         self._window_tokens = rules.window_tokens
-        self._system = prompts.system(rules.strength, sub_prompt_chars=rules.sub_prompt_chars, imports=rules.imports)
+        self._system = prompts.system(
+            rules.strength,
+            sub_prompt_chars=rules.sub_prompt_chars,
+            imports=rules.imports,
+            functions=rules.functions,
+        )
         self._opening = prompts.opening(
             question.query, briefs, question.schema, rules.strength, usd_per_mtok=rules.sub_usd_per_mtok
         )

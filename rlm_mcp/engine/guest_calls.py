@@ -6,6 +6,7 @@ crash gives the same request the same answer without paying again, and a replay 
 
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,8 +24,10 @@ from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
 from rlm_mcp.models.base import Profile, Usage
 from rlm_mcp.records.events import Event, SubAsked, SubFailed, SubReply
 from rlm_mcp.records.tape import Tape
+from rlm_mcp.repl.guest_functions import ANSWER_CHARS, ARGUMENT_CHARS, CALL_SECONDS, GuestFunction, in_words
 from rlm_mcp.repl.types import ExpectedQuery, StartCall
 
+_FREE = Profile(usd_per_mtok_in=0.0, usd_per_mtok_out=0.0)
 _HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key identifies the whole
 
 
@@ -63,6 +66,8 @@ class RunCalls:
         profiles: Mapping[str, Profile],
         record: Callable[[Event], None],
         tell: Callable[[Event], None] = lambda _: None,
+        own: Sequence[GuestFunction] = (),
+        place: Callable[[], str] = lambda: "",
         announce: Callable[[Event], Awaitable[None]] = _nothing,
         settled: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
@@ -80,6 +85,10 @@ class RunCalls:
         """texts that a model judges in one call, as far as it was measured"""
         self._record = record
         self._tell = tell
+        self._own = {function.name: function for function in own}
+        self._place = place
+        self._calls_here: tuple[str, Counter[str]] = "", Counter()
+        """the calls of functions in this place of the run, by what is called with what"""
         self._announce = announce
         self._settled = settled
         self._children: dict[str, QueryAnswer] = {}
@@ -186,6 +195,56 @@ class RunCalls:
                 await pending.fill(self._child_answer(key, query, context))
         return await pending.value()
 
+    @property
+    def functions(self) -> Sequence[str]:
+        """The names of the caller's functions."""
+        return tuple(self._own)
+
+    async def call_function(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """The recorded answer to this call in this place of the run, else that of the caller's function.
+
+        Unlike a model, a function may answer the same call in another way later, so that the place is part of the key.
+        """
+        if (function := self._own.get(name)) is None:
+            raise SubCallFailed(f"there is no function {name!r} here; there are: {', '.join(self._own) or 'none'}")
+        shown = ", ".join([*map(_as_json, args), *(f"{key}={_as_json(value)}" for key, value in kwargs.items())])
+        if len(shown) > ARGUMENT_CHARS:
+            raise SubCallFailed(f"{name} takes {ARGUMENT_CHARS:,} characters, not {len(shown):,}: pass less")
+        asked = call_key("tool", name, args, kwargs)
+        return await self._answered(
+            call_key("tool", self._place(), asked, self._number_here(asked)),
+            lambda _: self._call_own(function, args, kwargs),
+            kind="tool",
+            facts={"prompt_chars": len(shown), "prompt_head": f"{name}({shown})"[:_HEAD_CHARS]},
+        )
+
+    def _number_here(self, asked: str) -> int:
+        place, counts = self._calls_here
+        if place != self._place():
+            self._calls_here = place, counts = self._place(), Counter()
+        counts[asked] += 1
+        return counts[asked]
+
+    async def _call_own(self, function: GuestFunction, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """Calls a function within the budget, of which it takes one sub-call."""
+        room = await self._ledger.reserve("sub", prompt_tokens=0, max_tokens=0, profile=_FREE)
+        try:
+            left = self._ledger.left().seconds
+            with anyio.fail_after(CALL_SECONDS if left is None else min(left, CALL_SECONDS)):
+                answer = await function.call(args, kwargs)
+            text = _as_json(answer)
+        except RlmError:
+            raise
+        except TimeoutError as error:
+            raise SubCallFailed(f"{function.name} took longer than {CALL_SECONDS:.0f} s: ask it for less") from error
+        except Exception as error:
+            raise in_words(function.name, error) from error
+        finally:
+            room.settle(Usage())
+        if len(text) > ANSWER_CHARS:
+            raise SubCallFailed(f"{function.name} answered with {len(text):,} characters: ask it for less")
+        return json.loads(text)
+
     def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:
         """Takes what the running block will probably ask, and asks some of it already; a replay asks nothing."""
         if not self._tape.strict:
@@ -236,7 +295,7 @@ class RunCalls:
         key: str,
         ask: Callable[[Bill], Awaitable[object]],
         *,
-        kind: Literal["llm", "rlm"],
+        kind: Literal["llm", "rlm", "tool"],
         facts: Mapping[str, Any],
     ) -> object:
         taped = self._tape.sub_call(key)
@@ -292,3 +351,7 @@ def _expected_key(query: ExpectedQuery) -> str:
     if query.function == "rlm_query":
         return call_key("rlm", arguments["query"], arguments["context"])
     return call_key("llm", *(arguments[name] for name in ("prompt", "material", "model", "schema")))
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -43,6 +43,7 @@ from rlm_mcp.records.events import (
     to_json,
 )
 from rlm_mcp.records.types import Outcome
+from rlm_mcp.repl.guest_functions import GuestFunction
 from rlm_mcp.repl.types import CellResult, RawCitation, Repl
 from rlm_mcp.spending import Spent
 
@@ -61,7 +62,7 @@ class Level:
     def __init__(self, spec: RunSpec, deps: RunDeps, ledger: Ledger, *, run_child: RunChild) -> None:
         self.spec, self.deps, self.ledger = spec, deps, ledger
         self.way, self._refusal = _choose_way(spec, deps, ledger)
-        self.judge = Judge(_question(spec), _rules(deps.root.profile, deps.sub.profile, deps.imports))
+        self.judge = Judge(_question(spec), _rules(deps.root.profile, deps.sub.profile, deps.imports, deps.functions))
         self._run_child = run_child
         self._turns = 0
         self._longest_prompt = 0
@@ -118,6 +119,8 @@ class Level:
             tell=self._tell,
             announce=self._announce,
             settled=deps.record.settled,
+            own=deps.functions,
+            place=lambda: f"{spec.path}:{self._turns}",
         )
         async with deps.open_repl(spec.contexts, calls, value=spec.value) as repl:
             await self._checkpoints.restore(repl)
@@ -369,11 +372,20 @@ def _choose_way(spec: RunSpec, deps: RunDeps, ledger: Ledger) -> tuple[Route, Pr
         return Route(mode=taped.mode, depth=taped.depth, reason=taped.reason), None
     tokens = sum(context.estimated_tokens for context in spec.contexts) if spec.contexts else _chars(spec) // 3
     root, usd = deps.root.profile, ledger.left().usd
+    needs_code = bool(deps.functions) and spec.mode == "auto" and not spec.path  # only code can call them
+    mode = "rlm" if needs_code else spec.mode
     try:
-        way = route(spec.query, tokens, root=root, mode=spec.mode, max_depth=spec.max_depth, max_usd=usd)
+        way = route(
+            spec.query,
+            tokens,
+            root=root,
+            mode=mode,
+            max_depth=spec.max_depth,
+            max_usd=usd,
+        )
     except PromptOverWindow as error:
         return _NO_WAY, error
-    return way, None
+    return replace(way, reason="rlm because code may call functions of the caller") if needs_code else way, None
 
 
 def _chars(spec: RunSpec) -> int:
@@ -388,7 +400,7 @@ def _question(spec: RunSpec) -> Question:
     return Question(query=spec.query, schema=schema, check=partial(complaint, schema))
 
 
-def _rules(root: Profile, sub: Profile, imports: tuple[str, ...]) -> Rules:
+def _rules(root: Profile, sub: Profile, imports: tuple[str, ...], functions: tuple[GuestFunction, ...]) -> Rules:
     most = WEAK_REPLY_TOKENS if root.strength == "weak" else STRONG_REPLY_TOKENS
     return Rules(
         strength=root.strength,
@@ -398,6 +410,7 @@ def _rules(root: Profile, sub: Profile, imports: tuple[str, ...]) -> Rules:
         sub_usd_per_mtok=sub.usd_per_mtok_in,
         sub_prompt_chars=min(100_000, max(1_000, int(sub.window_tokens * 0.75 * 2.5) // 1_000 * 1_000)),
         imports=imports,
+        functions=tuple(function.line for function in functions),
     )
 
 

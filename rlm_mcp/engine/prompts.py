@@ -164,11 +164,18 @@ class Remaining:
     tokens: int | None = None
 
 
-def system(strength: Strength, *, sub_prompt_chars: int = 100_000, imports: Sequence[str] = ()) -> Message:
-    """The fixed first message. It depends on the sub-model and on the sandbox's packages, so it is fixed for a run."""
-    installed = installed_phrase(imports)
+def system(
+    strength: Strength,
+    *,
+    sub_prompt_chars: int = 100_000,
+    imports: Sequence[str] = (),
+    functions: Sequence[str] = (),
+) -> Message:
+    """The fixed first message. It depends on the sub-model, the sandbox's packages and the caller's functions only."""
+    installed, own = installed_phrase(imports), _functions_text(functions)
     if strength == "weak":
-        return Message(role="system", content=WEAK_SYSTEM + (f"Python has the {installed}.\n" if imports else ""))
+        packages = f"Python has the {installed}.\n" if imports else ""
+        return Message(role="system", content=WEAK_SYSTEM + packages + own)
     numbers = {
         "sub_prompt_chars": sub_prompt_chars, "shown": STRONG.head + STRONG.tail, "head": STRONG.head,
         "tail": STRONG.tail,
@@ -176,7 +183,16 @@ def system(strength: Strength, *, sub_prompt_chars: int = 100_000, imports: Sequ
     text = STRONG_SYSTEM.replace("{installed}", installed)
     for name, number in numbers.items():
         text = text.replace(f"{{{name}}}", f"{number:,}")
-    return Message(role="system", content=text)
+    return Message(role="system", content=text + own)
+
+
+def _functions_text(functions: Sequence[str]) -> str:
+    """The paragraph about functions of the caller; empty if there are none."""
+    if not functions:
+        return ""
+    return "\nFunctions of the caller, for code; each call counts as a sub-call, and a failed one raises:\n" + "".join(
+        f"- {line}\n" for line in functions
+    )
 
 
 def opening(

@@ -31,6 +31,8 @@ class Rules:
     """dollars for a million tokens of a sub-call's prompt, if known"""
     imports: tuple[str, ...] = ()
     """what can be imported besides the standard library"""
+    functions: tuple[str, ...] = ()
+    """lines about functions of the caller"""
 
     @property
     def is_weak(self) -> bool:

@@ -14,6 +14,7 @@ from rlm_mcp.packages.library import PackageImage
 from rlm_mcp.records.events import Event, RunStarted
 from rlm_mcp.records.protocols import Record
 from rlm_mcp.records.tape import Tape
+from rlm_mcp.repl.guest_functions import GuestFunction
 from rlm_mcp.repl.types import GuestCalls, Repl
 from rlm_mcp.spending import RunLimits
 
@@ -62,6 +63,8 @@ class RunDeps:
     record: Record
     imports: tuple[str, ...] = ()
     """what code can import besides the standard library"""
+    functions: tuple[GuestFunction, ...] = ()
+    """what code can call of the caller's"""
     on_event: Callable[[Event], None] = lambda _: None
     stop_calls: Callable[[], Awaitable[None]] = _nothing
     """ends the sub-calls that nobody waits for any more, and returns once all are settled"""
@@ -78,7 +81,13 @@ class RunDeps:
 
 
 def started_event(
-    spec: RunSpec, *, root: Model, sub: Model, limits: RunLimits, image: PackageImage | None = None
+    spec: RunSpec,
+    *,
+    root: Model,
+    sub: Model,
+    limits: RunLimits,
+    image: PackageImage | None = None,
+    functions: Sequence[GuestFunction] = (),
 ) -> RunStarted:
     """The first event of a run: enough to resume it and to replay it, and no machine path, URL or key."""
     return RunStarted(
@@ -102,5 +111,6 @@ def started_event(
             "sub": {"name": sub.name, "profile": asdict(sub.profile)},
         },
         limits=asdict(limits),
+        functions=[{"name": one.name, "line": one.line} for one in functions] or None,
         packages=None if image is None else {"image": image.sha256, "packages": list(image.packages)},
     )

@@ -61,6 +61,8 @@ class RunStarted(RunEvent):
     """spending.BudgetLimits"""
     packages: JsonMap | None = None
     """"image" (sha256) and "packages" ("name version") of the sandbox; None for the image without packages"""
+    functions: Sequence[JsonMap] | None = None
+    """"name" and "line" of each function of the caller that code could call (repl.guest_functions)"""
     fingerprint: str | None = None
     """the same for the same request over the same contexts"""
     served: bool | None = None
@@ -175,8 +177,8 @@ class SubCallEvent(RunEvent):
 
     key: str
     """computed from the request (engine.request_keys): the same request has the same key"""
-    kind: Literal["llm", "rlm"]
-    """rlm is a child run"""
+    kind: Literal["llm", "rlm", "tool"]
+    """rlm is a child run, tool a function of the caller"""
     prompt_chars: int | None = None
     """None for a child run"""
     prompt_head: str
@@ -309,7 +311,7 @@ NAMES: Mapping[type[RunEvent], str] = {
 """class -> "event" in JSON"""
 
 _SOMETIMES: Mapping[type[RunEvent], frozenset[str]] = {
-    RunStarted: frozenset({"packages", "fingerprint", "served"}),
+    RunStarted: frozenset({"packages", "functions", "fingerprint", "served"}),
     RunResumed: frozenset({"served", "spent"}),
     Routed: frozenset({"query", "chars", "model"}),
     RootAsked: frozenset({"request", "prompt_tokens"}),

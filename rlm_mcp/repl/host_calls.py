@@ -115,6 +115,11 @@ def _run_calls(calls: GuestCalls, handoff: CallHandoff) -> dict[str, HostCall]:
         # Not in the queue, which bounds the calls of a batch: this is one call, and its packs are few.
         return handoff.submit(partial(_await_call, judge))
 
+    def call_function(function: object, args: object, kwargs: object) -> Any:
+        if not isinstance(function, str) or not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise call_refused("a function is called with JSON values")
+        return handoff.submit(partial(_await_call, partial(calls.call_function, function, args, kwargs)), queue)
+
     def rlm_query(query: object, context: object) -> Any:
         if not isinstance(query, str):
             raise call_refused("rlm_query takes a query and a context")
@@ -131,6 +136,7 @@ def _run_calls(calls: GuestCalls, handoff: CallHandoff) -> dict[str, HostCall]:
     return {
         "llm_query": Starts(llm_query),
         "classify": Starts(classify),
+        "call_function": Starts(call_function),
         "rlm_query": Starts(rlm_query),
         "budget": budget,
     }

@@ -176,6 +176,7 @@ class Sandbox:
             value,
             owner,
             foresight(calls, self._handoff),
+            tuple(calls.functions),
         )
         threads = self._threads.of(owner)
         session = await threads.run(opening)

@@ -195,6 +195,7 @@ def open_session(
     value: object,
     owner: str | None = None,
     foresight: "Foresight | None" = None,
+    functions: Sequence[str] = (),
 ) -> "Session":
     """Opens a session with the contexts mounted, the prelude installed and `context` bound. Raises SandboxFailed."""
     mounted: dict[str, bytes | str | Path] = {}
@@ -223,7 +224,7 @@ def open_session(
             foresight=foresight,
         )
         try:
-            session.call("prelude:start", described, value, not contexts)
+            session.call("prelude:start", described, value, not contexts, list(functions))
         except BaseException:
             session.close()
             raise

@@ -147,6 +147,13 @@ class GuestCalls(Protocol):
         The result also has the number of `calls` and the `size` of a pack. `one_by_one` is a wish for weak models.
         """
 
+    @property
+    def functions(self) -> Sequence[str]:
+        """The names of the caller's functions that code may call."""
+
+    async def call_function(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """The answer of a function of the caller, a JSON value. Raises SubCallFailed with a text for the model."""
+
     async def rlm_query(self, query: str, context: object) -> object:
         """A child run over `context` (a JSON value: text, list, or mapping of path to text); returns its answer."""
 

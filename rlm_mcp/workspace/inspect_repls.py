@@ -34,7 +34,8 @@ class NoCalls:
         """Refuses."""
         raise NoCallsHere(NO_CALLS)
 
-    rlm_query = llm_query
+    rlm_query = call_function = llm_query
+    functions: Sequence[str] = ()
 
     async def classify(self, *_: object, **__: object) -> dict[str, object]:
         """Refuses."""

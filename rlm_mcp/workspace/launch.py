@@ -31,6 +31,7 @@ from rlm_mcp.records.protocols import Record
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.records.unanswered import with_unanswered
+from rlm_mcp.repl.guest_functions import GuestFunction, recorded_functions
 from rlm_mcp.settings import MOST, Settings
 from rlm_mcp.spending import REQUESTED_LIMITS, RunLimits, Spent
 from rlm_mcp.workspace.run_images import RunImages
@@ -52,12 +53,17 @@ class SolveRequest:
     output_schema: Mapping[str, Any] | None = None
     packages: tuple[str, ...] | None = None
     """of the sandbox, as in the setting"""
+    functions: tuple[GuestFunction, ...] = ()
+    """of the caller, for code"""
 
 
 def fingerprint_of(request: SolveRequest, contexts: Sequence[Context]) -> str:
     """A hash of a request. It is the same for the same contexts, whether by id or by name; records keep it."""
-    facts = asdict(request) | {"contexts": [context.context_id for context in contexts]}
+    facts = asdict(replace(request, functions=())) | {"contexts": [context.context_id for context in contexts]}
     limits = facts.pop("limits")
+    facts["functions"] = [function.line for function in request.functions]
+    if not request.functions:  # as before there were functions
+        del facts["functions"]
     if request.packages is None:  # as before there were packages
         del facts["packages"]
     facts |= {name: limits[name] for name in REQUESTED_LIMITS}
@@ -110,6 +116,8 @@ class Launch:
     tape: Tape
     image: PackageImage | None = None
     """of the sandbox; None is that without packages"""
+    functions: tuple[GuestFunction, ...] = ()
+    """of the caller, for code"""
     already: Spent | None = None
     sampling_queue: SamplingQueue | None = None
     """for requests to the client's model, if the run uses it"""
@@ -118,7 +126,12 @@ class Launch:
     def started(self) -> RunStarted:
         """The first event of its record."""
         return started_event(
-            self.spec, root=self.models.root, sub=self.models.sub, limits=self.limits, image=self.image
+            self.spec,
+            root=self.models.root,
+            sub=self.models.sub,
+            limits=self.limits,
+            image=self.image,
+            functions=self.functions,
         )
 
     async def play(self, record: Record, on_event: Callable[[Event], None]) -> Outcome:
@@ -129,6 +142,7 @@ class Launch:
             sub=self.models.sub,
             ask_sub=calls.ask,
             open_repl=self.open_repl,
+            functions=self.functions,
             imports=() if self.image is None else self.image.imports,
             store=self.store,
             record=record,
@@ -173,6 +187,8 @@ class Launcher:
     ) -> Launch:
         """A launch with the image that a record names, or that has these packages, or that of the settings."""
         images = self._images
+        if started is not None:
+            facts["functions"] = recorded_functions(started.functions)
         if images is None:
             return self._launch_on(open_repl=self._open_repl, **facts)
         image = images.with_packages(packages) if started is None else images.recorded(started.packages)
@@ -206,6 +222,7 @@ class Launcher:
             tape=Tape(),
             sampling_queue=sampling_queue,
             packages=request.packages,
+            functions=request.functions,
         )
 
     async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:

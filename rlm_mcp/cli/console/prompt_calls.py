@@ -1,6 +1,6 @@
 """Sub-calls of code at the prompt, to the configured model and within the limits of one run."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,12 @@ class PromptCalls:
     async def rlm_query(self, query: str, context: object) -> object:
         """One sub-call with the context as its material; without a run there are no child runs."""
         return await (await self._chosen()).rlm_query(query, context)
+
+    functions: Sequence[str] = ()
+
+    async def call_function(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """A prompt has no functions of a caller."""
+        return await (await self._chosen()).call_function(name, args, kwargs)
 
     def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:
         """Asks some of it already."""

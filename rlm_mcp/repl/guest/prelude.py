@@ -55,8 +55,11 @@ _state = _State()
 # --- the context
 
 
-def start(contexts, value, has_value):
-    """Binds `context` and `contexts` and every function. `value` is the context of a child run."""
+def start(contexts, value, has_value, functions=()):
+    """Binds `context` and `contexts` and every function. `value` is the context of a child run.
+
+    `functions` are the names of the caller's functions.
+    """
     _state.contexts = contexts
     by_name = {}
     for one in contexts:
@@ -69,7 +72,7 @@ def start(contexts, value, has_value):
     if has_value:
         by_name["context"] = value
     context = next(iter(by_name.values())) if len(by_name) == 1 else by_name
-    _state.provided = {
+    _state.provided = subcalls.own_functions(functions) | {
         "context": context, "contexts": by_name, "history": _state.history,
         "llm_query": subcalls.llm_query, "llm_query_batched": subcalls.llm_query_batched,
         "llm_batch": subcalls.llm_query_batched, "llm_query_async": subcalls.llm_query_async,

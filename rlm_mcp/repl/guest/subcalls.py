@@ -5,6 +5,7 @@ Runs inside the sandbox as a module of its own; `prelude` shows these functions 
 
 import json
 import re
+import types
 
 import conditions
 import host
@@ -105,6 +106,26 @@ def _submit(name, calls):
     """Tickets for many such calls."""
     calls = [((), call) for call in calls]
     return host.submit_all(name, calls) if _rehearsed is None else _rehearsed.submit(name, calls)
+
+
+def _own_function(name):
+    def call(*args, **kwargs):
+        return ask("call_function", function=name, args=list(args), kwargs=kwargs)
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+def own_functions(names):
+    """The caller's functions by name; one with a path is an attribute of the objects that the path names."""
+    found = {}
+    for name in names:
+        *path, last = name.split(".")
+        at = found
+        for part in path:
+            at = vars(at.setdefault(part, types.SimpleNamespace()))
+        at[last] = _own_function(name)
+    return found
 
 
 def as_text(prompt):

@@ -1,6 +1,6 @@
 """REPLs over the real sandbox for tests, and sub-calls that answer them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Any
@@ -28,6 +28,7 @@ class Sub:
         self._together = together
         self._met = anyio.Event()
         self.prompts: list[str] = []
+        self.called: list[tuple[str, list[object], dict[str, object]]] = []
         self.cancelled = 0
 
     async def llm_query(
@@ -55,6 +56,14 @@ class Sub:
         labelling = Labelling(question=question, labels=tuple(labels), examples=options.pop("examples"))
         judged = await classify(self.llm_query, items, labelling, strength="weak", **options)
         return {**asdict(judged), "failed": list(judged.failed.items())}
+
+    functions: Sequence[str] = ()
+
+    async def call_function(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        self.called.append((name, list(args), dict(kwargs)))
+        if "fail" in args:
+            raise SubCallFailed(f"{name} failed: ValueError: it may not")
+        return {"name": name, "args": list(args), **kwargs}
 
     async def rlm_query(self, query: str, context: object) -> object:
         return f"{query} over {context!r:.20}"
