@@ -83,7 +83,7 @@ class EarlyAnswers:
 
     def react(self, line: str) -> Reaction:
         """Decides about the next line."""
-        match _parsed(line):
+        match parsed(line):
             case {"jsonrpc": "2.0", "id": str() | int(), "method": str()} as request:
                 return self._react_to_request(line, request)
             case {"jsonrpc": "2.0", "method": str()} as message if "id" not in message:
@@ -92,7 +92,7 @@ class EarlyAnswers:
                 return Reaction(passed_on=line, needs_server=True)
 
     def _react_to_request(self, line: str, request: Mapping[str, Any]) -> Reaction:
-        is_opening, opening = self._opening is None, _opening_of(request)
+        is_opening, opening = self._opening is None, opening_of(request)
         if is_opening:
             self._opening = opening or PLAIN  # after which nothing is answered early
         if opening is None or self._opening is None or (not is_opening and opening != _next(self._opening)):
@@ -101,9 +101,14 @@ class EarlyAnswers:
         result = self._prepared.get(way, {}).get(version, {}).get(request["method"])
         if result is None:
             return Reaction(passed_on=line, needs_server=True)
-        answer = f'{{"jsonrpc":"2.0","id":{json.dumps(request["id"])},"result":{result}}}\n'
+        answer = answer_line(request["id"], result) + "\n"
         repeated = json.dumps({**request, "id": REPEATED_ID}) + "\n"
         return Reaction(answer=answer, passed_on=repeated if is_opening else None)
+
+
+def answer_line(request_id: object, result: str) -> str:
+    """The answer to a request, as the SDK writes it, without a newline."""
+    return f'{{"jsonrpc":"2.0","id":{json.dumps(request_id)},"result":{result}}}'
 
 
 def is_repeated(line: str) -> bool:
@@ -116,7 +121,7 @@ def _next(opening: Opening) -> Opening:
     return PLAIN if opening[0] == "initialize" else opening
 
 
-def _parsed(line: str) -> Any:
+def parsed(line: str) -> Any:
     """The message, or None unless every JSON parser reads the line alike."""
     if len(line) > MAX_CHARS or "\\u" in line or "\ufffd" in line:  # lone surrogates, and undecodable bytes
         return None
@@ -137,7 +142,7 @@ def _refuse(text: str) -> Any:
     raise ValueError(f"{text} is read differently by different parsers")
 
 
-def _opening_of(request: Mapping[str, Any]) -> Opening | None:
+def opening_of(request: Mapping[str, Any]) -> Opening | None:
     """How the request names its protocol, or None for one of a shape that the server must judge."""
     params = request.get("params", {})
     if request.keys() - {"jsonrpc", "id", "method", "params"} or not _is_id(request["id"]) or type(params) is not dict:

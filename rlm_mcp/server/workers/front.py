@@ -31,9 +31,10 @@ from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware, open_share
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, tenant_directories
 from rlm_mcp.server.workers.egress import EgressBroker, allowed_destinations
+from rlm_mcp.server.workers.list_answers import ListAnswers
 from rlm_mcp.server.workers.proxy import WorkerProxy
 from rlm_mcp.server.workers.supervisor import Supervisor
-from rlm_mcp.server.workers.worker import WorkerProcesses
+from rlm_mcp.server.workers.worker import WorkerProcesses, prepared_lists
 from rlm_mcp.server.workers.worker_start import WorkerStart, plain
 from rlm_mcp.settings import Settings, config_path
 from rlm_mcp.workspace.process_tuning import freeze_gc
@@ -66,7 +67,8 @@ def serve_http_with_workers(
             async with anyio.create_task_group() as tasks:
                 start_worker = WorkerProcesses(start, Path(directory), broker, tasks)
                 supervisor = Supervisor(start_worker, workers, tenants=tenants)
-                proxy = WorkerProxy(supervisor, start.key, host_checks(host, options.allowed_hosts))
+                lists = ListAnswers(await run_in_thread(prepared_lists, settings.cache_dir))
+                proxy = WorkerProxy(supervisor, start.key, host_checks(host, options.allowed_hosts), lists)
                 tasks.start_soon(supervisor.run)
                 if access is not None and access.keep_fresh is not None:
                     tasks.start_soon(access.keep_fresh)

@@ -14,6 +14,7 @@ import anyio
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from multidict import CIMultiDict
 
+from rlm_mcp.server.early_answers import Opening, opening_of, parsed
 from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS
 from rlm_mcp.server.transports.sessions import MOST_SESSIONS
 from rlm_mcp.server.transports.tenant_names import EVERYBODY
@@ -34,6 +35,8 @@ class HandshakeSession:
     headers: "CIMultiDict[str]"
     worker: Worker
     current_id: str
+    opened: Opening | None
+    """the handshake, if early_answers.py understands it"""
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def be_in(self, worker: Worker) -> None:
@@ -54,6 +57,14 @@ class HandshakeSession:
         async with await worker.request("POST", self.path, headers, INITIALIZED) as response:
             await response.read()
         self.worker, self.current_id = worker, new_id
+
+
+def opening_in(body: bytes) -> Opening | None:
+    """The handshake in a request that opens a session."""
+    match parsed(body.decode("utf-8", "replace")):
+        case {"jsonrpc": "2.0", "id": str() | int(), "method": "initialize"} as request:
+            return opening_of(request)
+    return None
 
 
 class HandshakeSessions:

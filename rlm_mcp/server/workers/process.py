@@ -55,8 +55,8 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
         log.warning("worker %d: %s", start.number, lack)
     threading.Thread(target=_end_with, args=[ends.lifeline], name="lifeline", daemon=True).start()
     limit_malloc_arenas()
-    spans = export_spans() if settings.traces else None
     connections = None if ends.egress is None else Egress(ends.egress)
+    spans = export_spans(connections) if settings.traces else None
 
     async def main() -> None:
         async with (

@@ -5,7 +5,7 @@ nothing is read.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -20,7 +20,8 @@ from starlette.types import Message, Receive, Scope, Send
 from rlm_mcp.concurrency import run_off_loop
 from rlm_mcp.server.transports.tenant_names import current_tenant
 from rlm_mcp.server.workers.front_token import front_token
-from rlm_mcp.server.workers.handshake_sessions import HandshakeSession, HandshakeSessions
+from rlm_mcp.server.workers.handshake_sessions import HandshakeSession, HandshakeSessions, opening_in
+from rlm_mcp.server.workers.list_answers import ListAnswer, ListAnswers
 from rlm_mcp.server.workers.supervisor import NoWorker, Supervisor
 from rlm_mcp.server.workers.worker import Worker
 
@@ -37,8 +38,9 @@ LOST = (
 class WorkerProxy:
     """ASGI application that sends each request to the worker of its tenant, and its answer back."""
 
-    def __init__(self, workers: Supervisor, key: str, security: TransportSecuritySettings) -> None:
+    def __init__(self, workers: Supervisor, key: str, security: TransportSecuritySettings, lists: ListAnswers) -> None:
         self._workers = workers
+        self._lists = lists
         self._key = key
         self._security = TransportSecurityMiddleware(security)
         self._sessions = HandshakeSessions()
@@ -55,11 +57,23 @@ class WorkerProxy:
             return
         body = await request.body()
         tenant = current_tenant()
+        if scope["method"] == "POST" and (known := self._list(scope, body, tenant)) is not None:
+            await _send_all(send, 200, known.headers, known.body)
+            return
         with self._workers.at_work(tenant):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_cancel_when_disconnected, receive, tasks.cancel_scope)
                 await self._find_worker(scope, body, tenant, send)
                 tasks.cancel_scope.cancel()
+
+    def _list(self, scope: Scope, body: bytes, tenant: str) -> ListAnswer | None:
+        """The answer that needs no worker, if the request asks for a list that never changes."""
+        headers = _forwarded(scope["headers"])
+        session_id = headers.get(MCP_SESSION_ID_HEADER)
+        if session_id is None:
+            return self._lists.answer(headers, body, None)
+        session = self._sessions.find(tenant, session_id)
+        return None if session is None else self._lists.answer(headers, body, (session_id, session.opened))
 
     async def _find_worker(self, scope: Scope, body: bytes, tenant: str, send: Send) -> None:
         """Passes a request on to a worker that takes it."""
@@ -93,7 +107,12 @@ class WorkerProxy:
                     self._sessions.note(
                         tenant,
                         HandshakeSession(
-                            path=scope["path"], opening=body, headers=headers, worker=worker, current_id=opened
+                            path=scope["path"],
+                            opening=body,
+                            headers=headers,
+                            worker=worker,
+                            current_id=opened,
+                            opened=opening_in(body),
                         ),
                     )
                 await answer.begin(response)
@@ -168,10 +187,14 @@ def _request_id(body: bytes) -> Any:
 
 async def _answer(send: Send, error: bytes) -> None:
     """Answers with an error in HTTP 200, whose text every client shows; what was no request, with 503."""
-    status = 200 if error else 503
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(error)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": error})
+    headers = {"content-type": "application/json", "content-length": str(len(error))}
+    await _send_all(send, 200 if error else 503, headers, error)
+
+
+async def _send_all(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _cancel_when_disconnected(receive: Receive, scope: anyio.CancelScope) -> None:

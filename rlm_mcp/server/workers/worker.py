@@ -23,8 +23,10 @@ from anyio.abc import TaskGroup
 from multidict import CIMultiDict
 
 from rlm_mcp.errors import RlmError
+from rlm_mcp.server.early_answers import Prepared
+from rlm_mcp.server.prepared_answers import code_fingerprint, find_prepared, places
 from rlm_mcp.server.workers.egress import EgressBroker, egress_pair
-from rlm_mcp.server.workers.worker_entry import run
+from rlm_mcp.server.workers.worker_entry import prepare_lists, run
 from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart
 
 MOST_STATUS_BYTES = 4 << 20
@@ -120,6 +122,15 @@ def begin_imports() -> None:
     """Starts the fork server, which imports what workers need while this process imports what it needs itself."""
     if fork_context().get_start_method() == "forkserver":
         forkserver.ensure_running()
+
+
+def prepared_lists(cache_dir: Path) -> Callable[[], Prepared | None]:
+    """What finds the answers that need no worker. Where there are none yet, a process begins to prepare them."""
+    files, fingerprint = places(cache_dir), code_fingerprint()
+    if find_prepared(files, fingerprint) is None:
+        context: Any = fork_context()
+        context.Process(target=prepare_lists, args=(cache_dir,), name="rlm-mcp lists", daemon=True).start()
+    return partial(find_prepared, files, fingerprint)
 
 
 def _start_process(
