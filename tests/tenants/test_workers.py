@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 from mcp import Client, MCPError
 
+from rlm_mcp.server.list_cache import METHODS
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 from tests.peers.places import at, environment, http_process, listening
 from tests.tenants.conftest import ANN, BOB, called, token_file
@@ -194,6 +196,37 @@ async def test_variables_come_back_and_the_client_is_told(server: Served, tenant
         await until(lambda: bool(server_states(server)))
         server.kill_worker_of("ann")
         assert await shown(ann, "kept + 1") == "8"
+
+
+HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "ann", "version": "1"}}
+ENVELOPE = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": HELLO["clientInfo"],
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+BOTH_KINDS = "application/json, text/event-stream"
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+async def test_lists_are_the_same_from_the_front_as_from_a_worker(server: Served, method: str) -> None:
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {ANN}"}, timeout=60) as http:
+
+        async def ask(params: dict[str, Any], accept: str, name: str = method, **more: str) -> httpx2.Response:
+            headers = {"Accept": accept, **{key.replace("_", "-"): value for key, value in more.items()}}
+            body = {"jsonrpc": "2.0", "id": 7, "method": name, "params": params}
+            return await http.post(f"{server.url}/mcp", json=body, headers=headers)
+
+        opened = await ask(HELLO, BOTH_KINDS, "initialize")
+        session = {"Mcp_Session_Id": opened.headers["Mcp-Session-Id"], "Mcp_Protocol_Version": "2025-06-18"}
+        modern = {"Mcp_Method": method, "Mcp_Protocol_Version": "2026-07-28"}
+        for params, headers in (({}, session), ({"_meta": ENVELOPE}, modern)):
+            worker = await ask(params, f"{BOTH_KINDS}, */*", **headers)  # which the front does not know in full
+            os.kill(pid := server.worker_of("ann"), signal.SIGSTOP)
+            front = await ask(params, BOTH_KINDS, **headers)
+            os.kill(pid, signal.SIGCONT)
+            del worker.headers["date"], front.headers["date"]
+            assert (front.status_code, front.content) == (200, worker.content)
+            assert front.headers == worker.headers
 
 
 def server_states(server: Served) -> Sequence[Path]:
