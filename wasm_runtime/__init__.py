@@ -17,6 +17,7 @@ from wasm_runtime.results import ExecError, ExecResult
 from wasm_runtime.runtime import Runtime
 from wasm_runtime.session import Session
 from wasm_runtime.snapshot import Checkpoint, Template
+from wasm_runtime.vfs.mounted_files import LateFile
 
 __all__ = [
     "CallRefused",
@@ -27,6 +28,7 @@ __all__ = [
     "Foresight",
     "GuestCallError",
     "ImageError",
+    "LateFile",
     "Limits",
     "OutOfMemoryBudget",
     "Runtime",

@@ -20,8 +20,9 @@ from wasm_runtime.snapshot import Checkpoint, Template
 from wasm_runtime.vfs.devices import Device
 from wasm_runtime.vfs.filesystem import Mark, Vfs
 from wasm_runtime.vfs.flags import AT_FDCWD, O_RDWR
+from wasm_runtime.vfs.mounted_files import LateFile
 
-FileSource = bytes | str | Path
+FileSource = bytes | str | Path | LateFile
 
 # Growing by at least this much saves a host call for each 64 KiB of a growing list.
 _GROWTH_BYTES = 1 << 20

@@ -62,7 +62,8 @@ class Runtime:
     ) -> Session:
         """Return a new session, in the state of `template` if one is given.
 
-        files   absolute guest path -> bytes, text or a file of the host; read-only, a host file is not copied
+        files   absolute guest path -> bytes, text or a file of the host; read-only, a host file is not copied. A
+                `LateFile` is looked for when the guest first reads it
         calls   name -> function that is called with the guest's JSON arguments on the guest's thread. It returns a
                 JSON value, or a `concurrent.futures.Future` of one so that many can be in flight. The text of a
                 `CallRefused` is shown to the guest; for any other exception the guest sees a general error only.

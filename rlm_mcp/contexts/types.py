@@ -1,8 +1,8 @@
 """Values about contexts that are passed around; no behaviour beyond arithmetic on their own fields."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -55,15 +55,24 @@ class PageMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
-    """One text of a context. `blob` holds it as UTF-8 and must not be written to."""
+    """One text of a context. `key` is the same for the same text, whatever contexts and paths it has."""
 
     path: str
-    blob: Path
+    key: str
     bytes: int
     chars: int
     lines: int
     longest_line: int = 0
     pages: tuple[PageMark, ...] = ()
+    locate: Callable[[], Path] = field(compare=False, repr=False)
+
+    @property
+    def blob(self) -> Path:
+        """The file that holds it as UTF-8 and must not be written to. It is looked for, and checked, at the first use.
+
+        Raises SourceChanged, StoreDamaged.
+        """
+        return self.locate()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

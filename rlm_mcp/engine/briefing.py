@@ -74,9 +74,9 @@ def _with_data_frame(brief: Brief, store: Store, context: Context) -> Brief:
     delimiter = _DELIMITERS.get(brief.format.partition(";")[0])
     if delimiter is None or brief.kind != "text":
         return brief
-    (path,) = store.mounts(context)
+    (file,) = store.files(context)
     given = "" if delimiter == "," else f", sep={delimiter!r}"
-    reader = f"pandas.read_csv({f'/context/{context.name}/{path}'!r}{given}) gives a DataFrame"
+    reader = f"pandas.read_csv({f'/context/{context.name}/{file.path}'!r}{given}) gives a DataFrame"
     return replace(brief, format=f"{brief.format}; {reader}")
 
 

@@ -6,13 +6,15 @@ interrupts the guest, which cancels the calls it waits for; the namespace is kep
 """
 
 import hashlib
+import logging
 import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from datetime import datetime
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,8 +24,8 @@ import anyio.lowlevel
 from pydantic import TypeAdapter, ValidationError
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.types import Context
-from rlm_mcp.errors import RlmError
+from rlm_mcp.contexts.types import Context, FileEntry
+from rlm_mcp.errors import ContextError, RlmError
 from rlm_mcp.packages.guidance import import_advice
 from rlm_mcp.repl.threads import SandboxThreads
 from rlm_mcp.repl.types import CellError, CellResult, Final, PackCheckpoint, RawCitation, Read, Variable
@@ -50,6 +52,8 @@ PRELUDE_MODULES = ("texts", "conditions", "subcalls", "prelude")
 _ECHO = re.compile(r"\[None(?:, None)*+\]")
 
 _T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
 
 
 class SandboxFailed(RlmError):
@@ -198,19 +202,28 @@ def open_session(
     functions: Sequence[str] = (),
 ) -> "Session":
     """Opens a session with the contexts mounted, the prelude installed and `context` bound. Raises SandboxFailed."""
-    mounted: dict[str, bytes | str | Path] = {}
+    from wasm_runtime import LateFile
+
+    mounted: dict[str, Path | LateFile] = {}
     described = []
     for context in contexts:
         at = f"/context/{context.name}"
-        mounts = store.mounts(context)
-        mounted |= {f"{at}/{path}": file for path, file in mounts.items()}
+        files = store.files(context)
+        if context.kind == "text":  # looked for at once, so that what is wrong with it is said in words
+            mounted |= {f"{at}/{file.path}": file.blob for file in files}
+        else:
+            made = int(datetime.fromisoformat(context.created_at).timestamp()) * 1_000_000_000
+            mounted |= {
+                f"{at}/{file.path}": LateFile(partial(_find_file, file), size=file.bytes, mtime_ns=made)
+                for file in files
+            }
         described.append(
             {
                 "name": context.name,
                 "kind": context.kind,
                 "files": [
-                    {"path": e.path, "guest": f"{at}/{path}", "bytes": e.bytes, "chars": e.chars, "lines": e.lines}
-                    for path, e in zip(mounts, store.files(context), strict=True)
+                    {"path": e.path, "guest": f"{at}/{e.path}", "bytes": e.bytes, "chars": e.chars, "lines": e.lines}
+                    for e in files
                 ],
             }
         )
@@ -229,6 +242,15 @@ def open_session(
             session.close()
             raise
     return session
+
+
+def _find_file(file: FileEntry) -> Path:
+    """The file of a text when the guest first reads it; the guest gets EIO if it is damaged, and the log the reason."""
+    try:
+        return file.blob
+    except ContextError as error:
+        log.warning("code cannot read %s: %s", file.path, error)
+        raise OSError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from wasm_runtime.vfs.descriptors import Descriptors, OpenFile
 from wasm_runtime.vfs.devices import Device, NullDevice, RandomDevice, ZeroDevice
 from wasm_runtime.vfs.dump import dump, load
 from wasm_runtime.vfs.flags import AT_FDCWD, O_RDONLY, O_WRONLY
-from wasm_runtime.vfs.mounted_files import BytesSource, HostFile, MountSource
+from wasm_runtime.vfs.mounted_files import BytesSource, HostFile, LateFile, MountSource
 from wasm_runtime.vfs.nodes import ROOT, DeviceNode, Directory, MountedFile
 from wasm_runtime.vfs.path_calls import PathCalls
 from wasm_runtime.vfs.quota import Quota
@@ -80,12 +80,19 @@ class Vfs(PathCalls):
             if stream in self.devices:
                 self.descriptors.put(fd, OpenFile(self._find(AT_FDCWD, stream), O_WRONLY if fd else O_RDONLY))
 
-    def mount(self, path: str, source: bytes | memoryview | Path) -> None:
+    def mount(self, path: str, source: bytes | memoryview | Path | LateFile) -> None:
         """Mount a read-only file at an absolute path, creating its parents, or replace the file that is mounted there.
 
         Raises ValueError if the path cannot be used; for a Path also OSError and ValueError of `HostFile`.
         """
-        opened: MountSource = HostFile(source) if isinstance(source, Path) else BytesSource(source)
+        opened: MountSource
+        match source:
+            case Path():
+                opened = HostFile(source)
+            case LateFile():
+                opened = source
+            case _:
+                opened = BytesSource(source)
         at = os.fsencode(path)
         ino = self.tree.mounts.get(at)
         if ino is not None:

@@ -8,6 +8,7 @@ guest never sees the host's path.
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -95,6 +96,32 @@ class HostFile:
         finally:
             os.close(fd)
         return 0
+
+
+class LateFile:
+    """A regular file of the host whose size is known, and which is looked for when the guest first reads it.
+
+    `find` returns its path, or raises OSError if it cannot be had; then, or if it has another size, reads give EIO, and
+    the next read looks again. What holds for a `HostFile` holds from then on.
+    """
+
+    def __init__(self, find: Callable[[], Path], *, size: int, mtime_ns: int | None = None) -> None:
+        self.size = size
+        self.mtime_ns = mtime_ns
+        self._find = find
+        self._file: HostFile | None = None
+
+    def read_into(self, offset: int, target: memoryview) -> int:
+        """Read from the file."""
+        if self._file is None:
+            try:
+                file = HostFile(self._find())
+            except (OSError, ValueError):
+                return -Errno.EIO
+            if file.size != self.size:
+                return -Errno.EIO
+            self._file = file
+        return self._file.read_into(offset, target)
 
 
 def _read_at(fd: int, offset: int, target: memoryview) -> int:

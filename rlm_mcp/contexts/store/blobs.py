@@ -1,10 +1,10 @@
 """Texts on disk, named by the SHA-256 of their UTF-8 bytes, so that the same text is kept once.
 
 Theory of operation. A text is staged: written under `incoming/<token>/`, where no other process looks, and hashed,
-counted and indexed on the way. It is published by a rename to its name, while the caller holds the catalogue's write
-lock; blobs are deleted under the same lock. So a blob that the catalogue names exists whichever process was killed, and
-one that it does not name is garbage. All but the largest are flushed to the disk before they are published, so that
-this holds after a power failure too.
+counted and indexed on the way. Then it is flushed and placed. It is published by a rename to its name, while the caller
+holds the catalogue's write lock; blobs are deleted under the same lock. So a blob that the catalogue names exists
+whichever process was killed, and one that it does not name is garbage. All but the largest are flushed to the disk
+before they are published, so that this holds after a power failure too.
 
 A blob that another program changed is not shown. Hashing it at each use would be slow, so its modification time is set
 to one that is made of its name (`_mark_ns`), which any write replaces. A blob with another time (copied, or stored
@@ -134,14 +134,17 @@ class Blobs:
         except ValueError as error:
             raise StoreDamaged(f"{error}: register it again") from error
 
+    def place(self, staged: StagedText) -> None:
+        """Does all that it can before the caller takes the catalogue's write lock; `publish` does the rest."""
+        _mark(staged.path, staged.blob)
+        self.path(staged.blob).parent.mkdir(exist_ok=True)
+
     def publish(self, staged: StagedText) -> None:
-        """Moves a staged text to its name. The caller holds the catalogue's write lock."""
+        """Moves a text that was placed to its name. The caller holds the catalogue's write lock."""
         path = self.path(staged.blob)
         if path.exists() and path.stat().st_size == staged.counts.bytes and self._is_intact(staged.blob):
             return  # not replaced: a sandbox may have this very file open
         self._indexes.pop(staged.blob, None)
-        _mark(staged.path, staged.blob)
-        path.parent.mkdir(exist_ok=True)
         if staged.counts.bytes > INDEXED_ABOVE_BYTES:
             staged.path.with_suffix(".index").replace(path.with_suffix(".index"))
         staged.path.replace(path)

@@ -5,7 +5,7 @@ They are made at the first search, kept for the life of the process, and hold th
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -30,8 +30,9 @@ class PlainCopies:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._copies: OrderedDict[Path, tuple[Path, int]] = OrderedDict()
-        self._uncoloured: set[Path] = set()
+        self._copies: OrderedDict[str, tuple[Path, int]] = OrderedDict()
+        """by the keys of texts, as in what follows"""
+        self._uncoloured: set[str] = set()
         self._numbers = count(1)
         self._lock = threading.Lock()
 
@@ -41,34 +42,37 @@ class PlainCopies:
     def entries(self, files: Sequence[FileEntry], timeout: Timeout) -> list[FileEntry]:
         """The files, where those with colours are replaced by their copies as far as there is time to make them."""
         unknown = {
-            entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES
-            for entry in files
-            if entry.blob not in self._uncoloured and entry.blob not in self._copies
+            entry.key: entry for entry in files if entry.key not in self._uncoloured and entry.key not in self._copies
         }
-        coloured = count_lines(Pattern(text=ESCAPE, literal=True), unknown, timeout) if unknown else {}
+        uncoloured = self._without_colours(unknown.values(), timeout) if unknown else set()
         if not timeout.expired:
             with self._lock:
                 if len(self._uncoloured) > MOST_KNOWN:
                     self._uncoloured.clear()
-                self._uncoloured.update(unknown.keys() - coloured)
+                self._uncoloured.update(uncoloured)
         return [
-            entry if entry.blob in self._uncoloured or entry.blob in unknown.keys() - coloured else self._copied(entry)
+            entry if entry.key in self._uncoloured or entry.key in uncoloured else self._copied(entry)
             for entry in files
         ]
+
+    def _without_colours(self, files: Collection[FileEntry], timeout: Timeout) -> set[str]:
+        sought = {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in files}
+        coloured = count_lines(Pattern(text=ESCAPE, literal=True), sought, timeout)
+        return {entry.key for entry in files if entry.blob not in coloured}
 
     def _copied(self, entry: FileEntry) -> FileEntry:
         if entry.bytes > COPIED_BYTES:
             return entry
         with self._lock:
-            if entry.blob not in self._copies:
+            if entry.key not in self._copies:
                 try:
-                    self._copies[entry.blob] = self._copy(entry)
+                    self._copies[entry.key] = self._copy(entry)
                 except OSError:  # a full disk: the text is searched as it is stored
                     return entry
                 self._make_room()
-            self._copies.move_to_end(entry.blob)
-            copy, size = self._copies[entry.blob]
-        return replace(entry, blob=copy, bytes=size)
+            self._copies.move_to_end(entry.key)
+            copy, size = self._copies[entry.key]
+        return replace(entry, locate=lambda: copy, bytes=size)
 
     def _copy(self, entry: FileEntry) -> tuple[Path, int]:
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -91,8 +91,7 @@ class StagingArea:
             nuls=stream.nuls,
         )
 
-    def flush(self) -> None:
-        """Flushes all staged texts to the disk; called before `publish`. Raises StoreFull."""
+    def _flush(self) -> None:
         with disk_errors(), ThreadPoolExecutor(max_workers=FLUSHERS, thread_name_prefix="blob-flusher") as flushers:
             for start in range(0, len(self._unflushed), FLUSHED_AT_ONCE):
                 self._on_bytes(0)
@@ -101,8 +100,16 @@ class StagingArea:
                     pass
         self._unflushed.clear()
 
+    def place(self, texts: Iterable[StagedText]) -> None:
+        """Flushes and places staged texts, so that little is left to do under the write lock. Raises StoreFull."""
+        self._flush()
+        with disk_errors():
+            for staged in texts:
+                self._on_bytes(0)
+                self._blobs.place(staged)
+
     def publish(self, texts: Iterable[StagedText]) -> None:
-        """Publishes staged texts. The caller holds the catalogue's write lock."""
+        """Publishes texts that were placed. The caller holds the catalogue's write lock."""
         for staged in texts:
             self._on_bytes(0)
             self._blobs.publish(staged)

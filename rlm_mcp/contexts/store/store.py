@@ -8,7 +8,7 @@ contexts/conversions/…TOKEN    what a process is converting (conversions.py)
 contexts/holders/TOKEN.lock    locked by a process while it is alive (process_locks.py)
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -265,7 +265,7 @@ class Store:
         supersedes: bool = True,
     ) -> Context:
         """Publish all texts and the context at once, under the write lock of the catalogue."""
-        staging.flush()
+        staging.place(ingest.staged)
         rows = ingest.rows
         try:
             with disk_errors(), self._catalogue.writing():
@@ -401,7 +401,7 @@ class Store:
     # --- reading
 
     def files(self, context: Context) -> Sequence[FileEntry]:
-        """List the texts of the context by path. Raises SourceChanged when a referenced file is not what it was."""
+        """List the texts of the context by path, from the catalogue alone."""
         return tuple(self._entry(row) for row in self._catalogue.files(context.context_id))
 
     def file(self, context: Context, path: str | None = None) -> FileEntry:
@@ -448,10 +448,6 @@ class Store:
         except OSError as error:
             raise StoreDamaged(f"{blob} cannot be read ({error.strerror}): register it again") from error
 
-    def mounts(self, context: Context) -> Mapping[str, Path]:
-        """Map relative guest paths to UTF-8 files on disk, to be mounted read-only under `/context/<name>/`."""
-        return {entry.path: entry.blob for entry in self.files(context)}
-
     def line_index(self, context: Context, path: str | None = None) -> LineIndex:
         """The complete line index of one file; for a large referenced file this may take seconds."""
         return self._index(self._row(context, path), lambda _: False)
@@ -491,7 +487,8 @@ class Store:
     def _entry(self, row: FileRow) -> FileEntry:
         return FileEntry(
             path=row.path,
-            blob=self._blob(row),
+            key=row.blob,
+            locate=_Place(lambda: self._blob(row)),
             bytes=row.bytes,
             chars=row.chars,
             lines=row.lines,
@@ -517,6 +514,21 @@ class Store:
         """Replace estimates by exact counts once a referenced file is indexed."""
         with self._catalogue.writing():
             self._catalogue.set_counts(reference.key, counts)
+
+
+class _Place:
+    """Where a text lies, which is looked for once."""
+
+    __slots__ = ("_find", "_found")
+
+    def __init__(self, find: Callable[[], Path]) -> None:
+        self._find = find
+        self._found: Path | None = None
+
+    def __call__(self) -> Path:
+        if self._found is None:
+            self._found = self._find()
+        return self._found
 
 
 def _closest(wanted: str, known: Sequence[str]) -> Sequence[str]:

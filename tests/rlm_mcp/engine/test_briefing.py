@@ -64,9 +64,9 @@ def test_a_weak_model_is_told_the_code_that_reads_a_table_and_its_first_row(
 def test_with_pandas_a_table_is_offered_as_a_data_frame(store: Store, delimiter: str, given: str) -> None:
     rows = [["city", "crates"], *[["Bern", str(n)] for n in range(9)]]
     table = store.register_text("\n".join(map(delimiter.join, rows)), name="table")
-    (path,) = store.mounts(table)
+    (file,) = store.files(table)
     (brief,) = brief_contexts(store, [table], "How many?", ["numpy", "pandas"])
-    assert f"pandas.read_csv('/context/table/{path}'{given}) gives a DataFrame" in brief.format
+    assert f"pandas.read_csv('/context/table/{file.path}'{given}) gives a DataFrame" in brief.format
     assert "pandas" not in brief_contexts(store, [table], "How many?")[0].format
 
 

@@ -60,6 +60,24 @@ async def test_a_cell_that_is_undone_leaves_nothing_of_the_cell_before(opened: O
     assert (cell.undone, cell.final, cell.citations, cell.notes) == (True, None, (), ())
 
 
+async def test_opening_a_repl_looks_for_none_of_many_files_and_a_missing_one_costs_only_who_reads_it(
+    opened: Opener, tmp_path: Path
+) -> None:
+    (tmp_path / "src").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "src" / name).write_text(f"the text of {name}\n")
+    context = await anyio.to_thread.run_sync(opened.store.register_source, str(tmp_path / "src"))
+    opened.store.file(context, "a.txt").blob.unlink()
+    repl = await opened.over([context])
+
+    assert (
+        await value_of(repl, "sorted(context), str(context['b.txt'])") == "(['a.txt', 'b.txt'], 'the text of b.txt\\n')"
+    )
+    missing = await repl.run("str(context['a.txt'])")
+    assert missing.error is not None
+    assert missing.error.type == "OSError"
+
+
 async def test_a_checkpoint_is_restored_in_another_session(opened: Opener) -> None:
     repl = await opened.text()
     await repl.run("x = [1, 2]\ndef f(y): return x + y")

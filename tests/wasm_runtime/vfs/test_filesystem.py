@@ -2,6 +2,7 @@
 
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from wasm_runtime.vfs.flags import (
     O_WRONLY,
     UTIME_NOW,
 )
+from wasm_runtime.vfs.mounted_files import LateFile
 from wasm_runtime.vfs.nodes import CHUNK, Stat
 from wasm_runtime.vfs.quota import FixedQuota
 from wasm_runtime.vfs.tree import NODE_COST
@@ -526,6 +528,30 @@ def test_a_host_file_that_shrinks_vanishes_or_is_replaced_is_eio(tmp_path: Path)
         -Errno.EIO,
         b"x" * 100,
     ]
+
+
+def test_a_late_file_is_looked_for_at_the_first_read_and_must_have_the_size_it_was_said_to_have(tmp_path: Path) -> None:
+    looked_for: list[str] = []
+
+    def find(name: str) -> Path:
+        looked_for.append(name)
+        return tmp_path / name
+
+    vfs = new_vfs()
+    for name in ("good", "long", "missing"):
+        vfs.mount(f"/context/{name}", LateFile(partial(find, name), size=5, mtime_ns=7))
+        fd = vfs.openat(AT_FDCWD, f"/context/{name}".encode(), O_RDONLY)
+        assert (facts(vfs.fstat(fd)).size, facts(vfs.fstat(fd)).mtime_ns) == (5, 7)
+    assert looked_for == []
+
+    (tmp_path / "good").write_bytes(b"12345")
+    (tmp_path / "long").write_bytes(b"123456")
+    for _ in range(2):
+        found = [read_file(vfs, b"/context/" + name) for name in (b"good", b"long", b"missing")]
+        assert found == [b"12345", -Errno.EIO, -Errno.EIO]
+    assert looked_for == ["good", "long", "missing", "long", "missing"]
+    (tmp_path / "missing").write_bytes(b"there")
+    assert read_file(vfs, b"/context/missing") == b"there"
 
 
 def test_reading_many_host_files_keeps_none_of_them_open(tmp_path: Path) -> None:

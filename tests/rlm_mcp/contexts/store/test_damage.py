@@ -117,7 +117,9 @@ def test_a_text_that_was_changed_on_the_disk_is_not_shown(data: Path) -> None:
         blob = store.file(context).blob
         assert store.read_lines(context, 1, 1).text == "the text of one\n"
         changed = change_text(blob)
-        for look in (store.text, store.files, store.mounts, store.line_index, lambda one: store.read_lines(one, 1)):
+        assert [file.bytes for file in store.files(context)] == [len(changed)]  # the list is that of the catalogue
+        looks = (lambda one: store.file(one).blob, lambda one: store.read_lines(one, 1))
+        for look in (store.text, store.line_index, *looks):
             with pytest.raises(StoreDamaged, match=r"was changed on the disk since it was stored: register it again"):
                 look(context)
         assert blob.read_bytes() == changed

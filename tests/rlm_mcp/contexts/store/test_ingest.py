@@ -29,7 +29,7 @@ def test_a_file_among_many_that_changed_while_it_was_read_is_only_skipped(tmp_pa
     with StagingArea(blobs, tmp_path / "incoming", room_bytes=None) as staging:
         ingest = Ingest(staging, kind="files", location="here")
         ingest.ingest_source(source)
-        staging.flush()
+        staging.place(ingest.staged)
         staging.publish(ingest.staged)
     assert [row.path for row in ingest.rows] == ["a"]
     assert ingest.skipped == [Skipped(path="b", reason="it changed")]

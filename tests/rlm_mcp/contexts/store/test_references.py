@@ -82,7 +82,7 @@ def test_a_file_that_changed_since_is_noticed_at_use_and_can_be_refreshed(store:
         with pytest.raises(SourceChanged, match=r"since it was registered: .*`rlm-mcp contexts refresh NAME`"):
             use(old, 1)
     with pytest.raises(SourceChanged):
-        store.mounts(old)
+        store.file(old).locate()
     new = store.refresh("big.log")
     assert (new.version, new.current) == (2, True)
     assert store.read_lines(new, 2, 2).text == LINE
@@ -110,7 +110,7 @@ def test_large_files_in_a_directory_are_referenced_and_the_rest_copied(tmp_path:
     (log.parent / "small.txt").write_text("one\ntwo\n")
     with Store(tmp_path / "data", reference_above_bytes=1_000_000) as store:
         context = store.register_source(str(log.parent))
-        mounts = store.mounts(context)
+        mounts = {file.path: file.blob for file in store.files(context)}
         assert mounts["big.log"] == log
         assert mounts["small.txt"] != log.parent / "small.txt"
         assert store.wait_for_indexes()

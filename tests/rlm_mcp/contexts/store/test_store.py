@@ -1,3 +1,4 @@
+import hashlib
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -207,12 +208,15 @@ def test_files_are_mounted_under_their_paths(store: Store, files: Path) -> None:
     (files / "src" / "a.py").write_text("x = 1\n")
     (files / "README.md").write_text("# Hello\n")
     context = store.register_source(str(files))
-    assert {path: blob.read_text() for path, blob in store.mounts(context).items()} == {
+    assert {file.path: file.blob.read_text() for file in store.files(context)} == {
         "README.md": "# Hello\n",
         "src/a.py": "x = 1\n",
     }
     entry = store.file(context, "a.py")
-    assert entry == FileEntry(path="src/a.py", blob=entry.blob, bytes=6, chars=6, lines=1, longest_line=5)
+    key = hashlib.sha256(b"x = 1\n").hexdigest()
+    assert entry == FileEntry(
+        path="src/a.py", key=key, bytes=6, chars=6, lines=1, longest_line=5, locate=lambda: entry.blob
+    )
     assert store.file(context, "/context/files/src/a.py") == entry
 
 
