@@ -488,7 +488,7 @@ class Store:
         return FileEntry(
             path=row.path,
             key=row.blob,
-            locate=_Place(lambda: self._blob(row)),
+            locate=_TextLocation(lambda: self._blob(row)),
             bytes=row.bytes,
             chars=row.chars,
             lines=row.lines,
@@ -516,7 +516,7 @@ class Store:
             self._catalogue.set_counts(reference.key, counts)
 
 
-class _Place:
+class _TextLocation:
     """Where a text lies, which is looked for once."""
 
     __slots__ = ("_find", "_found")
