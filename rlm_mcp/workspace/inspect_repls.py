@@ -181,8 +181,8 @@ class InspectRepls:
                     return await opened.repl.run(code, seconds=seconds)
                 if await opened.kept.begin_cell():
                     return await self._run_kept(opened.repl, opened.kept, code, seconds)
-            opened.kept.abandon()
-            await self._pool.close(self, context.context_id)
+            if self._pool.get(self, context.context_id) is opened:  # not yet closed for another cell
+                await self._pool.close(self, context.context_id)
 
     async def _run_kept(self, repl: Repl, kept: KeptRepl, code: str, seconds: float) -> CellResult:
         try:

@@ -34,7 +34,7 @@ class KeptRepl:
         self._tasks = tasks
         self._lease: str | None = None
         self._begun = 0
-        self._is_abandoned = False
+        self._is_abandoned = self._is_taken = False
         self._is_unsaved = False
         self._is_saving = False
         self._saving = anyio.Lock()
@@ -74,6 +74,8 @@ class KeptRepl:
 
     async def begin_cell(self) -> bool:
         """Counts a cell; False if another process has taken the REPL, so that this one is out of date."""
+        if self._is_taken:
+            return False
         # A state that could not be taken when the REPL was opened is older than what is in the REPL by now.
         if self._lease is None and (self._is_abandoned or await self._take() is None):
             return True
@@ -84,7 +86,10 @@ class KeptRepl:
             self._note_failure(error)
             return True
         self._begun = begun or self._begun
-        return begun is not None
+        self._is_taken = begun is None
+        if self._is_taken:
+            self.abandon()
+        return not self._is_taken
 
     def end_cell(self) -> None:
         """Saves the state in the background, after the answer of the cell."""
@@ -99,7 +104,7 @@ class KeptRepl:
         return replace(result, notes=(*notes, *result.notes)) if notes else result
 
     def abandon(self) -> None:
-        """Saves nothing from now on: the REPL was reset, or another has it."""
+        """Saves nothing from now on: the REPL was reset or closed, or another process has it."""
         self._lease, self._is_unsaved, self._is_abandoned = None, False, True
 
     async def close(self) -> None:

@@ -36,6 +36,9 @@ _NONE = bytes(KEY_BYTES)
 FORGOTTEN_SECONDS = 30 * 24 * 3600.0
 """What ended a process so long ago is tried again."""
 
+MOST_FILES = 100
+"""Of dead processes: all are read before each conversion."""
+
 _PARSERS = ("mammoth", "openpyxl", "pypdf", "python-oxmsg", "python-pptx", "striprtf", "xlrd")
 
 
@@ -120,14 +123,22 @@ class ConversionJournal:
                 self._own_file().unlink(missing_ok=True)
 
     def remove_old(self) -> None:
-        """Deletes the files of dead processes that say nothing any more."""
+        """Deletes the files of dead processes that say nothing any more, and the oldest where there are too many."""
         oldest = time.time() - FORGOTTEN_SECONDS
-        for file in self._directory.glob("*.*"):
+        kept = 0
+        for written, file in sorted(self._written(), reverse=True):
             with suppress(OSError):
                 made_by, _, token = file.name.partition(".")
-                is_old = made_by != converter_version() or file.stat().st_mtime < oldest
+                is_old = kept >= MOST_FILES or made_by != converter_version() or written < oldest
                 if (is_old or not _keys_in(file)) and not is_alive(self._holders, token):
                     file.unlink()
+                else:
+                    kept += 1
+
+    def _written(self) -> Iterator[tuple[float, Path]]:
+        for file in self._directory.glob("*.*"):
+            with suppress(OSError):
+                yield file.stat().st_mtime, file
 
     def _own_file(self) -> Path:
         return self._directory / f"{converter_version()}.{self._token}"

@@ -36,7 +36,7 @@ GRACE_SECONDS, ANSWER_SECONDS = 0.3, 1.5
 ENDING = "the server is restarting: send the request again in a few seconds"
 
 IDLE_SECONDS = 1800.0
-"""A workspace that has not been used for this long is closed: it holds a database, and REPLs with their variables."""
+"""A workspace that has not been used for this long is closed: it holds a database, and REPLs."""
 
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class _Tenant:
             self.streams -= 1
 
     def is_unused(self, now: float) -> bool:
-        """Whether closing the workspace would lose nothing except variables in REPLs."""
+        """Whether closing the workspace loses nothing: the variables of REPLs are kept."""
         idle = self.busy == 0 and not self.opening.locked() and now - self.seen >= IDLE_SECONDS
         return idle and (self.workspace is None or self.workspace.runs.live_count == 0)
 

@@ -154,6 +154,18 @@ async def test_a_process_that_stood_still_takes_the_newer_state_before_its_next_
     assert one.restored == [[], [b"1"]]
 
 
+async def test_all_cells_that_wait_for_a_repl_that_another_process_took_run_in_the_newer_one() -> None:
+    states = Counting()
+    async with process(states) as one, process(states) as other:
+        await one.run()
+        await states.until(1)
+        assert await other.run() == (RESTORED,)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(one.run)
+    assert [len(repl.ran) for repl in one.opener.opened] == [1, 3]
+
+
 async def test_a_cell_that_ended_with_its_process_is_told() -> None:
     states = Counting()
     async with process(states) as server, anyio.create_task_group() as tasks:

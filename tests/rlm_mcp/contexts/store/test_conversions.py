@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.contexts.sources.content_key import WHOLE_BYTES, content_key
-from rlm_mcp.contexts.store.conversions import KEY_BYTES, ConversionJournal
+from rlm_mcp.contexts.store.conversions import KEY_BYTES, MOST_FILES, ConversionJournal
 from rlm_mcp.contexts.store.process_locks import ProcessLock
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import ConversionGivenUp, SourceRefused
@@ -180,6 +180,14 @@ def test_deaths_of_long_ago_and_of_other_versions_are_forgotten(processes: Proce
     second.rename(second.with_name(f"another.{second.name.partition('.')[2]}"))
     journal.remove_old()
     assert list(processes.directory.iterdir()) == []
+
+
+def test_of_very_many_deaths_only_the_last_are_remembered(processes: Processes) -> None:
+    for number in range(MOST_FILES + 5):
+        processes.die_converting(number.to_bytes(KEY_BYTES, "big"))
+    journal = processes.start()
+    journal.remove_old()
+    assert len(list(processes.directory.iterdir())) == MOST_FILES
 
 
 def test_many_plain_texts_write_no_journal(store: Store, files: Path, tmp_path: Path) -> None:
