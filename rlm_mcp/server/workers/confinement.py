@@ -31,7 +31,7 @@ class Confinement:
     hidden: tuple[Path, ...] = ()
     """Files and directories that are never readable, even below a root: the token file, the settings with keys."""
     memory_bytes: int | None = None
-    """Private memory of the process and of each program that it starts, measured as in privileges.py."""
+    """What the process, and each program that it starts, may map to write to, whether it is written to or not."""
     parent: int | None = None
     """The process whose end ends the worker; the thread that starts the worker must live as long as that process."""
 

@@ -2,10 +2,10 @@
 
 Memory is bounded by RLIMIT_DATA, which counts private writable pages: those of Python, of the allocator and of guest
 memories. RLIMIT_AS cannot be used, because Wasmtime reserves gigabytes of addresses for each guest without using them;
-such a reservation is not writable and is not counted. Memory over the bound is an error of the allocation that asked
-for it: a MemoryError in Python, a failing cell in the sandbox. Each program that the worker starts has the same bound
-of its own. Shared memory is not counted, so the worker also volunteers to be the first that the kernel kills when the
-machine is out of memory.
+such a reservation is not writable and is not counted. Over the bound, the allocation fails that asked for more: a
+MemoryError in Python, a failing cell or a session that cannot be opened in the sandbox. Each program that the worker
+starts has the same bound of its own. Shared memory is not counted, so the worker also volunteers to be the first that
+the kernel ends when the machine is out of memory.
 
 No library is used: `resource` knows no prctl, and the bindings of libcap on the package index are unmaintained.
 """

@@ -33,15 +33,13 @@ from rlm_mcp.server.transports.tenant_application import (
 from rlm_mcp.server.workers.confinement import Confinement, confine
 from rlm_mcp.server.workers.egress import Egress
 from rlm_mcp.server.workers.front_token import FrontVerifier
+from rlm_mcp.server.workers.memory import most_mapped
 from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart, restored
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
 from rlm_mcp.workspace.telemetry import export_spans, flush
 
 FRONT_URL = "http://front"
-
-LEAST_MEMORY_BYTES = 1 << 30
-"""For the worker itself and a document that it reads, where the machine has little memory."""
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +84,7 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
 
 
 def _confine(start: WorkerStart, settings: Settings, share: int | None) -> Iterable[str]:
-    """Gives up what a worker does not need. Its sessions take `share` bytes at most, and it half as much besides."""
+    """Gives up what a worker does not need. Its sessions take `share` bytes at most."""
     os.environ["TMPDIR"] = tempfile.tempdir = str(start.temp_dir)
     settings.cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     return confine(
@@ -96,7 +94,7 @@ def _confine(start: WorkerStart, settings: Settings, share: int | None) -> Itera
             temp_dir=start.temp_dir,
             roots=settings.roots or (),
             hidden=start.hidden,
-            memory_bytes=None if share is None else max(LEAST_MEMORY_BYTES, share * 3 // 2),
+            memory_bytes=most_mapped(share),
             parent=os.getppid(),
         )
     )

@@ -23,9 +23,11 @@ from anyio.abc import TaskGroup
 from multidict import CIMultiDict
 
 from rlm_mcp.errors import RlmError
+from rlm_mcp.repl.sandbox import memory_share
 from rlm_mcp.server.early_answers import Prepared
 from rlm_mcp.server.prepared_answers import code_fingerprint, find_prepared, places
 from rlm_mcp.server.workers.egress import EgressBroker, egress_pair
+from rlm_mcp.server.workers.memory import memory_of, most_memory
 from rlm_mcp.server.workers.worker_entry import prepare_lists, run
 from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart
 
@@ -106,7 +108,8 @@ class WorkerProcesses:
         if pair is not None:
             self._tasks.start_soon(self._broker.serve, pair[0])
         process, lifeline = await anyio.to_thread.run_sync(_start_process, self._context, start, directory, pair)
-        return WorkerProcess(process, lifeline, directory)
+        most = most_memory(memory_share(start.count))
+        return WorkerProcess(process, lifeline, directory, most_memory_bytes=most)
 
 
 def fork_context() -> BaseContext:
@@ -155,8 +158,11 @@ def _start_process(
 class WorkerProcess:
     """A worker that is a process; made by WorkerProcesses."""
 
-    def __init__(self, process: BaseProcess, lifeline: Any, directory: Path) -> None:
+    def __init__(
+        self, process: BaseProcess, lifeline: Any, directory: Path, *, most_memory_bytes: int | None = None
+    ) -> None:
         self._process = process
+        self._most_memory_bytes = most_memory_bytes
         self._lifeline = lifeline  # the worker ends when this is closed, so also when this process dies
         self._directory = directory
         self._ended = anyio.Event()
@@ -181,7 +187,10 @@ class WorkerProcess:
         return self._process.pid or 0
 
     async def status(self) -> WorkerStatus:
-        """Asks it. Raises WorkerFailed; waits as long as the worker takes."""
+        """Asks it. Raises WorkerFailed, also for too much memory; waits as long as the worker takes."""
+        used, most = memory_of(self.pid), self._most_memory_bytes
+        if most is not None and used > most:
+            raise WorkerFailed(f"uses {used >> 20:,} MB of memory and may use {most >> 20:,}")
         try:
             async with await self.request("GET", "/status", CIMultiDict(), b"") as response:
                 body = await response.content.read(MOST_STATUS_BYTES)

@@ -1,11 +1,17 @@
-"""Sessions of a worker that is at the bound of its memory."""
+"""A worker that is at the bound of its memory, or beyond it."""
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from rlm_mcp.server.workers.memory import memory_of, most_mapped, most_memory
+from rlm_mcp.server.workers.worker import WorkerFailed, WorkerProcess
 
 if sys.platform != "linux":
     pytest.skip("Linux bounds workers", allow_module_level=True)
@@ -45,3 +51,29 @@ def test_a_worker_at_its_bound_fails_one_cell_or_one_new_session(sandbox_cache: 
         "the first goes on": "42",
         "another afterwards": "42",
     }
+
+
+def test_what_is_written_to_is_counted_and_what_is_only_mapped_is_not() -> None:
+    before = memory_of(os.getpid())
+    written = bytearray(b"x") * (64 << 20)
+    assert 64 << 20 <= memory_of(os.getpid()) - before < 80 << 20
+    del written
+    assert memory_of(2**22 + 1) == 0  # no process has this number
+
+
+def test_a_worker_may_have_half_as_much_as_its_sessions_besides() -> None:
+    gigabyte = 1 << 30
+    assert [most_memory(share) for share in (None, gigabyte // 4, 4 * gigabyte)] == [None, gigabyte, 6 * gigabyte]
+    assert [most_mapped(share) for share in (None, 4 * gigabyte)] == [None, 14 * gigabyte]
+
+
+@pytest.mark.anyio
+async def test_a_worker_with_too_much_memory_has_failed(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=[600], daemon=True)
+    process.start()
+    receiving, lifeline = multiprocessing.Pipe()
+    with receiving:
+        worker = WorkerProcess(process, lifeline, tmp_path / "worker", most_memory_bytes=1 << 20)
+        with pytest.raises(WorkerFailed, match=r"uses \d+ MB of memory and may use 1"):
+            await worker.status()
+        await worker.close()
