@@ -149,7 +149,8 @@ class Client:
 
     `windows` replaces `files` on Windows. `home` is an environment variable that names another folder, and the name
     of the file in it. `container` is the path of the object that holds the servers. `remark` is said after a change,
-    `trust` after one in a project's file, which most clients ignore until their user trusts the project.
+    `trust` after one in a project's file, which most clients ignore until their user trusts the project. A new file
+    begins with `preamble`.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Client:
     aliases: Sequence[str] = ()
     remark: str = ""
     trust: str = ""
+    preamble: str = ""
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -399,6 +401,7 @@ CLIENTS: Sequence[Client] = (
         title="Continue",
         files=("{home}/.continue/config.yaml",),
         format="yaml list",
+        preamble="name: Local Assistant\nversion: 1.0.0\nschema: v1\n",  # it refuses a file without them
         shape=Shape(always={"name": NAME}, remote={"type": "streamable-http"}, headers="requestOptions.headers"),
         aliases=("continue-cli", "continue-dev", "cn"),
         remark="Start Continue again, in its agent mode. It cancels a call after a minute.",

@@ -79,7 +79,7 @@ def with_longest_wait(client: Client, file: ConfigFile, entry: Entry) -> Entry:
 def plan_install(client: Client, file: ConfigFile, entry: Entry) -> Plan:
     """The change after which the client starts the server with this entry. Raises ClientConfigError."""
     try:
-        text = file.text
+        text = file.text if file.content is not None else client.preamble
         old = find_entry(text, client)
         new = client.merge_entry(old, entry)
         if new == old:
@@ -107,7 +107,7 @@ def plan_uninstall(client: Client, file: ConfigFile) -> Plan:
         notes = _notes(client, file)
         if file.backup is not None and _made_from(file.backup, file, client):
             return Plan(client=client, file=file, change="remove", after=file.backup, backup="drop", notes=notes)
-        if file.backup is None and _made_from(b"", file, client):
+        if file.backup is None and _made_from(client.preamble.encode(), file, client):
             return Plan(client=client, file=file, change="remove", after=None, notes=notes)
         after = file.encode(remove_entry(text, client))
     except NotEditable as error:

@@ -12,10 +12,11 @@ from pydantic import Field
 from rlm_mcp.server.client_timeouts import limits_of
 
 INSTRUCTIONS = """\
-rlm-mcp answers questions over inputs far larger than a context window: logs, codebases, document collections,
-transcripts, mailboxes, JSON/CSV dumps, from 50 kB to 10 GB. Search for its tools when a file or directory is too long
-to read, when an answer must cover all of a long text (count, classify, compare, summarise, aggregate, multi-hop
-questions), or when citations by line are wanted.
+rlm-mcp answers questions over inputs far larger than a context window: logs, codebases, repositories, document
+collections (PDF, Word, Excel), transcripts, mailboxes, archives, JSON/CSV dumps, from 50 kB to 10 GB. Search for its
+tools (register_context, inspect_context, rlm_solve) when a file or directory is too long to read, when an answer must
+cover all of a long text (count, classify, compare, summarise, aggregate, multi-hop questions), or when citations by
+line are wanted.
 
 1. register_context(source=path) or (text=…): returns a handle at once; nothing is read into the conversation.
 2. For exact facts look yourself, free: inspect_context(context) for an overview, then start_line/end_line, search

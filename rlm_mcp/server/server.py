@@ -36,6 +36,7 @@ from rlm_mcp.server.resources import Resources
 from rlm_mcp.server.result_text import without_copy
 from rlm_mcp.server.run_tasks import RunTasks
 from rlm_mcp.server.tasks_extension import Tasks
+from rlm_mcp.server.tool_hints import tell_icon
 from rlm_mcp.server.tools import Tools
 from rlm_mcp.settings import local_roots
 from rlm_mcp.version import __version__
@@ -84,7 +85,7 @@ class RlmServer(MCPServer[None]):
             tools=tools,
             extensions=[RunApps(workspace), Tasks(RunTasks(workspace))],
             subscriptions=notifications.bus,
-            middleware=[*before, cancellations.middleware, notifications.middleware, ListCache().middleware],
+            middleware=[*before, tell_icon, cancellations.middleware, notifications.middleware, ListCache().middleware],
             token_verifier=token_verifier,
             auth=auth,
             request_state_security=None if state_key is None else RequestStateSecurity(keys=[state_key]),

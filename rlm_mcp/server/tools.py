@@ -36,6 +36,7 @@ from rlm_mcp.server.result_text import send
 from rlm_mcp.server.results import ContextPage, ContextResult, InspectResult, RunResult, SolveResult
 from rlm_mcp.server.run_calls import confirm_cost, wait_for_run
 from rlm_mcp.server.sampling import offers_sampling
+from rlm_mcp.server.tool_hints import hints_of
 from rlm_mcp.server.tool_schemas import input_schema, output_schema
 from rlm_mcp.settings import package_names
 from rlm_mcp.spending import RunLimits
@@ -253,8 +254,8 @@ def _tool(
     tool = Tool.from_function(
         function, title=title, description=" ".join((function.__doc__ or "").split()), annotations=annotations
     )
-    if tool.name in PAGES:
-        tool.meta = {"ui": {"resourceUri": PAGES[tool.name]}}
+    page = {"ui": {"resourceUri": PAGES[tool.name]}} if tool.name in PAGES else {}
+    tool.meta = page | hints_of(tool.name) or None
     tool.parameters = input_schema(tool.parameters)
     tool.fn_metadata.output_schema = output_schema(tool.fn_metadata.output_schema or {}, leave_out=unlisted)
     return tool

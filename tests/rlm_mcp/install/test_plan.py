@@ -75,6 +75,14 @@ def test_uninstalling_gives_back_every_byte_and_takes_the_copy_away(config: Path
     assert names(config.parent) == [config.name]
 
 
+def test_a_new_file_begins_with_what_the_client_insists_on(tmp_path: Path) -> None:
+    path, client = tmp_path / "config.yaml", find_client("continue")
+    install(path, client)
+    assert path.read_text().startswith("name: Local Assistant\nversion: 1.0.0\nschema: v1\nmcpServers:\n  - name: ")
+    uninstall(path, client)
+    assert not path.exists()
+
+
 def test_uninstalling_leaves_what_was_changed_since(config: Path) -> None:
     install(config)
     changed = config.read_bytes().replace(b"// mine", b"// mine, later")
