@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,13 @@ from urllib.request import urlopen
 
 import anyio
 
+from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.models.limiter import START
 from rlm_mcp.records.events import Cell
 from rlm_mcp.records.types import RunState
+from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.settings import load_settings
+from rlm_mcp.workspace.inspect_repls import NoCalls
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.process_tuning import freeze_gc, limit_malloc_arenas
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
@@ -264,6 +267,34 @@ async def concurrent_runs(_: int) -> None:
     report("  shared pages counted for each session (RSS)", peaks["Rss"] / 1024, "MiB", None)
 
 
+class SlowCalls(NoCalls):
+    """Answers sub-calls after 2 s."""
+
+    async def llm_query(self, *_: object, **__: object) -> object:
+        await anyio.sleep(2)
+        return "ok"
+
+
+async def waiting_cells(_: int) -> None:
+    peaks: Counter[str] = Counter()
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(Store(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+        context = store.register_text(TEXT, name="text")
+        sandbox = await stack.enter_async_context(open_sandbox(CACHE_DIR))
+        opening = partial(sandbox.open_repl, store, [context], SlowCalls())
+        repls = [await stack.enter_async_context(opening()) for _ in range(160)]
+        watching = await stack.enter_async_context(anyio.create_task_group())
+        watching.start_soon(watch_memory, peaks)
+        began, own = time.perf_counter(), time.process_time()
+        async with anyio.create_task_group() as cells:
+            for repl in repls:
+                cells.start_soon(repl.run, "reply = llm_query('q')")
+        report("160 cells that wait 2 s for a sub-call", time.perf_counter() - began, "s", 2.6)
+        report("  CPU time of a cell here", (time.process_time() - own) / 160 * 1000, "ms", None)
+        report("  peak memory, of which anonymous", peaks["Pss"] / 1024, "MiB", None, peaks["Anonymous"] / 1024)
+        watching.cancel_scope.cancel()
+
+
 async def watch_memory(peaks: Counter[str]) -> None:
     """Records peak figures in KiB. RSS counts a page of the sandbox image once for each session that maps it."""
     while True:
@@ -322,6 +353,7 @@ FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
     "batch": batch,
     "loops": loops,
     "many": concurrent_runs,
+    "waiting": waiting_cells,
     "tokens": tokens,
     "cancel": cancel,
 }

@@ -210,7 +210,7 @@ def _load(engine: wasmtime.Engine, path: Path) -> wasmtime.Module | None:
         if expected["stamp"] != _stamp(facts) and expected["crc32"] != _crc32(path):
             return None
         return wasmtime.Module.deserialize_file(engine, str(path))
-    except (OSError, ValueError, KeyError, TypeError, wasmtime.WasmtimeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, wasmtime.WasmtimeError):
         return None
 
 

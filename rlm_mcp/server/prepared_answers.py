@@ -31,7 +31,7 @@ def places(cache_dir: Path, package: Path = PACKAGE) -> Sequence[Path]:
 def find_prepared(files: Sequence[Path], fingerprint: str) -> Prepared | None:
     """The prepared answers of this code, if there are any."""
     for file in files:
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             content = json.loads(file.read_bytes())
             if content["fingerprint"] == fingerprint:
                 answers: Prepared = content["answers"]

@@ -62,7 +62,19 @@ def test_nothing_but_the_module_its_facts_and_the_lock_is_left_behind(cache: Pat
 
 
 @pytest.mark.parametrize(
-    "harm", ["torn", "changed", "empty", "no file", "no facts", "wrong facts", "torn facts", "a link", "a folder"]
+    "harm",
+    [
+        "torn",
+        "changed",
+        "empty",
+        "no file",
+        "no facts",
+        "wrong facts",
+        "torn facts",
+        "nested facts",
+        "a link",
+        "a folder",
+    ],
 )
 def test_a_file_that_was_tampered_with_is_not_loaded_but_made_again(cache: Path, harm: str) -> None:
     file = compiled_file(cache)
@@ -83,6 +95,8 @@ def test_a_file_that_was_tampered_with_is_not_loaded_but_made_again(cache: Path,
             facts.write_text(json.dumps({"bytes": len(data), "crc32": 0}))
         case "torn facts":
             facts.write_text(facts.read_text()[:5])
+        case "nested facts":
+            facts.write_text("[" * 100_000)
         case "a link":
             (cache / "elsewhere").write_bytes(data)
             file.unlink()

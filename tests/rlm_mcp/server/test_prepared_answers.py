@@ -61,7 +61,9 @@ def test_bytecode_and_other_distributions_do_not_matter(package: Path) -> None:
     assert fingerprint(package) == before
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"null", b'{"answers": {}}', b'{"fingerprint": "x"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[]", b"null", b'{"answers": {}}', b'{"fingerprint": "x"}', b"[" * 100_000]
+)
 def test_a_damaged_file_is_passed_over(content: bytes, package: Path, tmp_path: Path) -> None:
     beside, in_cache = places(tmp_path / "cache", package)
     beside.parent.mkdir()
