@@ -37,10 +37,11 @@ _SCRIPTS = {
     "run": (*_RUN, "follow.js"),
     "run-app": (*_RUN, "host.js", "run-app.js"),
     "context-app": ("dom.js", "structure.js", "host.js", "context-app.js"),
+    "index": ("dom.js", "theme.js", "index.js"),
     "compare": (*_SHARED, "compare.js"),
 }
 
-PageKind = Literal["run", "run-app", "context-app", "compare"]
+PageKind = Literal["run", "run-app", "context-app", "index", "compare"]
 
 
 class PageNotWritten(RlmError):

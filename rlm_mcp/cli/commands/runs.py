@@ -2,21 +2,23 @@
 
 import argparse
 import sys
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_mcp.cli.commands.output import print_json, print_run, run_facts
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace, settings_from
 from rlm_mcp.cli.commands.solving import watch
-from rlm_mcp.errors import UnknownRun
+from rlm_mcp.errors import RunRecordDamaged, RunRecordTooNew
 from rlm_mcp.redact import escape_controls
 
 if TYPE_CHECKING:
     from rlm_mcp.workspace.workspace import Workspace
 
 SHOWN_RUNS = 20
+INDEX_NAME = "index.html"
 ID_HELP = "the id of the run, or the beginning of it"
 
 
@@ -33,11 +35,11 @@ def add_commands(commands: Commands) -> None:
     }
     for name, (handler, text) in of_one_run.items():
         runs.add(name, in_workspace(handler), text).add_argument("id", help=ID_HELP)
-    text = "write the HTML page of a run, with its answer, evidence, timeline and turns"
+    text = "write the HTML page of a run, with its answer, evidence, timeline and turns, or the index of all"
     view_parser = runs.add("view", in_workspace(view), text)
-    view_parser.add_argument("id", nargs="?", help=f"{ID_HELP} (default: the newest run)")
+    view_parser.add_argument("id", nargs="?", help=f"{ID_HELP} (default: the index of all runs and contexts)")
     view_parser.add_argument("--out", help="the file to write (default: beside the record)")
-    view_parser.add_argument("--serve", action="store_true", help="serve the page on 127.0.0.1 and follow the run")
+    view_parser.add_argument("--serve", action="store_true", help="serve the page on 127.0.0.1 and follow it")
     view_parser.add_argument("--open", action="store_true", help="open the page in the browser")
     compare_parser = runs.add("compare", in_workspace(compare), "write an HTML page that compares two runs")
     compare_parser.add_argument("id", help=ID_HELP)
@@ -67,28 +69,40 @@ async def show_run(options: argparse.Namespace, workspace: "Workspace") -> int:
 
 
 async def view(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Writes the page of a run and prints its path, or serves it until Ctrl-C."""
+    """Writes the page of a run, or the index, and prints its path, or serves it until Ctrl-C."""
     from rlm_mcp.concurrency import run_in_thread
+    from rlm_mcp.viewer.index import write_index
     from rlm_mcp.viewer.page import write_page
 
-    run_id = options.id or await _newest(workspace)
-    run = await run_in_thread(workspace.runs.records.get, run_id)
+    records, store = workspace.runs.records, workspace.contexts.store
+    run = await run_in_thread(records.get, options.id) if options.id else None
     if options.serve:
-        from rlm_mcp.viewer.live import serve_page
+        from rlm_mcp.viewer.live import serve_index, serve_run
 
-        await serve_page(run, workspace.contexts.store, tell=partial(_print_page, options, note="serving until Ctrl-C"))
+        tell = partial(_print_page, options, note="serving until Ctrl-C")
+        await (serve_index(records, store, tell=tell) if run is None else serve_run(run, store, tell=tell))
         return ANSWERED
-    out = None if options.out is None else Path(options.out)
-    path = await run_in_thread(write_page, run, workspace.contexts.store, out)
+    if run is None:
+        await _write_newest_page(workspace)
+        out = Path(options.out) if options.out else settings_from(options).data_dir / INDEX_NAME
+        path = await run_in_thread(write_index, records, store, out)
+    else:
+        path = await run_in_thread(write_page, run, store, None if options.out is None else Path(options.out))
     _print_page(options, str(path.resolve()), uri=path.resolve().as_uri())
     return ANSWERED
 
 
-async def _newest(workspace: "Workspace") -> str:
+async def _write_newest_page(workspace: "Workspace") -> None:
+    """Writes the page of the newest run, to which the index then leads. One that cannot be shown is in the index."""
+    from rlm_mcp.concurrency import run_in_thread
+    from rlm_mcp.viewer.page import write_page
+
     found = (await workspace.runs.list_page(limit=1)).runs
     if not found:
-        raise UnknownRun('there is no run yet: start one with `rlm-mcp solve "…" FILE`')
-    return found[0].run_id
+        return
+    run = await run_in_thread(workspace.runs.records.get, found[0].run_id)
+    with suppress(RunRecordDamaged, RunRecordTooNew):
+        await run_in_thread(write_page, run, workspace.contexts.store)
 
 
 async def compare(options: argparse.Namespace, workspace: "Workspace") -> int:

@@ -4,7 +4,7 @@ const POLL_MILLISECONDS = 1000;
 
 async function follow() {
   try {
-    const answer = await fetch(`data?rows=${data.rows.length}`, { cache: "no-store" });
+    const answer = await fetch(`data?seen=${data.rows.length}`, { cache: "no-store" });
     if (answer.status === 200) {
       take(await answer.json());
       show();

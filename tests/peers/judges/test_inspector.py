@@ -76,3 +76,18 @@ def test_calls_under_load_all_succeed(server: str, environ: dict[str, str], tmp_
     done = run([*command, "--method", "tools/call", "--tool-name", "list_contexts", *load], environ, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     counts.add(calls_under_load=100)
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    ("tool", "uri"), [("rlm_solve", "ui://rlm-mcp/run"), ("inspect_context", "ui://rlm-mcp/context")]
+)
+def test_the_page_of_a_tool_is_found_and_loads_nothing(
+    tool: str, uri: str, era: str, target: list[str], environ: dict[str, str], tmp_path: Path, counts: Counts
+) -> None:
+    command = ["mcp-inspector", "--cli", *target, "--protocol-era", era, "--format", "json", "--app-info"]
+    done = run([*command, "--method", "tools/call", "--tool-name", tool], environ, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    about = json.loads(done.stdout)["appInfo"]
+    assert (about["resourceUri"], about["resourceMimeType"], about["csp"]) == (uri, "text/html;profile=mcp-app", {})
+    counts.add(pages=1)

@@ -58,11 +58,13 @@ def test_view_takes_part_of_an_id_and_another_place(command: Command, data_dir: 
     assert out.is_file()
 
 
-def test_view_without_an_id_shows_the_newest_run(command: Command, data_dir: Path) -> None:
-    assert command("runs", "view")[2] == 'rlm-mcp: there is no run yet: start one with `rlm-mcp solve "…" FILE`\n'
-    recorded(data_dir, "five")
-    newest = recorded(data_dir, "six")
-    assert command("runs", "view")[1] == f"{newest.directory / 'page.html'}\n"
+def test_view_without_an_id_writes_the_index_and_the_page_of_the_newest_run(command: Command, data_dir: Path) -> None:
+    index = data_dir / "index.html"
+    assert command("runs", "view") == (0, f"{index}\n", "")
+    older, newest = recorded(data_dir, "five"), recorded(data_dir, "six")
+    assert command("runs", "view")[1] == f"{index}\n"
+    assert newest.run_id in index.read_text()
+    assert [(run.directory / "page.html").is_file() for run in (older, newest)] == [False, True]
 
 
 def test_view_of_a_run_that_does_not_exist_says_so(command: Command, data_dir: Path) -> None:

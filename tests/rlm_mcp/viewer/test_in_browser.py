@@ -17,8 +17,9 @@ import uvicorn
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import RunStarted, event_from_json
-from rlm_mcp.records.store import Runs
+from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.viewer.following import FollowedRun
+from rlm_mcp.viewer.index import write_index
 from rlm_mcp.viewer.live import HOST, application
 from rlm_mcp.viewer.page import compare_page, write_page, write_text
 from tests.rlm_mcp.viewer import records
@@ -343,3 +344,28 @@ def test_a_served_page_follows_its_run_to_the_end(open_page: Open, store: Store,
         finally:
             server.should_exit = True
             thread.join(10)
+
+
+def test_the_index_lists_runs_and_contexts_and_finds_them(open_page: Open, store: Store, tmp_path: Path) -> None:
+    records_ = Runs(tmp_path)
+    attack = "<img src=x onerror=alert(1)>"
+    store.register_text(LOG, name="app.log")
+    for query, answer in (("How many regions?", "five"), (attack, attack)):
+        run = records_.create(RunStarted(query=query, contexts=({"context_id": "ctx_1", "name": attack},)))
+        run.append(event_from_json(ended(answer, 1.2)))
+        run.close()
+        write_page(run, store)
+    running = records_.create(RunStarted(query="Is it done?"))
+    running.close()
+    running = Run(running.directory, writable=True)
+    page = open_page(address_of(write_index(records_, store, tmp_path / "index.html")))
+    running.close()
+    assert page.locator(".run-box h3").all_inner_texts() == ["Is it done?", attack, "How many regions?"]
+    assert page.locator(".run-box .status").all_inner_texts() == ["running", "completed", "completed"]
+    assert page.locator("#contexts td").first.inner_text() == "app.log"
+    assert page.evaluate(script("complaints")) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    page.locator("input").fill("regions")
+    assert page.locator(".run-box h3").all_inner_texts() == ["How many regions?"]
+    page.locator(".run-box a").click()
+    assert page.locator("h1").inner_text() == "How many regions?"

@@ -63,7 +63,7 @@ def test_no_other_page_may_frame_embed_or_keep_it(client: TestClient) -> None:
 
 
 def test_a_page_is_told_what_it_does_not_have_yet(run: Run, client: TestClient) -> None:
-    address = f"/{TOKEN}/data?rows="
+    address = f"/{TOKEN}/data?seen="
     run.append(event_from_json(reply("", 1, "hello", 0.0)))
     assert [row["text"] for row in client.get(f"{address}0").json()["rows"]] == ["hello"]
     assert client.get(f"{address}1").status_code == 204
@@ -80,7 +80,7 @@ def test_a_page_is_told_what_it_does_not_have_yet(run: Run, client: TestClient) 
 
 @pytest.mark.parametrize("rows", ["-1", "x", "", "٣", "1e3", "99999999999999999999"])
 def test_a_request_for_rows_that_are_no_number_or_too_many_does_no_harm(client: TestClient, rows: str) -> None:
-    assert client.get(f"/{TOKEN}/data", params={"rows": rows}).status_code in {200, 204}
+    assert client.get(f"/{TOKEN}/data", params={"seen": rows}).status_code in {200, 204}
 
 
 def test_half_a_line_waits_for_its_other_half(run: Run, store: Store) -> None:
