@@ -99,7 +99,10 @@ def test_a_damaged_record_hides_no_other(records: Runs, store: Store) -> None:
     broken = finished(records, "broken", "x")
     broken.events_path.write_bytes(b'{"event":"run_started","format":1,"run_id":5,"contexts":7}\n')
     finished(records, "whole", "y")
-    assert sorted(row["status"] for row in rows_of(FollowedIndex(records, store, served_address))) == ["completed", "failed"]
+    assert sorted(row["status"] for row in rows_of(FollowedIndex(records, store, served_address))) == [
+        "completed",
+        "failed",
+    ]
 
 
 def test_contexts_are_listed_with_their_sizes(records: Runs, store: Store) -> None:
