@@ -23,14 +23,14 @@ NEWEST_RUNS = 20
 MOST_QUERY_CHARS = 400
 _MOST_NAMES = 8  # of contexts of one run
 
-Address = Callable[[str], str]
+PageAddress = Callable[[str], str]
 """Where the page of a run is, seen from the index; empty if it is not written."""
 
 
 class FollowedIndex:
     """The data of the index. Safe from any thread."""
 
-    def __init__(self, records: RunStore, store: Store, address: Address, *, served: bool = False) -> None:
+    def __init__(self, records: RunStore, store: Store, address: PageAddress, *, served: bool = False) -> None:
         self._records = records
         self._store = store
         self._address = address
