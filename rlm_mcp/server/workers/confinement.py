@@ -18,6 +18,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+FETCHES = (
+    "Workers can connect to any machine that this one reaches, because RLM_MCP_FETCH_HOSTS lets them fetch sources:"
+    " leave it unset, or let a firewall hold the server's user to those hosts."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
@@ -30,6 +35,8 @@ class Confinement:
     roots: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     """Files and directories that are never readable, even below a root: the token file, the settings with keys."""
+    fetches: bool = False
+    """Whether sources may be fetched from other machines, for which git and ssh connect by themselves."""
     memory_bytes: int | None = None
     """What the process, and each program that it starts, may map to write to, whether it is written to or not."""
     parent: int | None = None
@@ -47,12 +54,15 @@ def confine(policy: Confinement) -> tuple[str, ...]:
     from rlm_mcp.server.workers.privileges import drop_privileges
     from rlm_mcp.server.workers.system_calls import restrict_system_calls
 
+    network = (FETCHES,) if policy.fetches else ()
     return (
+        *network,
         *drop_privileges(parent=policy.parent, memory_bytes=policy.memory_bytes),
         *restrict_files(
             readable=policy.roots,
             writable=(policy.data_dir, policy.cache_dir, policy.temp_dir),
             hidden=policy.hidden,
+            fetches=policy.fetches,
         ),
-        *restrict_system_calls(),
+        *restrict_system_calls(fetches=policy.fetches),
     )

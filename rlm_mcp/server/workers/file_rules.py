@@ -30,7 +30,7 @@ _ETC = tuple(
         *("ca-certificates", "ca-certificates.conf", "pki", "ssl", "crypto-policies"),
         *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives"),
         *("localtime", "timezone", "locale.alias", "mime.types", "magic", "gitconfig"),
-        *("passwd", "group", "nsswitch.conf"),
+        *("passwd", "group", "nsswitch.conf", "resolv.conf", "hosts", "host.conf", "gai.conf"),
     )
 )
 _MACHINE = (
@@ -44,10 +44,12 @@ _OWN_PROCESS = "/proc/self"
 _UNCONFINED = "Workers can read and write all files of the server's user"
 
 
-def restrict_files(*, readable: Iterable[Path], writable: Iterable[Path], hidden: Iterable[Path]) -> list[str]:
+def restrict_files(
+    *, readable: Iterable[Path], writable: Iterable[Path], hidden: Iterable[Path], fetches: bool
+) -> list[str]:
     """Applies the rules to this thread. Returns a sentence for each lack of the system."""
     try:
-        from landlockpy import LandlockError, Ruleset, Scope, abi_version
+        from landlockpy import AccessNet, LandlockError, Ruleset, Scope, abi_version
     except ImportError:
         return [f"{_UNCONFINED}: `pip install landlockpy` to confine them."]
     hidden = tuple(path.resolve() for path in hidden)
@@ -56,7 +58,9 @@ def restrict_files(*, readable: Iterable[Path], writable: Iterable[Path], hidden
         abi = abi_version()
         if abi < _OLDEST_ABI:
             return [f"{_UNCONFINED}: this system has no Landlock, or one that is older than Linux 5.19."]
-        with Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
+        # None of the machine's ports can be bound; system_calls.py covers what a kernel without these rights lacks.
+        ports = AccessNet.BIND_TCP if fetches else None
+        with Ruleset(handled_net=ports, scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
             _allow(rules, readable, writable, hidden)
             rules.restrict()
     except LandlockError as error:

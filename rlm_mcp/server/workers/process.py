@@ -94,6 +94,7 @@ def _confine(start: WorkerStart, settings: Settings, share: int | None) -> Itera
             temp_dir=start.temp_dir,
             roots=settings.roots or (),
             hidden=start.hidden,
+            fetches=bool(settings.fetch_hosts),
             memory_bytes=most_mapped(share),
             parent=os.getppid(),
         )

@@ -5,8 +5,10 @@ later versions of Python and Wasmtime need calls that nobody can list. It refuse
 processes, everything that creates or enters a namespace, kernel interfaces with a history of faults that no program
 here uses, and memory that no limit counts.
 
-No socket but a unix one can be made, and none can be connected: connections to the endpoints of models come from the
-server's egress broker, and a socket that is connected already cannot be turned to another address.
+No socket can be made and none connected: connections to the endpoints of models come from the server's egress broker,
+and a socket that is connected already cannot be turned to another address. A worker that fetches sources, for which git
+connects by itself, may make sockets of the internet and connect them; still none of unix, so that no service of this
+machine that listens on one can be asked.
 
 `seccompy` was chosen because it needs no compiled library: `pyseccomp` has been unmaintained since 2021 and needs
 libseccomp, which is missing in some containers.
@@ -37,7 +39,8 @@ KERNEL = (
     *("iopl", "ioperm", "modify_ldt", "uselib", "nfsservctl"),
 )
 UNCOUNTED_MEMORY = ("shmget", "shmat", "msgget", "semget", "mq_open", "memfd_secret")
-NETWORK = ("connect",)
+NETWORK = ("socket", "connect")
+INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 NEW_NAMESPACES = (0x00000080, 0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
 """CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET of linux/sched.h."""
@@ -64,7 +67,7 @@ _INT = 0xFFFFFFFF
 """The kernel ignores the upper half of an argument that is an int, so a comparison with all 64 bits could be evaded."""
 
 
-def restrict_system_calls() -> list[str]:
+def restrict_system_calls(*, fetches: bool) -> list[str]:
     """Applies the filter to all threads. Returns a sentence if the system has none."""
     lack = "Workers have the network and all system calls of the server's user"
     try:
@@ -74,6 +77,7 @@ def restrict_system_calls() -> list[str]:
     calls = Filter(flags=FilterFlag.TSYNC | FilterFlag.TSYNC_ESRCH)
     try:
         _refuse_arguments(calls)  # first: the kernel remembers what is allowed with any arguments, and looks these up
+        _refuse_network(calls, fetches=fetches)
         _refuse_calls(calls)
         calls.load()
     except (SeccompError, UnsupportedError) as error:
@@ -81,10 +85,20 @@ def restrict_system_calls() -> list[str]:
     return []
 
 
+def _refuse_network(calls: "Filter", *, fetches: bool) -> None:
+    from seccompy import CmpOp
+
+    if fetches:
+        calls.errno("socket", errno.EACCES, args=[(0, CmpOp.NE, family) for family in INTERNET])
+    else:
+        for name in NETWORK:
+            calls.errno(name, errno.EACCES)
+
+
 def _refuse_calls(calls: "Filter") -> None:
     from seccompy.syscalls import X86_64_SYSCALLS, arch, syscall_nr
 
-    for name in (*OTHER_PROCESSES, *NAMESPACES, *KERNEL, *UNCOUNTED_MEMORY, *NETWORK):
+    for name in (*OTHER_PROCESSES, *NAMESPACES, *KERNEL, *UNCOUNTED_MEMORY):
         with suppress(ValueError):  # this architecture does not have it
             calls.errno(syscall_nr(name), errno.EPERM)
     calls.errno("clone3", errno.ENOSYS)  # a filter cannot see its flags; programs fall back to clone
@@ -98,7 +112,6 @@ def _refuse_arguments(calls: "Filter") -> None:
 
     for flag in NEW_NAMESPACES:
         calls.errno("clone", errno.EPERM, args=[(0, CmpOp.MASKED_EQ, flag, flag)])
-    calls.errno("socket", errno.EACCES, args=[(0, CmpOp.NE, socket.AF_UNIX)])
     for name, position in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):
         calls.errno(name, errno.EPERM, args=[(position, CmpOp.MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN)])
     lingering = [(1, CmpOp.MASKED_EQ, socket.SOL_SOCKET, _INT), (2, CmpOp.MASKED_EQ, SO_LINGER, _INT)]

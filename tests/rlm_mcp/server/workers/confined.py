@@ -1,6 +1,6 @@
 """A worker process that attacks the machine: confines itself, tries everything below, and prints what came of it.
 
-    python confined.py DIRECTORY PORT TCP_DESCRIPTOR
+    python confined.py DIRECTORY PORT TCP_DESCRIPTOR [fetches]
 
 DIRECTORY is laid out by test_confinement.py. The output is {name of the attempt: what it returned, or its error}.
 """
@@ -165,6 +165,7 @@ if __name__ == "__main__":
             temp_dir=BASE / "temp",
             roots=(ROOT,),
             hidden=(ROOT / "tokens",),
+            fetches="fetches" in sys.argv,
             memory_bytes=MEMORY_BYTES,
             parent=PARENT,
         )
