@@ -35,6 +35,15 @@ DEFAULT_LIMITS = RunLimits(max_sub_calls=1_000, max_seconds=1_800.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolServer:
+    """Another MCP server on stdio: how it is started, and which of its tools code of a run may call."""
+
+    command: tuple[str, ...]
+    allow: tuple[str, ...]
+    env: Mapping[str, Secret] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings, parsed. `limits` are the defaults of a run.
 
@@ -67,6 +76,8 @@ class Settings:
     sub_call_cache: bool = True
     limits: RunLimits = DEFAULT_LIMITS
     """If `max_iterations` is None, the profile of the root model decides."""
+    tools: Mapping[str, ToolServer] = field(default_factory=dict)
+    """Not over HTTP, where each worker is without network and other programs."""
     confirm_usd: float | None = None
     """None: the client's user is never asked before a run."""
     longest_wait: float | None = None
@@ -176,6 +187,8 @@ def _masked(value: object) -> Any:
             return "***" if value else None
         case Price():
             return [value.usd_per_mtok_in, value.usd_per_mtok_out]
+        case ToolServer():
+            return {"command": value.command[0], "allow": list(value.allow), "env": list(value.env)}
         case Path():
             return str(value)
         case tuple():
@@ -407,6 +420,38 @@ def _count(raw: object, source: str) -> int:
     return value
 
 
+def _tools(raw: object, source: str) -> dict[str, ToolServer]:
+    """MCP servers by name; a text is parsed as JSON."""
+    shape = 'write {"NAME": {"command": ["PROGRAM", "ARGUMENT"], "allow": ["TOOL"], "env": {"KEY": "VALUE"}}}'
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise SettingsError(f"{source} is not JSON: {shape}") from error
+    if not isinstance(raw, Mapping):
+        raise SettingsError(f"{source} is not an object: {shape}")
+    return {str(name): _tool_server(name, row, source, shape) for name, row in raw.items()}
+
+
+def _tool_server(name: object, row: object, source: str, shape: str) -> ToolServer:
+    if isinstance(row, ToolServer):
+        return row
+    facts = row if isinstance(row, Mapping) else {}
+    command, allow, env = facts.get("command"), facts.get("allow"), facts.get("env", {})
+    is_named = re.fullmatch(r"[a-z_][a-z0-9_]{0,30}", str(name)) is not None
+    lists = all(
+        isinstance(part, list | tuple) and part and all(isinstance(text, str) for text in part)
+        for part in (command, allow)
+    )
+    if not is_named or not lists or not isinstance(env, Mapping) or facts.keys() - {"command", "allow", "env"}:
+        raise SettingsError(f"{source} has no usable server {str(name)[:40]!r}: {shape}")  # a value may be a secret
+    return ToolServer(
+        command=tuple(command or ()),
+        allow=tuple(allow or ()),
+        env={str(key): Secret(str(value)) for key, value in env.items()},
+    )
+
+
 def _prices(raw: object, source: str) -> dict[str, Price]:
     """Prices as `{"model": [in, out]}` or `{"model": {"in": …, "out": …}}`; a text is parsed as JSON."""
     shape = 'write {"model": [dollars per million tokens in, out]}'
@@ -523,6 +568,11 @@ SETTINGS: Mapping[str, Setting] = {
         parse=_whole, meaning="limit on the depth of recursive runs", default="chosen by the router", has_flag=True
     ),
     "concurrency": Setting(parse=_count, meaning="limit on the model calls of one run that are in flight at once"),
+    "tools": Setting(
+        parse=_tools,
+        meaning="table: name of an MCP server to its command, the tools that code of a run may call (allow), and env",
+        default="none; not over HTTP",
+    ),
     "confirm_usd": Setting(
         parse=_number,
         meaning="dollars; a run that may cost more is confirmed by the client's user first, if the client can ask",

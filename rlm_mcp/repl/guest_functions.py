@@ -59,9 +59,20 @@ def functions_of(calls: Mapping[str, Callable[..., object]]) -> tuple[GuestFunct
     )
 
 
-def recorded_functions(rows: Sequence[Mapping[str, Any]] | None) -> tuple[GuestFunction, ...]:
-    """The functions of a recorded run. What the record does not answer fails: the program that had them is gone."""
-    return tuple(_gone(row["name"], row["line"]) for row in rows or () if is_recorded_function(row))
+def recorded_functions(
+    rows: Sequence[Mapping[str, Any]] | None, there: Sequence[GuestFunction] = ()
+) -> tuple[GuestFunction, ...]:
+    """The functions of a recorded run with their recorded lines.
+
+    Calls that the record does not answer go to those of the same names that are `there`. Others fail: the program that
+    had them is gone.
+    """
+    calls = {function.name: function.call for function in there}
+    sound = [row for row in rows or () if is_recorded_function(row)]
+    return tuple(
+        GuestFunction(name=row["name"], line=row["line"], call=calls.get(row["name"]) or _gone(row["name"]))
+        for row in sound
+    )
 
 
 def is_recorded_function(row: object) -> bool:
@@ -69,11 +80,11 @@ def is_recorded_function(row: object) -> bool:
     return isinstance(row, Mapping) and all(isinstance(row.get(key), str) for key in ("name", "line"))
 
 
-def _gone(name: str, line: str) -> GuestFunction:
+def _gone(name: str) -> CallFunction:
     async def call(_args: Sequence[Any], _kwargs: Mapping[str, Any]) -> object:
         raise SubCallFailed(f"{name} belongs to the program that began this run and is not there any more: do without")
 
-    return GuestFunction(name=name, line=line, call=call)
+    return call
 
 
 def in_words(name: str, error: Exception) -> SubCallFailed:

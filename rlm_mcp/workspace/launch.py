@@ -35,6 +35,7 @@ from rlm_mcp.repl.guest_functions import GuestFunction, recorded_functions
 from rlm_mcp.settings import MOST, Settings
 from rlm_mcp.spending import REQUESTED_LIMITS, RunLimits, Spent
 from rlm_mcp.workspace.run_images import RunImages
+from rlm_mcp.workspace.tool_servers import ToolServers
 
 _T = TypeVar("_T", int, float)
 
@@ -173,8 +174,10 @@ class Launcher:
         open_repl: OpenRepl,
         cache: ReplyCache | None = None,
         images: RunImages | None = None,
+        tools: ToolServers | None = None,
     ) -> None:
         """Without `images` all REPLs are opened by `open_repl`, which then has no packages."""
+        self._tools = tools
         self._settings = settings
         self._choose = choose
         self._store = store
@@ -187,8 +190,6 @@ class Launcher:
     ) -> Launch:
         """A launch with the image that a record names, or that has these packages, or that of the settings."""
         images = self._images
-        if started is not None:
-            facts["functions"] = recorded_functions(started.functions)
         if images is None:
             return self._launch_on(open_repl=self._open_repl, **facts)
         image = images.with_packages(packages) if started is None else images.recorded(started.packages)
@@ -222,8 +223,11 @@ class Launcher:
             tape=Tape(),
             sampling_queue=sampling_queue,
             packages=request.packages,
-            functions=request.functions,
+            functions=(*request.functions, *await self._tool_functions()),
         )
+
+    async def _tool_functions(self) -> tuple[GuestFunction, ...]:
+        return () if self._tools is None else await self._tools.functions()
 
     async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
         """Probable needs of a run, bounded by its limits. Asks no model. Raises like `new`, and PromptOverWindow."""
@@ -253,6 +257,7 @@ class Launcher:
         models = await self._models(started.models["root"]["name"], started.models["sub"]["name"], sampling_queue)
         return self._launch(
             started,
+            functions=recorded_functions(started.functions, await self._tool_functions()),
             spec=self._spec(started),
             models=models,
             limits=RunLimits(**started.limits),
@@ -293,7 +298,14 @@ class Launcher:
         started = _started(events)
         models = RunModels(root=_recorded(started.models["root"]), sub=_recorded(started.models["sub"]))
         tape = Tape(events, strict=True)
-        return self._launch(started, spec=self._spec(started, contexts), models=models, limits=RunLimits(), tape=tape)
+        return self._launch(
+            started,
+            functions=recorded_functions(started.functions),
+            spec=self._spec(started, contexts),
+            models=models,
+            limits=RunLimits(),
+            tape=tape,
+        )
 
     def _spec(self, started: RunStarted, contexts: Sequence[Context] | None = None) -> RunSpec:
         if contexts is None:

@@ -35,6 +35,7 @@ from rlm_mcp.workspace.process_tuning import freeze_gc
 from rlm_mcp.workspace.repl_states import FileReplStates
 from rlm_mcp.workspace.run_images import RunImages
 from rlm_mcp.workspace.telemetry import Telemetry
+from rlm_mcp.workspace.tool_servers import open_tool_servers
 
 
 class Workspace:
@@ -157,12 +158,13 @@ async def open_workspace(
             is_ready = _always if is_waited_for else sandbox.with_image(folder_of(chosen)).is_compiled
             images = RunImages(library=library, chosen=chosen, open_with=opener, is_ready=is_ready)
             open_repl = images.open_repl
+        tools = await stack.enter_async_context(open_tool_servers(settings.tools))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         changes = ChangeFeed()
         runs = LiveRuns(
             store=store,
             records=Runs(settings.data_dir),
-            launcher=Launcher(settings, choose, store, open_repl, cache, images),
+            launcher=Launcher(settings, choose, store, open_repl, cache, images, tools),
             tasks=tasks,
             changes=changes,
             telemetry=telemetry or Telemetry(content=settings.trace_content),

@@ -66,6 +66,7 @@ async def open_tenants(
         roots=settings.roots or (),
         fetch_hosts=settings.fetch_hosts or (),
         fetch_with_keys=False,
+        tools={},
         quota_bytes=settings.quota_bytes or QUOTA_BYTES,
     )
     library = PackageLibrary(settings.data_dir)  # all tenants have the server's packages
