@@ -74,13 +74,11 @@ class ToolServers:
         except Exception as error:  # noqa: BLE001 - the SDK does not say what it raises
             cause = _cause(error)
             if not is_ready:
-                raise (
-                    cause
-                    if isinstance(cause, SettingsError)
-                    else SettingsError(
-                        f"the MCP server tools.{name} cannot be used ({_words(cause)}): check its command, or remove it "
-                        "from the settings"
-                    )
+                if isinstance(cause, SettingsError):
+                    raise cause from None
+                raise SettingsError(
+                    f"the MCP server tools.{name} cannot be used ({_words(cause)}): check its command, or remove it "
+                    "from the settings"
                 ) from None
             log.warning("the connection to the MCP server tools.%s ended: %s", name, _words(cause))
         finally:
