@@ -4,14 +4,15 @@ import os
 import re
 import select
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
 import pytest
+
+from tests.peers.forking import forked_command
 
 pytest.importorskip("termios")  # Windows has none
 
@@ -20,14 +21,19 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
 
 
 class Terminal:
-    """A command on a terminal of 80 columns. What it writes to stdout comes apart when `splits` is set."""
+    """A command on a terminal of 80 columns. What it writes to stdout comes apart when `splits` is set.
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str], splits: bool = False) -> None:
+    Ctrl-C reaches the children of `command` too, and not those of the default.
+    """
+
+    def __init__(
+        self, *arguments: str, environment: Mapping[str, str], splits: bool = False, command: Sequence[str] = ()
+    ) -> None:
         self._own, other = os.openpty()
         # The shell has a session without a terminal, and the first one it opens becomes its own.
         opens = 'exec "$@" <"$TTY" 2>"$TTY"' + ("" if splits else ' >"$TTY"')
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            ["/bin/sh", "-c", opens, "sh", sys.executable, "-m", "rlm_mcp.cli", *arguments],
+            ["/bin/sh", "-c", opens, "sh", *(command or forked_command()), *arguments],
             env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "TTY": os.ttyname(other), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if splits else subprocess.DEVNULL,
@@ -116,8 +122,8 @@ def terminal(tmp_path: Path, sandbox_cache: Path) -> Iterator[OpenTerminal]:
     }
     with ExitStack() as stack:
 
-        def opening(*arguments: str, splits: bool = False, **environment: str) -> Terminal:
-            opened = Terminal(*arguments, environment=places | environment, splits=splits)
+        def opening(*arguments: str, splits: bool = False, command: Sequence[str] = (), **environment: str) -> Terminal:
+            opened = Terminal(*arguments, environment=places | environment, splits=splits, command=command)
             return stack.enter_context(opened)
 
         yield opening

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.records.store import Runs
+from tests.peers.forking import forked_command
 from tests.peers.openai_server import Fault, OpenAIServer, Request
+from tests.peers.places import COMMAND
 from tests.rlm_mcp.cli.console.conftest import OpenTerminal
 
 QUESTION = "How many errors?"
@@ -105,7 +107,7 @@ def test_quiet_shows_the_answer_and_nothing_else(
 def test_ctrl_c_stops_a_run_with_what_it_has_and_says_how_to_resume_it(
     terminal: OpenTerminal, slow_endpoint: OpenAIServer, log_file: Path, tmp_path: Path
 ) -> None:
-    opened = terminal(*solve(slow_endpoint, log_file))
+    opened = terminal(*solve(slow_endpoint, log_file), command=COMMAND)
     opened.until("turn 2 of")
     opened.type("\x03")
     assert opened.status() == 1
@@ -121,7 +123,7 @@ def test_ctrl_c_at_a_run_of_another_process_leaves_it_alone(
 ) -> None:
     runs = terminal(*solve(slow_endpoint, log_file))
     runs.until("turn 2 of")
-    watches = terminal(*solve(slow_endpoint, log_file))
+    watches = terminal(*solve(slow_endpoint, log_file), command=COMMAND)
     watches.until("── turn 1 ──")
     watches.type("\x03")
     assert watches.status() == 1
@@ -132,7 +134,7 @@ def test_ctrl_c_at_a_run_of_another_process_leaves_it_alone(
 def test_a_reader_of_stderr_that_goes_away_does_not_end_the_run(
     endpoint: OpenAIServer, log_file: Path, tmp_path: Path, sandbox_cache: Path
 ) -> None:
-    command = [sys.executable, "-m", "rlm_mcp.cli", *solve(endpoint, log_file, "--data-dir", str(tmp_path / "data"))]
+    command = [*forked_command(), *solve(endpoint, log_file, "--data-dir", str(tmp_path / "data"))]
     with subprocess.Popen(  # noqa: S603 - our own command
         [*command, "--cache-dir", str(sandbox_cache)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -157,7 +159,7 @@ def test_a_full_disk_ends_a_run_in_one_sentence_and_it_can_be_resumed(
 
     with OpenAIServer(reply).run_in_thread() as endpoint:
         places = ["--data-dir", str(tmp_path / "data"), "--cache-dir", str(sandbox_cache)]
-        command = [sys.executable, "-m", "rlm_mcp.cli", *solve(endpoint, log_file), *places]
+        command = [*COMMAND, *solve(endpoint, log_file), *places]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))  # noqa: S603 - our own command
         out, error = processes[0].communicate(timeout=240)
         (run,) = Runs(tmp_path / "data").list().runs
@@ -168,7 +170,7 @@ def test_a_full_disk_ends_a_run_in_one_sentence_and_it_can_be_resumed(
         )
         assert "Traceback" not in error
 
-        resume = [sys.executable, "-m", "rlm_mcp.cli", "runs", "resume", run.run_id, *places, "--quiet"]
+        resume = [*forked_command(), "runs", "resume", run.run_id, *places, "--quiet"]
         served = ["--base-url", endpoint.base_url, "--model", "scripted"]
         resumed = subprocess.run([*resume, *served], capture_output=True, text=True, timeout=240, check=False)  # noqa: S603 - our own command
         assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, "100\n", "")

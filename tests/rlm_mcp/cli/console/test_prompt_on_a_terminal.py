@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 from tests.peers.openai_server import OpenAIServer
+from tests.peers.places import COMMAND
 from tests.rlm_mcp.cli.console.conftest import OpenTerminal
 
 PROMPT = ">>> "
@@ -12,7 +13,7 @@ PROMPT = ">>> "
 def test_blocks_run_over_the_context_and_ctrl_c_keeps_the_variables(
     terminal: OpenTerminal, log_file: Path, tmp_path: Path
 ) -> None:
-    opened = terminal("inspect", str(log_file))
+    opened = terminal("inspect", str(log_file), command=COMMAND)
     opened.until("app.log: 300 lines, 4,190 characters; `context` is the text, a str\n")
     opened.until(PROMPT)
     opened.type("counted = context.count('ERROR')\n")
