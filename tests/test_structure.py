@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,12 @@ def modules(package: str) -> dict[Module, Path]:
     return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    """Every test looks at the same files."""
+    return ast.parse(file.read_text())
+
+
 def imports(tree: ast.AST) -> Iterator[tuple[str, list[str], int]]:
     """(module, names taken from it, line) of every import: at module level, in functions and for type checkers."""
     for node in ast.walk(tree):
@@ -85,7 +92,7 @@ def edges(package: str) -> Iterator[tuple[Module, Module, str]]:
     """(importing module, imported module of the same package, where it stands)."""
     known = modules(package)
     for module, file in known.items():
-        for target, names, line in imports(ast.parse(file.read_text())):
+        for target, names, line in imports(parsed(file)):
             if target.split(".")[0] != package:
                 continue
             found = {name for name in (f"{target}.{name}" for name in names) if name in known}
@@ -141,7 +148,7 @@ def test_no_two_files_import_each_other_even_indirectly(package: str) -> None:
 def test_the_sandbox_imports_nothing_of_the_server_and_little_else() -> None:
     complaints = []
     for module, file in modules("wasm_runtime").items():
-        for target, _, line in imports(ast.parse(file.read_text())):
+        for target, _, line in imports(parsed(file)):
             top = target.split(".")[0]
             if top in FOREIGN_TO_THE_SANDBOX:
                 complaints.append(f"{file.relative_to(ROOT)}:{line}: {module} imports {target}: it has to work without")
@@ -155,7 +162,7 @@ def test_the_sandbox_imports_nothing_of_the_server_and_little_else() -> None:
 def test_few_files_of_the_server_know_the_sandbox() -> None:
     complaints = []
     for module, file in modules("rlm_mcp").items():
-        for target, _, line in imports(ast.parse(file.read_text())):
+        for target, _, line in imports(parsed(file)):
             if target.split(".")[0] == "wasm_runtime" and module not in USERS_OF_THE_SANDBOX:
                 complaints.append(f"{file.relative_to(ROOT)}:{line}: {module} imports {target}: ask repl or workspace")
     assert complaints == [], "\n".join(complaints)
@@ -164,7 +171,7 @@ def test_few_files_of_the_server_know_the_sandbox() -> None:
 def test_only_one_file_imports_openai_and_settings_read_the_environment() -> None:
     openai, environment = set(), set()
     for module, file in modules("rlm_mcp").items():
-        tree = ast.parse(file.read_text())
+        tree = parsed(file)
         if any(target.split(".")[0] == "openai" for target, _, _ in imports(tree)):
             openai.add(module)
         if any(isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"} for node in ast.walk(tree)):
@@ -183,7 +190,7 @@ def test_no_class_is_a_manager_or_a_service(package: str) -> None:
     found = [
         f"{file.relative_to(ROOT)}:{node.lineno}: {node.name}"
         for file in modules(package).values()
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.ClassDef) and node.name.endswith(("Manager", "Service", "Helper", "Utils"))
     ]
     assert found == []
@@ -192,7 +199,7 @@ def test_no_class_is_a_manager_or_a_service(package: str) -> None:
 def test_a_type_name_stands_for_one_thing() -> None:
     places: dict[str, list[str]] = {}
     for file in [file for package in ORDER for file in (ROOT / package).rglob("*.py")]:
-        for name, line in type_names(ast.parse(file.read_text())):
+        for name, line in type_names(parsed(file)):
             places.setdefault(name, []).append(f"{file.relative_to(ROOT)}:{line}")
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
@@ -211,7 +218,7 @@ def type_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
 @pytest.mark.parametrize("package", ORDER)
 def test_guest_code_is_in_files_of_its_own_and_imports_no_host_module(package: str) -> None:
     for file in (ROOT / package / "guest").rglob("*.py"):
-        for target, _, line in imports(ast.parse(file.read_text())):
+        for target, _, line in imports(parsed(file)):
             place = f"{file.relative_to(ROOT)}:{line}"
             assert target.split(".")[0] not in {"wasm_runtime", "rlm_mcp", "mcp", "anyio"}, f"{place} imports {target}"
 

@@ -94,7 +94,7 @@ def test_copies_return_no_more_than_the_session_may_hold(greedy: Session) -> Non
     ],
 )
 def test_calls_of_the_host_in_a_loop_end_at_the_deadline(greedy: Session, code: str) -> None:
-    assert greedy.exec(code, seconds=0.5).stopped_by == "deadline"
+    assert greedy.exec(code, seconds=0.2).stopped_by == "deadline"
 
 
 def test_a_host_function_that_outlasts_the_deadline_keeps_the_variables(runtime: Runtime) -> None:
