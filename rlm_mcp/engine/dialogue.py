@@ -12,7 +12,7 @@ from rlm_mcp.engine import prompts
 from rlm_mcp.engine.prompts import Brief
 from rlm_mcp.engine.reply_parser import Reply
 from rlm_mcp.engine.steps import Question, Rules
-from rlm_mcp.models.base import Message, estimate_prompt
+from rlm_mcp.models.base import Message, Role, estimate_prompt
 from rlm_mcp.redact import ellipsize
 
 COMPACT_ABOVE = 0.7  # of the window: what a turn adds (an output, a long reply) must still fit
@@ -55,6 +55,7 @@ class Dialogue:
         self._to_say: list[str] = []
         self._summary: list[str] = []
         self._tokens_ratio = 1.0
+        self._messages: list[Message] = []
 
     def __repr__(self) -> str:
         return f"<Dialogue of {len(self._exchanges)} exchanges, {self.compactions} compactions>"
@@ -85,18 +86,22 @@ class Dialogue:
 
     def messages(self) -> tuple[Message, ...]:
         """The dialogue so far. Where the model said nothing (at the beginning, an empty reply), user messages join."""
-        messages = [self._system]
+        said: list[tuple[Role, str]] = []
         user = self._opening
         if self._summary:
             rows = self._summary_rows()
             user += "\n\n" + prompts.summary(rows, len(self._summary) - len(rows))
         for exchange in self._exchanges:
             if exchange.said:
-                messages += [Message(role="user", content=user), Message(role="assistant", content=exchange.said)]
+                said += [("user", user), ("assistant", exchange.said)]
                 user = exchange.told
             else:
                 user = f"{user}\n\n{exchange.told}"
-        return (*messages, Message(role="user", content=user))
+        said.append(("user", user))
+        # Messages of the last time are taken again: their tokens are counted when they are made.
+        made = {(message.role, message.content): message for message in self._messages}
+        self._messages = [made.get(one) or Message(role=one[0], content=one[1]) for one in said]
+        return (self._system, *self._messages)
 
     def instead(self, text: str) -> tuple[Message, ...]:
         """A short prompt in place of the dialogue, after the same system message."""

@@ -62,7 +62,7 @@ def arrange(messages: Sequence[Message], dialect: Dialect) -> list[Message]:
             joined = f"{arranged[-1].content}\n\n{message.content}"
             arranged[-1] = Message(role=role, content=joined)
         else:
-            arranged.append(Message(role=role, content=message.content))
+            arranged.append(message if role == message.role else Message(role=role, content=message.content))
     if dialect.ends_with_user and arranged and arranged[-1].role == "assistant":
         arranged.append(Message(role="user", content="Go on."))
     return arranged
