@@ -34,6 +34,7 @@ class KeptRepl:
         self._tasks = tasks
         self._lease: str | None = None
         self._begun = 0
+        self._missing = 0
         self._is_abandoned = self._is_taken = False
         self._is_unsaved = False
         self._is_saving = False
@@ -51,6 +52,7 @@ class KeptRepl:
         if taken is None:
             return
         lost = taken.lost
+        self._missing = taken.begun - taken.cells
         if taken.data is not None:
             lost = await self._restored(taken.data)
         if note := what_became_of(taken, lost):
@@ -79,14 +81,12 @@ class KeptRepl:
         # A state that could not be taken when the REPL was opened is older than what is in the REPL by now.
         if self._lease is None and (self._is_abandoned or await self._take() is None):
             return True
-        count = partial(self._states.count_cell, self._context_id, self._lease or "")
+        self._begun += 1
+        count = partial(self._states.count_cell, self._context_id, self._lease or "", self._begun)
         try:
-            begun = await anyio.to_thread.run_sync(count)
+            self._is_taken = not await anyio.to_thread.run_sync(count)
         except StateNotKept as error:
             self._note_failure(error)
-            return True
-        self._begun = begun or self._begun
-        self._is_taken = begun is None
         if self._is_taken:
             self.abandon()
         return not self._is_taken
@@ -99,8 +99,12 @@ class KeptRepl:
             self._tasks.start_soon(self._save_until_all_is_saved)
 
     def told(self, result: CellResult) -> CellResult:
-        """The result of a cell with what its client has to know about its variables, once."""
+        """The result of a cell with what its client has to know about its variables, once.
+
+        Cells that were told to be missing do not count any more.
+        """
         notes, self._notes = self._notes, []
+        self._begun, self._missing = self._begun - self._missing, 0
         return replace(result, notes=(*notes, *result.notes)) if notes else result
 
     def abandon(self) -> None:

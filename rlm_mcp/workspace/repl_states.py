@@ -73,8 +73,8 @@ class ReplStates(Protocol):
     def take(self, context_id: str, image: str) -> TakenState:
         """Gives the state of a context's REPL to the caller, who alone may save it from now on."""
 
-    def count_cell(self, context_id: str, lease: str) -> int | None:
-        """Counts a cell that is about to begin; gives their number, or None if another has taken the REPL."""
+    def count_cell(self, context_id: str, lease: str, begun: int) -> bool:
+        """Notes that so many cells have begun, before one does; False if another has taken the REPL."""
 
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         """Replaces the state by that after `cells` cells; False, and no change, if another has taken the REPL."""
@@ -108,13 +108,12 @@ class MemoryReplStates:
         others = any(named == context_id for named, _ in self._states)
         return _taken(lease, begun, cells=cells, data=data, lost=FOREIGN if others else NOT_SAVED)
 
-    def count_cell(self, context_id: str, lease: str) -> int | None:
-        """Counts a cell of the holder of the lease."""
-        holder, begun = self._leases.get(context_id, ("", 0))
-        if holder != lease:
-            return None
-        self._leases[context_id] = lease, begun + 1
-        return begun + 1
+    def count_cell(self, context_id: str, lease: str, begun: int) -> bool:
+        """Notes the number of cells of the holder of the lease."""
+        if self._leases.get(context_id, ("", 0))[0] != lease:
+            return False
+        self._leases[context_id] = lease, begun
+        return True
 
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         """Replaces the state."""
@@ -161,14 +160,13 @@ class FileReplStates:
             self._write_lease(context_id, lease, begun)
         return _taken(lease, begun, cells=cells, data=data, lost=lost)
 
-    def count_cell(self, context_id: str, lease: str) -> int | None:
-        """Counts a cell of the holder of the lease."""
+    def count_cell(self, context_id: str, lease: str, begun: int) -> bool:
+        """Notes the number of cells of the holder of the lease."""
         with self._written(), self._locked():
-            holder, begun = self._read_lease(context_id)
-            if holder != lease:
-                return None
-            self._write_lease(context_id, lease, begun + 1)
-        return begun + 1
+            if self._read_lease(context_id)[0] != lease:
+                return False
+            self._write_lease(context_id, lease, begun)
+        return True
 
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         """Replaces the state atomically, then deletes the oldest states that exceed the bound."""

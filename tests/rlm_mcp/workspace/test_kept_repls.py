@@ -180,10 +180,20 @@ async def test_a_cell_that_ended_with_its_process_is_told() -> None:
     assert "before the last cell, which was not saved" in told
 
 
+async def test_cells_that_were_told_to_be_missing_are_not_told_again() -> None:
+    states = MemoryReplStates()
+    states.count_cell("a", states.take("a", "scripted").lease, 3)
+    async with process(states) as server:
+        told = [await server.run(), await server.run()]
+    assert [len(notes) for notes in told] == [1, 0]
+    async with process(states) as successor:
+        assert await successor.run() == (RESTORED,)
+
+
 async def test_a_state_of_another_image_is_one_sentence() -> None:
     states = MemoryReplStates()
     lease = states.take("a", "older").lease
-    assert states.count_cell("a", lease) == 1
+    assert states.count_cell("a", lease, 1)
     states.save("a", lease, "older", 1, b"1")
     async with process(states) as server:
         (told,) = await server.run()

@@ -38,10 +38,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
 
 def saved(states: ReplStates, context_id: str, *cells: bytes, image: str = "image") -> str:
     """Takes a REPL and saves the state after each of these cells; its lease."""
-    lease = states.take(context_id, image).lease
-    for data in cells:
-        number = states.count_cell(context_id, lease)
-        assert number is not None
+    taken = states.take(context_id, image)
+    lease = taken.lease
+    for number, data in enumerate(cells, taken.begun + 1):
+        assert states.count_cell(context_id, lease, number)
         assert states.save(context_id, lease, image, number, data)
     return lease
 
@@ -61,7 +61,7 @@ def test_the_last_state_is_what_the_next_taker_gets(place: Places) -> None:
 def test_cells_that_no_state_holds_are_counted(place: Places) -> None:
     states = place()
     lease = saved(states, "a", b"one")
-    assert [states.count_cell("a", lease), states.count_cell("a", lease)] == [2, 3]
+    assert [states.count_cell("a", lease, 2), states.count_cell("a", lease, 3)] == [True, True]
     taken = place().take("a", "image")
     assert (taken.begun, taken.data, taken.cells) == (3, b"one", 1)
 
@@ -70,9 +70,9 @@ def test_who_lost_the_repl_neither_counts_nor_saves(place: Places) -> None:
     stale, states = place(), place()
     lease = saved(stale, "a", b"old")
     newer = saved(states, "a", b"new")
-    assert stale.count_cell("a", lease) is None
+    assert not stale.count_cell("a", lease, 9)
     assert not stale.save("a", lease, "image", 9, b"stale")
-    assert states.count_cell("a", newer) == 3
+    assert states.count_cell("a", newer, 3)
     assert states.take("a", "image").data == b"new"
 
 
@@ -96,7 +96,7 @@ def test_a_state_of_another_image_is_told_and_stays_for_that_image(place: Places
 
 def test_cells_without_any_state_are_lost(place: Places) -> None:
     states = place()
-    states.count_cell("a", states.take("a", "image").lease)
+    states.count_cell("a", states.take("a", "image").lease, 1)
     assert states.take("a", "image").lost == NOT_SAVED
 
 
@@ -150,7 +150,7 @@ def test_a_damaged_lease_belongs_to_nobody_and_costs_no_state(tmp_path: Path, co
     states = FileReplStates(tmp_path)
     lease = saved(states, "a", b"one")
     (tmp_path / "a.lease").write_bytes(content)
-    assert states.count_cell("a", lease) is None
+    assert not states.count_cell("a", lease, 2)
     assert states.take("a", "image").data == b"one"
 
 
@@ -173,7 +173,7 @@ def test_where_nothing_can_be_written_every_method_says_so(tmp_path: Path) -> No
     states = FileReplStates(tmp_path / "repls")
     for operation in (
         lambda: states.take("a", "image"),
-        lambda: states.count_cell("a", "lease"),
+        lambda: states.count_cell("a", "lease", 1),
         lambda: states.save("a", "lease", "image", 1, b"one"),
     ):
         with pytest.raises(StateNotKept, match=os.strerror(errno.ENOTDIR) + "|" + os.strerror(errno.EEXIST)):
