@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rlm_mcp.viewer.following import FollowedRun
 
 RUN_URI = "ui://rlm-mcp/run"
-CONTEXT_URI = "ui://rlm-mcp/context"
+CONTEXT_URI = "ui://rlm-mcp/ctx"
 PAGES: Mapping[str, str] = {
     "rlm_solve": RUN_URI,
     "rlm_result": RUN_URI,

@@ -17,6 +17,9 @@ from rlm_mcp.server.results import WireResult
 RESULT_CHARS = 32_000
 """The longest result of all: Claude Code warns at 10,000 tokens; 32,000 characters are about 8,000."""
 
+PAGE_FIELDS = "rlm-mcp/fields"
+"""Metadata of a result that pages read in place of its structured content."""
+
 IDENTIFYING = ("context_id", "run_id", "view", "status", "mode")
 """What remains of the structured content where the text is read as well."""
 
@@ -27,11 +30,16 @@ def send(result: WireResult) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=compact(fields))], structured_content=fields)
 
 
-def without_copy(result: CallToolResult) -> CallToolResult:
-    """The same result for a client that passes on both forms: its structured content names what the text is about."""
-    if result.structured_content is None:
+def without_copy(result: CallToolResult, *, has_page: bool) -> CallToolResult:
+    """The same result for a client that passes on both forms: its structured content names what the text is about.
+
+    If the client shows a page of the result, the page gets all fields as metadata, which no model reads.
+    """
+    fields = result.structured_content
+    if fields is None:
         return result
-    return result.model_copy(update={"structured_content": _identity(result.structured_content)})
+    meta = {**(result.meta or {}), PAGE_FIELDS: fields} if has_page else result.meta
+    return result.model_copy(update={"structured_content": _identity(fields), "meta": meta})
 
 
 def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ real ones, and our errors, whose text is written for readers, into the kinds tha
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
+from mcp.server.apps import client_supports_apps
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.caching import CacheHint
@@ -25,7 +26,7 @@ from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequ
 from pydantic import AnyUrl, ValidationError
 
 from rlm_mcp.errors import OutOfRange, RlmError, UnknownContext, UnknownPath, UnknownRun
-from rlm_mcp.server.apps import RunApps
+from rlm_mcp.server.apps import PAGES, RunApps
 from rlm_mcp.server.argument_aliases import resolve_aliases, unknown
 from rlm_mcp.server.cancellations import Cancellations
 from rlm_mcp.server.client_timeouts import limits_of
@@ -125,8 +126,9 @@ class RlmServer(MCPServer[None]):
                     raise ToolError(f"{name}: {_sentence(invalid)}") from error
                 case _:
                     raise
-        is_read_twice = context is not None and limits_of(context).reads == "both"
-        return without_copy(result) if is_read_twice and isinstance(result, CallToolResult) else result
+        if context is None or limits_of(context).reads != "both" or not isinstance(result, CallToolResult):
+            return result
+        return without_copy(result, has_page=name in PAGES and client_supports_apps(context))
 
     async def list_resources(self) -> list[Resource]:
         """Every context and the newest runs of the caller."""

@@ -37,8 +37,8 @@ function expect(given) {
 }
 
 function meet(result) {
-  const facts = result.structuredContent;
-  if (result.isError || !facts?.context_id) {
+  const facts = fieldsOfResult(result);
+  if (result.isError || !facts.context_id) {
     note(textOfResult(result) || "The call gave no context.");
     return;
   }

@@ -64,7 +64,7 @@ class Host {
   async call(name, given) {
     const result = await this.ask("tools/call", { name, arguments: given });
     if (result.isError) throw new HostRefusal(textOfResult(result));
-    return result.structuredContent ?? {};
+    return fieldsOfResult(result);
   }
 
   // What the model gets to know with the user's next message; each time instead of the time before.
@@ -155,6 +155,11 @@ function isReadable() {
   probe.remove();
   if (grounds.includes(null) || texts.includes(null)) return false;
   return grounds.every((ground) => texts.every((text) => (Math.max(ground, text) + 0.05) / (Math.min(ground, text) + 0.05) >= LEAST_CONTRAST));
+}
+
+// The fields of a result, which are metadata where the host would show its model both these and the text.
+function fieldsOfResult(result) {
+  return result._meta?.["rlm-mcp/fields"] ?? result.structuredContent ?? {};
 }
 
 function textOfResult(result) {

@@ -51,7 +51,7 @@ function expect(given) {
 }
 
 function meet(result) {
-  const facts = result.structuredContent ?? {};
+  const facts = fieldsOfResult(result);
   const told = textOfResult(result);
   const runId = facts.run_id || /\brun-[0-9a-f]{12}\b/.exec(told)?.[0] || "";
   state.asked = null;

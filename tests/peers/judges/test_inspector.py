@@ -79,9 +79,7 @@ def test_calls_under_load_all_succeed(server: str, environ: dict[str, str], tmp_
 
 
 @pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize(
-    ("tool", "uri"), [("rlm_solve", "ui://rlm-mcp/run"), ("inspect_context", "ui://rlm-mcp/context")]
-)
+@pytest.mark.parametrize(("tool", "uri"), [("rlm_solve", "ui://rlm-mcp/run"), ("inspect_context", "ui://rlm-mcp/ctx")])
 def test_the_page_of_a_tool_is_found_and_loads_nothing(
     tool: str, uri: str, era: str, target: list[str], environ: dict[str, str], tmp_path: Path, counts: Counts
 ) -> None:

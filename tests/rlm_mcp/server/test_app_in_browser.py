@@ -322,7 +322,7 @@ async def test_a_call_that_fails_says_so(chat: Chat) -> None:
         await chat.look("failed")
 
 
-CONTEXT_PAGE = "ui://rlm-mcp/context"
+CONTEXT_PAGE = "ui://rlm-mcp/ctx"
 
 
 async def registered(chat: Chat, folder: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
-from mcp_types import CallToolResult, TextResourceContents
+from mcp.client.extension import advertise
+from mcp_types import CallToolResult, Implementation, TextResourceContents
 
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.server.apps import PAGES
@@ -148,3 +149,19 @@ async def test_a_page_of_an_unknown_run_is_refused_in_words(client: Client) -> N
     assert isinstance(result, CallToolResult)
     assert result.is_error
     assert "run-000000000000" in result.content[0].text  # type: ignore[union-attr] # the test fails where it is another kind
+
+
+@pytest.mark.parametrize("has_apps", [True, False])
+async def test_a_client_whose_model_would_read_both_forms_gets_the_fields_of_its_page_as_metadata(
+    workspace: Workspace, era: str, *, has_apps: bool
+) -> None:
+    info = Implementation(name="qwen-cli-mcp-client-rlm-mcp", version="1")
+    apps = advertise("io.modelcontextprotocol/ui", {"mimeTypes": ["text/html;profile=mcp-app"]})
+    declared = [apps] if has_apps else []
+    async with Client(build_server(workspace), mode=era, client_info=info, extensions=declared) as client:
+        result = await client.call_tool("register_context", {"text": "one\ntwo\n", "name": "t"})
+    assert isinstance(result, CallToolResult)
+    assert result.structured_content is not None
+    assert "lines" not in result.structured_content
+    fields = (result.meta or {}).get("rlm-mcp/fields", {})
+    assert fields.get("lines") == (2 if has_apps else None)
