@@ -28,8 +28,9 @@ import anyio
 from rlm_mcp.concurrency import background_task, run_off_loop
 from rlm_mcp.engine.budget import Bill, Ledger, paid_call
 from rlm_mcp.engine.doubts import mark_doubts, marked_like, without_marks
-from rlm_mcp.engine.reply_cache import ReplyCache, reply_key
+from rlm_mcp.engine.reply_cache import reply_key
 from rlm_mcp.engine.reply_schema import ReplySchema, parse_schema, without_thinking
+from rlm_mcp.engine.types import Replies
 from rlm_mcp.errors import BudgetExceeded, CallsStopped, ModelError, SchemaError, SubCallFailed
 from rlm_mcp.models.base import Completion, Message, Model
 from rlm_mcp.models.sampling import SAMPLING
@@ -59,7 +60,7 @@ class SubCalls:
     `models` are the models that code may name; the first is the default.
     """
 
-    def __init__(self, models: Mapping[str, Model], *, cache: ReplyCache | None = None) -> None:
+    def __init__(self, models: Mapping[str, Model], *, cache: Replies | None = None) -> None:
         self._models = models
         self._cache = cache
         self._asked: dict[str, _SharedAnswer] = {}

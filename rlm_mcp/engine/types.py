@@ -36,6 +36,23 @@ class OpenRepl(Protocol):
         """Starts the REPL on entering and closes it on leaving."""
 
 
+class Replies(Protocol):
+    """Replies of models by the key of their request (reply_cache.reply_key), in any run of one owner. Thread-safe.
+
+    What cannot be read or kept is only asked again, so nothing raises.
+    `tests/rlm_mcp/engine/test_reply_cache.py` is what every implementation has to pass.
+    """
+
+    def get(self, key: str) -> str | None:
+        """The reply stored under `key`, or None."""
+
+    def put(self, key: str, reply: str) -> None:
+        """Stores a reply."""
+
+    def close(self) -> None:
+        """Releases what it holds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """What a run is asked to do. `value` is the context of a child run, which has no stored contexts."""

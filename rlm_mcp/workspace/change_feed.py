@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 
@@ -22,8 +23,27 @@ def run_uri(run_id: str) -> str:
     return f"rlm://runs/{run_id}"
 
 
+class Bulletin(Protocol):
+    """Where changes of one owner are announced, and told to the listeners of every process that serves it.
+
+    `tests/rlm_mcp/workspace/test_change_feed.py` is what every implementation has to pass.
+    """
+
+    def add(self, change: ResourceChange) -> None:
+        """Announces one change, without waiting for listeners. After `close` it is dropped."""
+
+    def listen(self, listener: Callable[[ResourceChange], Awaitable[None]]) -> None:
+        """Calls `listener` with every change from now on, one at a time."""
+
+    async def deliver(self) -> None:
+        """Passes changes to the listeners until `close`: the first at once, then all of an interval, each once."""
+
+    def close(self) -> None:
+        """Ends `deliver` once everything is delivered."""
+
+
 class ChangeFeed:
-    """A queue of changes for listeners. Adding a change does not wait for them."""
+    """The Bulletin of one process: a queue."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[ResourceChange], Awaitable[None]]] = []

@@ -20,7 +20,7 @@ from rlm_mcp.contexts.sources.address import is_address
 from rlm_mcp.contexts.store.store import MOST_LISTED, Store
 from rlm_mcp.contexts.types import Context, LineRange, Page
 from rlm_mcp.errors import ContextError, SourceRefused, UnknownContext
-from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
+from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange
 from rlm_mcp.workspace.progress import IngestProgress
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ FETCHES_AT_ONCE = 4
 class WorkspaceContexts:
     """Registers, reads and searches contexts. Announces what it changes to the change feed."""
 
-    def __init__(self, store: Store, changes: ChangeFeed) -> None:
+    def __init__(self, store: Store, changes: Bulletin) -> None:
         self.store = store
         self._changes = changes
         self._fetching = anyio.Semaphore(FETCHES_AT_ONCE)

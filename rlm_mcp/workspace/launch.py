@@ -15,11 +15,10 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
-from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.reply_schema import parse_schema
 from rlm_mcp.engine.router import Estimate, estimate, route
 from rlm_mcp.engine.subcalls import SubCalls
-from rlm_mcp.engine.types import OpenRepl, RunDeps, RunSpec, started_event
+from rlm_mcp.engine.types import OpenRepl, Replies, RunDeps, RunSpec, started_event
 from rlm_mcp.errors import NoModelConfigured, RunRecordDamaged, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
@@ -113,7 +112,7 @@ class Launch:
     limits: RunLimits
     store: Store
     open_repl: OpenRepl
-    cache: ReplyCache | None
+    cache: Replies | None
     tape: Tape
     image: PackageImage | None = None
     """of the sandbox; None is that without packages"""
@@ -172,7 +171,7 @@ class Launcher:
         choose: ChooseModels,
         store: Store,
         open_repl: OpenRepl,
-        cache: ReplyCache | None = None,
+        cache: Replies | None = None,
         images: RunImages | None = None,
         tools: ToolServers | None = None,
     ) -> None:

@@ -26,7 +26,7 @@ from rlm_mcp.records.protocols import RunRecord, RunStore
 from rlm_mcp.records.recovery import MOST_AT_ONCE, has_ended, is_left
 from rlm_mcp.records.tape import MemoryRecord
 from rlm_mcp.records.types import Outcome, RunPage, RunState
-from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange, run_uri
+from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange, run_uri
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest, fingerprint_of
 from rlm_mcp.workspace.live_run import CANCELLED, LiveRun
 from rlm_mcp.workspace.progress import HEARTBEAT_SECONDS, Progress
@@ -75,7 +75,7 @@ class LiveRuns:
         records: RunStore,
         launcher: Launcher,
         tasks: TaskGroup,
-        changes: ChangeFeed,
+        changes: Bulletin,
         telemetry: Telemetry,
         most_runs: int | None = None,
         serves: bool = False,

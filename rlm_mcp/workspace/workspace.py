@@ -10,29 +10,26 @@ The objects here belong to the event loop.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import anyio
 
 from rlm_mcp.concurrency import run_in_thread
-from rlm_mcp.contexts.sources.remote import RemoteAccess, network_of
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, Freed
-from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.types import OpenRepl
 from rlm_mcp.models.pool import open_models
 from rlm_mcp.packages.library import PackageImage, PackageLibrary, folder_of
-from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import Sandbox, open_sandbox
 from rlm_mcp.settings import Settings
-from rlm_mcp.workspace.change_feed import ChangeFeed, ResourceChange
+from rlm_mcp.workspace.backends import Backends, open_backends
+from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange
 from rlm_mcp.workspace.contexts import WorkspaceContexts
 from rlm_mcp.workspace.inspect_repls import InspectRepls, ReplPool
 from rlm_mcp.workspace.launch import ChooseModels, Launcher
 from rlm_mcp.workspace.live_runs import LiveRuns
 from rlm_mcp.workspace.process_tuning import freeze_gc
-from rlm_mcp.workspace.repl_states import FileReplStates
 from rlm_mcp.workspace.run_images import RunImages
 from rlm_mcp.workspace.telemetry import Telemetry
 from rlm_mcp.workspace.tool_servers import open_tool_servers
@@ -47,7 +44,7 @@ class Workspace:
         contexts: WorkspaceContexts,
         runs: LiveRuns,
         repls: InspectRepls,
-        changes: ChangeFeed,
+        changes: Bulletin,
         confirm_usd: float | None = None,
         longest_wait: float | None = None,
     ) -> None:
@@ -86,17 +83,6 @@ class Workspace:
         self._changes.close()
 
 
-def _open_store(settings: Settings) -> Store:
-    """Takes milliseconds, or as long as another process holds the write lock."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    access = RemoteAccess(
-        hosts=settings.fetch_hosts,
-        networks=tuple(map(network_of, settings.fetch_networks)),
-        keys=settings.fetch_with_keys,
-    )
-    return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes, access=access)
-
-
 def _always() -> bool:
     return True
 
@@ -122,6 +108,7 @@ async def open_workspace(
     owner: str | None = None,
     library: PackageLibrary | None = None,
     keeps_repls: bool = False,
+    backends: Backends | None = None,
 ) -> AsyncIterator[Workspace]:
     """Opens a workspace. It is ready at once: the sandbox loads and connections open on first use.
 
@@ -131,14 +118,13 @@ async def open_workspace(
     the REPLs of `inspect_context` may share a `pool` with those of other owners. A named `owner` leaves threads and
     memory of a shared sandbox to others. `library` has the packages of the sandbox, by default those in `data_dir`.
     With `keeps_repls`, the variables of the REPLs of `inspect_context` are saved in `data_dir` after each cell, and
-    come back after eviction, a restart, or the death of the process.
+    come back after eviction, a restart, or the death of the process. `backends` replace those of this machine.
     """
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
-        # Opening is not abandoned on cancellation: the store would never be closed.
-        store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings))
-        await anyio.to_thread.run_sync(store.remove_leftovers)
-        cache = stack.enter_context(closing(ReplyCache(settings.cache_dir))) if settings.sub_call_cache else None
+        if backends is None:
+            backends = await stack.enter_async_context(open_backends(settings))
+        store, changes = backends.store, backends.changes
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose
         images: RunImages | None = None
@@ -160,11 +146,10 @@ async def open_workspace(
             open_repl = images.open_repl
         tools = await stack.enter_async_context(open_tool_servers(settings.tools))
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        changes = ChangeFeed()
         runs = LiveRuns(
             store=store,
-            records=Runs(settings.data_dir),
-            launcher=Launcher(settings, choose, store, open_repl, cache, images, tools),
+            records=backends.records,
+            launcher=Launcher(settings, choose, store, open_repl, backends.replies, images, tools),
             tasks=tasks,
             changes=changes,
             telemetry=telemetry or Telemetry(content=settings.trace_content),
@@ -178,7 +163,7 @@ async def open_workspace(
                 open_repl,
                 pool,
                 owner,
-                states=FileReplStates(settings.data_dir / "repls"),
+                states=backends.repl_states,
                 tasks=tasks if keeps_repls else None,
             ),
             changes=changes,

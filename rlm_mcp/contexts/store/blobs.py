@@ -48,7 +48,7 @@ class StagedText:
         return self.index.counts
 
 
-class Blobs:
+class FileBlobs:
     """The blob files of one store. Callers of the methods that change them hold the catalogue's write lock."""
 
     def __init__(self, directory: Path) -> None:
@@ -59,7 +59,7 @@ class Blobs:
         directory.mkdir(parents=True, exist_ok=True)
 
     def __repr__(self) -> str:
-        return f"<Blobs {self._directory}>"
+        return f"<FileBlobs {self._directory}>"
 
     def path(self, blob: str) -> Path:
         """The path of a blob, whether it exists or not."""

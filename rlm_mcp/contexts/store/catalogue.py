@@ -78,7 +78,7 @@ class FileRow:
     exact: bool = True
 
 
-class Catalogue:
+class SqliteCatalogue:
     """One connection to the database, guarded by a lock, because its statements take microseconds."""
 
     def __init__(self, path: Path) -> None:
@@ -131,7 +131,7 @@ class Catalogue:
                 raise StoreDamaged(_unusable(self._path, " ".join(str(found).split())))
 
     def __repr__(self) -> str:
-        return f"<Catalogue {self._path}>"
+        return f"<SqliteCatalogue {self._path}>"
 
     def close(self) -> None:
         """Closes the database."""

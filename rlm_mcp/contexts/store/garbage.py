@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
-from rlm_mcp.contexts.store.blobs import Blobs
-from rlm_mcp.contexts.store.catalogue import Catalogue
 from rlm_mcp.contexts.store.process_locks import dead_tokens, is_alive, remove_dead
+from rlm_mcp.contexts.store.protocols import Blobs, Catalogue
 from rlm_mcp.contexts.store.references import ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.contexts.types import Freed
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Self
 
 from rlm_mcp.contexts.sources.source import Readable
-from rlm_mcp.contexts.store.blobs import INDEXED_ABOVE_BYTES, Blobs, StagedText, disk_errors
+from rlm_mcp.contexts.store.blobs import INDEXED_ABOVE_BYTES, StagedText, disk_errors
+from rlm_mcp.contexts.store.protocols import Blobs
 from rlm_mcp.contexts.text.encoding import SAMPLE_BYTES, UTF8, Encoding, Utf8Stream, detect, marked_encoding
 from rlm_mcp.contexts.text.line_index import IndexBuilder, LineIndex, build_index, write_index
 from rlm_mcp.errors import SourceRefused, StoreFull

@@ -19,13 +19,14 @@ from typing import BinaryIO, Self
 from rlm_mcp.contexts.sources.address import is_address, shown_address
 from rlm_mcp.contexts.sources.remote import RemoteAccess
 from rlm_mcp.contexts.store.addressed_file import AddressedFile
-from rlm_mcp.contexts.store.blobs import Blobs, disk_errors
-from rlm_mcp.contexts.store.catalogue import MAX_NAME, Catalogue, FileRow, check_name, context_id, safe_name
+from rlm_mcp.contexts.store.blobs import FileBlobs, disk_errors
+from rlm_mcp.contexts.store.catalogue import MAX_NAME, FileRow, SqliteCatalogue, check_name, context_id, safe_name
 from rlm_mcp.contexts.store.conversions import ConversionJournal
 from rlm_mcp.contexts.store.garbage import GarbageCollector
 from rlm_mcp.contexts.store.ingest import Ingest
 from rlm_mcp.contexts.store.plain_copies import PlainCopies
 from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
+from rlm_mcp.contexts.store.protocols import Blobs, Catalogue
 from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.contexts.store.staging import StagingArea
 from rlm_mcp.contexts.text.encoding import UTF8, encode_text, named_encoding
@@ -56,7 +57,7 @@ class Store:
     """Contexts on disk under `data_dir`; thread-safe, shared by many processes, synchronous.
 
     `roots` are the directories that may be registered: None means any, an empty sequence means none. `access` says
-    from which machines sources are fetched.
+    from which machines sources are fetched. Without `catalogue` and `blobs`, both are below `data_dir`.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class Store:
         quota_bytes: int | None = None,
         reference_above_bytes: int = REFERENCE_ABOVE_BYTES,
         access: RemoteAccess | None = None,
+        catalogue: Catalogue | None = None,
+        blobs: Blobs | None = None,
     ) -> None:
         self._directory = data_dir / "contexts"
         self._roots = roots
@@ -77,14 +80,14 @@ class Store:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with disk_errors():
                 self._holder = ProcessLock(self._directory / "holders")
-                self._blobs = Blobs(self._directory / "blobs")
+                self._blobs: Blobs = blobs or FileBlobs(self._directory / "blobs")
         except OSError as error:
             raise StoreDamaged(
                 f"{self._directory} cannot be used as a store ({error.strerror}): "
                 "check its permissions or set RLM_MCP_DATA_DIR to another directory"
             ) from error
         try:
-            self._catalogue = Catalogue(self._directory / "catalogue.sqlite3")
+            self._catalogue: Catalogue = catalogue or SqliteCatalogue(self._directory / "catalogue.sqlite3")
         except BaseException:
             self._holder.close()
             raise

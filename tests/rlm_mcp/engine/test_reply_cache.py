@@ -1,19 +1,29 @@
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from rlm_mcp.engine.reply_cache import ReplyCache, reply_key
+from rlm_mcp.engine.types import Replies
 from rlm_mcp.models.base import Message
 
 HELLO = [Message(role="user", content="hello")]
 
 
-def test_a_reply_is_found_by_another_process(tmp_path: Path) -> None:
-    first, second = ReplyCache(tmp_path), ReplyCache(tmp_path)
+REPLIES: dict[str, Callable[[Path], Replies]] = {"sqlite": ReplyCache}
+"""Every implementation of Replies, by what it is opened with."""
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+def test_a_reply_is_found_by_another_process_and_the_latest_one_counts(tmp_path: Path, kind: str) -> None:
+    first, second = REPLIES[kind](tmp_path), REPLIES[kind](tmp_path)
     first.put("key", "reply")
     assert (second.get("key"), second.get("other")) == ("reply", None)
+    second.put("key", "é" * 100_000)
+    assert first.get("key") == "é" * 100_000
+    first.close()
     first.close()
     second.close()
 

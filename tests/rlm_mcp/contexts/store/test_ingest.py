@@ -4,7 +4,7 @@ from io import BytesIO
 from pathlib import Path
 
 from rlm_mcp.contexts.sources.source import OpenPiece, Piece, Source
-from rlm_mcp.contexts.store.blobs import Blobs
+from rlm_mcp.contexts.store.blobs import FileBlobs
 from rlm_mcp.contexts.store.ingest import Ingest
 from rlm_mcp.contexts.store.staging import StagingArea
 from rlm_mcp.contexts.types import Skipped
@@ -23,7 +23,7 @@ def changing() -> Iterator[OpenPiece]:
 
 
 def test_a_file_among_many_that_changed_while_it_was_read_is_only_skipped(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path / "blobs")
+    blobs = FileBlobs(tmp_path / "blobs")
     pieces = [Piece(path="a", open=steady), Piece(path="b", open=changing)]
     source = Source(kind="files", name="n", location="here", pieces=iter(pieces))
     with StagingArea(blobs, tmp_path / "incoming", room_bytes=None) as staging:

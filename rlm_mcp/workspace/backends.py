@@ -1,0 +1,69 @@
+"""Where a workspace keeps what outlives the process: each part behind a protocol, so that it can be kept elsewhere.
+
+    contexts    Store, over a Catalogue and Blobs (contexts/store/protocols.py)
+    runs        RunStore, RunRecord              (records/protocols.py)
+    replies     Replies                          (engine/types.py)
+    REPLs       ReplStates                       (workspace/repl_states.py)
+    changes     Bulletin                         (workspace/change_feed.py)
+
+The tests named in these files are what every implementation has to pass. `open_backends` opens those of this machine:
+SQLite and files below `data_dir` and `cache_dir`.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+
+import anyio
+
+from rlm_mcp.contexts.sources.remote import RemoteAccess, network_of
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.engine.reply_cache import ReplyCache
+from rlm_mcp.engine.types import Replies
+from rlm_mcp.records.protocols import RunStore
+from rlm_mcp.records.store import Runs
+from rlm_mcp.settings import Settings
+from rlm_mcp.workspace.change_feed import Bulletin, ChangeFeed
+from rlm_mcp.workspace.repl_states import FileReplStates, ReplStates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backends:
+    """What one owner's workspace keeps. It belongs to whoever opened it."""
+
+    store: Store
+    records: RunStore
+    replies: Replies | None
+    """None where the settings say that none are kept"""
+    repl_states: ReplStates
+    changes: Bulletin
+
+
+@asynccontextmanager
+async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
+    """Those of this machine. What dead processes have left in the store is removed first."""
+    async with AsyncExitStack() as stack:
+        # Opening is not abandoned on cancellation: the store would never be closed.
+        store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings))
+        await anyio.to_thread.run_sync(store.remove_leftovers)
+        replies = ReplyCache(settings.cache_dir) if settings.sub_call_cache else None
+        if replies is not None:
+            stack.enter_context(closing(replies))
+        yield Backends(
+            store=store,
+            records=Runs(settings.data_dir),
+            replies=replies,
+            repl_states=FileReplStates(settings.data_dir / "repls"),
+            changes=ChangeFeed(),
+        )
+
+
+def _open_store(settings: Settings) -> Store:
+    """Takes milliseconds, or as long as another process holds the write lock."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    access = RemoteAccess(
+        hosts=settings.fetch_hosts,
+        networks=tuple(map(network_of, settings.fetch_networks)),
+        keys=settings.fetch_with_keys,
+    )
+    return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes, access=access)
