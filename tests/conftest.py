@@ -61,12 +61,7 @@ def sandbox_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory.mkdir(exist_ok=True)
     with Runtime():
         pass
-    image = compile_cache.load_image()
-    name = f"{compile_cache._key(image)}.cwasm"
-    folder, source = (compile_cache._private_folder(cache) for cache in (directory, compile_cache.default_cache_dir()))
-    with compile_cache._locked(folder / "lock"):
-        if not compile_cache.is_compiled(image, directory):
-            compile_cache._store(folder / name, (source / name).read_bytes())
+    compile_cache.copy_compiled(compile_cache.load_image(), compile_cache.default_cache_dir(), directory)
     return directory
 
 

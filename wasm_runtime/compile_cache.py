@@ -150,6 +150,19 @@ def is_compiled(image: Image, cache_dir: Path | None) -> bool:
     return ((cache_dir or default_cache_dir()) / _FOLDER / f"{_key(image)}.cwasm").exists()
 
 
+def copy_compiled(image: Image, source: Path, target: Path) -> None:
+    """Put the module of an image from one cache directory into another. Raises ImageError, OSError.
+
+    A process that may be taken over has a cache of its own, because compiled code is run as it is found.
+    """
+    name = f"{_key(image)}.cwasm"
+    if is_compiled(image, source) and not is_compiled(image, target):
+        found, folder = _private_folder(source), _private_folder(target)
+        with _locked(folder / "lock"):
+            if not is_compiled(image, target):
+                _store(folder / name, (found / name).read_bytes())
+
+
 def default_cache_dir() -> Path:
     """Return the folder for caches in this user's home."""
     return Path.home() / ".cache"

@@ -195,6 +195,19 @@ def memory_share(processes: int) -> int | None:
     return None if half is None else half // processes
 
 
+def cache_of_workers(cache_dir: Path) -> Path:
+    """The cache directory of processes that may be taken over; the others never run what is compiled in it.
+
+    The image without packages is copied, others are compiled there once more.
+    """
+    from wasm_runtime.compile_cache import copy_compiled, load_image
+
+    own = cache_dir / "workers"
+    own.mkdir(parents=True, exist_ok=True, mode=0o700)
+    copy_compiled(load_image(), cache_dir, own)
+    return own
+
+
 @asynccontextmanager
 async def open_sandbox(
     cache_dir: Path,

@@ -5,7 +5,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from wasm_runtime import compile_cache, linking
+from wasm_runtime import Runtime, compile_cache, linking
 from wasm_runtime.compile_cache import (
     MANIFEST_FILE,
     STDLIB_FILE,
@@ -54,6 +54,19 @@ def test_addresses_lie_in_the_images_memory() -> None:
 def test_the_cache_lies_where_this_users_programs_keep_theirs() -> None:
     assert default_cache_dir().is_absolute()
     assert default_cache_dir().is_relative_to(Path.home())
+
+
+def test_a_copied_module_is_another_file(sandbox_cache: Path, tmp_path: Path) -> None:
+    image = compile_cache.load_image()
+    compile_cache.copy_compiled(image, tmp_path / "empty", tmp_path / "other")
+    assert not compile_cache.is_compiled(image, tmp_path / "other")
+    compile_cache.copy_compiled(image, sandbox_cache, tmp_path / "other")
+    with Runtime(tmp_path / "other") as runtime, runtime.session() as session:
+        assert session.exec("6 * 7").value == "42"
+    copies = [
+        next((cache / "wasm-runtime").glob("*.cwasm")).stat().st_ino for cache in (sandbox_cache, tmp_path / "other")
+    ]
+    assert copies[0] != copies[1]
 
 
 def test_the_whole_surface_between_guest_and_host_is_short() -> None:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 
@@ -21,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 
 from rlm_mcp.concurrency import on_stop_signal, run_in_thread
 from rlm_mcp.contexts.processes import PROCESSES
-from rlm_mcp.repl.sandbox import memory_share
+from rlm_mcp.repl.sandbox import cache_of_workers, memory_share
 from rlm_mcp.server.transports.listener import Listener, listener_config, run_to_the_end
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.tenant_application import (
@@ -48,7 +49,12 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
     """Serves until SIGTERM, SIGINT, or the end of the front."""
     configure_logging(structured=True)
     settings = restored(start.settings)
+    settings = replace(settings, cache_dir=cache_of_workers(settings.cache_dir))
     share = memory_share(start.count)
+    if settings.tools:
+        log.warning(
+            "worker %d: tool servers are confined as it is: without network, with the roots to read", start.number
+        )
     for lack in _confine(start, settings, share):
         log.warning("worker %d: %s", start.number, lack)
     threading.Thread(target=_end_with, args=[ends.lifeline], name="lifeline", daemon=True).start()
@@ -86,7 +92,6 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
 def _confine(start: WorkerStart, settings: Settings, share: int | None) -> Iterable[str]:
     """Gives up what a worker does not need. Its sessions take `share` bytes at most."""
     os.environ["TMPDIR"] = tempfile.tempdir = str(start.temp_dir)
-    settings.cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     return confine(
         Confinement(
             data_dir=settings.data_dir,
