@@ -16,11 +16,11 @@ from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.types import CellResult, Repl
 from rlm_mcp.workspace.repl_states import DAMAGED, ReplStates, StateNotKept, TakenState
 
-PAUSE = 3.0
-"""After a state was saved, the next is saved no earlier than this many times as long as that took."""
+PAUSE, PAUSE_AFTER_FAILURE = 3.0, 60.0
+"""After a state was saved, or could not be, the next is saved no earlier than this many times as long as that took."""
 
-_PACKING = anyio.CapacityLimiter(2)
-"""Threads that pack states: they would take the processors from the cells of others."""
+_COPIES = anyio.CapacityLimiter(2)
+"""States that are copied and packed at once in a process: each takes memory, and the processors from others' cells."""
 
 
 class KeptRepl:
@@ -124,7 +124,8 @@ class KeptRepl:
                 began = anyio.current_time()
                 await self._save()
                 ended = anyio.current_time()
-                self._may_save_at = ended + PAUSE * (ended - began)
+                pause = PAUSE_AFTER_FAILURE if self._failure else PAUSE
+                self._may_save_at = ended + pause * (ended - began)
         finally:
             self._is_saving = False
 
@@ -144,15 +145,33 @@ class KeptRepl:
 
     async def _save_state(self, lease: str) -> int:
         """Saves the state as it is now; gives the number of cells that it holds. Raises StateNotKept, RlmError."""
-        async with self._lock:
+        while not await self._is_copying():
+            async with _COPIES:  # not while the lock is held, nor the lock while others could copy
+                pass
+        try:
             cells = self._begun
-            pack = await self._repl.checkpoint()
-        if pack is None:
-            raise StateNotKept("the session holds too much")
-        save = partial(self._states.save, self._context_id, lease, self._repl.image, cells)
-        await anyio.to_thread.run_sync(lambda: save(pack()), limiter=_PACKING)
+            try:
+                pack = await self._repl.checkpoint()
+            finally:
+                self._lock.release()
+            if pack is None:
+                raise StateNotKept("the session holds too much")
+            save = partial(self._states.save, self._context_id, lease, self._repl.image, cells)
+            await anyio.to_thread.run_sync(lambda: save(pack()))
+        finally:
+            _COPIES.release_on_behalf_of(self)
         self._failure = ""
         return cells
+
+    async def _is_copying(self) -> bool:
+        """Waits until no cell runs; then the lock is held, if there is a place for one more copy."""
+        await self._lock.acquire()
+        try:
+            _COPIES.acquire_on_behalf_of_nowait(self)
+        except anyio.WouldBlock:
+            self._lock.release()
+            return False
+        return True
 
     def _note_failure(self, error: StateNotKept) -> None:
         """Tells the next cell that variables are not kept, unless that was told."""

@@ -1,5 +1,6 @@
 """What the client of a REPL keeps, and is told, when the REPL was evicted or its process has ended."""
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,6 +11,7 @@ import anyio.from_thread
 import pytest
 from anyio.abc import TaskGroup
 
+from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.repl.sandbox import open_sandbox
@@ -44,6 +46,24 @@ class Counting(MemoryReplStates):
     async def until(self, cells: int) -> None:
         """Waits until a state after so many cells is saved."""
         await self._event(cells).wait()
+
+
+class Crowded(Counting):
+    """Saves nothing before `go`; `is_full` once two states are being saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go, self.is_full = threading.Event(), threading.Event()
+        self.most = self._now = 0
+
+    def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        if self._now == 2:
+            self.is_full.set()
+        assert self.go.wait(60)
+        self._now -= 1
+        return super().save(context_id, lease, image, cells, data)
 
 
 class Process:
@@ -116,6 +136,16 @@ async def test_cells_that_follow_each_other_while_a_state_is_saved_are_saved_tog
             await server.run()
     assert states.saved[-1] == 50
     assert len(states.saved) < 40
+
+
+async def test_at_most_two_states_are_copied_at_once() -> None:
+    states = Crowded()
+    async with process(states) as server:
+        for name in "abcde":
+            await server.run(name)
+        assert await run_in_thread(states.is_full.wait, 60)
+        states.go.set()
+    assert (states.most, states.saved) == (2, [1] * 5)
 
 
 async def test_a_reset_forgets_what_was_kept() -> None:
