@@ -17,12 +17,17 @@ from rlm_mcp.workspace.workspace import Workspace
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MANIFEST: dict[str, Any] = json.loads((ROOT / "bundle" / "manifest.json").read_text())
+PLUGIN = ROOT / "plugin"
 ENTRY: dict[str, Any] = json.loads((ROOT / "server.json").read_text())
 VARIABLES = {PREFIX + name.upper() for name in SETTINGS}
 
 
 def no_workspace() -> Workspace:
     raise AssertionError("schemas need no workspace")
+
+
+def plugin_file(name: str) -> dict[str, Any]:
+    return dict(json.loads((PLUGIN / name).read_text()))
 
 
 def test_the_version_is_the_same_everywhere() -> None:
@@ -33,6 +38,8 @@ def test_the_version_is_the_same_everywhere() -> None:
         "CHANGELOG.md": newest[1],
         "bundle/manifest.json": MANIFEST["version"],
         "server.json": ENTRY["version"],
+        "plugin.json": plugin_file(".claude-plugin/plugin.json")["version"],
+        "gemini-extension.json": plugin_file("gemini-extension.json")["version"],
         "server.json, its package": ENTRY["packages"][0]["version"],
     }
     assert versions == dict.fromkeys(versions, rlm_mcp.__version__)
@@ -95,3 +102,32 @@ def test_the_bundle_holds_every_module_that_its_modules_import(package: str, tmp
     here = {path.relative_to(ROOT) for path in (ROOT / package).rglob("*") if path.is_file()}
     left_out = {path.parent.as_posix() for path in here - there if "__pycache__" not in path.parts}
     assert left_out == ({"rlm_mcp/cli/demo_data"} if package == "rlm_mcp" else {"wasm_runtime/build"})
+
+
+def test_the_plugin_starts_the_program_of_this_package_in_all_clients() -> None:
+    for name in (".mcp.json", "gemini-extension.json"):
+        (server,) = plugin_file(name)["mcpServers"].values()
+        assert server["command"] in PROJECT["scripts"]
+    (listed,) = plugin_file(".claude-plugin/marketplace.json")["plugins"]
+    assert (
+        listed["name"]
+        == plugin_file(".claude-plugin/plugin.json")["name"]
+        == plugin_file("gemini-extension.json")["name"]
+    )
+
+
+def test_the_skill_keeps_the_rules_of_skills_and_names_what_exists() -> None:
+    (path,) = (PLUGIN / "skills").glob("*/SKILL.md")
+    _, head, body = path.read_text().split("---\n", 2)
+    facts = dict(line.split(": ", 1) for line in head.splitlines())
+    assert facts["name"] == path.parent.name
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", facts["name"])
+    assert 100 <= len(facts["description"]) <= 1_024
+    assert len(body.splitlines()) <= 500
+    tools = {tool.name: tool for tool in Tools(no_workspace).all()}
+    for called, arguments in re.findall(r"`(\w+)\(([^`]*)\)`", body):
+        if called in tools:
+            given = set(re.findall(r"(\w+)=", arguments))
+            assert given <= tools[called].parameters["properties"].keys(), called
+    for name in re.findall(r"`(output_schema|estimate_only|max_usd|search|code|start_line|end_line|offset)\b", body):
+        assert any(name in tool.parameters["properties"] for tool in tools.values()), name
