@@ -51,10 +51,6 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
     settings = restored(start.settings)
     settings = replace(settings, cache_dir=cache_of_workers(settings.cache_dir))
     share = memory_share(start.count)
-    if settings.tools:
-        log.warning(
-            "worker %d: tool servers are confined as it is: without network, with the roots to read", start.number
-        )
     for lack in _confine(start, settings, share):
         log.warning("worker %d: %s", start.number, lack)
     threading.Thread(target=_end_with, args=[ends.lifeline], name="lifeline", daemon=True).start()
