@@ -1,13 +1,11 @@
-"""Latency for others while one tenant attacks a server: `python -m benchmarks.attacks [SECONDS]`.
+"""Latency for others while one tenant attacks a server, a figure of `python -m benchmarks.workers attacks`.
 
 Starts `rlm-mcp serve --http` with two tokens. While ann repeats one attack after the other, GET /health and
 `tools/list` of bob are timed from this process, and the memory of the server is read. One line for each attack: p50,
-p99 and maximum of both in milliseconds, and the resident memory at its highest. SECONDS is the time for one attack, by
-default 10.
+p99 and maximum of both in milliseconds, and the resident memory at its highest.
 """
 
 import itertools
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +20,7 @@ from mcp import Client, MCPError
 from rlm_mcp.server.transports.auth import digest_of
 from rlm_mcp.settings import load_settings
 from tests.peers.openai_server import OpenAIServer, Request
-from tests.peers.places import COMMAND, at, environment, http_process, listening
+from tests.peers.places import at, environment, http_process, listening
 from wasm_runtime import Runtime
 
 ANN, BOB = "token-of-ann", "token-of-bob"
@@ -129,8 +127,11 @@ def reply_to(request: Request) -> str:
     return next((reply for name, reply in REPLIES.items() if name in request.text), "```repl\nFINAL(1)\n```")
 
 
-async def main(seconds: float) -> None:
-    """Prints one line for each attack."""
+HEADING = f"{'attack':30} {'/health p50, p99, max':>24} {'tools/list p50, p99, max':>26} {'MB':>6}"
+
+
+async def measure_all(workers: int, seconds: float) -> None:
+    """Prints one line for each attack. The memory is that of the process that listens."""
     with tempfile.TemporaryDirectory() as scratch, OpenAIServer(reply_to).run_in_thread() as endpoint:
         directory = Path(scratch)
         tokens = directory / "tokens"
@@ -139,20 +140,15 @@ async def main(seconds: float) -> None:
         with Runtime(cache) as runtime, runtime.session() as session:
             session.exec("1")  # the sandbox is compiled
         environ = environment(directory, cache, endpoint.base_url)
-        with http_process(environ, "--token-file", str(tokens), command=COMMAND) as (process, url):
+        with http_process(environ, "--token-file", str(tokens), workers=workers) as (process, url):
             await listening(url)
             async with at(url, "auto", ANN) as ann, at(url, "auto", BOB) as bob:
                 for number in range(AT_ONCE):
                     await ann.call_tool("register_context", {"text": "hello x\n" * 12_000, "name": f"c{number}"})
                 await ann.call_tool("inspect_context", {"context": "c0", "code": "1"})
-                print(f"{'attack':30} {'/health p50, p99, max':>24} {'tools/list p50, p99, max':>26} {'MB':>6}")
                 for name, attack in ATTACKS.items():
                     seen = await measure(url, process.pid, attack, ann, bob, seconds)
                     print(
                         f"{name:30} {shown(seen.health):>24} {shown(seen.listing):>26} {seen.rss_bytes >> 20:6}",
                         flush=True,
                     )
-
-
-if __name__ == "__main__":
-    anyio.run(main, float(sys.argv[1]) if len(sys.argv) > 1 else 10.0)

@@ -29,6 +29,9 @@ _HOP = ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization",
 OF_ONE_HOP: Final = frozenset([*_HOP, "upgrade", "host", "content-length", "authorization", "date", "server"])
 """Headers that are about one connection, or that each side writes itself."""
 
+MOST_BUFFERED_BYTES = 1 << 20
+"""An answer up to this length is passed on only when all of it is here, so that an error can take its place."""
+
 LOST = (
     "the worker process that answered this call has ended; a run that it had begun goes on in another: send the same"
     " request again, or read the run with rlm_result"
@@ -115,7 +118,10 @@ class WorkerProxy:
                             opened=opening_in(body),
                         ),
                     )
+                length = response.content_length
+                whole = await response.read() if length is not None and length <= MOST_BUFFERED_BYTES else b""
                 await answer.begin(response)
+                await answer.go_on(whole)
                 async for piece in response.content.iter_any():
                     await answer.go_on(piece)
                 await answer.end()
