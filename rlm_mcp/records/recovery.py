@@ -11,7 +11,7 @@ from rlm_mcp.records.protocols import RunRecord
 WITHIN_SECONDS = 24 * 3600.0
 """Nobody waits any longer for a run whose record has not grown for a day."""
 
-MOST_TRIES = 3
+MOST_TRIES = 5
 """A run that was resumed this often in a row, and never got any further, may be what crashes the server."""
 
 MOST_AT_ONCE = 4

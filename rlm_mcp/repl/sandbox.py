@@ -187,6 +187,11 @@ class Sandbox:
             await threads.run(session.close)
 
 
+def import_runtime() -> None:
+    """Imports what the first REPL needs, in a process from which those with REPLs are forked."""
+    from wasm_runtime import compile_cache, runtime  # noqa: F401
+
+
 def memory_share(processes: int) -> int | None:
     """What the sessions of one of several processes may take together; None where the system does not tell."""
     from wasm_runtime.budget import default_budget_bytes

@@ -87,6 +87,7 @@ class LiveRuns:
         self._tasks = tasks
         self._telemetry = telemetry
         self._most_runs = most_runs
+        self._resuming: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._serves = serves
         self._is_ending = False
         self._live: dict[str, LiveRun] = {}
@@ -228,6 +229,11 @@ class LiveRuns:
     async def resume(self, run_id: str) -> str:
         """Continues a run that was cut off, cancelled, or stopped by a limit that has been raised. Returns its id."""
         run = await self._find(run_id)
+        lock = self._resuming.setdefault(run.run_id, anyio.Lock())
+        async with lock:  # a server resumes what was left while clients ask for it
+            return await self._resume(run)
+
+    async def _resume(self, run: RunRecord) -> str:
         if run.run_id in self._live:
             return run.run_id
         state = await run_in_thread(run.state)

@@ -34,7 +34,7 @@ from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart
 MOST_STATUS_BYTES = 4 << 20
 """A status names the open workspaces of a worker, each in 64 characters at most."""
 
-PRELOADED = "rlm_mcp.server.workers.process"
+PRELOADED = "rlm_mcp.server.workers.preloaded"
 SOCKET = "socket"
 BACKLOG = 1_000
 
