@@ -33,6 +33,7 @@ import anyio
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.models.limiter import START
 from rlm_mcp.records.events import Cell
+from rlm_mcp.records.group_commit import GroupCommit
 from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.settings import load_settings
@@ -267,6 +268,49 @@ async def concurrent_runs(_: int) -> None:
     report("  shared pages counted for each session (RSS)", peaks["Rss"] / 1024, "MiB", None)
 
 
+async def record(repeat: int) -> None:
+    """64 replies at once on a record whose commits take as long as an fsync of 4.5 ms."""
+    commits: list[int] = []
+    late: list[float] = []
+    for _ in range(4 * repeat):
+        written: list[int] = []
+
+        def commit(lines: list[bytes], written: list[int] = written) -> None:
+            time.sleep(0.0045)
+            written.append(len(lines))
+            lines.clear()
+
+        queue = GroupCommit(commit)
+
+        async def reply(queue: GroupCommit = queue) -> None:
+            queue.add(b"x" * 1_000)
+            queue.begin()
+            await queue.settled()
+
+        async with anyio.create_task_group() as watching:
+            lateness: list[float] = []
+            watching.start_soon(watch_loop, lateness)
+            await anyio.sleep(0.005)
+            async with anyio.create_task_group() as replies:
+                for _ in range(64):
+                    replies.start_soon(reply)
+            await anyio.sleep(0.005)
+            watching.cancel_scope.cancel()
+        queue.close()
+        commits.append(len(written))
+        late.append(max(lateness))
+    report("commits of 64 replies, at most", max(commits), "", 2)
+    report("the loop is late by at most, least and median", min(late) * 1000, "ms", 5, statistics.median(late) * 1000)
+
+
+async def watch_loop(lateness: list[float]) -> None:
+    """Records how much later than asked for the loop wakes a task."""
+    while True:
+        asked = time.perf_counter() + 0.001
+        await anyio.sleep(0.001)
+        lateness.append(time.perf_counter() - asked)
+
+
 class SlowCalls(NoCalls):
     """Answers sub-calls after 2 s."""
 
@@ -350,6 +394,7 @@ def report(what: str, value: float, unit: str, target: float | None, second: flo
 
 FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
     "turns": turns,
+    "record": record,
     "batch": batch,
     "loops": loops,
     "many": concurrent_runs,

@@ -1,6 +1,7 @@
 """Several workspaces on one data directory, as of several processes."""
 
 import os
+import re
 import sqlite3
 import subprocess
 from contextlib import chdir, closing
@@ -73,6 +74,31 @@ async def test_the_same_request_goes_on_with_a_run_that_was_cut_off(machine: Mac
     # The request that was in flight may have been billed.
     assert (state.usage.root_calls, state.usage.failed_calls) == (3, 1)
     assert state.usage.unanswered_prompt_tokens > 0
+
+
+async def test_a_run_that_a_full_disk_ends_says_so_and_goes_on_once_there_is_room(machine: Machine) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with anyio.fail_after(60):
+        async with machine.open() as workspace:
+            await workspace.contexts.register(text="some text", name="t")
+            run_id = await workspace.runs.start(REQUEST)
+            await machine.model.waits.wait()
+            record = Runs(machine.settings.data_dir).get(run_id).events_path
+            resource.setrlimit(resource.RLIMIT_FSIZE, (record.stat().st_size + 400, before[1]))
+            try:
+                machine.model.go.set()
+                full = await ended(workspace, run_id)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            assert (full.status, full.stopped_by) == ("failed", "error")
+            assert re.fullmatch(
+                rf"the record of {run_id} cannot be written \(.*\): free some space on the disk, then continue the run"
+                rf" with `rlm-mcp runs resume {run_id}`",
+                full.message,
+            )
+            await workspace.runs.resume(run_id)
+            assert (await ended(workspace, run_id)).answer == "9"
 
 
 async def test_the_same_request_twice_at_once_is_one_run(machine: Machine) -> None:
