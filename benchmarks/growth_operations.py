@@ -20,12 +20,13 @@ from rlm_mcp.engine.citations import collect_citations
 from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.reading import read_events
-from rlm_mcp.records.store import Runs
+from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.repl.types import RawCitation
 from rlm_mcp.server.resources import Resources
 from rlm_mcp.settings import load_settings
 from rlm_mcp.viewer.comparing import compare_runs
+from rlm_mcp.viewer.following import FollowedRun
 from rlm_mcp.viewer.page import run_facts
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
@@ -182,6 +183,13 @@ def _over_record(work: Callable[[Path, Store], object]) -> Operation:
     return measure
 
 
+def _reads_pieces(path: Path, store: Store) -> None:
+    followed = FollowedRun(Run(path.parent), store)
+    piece = followed.piece(0)
+    while piece.is_behind:
+        piece = followed.piece(piece.next_rows, piece.offset + len(piece.text))
+
+
 def _started() -> RunStarted:
     models = {"root": {"name": "m"}, "sub": {"name": "m"}}
     data = {"format": 1, "run_id": "run-0123456789ab", "query": "q", "contexts": [], "models": models, "limits": {}}
@@ -229,5 +237,6 @@ OPERATIONS: Mapping[str, Operation] = {
     "reading of a record": _over_record(lambda path, _: list(read_events(path))),
     "replay: the tape": _over_record(lambda path, _: Tape(read_events(path))),
     "page of a run": _over_record(lambda path, store: run_facts(read_events(path), store)),
+    "pieces of the page of a run": _over_record(_reads_pieces),
     "comparison of two runs": _over_record(_compares),
 }

@@ -13,7 +13,13 @@ def test_time_grows_with_the_length_of_the_text_and_not_faster(name: str) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["coverage of every file", "citations of every file", "page of a run", "comparison of two runs"],
+    [
+        "coverage of every file",
+        "citations of every file",
+        "page of a run",
+        "pieces of the page of a run",
+        "comparison of two runs",
+    ],
 )
 def test_the_time_of_an_operation_grows_with_the_number_of_things_and_not_faster(name: str) -> None:
     assert any(growth_operations.ratio(name, 100) <= 2 * MOST_RATIO for _ in range(3))  # a quadratic one has 16

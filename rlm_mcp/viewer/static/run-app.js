@@ -61,6 +61,7 @@ function meet(result) {
     show();
     return;
   }
+  if (data.head.id === runId && !data.head.is_live) return; // all of it has been read
   state.runId = runId;
   if (data.head.id !== runId) showResult(facts, runId);
   read();
@@ -129,7 +130,7 @@ function decorate() {
   const { head } = data;
   const live = state.live;
   const isLive = head.status === "running" && head.is_live && head.id;
-  const doing = live ? [live.doing, live.in_flight ? `${count(live.in_flight, "sub-call")} in flight` : "", span(live.seconds) + (live.seconds_left === null ? "" : `, ${span(live.seconds_left)} left`)].filter(Boolean).join(" · ") : head.id ? "" : "Waiting for the run to start";
+  const doing = live ? [live.doing, live.in_flight ? `${count(live.in_flight, "sub-call")} in flight` : "", live.seconds_left === null ? span(live.seconds) : `${span(live.seconds_left)} left`].filter(Boolean).join(" · ") : head.id ? "" : "Waiting for the run to start";
   const cancel = el("button", { type: "button", class: "quiet", id: "cancel", disabled: state.isCancelling, on: { click: cancelRun } }, state.isCancelling ? "Cancelling…" : "Cancel run");
   const size = el("button", { type: "button", class: "quiet", id: "resize", on: { click: () => host.resize().catch(() => {}) } }, host.isLarge ? "Back to the chat" : "Full screen");
   bar.replaceChildren(...[

@@ -220,6 +220,7 @@ async def test_a_citation_is_shown_in_place_and_given_to_the_model(
         for tab in ("coverage", "spending", "timeline", "turns"):
             await frame.locator(f'nav a[href="#{tab}"]').click()
             assert await frame.locator("main section:visible").count() == 1
+            assert await chat.inside(script("complaints")) == []
             await chat.look(f"{tab}-{theme}")
         ground = await chat.inside("getComputedStyle(document.body).backgroundColor")
         assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[theme]
@@ -344,6 +345,7 @@ async def test_a_registered_context_shows_structure_files_and_text(chat: Chat, t
         assert await frame.locator("h1").inner_text() == "shop"
         await frame.locator(".structure dt", has_text="file types").wait_for()
         await chat.look(f"context-structure-{theme}")
+        assert await chat.inside(script("complaints")) == []
         await frame.locator(".tab", has_text="Files").click()
         await chat.look(f"context-files-{theme}")
         await frame.locator(".tree button", has_text="guide.md").click()

@@ -16,3 +16,14 @@ def test_progress_follows_the_events_of_a_run_and_its_children() -> None:
     assert progress_of(fold) == Progress(
         events=3, iteration=1, depth=2, sub_calls=4, cost_usd=0.75, doing="running its code"
     )
+
+
+def test_progress_counts_the_sub_calls_that_are_not_answered_yet() -> None:
+    fold = RunFold()
+    for event in [
+        {"event": "cell_begun", "path": "", "turn": 1, "code": "ask()"},
+        *({"event": "sub_asked", "path": "", "turn": 1, "key": key} for key in "abc"),
+        {"event": "sub_reply", "path": "", "turn": 1, "key": "b", "value": "x"},
+    ]:
+        fold.apply(event_from_json(event))
+    assert progress_of(fold).in_flight == 2
