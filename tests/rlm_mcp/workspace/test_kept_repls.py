@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +14,16 @@ from anyio.abc import TaskGroup
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
+from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult, GuestCalls
+from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.inspect_repls import InspectRepls, ReplPool
 from rlm_mcp.workspace.kept_repl import what_became_of
+from rlm_mcp.workspace.launch import RunModels
 from rlm_mcp.workspace.repl_states import FileReplStates, MemoryReplStates, ReplStates, TakenState
+from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.anyio
 
@@ -239,6 +243,29 @@ async def test_a_full_disk_is_told_once_and_the_cells_run(tmp_path: Path) -> Non
         first, second = await server.run(), await server.run()
     assert second == ()
     assert first == ("The variables cannot be saved (File exists): they last as long as this server keeps them.",)
+
+
+async def test_removing_a_context_deletes_what_was_kept_of_it_also_where_nothing_is_kept(tmp_path: Path) -> None:
+    def opened(*, keeps_repls: bool) -> AbstractAsyncContextManager[Workspace]:
+        async def choose(root: str | None, sub: str | None) -> RunModels:
+            return RunModels(root=ScriptedModel([]), sub=ScriptedModel([]))
+
+        settings = Settings(data_dir=tmp_path, cache_dir=tmp_path, sub_call_cache=False)
+        opener = ScriptedOpener([CellResult(code="")] * 9)
+        return open_workspace(settings, choose=choose, open_repl=opener, keeps_repls=keeps_repls)
+
+    async with opened(keeps_repls=True) as server:
+        for name in ("a", "b"):
+            text = await server.contexts.register(text=name, name=name)
+            await server.repls.run_code(text, "1", seconds=1)
+    kept = FileReplStates(tmp_path / "repls")
+    assert len(kept.context_ids()) == 2
+    async with opened(keeps_repls=False) as other:
+        assert (await other.repls.run_code(text, "1", seconds=1)).notes == ()
+        await other.remove_context("a")
+        await run_in_thread(other.contexts.store.remove, "b")  # as an older version does
+        await other.collect_garbage()
+    assert [path.name for path in (tmp_path / "repls").iterdir()] == ["lock"]
 
 
 async def test_variables_of_the_real_sandbox_come_back_in_another_process(sandbox_cache: Path, tmp_path: Path) -> None:
