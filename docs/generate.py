@@ -118,7 +118,16 @@ def _default(schema: Mapping[str, Any]) -> str:
     return f"`{schema['default']}`" if "default" in schema else ""
 
 
-PAGES = {"settings.md": settings_page, "tools.md": tools_page}
+def skill_copy() -> str:
+    """The skill of the server, which the plugin brings too."""
+    return (DOCS.parent / "rlm_mcp/server/skills/long-inputs/SKILL.md").read_text("utf-8")
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "tools.md": tools_page,
+    "../plugin/skills/long-inputs/SKILL.md": skill_copy,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -36,6 +36,7 @@ from rlm_mcp.server.prompts import INSTRUCTIONS, add_prompts
 from rlm_mcp.server.resources import Resources
 from rlm_mcp.server.result_text import without_copy
 from rlm_mcp.server.run_tasks import RunTasks
+from rlm_mcp.server.skills_extension import Skills
 from rlm_mcp.server.tasks_extension import Tasks
 from rlm_mcp.server.tool_hints import tell_icon
 from rlm_mcp.server.tools import Tools
@@ -84,7 +85,7 @@ class RlmServer(MCPServer[None]):
             instructions=INSTRUCTIONS,
             version=__version__,
             tools=tools,
-            extensions=[RunApps(workspace), Tasks(RunTasks(workspace))],
+            extensions=[RunApps(workspace), Skills(), Tasks(RunTasks(workspace))],
             subscriptions=notifications.bus,
             middleware=[*before, tell_icon, cancellations.middleware, notifications.middleware, ListCache().middleware],
             token_verifier=token_verifier,
