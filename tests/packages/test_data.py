@@ -17,10 +17,11 @@ TOTALS = "frame.groupby('kind').n.sum().to_dict()"
 
 
 @pytest.fixture(scope="module")
-def data(image: Path | None, sandbox_cache: Path) -> Iterator[Runtime]:
+def data(image: Path | None) -> Iterator[Runtime]:
+    """In the user's cache, as the attacks: compiling this image takes half a minute of both cores."""
     if image is None:
         pytest.skip("--image names no image with packages for data")
-    with Runtime(sandbox_cache, image=image) as runtime:
+    with Runtime(image=image) as runtime:
         yield runtime
 
 
@@ -68,7 +69,7 @@ def test_each_package_does_what_it_is_for(data: Runtime, code: str, value: str) 
     [
         ("np.arange(4).reshape(3)", "ValueError"),
         ("pd.DataFrame()['x']", "KeyError"),
-        ("np.ones(2 * 10**8)", "_ArrayMemoryError"),
+        ("np.ones(2 * 10**8)", "MemoryError"),
         ("np.ones(10**9)", "ValueError"),  # more than 4 GiB
         ("__import__('lxml.etree').etree.fromstring('<a>')", "XMLSyntaxError"),
         ("__import__('msgspec').json.decode(b'{')", "DecodeError"),
@@ -108,17 +109,15 @@ def test_copies_work_on_a_data_frame(session: Session) -> None:
     assert session.exec("parallel_map(lambda k: int(frame[frame.kind == k].n.sum()), ['a', 'b'])").value == "[4, 6]"
 
 
-def test_a_checkpoint_is_restored_in_another_process(
-    session: Session, image: Path, tmp_path: Path, sandbox_cache: Path
-) -> None:
+def test_a_checkpoint_is_restored_in_another_process(session: Session, image: Path, tmp_path: Path) -> None:
     (tmp_path / "saved").write_bytes(session.checkpoint().to_bytes())
     code = (
         "import sys; from pathlib import Path; from wasm_runtime import Checkpoint, Runtime\n"
-        "with Runtime(Path(sys.argv[1]), image=Path(sys.argv[2])) as runtime, runtime.session() as session:\n"
-        "    session.restore(Checkpoint.from_bytes(Path(sys.argv[3]).read_bytes()))\n"
+        "with Runtime(image=Path(sys.argv[1])) as runtime, runtime.session() as session:\n"
+        "    session.restore(Checkpoint.from_bytes(Path(sys.argv[2]).read_bytes()))\n"
         f"    print(session.exec({TOTALS!r}).value)"
     )
-    command = [sys.executable, "-c", code, str(sandbox_cache), str(image), str(tmp_path / "saved")]
+    command = [sys.executable, "-c", code, str(image), str(tmp_path / "saved")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603 - fixed
     assert done.stdout == "{'a': 4, 'b': 6}\n", done.stderr
     assert isinstance(Checkpoint.from_bytes((tmp_path / "saved").read_bytes()), Checkpoint)
