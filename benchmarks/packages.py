@@ -1,12 +1,20 @@
-"""Sessions with packages beside sessions without, in the same run: `python -m benchmarks.packages --image FOLDER`.
+"""Sessions with packages beside sessions without, in the same run.
 
-The image must have numpy and pandas. Every figure is the least of its repetitions, taken in turns, which a busy machine
-disturbs least. With numpy and pandas installed on the host, ten operations are timed on both sides; the ratio is how
-many times longer the sandbox takes.
+    python -m benchmarks.packages --image FOLDER [--node-pyodide FOLDER --wheels FOLDER]
+
+The image must have numpy and pandas. Figures are processor time, the least of repetitions that are taken in turns, so
+that a busy machine disturbs them little. With numpy and pandas installed on the host, ten operations are timed on both
+sides; the ratio is how many times longer the sandbox takes. With Node, a folder that contains node_modules/pyodide and
+one with its wheels of numpy, pandas and what pandas needs, a whole process that makes a DataFrame is compared too.
 """
 
 import argparse
 import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,20 +25,30 @@ from wasm_runtime import Limits, Runtime, Session
 _ROUNDS, _REPETITIONS = 20, 5
 _LIMITS = Limits(memory_bytes=1 << 30, cell_seconds=120.0)
 _SETUP = """
-import io, time
+import io
 import numpy as np, pandas as pd
 rng = np.random.default_rng(1)
 a, m = rng.random(1_000_000), rng.random((200, 200))
 frame = pd.DataFrame({"k": rng.integers(0, 100, 200_000), "x": rng.random(200_000)})
 frame["s"] = "row " + frame.k.astype(str)
 text = frame.head(50_000).to_csv(index=False)
-def least(code):
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        eval(code, globals())
-        times.append(time.perf_counter() - started)
-    return min(times)
+"""
+_FRAME = (
+    "import numpy, pandas as pd\n"
+    "str(pd.DataFrame({'k': list('abab'), 'n': [1, 2, 3, 4]}).groupby('k').n.sum().to_dict())"
+)
+_OWN_PROCESS = """
+import sys
+from pathlib import Path
+from wasm_runtime import Runtime
+with Runtime(image=Path(sys.argv[1])) as runtime, runtime.session() as session:
+    print(session.exec(sys.argv[2]).value)
+"""
+_NODE_PROCESS = """
+import {{ loadPyodide }} from {pyodide};
+const pyodide = await loadPyodide();
+await pyodide.loadPackage({wheels}, {{ messageCallback() {{}} }});
+console.log(pyodide.runPython(process.argv[1]));
 """
 _HELD_OBJECTS = "held = [bytes(4000) for _ in range(13_000)]"
 _HELD_ARRAYS = "held = [a + n for n in range(6)]"
@@ -53,9 +71,9 @@ def sessions(runtimes: dict[str, Runtime]) -> None:
     rows: dict[str, dict[str, float]] = {}
 
     def timed(row: str, name: str, action: Callable[[], object]) -> None:
-        started = time.perf_counter()
+        started = time.process_time()
         action()
-        taken = (time.perf_counter() - started) * 1000
+        taken = (time.process_time() - started) * 1000
         rows.setdefault(row, {})[name] = min(taken, rows.get(row, {}).get(name, taken))
 
     for _ in range(_ROUNDS):
@@ -73,7 +91,12 @@ def sessions(runtimes: dict[str, Runtime]) -> None:
             session.exec(_HELD_OBJECTS if name == "base" else f"{_SETUP}\n{_HELD_ARRAYS}")
             for _ in range(_REPETITIONS):
                 timed("cell after 50 MB", name, partial(session.exec, "1"))
-    print("| ms, least | " + " | ".join(runtimes) + " |\n|---|" + "---|" * len(runtimes))
+    for name, runtime in runtimes.items():
+        with runtime.session(limits=_LIMITS) as session:
+            session.exec("{}" if name == "base" else _FRAME)
+            written = sum(len(data) for _, data in session.checkpoint().runs)
+            rows.setdefault("MB that a session holds after a cell", {})[name] = written / 1e6
+    print("\n| ms, least | " + " | ".join(runtimes) + " |\n|---|" + "---|" * len(runtimes))
     for row, figures in rows.items():
         print(f"| {row} | " + " | ".join(f"{figures[n]:.2f}" if n in figures else "" for n in runtimes) + " |")
 
@@ -86,6 +109,33 @@ def _fork(session: Session) -> None:
     session.fork().close()
 
 
+def processes(image: Path, node_folder: Path | None, wheels: Path | None) -> None:
+    """Print the processor time and the memory of a whole process that makes a DataFrame."""
+    print("| a process that makes a DataFrame | processor time, s | memory, MB |\n|---|---|---|")
+    _print_process("sandbox", [sys.executable, "-c", _OWN_PROCESS, str(image), _FRAME])
+    node = shutil.which("node")
+    if node is None or node_folder is None or wheels is None:
+        return
+    names = ("numpy", "pandas", "python_dateutil", "six", "pytz")
+    needed = [str(path) for name in names for path in sorted(wheels.glob(f"{name}-*.whl"))]
+    folder = node_folder.resolve() / "node_modules/pyodide"
+    script = _NODE_PROCESS.format(pyodide=json.dumps(str(folder / "pyodide.mjs")), wheels=json.dumps(needed))
+    _print_process("Pyodide in Node", [node, "--input-type=module", "-e", script, _FRAME])
+
+
+def _print_process(name: str, command: list[str]) -> None:
+    used, memory = [], 0
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own text
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"{name} failed")
+        used.append(usage.ru_utime + usage.ru_stime)
+        memory = usage.ru_maxrss >> 10
+    print(f"| {name} | {min(used):.2f} | {memory} |")
+
+
 def operations(session: Session) -> None:
     """Print how many times longer each operation takes than natively, where numpy and pandas are installed."""
     session.exec(_SETUP)
@@ -94,16 +144,30 @@ def operations(session: Session) -> None:
         exec(_SETUP, native)  # noqa: S102 - our own text
     print("\n| operation | sandbox, ms | native, ms | ratio |\n|---|---|---|---|")
     for name, code in OPERATIONS.items():
-        here = float(session.exec(f"least({code!r})").value or "nan")
-        there = float(eval(f"least({code!r})", native)) if native else float("nan")  # noqa: S307 - our own text
-        print(f"| {name} | {here * 1000:.2f} | {there * 1000:.2f} | {here / there:.1f} |")
+        repeated = f"for _ in range({_REPETITIONS}): {code}"
+        here = _least(partial(session.exec, repeated))
+        there = _least(partial(exec, repeated, native)) if native else float("nan")
+        print(f"| {name} | {here:.2f} | {there:.2f} | {here / there:.1f} |")
+
+
+def _least(action: Callable[[], object]) -> float:
+    """Milliseconds of processor time for one of the repetitions in `action`."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        action()
+        times.append(time.process_time() - started)
+    return min(times) * 1000 / _REPETITIONS
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=Path, required=True, help="the folder of an image with numpy and pandas")
+    parser.add_argument("--node-pyodide", type=Path, metavar="FOLDER", help="a folder with node_modules/pyodide")
+    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="a folder with Pyodide's wheels, for Node")
     options = parser.parse_args()
+    processes(options.image, options.node_pyodide, options.wheels)
     with Runtime() as base, Runtime(image=options.image) as packages:
         sessions({"base": base, "packages": packages})
         with packages.session(limits=_LIMITS) as session:
