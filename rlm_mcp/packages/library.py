@@ -207,12 +207,14 @@ class PackageLibrary:
         links = list(dict.fromkeys([*self._find_links(), *find_links]))
         resolved = resolve(requested, self._folder / "download", find_links=links, report=report)
         with Runtime(cache_dir, on_progress=report) as runtime:
-            key = _key([runtime.image.sha256, *sorted(wheel.sha256 for wheel in resolved.wheels)])
+            needed_only = {wheel.name for wheel in resolved.wheels} - {_project(one) for one in requested}
+            wheels = (wheel.sha256 for wheel in resolved.wheels)
+            key = _key([runtime.image.sha256, *sorted(wheels), *sorted(needed_only)])
             folder = self._folder / "images" / key
             if read_image(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 try:
-                    bake_image(resolved.wheels, folder, runtime=runtime, on_progress=report)
+                    bake_image(resolved.wheels, folder, runtime=runtime, on_progress=report, needed_only=needed_only)
                 except BadPackage as error:
                     raise PackageRefused(_refusal(str(error), resolved.pure_only)) from error
         Runtime(cache_dir, image=folder, on_progress=report).close()  # compiles it, so that no session waits for that

@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -54,18 +55,42 @@ def test_the_same_wheels_give_the_same_image(library: PackageLibrary, sandbox_ca
     assert second == first
 
 
+def write_wheel(folder: Path, name: str, source: str, requirements: Sequence[str] = ()) -> Path:
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requirements)
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}")
+        wheel.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
+        wheel.writestr(f"{name}/__init__.py", source)
+    return path
+
+
+SOCKETS = "import socket\nsocket.socket()\n"
+
+
 def test_a_package_whose_import_fails_is_refused_with_its_traceback_and_the_set_stays(
     library: PackageLibrary, sandbox_cache: Path, tmp_path: Path
 ) -> None:
     before = library.added()
-    path = tmp_path / "sockets-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("sockets-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: sockets\nVersion: 1.0\n")
-        wheel.writestr("sockets-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr("sockets-1.0.dist-info/RECORD", "")
-        wheel.writestr("sockets/__init__.py", "import socket\nsocket.socket()\n")
     with pytest.raises(PackageRefused) as raised:
-        library.add([str(path)], cache_dir=sandbox_cache, report=print)
+        library.add([str(write_wheel(tmp_path, "sockets", SOCKETS))], cache_dir=sandbox_cache, report=print)
     assert str(raised.value).startswith("sockets cannot be imported in the sandbox:\nTraceback")
     assert "Address family not supported by protocol" in str(raised.value)
     assert library.added() == before
+
+
+def test_a_package_that_only_another_requires_may_fail_to_be_imported_and_is_told(
+    sandbox_cache: Path, tmp_path: Path
+) -> None:
+    write_wheel(tmp_path, "sockets", "print('starting')\n" + SOCKETS)
+    user = write_wheel(tmp_path, "user", "print('hello')\ndef fetch():\n    import sockets\n", ["sockets"])
+    told = list[str]()
+    library = PackageLibrary(tmp_path / "data")
+    image = library.add([str(user)], cache_dir=sandbox_cache, find_links=[str(tmp_path)], report=told.append)
+    assert (image.packages, image.imports) == (("sockets 1.0", "user 1.0"), ("user",))
+    assert "sockets cannot be imported in the sandbox; the packages that need them can" in told
+    with Runtime(sandbox_cache, image=image.folder) as runtime, runtime.session() as session:
+        error = session.exec("import user\nuser.fetch()").error
+        assert error is not None
+        assert error.type == "OSError"

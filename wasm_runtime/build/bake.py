@@ -9,6 +9,7 @@ This is reproducible: clock, randomness and inode numbers are constants while ba
 import functools
 import json
 import struct
+import threading
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +26,7 @@ from wasm_runtime.imports.guest import Guest
 from wasm_runtime.linking import active_guest, make_linker
 from wasm_runtime.machine.engine import make_engine
 from wasm_runtime.machine.interpreter import GLOBALS, Interpreter
-from wasm_runtime.machine.memory import HOST_PAGE_BYTES, WASM_PAGE_BYTES, GuestMemory, MemoryRuns
+from wasm_runtime.machine.memory import HOST_PAGE_BYTES, KILL_ADDRESS, WASM_PAGE_BYTES, GuestMemory, MemoryRuns
 from wasm_runtime.vfs.devices import Device
 from wasm_runtime.vfs.filesystem import Vfs
 from wasm_runtime.vfs.quota import FixedQuota
@@ -34,6 +35,8 @@ from wasm_runtime.vfs.time_zones import zone_files
 
 # 2026-01-01T00:00:00Z: the guest's time while the image is baked.
 BAKE_TIME_NS = 1_767_225_600_000_000_000
+# Importing packages takes a minute of a processor; one that never ends is trapped, as a cell is.
+_MOST_SECONDS = 1200.0
 KEPT_EXPORTS = frozenset(
     ["memory", *GLOBALS, "PyObject_CallNoArgs", "PyErr_Clear", "PyGILState_Ensure", "PyGILState_Release"]
 )
@@ -141,15 +144,15 @@ class Additions:
 def bake(assembled: Path, stdlib_zip: Path, work: Path, binaryen: Binaryen) -> tuple[Path, Addresses]:
     """Make `baked.wasm` in `work`; -> its path and the addresses the host needs."""
     image = WasmFile.load(assembled)
-    addresses = _fill(image, make_engine(), stdlib_zip, trampoline_slot(image))
+    addresses, _ = _fill(image, make_engine(), stdlib_zip, trampoline_slot(image))
     stripped, baked = work / "stripped.wasm", work / "baked.wasm"
     image.save(stripped)
     binaryen.run("wasm-opt", stripped, "--remove-unused-module-elements", "-o", baked)
     return baked, addresses
 
 
-def bake_with(additions: Additions, stdlib_zip: Path, slot: int) -> Addresses:
-    """Make the linked module an image, in place; -> the addresses the host needs.
+def bake_with(additions: Additions, stdlib_zip: Path, slot: int) -> tuple[Addresses, str]:
+    """Make the linked module an image, in place; -> the addresses the host needs, and what `additions.source` printed.
 
     `slot` is the trampoline's in the table. Raises BootError with the guest's output.
     """
@@ -158,21 +161,27 @@ def bake_with(additions: Additions, stdlib_zip: Path, slot: int) -> Addresses:
 
 def _fill(
     image: WasmFile, engine: wasmtime.Engine, stdlib_zip: Path, slot: int, additions: Additions | None = None
-) -> Addresses:
+) -> tuple[Addresses, str]:
     """Start the module's interpreter, and make its memory and globals those with which the module begins."""
     module = wasmtime.Module(engine, image.to_bytes())
     prelinked = make_linker(engine, module).instantiate_pre(module)
     interpreter = Interpreter(engine, prelinked, memory_bytes=2 << 30)
-    addresses = _boot(interpreter, stdlib_zip, slot, additions)
+    stop = threading.Timer(_MOST_SECONDS, interpreter.memory.poke, (KILL_ADDRESS, 1))
+    stop.daemon = True
+    stop.start()
+    try:
+        addresses, printed = _boot(interpreter, stdlib_zip, slot, additions)
+    finally:
+        stop.cancel()
     image.set_active_data(_occupied_runs(interpreter.memory))
     image.set_memory_minimum(interpreter.memory.size // WASM_PAGE_BYTES)
     defined = image.mutable_globals()[: len(GLOBALS)]
     image.set_mutable_i32_globals(dict(zip(defined, interpreter.globals(), strict=True)))
     image.set_exports([e for e in image.exports() if e.name in KEPT_EXPORTS])
-    return addresses
+    return addresses, printed
 
 
-def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Additions | None) -> Addresses:
+def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Additions | None) -> tuple[Addresses, str]:
     out, err, host = Capture(1 << 20), Capture(1 << 20), warm_up.channel()
     devices: dict[str, Device] = {
         "/dev/stdin": Capture(0),
@@ -205,9 +214,10 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Addi
             boot.run_source(interpreter, _OPEN_HOST)
             boot.run_source(interpreter, _IMPORT)
             serve = functools.partial(interpreter.call, "PyObject_CallNoArgs", int(out.text()))
+            out.clear()
             if additions is not None:
-                out.clear()
                 boot.run_source(interpreter, additions.source)
+            printed = out.text()
             warm_up.run_everything(host, serve)
             out.clear()
             boot.run_source(interpreter, _LIST_OBJECTS)
@@ -218,7 +228,7 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Addi
         except (boot.BootError, wasmtime.Trap) as error:
             text = f"{error}\n{out.text()}{err.text()}"
             raise boot.BootError(text, out.text()) from guest.failure or error
-    return Addresses(
+    addresses = Addresses(
         serve=facts["serve"],
         worker=facts["worker"],
         stdout_pending=_bytearray_buffer(interpreter.memory, facts["stdout"]),
@@ -226,6 +236,7 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Addi
         signal_handling=interpreter.address("Py_EMSCRIPTEN_SIGNAL_HANDLING"),
         stack_low=interpreter.call("emscripten_stack_get_end"),
     )
+    return addresses, printed
 
 
 # The host opens /dev/host as the first file of each session, so it is descriptor 3 there too.

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import zstandard
@@ -77,17 +77,16 @@ import importlib, os, sys, traceback, warnings
 import host
 os.environ.update(HOME="/home", MPLBACKEND="agg", MPLCONFIGDIR="/tmp/matplotlib")
 warnings.simplefilter("ignore")
-
-def bring(name):
+del sys.modules["_ctypes"]
+failed = []
+for name in {names!r}:
     try:
         importlib.import_module(name)
-    except BaseException:
-        os.write(1, f"{{name}}\\n{{traceback.format_exc()}}".encode())
-        raise
-
-del sys.modules["_ctypes"]
-for name in {names!r}:
-    bring(name)
+    except BaseException as error:
+        if name not in {optional!r}:
+            os.write(1, f"\\1{{name}}\\n{{traceback.format_exc()}}".encode())
+            raise
+        failed.append(name)
 for code in {cells!r}:
     for _ in range(3):
         exec(code, {{}})
@@ -103,16 +102,23 @@ if not {keep_ctypes}:
         del sys.modules[name]
     sys.modules["_ctypes"] = None
 warnings.resetwarnings()
-os.write(1, b"imported")
+os.write(1, ("\\1" + " ".join(failed)).encode())
 """
+_MARK = "\1"  # begins what the code above reports; packages may print something while they are imported
 
 
 def bake_image(
-    wheels: Sequence[Wheel], folder: Path, *, runtime: Runtime, on_progress: Callable[[str], None]
+    wheels: Sequence[Wheel],
+    folder: Path,
+    *,
+    runtime: Runtime,
+    on_progress: Callable[[str], None],
+    needed_only: Collection[str] = (),
 ) -> dict[str, object]:
     """Make the image in `folder`, which must not exist; -> its manifest. Raises BadPackage.
 
-    `runtime` is of the image without packages; it compiles the Python files.
+    `runtime` is of the image without packages; it compiles the Python files. `needed_only` names packages that are
+    there because others require them: their import may fail, as that of packages for the network does.
     """
     on_progress("compiling the Python files of the packages")
     site = with_byte_code(runtime, _files(wheels))
@@ -121,12 +127,14 @@ def bake_image(
     slot = trampoline_slot(main)
     linked = link_wheels(main, wheels)
     on_progress("starting Python with the packages")
-    addresses = _bake(linked, wheels, site, runtime, slot)
+    addresses, failed = _bake(linked, wheels, site, runtime, slot, needed_only)
+    if failed:
+        on_progress(f"{', '.join(failed)} cannot be imported in the sandbox; the packages that need them can")
     on_progress("writing the image")
     module = linked.wasm.to_bytes()
     manifest: dict[str, object] = {
         "base": runtime.image.sha256,
-        "packages": [_described(wheel) for wheel in wheels],
+        "packages": [_described(wheel, failed) for wheel in wheels],
         "image": {
             "sha256": hashlib.sha256(module).hexdigest(),
             "memory_bytes": read_uleb(linked.wasm.body(MEMORY), 2)[0] * WASM_PAGE_BYTES,
@@ -187,28 +195,39 @@ def _files(wheels: Sequence[Wheel]) -> dict[str, bytes]:
 
 
 def _bake(
-    linked: LinkedModule, wheels: Sequence[Wheel], site: Mapping[str, bytes], runtime: Runtime, slot: int
-) -> Addresses:
+    linked: LinkedModule,
+    wheels: Sequence[Wheel],
+    site: Mapping[str, bytes],
+    runtime: Runtime,
+    slot: int,
+    needed_only: Collection[str],
+) -> tuple[Addresses, list[str]]:
+    """Return the addresses, and the names that cannot be imported but need not."""
     names = [name for wheel in wheels for top in wheel.import_names for name in [top, *_ALSO.get(top, [])]]
-    cells = [code for top, code in _CELLS.items() if top in names]
-    additions = Additions(
-        linked=linked,
-        files=lambda: {f"{SITE_PACKAGES}/{path}": BytesSource(data) for path, data in site.items()},
-        source=_IMPORT.format(names=names, cells=cells, keep_ctypes=not _NEED_CTYPES.isdisjoint(names)),
+    optional = [name for wheel in wheels if wheel.name in needed_only for name in wheel.import_names]
+    source = _IMPORT.format(
+        names=names,
+        optional=optional,
+        cells=[code for top, code in _CELLS.items() if top in names],
+        keep_ctypes=not _NEED_CTYPES.isdisjoint(names),
     )
+    files = {f"{SITE_PACKAGES}/{path}": BytesSource(data) for path, data in site.items()}
     try:
-        return bake_with(additions, runtime.image.stdlib, slot)
+        addresses, printed = bake_with(
+            Additions(linked=linked, files=lambda: files, source=source), runtime.image.stdlib, slot
+        )
     except boot.BootError as error:
-        name, _, traceback = error.printed.partition("\n")
+        name, _, traceback = error.printed.rpartition(_MARK)[2].partition("\n")
         raise BadPackage(f"{name or 'a package'} cannot be imported in the sandbox:\n{traceback or error}") from error
+    return addresses, printed.rpartition(_MARK)[2].split()
 
 
-def _described(wheel: Wheel) -> dict[str, object]:
+def _described(wheel: Wheel, failed: Collection[str]) -> dict[str, object]:
     return {
         "name": wheel.name,
         "version": wheel.version,
         "sha256": wheel.sha256,
-        "imports": wheel.import_names,
+        "imports": [name for name in wheel.import_names if name not in failed],
         "pure_part_only": wheel.of_another_platform,
     }
 
