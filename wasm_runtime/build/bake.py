@@ -225,9 +225,12 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Addi
             _make_immortal(interpreter.memory, facts)
             boot.run_source(interpreter, _FILL_HOLES)
             warm_up.run_trivial(host, serve)
-        except (boot.BootError, wasmtime.Trap) as error:
+        except boot.BootError as error:
             text = f"{error}\n{out.text()}{err.text()}"
             raise boot.BootError(text, out.text()) from guest.failure or error
+        except wasmtime.Trap as error:
+            ended = {"exit": "it ends the process", "abort": "it aborts"}.get(guest.ended or "")
+            raise boot.BootError(ended or str(error), out.text()) from guest.failure or error
     addresses = Addresses(
         serve=facts["serve"],
         worker=facts["worker"],

@@ -80,6 +80,7 @@ warnings.simplefilter("ignore")
 del sys.modules["_ctypes"]
 failed = []
 for name in {names!r}:
+    os.write(1, f"\\1{{name}}\\n".encode())
     try:
         importlib.import_module(name)
     except BaseException as error:
@@ -104,6 +105,7 @@ if not {keep_ctypes}:
 warnings.resetwarnings()
 os.write(1, ("\\1" + " ".join(failed)).encode())
 """
+_OWN_PACKAGE = "host"
 _MARK = "\1"  # begins what the code above reports; packages may print something while they are imported
 
 
@@ -204,6 +206,8 @@ def _bake(
 ) -> tuple[Addresses, list[str]]:
     """Return the addresses, and the names that cannot be imported but need not."""
     names = [name for wheel in wheels for top in wheel.import_names for name in [top, *_ALSO.get(top, [])]]
+    if _OWN_PACKAGE in names:
+        raise BadPackage(f"a package has the module {_OWN_PACKAGE}, which the sandbox has itself: leave it out")
     optional = [name for wheel in wheels if wheel.name in needed_only for name in wheel.import_names]
     source = _IMPORT.format(
         names=names,
