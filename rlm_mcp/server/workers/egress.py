@@ -48,8 +48,8 @@ AddressInfo = tuple[Any, ...]
 LookUp = Callable[[str, int], list[AddressInfo]]
 Clock = Callable[[], float]
 
-MOST_BYTES = 1_024
-"""Of one message. A host name has at most 253 characters."""
+MOST_BYTES, MOST_REASON_CHARS = 2_048, 300
+"""Of one message, and of the reason in it, of which a character may take four bytes."""
 MOST_OPENING = 64
 """Connections that are being opened for one worker. One that takes long holds up no other before that."""
 PAUSE_SECONDS, REFUSED_SECONDS = 0.001, 0.1
@@ -163,14 +163,8 @@ class EgressBroker:
             try:
                 with anyio.fail_after(CONNECT_SECONDS):
                     opened = await self._connect(*destination)
-            except TimeoutError:
-                _answer(way_back, _error(f"{CONNECT_SECONDS:g} s have passed", errno.ETIMEDOUT))
-            except socket.gaierror as error:  # its numbers are none of the system's
-                _answer(way_back, _error(error.strerror or str(error)))
-            except (OSError, UnicodeError) as error:
-                _answer(
-                    way_back, _error(getattr(error, "strerror", None) or str(error), getattr(error, "errno", 0) or 0)
-                )
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the front
+                _answer(way_back, _failure(error))
             else:
                 with opened:
                     _answer(way_back, b"\0", opened.fileno())
@@ -218,8 +212,19 @@ def _asked(message: bytes) -> Destination:
         return "", 0
 
 
+def _failure(error: Exception) -> bytes:
+    match error:
+        case TimeoutError():
+            return _error(f"{CONNECT_SECONDS:g} s have passed", errno.ETIMEDOUT)
+        case socket.gaierror():  # its numbers are none of the system's
+            return _error(error.strerror or str(error))
+        case OSError():
+            return _error(error.strerror or str(error), error.errno or 0)
+    return _error(f"{type(error).__name__}: {error}")
+
+
 def _error(reason: str, number: int = 0) -> bytes:
-    return json.dumps({"reason": reason, "errno": number}).encode()
+    return json.dumps({"reason": reason[:MOST_REASON_CHARS], "errno": number}, ensure_ascii=False).encode()
 
 
 def _answer(way_back: socket.socket, message: bytes, *descriptors: int) -> None:
@@ -274,7 +279,7 @@ def _opened(way_back: socket.socket) -> socket.socket:
     if passed is not None:
         return passed
     if not message:
-        raise ConnectionAbortedError(errno.ECONNABORTED, "the server has ended")
+        raise ConnectionAbortedError(errno.ECONNABORTED, "the server has ended, or has no file descriptors left")
     error = json.loads(message)
     raise OSError(error["errno"], error["reason"]) if error["errno"] else OSError(error["reason"])
 

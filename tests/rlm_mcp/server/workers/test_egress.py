@@ -121,9 +121,11 @@ async def test_another_address_is_refused_in_a_sentence() -> None:
         (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
         (TimeoutError(), "Connection timed out"),
+        (ValueError("no such family"), "ValueError: no such family"),
+        (OSError(113, "é" * 5_000), "No route to host"),
     ],
 )
-async def test_the_reason_of_the_broker_is_that_of_the_worker(error: OSError, why: str) -> None:
+async def test_the_reason_of_the_broker_is_that_of_the_worker(error: Exception, why: str) -> None:
     async def connect(host: str, port: int) -> socket.socket:
         raise error
 
