@@ -215,6 +215,15 @@ class Channel:
         self._memory.release(self._ahead_bytes)
         self._ahead_bytes = 0
 
+    @property
+    def newest_ticket(self) -> int:
+        """The ticket of the newest call in flight; 0 without any."""
+        return self._pending.newest
+
+    def cancel_after(self, ticket: int) -> None:
+        """Cancel the calls in flight that were submitted after this one."""
+        self._pending.cancel_all(after=ticket)
+
     def cancel_all(self) -> None:
         """Cancel all calls in flight; their results are dropped, and so is an answer that was not read."""
         self._end_scopes()

@@ -130,9 +130,14 @@ class PendingCalls:
         for ticket in tickets:
             self.collect(ticket)[1].cancel()
 
-    def cancel_all(self) -> None:
-        """Cancel every call in flight; their results are dropped."""
-        self.cancel(list(reversed(self._calls)))
+    @property
+    def newest(self) -> int:
+        """The ticket of the newest call in flight; 0 without any."""
+        return next(reversed(self._calls), 0)
+
+    def cancel_all(self, *, after: int = 0) -> None:
+        """Cancel every call in flight with a ticket above `after`; their results are dropped."""
+        self.cancel([ticket for ticket in reversed(self._calls) if ticket > after])
 
     def interrupt(self) -> None:
         """End the current wait, or the next one."""

@@ -402,6 +402,7 @@ class Session:
         if self._since is not None:
             self._served.append(request)
         self._channel.set_request(request)
+        earlier = self._channel.newest_ticket
         trapped: StopReason | None = None
         with self._deadline.running(seconds, reason=reason), active_guest(guest):
             try:
@@ -422,7 +423,11 @@ class Session:
         if trapped is not None:
             return {}, trapped, True
         report = self._channel.report or {}
-        return report, self._deadline.expired if _is_interrupt(report) else None, False
+        if not _is_interrupt(report):
+            return report, None, False
+        # An interrupt between submitting calls and waiting for them leaves calls whose tickets nobody knows.
+        self._channel.cancel_after(earlier)
+        return report, self._deadline.expired, False
 
     def _stop_reason(self, trap: wasmtime.Trap) -> StopReason:
         ended = self._machine.guest.ended

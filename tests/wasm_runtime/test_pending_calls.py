@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from wasm_runtime import Runtime, Starts
 from wasm_runtime.pending_calls import PendingCalls, finished_future, flatten_future
 
 
@@ -57,3 +58,18 @@ def test_a_future_that_comes_after_the_cancellation_is_cancelled_too() -> None:
     outer.set_result(inner)
     assert inner.cancelled()
     assert flat.cancelled()
+
+
+def test_an_interrupted_cell_leaves_none_of_its_calls_and_all_of_earlier_ones() -> None:
+    asked: list[Future[object]] = []
+
+    def ask() -> Future[object]:
+        asked.append(Future())
+        return asked[-1]
+
+    with Runtime() as runtime, runtime.session(calls={"ask": Starts(ask)}) as session:
+        session.exec("import host; kept = host.submit('ask')")
+        session.exec("host.submit('ask'); raise KeyboardInterrupt")
+        assert [future.cancelled() for future in asked] == [False, True]
+        asked[0].set_result("answer")
+        assert session.exec("host.wait([kept])").value == "['answer']"
