@@ -292,7 +292,7 @@ class FileReplStates:
 
 NOT_SAVED = "they were not saved before the server ended"
 FOREIGN = "another version of the sandbox saved them"
-DAMAGED = "their saved state is damaged"
+DAMAGED = "their saved state is damaged or of another version"
 
 
 def _taken(lease: str, begun: int, *, cells: int, data: bytes | None, lost: str) -> TakenState:
