@@ -67,7 +67,7 @@ class Resources:
         server.resource(
             "rlm://runs/{run_id}",
             title="Run",
-            description="A run as it stands: status, answer, citations, usage. `rlm-mcp runs view ID` makes a page of it.",
+            description="A run as it stands: status, answer, citations, usage. `rlm-mcp runs view ID` makes its page.",
             mime_type="application/json",
         )(self.run)
         server.resource(

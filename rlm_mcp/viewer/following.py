@@ -120,7 +120,8 @@ class FollowedRun:
 def _shown(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = data["rows"]
     if len(rows) > MOST_PIECE_ROWS:
-        left_out = f"The first {MOST_PIECE_ROWS:,} of {len(rows):,} events are shown; rlm-mcp runs view {data['head']['id']} shows all."
+        shown = f"The first {MOST_PIECE_ROWS:,} of {len(rows):,} events are shown"
+        left_out = f"{shown}; rlm-mcp runs view {data['head']['id']} shows all."
         data["head"]["notes"].append(left_out)
     return rows[:MOST_PIECE_ROWS]
 
