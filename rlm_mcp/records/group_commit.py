@@ -1,9 +1,9 @@
 """Group commit: lines that the event loop appends are written together, on a thread of their own.
 
     add      queues a line
-    begin    has what is queued committed soon. The lines of one step of the loop make one commit; those added while a
-             commit is under way make the next one, however many they are
-    settled  returns once everything added before it is committed
+    begin    has what is queued committed within SOON_SECONDS, with what is added until then
+    settled  returns once everything added before it is committed, which then begins at once: the lines of one step of
+             the loop make one commit; those added while it is under way make the next one, however many they are
 
 So the loop never waits for the disk, and 64 replies that come together take two commits at most. In a thread without an
 event loop `begin` commits what is queued before it returns. Commits are never at the same time, and lines keep their
@@ -21,6 +21,10 @@ import anyio
 
 Commit = Callable[[list[bytes]], None]
 """Makes lines durable, in their order. One that it has not written when it raises stays in the list."""
+
+
+SOON_SECONDS = 0.005
+"""A result that nobody waits for goes with the request that follows it: each commit costs some 50 us of two threads."""
 
 
 class GroupCommit:
@@ -59,6 +63,9 @@ class GroupCommit:
         if coming is None and (self._queued or self._left):
             coming = self._schedule(asyncio.get_running_loop())
         if coming is not None:
+            if not coming.is_waited_for:
+                coming.is_waited_for = True
+                coming.loop.call_soon(self._begin)
             await coming.done.wait()
             if coming.error is not None:
                 raise coming.error
@@ -86,11 +93,11 @@ class GroupCommit:
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> "_Round":
         if self._coming is None:
             self._coming = _Round(loop)
-            if self._running is None:
-                loop.call_soon(self._begin)
+            loop.call_later(SOON_SECONDS, self._begin)
         return self._coming
 
     def _begin(self) -> None:
+        """Begins the coming commit, unless one is under way; that one's end does it then."""
         if self._running is None and self._coming is not None:
             self._running, self._coming = self._coming, None
             if self._rounds is None:
@@ -123,5 +130,6 @@ class _Round:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.is_waited_for = False
         self.done = anyio.Event()
         self.error: Exception | None = None

@@ -60,6 +60,17 @@ async def test_64_replies_that_come_together_or_during_a_commit_take_two_commits
     assert threading.get_ident() not in disk.threads
 
 
+async def test_results_that_nobody_waits_for_go_with_the_request_after_them() -> None:
+    disk = Disk()
+    queue = disk()
+    for line in (b"cell", b"decision", b"request"):
+        queue.add(line)
+        queue.begin()
+    await queue.settled()
+    queue.close()
+    assert disk.commits == [[b"cell", b"decision", b"request"]]
+
+
 async def test_what_nobody_waits_for_is_written_too() -> None:
     disk = Disk()
     queue = disk()
