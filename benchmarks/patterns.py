@@ -31,6 +31,9 @@ MOST_RATIO = 8.0
 # Patterns that are only matched at the beginning of a text, or against the whole of it.
 MATCHED_IN_PLACE = {
     "rlm_mcp.contexts.describe.outline._NUMBERED",  # a whole line
+    "rlm_mcp.contexts.sources.address._HELPER",  # the beginning of a source
+    "rlm_mcp.contexts.sources.address._SCHEME",  # the beginning of a source
+    "rlm_mcp.contexts.sources.address._SCP_LIKE",  # a whole source
     "rlm_mcp.contexts.sources.mail_detection._HEADER",  # the beginning of a line
     "rlm_mcp.contexts.sources.mail_detection._MAILDIR_NAME",  # the beginning of a file name
     "rlm_mcp.contexts.sources.spreadsheet._HELD_WHOLE",  # the name of a part
