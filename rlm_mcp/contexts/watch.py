@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rlm_mcp.contexts.sources.address import is_address
 from rlm_mcp.contexts.sources.directory import NOT_WORTH_READING
 from rlm_mcp.contexts.sources.pattern import fixed_part
 from rlm_mcp.contexts.store.store import Store
@@ -46,6 +47,11 @@ def watch(
 
 def _watched(context: Context) -> Path:
     """The directory to watch; for a file it is the parent, because editors replace files."""
+    if is_address(context.source):
+        raise SourceRefused(
+            f"{context.source} is on another machine and cannot be watched: "
+            f"`rlm-mcp contexts refresh {context.name}` fetches it again"
+        )
     source = Path(context.source)
     if source.is_file():
         return source.parent

@@ -1,6 +1,8 @@
 """A question answered with real parts except the model: an MCP client, the server process, the sandbox, an endpoint."""
 
+import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tests.peers.openai_server import OpenAIServer, Request
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("era", ["auto", "legacy"])]
 
+TOOL_SERVER = Path(__file__).parent.parent / "rlm_mcp" / "workspace" / "tool_server.py"
 CODE = """```repl
 from collections import Counter
 errors = Counter(line.split("[")[1].split("]")[0] for line in context.splitlines() if " ERROR " in line)
@@ -35,6 +38,8 @@ class Root:
     def __call__(self, request: Request) -> str:
         if "Sum up this component" in request.last:
             return "a component"
+        if "Whose" in request.messages[1]["content"]:
+            return "```repl\nFINAL(tools.crm.find_customer(context.strip(), limit=1)['given'])\n```"
         self.turns += 1
         if all(message["role"] != "assistant" for message in request.messages):
             return CODE
@@ -72,6 +77,9 @@ def parameters(tmp_path: Path, compiled_cache: Path, endpoint: OpenAIServer) -> 
         "RLM_MCP_BASE_URL": endpoint.base_url,
         "RLM_MCP_MODEL": "scripted",
         "RLM_MCP_API_KEY": "sk-test",
+        "RLM_MCP_TOOLS": json.dumps(
+            {"crm": {"command": [sys.executable, str(TOOL_SERVER)], "allow": ["find-customer"]}}
+        ),
     }
     command, *arguments = forked_command()
     return StdioServerParameters(command=command, args=arguments, env=environ)
@@ -100,6 +108,15 @@ async def test_a_question_is_answered_with_a_verified_citation(
     assert run["usage"]["sub_calls"] + run["usage"]["cached_calls"] == 2
     assert run["coverage"]["read_by_code"] == context["chars"]
     assert [(c["path"], c["start_line"], c["verified"]) for c in run["citations"]] == [("app.log", 1, True)]
+
+
+async def test_code_of_a_run_calls_a_tool_of_another_server(era: str, parameters: StdioServerParameters) -> None:
+    with anyio.fail_after(60):
+        async with Client(parameters, mode=era) as client:
+            await called(client, "register_context", text="Ada\n", name="order")
+            run = await called(client, "rlm_solve", query="Whose order is it?", contexts=["order"])
+    assert (run["status"], run["answer"]) == ("completed", '{"name": "Ada", "limit": 1}')
+    assert run["usage"]["sub_calls"] == 1
 
 
 async def test_cancelling_in_mid_run_stops_the_sandbox(

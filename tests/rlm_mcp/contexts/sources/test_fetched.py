@@ -28,6 +28,10 @@ from tests.rlm_mcp.contexts.sources.remote_servers import (
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the servers of these tests need POSIX")
 
+LINES = (b"# service=git-upload-pack\n", b"", b"version 2\n", b"ls-refs\n", b"fetch=shallow\n", b"")
+ADVERTISEMENT = b"".join(b"%04x%s" % (len(line) + 4, line) if line else b"0000" for line in LINES)
+"""What git's server answers to the first request."""
+
 
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteServer]:
@@ -347,12 +351,35 @@ def test_the_protocol_of_plain_files_is_refused_since_it_names_other_servers(
 
 
 def test_git_is_not_led_elsewhere_after_the_address_was_checked(store: Store, remote: RemoteServer) -> None:
-    first = b"001e# service=git-upload-pack\n0000000eversion 2\n0000"
-    remote.say("/led/info/refs", first, Content_Type="application/x-git-upload-pack-advertisement")
+    remote.say("/led/info/refs", ADVERTISEMENT, Content_Type="application/x-git-upload-pack-advertisement")
     remote.redirect("/led/git-upload-pack", f"https://other.example:{remote.port}/stolen")
     with pytest.raises(SourceRefused, match="cannot be fetched: git says"):
         store.register_source(f"git+{remote.url('/led')}")
-    assert [path for path, _ in remote.asked if path == "/stolen"] == []
+    paths = [path for path, _ in remote.asked]
+    assert ("/led/git-upload-pack" in paths, "/stolen" in paths) == (True, False)
+
+
+def test_git_and_what_it_started_end_with_the_callers_cancel(
+    store: Store, remote: RemoteServer, tmp_path: Path
+) -> None:
+    class Cancelled(Exception):
+        pass
+
+    def hang(request: BaseHTTPRequestHandler) -> None:
+        with suppress(OSError):
+            request.rfile.read(1 << 20)
+
+    def cancel(_files: int, _bytes: int) -> None:
+        if remote.asked[-1:] and remote.asked[-1][0] == "/hung/git-upload-pack":
+            raise Cancelled
+
+    remote.say("/hung/info/refs", ADVERTISEMENT, Content_Type="application/x-git-upload-pack-advertisement")
+    remote.answers["/hung/git-upload-pack"] = hang
+    with pytest.raises(Cancelled):
+        store.register_source(f"git+{remote.url('/hung')}", on_progress=cancel)
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert [command for command in commands if f"{remote.port}/hung".encode() in command] == []
+    assert leftovers(tmp_path) == []
 
 
 def test_a_repository_beyond_the_bound_is_refused_and_leaves_nothing(
