@@ -97,14 +97,20 @@ def test_compare_tells_its_facts_as_json(command: Command, data_dir: Path) -> No
     assert facts["turns"] == [{"first": 1, "second": 1, "same_code": True}]
 
 
-def test_view_serves_until_it_is_interrupted(data_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_id", [True, False])
+def test_view_serves_a_run_or_the_index_until_it_is_interrupted(
+    data_dir: Path, tmp_path: Path, *, with_id: bool
+) -> None:
     run = recorded(data_dir, "five")
     places = ["--data-dir", str(data_dir), "--cache-dir", str(tmp_path / "cache")]
-    line = [sys.executable, "-m", "rlm_mcp.cli", "runs", "view", run.run_id, "--serve", "--quiet", *places]
+    which = [run.run_id] if with_id else []
+    line = [sys.executable, "-m", "rlm_mcp.cli", "runs", "view", *which, "--serve", "--quiet", *places]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - a fixed command
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - an address of 127.0.0.1
-            assert answer.read().startswith(b"<!doctype html>")
+        page = address if with_id else f"{address}runs/{run.run_id}/"
+        for shown in (address, page):
+            with urllib.request.urlopen(shown, timeout=60) as answer:  # noqa: S310 - an address of 127.0.0.1
+                assert run.run_id in answer.read().decode()
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0

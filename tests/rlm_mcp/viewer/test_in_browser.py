@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,8 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.viewer.following import FollowedRun
-from rlm_mcp.viewer.index import write_index
-from rlm_mcp.viewer.live import HOST, application
+from rlm_mcp.viewer.index import FollowedIndex, write_index
+from rlm_mcp.viewer.live import HOST, Followed, application, served_address
 from rlm_mcp.viewer.page import compare_page, write_page, write_text
 from tests.rlm_mcp.viewer import records
 from tests.rlm_mcp.viewer.records import call, cell, ended, reply, started
@@ -324,26 +325,45 @@ def test_two_runs_stand_side_by_side(open_page: Open, store: Store, tmp_path: Pa
     assert page.evaluate(script("complaints")) == []
 
 
-def test_a_served_page_follows_its_run_to_the_end(open_page: Open, store: Store, tmp_path: Path) -> None:
-    run = Runs(tmp_path).create(RunStarted(query="Is it done?"))
+@contextmanager
+def served(followed: Followed) -> Iterator[str]:
+    """The address of a page that is served."""
     with socket.create_server((HOST, 0)) as listening:
         port = listening.getsockname()[1]
-        app = application(FollowedRun(run, store), token="x", port=port)  # noqa: S106 - of a server that lives for one test
+        app = application(followed, token="x", port=port)  # noqa: S106 - of a server that lives for one test
         server = uvicorn.Server(uvicorn.Config(app, log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            page = open_page(f"http://{HOST}:{port}/x/")
-            assert page.locator(".status").inner_text() == "running"
-            run.append(event_from_json(reply("", 1, "```repl\nprint(1)\n```", 1.0)))
-            page.locator("#turn-1").wait_for()
-            run.append(event_from_json(ended("yes", 2.0)))
-            run.close()
-            page.locator(".status", has_text="completed").wait_for()
-            assert page.locator(".answer-text").inner_text() == "yes"
+            yield f"http://{HOST}:{port}/x/"
         finally:
             server.should_exit = True
             thread.join(10)
+
+
+def test_a_served_page_follows_its_run_to_the_end(open_page: Open, store: Store, tmp_path: Path) -> None:
+    run = Runs(tmp_path).create(RunStarted(query="Is it done?"))
+    with served(FollowedRun(run, store)) as address:
+        page = open_page(address)
+        assert page.locator(".status").inner_text() == "running"
+        run.append(event_from_json(reply("", 1, "```repl\nprint(1)\n```", 1.0)))
+        page.locator("#turn-1").wait_for()
+        run.append(event_from_json(ended("yes", 2.0)))
+        run.close()
+        page.locator(".status", has_text="completed").wait_for()
+        assert page.locator(".answer-text").inner_text() == "yes"
+
+
+def test_a_served_index_follows_all_runs(open_page: Open, store: Store, tmp_path: Path) -> None:
+    with served(FollowedIndex(Runs(tmp_path), store, served_address, served=True)) as address:
+        page = open_page(address)
+        assert page.locator("#runs .soft").inner_text() == "There is no run yet."
+        run = Runs(tmp_path).create(RunStarted(query="Is it done?"))
+        page.locator(".run-box .status", has_text="running").wait_for()
+        run.append(event_from_json(ended("yes", 2.0)))
+        run.close()
+        page.locator(".run-box .status", has_text="completed").wait_for()
+        assert page.locator(".run-box a").get_attribute("href") == f"runs/{run.run_id}/"
 
 
 def test_the_index_lists_runs_and_contexts_and_finds_them(open_page: Open, store: Store, tmp_path: Path) -> None:
