@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlm_mcp.contexts.sources.secrets import is_secret
+
 if TYPE_CHECKING:
     from landlockpy import Ruleset
 
@@ -52,7 +54,8 @@ def restrict_files(
         from landlockpy import AccessNet, LandlockError, Ruleset, Scope, abi_version
     except ImportError:
         return [f"{_UNCONFINED}: `pip install landlockpy` to confine them."]
-    hidden = tuple(path.resolve() for path in hidden)
+    readable = [path.resolve() for path in readable]
+    hidden = tuple(path.resolve() for path in (*hidden, *credentials(readable)) if _is_reachable(path))
     writable = [path.resolve(strict=True) for path in writable]
     try:
         abi = abi_version()
@@ -69,6 +72,11 @@ def restrict_files(
         f"Workers can read {path}: move it out of {directory}, to which they write."
         for path in hidden
         if (directory := next(filter(path.is_relative_to, writable), None))
+    ]
+    lacks += [
+        f"Workers cannot read files that are put into {root} itself from now on, since {path} is hidden there."
+        for root in readable
+        if (path := next((path for path in hidden if path.is_relative_to(root)), None))
     ]
     if abi < _SCOPES_ABI:
         lacks.append("Workers can send signals to other processes of the server's user: that needs Linux 6.12.")
@@ -92,8 +100,9 @@ def _allow(rules: "Ruleset", readable: Iterable[Path], writable: Iterable[Path],
         allow(without(directory, hidden), read | execute)
     allow((*_ETC, *_MACHINE, _OWN_PROCESS), read)
     allow(["/dev/null"], read | AccessFS.WRITE_FILE)
+    allow(readable, AccessFS.READ_DIR)  # the names of what is hidden are not
     for root in readable:
-        allow(without(root.resolve(), hidden), read)
+        allow(without(root, hidden), read)
     allow(writable, read | change | create)
     # Never closed: it keeps the kernel from forgetting the directory to which the rule for _OWN_PROCESS refers.
     os.open(_OWN_PROCESS, os.O_PATH | os.O_CLOEXEC)
@@ -120,6 +129,15 @@ def installation() -> list[Path]:
         *(certificates.cafile, certificates.capath, certificates.openssl_cafile, certificates.openssl_capath),
     ]
     return list(dict.fromkeys(Path(path) for path in found if path))
+
+
+def credentials(roots: Iterable[Path]) -> list[Path]:
+    """What holds credentials in the user's home, if that is a root or lies below one."""
+    try:
+        home = Path.home().resolve()
+        return [path for path in home.iterdir() if is_secret(path)] if any(map(home.is_relative_to, roots)) else []
+    except (OSError, RuntimeError):  # there is no home
+        return []
 
 
 def without(directory: Path, hidden: tuple[Path, ...]) -> Iterator[Path]:

@@ -29,7 +29,9 @@ EXPECTED = {
     "read the token file on another thread": "EACCES",
     "read the token file by a link": "EACCES",
     "read a key in the home directory": "EACCES",
-    "list the home directory": "EACCES",
+    "read another file in the home directory": "plain",
+    "list a root": "['notes.txt', 'tokens']",
+    "list what lies beside the roots": "EACCES",
     "read the passwords of the system": "EACCES",
     "write below a root": "EACCES",
     "write beside the directories": "EACCES",
@@ -78,6 +80,11 @@ EXPECTED = {
     "raise the bound": "ValueError",
 }
 
+HIDES = [
+    "Workers cannot read files that are put into BASE/root itself from now on, since BASE/root/tokens is hidden there.",
+    "Workers cannot read files that are put into BASE/home itself from now on, since BASE/home/.ssh is hidden there.",
+]
+
 FETCHES = {
     "connect by TCP": "connected",
     "connect by UDP": "connected",
@@ -97,6 +104,7 @@ def results(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
         (base / name).mkdir(parents=True)
     for name, text in (("root/notes.txt", "plain"), ("root/tokens", "secret"), ("home/.ssh/id", "secret")):
         (base / name).write_text(text)
+    (base / "home" / "notes.txt").write_text("plain")
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.socket() as unconnected,
@@ -108,23 +116,23 @@ def results(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
         for listening in (abstract, named):
             listening.listen()
         port, descriptor = server.getsockname()[1], unconnected.fileno()
-        yield json.loads(
-            subprocess.run(  # noqa: S603 - our own script
-                [sys.executable, CONFINED, base, str(port), str(descriptor), request.param],
-                pass_fds=[descriptor],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                env={**os.environ, "TMPDIR": str(base / "temp")},
-                check=True,
-            ).stdout
-        )
+        printed = subprocess.run(  # noqa: S603 - our own script
+            [sys.executable, CONFINED, base, str(port), str(descriptor), request.param],
+            pass_fds=[descriptor],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": str(base / "temp"), "HOME": str(base / "home")},
+            check=True,
+            text=True,
+        ).stdout
+        yield json.loads(printed.replace(str(base), "BASE"))
 
 
 @pytest.mark.parametrize("results", [""], indirect=True)
 def test_a_confined_process_can_do_what_is_expected_and_lacks_nothing(results: dict[str, Any]) -> None:
-    assert results == EXPECTED | {"lacks": []}
+    assert results == EXPECTED | {"lacks": HIDES}
 
 
 @pytest.mark.parametrize("results", ["fetches"], indirect=True)
 def test_a_process_that_fetches_sources_can_connect_and_says_so(results: dict[str, Any]) -> None:
-    assert results == EXPECTED | FETCHES | {"lacks": [CAN_CONNECT]}
+    assert results == EXPECTED | FETCHES | {"lacks": [CAN_CONNECT, *HIDES]}
