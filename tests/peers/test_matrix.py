@@ -114,6 +114,18 @@ async def inspect_context_has_four_views(visit: Visit) -> None:
     assert (await visit.call("inspect_context", context="log", code="len(context)"))["value"] == str(len(TEXT))
 
 
+async def a_long_read_is_paged_to_what_an_unknown_client_passes_on(visit: Visit) -> None:
+    text = "".join(f'line {number} of "many"\n' for number in range(500))
+    await visit.call("register_context", text=text, name="long")
+    read, start = "", 1
+    while start:
+        page = await visit.call("inspect_context", context="long", start_line=start)
+        assert len(json.dumps(page)) <= 8_000
+        read, start = read + page["text"], page["next_start_line"]
+    assert read == text
+    await visit.call("remove_context", context="long")
+
+
 async def inspect_context_keeps_variables(visit: Visit) -> None:
     await visit.call("inspect_context", context="log", code="kept = 41")
     assert (await visit.call("inspect_context", context="log", code="kept + 1"))["value"] == "42"
@@ -276,6 +288,7 @@ ROWS: list[Row] = [
     register_context_takes_a_path_and_a_text,
     list_contexts_lists_them,
     inspect_context_has_four_views,
+    a_long_read_is_paged_to_what_an_unknown_client_passes_on,
     inspect_context_keeps_variables,
     rlm_solve_answers,
     rlm_solve_estimates,
