@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks import growth_operations
 from rlm_mcp.contexts.sources import opendocument, rtf
+from rlm_mcp.contexts.sources.address import is_address, shown_address
 from rlm_mcp.contexts.sources.mail import message, messages
 from rlm_mcp.contexts.sources.package import DocumentPackage
 from rlm_mcp.contexts.sources.paragraphs import ShownWords, read_part
@@ -142,6 +143,9 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "reply with thinking tags": (without_thinking, lambda n: "<think>" * (n // 7)),
     "value in a reply of fences": (_reads_a_value, lambda n: "```\n" * (n // 4)),
     "value in a reply of brackets": (_reads_a_value, lambda n: "[{" * (n // 2)),
+    "scheme of an address": (is_address, lambda n: "a+" * (n // 2)),
+    "user and host of an address": (is_address, lambda n: "a@" + "a." * (n // 2)),
+    "address with many slashes": (shown_address, lambda n: "a://" + "a//" * (n // 3)),
     "quotation marks that open": (quotes_in, lambda n: "“" * n),
     "guillemets that open": (quotes_in, lambda n: "«" * n),
     "straight quotation marks": (quotes_in, lambda n: '"' * n),

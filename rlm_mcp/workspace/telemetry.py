@@ -136,6 +136,10 @@ class _Spans:
     def _ask(self, parent: "Span", event: SubAsked) -> "Span":
         if event.kind == "rlm":
             return self._under(parent, f"invoke_agent {AGENT}", _AGENT)
+        if event.kind == "tool":
+            name = event.prompt_head.partition("(")[0]
+            facts = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name, "gen_ai.tool.type": "function"}
+            return self._under(parent, f"execute_tool {name}", facts)
         span = self._chat(parent, self.launch.models.sub.name, root=False)
         if self.content:
             span.set_attribute("gen_ai.input.messages", _messages("user", event.prompt_head))

@@ -56,6 +56,8 @@ _PLAIN = (
     "http.sslVerify=true",
     "http.lowSpeedLimit=1",
     f"http.lowSpeedTime={IDLE_SECONDS:.0f}",
+    "pack.threads=2",  # each reserves address space, which is limited
+    "index.threads=1",
     "gc.auto=0",
     "maintenance.auto=false",
 )

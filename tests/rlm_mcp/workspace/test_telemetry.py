@@ -15,6 +15,7 @@ from opentelemetry.trace import NoOpTracer
 from rlm_mcp.errors import SubCallFailed
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import ScriptedCall, ScriptedModel
+from rlm_mcp.repl.guest_functions import functions_of
 from rlm_mcp.repl.scripted import Play, ScriptedOpener
 from rlm_mcp.repl.types import CellError, CellResult, Final, GuestCalls
 from rlm_mcp.settings import Settings, load_settings
@@ -188,6 +189,25 @@ async def test_child_runs_are_agents_below_the_code_that_asked_for_them(tmp_path
     parents = {span.context.span_id: span.name for span in recorder.spans if span.context is not None}
     assert child.parent is not None
     assert parents[child.parent.span_id] == "execute_tool python"
+
+
+async def test_functions_of_the_caller_are_tools(tmp_path: Path, recorder: Recorder) -> None:
+    async def calls_a_function(code: str, calls: GuestCalls) -> CellResult:
+        answer = await calls.call_function("lookup", ["a"], {})
+        return CellResult(code=code, final=Final(value=answer))
+
+    request = SolveRequest(
+        query="Which figure?",
+        contexts=("text",),
+        functions=functions_of({"lookup": lambda word: f"of {word}"}),
+    )
+    async with workspace(tmp_path, Telemetry(tracer=recorder.tracer), calls_a_function) as opened:
+        with anyio.fail_after(60):
+            run_id = await opened.runs.start(request)
+            async for _ in opened.runs.follow(run_id):
+                pass
+    assert recorder.tree()["execute_tool lookup"] == "execute_tool python"
+    assert recorder.one("execute_tool lookup")["gen_ai.tool.name"] == "lookup"
 
 
 async def test_where_nothing_records_no_event_is_looked_at(tmp_path: Path) -> None:
