@@ -213,7 +213,7 @@ class RunCalls:
         asked = call_key("tool", name, args, kwargs)
         return await self._answered(
             call_key("tool", self._place(), asked, self._number_here(asked)),
-            lambda _: self._call_own(function, args, kwargs),
+            lambda bill: self._call_own(function, args, kwargs, bill),
             kind="tool",
             facts={"prompt_chars": len(shown), "prompt_head": f"{name}({shown})"[:_HEAD_CHARS]},
         )
@@ -225,10 +225,13 @@ class RunCalls:
         counts[asked] += 1
         return counts[asked]
 
-    async def _call_own(self, function: GuestFunction, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
-        """Calls a function within the budget, of which it takes one sub-call."""
+    async def _call_own(
+        self, function: GuestFunction, args: Sequence[object], kwargs: Mapping[str, object], bill: Bill
+    ) -> object:
+        """Calls a function within the budget, of which it takes one sub-call; on record before it is called."""
         room = await self._ledger.reserve("sub", prompt_tokens=0, max_tokens=0, profile=_FREE)
         try:
+            await bill.announce_request(0)
             left = self._ledger.left().seconds
             with anyio.fail_after(CALL_SECONDS if left is None else min(left, CALL_SECONDS)):
                 answer = await function.call(args, kwargs)

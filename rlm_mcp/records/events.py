@@ -190,8 +190,8 @@ class SubCallEvent(RunEvent):
 class SubAsked(SubCallEvent):
     """A sub-call. Listeners get it when code makes the call, without the fields below.
 
-    It is recorded before each request to a model is sent. Calls answered from a cache, and child runs, send none; in
-    early records no call has it.
+    It is recorded before each request to a model is sent, and before a function of the caller is called. Calls answered
+    from a cache, and child runs, send none; in early records no call has it.
     """
 
     request: int | None = None

@@ -43,6 +43,16 @@ def test_cost_is_none_once_one_call_has_no_price() -> None:
     assert ledger.spent().cost_usd is None
 
 
+def test_what_an_earlier_process_was_not_answered_counts_against_the_dollars_and_not_as_cost() -> None:
+    already = Spent(root_calls=1, failed_calls=1, unanswered_prompt_tokens=400_000)
+    ledger = Ledger(RunLimits(max_usd=1.0, max_tokens=1_000_000), already=already, unanswered_usd=0.4)
+    assert (ledger.left().usd, ledger.left().tokens, ledger.spent().cost_usd) == (0.6, 600_000, None)
+    room = ledger.try_reserve("root", prompt_tokens=10, max_tokens=10, profile=PRICED)
+    assert room is not None
+    room.settle(Usage(prompt_tokens=10, completion_tokens=1, cost_usd=0.1))
+    assert (ledger.left().usd, ledger.spent().cost_usd) == (0.5, 0.1)
+
+
 def test_a_dollar_limit_without_a_price_is_refused_at_the_start() -> None:
     ledger = Ledger(RunLimits(max_usd=1.0))
     with pytest.raises(

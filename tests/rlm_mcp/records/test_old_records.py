@@ -47,7 +47,7 @@ def test_each_line_is_written_again_as_it_was(name: str) -> None:
     assert [json.dumps(to_json(event), separators=(",", ":")) for event in events] == lines
 
 
-def test_the_records_hold_every_event_that_is_recorded_but_one() -> None:
+def test_the_records_hold_every_event_that_the_first_version_recorded_but_one() -> None:
     found = {name_of(event) for name in RECORDS for event in read_events(DATA / f"{name}.jsonl")}
     assert set(NAMES.values()) - found == {"root_asked", "cell_begun", "sub_asked", "run_left"}
 
