@@ -18,6 +18,7 @@ from mcp_types import CallToolRequestParams, CallToolResult, TextContent
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.errors import RlmError
 from rlm_mcp.records.protocols import RunRecord, RunStore
+from rlm_mcp.workspace.progress import Progress
 from rlm_mcp.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -92,12 +93,7 @@ class RunApps(Apps):
             page |= {"next": cursor, "wait_ms": 0 if piece.is_behind else POLL_MS}
         progress = workspace.runs.progress(run.run_id) if piece.is_live else None
         if progress is not None:
-            page["live"] = {
-                "doing": progress.doing,
-                "in_flight": progress.in_flight,
-                "seconds": round(progress.seconds, 1),
-                "seconds_left": None if progress.seconds_left is None else round(progress.seconds_left, 1),
-            }
+            page["live"] = _live_facts(progress)
         return _answer(run.run_id, "running" if piece.is_live else "ended", page)
 
     def _follow(self, workspace: Workspace, run: RunRecord) -> "FollowedRun":
@@ -119,6 +115,16 @@ async def _asked_just_now(workspace: Workspace, arguments: Mapping[str, Any]) ->
     query = arguments.get("query")
     page = await workspace.runs.list_page(limit=LOOKED_THROUGH)
     return next((run.run_id for run in page.runs if run.status == "running" and run.query == query), "")
+
+
+def _live_facts(progress: Progress) -> dict[str, Any]:
+    left = progress.seconds_left
+    return {
+        "doing": progress.doing,
+        "in_flight": progress.in_flight,
+        "seconds": round(progress.seconds, 1),
+        "seconds_left": None if left is None else round(left, 1),
+    }
 
 
 def _cursor(page: object) -> tuple[int, int]:
