@@ -25,7 +25,7 @@ FORGES = frozenset({"github.com", "gitlab.com", "bitbucket.org", "codeberg.org"}
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCP_LIKE = re.compile(r"([A-Za-z0-9_][\w.-]*)@([A-Za-z0-9][A-Za-z0-9.-]*):(?!//)([^\\]+)")
-_HELPER = re.compile(r"[A-Za-z][A-Za-z0-9+-]+::")
+_HELPER = re.compile(r"(?:ext|fd|file|https?|ftps?|ssh|git)::")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
 _USER = re.compile(r"[A-Za-z0-9_][\w.-]{0,63}")
 _REVISION = re.compile(r"[A-Za-z0-9_](?:[\w./+-]{0,253}[\w+-])?")

@@ -50,7 +50,7 @@ def open_source(
         secrets=secrets,
         converting=converting,
     )
-    if is_address(source):
+    if is_address(source) and not os.path.lexists(source):
         return open_address(source, scratch=scratch, access=access, policy=policy, check_cancelled=check_cancelled)
     if source == "-" and stdin is not None:
         return open_stream(stdin, scratch=scratch, policy=policy, check_cancelled=check_cancelled)

@@ -37,7 +37,7 @@ def test_an_address_names_a_repository_or_a_file(
 
 
 @pytest.mark.parametrize(
-    "path", ["app.log", "/srv/a@b:c", "C:\\logs\\a.txt", "file:///etc/hosts", "logs/**/*.log", "repo@v1.0"]
+    "path", ["app.log", "/srv/a@b:c", "C:\\logs\\a.txt", "file:///etc/hosts", "logs/**/*.log", "repo@v1.0", "A::B.3pm"]
 )
 def test_paths_are_no_addresses(path: str) -> None:
     assert not is_address(path)

@@ -7,7 +7,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import chdir, suppress
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -434,6 +434,14 @@ def test_standard_input_is_read_to_its_end_and_packed_or_not(store: Store, tmp_p
         context = store.register_source("-", stdin=stdin)
     assert (context.name, context.source, text_of(store, "stdin")) == ("stdin", "stdin", "one\ntwo\n")
     assert store.refresh("stdin") == context
+
+
+def test_a_file_whose_name_looks_like_an_address_is_itself(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "git@host:app.log"
+    path.write_text("text\n")
+    assert store.register_source(str(path)).bytes == 5
+    with chdir(tmp_path):
+        assert store.register_source(path.name, name="here").bytes == 5
 
 
 def test_a_dash_is_a_path_where_there_is_no_standard_input(store: Store) -> None:
