@@ -1,0 +1,163 @@
+"""Which worker has a tenant, and what happens to workers that fail; the workers are fakes."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import pytest
+
+from rlm_mcp.server.workers.supervisor import Supervisor
+from rlm_mcp.server.workers.worker import Worker, WorkerFailed, WorkerStatus
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass(eq=False, slots=True)
+class FakeWorker:
+    """A worker that answers what it is told to, and ends when it is closed or told to."""
+
+    number: int
+    tenants: tuple[str, ...]
+    failure: str = ""
+    is_silent: bool = False
+    end: anyio.Event = field(default_factory=anyio.Event)
+    is_closed: bool = False
+    was_terminated: bool = False
+
+    pid = 0
+
+    async def status(self) -> WorkerStatus:
+        if self.is_silent:
+            await anyio.sleep_forever()
+        if self.failure:
+            raise WorkerFailed(self.failure)
+        return WorkerStatus(is_ready=True, tenants=frozenset())
+
+    async def request(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    async def ended(self) -> str:
+        await self.end.wait()
+        return "was ended by SIGSEGV"
+
+    def terminate(self) -> None:
+        self.was_terminated = True
+        self.end.set()
+
+    async def close(self) -> None:
+        self.is_closed = True
+        self.end.set()
+
+
+@dataclass(slots=True)
+class Starting:
+    """Starts fake workers; the first `refused` starts fail, and the first `silent` workers never answer."""
+
+    refused: int = 0
+    silent: int = 0
+    started: list[FakeWorker] = field(default_factory=list)
+
+    async def __call__(self, number: int, tenants: tuple[str, ...]) -> Worker:
+        if self.refused:
+            self.refused -= 1
+            raise OSError("no process is left")
+        worker = FakeWorker(number, tenants, is_silent=len(self.started) < self.silent)
+        self.started.append(worker)
+        return worker
+
+    async def wait_for(self, count: int) -> FakeWorker:
+        """The worker that was started as the `count`-th."""
+        with anyio.fail_after(30):
+            while len(self.started) < count:  # noqa: ASYNC110 - the supervisor has no reason to notify
+                await anyio.sleep(0.01)
+        return self.started[count - 1]
+
+
+@asynccontextmanager
+async def supervised(start: Starting, count: int = 2, tenants: Sequence[str] = ()) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(start, count, tenants=tenants)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(supervisor.run)
+        yield supervisor
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_new_tenant_goes_to_the_worker_with_the_fewest_and_stays_there() -> None:
+    start = Starting()
+    async with supervised(start) as supervisor:
+        found = {name: await supervisor.worker_of(name) for name in "abc"}
+        again = {name: await supervisor.worker_of(name) for name in "cba"}
+    first, second = start.started
+    assert found == again == {"a": first, "b": second, "c": first}
+
+
+@pytest.mark.parametrize("why", ["answers with 3 bytes that are no status", ""])
+async def test_a_worker_that_fails_is_killed_and_the_next_one_has_its_tenants(
+    why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = Starting()
+    async with supervised(start, 1) as supervisor:
+        first = await supervisor.worker_of("ann")
+        assert isinstance(first, FakeWorker)
+        if why:
+            first.failure = why
+        else:
+            first.end.set()
+        second = await start.wait_for(2)
+        assert await supervisor.worker_of("ann", after=first) is second
+        assert first.is_closed
+    assert second.tenants == ("ann",)
+    assert (why or "was ended by SIGSEGV") in caplog.text
+
+
+async def test_workers_that_cannot_be_started_are_tried_again() -> None:
+    start = Starting(refused=3)
+    async with supervised(start, 1) as supervisor:
+        with anyio.fail_after(30):
+            assert await supervisor.worker_of("ann") is await start.wait_for(1)
+
+
+async def test_runs_that_an_earlier_server_left_are_resumed_by_the_workers_of_their_tenants() -> None:
+    start = Starting()
+    async with supervised(start, tenants=["ann", "bob", "cid"]):
+        await start.wait_for(2)
+    assert {worker.number: worker.tenants for worker in start.started} == {1: ("ann", "cid"), 2: ("bob",)}
+
+
+async def test_at_the_end_workers_are_asked_to_end_and_none_is_started_again() -> None:
+    start = Starting()
+    async with supervised(start) as supervisor:
+        await supervisor.worker_of("ann")
+        await start.wait_for(2)
+        supervisor.announce_end()
+        with anyio.fail_after(30):
+            await supervisor.wait_for_end()
+            while not all(worker.is_closed for worker in start.started):  # noqa: ASYNC110 - see above
+                await anyio.sleep(0.01)
+    assert [worker.was_terminated for worker in start.started] == [True, True]
+
+
+async def test_when_nothing_runs_any_more_nothing_is_left_open() -> None:
+    start = Starting()
+    async with supervised(start):
+        await start.wait_for(2)
+    assert all(worker.is_closed for worker in start.started)
+
+
+async def test_a_tenant_without_a_workspace_is_placed_anew_after_a_while() -> None:
+    now = 0.0
+    start = Starting()
+    supervisor = Supervisor(start, 2, clock=lambda: now)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(supervisor.run)
+        for name in ("ann", "bob"):
+            await supervisor.worker_of(name)
+        with supervisor.at_work("bob"):
+            now = 3_600.0
+            with anyio.fail_after(30):
+                while repr(supervisor) != "<Supervisor of 2 workers, 1 tenants>":  # noqa: ASYNC110 - see above
+                    await anyio.sleep(0.01)
+            assert await supervisor.worker_of("cid") is start.started[0]
+        tasks.cancel_scope.cancel()
