@@ -116,7 +116,9 @@ def served(workers: int, *, latency: float = 0.0) -> Iterator[Served]:
     with tempfile.TemporaryDirectory() as scratch, OpenAIServer(behave, latency=latency).run_in_thread() as endpoint:
         directory = Path(scratch)
         (directory / "tokens").write_text("".join(f"{name} {digest_of(f'token-of-{name}')}\n" for name in TENANTS))
-        environ = environment(directory, CACHE_DIR, endpoint.base_url, RLM_MCP_SUB_CALL_CACHE="false")
+        environ = environment(
+            directory, CACHE_DIR, endpoint.base_url, RLM_MCP_SUB_CALL_CACHE="false", RLM_MCP_MAX_ITERATIONS="50"
+        )
         options = ["--http", "127.0.0.1:0", "--workers", str(workers), "--token-file", str(directory / "tokens")]
         command = [*COMMAND, "serve", *options]
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
@@ -299,7 +301,7 @@ async def turns(_: argparse.Namespace) -> None:
     async def measure(workers: int) -> float:
         with served(workers) as server:
             async with clients(server, TENANTS[:1]) as (client,):
-                question = {"contexts": ["notes"], "mode": "rlm", "max_iterations": 50}
+                question = {"contexts": ["notes"], "mode": "rlm"}
                 times = []
                 for number in range(5):
                     began = time.monotonic()
