@@ -1,9 +1,9 @@
 """Soak test: a server under many clients for minutes, checked for growth, latency and lost runs.
 
-    python -m benchmarks.soak [--minutes 15] [--clients 50]
+    python -m benchmarks.soak [--minutes 15] [--clients 50] [--workers 2] [--kill-every SECONDS]
 
-There is one real `rlm-mcp serve --http` process and, on the data of the same tenants, one `rlm-mcp` on stdio for every
-eighth client. Clients are processes (soak_client.py) of both protocol eras that register, inspect with code, read,
+There is one real `rlm-mcp serve --http` with its workers and, on the data of the same tenants, one `rlm-mcp` on stdio
+for every eighth client. With --kill-every, one worker after the other dies by SIGKILL. Clients are processes (soak_client.py) of both protocol eras that register, inspect with code, read,
 solve with a scripted model, cancel, abandon and disconnect; a third of them die by SIGKILL, as do some stdio servers.
 Five more clients only measure, all the time: four measure `tools/list`, one measures the time until a cancelled run
 stops calling the model. The other clients represent other machines, so the kernel gives cores to the server and these
@@ -62,6 +62,9 @@ CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"
 """The sandbox is compiled once; this is not measured here."""
 
 LATENCY, SUB_LATENCY = 0.3, 0.5
+OF_KILLS = re.compile(r"another takes its place|which a server that has ended left")
+"""Warnings that are due when workers are killed."""
+
 RESUMED = 10
 """Number of interrupted or cancelled runs that are resumed at the end."""
 
@@ -110,7 +113,7 @@ def serve_model(log: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Measurements of the server process at one moment."""
+    """Measurements of the server's processes, all together, at one moment."""
 
     at: float
     rss_mb: float
@@ -118,22 +121,53 @@ class Sample:
     anonymous_mb: float
     files: int
     threads: int
-    children: int
+    processes: int
 
 
 def sample(pid: int) -> Sample:
+    measured = [_sample_one(each) for each in tree_of(pid)]
+    sums = {each.name: sum(getattr(one, each.name) for one in measured) for each in fields(Sample)}
+    return Sample(**{**sums, "at": time.monotonic()})
+
+
+def _sample_one(pid: int) -> Sample:
     process = Path(f"/proc/{pid}")
-    rollup = dict(re.findall(r"^(\w+): +(\d+) kB$", (process / "smaps_rollup").read_text(), re.MULTILINE))
-    status = (process / "status").read_text()
-    return Sample(
-        at=time.monotonic(),
-        rss_mb=int(rollup["Rss"]) / 1024,
-        pss_mb=int(rollup["Pss"]) / 1024,
-        anonymous_mb=int(rollup["Anonymous"]) / 1024,
-        files=len(list((process / "fd").iterdir())),
-        threads=int(re.findall(r"^Threads:\s+(\d+)$", status, re.MULTILINE)[0]),
-        children=sum(parent == pid for _, parent in processes()),
-    )
+    try:
+        rollup = dict(re.findall(r"^(\w+): +(\d+) kB$", (process / "smaps_rollup").read_text(), re.MULTILINE))
+        status = (process / "status").read_text()
+        return Sample(
+            at=0.0,
+            rss_mb=int(rollup["Rss"]) / 1024,
+            pss_mb=int(rollup["Pss"]) / 1024,
+            anonymous_mb=int(rollup["Anonymous"]) / 1024,
+            files=len(list((process / "fd").iterdir())),
+            threads=int(re.findall(r"^Threads:\s+(\d+)$", status, re.MULTILINE)[0]),
+            processes=1,
+        )
+    except (OSError, LookupError):  # it has just ended
+        return Sample(at=0.0, rss_mb=0, pss_mb=0, anonymous_mb=0, files=0, threads=0, processes=0)
+
+
+def tree_of(pid: int) -> list[int]:
+    """A process and all that descend from it, except programs such as git that it runs."""
+    parents = dict(processes())
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each and is_python(child)]
+    return found
+
+
+def is_python(pid: int) -> bool:
+    try:
+        return b"python" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    except OSError:
+        return False
+
+
+def workers_of(pid: int) -> list[int]:
+    """The workers of a server: children of its fork server."""
+    parents = dict(processes())
+    return [each for each in tree_of(pid) if parents.get(parents.get(each, 0)) == pid]
 
 
 def machine_load() -> Callable[[], float]:
@@ -219,13 +253,14 @@ def model_server(log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def http_server(setup: Setup, watched: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+def http_server(setup: Setup, watched: Path | None, workers: int) -> Iterator[subprocess.Popen[bytes]]:
     program = ["rlm_mcp.cli"] if watched is None else ["benchmarks.loop_watch", str(watched)]
     (tokens := setup.directory / "tokens").write_text(
         "".join(f"{tenant} {digest_of(token)}\n" for tenant, token in setup.tokens.items())
     )
     address = setup.url.removeprefix("http://")
     command = [sys.executable, "-m", *program, "serve", "--http", address, "--token-file", str(tokens)]
+    command += ["--workers", str(workers)]
     with (setup.directory / "server.log").open("wb") as log:
         # In a separate session, like a service.
         process = subprocess.Popen(  # noqa: S603 # our own server
@@ -349,7 +384,7 @@ def report_server(report: Report, setup: Setup, samples: Sequence[Sample], minut
     for name in [field.name for field in fields(Sample) if field.name != "at"]:
         values = [getattr(s, name) for s in samples if s.at - began >= warm]
         first = statistics.median(values[: len(values) // 3 or 1])
-        slack = {"files": 8 + 0.1 * first, "threads": 4, "children": 0}.get(name, 5 + 0.04 * first)
+        slack = {"files": 8 + 0.1 * first, "threads": 8, "processes": 2}.get(name, 5 + 0.04 * first)
         report.flat(f"{name.replace('_mb', ', MB')}, medians of thirds", values, slack=slack)
     notes = [json.loads(line) for line in setup.journal.read_text().splitlines()]
     seen = Counter(note["what"] for note in notes)
@@ -447,7 +482,9 @@ def resume(setup: Setup, tenant: str, run_id: str) -> bool:
         return False
 
 
-def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) -> int:
+def soak(
+    *, minutes: float, clients: int, watch_loop: Path | None, keep: Path | None, workers: int, kill_every: float
+) -> int:
     report = Report()
     load, version = os.getloadavg()[0], sys.version.split()[0]
     report.say("machine", f"{os.cpu_count()} cores, load {load:.2f} before, Python {version}")
@@ -466,14 +503,15 @@ def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) 
             tokens={tenant: secrets.token_hex(16) for tenant in tenants},
         )
         stack.callback(kill_all, setup.mark)
-        with http_server(setup, watched) as server:
+        with http_server(setup, watch_loop, workers) as server:
             lower_priority(os.getpid())  # also the clients, which are in this session
             before, busy = sample(server.pid), machine_load()
             until = time.monotonic() + minutes * 60
             pool = ClientPool(setup, clients, until)
             samples: list[Sample] = []
             orphans: set[int] = set()
-            never = 0
+            never = kills = 0
+            last_kill = time.monotonic()
             while time.monotonic() < until:
                 pool.keep_up()
                 if not samples or time.monotonic() - samples[-1].at >= SAMPLE_SECONDS:
@@ -483,12 +521,18 @@ def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) 
                     }
                     never += len(parentless & orphans)
                     orphans = parentless
+                if kill_every and time.monotonic() - last_kill >= kill_every:
+                    last_kill = time.monotonic()
+                    if at_work := workers_of(server.pid):
+                        os.kill(random.choice(at_work), signal.SIGKILL)
+                        kills += 1
                 time.sleep(0.1)
             pool.end()
             report.say("clients by end", ", ".join(f"{end} {n}" for end, n in sorted(pool.endings.items())))
             time.sleep(3)
             after = sample(server.pid)
             report_server(report, setup, samples, minutes)
+            report.say("workers killed", kills)
             report.say("the server before any client", before_and_after(before))
             report.say("the server after the last one", before_and_after(after))
             report.judge("stdio servers left 2 s after the client", never, good=never == 0)
@@ -504,7 +548,7 @@ def soak(minutes: float, clients: int, watched: Path | None, keep: Path | None) 
             report.judge("SIGTERM: status, seconds", f"{status}, {seconds:.2f}", good=status == 0 and seconds < 3)
         left = marked(setup.mark)
         report.judge("processes left", len(left), good=not left)
-        errors = Counter(logged(directory / "server.log"))
+        errors = Counter(text for text in logged(directory / "server.log") if not (kills and OF_KILLS.search(text)))
         report.judge("warnings and errors in the log", errors.total(), good=not errors)
         for text, times in errors.most_common(3):
             report.say(f"  {times} times", text)
@@ -536,6 +580,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Soak test with many clients.")
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=2, help="of the server; 0: one process")
+    parser.add_argument("--kill-every", type=float, default=0, metavar="SECONDS", help="kill a worker so often")
     parser.add_argument("--watch-loop", type=Path, help="run the server under loop_watch.py and write its report here")
     parser.add_argument("--keep", type=Path, help="copy records, journal and logs here")
     parser.add_argument("--model-log", type=Path, help=argparse.SUPPRESS)
@@ -543,7 +589,8 @@ def main() -> None:
     if options.model_log is not None:
         serve_model(options.model_log)
         return
-    sys.exit(min(1, soak(options.minutes, options.clients, options.watch_loop, options.keep)))
+    del options.model_log
+    sys.exit(min(1, soak(**vars(options))))
 
 
 if __name__ == "__main__":

@@ -33,8 +33,11 @@ PAUSE = (2.0, 5.0)
 """Seconds between two steps. 50 clients make about 12 steps a second, which keeps two cores busy, clients included."""
 
 GONE = re.compile(r"no context has the id")
-BUSY = re.compile(r"runs are going on|requests a second|requests are being answered|is used by run")
-"""Messages of the server's limits, after which a client waits."""
+BUSY = re.compile(
+    r"runs are going on|requests a second|requests are being answered|is used by run"
+    r"|worker process that answered this call has ended|restarting a worker"
+)
+"""Messages of the server's limits, and of workers that are killed, after which a client waits."""
 
 
 Measures = Literal["", "lists", "cancels"]
