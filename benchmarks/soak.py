@@ -3,12 +3,12 @@
     python -m benchmarks.soak [--minutes 15] [--clients 50] [--workers 2] [--kill-every SECONDS]
 
 There is one real `rlm-mcp serve --http` with its workers and, on the data of the same tenants, one `rlm-mcp` on stdio
-for every eighth client. With --kill-every, one worker after the other dies by SIGKILL. Clients are processes (soak_client.py) of both protocol eras that register, inspect with code, read,
-solve with a scripted model, cancel, abandon and disconnect; a third of them die by SIGKILL, as do some stdio servers.
-Five more clients only measure, all the time: four measure `tools/list`, one measures the time until a cancelled run
-stops calling the model. The other clients represent other machines, so the kernel gives cores to the server and these
-five first. Everything runs on 127.0.0.1 and in a temporary directory, and is stopped at the end. The exit status is 1
-if a verdict is BAD.
+for every eighth client. With --kill-every, one worker after the other dies by SIGKILL. Clients are processes
+(soak_client.py) of both protocol eras that register, inspect with code, read, solve with a scripted model, cancel,
+abandon and disconnect; a third of them die by SIGKILL, as do some stdio servers. Five more clients only measure, all
+the time: four measure `tools/list`, one measures the time until a cancelled run stops calling the model. The other
+clients represent other machines, so the kernel gives cores to the server and these five first. Everything runs on
+127.0.0.1 and in a temporary directory, and is stopped at the end. The exit status is 1 if a verdict is BAD.
 """
 
 import argparse
