@@ -33,6 +33,7 @@ class Confinement:
     temp_dir: Path
     """Of this worker alone; it is started with TMPDIR set to it."""
     roots: tuple[Path, ...] = ()
+    """To read, beside Python, its packages and what programs of the system need."""
     hidden: tuple[Path, ...] = ()
     """Files and directories that are never readable, even below a root: the token file, the settings with keys."""
     fetches: bool = False

@@ -17,6 +17,7 @@ import errno
 import json
 import logging
 import os
+import re
 import socket
 import struct
 import sys
@@ -25,6 +26,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,6 +70,11 @@ REFUSED = (
 
 _INT = struct.Struct("i")
 
+_CERTIFICATES = re.compile(
+    r"SSL_CERT_(?:FILE|DIR)|(?:REQUESTS|CURL)_CA_BUNDLE"
+    r"|OTEL_EXPORTER_OTLP_(?:TRACES_)?(?:CERTIFICATE|CLIENT_KEY|CLIENT_CERTIFICATE)"
+)
+
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 OTLP_URL = "http://localhost:4318"
 """Where OpenTelemetry sends spans unless a variable names another address."""
@@ -96,6 +103,11 @@ def allowed_destinations(
         named = [variables.get(f"otel_exporter_otlp_{name}endpoint") for name in ("traces_", "")]
         urls.append(next(filter(None, named), OTLP_URL))
     return frozenset(destination_of(url) for url in urls if url)
+
+
+def certificate_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """The files and directories that variables name for TLS, which a worker speaks: authorities, and its own key."""
+    return tuple(Path(value) for name, value in environ.items() if value and _CERTIFICATES.fullmatch(name))
 
 
 def destination_of(url: str) -> Destination:

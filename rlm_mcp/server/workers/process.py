@@ -32,7 +32,7 @@ from rlm_mcp.server.transports.tenant_application import (
     tenants_with_left_runs,
 )
 from rlm_mcp.server.workers.confinement import Confinement, confine
-from rlm_mcp.server.workers.egress import Egress
+from rlm_mcp.server.workers.egress import Egress, certificate_files
 from rlm_mcp.server.workers.front_token import FrontVerifier
 from rlm_mcp.server.workers.memory import most_mapped
 from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart, restored
@@ -93,7 +93,7 @@ def _confine(start: WorkerStart, settings: Settings, share: int | None) -> Itera
             data_dir=settings.data_dir,
             cache_dir=settings.cache_dir,
             temp_dir=start.temp_dir,
-            roots=settings.roots or (),
+            roots=(*(settings.roots or ()), *certificate_files(os.environ)),
             hidden=start.hidden,
             fetches=bool(settings.fetch_hosts),
             memory_bytes=most_mapped(share),

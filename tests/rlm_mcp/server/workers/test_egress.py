@@ -30,6 +30,7 @@ from rlm_mcp.server.workers.egress import (
     Egress,
     EgressBroker,
     allowed_destinations,
+    certificate_files,
     egress_pair,
 )
 from rlm_mcp.settings import Settings
@@ -263,3 +264,13 @@ def test_the_destinations_are_those_of_the_settings(
 ) -> None:
     chosen = Settings(data_dir=Path("data"), cache_dir=Path("cache"), **settings)  # type: ignore[arg-type]
     assert allowed_destinations(chosen, environ) == allowed
+
+
+def test_the_certificates_that_variables_name_are_for_workers_too() -> None:
+    environ = {
+        "SSL_CERT_FILE": "/a.pem",
+        "SSL_CERT_DIR": "",
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/b.key",
+        "CERTIFICATE": "c",
+    }
+    assert certificate_files(environ) == (Path("/a.pem"), Path("/b.key"))
