@@ -1,7 +1,8 @@
 """What a process that was killed had asked models for, and had no reply to, according to its record.
 
-A provider may bill such a request. Each is on record before it is sent, so the process that continues the run counts it
-against the limits and reports it, whether or not the same request is sent again.
+A provider may bill such a request. Each is on record before it is sent, so the process that continues the run counts
+its tokens against the limits and reports them, whether or not the same request is sent again. If it is, that is a
+second request of the same call, as after a broken connection: the number of calls stays.
 """
 
 from collections.abc import Iterable
@@ -16,16 +17,10 @@ _Asked = tuple[str, int | str]
 
 
 def with_unanswered(spent: Spent, events: Iterable[Event]) -> Spent:
-    """`spent` and the requests that were in flight where the record ends.
-
-    To the run that a client asked for, any call of a child run is a sub-call.
-    """
+    """`spent` and the requests that were in flight where the record ends."""
     calls = in_flight(events)
-    roots = sum(isinstance(call, RootAsked) and not call.path for call in calls)
     return replace(
         spent,
-        root_calls=spent.root_calls + roots,
-        sub_calls=spent.sub_calls + len(calls) - roots,
         failed_calls=spent.failed_calls + len(calls),
         unanswered_prompt_tokens=spent.unanswered_prompt_tokens + sum(call.prompt_tokens or 0 for call in calls),
     )

@@ -39,9 +39,9 @@ def test_the_requests_without_a_reply_are_added_to_what_the_run_has_spent() -> N
     spent = Spent(root_calls=1, sub_calls=1, failed_calls=1, unanswered_prompt_tokens=7)
 
     assert with_unanswered(spent, events) == Spent(
-        root_calls=1, sub_calls=2, failed_calls=2, unanswered_prompt_tokens=17
+        root_calls=1, sub_calls=1, failed_calls=2, unanswered_prompt_tokens=17
     )
-    assert with_unanswered(Spent(), [ROOT]) == Spent(root_calls=1, failed_calls=1, unanswered_prompt_tokens=100)
+    assert with_unanswered(Spent(), [ROOT]) == Spent(failed_calls=1, unanswered_prompt_tokens=100)
 
 
 def test_a_second_request_of_a_call_tells_the_tokens_of_both() -> None:
@@ -49,13 +49,13 @@ def test_a_second_request_of_a_call_tells_the_tokens_of_both() -> None:
     assert [(one.request, one.prompt_tokens) for one in in_flight(events)] == [(2, 25)]
 
 
-def test_calls_of_child_runs_are_sub_calls_and_end_with_their_run() -> None:
+def test_calls_of_child_runs_count_too_and_end_with_their_run() -> None:
     child = RootAsked(path="ab12", turn=1, model="m", request=1, prompt_tokens=40)
     events: list[Event] = [child, asked("a", path="ab12.cd34"), asked("b")]
-    assert with_unanswered(Spent(), events) == Spent(sub_calls=3, failed_calls=3, unanswered_prompt_tokens=60)
+    assert with_unanswered(Spent(), events) == Spent(failed_calls=3, unanswered_prompt_tokens=60)
 
     ended = RunEnded(path="ab12", status="failed", stopped_by="error", message="")
-    assert with_unanswered(Spent(), [*events, ended]) == Spent(sub_calls=1, failed_calls=1, unanswered_prompt_tokens=10)
+    assert with_unanswered(Spent(), [*events, ended]) == Spent(failed_calls=1, unanswered_prompt_tokens=10)
 
 
 def test_what_a_resumed_run_has_counted_is_in_its_usage_and_not_counted_again() -> None:
@@ -64,7 +64,7 @@ def test_what_a_resumed_run_has_counted_is_in_its_usage_and_not_counted_again() 
 
     assert run_state(events).usage == counted
     assert with_unanswered(run_state(events).usage, events) == Spent(
-        root_calls=1, sub_calls=2, failed_calls=2, unanswered_prompt_tokens=20
+        root_calls=1, failed_calls=2, unanswered_prompt_tokens=20
     )
 
 
