@@ -22,6 +22,7 @@ from mcp_types import (
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.records.types import RunState
 from rlm_mcp.server.presenters import context_result, run_result
+from rlm_mcp.server.result_text import fields_of
 from rlm_mcp.workspace.change_feed import run_uri
 from rlm_mcp.workspace.workspace import Workspace
 
@@ -129,7 +130,8 @@ class Resources:
 
     async def run(self, run_id: str) -> str:
         """A run as `rlm_result` shows it."""
-        return run_result(await self._workspace().runs.state(run_id)).model_dump_json(indent=1)
+        state = await self._workspace().runs.state(run_id)
+        return json.dumps(fields_of(run_result(state)), ensure_ascii=False, indent=1)
 
     async def answer(self, run_id: str) -> str:
         """The answer as text, an object as JSON."""

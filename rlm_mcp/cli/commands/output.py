@@ -112,8 +112,9 @@ def exit_status(state: "RunState") -> int:
 def run_facts(state: "RunState") -> dict[str, Any]:
     """A run in the form of the result of the tool `rlm_result`, with the whole answer."""
     from rlm_mcp.server.presenters import run_result
+    from rlm_mcp.server.result_text import fields_of
 
-    facts = run_result(state).model_dump()
+    facts = fields_of(run_result(state))
     return facts | {"answer": state.answer, "truncated": False, "message": name_commands(facts["message"])}
 
 

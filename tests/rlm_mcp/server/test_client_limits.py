@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mcp import Client
 from mcp_types import CallToolResult, Implementation
 
+from rlm_mcp.cli.commands.output import run_facts
 from rlm_mcp.contexts.describe.overview import LargeFile, Overview
 from rlm_mcp.contexts.search import MatchedLine, SearchResult
 from rlm_mcp.contexts.types import Context, LineRange
@@ -175,6 +176,7 @@ def test_the_answer_is_the_first_line_and_before_that_of_a_running_run_its_statu
 def test_coverage_is_told_once_it_is_known() -> None:
     running = RunState(run_id="run-1", status="running", query="q", contexts=(), created_at="")
     assert "coverage" not in fields_of(run_result(running))
+    assert "coverage" not in run_facts(running)
     known = RunState(
         run_id="r", status="completed", query="q", contexts=(), created_at="", coverage=Coverage(total_chars=9)
     )
