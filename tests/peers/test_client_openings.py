@@ -13,7 +13,7 @@ import rlm_mcp
 
 from .raw_lines import META, Wire, speaking
 
-TASKS, APPS = f"{META}/tasks", f"{META}/ui"
+TASKS = f"{META}/tasks"
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def modern(**params: Any) -> dict[str, Any]:
 def test_a_client_that_opens_with_discover_lists_and_calls(wire: Wire) -> None:
     found = wire.ask("server/discover", modern())["result"]
     assert "2026-07-28" in found["supportedVersions"]
-    assert found["capabilities"]["extensions"] == {TASKS: {}, APPS: {}}
+    assert found["capabilities"]["extensions"] == {TASKS: {}, f"{META}/skills": {}, f"{META}/ui": {}}
     assert found["instructions"].startswith("rlm-mcp answers questions over inputs far larger")
     assert found["_meta"][f"{META}/serverInfo"]["version"] == rlm_mcp.__version__
     assert len(wire.ask("tools/list", modern())["result"]["tools"]) == 7
