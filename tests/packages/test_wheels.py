@@ -83,13 +83,15 @@ def test_a_package_whose_import_fails_is_refused_with_its_traceback_and_the_set_
 def test_a_package_that_only_another_requires_may_fail_to_be_imported_and_is_told(
     sandbox_cache: Path, tmp_path: Path
 ) -> None:
-    write_wheel(tmp_path, "sockets", "print('starting')\n" + SOCKETS)
-    user = write_wheel(tmp_path, "user", "print('hello')\ndef fetch():\n    import sockets\n", ["sockets"])
+    write_wheel(tmp_path, "rlm_mcp_sockets", "print('starting')\n" + SOCKETS)
+    user = write_wheel(
+        tmp_path, "user", "print('hello')\ndef fetch():\n    import rlm_mcp_sockets\n", ["rlm_mcp_sockets"]
+    )
     told = list[str]()
     library = PackageLibrary(tmp_path / "data")
     image = library.add([str(user)], cache_dir=sandbox_cache, find_links=[str(tmp_path)], report=told.append)
-    assert (image.packages, image.imports) == (("sockets 1.0", "user 1.0"), ("user",))
-    assert "sockets cannot be imported in the sandbox; the packages that need them can" in told
+    assert (image.packages, image.imports) == (("rlm-mcp-sockets 1.0", "user 1.0"), ("user",))
+    assert "rlm_mcp_sockets cannot be imported in the sandbox; the packages that need them can" in told
     with Runtime(sandbox_cache, image=image.folder) as runtime, runtime.session() as session:
         error = session.exec("import user\nuser.fetch()").error
         assert error is not None
