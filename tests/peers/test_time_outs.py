@@ -56,6 +56,6 @@ async def test_a_repeated_question_goes_on_with_the_run_whose_call_timed_out(
             listed = (await client.list_resources(cache_mode="bypass")).resources
     assert (run["status"], run["answer"]) == ("completed", "5")
     assert [resource.name for resource in listed if resource.name.startswith("run-")] == [run["run_id"]]
-    # Over HTTP, 2026-07-28 cannot tell a time-out from a user who cancels: the call in flight ends with it.
-    resumed = (transport, era) == ("http", "auto")
-    assert (endpoint.counts.requests, endpoint.counts.aborted) == ((3, 1) if resumed else (2, 0))
+    assert endpoint.counts.replies == 2
+    if (transport, era) != ("http", "auto"):  # which cannot tell a time-out from a user who cancels, so calls are ended
+        assert endpoint.counts.aborted == 0
