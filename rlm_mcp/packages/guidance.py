@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 
 _NAME = re.compile(r"No module named '([\w.]+)'")
-# Ways to install something that work elsewhere.
-_INSTALLERS = frozenset({"pip", "micropip", "ensurepip", "pyodide", "pyodide_js", "conda", "uv"})
+# Ways to install something that work elsewhere, and what only a browser has; nobody can add these.
+_NOT_PACKAGES = frozenset({"pip", "micropip", "ensurepip", "pyodide", "pyodide_js", "js", "conda", "uv"})
 _MOST_NAMED = 40
 _INSTEAD = {
     "numpy": "For numbers use statistics, array, fractions or plain lists.",
@@ -16,6 +16,7 @@ _INSTEAD = {
     "yaml": "Parse the few keys that are needed with re.",
     "dateutil": "Use datetime.strptime and zoneinfo.",
     "pytz": "Use zoneinfo.",
+    "js": "There is no network.",
     "requests": "There is no network.",
     "httpx": "There is no network.",
 }
@@ -38,8 +39,6 @@ def import_advice(message: str, imports: Sequence[str]) -> str | None:
     if name in imports:
         return None
     there = f"the standard library and: {', '.join(imports[:_MOST_NAMED])}" if imports else "the standard library only"
-    nothing = "Nothing can be installed from here."
-    if name in _INSTALLERS:
-        return f"This sandbox has {there}. {nothing}"
     instead = f" {_INSTEAD[name]}" if name in _INSTEAD else ""
-    return f"This sandbox has {there}. {nothing}{instead} (Its owner can add it: rlm-mcp packages add {name})"
+    owner = "" if name in _NOT_PACKAGES else f" (Its owner can add it: rlm-mcp packages add {name})"
+    return f"This sandbox has {there}. Nothing can be installed from here.{instead}{owner}"
