@@ -20,7 +20,7 @@ from mcp import Client, MCPError
 from rlm_mcp.server.transports.auth import digest_of
 from rlm_mcp.settings import load_settings
 from tests.peers.openai_server import OpenAIServer, Request
-from tests.peers.places import at, environment, http_process, listening
+from tests.peers.places import COMMAND, at, environment, http_process, listening
 from wasm_runtime import Runtime
 
 ANN, BOB = "token-of-ann", "token-of-bob"
@@ -140,7 +140,7 @@ async def measure_all(workers: int, seconds: float) -> None:
         with Runtime(cache) as runtime, runtime.session() as session:
             session.exec("1")  # the sandbox is compiled
         environ = environment(directory, cache, endpoint.base_url)
-        with http_process(environ, "--token-file", str(tokens), workers=workers) as (process, url):
+        with http_process(environ, "--token-file", str(tokens), command=COMMAND, workers=workers) as (process, url):
             await listening(url)
             async with at(url, "auto", ANN) as ann, at(url, "auto", BOB) as bob:
                 for number in range(AT_ONCE):

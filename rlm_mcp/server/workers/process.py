@@ -42,12 +42,16 @@ from rlm_mcp.workspace.telemetry import export_spans, flush
 
 FRONT_URL = "http://front"
 
+NICENESS = 5
+"""Of a worker above that of the front, which therefore gets a core at once when all cores compute."""
+
 log = logging.getLogger(__name__)
 
 
 def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
     """Serves until SIGTERM, SIGINT, or the end of the front."""
     configure_logging(structured=True)
+    os.nice(NICENESS)
     settings = restored(start.settings)
     settings = replace(settings, cache_dir=cache_of_workers(settings.cache_dir))
     share = memory_share(start.count)
