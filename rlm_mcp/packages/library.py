@@ -178,7 +178,7 @@ class PackageLibrary:
         self._check_set()
         kept = [one for one in self.added() if _project(one) not in {_project(new) for new in wanted}]
         # They are read again by later commands, which may run in another folder.
-        new = [str(Path(one).resolve()) if one.endswith(".whl") else one for one in wanted]
+        new = [str(Path(one).resolve()) if one.endswith(".whl") and Path(one).is_file() else one for one in wanted]
         links = [str(Path(link).resolve()) if Path(link).exists() else link for link in find_links]
         return self.bake([*kept, *new], cache_dir=cache_dir, find_links=links, report=report)
 

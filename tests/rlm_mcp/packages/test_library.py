@@ -153,3 +153,18 @@ def test_a_damaged_or_newer_set_is_no_set_and_is_not_replaced(tmp_path: Path, co
     with pytest.raises(PackageRefused, match=r"set\.json is damaged or of a newer rlm-mcp"):
         library.remove("numpy", cache_dir=tmp_path, report=lambda _: None)
     assert file.read_bytes() == content.encode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ("https://example.org/thing-1.0-py3-none-any.whl", "'https://example.org/thing-1.0-py3-none-any.whl' names an"),
+        ("no/such-1.0-py3-none-any.whl", "there is no file no/such-1.0-py3-none-any.whl: give the path of a wheel"),
+    ],
+)
+def test_what_is_no_package_is_refused_as_it_was_given(tmp_path: Path, wanted: str, reason: str) -> None:
+    library = PackageLibrary(tmp_path)
+    with pytest.raises(PackageRefused) as raised:
+        library.add([wanted], cache_dir=tmp_path, report=print)
+    assert str(raised.value).startswith(reason)
+    assert library.added() == ()
