@@ -92,7 +92,7 @@ def http_process(
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     """A server process and its URL, at a port that the system chooses; killed if it still runs at the end."""
     serve = ["serve", "--http", "127.0.0.1:0", "--workers", str(workers), *options]
-    started = [*(command or (COMMAND if workers else forked_command())), *serve]
+    started = [*(command or forked_command()), *serve]
     with subprocess.Popen(started, env=dict(environ), stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
         try:
             yield process, served_url(process)

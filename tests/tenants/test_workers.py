@@ -17,7 +17,7 @@ from mcp import Client, MCPError
 
 from rlm_mcp.server.list_cache import METHODS
 from tests.peers.openai_server import Fault, OpenAIServer, Request
-from tests.peers.places import at, environment, http_process, listening
+from tests.peers.places import COMMAND, at, environment, http_process, listening
 from tests.tenants.conftest import ANN, BOB, called, token_file
 
 pytestmark = [
@@ -105,7 +105,7 @@ def served(directory: Path, cache: Path, model: HoldingModel) -> Iterator[Served
     """Starts the server with its model."""
     with OpenAIServer(model.reply, faults=model.hold).run_in_thread() as endpoint:
         environ = environment(directory, cache, endpoint.base_url, RLM_MCP_SUB_CALL_CACHE="false")
-        with http_process(environ, "--token-file", token_file(directory), workers=2) as (process, url):
+        with http_process(environ, "--token-file", token_file(directory), command=COMMAND, workers=2) as (process, url):
             yield Served(url=url, process=process, model=model)
 
 
