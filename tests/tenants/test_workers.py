@@ -1,5 +1,6 @@
 """Workers that die or stop: runs and variables go on in others, calls are answered, other tenants notice nothing."""
 
+import json
 import os
 import signal
 import subprocess
@@ -114,8 +115,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, sandbox_cache: Path) -> Ite
     with served(tmp_path_factory.mktemp("workers"), sandbox_cache, HoldingModel()) as running:
         yield running
         running.process.terminate()
-        running.process.communicate(timeout=60)
+        _, log = running.process.communicate(timeout=60)
         assert running.process.returncode == 0
+        assert "ERROR" not in {json.loads(line)["level"] for line in log.splitlines()}
 
 
 @pytest.fixture(params=["auto", "legacy"])
