@@ -141,6 +141,11 @@ def resolve_redirect(address: RemoteAddress, location: str) -> RemoteAddress:
         target = urljoin(address.url, location)
     except ValueError as error:
         raise SourceRefused(f"{address.shown} redirects to what is no address: check it in a browser") from error
+    if len(target) > MAX_ADDRESS_CHARS or not target.isprintable():
+        raise SourceRefused(
+            f"{address.shown} redirects to an address that holds a control character or bytes that are not UTF-8, or is "
+            f"over {MAX_ADDRESS_CHARS:,} characters long: download the file yourself and register it"
+        )
     if not target.lower().startswith("https://"):
         raise SourceRefused(f"{address.shown} redirects to an address without https: fetch the file yourself")
     found = _plain(_parts(target), "https", kind="file")
@@ -176,6 +181,11 @@ def _https_address(parts: SplitResult) -> RemoteAddress:
         raise SourceRefused(
             f"{address.shown} is a page that shows a file: register the repository, "
             f"https://{address.host}/{segments[0]}/{segments[1]}@REVISION, or the address of the raw file"
+        )
+    if address.host in FORGES and len(segments) > 4 and segments[2] == "tree":
+        raise SourceRefused(
+            f"{address.shown} is a page that shows a folder, or a branch whose name has a slash: register the "
+            f"repository, https://{address.host}/{segments[0]}/{segments[1]}@BRANCH"
         )
     if address.host in FORGES and len(segments) == 4 and segments[2] == "tree":
         return _git_address("https", parts, path=f"/{segments[0]}/{segments[1]}@{segments[3]}")

@@ -74,7 +74,11 @@ class RemoteAccess:
             return False
         if any(address in network for network in self.networks if network.version == address.version):
             return True
-        return address.is_global and not (address.is_multicast or getattr(address, "is_site_local", False))
+        return address.is_global and not (
+            address.is_multicast
+            or address.is_reserved  # holds the networks of other translators to IPv4
+            or getattr(address, "is_site_local", False)
+        )
 
 
 def find_addresses(access: RemoteAccess, address: RemoteAddress, *, check_cancelled: Callable[[], None]) -> list[str]:

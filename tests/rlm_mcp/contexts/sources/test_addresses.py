@@ -62,6 +62,8 @@ def test_paths_are_no_addresses(path: str) -> None:
         "https://github.com/o/r@a..b",
         "https://github.com/o/r@^main",
         "https://github.com/o/r/blob/main/a.txt",
+        "https://github.com/o/r/tree/main/docs",
+        "https://github.com/o/r/tree/feature/x",
         "git+https://e.org/",
         "https://e.org\\@evil.org/",
         "https://e.org/a b",
@@ -113,9 +115,16 @@ def test_a_login_follows_a_redirect_to_its_own_host_only() -> None:
         resolve_redirect(address, "http://e.org/b")
 
 
+@pytest.mark.parametrize("location", ["/\udcff", "/\x1b[2J", "/\u202e", f"/{'a' * 5_000}"])
+def test_a_redirect_is_refused_whose_address_cannot_be_shown(location: str) -> None:
+    with pytest.raises(SourceRefused, match=r"^https://e\.org/a redirects to an address that holds") as refused:
+        resolve_redirect(parse_address("https://e.org/a"), location)
+    assert (str(refused.value).isprintable(), len(str(refused.value)) < 300) == (True, True)
+
+
 PRIVATE = """127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255
 ::1 :: fe80::1 fc00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: ::127.0.0.1
-2001:0:a00:1::f5ff:fffe 192.0.2.1 198.18.0.1 240.0.0.1 fec0::1 fe80::1%eth0 300.1.1.1 localhost"""
+2001:0:a00:1::f5ff:fffe 192.0.2.1 198.18.0.1 240.0.0.1 64:ff9b:1::7f00:1 ::ffff:0:127.0.0.1 fec0::1 fe80::1%eth0 300.1.1.1 localhost"""
 
 
 @pytest.mark.parametrize("ip", PRIVATE.split())
@@ -126,6 +135,7 @@ def test_addresses_that_are_not_public_are_not_connected_to(ip: str) -> None:
 def test_public_addresses_and_allowed_networks_are_connected_to() -> None:
     assert RemoteAccess().allows("1.1.1.1")
     assert RemoteAccess().allows("2606:4700::1111")
+    assert RemoteAccess().allows("64:ff9b::101:101")
     access = RemoteAccess(networks=(network_of("10.1.0.0/16"),))
     ips = ("10.1.2.3", "::ffff:10.1.2.3", "10.2.2.3", "127.0.0.1")
     assert [ip for ip in ips if access.allows(ip)] == ["10.1.2.3", "::ffff:10.1.2.3"]
