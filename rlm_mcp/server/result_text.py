@@ -51,19 +51,19 @@ def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def fields_of(result: WireResult) -> dict[str, Any]:
     """The fields of a result that were set, as JSON values that can be sent."""
-    fields: dict[str, Any] = _sendable(result.model_dump(exclude_unset=True))
+    fields: dict[str, Any] = sendable(result.model_dump(exclude_unset=True))
     return fields
 
 
-def _sendable(value: Any) -> Any:
+def sendable(value: Any) -> Any:
     """The value without lone surrogates, which stand for undecodable bytes and cannot be encoded as UTF-8."""
     match value:
         case str() if not value.isascii():
             return value.encode("utf-8", "replace").decode("utf-8")
         case dict():
-            return {_sendable(name): _sendable(content) for name, content in value.items()}
+            return {sendable(name): sendable(content) for name, content in value.items()}
         case list():
-            return [_sendable(content) for content in value]
+            return [sendable(content) for content in value]
         case _:
             return value
 

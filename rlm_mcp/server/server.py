@@ -34,7 +34,7 @@ from rlm_mcp.server.list_cache import ListCache
 from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.prompts import INSTRUCTIONS, add_prompts
 from rlm_mcp.server.resources import Resources
-from rlm_mcp.server.result_text import without_copy
+from rlm_mcp.server.result_text import sendable, without_copy
 from rlm_mcp.server.run_tasks import RunTasks
 from rlm_mcp.server.skills_extension import Skills
 from rlm_mcp.server.tasks_extension import Tasks
@@ -118,11 +118,11 @@ class RlmServer(MCPServer[None]):
                 raise unknown("tool", name, self._arguments)
             result = await super().call_tool(name, resolve_aliases(name, arguments, self._arguments[name]), context)
         except RlmError as error:
-            raise ToolError(str(error)) from error
+            raise ToolError(sendable(str(error))) from error
         except ToolError as error:
             match error.__cause__:
                 case RlmError() as ours:
-                    raise ToolError(str(ours)) from ours
+                    raise ToolError(sendable(str(ours))) from ours
                 case ValidationError() as invalid:
                     raise ToolError(f"{name}: {_sentence(invalid)}") from error
                 case _:
@@ -150,9 +150,9 @@ class RlmServer(MCPServer[None]):
                 case ValidationError() as invalid:
                     raise MCPError(INVALID_PARAMS, f"{str(uri)[:200]}: {_sentence(invalid)}") from error
                 case UnknownContext() | UnknownPath() | UnknownRun() | OutOfRange() as missing:
-                    raise ResourceNotFoundError(str(missing)) from missing
+                    raise ResourceNotFoundError(sendable(str(missing))) from missing
                 case RlmError() as ours:
-                    raise ResourceError(str(ours)) from ours
+                    raise ResourceError(sendable(str(ours))) from ours
                 case _:
                     raise
 

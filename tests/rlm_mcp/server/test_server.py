@@ -1,4 +1,6 @@
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,13 @@ async def test_every_list_and_prompt_answers(client: Client) -> None:
         assert "How many?" in text
     with anyio.fail_after(60):
         await client.list_resources()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are not UTF-8")
+async def test_an_error_about_a_file_whose_name_is_not_utf8_can_be_sent(client: Client, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / "empty").touch()
+    (tmp_path / "link").symlink_to(folder / "empty")
+    result = await client.call_tool("register_context", {"source": str(tmp_path / "link")})
+    assert "/?/empty is empty" in result.model_dump_json()
