@@ -78,7 +78,7 @@ def fetch_revision(
     ips = find_addresses(access, address, check_cancelled=check_cancelled)
     directory.mkdir(mode=0o700)
     if run_git(directory, "init", "--quiet", "--bare", "--template=", check_cancelled=check_cancelled) is None:
-        raise SourceRefused(f"git cannot make a repository in {directory}: check the disk")
+        raise SourceRefused(f"git cannot make a repository for {address.shown}: check the disk")
     _fetch(address, ips, directory, access, check_cancelled)
     found = run_git(directory, "rev-parse", "--verify", f"{FETCHED}^{{commit}}", check_cancelled=check_cancelled)
     if found is None:

@@ -74,8 +74,8 @@ def _from_repository(
 ) -> Source:
     from rlm_mcp.contexts.sources.clone import fetch_revision
 
-    found, commit = fetch_revision(address, directory, access, check_cancelled=check_cancelled)
     with _renamed(directory, address.shown):
+        found, commit = fetch_revision(address, directory, access, check_cancelled=check_cancelled)
         pieces = git.at_revision(directory, commit, policy=policy, check_cancelled=check_cancelled)
     facts = {"address": found.shown, "commit": commit, "at": _now(), **_left_out(address)}
     remark = f"fetched from {found.shown} at commit {commit} on {facts['at']}"

@@ -11,6 +11,7 @@ from contextlib import chdir, suppress
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -380,6 +381,22 @@ def test_git_and_what_it_started_end_with_the_callers_cancel(
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert [command for command in commands if f"{remote.port}/hung".encode() in command] == []
     assert leftovers(tmp_path) == []
+
+
+def test_errors_about_a_repository_name_its_address(
+    store: Store, remote: RemoteServer, repositories: Path, tmp_path: Path
+) -> None:
+    def spoil(_files: int, _bytes: int) -> None:
+        for folder in (tmp_path / "data").rglob("repository"):
+            rmtree(folder / "objects", ignore_errors=True)
+            (folder / "objects").touch()
+
+    remote.serve_repositories(repositories)
+    make_repository(repositories / "spoiled.git", {"a.txt": "one\n"})
+    with pytest.raises(SourceRefused) as refused:
+        store.register_source(remote.url("/git/spoiled.git"), on_progress=spoil)
+    assert remote.url("/git/spoiled.git") in str(refused.value)
+    assert str(tmp_path) not in str(refused.value)
 
 
 def test_a_repository_beyond_the_bound_is_refused_and_leaves_nothing(
