@@ -123,6 +123,8 @@ def _checked(text: str) -> str:
         requirement = Requirement(text)
     except InvalidRequirement as error:
         raise PackageRefused(f"{text!r} is no package: give NAME, NAME==VERSION or the path of a wheel") from error
+    if requirement.url is not None:
+        raise PackageRefused(f"{text!r} names an address: download the wheel and give its path")
     return str(requirement)
 
 

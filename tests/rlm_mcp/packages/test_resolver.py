@@ -153,6 +153,8 @@ def test_a_file_that_the_guest_cannot_use_is_refused_before_pip_runs(tmp_path: P
         ("--index-url=evil", "is no package"),
         ("a b", "is no package"),
         ("thing @ https://example.org/thing", "names an address"),
+        ("thing @ file:/tmp/thing", "names an address"),
+        ("thing @ ./thing", "names an address"),
         ("https://example.org/thing-1.0-py3-none-any.whl", "names an address"),
         ("missing.whl", "there is no file"),
     ],
