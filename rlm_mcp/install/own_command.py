@@ -37,14 +37,21 @@ def remote_entry(url: str | None, token: str | None, *, has_environment: bool) -
     """The entry that connects to a server over HTTP. Raises SettingsError."""
     if url is None:
         raise SettingsError("--token is for a server over HTTP: give its --url too")
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+    if not _is_server_url(url):
         raise SettingsError(f"--url {url!r} is not the URL of a server: write, for example, https://rlm.example/mcp")
     if has_environment:
         raise SettingsError("--url connects to a server that runs already: leave out --env and the flags of settings")
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise SettingsError("--token has a character that no bearer token has: copy the token again")
     return Entry(url=url, headers={} if token is None else {"Authorization": f"Bearer {token}"})
+
+
+def _is_server_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.username and parts.port != 0
+    except ValueError:  # of brackets without an IP address between them, or of the port
+        return False
 
 
 def stable_command(

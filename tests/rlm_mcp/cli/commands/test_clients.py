@@ -131,6 +131,8 @@ def test_a_variable_is_written_only_where_it_is_asked_for(run: Run, home: Path) 
         (["install", "cursor", "--env", "RLM_MCP_MAX_USD=much"], "RLM_MCP_MAX_USD is 'much': write a number"),
         (["install", "cursor", "--token", "t"], "--token is for a server over HTTP: give its --url too"),
         (["install", "cursor", "--url", "rlm.example"], "--url 'rlm.example' is not the URL of a server"),
+        (["install", "cursor", "--url", "http://[::1/mcp"], "--url 'http://[::1/mcp' is not the URL of a server"),
+        (["install", "cursor", "--url", "http://a:b/mcp"], "--url 'http://a:b/mcp' is not the URL of a server"),
         (["install", "cursor", "--url", "http://h/mcp", "--model", "m"], "leave out --env and the flags of settings"),
         (["install", "goose", "--project"], "Goose has no configuration for a single project"),
         (["install", "cursor", "--project", "/nowhere"], "--project /nowhere is not a directory"),
