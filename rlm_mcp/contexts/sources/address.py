@@ -143,8 +143,8 @@ def resolve_redirect(address: RemoteAddress, location: str) -> RemoteAddress:
         raise SourceRefused(f"{address.shown} redirects to what is no address: check it in a browser") from error
     if len(target) > MAX_ADDRESS_CHARS or not target.isprintable():
         raise SourceRefused(
-            f"{address.shown} redirects to an address that holds a control character or bytes that are not UTF-8, or is "
-            f"over {MAX_ADDRESS_CHARS:,} characters long: download the file yourself and register it"
+            f"{address.shown} redirects to an address that holds a control character or bytes that are not UTF-8, or "
+            f"is over {MAX_ADDRESS_CHARS:,} characters long: download the file yourself and register it"
         )
     if not target.lower().startswith("https://"):
         raise SourceRefused(f"{address.shown} redirects to an address without https: fetch the file yourself")

@@ -124,7 +124,8 @@ def test_a_redirect_is_refused_whose_address_cannot_be_shown(location: str) -> N
 
 PRIVATE = """127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255
 ::1 :: fe80::1 fc00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: ::127.0.0.1
-2001:0:a00:1::f5ff:fffe 192.0.2.1 198.18.0.1 240.0.0.1 64:ff9b:1::7f00:1 ::ffff:0:127.0.0.1 fec0::1 fe80::1%eth0 300.1.1.1 localhost"""
+2001:0:a00:1::f5ff:fffe 192.0.2.1 198.18.0.1 240.0.0.1 64:ff9b:1::7f00:1 ::ffff:0:127.0.0.1
+fec0::1 fe80::1%eth0 300.1.1.1 localhost"""
 
 
 @pytest.mark.parametrize("ip", PRIVATE.split())
