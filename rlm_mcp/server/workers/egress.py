@@ -136,14 +136,20 @@ class EgressBroker:
         return f"<EgressBroker to {sorted(self._allowed)}>"
 
     async def serve(self, channel: socket.socket) -> None:
-        """Serves the worker with the other end of `channel` until it ends, and closes `channel`."""
+        """Serves the worker with the other end of `channel` until it ends, and closes `channel`.
+
+        A fault of ours, to which a worker may have led, is logged and ends the service of that worker alone.
+        """
         channel.settimeout(0)
         slots = anyio.Semaphore(MOST_OPENING)
         with channel:
-            async with anyio.create_task_group() as tasks:
-                while await self._serve_one(channel, slots, tasks):
-                    pass
-                tasks.cancel_scope.cancel()
+            try:
+                async with anyio.create_task_group() as tasks:
+                    while await self._serve_one(channel, slots, tasks):
+                        pass
+                    tasks.cancel_scope.cancel()
+            except Exception:  # whatever it is, it must not end the front
+                log.exception("the broker failed, so a worker has no more connections")
 
     async def _serve_one(self, channel: socket.socket, slots: anyio.Semaphore, tasks: TaskGroup) -> bool:
         """Takes one request. False once the worker has closed its end."""
@@ -236,7 +242,8 @@ def _failure(error: Exception) -> bytes:
 
 
 def _error(reason: str, number: int = 0) -> bytes:
-    return json.dumps({"reason": reason[:MOST_REASON_CHARS], "errno": number}, ensure_ascii=False).encode()
+    text = json.dumps({"reason": reason[:MOST_REASON_CHARS], "errno": number}, ensure_ascii=False)
+    return text.encode("utf-8", "replace")  # a worker may ask for half of a surrogate pair
 
 
 def _answer(way_back: socket.socket, message: bytes, *descriptors: int) -> None:

@@ -203,9 +203,22 @@ async def test_messages_that_are_no_requests_do_no_harm(tmp_path: Path) -> None:
         with (tmp_path / "file").open("wb") as file, socket.socket() as unconnected:
             socket.send_fds(egress._channel, [b'{"host": "127.0.0.1", "port": 1e400}'], [unconnected.fileno()])
             socket.send_fds(egress._channel, [b'{"host": "127.0.0.1"' + b" " * 4_000], [file.fileno()] * 200)
+            socket.send_fds(egress._channel, [b'{"host": "\\ud800", "port": 80}'], [unconnected.fileno()])
             egress._channel.send(b"[" * 1_000)
         (await egress.connect("127.0.0.1", server.port)).close()
     assert descriptors() == before
+
+
+async def test_a_failure_of_the_broker_ends_the_connections_of_one_worker_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def connect(host: str, port: int) -> socket.socket:
+        return None  # type: ignore[return-value] # a fault of ours
+
+    async with brokered(("a.example", 80), connect=connect) as egress:
+        with pytest.raises(ConnectionAbortedError):
+            await egress.connect("a.example", 80)
+    assert [record.message for record in caplog.records] == ["the broker failed, so a worker has no more connections"]
 
 
 def descriptors() -> int:
