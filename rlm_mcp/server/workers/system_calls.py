@@ -5,10 +5,11 @@ later versions of Python and Wasmtime need calls that nobody can list. It refuse
 processes, everything that creates or enters a namespace, kernel interfaces with a history of faults that no program
 here uses, and memory that no limit counts.
 
-No socket can be made and none connected: connections to the endpoints of models come from the server's egress broker,
+No socket can be made, bound or connected: connections to the endpoints of models come from the server's egress broker,
 and a socket that is connected already cannot be turned to another address. A worker that fetches sources, for which git
-connects by itself, may make sockets of the internet and connect them; still none of unix, so that no service of this
-machine that listens on one can be asked.
+connects by itself, may make sockets of the internet, bind them (the resolver of musl does) and connect them; still none
+of unix, so that no service of this machine that listens on one can be asked. Pairs of stream sockets, which event loops
+and pipes need, are the exception; datagram sockets of a pair could send to any address.
 
 `seccompy` was chosen because it needs no compiled library: `pyseccomp` has been unmaintained since 2021 and needs
 libseccomp, which is missing in some containers.
@@ -39,7 +40,7 @@ KERNEL = (
     *("iopl", "ioperm", "modify_ldt", "uselib", "nfsservctl"),
 )
 UNCOUNTED_MEMORY = ("shmget", "shmat", "msgget", "semget", "mq_open", "memfd_secret")
-NETWORK = ("socket", "connect")
+NETWORK = ("socket", "bind", "connect")
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 NEW_NAMESPACES = (0x00000080, 0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
@@ -62,6 +63,9 @@ SO_LINGER = 13
 
 X32, ONLY_X32 = 0x40000000, range(512, 548)
 """On x86-64, calls of the x32 ABI are numbers with this bit under the same architecture; some exist only there."""
+
+SOCK_TYPE_MASK = 0xF
+"""The other bits of the type of a socket are flags."""
 
 _INT = 0xFFFFFFFF
 """The kernel ignores the upper half of an argument that is an int, so a comparison with all 64 bits could be evaded."""
@@ -116,6 +120,9 @@ def _refuse_arguments(calls: "Filter") -> None:
         calls.errno(name, errno.EPERM, args=[(position, CmpOp.MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN)])
     lingering = [(1, CmpOp.MASKED_EQ, socket.SOL_SOCKET, _INT), (2, CmpOp.MASKED_EQ, SO_LINGER, _INT)]
     calls.errno("setsockopt", errno.EPERM, args=lingering)
+    calls.errno("socketpair", errno.EACCES, args=[(0, CmpOp.NE, socket.AF_UNIX)])
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):  # which is the same for unix sockets
+        calls.errno("socketpair", errno.EACCES, args=[(1, CmpOp.MASKED_EQ, kind, SOCK_TYPE_MASK)])
     for request in (TIOCSTI, TIOCLINUX):
         calls.errno("ioctl", errno.EPERM, args=[(1, CmpOp.MASKED_EQ, request, _INT)])
     calls.errno("prctl", errno.EPERM, args=[(0, CmpOp.MASKED_EQ, PR_SET_PDEATHSIG, _INT)])

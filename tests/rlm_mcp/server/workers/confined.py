@@ -44,6 +44,26 @@ def connect(family: int, kind: int, address: object) -> str:
     return "connected"
 
 
+def sent_from_a_pair(kind: int) -> int:
+    """Sends with a socket that nothing connected to the address."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    with ours, theirs:
+        return ours.sendto(b"x", str(BASE / "datagrams"))
+
+
+def paired() -> int:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        return ours.send(b"x")
+
+
+def bound_from_a_pair() -> str:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.bind(f"\0rlm-mcp-bound-{PARENT}")
+    return "bound"
+
+
 def renamed() -> str:
     (DATA / "one").mkdir()
     (DATA / "two").mkdir()
@@ -120,6 +140,11 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
         b"x", socket.MSG_FASTOPEN, ("127.0.0.1", PORT)
     ),
     "bind a TCP socket": lambda: socket.socket(fileno=os.dup(TCP)).bind(("127.0.0.1", 0)),
+    "send from a pair of datagram sockets": lambda: sent_from_a_pair(socket.SOCK_DGRAM),
+    "send from a pair of raw sockets": lambda: sent_from_a_pair(socket.SOCK_RAW | socket.SOCK_NONBLOCK),
+    "make a pair of another family": lambda: socket.socketpair(socket.AF_TIPC, socket.SOCK_SEQPACKET),
+    "make a pair of stream sockets": paired,
+    "bind a unix socket": bound_from_a_pair,
     "make closing a socket wait": lambda: socket.socket(fileno=os.dup(TCP)).setsockopt(
         socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 100)
     ),

@@ -57,6 +57,11 @@ EXPECTED = {
     "turn a TCP socket to an address": "EACCES",
     "send with a TCP socket to an address": "EPERM",
     "bind a TCP socket": "EACCES",
+    "send from a pair of datagram sockets": "EACCES",
+    "send from a pair of raw sockets": "EACCES",
+    "make a pair of another family": "EACCES",
+    "make a pair of stream sockets": "1",
+    "bind a unix socket": "EACCES",
     "make closing a socket wait": "EPERM",
     "make a user namespace": "1",
     "clone into a user namespace": "EPERM",
@@ -89,6 +94,7 @@ FETCHES = {
     "connect by TCP": "connected",
     "connect by UDP": "connected",
     "turn a TCP socket to an address": "None",
+    "bind a unix socket": "bound",
 }
 """What else a worker can that fetches sources."""
 
@@ -110,9 +116,11 @@ def results(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
         socket.socket() as unconnected,
         socket.socket(socket.AF_UNIX) as abstract,
         socket.socket(socket.AF_UNIX) as named,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
     ):
         abstract.bind(f"\0rlm-mcp-test-{os.getpid()}")
         named.bind(str(base / "socket"))
+        datagrams.bind(str(base / "datagrams"))
         for listening in (abstract, named):
             listening.listen()
         port, descriptor = server.getsockname()[1], unconnected.fileno()
