@@ -7,7 +7,13 @@ import pytest
 from rlm_mcp.cli.main import main
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.server.transports.auth import digest_of, read_token_file
-from rlm_mcp.server.transports.tenant_names import EVERYBODY, check_tenant_name, directory_of, oauth_tenant
+from rlm_mcp.server.transports.tenant_names import (
+    EVERYBODY,
+    check_tenant_name,
+    directory_of,
+    oauth_tenant,
+    tenant_directories,
+)
 
 LEADING_ELSEWHERE = (
     *("..", ".", "...", "", " ", "a/b", "../ann", "a\\b", "~", "ann\0", "ann\n", "an n", ".hidden", "-rf", "ann."),
@@ -58,3 +64,9 @@ def test_a_subject_of_an_issuer_is_a_tenant_of_its_own_under_a_hash(subject: str
     name = oauth_tenant("https://issuer.example", subject)
     assert directory_of(name, Path("data")) == Path("data", "owners", name)
     assert name != oauth_tenant("https://issuer.example", f"{subject}2")
+
+
+def test_directories_of_no_tenant_are_left_alone(tmp_path: Path) -> None:
+    for name in ("ann", "lost+found", ".snapshot", "x~", "everybody", "oauth-0123", oauth_tenant("i", "s")):
+        (tmp_path / "owners" / name).mkdir(parents=True)
+    assert tenant_directories(tmp_path) == ["ann", oauth_tenant("i", "s")]

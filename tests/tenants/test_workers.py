@@ -197,7 +197,8 @@ async def test_variables_come_back_and_the_client_is_told(server: Served, tenant
     with anyio.fail_after(60):
         await until(lambda: bool(server_states(server)))
         server.kill_worker_of("ann")
-        assert await shown(ann, "kept + 1") == "8"
+        result = await answered(ann, "inspect_context", context="notes", code="kept + 1")
+    assert (result["value"], result["notes"]) == ("8", ["The variables of the earlier cells were restored."])
 
 
 HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "ann", "version": "1"}}

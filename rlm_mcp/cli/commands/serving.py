@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rlm_mcp.cli.commands.registry import ANSWERED, Commands, settings_from
 from rlm_mcp.errors import SettingsError
@@ -16,6 +17,9 @@ ON_TERMINAL = (
     "rlm-mcp serves MCP on stdin and stdout and now waits for a client, which usually starts it itself: "
     "`rlm-mcp install` adds it to one, `rlm-mcp --help` shows the commands. Ctrl-C ends it."
 )
+
+if TYPE_CHECKING:
+    from rlm_mcp.server.transports.access import AccessOptions
 
 MOST_WORKERS = 256
 
@@ -80,26 +84,33 @@ def _serve_stdio(settings: Settings) -> None:
 
 
 def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
-    workers = _worker_count(options.workers)
-    with _without_collections():
-        if workers:
+    if workers := _worker_count(options.workers):
+        with _without_collections():
             from rlm_mcp.server.workers.worker import begin_imports
 
             begin_imports()
-        from rlm_mcp.server.transports.access import AccessOptions
-        from rlm_mcp.server.transports.http import serve_http
-        from rlm_mcp.server.workers.front import serve_http_with_workers
+            from rlm_mcp.server.workers.front import serve_http_with_workers
 
-    access = AccessOptions(
+            access = _access(options)
+        serve_http_with_workers(settings, options.http, access, workers, at_end=_nothing)
+        return
+    with _without_collections():
+        from rlm_mcp.server.transports.http import serve_http
+
+        access = _access(options)
+    serve_http(settings, options.http, access, at_end=_begin_process(settings))
+
+
+def _access(options: argparse.Namespace) -> "AccessOptions":
+    """What the operator chose about who has access."""
+    from rlm_mcp.server.transports.access import AccessOptions
+
+    return AccessOptions(
         token_file=options.token_file,
         oauth_issuer=options.oauth_issuer,
         oauth_resource=options.oauth_resource,
         allowed_hosts=tuple(options.allow_host),
     )
-    if workers:
-        serve_http_with_workers(settings, options.http, access, workers, at_end=_nothing)
-    else:
-        serve_http(settings, options.http, access, at_end=_begin_process(settings))
 
 
 def _worker_count(asked: int | None) -> int:

@@ -77,12 +77,17 @@ class Listener(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _first(error: BaseException) -> BaseException:
+    """The first error in groups of groups, one for each task group around it."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
 def run_to_the_end(main: Callable[[], Coroutine[Any, Any, None]], at_end: Callable[[], None]) -> None:
     """Runs an event loop, then ends the process with status 0. Raises RlmError if it could not be started."""
     try:
         anyio.run(main)
     except* RlmError as group:
-        raise group.exceptions[0] from None
+        raise _first(group) from None
     at_end()
     PROCESSES.kill_all()
     logging.shutdown()

@@ -64,5 +64,13 @@ def current_tenant() -> str:
 
 
 def tenant_directories(data_dir: Path) -> list[str]:
-    """The names of all tenants that have a directory."""
-    return sorted(entry.name for entry in (data_dir / "owners").glob("*") if entry.is_dir())
+    """The names of all tenants that have a directory. Directories with other names are no tenant's."""
+    return sorted(entry.name for entry in (data_dir / "owners").glob("*") if entry.is_dir() and _is_tenant(entry.name))
+
+
+def _is_tenant(name: str) -> bool:
+    try:
+        directory_of(name, Path())
+    except SettingsError:
+        return False
+    return name != EVERYBODY

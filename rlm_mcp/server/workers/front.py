@@ -6,7 +6,6 @@ What tenants, their files, their models and their code made is read in the worke
 import logging
 import os
 import secrets
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from rlm_mcp.server.transports.tenant_names import EVERYBODY, tenant_directories
 from rlm_mcp.server.workers.egress import EgressBroker, allowed_destinations
 from rlm_mcp.server.workers.list_answers import ListAnswers
 from rlm_mcp.server.workers.proxy import WorkerProxy
+from rlm_mcp.server.workers.socket_directory import socket_directory
 from rlm_mcp.server.workers.supervisor import Supervisor
 from rlm_mcp.server.workers.worker import WorkerProcesses, prepared_lists
 from rlm_mcp.server.workers.worker_start import WorkerStart, plain
@@ -63,9 +63,9 @@ def serve_http_with_workers(
         )
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         tenants = await run_in_thread(_tenants_to_look_at, settings.data_dir, access)
-        with tempfile.TemporaryDirectory(prefix="rlm-mcp-") as directory:  # its mode is 0700
+        with socket_directory() as directory:
             async with anyio.create_task_group() as tasks:
-                start_worker = WorkerProcesses(start, Path(directory), broker, tasks)
+                start_worker = WorkerProcesses(start, directory, broker, tasks)
                 supervisor = Supervisor(start_worker, workers, tenants=tenants)
                 lists = ListAnswers(await run_in_thread(prepared_lists, settings.cache_dir))
                 proxy = WorkerProxy(supervisor, start.key, host_checks(host, options.allowed_hosts), lists)

@@ -5,7 +5,7 @@ once, with the same `initialize`, and goes on under the id that the client knows
 their clients are told; subscriptions of the handshake era have to be made again.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,13 +15,15 @@ from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from multidict import CIMultiDict
 
 from rlm_mcp.server.early_answers import Opening, opening_of, parsed
-from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS
 from rlm_mcp.server.transports.sessions import MOST_SESSIONS
 from rlm_mcp.server.transports.tenant_names import EVERYBODY
 from rlm_mcp.server.workers.worker import Worker
 
-MOST_OPENING_BYTES = 1 << 16
+MOST_OPENING_BYTES = 1 << 14
 """Of a request that opens a session. After a longer one the client has to open a session itself."""
+
+MOST_OF_ALL = 4_096
+"""Sessions of all tenants. A client whose session is forgotten has to open another when its worker ends."""
 
 INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
@@ -31,8 +33,9 @@ class HandshakeSession:
     """A session as its client opened it, and where it is now."""
 
     path: str
-    opening: bytes
-    headers: "CIMultiDict[str]"
+    opening: bytes = field(repr=False)
+    headers: "CIMultiDict[str]" = field(repr=False)
+    """with the front's key"""
     worker: Worker
     current_id: str
     opened: Opening | None
@@ -70,31 +73,34 @@ def opening_in(body: bytes) -> Opening | None:
 class HandshakeSessions:
     """The sessions of all tenants by the ids that their clients know, the least recently used first."""
 
-    def __init__(self) -> None:
-        self._of: dict[str, OrderedDict[str, HandshakeSession]] = {}
+    def __init__(self, *, most: int = MOST_OF_ALL) -> None:
+        self._most = most
+        self._sessions: OrderedDict[tuple[str, str], HandshakeSession] = OrderedDict()
+        self._counts: Counter[str] = Counter()
 
     def __repr__(self) -> str:
-        return f"<HandshakeSessions, {sum(map(len, self._of.values()))}>"
+        return f"<HandshakeSessions, {len(self._sessions)}>"
 
     def find(self, tenant: str, session_id: str) -> HandshakeSession | None:
         """The session of this id, which counts as used now."""
-        own = self._of.get(tenant, OrderedDict())
-        if (session := own.get(session_id)) is not None:
-            own.move_to_end(session_id)
+        if (session := self._sessions.get((tenant, session_id))) is not None:
+            self._sessions.move_to_end((tenant, session_id))
         return session
 
-    def note(self, tenant: str, asked: HandshakeSession) -> None:
-        """Adds a session that a worker has opened. A tenant that has too many loses the least recently used one."""
-        if len(asked.opening) > MOST_OPENING_BYTES:
+    def note(self, tenant: str, opened: HandshakeSession) -> None:
+        """Adds a session that a worker has opened, in the place of the least recently used one where there are many."""
+        if len(opened.opening) > MOST_OPENING_BYTES:
             return
-        own = self._of.setdefault(tenant, OrderedDict())
-        own[asked.current_id] = asked
-        if len(own) > (MOST_CONNECTIONS if tenant == EVERYBODY else MOST_SESSIONS):
-            own.popitem(last=False)
+        self._sessions[tenant, opened.current_id] = opened
+        self._counts[tenant] += 1
+        if tenant != EVERYBODY and self._counts[tenant] > MOST_SESSIONS:
+            self.forget(*next(key for key in self._sessions if key[0] == tenant))
+        elif len(self._sessions) > self._most:
+            self.forget(*next(iter(self._sessions)))
 
     def forget(self, tenant: str, session_id: str) -> None:
         """Forgets a session that has ended."""
-        own = self._of.get(tenant, OrderedDict())
-        own.pop(session_id, None)
-        if not own:
-            self._of.pop(tenant, None)
+        if self._sessions.pop((tenant, session_id), None) is not None:
+            self._counts[tenant] -= 1
+            if not self._counts[tenant]:
+                del self._counts[tenant]

@@ -1,7 +1,7 @@
-"""Passes requests on to the workers, as bytes.
+"""Passes requests on to the workers, as bytes. Of answers nothing is read.
 
-The body of a request is read only to answer it when its worker dies: the JSON-RPC error needs the id. Of answers
-nothing is read.
+The body of a request is read in three cases, each for a bounded length: whether it asks for a list that never changes
+(list_answers.py), how it opens a session (handshake_sessions.py), and for its id when its worker has died.
 """
 
 import json
@@ -17,7 +17,6 @@ from multidict import CIMultiDict
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from rlm_mcp.concurrency import run_off_loop
 from rlm_mcp.server.transports.tenant_names import current_tenant
 from rlm_mcp.server.workers.front_token import front_token
 from rlm_mcp.server.workers.handshake_sessions import HandshakeSession, HandshakeSessions, opening_in
@@ -31,6 +30,9 @@ OF_ONE_HOP: Final = frozenset([*_HOP, "upgrade", "host", "content-length", "auth
 
 MOST_BUFFERED_BYTES = 1 << 20
 """An answer up to this length is passed on only when all of it is here, so that an error can take its place."""
+
+MOST_READ_BYTES = 1 << 16
+"""Of a request, for its id. Reading them takes a millisecond."""
 
 LOST = (
     "the worker process that answered this call has ended; a run that it had begun goes on in another: send the same"
@@ -86,7 +88,7 @@ class WorkerProxy:
                 worker = await self._workers.worker_of(tenant, after=worker)
                 await self._pass_on(scope, body, tenant, worker, send)
             except NoWorker as error:
-                await _answer(send, await error_body(body, str(error)))
+                await _answer(send, error_body(body, str(error)))
             except aiohttp.ClientConnectorError:
                 continue
             return
@@ -128,7 +130,7 @@ class WorkerProxy:
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientError, OSError):
-            await answer.break_off(await error_body(body, LOST))
+            await answer.break_off(error_body(body, LOST))
 
 
 class _Answer:
@@ -167,14 +169,15 @@ class _Answer:
             await _answer(self._send, error)
         elif self._is_stream:
             if error:
-                await self.go_on(b"event: message\r\ndata: " + error + b"\r\n\r\n")
+                # The blank line ends an event of which the worker had sent a part.
+                await self.go_on(b"\r\n\r\nevent: message\r\ndata: " + error + b"\r\n\r\n")
             await self.end()
         # else the connection is closed, because the body is shorter than was said
 
 
-async def error_body(body: bytes, text: str) -> bytes:
-    """The JSON-RPC error that answers the request in `body`; nothing if that is no request."""
-    request_id = await run_off_loop(len(body), _request_id, body)
+def error_body(body: bytes, text: str) -> bytes:
+    """The JSON-RPC error that answers the request in `body`; nothing if that is no request, or a long one."""
+    request_id = _request_id(body) if len(body) <= MOST_READ_BYTES else None
     if request_id is None:
         return b""
     error = {"code": INTERNAL_ERROR, "message": text}

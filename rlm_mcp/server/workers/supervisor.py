@@ -157,9 +157,11 @@ class Supervisor:
         """Starts one worker after the other."""
         pause = LEAST_PAUSE
         while not self._is_ending:
+            # Until it has opened their workspaces, the next worker does not name the tenants that it has.
+            place.seen = dict.fromkeys(place.seen, self._clock())
             try:
                 worker = await self._start(place.number, tuple(place.seen))
-            except OSError as error:
+            except (OSError, EOFError) as error:  # EOFError: the fork server has ended, and is started again
                 log.warning("worker %d could not be started (%s); it is tried again", place.number, error)
             else:
                 has_answered = await self._keep_one(place, worker)

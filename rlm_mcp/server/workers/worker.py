@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import shutil
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from socket import AF_UNIX, socket
 from typing import Any, Protocol
 
 import aiohttp
@@ -137,14 +137,14 @@ def prepared_lists(cache_dir: Path) -> Callable[[], Prepared | None]:
 
 
 def _start_process(
-    context: Any, start: WorkerStart, directory: Path, pair: tuple[socket, socket] | None
+    context: Any, start: WorkerStart, directory: Path, pair: tuple[socket.socket, socket.socket] | None
 ) -> tuple[BaseProcess, Any]:
-    start.temp_dir.mkdir(parents=True, mode=0o700)
-    with socket(AF_UNIX) as listener, ExitStack() as passed:
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as passed:
+        egress = None if pair is None else passed.enter_context(pair[1])
+        start.temp_dir.mkdir(parents=True, mode=0o700)
         listener.bind(str(directory / SOCKET))
         listener.listen(BACKLOG)
         ours, theirs = context.Pipe()
-        egress = None if pair is None else passed.enter_context(pair[1])
         process = context.Process(
             target=run,
             args=(start, WorkerEnds(listener=listener, lifeline=passed.enter_context(theirs), egress=egress)),
@@ -162,6 +162,7 @@ class WorkerProcess:
         self, process: BaseProcess, lifeline: Any, directory: Path, *, most_memory_bytes: int | None = None
     ) -> None:
         self._process = process
+        self._pid, self._exitcode = process.pid or 0, process.exitcode
         self._most_memory_bytes = most_memory_bytes
         self._lifeline = lifeline  # the worker ends when this is closed, so also when this process dies
         self._directory = directory
@@ -184,7 +185,7 @@ class WorkerProcess:
     @property
     def pid(self) -> int:
         """Its process."""
-        return self._process.pid or 0
+        return self._pid
 
     async def status(self) -> WorkerStatus:
         """Asks it. Raises WorkerFailed, also for too much memory; waits as long as the worker takes."""
@@ -193,7 +194,7 @@ class WorkerProcess:
             raise WorkerFailed(f"uses {used >> 20:,} MB of memory and may use {most >> 20:,}")
         try:
             async with await self.request("GET", "/status", CIMultiDict(), b"") as response:
-                body = await response.content.read(MOST_STATUS_BYTES)
+                body = await _read_at_most(response, MOST_STATUS_BYTES)
                 match json.loads(body):
                     case {"is_ready": bool() as is_ready, "tenants": [*names]} if all(type(n) is str for n in names):
                         return WorkerStatus(is_ready=is_ready, tenants=frozenset(names))
@@ -206,6 +207,8 @@ class WorkerProcess:
 
         Raises aiohttp.ClientConnectorError if the worker did not get it, and aiohttp.ClientError if it may have.
         """
+        if self._http.closed:
+            raise aiohttp.ClientConnectionError("the worker has ended")
         return await self._http.request(
             method, f"http://worker{path}", headers=headers, data=body or None, allow_redirects=False
         )
@@ -213,15 +216,17 @@ class WorkerProcess:
     async def ended(self) -> str:
         """Returns when the process has ended; how, for a sentence."""
         await self._ended.wait()
-        return _how(self._process.exitcode)
+        return _how(self._exitcode)
 
     def terminate(self) -> None:
         """Asks it to end: runs are left on record and calls answered."""
-        self._process.terminate()
+        if not self._ended.is_set():
+            self._process.terminate()
 
     async def close(self) -> None:
         """Kills the process if it still runs, and waits until it has ended, so that nothing of it can act any more."""
-        self._process.kill()
+        if not self._ended.is_set():
+            self._process.kill()
         with anyio.CancelScope(shield=True):
             await self._ended.wait()
             self._lifeline.close()
@@ -231,7 +236,18 @@ class WorkerProcess:
     def _note_end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._process.sentinel)
         self._process.join()
+        self._exitcode = self._process.exitcode
+        self._process.close()  # its descriptors; a session may refer to this object for long
         self._ended.set()
+
+
+async def _read_at_most(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The beginning of a body. `read` returns what has arrived."""
+    pieces, room = [], most
+    while room > 0 and (piece := await response.content.read(room)):
+        pieces.append(piece)
+        room -= len(piece)
+    return b"".join(pieces)
 
 
 def _how(exitcode: int | None) -> str:

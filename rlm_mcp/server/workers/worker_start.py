@@ -1,7 +1,7 @@
 """What a worker process is told when it starts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socket
@@ -45,7 +45,8 @@ class WorkerEnds:
 
 
 def plain(settings: Settings) -> Mapping[str, Any]:
-    """The settings with their secrets in plain text, which can be pickled."""
+    """The settings with their secrets in plain text, which can be pickled. Workers start no tool servers."""
+    settings = replace(settings, tools={})
     values = {each.name: getattr(settings, each.name) for each in fields(Settings)}
     return {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}
 

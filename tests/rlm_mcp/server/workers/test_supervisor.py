@@ -56,13 +56,14 @@ class Starting:
     """Starts fake workers; the first `refused` starts fail, and the first `silent` workers never answer."""
 
     refused: int = 0
+    error: Exception = field(default_factory=lambda: OSError("no process is left"))
     silent: int = 0
     started: list[FakeWorker] = field(default_factory=list)
 
     async def __call__(self, number: int, tenants: tuple[str, ...]) -> Worker:
         if self.refused:
             self.refused -= 1
-            raise OSError("no process is left")
+            raise self.error
         worker = FakeWorker(number, tenants, is_silent=len(self.started) < self.silent)
         self.started.append(worker)
         return worker
@@ -112,8 +113,9 @@ async def test_a_worker_that_fails_is_killed_and_the_next_one_has_its_tenants(
     assert (why or "was ended by SIGSEGV") in caplog.text
 
 
-async def test_workers_that_cannot_be_started_are_tried_again() -> None:
-    start = Starting(refused=3)
+@pytest.mark.parametrize("error", [OSError("no process is left"), EOFError()])
+async def test_workers_that_cannot_be_started_are_tried_again(error: Exception) -> None:
+    start = Starting(refused=3, error=error)
     async with supervised(start, 1) as supervisor:
         with anyio.fail_after(30):
             assert await supervisor.worker_of("ann") is await start.wait_for(1)
@@ -160,4 +162,21 @@ async def test_a_tenant_without_a_workspace_is_placed_anew_after_a_while() -> No
                 while repr(supervisor) != "<Supervisor of 2 workers, 1 tenants>":  # noqa: ASYNC110 - see above
                     await anyio.sleep(0.01)
             assert await supervisor.worker_of("cid") is start.started[0]
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_next_worker_keeps_a_tenant_whose_workspace_it_has_not_opened_yet() -> None:
+    now = 0.0
+    start = Starting()
+    supervisor = Supervisor(start, 2, clock=lambda: now)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(supervisor.run)
+        first = await supervisor.worker_of("ann")
+        now = 3_600.0
+        assert isinstance(first, FakeWorker)
+        first.end.set()
+        third = await start.wait_for(3)
+        await supervisor.worker_of("bob")
+        await anyio.wait_all_tasks_blocked()
+        assert await supervisor.worker_of("ann", after=first) is third
         tasks.cancel_scope.cancel()
