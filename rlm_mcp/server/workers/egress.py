@@ -269,28 +269,38 @@ class Egress:
         mine, theirs = socket.socketpair()
         with mine:
             with theirs:
-                while not self._ask(host, port, theirs, socket.MSG_DONTWAIT):  # noqa: ASYNC110 - anyio lets one task wait
+                while not self._ask(host, port, theirs):  # noqa: ASYNC110 - anyio lets one task wait
                     await anyio.sleep(FULL_SECONDS)
             await anyio.wait_readable(mine)
             return _opened(mine)
 
     def connect_now(self, host: str, port: int, seconds: float) -> socket.socket:
         """Does the same on a worker thread, where it blocks for at most `seconds`."""
+        end = time.monotonic() + seconds
         mine, theirs = socket.socketpair()
         with mine:
-            mine.settimeout(seconds)
             with theirs:
-                self._ask(host, port, theirs, 0)
+                while not self._ask(host, port, theirs):
+                    time.sleep(min(FULL_SECONDS, _left_until(end)))
+            mine.settimeout(_left_until(end))
             return _opened(mine)
 
-    def _ask(self, host: str, port: int, way_back: socket.socket, flags: int) -> bool:
-        """Sends a request. False if many are waiting and `flags` forbid to wait."""
+    def _ask(self, host: str, port: int, way_back: socket.socket) -> bool:
+        """Sends a request. False if as many are waiting as the channel takes."""
         message = json.dumps({"host": host, "port": port}).encode()
         try:
-            _send(self._channel, message, [way_back.fileno()], flags)
+            _send(self._channel, message, [way_back.fileno()], socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         return True
+
+
+def _left_until(end: float) -> float:
+    """The seconds until `end`. Raises TimeoutError when it has passed."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+    return left
 
 
 def _opened(way_back: socket.socket) -> socket.socket:

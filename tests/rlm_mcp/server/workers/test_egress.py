@@ -4,7 +4,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -166,6 +166,19 @@ async def test_one_worker_cannot_stop_the_connections_of_another() -> None:
         for each in (flooding, other):
             each._channel.close()
     assert waiting == MOST_OPENING
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+async def test_a_thread_waits_for_a_broker_that_takes_nothing_no_longer_than_it_says(is_full: bool) -> None:
+    pair = egress_pair()
+    assert pair is not None
+    with pair[0], pair[1], anyio.fail_after(5):
+        with suppress(BlockingIOError):
+            while is_full:
+                pair[1].send(b"x", socket.MSG_DONTWAIT)
+        connect = partial(Egress(pair[1]).connect_now, "a.example", 80, 0.02)
+        with pytest.raises(TimeoutError):
+            await anyio.to_thread.run_sync(connect, abandon_on_cancel=True)
 
 
 async def test_a_name_is_looked_up_once_in_ten_seconds_unless_its_addresses_fail() -> None:
