@@ -233,17 +233,17 @@ class RunCalls:
         try:
             await bill.announce_request(0)
             left = self._ledger.left().seconds
-            with anyio.fail_after(CALL_SECONDS if left is None else min(left, CALL_SECONDS)):
-                answer = await function.call(args, kwargs)
-            text = _as_json(answer)
+            seconds = CALL_SECONDS if left is None else min(left, CALL_SECONDS)
+            with anyio.move_on_after(seconds) as scope:
+                text = _as_json(await function.call(args, kwargs))
         except RlmError:
             raise
-        except TimeoutError as error:
-            raise SubCallFailed(f"{function.name} took longer than {CALL_SECONDS:.0f} s: ask it for less") from error
         except Exception as error:
             raise in_words(function.name, error) from error
         finally:
             room.settle(Usage())
+        if scope.cancelled_caught:
+            raise _took_too_long(function.name, seconds)
         if len(text) > ANSWER_CHARS:
             raise SubCallFailed(f"{function.name} answered with {len(text):,} characters: ask it for less")
         return json.loads(text)
@@ -354,6 +354,12 @@ def _expected_key(query: ExpectedQuery) -> str:
     if query.function == "rlm_query":
         return call_key("rlm", arguments["query"], arguments["context"])
     return call_key("llm", *(arguments[name] for name in ("prompt", "material", "model", "schema")))
+
+
+def _took_too_long(name: str, seconds: float) -> SubCallFailed:
+    if seconds < CALL_SECONDS:
+        return SubCallFailed(f"{name} took longer than the {seconds:.3g} s that the run had left: give what you have")
+    return SubCallFailed(f"{name} took longer than {seconds:.0f} s: ask it for less")
 
 
 def _as_json(value: object) -> str:

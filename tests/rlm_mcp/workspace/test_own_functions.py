@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import anyio
 import pytest
 
 import rlm_mcp
@@ -163,12 +164,20 @@ async def test_calls_beyond_the_budget_are_refused() -> None:
     assert calls.budget()["usd"] == 0.1
 
 
-async def test_a_function_that_takes_longer_than_the_run_may_is_left(tmp_path: Path) -> None:
-    import anyio
-
+async def test_a_function_that_takes_longer_than_the_run_may_is_left() -> None:
     calls = run_calls({"wait": anyio.sleep_forever}, limits=RunLimits(max_seconds=0.05))
-    with anyio.fail_after(10), pytest.raises(SubCallFailed, match="wait took longer than"):
+    words = r"^wait took longer than the 0\.0\d+ s that the run had left: give what you have$"
+    with anyio.fail_after(10), pytest.raises(SubCallFailed, match=words):
         await calls.call_function("wait", [], {})
+
+
+async def test_a_time_out_of_the_function_itself_is_told_as_its_own() -> None:
+    async def fetch() -> None:
+        raise TimeoutError("no answer from the stock after 2 s")
+
+    words = "^fetch failed: TimeoutError: no answer from the stock after 2 s$"
+    with pytest.raises(SubCallFailed, match=words):
+        await run_calls({"fetch": fetch}).call_function("fetch", [], {})
 
 
 @pytest.mark.parametrize("name", ["1st", "a.b", "class", "llm_query", "tools", "a b", "", "x" * 70])
