@@ -35,6 +35,8 @@ class KeptRepl:
         self._lease: str | None = None
         self._begun = 0
         self._missing = 0
+        self._is_miscounted = False
+        """cells are on record as begun that are not counted any more"""
         self._is_abandoned = self._is_taken = False
         self._is_unsaved = False
         self._is_saving = False
@@ -82,14 +84,19 @@ class KeptRepl:
         if self._lease is None and (self._is_abandoned or await self._take() is None):
             return True
         self._begun += 1
-        count = partial(self._states.count_cell, self._context_id, self._lease or "", self._begun)
         try:
-            self._is_taken = not await anyio.to_thread.run_sync(count)
+            self._is_taken = not await self._count(self._lease or "")
         except StateNotKept as error:
             self._note_failure(error)
         if self._is_taken:
             self.abandon()
         return not self._is_taken
+
+    async def _count(self, lease: str) -> bool:
+        """Puts on record how many cells have begun; False if another process has taken the REPL."""
+        is_ours = await anyio.to_thread.run_sync(self._states.count_cell, self._context_id, lease, self._begun)
+        self._is_miscounted = False
+        return is_ours
 
     def end_cell(self) -> None:
         """Saves the state in the background, after the answer of the cell."""
@@ -104,6 +111,7 @@ class KeptRepl:
         Cells that were told to be missing do not count any more.
         """
         notes, self._notes = self._notes, []
+        self._is_miscounted |= self._missing > 0
         self._begun, self._missing = self._begun - self._missing, 0
         return replace(result, notes=(*notes, *result.notes)) if notes else result
 
@@ -152,6 +160,8 @@ class KeptRepl:
             cells = self._begun
             try:
                 pack = await self._repl.checkpoint()
+                if self._is_miscounted:  # while no cell can begin
+                    await self._count(lease)
             finally:
                 self._lock.release()
             if pack is None:

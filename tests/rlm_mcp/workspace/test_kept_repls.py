@@ -224,6 +224,20 @@ async def test_cells_that_were_told_to_be_missing_are_not_told_again() -> None:
         assert await successor.run() == (RESTORED,)
 
 
+@pytest.mark.parametrize("saved", [0, 1])
+async def test_cells_that_were_told_to_be_missing_are_not_told_after_one_more_cell_and_a_kill(saved: int) -> None:
+    states = Counting()
+    lease = states.take("a", "scripted").lease
+    states.count_cell("a", lease, 3)
+    if saved:
+        await run_in_thread(states.save, "a", lease, "scripted", saved, b"1")
+    async with process(states) as server:
+        assert len(await server.run()) == 1
+        await states.until(saved + 1)
+        async with process(states) as successor:  # as if the first had been killed
+            assert await successor.run() == (RESTORED,)
+
+
 async def test_a_state_of_another_image_is_one_sentence() -> None:
     states = MemoryReplStates()
     lease = states.take("a", "older").lease
