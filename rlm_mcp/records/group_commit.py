@@ -36,6 +36,8 @@ class GroupCommit:
         self._left: list[bytes] = []
         """taken from the queue, and not committed because the last commit failed"""
         self._committing = threading.Lock()
+        self._handing = threading.Lock()
+        """held while a round goes to the thread, and while the thread is ended"""
         self._coming: _Round | None = None
         self._running: _Round | None = None
         self._rounds: SimpleQueue[_Round | None] | None = None
@@ -81,29 +83,41 @@ class GroupCommit:
 
     def close(self) -> None:
         """Commits what is still queued, if it can be, and ends the thread. Idempotent."""
-        with suppress(Exception):  # it was told to those who waited for it, and cannot be told here
+        with self._handing:
+            coming, self._coming = self._coming, None  # or its time would come later, and start another thread
+        error: Exception | None = None
+        try:
             self.commit_now()
+        except Exception as failure:  # noqa: BLE001 - raised to those who wait for the round
+            error = failure
         self._left.clear()
-        if self._rounds is not None:
-            self._rounds.put(None)
-            self._rounds = None
+        with self._handing:
+            rounds, self._rounds = self._rounds, None
+        if rounds is not None:
+            rounds.put(None)
+        if coming is not None:
+            coming.error = error
+            with suppress(RuntimeError):  # the loop has been closed
+                coming.loop.call_soon_threadsafe(coming.done.set)
 
     # --- on the event loop
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> "_Round":
-        if self._coming is None:
-            self._coming = _Round(loop)
+        coming = self._coming
+        if coming is None:
+            coming = self._coming = _Round(loop)
             loop.call_later(SOON_SECONDS, self._begin)
-        return self._coming
+        return coming
 
     def _begin(self) -> None:
         """Begins the coming commit, unless one is under way; that one's end does it then."""
-        if self._running is None and self._coming is not None:
-            self._running, self._coming = self._coming, None
-            if self._rounds is None:
-                self._rounds = SimpleQueue()
-                threading.Thread(target=self._work, args=(self._rounds,), name="record", daemon=True).start()
-            self._rounds.put(self._running)
+        with self._handing:
+            if self._running is None and self._coming is not None:
+                self._running, self._coming = self._coming, None
+                if self._rounds is None:
+                    self._rounds = SimpleQueue()
+                    threading.Thread(target=self._work, args=(self._rounds,), name="record", daemon=True).start()
+                self._rounds.put(self._running)
 
     def _end(self, error: Exception | None) -> None:
         if self._running is not None:

@@ -203,7 +203,8 @@ class Run:
         self._events = directory / "events.jsonl"
         self._lock = threading.Lock()
         """held while an event gets its time and its place in the queue, never while one is written"""
-        self._queue = GroupCommit(self._write)
+        self._queue: GroupCommit | None = None
+        """of a writer; it refers back to the run, so that only `close` lets both go at once"""
         self._file: FileIO | None = None
         self._position = 0
         self._is_unsynced = False
@@ -252,15 +253,17 @@ class Run:
         """
         with self._lock, self._written():
             self._open()
+            queue = self._queue = self._queue or GroupCommit(self._write)
             timed = to_json(event) | {"at": round(max(0.0, time.time() - self._created_time(event)), 3)}
             line = json.dumps(timed, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
-            self._queue.add(line)
+            queue.add(line)
             self._position += len(line)
-        self._queue.begin()
+        queue.begin()
 
     async def settled(self) -> None:
         """Returns once everything appended so far is written. Raises RunNotWritten."""
-        await self._queue.settled()
+        if self._queue is not None:
+            await self._queue.settled()
 
     def _write(self, lines: list[bytes]) -> None:
         """Writes lines and takes out what is written."""
@@ -346,8 +349,10 @@ class Run:
 
     def close(self) -> None:
         """Writes what is queued and releases the writer's lock. Idempotent."""
-        self._queue.close()
+        if self._queue is not None:
+            self._queue.close()
         with self._lock:
+            self._queue = None
             if self._file is not None:
                 self._file.close()
                 self._file = None

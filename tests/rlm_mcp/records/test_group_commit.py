@@ -1,5 +1,6 @@
 """Group commit: how many commits lines take, who waits for them, and what a commit that fails leaves."""
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import anyio.to_thread
 import pytest
 
 from rlm_mcp.records.events import Decided, RunStarted
-from rlm_mcp.records.group_commit import GroupCommit
+from rlm_mcp.records.group_commit import SOON_SECONDS, GroupCommit
 from rlm_mcp.records.store import Runs
 
 pytestmark = pytest.mark.anyio
@@ -130,6 +131,43 @@ async def test_a_waiter_that_is_cancelled_loses_no_line() -> None:
     disk.gate.set()
     queue.close()
     assert disk.commits == [[b"1"]]
+
+
+@pytest.mark.parametrize("on_thread", [False, True])
+async def test_a_queue_that_is_closed_before_its_commit_is_due_starts_no_thread_later(*, on_thread: bool) -> None:
+    disk, due = Disk(), anyio.Event()
+    queue, before = disk(), set(threading.enumerate())
+    queue.add(b"1")
+    queue.begin()
+    asyncio.get_running_loop().call_later(SOON_SECONDS, due.set)  # after the queue's own
+    await anyio.to_thread.run_sync(queue.close) if on_thread else queue.close()
+    await due.wait()
+    assert disk.commits == [[b"1"]]
+    assert [thread for thread in set(threading.enumerate()) - before if thread.name == "record"] == []
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_those_who_wait_when_the_queue_is_closed_are_told_how_its_commit_went(*, is_full: bool) -> None:
+    disk, told = Disk(), list[str]()
+    queue, disk.is_full = disk(), is_full
+    queue.add(b"1")
+
+    async def wait() -> None:
+        try:
+            await queue.settled()
+        except OSError as error:
+            told.append(str(error))
+        else:
+            told.append("written")
+
+    async def close() -> None:
+        queue.close()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            tasks.start_soon(close)
+    assert told == ["full" if is_full else "written"]
 
 
 async def test_events_are_on_disk_when_the_record_is_settled_and_when_it_is_closed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Runs on disk: what is written when, how torn and newer records are read, and what a tape holds."""
 
 import json
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -144,6 +145,17 @@ def test_a_run_has_one_writer(tmp_path: Path) -> None:
         Run(run.directory, writable=True)
     run.close()
     Run(run.directory, writable=True).close()
+
+
+def test_a_run_that_was_read_or_written_and_closed_needs_no_garbage_collector(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    written = runs.create(STARTED)
+    read = runs.get(written.run_id)
+    read.state()
+    written.close()
+    left = [weakref.ref(written), weakref.ref(read)]
+    del written, read
+    assert [run() for run in left] == [None, None]
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
