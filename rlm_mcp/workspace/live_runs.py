@@ -96,7 +96,7 @@ class LiveRuns:
         self._unwritten: dict[str, str] = {}
         """run id -> why the end of the run is not on record"""
         self._kept: dict[str, str] = {}
-        """fingerprint -> run whose client was lost while it waited, and has not got the answer"""
+        """fingerprint -> run whose client was lost while it waited, or with its server, and has not got the answer"""
 
     def __repr__(self) -> str:
         return f"<LiveRuns {self.records!r}, {len(self._live)} live runs>"
@@ -122,6 +122,7 @@ class LiveRuns:
         async with self._starting.setdefault(fingerprint, anyio.Lock()):
             await self._stopped(fingerprint)
             existing = await self._find_or_resume(fingerprint, sampling=sampling) or await self._kept_run(fingerprint)
+            self._kept.pop(fingerprint, None)  # this caller has it now; the next one may want a new run
             return existing or await self._start_new(request, contexts, fingerprint, sampling=sampling)
 
     async def _start_new(
@@ -171,11 +172,12 @@ class LiveRuns:
 
     async def _kept_run(self, fingerprint: str) -> str | None:
         """The run whose client was lost while it waited: as it is if it has its answer, else resumed."""
-        run_id = self._kept.pop(fingerprint, None)
-        if run_id is None or (await self.state(run_id)).status == "completed":
-            return run_id
+        run_id = self._kept.get(fingerprint)
+        if run_id is None:
+            return None
         try:
-            return await self.resume(run_id)
+            has_answer = (await self.state(run_id)).status == "completed"
+            return run_id if has_answer else await self.resume(run_id)
         except RlmError as error:
             log.warning("%s was stopped when its client was lost, and cannot be resumed: %s", run_id, error)
             return None
@@ -244,11 +246,15 @@ class LiveRuns:
         events = await run_in_thread(lambda: list(run.events()))
         launch = await self._launcher.resumed(events, state.usage)
         with anyio.CancelScope(shield=True):
-            await run_in_thread(claim_record, run, events)
-            spent = None if launch.already is None else launch.already.to_json()
-            await run_in_thread(run.drop_cancel_request)
-            await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
-            self._begin(run, launch, state.fingerprint)
+            try:
+                await run_in_thread(claim_record, run, events)
+                spent = None if launch.already is None else launch.already.to_json()
+                await run_in_thread(run.drop_cancel_request)
+                await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
+                self._begin(run, launch, state.fingerprint)
+            except BaseException:
+                await run_in_thread(run.close)
+                raise
         return run.run_id
 
     async def resume_left(self) -> None:
@@ -267,6 +273,7 @@ class LiveRuns:
         except RlmError as error:
             log.warning("%s was left by a server that has ended and cannot be resumed: %s", run_id, error)
         else:
+            self.keep_for_repeat(run_id)  # its client was lost with that server
             log.warning("resuming %s, which a server that has ended left", run_id)
 
     async def replay(self, run_id: str, on_event: Callable[[Event], None]) -> tuple[Outcome, str | None]:
@@ -411,8 +418,10 @@ class LiveRuns:
         elif await run_in_thread(run.is_live):
             await request_cancel(run)
         elif not await run_in_thread(has_ended, run):  # cut off: it must not be resumed
-            await run_in_thread(run.append, CANCELLED)
-            run.close()
+            try:
+                await run_in_thread(run.append, CANCELLED)
+            finally:
+                run.close()
         state = await run_in_thread(run.state)
         if state.status == "running":
             raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp, which does not react: end that one.")

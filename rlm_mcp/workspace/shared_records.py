@@ -22,10 +22,12 @@ class RunElsewhere(RlmError):
 
 
 def claim_record(run: RunRecord, known: Sequence[Event]) -> None:
-    """Makes this process the writer of a record that is still as it was read. Raises RunBusy, RunElsewhere."""
+    """Makes this process the writer of a record that is still as it was read; the caller closes it.
+
+    Raises RunBusy, RunElsewhere.
+    """
     run.claim()
     if sum(1 for _ in run.events()) != len(known):
-        run.close()
         raise RunElsewhere(f"another process has gone on with {run.run_id} just now: wait for it with rlm_result.")
 
 

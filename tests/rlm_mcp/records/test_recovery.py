@@ -39,6 +39,35 @@ async def test_a_server_resumes_the_runs_that_the_one_before_left(machine: Machi
     assert machine.model.asked == 3  # twice before, and the turn that was cut off again
 
 
+async def test_the_request_of_a_left_run_gets_it_also_once_it_has_ended_and_only_then_a_new_one(
+    machine: Machine,
+) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        machine.model.go.set()
+        async with machine.open(serves=True) as workspace:
+            await workspace.runs.resume_left()
+            await ended(workspace, run_id)
+            assert not await workspace.runs.is_new(REQUEST)
+            assert await workspace.runs.start(REQUEST) == run_id
+            assert machine.model.asked == 3
+            assert await workspace.runs.is_new(REQUEST)
+            assert await workspace.runs.start(REQUEST) != run_id
+
+
+async def test_a_request_that_found_its_left_run_while_it_went_on_is_a_new_one_afterwards(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        async with machine.open(serves=True) as workspace:
+            await workspace.runs.resume_left()
+            assert await workspace.runs.start(REQUEST) == run_id
+            machine.model.go.set()
+            await ended(workspace, run_id)
+            assert await workspace.runs.is_new(REQUEST)
+
+
 async def test_a_killed_server_leaves_its_runs_too(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:

@@ -16,7 +16,7 @@ from mcp import Client
 from mcp_types import CallToolResult
 
 from rlm_mcp.contexts.processes import PROCESSES
-from rlm_mcp.errors import RunRecordDamaged
+from rlm_mcp.errors import RunNotWritten, RunRecordDamaged
 from rlm_mcp.records.events import name_of
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
@@ -99,6 +99,24 @@ async def test_a_run_that_a_full_disk_ends_says_so_and_goes_on_once_there_is_roo
             )
             await workspace.runs.resume(run_id)
             assert (await ended(workspace, run_id)).answer == "9"
+
+
+async def test_a_run_that_a_full_disk_keeps_from_being_resumed_or_cancelled_is_not_held(machine: Machine) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with anyio.fail_after(60):
+        run_id = await cut_off(machine)
+        record = Runs(machine.settings.data_dir).get(run_id)
+        async with machine.open() as workspace:
+            for change in workspace.runs.resume, workspace.runs.cancel:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (record.events_path.stat().st_size, before[1]))
+                try:
+                    with pytest.raises(RunNotWritten) as failed:
+                        await change(run_id)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+                assert not record.is_live(), failed.value  # which refers to the run that failed
+            assert (await workspace.runs.cancel(run_id)).status == "cancelled"
 
 
 async def test_the_same_request_twice_at_once_is_one_run(machine: Machine) -> None:
