@@ -23,15 +23,20 @@ CLOSE_SECONDS = 2
 """For answering calls that wait, when the server ends."""
 
 
-def listener_config(app: ASGIApp, **place: Any) -> uvicorn.Config:
-    """The configuration of a listener for `app` at `host` and `port`, or at a socket that is given to `serve`."""
+def listener_config(app: ASGIApp, *, is_public: bool = True, **place: Any) -> uvicorn.Config:
+    """The configuration of a listener for `app` at `host` and `port`, or at a socket that is given to `serve`.
+
+    One that is not public takes all connections: the front has counted them, and a worker that refused one of the front
+    could not even say that it is well.
+    """
+    most = most_connections()
     return uvicorn.Config(
         app,
         **place,
         log_config=None,
         access_log=False,
         http=TimedProtocol,
-        limit_concurrency=(most := most_connections()),
+        limit_concurrency=most if is_public else None,
         # asyncio accepts this many before it looks at any, so there have to be descriptors for all of them.
         backlog=max(32, most // 2),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -79,7 +79,7 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
             tasks.start_soon(host.tenants.resume_left, left)
             with on_stop_signal():
                 await Listener(
-                    listener_config(app),
+                    listener_config(app, is_public=False),
                     announce_end=host.tenants.announce_end,
                     answer_all=host.tenants.end_all,
                     is_public=False,

@@ -1,7 +1,7 @@
 """Slow connections, and more connections than allowed."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import pytest
@@ -30,7 +30,7 @@ class Impatient(TimedProtocol):
 
 
 @asynccontextmanager
-async def listening(protocol: type[TimedProtocol], most: int = 100) -> AsyncIterator[int]:
+async def listening(protocol: type[TimedProtocol], most: int | None = 100) -> AsyncIterator[int]:
     """A server of `echo`; its port."""
     config = uvicorn.Config(echo, port=0, log_config=None, http=protocol, limit_concurrency=most, lifespan="off")
     server = uvicorn.Server(config)
@@ -115,3 +115,12 @@ async def test_when_all_are_at_work_a_new_one_is_told_when_to_come_back() -> Non
         for working in (first, second):
             await working.send(b"456789")
             assert b"done" in await answered(working)
+
+
+async def test_without_a_limit_a_new_connection_is_answered_while_all_others_are_at_work() -> None:
+    async with listening(TimedProtocol, most=None) as port, AsyncExitStack() as working:
+        for _ in range(5):
+            await working.enter_async_context(await connected(port, SENDING))
+        await anyio.wait_all_tasks_blocked()
+        async with await connected(port, ASKING) as new:
+            assert b"done" in await answered(new)
