@@ -1,14 +1,14 @@
 """The MCP Apps extension (`io.modelcontextprotocol/ui`): hosts that have it show a run, or a context, inside the chat.
 
 Tools name their page by `_meta.ui.resourceUri`; their results are the same with and without it. The page of a run asks
-for its data by `rlm_result` with one argument more, `page`, which is for pages alone and therefore in no schema: a
-model never pays for it. Without a run id, the run is looked up by the question of the call that the page belongs to,
-because a host tells a page the result of `rlm_solve` only when the run has ended.
+for its data by `rlm_result` with the argument `page`, which is for pages alone and therefore in no schema: a model
+never pays for it. Without a run id, the run is looked up by the arguments of the call that the page belongs to
+(`asked`), because a host tells a page the result of `rlm_solve` only when the run has ended.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from mcp.server.apps import APP_MIME_TYPE, Apps
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -16,13 +16,13 @@ from mcp.server.mcpserver.resources import FunctionResource
 from mcp_types import CallToolRequestParams, CallToolResult, TextContent
 
 from rlm_mcp.concurrency import run_in_thread
-from rlm_mcp.errors import RlmError
-from rlm_mcp.records.protocols import RunRecord, RunStore
+from rlm_mcp.errors import RlmError, UnknownContext
+from rlm_mcp.server.argument_aliases import ARGUMENT_ALIASES, resolve_aliases
 from rlm_mcp.workspace.progress import Progress
 from rlm_mcp.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from rlm_mcp.viewer.following import FollowedRun
+    from rlm_mcp.viewer.following import FollowedRuns
 
 RUN_URI = "ui://rlm-mcp/run"
 CONTEXT_URI = "ui://rlm-mcp/ctx"
@@ -36,9 +36,6 @@ PAGES: Mapping[str, str] = {
 
 META: Mapping[str, Any] = {"ui": {"prefersBorder": True, "csp": {}}}
 """Of both pages: they load nothing."""
-
-MOST_FOLLOWED = 8
-"""Runs whose pages are kept between two requests; for any other the record is read from its beginning."""
 
 LOOKED_THROUGH = 10
 """The newest runs, among which a page without a run id finds its own."""
@@ -56,9 +53,12 @@ class RunApps(Apps):
     def __init__(self, workspace: Callable[[], Workspace]) -> None:
         super().__init__()
         self._workspace = workspace
-        self._followed: OrderedDict[tuple[RunStore, str], FollowedRun] = OrderedDict()
+        self._followed: WeakKeyDictionary[Workspace, FollowedRuns] = WeakKeyDictionary()
         self._add_page(RUN_URI, "Run", _run_app)
         self._add_page(CONTEXT_URI, "Context", _context_app)
+
+    def __repr__(self) -> str:
+        return f"<RunApps, {sum(map(len, self._followed.values()))} runs followed>"
 
     def _add_page(self, uri: str, title: str, make: Callable[[], str]) -> None:
         self.add_resource(
@@ -81,12 +81,15 @@ class RunApps(Apps):
 
     async def _piece(self, arguments: Mapping[str, Any]) -> CallToolResult:
         workspace = self._workspace()
-        run_id = str(arguments.get("run_id") or "") or await _asked_just_now(workspace, arguments)
+        run_id = str(arguments.get("run_id") or "") or await _asked_just_now(workspace, arguments.get("asked"))
         if not run_id:
             return _answer("", "unknown", None)
         rows, offset = _cursor(arguments["page"])
-        run = await run_in_thread(workspace.runs.records.get, run_id)
-        piece = await run_in_thread(self._follow(workspace, run).piece, rows, offset)
+        runs = self._followed_of(workspace)
+        run = await run_in_thread(runs.get, run_id)
+        piece = await run_in_thread(run.piece, rows, offset)
+        if piece.is_last and not piece.is_live:
+            runs.forget(run)
         cursor = {"rows": piece.next_rows, "offset": 0 if piece.is_last else piece.offset + len(piece.text)}
         page = {"text": piece.text, "offset": piece.offset, "is_last": piece.is_last}
         if piece.is_behind or piece.is_live:
@@ -96,25 +99,38 @@ class RunApps(Apps):
             page["live"] = _live_facts(progress)
         return _answer(run.run_id, "running" if piece.is_live else "ended", page)
 
-    def _follow(self, workspace: Workspace, run: RunRecord) -> "FollowedRun":
-        """The reader of a run's record, which keeps its place in it."""
-        from rlm_mcp.viewer.following import PIECE_CALL_CHARS, FollowedRun
+    def _followed_of(self, workspace: Workspace) -> "FollowedRuns":
+        from rlm_mcp.viewer.following import PIECE_CALL_CHARS, FollowedRuns
 
-        key = workspace.runs.records, run.run_id
-        followed = self._followed.pop(key, None)
-        if followed is None:
-            followed = FollowedRun(run, workspace.contexts.store, call_chars=PIECE_CALL_CHARS)
-        self._followed[key] = followed
-        while len(self._followed) > MOST_FOLLOWED:
-            self._followed.popitem(last=False)
-        return followed
+        if workspace not in self._followed:
+            self._followed[workspace] = FollowedRuns(
+                workspace.runs.records, workspace.contexts.store, call_chars=PIECE_CALL_CHARS
+            )
+        return self._followed[workspace]
 
 
-async def _asked_just_now(workspace: Workspace, arguments: Mapping[str, Any]) -> str:
-    """The newest run that works on this question, or nothing."""
-    query = arguments.get("query")
+async def _asked_just_now(workspace: Workspace, asked: object) -> str:
+    """The only run that works on the question and the contexts of a call; nothing if there are several or none."""
+    match _looked_up_by(asked):
+        case {"query": str(query), "contexts": list(refs)}:
+            pass
+        case _:
+            return ""
+    try:
+        context_ids = [(await workspace.contexts.get(ref)).context_id for ref in dict.fromkeys(map(str, refs))]
+    except UnknownContext:
+        return ""
     page = await workspace.runs.list_page(limit=LOOKED_THROUGH)
-    return next((run.run_id for run in page.runs if run.status == "running" and run.query == query), "")
+    running = (run for run in page.runs if run.status == "running" and run.query == query)
+    found = [run.run_id for run in running if [one.get("context_id") for one in run.contexts] == context_ids]
+    return found[0] if len(found) == 1 else ""
+
+
+def _looked_up_by(asked: object) -> Mapping[str, Any]:
+    """The question and the contexts among the arguments of a call, whatever names its model gave them."""
+    names, known = ARGUMENT_ALIASES["rlm_solve"], ("query", "contexts")
+    given = asked if isinstance(asked, dict) else {}
+    return resolve_aliases("rlm_solve", {n: value for n, value in given.items() if names.get(n, n) in known}, known)
 
 
 def _live_facts(progress: Progress) -> dict[str, Any]:

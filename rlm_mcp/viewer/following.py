@@ -6,12 +6,13 @@ results of tools (`piece`).
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.records.protocols import RunRecord
+from rlm_mcp.records.protocols import RunRecord, RunStore
 from rlm_mcp.viewer.page import assemble, page_data
 from rlm_mcp.viewer.passages import StoredTexts, read_passages
 from rlm_mcp.viewer.story import MOST_CALL_CHARS, Story
@@ -23,7 +24,13 @@ PIECE_CALL_CHARS = 400
 """Of each reply of a sub-call in pieces: five thousand calls are then about twenty pieces."""
 
 MOST_PIECE_ROWS = 20_000
-"""Of one run in pieces. This bounds what a server keeps for a page, and what the browser holds."""
+"""Of one run in pieces. This bounds what the browser holds."""
+
+MOST_KEPT_ROWS = 160_000
+"""Of all runs that one owner's pages follow: eight runs of the longest that a page shows, or many short ones."""
+
+RUN_ROWS = 1_000
+"""What a run counts beside its rows: its own facts, and the text that its page has not yet fetched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,16 @@ class FollowedRun:
 
     def __repr__(self) -> str:
         return f"<FollowedRun {self._run.run_id}, {self._position:,} bytes read>"
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self._run.run_id
+
+    @property
+    def kept_rows(self) -> int:
+        """What this holds in memory, in rows."""
+        return len(self._story.rows) + RUN_ROWS
 
     def page(self) -> str:
         """The whole page as of now. Raises RunRecordDamaged, RunRecordTooNew."""
@@ -115,6 +132,52 @@ class FollowedRun:
             self._story.add(event)
             self._position = end
         return self._position
+
+
+class FollowedRuns:
+    """The followed runs of one store: the last used, with `most_rows` together. Safe from any thread.
+
+    The record of a run that is not among them is read from its beginning.
+    """
+
+    def __init__(
+        self,
+        records: RunStore,
+        store: Store,
+        *,
+        call_chars: int = MOST_CALL_CHARS,
+        most_rows: int = MOST_KEPT_ROWS,
+    ) -> None:
+        self._records = records
+        self._store = store
+        self._call_chars = call_chars
+        self._most_rows = most_rows
+        self._followed: OrderedDict[str, FollowedRun] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<FollowedRuns of {self._records!r}, {len(self._followed)} kept>"
+
+    def __len__(self) -> int:
+        return len(self._followed)
+
+    def get(self, run_id: str) -> FollowedRun:
+        """The run, which keeps its place in its record. Raises UnknownRun, AmbiguousRun."""
+        run = self._records.get(run_id)
+        with self._lock:
+            followed = self._followed.pop(run.run_id, None) or FollowedRun(
+                run, self._store, call_chars=self._call_chars
+            )
+            self._followed[run.run_id] = followed
+            rows = sum(one.kept_rows for one in self._followed.values())
+            while rows > self._most_rows and len(self._followed) > 1:
+                rows -= self._followed.popitem(last=False)[1].kept_rows
+        return followed
+
+    def forget(self, followed: FollowedRun) -> None:
+        """Keeps the run no longer, because its page has all of it."""
+        with self._lock:
+            self._followed.pop(followed.run_id, None)
 
 
 def _shown(data: Mapping[str, Any]) -> list[dict[str, Any]]:

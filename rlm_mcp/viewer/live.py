@@ -9,7 +9,6 @@ import json
 import secrets
 import socket
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, Protocol
 
 import anyio
@@ -23,12 +22,11 @@ from rlm_mcp.concurrency import on_stop_signal
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.errors import RlmError
 from rlm_mcp.records.protocols import RunRecord, RunStore
-from rlm_mcp.viewer.following import FollowedRun
+from rlm_mcp.viewer.following import FollowedRun, FollowedRuns
 from rlm_mcp.viewer.index import FollowedIndex
 
 HOST = "127.0.0.1"
 CLOSE_SECONDS = 1
-MOST_FOLLOWED = 8  # runs whose pages are kept between two requests
 
 _HEADERS = {
     "cache-control": "no-store",
@@ -102,12 +100,8 @@ async def serve_run(run: RunRecord, store: Store, *, tell: Callable[[str], None]
 
 async def serve_index(records: RunStore, store: Store, *, tell: Callable[[str], None]) -> None:
     """Serves the index and the pages of all runs until SIGINT or SIGTERM; `tell` receives its address."""
-
-    @lru_cache(maxsize=MOST_FOLLOWED)
-    def follow(run_id: str) -> FollowedRun:
-        return FollowedRun(records.get(run_id), store)
-
-    await _serve(FollowedIndex(records, store, served_address, served=True), tell=tell, find=follow)
+    index = FollowedIndex(records, store, served_address, served=True)
+    await _serve(index, tell=tell, find=FollowedRuns(records, store).get)
 
 
 def served_address(run_id: str) -> str:

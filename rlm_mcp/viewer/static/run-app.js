@@ -6,11 +6,12 @@ const TABS = { answer: ["answer", "evidence"], coverage: ["coverage"], spending:
 
 const state = {
   runId: "",
-  asked: null, // the question, while the run is not known yet
+  asked: null, // the arguments of the call, while its run is not known yet
   cursor: {},
   text: "",
   live: null,
   failures: 0,
+  timer: 0, // of the next reading: there is one at a time
   isReading: false,
   isCancelling: false,
   given: new Set(), // numbers of citations
@@ -20,7 +21,10 @@ const state = {
 const host = new Host("rlm-mcp run", {
   onInput: (given) => expect(given),
   onResult: (result) => meet(result),
-  onCancelled: () => note("The call was cancelled in the chat."),
+  onCancelled: () => {
+    state.asked = null;
+    note("The call was cancelled in the chat.");
+  },
   onContext: () => decorate(),
 });
 const bar = el("div", { class: "app-bar" });
@@ -42,9 +46,9 @@ else host.open(data.version).catch((error) => note(`The host does not answer: ${
 
 function expect(given) {
   if (typeof given.run_id === "string" && given.run_id) state.runId = given.run_id;
-  else if (typeof given.query === "string") state.asked = given.query;
-  if (state.asked !== null) {
-    data.head.query = state.asked;
+  else if (typeof given.query === "string") {
+    state.asked = given;
+    data.head.query = given.query;
     show();
   }
   read();
@@ -62,9 +66,15 @@ function meet(result) {
     return;
   }
   if (data.head.id === runId && !data.head.is_live) return; // all of it has been read
-  state.runId = runId;
+  if (state.runId !== runId) turnTo(runId);
   if (data.head.id !== runId) showResult(facts, runId);
   read();
+}
+
+// Forgets what was read of another run.
+function turnTo(runId) {
+  Object.assign(state, { runId, cursor: {}, text: "", live: null });
+  data.rows = [];
 }
 
 // What the result itself says, until the pieces of the page are there: a host may not let pages call tools.
@@ -86,15 +96,17 @@ function showResult(facts, runId) {
 // --- reading it
 
 async function read() {
+  clearTimeout(state.timer);
   if (state.isReading || host.isGone) return;
   if (!host.can.serverTools || (!state.runId && state.asked === null)) return;
   state.isReading = true;
   let wait = 0;
   try {
-    const which = state.runId ? { run_id: state.runId } : { run_id: "", query: state.asked };
+    const which = state.runId ? { run_id: state.runId } : { run_id: "", asked: state.asked };
     const { run_id: runId, page: piece } = await host.call("rlm_result", { ...which, page: state.cursor });
     state.failures = 0;
-    if (piece) {
+    if (which.run_id !== state.runId) wait = 0; // meanwhile the result named the run
+    else if (piece) {
       state.runId = runId;
       wait = keep(piece);
     } else wait = 1000;
@@ -104,12 +116,12 @@ async function read() {
     if (wait === null) note(`The run cannot be read: ${error.message}`);
   }
   state.isReading = false;
-  if (wait !== null) setTimeout(read, wait);
+  if (wait !== null) state.timer = setTimeout(read, wait);
 }
 
 // Takes one piece in. Returns how long to wait for the next one, or null after the last.
 function keep(piece) {
-  state.text = state.text.slice(0, piece.offset) + piece.text;
+  state.text = (piece.offset ? state.text : "") + piece.text; // offsets count code points, not units of UTF-16
   if (piece.is_last) {
     take(JSON.parse(state.text));
     state.text = "";

@@ -282,6 +282,41 @@ async def test_five_thousand_sub_calls_come_in_pieces_and_are_a_few_rows(chat: C
         assert len(await chat.heard("calls")) < 60
 
 
+async def test_pieces_that_hold_emoji_are_joined(chat: Chat, workspace: Workspace) -> None:
+    [started, *rest] = records.big(1_500)
+    smiling = records.events([records.reply("", 1, "\U0001f600", 0.1)])
+    run_id = put_on_record(workspace, [started, *smiling, *rest])
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", {"run_id": run_id})
+        await chat.frame.locator(".status", has_text="completed").wait_for()
+        assert len(await chat.heard("calls")) > 3
+
+
+async def test_the_result_of_a_call_turns_the_page_to_its_run(chat: Chat, workspace: Workspace, context: str) -> None:
+    other = put_on_record(workspace, records.big(100))
+    run_id = cited_run(workspace, context)
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", {"run_id": other})
+        await chat.frame.locator(".status", has_text="completed").wait_for()
+        await chat.tell_result(await chat.call("rlm_result", {"run_id": run_id}))
+        await chat.frame.locator(".citation").first.wait_for()
+        await chat.page.wait_for_function("window.heard.calls.length > 1")
+        await chat.frame.locator('nav a[href="#turns"]').click()
+        await chat.frame.locator("#turns", has_text="I count.").wait_for()
+        assert "split(context" not in str(await chat.frame.locator("#turns").text_content())
+
+
+async def test_a_cancelled_call_without_a_run_is_not_asked_about_any_more(chat: Chat) -> None:
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", QUESTION)
+        await chat.page.wait_for_function("window.heard.calls.length > 0")
+        await chat.page.evaluate("window.bridge.sendToolCancelled({ reason: 'stop' })")
+        await chat.frame.locator(".note-line", has_text="cancelled").wait_for()
+        asked = await chat.heard("calls.length")
+        await chat.page.wait_for_timeout(2_500)
+        assert await chat.heard("calls.length") - asked <= 1
+
+
 async def test_hostile_texts_stay_texts(chat: Chat, workspace: Workspace) -> None:
     run_id = put_on_record(workspace, records.hostile())
     with anyio.fail_after(60):

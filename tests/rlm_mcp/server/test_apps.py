@@ -7,10 +7,10 @@ import anyio
 import pytest
 from mcp import Client
 from mcp.client.extension import advertise
-from mcp_types import CallToolResult, Implementation, TextResourceContents
+from mcp_types import CallToolRequestParams, CallToolResult, Implementation, TextResourceContents
 
 from rlm_mcp.records.events import RunStarted, event_from_json
-from rlm_mcp.server.apps import PAGES
+from rlm_mcp.server.apps import PAGES, RunApps
 from rlm_mcp.server.server import build_server
 from rlm_mcp.viewer.following import PIECE_CHARS
 from rlm_mcp.workspace.workspace import Workspace
@@ -24,7 +24,7 @@ ASKED = "How many errors are there?"
 QUESTION = {"query": ASKED, "contexts": ["t"], "mode": "rlm"}
 
 
-async def ask_for_page(client: Client, page: dict[str, Any], **which: str) -> dict[str, Any]:
+async def ask_for_page(client: Client, page: dict[str, Any], **which: Any) -> dict[str, Any]:
     result = await client.call_tool("rlm_result", {"run_id": "", **which, "page": page})
     assert isinstance(result, CallToolResult)
     assert not result.is_error, result.content
@@ -40,7 +40,7 @@ async def read_whole(client: Client, run_id: str) -> tuple[list[dict[str, Any]],
         piece = (await ask_for_page(client, page, run_id=run_id))["page"]
         pieces += 1
         assert len(piece["text"]) <= PIECE_CHARS
-        text = text[: piece["offset"]] + piece["text"]
+        text = (text if piece["offset"] else "") + piece["text"]
         if piece["is_last"]:
             told.append(json.loads(text))
             text = ""
@@ -83,7 +83,7 @@ async def test_a_page_follows_a_run_that_it_knows_only_by_its_question(
     client: Client, workspace: Workspace, model: HeldModel
 ) -> None:
     await workspace.contexts.register(text="some text\nERROR here\n", name="t")
-    nothing = await ask_for_page(client, {}, query=ASKED)
+    nothing = await ask_for_page(client, {}, asked=QUESTION)
     assert nothing == {"run_id": "", "status": "unknown", "page": None}
     with anyio.fail_after(60):
         run_id = await start(client)
@@ -91,7 +91,7 @@ async def test_a_page_follows_a_run_that_it_knows_only_by_its_question(
         page: dict[str, Any] = {}
         kinds: list[str] = []
         while len(kinds) < 4:  # events are written soon, not at once
-            found = await ask_for_page(client, page, query=ASKED)
+            found = await ask_for_page(client, page, asked=QUESTION)
             assert (found["run_id"], found["status"]) == (run_id, "running")
             told = json.loads(found["page"]["text"])
             kinds += [row["kind"] for row in told["rows"]]
@@ -106,8 +106,22 @@ async def test_a_page_follows_a_run_that_it_knows_only_by_its_question(
     assert told_in_all[-1]["head"]["answer"]["text"] == "42"
 
 
-async def start(client: Client) -> str:
-    result = await client.call_tool("rlm_solve", {**QUESTION, "wait_seconds": 0})
+async def test_a_page_finds_no_run_over_other_contexts_and_none_where_several_are_alike(
+    client: Client, workspace: Workspace
+) -> None:
+    for name in ("t", "u"):
+        await workspace.contexts.register(text=f"some text of {name}\n", name=name)
+    over_u = {"question": ASKED, "context_id": "u", "max_usd": 1}  # under other names, as models write them
+    first, second = await start(client), await start(client, contexts=["u"])
+    asked: list[Any] = [QUESTION, over_u, {**QUESTION, "contexts": ["t", "u"]}, {"query": ASKED}, None]
+    found = [(await ask_for_page(client, {}, asked=one))["run_id"] for one in asked]
+    assert found == [first, second, "", "", ""]
+    await start(client, max_seconds=77)
+    assert (await ask_for_page(client, {}, asked=QUESTION))["run_id"] == ""
+
+
+async def start(client: Client, **other: Any) -> str:
+    result = await client.call_tool("rlm_solve", {**QUESTION, **other, "wait_seconds": 0})
     assert isinstance(result, CallToolResult)
     assert result.structured_content is not None
     return str(result.structured_content["run_id"])
@@ -120,6 +134,21 @@ async def test_a_large_run_comes_in_pieces_that_fit_into_results(workspace: Work
     assert len(told) == 1
     assert pieces > 3
     assert len([row for row in told[0]["rows"] if row["kind"] == "call"]) > 1_400
+
+
+async def test_a_run_that_its_page_has_read_to_the_end_is_not_kept(workspace: Workspace) -> None:
+    run_id = record(workspace, records.big(1_500))
+    apps = RunApps(lambda: workspace)
+    kept = []
+    page: dict[str, Any] | None = {}
+    while page is not None:
+        asked = CallToolRequestParams(name="rlm_result", arguments={"run_id": run_id, "page": page})
+        result: Any = await apps.intercept_tool_call(asked, None, None)  # type: ignore[arg-type] # pages use neither
+        page = result.structured_content["page"].get("next")
+        kept.append(repr(apps))
+    assert len(kept) > 1
+    assert set(kept[:-1]) == {"<RunApps, 1 runs followed>"}
+    assert kept[-1] == "<RunApps, 0 runs followed>"
 
 
 def record(workspace: Workspace, events: list[Any]) -> str:

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.store import Run, Runs
-from rlm_mcp.viewer.following import FollowedRun
+from rlm_mcp.viewer.following import RUN_ROWS, FollowedRun, FollowedRuns
 from rlm_mcp.viewer.live import application
 from tests.rlm_mcp.viewer.records import ended, reply
 
@@ -102,3 +102,22 @@ def test_a_run_whose_process_died_is_no_longer_followed(run: Run, store: Store) 
     news = followed.news(0)
     assert news is not None
     assert (news["head"]["status"], news["head"]["is_live"]) == ("cut off", False)
+
+
+def test_of_the_followed_runs_the_last_used_are_kept_as_far_as_their_rows_go(tmp_path: Path, store: Store) -> None:
+    records = Runs(tmp_path)
+    runs = [records.create(RunStarted(query=str(number))) for number in range(4)]
+    runs[3].append(event_from_json(reply("", 1, "a row", 1.0)))
+    for run in runs:
+        run.close()
+    ids = [run.run_id for run in runs]
+    followed = FollowedRuns(records, store, most_rows=3 * RUN_ROWS)
+    first, second, third = (followed.get(run_id) for run_id in ids[:3])
+    assert [followed.get(run_id) for run_id in ids[:3]] == [first, second, third]
+    assert followed.get(ids[0]) is first
+    long = followed.get(ids[3])
+    long.page()
+    assert [followed.get(ids[3]), followed.get(ids[2])] == [long, third]
+    assert len(followed) == 2  # the row of the long one is one too many
+    followed.forget(long)
+    assert followed.get(ids[3]) is not long
