@@ -18,7 +18,7 @@ from rlm_mcp.contexts.processes import POLL_SECONDS, PROCESSES
 from rlm_mcp.contexts.sources.address import RemoteAddress
 from rlm_mcp.contexts.sources.compressed import FREE_BYTES, MAX_RATIO
 from rlm_mcp.contexts.sources.download import find_repository
-from rlm_mcp.contexts.sources.git import certificates, run_git, ssh_agent
+from rlm_mcp.contexts.sources.git import run_git
 from rlm_mcp.contexts.sources.remote import CONNECT_SECONDS, IDLE_SECONDS, RemoteAccess, find_addresses
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.errors import SourceRefused
@@ -71,15 +71,16 @@ def fetch_revision(
     Raises SourceRefused.
     """
     access.check_host(address)
+    timeout = Timeout(access.seconds)
     if which("git") is None or _version(directory.parent, check_cancelled) < OLDEST_GIT:
         raise SourceRefused("fetching repositories needs git 2.37 or newer: install it, or register a clone")
     if address.scheme == "https":
-        address = find_repository(address, access, check_cancelled=check_cancelled)
+        address = find_repository(address, access, timeout, check_cancelled=check_cancelled)
     ips = find_addresses(access, address, check_cancelled=check_cancelled)
     directory.mkdir(mode=0o700)
     if run_git(directory, "init", "--quiet", "--bare", "--template=", check_cancelled=check_cancelled) is None:
         raise SourceRefused(f"git cannot make a repository for {address.shown}: check the disk")
-    _fetch(address, ips, directory, access, check_cancelled)
+    _fetch(address, ips, directory, access, timeout, check_cancelled)
     found = run_git(directory, "rev-parse", "--verify", f"{FETCHED}^{{commit}}", check_cancelled=check_cancelled)
     if found is None:
         raise SourceRefused(f"{address.shown} is not a commit: name a branch, a tag or a whole commit")
@@ -99,10 +100,11 @@ def _fetch(
     ips: Sequence[str],
     directory: Path,
     access: RemoteAccess,
+    timeout: Timeout,
     check_cancelled: Callable[[], None],
 ) -> None:
     """Runs git until the revision is there. Raises SourceRefused."""
-    timeout, said = Timeout(access.seconds), directory / "stderr"
+    said = directory / "stderr"
     command = _limited(_command(address, ips, directory), access.most_bytes)
     with (
         said.open("xb") as stderr,
@@ -175,7 +177,7 @@ def _environment(address: RemoteAddress, ips: Sequence[str], access: RemoteAcces
         "GIT_ALLOW_PROTOCOL": address.scheme,
         "GIT_ALLOC_LIMIT": f"{ALLOCATION_BYTES >> 20}m",
         "GIT_NO_LAZY_FETCH": "1",
-        **certificates(access.ca_file),
+        **_certificates(access.ca_file),
     }
     if address.login:  # not an argument, which other users of the machine may read
         environment |= {
@@ -203,7 +205,19 @@ def _ssh(address: RemoteAddress, ip: str) -> dict[str, str]:
         f"HostKeyAlias={alias}",
     )
     command = "ssh " + " ".join(f"-o '{option}'" for option in options)
-    return {"GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh", **ssh_agent()}
+    return {"GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh", **_ssh_agent()}
+
+
+def _certificates(ca_file: Path | None) -> dict[str, str]:
+    """The variable that names the certificates of authorities, if this machine does not use its usual ones."""
+    named = str(ca_file) if ca_file else os.environ.get("SSL_CERT_FILE", "")
+    return {"GIT_SSL_CAINFO": named} if named else {}
+
+
+def _ssh_agent() -> dict[str, str]:
+    """The variable that names the agent with the keys of ssh, if there is one."""
+    agent = os.environ.get("SSH_AUTH_SOCK", "")
+    return {"SSH_AUTH_SOCK": agent} if agent else {}
 
 
 def _check_size(address: RemoteAddress, directory: Path, most: int) -> None:

@@ -22,6 +22,7 @@ from yarl import URL
 from rlm_mcp.contexts.processes import POLL_SECONDS
 from rlm_mcp.contexts.sources.address import RemoteAddress, resolve_redirect
 from rlm_mcp.contexts.sources.remote import CONNECT_SECONDS, IDLE_SECONDS, MAX_REDIRECTS, RemoteAccess, find_addresses
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.errors import SourceRefused
 from rlm_mcp.redact import ellipsize, escape_controls
 from rlm_mcp.version import __version__
@@ -63,11 +64,11 @@ def download(
     async def save(at: RemoteAddress, response: aiohttp.ClientResponse) -> Download:
         return await _save(at, response, to, access.most_bytes)
 
-    return _follow(address, access, save, check_cancelled)
+    return _follow(address, access, Timeout(access.seconds), save, check_cancelled)
 
 
 def find_repository(
-    address: RemoteAddress, access: RemoteAccess, *, check_cancelled: Callable[[], None]
+    address: RemoteAddress, access: RemoteAccess, timeout: Timeout, *, check_cancelled: Callable[[], None]
 ) -> RemoteAddress:
     """The address of a git repository over https once redirects are followed. Raises SourceRefused if none is there.
 
@@ -80,20 +81,26 @@ def find_repository(
         return at
 
     asked = replace(address, kind="file", path=f"{address.path}/info/refs", query=GIT_SERVICE)
-    found = _follow(asked, access, check, check_cancelled)
+    found = _follow(asked, access, timeout, check, check_cancelled)
     return replace(_repository_at(found), revision=address.revision)
 
 
 Use = Callable[[RemoteAddress, aiohttp.ClientResponse], Coroutine[Any, Any, _T]]
 
 
-def _follow(address: RemoteAddress, access: RemoteAccess, use: Use[_T], check_cancelled: Callable[[], None]) -> _T:
+def _follow(
+    address: RemoteAddress,
+    access: RemoteAccess,
+    timeout: Timeout,
+    use: Use[_T],
+    check_cancelled: Callable[[], None],
+) -> _T:
     at = address
     for _ in range(MAX_REDIRECTS + 1):
         access.check_host(at)
         addresses = find_addresses(access, at, check_cancelled=check_cancelled)
         found: list[_T] = []
-        location = _run(_request(at, addresses, access, use, found), check_cancelled, at)
+        location = _run(_request(at, addresses, access, timeout.seconds_left, use, found), check_cancelled, at)
         if location is None:
             return found[0]
         at = resolve_redirect(at, location)
@@ -121,7 +128,12 @@ async def _until_cancelled(work: Coroutine[Any, Any, _T], check_cancelled: Calla
 
 
 async def _request(
-    address: RemoteAddress, addresses: Sequence[str], access: RemoteAccess, use: Use[_T], found: list[_T]
+    address: RemoteAddress,
+    addresses: Sequence[str],
+    access: RemoteAccess,
+    seconds: float,
+    use: Use[_T],
+    found: list[_T],
 ) -> str | None:
     """Sends one request. Returns where it redirects, or adds to `found` what `use` makes of the response."""
     sockets: list[socket.socket] = []
@@ -131,7 +143,11 @@ async def _request(
         ssl=ssl.create_default_context(cafile=access.ca_file),
         use_dns_cache=False,
     )
-    timeout = aiohttp.ClientTimeout(total=access.seconds, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS)
+    timeout = aiohttp.ClientTimeout(
+        total=max(seconds, 0.001),  # 0 would mean that there is no limit
+        sock_connect=CONNECT_SECONDS,
+        sock_read=IDLE_SECONDS,
+    )
     headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"git/2 (rlm-mcp {__version__})"}
     if address.login:
         headers["Authorization"] = address.authorization.reveal()

@@ -26,9 +26,11 @@ from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceChanged, SourceRefused
 
 STDIN = "stdin"
-"""The source of a context that came from standard input; the store knows it by this name."""
+"""The source of a context that came from standard input."""
 
 LEFT_OUT = "left_out"
+"""Recorded of what was fetched with a secret: what the recorded address lacks."""
+
 NAME_CHARS = 100
 
 

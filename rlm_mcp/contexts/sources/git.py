@@ -395,17 +395,5 @@ def _home() -> str:
     return home
 
 
-def certificates(ca_file: Path | None) -> dict[str, str]:
-    """The variable that names the certificates of authorities, if this machine does not use its usual ones."""
-    named = str(ca_file) if ca_file else os.environ.get("SSL_CERT_FILE", "")
-    return {"GIT_SSL_CAINFO": named} if named else {}
-
-
-def ssh_agent() -> dict[str, str]:
-    """The variable that names the agent with the keys of ssh, and the home with its configuration."""
-    agent = os.environ.get("SSH_AUTH_SOCK", "")
-    return {"SSH_AUTH_SOCK": agent} if agent else {}
-
-
 def _path_in_context(name: bytes) -> str:
     return printable(os.fsdecode(name))

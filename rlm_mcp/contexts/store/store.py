@@ -17,6 +17,7 @@ from shutil import rmtree
 from typing import BinaryIO, Self
 
 from rlm_mcp.contexts.sources.address import is_address, shown_address
+from rlm_mcp.contexts.sources.fetched import LEFT_OUT, STDIN
 from rlm_mcp.contexts.sources.remote import RemoteAccess
 from rlm_mcp.contexts.store.addressed_file import AddressedFile
 from rlm_mcp.contexts.store.blobs import FileBlobs, disk_errors
@@ -49,8 +50,8 @@ REFERENCE_ABOVE_BYTES = 1 << 30
 MOST_LISTED = 1_000_000
 """Contexts on one page, at most: SQLite takes no number above 2^63."""
 
-INLINE, STDIN = "text", "stdin"
-"""The sources of contexts that were given as text or read from standard input; neither can be read again."""
+INLINE = "text"
+"""The source of a context that was given as text."""
 
 
 class Store:
@@ -223,11 +224,11 @@ class Store:
     def refresh(self, ref: str, *, on_progress: Callable[[int, int], None] = lambda *_: None) -> Context:
         """Register the same source again: the same context if nothing changed, else its next version."""
         context = self.get(ref)
-        if context.source in {INLINE, STDIN}:
+        if context.source in {INLINE, STDIN}:  # neither can be read again
             return context
         options = self._catalogue.options(context.context_id)
         fetched = options.get("fetched")
-        if isinstance(fetched, dict) and "left_out" in fetched:
+        if isinstance(fetched, dict) and LEFT_OUT in fetched:
             raise SourceRefused(
                 f"{context.name} was fetched with a secret in its address, which was not kept: register the whole "
                 f"address of {context.source} again"

@@ -12,6 +12,7 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from shutil import rmtree
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -237,6 +238,29 @@ def test_a_silent_server_ends_with_the_callers_cancel_and_with_the_time(remote: 
         remote.asked.clear()
         with pytest.raises(Cancelled):
             store.register_source(remote.url("/silent"), on_progress=cancel)
+
+
+def test_redirects_and_the_fetch_of_a_repository_share_one_time(
+    remote: RemoteServer, repositories: Path, tmp_path: Path
+) -> None:
+    def hesitate(request: BaseHTTPRequestHandler) -> None:
+        request.connection.settimeout(0.2)
+        with suppress(OSError):
+            request.rfile.read(1)
+        request.send_response(302)
+        step = urlsplit(request.path)
+        number = int(step.path[5]) + 1
+        to = f"{step.path[:5]}{number}{step.path[6:]}" if number < 5 else step.path.replace("/step5", "/git/slow.git")
+        request.send_header("Location", f"{to}?{step.query}")
+        request.end_headers()
+
+    remote.answers |= {f"/step{number}{rest}": hesitate for number in range(5) for rest in ("", "/info/refs")}
+    remote.serve_repositories(repositories)
+    make_repository(repositories / "slow.git", {"a.txt": "one\n"})
+    with store_with(tmp_path, remote.access(seconds=0.5)) as store:
+        for address in (remote.url("/step0"), f"git+{remote.url('/step0')}"):
+            with pytest.raises(SourceRefused, match="took longer than 0 s"):
+                store.register_source(address)
 
 
 def test_a_bomb_is_refused_while_it_is_unpacked(store: Store, remote: RemoteServer, tmp_path: Path) -> None:
