@@ -205,6 +205,7 @@ def open_session(
     from wasm_runtime import LateFile
 
     mounted: dict[str, Path | LateFile] = {}
+    warned: set[str] = set()
     described = []
     for context in contexts:
         at = f"/context/{context.name}"
@@ -214,7 +215,7 @@ def open_session(
         else:
             made = int(datetime.fromisoformat(context.created_at).timestamp()) * 1_000_000_000
             mounted |= {
-                f"{at}/{file.path}": LateFile(partial(_find_file, file), size=file.bytes, mtime_ns=made)
+                f"{at}/{file.path}": LateFile(partial(_find_file, file, warned), size=file.bytes, mtime_ns=made)
                 for file in files
             }
         described.append(
@@ -244,12 +245,17 @@ def open_session(
     return session
 
 
-def _find_file(file: FileEntry) -> Path:
-    """The file of a text when the guest first reads it; the guest gets EIO if it is damaged, and the log the reason."""
+def _find_file(file: FileEntry, warned: set[str]) -> Path:
+    """The file of a text when the guest first reads it; the guest gets EIO if it is damaged, and the log the reason.
+
+    Code may read a damaged file in a loop, so the log gets it once: if the key of the text is not in `warned`.
+    """
     try:
         return file.blob
     except ContextError as error:
-        log.warning("code cannot read %s: %s", file.path, error)
+        if file.key not in warned:
+            warned.add(file.key)
+            log.warning("code cannot read %s: %s", file.path, error)
         raise OSError(str(error)) from error
 
 

@@ -21,7 +21,7 @@ _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY"
 
 
 class MountSource(Protocol):
-    """The bytes of one mounted file. A source has no state between reads, so clones of a tree share it."""
+    """The bytes of one mounted file. Clones of a tree share it, so it keeps no state of a reader."""
 
     size: int
     mtime_ns: int | None

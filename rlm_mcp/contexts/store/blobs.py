@@ -54,8 +54,8 @@ class FileBlobs:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._indexes: dict[str, LineIndex] = {}
-        self._verified: dict[str, tuple[int, int, int]] = {}
-        """blob -> modification time, size and inode of the file when its hash was verified"""
+        self._verified: dict[str, tuple[tuple[int, int, int], bool]] = {}
+        """blob -> modification time, size and inode of the file when its hash was computed, and whether it was right"""
         directory.mkdir(parents=True, exist_ok=True)
 
     def __repr__(self) -> str:
@@ -87,12 +87,15 @@ class FileBlobs:
         path = self.path(blob)
         status = path.stat()
         seen = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if status.st_mtime_ns == _mark_ns(blob) or self._verified.get(blob) == seen:
+        if status.st_mtime_ns == _mark_ns(blob):
             return True
+        if (verified := self._verified.get(blob)) is not None and verified[0] == seen:
+            return verified[1]
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != blob:
-                return False
-        self._verified[blob] = seen
+            is_intact = hashlib.file_digest(file, "sha256").hexdigest() == blob
+        self._verified[blob] = (seen, is_intact)
+        if not is_intact:
+            return False
         if path.stat().st_mtime_ns == status.st_mtime_ns:
             _mark(path, blob)
         return True

@@ -126,6 +126,20 @@ def test_a_text_that_was_changed_on_the_disk_is_not_shown(data: Path) -> None:
         assert store.text(store.get("two")) == "the text of two\n" * 200
 
 
+def test_a_changed_text_is_not_hashed_again_until_its_file_changes(data: Path) -> None:
+    with Store(data) as store:
+        context = store.get("one")
+        blob, right = store.file(context).blob, store.file(context).blob.read_bytes()
+        change_text(blob)
+        status = blob.stat()
+        for times in ((status.st_atime_ns, status.st_mtime_ns), (status.st_atime_ns, status.st_mtime_ns + 1_000_000)):
+            with pytest.raises(StoreDamaged, match="was changed on the disk"):
+                store.text(context)
+            blob.write_bytes(right)
+            os.utime(blob, ns=times)
+        assert store.text(context) == right.decode()
+
+
 def test_registering_a_changed_text_again_mends_it(data: Path) -> None:
     with Store(data) as store:
         context = store.get("one")
