@@ -46,6 +46,8 @@ def add_commands(commands: Commands) -> None:
 
 def inspect(options: argparse.Namespace) -> int:
     """Opens a prompt if stdin and stdout are terminals and no view was chosen; otherwise prints the view."""
+    if options.source == options.code == "-":
+        raise SettingsError("the source and --code cannot both be read from stdin: give one of them as an argument")
     is_asked = options.overview or options.json or any((options.code, options.search, options.lines))
     if is_asked or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return in_workspace(print_view)(options)

@@ -229,6 +229,12 @@ def test_inspect_shows_overview_lines_matches_and_code(run: Run, log_file: Path)
     assert "`rlm-mcp inspect SOURCE` has no sub-model: print the passages and judge them, or use `rlm-mcp solve`" in out
 
 
+def test_the_source_and_the_code_of_inspect_cannot_both_be_stdin(run: Run) -> None:
+    status, out, error = run("inspect", "-", "--code", "-")
+    assert (status, out) == (2, "")
+    assert "the source and --code cannot both be read from stdin" in error
+
+
 def test_flags_before_a_command_do_the_same_as_behind_it(run: Run, log_file: Path) -> None:
     behind = run("inspect", str(log_file), "--lines", "2-3", "--json")
     assert run("--json", "inspect", str(log_file), "--lines", "2-3") == behind
