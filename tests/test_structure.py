@@ -57,7 +57,7 @@ USERS_OF_THE_SANDBOX = {
 # keep their configuration where a variable says.
 READERS_OF_THE_ENVIRONMENT = {
     "rlm_mcp.settings",
-    "rlm_mcp.contexts.sources.git",
+    "rlm_mcp.contexts.sources.clone",  # the agent of ssh and the authorities' certificates, for git
     "rlm_mcp.install.user_folders",
     "rlm_mcp.server.workers.front",  # the proxies and collectors to which workers may connect
     "rlm_mcp.server.workers.process",  # sets a directory for temporary files

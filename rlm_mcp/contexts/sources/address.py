@@ -42,6 +42,8 @@ class RemoteAddress:
     port: int
     path: str
     query: str = ""
+    is_below_home: bool = False
+    """of ssh: whether git takes `path` as relative to the home of `user`, as in `git@HOST:PATH`"""
     user: str = ""
     """of ssh, where it is no secret"""
     revision: str | None = None
@@ -56,6 +58,8 @@ class RemoteAddress:
     def url_at(self, host: str) -> str:
         """The same on a host of another name."""
         user = f"{self.user}@" if self.user else ""
+        if self.is_below_home:
+            return f"{user}{host}:{self.path[1:]}"
         port = "" if self.port == PORTS[self.scheme] else f":{self.port}"
         query = f"?{self.query}" if self.query else ""
         return f"{self.scheme}://{user}{f'[{host}]' if ':' in host else host}{port}{self.path}{query}"
@@ -64,7 +68,8 @@ class RemoteAddress:
     def shown(self) -> str:
         """The address as it may be shown and recorded, which names the same source if it held no secret."""
         url = self.url.partition("?")[0]
-        prefix = "git+" if self.kind == "git" and self.scheme != "git" and not _is_on_forge(self) else ""
+        is_plain = self.kind == "file" or self.scheme == "git" or self.is_below_home or _is_on_forge(self)
+        prefix = "" if is_plain else "git+"
         revision = f"@{self.revision}" if self.revision else ""
         query = f"?{_masked_query(self.query)}" if self.query else ""
         return without_keys(f"{prefix}{url}{revision}{query}")
@@ -115,7 +120,8 @@ def parse_address(source: str) -> RemoteAddress:
             f"{MAX_ADDRESS_CHARS:,} characters long: write its blanks as %20"
         )
     if scp := _SCP_LIKE.fullmatch(source):
-        return _git_address("ssh", _parts(f"ssh://{scp[1]}@{scp[2]}/{scp[3].removeprefix('/')}"))
+        address = _git_address("ssh", _parts(f"ssh://{scp[1]}@{scp[2]}/{scp[3].removeprefix('/')}"))
+        return replace(address, is_below_home=not scp[3].startswith("/"))
     written = _SCHEME.match(source)
     scheme = written[1].lower() if written else source.partition("::")[0]
     match scheme:
@@ -233,6 +239,11 @@ def _is_on_forge(address: RemoteAddress) -> bool:
 
 def _masked_query(query: str) -> str:
     pairs = parse_qsl(query, keep_blank_values=True)
-    if not any(_SECRET_NAME.search(name) for name, _ in pairs):
+    if not any(_holds_secret(name, value) for name, value in pairs):
         return query
-    return urlencode([(name, MASK if _SECRET_NAME.search(name) else value) for name, value in pairs], safe=MASK)
+    return urlencode([(name, MASK if _holds_secret(name, value) else value) for name, value in pairs], safe=MASK)
+
+
+def _holds_secret(name: str, value: str) -> bool:
+    """Whether a parameter looks like a secret. A value may hold parameters, after a `;` or of another address."""
+    return bool(_SECRET_NAME.search(name) or ("=" in value and _SECRET_NAME.search(value)))
