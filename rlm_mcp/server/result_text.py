@@ -20,6 +20,9 @@ RESULT_CHARS = 32_000
 PAGE_FIELDS = "rlm-mcp/fields"
 """Metadata of a result that pages read in place of its structured content."""
 
+NOTE_CHARS = 30
+"""Room for a note in a list or object that tells how much was left out."""
+
 IDENTIFYING = ("context_id", "run_id", "view", "status", "mode")
 """What remains of the structured content where the text is read as well."""
 
@@ -128,7 +131,7 @@ def cut(text: str, json_chars: int) -> str:
 
     Control characters take six characters in JSON, so cutting by len() alone could exceed a result's size sixfold.
     """
-    if len(text) * 6 <= json_chars or json_length(text) <= json_chars:
+    if len(text) * 6 + 2 <= json_chars or json_length(text) <= json_chars:
         return text
     low, high = 0, max(0, min(len(text), json_chars))
     while low < high:
@@ -151,7 +154,7 @@ def head_and_tail(text: str, json_chars: int, *, true_chars: int | None = None) 
 def shorten(value: Any, json_chars: int) -> Any:
     """A JSON value in at most about `json_chars` characters: long texts, lists and objects in it are cut and say so.
 
-    The short parts of an object stay whole; the long ones share what they leave.
+    The short parts of an object stay whole; the long ones share what they leave, and the longest of too many go.
     """
     if json_length(value) <= json_chars:
         return value
@@ -162,19 +165,36 @@ def shorten(value: Any, json_chars: int) -> Any:
         case dict():
             return _shortened_object(value, json_chars)
         case list():
-            kept = fitting(value, json_chars - 20)
-            return [*kept, f"… {len(value) - len(kept)} more"] if isinstance(value[0], str) else kept
+            kept = fitting(value, json_chars - NOTE_CHARS)
+            return [*kept, f"… {len(value) - len(kept)} more"] if len(kept) < len(value) else kept
     return value
 
 
 def _shortened_object(value: Mapping[str, Any], json_chars: int) -> dict[str, Any]:
     parts: dict[str, Any] = {}
-    room = json_chars - 2
-    for number, name in enumerate(sorted(value, key=lambda name: json_length(value[name]))):
-        share = max(0, room) // (len(value) - number)
+    names = _names_that_fit(value, json_chars - 2)
+    if len(names) < len(value):
+        names = _names_that_fit(value, json_chars - 2 - NOTE_CHARS)
+    left_out = len(value) - len(names)
+    room = json_chars - 2 - (NOTE_CHARS if left_out else 0)
+    for number, name in enumerate(names):
+        share = max(0, room) // (len(names) - number)
         parts[name] = shorten(value[name], share - json_length(name) - 4)
         room -= json_length(parts[name]) + json_length(name) + 4
-    return {name: parts[name] for name in value}
+    kept = {name: parts[name] for name in value if name in parts}
+    return {**kept, "…": f"{left_out} more"} if left_out else kept
+
+
+def _names_that_fit(value: Mapping[str, Any], room: int) -> list[str]:
+    """The parts that fit at least as a note of what they were, those with short values first."""
+    lengths = {name: json_length(part) for name, part in value.items()}
+    kept, used = [], 0
+    for name in sorted(value, key=lengths.__getitem__):
+        least = json_length(name) + 4 + min(lengths[name], NOTE_CHARS)
+        if used + least <= room:
+            kept.append(name)
+            used += least
+    return kept
 
 
 def fitting(rows: Iterable[Any], json_chars: int) -> list[Any]:

@@ -29,6 +29,8 @@ function shapeOf(value, onLine, path = "") {
     return el("dl", { class: "structure" }, entries.map(([name, one]) => el("div", {}, el("dt", {}, structureName(name)), el("dd", {}, shapeOf(one, onLine, name)))));
   }
   if (!value.length) return "none";
+  const rows = value.slice(0, -1);
+  if (rows.length && typeof value.at(-1) === "string" && rows.every((one) => one !== null && typeof one === "object")) return el("div", {}, shapeOf(rows, onLine, path), value.at(-1)); // "… 3 more"
   if (value.every(isHeading)) return headingList(value, onLine, path);
   if (value.every((one) => one !== null && typeof one === "object" && !Array.isArray(one))) return factTable(value);
   if (value.every((one) => one === null || typeof one !== "object")) {

@@ -1,9 +1,11 @@
 import json
+from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rlm_mcp.server.result_text import compact, cut, head_and_tail, json_length, send
+from rlm_mcp.server.result_text import compact, cut, head_and_tail, json_length, send, shorten
 from rlm_mcp.server.results import ContextResult
 
 CONTEXT = ContextResult(
@@ -41,6 +43,7 @@ def test_long_texts_stand_as_a_block_under_their_name() -> None:
 
 
 @given(st.text(), st.integers(min_value=2, max_value=200))
+@example("\x07", 6)  # six characters, and the quotes
 def test_a_cut_text_fits_and_cannot_be_longer(text: str, limit: int) -> None:
     kept = cut(text, limit)
     assert text.startswith(kept)
@@ -65,3 +68,40 @@ def test_the_tree_of_many_files_is_shown_as_lines() -> None:
     assert compact({"structure": structure, "tail": ""}) == (
         "structure: format=files, longest_line=7\ntree:\n  a.txt (2 bytes)\n  b/ (3 files, 9 bytes)\ntail: "
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "shown"),
+    [
+        (["a" * 20, "b" * 20], 45, ["… 2 more"]),
+        ([{"line": 1}, {"line": 2}, {"line": 3}, {"line": 4}], 50, [{"line": 1}, "… 3 more"]),
+        ({"a": [], "b": [], "c" * 40: 1}, 60, {"a": [], "b": [], "…": "1 more"}),
+        ({"a": 1, "b": "x" * 100}, 60, {"a": 1, "b": "xxxxxxxxxxx… [89 more]"}),
+    ],
+)
+def test_what_is_left_out_of_a_value_is_told(value: Any, limit: int, shown: Any) -> None:
+    assert shorten(value, limit) == shown
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {f"name {number}": [] for number in range(300)},
+        {f"name {number}": "a long text" * 9 for number in range(3_000)},
+        {"x" * 5_000: 1, "rows": [{"line": number} for number in range(3_000)], "deep": {"a": {"b": ["c" * 9_000]}}},
+    ],
+)
+def test_a_shortened_value_fits(value: dict[str, Any]) -> None:
+    shown = shorten(value, 2_500)
+    assert 1_500 < json_length(shown) <= 2_500
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-999, 999) | st.text(),
+    lambda parts: st.lists(parts) | st.dictionaries(st.text(), parts),
+)
+
+
+@given(JSON, st.integers(min_value=40, max_value=400))
+def test_any_value_is_shortened_to_fit(value: Any, limit: int) -> None:
+    assert json_length(shorten(value, limit)) <= limit

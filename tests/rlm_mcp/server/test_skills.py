@@ -70,3 +70,10 @@ async def test_skills_that_are_not_there_are_invalid_parameters(
     with pytest.raises(MCPError, match=words) as refused:
         await ask(client, method, **params)
     assert refused.value.code == INVALID_PARAMS
+
+
+async def test_the_skill_repeats_a_call_that_timed_out_and_waits_for_a_run_that_has_an_id(client: Client) -> None:
+    (content,) = (await client.read_resource(URI)).contents
+    words = " ".join(content.text.split())  # type: ignore[union-attr] # it is a text
+    assert "With a `run_id`, call `rlm_result` and do not start the question again." in words
+    assert "After a time-out of your client without one, repeat the same call of `rlm_solve`" in words
