@@ -75,6 +75,9 @@ function meet(result) {
 function turnTo(runId) {
   Object.assign(state, { runId, cursor: {}, text: "", live: null });
   data.rows = [];
+  if (!state.given.size) return;
+  state.given.clear();
+  host.giveToModel("").catch((error) => note(`The host did not remove the passages of another run: ${error.message}`));
 }
 
 // What the result itself says, until the pieces of the page are there: a host may not let pages call tools.
@@ -226,8 +229,9 @@ async function give(number, isGiven) {
   try {
     await host.giveToModel(passagesText());
   } catch (error) {
-    state.given.delete(number);
-    state.note = `The host did not take the passage: ${error.message}`;
+    if (isGiven) state.given.delete(number);
+    else state.given.add(number);
+    state.note = `The host did not ${isGiven ? "take" : "remove"} the passage: ${error.message}`;
   }
   decorate();
 }

@@ -418,6 +418,43 @@ async def test_a_look_into_a_context_is_shown_as_what_it_found(
         await chat.frame.locator(".structure dt", has_text="format").first.wait_for()
 
 
+async def test_given_lines_can_be_removed_from_wherever_the_reader_is(chat: Chat, context: str) -> None:
+    lines = {"context": context, "start_line": 8, "end_line": 9}
+    with anyio.fail_after(60):
+        await chat.show(CONTEXT_PAGE, lines)
+        await chat.tell_result(await chat.call("inspect_context", lines))
+        await chat.frame.locator(".give").click()
+        await chat.frame.locator(".give", has_text="in the chat").wait_for()
+        assert await chat.frame.locator(".take-back").count() == 0
+        await chat.frame.locator("button", has_text="after").click()
+        await chat.frame.locator(".passage .row", has_text="did thing 20").wait_for()
+        await chat.frame.locator(".note-line", has_text="In the chat: lines 8-9 of").wait_for()
+        await chat.page.evaluate("window.refusesContext = true")
+        await chat.frame.locator(".take-back").click()
+        await chat.frame.locator(".note-line", has_text="did not remove the lines").wait_for()
+        await chat.look("lines-not-removed")
+        await chat.page.evaluate("window.refusesContext = false")
+        await chat.frame.locator(".take-back").click()
+        await chat.frame.locator(".take-back").wait_for(state="detached")
+        assert (await chat.heard("given"))[-1] == []
+        assert await chat.frame.locator(".give").inner_text() == "add to the chat"
+
+
+async def test_a_passage_that_the_host_does_not_remove_is_still_given(
+    chat: Chat, workspace: Workspace, context: str
+) -> None:
+    run_id = cited_run(workspace, context)
+    with anyio.fail_after(60):
+        await chat.show("ui://rlm-mcp/run", {"run_id": run_id})
+        give = chat.frame.locator("#citation-1 .give")
+        await give.click()
+        await chat.frame.locator("#citation-1 .give", has_text="remove").wait_for()
+        await chat.page.evaluate("window.refusesContext = true")
+        await give.click()
+        await chat.frame.locator(".note-line", has_text="did not remove the passage").wait_for()
+        assert await give.inner_text() == "in the chat, remove"
+
+
 async def test_a_hostile_context_stays_text(chat: Chat, workspace: Workspace) -> None:
     attack = '<img src=x onerror="window.pwned=1"><script>window.pwned = 2</script> \u202egnp.exe\u202c\n'
     stored = await workspace.contexts.register(text=attack * 20, name='<b onclick="pwned=3">x')

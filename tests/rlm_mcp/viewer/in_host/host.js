@@ -12,6 +12,7 @@ window.show = async (html, { context, capabilities, input }) => {
     return window.callTool(params.name, params.arguments ?? {});
   };
   bridge.onupdatemodelcontext = async (params) => {
+    if (window.refusesContext) throw new Error("not now");
     window.heard.given.push(params.content ?? []);
     return {};
   };
