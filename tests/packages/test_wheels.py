@@ -1,6 +1,8 @@
 """The wheels that the package index has under the sandbox's tag, added, imported, used, and refused."""
 
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,31 +13,37 @@ from rlm_mcp.packages.library import PackageLibrary
 from rlm_mcp.packages.types import PackageRefused
 from wasm_runtime import Runtime
 
-pytestmark = pytest.mark.packages
+CODE = {
+    "msgspec.json.decode(b'[1, 2.5]')": "[1, 2.5]",
+    "jiter.from_json(b'{\"a\": [1]}')": "{'a': [1]}",
+    "pydantic_core.SchemaValidator(pydantic_core.core_schema.int_schema()).validate_python('42')": "42",
+    "python_calamine.__name__": "'python_calamine'",
+}
+"""An expression for each wheel, and its value."""
 
 
-@pytest.mark.parametrize(
-    ("code", "value"),
-    [
-        ("msgspec.json.decode(b'[1, 2.5]')", "[1, 2.5]"),
-        ("jiter.from_json(b'{\"a\": [1]}')", "{'a': [1]}"),
-        (
-            "pydantic_core.SchemaValidator(pydantic_core.core_schema.int_schema()).validate_python('42')",
-            "42",
-        ),
-        ("python_calamine.__name__", "'python_calamine'"),
-    ],
-)
-def test_each_is_imported_and_works(library: PackageLibrary, sandbox_cache: Path, code: str, value: str) -> None:
+@pytest.fixture(scope="session")
+def index(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The package index, from which the tests of this file download wheels."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "idna"]
+    folder = tmp_path_factory.mktemp("idna")
+    if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:  # noqa: S603 - our own command
+        pytest.skip("the package index cannot be reached")
+
+
+@pytest.mark.usefixtures("index")
+def test_each_is_imported_and_works(library: PackageLibrary, sandbox_cache: Path) -> None:
     image = library.added_image()
     assert image is not None
     with Runtime(sandbox_cache, image=image.folder) as runtime, runtime.session() as session:
         session.exec("import msgspec, jiter, pydantic_core, python_calamine")
-        assert session.exec(code).value == value
-        assert session.fork().exec(code).value == value
-        assert session.exec(f"parallel_map(lambda _: {code}, [0, 0])").value == f"[{value}, {value}]"
+        for code, value in CODE.items():
+            assert session.exec(code).value == value
+            assert session.fork().exec(code).value == value
+            assert session.exec(f"parallel_map(lambda _: {code}, [0, 0])").value == f"[{value}, {value}]"
 
 
+@pytest.mark.packages
 def test_exceptions_of_rust_code_are_caught_in_it(library: PackageLibrary, sandbox_cache: Path) -> None:
     image = library.added_image()
     assert image is not None
@@ -47,6 +55,7 @@ def test_exceptions_of_rust_code_are_caught_in_it(library: PackageLibrary, sandb
         assert session.exec("1 + 1").value == "2"
 
 
+@pytest.mark.packages
 def test_the_same_wheels_give_the_same_image(library: PackageLibrary, sandbox_cache: Path) -> None:
     first = library.added_image()
     assert first is not None
@@ -69,6 +78,7 @@ def write_wheel(folder: Path, name: str, source: str, requirements: Sequence[str
 SOCKETS = "import socket\nsocket.socket()\n"
 
 
+@pytest.mark.packages
 def test_a_package_whose_import_fails_is_refused_with_its_traceback_and_the_set_stays(
     library: PackageLibrary, sandbox_cache: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +90,7 @@ def test_a_package_whose_import_fails_is_refused_with_its_traceback_and_the_set_
     assert library.added() == before
 
 
+@pytest.mark.packages
 def test_a_package_that_only_another_requires_may_fail_to_be_imported_and_is_told(
     sandbox_cache: Path, tmp_path: Path
 ) -> None:
