@@ -282,6 +282,23 @@ async def test_five_thousand_sub_calls_come_in_pieces_and_are_a_few_rows(chat: C
         assert len(await chat.heard("calls")) < 60
 
 
+async def test_a_page_that_is_told_the_same_result_again_does_not_ask_more_often(
+    chat: Chat, context: str, model: HeldModel
+) -> None:
+    with anyio.fail_after(60):
+        started = await chat.call("rlm_solve", {**QUESTION, "wait_seconds": 0})
+        await model.waiting.wait()
+        await chat.show("ui://rlm-mcp/run", QUESTION)
+        await chat.frame.locator("#cancel").wait_for()
+        for _ in range(8):
+            asked = await chat.heard("calls.length")
+            await chat.tell_result(started)
+            await chat.page.wait_for_function(f"window.heard.calls.length > {asked}")
+        asked = await chat.heard("calls.length")
+        await chat.page.wait_for_timeout(2_500)
+        assert await chat.heard("calls.length") - asked <= 3
+
+
 async def test_pieces_that_hold_emoji_are_joined(chat: Chat, workspace: Workspace) -> None:
     [started, *rest] = records.big(1_500)
     smiling = records.events([records.reply("", 1, "\U0001f600", 0.1)])
