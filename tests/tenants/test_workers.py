@@ -45,10 +45,11 @@ class HoldingModel:
         self.asked[request.last] += 1
         return Fault(latency=60) if self.holds and request.last in PARTS[4:] else None
 
-    async def wait_until_half(self) -> None:
-        """Until the second half has been asked for."""
+    async def wait_until_half(self, data_dir: Path, run_id: str) -> None:
+        """Until the second half has been asked for, and the first half is on record."""
+        record = data_dir / "owners" / "ann" / "runs" / run_id / "events.jsonl"
         await until(lambda: all(self.asked[part] for part in PARTS[4:]))
-        await anyio.sleep(0.1)  # the first half is on record
+        await until(lambda: record.read_bytes().count(b'"event":"sub_reply"') == 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class Served:
 
     url: str
     process: "subprocess.Popen[bytes]"
+    data_dir: Path
     model: HoldingModel
 
     def workers(self) -> list[int]:
@@ -107,7 +109,7 @@ def served(directory: Path, cache: Path, model: HoldingModel) -> Iterator[Served
     with OpenAIServer(model.reply, faults=model.hold).run_in_thread() as endpoint:
         environ = environment(directory, cache, endpoint.base_url, RLM_MCP_SUB_CALL_CACHE="false")
         with http_process(environ, "--token-file", token_file(directory), command=COMMAND, workers=2) as (process, url):
-            yield Served(url=url, process=process, model=model)
+            yield Served(url=url, process=process, data_dir=Path(environ["RLM_MCP_DATA_DIR"]), model=model)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +161,7 @@ async def test_a_run_goes_on_in_another_worker_and_asks_nothing_again(
     server.model.holds = True
     with anyio.fail_after(60):
         begun = await called(ann, "rlm_solve", **QUESTION, wait_seconds=0)
-        await server.model.wait_until_half()
+        await server.model.wait_until_half(server.data_dir, begun["run_id"])
         lost = lose(server)
         server.model.holds = False
         ended = await finished(ann, begun["run_id"])
@@ -234,12 +236,7 @@ async def test_lists_are_the_same_from_the_front_as_from_a_worker(server: Served
 
 def server_states(server: Served) -> Sequence[Path]:
     """Saved variables of ann's REPLs."""
-    return list(Path(_data_dir(server)).glob("owners/ann/repls/*.state"))
-
-
-def _data_dir(server: Served) -> str:
-    environ = Path(f"/proc/{server.process.pid}/environ").read_bytes().decode().split("\0")
-    return dict(line.partition("=")[::2] for line in environ)["RLM_MCP_DATA_DIR"]
+    return list(server.data_dir.glob("owners/ann/repls/*.state"))
 
 
 async def finished(client: Client, run_id: str) -> dict[str, Any]:
@@ -280,7 +277,7 @@ async def test_workers_end_with_the_front_and_the_next_one_goes_on(tmp_path: Pat
             async with at(first.url, "auto", ANN) as ann:
                 await called(ann, "register_context", text="some notes", name="notes")
                 begun = await called(ann, "rlm_solve", **QUESTION, wait_seconds=0)
-                await model.wait_until_half()
+                await model.wait_until_half(first.data_dir, begun["run_id"])
                 workers = first.workers()
                 first.process.kill()
         await until(lambda: not any(map(is_alive, workers)))

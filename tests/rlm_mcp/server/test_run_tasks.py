@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import anyio
@@ -52,14 +52,16 @@ class Poller(ClientExtension):
 
     identifier = IDENTIFIER
 
-    def __init__(self) -> None:
+    def __init__(self, on_created: Callable[[], object] = lambda: None) -> None:
         self.created: list[Task] = []
+        self._on_created = on_created
 
     def claims(self) -> Sequence[ResultClaim[Any]]:
         return (ResultClaim(result_type="task", model=Task, resolve=self._resolve),)
 
     async def _resolve(self, task: Task, ctx: ClaimContext) -> CallToolResult:
         self.created.append(task)
+        self._on_created()
         while True:
             state = await ctx.session.send_request(request("tasks/get", task.task_id), TaskState)
             if state.result is not None:
@@ -77,8 +79,7 @@ async def context(workspace: Workspace) -> None:
 
 
 async def test_a_run_is_a_task_for_a_client_that_declared_tasks(workspace: Workspace, model: HeldModel) -> None:
-    poller = Poller()
-    model.go.set()
+    poller = Poller(on_created=model.go.set)
     with anyio.fail_after(60):
         async with Client(build_server(workspace), extensions=[poller]) as client:
             result = await client.call_tool("rlm_solve", QUESTION)
