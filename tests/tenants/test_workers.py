@@ -1,5 +1,6 @@
 """Workers that die or stop: runs and variables go on in others, calls are answered, other tenants notice nothing."""
 
+import itertools
 import json
 import os
 import signal
@@ -28,7 +29,12 @@ pytestmark = [
 
 CODE = "```repl\nparts = llm_query_batched([f'part {i}' for i in range(8)])\nFINAL(len(parts))\n```"
 PARTS = [f"part {number}" for number in range(8)]
-QUESTION = {"query": "How many?", "contexts": ["notes"], "mode": "rlm"}
+NUMBERS = itertools.count()
+
+
+def question() -> dict[str, Any]:
+    """A request for a run. Each is another one: the same again would get the run that was resumed."""
+    return {"query": f"How many, {next(NUMBERS)}?", "contexts": ["notes"], "mode": "rlm"}
 
 
 @dataclass(slots=True)
@@ -160,7 +166,7 @@ async def test_a_run_goes_on_in_another_worker_and_asks_nothing_again(
     ann, _ = tenants
     server.model.holds = True
     with anyio.fail_after(60):
-        begun = await called(ann, "rlm_solve", **QUESTION, wait_seconds=0)
+        begun = await called(ann, "rlm_solve", **question(), wait_seconds=0)
         await server.model.wait_until_half(server.data_dir, begun["run_id"])
         lost = lose(server)
         server.model.holds = False
@@ -276,7 +282,7 @@ async def test_workers_end_with_the_front_and_the_next_one_goes_on(tmp_path: Pat
             await listening(first.url)
             async with at(first.url, "auto", ANN) as ann:
                 await called(ann, "register_context", text="some notes", name="notes")
-                begun = await called(ann, "rlm_solve", **QUESTION, wait_seconds=0)
+                begun = await called(ann, "rlm_solve", **question(), wait_seconds=0)
                 await model.wait_until_half(first.data_dir, begun["run_id"])
                 workers = first.workers()
                 first.process.kill()
