@@ -64,10 +64,10 @@ class Plan:
         return mask_secrets(f"{self.file.target}\n" + "".join(lines))
 
 
-def with_longest_wait(client: Client, file: ConfigFile, entry: Entry) -> Entry:
+def with_longest_wait(client: Client, text: str, entry: Entry) -> Entry:
     """The entry with the wait that fits the time limit of calls, where this program sets the limit and not the user."""
     try:
-        old = find_entry(file.text, client)
+        old = find_entry(text, client)
     except (NotEditable, ClientConfigError):  # which planning tells
         return entry
     is_ours = not isinstance(old, dict) or all(old.get(name, limit) == limit for name, limit in client.limits.items())

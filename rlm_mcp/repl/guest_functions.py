@@ -3,6 +3,7 @@
 A name is one word (`lookup`) or a path (`tools.SERVER.tool`), which code calls like any function.
 """
 
+import builtins
 import inspect
 import keyword
 import re
@@ -49,7 +50,7 @@ def functions_of(calls: Mapping[str, Callable[..., object]]) -> tuple[GuestFunct
     if len(calls) > MAX_FUNCTIONS:
         raise SettingsError(f"calls has {len(calls)} functions: give at most {MAX_FUNCTIONS}")
     for name, function in calls.items():
-        if not _WORD.fullmatch(name) or keyword.iskeyword(name) or name in PROVIDED:
+        if not _WORD.fullmatch(name) or keyword.iskeyword(name) or name in PROVIDED or hasattr(builtins, name):
             raise SettingsError(f"calls has the name {name!r}, which is no free name in Python: choose another")
         if not callable(function):
             raise SettingsError(f"calls has {name!r}, which is not a function: give one, sync or async")

@@ -121,7 +121,7 @@ def _rest_of_line(context: Context, path: str, line: int, shown: int) -> str:
     source = "context" if context.kind == "text" else f"context[{path!r}]"
     return (
         f"Line {line} is longer than a result: these are its first {shown} characters. Read on with "
-        f"code='print({source}.splitlines()[{line - 1}][{shown}:{shown * 2}])'."
+        f"code='print({source}.splitlines()[{line - 1}][{shown}:{shown + shown * 2 // 3}])'."
     )
 
 

@@ -5,6 +5,7 @@ connection, since that must be closed by the task that opened it. One that ended
 """
 
 import logging
+import math
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 START_SECONDS = 20.0
+ENDED = "its MCP server has ended, and only the next run starts it again"
 
 
 class ToolServers:
     """The servers of one workspace; their connections end with `tasks`."""
 
-    def __init__(self, servers: Mapping[str, ToolServer], tasks: TaskGroup) -> None:
+    def __init__(self, servers: Mapping[str, ToolServer], tasks: TaskGroup, *, start_seconds: float) -> None:
+        """A server that does not answer within `start_seconds` cannot be used."""
         self._servers = servers
+        self._start_seconds = start_seconds
         self._tasks = tasks
         self._starting = anyio.Lock()
         self._open: dict[str, tuple[GuestFunction, ...]] = {}
@@ -62,15 +66,16 @@ class ToolServers:
         parameters = StdioServerParameters(command=command, args=arguments, env=environment)
         is_ready = False
         try:
-            async with Client(parameters) as client:
-                with anyio.fail_after(START_SECONDS):
+            with anyio.fail_after(self._start_seconds) as starting:
+                async with Client(parameters) as client:
                     tools = await _list_tools(client)
-                ended = anyio.Event()
-                functions = tuple(_function(name, tool, client, ended) for tool in _allowed(name, server, tools))
-                is_ready = True
-                task_status.started(functions)
-                await ended.wait()
-                log.warning("the MCP server tools.%s ended; the next run starts it again", name)
+                    starting.deadline = math.inf
+                    ended = anyio.Event()
+                    functions = tuple(_function(name, tool, client, ended) for tool in _allowed(name, server, tools))
+                    is_ready = True
+                    task_status.started(functions)
+                    await ended.wait()
+                    log.warning("the MCP server tools.%s ended; the next run starts it again", name)
         except Exception as error:  # noqa: BLE001 - the SDK does not say what it raises
             cause = _cause(error)
             if not is_ready:
@@ -86,11 +91,13 @@ class ToolServers:
 
 
 @asynccontextmanager
-async def open_tool_servers(servers: Mapping[str, ToolServer]) -> AsyncIterator[ToolServers]:
+async def open_tool_servers(
+    servers: Mapping[str, ToolServer], *, start_seconds: float = START_SECONDS
+) -> AsyncIterator[ToolServers]:
     """The servers of a workspace, none of which is started yet; those that are end on leaving."""
     async with anyio.create_task_group() as tasks:
         try:
-            yield ToolServers(servers, tasks)
+            yield ToolServers(servers, tasks, start_seconds=start_seconds)
         finally:
             tasks.cancel_scope.cancel()
 
@@ -125,6 +132,8 @@ def _function(server: str, tool: "Tool", client: "Client", ended: anyio.Event) -
     async def call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
         if len(args) > len(properties):
             raise SubCallFailed(f"{name} takes {len(properties)} arguments, not {len(args)}")
+        if ended.is_set():
+            raise SubCallFailed(f"{name} failed: {ENDED}")
         given = dict(zip(properties, args, strict=False)) | dict(kwargs)
         try:
             result = await client.call_tool(tool.name, given)
@@ -171,4 +180,6 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
     return ellipsize(without_keys(" ".join(str(error).split())) or type(error).__name__, 200)

@@ -4,11 +4,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_mcp.cli.commands.output import print_json
-from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, SETTING_FLAGS, Commands
+from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, SETTING_FLAGS, Commands, settings_from
+from rlm_mcp.cli.commands.serving import prepare_first_answers
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.install.user_folders import current_user_folders
 from rlm_mcp.redact import escape_controls
@@ -59,12 +61,12 @@ def install(options: argparse.Namespace) -> int:
     if options.client is None and not options.print:
         return _list_clients(options, entry)
     client = find_client(options.client) if options.client is not None else None
-    if options.print or client is None:
-        return _print_entry(client, entry)
     from rlm_mcp.install.plan import plan_install, with_longest_wait
 
+    if options.print or client is None:
+        return _print_entry(client, entry if client is None else with_longest_wait(client, "", entry))
     file = _config_file(options, client)
-    entry = with_longest_wait(client, file, entry)
+    entry = with_longest_wait(client, file.text, entry)
     plan = plan_install(client, file, entry)
     if plan.change == "none":
         return _report(options, plan, f"{client.title} is already current: {plan.file.path}")
@@ -94,6 +96,9 @@ def _ask_and_write(options: argparse.Namespace, plan: "Plan", hints: Sequence[st
     if not options.yes and not _confirm(options):
         return _report(options, plan, "nothing was written", status=FAILED)
     kept = apply_plan(plan)
+    if plan.change in {"add", "update"}:
+        with suppress(SettingsError):  # which the server tells when it starts
+            prepare_first_answers(settings_from(options))
     message = f"{plan.file.target} was {'removed' if plan.after is None else 'written'}"
     message += f"; the backup is {kept}" if kept else ""
     return _report(options, plan, "\n".join([message, *filter(None, hints)]), written=True, kept=kept)

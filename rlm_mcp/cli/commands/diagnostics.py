@@ -21,7 +21,9 @@ def add_commands(commands: Commands) -> None:
     """Registers `doctor`, `config` and `demo`."""
     text = "check this machine, the sandbox, the model and the MCP clients"
     doctor_parser = commands.add("doctor", run_async(doctor), text)
-    doctor_parser.add_argument("--warm", action="store_true", help="compile the sandbox now if that has not been done")
+    doctor_parser.add_argument(
+        "--warm", action="store_true", help="compile the sandbox, and prepare the first answers, now"
+    )
     config_parser = commands.add("config", config, "show every setting with its value and its origin")
     config_parser.add_argument("--path", action="store_true", help="print only the path of the settings file")
     commands.add("demo", demo, "replay a recorded run over a log that ships with rlm-mcp")
@@ -29,13 +31,19 @@ def add_commands(commands: Commands) -> None:
 
 async def doctor(options: argparse.Namespace) -> int:
     """Prints each check when it is done."""
+    import anyio.to_thread
+
+    from rlm_mcp.cli.commands.serving import prepare_first_answers
     from rlm_mcp.cli.doctor import run_checks
 
     def print_progress(text: str) -> None:
         print(f"  {text}", file=sys.stderr)
 
+    settings = settings_from(options)
+    if options.warm:
+        await anyio.to_thread.run_sync(prepare_first_answers, settings)
     checks = []
-    async for found in run_checks(settings_from(options), warm=options.warm, on_progress=print_progress):
+    async for found in run_checks(settings, warm=options.warm, on_progress=print_progress):
         check = replace(found, detail=name_commands(found.detail), remedy=name_commands(found.remedy))
         checks.append(check)
         if not options.json:

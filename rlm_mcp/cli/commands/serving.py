@@ -60,27 +60,37 @@ def serve(options: argparse.Namespace) -> int:
 
 def _serve_stdio(settings: Settings) -> None:
     """Answers what is prepared at once, and imports the server when a request needs it."""
-    from rlm_mcp.server.prepared_answers import code_fingerprint, find_prepared, places, save_prepared
+    from rlm_mcp.server.prepared_answers import code_fingerprint, find_prepared, places
     from rlm_mcp.server.transports.stdio_pipe import StdioPipe
 
     if sys.stdin.isatty():
         print(ON_TERMINAL, file=sys.stderr)
-    files, fingerprint = places(settings.cache_dir), code_fingerprint()
-    prepared = find_prepared(files, fingerprint)
+    prepared = find_prepared(places(settings.cache_dir), code_fingerprint())
     pipe = StdioPipe.claim(prepared)
     pipe.wait_until_needed()
 
     with _without_collections():
-        import asyncio
-
-        from rlm_mcp.server.answer_preparation import prepare_answers
         from rlm_mcp.server.transports.stdio import serve_stdio
         from rlm_mcp.workspace.workspace import open_workspace
 
         flush_spans = _begin_process(settings)
     if prepared is None:
-        save_prepared(asyncio.run(prepare_answers()), files, fingerprint)
+        prepare_first_answers(settings)
     serve_stdio(pipe, lambda: open_workspace(settings, warm=True, serves=True), at_end=flush_spans)
+
+
+def prepare_first_answers(settings: Settings) -> None:
+    """Prepares what later servers answer before they are imported, unless that has been done."""
+    from rlm_mcp.server.prepared_answers import code_fingerprint, find_prepared, places, save_prepared
+
+    files, fingerprint = places(settings.cache_dir), code_fingerprint()
+    if find_prepared(files, fingerprint) is not None:
+        return
+    import asyncio
+
+    from rlm_mcp.server.answer_preparation import prepare_answers
+
+    save_prepared(asyncio.run(prepare_answers()), files, fingerprint)
 
 
 def _serve_http(options: argparse.Namespace, settings: Settings) -> None:

@@ -92,7 +92,7 @@ def test_a_line_that_does_not_fit_is_begun_and_says_how_to_read_on() -> None:
     assert (read.end_line, read.truncated, read.next_start_line) == (7, True, 8)
     assert read.message == (
         f"Line 7 is longer than a result: these are its first {shown} characters. Read on with "
-        f"code='print(context.splitlines()[6][{shown}:{2 * shown}])'."
+        f"code='print(context.splitlines()[6][{shown}:{shown + 2 * shown // 3}])'."
     )
 
 

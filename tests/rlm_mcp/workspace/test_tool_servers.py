@@ -45,6 +45,14 @@ async def test_allowed_tools_are_functions_with_a_line_each() -> None:
                 await refuse.call([1], {})
 
 
+async def test_a_server_that_does_not_answer_is_named() -> None:
+    silent = (sys.executable, "-I", "-c", "import sys; sys.stdin.read()")
+    with anyio.fail_after(30):
+        async with open_tool_servers(crm("find", command=silent), start_seconds=0.3) as servers:
+            with pytest.raises(SettingsError, match=r"tools.crm cannot be used \(it did not answer in time\)"):
+                await servers.functions()
+
+
 async def test_a_server_that_ended_is_started_by_the_next_run() -> None:
     with anyio.fail_after(30):
         async with open_tool_servers(crm("end", "find-customer")) as servers:
