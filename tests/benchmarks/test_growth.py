@@ -1,5 +1,7 @@
 """Parsers of hostile texts take linear time: four times the text takes about four times as long, never sixteen."""
 
+import time
+
 import pytest
 
 from benchmarks import growth_operations
@@ -8,7 +10,11 @@ from benchmarks.growth import MOST_RATIO, PARSERS, ratio
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_time_grows_with_the_length_of_the_text_and_not_faster(name: str) -> None:
-    assert any(ratio(*PARSERS[name]) <= MOST_RATIO for _ in range(12))  # a disturbed measurement is no finding
+    for attempt in range(12):  # a disturbed measurement is no finding, and what disturbs may last
+        time.sleep(attempt / 10)
+        if (measured := ratio(*PARSERS[name])) <= MOST_RATIO:
+            break
+    assert measured <= MOST_RATIO
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ pytestmark = pytest.mark.anyio
 
 
 class Bytes:
-    """Answers each request with the next entry; None closes the connection instead."""
+    """Answers each request with the next entry, once `at_once` have come; None closes the connection instead."""
 
-    def __init__(self, *answers: bytes | None) -> None:
+    def __init__(self, *answers: bytes | None, at_once: int = 1) -> None:
         self.answers = list(answers)
+        self.at_once = at_once
+        self.all_came = asyncio.Event()
         self.connections = 0
         self.requests: list[bytes] = []
 
@@ -34,6 +36,9 @@ class Bytes:
                     (int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")), 0
                 )
                 self.requests.append(head + await reader.readexactly(length))
+                if len(self.requests) >= self.at_once:
+                    self.all_came.set()
+                await self.all_came.wait()
                 answer = self.answers.pop(0)
                 if answer is None:
                     return
@@ -111,7 +116,7 @@ async def test_an_azure_deployment_is_asked_with_its_version_and_its_kind_of_key
 
 
 async def test_requests_at_once_have_connections_of_their_own() -> None:
-    server = Bytes(*[OK] * 20)
+    server = Bytes(*[OK] * 20, at_once=20)
     async with asking(server) as sender, anyio.create_task_group() as group:
         for _ in range(20):
             group.start_soon(sender.send, "/models", None)
