@@ -141,7 +141,7 @@ async def called(client: Client, tool: str, /, **arguments: Any) -> dict[str, An
             assert isinstance(result, CallToolResult)
             assert not result.is_error, result.content
             return result.structured_content or {}
-        await anyio.sleep(0.05)
+        await anyio.sleep(0.2)  # the requests of a tenant are limited
 
 
 @asynccontextmanager
@@ -161,8 +161,7 @@ async def solved(client: Client, query: str) -> dict[str, Any]:
     question = {"query": query, "contexts": ["notes"], "mode": "rlm", "wait_seconds": 0}
     result = await called(client, "rlm_solve", **question)
     while result["status"] == "running":
-        await anyio.sleep(0.1)
-        result = await called(client, "rlm_result", run_id=result["run_id"], wait_seconds=0)
+        result = await called(client, "rlm_result", run_id=result["run_id"], wait_seconds=20)
     return result
 
 

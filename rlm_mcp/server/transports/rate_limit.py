@@ -62,17 +62,17 @@ class RequestRates:
         return f"<RequestRates of {len(self._buckets)} tenants>"
 
     def charge(self, tenant: str) -> None:
-        """Takes one request. Raises RateLimitExceeded when the bucket is empty; debts do not accumulate."""
+        """Takes one request. Raises RateLimitExceeded when the bucket is empty; a refused request takes nothing."""
         now = self._clock()
         bucket = self._buckets.setdefault(tenant, _Bucket(seen=now))
         self._buckets.move_to_end(tenant)
         bucket.allowance = min(BURST, bucket.allowance + (now - bucket.seen) * REQUESTS_PER_SECOND)
         bucket.seen = now
-        bucket.allowance = max(bucket.allowance - 1, -1.0)
         while now - next(iter(self._buckets.values())).seen > BURST / REQUESTS_PER_SECOND:
             self._buckets.popitem(last=False)
-        if bucket.allowance < 0:
+        if bucket.allowance < 1:
             raise RateLimitExceeded(f"more than {REQUESTS_PER_SECOND:.0f} requests a second: wait a second", seconds=1)
+        bucket.allowance -= 1
 
 
 class RateLimitMiddleware:

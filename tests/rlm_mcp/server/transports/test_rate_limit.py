@@ -1,6 +1,7 @@
 """Which requests the rate limit passes on."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -10,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 from rlm_mcp.server.transports.rate_limit import (
     BURST,
     MOST_BODIES,
+    REQUESTS_PER_SECOND,
     RateLimitExceeded,
     RateLimitMiddleware,
     RequestRates,
@@ -117,6 +119,18 @@ async def test_a_flood_of_requests_is_refused_until_time_has_passed() -> None:
     clock.now = 60.0
     rates.charge("ann")
     assert repr(rates) == "<RequestRates of 1 tenants>"
+
+
+def test_a_client_that_asks_too_often_all_the_time_is_served_as_often_as_it_may() -> None:
+    clock = Clock()
+    rates = RequestRates(clock)
+    served = 0
+    for number in range(2_000):  # a hundred a second for 20 s
+        clock.now = number / 100
+        with suppress(RateLimitExceeded):
+            rates.charge("ann")
+            served += 1
+    assert served == int(BURST + 20 * REQUESTS_PER_SECOND - 1)
 
 
 async def test_who_has_no_token_where_one_is_wanted_is_left_to_who_asks_for_it() -> None:
