@@ -22,7 +22,7 @@ RlmError
 ├── SubCallFailed ── CallsStopped
 ├── BudgetExceeded
 ├── UnknownRun, AmbiguousRun, RunBusy, RunRecordTooNew, RunRecordDamaged, RunNotWritten, ReplayDiffers
-└── errors that only one file raises are defined in that file: NoDemo, PageNotWritten, TooManyRuns, …
+└── errors that only one file raises are defined in that file: NoDemo, PageNotWritten, LimitReached, …
 """
 
 

@@ -5,6 +5,7 @@
     replies     Replies                          (engine/types.py)
     REPLs       ReplStates                       (workspace/repl_states.py)
     changes     Bulletin                         (workspace/change_feed.py)
+    limits      TenantLimits                     (workspace/tenant_limits.py)
 
 The tests named in these files are what every implementation has to pass. `open_backends` opens those of this machine:
 SQLite and files below `data_dir` and `cache_dir`.
@@ -25,6 +26,7 @@ from rlm_mcp.records.store import Runs
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.change_feed import Bulletin, ChangeFeed
 from rlm_mcp.workspace.repl_states import FileReplStates, ReplStates
+from rlm_mcp.workspace.tenant_limits import LocalLimits, TenantLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +39,12 @@ class Backends:
     """None where the settings say that none are kept"""
     repl_states: ReplStates
     changes: Bulletin
+    limits: TenantLimits
 
 
 @asynccontextmanager
-async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
-    """Those of this machine. What dead processes have left in the store is removed first."""
+async def open_backends(settings: Settings, limits: TenantLimits | None = None) -> AsyncIterator[Backends]:
+    """Those of this machine, by default without limits. What dead processes have left in the store is removed first."""
     async with AsyncExitStack() as stack:
         # Opening is not abandoned on cancellation: the store would never be closed.
         store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings))
@@ -55,6 +58,7 @@ async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
             replies=replies,
             repl_states=FileReplStates(settings.data_dir / "repls"),
             changes=ChangeFeed(),
+            limits=limits or LocalLimits(),
         )
 
 

@@ -7,7 +7,7 @@ or, where the server that ran it ends, the mark `run_left`, by which the next se
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -36,6 +36,8 @@ class LiveRun:
     fingerprint: str
     max_seconds: float | None
     sampling_queue: SamplingQueue | None
+    admitted: AsyncExitStack
+    """counts the run among those of its owner until it is closed"""
     asks_client: bool = False
     """one of its models is that of a client"""
     started: float = field(default_factory=time.monotonic)

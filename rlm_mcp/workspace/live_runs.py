@@ -8,7 +8,7 @@ the event loop.
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -37,6 +37,7 @@ from rlm_mcp.workspace.shared_records import (
     request_cancel,
 )
 from rlm_mcp.workspace.telemetry import Telemetry
+from rlm_mcp.workspace.tenant_limits import TenantLimits
 
 CALM_SECONDS = 0.2
 """The shortest time between two reports: a batch of a hundred sub-calls is one step to a reader."""
@@ -51,10 +52,6 @@ log = logging.getLogger(__name__)
 
 class EmptyRequest(RlmError):
     """A request without a question, or without contexts."""
-
-
-class TooManyRuns(RlmError):
-    """The runs of an owner at once are limited, and there are that many."""
 
 
 class ServerEnds(RlmError):
@@ -77,7 +74,8 @@ class LiveRuns:
         tasks: TaskGroup,
         changes: Bulletin,
         telemetry: Telemetry,
-        most_runs: int | None = None,
+        limits: TenantLimits,
+        owner: str = "",
         serves: bool = False,
     ) -> None:
         self.records = records
@@ -86,7 +84,8 @@ class LiveRuns:
         self._launcher = launcher
         self._tasks = tasks
         self._telemetry = telemetry
-        self._most_runs = most_runs
+        self._limits = limits
+        self._owner = owner
         self._resuming: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._serves = serves
         self._is_ending = False
@@ -128,13 +127,13 @@ class LiveRuns:
     async def _start_new(
         self, request: SolveRequest, contexts: Sequence[Context], fingerprint: str, *, sampling: bool
     ) -> str:
-        if self._most_runs is not None and len(self._live) >= self._most_runs:
-            raise TooManyRuns(f"{len(self._live)} runs are going on: wait for one with rlm_result, or cancel one.")
-        launch = await self._launcher.new(request, contexts, sampling=sampling)
-        started = replace(launch.started, fingerprint=fingerprint, served=self._serves)
-        with anyio.CancelScope(shield=True):  # a caller that gives up just now must not leave a record without a run
-            run = await run_in_thread(self.records.create, started)
-            self._begin(run, launch, fingerprint)
+        async with AsyncExitStack() as admitted:
+            await admitted.enter_async_context(self._limits.admit_run(self._owner))
+            launch = await self._launcher.new(request, contexts, sampling=sampling)
+            started = replace(launch.started, fingerprint=fingerprint, served=self._serves)
+            with anyio.CancelScope(shield=True):  # a caller that gives up now must not leave a record without a run
+                run = await run_in_thread(self.records.create, started)
+                self._begin(run, launch, fingerprint, admitted.pop_all())
         self._changes.add(ResourceChange())
         return run.run_id
 
@@ -197,13 +196,14 @@ class LiveRuns:
             log.warning("%s was cut off and cannot be resumed: %s", run.run_id, error)
             return None
 
-    def _begin(self, run: RunRecord, launch: Launch, fingerprint: str) -> None:
+    def _begin(self, run: RunRecord, launch: Launch, fingerprint: str, admitted: AsyncExitStack) -> None:
         queue = launch.sampling_queue
         live = LiveRun(
             run=run,
             fingerprint=fingerprint,
             max_seconds=launch.limits.max_seconds,
             sampling_queue=queue,
+            admitted=admitted,
             told=run.position,
             asks_client=CLIENT in {launch.models.root.name, launch.models.sub.name},
         )
@@ -222,6 +222,8 @@ class LiveRuns:
             self._live.pop(live.run_id, None)
             if live.unwritten:
                 self._unwritten[live.run_id] = live.unwritten
+            with anyio.CancelScope(shield=True):
+                await live.admitted.aclose()
             live.finished.set()
             live.news.set()
             self._changes.add(ResourceChange(uri=run_uri(live.run_id)))
@@ -245,21 +247,30 @@ class LiveRuns:
             raise RunAlreadyEnded(f"{run.run_id} has its final answer: read it with rlm_result, or start a new run.")
         events = await run_in_thread(lambda: list(run.events()))
         launch = await self._launcher.resumed(events, state.usage)
-        with anyio.CancelScope(shield=True):
-            try:
-                await run_in_thread(claim_record, run, events)
-                spent = None if launch.already is None else launch.already.to_json()
-                await run_in_thread(run.drop_cancel_request)
-                await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
-                self._begin(run, launch, state.fingerprint)
-            except BaseException:
-                await run_in_thread(run.close)
-                raise
+        async with AsyncExitStack() as admitted:
+            await admitted.enter_async_context(self._limits.admit_run(self._owner))
+            with anyio.CancelScope(shield=True):
+                await self._resume_from(events, run, launch, state.fingerprint, admitted)
         return run.run_id
+
+    async def _resume_from(
+        self, events: Sequence[Event], run: RunRecord, launch: Launch, fingerprint: str, admitted: AsyncExitStack
+    ) -> None:
+        """Becomes the writer of the record, if it is still as it was read, and goes on with the run."""
+        try:
+            await run_in_thread(claim_record, run, events)
+            spent = None if launch.already is None else launch.already.to_json()
+            await run_in_thread(run.drop_cancel_request)
+            await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
+            self._begin(run, launch, fingerprint, admitted.pop_all())
+        except BaseException:
+            await run_in_thread(run.close)
+            raise
 
     async def resume_left(self) -> None:
         """Resumes the runs that earlier servers left; those that cannot be resumed stay as they are."""
-        for run in await run_in_thread(self.records.left, self._most_runs or MOST_AT_ONCE):
+        most = await self._limits.runs_left(self._owner)
+        for run in await run_in_thread(self.records.left, MOST_AT_ONCE if most is None else most):
             await self._try_to_resume(run.run_id)
 
     async def resume_if_left(self, run_id: str) -> None:

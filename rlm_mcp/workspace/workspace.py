@@ -32,6 +32,7 @@ from rlm_mcp.workspace.live_runs import LiveRuns
 from rlm_mcp.workspace.process_tuning import freeze_gc
 from rlm_mcp.workspace.run_images import RunImages
 from rlm_mcp.workspace.telemetry import Telemetry
+from rlm_mcp.workspace.tenant_limits import TenantLimits
 from rlm_mcp.workspace.tool_servers import open_tool_servers
 
 
@@ -101,7 +102,7 @@ async def open_workspace(
     sandbox: Sandbox | None = None,
     open_repl: OpenRepl | None = None,
     warm: bool = False,
-    most_runs: int | None = None,
+    limits: TenantLimits | None = None,
     serves: bool = False,
     telemetry: Telemetry | None = None,
     pool: ReplPool | None = None,
@@ -113,7 +114,7 @@ async def open_workspace(
     """Opens a workspace. It is ready at once: the sandbox loads and connections open on first use.
 
     `choose` and `open_repl` replace the configured models and the REPL; an open `sandbox` can be shared. `warm` starts
-    loading the sandbox now, in the background. `most_runs` bounds concurrent runs. With `serves` the runs are those of
+    loading the sandbox now, in the background. `limits` are those of the owner. With `serves` the runs are those of
     a server: the next server resumes what the end of this one interrupts. `telemetry` replaces that of the process;
     the REPLs of `inspect_context` may share a `pool` with those of other owners. A named `owner` leaves threads and
     memory of a shared sandbox to others. `library` has the packages of the sandbox, by default those in `data_dir`.
@@ -123,7 +124,7 @@ async def open_workspace(
     failure: Exception | None = None
     async with AsyncExitStack() as stack:
         if backends is None:
-            backends = await stack.enter_async_context(open_backends(settings))
+            backends = await stack.enter_async_context(open_backends(settings, limits))
         store, changes = backends.store, backends.changes
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose
@@ -153,7 +154,8 @@ async def open_workspace(
             tasks=tasks,
             changes=changes,
             telemetry=telemetry or Telemetry(content=settings.trace_content),
-            most_runs=most_runs,
+            limits=backends.limits,
+            owner=owner or "",
             serves=serves,
         )
         workspace = Workspace(

@@ -12,7 +12,7 @@ from anyio.abc import SocketStream
 from mcp import Client, MCPError
 
 from rlm_mcp.server.transports.auth import digest_of
-from rlm_mcp.server.transports.rate_limit import BURST
+from rlm_mcp.workspace.tenant_limits import BURST
 from tests.peers.forking import forked_command
 from tests.peers.places import COMMAND, at, environment, http_process, listening
 

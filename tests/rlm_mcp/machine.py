@@ -12,6 +12,7 @@ from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult, Final, GuestCalls
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.launch import RunModels, SolveRequest
+from rlm_mcp.workspace.tenant_limits import LocalLimits
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
 REQUEST = SolveRequest(query="How many?", contexts=("t",), mode="rlm")
@@ -56,7 +57,11 @@ class Machine:
             return CellResult(code=code, value="9", final=Final(value=9) if "FINAL" in code else None)
 
         return open_workspace(
-            self.settings, choose=choose, open_repl=ScriptedOpener(run_cell), most_runs=most_runs, serves=serves
+            self.settings,
+            choose=choose,
+            open_repl=ScriptedOpener(run_cell),
+            limits=LocalLimits(most_runs=most_runs),
+            serves=serves,
         )
 
 

@@ -12,7 +12,7 @@ from mcp import MCPError
 
 from rlm_mcp.server.notifications import MOST_URIS, URI_MAX_CHARS, check_uris
 from rlm_mcp.server.transports.sessions import MOST_SESSIONS
-from rlm_mcp.server.transports.tenants import MOST_STREAMS
+from rlm_mcp.workspace.tenant_limits import MOST_STREAMS
 from tests.tenants.conftest import ANN, BOB, ServeTwo
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from rlm_mcp.server.transports.access import AccessOptions, host_checks, open_ac
 from rlm_mcp.server.transports.addresses import parse_address, url_of
 from rlm_mcp.server.transports.listener import Listener, listener_config, run_to_the_end
 from rlm_mcp.server.transports.logs import configure_logging
-from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware, open_share
+from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware, http_limits
 from rlm_mcp.server.transports.tenant_application import mcp_application, open_tenants, tenants_with_left_runs
 from rlm_mcp.server.transports.tenant_names import EVERYBODY
 from rlm_mcp.settings import Settings
@@ -28,17 +28,16 @@ def serve_http(settings: Settings, address: str, options: AccessOptions, *, at_e
 
     async def main() -> None:
         access = await open_access(options, host, url_of(host, port))
-        async with open_tenants(settings) as opened, anyio.create_task_group() as tasks:
+        limits = http_limits(is_alone=access is None)
+        async with open_tenants(settings, limits) as opened, anyio.create_task_group() as tasks:
             app = mcp_application(
                 opened,
                 verifier=None if access is None else access.verifier,
                 auth=None if access is None else access.settings(),
                 security=host_checks(host, options.allowed_hosts),
             )
-            limits = Middleware(
-                RateLimitMiddleware, tokens=access is not None, most_open=open_share(is_alone=access is None)
-            )
-            app.user_middleware.insert(-1, limits)  # after the auth middleware, which knows whose the token is
+            limiting = Middleware(RateLimitMiddleware, limits=limits, tokens=access is not None)
+            app.user_middleware.insert(-1, limiting)  # after the auth middleware, which knows whose the token is
             if access is not None and access.keep_fresh is not None:
                 tasks.start_soon(access.keep_fresh)
             names = [EVERYBODY] if access is None else access.names

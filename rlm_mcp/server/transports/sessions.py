@@ -13,8 +13,9 @@ from typing import Any
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rlm_mcp.server.transports.rate_limit import RateLimitExceeded, refuse
+from rlm_mcp.server.transports.rate_limit import refuse
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, current_tenant
+from rlm_mcp.workspace.tenant_limits import LimitReached
 
 MOST_SESSIONS = 64
 """Of one tenant; a session costs about 100 kB."""
@@ -52,7 +53,7 @@ class SessionLimitMiddleware:
         if session_id is None and scope["method"] == "POST":
             try:
                 await self._make_room(own, scope)
-            except RateLimitExceeded as error:
+            except LimitReached as error:
                 await refuse(send, error)
                 return
 
@@ -76,11 +77,11 @@ class SessionLimitMiddleware:
             session.open_requests -= 1
 
     async def _make_room(self, own: "OrderedDict[bytes, _TenantSession]", scope: Scope) -> None:
-        """Ends the tenant's least recently used idle session if it has too many. Raises RateLimitExceeded."""
+        """Ends the tenant's least recently used idle session if it has too many. Raises LimitReached."""
         while len(own) >= self._most:
             idle = next((each for each, session in own.items() if session.open_requests == 0), None)
             if idle is None:
-                raise RateLimitExceeded(f"{self._most} sessions are at work: end one of them", seconds=1)
+                raise LimitReached(f"{self._most} sessions are at work: end one of them")
             await self._end(idle, own.pop(idle), scope)
 
     async def _end(self, session_id: bytes, session: _TenantSession, scope: Scope) -> None:

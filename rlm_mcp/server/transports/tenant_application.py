@@ -33,12 +33,13 @@ from rlm_mcp.server.transports.tenants import Tenants
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.inspect_repls import ReplPool
 from rlm_mcp.workspace.process_tuning import freeze_gc
+from rlm_mcp.workspace.tenant_limits import TenantLimits
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
 log = logging.getLogger(__name__)
 
-QUOTA_BYTES, MOST_RUNS = 20 << 30, 8
-"""The bytes that one tenant may store unless RLM_MCP_QUOTA_BYTES is set, and the runs of one tenant at once."""
+QUOTA_BYTES = 20 << 30
+"""The bytes that one tenant may store unless RLM_MCP_QUOTA_BYTES is set."""
 
 SESSION_SECONDS = 300.0
 """A handshake-era session without an open request or stream ends after this time, and its client begins a new one.
@@ -55,7 +56,11 @@ class TenantHost:
 
 @asynccontextmanager
 async def open_tenants(
-    settings: Settings, *, memory_bytes: int | None = None, connections: Connections | None = None
+    settings: Settings,
+    limits: TenantLimits,
+    *,
+    memory_bytes: int | None = None,
+    connections: Connections | None = None,
 ) -> AsyncIterator[TenantHost]:
     """Opens what all tenants share. `memory_bytes` is for all their sessions, by default half of the machine's.
 
@@ -90,7 +95,7 @@ async def open_tenants(
                 choose=models.choose,
                 sandbox=sandbox,
                 library=library,
-                most_runs=MOST_RUNS,
+                limits=limits,
                 serves=True,
                 keeps_repls=True,
                 pool=pool,
@@ -98,7 +103,7 @@ async def open_tenants(
             )
 
         async with anyio.create_task_group() as tasks:
-            tenants = Tenants(open_for, tasks)
+            tenants = Tenants(open_for, tasks, limits=limits)
             tasks.start_soon(tenants.keep_closing_unused)
             yield TenantHost(tenants=tenants, is_ready=lambda: sandbox.is_loaded)
             tasks.cancel_scope.cancel()

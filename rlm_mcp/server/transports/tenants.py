@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,13 +22,8 @@ from mcp_types import INTERNAL_ERROR
 from rlm_mcp.errors import RlmError
 from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, current_tenant
+from rlm_mcp.workspace.tenant_limits import Holding, LimitReached, TenantLimits
 from rlm_mcp.workspace.workspace import Workspace
-
-MOST_REQUESTS = 64
-"""Of one tenant at once; a call that waits for a run counts, a stream of notifications does not."""
-
-MOST_STREAMS = 64
-"""Streams of notifications of one tenant. A client has one."""
 
 GRACE_SECONDS, ANSWER_SECONDS = 0.3, 1.5
 """When the server ends: for answers of calls whose runs were stopped, and then for ending what still runs."""
@@ -53,20 +48,17 @@ class _Tenant:
     busy: int = 0
     workspace: Workspace | None = None
     opening: anyio.Lock = field(default_factory=anyio.Lock)
-    streams: int = 0
     unused: anyio.Event = field(default_factory=anyio.Event)
     """set when the workspace is to be closed"""
 
     @contextmanager
-    def one_more_stream(self, *, most: int | None) -> Iterator[None]:
-        """Counts an open stream of notifications. Raises MCPError when there are `most` of them."""
-        if most is not None and self.streams >= most:
-            raise MCPError(INTERNAL_ERROR, f"{most} streams of notifications are open: end one of them")
-        self.streams += 1
+    def at_work(self) -> Iterator[None]:
+        """Counts one more request during a block."""
+        self.busy += 1
         try:
             yield
         finally:
-            self.streams -= 1
+            self.busy -= 1
 
     def is_unused(self, now: float) -> bool:
         """Whether closing the workspace loses nothing: the variables of REPLs are kept."""
@@ -77,9 +69,17 @@ class _Tenant:
 class Tenants:
     """The workspaces of all known tenants, each open until it is unused for long or the server ends."""
 
-    def __init__(self, open_for: OpenFor, tasks: TaskGroup, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        open_for: OpenFor,
+        tasks: TaskGroup,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        limits: TenantLimits,
+    ) -> None:
         self._open_for = open_for
         self._tasks = tasks
+        self._limits = limits
         self._clock = clock
         self._known: dict[str, _Tenant] = {}
         self._unanswered: dict[anyio.CancelScope, None] = {}
@@ -108,10 +108,10 @@ class Tenants:
             await self._open_for_request(name)
             return await call_next(ctx)
         if ctx.method == "subscriptions/listen":
-            with tenant.one_more_stream(most=None if name == EVERYBODY else MOST_STREAMS):
+            with self._held(name, "stream"):
                 await self._open_for_request(name)
                 return await call_next(ctx)
-        with self._counted(tenant):
+        with self._held(name, "answered"), tenant.at_work():
             await self._open_for_request(name)
             return await self._until_the_end(call_next, ctx)
 
@@ -217,15 +217,15 @@ class Tenants:
         return tenant
 
     @contextmanager
-    def _counted(self, tenant: _Tenant) -> Iterator[None]:
-        """Counts one open request. Raises MCPError when the tenant has MOST_REQUESTS of them."""
-        if tenant.busy >= MOST_REQUESTS:
-            raise MCPError(INTERNAL_ERROR, f"{MOST_REQUESTS} requests are being answered: wait for one of them")
-        tenant.busy += 1
-        try:
+    def _held(self, name: str, what: Holding) -> Iterator[None]:
+        """Holds one more for a tenant during a block. Raises MCPError when it has as many as it may."""
+        with ExitStack() as held:
+            try:
+                if what != "stream" or name != EVERYBODY:
+                    held.enter_context(self._limits.hold(name, what))
+            except LimitReached as error:
+                raise MCPError(INTERNAL_ERROR, str(error)) from error
             yield
-        finally:
-            tenant.busy -= 1
 
     async def _hold(self, name: str, tenant: _Tenant, *, task_status: TaskStatus[Workspace]) -> None:
         """Keeps a workspace open until it is unused. What goes wrong in it after it was opened ends nothing else."""

@@ -27,7 +27,7 @@ from rlm_mcp.server.transports.addresses import parse_address, url_of
 from rlm_mcp.server.transports.health import report_health, report_ready
 from rlm_mcp.server.transports.listener import Listener, listener_config, run_to_the_end
 from rlm_mcp.server.transports.logs import configure_logging
-from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware, open_share
+from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware, http_limits
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, tenant_directories
 from rlm_mcp.server.workers.egress import EgressBroker, allowed_destinations
 from rlm_mcp.server.workers.list_answers import ListAnswers
@@ -93,7 +93,8 @@ def front_application(proxy: ASGIApp, access: Access | None, is_ready: Callable[
         Route("/ready", partial(report_ready, is_ready), methods=["GET"]),
     ]
     proxy = RequestBodyLimitMiddleware(proxy, DEFAULT_MAX_REQUEST_BODY_SIZE)
-    limits = Middleware(RateLimitMiddleware, tokens=access is not None, most_open=open_share(is_alone=access is None))
+    is_alone = access is None
+    limits = Middleware(RateLimitMiddleware, limits=http_limits(is_alone=is_alone), tokens=not is_alone)
     if access is None:
         return Starlette(routes=[Route("/mcp", endpoint=proxy), *routes], middleware=[limits])
     auth = access.settings()

@@ -25,6 +25,7 @@ from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.repl.sandbox import cache_of_workers, memory_share
 from rlm_mcp.server.transports.listener import Listener, listener_config, run_to_the_end
 from rlm_mcp.server.transports.logs import configure_logging
+from rlm_mcp.server.transports.rate_limit import http_limits
 from rlm_mcp.server.transports.tenant_application import (
     TenantHost,
     mcp_application,
@@ -62,9 +63,11 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
     connections = None if ends.egress is None else Egress(ends.egress)
     spans = export_spans(connections) if settings.traces else None
 
+    limits = http_limits(is_alone=True)  # of connections: those are the front's
+
     async def main() -> None:
         async with (
-            open_tenants(settings, memory_bytes=share, connections=connections) as host,
+            open_tenants(settings, limits, memory_bytes=share, connections=connections) as host,
             anyio.create_task_group() as tasks,
         ):
             app = mcp_application(

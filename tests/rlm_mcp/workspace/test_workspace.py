@@ -21,9 +21,10 @@ from rlm_mcp.records.events import name_of
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
 from rlm_mcp.workspace.launch import SolveRequest
-from rlm_mcp.workspace.live_runs import RunAlreadyEnded, TooManyRuns
+from rlm_mcp.workspace.live_runs import RunAlreadyEnded
 from rlm_mcp.workspace.progress import IngestProgress
 from rlm_mcp.workspace.shared_records import RunElsewhere
+from rlm_mcp.workspace.tenant_limits import LimitReached
 from rlm_mcp.workspace.workspace import Workspace
 from tests.rlm_mcp.machine import REQUEST, Machine, ended
 
@@ -247,8 +248,36 @@ async def test_runs_at_once_are_limited_where_they_are(machine: Machine) -> None
             await workspace.contexts.register(text="some text", name="t")
             first = await workspace.runs.start(REQUEST)
             assert await workspace.runs.start(REQUEST) == first
-            with pytest.raises(TooManyRuns, match="1 runs are going on"):
+            with pytest.raises(LimitReached, match="1 runs are going on"):
                 await workspace.runs.start(SolveRequest(query="Another?", contexts=("t",)))
+
+
+async def test_of_many_runs_asked_for_together_only_as_many_begin_as_may(machine: Machine) -> None:
+    refused: list[str] = []
+    with anyio.fail_after(60):
+        async with machine.open(most_runs=2) as workspace:
+            await workspace.contexts.register(text="some text", name="t")
+
+            async def ask(number: int) -> None:
+                try:
+                    await workspace.runs.start(SolveRequest(query=f"Question {number}?", contexts=("t",), mode="rlm"))
+                except LimitReached as error:
+                    refused.append(str(error))
+
+            async with anyio.create_task_group() as asking:
+                for number in range(10):
+                    asking.start_soon(ask, number)
+            assert (workspace.runs.live_count, len(refused)) == (2, 8)
+
+
+async def test_resumed_runs_count_among_those_at_once(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        run_id = await cut_off(machine)
+        async with machine.open(most_runs=1) as workspace:
+            await workspace.runs.start(SolveRequest(query="Another?", contexts=("t",), mode="rlm"))
+            with pytest.raises(LimitReached, match="1 runs are going on: wait for one with rlm_result"):
+                await workspace.runs.resume(run_id)
+            assert (await workspace.runs.state(run_id)).status == "failed"  # and can be resumed later
 
 
 async def test_a_run_that_waits_for_another_writer_of_the_store_holds_up_nothing_else(machine: Machine) -> None:

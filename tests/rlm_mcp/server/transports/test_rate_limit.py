@@ -1,21 +1,14 @@
 """Which requests the rate limit passes on."""
 
 import json
-from contextlib import suppress
 from typing import Any
 
 import anyio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from rlm_mcp.server.transports.rate_limit import (
-    BURST,
-    MOST_BODIES,
-    REQUESTS_PER_SECOND,
-    RateLimitExceeded,
-    RateLimitMiddleware,
-    RequestRates,
-)
+from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware
+from rlm_mcp.workspace.tenant_limits import BURST, MOST_BODIES, LocalLimits
 from tests.rlm_mcp.server.transports.test_tenants import Clock
 
 pytestmark = pytest.mark.anyio
@@ -47,20 +40,21 @@ async def accept(_: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_bodies_on_their_way_are_bounded_and_leave_their_places() -> None:
-    limiter = RateLimitMiddleware(accept, rates=RequestRates(Clock()), tokens=False)
+    limits = LocalLimits({"sent": MOST_BODIES}, clock=Clock())
+    limiter = RateLimitMiddleware(accept, limits=limits, tokens=False)
     slow = [Asking() for _ in range(MOST_BODIES)]
     async with anyio.create_task_group() as sending:
         for one in slow:
             sending.start_soon(limiter, one.scope, one.receive, one.send)
         await anyio.wait_all_tasks_blocked()
-        assert repr(limiter) == f"<RateLimitMiddleware, {MOST_BODIES} requests being sent>"
+        assert repr(limits) == f"<LocalLimits, 1 rates, {2 * MOST_BODIES} held>"
         more = Asking()
         await limiter(more.scope, more.receive, more.send)
         assert more.status == 429
         for one in slow:
             one.rest.set()
     assert {one.status for one in slow} == {202}
-    assert repr(limiter) == "<RateLimitMiddleware, 0 requests being sent>"
+    assert repr(limits) == "<LocalLimits, 1 rates, 0 held>"
 
 
 async def test_requests_and_streams_of_one_tenant_take_no_more_than_its_share() -> None:
@@ -70,7 +64,7 @@ async def test_requests_and_streams_of_one_tenant_take_no_more_than_its_share() 
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await go.wait()
 
-    limiter = RateLimitMiddleware(stay_open, rates=RequestRates(Clock()), tokens=False, most_open=8)
+    limiter = RateLimitMiddleware(stay_open, limits=LocalLimits({"open": 8}, clock=Clock()), tokens=False)
     asked = [Asking() for _ in range(9)]
     async with anyio.create_task_group() as sending:
         for one in asked:
@@ -87,7 +81,7 @@ async def test_requests_and_streams_of_one_tenant_take_no_more_than_its_share() 
 
 
 async def test_a_request_too_many_is_answered_with_when_to_come_back() -> None:
-    limiter = RateLimitMiddleware(accept, rates=RequestRates(Clock()), tokens=False)
+    limiter = RateLimitMiddleware(accept, limits=LocalLimits(clock=Clock()), tokens=False)
     answers: list[Any] = []
     for path in ["/mcp"] * (int(BURST) + 1) + ["/health"]:
         one = Asking(path)
@@ -104,41 +98,12 @@ async def test_a_request_too_many_is_answered_with_when_to_come_back() -> None:
     }
 
 
-async def test_a_flood_of_requests_is_refused_until_time_has_passed() -> None:
-    clock = Clock()
-    rates = RequestRates(clock)
-    for _ in range(int(BURST)):
-        rates.charge("ann")
-    for _ in range(3):
-        with pytest.raises(RateLimitExceeded, match="requests a second"):
-            rates.charge("ann")
-    rates.charge("bob")
-    clock.now = 1.0
-    rates.charge("ann")
-    assert repr(rates) == "<RequestRates of 2 tenants>"
-    clock.now = 60.0
-    rates.charge("ann")
-    assert repr(rates) == "<RequestRates of 1 tenants>"
-
-
-def test_a_client_that_asks_too_often_all_the_time_is_served_as_often_as_it_may() -> None:
-    clock = Clock()
-    rates = RequestRates(clock)
-    served = 0
-    for number in range(2_000):  # a hundred a second for 20 s
-        clock.now = number / 100
-        with suppress(RateLimitExceeded):
-            rates.charge("ann")
-            served += 1
-    assert served == int(BURST + 20 * REQUESTS_PER_SECOND - 1)
-
-
 async def test_who_has_no_token_where_one_is_wanted_is_left_to_who_asks_for_it() -> None:
-    rates = RequestRates(Clock())
-    limiter = RateLimitMiddleware(accept, rates=rates, tokens=True)
+    limits = LocalLimits(clock=Clock())
+    limiter = RateLimitMiddleware(accept, limits=limits, tokens=True)
     for _ in range(int(BURST) + 1):
         one = Asking()
         one.rest.set()
         await limiter(one.scope, one.receive, one.send)
         assert one.status == 202
-    assert repr(rates) == "<RequestRates of 0 tenants>"
+    assert repr(limits) == "<LocalLimits, 0 rates, 0 held>"

@@ -8,8 +8,9 @@ import anyio
 import pytest
 from mcp import MCPError
 
-from rlm_mcp.server.transports.tenants import IDLE_SECONDS, MOST_REQUESTS, Tenants
+from rlm_mcp.server.transports.tenants import IDLE_SECONDS, Tenants
 from rlm_mcp.workspace.launch import SolveRequest
+from rlm_mcp.workspace.tenant_limits import MOST_REQUESTS, LocalLimits
 from rlm_mcp.workspace.workspace import Workspace
 from tests.rlm_mcp.server.conftest import HeldModel
 
@@ -44,7 +45,7 @@ class Opened:
 async def test_a_workspace_that_nobody_uses_is_closed_and_opens_again(workspace: Workspace) -> None:
     clock, opened = Clock(), Opened(workspace)
     async with anyio.create_task_group() as tasks:
-        tenants = Tenants(opened, tasks, clock)
+        tenants = Tenants(opened, tasks, clock, limits=LocalLimits())
         await tenants.open("ann")
         clock.now = IDLE_SECONDS - 1
         await tenants.open("bob")
@@ -64,7 +65,7 @@ async def test_a_workspace_that_nobody_uses_is_closed_and_opens_again(workspace:
 async def test_a_workspace_with_a_run_stays_open(workspace: Workspace, model: HeldModel) -> None:
     clock = Clock()
     async with anyio.create_task_group() as tasks:
-        tenants = Tenants(Opened(workspace), tasks, clock)
+        tenants = Tenants(Opened(workspace), tasks, clock, limits=LocalLimits())
         await tenants.open("ann")
         await workspace.contexts.register(text="a b c", name="abc")
         run_id = await workspace.runs.start(SolveRequest(query="Anything?", contexts=("abc",), mode="rlm"))
@@ -92,7 +93,7 @@ async def test_requests_that_wait_are_bounded_and_leave_their_places(workspace: 
         return {}
 
     async with anyio.create_task_group() as tasks:
-        tenants = Tenants(Opened(workspace), tasks, Clock())
+        tenants = Tenants(Opened(workspace), tasks, Clock(), limits=LocalLimits({"answered": MOST_REQUESTS}))
         request: Any = Asked()
         async with anyio.create_task_group() as waiting:
             for _ in range(MOST_REQUESTS):
