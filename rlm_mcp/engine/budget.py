@@ -8,7 +8,7 @@ the tree has left.
 
 A reservation that does not fit *now* waits while other calls are in flight, because they settle for less than they
 reserved; it is refused if it would not fit even alone. A reply is shortened (`Reservation.max_tokens`) rather than
-refused, down to MIN_COMPLETION_TOKENS.
+refused, down to MIN_COMPLETION_TOKENS. While the ledger is held, every reservation waits, so that no call begins.
 
 A request that broke off without an answer may have been billed. Its prompt counts against the limits and is reported
 apart from the tokens that providers reported (`Spent.unanswered_prompt_tokens`). Everything here runs on one event
@@ -189,6 +189,15 @@ class Ledger:
 
     # --- spending -----------------------------------------------------------------------------------------------
 
+    def hold(self) -> None:
+        """Lets no call of this ledger and its children begin until `release`; those in flight settle as usual."""
+        self._account.is_held = True
+
+    def release(self) -> None:
+        """Lets calls begin again."""
+        self._account.is_held = False
+        self._queue.wake_first()
+
     def child(self, *, share: float) -> "Ledger":
         """A ledger for a child run: `share` of what is left here."""
         left = self.left()
@@ -355,6 +364,7 @@ class _Account:
         self.reserved_usd = 0.0
         self.in_flight = 0
         self.in_flight_sub = 0
+        self.is_held = False
         self._clock = clock
         self._began = clock() - already.seconds
 
@@ -402,6 +412,8 @@ class _Account:
 
     def allowed_completion(self, kind: CallKind, prompt: int, completion: int, profile: Profile) -> int | None:
         """The longest reply that fits, up to `completion` tokens; None to wait. Raises BudgetExceeded."""
+        if self.is_held:
+            return None
         if self.limits.max_usd is not None and not profile.priced:
             raise PriceUnknown(f"max_usd={self.limits.max_usd:g} cannot be kept: the price of the model is not known")
         if (error := self.used_up()) is not None:

@@ -134,7 +134,7 @@ class Launch:
             functions=self.functions,
         )
 
-    async def play(self, record: Record, on_event: Callable[[Event], None]) -> Outcome:
+    async def play(self, record: Record, on_event: Callable[[Event], None], ledger: Ledger) -> Outcome:
         """Runs it to its end, which is then on record."""
         calls = SubCalls(self.models.named, cache=self.cache)
         deps = RunDeps(
@@ -151,9 +151,10 @@ class Launch:
             tape=self.tape,
         )
         async with calls.open():
-            return await solve(self.spec, deps, self._ledger())
+            return await solve(self.spec, deps, ledger)
 
-    def _ledger(self) -> Ledger:
+    def new_ledger(self) -> Ledger:
+        """Its budget, less what was spent on it already. The time begins now."""
         if self.already is None:
             return Ledger(self.limits)
         # What was not answered may have gone to the dearer of the two.

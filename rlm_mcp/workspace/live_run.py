@@ -5,6 +5,7 @@ or, where the server that ran it ends, the mark `run_left`, by which the next se
 """
 
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +16,7 @@ import anyio.to_thread
 
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.errors import RlmError, RunNotWritten
 from rlm_mcp.models.sampling_queue import SamplingQueue
 from rlm_mcp.records.events import Event, RunEnded, RunLeft
@@ -22,6 +24,9 @@ from rlm_mcp.records.fold import RunFold
 from rlm_mcp.records.protocols import RunRecord
 from rlm_mcp.workspace.launch import Launch
 from rlm_mcp.workspace.progress import Progress, progress_of
+
+HELD_SECONDS = 120.0
+"""How long calls in flight are awaited for a client that will probably ask again. Models that think take a minute."""
 
 CANCELLED = RunEnded(status="cancelled", stopped_by="cancelled", message="Cancelled; what it had is in its trace.")
 
@@ -34,6 +39,7 @@ class LiveRun:
 
     run: RunRecord
     fingerprint: str
+    ledger: Ledger
     max_seconds: float | None
     sampling_queue: SamplingQueue | None
     admitted: AsyncExitStack
@@ -48,6 +54,8 @@ class LiveRun:
     """set, and replaced, at every event"""
     waiting: int = 0
     """calls that wait for it"""
+    is_repeated: bool = False
+    """the client that it was kept for has asked the same again"""
     is_left: bool = False
     """it is stopped only because the server ends"""
     unwritten: str = ""
@@ -89,12 +97,22 @@ class LiveRun:
         self.is_left = is_left and not self.scope.cancel_called
         self.scope.cancel()
 
+    def hold(self) -> None:
+        """Begins no new calls; those in flight get their replies. Stops the run unless it goes on in time."""
+        self.ledger.hold()
+        self.scope.deadline = anyio.current_time() + HELD_SECONDS
+
+    def go_on(self) -> None:
+        """Ends `hold`, because somebody waits for the run again."""
+        self.ledger.release()
+        self.scope.deadline = math.inf
+
     async def play(self, launch: Launch, store: Store) -> None:
         """Runs it to its end, which is then on record."""
         try:
             with self.scope:
                 async with _in_use(store, [context.context_id for context in launch.spec.contexts], self.run_id):
-                    await launch.play(self.run, self.note)
+                    await launch.play(self.run, self.note, self.ledger)
             if self.scope.cancelled_caught and not self._has_end and not self.is_left:
                 await self._record_end(CANCELLED)
             if self.scope.cancelled_caught and self.is_left:

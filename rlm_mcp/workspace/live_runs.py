@@ -121,7 +121,9 @@ class LiveRuns:
         async with self._starting.setdefault(fingerprint, anyio.Lock()):
             await self._stopped(fingerprint)
             existing = await self._find_or_resume(fingerprint, sampling=sampling) or await self._kept_run(fingerprint)
-            self._kept.pop(fingerprint, None)  # this caller has it now; the next one may want a new run
+            was_kept = self._kept.pop(fingerprint, None)  # this caller has it now; the next one may want a new run
+            if was_kept is not None and (live := self._live.get(was_kept)) is not None:
+                live.is_repeated = True
             return existing or await self._start_new(request, contexts, fingerprint, sampling=sampling)
 
     async def _start_new(
@@ -201,6 +203,7 @@ class LiveRuns:
         live = LiveRun(
             run=run,
             fingerprint=fingerprint,
+            ledger=launch.new_ledger(),
             max_seconds=launch.limits.max_seconds,
             sampling_queue=queue,
             admitted=admitted,
@@ -297,7 +300,7 @@ class LiveRuns:
     ) -> tuple[Outcome, str | None]:
         """Replays a record from elsewhere, over `contexts` in the place of the recorded ones."""
         launch = self._launcher.replayed(events, contexts)
-        outcome = await launch.play(MemoryRecord(), on_event)
+        outcome = await launch.play(MemoryRecord(), on_event, launch.new_ledger())
         return outcome, launch.tape.difference
 
     # --- looking --------------------------------------------------------------------------------------------------
@@ -386,6 +389,7 @@ class LiveRuns:
             yield
             return
         live.waiting += 1
+        live.go_on()
         try:
             yield
         finally:
@@ -394,10 +398,15 @@ class LiveRuns:
     def give_up(self, run_id: str) -> None:
         """Stops the run because the call that started it was cancelled: nothing may be spent any more.
 
-        Unless another call waits for the run, or only the end of the server cancelled the call.
+        Unless another call waits for the run, or only the end of the server cancelled the call. A run that is kept for
+        the same question again, after it was repeated before, is only held: its client gives up too early.
         """
         live = self._live.get(run_id)
-        if live is not None and live.waiting == 0 and not self._is_ending:
+        if live is None or live.waiting or self._is_ending:
+            return
+        if live.is_repeated and self._kept.get(live.fingerprint) == run_id:
+            live.hold()
+        else:
             live.cancel()
 
     def keep_for_repeat(self, run_id: str) -> None:

@@ -19,7 +19,7 @@ REQUEST = SolveRequest(query="How many?", contexts=("t",), mode="rlm")
 
 
 class Model:
-    """A model that looks first, and answers from its second call on, once `go` is set."""
+    """A model that answers once it has looked `looks` times. From its second call on it waits until `go` is set."""
 
     name = "model"
     provider = "test"
@@ -29,17 +29,19 @@ class Model:
         self.go = anyio.Event()
         self.waits = anyio.Event()
         self.asked = 0
+        self.looks = 1
 
     async def complete(
         self, messages: Sequence[Message], *, attempts: Attempts | None = None, **_: object
     ) -> Completion:
         await (attempts or Attempts()).begin()
         self.asked += 1
-        if all(message.role != "assistant" for message in messages):
-            return Completion(text="```repl\nlen(context)\n```", usage=Usage(prompt_tokens=10))
-        self.waits.set()
-        await self.go.wait()
-        return Completion(text="```repl\nFINAL(n)\n```", usage=Usage(prompt_tokens=10))
+        looked = sum(message.role == "assistant" for message in messages)
+        if looked:
+            self.waits.set()
+            await self.go.wait()
+        code = "len(context)" if looked < self.looks else "FINAL(n)"
+        return Completion(text=f"```repl\n{code}\n```", usage=Usage(prompt_tokens=10))
 
 
 class Machine:

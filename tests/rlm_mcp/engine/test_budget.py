@@ -197,6 +197,30 @@ async def test_a_cancelled_waiter_leaves_the_queue_and_a_cancelled_call_gives_it
 
 
 @pytest.mark.anyio
+async def test_a_held_ledger_lets_calls_in_flight_settle_and_begins_none_not_even_of_a_child() -> None:
+    ledger = Ledger()
+    in_flight = ledger.try_reserve("sub", prompt_tokens=1, max_tokens=1, profile=UNPRICED)
+    assert in_flight is not None
+    ledger.hold()
+    begun: list[str] = []
+
+    async def call(name: str, of: Ledger) -> None:
+        (await of.reserve("root", prompt_tokens=1, max_tokens=1, profile=UNPRICED)).settle(Usage())
+        begun.append(name)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(call, "run", ledger)
+            group.start_soon(call, "child", ledger.child(share=0.5))
+            await anyio.wait_all_tasks_blocked()
+            in_flight.settle(Usage(prompt_tokens=1))
+            await anyio.wait_all_tasks_blocked()
+            assert (begun, ledger.spent().sub_calls) == ([], 1)
+            ledger.release()
+    assert begun == ["run", "child"]
+
+
+@pytest.mark.anyio
 async def test_a_call_that_is_cancelled_before_it_is_sent_is_not_counted() -> None:
     class Held(ScriptedModel):
         async def complete(self, *_: object, **__: object) -> Completion:

@@ -178,6 +178,56 @@ async def test_a_call_that_is_given_up_stops_the_run_unless_another_call_waits(m
             assert (await ended(workspace, run_id)).status == "cancelled"
 
 
+async def lost_twice(workspace: Workspace, machine: Machine) -> str:
+    """A run whose client was lost, asked the same again, and was lost again while the second turn was in flight."""
+    run_id = await begun(workspace, machine)
+    workspace.runs.keep_for_repeat(run_id)
+    workspace.runs.give_up(run_id)
+    await ended(workspace, run_id)
+    machine.model.waits = anyio.Event()
+    assert await workspace.runs.start(REQUEST) == run_id
+    await machine.model.waits.wait()
+    workspace.runs.keep_for_repeat(run_id)
+    workspace.runs.give_up(run_id)
+    return run_id
+
+
+async def test_the_call_in_flight_of_a_repeated_question_gets_its_reply_though_the_client_is_lost_again(
+    machine: Machine,
+) -> None:
+    with anyio.fail_after(60):
+        async with machine.open() as workspace:
+            run_id = await lost_twice(workspace, machine)
+            machine.model.go.set()
+            state = await ended(workspace, run_id)
+            assert await workspace.runs.start(REQUEST) == run_id
+    assert (state.status, state.answer) == ("completed", "9")
+    assert machine.model.asked == 3  # the second turn twice, because the first loss might have been a cancel
+
+
+async def test_a_run_that_is_held_begins_no_calls_until_somebody_waits_for_it(machine: Machine) -> None:
+    machine.model.looks = 2
+    with anyio.fail_after(60):
+        async with machine.open() as workspace:
+            run_id = await lost_twice(workspace, machine)
+            machine.model.go.set()
+            async for progress in workspace.runs.follow(run_id):
+                if "turn 3" in str(progress):
+                    break
+            await anyio.wait_all_tasks_blocked()
+            assert machine.model.asked == 3
+            with workspace.runs.waiting(run_id):
+                assert (await ended(workspace, run_id)).answer == "9"
+    assert machine.model.asked == 4
+
+
+async def test_a_run_that_is_held_is_stopped_at_once_by_a_user(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with machine.open() as workspace:
+            run_id = await lost_twice(workspace, machine)
+            assert (await workspace.runs.cancel(run_id)).status == "cancelled"
+
+
 async def test_a_client_that_leaves_stops_the_run_that_it_waits_for_and_no_other(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
