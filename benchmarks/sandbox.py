@@ -2,10 +2,12 @@
 
     python -m benchmarks.sandbox [--quick] [--only GROUP …] [--json]
                                  [--rivals PYTHON] [--node-pyodide FOLDER] [--without NAME …]
+                                 [--image FOLDER [--wheels FOLDER]]
 
 Each contender has a driver in benchmarks/contenders that measures one group of figures in a separate process.
 Competitors are used if they are installed. Figures are medians unless stated otherwise. `target` is this project's own
 target; one in ten of our repetitions stays below the `best decile`, which is more accurate on a busy machine.
+With an image of packages, the figures of `benchmarks.packages` follow.
 The load of the machine is printed: with more than a core of other work, times say little.
 """
 
@@ -24,6 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import packages
 from benchmarks.contenders.measuring import text_file
 
 _HERE = Path(__file__).parent
@@ -316,6 +319,8 @@ def main() -> None:
     parser.add_argument(
         "--node-pyodide", type=Path, metavar="FOLDER", help="a folder that contains node_modules/pyodide"
     )
+    parser.add_argument("--image", type=Path, metavar="FOLDER", help="an image with numpy and pandas, compared too")
+    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="Pyodide's wheels, for Node and Deno beside it")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave a contender out")
     options = parser.parse_args()
     folder = options.node_pyodide or Path(tempfile.gettempdir()) / "rlm-mcp-benchmark" / "node"
@@ -345,6 +350,9 @@ def main() -> None:
     for name, measured in results.items():
         for failure in measured.failures:
             print(f"\n{name}: {failure}")
+    if options.image:
+        print(flush=True)
+        packages.compare(options.image, options.node_pyodide, options.wheels)
     print(f"\nat the end: {load()}")
 
 

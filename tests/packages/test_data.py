@@ -12,24 +12,17 @@ from wasm_runtime import Checkpoint, Limits, Runtime, Session
 pytestmark = pytest.mark.packages
 
 LIMITS = Limits(cell_seconds=20.0)
-FRAME = "import numpy as np, pandas as pd\nframe = pd.DataFrame({'kind': list('abab'), 'n': [1, 2, 3, 4]})"
+SETUP = "import numpy as np, pandas as pd\nframe = pd.DataFrame({'kind': list('abab'), 'n': [1, 2, 3, 4]})"
 TOTALS = "frame.groupby('kind').n.sum().to_dict()"
 
 
 @pytest.fixture(scope="module")
-def data(image: Path | None) -> Iterator[Runtime]:
+def runtime(image: Path | None) -> Iterator[Runtime]:
     """In the user's cache, as the attacks: compiling this image takes half a minute of both cores."""
     if image is None:
         pytest.skip("--image names no image with packages for data")
     with Runtime(image=image) as runtime:
         yield runtime
-
-
-@pytest.fixture
-def session(data: Runtime) -> Iterator[Session]:
-    with data.session(limits=LIMITS) as session:
-        assert session.exec(FRAME).error is None
-        yield session
 
 
 @pytest.mark.parametrize(
@@ -56,10 +49,10 @@ def session(data: Runtime) -> Iterator[Session]:
         ("python_calamine.CalamineWorkbook.from_path('/tmp/f.xlsx').sheet_names", "['Sheet1']"),
     ],
 )
-def test_each_package_does_what_it_is_for(data: Runtime, code: str, value: str) -> None:
-    with data.session(limits=LIMITS) as session:
+def test_each_package_does_what_it_is_for(runtime: Runtime, code: str, value: str) -> None:
+    with runtime.session(limits=LIMITS) as session:
         modules = "io, lxml.etree, lxml.html, regex, bs4, msgspec, networkx, tabulate, yaml, rapidfuzz.fuzz, tqdm"
-        session.exec(f"{FRAME}\nimport {modules}, dateutil.parser, openpyxl, python_calamine")
+        session.exec(f"{SETUP}\nimport {modules}, dateutil.parser, openpyxl, python_calamine")
         session.exec("frame.to_excel('/tmp/f.xlsx')")
         assert session.exec(code).value == value
 
@@ -123,11 +116,11 @@ def test_a_checkpoint_is_restored_in_another_process(session: Session, image: Pa
     assert isinstance(Checkpoint.from_bytes((tmp_path / "saved").read_bytes()), Checkpoint)
 
 
-def test_random_numbers_are_fresh_in_every_session_fork_and_copy(data: Runtime) -> None:
+def test_random_numbers_are_fresh_in_every_session_fork_and_copy(runtime: Runtime) -> None:
     code = "import numpy as np\nnp.random.rand(), np.random.default_rng().random()"
     seen = []
     for _ in range(3):
-        with data.session(limits=LIMITS) as session:
+        with runtime.session(limits=LIMITS) as session:
             seen.append(session.exec(code).value)
             with session.fork() as child:
                 seen.append(child.exec(code).value)
@@ -137,9 +130,9 @@ def test_random_numbers_are_fresh_in_every_session_fork_and_copy(data: Runtime) 
     assert len(set(seen)) == len(seen)
 
 
-def test_equal_limits_leave_a_session_as_much_as_without_packages(data: Runtime) -> None:
-    for runtime in (data, Runtime()):
-        with runtime.session(limits=Limits(memory_bytes=64 << 20)) as session:
+def test_equal_limits_leave_a_session_as_much_as_without_packages(runtime: Runtime) -> None:
+    for one in (runtime, Runtime()):
+        with one.session(limits=Limits(memory_bytes=64 << 20)) as session:
             assert session.exec("len(bytearray(20 << 20))").value == str(20 << 20)
             failed = session.exec("bytearray(60 << 20)").error
             assert failed is not None

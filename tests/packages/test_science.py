@@ -29,7 +29,7 @@ file = io.BytesIO()
 
 
 @pytest.fixture(scope="module")
-def science(
+def runtime(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, sandbox_cache: Path
 ) -> Iterator[Runtime]:
     wheels: Path | None = pytestconfig.getoption("--wheels")
@@ -39,13 +39,6 @@ def science(
     image = library.add(PACKAGES, cache_dir=sandbox_cache, find_links=[str(wheels)], report=print)
     with Runtime(sandbox_cache, image=image.folder) as runtime:
         yield runtime
-
-
-@pytest.fixture
-def session(science: Runtime) -> Iterator[Session]:
-    with science.session(limits=LIMITS) as session:
-        assert session.exec(SETUP).error is None
-        yield session
 
 
 @pytest.mark.parametrize(
