@@ -303,7 +303,7 @@ def _open_zip_member(
             f"{path} is packed by a method that cannot be read here ({error}): unpack the archive yourself and "
             "register the directory"
         ) from error
-    except Exception as error:
+    except Exception as error:  # zipfile raises any, as above
         raise damaged(path, error) from error
     with file:
         yield OpenPiece(file=_MemberReader(file.read, path, expansion.add))

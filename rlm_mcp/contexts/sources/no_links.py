@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 import sys
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,15 +93,13 @@ def _open_by_components(path: Path, flags: int) -> int:
 
 
 def _open_and_compare(path: Path, flags: int) -> int:
-    descriptor = os.open(path, flags | _NO_FOLLOW)
-    try:
-        if _is_at(path, descriptor):
-            return descriptor
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    with ExitStack() as opened:
+        descriptor = os.open(path, flags | _NO_FOLLOW)
+        opened.callback(os.close, descriptor)
+        if not _is_at(path, descriptor):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        opened.pop_all()
+    return descriptor
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

@@ -9,6 +9,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -177,15 +178,13 @@ class DocumentPackage:
 
         Raises ValueError when that would take too much memory.
         """
-        copy = cast("BinaryIO", SpooledTemporaryFile(max_size=MAX_TREE_BYTES))  # noqa: SIM115 - the caller closes it
-        try:
+        with ExitStack() as opened:
+            copy = cast("BinaryIO", opened.enter_context(SpooledTemporaryFile(max_size=MAX_TREE_BYTES)))
             with zipfile.ZipFile(copy, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
                 for name, data in self._plain_parts():
                     archive.writestr(name, rewrite(name, data))
-        except BaseException:
-            copy.close()
-            raise
-        copy.seek(0)
+            copy.seek(0)
+            opened.pop_all()  # the caller closes it
         return copy
 
     def _plain_parts(self) -> Iterator[tuple[str, bytes]]:

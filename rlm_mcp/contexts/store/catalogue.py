@@ -88,7 +88,7 @@ class SqliteCatalogue:
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
-            except BaseException:
+            except BaseException:  # a signal too: nobody else could close the connection
                 self._db.close()
                 raise
 

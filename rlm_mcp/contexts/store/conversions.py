@@ -160,7 +160,7 @@ class ConversionJournal:
         slot.keys.append(key)
         try:
             self._write(slot.at, key)
-        except BaseException:
+        except BaseException:  # a signal too: the place must not stay taken
             self._leave(slot)
             raise
 

@@ -89,7 +89,7 @@ class Store:
             ) from error
         try:
             self._catalogue: Catalogue = catalogue or SqliteCatalogue(self._directory / "catalogue.sqlite3")
-        except BaseException:
+        except BaseException:  # a signal too: a store that was not opened holds nothing
             self._holder.close()
             raise
         self._incoming = self._directory / "incoming" / self._holder.token
