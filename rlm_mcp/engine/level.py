@@ -352,9 +352,13 @@ class Level:
         self.deps.on_event(placed)
 
     async def _announce(self, event: Event) -> None:
-        """Has a request on record before it is sent; listeners were told when its call began."""
+        """Has a request on record before it is sent; listeners were told when its call began.
+
+        Raises LeaseLost where another process may have gone on with the run, which would pay for the request again.
+        """
         self.deps.record.append(self._placed(event))
         await self.deps.record.settled()
+        self.deps.record.require_lease()
 
     def _tell(self, event: Event) -> None:
         self.deps.on_event(self._placed(event))

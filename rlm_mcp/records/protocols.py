@@ -21,6 +21,9 @@ class Record(Protocol):
     async def settled(self) -> None:
         """Returns once everything appended so far is written. Raises RunNotWritten."""
 
+    def require_lease(self) -> None:
+        """Raises LeaseLost if another may have gone on with the run. Costs nothing: it precedes each paid request."""
+
     def write_answer(self, answer: object) -> None:
         """Writes the answer byte for byte. Raises RunNotWritten."""
 
@@ -32,7 +35,11 @@ class Record(Protocol):
 
 
 class RunRecord(Record, Protocol):
-    """The record of a stored run. One process at a time writes it, from `claim` or its first `append` to `close`."""
+    """The record of a stored run. One process at a time has its lease (lease.py), and writes it.
+
+    It takes the lease with `claim` or its first `append`, and releases it with `close`. What it writes without a valid
+    lease raises LeaseLost, and is not on record.
+    """
 
     @property
     def run_id(self) -> str:
@@ -42,14 +49,17 @@ class RunRecord(Record, Protocol):
     def position(self) -> int:
         """Where the record of this writer ends, with what is queued. A number to be given back, and to be compared."""
 
-    def claim(self) -> None:
-        """Becomes the writer. Raises RunNotWritten, and RunBusy when another process is."""
+    def claim(self, position: int | None = None) -> None:
+        """Takes the lease. Raises RunNotWritten, and RunBusy while another process has it.
+
+        With the `position` that a reader came to, also RunBusy if the record has grown since.
+        """
 
     def close(self) -> None:
-        """Writes what is queued and is no longer the writer. Idempotent."""
+        """Writes what is queued and releases the lease. Idempotent."""
 
     def is_live(self) -> bool:
-        """Whether any process, this one included, is the writer."""
+        """Whether any process, this one included, has the lease."""
 
     def started(self) -> RunStarted | None:
         """The first event, if the record begins with it. Raises RunRecordTooNew, RunRecordDamaged."""

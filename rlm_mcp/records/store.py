@@ -13,8 +13,8 @@ may take the events in between, and readers accept a torn last line. Everything 
 name and size. `at` in an event is wall-clock seconds since the run was created, pauses before a resume included. An
 event about something that takes time (a reply, a block) is written when that ends and has its duration in `seconds`.
 
-A live run holds an advisory lock on its events file. A run whose record has no end and no holder of the lock was cut
-off.
+A live run has its lease (lease.py), here a lock on its events file. A run whose record has no end and whose lease
+nobody holds was cut off.
 """
 
 import builtins
@@ -37,10 +37,11 @@ from typing import Any
 import anyio
 
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, UnknownRun
-from rlm_mcp.files import replacing, try_lock
+from rlm_mcp.files import replacing
 from rlm_mcp.records.events import Event, RunEnded, RunResumed, RunStarted, answer_bytes, to_json
 from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.group_commit import GroupCommit
+from rlm_mcp.records.lease import FileLeases, Lease, LeaseLost, Leases
 from rlm_mcp.records.reading import event_or_none, read_events, read_lines
 from rlm_mcp.records.recovery import MOST_AT_ONCE, WITHIN_SECONDS, has_ended, is_left
 from rlm_mcp.records.types import RunPage, RunState
@@ -65,7 +66,6 @@ _MARK = b'{"event":"run_'
 _ASKED = (b'{"event":"root_asked"', b'{"event":"sub_asked"')
 """Of questions that may have been put before: only an answer is a step forward."""
 
-_LOCK_TRIES = 10
 _NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to resume"
 CANCEL_POLL_SECONDS = 0.5
 """How often the process of a run looks whether another one asks to cancel it."""
@@ -80,8 +80,10 @@ CHECKPOINT_MAX_BYTES = 64 << 20
 class Runs:
     """All runs under one data directory. Several processes may share it; each run has one writer."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, leases: Leases | None = None) -> None:
+        """Without `leases`, processes that share the directory share those in it."""
         self.directory = data_dir / "runs"
+        self._leases = leases or FileLeases(self.directory)
         self._created: dict[str, str] = {}
         """run id -> its creation time, which never changes; of the runs that were listed before"""
 
@@ -92,7 +94,7 @@ class Runs:
         """A new run. Its first event is `started`, completed with its id and creation time. Raises RunNotWritten."""
         run_id = f"run-{secrets.token_hex(6)}"
         directory = self.directory / run_id
-        run = Run(directory)
+        run = self._run(run_id)
         try:
             directory.mkdir(parents=True, mode=0o700)
             run.append(replace(started, run_id=run_id, created_at=_now()))
@@ -111,11 +113,11 @@ class Runs:
         Raises UnknownRun, AmbiguousRun.
         """
         if _RUN_ID.fullmatch(run_id) and (self.directory / run_id / "events.jsonl").is_file():
-            return Run(self.directory / run_id)
+            return self._run(run_id)
         ids = self._ids()
         found = [i for i in ids if run_id and (i.startswith(run_id) or i.removeprefix("run-").startswith(run_id))]
         if len(found) == 1:
-            return Run(self.directory / found[0])
+            return self._run(found[0])
         if found:
             raise AmbiguousRun(f"{run_id[:80]!r} fits {len(found)} runs ({', '.join(found[:5])}): give more of the id")
         raise UnknownRun(
@@ -137,7 +139,7 @@ class Runs:
     def _state_of(self, run_id: str) -> RunState:
         """The state of a run for a list. One that cannot be read is listed as failed, so that it hides no others."""
         try:
-            return Run(self.directory / run_id).state()
+            return self._run(run_id).state()
         except (RunRecordTooNew, RunRecordDamaged) as error:
             return RunState(
                 run_id=run_id,
@@ -151,12 +153,12 @@ class Runs:
 
     def context_ids(self) -> "set[str]":
         """The contexts of all runs on record. Raises RunRecordTooNew, RunRecordDamaged."""
-        return {one for run_id in self._ids() for one in Run(self.directory / run_id).context_ids()}
+        return {one for run_id in self._ids() for one in self._run(run_id).context_ids()}
 
     def unended(self, fingerprint: str, *, except_model: str | None = None) -> "Run | None":
         """A run of this request whose record has no end, among those that were written last; see RunStore."""
         for _, run_id in self._by_time_written()[:RECENT_RUNS]:
-            run = Run(self.directory / run_id)
+            run = self._run(run_id)
             with suppress(RunRecordTooNew, RunRecordDamaged):
                 started = run.started()
                 if started is None or started.fingerprint != fingerprint or has_ended(run):
@@ -169,7 +171,7 @@ class Runs:
     def left(self, most: int = MOST_AT_ONCE) -> "builtins.list[Run]":
         """The runs that a starting server resumes, those that were written last first. Raises RunRecordTooNew."""
         oldest = time.time() - WITHIN_SECONDS
-        recent = (Run(self.directory / run_id) for at, run_id in self._by_time_written("events.jsonl") if at >= oldest)
+        recent = (self._run(run_id) for at, run_id in self._by_time_written("events.jsonl") if at >= oldest)
         return list(islice(filter(_is_readably_left, recent), most))
 
     def _by_time_written(self, file: str = "") -> "builtins.list[tuple[float, str]]":
@@ -180,10 +182,13 @@ class Runs:
                 times.append(((entry / file).stat().st_mtime, entry.name))
         return sorted(times, reverse=True)
 
+    def _run(self, run_id: str) -> "Run":
+        return Run(self.directory / run_id, leases=self._leases)
+
     def _created_at(self, run_id: str) -> str:
         if run_id not in self._created:
             try:
-                self._created[run_id] = Run(self.directory / run_id).created_at
+                self._created[run_id] = self._run(run_id).created_at
             except (RunRecordTooNew, RunRecordDamaged):
                 return ""
         return self._created[run_id]
@@ -195,9 +200,9 @@ class Runs:
 
 
 class Run:
-    """The files of one run. Reading needs no lock; the first `append`, or `writable=True`, takes the writer's lock."""
+    """The files of one run. Reading needs no lease; the first `append`, or `writable=True`, takes it."""
 
-    def __init__(self, directory: Path, *, writable: bool = False) -> None:
+    def __init__(self, directory: Path, *, writable: bool = False, leases: Leases | None = None) -> None:
         self.run_id = directory.name
         self.directory = directory
         self._events = directory / "events.jsonl"
@@ -205,12 +210,15 @@ class Run:
         """held while an event gets its time and its place in the queue, never while one is written"""
         self._queue: GroupCommit | None = None
         """of a writer; it refers back to the run, so that only `close` lets both go at once"""
+        self._leases = leases or FileLeases(directory.parent)
+        self._lease: Lease | None = None
+        """kept when it is not valid any more, so that nothing can be written that was not claimed anew"""
         self._file: FileIO | None = None
         self._position = 0
         self._is_unsynced = False
         self._created: float | None = None
         if writable:
-            self._open()
+            self.claim()
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id} {'open' if self._file else 'closed'}>"
@@ -248,11 +256,13 @@ class Run:
     def append(self, event: Event) -> None:
         """Puts one event on record with the current time. Safe from any thread; on the event loop see `settled`.
 
-        Raises RunNotWritten. Part of the event may then be in the file: it is completed by the next event that can be
-        written; otherwise readers skip it, and the next writer removes it.
+        Raises RunNotWritten, and RunBusy if it is the first one and another process has the lease. Part of the event
+        may then be in the file: it is completed by the next event that can be written; otherwise readers skip it, and
+        the next writer removes it.
         """
         with self._lock, self._written():
-            self._open()
+            self._take_first_lease()
+            self.require_lease()
             queue = self._queue = self._queue or GroupCommit(self._write)
             timed = to_json(event) | {"at": round(max(0.0, time.time() - self._created_time(event)), 3)}
             line = json.dumps(timed, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
@@ -271,6 +281,7 @@ class Run:
         data, written = b"".join(lines), 0
         with self._written():
             file = self._open()
+            self.require_lease()
             try:
                 while written < len(data):
                     written += file.write(data[written:])
@@ -342,20 +353,29 @@ class Run:
         """A file beside the record."""
         return self.directory / name
 
-    def claim(self) -> None:
-        """Takes the writer's lock. Raises RunNotWritten, and RunBusy when another process holds it."""
+    def claim(self, position: int | None = None) -> None:
+        """Takes the lease. Raises RunNotWritten, and RunBusy if another has it or the record does not end there."""
         with self._lock, self._written():
-            self._open()
+            self._take_lease()
+            if position not in {None, self._position}:
+                self._release()
+                raise RunBusy(f"another process has gone on with {self.run_id} just now: wait for it with rlm_result.")
+
+    def require_lease(self) -> None:
+        """Raises LeaseLost where this is not, or not any more, who goes on with the run."""
+        if self._lease is None or not self._lease.is_valid():
+            raise LeaseLost(
+                f"this process goes on with {self.run_id} no longer (its lease was released, or ended while it stood"
+                " still): wait for the run with rlm_result"
+            )
 
     def close(self) -> None:
-        """Writes what is queued and releases the writer's lock. Idempotent."""
+        """Writes what is queued and releases the lease. Idempotent."""
         if self._queue is not None:
             self._queue.close()
         with self._lock:
             self._queue = None
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._release()
 
     def write_answer(self, answer: object) -> None:
         """Stores the answer byte-exact: text as UTF-8 (lone surrogates kept), anything else as JSON.
@@ -364,6 +384,8 @@ class Run:
         """
         name, data = answer_bytes(answer)
         with self._written():
+            self._take_first_lease()
+            self.require_lease()
             _replace(self.directory / name, data)
 
     def answer(self) -> Any:
@@ -378,7 +400,7 @@ class Run:
 
     def save_checkpoint(self, turn: int, data: bytes) -> bool:
         """Replaces the REPL checkpoint by that of `turn`. False if it is too big or cannot be written."""
-        if len(data) > CHECKPOINT_MAX_BYTES:
+        if len(data) > CHECKPOINT_MAX_BYTES or self._lease is None or not self._lease.is_valid():
             return False
         # Not synced: after a power cut, the code of the turns is run again instead.
         try:
@@ -424,11 +446,8 @@ class Run:
         return iter(outline) if is_enough else self.events()
 
     def is_live(self) -> bool:
-        """Whether any process, this one included, holds the writer's lock."""
-        if self._file is not None:
-            return True
-        with self._events.open("rb") as file:
-            return not try_lock(file.fileno(), shared=True)
+        """Whether any process, this one included, has the lease."""
+        return (self._lease is not None and self._lease.is_valid()) or self._leases.is_held(self.run_id)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -456,16 +475,39 @@ class Run:
                 f" continue the run with `rlm-mcp runs resume {self.run_id}`"
             ) from error
 
+    def _take_first_lease(self) -> None:
+        """A record that was never claimed is claimed by what is written first."""
+        if self._lease is None:
+            self._take_lease()
+
+    def _take_lease(self) -> None:
+        if self._lease is not None and self._lease.is_valid():
+            return
+        if self._queue is not None:
+            self._queue.close()  # what an ended lease left in it is not written under the next one
+            self._queue = None
+        self._release()
+        self._lease = self._leases.take(self.run_id)
+        try:
+            self._open()
+        except OSError:
+            self._release()
+            raise
+
     def _open(self) -> FileIO:
         if self._file is None:
             file = FileIO(self._events, "a+")
-            if not _lock_for_writing(file):
-                file.close()
-                raise RunBusy(f"{self.run_id} is being run by another process: wait for it, or cancel it there")
             _drop_torn_line(file)
             self._position = file.seek(0, os.SEEK_END)
             self._file = file
         return self._file
+
+    def _release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._lease is not None:
+            self._lease.release()
 
 
 def _is_readably_left(run: Run) -> bool:
@@ -489,15 +531,6 @@ def _event_of(line: bytes) -> Event | None:
         return event_or_none(json.loads(line))
     except (ValueError, RecursionError):  # a damaged line, which is left out as in every reader of records
         return None
-
-
-def _lock_for_writing(file: FileIO) -> bool:
-    """Takes the writer's lock, unless another process holds it. Callers of `is_live` hold it for microseconds."""
-    for _ in range(_LOCK_TRIES):
-        if try_lock(file.fileno()):
-            return True
-        time.sleep(0.005)
-    return False
 
 
 def _replace(path: Path, data: bytes, *, sync: bool = True) -> None:

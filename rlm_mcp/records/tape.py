@@ -87,6 +87,9 @@ class MemoryRecord:
     async def settled(self) -> None:
         """Returns at once: nothing is written later."""
 
+    def require_lease(self) -> None:
+        """Does nothing: nobody else can have the run."""
+
     def write_answer(self, answer: object) -> None:
         """Keeps the answer."""
         self.answer = answer

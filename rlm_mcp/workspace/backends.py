@@ -1,7 +1,7 @@
 """Where a workspace keeps what outlives the process: each part behind a protocol, so that it can be kept elsewhere.
 
     contexts    Store, over a Catalogue and Blobs (contexts/store/protocols.py)
-    runs        RunStore, RunRecord              (records/protocols.py)
+    runs        RunStore, RunRecord, over Leases (records/protocols.py, records/lease.py)
     replies     Replies                          (engine/types.py)
     REPLs       ReplStates                       (workspace/repl_states.py)
     changes     Bulletin                         (workspace/change_feed.py)

@@ -30,12 +30,7 @@ from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange, run_uri
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest, fingerprint_of
 from rlm_mcp.workspace.live_run import CANCELLED, LiveRun
 from rlm_mcp.workspace.progress import HEARTBEAT_SECONDS, Progress
-from rlm_mcp.workspace.shared_records import (
-    RunElsewhere,
-    claim_record,
-    read_along,
-    request_cancel,
-)
+from rlm_mcp.workspace.shared_records import RunElsewhere, read_along, request_cancel
 from rlm_mcp.workspace.telemetry import Telemetry
 from rlm_mcp.workspace.tenant_limits import TenantLimits
 
@@ -248,20 +243,21 @@ class LiveRuns:
             raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp: wait for it with rlm_result.")
         if state.status == "completed" and state.stopped_by == "final":
             raise RunAlreadyEnded(f"{run.run_id} has its final answer: read it with rlm_result, or start a new run.")
-        events = await run_in_thread(lambda: list(run.events()))
-        launch = await self._launcher.resumed(events, state.usage)
+        read = await run_in_thread(lambda: list(run.events_from(0)))
+        position = read[-1][1] if read else 0
+        launch = await self._launcher.resumed([event for event, _ in read if event is not None], state.usage)
         async with AsyncExitStack() as admitted:
             await admitted.enter_async_context(self._limits.admit_run(self._owner))
             with anyio.CancelScope(shield=True):
-                await self._resume_from(events, run, launch, state.fingerprint, admitted)
+                await self._resume_from(position, run, launch, state.fingerprint, admitted)
         return run.run_id
 
     async def _resume_from(
-        self, events: Sequence[Event], run: RunRecord, launch: Launch, fingerprint: str, admitted: AsyncExitStack
+        self, position: int, run: RunRecord, launch: Launch, fingerprint: str, admitted: AsyncExitStack
     ) -> None:
-        """Becomes the writer of the record, if it is still as it was read, and goes on with the run."""
+        """Claims the record, if it still ends where it was read to, and goes on with the run."""
         try:
-            await run_in_thread(claim_record, run, events)
+            await run_in_thread(run.claim, position)
             spent = None if launch.already is None else launch.already.to_json()
             await run_in_thread(run.drop_cancel_request)
             await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))

@@ -49,7 +49,7 @@ class StateNotKept(RlmError):
     """The variables of a REPL cannot be kept; the text is the reason."""
 
 
-class _LeaseLost(Exception):
+class _ReplTaken(Exception):
     """Another has taken the REPL."""
 
 
@@ -181,7 +181,7 @@ class FileReplStates:
                     held.enter_context(self._locked())
                     self._require_lease(context_id, lease)
                 self._delete_oldest()
-        except _LeaseLost:
+        except _ReplTaken:
             return False
         return True
 
@@ -216,7 +216,7 @@ class FileReplStates:
 
     def _require_lease(self, context_id: str, lease: str) -> None:
         if self._read_lease(context_id)[0] != lease:
-            raise _LeaseLost
+            raise _ReplTaken
 
     def _write_lease(self, context_id: str, lease: str, begun: int) -> None:
         """In place: a few bytes are written whole, or not at all where the disk has no space for a new file."""

@@ -1,6 +1,6 @@
-"""Run records that several processes share: to claim, cancel and follow."""
+"""Run records that several processes share: to cancel and to follow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
 
 import anyio
@@ -19,16 +19,6 @@ CANCEL_SECONDS = 4.0
 
 class RunElsewhere(RlmError):
     """A run belongs to another process."""
-
-
-def claim_record(run: RunRecord, known: Sequence[Event]) -> None:
-    """Makes this process the writer of a record that is still as it was read; the caller closes it.
-
-    Raises RunBusy, RunElsewhere.
-    """
-    run.claim()
-    if sum(1 for _ in run.events()) != len(known):
-        raise RunElsewhere(f"another process has gone on with {run.run_id} just now: wait for it with rlm_result.")
 
 
 async def request_cancel(run: RunRecord) -> None:

@@ -19,6 +19,7 @@ from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCall
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import ScriptedCall, ScriptedModel
 from rlm_mcp.records.events import Event, RunResumed, name_of, to_json
+from rlm_mcp.records.lease import EXPIRY_SECONDS, LeaseLost, MemoryLeases
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.tape import MemoryRecord, Tape
 from rlm_mcp.records.types import Outcome
@@ -612,6 +613,20 @@ async def test_killed_after_any_event_a_run_goes_on_and_no_call_is_made_twice(wo
     assert [event["turn"] for event in world.events("root_reply")] == [1, 2, 3, 4]
     assert [event["turn"] for event in world.events("cell")] == [1, 2, 3, 4]
     assert len(world.events("sub_reply")) == 2
+
+
+async def test_a_run_whose_lease_has_ended_asks_no_model_and_writes_nothing_any_more(world: World) -> None:
+    now, asks = [0.0], "```repl\nprint(llm_query('a'))\n```"
+    world.runs = Runs(world.runs.directory.parent, MemoryLeases(lambda: now[0]))
+
+    async def stand_still_and_ask(_: str, calls: GuestCalls) -> CellResult:
+        now[0] += EXPIRY_SECONDS
+        return CellResult(code="", value=str(await calls.llm_query("a")))
+
+    sub = ScriptedModel(["never"])
+    with pytest.raises(LeaseLost, match=r"goes on with run-[0-9a-f]{12} no longer"):
+        await world.solve([asks, ANSWER], stand_still_and_ask, sub=sub)
+    assert (len(world.root.calls), sub.calls, len(world.events("run_ended"))) == (1, [], 0)
 
 
 async def test_the_repl_is_saved_while_a_slow_model_is_asked_and_not_for_an_instant_one(world: World) -> None:

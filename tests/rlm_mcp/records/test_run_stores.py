@@ -158,8 +158,8 @@ def test_runs_are_found_by_id_by_page_and_by_request(reopen: OpenStore) -> None:
     assert found.run_id == runs[1].run_id
     assert reopen().unended("1", except_model="client") is not None
     assert reopen().unended("1", except_model="gpt") is None
-    runs[1].append(CANCELLED)
-    runs[1].close()
+    found.append(CANCELLED)
+    found.close()
     assert (reopen().unended("1"), reopen().unended("other")) == (None, None)
 
 

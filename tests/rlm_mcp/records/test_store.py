@@ -89,6 +89,7 @@ def test_the_outline_of_an_ended_run_leads_to_the_same_state_as_all_events(tmp_p
     run.close()
     assert (run.state().iterations, run.state().usage.root_calls) == (2, 2)
 
+    run.claim()
     run.append(RunResumed())
     run.append(ended_event(Outcome(status="completed", answer="17", iterations=3, usage=Spent(root_calls=4))))
     run.close()
