@@ -114,6 +114,7 @@ def write_wheel(target: Path, image: Path) -> None:
         f"{info}/METADATA": (
             f"Metadata-Version: 2.1\nName: rlm-mcp-data\nVersion: {__version__}\n"
             "Summary: Packages for the sandbox of rlm-mcp: numpy, pandas and others, already imported\n"
+            f"Requires-Dist: rlm-mcp=={__version__}\n"
         ).encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: rlm-mcp\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }

@@ -3,13 +3,19 @@
 import json
 import re
 import tomllib
+import zipfile
+from base64 import urlsafe_b64encode
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.utils import parse_wheel_filename
+from packaging.version import Version
 
 import rlm_mcp
 from bundle.build import lay_out
+from bundle.data import write_wheel
 from rlm_mcp.server.tools import Tools
 from rlm_mcp.settings import PREFIX, SETTINGS
 from rlm_mcp.workspace.workspace import Workspace
@@ -131,3 +137,23 @@ def test_the_skill_keeps_the_rules_of_skills_and_names_what_exists() -> None:
             assert given <= tools[called].parameters["properties"].keys(), called
     for name in re.findall(r"`(output_schema|estimate_only|max_usd|search|code|start_line|end_line|offset)\b", body):
         assert any(name in tool.parameters["properties"] for tool in tools.values()), name
+
+
+def test_the_wheel_of_the_prebuilt_image_holds_it_and_is_of_this_version_only(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.mkdir()
+    (image / "manifest.json").write_text("{}")
+    target = tmp_path / f"rlm_mcp_data-{rlm_mcp.__version__}-py3-none-any.whl"
+    write_wheel(target, image)
+    assert parse_wheel_filename(target.name)[:2] == ("rlm-mcp-data", Version(rlm_mcp.__version__))
+    info = f"rlm_mcp_data-{rlm_mcp.__version__}.dist-info"
+    with zipfile.ZipFile(target) as wheel:
+        contents = {name: wheel.read(name) for name in wheel.namelist()}
+    assert set(contents) == {
+        "rlm_mcp_data/__init__.py", "rlm_mcp_data/image/manifest.json",
+        f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD",
+    }  # fmt: skip
+    assert f"Requires-Dist: rlm-mcp=={rlm_mcp.__version__}" in contents[f"{info}/METADATA"].decode().splitlines()
+    recorded = contents.pop(f"{info}/RECORD").decode().splitlines()
+    digests = {name: urlsafe_b64encode(sha256(data).digest()).decode().rstrip("=") for name, data in contents.items()}
+    assert recorded == [f"{n},sha256={digests[n]},{len(d)}" for n, d in contents.items()] + [f"{info}/RECORD,,"]

@@ -176,6 +176,11 @@ class PackageLibrary:
     ) -> PackageImage:
         """Add packages to the set, and bake its image. Raises PackageRefused; the set is then as it was."""
         self._check_set()
+        if canonical_name(DATA_PACKAGE) in map(_project, wanted):
+            raise PackageRefused(
+                "rlm-mcp-data is an image for this program, not a package of the sandbox: install its wheel beside "
+                "rlm-mcp, with pip"
+            )
         kept = [one for one in self.added() if _project(one) not in {_project(new) for new in wanted}]
         # They are read again by later commands, which may run in another folder.
         new = [str(Path(one).resolve()) if one.endswith(".whl") and Path(one).is_file() else one for one in wanted]

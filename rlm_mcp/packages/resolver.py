@@ -20,16 +20,13 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from rlm_mcp.packages.types import PackageRefused, Report
+from wasm_runtime.build.side_module import BadPackage
+from wasm_runtime.build.wheel import PLATFORM, Wheel, normalized, read_wheel, requirements
 
-if TYPE_CHECKING:
-    from wasm_runtime.build.wheel import Wheel
-
-PLATFORM = "pyemscripten_2026_0_wasm32"
 PYODIDE_HOST = "cdn.jsdelivr.net"
 PYODIDE_FILES = f"https://{PYODIDE_HOST}/pyodide/v314.0.7/full/"
 _FOREIGN = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
@@ -73,7 +70,7 @@ RunPip = Callable[[Sequence[str], Report], tuple[int, str]]
 class ResolvedWheels:
     """The wheels of a set of packages, and the names of those of which only the pure part is there."""
 
-    wheels: "tuple[Wheel, ...]" = field(repr=False)
+    wheels: tuple[Wheel, ...] = field(repr=False)
     pure_only: tuple[str, ...]
 
 
@@ -83,7 +80,7 @@ def resolve(
     *,
     find_links: Sequence[str] = (),
     report: Report,
-    run_pip: "RunPip | None" = None,
+    run_pip: RunPip | None = None,
 ) -> ResolvedWheels:
     """Download into `folder` the wheels for these requirements or wheel files. Raises PackageRefused."""
     run_pip = run_pip or _run_pip
@@ -129,9 +126,6 @@ def _checked(text: str) -> str:
 
 
 def _checked_file(path: Path) -> str:
-    from wasm_runtime.build.side_module import BadPackage
-    from wasm_runtime.build.wheel import read_wheel
-
     if not path.is_file():
         raise PackageRefused(f"there is no file {path}: give the path of a wheel, or NAME or NAME==VERSION")
     try:
@@ -163,10 +157,7 @@ def _lock() -> dict[str, str]:
     return dict(json.loads(files("wasm_runtime.build").joinpath("pyodide_lock.json").read_text()))
 
 
-def _read(folder: Path) -> "tuple[Wheel, ...]":
-    from wasm_runtime.build.side_module import BadPackage
-    from wasm_runtime.build.wheel import read_wheel
-
+def _read(folder: Path) -> tuple[Wheel, ...]:
     wheels = []
     for path in sorted(folder.glob("*.whl")):
         try:
@@ -176,10 +167,8 @@ def _read(folder: Path) -> "tuple[Wheel, ...]":
     return tuple(wheel for wheel in wheels if wheel.name not in _PROVIDED)
 
 
-def _missing(wheels: "Iterable[Wheel]") -> list[str]:
+def _missing(wheels: Iterable[Wheel]) -> list[str]:
     """Requirements that hold in the guest, of packages that are not there."""
-    from wasm_runtime.build.wheel import normalized, requirements
-
     wheels = list(wheels)
     there = {wheel.name for wheel in wheels} | _PROVIDED
     found: dict[str, None] = {}

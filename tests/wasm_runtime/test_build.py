@@ -10,6 +10,7 @@ import wasmtime
 from wasm_runtime.build.assemble import CHECK
 from wasm_runtime.build.call_graph import cycles, entries_to_check, feedback_vertices
 from wasm_runtime.build.leb import read_uleb, sleb, uleb
+from wasm_runtime.build.module_parts import function_types
 from wasm_runtime.build.opcodes import loop_body_offsets
 from wasm_runtime.build.wasm_file import Export, Import, WasmFile
 from wasm_runtime.machine.engine import make_engine
@@ -79,7 +80,7 @@ def test_sections_are_read_as_they_were_written(module: WasmFile) -> None:
         Export("memory", 2, 0), Export("counter", 3, 0), Export("spin", 0, 1), Export("count", 0, 2),
     ]  # fmt: skip
     assert module.mutable_globals() == [0, 1]
-    assert module.functype(0) == (b"\x7f", b"\x7f")
+    assert function_types(module)[0] == (b"\x7f", b"\x7f")
 
 
 def test_data_globals_memory_and_exports_can_be_replaced(module: WasmFile, tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ Recursion that passes no loop need not be deep to be endless: hashing a slice of
        left (a feedback vertex set, chosen greedily: the smallest one is NP-hard to find).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from wasm_runtime.build.leb import read_uleb
+from wasm_runtime.build.module_parts import element_segments, types_of_functions
 from wasm_runtime.build.opcodes import instructions
-from wasm_runtime.build.wasm_file import ELEMENT, FUNC_KIND, FUNCTION, WasmFile
+from wasm_runtime.build.wasm_file import FUNC_KIND, WasmFile
 
 _REF_FUNC = 0xD2
 _NAMES_A_FUNCTION = frozenset({0x10, 0x12, _REF_FUNC})  # call, return_call
@@ -34,7 +35,7 @@ class Calls:
 def entries_to_check(module: WasmFile) -> frozenset[int]:
     """Indices, among the defined functions, of those that together lie on every cycle of calls."""
     calls, in_table = _calls_and_table(module)
-    types = _types_of_functions(module)
+    types = types_of_functions(module)
     by_type: dict[int, list[int]] = {}
     for function in sorted(in_table):
         by_type.setdefault(types[function], []).append(function)
@@ -125,7 +126,8 @@ def _closed(node: int, open_nodes: list[int], is_open: set[int]) -> list[int]:
 def _calls_and_table(module: WasmFile) -> tuple[list[Calls], set[int]]:
     """What each defined function calls, and which of them an indirect call may reach."""
     imported = sum(entry.kind == FUNC_KIND for entry in module.imports())
-    reachable = {number - imported for number in _table_functions(module) if number >= imported}
+    in_table = (number for segment in element_segments(module, _no_global) for number in segment.functions)
+    reachable = {number - imported for number in in_table if number >= imported}
     calls = []
     for body in module.function_bodies():
         direct: set[int] = set()
@@ -142,29 +144,5 @@ def _calls_and_table(module: WasmFile) -> tuple[list[Calls], set[int]]:
     return calls, reachable
 
 
-def _types_of_functions(module: WasmFile) -> Sequence[int]:
-    data = module.body(FUNCTION)
-    count, position = read_uleb(data, 0)
-    types = []
-    for _ in range(count):
-        kind, position = read_uleb(data, position)
-        types.append(kind)
-    return types
-
-
-def _table_functions(module: WasmFile) -> set[int]:
-    """Indices of all functions in the element section, which has active segments of plain indices only."""
-    data = module.body(ELEMENT)
-    found: set[int] = set()
-    count, position = read_uleb(data, 0) if data else (0, 0)
-    for _ in range(count):
-        if data[position : position + 2] != b"\x00\x41":
-            raise ValueError("the element section should have active segments of table 0 with constant offsets")
-        position += 2
-        while data[position] & 0x80:
-            position += 1
-        length, position = read_uleb(data, position + 2)
-        for _ in range(length):
-            function, position = read_uleb(data, position)
-            found.add(function)
-    return found
+def _no_global(number: int) -> int:
+    raise ValueError(f"an element segment lies at global {number}, where the build expects a constant")

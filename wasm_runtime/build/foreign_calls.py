@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import wasmtime
 
-from wasm_runtime.build.leb import uleb
-from wasm_runtime.build.module_parts import FunctionType, signed32
+from wasm_runtime.build.leb import signed32, uleb
+from wasm_runtime.build.module_parts import FunctionType
 from wasm_runtime.build.side_module import SideModule, read_side_module
 from wasm_runtime.build.wasm_file import HEADER
 

@@ -44,3 +44,8 @@ def sleb(value: int) -> bytes:
             out.append(byte)
             return bytes(out)
         out.append(byte | 0x80)
+
+
+def signed32(value: int) -> int:
+    """Return the signed number that has the lowest 32 bits of `value`."""
+    return (value & 0xFFFFFFFF) - (1 << 32 if value & 0x80000000 else 0)

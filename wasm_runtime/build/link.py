@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 from wasm_runtime.build.assemble import CHECK
 from wasm_runtime.build.call_graph import feedback_vertices
 from wasm_runtime.build.exceptions import has_legacy_exceptions, translate
-from wasm_runtime.build.leb import read_uleb, sleb, uleb
+from wasm_runtime.build.leb import read_uleb, signed32, sleb, uleb
 from wasm_runtime.build.module_parts import (
     FunctionType,
     data_segments,
     element_segments,
     function_types,
     global_values,
-    signed32,
     types_of_functions,
     types_of_tags,
 )

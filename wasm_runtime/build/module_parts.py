@@ -7,7 +7,7 @@ else is a ValueError that names it.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from wasm_runtime.build.leb import read_sleb, read_uleb, uleb
+from wasm_runtime.build.leb import read_sleb, read_uleb, signed32, uleb
 from wasm_runtime.build.wasm_file import DATA, ELEMENT, FUNCTION, GLOBAL, TAG, TYPE, WasmFile
 
 I32 = 0x7F
@@ -33,11 +33,6 @@ class FunctionType(NamedTuple):
     def encoded(self) -> bytes:
         """Return the entry of a type section."""
         return b"\x60" + uleb(len(self.params)) + self.params + uleb(len(self.results)) + self.results
-
-
-def signed32(value: int) -> int:
-    """Return the signed number that has the lowest 32 bits of `value`."""
-    return (value & 0xFFFFFFFF) - (1 << 32 if value & 0x80000000 else 0)
 
 
 def function_types(module: WasmFile) -> list[FunctionType]:

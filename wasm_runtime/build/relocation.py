@@ -7,8 +7,7 @@ linker knows every address; the head of each loop gets the check that `assemble`
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from wasm_runtime.build.leb import read_sleb, read_uleb, sleb, uleb
-from wasm_runtime.build.module_parts import signed32
+from wasm_runtime.build.leb import read_sleb, read_uleb, signed32, sleb, uleb
 from wasm_runtime.build.opcodes import entry_offset, instructions
 
 _BLOCK, _LOOP, _IF, _THROW, _TRY_TABLE = 0x02, 0x03, 0x04, 0x08, 0x1F

@@ -9,6 +9,7 @@ one word of memory, and imports that never return.
 """
 
 from wasm_runtime.build.leb import read_uleb
+from wasm_runtime.build.module_parts import function_types
 from wasm_runtime.build.wasm_file import FUNC_KIND, GLOBAL_KIND, WasmFile
 from wasm_runtime.errno import Errno
 from wasm_runtime.machine.memory import INTERRUPT_ADDRESS
@@ -103,11 +104,12 @@ def stub_module(main: WasmFile) -> tuple[str, str, list[str]]:
     for name in ENDINGS.values():
         signature = "(param i32)" if name == "guest_exit" else ""
         host[name] = f'(import "host" "{name}" (func ${name} {signature}))'
+    types = function_types(main)
     for entry in main.imports():
         if entry.kind != FUNC_KIND or entry.name in HOST:
             continue
-        params, results = main.functype(read_uleb(entry.descriptor, 0)[0])
-        text = _function(entry.name, params, results, trapping)
+        kind = types[read_uleb(entry.descriptor, 0)[0]]
+        text = _function(entry.name, kind.params, kind.results, trapping)
         (wasi if entry.module == "wasi_snapshot_preview1" else env).append(text)
     shared = '(import "main" "memory" (memory 1)) (import "main" "__indirect_function_table" (table 1 funcref))'
     head = "\n".join(host.values()) + shared

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wasm_runtime.build.leb import read_uleb, sleb, uleb
+from wasm_runtime.build.leb import read_uleb, signed32, sleb, uleb
 from wasm_runtime.build.opcodes import entry_offset, loop_body_offsets
 
 CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, CODE, DATA, DATA_COUNT, TAG = range(14)
@@ -135,24 +135,6 @@ class WasmFile:
         body = b"".join(_encoded_name(e.name) + bytes([e.kind]) + uleb(e.number) for e in exports)
         self.replace(EXPORT, uleb(len(exports)) + body)
 
-    def functype(self, type_index: int) -> tuple[bytes, bytes]:
-        """Return the parameter types and result types of type `type_index`, one byte per value type."""
-        return self._functypes()[type_index]
-
-    def _functypes(self) -> list[tuple[bytes, bytes]]:
-        data = self.body(TYPE)
-        count, position = read_uleb(data, 0)
-        found: list[tuple[bytes, bytes]] = []
-        for _ in range(count):
-            if data[position] != 0x60:
-                raise ValueError(f"type {len(found)} has form {data[position]:#x}: only function types are expected")
-            length, position = read_uleb(data, position + 1)
-            params, position = data[position : position + length], position + length
-            length, position = read_uleb(data, position)
-            results, position = data[position : position + length], position + length
-            found.append((params, results))
-        return found
-
     def set_memory_minimum(self, pages: int) -> None:
         """Set the initial size of the module's only memory, in pages of 64 KiB; its maximum stays."""
         data = self.body(MEMORY)
@@ -176,7 +158,7 @@ class WasmFile:
                 behind += 1
             behind += 2  # the last byte of the number and `end`
             if index in values:
-                out += bytes([value_type, mutable, opcode]) + sleb(_signed32(values[index])) + b"\x0b"
+                out += bytes([value_type, mutable, opcode]) + sleb(signed32(values[index])) + b"\x0b"
             else:
                 out += data[position:behind]
             position = behind
@@ -198,7 +180,7 @@ class WasmFile:
 
     def set_active_data(self, runs: list[tuple[int, bytes]]) -> None:
         """Replace all data segments by active ones of memory 0: (address, bytes). The data count is removed."""
-        body = b"".join(b"\x00\x41" + sleb(_signed32(at)) + b"\x0b" + uleb(len(part)) + part for at, part in runs)
+        body = b"".join(b"\x00\x41" + sleb(signed32(at)) + b"\x0b" + uleb(len(part)) + part for at, part in runs)
         self.replace(DATA, uleb(len(runs)) + body)
         self.replace(DATA_COUNT, None)
 
@@ -234,7 +216,3 @@ def _behind_limits(data: bytes, position: int) -> int:
     if has_maximum:
         _, position = read_uleb(data, position)
     return position
-
-
-def _signed32(value: int) -> int:
-    return (value & 0xFFFFFFFF) - (1 << 32 if value & 0x80000000 else 0)

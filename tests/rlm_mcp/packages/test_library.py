@@ -160,6 +160,7 @@ def test_a_damaged_or_newer_set_is_no_set_and_is_not_replaced(tmp_path: Path, co
     [
         ("https://example.org/thing-1.0-py3-none-any.whl", "'https://example.org/thing-1.0-py3-none-any.whl' names an"),
         ("no/such-1.0-py3-none-any.whl", "there is no file no/such-1.0-py3-none-any.whl: give the path of a wheel"),
+        ("dist/rlm_mcp_data-0.1.0-py3-none-any.whl", "rlm-mcp-data is an image for this program, not a package of the"),
     ],
 )
 def test_what_is_no_package_is_refused_as_it_was_given(tmp_path: Path, wanted: str, reason: str) -> None:
