@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -332,17 +333,18 @@ async def start(_: argparse.Namespace) -> None:
     """The start, and idle workers."""
     idle: list[float] = []
 
-    async def measure(workers: int) -> float:
+    async def measure(workers: int, tool: str | None) -> float:
         began = time.monotonic()
         with served(workers) as server:
             await listening(server.url)
             async with server.client(TENANTS[0]) as client:
-                await called(client, "list_contexts")
+                await (client.list_tools() if tool is None else called(client, tool))
                 seconds = time.monotonic() - began
             idle.extend(private_bytes(pid) / 1e6 for pid in server.workers())
             return seconds
 
-    await compared("start to the first answer of a tool", measure)
+    await compared("start to the list of tools", partial(measure, tool=None))
+    await compared("start to the first answer of a tool", partial(measure, tool="list_contexts"))
     print(f"private memory of an idle worker: median {statistics.median(idle):.0f} MB, most {max(idle):.0f} MB")
 
 
