@@ -1,9 +1,11 @@
-"""Lists that are the same for everybody, answered in the front: for them no tenant waits for another's work.
+"""What is the same for everybody, answered in the front: for it no tenant waits for another's work, or for a worker.
 
 The answers are those that early_answers.py sends on stdio, prepared by the real server. Only requests are answered
 whose shape and headers are known in full; a worker would send the same bytes, which a test compares.
 """
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,8 +16,13 @@ from multidict import CIMultiDict
 from rlm_mcp.server.early_answers import MAX_CHARS, PLAIN, Opening, Prepared, answer_line, opening_of, parsed
 from rlm_mcp.server.list_cache import METHODS
 
+ANSWERED = METHODS | {"server/discover"}
+
 ACCEPTED = frozenset(["application/json, text/event-stream", "application/json,text/event-stream"])
 """How clients say that they take both kinds of answers."""
+
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+"""what the SDK escapes in answers that are not streams"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +34,7 @@ class ListAnswer:
 
 
 class ListAnswers:
-    """Answers requests for lists; `find_prepared` is asked until it has the prepared results."""
+    """Answers these requests; `find_prepared` is asked until it has the prepared results."""
 
     def __init__(self, find_prepared: Callable[[], Prepared | None]) -> None:
         self._find_prepared = find_prepared
@@ -46,7 +53,7 @@ class ListAnswers:
         if len(body) > MAX_CHARS or headers.get("Accept") not in ACCEPTED:
             return None
         match parsed(body.decode("utf-8", "replace")):
-            case {"jsonrpc": "2.0", "id": str() | int(), "method": str() as method} as request if method in METHODS:
+            case {"jsonrpc": "2.0", "id": str() | int(), "method": str() as method} as request if method in ANSWERED:
                 opening = _opening(headers, method, opening_of(request), session)
                 return None if opening is None else self._answer(opening, method, request["id"], session)
         return None
@@ -59,13 +66,14 @@ class ListAnswers:
         result = (self._prepared or {}).get(way, {}).get(version, {}).get(method)
         if result is None:
             return None
-        body = answer_line(request_id, result).encode()
+        line = answer_line(request_id, result)
         if session is None:
+            body = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], line).encode()
             return ListAnswer(headers={"content-type": "application/json", "content-length": str(len(body))}, body=body)
         stream = {"cache-control": "no-cache, no-transform", "content-type": "text/event-stream"}
         return ListAnswer(
             headers=stream | {MCP_SESSION_ID_HEADER: session[0], "x-accel-buffering": "no"},
-            body=b"event: message\r\ndata: " + body + b"\r\n\r\n",
+            body=b"event: message\r\ndata: " + line.encode() + b"\r\n\r\n",
         )
 
 
