@@ -106,6 +106,15 @@ class RunRecord(Record, Protocol):
     def drop_cancel_request(self) -> None:
         """Forgets an earlier request: the run begins or goes on."""
 
+    def note_waiting(self) -> None:
+        """Notes that a call waits for the end of the run, and will not get it if the process dies."""
+
+    def note_told(self) -> None:
+        """Notes that no call waits for the end any more, or one has got it."""
+
+    def is_awaited(self) -> bool:
+        """Whether a call waits for the end of the run, or did when its process died, not too long ago."""
+
     def path_of(self, name: str) -> Path:
         """Where a file that is made of the record, such as its page, is written if nothing else is said."""
 
@@ -125,8 +134,11 @@ class RunStore(Protocol):
     def context_ids(self) -> "set[str]":
         """The contexts of all runs on record. Raises RunRecordTooNew, RunRecordDamaged."""
 
-    def unended(self, fingerprint: str, *, except_model: str | None = None) -> RunRecord | None:
-        """A recent run of this request whose record has no end, and that does not ask the model of this name."""
+    def unanswered(self, fingerprint: str, *, except_model: str | None = None) -> RunRecord | None:
+        """A recent run of this request whose record has no end, or whose answer the call that waited did not get.
+
+        None that asks the model of the name that is excepted.
+        """
 
     def left(self, most: int = ...) -> Sequence[RunRecord]:
         """The runs that a starting server resumes (recovery.py), those that were written last first."""

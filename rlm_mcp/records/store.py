@@ -4,6 +4,7 @@
     runs/<run_id>/answer.txt|json   the answer, byte-exact, replaced atomically
     runs/<run_id>/checkpoint.bin    the REPL after the last finished turn, replaced atomically
     runs/<run_id>/cancel            asks the process that runs it to cancel it
+    runs/<run_id>/awaited           a call waits for its end, or did when its process died
 
 Durability: on the event loop `append` queues an event, which is written within moments, together with others; once
 `settled` has returned it is with the operating system, so a killed process loses nothing that was waited for. In other
@@ -43,7 +44,7 @@ from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.group_commit import GroupCommit
 from rlm_mcp.records.lease import FileLeases, Lease, LeaseLost, Leases
 from rlm_mcp.records.reading import event_or_none, read_events, read_lines
-from rlm_mcp.records.recovery import MOST_AT_ONCE, WITHIN_SECONDS, has_ended, is_left
+from rlm_mcp.records.recovery import MOST_AT_ONCE, WITHIN_SECONDS, is_left
 from rlm_mcp.records.types import RunPage, RunState
 
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")
@@ -155,13 +156,13 @@ class Runs:
         """The contexts of all runs on record. Raises RunRecordTooNew, RunRecordDamaged."""
         return {one for run_id in self._ids() for one in self._run(run_id).context_ids()}
 
-    def unended(self, fingerprint: str, *, except_model: str | None = None) -> "Run | None":
-        """A run of this request whose record has no end, among those that were written last; see RunStore."""
+    def unanswered(self, fingerprint: str, *, except_model: str | None = None) -> "Run | None":
+        """A run of this request that is to be found again, among those that were written last; see RunStore."""
         for _, run_id in self._by_time_written()[:RECENT_RUNS]:
             run = self._run(run_id)
             with suppress(RunRecordTooNew, RunRecordDamaged):
                 started = run.started()
-                if started is None or started.fingerprint != fingerprint or has_ended(run):
+                if started is None or started.fingerprint != fingerprint or _is_answered(run):
                     continue
                 models = [model.get("name") for model in started.models.values() if isinstance(model, dict)]
                 if except_model is None or except_model not in models:
@@ -349,6 +350,21 @@ class Run:
         """Forgets an earlier request."""
         self.path_of("cancel").unlink(missing_ok=True)
 
+    def note_waiting(self) -> None:
+        """Notes that a call waits for the end of the run."""
+        with suppress(OSError):  # on a full disk a question that is asked again is a new one
+            self.path_of("awaited").touch()
+
+    def note_told(self) -> None:
+        """Notes that no call waits any more."""
+        self.path_of("awaited").unlink(missing_ok=True)
+
+    def is_awaited(self) -> bool:
+        """Whether a call waits, or did when its process died, within WITHIN_SECONDS."""
+        with suppress(OSError):
+            return time.time() - self.path_of("awaited").stat().st_mtime < WITHIN_SECONDS
+        return False
+
     def path_of(self, name: str) -> Path:
         """A file beside the record."""
         return self.directory / name
@@ -508,6 +524,12 @@ class Run:
             self._file = None
         if self._lease is not None:
             self._lease.release()
+
+
+def _is_answered(run: Run) -> bool:
+    """Whether the run has an end that its client knows, or that is no answer."""
+    last = next(reversed(run.marks()), None)
+    return isinstance(last, RunEnded) and (last.status != "completed" or not run.is_awaited())
 
 
 def _is_readably_left(run: Run) -> bool:

@@ -48,16 +48,17 @@ async def wait_for_run(
     queue = runs.sampling_queue(run_id)
     if queue is not None:
         connect_client(request, queue)
-    with runs.waiting(run_id), anyio.move_on_after(min(seconds, longest)):
-        beats = 0  # the protocol wants a growing number, also while nothing happens
-        async for progress in runs.follow(run_id):
-            if queue is not None and must_return_requests(request, queue):
-                if (ending := return_requests(request, queue, run_id=run_id)) is not None:
-                    return ending
-                break
-            beats += 1
-            await request.report_progress(beats, None, str(progress))
-    state = await runs.state(run_id)
+    async with runs.waiting(run_id):
+        with anyio.move_on_after(min(seconds, longest)):
+            beats = 0  # the protocol wants a growing number, also while nothing happens
+            async for progress in runs.follow(run_id):
+                if queue is not None and must_return_requests(request, queue):
+                    if (ending := return_requests(request, queue, run_id=run_id)) is not None:
+                        return ending
+                    break
+                beats += 1
+                await request.report_progress(beats, None, str(progress))
+        state = await runs.state(run_id)
     message = ""
     if state.status == "running":
         is_stuck = queue is not None and bool(queue.unanswered()) and not offers_sampling(request)

@@ -7,8 +7,8 @@ the event loop.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -39,6 +39,9 @@ CALM_SECONDS = 0.2
 
 MOST_KEPT = 100
 """Runs that are kept for a client that was lost while it waited."""
+
+TELLING_SECONDS = 1.0
+"""From the end of a call that waited for a run until it is taken to have reached its client."""
 
 RESTARTING = "The server is restarting; it goes on with this run when it is back."
 
@@ -91,6 +94,9 @@ class LiveRuns:
         """run id -> why the end of the run is not on record"""
         self._kept: dict[str, str] = {}
         """fingerprint -> run whose client was lost while it waited, or with its server, and has not got the answer"""
+        self._telling: set[str] = set()
+        """runs whose end is on its way to a client"""
+        self._is_over = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<LiveRuns {self.records!r}, {len(self._live)} live runs>"
@@ -143,7 +149,7 @@ class LiveRuns:
         fingerprint = fingerprint_of(request, await self._contexts_of(request))
         if fingerprint in self._kept or self._find_live(fingerprint, sampling=sampling) is not None:
             return False
-        return await self._unended(fingerprint, sampling=sampling) is None
+        return await self._unanswered(fingerprint, sampling=sampling) is None
 
     async def _contexts_of(self, request: SolveRequest) -> list[Context]:
         if not request.query.strip():
@@ -156,9 +162,14 @@ class LiveRuns:
         same = (live for live in self._live.values() if live.fingerprint == fingerprint)
         return next((live.run_id for live in same if sampling or not live.asks_client), None)
 
-    async def _unended(self, fingerprint: str, *, sampling: bool) -> RunRecord | None:
-        """A run of this request that was cut off. Without `sampling`, none that asks a client's model."""
-        return await run_in_thread(self.records.unended, fingerprint, except_model=None if sampling else CLIENT)
+    async def _unanswered(self, fingerprint: str, *, sampling: bool) -> RunRecord | None:
+        """A run of this request that was cut off, or whose end was lost. Without `sampling`, none of a client's model.
+
+        The process may have died when the end was on record, and before the call that waited had it.
+        """
+        excepted = None if sampling else CLIENT
+        run = await run_in_thread(self.records.unanswered, fingerprint, except_model=excepted)
+        return None if run is None or run.run_id in self._telling else run
 
     async def _stopped(self, fingerprint: str) -> None:
         """Waits for the end of runs of this request that are being stopped, which takes tenths of a second."""
@@ -182,9 +193,9 @@ class LiveRuns:
         """The run that works on this request already, or that was cut off and is resumed now."""
         if (run_id := self._find_live(fingerprint, sampling=sampling)) is not None:
             return run_id
-        run = await self._unended(fingerprint, sampling=sampling)
-        if run is None:
-            return None
+        run = await self._unanswered(fingerprint, sampling=sampling)
+        if run is None or await run_in_thread(has_ended, run):
+            return None if run is None else run.run_id
         try:
             return await self.resume(run.run_id)
         except (RunElsewhere, RunBusy, RunAlreadyEnded):  # another process works on it, or was faster just now
@@ -377,19 +388,39 @@ class LiveRuns:
 
     # --- ending ---------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def waiting(self, run_id: str) -> Iterator[None]:
-        """Counts a call that waits for the run: until it ends, another call that is given up does not stop the run."""
+    @asynccontextmanager
+    async def waiting(self, run_id: str) -> AsyncIterator[None]:
+        """Counts a call that waits for the run: until it ends, another call that is given up does not stop the run.
+
+        In a server, the same request finds the run again if the process dies before the call is answered.
+        """
         live = self._live.get(run_id)
-        if live is None:
-            yield
-            return
-        live.waiting += 1
-        live.go_on()
+        if live is not None:
+            live.waiting += 1
+            live.go_on()
         try:
+            if live is not None and self._serves and live.waiting == 1:
+                await run_in_thread(live.run.note_waiting)
             yield
         finally:
-            live.waiting -= 1
+            if live is not None:
+                live.waiting -= 1
+            if self._serves and not self._is_over.is_set() and (live is None or not live.waiting):
+                self._telling.add(run_id)
+                self._tasks.start_soon(self._note_told, run_id)
+
+    async def _note_told(self, run_id: str) -> None:
+        """Lets the end of a call reach its client; then the same request is a new one, also for other processes."""
+        with anyio.move_on_after(TELLING_SECONDS):
+            await self._is_over.wait()
+        try:
+            if (live := self._live.get(run_id)) is None or not live.waiting:
+                run = await self._find(run_id)
+                await run_in_thread(run.note_told)
+        except (RlmError, OSError) as error:
+            log.warning("the request of %s may find that run again: %s", run_id, error)
+        finally:
+            self._telling.discard(run_id)
 
     def give_up(self, run_id: str) -> None:
         """Stops the run because the call that started it was cancelled: nothing may be spent any more.
@@ -456,6 +487,7 @@ class LiveRuns:
     async def stop_all(self) -> None:
         """Stops every run; those of a server are left to the next one."""
         self.announce_end()
+        self._is_over.set()
         stopped = list(self._live.values())
         for live in stopped:
             live.cancel(is_left=self._serves)

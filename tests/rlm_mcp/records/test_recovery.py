@@ -56,6 +56,41 @@ async def test_the_request_of_a_left_run_gets_it_also_once_it_has_ended_and_only
             assert await workspace.runs.start(REQUEST) != run_id
 
 
+async def test_the_request_of_a_run_that_ended_just_before_its_server_died_gets_it_once_more_and_pays_nothing(
+    machine: Machine,
+) -> None:
+    machine.model.go.set()
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as dying:
+            await dying.contexts.register(text="some text", name="t")
+            run_id = await dying.runs.start(REQUEST)
+            async with dying.runs.waiting(run_id):
+                await ended(dying, run_id)
+                async with machine.open(serves=True) as successor:  # as if the call were never answered
+                    assert not await successor.runs.is_new(REQUEST)
+                    assert await successor.runs.start(REQUEST) == run_id
+                    async with successor.runs.waiting(run_id):
+                        pass
+                    assert machine.model.asked == 2
+                    assert await successor.runs.is_new(REQUEST)
+        async with machine.open(serves=True) as next_one:
+            assert await next_one.runs.is_new(REQUEST)
+            assert await next_one.runs.start(REQUEST) != run_id
+
+
+async def test_the_request_of_a_run_whose_end_was_told_is_a_new_one_in_every_process(machine: Machine) -> None:
+    machine.model.go.set()
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            await workspace.contexts.register(text="some text", name="t")
+            run_id = await workspace.runs.start(REQUEST)
+            async with workspace.runs.waiting(run_id):
+                await ended(workspace, run_id)
+            assert await workspace.runs.is_new(REQUEST)
+        async with machine.open(serves=True) as other:
+            assert await other.runs.is_new(REQUEST)
+
+
 async def test_a_request_that_found_its_left_run_while_it_went_on_is_a_new_one_afterwards(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
@@ -171,7 +206,7 @@ async def test_a_call_that_is_given_up_stops_the_run_unless_another_call_waits(m
     with anyio.fail_after(60):
         async with machine.open() as workspace:
             run_id = await begun(workspace, machine)
-            with workspace.runs.waiting(run_id):
+            async with workspace.runs.waiting(run_id):
                 workspace.runs.give_up(run_id)
                 assert workspace.runs.progress(run_id) is not None
             workspace.runs.give_up(run_id)
@@ -216,7 +251,7 @@ async def test_a_run_that_is_held_begins_no_calls_until_somebody_waits_for_it(ma
                     break
             await anyio.wait_all_tasks_blocked()
             assert machine.model.asked == 3
-            with workspace.runs.waiting(run_id):
+            async with workspace.runs.waiting(run_id):
                 assert (await ended(workspace, run_id)).answer == "9"
     assert machine.model.asked == 4
 
@@ -234,7 +269,7 @@ async def test_a_client_that_leaves_stops_the_run_that_it_waits_for_and_no_other
             run_id = await begun(workspace, machine)
             workspace.runs.stop_waited_for()
             assert workspace.runs.progress(run_id) is not None
-            with workspace.runs.waiting(run_id):
+            async with workspace.runs.waiting(run_id):
                 workspace.runs.stop_waited_for()
                 await workspace.runs.stop_all()  # its end, which would leave the run to the next server
             assert (await workspace.runs.state(run_id)).status == "cancelled"

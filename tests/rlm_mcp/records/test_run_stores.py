@@ -135,6 +135,25 @@ def test_marks_are_the_beginnings_and_ends_of_the_run_itself(reopen: OpenStore) 
     assert [name_of(mark) for mark in marks] == ["run_started", "run_ended", "run_left", "run_resumed"]
 
 
+def test_a_run_that_ended_while_a_call_waited_is_found_until_the_call_is_told(reopen: OpenStore) -> None:
+    run = reopen().create(STARTED)
+    run.note_waiting()
+    run.append(ended_event(Outcome(status="completed", answer="17")))
+    run.close()
+    cancelled = reopen().create(replace(STARTED, fingerprint="c"))
+    cancelled.note_waiting()
+    cancelled.append(CANCELLED)
+    cancelled.close()
+    assert reopen().unanswered("c") is None
+    found = reopen().unanswered("f")
+    assert found is not None
+    assert (found.run_id, found.is_awaited(), has_ended(found)) == (run.run_id, True, True)
+    assert reopen().unanswered("f", except_model="gpt") is None
+    found.note_told()
+    found.note_told()
+    assert (reopen().unanswered("f"), run.is_awaited()) == (None, False)
+
+
 def test_runs_are_found_by_id_by_page_and_by_request(reopen: OpenStore) -> None:
     store = reopen()
     runs = [store.create(replace(STARTED, fingerprint=str(number))) for number in range(3)]
@@ -153,14 +172,14 @@ def test_runs_are_found_by_id_by_page_and_by_request(reopen: OpenStore) -> None:
         store.get("nothing")
     assert store.context_ids() == {"ctx_1"}
 
-    found = reopen().unended("1")
+    found = reopen().unanswered("1")
     assert found is not None
     assert found.run_id == runs[1].run_id
-    assert reopen().unended("1", except_model="client") is not None
-    assert reopen().unended("1", except_model="gpt") is None
+    assert reopen().unanswered("1", except_model="client") is not None
+    assert reopen().unanswered("1", except_model="gpt") is None
     found.append(CANCELLED)
     found.close()
-    assert (reopen().unended("1"), reopen().unended("other")) == (None, None)
+    assert (reopen().unanswered("1"), reopen().unanswered("other")) == (None, None)
 
 
 def test_a_server_finds_the_runs_that_the_one_before_left(reopen: OpenStore) -> None:
