@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import wasmtime
 
+from wasm_runtime import compile_cache
 from wasm_runtime.build.assemble import CHECK
 from wasm_runtime.build.call_graph import cycles, entries_to_check, feedback_vertices
 from wasm_runtime.build.leb import read_uleb, sleb, uleb
 from wasm_runtime.build.module_parts import function_types
-from wasm_runtime.build.opcodes import loop_body_offsets
+from wasm_runtime.build.opcodes import instructions, loop_body_offsets
 from wasm_runtime.build.wasm_file import Export, Import, WasmFile
 from wasm_runtime.machine.engine import make_engine
 from wasm_runtime.machine.memory import KILL_ADDRESS
@@ -204,6 +205,14 @@ def test_an_unknown_instruction_stops_the_build_by_name() -> None:
     no_locals, unknown = b"\x00", b"\x27"
     with pytest.raises(ValueError, match="0x27"):
         loop_body_offsets(no_locals + unknown)
+
+
+@pytest.mark.parametrize("wanted", [{0x03}, {0x06, 0x0B}, {0x10, 0x11, 0x28, 0xFC}, {0x0E, 0x41, 0x43}, set()])
+def test_wanted_instructions_are_those_among_all_of_a_function(wanted: set[int]) -> None:
+    module = WasmFile.parse(compile_cache.assembled_bytes(), compile_cache.ASSEMBLED_FILE)
+    for function in list(module.function_bodies())[::200]:
+        among_all = [(opcode, start) for opcode, start in instructions(function) if opcode in wanted]
+        assert list(instructions(function, frozenset(wanted))) == among_all
 
 
 def test_a_file_that_is_not_wasm_is_refused(tmp_path: Path) -> None:

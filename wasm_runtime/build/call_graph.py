@@ -132,9 +132,7 @@ def _calls_and_table(module: WasmFile) -> tuple[list[Calls], set[int]]:
     for body in module.function_bodies():
         direct: set[int] = set()
         types: set[int] = set()
-        for opcode, start in instructions(body):
-            if opcode not in _NAMES_A_FUNCTION and opcode not in _NAMES_A_TYPE:
-                continue
+        for opcode, start in instructions(body, _NAMES_A_FUNCTION | _NAMES_A_TYPE):
             number, _ = read_uleb(body, start)
             if opcode in _NAMES_A_TYPE:
                 types.add(number)

@@ -24,6 +24,9 @@ TRY, CATCH, RETHROW, DELEGATE, CATCH_ALL, TRY_TABLE = 0x06, 0x07, 0x09, 0x18, 0x
 _BLOCK, _LOOP, _IF, _END, _BR = 0x02, 0x03, 0x04, 0x0B, 0x0C
 _EXNREF = 0x69
 _THROW_REF, _RETURN = b"\x0a", b"\x0f"
+_BEGIN_OR_END = frozenset([_BLOCK, _LOOP, _IF, TRY, CATCH, CATCH_ALL, DELEGATE, _END])
+# Those that branch, besides, and what no function has beside legacy exceptions: try_table and branches on null.
+_TRANSLATED = _BEGIN_OR_END | {RETHROW, _BR, 0x0D, 0x0E, TRY_TABLE, 0xD5, 0xD6}
 _FUNCTION = -1  # in the place of a try's number: the whole function
 
 TypeIndex = Callable[[bytes], int]
@@ -52,7 +55,7 @@ class _Frame:
 
 def has_legacy_exceptions(function: bytes) -> bool:
     """Whether a function body has a try; some modules do without importing a tag."""
-    return TRY in function and any(opcode == TRY for opcode, _ in instructions(function))
+    return TRY in function and any(instructions(function, frozenset([TRY])))
 
 
 def translate(function: bytes, *, parameters: int, tags: Sequence[bytes], result_type: TypeIndex) -> bytes:
@@ -82,9 +85,12 @@ class _Translation:
         self._frames.append(_Frame(self._open(b"")))
         if _FUNCTION in self._landing_in:
             self._landings[_FUNCTION] = self._open(bytes([_BLOCK, _EXNREF]))
-        for opcode, start in instructions(self._function):
-            end = behind_instruction(self._function, start - 1)
-            self._translate(opcode, self._function[start - 1 : end])
+        copied = self._locals_end
+        for opcode, start in instructions(self._function, _TRANSLATED):
+            self._out.append(self._function[copied : start - 1])
+            copied = behind_instruction(self._function, start - 1)
+            self._translate(opcode, self._function[start - 1 : copied])
+        self._out.append(self._function[copied:])
         if self._frames or self._depth:
             raise ValueError("a function with exceptions has blocks that do not end")
         return self._locals() + b"".join(self._out)
@@ -133,10 +139,8 @@ class _Translation:
                 self._out.append(self._branch_table(code))
             case 0x0B:
                 self._end()
-            case 0x1F | 0xD5 | 0xD6:
-                raise ValueError(f"a function has instruction {opcode:#x} beside legacy exceptions")
             case _:
-                self._out.append(code)
+                raise ValueError(f"a function has instruction {opcode:#x} beside legacy exceptions")
 
     def _branch_table(self, code: bytes) -> bytes:
         count, position = read_uleb(code, 1)
@@ -208,7 +212,7 @@ def _survey(function: bytes) -> list[_Try]:
     tries: list[_Try] = []
     bodies = [_FUNCTION]  # for each open construct: the next try whose body it is or lies in
     own: list[int | None] = [None]
-    for opcode, start in instructions(function):
+    for opcode, start in instructions(function, _BEGIN_OR_END):
         if opcode in (_BLOCK, _LOOP, _IF):
             bodies.append(bodies[-1])
             own.append(None)

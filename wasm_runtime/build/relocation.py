@@ -22,6 +22,7 @@ _NOT_LINKED = frozenset([0x14, 0x15, 0xD0, 0xFB])
 _REFERENCE_TYPES = (0x63, 0x64)  # a heap type follows
 _NAME_A_FUNCTION = frozenset([_CALL, _RETURN_CALL, _REF_FUNC])
 _NAME_A_TYPE = frozenset([_BLOCK, _LOOP, _IF, _TRY_TABLE, _CALL_INDIRECT, _RETURN_CALL_INDIRECT])
+_CALLS = frozenset([_CALL, _CALL_INDIRECT, _RETURN_CALL, _RETURN_CALL_INDIRECT, 0x14, 0x15])
 _REWRITTEN = _NAME_A_FUNCTION | _NAME_A_TYPE | _NOT_LINKED | {_THROW, _GLOBAL_GET, _GLOBAL_SET, _BULK}
 
 
@@ -65,9 +66,7 @@ def relocate(body: bytes, indices: Indices, check: bytes, *, is_start: bool = Fa
     out: list[bytes] = []
     calls = FunctionCalls()
     copied = 0  # everything before it is in `out`
-    for opcode, start in instructions(body):
-        if opcode not in _REWRITTEN:
-            continue
+    for opcode, start in instructions(body, _REWRITTEN):
         rewritten, behind = _rewritten(body, opcode, start, indices, calls, is_start=is_start)
         out.append(body[copied : start - 1])
         out.append(rewritten)
@@ -191,5 +190,4 @@ def with_entry_check(body: bytes, check: bytes) -> bytes:
 
 def calls_anything(body: bytes) -> bool:
     """Whether a body has a call of any kind; ends the search at the first."""
-    calling = (_CALL, _CALL_INDIRECT, _RETURN_CALL, _RETURN_CALL_INDIRECT, 0x14, 0x15)
-    return any(opcode in calling for opcode, _ in instructions(body))
+    return any(instructions(body, _CALLS))
