@@ -16,9 +16,8 @@ from packaging.version import Version
 import rlm_mcp
 from bundle.build import lay_out
 from bundle.data import write_wheel
-from rlm_mcp.server.tools import Tools
+from rlm_mcp.server.tools import described_tools
 from rlm_mcp.settings import PREFIX, SETTINGS
-from rlm_mcp.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -26,10 +25,6 @@ MANIFEST: dict[str, Any] = json.loads((ROOT / "bundle" / "manifest.json").read_t
 PLUGIN = ROOT / "plugin"
 ENTRY: dict[str, Any] = json.loads((ROOT / "server.json").read_text())
 VARIABLES = {PREFIX + name.upper() for name in SETTINGS}
-
-
-def no_workspace() -> Workspace:
-    raise AssertionError("schemas need no workspace")
 
 
 def plugin_file(name: str) -> dict[str, Any]:
@@ -76,7 +71,7 @@ def test_the_registry_entry_keeps_the_rules_of_the_registry() -> None:
 
 def test_the_bundle_tells_the_tools_variables_and_python_of_the_code() -> None:
     server = MANIFEST["server"]
-    tools = {tool.name: tool.description for tool in Tools(no_workspace).all()}
+    tools = {tool.name: tool.description for tool in described_tools()}
     assert {tool["name"] for tool in MANIFEST["tools"]} == tools.keys()
     for tool in MANIFEST["tools"]:
         assert tools[tool["name"]].startswith(tool["description"])
@@ -130,7 +125,7 @@ def test_the_skill_keeps_the_rules_of_skills_and_names_what_exists() -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", facts["name"])
     assert 100 <= len(facts["description"]) <= 1_024
     assert len(body.splitlines()) <= 500
-    tools = {tool.name: tool for tool in Tools(no_workspace).all()}
+    tools = {tool.name: tool for tool in described_tools()}
     for called, arguments in re.findall(r"`(\w+)\(([^`]*)\)`", body):
         if called in tools:
             given = set(re.findall(r"(\w+)=", arguments))

@@ -11,7 +11,7 @@ from rlm_mcp.server.early_answers import META, Prepared
 from rlm_mcp.server.list_cache import METHODS
 from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.server import RlmServer
-from rlm_mcp.workspace.workspace import Workspace
+from rlm_mcp.server.tools import no_workspace
 
 CLIENT: Mapping[str, Any] = {"name": "rlm-mcp", "version": "0"}
 
@@ -48,7 +48,7 @@ async def converse(server: RlmServer, requests: Sequence[str]) -> list[str]:
 
 def server_without_workspace() -> RlmServer:
     """A server whose tools and resources cannot be used."""
-    return RlmServer(_no_workspace, Notifications())
+    return RlmServer(no_workspace, Notifications())
 
 
 class _AskingClient:
@@ -71,7 +71,3 @@ class _AskingClient:
 
     async def flush(self) -> None:
         """Does nothing."""
-
-
-def _no_workspace() -> Workspace:
-    raise LookupError("what is prepared for all clients cannot depend on a workspace")

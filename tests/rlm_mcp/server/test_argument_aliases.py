@@ -1,15 +1,9 @@
 import pytest
 
 from rlm_mcp.server.argument_aliases import ARGUMENT_ALIASES, UnknownArgument, resolve_aliases
-from rlm_mcp.server.tools import Tools
-from rlm_mcp.workspace.workspace import Workspace
+from rlm_mcp.server.tools import described_tools
 
-
-def no_workspace() -> Workspace:
-    raise AssertionError("schemas need no workspace")
-
-
-KNOWN = {tool.name: tuple(tool.parameters["properties"]) for tool in Tools(no_workspace).all()}
+KNOWN = {tool.name: tuple(tool.parameters["properties"]) for tool in described_tools()}
 
 
 @pytest.mark.parametrize(

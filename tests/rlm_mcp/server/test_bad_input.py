@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 
 from rlm_mcp.server.result_text import RESULT_CHARS
-from rlm_mcp.server.tools import Tools
+from rlm_mcp.server.tools import described_tools
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.workspace import Workspace
 
@@ -27,11 +28,7 @@ from .conftest import HeldModel
 pytestmark = pytest.mark.anyio
 
 
-def no_workspace() -> Workspace:
-    raise AssertionError("schemas need no workspace")
-
-
-SCHEMAS: dict[str, dict[str, Any]] = {tool.name: tool.parameters for tool in Tools(no_workspace).all()}
+SCHEMAS: dict[str, dict[str, Any]] = {tool.name: tool.parameters for tool in described_tools()}
 
 # A call of each tool that succeeds, on a workspace with the context "t".
 GOOD: dict[str, dict[str, Any]] = {
@@ -93,7 +90,8 @@ def complaint(tool: str, arguments: Mapping[str, Any], result: object) -> str | 
 def remains(settings: Settings) -> list[Path]:
     """The texts of stored contexts, and leftovers of registrations."""
     store = settings.data_dir / "contexts"
-    return sorted(path for place in ("blobs", "incoming") for path in (store / place).rglob("*") if path.is_file())
+    folders = (folder for place in ("blobs", "incoming") for folder in os.walk(store / place))
+    return sorted(Path(folder, name) for folder, _, names in folders for name in names)
 
 
 async def complaints(

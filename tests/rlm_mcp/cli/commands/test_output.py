@@ -2,16 +2,11 @@ import pytest
 
 from rlm_mcp.cli.commands.output import COMMAND_OF_TOOL, name_commands, print_error
 from rlm_mcp.errors import NoModelConfigured, RlmError, SettingsError
-from rlm_mcp.server.tools import Tools
-from rlm_mcp.workspace.workspace import Workspace
-
-
-def no_workspace() -> Workspace:
-    raise AssertionError("the names of tools need no workspace")
+from rlm_mcp.server.tools import described_tools
 
 
 def test_every_tool_has_a_command_that_does_the_same() -> None:
-    assert {tool.name for tool in Tools(no_workspace).all()} <= COMMAND_OF_TOOL.keys()
+    assert {tool.name for tool in described_tools()} <= COMMAND_OF_TOOL.keys()
 
 
 @pytest.mark.parametrize(
