@@ -97,15 +97,6 @@ class RunRecord(Record, Protocol):
     def is_torn(self) -> bool:
         """Whether the record ends in the middle of an event."""
 
-    def request_cancel(self) -> None:
-        """Asks the writer, in whichever process it is, to cancel the run."""
-
-    async def cancel_requested(self) -> None:
-        """Returns once anybody has asked for that."""
-
-    def drop_cancel_request(self) -> None:
-        """Forgets an earlier request: the run begins or goes on."""
-
     def note_waiting(self) -> None:
         """Notes that a call waits for the end of the run, and will not get it if the process dies."""
 
@@ -139,6 +130,3 @@ class RunStore(Protocol):
 
         None that asks the model of the name that is excepted.
         """
-
-    def left(self, most: int = ...) -> Sequence[RunRecord]:
-        """The runs that a starting server resumes (recovery.py), those that were written last first."""

@@ -3,7 +3,7 @@
     runs/<run_id>/events.jsonl      one JSON object a line, appended as things happen; the first has the format version
     runs/<run_id>/answer.txt|json   the answer, byte-exact, replaced atomically
     runs/<run_id>/checkpoint.bin    the REPL after the last finished turn, replaced atomically
-    runs/<run_id>/cancel            asks the process that runs it to cancel it
+    runs/<run_id>/cancel            asks the process that runs it to cancel it (run_queue.py)
     runs/<run_id>/awaited           a call waits for its end, or did when its process died
 
 Durability: on the event loop `append` queues an event, which is written within moments, together with others; once
@@ -31,11 +31,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import FileIO
-from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import anyio
 
 from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, UnknownRun
 from rlm_mcp.files import replacing
@@ -44,7 +41,7 @@ from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.group_commit import GroupCommit
 from rlm_mcp.records.lease import FileLeases, Lease, LeaseLost, Leases
 from rlm_mcp.records.reading import event_or_none, read_events, read_lines
-from rlm_mcp.records.recovery import MOST_AT_ONCE, WITHIN_SECONDS, is_left
+from rlm_mcp.records.recovery import WITHIN_SECONDS
 from rlm_mcp.records.types import RunPage, RunState
 
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")
@@ -68,8 +65,6 @@ _ASKED = (b'{"event":"root_asked"', b'{"event":"sub_asked"')
 """Of questions that may have been put before: only an answer is a step forward."""
 
 _NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to resume"
-CANCEL_POLL_SECONDS = 0.5
-"""How often the process of a run looks whether another one asks to cancel it."""
 
 RECENT_RUNS = 100
 """Searched for a run of the same request."""
@@ -169,11 +164,13 @@ class Runs:
                     return run
         return None
 
-    def left(self, most: int = MOST_AT_ONCE) -> "builtins.list[Run]":
-        """The runs that a starting server resumes, those that were written last first. Raises RunRecordTooNew."""
-        oldest = time.time() - WITHIN_SECONDS
-        recent = (self._run(run_id) for at, run_id in self._by_time_written("events.jsonl") if at >= oldest)
-        return list(islice(filter(_is_readably_left, recent), most))
+    def written_since(self, oldest: float) -> Iterator["Run"]:
+        """The runs whose records were written since then, in seconds since 1970; those written last first."""
+        return (self._run(run_id) for at, run_id in self._by_time_written("events.jsonl") if at >= oldest)
+
+    def path_of(self, run_id: str, name: str) -> Path:
+        """A file beside the record of a run."""
+        return self.directory / run_id / name
 
     def _by_time_written(self, file: str = "") -> "builtins.list[tuple[float, str]]":
         """When the directories of all runs, or a file in each, were modified, and their ids, latest first."""
@@ -336,19 +333,6 @@ class Run:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 1))
             return file.read(1) != b"\n"
-
-    def request_cancel(self) -> None:
-        """Asks the process that runs it to cancel it."""
-        self.path_of("cancel").touch()
-
-    async def cancel_requested(self) -> None:
-        """Returns once anybody has asked for that: looks twice a second."""
-        while not self.path_of("cancel").exists():  # noqa: ASYNC110 - it may be in another process
-            await anyio.sleep(CANCEL_POLL_SECONDS)
-
-    def drop_cancel_request(self) -> None:
-        """Forgets an earlier request."""
-        self.path_of("cancel").unlink(missing_ok=True)
 
     def note_waiting(self) -> None:
         """Notes that a call waits for the end of the run."""
@@ -530,13 +514,6 @@ def _is_answered(run: Run) -> bool:
     """Whether the run has an end that its client knows, or that is no answer."""
     last = next(reversed(run.marks()), None)
     return isinstance(last, RunEnded) and (last.status != "completed" or not run.is_awaited())
-
-
-def _is_readably_left(run: Run) -> bool:
-    try:
-        return is_left(run)
-    except OSError:  # nothing can be resumed from a record that cannot be read
-        return False
 
 
 def _marks(path: Path) -> Iterator[Event]:

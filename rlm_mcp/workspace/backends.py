@@ -2,6 +2,7 @@
 
     contexts    Store, over a Catalogue and Blobs (contexts/store/protocols.py)
     runs        RunStore, RunRecord, over Leases (records/protocols.py, records/lease.py)
+    queue       RunQueue                         (records/run_queue.py)
     replies     Replies                          (engine/types.py)
     REPLs       ReplStates                       (workspace/repl_states.py)
     changes     Bulletin                         (workspace/change_feed.py)
@@ -22,6 +23,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.types import Replies
 from rlm_mcp.records.protocols import RunStore
+from rlm_mcp.records.run_queue import LocalRunQueue, RunQueue
 from rlm_mcp.records.store import Runs
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.change_feed import Bulletin, ChangeFeed
@@ -35,6 +37,7 @@ class Backends:
 
     store: Store
     records: RunStore
+    queue: RunQueue
     replies: Replies | None
     """None where the settings say that none are kept"""
     repl_states: ReplStates
@@ -52,9 +55,11 @@ async def open_backends(settings: Settings, limits: TenantLimits | None = None) 
         replies = ReplyCache(settings.cache_dir) if settings.sub_call_cache else None
         if replies is not None:
             stack.enter_context(closing(replies))
+        records = Runs(settings.data_dir)
         yield Backends(
             store=store,
-            records=Runs(settings.data_dir),
+            records=records,
+            queue=LocalRunQueue(records),
             replies=replies,
             repl_states=FileReplStates(settings.data_dir / "repls"),
             changes=ChangeFeed(),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.concurrency import background_task, run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.errors import RlmError, RunNotWritten
@@ -22,6 +22,7 @@ from rlm_mcp.models.sampling_queue import SamplingQueue
 from rlm_mcp.records.events import Event, RunEnded, RunLeft
 from rlm_mcp.records.fold import RunFold
 from rlm_mcp.records.protocols import RunRecord
+from rlm_mcp.records.run_queue import RunQueue
 from rlm_mcp.workspace.launch import Launch
 from rlm_mcp.workspace.progress import Progress, progress_of
 
@@ -38,6 +39,9 @@ class LiveRun:
     """A run in progress, and its state for followers."""
 
     run: RunRecord
+    position: int
+    """of its record where this attempt begins"""
+    launch: Launch
     fingerprint: str
     ledger: Ledger
     max_seconds: float | None
@@ -48,10 +52,10 @@ class LiveRun:
     """one of its models is that of a client"""
     started: float = field(default_factory=time.monotonic)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    _watch: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     finished: anyio.Event = field(default_factory=anyio.Event)
     news: anyio.Event = field(default_factory=anyio.Event)
     """set, and replaced, at every event"""
+    is_played: bool = False
     waiting: int = 0
     """calls that wait for it"""
     is_repeated: bool = False
@@ -107,8 +111,12 @@ class LiveRun:
         self.ledger.release()
         self.scope.deadline = math.inf
 
-    async def play(self, launch: Launch, store: Store) -> None:
-        """Runs it to its end, which is then on record."""
+    async def play(self, store: Store, queue: RunQueue) -> None:
+        """Runs it to its end, which is then on record, unless it is cancelled, also from another process."""
+        async with background_task(self._watch_for_cancel_request, queue):
+            await self._play(self.launch, store)
+
+    async def _play(self, launch: Launch, store: Store) -> None:
         try:
             with self.scope:
                 async with _in_use(store, [context.context_id for context in launch.spec.contexts], self.run_id):
@@ -124,7 +132,6 @@ class LiveRun:
                 log.exception("run %s failed", self.run_id)
         finally:
             self.run.close()
-            self._watch.cancel()
             self.sampling_queue = None
 
     async def _record_end(self, event: RunEnded) -> None:
@@ -136,11 +143,9 @@ class LiveRun:
         else:
             self.note(event)
 
-    async def watch_for_cancel_request(self) -> None:
-        """Cancels the run when another process asks for it. Ends with the run."""
-        with self._watch:
-            await self.run.cancel_requested()
-            self.scope.cancel()
+    async def _watch_for_cancel_request(self, queue: RunQueue) -> None:
+        await queue.cancel_requested(self.run_id)
+        self.scope.cancel()
 
 
 def _failure(error: Exception) -> RunEnded:

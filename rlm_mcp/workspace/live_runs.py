@@ -24,6 +24,7 @@ from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed
 from rlm_mcp.records.protocols import RunRecord, RunStore
 from rlm_mcp.records.recovery import MOST_AT_ONCE, has_ended, is_left
+from rlm_mcp.records.run_queue import RunQueue
 from rlm_mcp.records.tape import MemoryRecord
 from rlm_mcp.records.types import Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange, run_uri
@@ -43,6 +44,7 @@ MOST_KEPT = 100
 TELLING_SECONDS = 1.0
 """From the end of a call that waited for a run until it is taken to have reached its client."""
 
+ENDING = "The server is about to end: ask it again when it is back."
 RESTARTING = "The server is restarting; it goes on with this run when it is back."
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class LiveRuns:
         *,
         store: Store,
         records: RunStore,
+        queue: RunQueue,
         launcher: Launcher,
         tasks: TaskGroup,
         changes: Bulletin,
@@ -77,6 +80,7 @@ class LiveRuns:
         serves: bool = False,
     ) -> None:
         self.records = records
+        self._queue = queue
         self._store = store
         self._changes = changes
         self._launcher = launcher
@@ -116,7 +120,7 @@ class LiveRuns:
         may be asked; a client without it is not given a run that asks a client's model.
         """
         if self._is_ending:
-            raise ServerEnds("The server is about to end: ask it again when it is back.")
+            raise ServerEnds(ENDING)
         contexts = await self._contexts_of(request)
         fingerprint = fingerprint_of(request, contexts)
         async with self._starting.setdefault(fingerprint, anyio.Lock()):
@@ -205,9 +209,14 @@ class LiveRuns:
             return None
 
     def _begin(self, run: RunRecord, launch: Launch, fingerprint: str, admitted: AsyncExitStack) -> None:
+        if self._is_over.is_set():
+            run.close()  # as if its process had died
+            raise ServerEnds(ENDING)
         queue = launch.sampling_queue
         live = LiveRun(
             run=run,
+            position=run.position,
+            launch=launch,
             fingerprint=fingerprint,
             ledger=launch.new_ledger(),
             max_seconds=launch.limits.max_seconds,
@@ -221,12 +230,19 @@ class LiveRuns:
         if (spans := self._telemetry.begin(run.run_id, launch)) is not None:
             live.listeners.append(spans)
         self._live[run.run_id] = live
-        self._tasks.start_soon(self._play, live, launch)
-        self._tasks.start_soon(live.watch_for_cancel_request)
+        self._queue.submit(run.run_id, live.position)
 
-    async def _play(self, live: LiveRun, launch: Launch) -> None:
+    async def serve(self) -> None:
+        """Plays the runs that are begun or resumed here, until the queue is closed."""
+        await self._queue.serve(self._play)
+
+    async def _play(self, run_id: str, position: int) -> None:
+        live = self._live.get(run_id)
+        if live is None or live.position != position or live.is_played:
+            return  # this attempt is over, or is delivered for the second time
+        live.is_played = True
         try:
-            await live.play(launch, self._store)
+            await live.play(self._store, self._queue)
         finally:
             self._live.pop(live.run_id, None)
             if live.unwritten:
@@ -270,7 +286,7 @@ class LiveRuns:
         try:
             await run_in_thread(run.claim, position)
             spent = None if launch.already is None else launch.already.to_json()
-            await run_in_thread(run.drop_cancel_request)
+            await run_in_thread(self._queue.drop_cancel_request, run.run_id)
             await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
             self._begin(run, launch, fingerprint, admitted.pop_all())
         except BaseException:
@@ -280,7 +296,7 @@ class LiveRuns:
     async def resume_left(self) -> None:
         """Resumes the runs that earlier servers left; those that cannot be resumed stay as they are."""
         most = await self._limits.runs_left(self._owner)
-        for run in await run_in_thread(self.records.left, MOST_AT_ONCE if most is None else most):
+        for run in await run_in_thread(self._queue.left, MOST_AT_ONCE if most is None else most):
             await self._try_to_resume(run.run_id)
 
     async def resume_if_left(self, run_id: str) -> None:
@@ -463,7 +479,7 @@ class LiveRuns:
             live.cancel()
             await live.finished.wait()
         elif await run_in_thread(run.is_live):
-            await request_cancel(run)
+            await request_cancel(self._queue, run)
         elif not await run_in_thread(has_ended, run):  # cut off: it must not be resumed
             try:
                 await run_in_thread(run.append, CANCELLED)
@@ -493,3 +509,8 @@ class LiveRuns:
             live.cancel(is_left=self._serves)
         for live in stopped:
             await live.finished.wait()
+
+    async def close(self) -> None:
+        """Stops every run; none can be begun any more."""
+        await self.stop_all()
+        self._queue.close()

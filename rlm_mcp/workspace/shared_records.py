@@ -9,6 +9,7 @@ from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.errors import RlmError
 from rlm_mcp.records.events import Event
 from rlm_mcp.records.protocols import RunRecord
+from rlm_mcp.records.run_queue import RunQueue
 
 POLL_SECONDS = 0.5
 """How often a process looks whether the record of another one has grown."""
@@ -21,9 +22,9 @@ class RunElsewhere(RlmError):
     """A run belongs to another process."""
 
 
-async def request_cancel(run: RunRecord) -> None:
+async def request_cancel(queue: RunQueue, run: RunRecord) -> None:
     """Asks the process that runs it to cancel, and waits a while until it has."""
-    await run_in_thread(run.request_cancel)
+    await run_in_thread(queue.request_cancel, run.run_id)
     with anyio.move_on_after(CANCEL_SECONDS):
         while await run_in_thread(run.is_live):  # noqa: ASYNC110 - the other process does not tell
             await anyio.sleep(POLL_SECONDS / 4)

@@ -79,7 +79,7 @@ class Workspace:
 
     async def close(self) -> None:
         """Stops live runs, leaving records that can be resumed, and closes every REPL. Idempotent."""
-        await self.runs.stop_all()
+        await self.runs.close()
         await self.repls.close_all()
         self._changes.close()
 
@@ -150,6 +150,7 @@ async def open_workspace(
         runs = LiveRuns(
             store=store,
             records=backends.records,
+            queue=backends.queue,
             launcher=Launcher(settings, choose, store, open_repl, backends.replies, images, tools),
             tasks=tasks,
             changes=changes,
@@ -173,6 +174,7 @@ async def open_workspace(
             longest_wait=settings.longest_wait,
         )
         tasks.start_soon(changes.deliver)
+        tasks.start_soon(runs.serve)
         try:
             yield workspace
         except Exception as error:  # noqa: BLE001 - raised again

@@ -18,6 +18,7 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 
+from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.transports.auth import digest_of
 from tests.peers.forking import forked_command
@@ -348,7 +349,7 @@ async def is_cancelled_for_good(environ: dict[str, str], endpoint: Endpoint) -> 
     await endpoint.is_let_go()
     records = Runs(Path(environ["RLM_MCP_DATA_DIR"]))
     (run,) = records.list().runs
-    assert (run.status, records.left(), endpoint.server.counts.requests) == ("cancelled", [], 2)
+    assert (run.status, LocalRunQueue(records).left(), endpoint.server.counts.requests) == ("cancelled", [], 2)
 
 
 async def test_a_run_whose_waiting_client_went_away_on_stdio_is_cancelled(

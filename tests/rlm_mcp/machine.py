@@ -11,6 +11,7 @@ from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult, Final, GuestCalls
 from rlm_mcp.settings import Settings
+from rlm_mcp.workspace.backends import Backends
 from rlm_mcp.workspace.launch import RunModels, SolveRequest
 from rlm_mcp.workspace.tenant_limits import LocalLimits
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
@@ -51,7 +52,9 @@ class Machine:
         self.settings = Settings(data_dir=directory / "data", cache_dir=directory / "cache", sub_call_cache=False)
         self.model = Model()
 
-    def open(self, *, most_runs: int | None = None, serves: bool = False) -> AbstractAsyncContextManager[Workspace]:
+    def open(
+        self, *, most_runs: int | None = None, serves: bool = False, backends: Backends | None = None
+    ) -> AbstractAsyncContextManager[Workspace]:
         async def choose(root: str | None, sub: str | None) -> RunModels:
             return RunModels(root=self.model, sub=self.model)
 
@@ -64,6 +67,7 @@ class Machine:
             open_repl=ScriptedOpener(run_cell),
             limits=LocalLimits(most_runs=most_runs),
             serves=serves,
+            backends=backends,
         )
 
 

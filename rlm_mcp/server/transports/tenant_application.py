@@ -22,6 +22,7 @@ from rlm_mcp.errors import RlmError
 from rlm_mcp.models.connections import Connections
 from rlm_mcp.models.pool import open_models
 from rlm_mcp.packages.library import PackageLibrary, folder_of
+from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.server.server import RlmServer
@@ -146,7 +147,7 @@ def tenants_with_left_runs(data_dir: Path, names: Collection[str] | None) -> lis
 def _has_left_runs(directory: Path) -> bool:
     """Whether an earlier server left runs here. A damaged record resumes nothing, and stops no server."""
     try:
-        return bool(Runs(directory).left())
+        return bool(LocalRunQueue(Runs(directory)).left())
     except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
         log.warning("the runs in %s are not resumed: %s: %s", directory, type(error).__name__, error)
         return False

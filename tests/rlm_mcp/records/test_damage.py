@@ -9,6 +9,7 @@ import pytest
 
 from rlm_mcp.errors import RunRecordDamaged
 from rlm_mcp.records.events import RunEnded, RunStarted, ended_event
+from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.records.types import Citation, Coverage, Outcome
 from rlm_mcp.server.presenters import run_result
@@ -66,7 +67,7 @@ def test_whatever_value_is_damaged_all_runs_are_listed_and_shown_or_named(tmp_pa
                 json.dumps(run_result(state).model_dump(), allow_nan=False)
             if "is damaged" in listed[damaged.run_id].message:
                 failures.add(listed[damaged.run_id].message.partition("is damaged")[0])
-            assert {run.run_id for run in Runs(tmp_path).left()} <= {damaged.run_id}
+            assert {run.run_id for run in LocalRunQueue(Runs(tmp_path)).left()} <= {damaged.run_id}
     assert failures == {f"the record of {damaged.run_id} "}
 
 

@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from rlm_mcp.records.recovery import MOST_TRIES
+from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.workspace import Workspace
@@ -110,7 +111,7 @@ async def test_a_killed_server_leaves_its_runs_too(machine: Machine) -> None:
         record = Runs(machine.settings.data_dir).get(run_id).events_path
         lines = record.read_text().splitlines(keepends=True)
         record.write_text("".join(line for line in lines if "run_ended" not in line and "run_left" not in line))
-        assert [run.run_id for run in Runs(machine.settings.data_dir).left()] == [run_id]
+        assert [run.run_id for run in LocalRunQueue(Runs(machine.settings.data_dir)).left()] == [run_id]
 
 
 async def test_a_left_run_that_a_client_asks_for_is_resumed(machine: Machine) -> None:
@@ -138,7 +139,7 @@ async def test_a_run_that_its_client_cancelled_stays_cancelled(machine: Machine)
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
             workspace.runs.stop(run_id)  # the record gets its end while the server ends, too
-        assert Runs(machine.settings.data_dir).left() == []
+        assert LocalRunQueue(Runs(machine.settings.data_dir)).left() == []
 
 
 async def test_a_left_run_is_cancelled_without_being_resumed(machine: Machine) -> None:
@@ -147,7 +148,7 @@ async def test_a_left_run_is_cancelled_without_being_resumed(machine: Machine) -
             run_id = await begun(workspace, machine)
         async with machine.open() as workspace:
             assert (await workspace.runs.cancel(run_id)).status == "cancelled"
-        assert Runs(machine.settings.data_dir).left() == []
+        assert LocalRunQueue(Runs(machine.settings.data_dir)).left() == []
 
 
 async def test_a_run_of_a_living_server_is_not_taken_from_it(machine: Machine) -> None:
@@ -186,7 +187,9 @@ async def test_a_run_that_gets_further_is_resumed_however_often(machine: Machine
                 await workspace.runs.resume_left()
                 assert workspace.runs.progress(run_id) is not None
             record.write_text(record.read_text() + f'{{"event":"{line}"}}\n')
-        assert [run.run_id for run in Runs(machine.settings.data_dir).left()] == ([run_id] if is_resumed else [])
+        assert [run.run_id for run in LocalRunQueue(Runs(machine.settings.data_dir)).left()] == (
+            [run_id] if is_resumed else []
+        )
 
 
 async def test_a_call_that_waits_while_the_server_ends_is_told_that_the_run_will_be_resumed(machine: Machine) -> None:

@@ -19,7 +19,7 @@ from rlm_mcp.records.events import (
     name_of,
 )
 from rlm_mcp.records.protocols import RunStore
-from rlm_mcp.records.recovery import has_ended, is_left
+from rlm_mcp.records.recovery import has_ended
 from rlm_mcp.records.store import Runs
 from rlm_mcp.records.types import Outcome
 
@@ -180,33 +180,3 @@ def test_runs_are_found_by_id_by_page_and_by_request(reopen: OpenStore) -> None:
     found.append(CANCELLED)
     found.close()
     assert (reopen().unanswered("1"), reopen().unanswered("other")) == (None, None)
-
-
-def test_a_server_finds_the_runs_that_the_one_before_left(reopen: OpenStore) -> None:
-    store = reopen()
-    live, cut_off, ended, left, of_a_user = (
-        store.create(started) for started in (*[STARTED] * 4, replace(STARTED, served=None))
-    )
-    ended.append(CANCELLED)
-    left.append(CANCELLED)
-    left.append(RunLeft())
-    for run in (cut_off, ended, left, of_a_user):
-        run.close()
-
-    assert {run.run_id for run in reopen().left()} == {cut_off.run_id, left.run_id}
-    assert (has_ended(ended), has_ended(left), is_left(live)) == (True, False, False)
-    live.close()
-
-
-async def test_a_writer_learns_that_another_process_asks_it_to_cancel(reopen: OpenStore) -> None:
-    run = await anyio.to_thread.run_sync(reopen().create, STARTED)
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run.cancel_requested)
-            await anyio.to_thread.run_sync(reopen().get(run.run_id).request_cancel)
-        await run.cancel_requested()  # again, at once
-    await anyio.to_thread.run_sync(run.drop_cancel_request)
-    with anyio.move_on_after(0) as waits:
-        await run.cancel_requested()
-    assert waits.cancelled_caught
-    run.close()

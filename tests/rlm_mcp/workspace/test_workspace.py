@@ -20,6 +20,7 @@ from rlm_mcp.errors import RunNotWritten, RunRecordDamaged
 from rlm_mcp.records.events import name_of
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
+from rlm_mcp.workspace.backends import open_backends
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.live_runs import RunAlreadyEnded
 from rlm_mcp.workspace.progress import IngestProgress
@@ -268,6 +269,22 @@ async def test_of_many_runs_asked_for_together_only_as_many_begin_as_may(machine
                 for number in range(10):
                     asking.start_soon(ask, number)
             assert (workspace.runs.live_count, len(refused)) == (2, 8)
+
+
+async def test_an_attempt_that_is_delivered_twice_or_late_is_played_once(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with open_backends(machine.settings) as backends, machine.open(backends=backends) as workspace:
+            await workspace.contexts.register(text="some text", name="t")
+            run_id = await workspace.runs.start(REQUEST)
+            begins = backends.records.get(run_id).path_of("events.jsonl").stat().st_size
+            await machine.model.waits.wait()
+            for position in (begins, begins, 0):
+                backends.queue.submit(run_id, position)
+            machine.model.go.set()
+            assert (await ended(workspace, run_id)).status == "completed"
+            backends.queue.submit(run_id, begins)
+            await anyio.wait_all_tasks_blocked()
+            assert (machine.model.asked, workspace.runs.live_count) == (2, 0)
 
 
 async def test_resumed_runs_count_among_those_at_once(machine: Machine) -> None:
