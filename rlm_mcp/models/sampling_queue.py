@@ -61,6 +61,45 @@ class SamplingHandler(Protocol):
         """The reply of the client's model."""
 
 
+class SamplingQueue(Protocol):
+    """The sampling requests of one run. Calling it is a `Sampler`, as a SamplingModel needs one.
+
+    Everything happens on the event loop. `tests/rlm_mcp/models/test_sampling_queue.py` is what every implementation has
+    to pass.
+    """
+
+    on_request: Callable[[], None]
+    """called when a request waits for a client, also again after it was sent in vain"""
+
+    async def __call__(
+        self,
+        turns: Sequence[tuple[Literal["user", "assistant"], str]],
+        *,
+        system: str,
+        max_tokens: int,
+        temperature: float | None,
+    ) -> Sampled:
+        """Waits for the answer to one request. Raises ProviderFailed if it was refused or not answered in time."""
+
+    def attach(self, handler: SamplingHandler) -> None:
+        """Sends all requests through this handler from now on, including those that are open."""
+
+    def unanswered(self) -> Mapping[str, SamplingRequest]:
+        """The requests without an answer by name, the oldest first; empty while a handler sends them."""
+
+    def mark_sent(self, names: Collection[str]) -> None:
+        """Notes that these requests were sent together to a client, whose next call brings the answers."""
+
+    def unsent(self, names: Collection[str]) -> Collection[str]:
+        """Those of these requests that have never been sent."""
+
+    def fail_unanswered(self) -> None:
+        """Fails the requests that were sent MOST_SENT times; call it after all answers of a client's call are in."""
+
+    def answer(self, name: str, answer: Sampled | ProviderFailed) -> None:
+        """Answers a request. An answer to a request that is no longer open, or has one, is ignored."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _OpenRequest:
     """A request without an answer. `changed` is set when it was answered or sent, or a handler was attached."""
@@ -77,8 +116,8 @@ class _OpenRequest:
         self.changed = anyio.Event()
 
 
-class SamplingQueue:
-    """The sampling requests of one run. Calling it is a `Sampler`, as a SamplingModel needs one."""
+class LocalSamplingQueue:
+    """The requests of a run of this process, whose clients come to the same process."""
 
     def __init__(
         self,
@@ -95,7 +134,7 @@ class SamplingQueue:
         self.on_request: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
-        return f"<SamplingQueue, {len(self._open)} open, {'with' if self._handler else 'without'} a handler>"
+        return f"<LocalSamplingQueue, {len(self._open)} open, {'with' if self._handler else 'without'} a handler>"
 
     async def __call__(
         self,

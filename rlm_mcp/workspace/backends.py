@@ -6,13 +6,14 @@
     replies     Replies                          (engine/types.py)
     REPLs       ReplStates                       (workspace/repl_states.py)
     changes     Bulletin                         (workspace/change_feed.py)
+    sampling    SamplingQueue, one for each run  (models/sampling_queue.py)
     limits      TenantLimits                     (workspace/tenant_limits.py)
 
 The tests named in these files are what every implementation has to pass. `open_backends` opens those of this machine:
 SQLite and files below `data_dir` and `cache_dir`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from rlm_mcp.contexts.sources.remote import RemoteAccess, network_of
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.types import Replies
+from rlm_mcp.models.sampling_queue import LocalSamplingQueue, SamplingQueue
 from rlm_mcp.records.protocols import RunStore
 from rlm_mcp.records.run_queue import LocalRunQueue, RunQueue
 from rlm_mcp.records.store import Runs
@@ -42,6 +44,7 @@ class Backends:
     """None where the settings say that none are kept"""
     repl_states: ReplStates
     changes: Bulletin
+    open_sampling_queue: Callable[[], SamplingQueue]
     limits: TenantLimits
 
 
@@ -63,6 +66,7 @@ async def open_backends(settings: Settings, limits: TenantLimits | None = None) 
             replies=replies,
             repl_states=FileReplStates(settings.data_dir / "repls"),
             changes=ChangeFeed(),
+            open_sampling_queue=LocalSamplingQueue,
             limits=limits or LocalLimits(),
         )
 

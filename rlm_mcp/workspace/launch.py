@@ -22,7 +22,7 @@ from rlm_mcp.engine.types import OpenRepl, Replies, RunDeps, RunSpec, started_ev
 from rlm_mcp.errors import NoModelConfigured, RunRecordDamaged, SchemaError
 from rlm_mcp.models.base import Model, Profile
 from rlm_mcp.models.sampling import SamplingModel
-from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
+from rlm_mcp.models.sampling_queue import CLIENT, LocalSamplingQueue, SamplingQueue
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.packages.library import PackageImage
 from rlm_mcp.records.events import Event, RootReply, RunStarted
@@ -175,9 +175,11 @@ class Launcher:
         cache: Replies | None = None,
         images: RunImages | None = None,
         tools: ToolServers | None = None,
+        open_queue: Callable[[], SamplingQueue] = LocalSamplingQueue,
     ) -> None:
         """Without `images` all REPLs are opened by `open_repl`, which then has no packages."""
         self._tools = tools
+        self._open_queue = open_queue
         self._settings = settings
         self._choose = choose
         self._store = store
@@ -213,7 +215,7 @@ class Launcher:
             max_depth=limits.max_depth,
             output_schema=request.output_schema,
         )
-        sampling_queue = SamplingQueue()
+        sampling_queue = self._open_queue()
         models = await self._models(request.model, request.sub_model, sampling_queue if sampling else None)
         Ledger(limits).require_prices((models.root, models.sub))
         return self._launch(
@@ -232,7 +234,7 @@ class Launcher:
     async def estimate(self, request: SolveRequest, contexts: Sequence[Context], *, sampling: bool = False) -> Estimate:
         """Probable needs of a run, bounded by its limits. Asks no model. Raises like `new`, and PromptOverWindow."""
         limits = self._settings.limits_for(request.limits)
-        models = await self._models(request.model, request.sub_model, SamplingQueue() if sampling else None)
+        models = await self._models(request.model, request.sub_model, self._open_queue() if sampling else None)
         tokens = [context.estimated_tokens for context in contexts]
         root, sub = models.root.profile, models.sub.profile
         way = route(
@@ -253,7 +255,7 @@ class Launcher:
     async def resumed(self, events: Sequence[Event], spent: Spent) -> Launch:
         """The rest of the run that these events began, with its models. Nothing that was paid for is paid again."""
         started = _started(events)
-        sampling_queue = SamplingQueue()
+        sampling_queue = self._open_queue()
         models = await self._models(started.models["root"]["name"], started.models["sub"]["name"], sampling_queue)
         return self._launch(
             started,

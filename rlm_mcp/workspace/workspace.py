@@ -151,7 +151,9 @@ async def open_workspace(
             store=store,
             records=backends.records,
             queue=backends.queue,
-            launcher=Launcher(settings, choose, store, open_repl, backends.replies, images, tools),
+            launcher=Launcher(
+                settings, choose, store, open_repl, backends.replies, images, tools, backends.open_sampling_queue
+            ),
             tasks=tasks,
             changes=changes,
             telemetry=telemetry or Telemetry(content=settings.trace_content),
