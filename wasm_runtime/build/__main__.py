@@ -84,9 +84,10 @@ def build(work: Path) -> BuiltImage:
 
 def write(built: BuiltImage) -> None:
     """Write the image into the package."""
-    for module, name in [(built.baked, compile_cache.MODULE_FILE), (built.assembled, compile_cache.ASSEMBLED_FILE)]:
-        compressed = zstandard.ZstdCompressor(level=19).compress(module.read_bytes())
-        (IMAGE_FOLDER / name).write_bytes(compressed)
+    module = built.baked.read_bytes()
+    (IMAGE_FOLDER / compile_cache.MODULE_FILE).write_bytes(zstandard.ZstdCompressor(level=19).compress(module))
+    assembled = compile_cache.compressed_assembled(built.assembled.read_bytes(), module)
+    (IMAGE_FOLDER / compile_cache.ASSEMBLED_FILE).write_bytes(assembled)
     shutil.copyfile(built.stdlib, IMAGE_FOLDER / compile_cache.STDLIB_FILE)
     (IMAGE_FOLDER / compile_cache.MANIFEST_FILE).write_text(json.dumps(built.manifest, indent=2) + "\n")
 
