@@ -208,14 +208,15 @@ def _take_pure_part(output: str, folder: Path, tried: set[str], report: Report, 
 def _why_none(here: re.Match[str], elsewhere: re.Match[str] | None) -> str:
     """Why there is no wheel, by what pip said when it looked for those of the guest, and of another platform."""
     by = f", which {here['needed_by'].partition('->')[0].strip()} needs" if here["needed_by"] else ""
-    listed = [*here["versions"].split(", "), *(elsewhere["versions"].split(", ") if elsewhere else ())]
-    versions = [version for version in dict.fromkeys(listed) if version != "none"]
-    if not versions:
+    both = {"the newest versions for the sandbox": here, "the newest versions for other platforms": elsewhere}
+    found = {which: one["versions"].split(", ") for which, one in both.items() if one and one["versions"] != "none"}
+    if not found:
         return (
             f"there is no {here['name']}{by}, neither for the sandbox ({PLATFORM}, Python 3.14) nor one whose Python "
             "part can be taken: check its name, or give a wheel's path, or a folder of wheels with --find-links"
         )
-    return f"there is no {here['requirement']}{by}: the newest versions are {', '.join(versions[-_MOST_VERSIONS:])}"
+    which, versions = next(iter(found.items()))
+    return f"there is no {here['requirement']}{by}: {which} are {', '.join(versions[-_MOST_VERSIONS:])}"
 
 
 def _write_pure(wheel: Path, folder: Path) -> None:

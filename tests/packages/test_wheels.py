@@ -76,18 +76,37 @@ def write_wheel(folder: Path, name: str, source: str, requirements: Sequence[str
 
 
 SOCKETS = "import socket\nsocket.socket()\n"
+WORKER = "import threading, queue\nwork = queue.Queue()\nthreading.Thread(target=work.get, daemon=True).start()\n"
 
 
 @pytest.mark.packages
+@pytest.mark.parametrize(
+    ("source", "reason", "last"),
+    [
+        (SOCKETS, ", because it needs sockets", "Address family not supported by protocol"),
+        (WORKER, ", because it needs threads", "this waits for another thread, and there is none that could run"),
+        ("import subprocess\nsubprocess.run('ls')", ", because it needs processes", "does not support processes"),
+        ("1 / 0", "", "ZeroDivisionError: division by zero"),
+    ],
+)
 def test_a_package_whose_import_fails_is_refused_with_its_traceback_and_the_set_stays(
-    library: PackageLibrary, sandbox_cache: Path, tmp_path: Path
+    sandbox_cache: Path, tmp_path: Path, source: str, reason: str, last: str
 ) -> None:
-    before = library.added()
+    library = PackageLibrary(tmp_path / "data")
     with pytest.raises(PackageRefused) as raised:
-        library.add([str(write_wheel(tmp_path, "sockets", SOCKETS))], cache_dir=sandbox_cache, report=print)
-    assert str(raised.value).startswith("sockets cannot be imported in the sandbox:\nTraceback")
-    assert "Address family not supported by protocol" in str(raised.value)
-    assert library.added() == before
+        library.add([str(write_wheel(tmp_path, "failing", source))], cache_dir=sandbox_cache, report=print)
+    assert str(raised.value).startswith(f"failing cannot be imported in the sandbox{reason}:\nTraceback")
+    assert last in str(raised.value).splitlines()[-1]
+    assert library.added() == ()
+
+
+@pytest.mark.packages
+def test_threads_that_end_run_while_a_package_is_imported(sandbox_cache: Path, tmp_path: Path) -> None:
+    source = "import threading\nseen = []\nthreading.Thread(target=seen.append, args=(1,)).start()\n"
+    library = PackageLibrary(tmp_path / "data")
+    image = library.add([str(write_wheel(tmp_path, "threaded", source))], cache_dir=sandbox_cache, report=print)
+    with Runtime(sandbox_cache, image=image.folder) as runtime, runtime.session() as session:
+        assert session.exec("import threaded\nthreaded.seen").value == "[1]"
 
 
 @pytest.mark.packages

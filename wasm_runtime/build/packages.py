@@ -74,9 +74,33 @@ _NEED_CTYPES = frozenset({"scipy"})
 # Every session seeds the generators before its first cell. Run often enough that CPython has specialised it, this
 # writes 40 pages less there.
 _RESEEDINGS = 20
+# What the last line of a traceback says if an import fails for something that the sandbox does not have.
+_LACKING = {
+    "for another thread": "threads",
+    "a thread that sleeps": "threads",
+    "does not support processes": "processes",
+    "Address family not supported": "sockets",
+    "socket.gaierror": "the network",
+}
 _IMPORT = """
-import importlib, os, sys, traceback, warnings
+import importlib, os, sys, threading, traceback, warnings
 import host
+from host import parallel
+
+def run_threads():
+    hook, sleep = threading.excepthook, host.sleep
+    threading.excepthook, host.sleep = fail, fail_to_sleep
+    try:
+        parallel.run_threads()
+    finally:
+        threading.excepthook, host.sleep = hook, sleep
+
+def fail(thread):
+    raise thread.exc_value
+
+def fail_to_sleep(seconds):
+    raise RuntimeError("it starts a thread that sleeps, while nothing else can run")
+
 os.environ.update(HOME="/home", MPLBACKEND="agg", MPLCONFIGDIR="/tmp/matplotlib")
 warnings.simplefilter("ignore")
 del sys.modules["_ctypes"]
@@ -85,6 +109,7 @@ for name in {names!r}:
     os.write(1, f"\\1{{name}}\\n".encode())
     try:
         importlib.import_module(name)
+        run_threads()
     except BaseException as error:
         if name not in {optional!r}:
             os.write(1, f"\\1{{name}}\\n{{traceback.format_exc()}}".encode())
@@ -226,7 +251,11 @@ def _bake(
         )
     except boot.BootError as error:
         name, _, traceback = error.printed.rpartition(_MARK)[2].partition("\n")
-        raise BadPackage(f"{name or 'a package'} cannot be imported in the sandbox:\n{traceback or error}") from error
+        last = traceback.rstrip().rpartition("\n")[2]
+        needs = next((f", because it needs {lacking}" for said, lacking in _LACKING.items() if said in last), "")
+        raise BadPackage(
+            f"{name or 'a package'} cannot be imported in the sandbox{needs}:\n{traceback or error}"
+        ) from error
     return addresses, printed.rpartition(_MARK)[2].split()
 
 

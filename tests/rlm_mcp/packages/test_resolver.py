@@ -87,12 +87,17 @@ def test_a_package_without_any_wheel_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("requirement", "here", "elsewhere", "reason"),
     [
-        ("numpy==99", "none", "2.4, 2.5", "there is no numpy==99: the newest versions are 2.4, 2.5"),
+        (
+            "numpy==99",
+            "none",
+            "2.4, 2.5",
+            "there is no numpy==99: the newest versions for other platforms are 2.4, 2.5",
+        ),
         (
             "six<1 (from thing)",
             "1.0, 1.1",
-            "1.0, 1.1",
-            "there is no six<1, which thing needs: the newest versions are",
+            "1.0, 1.1, 1.2",
+            "there is no six<1, which thing needs: the newest versions for the sandbox are 1.0, 1.1",
         ),
         (
             "a>=2 (from b->c)",
