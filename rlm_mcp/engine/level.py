@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio
 
-from rlm_mcp.engine import citations, prompts
+from rlm_mcp.engine import cell_display, citations
 from rlm_mcp.engine.briefing import brief_contexts, brief_of_value, chars_of_value
 from rlm_mcp.engine.budget import Bill, Ledger, paid_call
 from rlm_mcp.engine.checkpoints import Checkpoints
@@ -257,7 +257,9 @@ class Level:
             cell = await self._execute(turn, step, repl, known)
         self._cited += cell.citations
         self.deps.reading.add_cell(cell)
-        self.deps.reading.add_model_text(prompts.output_text(cell, prompts.output_limits(self.judge.rules.strength)))
+        self.deps.reading.add_model_text(
+            cell_display.output_text(cell, cell_display.output_limits(self.judge.rules.strength))
+        )
         return cell
 
     async def _execute(self, turn: Turn, step: RunBlock, repl: Repl, known: CellResult | None) -> CellResult:

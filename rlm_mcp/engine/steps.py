@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlm_mcp.engine.prompts import Strength
+from rlm_mcp.engine.cell_display import Strength
 from rlm_mcp.models.base import Message
 
 AnsweredBy = Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer", "value", "text", "invalid"]

@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rlm_mcp.engine import prompts
+from rlm_mcp.engine import cell_display, prompts
 from rlm_mcp.engine.dialogue import Dialogue, row_of
 from rlm_mcp.engine.grounding import as_text, is_empty, shown_text, value_of
 from rlm_mcp.engine.judge import Judge, real_lines
@@ -191,10 +191,12 @@ class Trajectory:
     def receive_cell(self, cell: CellResult) -> Step:
         """Decides what to do with the result of a block."""
         several = self._block if self._blocks or self._block > 1 else None
-        self._dialogue.say(prompts.observation(cell, self.judge.rules.strength, block=several, index=len(self.cells)))
-        self._dialogue.add_to_row(shown_text(cell) or prompts.one_line_error(cell))
+        self._dialogue.say(
+            cell_display.observation(cell, self.judge.rules.strength, block=several, index=len(self.cells))
+        )
+        self._dialogue.add_to_row(shown_text(cell) or cell_display.one_line_error(cell))
         self.judge.cells.append(cell)
-        failed = prompts.one_line_error(cell) if cell.error or cell.stopped_by else None
+        failed = cell_display.one_line_error(cell) if cell.error or cell.stopped_by else None
         final = cell.final or self.judge.typed_final(cell, self._briefs)
         if final is None and failed is None and self._blocks:
             return self._next_block()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rlm_mcp.engine import prompts
+from rlm_mcp.engine import cell_display, prompts
 from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Brief, Remaining
 from rlm_mcp.engine.steps import Again, Question, Rules, RunBlock
@@ -41,7 +41,7 @@ def told(text: str, rules: Rules) -> str:
 
 @pytest.mark.parametrize("text", INJECTIONS)
 @pytest.mark.parametrize("strength", ["strong", "weak"])
-def test_printed_text_stays_inside_one_quotation(text: str, strength: prompts.Strength) -> None:
+def test_printed_text_stays_inside_one_quotation(text: str, strength: cell_display.Strength) -> None:
     message = told(text, Rules(strength=strength))
 
     assert message.startswith("<output>\n")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rlm_mcp.engine import prompts
+from rlm_mcp.engine import cell_display, prompts
 from rlm_mcp.engine.line_shapes import LineShape
 from rlm_mcp.engine.prompts import Brief, Remaining
 from rlm_mcp.models.base import Message, estimate_tokens
@@ -29,17 +29,17 @@ def test_both_profiles_are_told_of(name: str) -> None:
 
 
 def test_output_is_cut_in_the_middle_and_says_how_much_is_missing() -> None:
-    shown = prompts.OutputLimits(head=5, tail=3, variable=10, variables=2)
+    shown = cell_display.OutputLimits(head=5, tail=3, variable=10, variables=2)
 
-    assert prompts.cut_middle("12345678", 8, shown) == "12345678"
-    cut = prompts.cut_middle("abcdefghij", 10, shown)
+    assert cell_display.cut_middle("12345678", 8, shown) == "12345678"
+    cut = cell_display.cut_middle("abcdefghij", 10, shown)
     assert cut.startswith("abcde\n[… 2 of 10 characters are not shown")
     assert cut.endswith("\nhij")
 
 
 def test_a_cut_output_says_how_to_see_the_rest() -> None:
     long = CellResult(code="print(x)", stdout="x" * 20_000, value=repr("y" * 20_000))
-    strong, weak = prompts.observation(long, "strong", index=3), prompts.observation(long, "weak", index=3)
+    strong, weak = cell_display.observation(long, "strong", index=3), cell_display.observation(long, "weak", index=3)
 
     assert "[… 8,000 of 20,000 characters are not shown: show(history[3], 9000) goes on …]" in strong
     assert "[… 8,002 of 20,002 characters are not shown: assign it and print a slice …]" in strong
@@ -89,14 +89,16 @@ def test_how_a_block_was_stopped_and_what_became_of_the_variables_is_said() -> N
     stopped = CellResult(code="while True: pass", stopped_by="deadline", seconds=30.0)
     undone = CellResult(code="x", stopped_by="trap", undone=True)
 
-    assert "stopped because it took longer than 30 s. The variables are kept." in prompts.observation(stopped, "weak")
-    assert "ended by the sandbox (trap). The variables are as they were" in prompts.observation(undone, "strong")
+    assert "stopped because it took longer than 30 s. The variables are kept." in cell_display.observation(
+        stopped, "weak"
+    )
+    assert "ended by the sandbox (trap). The variables are as they were" in cell_display.observation(undone, "strong")
 
 
 def test_several_json_values_in_one_text_are_recognised_by_their_error() -> None:
     error = CellError(type="JSONDecodeError", message="Extra data: line 2 column 1 (char 66)", line=1)
 
-    assert "parse each line by itself" in prompts.observation(CellResult(code="x", error=error), "weak")
+    assert "parse each line by itself" in cell_display.observation(CellResult(code="x", error=error), "weak")
 
 
 def test_nothing_to_run_is_answered_with_the_reason_and_the_form() -> None:
@@ -110,7 +112,7 @@ def test_nothing_to_run_is_answered_with_the_reason_and_the_form() -> None:
 
 def test_variables_are_listed_up_to_a_number_and_cut() -> None:
     many = [Variable(name=f"v{n}", type="str", size=500, preview="x" * 500) for n in range(9)]
-    text = prompts.variables_text(many, prompts.WEAK)
+    text = cell_display.variables_text(many, cell_display.WEAK)
 
     assert text.count("\n") == 7
     assert text.startswith("v0 (str, 500 items) = xxx")
