@@ -35,7 +35,7 @@ pip() {  # this very environment came from these commands: what is left to check
     shift
     for requirement in "$@"; do
         case "$requirement" in
-            -e | . | '.[dev]' | '.[otel]' | rlm-mcp | 'rlm-mcp[documents]' | 'rlm-mcp[watch]' | 'rlm-mcp[otel]') ;;
+            -e | . | '.[dev]' | '.[documents]' | '.[watch]' | '.[otel]' | rlm-mcp) ;;
             *) echo "pip install $requirement: no such extra" >&2; return 1 ;;
         esac
     done
