@@ -3,6 +3,8 @@
     python -m benchmarks.by_hand FOLDER [--port 8090] [--labels FILE.jsonl]
     RLM_MCP_BASE_URL=http://127.0.0.1:8090/v1 RLM_MCP_MODEL=root RLM_MCP_SUB_MODEL=sub rlm-mcp solve QUERY SOURCE
 
+RLM_MCP_SUB_BASE_URL sends the sub-calls to another endpoint instead. A root model of any name is played by hand.
+
 Each request of the root model becomes FOLDER/root-0001.md, which holds the messages that are new since the one before.
 The reply is what is written to FOLDER/root-0001.reply.md (write another file and rename it, so that it is complete).
 The sub-model is an oracle over `--labels`, lines of {"text": …, "label": …}: it labels the texts in a prompt of
@@ -41,7 +43,7 @@ class Table:
 
     def reply_to(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[str, dict[str, int]]:
         """The reply to a request and its usage. Waits for whoever plays the model."""
-        kind = "root" if model == "root" else "sub"
+        kind = "sub" if model == "sub" else "root"
         said = oracle(str(messages[-1]["content"]), self._labels) if kind == "sub" else None
         text = said if said is not None else self._by_hand(kind, messages)
         usage = {"prompt_tokens": sum(tokens(str(m["content"])) for m in messages), "completion_tokens": tokens(text)}

@@ -1,6 +1,6 @@
 """Generates shop.log, the log of one afternoon of an invented web shop; the bytes are the same every time.
 
-    python -m rlm_mcp.cli.demo_data.generate
+    python -m rlm_mcp.cli.demo_data.shop
 
 It contains an incident: at 14:05 the payments service loads a new certificate bundle; from 14:07 on its calls to
 the card provider time out, checkouts fail, retries drain the database pool, and at 14:31 the bundle is rolled back.
@@ -10,26 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlm_mcp.cli.demo_data.dice import Dice
+
 START_MINUTE, MINUTES = 13 * 60, 120
 INCIDENT, ROLLBACK = range(14 * 60 + 7, 14 * 60 + 31), 14 * 60 + 31
 CUSTOMERS = ("ines", "tomas", "wei", "amara", "lukas", "priya", "noor", "sofia", "kenji", "olga")
 GOODS = ("kettle", "desk lamp", "rain jacket", "notebook", "bike pump", "teapot", "headphones", "wool socks")
-
-
-class Dice:
-    """A small linear congruential generator, so that the log does not depend on a Python version."""
-
-    def __init__(self, seed: int) -> None:
-        self._state = seed
-
-    def below(self, limit: int) -> int:
-        """A number from 0 to limit - 1."""
-        self._state = (self._state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
-        return (self._state >> 33) % limit
-
-    def one_of(self, values: tuple[str, ...]) -> str:
-        """One of the values."""
-        return values[self.below(len(values))]
 
 
 def log_lines() -> Iterator[str]:
