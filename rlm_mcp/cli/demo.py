@@ -1,14 +1,14 @@
-"""`rlm-mcp demo`: replays a recorded run of a real model, so that it works on a machine with nothing configured.
+"""`rlm-mcp demo`: replays a recorded run of real models, so that it works on a machine with nothing configured.
 
-Only the model's replies come from the record. Every block of code is executed again in the sandbox over the log that
+Only the models' replies come from the record. Every block of code is executed again in the sandbox over the data that
 ships with the package, every sub-call is matched by its prompt, and every citation is checked again. The page of the
 run is kept in the cache directory.
 """
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -33,8 +33,8 @@ from rlm_mcp.workspace.workspace import Workspace, open_workspace
 ANSWER_LINES = 40
 
 INTRODUCTION = (
-    "A recorded run of {model}, replayed. The model's replies and their times come from the record. Everything else "
-    "happens now: the code runs in the sandbox on this machine, over the log that ships with rlm-mcp.\n"
+    "A recorded run, replayed. {models} Only the models' replies and their times come from the record; everything else"
+    " happens now: the code runs in the sandbox on this machine, over {data} with rlm-mcp.\n"
 )
 SAME = "The result is the same as in the record."
 DIFFERENT = "The result differs from the record: {difference}"
@@ -50,41 +50,73 @@ What to do next:
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """A recorded run that ships with the package, and the files that it is about."""
+
+    record: str
+    sources: tuple[str, ...]
+    models: str
+    """a sentence that says which model replied"""
+    data: str
+
+
+DEMOS = {
+    "support": Demo(
+        record="support.jsonl",
+        sources=("customers.csv", "messages.jsonl", "incident.txt"),
+        models=(
+            "The root model is a strong model, played through benchmarks/by_hand.py; Qwen2.5-Coder-1.5B, a small local"
+            " model, answers the sub-calls and is the root of the child run."
+        ),
+        data="the files of a support desk that come",
+    ),
+    "small": Demo(
+        record="small.jsonl",
+        sources=("shop.log",),
+        models="Qwen2.5-Coder-1.5B, a small local model, is the root model.",
+        data="a log that comes",
+    ),
+}
+
+
 class NoDemo(RlmError):
     """The package was built without the recorded run."""
 
 
-async def run_demo(settings: Settings, out: TextIO, *, as_json: bool) -> bool:
-    """Plays the demo in a temporary data directory, so that nothing is added to the user's contexts and runs."""
+async def run_demo(settings: Settings, name: str, out: TextIO, *, as_json: bool) -> bool:
+    """Plays a demo in a temporary data directory, so that nothing is added to the user's contexts and runs."""
     with TemporaryDirectory() as directory:
         async with open_workspace(replace(settings, data_dir=Path(directory))) as workspace:
-            page = settings.cache_dir / "demo" / "run.html"
-            return await play_demo(workspace, out, as_json=as_json, page=page)
+            page = settings.cache_dir / "demo" / f"{name}.html"
+            return await play_demo(workspace, DEMOS[name], out, as_json=as_json, page=page)
 
 
-async def play_demo(workspace: Workspace, out: TextIO, *, as_json: bool, page: Path) -> bool:
-    """Replays the recorded run that ships with the package. True if the result is as recorded."""
-    with _data("shop.log") as log, _data("run.jsonl") as record:
+async def play_demo(workspace: Workspace, demo: Demo, out: TextIO, *, as_json: bool, page: Path) -> bool:
+    """Replays a recorded run that ships with the package. True if the result is as recorded."""
+    with ExitStack() as opened:
+        record, *sources = (opened.enter_context(_data(name)) for name in (demo.record, *demo.sources))
         if not record.is_file():
             raise NoDemo(
                 "this build of rlm-mcp has no recorded run: install a released version, or use `rlm-mcp solve`"
             )
-        return await replay(workspace, list(read_events(record)), log, out, as_json=as_json, page=page)
+        if not as_json:
+            console_on(out).print(INTRODUCTION.format(models=demo.models, data=demo.data))
+        return await replay(workspace, list(read_events(record)), sources, out, as_json=as_json, page=page)
 
 
 async def replay(
-    workspace: Workspace, events: Sequence[Event], log: Path, out: TextIO, *, as_json: bool, page: Path
+    workspace: Workspace, events: Sequence[Event], sources: Sequence[Path], out: TextIO, *, as_json: bool, page: Path
 ) -> bool:
-    """Replays a recorded run over `log`, prints it turn by turn or as one JSON object, and writes its page."""
-    context = await workspace.contexts.register(source=str(log), name=log.name)
+    """Replays a recorded run over `sources`, prints it turn by turn or as one JSON object, and writes its page."""
+    contexts = [await workspace.contexts.register(source=str(source), name=source.name) for source in sources]
     console = console_on(out)
     printer = RunPrinter(console)
     started = events[0]
     if isinstance(started, RunStarted) and not as_json:
-        console.print(INTRODUCTION.format(model=escape_controls(started.models["root"]["name"])))
         printer.print_event(started)
     outcome, difference = await workspace.runs.replay_events(
-        events, (context,), (lambda _: None) if as_json else printer.print_event
+        events, contexts, (lambda _: None) if as_json else printer.print_event
     )
     written = await _write_page(workspace, events, page)
     if as_json:

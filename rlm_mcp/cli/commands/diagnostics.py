@@ -26,7 +26,15 @@ def add_commands(commands: Commands) -> None:
     )
     config_parser = commands.add("config", config, "show every setting with its value and its origin")
     config_parser.add_argument("--path", action="store_true", help="print only the path of the settings file")
-    commands.add("demo", demo, "replay a recorded run over a log that ships with rlm-mcp")
+    demo_parser = commands.add("demo", demo, "replay a recorded run over data that ships with rlm-mcp")
+    demo_parser.add_argument(
+        "name",
+        nargs="?",
+        choices=["support", "small"],
+        default="support",
+        help="support (the default): a strong root model and a small sub-model answer a question over messages,"
+        " customers and the channel of an incident; small: one small local model answers a question over a log",
+    )
 
 
 async def doctor(options: argparse.Namespace) -> int:
@@ -77,12 +85,14 @@ def config(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Replays the recorded run that ships with rlm-mcp."""
+    """Replays a recorded run that ships with rlm-mcp."""
     import anyio
 
     from rlm_mcp.cli.demo import run_demo
 
-    is_as_recorded = anyio.run(partial(run_demo, settings_from(options), sys.stdout, as_json=options.json))
+    is_as_recorded = anyio.run(
+        partial(run_demo, settings_from(options), options.name, sys.stdout, as_json=options.json)
+    )
     return ANSWERED if is_as_recorded else FAILED
 
 

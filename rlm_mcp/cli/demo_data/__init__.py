@@ -1,1 +1,1 @@
-"""The data of `rlm-mcp demo`: the log of an invented shop, and the recorded run of a model over it."""
+"""The data of `rlm-mcp demo`: a support desk and a log, both invented, and recorded runs of models over them."""

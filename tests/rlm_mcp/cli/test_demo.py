@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 from collections.abc import Sequence
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.cli.demo import play_demo, replay
-from rlm_mcp.cli.demo_data.generate import log_lines
+from rlm_mcp.cli.demo import DEMOS, play_demo, replay
+from rlm_mcp.cli.demo_data import support
+from rlm_mcp.cli.demo_data.shop import log_lines
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.records.events import Event, event_from_json
 from rlm_mcp.settings import Settings
@@ -17,8 +19,8 @@ from rlm_mcp.workspace.workspace import open_workspace
 
 pytestmark = pytest.mark.anyio
 
-LOG = Path(str(files("rlm_mcp.cli.demo_data") / "shop.log"))
-RECORD = Path(str(files("rlm_mcp.cli.demo_data") / "run.jsonl"))
+DATA = Path(str(files("rlm_mcp.cli.demo_data")))
+LOG = DATA / "shop.log"
 LOOK = """```repl
 from collections import Counter
 errors = Counter(line.split("[")[1].split("]")[0] for line in context.splitlines() if " ERROR " in line)
@@ -49,13 +51,12 @@ async def test_a_replay_executes_the_code_again_and_prints_every_turn(settings: 
     events = await record(settings, [LOOK, END])
     out = io.StringIO()
     async with open_workspace(settings) as workspace:
-        assert await replay(workspace, events, LOG, out, as_json=False, page=settings.cache_dir / "run.html")
+        assert await replay(workspace, events, [LOG], out, as_json=False, page=settings.cache_dir / "run.html")
     story = out.getvalue()
     assert "about    shop.log (3,098 lines" in story
     assert "Counter({'payments': 180, 'gateway': 90" in story
     assert "1 sub-call\n    Is this an error?" in story
     assert '\n["payments", 180]\n✓ answered' in story
-    assert "A recorded run of recorded, replayed." in story
     assert "The result is the same as in the record." in story
     assert str(settings.cache_dir / "run.html") in story
     assert "payments" in (settings.cache_dir / "run.html").read_text("utf-8")
@@ -65,7 +66,7 @@ async def test_a_replay_as_json_is_one_object(settings: Settings) -> None:
     events = await record(settings, [LOOK, END])
     out = io.StringIO()
     async with open_workspace(settings) as workspace:
-        assert await replay(workspace, events, LOG, out, as_json=True, page=settings.cache_dir / "run.html")
+        assert await replay(workspace, events, [LOG], out, as_json=True, page=settings.cache_dir / "run.html")
     told = json.loads(out.getvalue())
     assert (told["replay"], told["status"], told["difference"]) == (True, "completed", None)
     assert told["answer"] == '["payments", 180]'
@@ -77,16 +78,37 @@ async def test_a_replay_with_a_different_result_says_so(settings: Settings, tmp_
     other.write_text("\n".join(line for line in log_lines() if "[gateway]" not in line) + "\n")
     out = io.StringIO()
     async with open_workspace(replace(settings, data_dir=tmp_path / "elsewhere")) as workspace:
-        assert not await replay(workspace, events, other, out, as_json=False, page=settings.cache_dir / "run.html")
+        assert not await replay(workspace, events, [other], out, as_json=False, page=settings.cache_dir / "run.html")
     assert "The result differs from the record:" in out.getvalue()
 
 
-def test_the_shipped_log_is_what_its_generator_writes() -> None:
+def test_the_shipped_data_is_what_the_generators_write() -> None:
     assert LOG.read_text("utf-8") == "\n".join(log_lines()) + "\n"
+    assert {name: (DATA / name).read_text("utf-8") for name in support.files()} == support.files()
 
 
-@pytest.mark.skipif(not RECORD.exists(), reason="no run has been recorded yet")
-async def test_the_shipped_recording_has_the_recorded_result(settings: Settings) -> None:
+@pytest.mark.parametrize("name", DEMOS)
+async def test_a_shipped_recording_has_the_recorded_result(settings: Settings, name: str) -> None:
     out = io.StringIO()
+    page = settings.cache_dir / "run.html"
     async with open_workspace(settings) as workspace:
-        assert await play_demo(workspace, out, as_json=False, page=settings.cache_dir / "run.html"), out.getvalue()
+        assert await play_demo(workspace, DEMOS[name], out, as_json=False, page=page), out.getvalue()
+    assert out.getvalue().startswith(f"A recorded run, replayed. {DEMOS[name].models[:30]}")
+
+
+def test_the_run_of_the_support_desk_shows_what_its_description_says() -> None:
+    events = [json.loads(line) for line in (DATA / "support.jsonl").read_text("utf-8").splitlines()]
+    ended = events[-1]
+    judged = [event for event in events if event["event"] == "sub_reply" and event["turn"] == 2 and not event["path"]]
+    intents = {row["text"]: row["category"] for row in csv.DictReader((DATA / "banking77.csv").open(encoding="utf-8"))}
+    texts = [event["prompt_head"].removeprefix("Text: ").partition("\n\n")[0] for event in judged]
+    right = [
+        event["value"].lower().startswith("yes") == (intents[text] == support.DECLINED)
+        for event, text in zip(judged, texts, strict=True)
+    ]
+    assert (len(right), sum(right)) == (89, 85)
+    assert len({event["path"] for event in events} - {""}) == 2
+    assert [citation["verified"] for citation in ended["citations"]] == [True] * 10
+    assert support.draw_story().cause.proof in ended["answer"]
+    assert support.draw_story().withdrawn.believed in ended["answer"]
+    assert ended["answer"].startswith(support.draw_story().country)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rlm_mcp.cli.commands.output import COMMAND_OF_TOOL
+from rlm_mcp.cli.demo import DEMOS
 from rlm_mcp.cli.main import command_parser, main
 from tests.peers.openai_server import OpenAIServer, Request
 from tests.rlm_mcp.conftest import LOG
@@ -68,6 +69,13 @@ def test_contexts_are_added_listed_and_removed(run: Run, log_file: Path) -> None
     assert "a" in run("contexts")[1]
     assert run("contexts", "rm", "a")[0] == 0
     assert json.loads(run("contexts", "list", "--json")[1]) == []
+
+
+def test_a_demo_that_does_not_exist_is_refused_with_the_names_of_those_that_do(run: Run) -> None:
+    status, out, error = run("demo", "big")
+    assert (status, out) == (2, "")
+    assert "invalid choice: 'big' (choose from" in error
+    assert all(name in error for name in DEMOS)
 
 
 def test_every_command_that_a_text_names_exists(run: Run) -> None:

@@ -106,7 +106,7 @@ def test_dollars_are_estimated_only_where_every_model_has_a_price() -> None:
 
 
 def test_the_recorded_run_of_a_weak_model_lies_within_its_estimate() -> None:
-    with as_file(files("rlm_mcp.cli.demo_data").joinpath("run.jsonl")) as path:
+    with as_file(files("rlm_mcp.cli.demo_data").joinpath("small.jsonl")) as path:
         events = list(read_events(path))
     started = next(event for event in events if isinstance(event, RunStarted))
     routed = next(event for event in events if isinstance(event, Routed))

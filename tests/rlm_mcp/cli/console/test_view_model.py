@@ -9,7 +9,7 @@ from rlm_mcp.cli.console.excerpt import excerpt, one_line
 from rlm_mcp.cli.console.view_model import BlockNote, ResumeNote, RouteNote, RunIntro, RunView, TurnNote
 from rlm_mcp.records.events import SubAsked, event_from_json
 
-RECORD = [json.loads(line) for line in (files("rlm_mcp.cli.demo_data") / "run.jsonl").read_text("utf-8").splitlines()]
+RECORD = [json.loads(line) for line in (files("rlm_mcp.cli.demo_data") / "small.jsonl").read_text("utf-8").splitlines()]
 
 
 def fold(*events: Mapping[str, Any]) -> RunView:
