@@ -126,8 +126,8 @@ CHATTER = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
-    """What happened, in minutes of the day."""
+class Incident:
+    """What happened; times are minutes of the day."""
 
     country: str
     cause: Suspect
@@ -137,12 +137,12 @@ class Story:
     fixed: int
 
 
-def draw_story() -> Story:
-    """The story of the seed."""
+def draw_incident() -> Incident:
+    """The incident of the seed."""
     dice = Dice(SEED)
     cause, withdrawn, *excluded = dice.shuffled(SUSPECTS)
     began = 8 * 60 + dice.below(90)
-    return Story(
+    return Incident(
         country=dice.one_of(COUNTRIES),
         cause=cause,
         withdrawn=withdrawn,
@@ -174,7 +174,7 @@ def customers() -> list[tuple[str, str, str, str]]:
     ]
 
 
-def messages(story: Story, texts: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
+def messages(story: Incident, texts: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
     """Time, customer and text of each message, in the order of time."""
     dice = Dice(SEED + 3)
     everybody = customers()
@@ -190,7 +190,7 @@ def messages(story: Story, texts: Sequence[tuple[str, str]]) -> list[tuple[str, 
     return sorted(sent)
 
 
-def channel(story: Story) -> Iterator[str]:
+def channel(story: Incident) -> Iterator[str]:
     """The lines of the incident channel, in the order of time."""
     dice = Dice(SEED + 4)
     said = dict(_turning_points(story, dice))
@@ -200,7 +200,7 @@ def channel(story: Story) -> Iterator[str]:
         yield from (f"{_clock(minute)} {line}" for line in said.get(minute, ()))
 
 
-def _turning_points(story: Story, dice: Dice) -> Iterator[tuple[int, list[str]]]:
+def _turning_points(story: Incident, dice: Dice) -> Iterator[tuple[int, list[str]]]:
     """The lines that matter, by minute: suspects are raised, excluded, believed, withdrawn; one is proved."""
     start, length = story.began + 13, story.fixed - story.began - 20
     yield (
@@ -258,7 +258,7 @@ def _clock(minute: int) -> str:
 
 def files() -> dict[str, str]:
     """The text of each file that is generated, by name."""
-    story = draw_story()
+    story = draw_incident()
     with (HERE / "banking77.csv").open(encoding="utf-8", newline="") as rows:
         texts = [(row["text"], row["category"]) for row in csv.DictReader(rows)]
     said = [

@@ -110,6 +110,6 @@ def test_the_run_of_the_support_desk_shows_what_its_description_says() -> None:
     assert (len(right), sum(right)) == (89, 85)
     assert len({event.get("path", "") for event in events} - {""}) == 2
     assert [citation["verified"] for citation in ended["citations"]] == [True] * 10
-    assert support.draw_story().cause.proof in ended["answer"]
-    assert support.draw_story().withdrawn.believed in ended["answer"]
-    assert ended["answer"].startswith(support.draw_story().country)
+    assert support.draw_incident().cause.proof in ended["answer"]
+    assert support.draw_incident().withdrawn.believed in ended["answer"]
+    assert ended["answer"].startswith(support.draw_incident().country)
