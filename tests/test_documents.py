@@ -22,7 +22,8 @@ import pytest
 
 from rlm_mcp.settings import load_settings
 from tests.peers.forking import forked_command
-from tests.peers.openai_server import OpenAIServer, good_root
+from tests.peers.good_root import good_root
+from tests.peers.openai_server import OpenAIServer
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -1,6 +1,5 @@
 """The loop with a scripted model and a scripted REPL: every way a run can go and end."""
 
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,104 +9,23 @@ import anyio
 import pytest
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.types import Context, LineRange
+from rlm_mcp.contexts.types import LineRange
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
-from rlm_mcp.engine.subcalls import SubCalls
-from rlm_mcp.engine.types import RunDeps, RunSpec, started_event
+from rlm_mcp.engine.types import RunSpec
 from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCallFailed
 from rlm_mcp.models.base import Profile
-from rlm_mcp.models.scripted import ScriptedCall, ScriptedModel
-from rlm_mcp.records.events import Event, RunResumed, name_of, to_json
-from rlm_mcp.records.lease import EXPIRY_SECONDS, LeaseLost, MemoryLeases
-from rlm_mcp.records.store import Run, Runs
-from rlm_mcp.records.tape import MemoryRecord, Tape
-from rlm_mcp.records.types import Outcome
-from rlm_mcp.records.unanswered import with_unanswered
-from rlm_mcp.repl.scripted import Play, ScriptedOpener
-from rlm_mcp.repl.types import CellError, CellResult, Final, GuestCalls, RawCitation, Variable
-from rlm_mcp.spending import RunLimits, Spent
+from rlm_mcp.models.scripted import ScriptedModel
+from rlm_mcp.records.events import name_of, to_json
+from rlm_mcp.records.store import Run
+from rlm_mcp.records.tape import MemoryRecord
+from rlm_mcp.repl.scripted import ScriptedOpener
+from rlm_mcp.repl.types import CellResult, Final, GuestCalls, RawCitation
+from rlm_mcp.spending import RunLimits
+
+from .loop_world import ANSWER, ASK, ASK_CHILD, COUNT, GOOD, LINES, LOOK, World, asking
 
 pytestmark = pytest.mark.anyio
-
-LINES = [f"10:{n // 60:02}:{n % 60:02} {'ERROR disk' if n % 7 == 0 else 'INFO net'} message {n}" for n in range(3000)]
-LOOK = "```repl\nprint(len(context))\n```"
-COUNT = "```repl\nn = context.count('ERROR')\nprint(n)\n```"
-ANSWER = "```repl\nFINAL(n)\n```"
-GOOD = [
-    CellResult(code="", stdout="100000\n"),
-    CellResult(code="", stdout="429\n", variables=(Variable(name="n", type="int", preview="429"),)),
-    CellResult(code="", final=Final(value=429)),
-]
-PRICED = Profile(usd_per_mtok_in=1.0, usd_per_mtok_out=4.0)
-
-
-class World:
-    """A store with one log, runs on disk, and the last run made."""
-
-    def __init__(self, directory: Path) -> None:
-        self.store = Store(directory)
-        self.runs = Runs(directory)
-        self.log: Context = self.store.register_text("\n".join(LINES), name="app.log")
-        self.record: Run | MemoryRecord = MemoryRecord()
-
-    def begin(self, spec: RunSpec, root: ScriptedModel, limits: RunLimits) -> Run:
-        run = self.runs.create(started_event(spec, root=root, sub=root, limits=limits))
-        self.record = run
-        return run
-
-    def deps(
-        self,
-        root: ScriptedModel,
-        repl: ScriptedOpener,
-        record: Run | MemoryRecord,
-        *,
-        sub: ScriptedModel | None = None,
-        tape: Tape | None = None,
-    ) -> RunDeps:
-        return RunDeps(
-            root=root,
-            sub=sub or root,
-            ask_sub=SubCalls({"sub": sub or root}).ask,
-            open_repl=repl,
-            store=self.store,
-            record=record,
-            tape=tape or Tape(),
-            save_after_seconds=0,
-        )
-
-    async def solve(
-        self,
-        replies: Sequence[Any] | Callable[[ScriptedCall], str],
-        cells: Sequence[CellResult] | Play = GOOD,
-        *,
-        spec: RunSpec | None = None,
-        limits: RunLimits | None = None,
-        profile: Profile | None = None,
-        sub: ScriptedModel | None = None,
-    ) -> Outcome:
-        spec = spec or self.spec()
-        limits = limits or RunLimits()
-        self.root = ScriptedModel(replies, profile=profile)
-        self.repl = ScriptedOpener(cells)
-        deps = self.deps(self.root, self.repl, self.begin(spec, self.root, limits), sub=sub)
-        return await solve(spec, deps, Ledger(limits))
-
-    def spec(self, **facts: Any) -> RunSpec:
-        return RunSpec(query="How many errors are there?", contexts=(self.log,), **facts)
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        events = self.record.events if isinstance(self.record, MemoryRecord) else list(self.record.events())
-        return [to_json(event) for event in events if name_of(event) == kind]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    if isinstance(world.record, Run):
-        world.record.close()
-    world.store.close()
 
 
 async def test_a_run_from_the_question_to_the_answer(world: World) -> None:
@@ -367,26 +285,6 @@ async def test_usage_on_record_is_that_of_the_whole_tree_while_a_child_runs(worl
 # --- sub-calls and children
 
 
-def asking(**expected: Any) -> Play:
-    """A REPL whose code asks the run, and whose output is what it got."""
-
-    async def play(code: str, calls: GuestCalls) -> CellResult:
-        try:
-            if "rlm_query" in code:
-                value = await calls.rlm_query("How many disks?", "disk\n" * 9_000)
-            else:
-                value = await calls.llm_query("Is 'disk full' an error?", schema="yes|no")
-        except SubCallFailed as error:
-            return CellResult(code="", error=CellError(type="RuntimeError", message=str(error), line=1))
-        return CellResult(code="", final=Final(value=value))
-
-    return play
-
-
-ASK = "```repl\nFINAL(llm_query('Is it?'))\n```"
-ASK_CHILD = "```repl\nFINAL(rlm_query('How many disks?', context))\n```"
-
-
 async def test_a_sub_call_is_counted_recorded_and_answered(world: World) -> None:
     sub = ScriptedModel(['{"value": "yes"}'])
     outcome = await world.solve([ASK], asking(), sub=sub)
@@ -456,254 +354,3 @@ async def test_at_the_last_depth_a_child_is_a_plain_call_with_the_text_as_materi
 
     assert outcome.answer == "9000"
     assert "disk\ndisk" in sub.calls[0].last
-
-
-# --- never pay twice
-
-
-class Killed(BaseException):
-    """The process dies here."""
-
-
-def dying(at: int, replies: Sequence[str]) -> Callable[[ScriptedCall], str]:
-    """Replies from a list until the process dies before reply `at`."""
-    left = list(replies)
-    count = 0
-
-    def reply(asked: ScriptedCall) -> str:
-        nonlocal count
-        if count == at:
-            raise Killed
-        count += 1
-        return left.pop(0)
-
-    return reply
-
-
-@pytest.mark.parametrize("at", [0, 1, 2])
-async def test_a_killed_run_goes_on_from_its_last_finished_turn(world: World, at: int) -> None:
-    spec, limits = world.spec(), RunLimits()
-    with pytest.raises(Killed):
-        await world.solve(dying(at, [LOOK, COUNT, ANSWER]))
-    assert isinstance(world.record, Run)
-    world.record.close()
-
-    run = world.runs.get(world.record.run_id)
-    root, repl = ScriptedModel([LOOK, COUNT, ANSWER][at:]), ScriptedOpener(GOOD[at:])
-    spent = Spent.from_json({"root_calls": run.state().usage.root_calls})
-    world.record = run
-    run.append(RunResumed())
-    deps = world.deps(root, repl, run, tape=Tape(run.events()))
-    outcome = await solve(spec, deps, Ledger(limits, already=spent))
-
-    assert (outcome.answer, outcome.iterations, outcome.usage.root_calls) == ("429", 3, 3)
-    assert len(root.calls) == 3 - at
-    assert len(repl.opened[0].ran) == 3 - at
-    assert repl.opened[0].restored == ([b"1", b"2"][at - 1 : at] if at else [])
-    assert len(world.events("root_reply")) == 3
-    assert len(world.events("cell")) == 3
-    assert run.state().status == "completed"
-
-
-async def test_a_run_whose_checkpoint_another_version_made_goes_on_by_running_its_blocks_again(world: World) -> None:
-    with pytest.raises(Killed):
-        await world.solve(dying(2, [LOOK, COUNT, ANSWER]))
-    assert isinstance(world.record, Run)
-    world.record.save_checkpoint(2, b"of another image")
-    world.record.close()
-
-    run = world.runs.get(world.record.run_id)
-    root, repl = ScriptedModel([ANSWER]), ScriptedOpener(GOOD)
-    world.record = run
-    run.append(RunResumed())
-    outcome = await solve(world.spec(), world.deps(root, repl, run, tape=Tape(run.events())), Ledger(RunLimits()))
-
-    assert (outcome.answer, outcome.iterations, len(root.calls)) == ("429", 3, 1)
-    assert (len(repl.opened[0].ran), repl.opened[0].restored) == (3, [])
-    assert len(world.events("cell")) == 3
-
-
-async def test_a_resumed_run_asks_the_model_exactly_what_an_unbroken_one_would(world: World) -> None:
-    await world.solve([LOOK, COUNT, ANSWER])
-    unbroken = [event["prompt_hash"] for event in world.events("root_reply")]
-    assert isinstance(world.record, Run)
-    world.record.close()
-    with pytest.raises(Killed):
-        await world.solve(dying(2, [LOOK, COUNT, ANSWER]))
-    assert isinstance(world.record, Run)
-    world.record.close()
-    run = world.record = world.runs.get(world.record.run_id)
-    await solve(
-        world.spec(),
-        world.deps(ScriptedModel([ANSWER]), ScriptedOpener(GOOD[2:]), run, tape=Tape(run.events())),
-        Ledger(),
-    )
-
-    assert [event["prompt_hash"] for event in world.events("root_reply")] == unbroken
-
-
-async def test_a_sub_call_that_was_answered_before_the_kill_is_not_made_again(world: World) -> None:
-    async def dies_after_the_call(code: str, calls: GuestCalls) -> CellResult:
-        await calls.llm_query("Is 'disk full' an error?", schema="yes|no")
-        raise Killed
-
-    with pytest.raises(Killed):
-        await world.solve([ASK], dies_after_the_call, sub=ScriptedModel(['{"value": "yes"}']))
-    assert isinstance(world.record, Run)
-    world.record.close()
-
-    run = world.record = world.runs.get(world.record.run_id)
-    sub = ScriptedModel([])
-    deps = world.deps(ScriptedModel([]), ScriptedOpener(asking()), run, sub=sub, tape=Tape(run.events()))
-    outcome = await solve(world.spec(), deps, Ledger())
-
-    assert outcome.answer == "yes"
-    assert sub.calls == []
-
-
-class MortalRun(Run):
-    """A record whose process dies right after its event number `last` is on disk."""
-
-    last = 0
-
-    def append(self, event: Event) -> None:
-        super().append(event)
-        self.last -= 1
-        if self.last == 0:
-            raise Killed
-
-
-async def play_by_code(code: str, calls: GuestCalls) -> CellResult:
-    """A REPL that needs no memory: what a block does depends on its code alone."""
-    if "llm_query" in code:
-        one = await calls.llm_query("Is 'disk full' an error?", schema="yes|no")
-        other = await calls.llm_query("Is 'all is well' an error?", schema="yes|no")
-        return CellResult(code="", stdout=f"{one} {other}\n")
-    return {LOOK: GOOD[0], COUNT: GOOD[1], ANSWER: GOOD[2]}[f"```repl\n{code}\n```"]
-
-
-@pytest.mark.parametrize("last", range(1, 22))
-async def test_killed_after_any_event_a_run_goes_on_and_no_call_is_made_twice(world: World, last: int) -> None:
-    replies = [LOOK, "```repl\nprint(llm_query('a'), llm_query('b'))\n```", COUNT, ANSWER]
-    root, sub = ScriptedModel(replies), ScriptedModel(['{"value": "yes"}', '{"value": "no"}'])
-    spec = world.spec()
-    run = world.begin(spec, root, RunLimits())
-    run.close()
-    mortal = MortalRun(run.directory, writable=True)
-    mortal.last = last
-    deps = world.deps(root, ScriptedOpener(play_by_code), mortal, sub=sub)
-    died = False
-    try:
-        await solve(spec, deps, Ledger())
-    except Killed:
-        died = True
-    mortal.close()
-    assert died == (last < 22)
-
-    run = world.record = world.runs.get(run.run_id)
-    deps = world.deps(root, ScriptedOpener(play_by_code), run, sub=sub, tape=Tape(run.events()))
-    died_in = name_of(list(run.events())[-1])
-    outcome = await solve(spec, deps, Ledger(already=with_unanswered(run.state().usage, run.events())))
-
-    assert outcome.answer == "429"
-    assert (len(root.calls), len(sub.calls)) == (4, 2)
-    assert (outcome.usage.root_calls, outcome.usage.sub_calls) == (4, 2)
-    in_flight = died_in in {"root_asked", "sub_asked"}  # it may have been sent, and be billed
-    assert (outcome.usage.failed_calls, outcome.usage.unanswered_prompt_tokens > 0) == (int(in_flight), in_flight)
-    assert [event["turn"] for event in world.events("root_reply")] == [1, 2, 3, 4]
-    assert [event["turn"] for event in world.events("cell")] == [1, 2, 3, 4]
-    assert len(world.events("sub_reply")) == 2
-
-
-async def test_a_run_whose_lease_has_ended_asks_no_model_and_writes_nothing_any_more(world: World) -> None:
-    now, asks = [0.0], "```repl\nprint(llm_query('a'))\n```"
-    world.runs = Runs(world.runs.directory.parent, MemoryLeases(lambda: now[0]))
-
-    async def stand_still_and_ask(_: str, calls: GuestCalls) -> CellResult:
-        now[0] += EXPIRY_SECONDS
-        return CellResult(code="", value=str(await calls.llm_query("a")))
-
-    sub = ScriptedModel(["never"])
-    with pytest.raises(LeaseLost, match=r"goes on with run-[0-9a-f]{12} no longer"):
-        await world.solve([asks, ANSWER], stand_still_and_ask, sub=sub)
-    assert (len(world.root.calls), sub.calls, len(world.events("run_ended"))) == (1, [], 0)
-
-
-async def test_the_repl_is_saved_while_a_slow_model_is_asked_and_not_for_an_instant_one(world: World) -> None:
-    for seconds, after, saved in [(0.0, 60, None), (0.05, 0.001, (2, b"2"))]:
-        root = ScriptedModel([LOOK, COUNT, ANSWER], seconds=seconds)
-        run = world.begin(world.spec(), root, RunLimits())
-        deps = replace(world.deps(root, ScriptedOpener(GOOD), run), save_after_seconds=after)
-        outcome = await solve(world.spec(), deps, Ledger())
-
-        assert (outcome.answer, run.checkpoint()) == ("429", saved)
-        run.close()
-
-
-async def test_a_model_that_fails_while_the_repl_is_saved_ends_the_run_in_its_own_words(world: World) -> None:
-    root = ScriptedModel([LOOK, KeyRefused("the key was refused")], seconds=0.05)
-    deps = replace(world.deps(root, ScriptedOpener(GOOD), MemoryRecord()), save_after_seconds=0.001)
-    outcome = await solve(world.spec(), deps, Ledger())
-
-    assert outcome.message.startswith("the key was refused")
-
-
-# --- replay
-
-
-async def replayed(world: World, cells: Sequence[CellResult] | Play) -> tuple[Outcome, Tape, MemoryRecord]:
-    assert isinstance(world.record, Run)
-    tape, record = Tape(world.record.events(), strict=True), MemoryRecord()
-    nobody = ScriptedModel([])
-    outcome = await solve(world.spec(), world.deps(nobody, ScriptedOpener(cells), record, tape=tape), Ledger())
-    assert nobody.calls == []
-    return outcome, tape, record
-
-
-async def test_a_replay_needs_no_model_and_ends_as_the_run_did(world: World) -> None:
-    first = await world.solve([LOOK, COUNT, ANSWER])
-    outcome, tape, record = await replayed(world, GOOD)
-
-    assert tape.difference is None
-    assert (outcome.answer, outcome.usage) == (first.answer, first.usage)
-    assert isinstance(world.record, Run)
-    done = [name_of(event) for event in world.record.events() if name_of(event) != "root_asked"]
-    assert [name_of(event) for event in record.events] == done[1:]
-
-
-async def test_a_replay_answers_sub_calls_from_the_record(world: World) -> None:
-    await world.solve([ASK], asking(), sub=ScriptedModel(['{"value": "yes"}']))
-    outcome, tape, _ = await replayed(world, asking())
-
-    assert (outcome.answer, tape.difference) == ("yes", None)
-
-
-async def test_a_replay_executes_the_code_of_children_too(world: World) -> None:
-    def opener() -> ScriptedOpener:
-        return ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
-
-    live = MemoryRecord()
-    root, sub = ScriptedModel([ASK_CHILD]), ScriptedModel([COUNT, ANSWER])
-    first = await solve(world.spec(), world.deps(root, opener(), live, sub=sub), Ledger())
-    tape, repl, again, nobody = Tape(live.events, strict=True), opener(), MemoryRecord(), ScriptedModel([])
-    outcome = await solve(world.spec(), world.deps(nobody, repl, again, tape=tape), Ledger())
-
-    assert (outcome.answer, outcome.usage, tape.difference) == (first.answer, first.usage, None)
-    assert [len(opened.ran) for opened in repl.opened] == [1, 2]
-    assert {event.path for event in again.events} == {event.path for event in live.events}
-
-
-async def test_a_replay_names_the_first_block_that_did_something_else(world: World) -> None:
-    await world.solve([LOOK, COUNT, ANSWER])
-    _, tape, _ = await replayed(world, [GOOD[0], replace(GOOD[1], stdout="428\n"), GOOD[2]])
-
-    assert tape.difference == r"turn 2 block 1 printed '428\n' where the record has '429\n'"
-
-
-async def test_a_replay_that_needs_a_reply_the_record_does_not_hold_ends_with_a_sentence(world: World) -> None:
-    await world.solve([LOOK, COUNT, ANSWER])
-    outcome, tape, _ = await replayed(world, [*GOOD[:2], CellResult(code="", stdout="no final")])
-
-    assert outcome.status == "failed"
-    assert tape.difference is not None
-    assert "the replay needs a turn 4 that the record does not hold" in outcome.message

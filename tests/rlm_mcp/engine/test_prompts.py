@@ -89,9 +89,8 @@ def test_how_a_block_was_stopped_and_what_became_of_the_variables_is_said() -> N
     stopped = CellResult(code="while True: pass", stopped_by="deadline", seconds=30.0)
     undone = CellResult(code="x", stopped_by="trap", undone=True)
 
-    assert "stopped because it took longer than 30 s. The variables are kept." in cell_display.observation(
-        stopped, "weak"
-    )
+    told = cell_display.observation(stopped, "weak")
+    assert "stopped because it took longer than 30 s. The variables are kept." in told
     assert "ended by the sandbox (trap). The variables are as they were" in cell_display.observation(undone, "strong")
 
 

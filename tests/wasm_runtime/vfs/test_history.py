@@ -15,6 +15,8 @@ from wasm_runtime.vfs.nodes import CHUNK, FIRST_GUEST_INO
 from wasm_runtime.vfs.quota import FixedQuota
 from wasm_runtime.vfs.tree import NODE_COST
 
+from .trees import read_file
+
 
 def new_vfs(limit: int = 1 << 24) -> Vfs:
     return Vfs(clock=lambda: 7, quota=FixedQuota(limit))
@@ -24,15 +26,6 @@ def opened(vfs: Vfs, path: bytes, flags: int = O_CREAT | O_RDWR) -> int:
     fd = vfs.openat(AT_FDCWD, path, flags, 0o644)
     assert fd >= 0
     return fd
-
-
-def content(vfs: Vfs, path: bytes) -> bytes | int:
-    fd = vfs.openat(AT_FDCWD, path, O_RDONLY)
-    if fd < 0:
-        return fd
-    data = vfs.pread(fd, 1 << 30, 0)
-    assert vfs.close_fd(fd) == 0
-    return data
 
 
 # Marks
@@ -50,7 +43,7 @@ def test_undo_brings_back_names_contents_positions_and_the_working_directory() -
     vfs.chdir(b"d")
     vfs.umask(0)
     vfs.undo(mark)
-    assert content(vfs, b"f") == b"before"
+    assert read_file(vfs, b"f") == b"before"
     assert vfs.lseek(fd, 0, os.SEEK_CUR) == 6
     assert vfs.getcwd() == b"/home"
     assert vfs.stat(b"d") == -Errno.ENOENT
@@ -101,7 +94,7 @@ def test_only_the_latest_mark_can_be_undone_and_more_than_once() -> None:
         vfs.undo(first)
     for _ in range(2):
         vfs.undo(second)
-        assert (vfs.stat(b"g"), content(vfs, b"f")) == (-Errno.ENOENT, b"")
+        assert (vfs.stat(b"g"), read_file(vfs, b"f")) == (-Errno.ENOENT, b"")
         opened(vfs, b"g")
 
 
@@ -110,9 +103,9 @@ def test_an_undone_mount_can_be_mounted_again() -> None:
     mark = vfs.mark()
     vfs.mount("/context/text", b"one")
     vfs.undo(mark)
-    assert content(vfs, b"/context/text") == -Errno.ENOENT
+    assert read_file(vfs, b"/context/text") == -Errno.ENOENT
     vfs.mount("/context/text", b"two")
-    assert content(vfs, b"/context/text") == b"two"
+    assert read_file(vfs, b"/context/text") == b"two"
 
 
 # Clones
@@ -181,7 +174,7 @@ def test_a_dump_carries_files_links_positions_and_files_without_a_name() -> None
     other.load(vfs.dump())
     assert other.getcwd() == b"/tmp/d"
     assert other.readlinkat(AT_FDCWD, b"/tmp/\xfe") == b"/home/f\xff"
-    assert content(other, b"/home/f") == b"x" * (CHUNK + 1)
+    assert read_file(other, b"/home/f") == b"x" * (CHUNK + 1)
     assert other.lseek(fd, 0, os.SEEK_CUR) == CHUNK + 1
     assert other.pread(nameless, 100, 0) == b"still here"
     assert other.fstat(fd) == vfs.fstat(fd)
@@ -203,8 +196,13 @@ def test_mounts_are_bound_by_path_and_a_missing_one_is_enoent_or_eio() -> None:
     other.load(vfs.dump())
     assert [other.pread(fd, 10, 0) for fd in fds[:3]] == [b"new", -Errno.EIO, -Errno.EIO]
     assert other.read(fds[3], 2) == b"\0\0"
-    assert content(other, b"/context/goes") == content(other, b"moved/goes") == -Errno.ENOENT
-    assert content(other, b"moved/stays") == content(other, b"fresh/new") == content(other, b"/context/new") == b"new"
+    assert read_file(other, b"/context/goes") == read_file(other, b"moved/goes") == -Errno.ENOENT
+    assert (
+        read_file(other, b"moved/stays")
+        == read_file(other, b"fresh/new")
+        == read_file(other, b"/context/new")
+        == b"new"
+    )
     assert other.stat(b"data") == -Errno.ENOENT
     assert [other.close_fd(fd) for fd in fds] == [0] * 4
 
@@ -214,7 +212,7 @@ def test_what_the_dump_has_in_the_place_of_a_mount_stays() -> None:
     vfs.write(opened(vfs, b"data"), b"mine")
     other.mount("/home/data", b"mounted")
     other.load(vfs.dump())
-    assert content(other, b"data") == b"mine"
+    assert read_file(other, b"data") == b"mine"
 
 
 def test_loading_replaces_what_was_there_and_is_refused_whole_when_the_quota_is_too_small() -> None:
@@ -226,11 +224,11 @@ def test_loading_replaces_what_was_there_and_is_refused_whole_when_the_quota_is_
     before = other.tree.charged
     with pytest.raises(MemoryError, match="the quota has no room"):
         other.load(dump)
-    assert (content(other, b"mine"), content(other, b"f"), other.tree.charged) == (b"mine", -Errno.ENOENT, before)
+    assert (read_file(other, b"mine"), read_file(other, b"f"), other.tree.charged) == (b"mine", -Errno.ENOENT, before)
     roomy = new_vfs()
     roomy.write(opened(roomy, b"mine"), b"mine" * 5000)
     roomy.load(dump)
-    assert (content(roomy, b"mine"), roomy.tree.charged) == (-Errno.ENOENT, vfs.tree.charged)
+    assert (read_file(roomy, b"mine"), roomy.tree.charged) == (-Errno.ENOENT, vfs.tree.charged)
 
 
 def changed(dump: bytes, **fields: object) -> bytes:
@@ -290,7 +288,7 @@ def test_a_dump_that_contradicts_itself_is_refused_and_changes_nothing(fields: d
     vfs.write(opened(vfs, b"f"), b"mine")
     with pytest.raises(BadDump):
         vfs.load(changed(fresh, **fields))
-    assert content(vfs, b"f") == b"mine"
+    assert read_file(vfs, b"f") == b"mine"
     assert vfs.tree.charged == NODE_COST + CHUNK_COST + 4
 
 
@@ -309,4 +307,4 @@ def test_a_dump_cannot_make_a_mount_writable() -> None:
     vfs.load(changed(vfs.dump(), files=files, descriptors=[[0, 0, False]]))
     assert vfs.write(0, b"x") == -Errno.EBADF
     assert vfs.ftruncate(0, 0) == -Errno.EROFS
-    assert content(vfs, b"/context/text") == b"hello"
+    assert read_file(vfs, b"/context/text") == b"hello"
