@@ -35,7 +35,7 @@ class Checkpoints:
 
     async def restore(self, repl: Repl) -> None:
         """Restores the run's checkpoint in a REPL that was just opened, if there is one and the REPL accepts it."""
-        saved = self._record.checkpoint() if self._enabled else None
+        saved = await anyio.to_thread.run_sync(self._record.checkpoint) if self._enabled else None
         if saved is not None and await repl.restore(saved[1]):
             self._covered = saved[0]
 

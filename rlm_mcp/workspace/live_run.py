@@ -131,7 +131,8 @@ class LiveRun:
             if not isinstance(error, RlmError):
                 log.exception("run %s failed", self.run_id)
         finally:
-            self.run.close()
+            with anyio.CancelScope(shield=True):
+                await run_in_thread(self.run.close)
             self.sampling_queue = None
 
     async def _record_end(self, event: RunEnded) -> None:

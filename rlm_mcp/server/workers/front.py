@@ -37,6 +37,7 @@ from rlm_mcp.server.workers.supervisor import Supervisor
 from rlm_mcp.server.workers.worker import WorkerProcesses, prepared_lists
 from rlm_mcp.server.workers.worker_start import WorkerStart, plain
 from rlm_mcp.settings import Settings, config_path
+from rlm_mcp.version import __version__
 from rlm_mcp.workspace.process_tuning import freeze_gc
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def serve_http_with_workers(
     async def main() -> None:
         access = await open_access(options, host, url_of(host, port))
         start = WorkerStart(
+            version=__version__,
             number=0,
             settings=plain(settings),
             key=secrets.token_hex(32),

@@ -5,6 +5,7 @@ It ends with the front, however the front ends: its end of a pipe closes then.
 
 import logging
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterable
@@ -38,6 +39,7 @@ from rlm_mcp.server.workers.front_token import FrontVerifier
 from rlm_mcp.server.workers.memory import most_mapped
 from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart, restored
 from rlm_mcp.settings import Settings
+from rlm_mcp.version import __version__
 from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
 from rlm_mcp.workspace.telemetry import export_spans, flush
 
@@ -50,8 +52,15 @@ log = logging.getLogger(__name__)
 
 
 def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
-    """Serves until SIGTERM, SIGINT, or the end of the front."""
+    """Serves until SIGTERM, SIGINT, or the end of the front. One of another version than the front ends at once."""
     configure_logging(structured=True)
+    if start.version != __version__:
+        log.error(
+            "rlm-mcp was upgraded from %s to %s while its server runs: restart the server, which goes on with all runs",
+            start.version,
+            __version__,
+        )
+        sys.exit(1)
     os.nice(NICENESS)
     settings = restored(start.settings)
     settings = replace(settings, cache_dir=cache_of_workers(settings.cache_dir))

@@ -15,6 +15,8 @@ from rlm_mcp.settings import Settings
 class WorkerStart:
     """It is passed from the front to its own worker over a private socket, so secrets are in it; it has no repr."""
 
+    version: str
+    """of rlm-mcp in the front"""
     number: int
     settings: Mapping[str, Any]
     """as `plain` makes them"""

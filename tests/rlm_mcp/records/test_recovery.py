@@ -1,5 +1,6 @@
 """Runs of a server that ended, and the next server on the same data directory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -38,6 +39,26 @@ async def test_a_server_resumes_the_runs_that_the_one_before_left(machine: Machi
             state = await ended(workspace, run_id)
     assert (state.status, state.answer, state.iterations) == ("completed", "9", 2)
     assert machine.model.asked == 3  # twice before, and the turn that was cut off again
+
+
+async def test_a_record_of_a_newer_version_is_left_alone_and_the_runs_beside_it_go_on(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            newer = await workspace.runs.start(replace(REQUEST, query="Another?"))
+        record = Runs(machine.settings.data_dir).get(newer).events_path
+        written = record.read_text().replace('"format":1', '"format":99', 1)
+        record.write_text(written)
+        machine.model.go.set()
+        async with machine.open(serves=True) as workspace:
+            await workspace.runs.resume_left()
+            state = await ended(workspace, run_id)
+            assert await workspace.runs.start(replace(REQUEST, query="A third?")) not in {run_id, newer}
+    assert (state.status, state.answer, record.read_text()) == ("completed", "9", written)
+    assert f"{newer} was left by a server that has ended and cannot be resumed" in caplog.text
+    assert "was written in format 99, this version reads up to 1: update rlm-mcp" in caplog.text
 
 
 async def test_the_request_of_a_left_run_gets_it_also_once_it_has_ended_and_only_then_a_new_one(

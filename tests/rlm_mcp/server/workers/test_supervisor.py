@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from rlm_mcp.server.workers.supervisor import Supervisor
+from rlm_mcp.server.workers.supervisor import NoWorker, Supervisor
 from rlm_mcp.server.workers.worker import Worker, WorkerFailed, WorkerStatus
 
 pytestmark = pytest.mark.anyio
@@ -119,6 +119,36 @@ async def test_workers_that_cannot_be_started_are_tried_again(error: Exception) 
     async with supervised(start, 1) as supervisor:
         with anyio.fail_after(30):
             assert await supervisor.worker_of("ann") is await start.wait_for(1)
+
+
+async def test_a_request_that_no_worker_can_take_is_told_to_come_back() -> None:
+    start = Starting(refused=1_000)  # a full disk, or no process is left
+    async with supervised(start, 2) as supervisor:
+        supervisor.announce_end()
+        with (
+            anyio.fail_after(30),
+            pytest.raises(NoWorker, match="send the request again in a few seconds"),
+        ):
+            await supervisor.worker_of("ann")
+
+
+async def test_all_workers_that_end_at_once_are_replaced_and_each_gets_its_tenants_back() -> None:
+    start = Starting()
+    names = [f"tenant{number}" for number in range(32)]
+    async with supervised(start, 16) as supervisor:  # more than any machine of a test has cores
+        before = {name: await supervisor.worker_of(name) for name in names}
+        for worker in list(start.started):
+            worker.end.set()
+        with anyio.fail_after(30):
+            after = {name: await supervisor.worker_of(name, after=before[name]) for name in names}
+    assert len(start.started) == 32
+    assert all(worker.is_closed for worker in start.started[:16])
+    for name in names:
+        first, second = before[name], after[name]
+        assert isinstance(first, FakeWorker)
+        assert isinstance(second, FakeWorker)
+        assert second.number == first.number
+        assert name in second.tenants
 
 
 async def test_runs_that_an_earlier_server_left_are_resumed_by_the_workers_of_their_tenants() -> None:
