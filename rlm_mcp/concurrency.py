@@ -69,7 +69,7 @@ class GatePlace:
         try:
             while not self._gate.is_first(self):
                 await self.wait()
-        except BaseException:
+        except BaseException:  # cancellation too: the next in the queue would wait for ever
             self._gate.leave(self)
             raise
         return self

@@ -30,7 +30,7 @@ def replacing(path: Path, *, part: Path | None = None, mode: int = 0o666, sync: 
             if sync:
                 os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException:  # a signal too: nothing half-written stays behind
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise

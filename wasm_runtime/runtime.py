@@ -89,7 +89,7 @@ class Runtime:
         if template is not None:
             try:
                 session.start_from(template)
-            except BaseException:
+            except BaseException:  # a signal too: nobody else could close the session
                 session.close()
                 raise
         return session

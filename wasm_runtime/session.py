@@ -475,7 +475,7 @@ class Session:
         try:
             child._machine.copy_from(self._machine, written, since)
             child._execs, child._served = self._execs, list(self._served)
-        except BaseException:
+        except BaseException:  # a signal too: nobody else could close the copy
             child.close()
             raise
         return child

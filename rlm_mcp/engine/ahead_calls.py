@@ -45,7 +45,7 @@ class QueryAnswer:
             self._value = await answer
         except RlmError as error:
             self._error = error
-        except BaseException:
+        except BaseException:  # cancellation too: the block that wants the reply is told
             self._error = CallsStopped("the call was cancelled")
             raise
         finally:

@@ -238,7 +238,7 @@ class RunCalls:
                 text = _as_json(await function.call(args, kwargs))
         except RlmError:
             raise
-        except Exception as error:
+        except Exception as error:  # the function is the user's own, and may raise any
             raise in_words(function.name, error) from error
         finally:
             room.settle(Usage())

@@ -153,7 +153,7 @@ class SubCalls:
             asked.error = error
             del self._asked[request.key]  # callers that wait now share the failure; a later request tries again
             raise
-        except BaseException:
+        except BaseException:  # cancellation too: others wait for the same call
             asked.abandoned = True
             del self._asked[request.key]
             raise

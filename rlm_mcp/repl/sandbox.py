@@ -117,7 +117,7 @@ class Sandbox:
             start = partial(_start_runtime, self._cache_dir, self._image, self._memory_bytes)
             self._runtime = await anyio.to_thread.run_sync(start, abandon_on_cancel=True)
             self._room_bytes = min(MEMORY_BYTES, self._runtime.budget.available() // 4)
-        except Exception as error:
+        except Exception as error:  # raised to all who wait for the sandbox
             log.exception("the sandbox could not be loaded")
             self._failure = error
         finally:

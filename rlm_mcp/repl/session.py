@@ -239,7 +239,7 @@ def open_session(
         )
         try:
             session.call("prelude:start", described, value, not contexts, list(functions))
-        except BaseException:
+        except BaseException:  # cancellation too: nobody else could close the session
             session.close()
             raise
     return session

@@ -242,7 +242,7 @@ class InspectRepls:
         try:
             await self._pool.add(self, context_id, opened)
             await opened.kept.restore()
-        except BaseException:
+        except BaseException:  # cancellation too: nobody knows in which state the REPL is
             opened.kept.abandon()
             with anyio.CancelScope(shield=True):
                 await self._pool.close(self, context_id)

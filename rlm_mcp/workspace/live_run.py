@@ -125,7 +125,7 @@ class LiveRun:
                 await self._record_end(CANCELLED)
             if self.scope.cancelled_caught and self.is_left:
                 await run_in_thread(self.run.append, RunLeft())
-        except Exception as error:
+        except Exception as error:  # a bug, too, is an end that must be on record
             if not self._has_end:
                 await self._record_end(_failure(error))
             if not isinstance(error, RlmError):

@@ -289,7 +289,7 @@ class LiveRuns:
             await run_in_thread(self._queue.drop_cancel_request, run.run_id)
             await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
             self._begin(run, launch, fingerprint, admitted.pop_all())
-        except BaseException:
+        except BaseException:  # cancellation too: the lease of the run must not stay taken
             await run_in_thread(run.close)
             raise
 

@@ -89,7 +89,7 @@ def load(tree: Tree, data: bytes) -> tuple[Descriptors, int, int]:
     before = tree.state()
     try:
         return _load(tree, *_split(data))
-    except BaseException:
+    except BaseException:  # a signal too: a tree is loaded whole or not at all
         tree.return_to(before)
         raise
 

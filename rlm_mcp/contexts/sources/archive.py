@@ -284,7 +284,7 @@ class _MemberReader:
     def read(self, size: int, /) -> bytes:
         try:
             data = self._read(size)
-        except Exception as error:
+        except Exception as error:  # decoders raise different ones; `is_damage` tells which
             if isinstance(error, zipfile.BadZipFile | tarfile.TarError) or is_damage(error):
                 raise damaged(self._path, error) from error
             raise

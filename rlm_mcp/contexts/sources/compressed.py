@@ -179,7 +179,7 @@ class _Decompressed:
     def _read_or_end(self, size: int) -> bytes:
         try:
             return self._read(size)
-        except Exception as error:
+        except Exception as error:  # decoders raise different ones; `is_damage` tells which
             if not is_damage(error):
                 raise
             if not self._produced:

@@ -144,7 +144,7 @@ def _sections_of(path: Path, sections: Callable[[Path], Iterator[Section]]) -> I
         raise
     except OSError as error:
         raise refusal(path, error) from error
-    except Exception as error:
+    except Exception as error:  # a parser may raise any
         reason = str(error) or type(error).__name__
         raise SourceRefused(
             f"{path} cannot be read as a document ({reason[:200]}): export it as text and register that"

@@ -239,7 +239,7 @@ class Tenants:
                 except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
                     log.warning("the runs of %s are not resumed: %s", name, error)
                 await tenant.unused.wait()
-        except Exception:
+        except Exception:  # whatever fails at the end of a workspace that was opened must not end the server
             if opened is None:
                 raise
             tenant.workspace = None
