@@ -23,7 +23,7 @@ from rlm_mcp.engine.request_keys import call_key
 from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
 from rlm_mcp.models.base import Profile, Usage
 from rlm_mcp.records.events import Event, SubAsked, SubFailed, SubReply
-from rlm_mcp.records.tape import Tape
+from rlm_mcp.records.tape import Tape, TapedRequest
 from rlm_mcp.repl.guest_functions import ANSWER_CHARS, ARGUMENT_CHARS, CALL_SECONDS, GuestFunction, in_words
 from rlm_mcp.repl.types import ExpectedQuery, StartCall
 
@@ -117,6 +117,7 @@ class RunCalls:
             lambda bill: self._ask(self._ledger, prompt, model=model, schema=schema, material=material, bill=bill),
             kind="llm",
             facts={"prompt_chars": len(prompt) + len(material or ""), "prompt_head": prompt[:_HEAD_CHARS]},
+            request=partial(TapedRequest, prompt=prompt, material=material, schema=schema),
         )
 
     async def classify(
@@ -165,6 +166,7 @@ class RunCalls:
             lambda bill: self._ask(self._ledger, prompt, model=model, schema=schema, mark=True, bill=bill),
             kind="llm",
             facts={"prompt_chars": len(prompt), "prompt_head": prompt[:_HEAD_CHARS]},
+            request=partial(TapedRequest, prompt=prompt, schema=schema),
         )
 
     def _refuse_beyond_budget(self, items: Sequence[str], size: int) -> None:
@@ -300,9 +302,13 @@ class RunCalls:
         *,
         kind: Literal["llm", "rlm", "tool"],
         facts: Mapping[str, Any],
+        request: Callable[..., TapedRequest] | None = None,
     ) -> object:
+        """The answer to a call. `request` gives what is asked of a model, for the listener of a replay."""
         taped = self._tape.sub_call(key)
         if self._tape.strict:
+            if taped is not None and request is not None:
+                self._tape.on_request(request(reply=taped))
             return self._from_tape(taped, str(facts["prompt_head"]))
         if isinstance(taped, SubReply):
             return taped.value

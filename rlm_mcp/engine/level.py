@@ -42,6 +42,7 @@ from rlm_mcp.records.events import (
     ended_event,
     to_json,
 )
+from rlm_mcp.records.tape import TapedRequest
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.repl.guest_functions import GuestFunction
 from rlm_mcp.repl.types import CellResult, RawCitation, Repl
@@ -240,7 +241,10 @@ class Level:
             if type(tokens := taped.usage.get("prompt_tokens")) is int:  # not so in a damaged record
                 trajectory.measure(tokens, ask.messages)
         if self.deps.tape.strict:
-            if taped.prompt_hash and prompt_hash(ask.messages) != taped.prompt_hash:
+            is_as_sent = prompt_hash(ask.messages) == taped.prompt_hash
+            said = tuple((message.role, message.content) for message in ask.messages)
+            self.deps.tape.on_request(TapedRequest(reply=taped, messages=said, is_as_sent=is_as_sent))
+            if taped.prompt_hash and not is_as_sent:
                 self.deps.tape.note_difference(
                     f"{self._place} asked the root model something else than the record says"
                 )

@@ -1,7 +1,8 @@
 """What resume and replay take from a record instead of asking and running again; and a record kept in memory."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rlm_mcp.records.events import (
@@ -17,15 +18,43 @@ from rlm_mcp.records.events import (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapedRequest:
+    """What a replay would ask a model, whose `reply` it takes from the record. Records do not hold whole requests.
+
+    To the root model it is `messages`, pairs of role and text. A sub-call has the arguments of `llm_query` instead.
+    """
+
+    reply: RootReply | SubReply | SubFailed
+    messages: tuple[tuple[str, str], ...] = ()
+    prompt: str = ""
+    material: str | None = None
+    schema: object | None = None
+    is_as_sent: bool = True
+    """False if the record shows that the run had asked something else"""
+
+
+def _ignore(_: TapedRequest) -> None:
+    """Does nothing: nobody wants the requests."""
+
+
 class Tape:
     """The replies and results on record: root replies and cells by turn, sub-calls by key.
 
     A resumed run continues where the tape of its own record ends. A replay is `strict`: it has nothing but the tape.
     `difference` describes the first place where the new run asked for, or did, something else than the record says.
+    `on_request` gets each request that a replay answers from the record.
     """
 
-    def __init__(self, events: Iterable[Event] = (), *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        events: Iterable[Event] = (),
+        *,
+        strict: bool = False,
+        on_request: Callable[[TapedRequest], None] = _ignore,
+    ) -> None:
         self.strict = strict
+        self.on_request = on_request
         self.difference: str | None = None
         self.spent: Mapping[str, Any] = {}
         """the usage of the run when it ended"""

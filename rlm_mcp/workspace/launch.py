@@ -27,7 +27,7 @@ from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.packages.library import PackageImage
 from rlm_mcp.records.events import Event, RootReply, RunStarted
 from rlm_mcp.records.protocols import Record
-from rlm_mcp.records.tape import Tape
+from rlm_mcp.records.tape import Tape, TapedRequest
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.records.unanswered import with_unanswered
 from rlm_mcp.repl.guest_functions import GuestFunction, recorded_functions
@@ -292,14 +292,21 @@ class Launcher:
             case other, _:
                 return RunModels(root=(await self._choose(other, other)).root, sub=client)
 
-    def replayed(self, events: Sequence[Event], contexts: Sequence[Context] | None = None) -> Launch:
+    def replayed(
+        self,
+        events: Sequence[Event],
+        contexts: Sequence[Context] | None = None,
+        *,
+        on_request: Callable[[TapedRequest], None] = lambda _: None,
+    ) -> Launch:
         """The recorded run again: every block of code is executed, every model reply comes from the events.
 
-        `contexts` replace the recorded ones, which are otherwise looked up by their ids.
+        `contexts` replace the recorded ones, which are otherwise looked up by their ids. `on_request` gets what the
+        models would be asked.
         """
         started = _started(events)
         models = RunModels(root=_recorded(started.models["root"]), sub=_recorded(started.models["sub"]))
-        tape = Tape(events, strict=True)
+        tape = Tape(events, strict=True, on_request=on_request)
         return self._launch(
             started,
             functions=recorded_functions(started.functions),

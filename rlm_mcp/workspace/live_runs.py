@@ -25,7 +25,7 @@ from rlm_mcp.records.events import Event, RunResumed
 from rlm_mcp.records.protocols import RunRecord, RunStore
 from rlm_mcp.records.recovery import MOST_AT_ONCE, has_ended, is_left
 from rlm_mcp.records.run_queue import RunQueue
-from rlm_mcp.records.tape import MemoryRecord
+from rlm_mcp.records.tape import MemoryRecord, TapedRequest
 from rlm_mcp.records.types import Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange, run_uri
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest, fingerprint_of
@@ -319,10 +319,18 @@ class LiveRuns:
         return await self.replay_events(await run_in_thread(lambda: list(run.events())), None, on_event)
 
     async def replay_events(
-        self, events: Sequence[Event], contexts: Sequence[Context] | None, on_event: Callable[[Event], None]
+        self,
+        events: Sequence[Event],
+        contexts: Sequence[Context] | None,
+        on_event: Callable[[Event], None],
+        *,
+        on_request: Callable[[TapedRequest], None] = lambda _: None,
     ) -> tuple[Outcome, str | None]:
-        """Replays a record from elsewhere, over `contexts` in the place of the recorded ones."""
-        launch = self._launcher.replayed(events, contexts)
+        """Replays a record from elsewhere, over `contexts` in the place of the recorded ones.
+
+        `on_request` gets what the models would be asked.
+        """
+        launch = self._launcher.replayed(events, contexts, on_request=on_request)
         outcome = await launch.play(MemoryRecord(), on_event, launch.new_ledger())
         return outcome, launch.tape.difference
 

@@ -1,4 +1,4 @@
-"""`runs`: lists, shows, resumes, replays and exports recorded runs."""
+"""`runs`: lists, shows, resumes, replays and compares recorded runs."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlm_mcp.cli.commands.exporting import add_arguments, export
 from rlm_mcp.cli.commands.output import print_json, print_run, run_facts
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, Commands, in_workspace, settings_from
 from rlm_mcp.cli.commands.solving import watch
@@ -31,10 +32,11 @@ def add_commands(commands: Commands) -> None:
         "show": (show_run, "print the answer, citations and usage of a run"),
         "resume": (resume, "continue an interrupted run"),
         "replay": (replay, "execute the code of a run again with the recorded model replies"),
-        "export": (export, "print the record of a run, one JSON object per line"),
     }
     for name, (handler, text) in of_one_run.items():
         runs.add(name, in_workspace(handler), text).add_argument("id", help=ID_HELP)
+    text = "write the records of runs, or the chats with their models, one JSON object per line"
+    add_arguments(runs.add("export", in_workspace(export), text), id_help=ID_HELP)
     text = "write the HTML page of a run, with its answer, evidence, timeline and turns, or the index of all"
     view_parser = runs.add("view", in_workspace(view), text)
     view_parser.add_argument("id", nargs="?", help=f"{ID_HELP} (default: the index of all runs and contexts)")
@@ -162,9 +164,3 @@ async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
     verdict = "the result is the same as in the record" if difference is None else difference
     print(f"replayed: {verdict}", file=sys.stderr)
     return ANSWERED if difference is None else FAILED
-
-
-async def export(options: argparse.Namespace, workspace: "Workspace") -> int:
-    """Prints the record of a run."""
-    sys.stdout.write(await workspace.runs.trace(options.id))
-    return ANSWERED
