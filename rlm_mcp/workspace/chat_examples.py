@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_mcp.engine import prompts
+from rlm_mcp.engine import cell_display
 from rlm_mcp.engine.reply_schema import parse_schema
 from rlm_mcp.engine.subcalls import compose
 from rlm_mcp.errors import SchemaError
@@ -241,7 +241,9 @@ def _from_record(events: Sequence[Event]) -> Iterator[tuple[RootReply | SubReply
                 so_far.append(("assistant", event.text))
                 outputs[event.path].clear()
             case Cell():
-                shown = prompts.observation(CellResult.from_json(to_json(event)), "strong", index=cells[event.path])
+                shown = cell_display.observation(
+                    CellResult.from_json(to_json(event)), "strong", index=cells[event.path]
+                )
                 outputs[event.path].append(shown)
                 cells[event.path] += 1
             case SubReply(kind="llm"):
