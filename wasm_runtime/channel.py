@@ -30,7 +30,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -41,12 +41,14 @@ from wasm_runtime.errors import CallRefused
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 from wasm_runtime.pending_calls import (
     HostFunction,
+    Outcome,
     Pause,
     PendingCalls,
+    copy_outcome,
     finished_future,
-    flatten_future,
     start_call,
 )
+from wasm_runtime.queued_calls import QueuedCalls
 
 logger = logging.getLogger("wasm_runtime")
 
@@ -113,6 +115,8 @@ MESSAGE_BYTES = 256 << 20
 # Lists and objects in one message. `[],` takes twenty times as much memory parsed as it does as text.
 MESSAGE_PARTS = 1 << 20
 TICKETS_AT_MOST = 20_000
+# Submitted functions of one session that run on threads at the same time.
+_QUEUED_AT_ONCE = 64
 # What a call in flight takes beside its arguments.
 _CALL_BYTES = 1 << 10
 # Calls that one task may make ahead: each is kept until the task itself has run.
@@ -151,7 +155,7 @@ class Channel:
         cell may still run.
         """
         self._calls = calls
-        self._executor = executor
+        self._queued = QueuedCalls(executor, at_once=_QUEUED_AT_ONCE)
         self._on_interrupted = on_interrupted
         self._fork = fork
         self._memory = memory or Unlimited()
@@ -349,7 +353,7 @@ class Channel:
             self.watcher.waits()
         if not self._pending.wait_for_call(future):
             return _INTERRUPTED
-        return self._logged(_outcome(name, future))
+        return self._logged(_answer_of(name, self._pending.outcome_of(name, future)))
 
     def _named(self, function: HostFunction, kwargs: dict[str, Json]) -> dict[str, Json]:
         return {**kwargs, "seconds_left": self._seconds_left()} if isinstance(function, Timed) else kwargs
@@ -396,25 +400,20 @@ class Channel:
         if future is not None:
             self._log(name, args, kwargs, future)
             return self._pending.add(name, future, held_bytes=held_bytes, is_outside=True)
-        # The queue of an executor keeps a call that was cancelled until its turn comes, but not its arguments.
-        arguments = [(args, kwargs)]
-        on_thread = self._executor().submit(self._call_submitted, function, arguments)
-        on_thread.add_done_callback(lambda _: arguments.clear())
-        future = flatten_future(on_thread)
+        future = Future()
         self._log(name, args, kwargs, future)
         ticket = self._pending.add(name, future, held_bytes=held_bytes)
-        on_thread.add_done_callback(partial(self._mark_outside, ticket))
+        self._queued.add(partial(self._call_submitted, ticket, function, args, kwargs, future), future)
         return ticket
 
-    def _call_submitted(self, function: HostFunction, arguments: list[tuple[list[Json], dict[str, Json]]]) -> object:
-        args, kwargs = arguments[0]
-        return function(*args, **self._named(function, kwargs))
-
-    def _mark_outside(self, ticket: int, on_thread: Future[object]) -> None:
-        """Once a function on a thread has returned a future, the rest of the wait is not for this process."""
-        succeeded = not on_thread.cancelled() and on_thread.exception() is None
-        if succeeded and isinstance(on_thread.result(), Future):
+    def _call_submitted(
+        self, ticket: int, function: HostFunction, args: list[Json], kwargs: dict[str, Json], future: Future[object]
+    ) -> None:
+        """Call a function on a thread. If it returns a future, the rest of the wait is not for this process."""
+        made = start_call(function, args, self._named(function, kwargs))
+        if not made.done():
             self._pending.mark_outside(ticket)
+        copy_outcome(made, future)
 
     def _log_is_full(self, more: int) -> bool:
         return self._is_ahead and len(self.call_log) + more > AHEAD_CALLS_AT_MOST
@@ -466,8 +465,11 @@ class Channel:
             self._pending.cancel(sorted(wanted, reverse=True))
             return _INTERRUPTED
         asked = (ticket for ticket in dict.fromkeys(tickets) if ticket in finished)
-        outcomes = (f"[{ticket},{_outcome(*self._pending.collect(ticket))}]" for ticket in asked)
+        outcomes = (f"[{ticket},{self._collected(ticket)}]" for ticket in asked)
         return self._logged(f'{{"ok":[{",".join(outcomes)}]}}')
+
+    def _collected(self, ticket: int) -> str:
+        return _answer_of(*self._pending.collect(ticket))
 
     def _sleep(self, seconds: float | None, about: dict[str, Json]) -> str:
         if self._known_answer("time.sleep", [seconds], {}, about) is not None:
@@ -497,16 +499,14 @@ def _unknown(name: str) -> str:
     return _refused(f"the host has no function {name[:100]!r}")
 
 
-def _outcome(name: str, future: Future[object]) -> str:
-    """Turn a finished future into an answer. Only the text of `CallRefused` is shown: others may hold a secret."""
+def _answer_of(name: str, outcome: Outcome) -> str:
+    """Return the answer to a finished call of function `name`."""
+    if outcome.refusal is not None:
+        return _refused(outcome.refusal)
     try:
-        return _ok(future.result())
-    except CallRefused as refusal:
-        return _refused(str(refusal))
-    except CancelledError:
-        return _refused("the call was cancelled")
-    except Exception as error:  # any failure of a host function, or a value that is not JSON, is an answer
-        logger.warning("host function %s raised, or returned a value that is not JSON", name, exc_info=error)
+        return _ok(outcome.value)
+    except Exception as error:  # whatever a value that is not JSON raises
+        logger.warning("host function %s returned a value that is not JSON", name, exc_info=error)
         return _refused(f"the host function {name} failed")
 
 

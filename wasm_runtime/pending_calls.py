@@ -5,10 +5,11 @@ collected once. A wait ends when enough calls have finished, when its time is ov
 """
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import Any
 from wasm_runtime.errors import CallRefused
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 
+logger = logging.getLogger("wasm_runtime")
+
 # Copies of an answer while it is fetched: its text on the host, and in the guest the parts, the text and the value.
 _FETCHING = 4
 
@@ -26,16 +29,30 @@ HostFunction = Callable[..., object]
 Pause = Callable[[], AbstractContextManager[object]]
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The value that a call has returned, or the text of its refusal."""
+
+    value: object
+    refusal: str | None = None
+
+
+CANCELLED = Outcome(None, "the call was cancelled")
+
+
 @dataclass(slots=True, kw_only=True)
 class _PendingCall:
-    """A call in flight, or one whose answer waits to be fetched.
+    """A call in flight, or one whose outcome waits to be fetched.
+
+    Thousands of outcomes may wait: they are kept without their futures, whose locks and lists every garbage collection
+    would visit.
 
     held_bytes   what is reserved for its arguments, and from its end on for its answer
     is_outside   whether somebody outside of this process works on it: the wait for that is not the cell's time
     """
 
     name: str
-    future: Future[object]
+    future: Future[object] | Outcome
     held_bytes: int
     is_outside: bool
 
@@ -54,6 +71,7 @@ class PendingCalls:
         self._missing_outside = 0  # how many of the awaited calls outside have not finished
         self._changed = threading.Condition()
         self._numbers = itertools.count(1)
+        self._logged_failures: set[tuple[str, type]] = set()
         self.interrupted: Future[None] = Future()
 
     def __len__(self) -> int:
@@ -65,12 +83,13 @@ class PendingCalls:
         self._calls[ticket] = _PendingCall(name=name, future=future, held_bytes=held_bytes, is_outside=is_outside)
 
         def finished(done: Future[object]) -> None:  # a future that it referred to would be in a cycle with it
-            size = _answer_bytes(done)
+            outcome = self.outcome_of(name, done)
+            size = json_bytes(outcome.value) + json_bytes(outcome.refusal)
             with self._changed:
                 call = self._calls.get(ticket)
                 if call is None:
                     return
-                self._hold_answer(call, size)
+                call.future = self._held_outcome(call, outcome, size)
                 self._finished.add(ticket)
                 if ticket in self._awaited:
                     self._missing -= 1
@@ -93,8 +112,8 @@ class PendingCalls:
                 self._missing_outside += 1
                 self._changed.notify_all()
 
-    def _hold_answer(self, call: _PendingCall, size: int) -> None:
-        """Reserve memory for an answer in the place of the arguments. If there is none, the answer is dropped.
+    def _held_outcome(self, call: _PendingCall, outcome: Outcome, size: int) -> Outcome:
+        """Reserve memory for an outcome in the place of the arguments; -> it, or a refusal if there is none.
 
         Room to fetch it must be left, or the session would hold what it cannot read.
         """
@@ -103,24 +122,51 @@ class PendingCalls:
         call.held_bytes = size if fits else 0
         if fits:
             self._memory.release(_FETCHING * size)
-        else:
-            text = f"the answer of {call.name} takes {size} bytes, which do not fit into the memory of this session"
-            call.future = Future()
-            call.future.set_exception(CallRefused(f"{text}: fetch other answers first, or free memory"))
+            return outcome
+        text = f"the answer of {call.name} takes {size} bytes, which do not fit into the memory of this session"
+        return Outcome(None, f"{text}: fetch other answers first, or free memory")
+
+    def outcome_of(self, name: str, future: Future[object]) -> Outcome:
+        """Return how a finished call of function `name` has ended.
+
+        Only the text of `CallRefused` is shown to the guest: other errors may hold a secret.
+        """
+        if future.cancelled():
+            return CANCELLED
+        match future.exception():
+            case None:
+                return Outcome(future.result())
+            case CallRefused() as refusal:
+                return Outcome(None, str(refusal))
+            case CancelledError():
+                return CANCELLED
+            case error:
+                self._log_failure(name, error)
+                return Outcome(None, f"the host function {name} failed")
+
+    def _log_failure(self, name: str, error: BaseException) -> None:
+        """Log the first failure of each kind, and drop its traceback: a guest may cause thousands in a second."""
+        if (kind := (name, type(error))) not in self._logged_failures:
+            self._logged_failures.add(kind)
+            logger.warning("host function %s raised; later failures of this kind are not logged", name, exc_info=error)
+        error.__traceback__ = error.__context__ = error.__cause__ = None
 
     def unknown(self, tickets: set[int]) -> set[int]:
         """Return those of `tickets` that are not in flight."""
         return tickets - self._calls.keys()
 
-    def collect(self, ticket: int) -> tuple[str, Future[object]]:
-        """Remove a call; -> the name of its function, and its future."""
+    def collect(self, ticket: int) -> tuple[str, Outcome]:
+        """Remove a call that has finished; -> the name of its function, and its outcome."""
+        call = self._remove(ticket)
+        return ("", CANCELLED) if call is None or isinstance(call.future, Future) else (call.name, call.future)
+
+    def _remove(self, ticket: int) -> _PendingCall | None:
         with self._changed:
             self._finished.discard(ticket)
             call = self._calls.pop(ticket, None)
-            if call is None:
-                return "", finished_future(None)
-            self._memory.release(call.held_bytes)
-            return call.name, call.future
+            if call is not None:
+                self._memory.release(call.held_bytes)
+            return call
 
     def cancel(self, tickets: Iterable[int]) -> None:
         """Remove and cancel calls in the given order.
@@ -128,7 +174,9 @@ class PendingCalls:
         Callers pass the newest first: calls that are queued behind others must not start in the place of those.
         """
         for ticket in tickets:
-            self.collect(ticket)[1].cancel()
+            call = self._remove(ticket)
+            if call is not None and isinstance(call.future, Future):
+                call.future.cancel()
 
     @property
     def newest(self) -> int:
@@ -192,20 +240,14 @@ class PendingCalls:
         return True
 
 
-def _answer_bytes(future: Future[object]) -> int:
-    if future.cancelled() or future.exception() is not None:
-        return 0
-    return json_bytes(future.result())
-
-
 def start_call(function: HostFunction, args: Iterable[object], kwargs: Mapping[str, object]) -> Future[object]:
     """Call a host function now; -> a future of its value or exception, or the future that it returns."""
     try:
         value = function(*args, **kwargs)
+    except CallRefused as refusal:  # the same without its traceback, whose frames would be in a cycle with the future
+        return _failed_future(CallRefused(str(refusal)))
     except Exception as error:  # noqa: BLE001 - it becomes the guest's answer
-        future: Future[object] = Future()
-        future.set_exception(error)
-        return future
+        return _failed_future(error)
     return value if isinstance(value, Future) else finished_future(value)
 
 
@@ -216,17 +258,21 @@ def finished_future(value: object) -> Future[object]:
     return future
 
 
-def flatten_future(outer: Future[object]) -> Future[object]:
-    """Return a future of `outer`'s value, or of the value of the future that `outer` returns.
+def _failed_future(error: Exception) -> Future[object]:
+    future: Future[object] = Future()
+    future.set_exception(error)
+    return future
+
+
+def copy_outcome(source: Future[object], result: Future[object]) -> None:
+    """Finish `result` as `source` finishes, and cancel `source` when `result` is cancelled.
 
     Futures keep their callbacks. No callback refers to the future that it is added to, not even through itself: in a
     reference cycle, an answer that was fetched would wait for the garbage collector.
     """
-    result: Future[object] = Future()
-    sources = [outer]
+    sources = [source]
     result.add_done_callback(partial(_cancel_sources, sources))
-    outer.add_done_callback(partial(_copy_outcome, result, sources))
-    return result
+    source.add_done_callback(partial(_copy_outcome, result, sources))
 
 
 def _cancel_sources(sources: list[Future[object]], result: Future[object]) -> None:
@@ -241,12 +287,8 @@ def _copy_outcome(result: Future[object], sources: list[Future[object]], source:
         result.cancel()
     elif (error := source.exception()) is not None:
         _finish_unless_done(result, error=error)
-    elif isinstance(value := source.result(), Future):
-        sources.append(value)
-        _cancel_sources(sources, result)
-        value.add_done_callback(partial(_copy_outcome, result, sources))
     else:
-        _finish_unless_done(result, value=value)
+        _finish_unless_done(result, value=source.result())
 
 
 def _finish_unless_done(future: Future[object], *, value: object = None, error: BaseException | None = None) -> None:

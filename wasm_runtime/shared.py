@@ -25,8 +25,10 @@ from wasm_runtime.vfs.time_zones import zone_files
 # Threads for submitted host functions that block; functions that return futures hold no thread.
 _CALL_THREADS = 64
 _COPY_THREADS = 64
-# The same for each named owner of sessions: whoever fills them delays no one else.
-_OWNER_THREADS = 32
+# The same for each named owner of sessions: an owner who fills them delays no one else. Host functions of Python take
+# turns with the rest of the process, so that every further thread would make everybody wait longer.
+_OWNER_CALL_THREADS = 8
+_OWNER_COPY_THREADS = 32
 # Cells of one owner that compute at once; those that wait for the host do not count.
 _COMPUTING = 64
 
@@ -103,17 +105,17 @@ class Shared:
 
     def call_threads(self, owner: str | None) -> Executor:
         """Return the threads for submitted host functions; they are created on first use."""
-        return self._threads_of(owner, "wasm-call", _CALL_THREADS)
+        return self._threads_of(owner, "wasm-call", _CALL_THREADS if owner is None else _OWNER_CALL_THREADS)
 
     def copy_threads(self, owner: str | None) -> Executor:
         """Return the threads that the parallel copies of guests run on; they are created on first use."""
-        return self._threads_of(owner, "wasm-copy", _COPY_THREADS)
+        return self._threads_of(owner, "wasm-copy", _COPY_THREADS if owner is None else _OWNER_COPY_THREADS)
 
     def _threads_of(self, owner: str | None, name: str, most: int) -> Executor:
         with self._lock:
             threads = self._threads.get((owner, name))
             if threads is None:
-                threads = ThreadPoolExecutor(most if owner is None else _OWNER_THREADS, thread_name_prefix=name)
+                threads = ThreadPoolExecutor(most, thread_name_prefix=name)
                 self._threads[owner, name] = threads
             return threads
 

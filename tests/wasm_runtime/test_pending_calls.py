@@ -8,7 +8,8 @@ from concurrent.futures import Future
 import pytest
 
 from wasm_runtime import Runtime, Starts
-from wasm_runtime.pending_calls import PendingCalls, finished_future, flatten_future
+from wasm_runtime.errors import CallRefused
+from wasm_runtime.pending_calls import Outcome, PendingCalls, copy_outcome
 
 
 class Answer(list[object]):
@@ -23,41 +24,68 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize("depth", [0, 1, 2])
-def test_an_answer_that_was_fetched_is_freed_without_the_garbage_collector(depth: int) -> None:
+def test_an_answer_that_was_fetched_is_freed_without_the_garbage_collector() -> None:
     calls = PendingCalls()
     answer = Answer()
     seen = weakref.ref(answer)
-    outer: Future[object] = Future()
-    ticket = calls.add("ask", flatten_future(outer))
-    inner = finished_future(answer)
-    for _ in range(depth):
-        inner = finished_future(inner)
-    outer.set_result(inner)
+    source: Future[object] = Future()
+    result: Future[object] = Future()
+    ticket = calls.add("ask", result)
+    copy_outcome(source, result)
+    source.set_result(answer)
+    del source, result
     assert calls.wait({ticket}, everything=True, seconds=5) == {ticket}
-    assert calls.collect(ticket)[1].result() is answer
-    del answer, outer, inner
+    assert calls.collect(ticket) == ("ask", Outcome(answer))
+    del answer
     assert seen() is None
 
 
-def test_cancelling_a_flattened_future_cancels_what_it_waits_for_now() -> None:
-    outer: Future[object] = Future()
-    assert flatten_future(outer).cancel()
-    assert outer.cancelled()
-    inner: Future[object] = Future()
-    assert flatten_future(finished_future(inner)).cancel()
-    assert inner.cancelled()
+@pytest.mark.parametrize("error", [None, CallRefused("no"), OSError("no")])
+def test_an_answer_that_nobody_fetches_is_at_most_two_objects_for_the_garbage_collector(
+    error: Exception | None,
+) -> None:
+    calls = PendingCalls()
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(1_000):
+        future: Future[object] = Future()
+        calls.add("ask", future)
+        if error is None:
+            future.set_result("x")
+        else:
+            future.set_exception(error)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 2_500
 
 
-def test_a_future_that_comes_after_the_cancellation_is_cancelled_too() -> None:
-    outer: Future[object] = Future()
-    outer.set_running_or_notify_cancel()
-    inner: Future[object] = Future()
-    flat = flatten_future(outer)
-    assert flat.cancel()
-    outer.set_result(inner)
-    assert inner.cancelled()
-    assert flat.cancelled()
+@pytest.mark.parametrize("arguments", ["[1]", "[]"])
+def test_calls_that_fail_leave_no_cyclic_garbage(arguments: str) -> None:
+    def refuse(_: object) -> None:
+        raise CallRefused("no") from OSError("nowhere")
+
+    with Runtime() as runtime, runtime.session(calls={"refuse": refuse}) as session:
+        ask = f"import host; host.wait(host.submit_all('refuse', [({arguments}, {{}})] * 100))"
+        session.exec(ask)
+        gc.collect()
+        session.exec(ask)
+        assert gc.collect() < 100
+
+
+def test_failures_of_one_kind_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    calls = PendingCalls()
+    for error in [OSError("one"), OSError("two"), ValueError("three")]:
+        future: Future[object] = Future()
+        future.set_exception(error)
+        assert calls.outcome_of("ask", future) == Outcome(None, "the host function ask failed")
+    assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("one",), ("three",)]
+
+
+def test_cancelling_a_future_cancels_what_it_is_copied_from() -> None:
+    source: Future[object] = Future()
+    result: Future[object] = Future()
+    copy_outcome(source, result)
+    assert result.cancel()
+    assert source.cancelled()
 
 
 def test_an_interrupted_cell_leaves_none_of_its_calls_and_all_of_earlier_ones() -> None:

@@ -150,10 +150,11 @@ def _without_collections() -> Iterator[None]:
 
 def _begin_process(settings: Settings) -> Callable[[], None]:
     """Sets up what belongs to the whole process; returns what sends the spans that are left at its end."""
-    from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
+    from rlm_mcp.workspace.process_tuning import limit_malloc_arenas, switch_threads_often
     from rlm_mcp.workspace.telemetry import export_spans, flush
 
     limit_malloc_arenas()
+    switch_threads_often()
     return partial(flush, export_spans() if settings.traces else None)
 
 

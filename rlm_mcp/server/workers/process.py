@@ -40,7 +40,7 @@ from rlm_mcp.server.workers.memory import most_mapped
 from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart, restored
 from rlm_mcp.settings import Settings
 from rlm_mcp.version import __version__
-from rlm_mcp.workspace.process_tuning import limit_malloc_arenas
+from rlm_mcp.workspace.process_tuning import limit_malloc_arenas, switch_threads_often
 from rlm_mcp.workspace.telemetry import export_spans, flush
 
 FRONT_URL = "http://front"
@@ -69,6 +69,7 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
         log.warning("worker %d: %s", start.number, lack)
     threading.Thread(target=_end_with, args=[ends.lifeline], name="lifeline", daemon=True).start()
     limit_malloc_arenas()
+    switch_threads_often()
     connections = None if ends.egress is None else Egress(ends.egress)
     spans = export_spans(connections) if settings.traces else None
 
