@@ -181,6 +181,7 @@ class Channel:
         self._keep_report(None, 0)
         self._end_scopes()
         self._pending.clear_interrupt()
+        self._pending.drop_oldest()
 
     def interrupt(self) -> None:
         """End the guest's current wait, or its next one, with {"interrupted": true}."""

@@ -21,6 +21,12 @@ from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 
 logger = logging.getLogger("wasm_runtime")
 
+# Answers of earlier cells that nobody has fetched are kept up to this much in total, for whoever still has their tickets.
+_KEPT_BYTES = 16 << 20
+_DROPPED = (
+    f"the answers of earlier cells that were not fetched took over {_KEPT_BYTES >> 20} MiB, and this one was dropped"
+)
+
 # Copies of an answer while it is fetched: its text on the host, and in the guest the parts, the text and the value.
 _FETCHING = 4
 
@@ -150,6 +156,16 @@ class PendingCalls:
             self._logged_failures.add(kind)
             logger.warning("host function %s raised; later failures of this kind are not logged", name, exc_info=error)
         error.__traceback__ = error.__context__ = error.__cause__ = None
+
+    def drop_oldest(self) -> None:
+        """Before a new cell begins, drop what is too much of the answers that nobody has fetched, the oldest first."""
+        with self._changed:
+            finished = [self._calls[ticket] for ticket in sorted(self._finished)]
+            excess = sum(call.held_bytes for call in finished) - _KEPT_BYTES
+            for call in itertools.takewhile(lambda _: excess > 0, finished):
+                excess -= call.held_bytes
+                self._memory.release(call.held_bytes)
+                call.held_bytes, call.future = 0, Outcome(None, f"{_DROPPED}: call again")
 
     def unknown(self, tickets: set[int]) -> set[int]:
         """Return those of `tickets` that are not in flight."""

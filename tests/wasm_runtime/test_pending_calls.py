@@ -9,7 +9,7 @@ import pytest
 
 from wasm_runtime import Runtime, Starts
 from wasm_runtime.errors import CallRefused
-from wasm_runtime.pending_calls import Outcome, PendingCalls, copy_outcome
+from wasm_runtime.pending_calls import Outcome, PendingCalls, copy_outcome, finished_future
 
 
 class Answer(list[object]):
@@ -69,6 +69,19 @@ def test_calls_that_fail_leave_no_cyclic_garbage(arguments: str) -> None:
         gc.collect()
         session.exec(ask)
         assert gc.collect() < 100
+
+
+def test_a_new_cell_drops_the_oldest_answers_that_nobody_has_fetched() -> None:
+    answers = [f"{number}" * (6 << 20) for number in range(4)]
+    with (
+        Runtime() as runtime,
+        runtime.session(calls={"ask": Starts(lambda: finished_future(answers.pop()))}) as session,
+    ):
+        session.exec("import host; kept = host.submit_all('ask', [((), {})] * 4)")
+        done = session.exec("[str(answer)[:60] for answer in host.wait(kept)]")
+        assert done.value is not None
+        assert done.value.count("the answers of earlier cells that were not fetched took over") == 2
+        assert "'1111" in done.value
 
 
 def test_failures_of_one_kind_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
