@@ -37,7 +37,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from wasm_runtime.errno import Errno
-from wasm_runtime.errors import CallRefused
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 from wasm_runtime.pending_calls import (
     HostFunction,

@@ -21,7 +21,7 @@ from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 
 logger = logging.getLogger("wasm_runtime")
 
-# Answers of earlier cells that nobody has fetched are kept up to this much in total, for whoever still has their tickets.
+# Answers of earlier cells that nobody has fetched are kept up to this much, for code that still has their tickets.
 _KEPT_BYTES = 16 << 20
 _DROPPED = (
     f"the answers of earlier cells that were not fetched took over {_KEPT_BYTES >> 20} MiB, and this one was dropped"
@@ -162,7 +162,9 @@ class PendingCalls:
         with self._changed:
             finished = [self._calls[ticket] for ticket in sorted(self._finished)]
             excess = sum(call.held_bytes for call in finished) - _KEPT_BYTES
-            for call in itertools.takewhile(lambda _: excess > 0, finished):
+            for call in finished:
+                if excess <= 0:
+                    break
                 excess -= call.held_bytes
                 self._memory.release(call.held_bytes)
                 call.held_bytes, call.future = 0, Outcome(None, f"{_DROPPED}: call again")
