@@ -38,7 +38,7 @@ ORDER: dict[str, list[str]] = {
         "imports",
         "compile_cache",
         "vfs machine channel",
-        "budget capture deadlines limits pending_calls results image",
+        "budget capture deadlines limits pending_calls queued_calls results image",
         "errno errors held_bytes",
     ],
 }
