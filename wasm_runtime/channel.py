@@ -39,8 +39,8 @@ from typing import Any, Protocol
 from wasm_runtime.errno import Errno
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 from wasm_runtime.pending_calls import (
+    CallOutcome,
     HostFunction,
-    Outcome,
     Pause,
     PendingCalls,
     copy_outcome,
@@ -499,7 +499,7 @@ def _unknown(name: str) -> str:
     return _refused(f"the host has no function {name[:100]!r}")
 
 
-def _answer_of(name: str, outcome: Outcome) -> str:
+def _answer_of(name: str, outcome: CallOutcome) -> str:
     """Return the answer to a finished call of function `name`."""
     if outcome.refusal is not None:
         return _refused(outcome.refusal)

@@ -36,14 +36,14 @@ Pause = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CallOutcome:
     """The value that a call has returned, or the text of its refusal."""
 
     value: object
     refusal: str | None = None
 
 
-CANCELLED = Outcome(None, "the call was cancelled")
+CANCELLED = CallOutcome(None, "the call was cancelled")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class _PendingCall:
     """
 
     name: str
-    future: Future[object] | Outcome
+    future: Future[object] | CallOutcome
     held_bytes: int
     is_outside: bool
 
@@ -118,7 +118,7 @@ class PendingCalls:
                 self._missing_outside += 1
                 self._changed.notify_all()
 
-    def _held_outcome(self, call: _PendingCall, outcome: Outcome, size: int) -> Outcome:
+    def _held_outcome(self, call: _PendingCall, outcome: CallOutcome, size: int) -> CallOutcome:
         """Reserve memory for an outcome in the place of the arguments; -> it, or a refusal if there is none.
 
         Room to fetch it must be left, or the session would hold what it cannot read.
@@ -130,9 +130,9 @@ class PendingCalls:
             self._memory.release(_FETCHING * size)
             return outcome
         text = f"the answer of {call.name} takes {size} bytes, which do not fit into the memory of this session"
-        return Outcome(None, f"{text}: fetch other answers first, or free memory")
+        return CallOutcome(None, f"{text}: fetch other answers first, or free memory")
 
-    def outcome_of(self, name: str, future: Future[object]) -> Outcome:
+    def outcome_of(self, name: str, future: Future[object]) -> CallOutcome:
         """Return how a finished call of function `name` has ended.
 
         Only the text of `CallRefused` is shown to the guest: other errors may hold a secret.
@@ -141,14 +141,14 @@ class PendingCalls:
             return CANCELLED
         match future.exception():
             case None:
-                return Outcome(future.result())
+                return CallOutcome(future.result())
             case CallRefused() as refusal:
-                return Outcome(None, str(refusal))
+                return CallOutcome(None, str(refusal))
             case CancelledError():
                 return CANCELLED
             case error:
                 self._log_failure(name, error)
-                return Outcome(None, f"the host function {name} failed")
+                return CallOutcome(None, f"the host function {name} failed")
 
     def _log_failure(self, name: str, error: BaseException) -> None:
         """Log the first failure of each kind, and drop its traceback: a guest may cause thousands in a second."""
@@ -167,13 +167,13 @@ class PendingCalls:
                     break
                 excess -= call.held_bytes
                 self._memory.release(call.held_bytes)
-                call.held_bytes, call.future = 0, Outcome(None, f"{_DROPPED}: call again")
+                call.held_bytes, call.future = 0, CallOutcome(None, f"{_DROPPED}: call again")
 
     def unknown(self, tickets: set[int]) -> set[int]:
         """Return those of `tickets` that are not in flight."""
         return tickets - self._calls.keys()
 
-    def collect(self, ticket: int) -> tuple[str, Outcome]:
+    def collect(self, ticket: int) -> tuple[str, CallOutcome]:
         """Remove a call that has finished; -> the name of its function, and its outcome."""
         call = self._remove(ticket)
         return ("", CANCELLED) if call is None or isinstance(call.future, Future) else (call.name, call.future)

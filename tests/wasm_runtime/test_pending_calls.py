@@ -9,7 +9,7 @@ import pytest
 
 from wasm_runtime import Runtime, Starts
 from wasm_runtime.errors import CallRefused
-from wasm_runtime.pending_calls import Outcome, PendingCalls, copy_outcome, finished_future
+from wasm_runtime.pending_calls import CallOutcome, PendingCalls, copy_outcome, finished_future
 
 
 class Answer(list[object]):
@@ -35,7 +35,7 @@ def test_an_answer_that_was_fetched_is_freed_without_the_garbage_collector() -> 
     source.set_result(answer)
     del source, result
     assert calls.wait({ticket}, everything=True, seconds=5) == {ticket}
-    assert calls.collect(ticket) == ("ask", Outcome(answer))
+    assert calls.collect(ticket) == ("ask", CallOutcome(answer))
     del answer
     assert seen() is None
 
@@ -89,7 +89,7 @@ def test_failures_of_one_kind_are_logged_once(caplog: pytest.LogCaptureFixture) 
     for error in [OSError("one"), OSError("two"), ValueError("three")]:
         future: Future[object] = Future()
         future.set_exception(error)
-        assert calls.outcome_of("ask", future) == Outcome(None, "the host function ask failed")
+        assert calls.outcome_of("ask", future) == CallOutcome(None, "the host function ask failed")
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["one", "three"]
 
 
