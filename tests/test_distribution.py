@@ -33,12 +33,15 @@ def plugin_file(name: str) -> dict[str, Any]:
 
 def test_the_version_is_the_same_everywhere() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = re.search(r"^version: (\S+)", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert newest is not None
+    assert citation is not None
     versions = {
         "pyproject.toml": PROJECT["version"],
         "CHANGELOG.md": newest[1],
         "bundle/manifest.json": MANIFEST["version"],
         "server.json": ENTRY["version"],
+        "CITATION.cff": citation[1],
         "plugin.json": plugin_file(".claude-plugin/plugin.json")["version"],
         "gemini-extension.json": plugin_file("gemini-extension.json")["version"],
         "server.json, its package": ENTRY["packages"][0]["version"],

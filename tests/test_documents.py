@@ -26,7 +26,7 @@ from tests.peers.good_root import good_root
 from tests.peers.openai_server import OpenAIServer
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # What a reader has typed before or what never ends by itself is stood in for; everything else is the real thing.
 STAND_INS = r"""
