@@ -6,6 +6,7 @@ from collections.abc import Sequence
 _NAME = re.compile(r"No module named '([\w.]+)'")
 # Ways to install something that work elsewhere, and what only a browser has; nobody can add these.
 _NOT_PACKAGES = frozenset({"pip", "micropip", "ensurepip", "pyodide", "pyodide_js", "js", "conda", "uv"})
+_NO_PROCESSES = "does not support processes"  # what `subprocess` raises
 _MOST_NAMED = 40
 _INSTEAD = {
     "numpy": "For numbers use statistics, array, fractions or plain lists.",
@@ -31,14 +32,19 @@ def installed_phrase(imports: Sequence[str]) -> str:
 
 
 def import_advice(message: str, imports: Sequence[str]) -> str | None:
-    """What to add to the message of a ModuleNotFoundError; None if it names a module of something installed."""
+    """What to add to the message of a failed import, or of a program that was not started, such as pip.
+
+    None if it names a module of something installed, or is about something else.
+    """
+    there = f"the standard library and: {', '.join(imports[:_MOST_NAMED])}" if imports else "the standard library only"
+    if _NO_PROCESSES in message:
+        return f"This sandbox has {there}. Nothing can be installed from here."
     found = _NAME.search(message)
     if found is None:
         return None
     name = found[1].partition(".")[0]
     if name in imports:
         return None
-    there = f"the standard library and: {', '.join(imports[:_MOST_NAMED])}" if imports else "the standard library only"
     instead = f" {_INSTEAD[name]}" if name in _INSTEAD else ""
     owner = "" if name in _NOT_PACKAGES else f" (Its owner can add it: rlm-mcp packages add {name})"
     return f"This sandbox has {there}. Nothing can be installed from here.{instead}{owner}"

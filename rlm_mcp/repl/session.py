@@ -300,14 +300,15 @@ def _run_cell(session: "Session", code: str, seconds: float | None, imports: Seq
 
 
 def _with_import_advice(result: CellResult, imports: Sequence[str]) -> CellResult:
-    """The result, in which a failed import says what can be imported."""
+    """The result, in which a failed import, or a program that was not started, says what can be imported."""
     error = result.error
-    if error is None or error.type != "ModuleNotFoundError":
+    if error is None or error.type not in ("ModuleNotFoundError", "OSError"):
         return result
     advice = import_advice(error.message, imports)
     if advice is None:
         return result
-    told = replace(error, message=f"{error.message}. {advice}", traceback=f"{error.traceback.rstrip()}. {advice}\n")
+    message, traceback = (f"{text.rstrip().removesuffix('.')}. {advice}" for text in (error.message, error.traceback))
+    told = replace(error, message=message, traceback=f"{traceback}\n")
     return replace(result, error=told)
 
 
