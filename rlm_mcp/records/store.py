@@ -19,6 +19,7 @@ nobody holds was cut off.
 """
 
 import builtins
+import hashlib
 import json
 import os
 import re
@@ -389,14 +390,22 @@ class Run:
             _replace(self.directory / name, data)
 
     def answer(self) -> Any:
-        """The stored answer, or None. Raises RunRecordDamaged."""
-        text, data = self.directory / "answer.txt", self.directory / "answer.json"
+        """The stored answer, or None. Raises RunRecordDamaged, also if it is another than the run recorded."""
         with self._readable():
-            if text.is_file():
-                return text.read_bytes().decode("utf-8", "surrogatepass")
-            if data.is_file():
-                return json.loads(data.read_bytes())
+            for path in (self.directory / "answer.txt", self.directory / "answer.json"):
+                if path.is_file():
+                    stored = path.read_bytes()
+                    self._check_answer(path, stored)
+                    return stored.decode("utf-8", "surrogatepass") if path.suffix == ".txt" else json.loads(stored)
         return None
+
+    def _check_answer(self, path: Path, stored: bytes) -> None:
+        """Compares an answer that is kept only in its own file with the digest in the record."""
+        last = next(reversed(self.marks()), None)
+        if isinstance(last, RunEnded) and last.answer_sha256 not in (None, hashlib.sha256(stored).hexdigest()):
+            raise RunRecordDamaged(
+                f"{path} is not the answer that {self.run_id} recorded: restore the file from a backup, or ask again"
+            )
 
     def save_checkpoint(self, turn: int, data: bytes) -> bool:
         """Replaces the REPL checkpoint by that of `turn`. False if it is too big or cannot be written."""

@@ -123,3 +123,17 @@ def test_a_damaged_time_of_creation_is_named_when_the_run_is_resumed(tmp_path: P
     with pytest.raises(RunRecordDamaged, match=r"is damaged \(Invalid isoformat string"):
         resumed.append(ended_event(OUTCOME))
     resumed.close()
+
+
+@pytest.mark.parametrize(("answer", "name"), [("long " * 100_000, "answer.txt"), (["long"] * 100_000, "answer.json")])
+def test_an_answer_that_was_changed_on_disk_is_an_error(tmp_path: Path, answer: object, name: str) -> None:
+    runs = Runs(tmp_path)
+    run = runs.create(STARTED)
+    run.write_answer(answer)
+    run.append(ended_event(Outcome(status="completed", answer=answer, stopped_by="final", usage=Spent())))
+    run.close()
+    assert runs.get(run.run_id).state().answer == answer
+    file = run.directory / name
+    file.write_bytes(file.read_bytes().replace(b"long", b"lung", 1))
+    with pytest.raises(RunRecordDamaged, match=f"{name} is not the answer that {run.run_id} recorded: restore"):
+        runs.get(run.run_id).state()
