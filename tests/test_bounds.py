@@ -32,6 +32,7 @@ _PARSING_MODULES = ("email.parser", "html.parser", "xml", "ruamel", "jsonschema"
 OURS = "own files"  # written by this program or the user, on this machine
 BOUNDS: dict[str, str] = {
     "rlm_mcp/cli/demo_data/support.py": OURS,  # the messages of customers that come with the demo
+    "rlm_mcp/workspace/chat_examples.py": OURS,  # the scores that the user names
     "rlm_mcp/cli/commands/solving.py": OURS,  # the schema that the user names
     "rlm_mcp/cli/doctor.py": "rlm_mcp.models.sender:MOST_BODY_BYTES",
     "rlm_mcp/contexts/describe/tables.py": "rlm_mcp.contexts.describe.text_sample:WHOLE_BYTES",
