@@ -17,7 +17,7 @@ from pydantic import Field
 
 from rlm_mcp.errors import RlmError
 from rlm_mcp.server.apps import PAGES
-from rlm_mcp.server.cancellations import Cancellations
+from rlm_mcp.server.cancellations import Cancellations, Cause
 from rlm_mcp.server.client_timeouts import limits_of, with_heartbeat
 from rlm_mcp.server.input_rounds import InputRound
 from rlm_mcp.server.presenters import (
@@ -206,14 +206,20 @@ class Tools:
             if (unconfirmed := await confirm_cost(request, workspace, asked)) is not None:
                 return unconfirmed
             run_id = await workspace.runs.start(asked, sampling=offers_sampling(request))
+        cause: Cause | None = None
         try:
-            return await wait_for_run(request, workspace, run_id, seconds)
+            async with workspace.runs.waiting(run_id):  # until the cause is known: a signal may come meanwhile
+                try:
+                    return await wait_for_run(request, workspace, run_id, seconds)
+                except anyio.get_cancelled_exc_class():
+                    cause = await self._cancellations.cause_of(request)
+                    raise
         except anyio.get_cancelled_exc_class():
-            cause = await self._cancellations.cause_of(request)
+            cause = cause or await self._cancellations.cause_of(request)
             if cause != "user":
                 workspace.runs.keep_for_repeat(run_id)
             if cause != "time-out":
-                workspace.runs.give_up(run_id)
+                workspace.runs.give_up(run_id, by_user=cause == "user")
             raise
 
     async def rlm_result(

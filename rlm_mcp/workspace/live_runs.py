@@ -446,14 +446,14 @@ class LiveRuns:
         finally:
             self._telling.discard(run_id)
 
-    def give_up(self, run_id: str) -> None:
+    def give_up(self, run_id: str, *, by_user: bool = False) -> None:
         """Stops the run because the call that started it was cancelled: nothing may be spent any more.
 
-        Unless another call waits for the run, or only the end of the server cancelled the call. A run that is kept for
-        the same question again, after it was repeated before, is only held: its client gives up too early.
+        Unless another call waits for the run, or only the end of the server cancelled the call and no user did. A run
+        that is kept for a question that was repeated before is only held: its client gives up too early.
         """
         live = self._live.get(run_id)
-        if live is None or live.waiting or self._is_ending:
+        if live is None or live.waiting or (self._is_ending and not by_user):
             return
         if live.is_repeated and self._kept.get(live.fingerprint) == run_id:
             live.hold()

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from rlm_mcp.records.recovery import MOST_TRIES
@@ -224,6 +225,17 @@ async def test_a_call_that_waits_while_the_server_ends_is_told_that_the_run_will
             state = await workspace.runs.state(run_id)
     assert (state.status, state.stopped_by) == ("running", None)
     assert "goes on with this run" in state.message
+
+
+async def test_a_cancel_of_a_user_wins_over_the_end_of_the_server_also_when_it_comes_after(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(workspace.runs.stop_all)
+                await anyio.lowlevel.checkpoint()
+                workspace.runs.give_up(run_id, by_user=True)
+            assert (await workspace.runs.state(run_id)).status == "cancelled"
 
 
 async def test_a_call_that_is_given_up_stops_the_run_unless_another_call_waits(machine: Machine) -> None:
