@@ -290,7 +290,8 @@ class LiveRuns:
             await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
             self._begin(run, launch, fingerprint, admitted.pop_all())
         except BaseException:  # cancellation too: the lease of the run must not stay taken
-            await run_in_thread(run.close)
+            with anyio.CancelScope(shield=True):
+                await run_in_thread(run.close)
             raise
 
     async def resume_left(self) -> None:

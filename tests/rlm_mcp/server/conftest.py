@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 from mcp import Client
+from mcp_types import CallToolResult, TextContent
 
 from rlm_mcp.models.base import Attempts, Completion, Message, Profile, Usage
 from rlm_mcp.repl.scripted import ScriptedOpener
@@ -101,3 +102,9 @@ def era(request: pytest.FixtureRequest) -> str:
 async def client(workspace: Workspace, era: str) -> AsyncIterator[Client]:
     async with Client(build_server(workspace), mode=era) as client:
         yield client
+
+
+def text_of(result: CallToolResult) -> str:
+    (content,) = result.content
+    assert isinstance(content, TextContent)
+    return content.text

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
-from mcp_types import CallToolResult, ElicitRequestFormParams, ElicitResult, ErrorData, TextContent
+from mcp_types import CallToolResult, ElicitRequestFormParams, ElicitResult, ErrorData
 
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import ScriptedModel
@@ -17,6 +17,8 @@ from rlm_mcp.server.server import build_server
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.launch import RunModels
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
+
+from .conftest import text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -68,12 +70,6 @@ async def solve(workspace: Workspace, era: str, user: User | None, **arguments: 
             result = await client.call_tool("rlm_solve", QUESTION | arguments)
     assert isinstance(result, CallToolResult)
     return result
-
-
-def text_of(result: CallToolResult) -> str:
-    (content,) = result.content
-    assert isinstance(content, TextContent)
-    return content.text
 
 
 async def test_an_estimate_starts_nothing_and_asks_no_model(

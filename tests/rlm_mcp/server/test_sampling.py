@@ -19,6 +19,8 @@ from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.launch import ChooseModels, RunModels
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
+from .conftest import text_of
+
 pytestmark = pytest.mark.anyio
 
 
@@ -59,12 +61,6 @@ async def solve(workspace: Workspace, era: str, sampling: Any, **arguments: Any)
             result = await client.call_tool("rlm_solve", QUESTION | arguments)
     assert isinstance(result, CallToolResult)
     return result
-
-
-def text_of(result: CallToolResult) -> str:
-    (content,) = result.content
-    assert isinstance(content, TextContent)
-    return content.text
 
 
 async def replies(context: Any, params: CreateMessageRequestParams) -> CreateMessageResult:
