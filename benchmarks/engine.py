@@ -385,11 +385,27 @@ async def cancel(repeat: int) -> None:
     report("  prompts without a reply, estimated", max(estimated), "tokens", None)
 
 
+REPORTED: list[dict[str, object]] = []
+"""The figures for `python -m benchmarks`."""
+
+
 def report(what: str, value: float, unit: str, target: float | None, second: float | None = None) -> None:
     shown = f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.3f}"
     met = "" if target is None else f"   target {target:g}" + ("" if value <= target else "   MISSED")
     more = "" if second is None else f", {second:,.3f} {unit}"
-    print(f"{what:55s} {shown:>10s} {unit}{more}{met}", flush=True)
+    print(f"{what:55s} {shown:>10s} {unit}{more}{met}", file=sys.stderr, flush=True)
+    above = next((str(each["title"]) for each in reversed(REPORTED) if "title" in each), "")
+    name = f"{above}: {what.strip()}" if what.startswith(" ") else what
+    figure = {
+        "name": name,
+        **({} if what.startswith(" ") else {"title": what}),
+        "unit": unit,
+        "value": value,
+        "low": value,
+        "high": value,
+        "n": 1,
+    }
+    REPORTED.append({**figure, "better": "lower", "contender": "rlm-mcp"})
 
 
 FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
@@ -408,15 +424,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmark of the engine.")
     parser.add_argument("figures", nargs="*", help=f"one or more of {', '.join(FIGURES)}; default: all")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(float(options.serve[0]), float(options.serve[1]), faults=options.serve[2] == "1")
     else:
         limit_malloc_arenas()  # as the server does
-        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, Python {sys.version.split()[0]}")
+        machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, Python {sys.version.split()[0]}"
+        print(machine, file=sys.stderr)
         for name in options.figures or FIGURES:
             anyio.run(FIGURES[name], options.repeat)
+        if options.json:
+            print(json.dumps({"figures": REPORTED, "notes": [machine]}))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -272,6 +272,33 @@ def table(figures: Sequence[Figure], results: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
+def rows(figures: Sequence[Figure], results: dict[str, Measured]) -> Iterator[dict[str, object]]:
+    """Yield the figures for `python -m benchmarks`; low and high are the lowest and highest tenth of the samples."""
+    baseline = results[BASELINE].samples if BASELINE in results else {}
+    for figure in figures:
+        for name, measured in results.items():
+            number = value(figure, measured.samples, baseline)
+            if number is None:
+                continue
+            taken = sorted(measured.samples.get(figure.samples, [number]))
+            yield {
+                "name": figure.title,
+                "unit": figure.unit,
+                "value": number,
+                "low": p10(taken),
+                "high": max(number, taken[-1 - len(taken) // 10]),
+                "n": len(taken),
+                "better": "lower",
+                "contender": name,
+            }
+
+
+def missing_or_failed(everyone: Sequence[Contender], results: dict[str, Measured]) -> list[str]:
+    """Return a sentence for each contender that is not installed and each group that failed."""
+    missing = [f"{each.name}: not installed; {each.missing}" for each in everyone if each.missing]
+    return missing + [f"{name}: {failure}" for name, measured in results.items() for failure in measured.failures]
+
+
 def workload_table(results: dict[str, Measured]) -> str:
     """Return the CPU workloads as a Markdown table."""
     baseline = results[BASELINE].samples if BASELINE in results else {}
@@ -309,7 +336,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer repetitions, smaller texts, no first run")
     parser.add_argument("--only", action="append", choices=GROUPS, metavar="GROUP", help=f"one of {', '.join(GROUPS)}")
-    parser.add_argument("--json", action="store_true", help="print all samples as JSON")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument(
         "--rivals",
         default=sys.executable,
@@ -338,18 +365,16 @@ def main() -> None:
             print(f"{group}: {contender.name}, {load()} …", file=sys.stderr, flush=True)
             measure(contender, group, results[contender.name], quick=options.quick)
     if options.json:
-        print(json.dumps({"machine": before, "samples": {name: m.samples for name, m in results.items()}}))
+        print(
+            json.dumps({"figures": [*rows(FIGURES, results)], "notes": [before, *missing_or_failed(everyone, results)]})
+        )
         return
     print(before + "\n")
     print(table([figure for figure in FIGURES if figure.group in groups], results))
     if "cpu" in groups:
         print("\n" + workload_table(results))
-    for contender in everyone:
-        if contender.missing:
-            print(f"\n{contender.name}: not installed; {contender.missing}")
-    for name, measured in results.items():
-        for failure in measured.failures:
-            print(f"\n{name}: {failure}")
+    for note in missing_or_failed(everyone, results):
+        print(f"\n{note}")
     if options.image:
         print(flush=True)
         packages.compare(options.image, options.node_pyodide, options.wheels)
