@@ -546,8 +546,9 @@ def soak(
             status = server.wait(timeout=10)
             seconds = time.monotonic() - began
             report.judge("SIGTERM: status, seconds", f"{status}, {seconds:.2f}", good=status == 0 and seconds < 3)
+        time.sleep(2)
         left = marked(setup.mark)
-        report.judge("processes left", len(left), good=not left)
+        report.judge("processes left after 2 s", len(left), good=not left)
         errors = Counter(text for text in logged(directory / "server.log") if not (kills and OF_KILLS.search(text)))
         report.judge("warnings and errors in the log", errors.total(), good=not errors)
         for text, times in errors.most_common(3):
