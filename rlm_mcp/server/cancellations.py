@@ -15,8 +15,8 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context as Request
 from mcp.server.session import ServerSession
 
-REASON_SECONDS = 0.5
-"""The SDK cancels a call first and passes the notification on right after."""
+REASON_SECONDS = 5.0
+"""The SDK cancels a call first and passes the notification on right after, on a busy machine not at once."""
 
 Cause = Literal["time-out", "user", "lost connection"]
 """Where there is no notification, it is only known that the connection is gone."""

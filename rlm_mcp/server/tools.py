@@ -217,7 +217,7 @@ class Tools:
         except anyio.get_cancelled_exc_class():
             cause = cause or await self._cancellations.cause_of(request)
             if cause != "user":
-                workspace.runs.keep_for_repeat(run_id)
+                await workspace.runs.keep_for_repeat(run_id)
             if cause != "time-out":
                 workspace.runs.give_up(run_id, by_user=cause == "user")
             raise

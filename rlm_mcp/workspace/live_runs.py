@@ -8,7 +8,7 @@ the event loop.
 
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -311,7 +311,7 @@ class LiveRuns:
         except RlmError as error:
             log.warning("%s was left by a server that has ended and cannot be resumed: %s", run_id, error)
         else:
-            self.keep_for_repeat(run_id)  # its client was lost with that server
+            await self.keep_for_repeat(run_id)  # its client was lost with that server
             log.warning("resuming %s, which a server that has ended left", run_id)
 
     async def replay(self, run_id: str, on_event: Callable[[Event], None]) -> tuple[Outcome, str | None]:
@@ -461,15 +461,28 @@ class LiveRuns:
         else:
             live.cancel()
 
-    def keep_for_repeat(self, run_id: str) -> None:
-        """Keeps the run for the same question: its client was lost or gave up waiting, and will probably ask again."""
-        live = self._live.get(run_id)
-        if live is None or live.asks_client:
+    async def keep_for_repeat(self, run_id: str) -> None:
+        """Keeps the run for the same question: its client was lost or gave up waiting, and will probably ask again.
+
+        A run that has just been completed is kept, too: its answer was on its way when the call was cancelled.
+        """
+        if (live := self._live.get(run_id)) is not None:
+            fingerprint = "" if live.asks_client else live.fingerprint
+        else:
+            fingerprint = await self._fingerprint_of_completed(run_id)
+        if not fingerprint:
             return
-        self._kept.pop(live.fingerprint, None)
-        self._kept[live.fingerprint] = run_id
+        self._kept.pop(fingerprint, None)
+        self._kept[fingerprint] = run_id
         if len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
+
+    async def _fingerprint_of_completed(self, run_id: str) -> str:
+        with anyio.CancelScope(shield=True), suppress(RlmError):
+            state = await self.state(run_id)
+            if state.status == "completed":
+                return state.fingerprint
+        return ""
 
     def _forget_kept(self, run_id: str) -> None:
         self._kept = {fingerprint: kept for fingerprint, kept in self._kept.items() if kept != run_id}

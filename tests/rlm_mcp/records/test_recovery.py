@@ -249,16 +249,30 @@ async def test_a_call_that_is_given_up_stops_the_run_unless_another_call_waits(m
             assert (await ended(workspace, run_id)).status == "cancelled"
 
 
+async def test_a_call_that_is_cancelled_while_its_answer_is_on_its_way_leaves_the_run_to_the_same_question(
+    machine: Machine,
+) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            async with workspace.runs.waiting(run_id):
+                machine.model.go.set()
+                await ended(workspace, run_id)
+            await workspace.runs.keep_for_repeat(run_id)
+            assert await workspace.runs.start(REQUEST) == run_id
+            assert await workspace.runs.start(REQUEST) != run_id  # which has its answer now
+
+
 async def lost_twice(workspace: Workspace, machine: Machine) -> str:
     """A run whose client was lost, asked the same again, and was lost again while the second turn was in flight."""
     run_id = await begun(workspace, machine)
-    workspace.runs.keep_for_repeat(run_id)
+    await workspace.runs.keep_for_repeat(run_id)
     workspace.runs.give_up(run_id)
     await ended(workspace, run_id)
     machine.model.waits = anyio.Event()
     assert await workspace.runs.start(REQUEST) == run_id
     await machine.model.waits.wait()
-    workspace.runs.keep_for_repeat(run_id)
+    await workspace.runs.keep_for_repeat(run_id)
     workspace.runs.give_up(run_id)
     return run_id
 
