@@ -279,8 +279,8 @@ class Run:
         self._is_unsynced |= any(line.startswith(_SYNCED) for line in lines)
         data, written = b"".join(lines), 0
         with self._written():
-            file = self._open()
             self.require_lease()
+            file = self._open()
             try:
                 while written < len(data):
                     written += file.write(data[written:])

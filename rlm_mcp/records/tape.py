@@ -31,7 +31,7 @@ class TapedRequest:
     material: str | None = None
     schema: object | None = None
     is_as_sent: bool = True
-    """False if the record shows that the run had asked something else"""
+    """False unless the record shows that the run asked just this; old records do not tell"""
 
 
 def _ignore(_: TapedRequest) -> None:

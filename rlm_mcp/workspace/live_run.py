@@ -98,7 +98,7 @@ class LiveRun:
 
     def cancel(self, *, is_left: bool = False) -> None:
         """Stops the run without waiting for its end; it `is_left` to the next server unless it was cancelled before."""
-        self.is_left = is_left and not self.scope.cancel_called
+        self.is_left = is_left and (self.is_left or not self.scope.cancel_called)
         self.scope.cancel()
 
     def hold(self) -> None:

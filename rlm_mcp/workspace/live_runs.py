@@ -173,7 +173,9 @@ class LiveRuns:
         """
         excepted = None if sampling else CLIENT
         run = await run_in_thread(self.records.unanswered, fingerprint, except_model=excepted)
-        return None if run is None or run.run_id in self._telling else run
+        if run is not None and run.run_id in self._telling and await run_in_thread(has_ended, run):
+            return None
+        return run
 
     async def _stopped(self, fingerprint: str) -> None:
         """Waits for the end of runs of this request that are being stopped, which takes tenths of a second."""
@@ -229,6 +231,7 @@ class LiveRuns:
             queue.on_request = live.wake_followers
         if (spans := self._telemetry.begin(run.run_id, launch)) is not None:
             live.listeners.append(spans)
+        self._unwritten.pop(run.run_id, None)
         self._live[run.run_id] = live
         self._queue.submit(run.run_id, live.position)
 
@@ -439,8 +442,10 @@ class LiveRuns:
         with anyio.move_on_after(TELLING_SECONDS):
             await self._is_over.wait()
         try:
-            if (live := self._live.get(run_id)) is None or not live.waiting:
-                run = await self._find(run_id)
+            run = await self._find(run_id)
+            live = self._live.get(run_id)
+            # Calls of another process may wait for a run that goes on there.
+            if not (await run_in_thread(run.is_live) if live is None else live.waiting):
                 await run_in_thread(run.note_told)
         except (RlmError, OSError) as error:
             log.warning("the request of %s may find that run again: %s", run_id, error)

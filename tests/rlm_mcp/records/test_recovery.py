@@ -227,6 +227,32 @@ async def test_a_call_that_waits_while_the_server_ends_is_told_that_the_run_will
     assert "goes on with this run" in state.message
 
 
+async def test_a_server_that_is_stopped_twice_at_once_leaves_its_runs_to_the_next_one(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(workspace.runs.stop_all)
+                tasks.start_soon(workspace.runs.stop_all)
+    assert [run.run_id for run in LocalRunQueue(Runs(machine.settings.data_dir)).left()] == [run_id]
+
+
+async def test_a_call_that_ends_while_another_process_goes_on_with_the_run_leaves_it_to_the_same_question(
+    machine: Machine,
+) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as one, machine.open(serves=True) as other:
+            run_id = await begun(one, machine)
+            async with one.runs.waiting(run_id):
+                async with other.runs.waiting(run_id):
+                    pass
+                assert not await other.runs.is_new(REQUEST)
+                assert await other.runs.start(REQUEST) == run_id
+                await other.close()
+                await anyio.wait_all_tasks_blocked()
+                assert Runs(machine.settings.data_dir).get(run_id).is_awaited()
+
+
 async def test_a_cancel_of_a_user_wins_over_the_end_of_the_server_also_when_it_comes_after(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:

@@ -16,7 +16,8 @@ from mcp import Client
 from mcp_types import CallToolResult
 
 from rlm_mcp.contexts.processes import PROCESSES
-from rlm_mcp.errors import RunNotWritten, RunRecordDamaged
+from rlm_mcp.errors import ProviderFailed, RunNotWritten, RunRecordDamaged
+from rlm_mcp.models.base import Completion
 from rlm_mcp.records.events import name_of
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
@@ -27,7 +28,7 @@ from rlm_mcp.workspace.progress import IngestProgress
 from rlm_mcp.workspace.shared_records import RunElsewhere
 from rlm_mcp.workspace.tenant_limits import LimitReached
 from rlm_mcp.workspace.workspace import Workspace
-from tests.rlm_mcp.machine import REQUEST, Machine, ended
+from tests.rlm_mcp.machine import REQUEST, Machine, Model, ended
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +36,13 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
+
+
+class RefusingModel(Model):
+    """A model that cannot be asked."""
+
+    async def complete(self, *_: object, **__: object) -> Completion:
+        raise ProviderFailed("it is not there")
 
 
 async def cut_off(machine: Machine) -> str:
@@ -101,6 +109,28 @@ async def test_a_run_that_a_full_disk_ends_says_so_and_goes_on_once_there_is_roo
             )
             await workspace.runs.resume(run_id)
             assert (await ended(workspace, run_id)).answer == "9"
+
+
+async def test_a_run_that_fails_after_it_was_resumed_no_longer_says_that_the_disk_was_full(machine: Machine) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with anyio.fail_after(60):
+        async with machine.open() as workspace:
+            await workspace.contexts.register(text="some text", name="t")
+            run_id = await workspace.runs.start(REQUEST)
+            await machine.model.waits.wait()
+            record = Runs(machine.settings.data_dir).get(run_id).events_path
+            resource.setrlimit(resource.RLIMIT_FSIZE, (record.stat().st_size, before[1]))
+            try:
+                machine.model.go.set()
+                assert "cannot be written" in (await ended(workspace, run_id)).message
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            machine.model = RefusingModel()
+            await workspace.runs.resume(run_id)
+            state = await ended(workspace, run_id)
+    assert state.status == "failed"
+    assert state.message.startswith("it is not there")
 
 
 async def test_a_run_that_a_full_disk_keeps_from_being_resumed_or_cancelled_is_not_held(machine: Machine) -> None:
