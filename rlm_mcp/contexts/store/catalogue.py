@@ -165,19 +165,19 @@ class SqliteCatalogue:
     def page(self, query: str, *, after: tuple[str, str] | None, limit: int) -> list[Context]:
         """Current contexts, newest first, that come after a pair of creation time and id."""
         at, context_id = after or ("9", "")
+        text = query.lower()
         return self._contexts(
-            "SELECT * FROM contexts WHERE current AND (created_at < ?1 OR (created_at = ?1 AND context_id > ?2)) "
-            "AND (?3 = '' OR instr(lower(name), ?3) OR instr(lower(source), ?3)) "
-            "ORDER BY created_at DESC, context_id LIMIT ?4",
-            (at, context_id, query.lower(), limit),
+            "SELECT * FROM contexts WHERE current AND (created_at < ? OR (created_at = ? AND context_id > ?)) "
+            "AND (instr(lower(name), ?) OR instr(lower(source), ?)) "
+            "ORDER BY created_at DESC, context_id LIMIT ?",
+            (at, at, context_id, text, text, limit),
         )
 
     def count(self, query: str) -> int:
         """Counts the current contexts that match the query."""
         return self._number(
-            "SELECT count(*) FROM contexts "
-            "WHERE current AND (?1 = '' OR instr(lower(name), ?1) OR instr(lower(source), ?1))",
-            (query.lower(),),
+            "SELECT count(*) FROM contexts WHERE current AND (instr(lower(name), ?) OR instr(lower(source), ?))",
+            (query.lower(), query.lower()),
         )
 
     def last_version(self, name: str) -> int:
