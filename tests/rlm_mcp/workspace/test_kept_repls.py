@@ -102,6 +102,7 @@ async def process(states: ReplStates, *, most: int = 8) -> AsyncIterator[Process
             opened = Process(states, tasks, most=most)
             yield opened
             await opened.repls.close_all()
+            tasks.cancel_scope.cancel()  # a task that saves may pause, the longer the longer a save took
 
 
 def context(name: str) -> Context:
