@@ -37,7 +37,8 @@ class KeptRepl:
         self._missing = 0
         self._is_miscounted = False
         """cells are on record as begun that are not counted any more"""
-        self._is_abandoned = self._is_taken = False
+        self._is_taken = False
+        self._abandoned = anyio.Event()
         self._is_unsaved = False
         self._is_saving = False
         self._saving = anyio.Lock()
@@ -81,7 +82,7 @@ class KeptRepl:
         if self._is_taken:
             return False
         # A state that could not be taken when the REPL was opened is older than what is in the REPL by now.
-        if self._lease is None and (self._is_abandoned or await self._take() is None):
+        if self._lease is None and (self._abandoned.is_set() or await self._take() is None):
             return True
         self._begun += 1
         try:
@@ -117,7 +118,8 @@ class KeptRepl:
 
     def abandon(self) -> None:
         """Saves nothing from now on: the REPL was reset or closed, or another process has it."""
-        self._lease, self._is_unsaved, self._is_abandoned = None, False, True
+        self._lease, self._is_unsaved = None, False
+        self._abandoned.set()
 
     async def close(self) -> None:
         """Saves what is not saved yet, before the REPL is closed. A cell that still runs is not waited for."""
@@ -128,7 +130,8 @@ class KeptRepl:
     async def _save_until_all_is_saved(self) -> None:
         try:
             while self._is_unsaved:
-                await anyio.sleep_until(self._may_save_at)
+                with anyio.CancelScope(deadline=self._may_save_at):
+                    await self._abandoned.wait()
                 began = anyio.current_time()
                 await self._save()
                 ended = anyio.current_time()
@@ -149,7 +152,7 @@ class KeptRepl:
                 cells = self._begun
             except RlmError:  # the REPL was closed, or its sandbox failed, which its next cell is told
                 cells = self._begun
-            self._is_unsaved = self._begun != cells
+            self._is_unsaved = self._lease is not None and self._begun != cells  # it may be abandoned by now
 
     async def _save_state(self, lease: str) -> int:
         """Saves the state as it is now; gives the number of cells that it holds. Raises StateNotKept, RlmError."""

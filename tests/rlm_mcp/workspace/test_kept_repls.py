@@ -53,15 +53,16 @@ class Counting(MemoryReplStates):
 
 
 class Crowded(Counting):
-    """Saves nothing before `go`; `is_full` once two states are being saved."""
+    """Saves nothing before `go`; `is_saving` once a state is being saved, `is_full` once two are."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.go, self.is_full = threading.Event(), threading.Event()
+        self.go, self.is_saving, self.is_full = threading.Event(), threading.Event(), threading.Event()
         self.most = self._now = 0
 
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         self._now += 1
+        self.is_saving.set()
         self.most = max(self.most, self._now)
         if self._now == 2:
             self.is_full.set()
@@ -102,7 +103,6 @@ async def process(states: ReplStates, *, most: int = 8) -> AsyncIterator[Process
             opened = Process(states, tasks, most=most)
             yield opened
             await opened.repls.close_all()
-            tasks.cancel_scope.cancel()  # a task that saves may pause, the longer the longer a save took
 
 
 def context(name: str) -> Context:
@@ -199,6 +199,20 @@ async def test_all_cells_that_wait_for_a_repl_that_another_process_took_run_in_t
             for _ in range(3):
                 tasks.start_soon(one.run)
     assert [len(repl.ran) for repl in one.opener.opened] == [1, 3]
+
+
+async def test_a_repl_that_is_reset_while_it_is_saved_and_a_cell_runs_is_not_saved_for_ever() -> None:
+    states = Crowded()
+    async with process(states) as server:
+        await server.run()
+        assert await run_in_thread(states.is_saving.wait, 60)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.run, "a", "wait")
+            await server.began.wait()
+            await server.repls.forget("a")
+            server.go.set()
+        states.go.set()
+    assert states.saved == [1]
 
 
 async def test_a_cell_that_ended_with_its_process_is_told() -> None:
