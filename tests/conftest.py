@@ -2,11 +2,19 @@
 
 import gc
 import os
+import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from rlm_mcp.cluster.database import Database
+    from rlm_mcp.cluster.objects import Objects
+    from tests.peers.cluster import PostgresServer
 
 # Collecting tests makes a million objects and hardly any garbage; looking for it would take a sixth of that time, and
 # later as much again whenever all objects are visited.
@@ -69,3 +77,65 @@ def sandbox_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compiled_cache(sandbox_cache: Path) -> Path:
     """The same, for processes that are killed before they could have compiled it."""
     return sandbox_cache
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["PostgresServer"]:
+    """A Postgres server of this session, for tests with the mark `cluster`."""
+    from tests.peers.cluster import postgres_server, server_directory
+
+    pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
+    programs = server_directory()
+    if programs is None:
+        pytest.skip("Postgres is not installed: `apt-get install postgresql` brings it")
+    with postgres_server(programs) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database(postgres: "PostgresServer") -> Iterator["Database"]:
+    """The database of this session, with its tables; tests keep apart by their owners."""
+    from rlm_mcp.cluster.addresses import parse_database
+    from rlm_mcp.cluster.database import Database
+    from rlm_mcp.cluster.schema import prepare_schema
+    from rlm_mcp.redact import Secret
+
+    with Database(parse_database(Secret(postgres.url))) as opened:
+        prepare_schema(opened)
+        yield opened
+
+
+@pytest.fixture
+def empty_database(postgres: "PostgresServer") -> Iterator["Database"]:
+    """A database without tables, of one test."""
+    from rlm_mcp.cluster.addresses import parse_database
+    from rlm_mcp.cluster.database import Database
+    from rlm_mcp.redact import Secret
+
+    name = f"test_{secrets.token_hex(6)}"
+    with Database(parse_database(Secret(postgres.url))) as server, server.connect() as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    with Database(parse_database(Secret(postgres.url.replace("/postgres", f"/{name}")))) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of an object store of this session."""
+    from tests.peers.cluster import object_store
+
+    pytest.importorskip("obstore", reason="the extra `cluster` is not installed")
+    pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
+    with object_store(tmp_path_factory.mktemp("buckets")) as served:
+        yield served
+
+
+@pytest.fixture
+def objects(endpoint: str) -> "Objects":
+    """The objects of one test, below a prefix of its own."""
+    from rlm_mcp.cluster.addresses import BucketAddress
+    from rlm_mcp.cluster.objects import Objects
+    from tests.peers.cluster import BUCKET, access_to
+
+    address = BucketAddress(bucket=BUCKET, prefix=secrets.token_hex(6))
+    return Objects(address, access=access_to(endpoint), patience=5.0)

@@ -20,6 +20,7 @@ ORDER: dict[str, list[str]] = {
     "rlm_mcp": [
         "cli",
         "server",
+        "cluster",  # implements what the workspace names, which knows nothing of it
         "workspace",
         "engine",
         "repl models viewer install",

@@ -1,0 +1,188 @@
+"""The bucket of a cluster: objects by key, in any store that speaks S3.
+
+Theory of operation. The rows of the database are the truth, and name objects; an object that no row names is garbage.
+So an object is written before its row, under a key that is never written again. Two clusters in one place of a bucket
+would delete each other's objects: the first one leaves its id under `_cluster`, written on the condition that nothing
+lies there yet. A store that ignores this condition is refused.
+
+Endpoint, region and credentials come from the variables AWS_*, which the client itself reads. All methods block; they
+are called on worker threads.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import S3Store
+
+from rlm_mcp.cluster.addresses import BucketAddress
+from rlm_mcp.errors import RlmError
+
+PATIENCE_SECONDS = 60.0
+"""How long a request is tried again while the store is away."""
+
+BRIEFLY_SECONDS = 3.0
+"""The same, for what can be left undone."""
+
+_OWNER_KEY = "_cluster"
+
+
+class BucketUnusable(RlmError):
+    """The object store of a cluster cannot be reached, or does not do what is needed."""
+
+
+class ObjectMissing(RlmError):
+    """An object is not in the bucket."""
+
+
+class Objects:
+    """The objects of one process in one bucket, below its prefix. Any thread may use them."""
+
+    def __init__(
+        self, address: BucketAddress, *, access: Mapping[str, str] | None = None, patience: float = PATIENCE_SECONDS
+    ) -> None:
+        """`patience` is how long a request is tried again. Raises BucketUnusable if the client cannot be set up.
+
+        `access` are settings of obstore's S3Store that precede the environment: endpoint, access_key_id, ….
+        """
+        self.address = address
+        self._access: dict[str, Any] = dict(access or {})
+        try:
+            self._store = S3Store(
+                address.bucket,
+                prefix=address.prefix or None,
+                # The endpoint is the operator's choice, and many stores lack the request that deletes several objects.
+                client_options={"allow_http": True, "connect_timeout": "5s", "timeout": "10m"},
+                retry_config={
+                    "max_retries": 1_000,
+                    "retry_timeout": timedelta(seconds=patience),
+                    "backoff": {
+                        "init_backoff": timedelta(seconds=0.1),
+                        "max_backoff": timedelta(seconds=1),
+                        "base": 2,
+                    },
+                },
+                disable_bulk_delete=True,
+                **self._access,
+            )
+        except (BaseError, ValueError) as error:
+            raise self._unusable(error) from None
+
+    def __repr__(self) -> str:
+        return f"<Objects {self.address.shown}>"
+
+    def briefly(self) -> "Objects":
+        """The same objects for what can be left undone: gives up soon while the store is away."""
+        return Objects(self.address, access=self._access, patience=BRIEFLY_SECONDS)
+
+    def put(self, key: str, data: bytes | Path) -> None:
+        """Writes an object; a large file goes in parts. Raises BucketUnusable."""
+        with self._translated(key):
+            obstore.put(self._store, key, data, use_multipart=None if isinstance(data, Path) else False)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Writes an object unless there is one with this key, which is left as it is: then False."""
+        with self._translated(key):
+            try:
+                obstore.put(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+    def get(self, key: str) -> bytes:
+        """The bytes of an object. Raises ObjectMissing, BucketUnusable."""
+        with self._translated(key):
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def get_range(self, key: str, start: int, end: int) -> bytes:
+        """The bytes of an object from `start` up to `end`, which is not included. Raises ObjectMissing."""
+        if start >= end:
+            return b""
+        with self._translated(key):
+            return bytes(obstore.get_range(self._store, key, start=start, end=end))
+
+    def download(self, key: str, path: Path) -> None:
+        """Writes an object into a file, in pieces. Raises ObjectMissing, BucketUnusable, OSError."""
+        with self._translated(key), path.open("wb") as file:
+            for piece in obstore.get(self._store, key).stream(min_chunk_size=1 << 20):
+                file.write(piece)
+
+    def size(self, key: str) -> int | None:
+        """The size of an object in bytes; None if there is none."""
+        with suppress(ObjectMissing), self._translated(key):
+            return int(obstore.head(self._store, key)["size"])
+        return None
+
+    def delete(self, key: str) -> None:
+        """Deletes an object, if there is one."""
+        with suppress(ObjectMissing), self._translated(key):
+            obstore.delete(self._store, key)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys below a prefix that ends at a slash."""
+        with self._translated(prefix):
+            for page in obstore.list(self._store, prefix):
+                for found in page:
+                    yield str(found["path"])
+
+    def claim(self, cluster: str) -> None:
+        """Makes this place of the bucket that of one cluster. Raises BucketUnusable if it is another's.
+
+        Also if the store ignores the condition that an object must not exist yet.
+        """
+        if self.put_new(_OWNER_KEY, cluster.encode()):
+            if self.put_new(_OWNER_KEY, f"{cluster} {secrets.token_hex(4)}".encode()):
+                self.put(_OWNER_KEY, cluster.encode())
+                raise BucketUnusable(
+                    f"the store of {self.address.shown} overwrites objects that must not exist yet: use one that"
+                    " supports If-None-Match for PUT, as S3, MinIO, Ceph and R2 do"
+                )
+            return
+        owner = self.get(_OWNER_KEY).decode(errors="replace")
+        if owner != cluster:
+            raise BucketUnusable(
+                f"{self.address.shown} belongs to another database ({owner[:40]}; that of RLM_MCP_STORE is {cluster}):"
+                " use another bucket, or another prefix in it"
+            )
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise self._unusable(error) from None
+            raise ObjectMissing(f"{self.address.shown} has no object {key}: restore it from a backup") from error
+        except (BaseError, ValueError) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> BucketUnusable:
+        return BucketUnusable(
+            f"the bucket {self.address.shown} cannot be used ({_reason(error)}): check that it exists, and the"
+            " variables AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What a client says in many lines, in one."""
+    text = str(error)
+    for phrase, reason in _REASONS.items():
+        if phrase in text:
+            return reason
+    return " ".join(text.split())[:160] or type(error).__name__
+
+
+_REASONS = {
+    "NoSuchBucket": "there is no such bucket",
+    "InvalidAccessKeyId": "the access key is unknown",
+    "SignatureDoesNotMatch": "the secret key is wrong",
+    "AccessDenied": "access is denied",
+    "error sending request": "nothing answers",
+    "NotImplemented": "it does not support this request",
+}
+"""Part of an error of the client, to what it means."""

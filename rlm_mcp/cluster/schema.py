@@ -1,0 +1,131 @@
+"""The tables of a cluster: made in an empty database, checked by every process that starts, and migrated on request.
+
+Each entry of MIGRATIONS leads from one version of the schema to the next. A released entry is never changed; what
+comes later is another entry. The tables of Procrastinate, which hands attempts to workers, belong to the first one.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from importlib import resources
+
+from rlm_mcp.cluster.database import OPENING_SECONDS, Cursor, Database, execute
+from rlm_mcp.errors import RlmError
+
+_LOCK = 0x726C6D  # "rlm": one process at a time makes or migrates tables
+
+_RUNS = """
+CREATE TABLE rlm_runs (
+    owner text NOT NULL,
+    run_id text NOT NULL,
+    created_at text NOT NULL,                  -- as in the record: ISO 8601 in UTC, which sorts as text
+    written_at timestamptz NOT NULL,
+    fingerprint text NOT NULL,
+    served boolean NOT NULL,
+    ended boolean NOT NULL DEFAULT false,      -- the latest of its beginnings and ends is an end
+    position bigint NOT NULL,                  -- the number of its events
+    epoch bigint NOT NULL,                     -- the fencing token: it grows with each lease
+    holder text,                               -- the node that has, or had, the lease
+    held_until timestamptz,                    -- by the clock of this database
+    attempt bigint,                            -- the position of the attempt that is queued, if one is
+    job bigint,                                -- of Procrastinate, for that attempt
+    cancel_requested boolean NOT NULL DEFAULT false,
+    awaited_at timestamptz,
+    answer text,                               -- key of an object
+    checkpoint text,                           -- key of an object
+    checkpoint_turn integer,
+    PRIMARY KEY (owner, run_id)
+);
+CREATE INDEX rlm_runs_by_age ON rlm_runs (owner, created_at DESC, run_id DESC);
+CREATE INDEX rlm_runs_by_request ON rlm_runs (owner, fingerprint, written_at DESC);
+CREATE INDEX rlm_runs_held ON rlm_runs (holder) WHERE holder IS NOT NULL;
+CREATE INDEX rlm_runs_open ON rlm_runs (held_until) WHERE NOT ended;
+CREATE TABLE rlm_events (
+    owner text NOT NULL,
+    run_id text NOT NULL,
+    seq bigint NOT NULL,
+    epoch bigint NOT NULL,
+    is_mark boolean NOT NULL,
+    line text NOT NULL,
+    PRIMARY KEY (owner, run_id, seq),
+    FOREIGN KEY (owner, run_id) REFERENCES rlm_runs ON DELETE CASCADE
+);
+CREATE INDEX rlm_events_marks ON rlm_events (owner, run_id, seq) WHERE is_mark;
+"""
+
+
+def _first(cursor: Cursor) -> None:
+    text = (resources.files("procrastinate.sql") / "schema.sql").read_text("utf-8")
+    execute(cursor, text)
+    execute(cursor, _RUNS)
+
+
+Migration = Callable[[Cursor], object]
+"""What leads from one version to the next, in a transaction."""
+
+MIGRATIONS: Sequence[Migration] = (_first,)
+
+
+class SchemaMismatch(RlmError):
+    """The tables in the database are those of another version of rlm-mcp."""
+
+
+def prepare_schema(database: Database, migrations: Sequence[Migration] = MIGRATIONS) -> str:
+    """Makes the tables in an empty database; returns the id of the cluster, which was given to it then.
+
+    Raises SchemaMismatch if it has those of another version, and DatabaseUnusable.
+    """
+
+    def prepare(cursor: Cursor) -> str:
+        _lock(cursor)  # first: names that were looked up before stay unknown in a transaction
+        found = _version(cursor)
+        if found is None:
+            execute(cursor, "CREATE TABLE rlm_schema (version integer NOT NULL, cluster text NOT NULL)")
+            execute(cursor, "INSERT INTO rlm_schema VALUES (0, %s)", (f"cluster-{secrets.token_hex(8)}",))
+            found = _migrate(cursor, 0, migrations)
+        _require_current(database, found, len(migrations))
+        ((cluster,),) = execute(cursor, "SELECT cluster FROM rlm_schema").fetchall()
+        return str(cluster)
+
+    return database.run(prepare, patience=OPENING_SECONDS)
+
+
+def migrate_schema(database: Database, migrations: Sequence[Migration] = MIGRATIONS) -> tuple[int, int]:
+    """Brings the tables to this version; returns the version before and after. Raises SchemaMismatch if it is newer."""
+
+    def migrate(cursor: Cursor) -> tuple[int, int]:
+        _lock(cursor)
+        found = _version(cursor)
+        if found is None:
+            raise SchemaMismatch(f"the database at {database.address.shown} has no tables of rlm-mcp: start a server")
+        if found < len(migrations):
+            _migrate(cursor, found, migrations)
+        _require_current(database, max(found, len(migrations)), len(migrations))
+        return found, len(migrations)
+
+    return database.run(migrate, patience=OPENING_SECONDS)
+
+
+def _lock(cursor: Cursor) -> None:
+    execute(cursor, "SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+def _version(cursor: Cursor) -> int | None:
+    if execute(cursor, "SELECT to_regclass('rlm_schema')").fetchone() == (None,):
+        return None
+    ((version,),) = execute(cursor, "SELECT version FROM rlm_schema").fetchall()
+    return int(version)
+
+
+def _migrate(cursor: Cursor, found: int, migrations: Sequence[Migration]) -> int:
+    for migration in migrations[found:]:
+        migration(cursor)
+    execute(cursor, "UPDATE rlm_schema SET version = %s", (len(migrations),))
+    return len(migrations)
+
+
+def _require_current(database: Database, found: int, own: int) -> None:
+    place = f"the tables in the database at {database.address.shown} have version {found}, and this rlm-mcp needs {own}"
+    if found > own:
+        raise SchemaMismatch(f"{place}: update rlm-mcp on this machine")
+    if found < own:
+        raise SchemaMismatch(f"{place}: run `rlm-mcp store migrate` once, when no older server uses them")

@@ -1,0 +1,134 @@
+"""The parts of a cluster, started on this machine: a Postgres server, and an object store that speaks S3."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+USER, PASSWORD = "rlm", "pass-Word-17"
+BUCKET = "texts"
+
+
+def server_directory() -> Path | None:
+    """Where Debian's package has `initdb` and `postgres`, which are not on the path."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return versions[-1].parent if versions else None
+
+
+@dataclass(slots=True)
+class PostgresServer:
+    """A server with its data in a temporary directory, which is gone when it is closed."""
+
+    programs: Path
+    directory: Path
+    port: int
+    is_durable: bool = False
+    process: "subprocess.Popen[bytes] | None" = None
+    account: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Of the database that exists in every server."""
+        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Starts it, and returns when it answers."""
+        fast = [] if self.is_durable else ["-F", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
+        options = ["-D", str(self.directory / "data"), "-h", "127.0.0.1", "-p", str(self.port), *fast]
+        log = (self.directory / "log").open("ab")
+        with log:
+            self.process = subprocess.Popen(  # noqa: S603 - a program of Debian's package
+                [str(self.programs / "postgres"), *options, "-k", str(self.directory)],
+                stdout=log, stderr=log, cwd=self.directory, **self.account,
+            )  # fmt: skip
+        is_ready = (str(self.programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port))
+        for _ in range(600):
+            assert self.process.poll() is None, (self.directory / "log").read_text()
+            if subprocess.run(is_ready, check=False, stdout=subprocess.DEVNULL).returncode == 0:  # noqa: S603 - likewise
+                return
+            time.sleep(0.02)
+        raise TimeoutError("postgres did not start within 12 s")
+
+    def stop(self) -> None:
+        """Ends it at once, as if the machine lost power; connections break."""
+        if self.process is not None:
+            self.process.send_signal(3)  # SIGQUIT: immediate shutdown
+            self.process.wait(20)
+            self.process = None
+
+
+@contextmanager
+def postgres_server(programs: Path, *, is_durable: bool = False) -> Iterator[PostgresServer]:
+    """Starts a server of its own; as the user `postgres` if the tests run as root, which it refuses."""
+    directory = Path(tempfile.mkdtemp(prefix="rlm-pg-"))
+    account: dict[str, Any] = {}
+    if sys.platform != "win32" and os.getuid() == 0:
+        account = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        shutil.chown(directory, "postgres", "postgres")
+    server = PostgresServer(programs, directory, _free_port(), is_durable=is_durable, account=account)
+    try:
+        (directory / "password").write_text(PASSWORD)
+        (directory / "password").chmod(0o644)
+        options = ["-U", USER, "--pwfile", str(directory / "password"), "-A", "scram-sha-256", "-E", "UTF8"]
+        subprocess.run(  # noqa: S603 - a program of Debian's package
+            [str(programs / "initdb"), "-D", str(directory / "data"), *options, "--no-locale", "--no-sync"],
+            check=True, capture_output=True, cwd=directory, **account,
+        )  # fmt: skip
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def object_store(directory: Path, port: int = 0) -> Iterator[str]:
+    """Serves the folders in a directory as buckets; gives the endpoint."""
+    import localbucket
+
+    (directory / BUCKET).mkdir(parents=True, exist_ok=True)
+    handler = type("Handler", (localbucket.S3Handler,), {"data_root": directory.resolve()})
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def object_store_variables(endpoint: str) -> dict[str, str]:
+    """The environment of a client of `object_store`, which accepts any key."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
+    }
+
+
+def access_to(endpoint: str) -> dict[str, str]:
+    """The same as settings of the client."""
+    return {"endpoint": endpoint, "region": "us-east-1", "access_key_id": "any", "secret_access_key": "any"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,91 @@
+"""The database of a cluster: what is tried again, what is refused in one sentence, and the tables."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
+
+from rlm_mcp.cluster.addresses import parse_database
+from rlm_mcp.cluster.database import Cursor, Database, DatabaseUnusable, execute
+from rlm_mcp.cluster.schema import MIGRATIONS, SchemaMismatch, migrate_schema, prepare_schema
+from rlm_mcp.redact import Secret
+from tests.peers.cluster import PASSWORD, PostgresServer, postgres_server
+
+pytestmark = pytest.mark.cluster
+
+
+def opened(url: str) -> Database:
+    return Database(parse_database(Secret(url)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda url: url.replace(PASSWORD, "wrong-Word"), 'password authentication failed for user "rlm"'),
+        (lambda url: url.replace("/postgres", "/none"), 'database "none" does not exist'),
+        (lambda url: url.replace("127.0.0.1:", "127.0.0.1:1/postgres?x=").partition("?")[0], "Connection refused"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_one_sentence_without_the_password(
+    postgres: PostgresServer, change: Callable[[str], str], reason: str
+) -> None:
+    database = opened(change(postgres.url))
+    with pytest.raises(
+        DatabaseUnusable, match=r"cannot be used .*: check that Postgres runs there, and the"
+    ) as refused:
+        database.open()
+    assert reason in str(refused.value)
+    assert (PASSWORD in str(refused.value), "wrong-Word" in str(refused.value)) == (False, False)
+    assert "\n" not in str(refused.value)
+
+
+def test_work_outlives_a_restart_of_the_server(postgres: PostgresServer) -> None:
+    with postgres_server(postgres.programs) as server, opened(server.url) as database:
+        assert database.rows("SELECT 1") == [(1,)]
+        server.stop()
+        with pytest.raises(DatabaseUnusable, match="cannot be used"):
+            database.rows("SELECT 1", patience=0)
+        restarting = threading.Timer(0.5, server.start)
+        restarting.start()
+        assert database.rows("SELECT 2") == [(2,)]
+        restarting.join()
+
+
+def test_the_time_is_that_of_the_database(database: Database) -> None:
+    before = datetime.now(UTC)  # both are clocks of this machine here
+    assert abs(database.now() - before) < timedelta(minutes=1)
+    assert database.now() <= database.now()
+
+
+def test_tables_are_made_once_in_an_empty_database_also_by_many_at_once(empty_database: Database) -> None:
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(prepare_schema(empty_database))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert found[0].startswith("cluster-")
+    assert empty_database.rows("SELECT count(*) FROM rlm_runs") == [(0,)]
+
+
+def test_tables_of_another_version_are_refused_and_older_ones_are_migrated(empty_database: Database) -> None:
+    def next_version(cursor: Cursor) -> None:
+        execute(cursor, "CREATE TABLE rlm_next (one integer)")
+
+    newer, place = (*MIGRATIONS, next_version), empty_database.address.shown
+    own, cluster = len(MIGRATIONS), prepare_schema(empty_database)
+    with pytest.raises(
+        SchemaMismatch, match=f"{place} have version {own}, and this rlm-mcp needs {own + 1}: run `rlm-"
+    ):
+        prepare_schema(empty_database, newer)
+    assert migrate_schema(empty_database, newer) == (own, own + 1)
+    assert migrate_schema(empty_database, newer) == (own + 1, own + 1)
+    assert prepare_schema(empty_database, newer) == cluster
+    for act in (prepare_schema, migrate_schema):
+        with pytest.raises(SchemaMismatch, match=f"version {own + 1}, and this rlm-mcp needs {own}: update rlm-mcp"):
+            act(empty_database)
