@@ -155,3 +155,7 @@ def test_the_wheel_of_the_prebuilt_image_holds_it_and_is_of_this_version_only(tm
     recorded = contents.pop(f"{info}/RECORD").decode().splitlines()
     digests = {name: urlsafe_b64encode(sha256(data).digest()).decode().rstrip("=") for name, data in contents.items()}
     assert recorded == [f"{n},sha256={digests[n]},{len(d)}" for n, d in contents.items()] + [f"{info}/RECORD,,"]
+
+
+def test_the_extra_data_requires_the_prebuilt_image_of_this_version() -> None:
+    assert PROJECT["optional-dependencies"]["data"] == [f"rlm-mcp-data=={rlm_mcp.__version__}"]

@@ -71,7 +71,7 @@ def test_what_no_image_has_is_named_with_the_command_that_adds_it(library: Packa
 def test_without_any_image_there_are_no_packages_and_data_is_refused(tmp_path: Path) -> None:
     library = PackageLibrary(tmp_path)
     assert (library.choose(None), library.images(), library.added()) == (None, [], ())
-    with pytest.raises(PackagesMissing, match=r"install the wheel of rlm-mcp-data"):
+    with pytest.raises(PackagesMissing, match=r"install it by `pip install '\.\[data\]' --find-links dist`"):
         library.choose(("data",))
 
 
