@@ -18,7 +18,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,26 +34,28 @@ JSON = dict[str, Any]
 class Table:
     """The requests of both models, their files and their tokens."""
 
-    def __init__(self, folder: Path, labels: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, reply_of_sub: Callable[[str], str | None]) -> None:
+        """`reply_of_sub` is given the prompt of a sub-call; where it returns None, the sub-call is a file as well."""
         self.folder = folder
-        self._labels = labels
+        self.usage: dict[str, dict[str, int]] = {}
+        """calls, prompt_tokens and completion_tokens of `root` and `sub`"""
+        self._reply_of_sub = reply_of_sub
         self._lock = threading.Lock()
-        self._usage: dict[str, dict[str, int]] = {}
         self._files: dict[str, int] = {}
         self._seen = 0
 
     def reply_to(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[str, dict[str, int]]:
         """The reply to a request and its usage. Waits for whoever plays the model."""
         kind = "sub" if model == "sub" else "root"
-        said = oracle(str(messages[-1]["content"]), self._labels) if kind == "sub" else None
+        said = self._reply_of_sub(str(messages[-1]["content"])) if kind == "sub" else None
         text = said if said is not None else self._by_hand(kind, messages)
         usage = {"prompt_tokens": sum(tokens(str(m["content"])) for m in messages), "completion_tokens": tokens(text)}
         with self._lock:
-            sums = self._usage.setdefault(kind, {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0})
+            sums = self.usage.setdefault(kind, {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0})
             sums["calls"] += 1
             for name, count in usage.items():
                 sums[name] += count
-            (self.folder / "usage.json").write_text(json.dumps(self._usage, indent=1))
+            (self.folder / "usage.json").write_text(json.dumps(self.usage, indent=1))
         return text, usage
 
     def _by_hand(self, kind: str, messages: Sequence[Mapping[str, str]]) -> str:
@@ -145,7 +148,8 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     server = ThreadingHTTPServer(
-        ("127.0.0.1", options.port), handler_of(Table(options.folder, read_labels(options.labels)))
+        ("127.0.0.1", options.port),
+        handler_of(Table(options.folder, partial(oracle, labels=read_labels(options.labels)))),
     )
     print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
     server.serve_forever()

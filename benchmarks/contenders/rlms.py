@@ -1,12 +1,14 @@
 """Answers one question with alexzhang13/rlm and its defaults; JSON request on stdin, JSON result on stdout.
 
-Run it with the Python of a virtual environment that has `rlms==0.1.3`; it imports nothing of this project.
+Run it with the Python of a virtual environment that has `rlms==0.1.3`; it imports nothing of this project. The request
+has `context`, or `text`, the path of a file that holds it; `sub_model`, `api_key` and `reply_tokens` are optional.
 """
 
 import contextlib
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -15,16 +17,24 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     core: Any = importlib.import_module("rlm")
     exceptions: Any = importlib.import_module("rlm.utils.exceptions")
     logger = importlib.import_module("rlm.logger").RLMLogger()
+    endpoint = {"base_url": request["base_url"], "api_key": request.get("api_key", "none")}
+    options: dict[str, Any] = {}
+    if "sub_model" in request:
+        options["other_backends"] = ["openai"]
+        options["other_backend_kwargs"] = [endpoint | {"model_name": request["sub_model"]}]
+    if "reply_tokens" in request:
+        options["sampling_args"] = {"max_tokens": request["reply_tokens"]}
     runner = core.RLM(
         backend="openai",
-        backend_kwargs={"model_name": request["model"], "base_url": request["base_url"], "api_key": "none"},
+        backend_kwargs=endpoint | {"model_name": request["model"]},
         max_iterations=request["turns"],
         max_timeout=request["seconds"],
-        sampling_args={"max_tokens": request["reply_tokens"]},
         logger=logger,
+        **options,
     )
+    context = Path(request["text"]).read_text("utf-8") if "text" in request else request["context"]
     try:
-        completion = runner.completion(request["context"], root_prompt=request["question"])
+        completion = runner.completion(context, root_prompt=request["question"])
     except exceptions.TimeoutExceededError as error:
         return {"answer": error.partial_answer, "ended": "seconds", "trace": logger.get_trajectory()}
     except importlib.import_module("openai").APIStatusError as error:

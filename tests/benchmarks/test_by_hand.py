@@ -11,7 +11,7 @@ ASKED = Labelling(question="What is asked for?", labels=("place", "person"))
 
 
 def test_a_request_is_a_file_with_what_is_new_and_the_reply_is_a_file_too(tmp_path: Path) -> None:
-    table = Table(tmp_path, {})
+    table = Table(tmp_path, lambda prompt: None)
     (tmp_path / "root-0001.reply.md").write_text("look")
     (tmp_path / "root-0002.reply.md").write_text("done")
     first = [{"role": "system", "content": "rules"}, {"role": "user", "content": "Which?"}]

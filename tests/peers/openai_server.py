@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 JSON = dict[str, Any]
@@ -116,6 +116,8 @@ class Counts:
     """time.monotonic() when the last of them was seen"""
     last_byte_in: float = 0.0
     """time.monotonic() of the last byte received"""
+    tokens_of: dict[str, list[int]] = field(default_factory=dict)
+    """prompt and completion tokens by model"""
 
 
 def count_tokens(text: str) -> int:
@@ -346,6 +348,9 @@ class OpenAIServer:
         self.counts.replies += 1
         self.counts.prompt_tokens += prompt_tokens
         self.counts.completion_tokens += completion_tokens
+        tokens = self.counts.tokens_of.setdefault(str(request.body["model"]), [0, 0])
+        tokens[0] += prompt_tokens
+        tokens[1] += completion_tokens
 
 
 class _Dropped(Exception):

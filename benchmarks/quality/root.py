@@ -1,0 +1,128 @@
+"""A root model that writes a fixed program for each kind of question, in the protocol of an engine: three turns.
+
+It looks at the context first, then works, then submits what it has computed. The programs are the same for all engines,
+apart from a prelude over the functions that an engine offers. Where there is no `classify`, packs of 200 texts are
+labelled in JSON, and what has no readable reply is asked again, up to three times. Pure.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.quality.families import KINDS
+from benchmarks.quality.messages import PHRASES
+from benchmarks.quality.reader import labels_prompt
+
+_PIECES = '''
+def pieces_of(text):
+    """Pieces of whole lines, far below what makes a model overlook lines."""
+    pieces, chars = [[]], 0
+    for line in text.split("\\n"):
+        if chars > 12_000:
+            pieces.append([])
+            chars = 0
+        pieces[-1].append(line)
+        chars += len(line) + 1
+    return ["\\n".join(piece) for piece in pieces]
+'''
+_OWN = f"""\
+files = context if hasattr(context, "items") else {{}}
+lines = [] if files else context.split("\\n")
+
+def kinds_of(texts):
+    return classify(texts, "What kind of message is it?", {list(PHRASES)!r})
+
+def ask_all(prompts):
+    replies = llm_query_batched(prompts)
+    again = [at for at, reply in enumerate(replies) if not reply]
+    for at, reply in zip(again, llm_query_batched([prompts[at] for at in again])):
+        replies[at] = reply
+    return [str(reply or "") for reply in replies]
+{_PIECES}"""
+_RIVAL = f"""\
+import json, re
+
+files = {{}}
+if context.startswith("==> "):
+    found = re.split(r"^==> (\\S+) <==\\n", context, flags=re.MULTILINE)
+    files = dict(zip(found[1::2], found[2::2]))
+lines = [] if files else context.split("\\n")
+
+def ask_all(prompts):
+    replies = [""] * len(prompts)
+    for _ in range(3):
+        again = [at for at, reply in enumerate(replies) if not reply]
+        if again:
+            for at, reply in zip(again, llm_query_batched([prompts[at] for at in again])):
+                replies[at] = "" if reply.startswith(("Error", "[ERROR]")) else reply
+    return replies
+
+def kinds_of(texts):
+    packs = [[" ".join(text.split()) for text in texts[at : at + 200]] for at in range(0, len(texts), 200)]
+    kinds = [None] * len(packs)
+    for _ in range(3):
+        again = [at for at, given in enumerate(kinds) if given is None]
+        prompts = [HEAD + "\\n".join(f"{{n}} {{text}}" for n, text in enumerate(packs[at], 1)) for at in again]
+        for at, reply in zip(again, ask_all(prompts) if prompts else []):
+            try:
+                said = json.loads(reply)
+                kinds[at] = [said[str(n)] for n in range(1, len(packs[at]) + 1)]
+            except (ValueError, KeyError):
+                pass
+    return [kind for pack, given in zip(packs, kinds) for kind in given or [""] * len(pack)]
+
+HEAD = {labels_prompt(tuple(PHRASES), [])!r}
+{_PIECES}"""
+_LOOK = "print(type(context), len(context))\nprint(str(context)[:600])\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How an engine is spoken to: its functions, the form of a reply, how to submit, and how to find the turn."""
+
+    prelude: str
+    reply: str
+    submit: str
+    turn: re.Pattern[str] | None = None
+    """finds the number of the turn, where a request does not hold the earlier replies as messages"""
+
+
+_REPL = "I look before I answer.\n\n```repl\n{code}```"
+PROTOCOLS: Mapping[str, Protocol] = {
+    "own": Protocol(prelude=_OWN, reply=_REPL, submit="FINAL(result)\n"),
+    "rlms": Protocol(
+        prelude=_RIVAL,
+        reply=_REPL,
+        submit='answer["content"] = result\nanswer["ready"] = True\n',
+    ),
+    "dspy.RLM": Protocol(
+        prelude=_RIVAL,
+        reply="[[ ## reasoning ## ]]\nI look before I answer.\n\n[[ ## code ## ]]\n```python\n{code}```\n\n"
+        "[[ ## completed ## ]]",
+        submit="SUBMIT(result)\n",
+        turn=re.compile(r"\[\[ ## iteration ## \]\]\s*(\d+)/"),
+    ),
+}
+
+
+def reply_of_root(protocol: str, prompt: str, earlier: int) -> str:
+    """What a good root model writes next. `prompt` has all messages; `earlier` counts those of the assistant."""
+    spoken = PROTOCOLS[protocol]
+    numbered = spoken.turn.search(prompt) if spoken.turn is not None else None
+    turn = earlier + 1 if numbered is None else int(numbered[1])
+    if turn == 1:
+        code = _LOOK
+    elif turn == 2:
+        code = spoken.prelude + _program(prompt) + "print(len(result), result[:200])\n"
+    else:
+        code = spoken.submit
+    return spoken.reply.format(code=code)
+
+
+def _program(prompt: str) -> str:
+    """The program for the question that stands first in the prompt: what stands later may be output."""
+    found = [(found.start(), kind, found) for kind in KINDS if (found := kind.asks.search(prompt)) is not None]
+    if not found:
+        return "result = 'The question is not in the prompt.'\n"
+    _, kind, asked = min(found, key=lambda one: one[0])
+    return kind.program(asked)
