@@ -32,7 +32,6 @@ from benchmarks.quality.contenders import CONTENDERS, RIVALS, Setup, lacks
 from benchmarks.quality.families import FAMILIES
 from benchmarks.quality.figures import Price, Result, dollars, figures_of
 from benchmarks.quality.lanes import (
-    LATENCY,
     Lane,
     by_hand,
     endpoint,
@@ -42,6 +41,7 @@ from benchmarks.quality.lanes import (
     prices_of,
     scripted,
 )
+from benchmarks.quality.serving import LATENCY
 
 SIZES = (32 << 10, 1 << 20)
 _UNITS = {"K": 10, "M": 20}
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=None, help="default: all, by hand: own")
     parser.add_argument("--rivals", default=sys.executable, metavar="PYTHON", help="a Python that has the rivals")
     parser.add_argument("--seconds", type=float, default=1_800.0, help="time limit of a case (default: %(default)g)")
-    parser.add_argument("--noise", type=int, default=0, help="misread items of a thousand, of the scripted sub-model")
+    parser.add_argument("--noise", type=int, default=5, help="misread items of a thousand, of the scripted sub-model")
     parser.add_argument("--latency", type=float, default=LATENCY, help="seconds of each scripted reply")
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="the model of the lane `local`")
     parser.add_argument("--folder", type=Path, help="where the root model is played by hand")

@@ -10,6 +10,7 @@ map-reduce  a call for each 24,000 characters, eight at a time, then a sum or a 
 """
 
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -96,7 +97,6 @@ def _rival(driver: str, case: Case, setup: Setup) -> Attempt:
         "model": setup.model,
         "sub_model": setup.sub_model,
         "turns": TURNS,
-        "sub_calls": SUB_CALLS,
         "seconds": setup.seconds,
     }
     try:
@@ -107,6 +107,7 @@ def _rival(driver: str, case: Case, setup: Setup) -> Attempt:
             text=True,
             timeout=setup.seconds + 30,
             check=False,
+            env=os.environ | {"PATH": f"{Path(setup.rivals).parent}{os.pathsep}{os.environ.get('PATH', '')}"},
         )
     except subprocess.TimeoutExpired:
         return Attempt(answer="", ended="killed after its time")

@@ -18,11 +18,12 @@ from benchmarks.by_hand import Table, handler_of
 from benchmarks.quality.figures import Price
 from benchmarks.quality.metering import Meter, metered
 from benchmarks.quality.reader import reply_to
-from benchmarks.quality.root import PROTOCOLS
-from benchmarks.quality.serving import LATENCY, ROOT, SUB, counts_of, serving
+from benchmarks.quality.serving import LATENCY, SUB, counts_of, serving
 from rlm_mcp.models.profiles import profile_of
 
-SCRIPTED_PRICES: Mapping[str, Price] = {ROOT: (1.25, 10.0), SUB: (0.25, 2.0)}
+ENGINES: Mapping[str, str] = {"own": "scripted", "rlms": "rlms", "dspy.RLM": "dspy"}
+"""Contenders that have a root model, and the dialect of theirs."""
+SCRIPTED_PRICES: Mapping[str, Price] = dict.fromkeys(ENGINES.values(), (1.25, 10.0)) | {SUB: (0.25, 2.0)}
 """As of a large and a small hosted model."""
 SUB_SHARE = 1.5
 """Tokens of sub-calls for each token of a context, in the estimate of a price."""
@@ -69,13 +70,13 @@ def scripted(errors: int, latency: float = LATENCY) -> Lane:
 
     @contextmanager
     def open_endpoint(contender: str) -> Iterator[Endpoint]:
-        with serving(contender if contender in PROTOCOLS else "own", errors=errors, latency=latency) as url:
+        with serving(errors, latency) as url:
 
             def usage() -> Usage:
                 counts = counts_of(url)
                 return Usage(calls=counts["requests"], tokens_of=counts["tokens_of"])
 
-            yield Endpoint(base_url=url, model=ROOT, sub_model=SUB, usage=usage)
+            yield Endpoint(base_url=url, model=ENGINES.get(contender, SUB), sub_model=SUB, usage=usage)
 
     note = f"scripted models: {errors} errors per thousand items, 100 more beyond 8,000 tokens, a window of 128,000"
     return Lane(
@@ -119,7 +120,7 @@ def prices_of(base_url: str, models: tuple[str, ...]) -> dict[str, Price]:
 def estimated_usd(contender: str, size: int, root: Price, sub: Price) -> float:
     """About what a contender spends on a case. Engines may spend more: a root model decides how often it asks."""
     tokens = size / 4
-    if contender in PROTOCOLS:
+    if contender in ENGINES:
         spent = tokens * SUB_SHARE * sub[0] + tokens * SUB_SHARE / 10 * sub[1]
         return (spent + ROOT_TOKENS[0] * root[0] + ROOT_TOKENS[1] * root[1]) / 1e6
     read = min(tokens, 25_000.0) if contender in {"truncated", "grep"} else tokens * 1.05

@@ -1,17 +1,17 @@
-"""A root model that writes a fixed program for each kind of question, in the protocol of an engine: three turns.
+"""A root model that writes a fixed program for each kind of question, in the dialect of an engine: three turns.
 
 It looks at the context first, then works, then submits what it has computed. The programs are the same for all engines,
 apart from a prelude over the functions that an engine offers. Where there is no `classify`, packs of 200 texts are
 labelled in JSON, and what has no readable reply is asked again, up to three times. Pure.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from benchmarks.dialects import DIALECTS
 from benchmarks.quality.families import KINDS
 from benchmarks.quality.messages import PHRASES
 from benchmarks.quality.reader import labels_prompt
+from tests.peers.openai_server import Request
 
 _PIECES = '''
 def pieces_of(text):
@@ -76,47 +76,15 @@ HEAD = {labels_prompt(tuple(PHRASES), [])!r}
 _LOOK = "print(type(context), len(context))\nprint(str(context)[:600])\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """How an engine is spoken to: its functions, the form of a reply, how to submit, and how to find the turn."""
-
-    prelude: str
-    reply: str
-    submit: str
-    turn: re.Pattern[str] | None = None
-    """finds the number of the turn, where a request does not hold the earlier replies as messages"""
+PRELUDES: Mapping[str, str] = {"scripted": _OWN, "rlms": _RIVAL, "dspy": _RIVAL}
+"""by the name of the root model, as `DIALECTS`"""
 
 
-_REPL = "I look before I answer.\n\n```repl\n{code}```"
-PROTOCOLS: Mapping[str, Protocol] = {
-    "own": Protocol(prelude=_OWN, reply=_REPL, submit="FINAL(result)\n"),
-    "rlms": Protocol(
-        prelude=_RIVAL,
-        reply=_REPL,
-        submit='answer["content"] = result\nanswer["ready"] = True\n',
-    ),
-    "dspy.RLM": Protocol(
-        prelude=_RIVAL,
-        reply="[[ ## reasoning ## ]]\nI look before I answer.\n\n[[ ## code ## ]]\n```python\n{code}```\n\n"
-        "[[ ## completed ## ]]",
-        submit="SUBMIT(result)\n",
-        turn=re.compile(r"\[\[ ## iteration ## \]\]\s*(\d+)/"),
-    ),
-}
-
-
-def reply_of_root(protocol: str, prompt: str, earlier: int) -> str:
-    """What a good root model writes next. `prompt` has all messages; `earlier` counts those of the assistant."""
-    spoken = PROTOCOLS[protocol]
-    numbered = spoken.turn.search(prompt) if spoken.turn is not None else None
-    turn = earlier + 1 if numbered is None else int(numbered[1])
-    if turn == 1:
-        code = _LOOK
-    elif turn == 2:
-        code = spoken.prelude + _program(prompt) + "print(len(result), result[:200])\n"
-    else:
-        code = spoken.submit
-    return spoken.reply.format(code=code)
+def reply_of_root(request: Request) -> str:
+    """What a good root model writes next, in the dialect that its name stands for."""
+    name = request.body["model"]
+    work = PRELUDES[name] + _program(request.text) + "print(len(result), result[:200])\n"
+    return DIALECTS[name].reply(request, [_LOOK, work], "result")
 
 
 def _program(prompt: str) -> str:

@@ -1,4 +1,4 @@
-"""The scripted models behind an endpoint of their own process: `python -m benchmarks.quality.serving PROTOCOL …`."""
+"""The scripted models in a process of their own: `python -m benchmarks.quality.serving ERRORS LATENCY`."""
 
 import argparse
 import json
@@ -12,22 +12,21 @@ from urllib.request import urlopen
 
 import anyio
 
+from benchmarks.dialects import DIALECTS
 from benchmarks.quality.reader import reply_to
-from benchmarks.quality.root import PROTOCOLS, reply_of_root
+from benchmarks.quality.root import reply_of_root
 from tests.peers.openai_server import Fault, OpenAIServer, Quirks, Request
 
-ROOT, SUB = "scripted-root", "scripted-sub"
+SUB = "scripted-sub"
+"""The name of the sub-model; those of the root models are names of dialects."""
 WINDOW_TOKENS = 128_000
 LATENCY = 0.05
 """Seconds before each reply."""
 
 
-def behave(request: Request, protocol: str, errors: int) -> str:
+def behave(request: Request, errors: int) -> str:
     """Plays the model that the request names, from the text of the request alone."""
-    if request.body["model"] == SUB:
-        return reply_to(request.last, errors)
-    earlier = sum(message["role"] == "assistant" for message in request.messages)
-    return reply_of_root(protocol, request.text, earlier)
+    return reply_to(request.last, errors) if request.body["model"] == SUB else reply_of_root(request)
 
 
 def fault_for(request: Request) -> Fault | None:
@@ -35,22 +34,22 @@ def fault_for(request: Request) -> Fault | None:
     return Fault(status=500, latency=0.0) if request.number % 29 == 11 else None
 
 
-def server_of(protocol: str, errors: int, latency: float) -> OpenAIServer:
-    """The server of both models."""
+def server_of(errors: int = 0, latency: float = 0.0) -> OpenAIServer:
+    """The server of all models."""
     return OpenAIServer(
-        partial(behave, protocol=protocol, errors=errors),
+        partial(behave, errors=errors),
         faults=fault_for,
         latency=latency,
         quirks=Quirks(window_tokens=WINDOW_TOKENS),
-        models=(ROOT, SUB),
+        models=(*DIALECTS, SUB),
         keep_requests=False,
     )
 
 
 @contextmanager
-def serving(protocol: str, *, errors: int = 0, latency: float = LATENCY) -> Iterator[str]:
+def serving(errors: int, latency: float) -> Iterator[str]:
     """Runs the server in a process of its own; yields its base URL."""
-    command = [sys.executable, "-m", "benchmarks.quality.serving", protocol, str(errors), str(latency)]
+    command = [sys.executable, "-m", "benchmarks.quality.serving", str(errors), str(latency)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 # our own server
         assert process.stdout is not None
         try:
@@ -69,13 +68,12 @@ def counts_of(url: str) -> dict[str, Any]:
 def main() -> None:
     """Serves until killed; prints the base URL."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("protocol", choices=PROTOCOLS)
     parser.add_argument("errors", type=int)
     parser.add_argument("latency", type=float)
     options = parser.parse_args()
 
     async def serve() -> None:
-        async with server_of(options.protocol, options.errors, options.latency) as server:
+        async with server_of(options.errors, options.latency) as server:
             print(server.base_url, flush=True)
             await anyio.sleep_forever()
 

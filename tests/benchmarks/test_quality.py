@@ -23,11 +23,12 @@ from benchmarks.quality.lanes import Endpoint, Lane, Usage, by_hand, estimated_u
 from benchmarks.quality.messages import ORDERS, PHRASES
 from benchmarks.quality.metering import Meter, metered
 from benchmarks.quality.reader import REPLY_CHARS, Opinions, labels_prompt, reply_to
-from benchmarks.quality.root import PROTOCOLS, reply_of_root
-from benchmarks.quality.serving import ROOT, SUB, behave, fault_for, server_of
+from benchmarks.quality.root import PRELUDES, reply_of_root
+from benchmarks.quality.serving import SUB, behave, fault_for, server_of
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 
 SIZE = 12_000
+ROOT = "scripted"
 MESSAGES = [name for name, family in FAMILIES.items() if family.kind.asks.pattern.count("kind")]
 
 
@@ -245,15 +246,22 @@ def test_packs_of_programs_without_classify_are_labelled_in_json() -> None:
     assert said == {str(n): kind for n, kind in enumerate(PHRASES, 1)}
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+def root_request(prompt: str, model: str, earlier: int) -> Request:
+    """A request to a root model that has replied so often before."""
+    messages = [{"role": "user", "content": prompt}, *[{"role": "assistant", "content": "…"}] * earlier]
+    messages.append({"role": "user", "content": prompt})
+    return Request(number=0, path="/", headers={}, body={"model": model, "messages": messages})
+
+
+@pytest.mark.parametrize("dialect", PRELUDES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_programs_of_the_root_model_leave_the_truth_in_their_answer(
-    protocol: str, family: str, tmp_path: Path
+    dialect: str, family: str, tmp_path: Path
 ) -> None:
     """The functions of an engine are played by the reader; how a contender answers over HTTP is tested below."""
     case = case_of(family, tmp_path)
     context: object = case.text.read_text()
-    if protocol == "own" and FAMILIES[family].has_files:
+    if dialect == ROOT and FAMILIES[family].has_files:
         paths = [path for path in case.sources.rglob("*") if path.is_file()]
         context = {path.relative_to(case.sources).as_posix(): path.read_text() for path in paths}
 
@@ -269,16 +277,16 @@ def test_the_programs_of_the_root_model_leave_the_truth_in_their_answer(
         "answer": (answer := {"content": "", "ready": False}),
     }
     for turn in range(3):
-        prompt = f"Question: {case.question}\n[[ ## iteration ## ]]\n{turn + 1}/20"
-        code = re.split(r"```\w+\n|```", reply_of_root(protocol, prompt, earlier=turn))[1]
+        asked = root_request(f"Question: {case.question}\n[[ ## iteration ## ]]\n{turn + 1}/20", dialect, turn)
+        code = re.split(r"```\w+\n|```", reply_of_root(asked))[1]
         exec(code, space)  # noqa: S102 # our own programs
     assert score(case.truth, str(answer["content"] or submitted[0])) == 1.0
 
 
 def test_the_root_model_answers_the_question_that_stands_first_and_says_when_there_is_none() -> None:
     first = "Which variables have the value 7?\nHow many messages are of the kind refund?"
-    assert "values[found[1]]" in reply_of_root("own", first, earlier=1)
-    assert "The question is not in the prompt" in reply_of_root("own", "Hello?", earlier=1)
+    assert "values[found[1]]" in reply_of_root(root_request(first, ROOT, 1))
+    assert "The question is not in the prompt" in reply_of_root(root_request("Hello?", ROOT, 1))
 
 
 def test_one_request_in_29_fails_and_the_model_is_the_one_of_the_request() -> None:
@@ -286,7 +294,7 @@ def test_one_request_in_29_fails_and_the_model_is_the_one_of_the_request() -> No
     assert sum(fault_for(request) is not None for request in requests) == 2
     messages = [{"role": "user", "content": "How many messages are of the kind refund?"}]
     asked = [Request(number=0, path="/", headers={}, body={"model": one, "messages": messages}) for one in (ROOT, SUB)]
-    root, sub = (behave(request, "own", 0) for request in asked)
+    root, sub = (behave(request, 0) for request in asked)
     assert "```repl" in root
     assert sub == "0"
 
@@ -309,7 +317,7 @@ def lane_of(server: OpenAIServer) -> Lane:
 @pytest.mark.parametrize("family", ["join", "hops over files", "hostile"])
 def test_this_engine_answers_through_http_although_requests_fail(family: str, tmp_path: Path) -> None:
     case = case_of(family, tmp_path)
-    result = measure("own", case, lane_of(server_of("own", 0, 0.0)), seconds=600)
+    result = measure("own", case, lane_of(server_of()), seconds=600)
     assert (result.score, result.ended, result.family) == (1.0, "answered", family)
     assert result.calls >= 4
     assert result.tokens > 1_000
@@ -324,7 +332,7 @@ def test_a_reply_that_belongs_to_another_slice_costs_this_engine_score(family: s
     last = ["NONE"]
 
     def shifted(request: Request) -> str:
-        said = behave(request, "own", 0)
+        said = behave(request, 0)
         if request.body["model"] == ROOT:
             return said
         last.append(said)
@@ -336,7 +344,7 @@ def test_a_reply_that_belongs_to_another_slice_costs_this_engine_score(family: s
 
 def test_baselines_ask_once_or_once_a_piece_and_a_refusal_is_an_empty_answer(tmp_path: Path) -> None:
     case = case_of("rare intents", tmp_path, size=60_000)
-    with server_of("own", 0, 0.0).run_in_thread() as server:
+    with server_of().run_in_thread() as server:
         setup = Setup(base_url=server.base_url, model=ROOT, sub_model=SUB)
         asked = [direct(case, setup), truncated(case, setup), grep(case, setup), map_reduce(case, setup)]
         assert server.counts.requests == 3 + 3
@@ -350,7 +358,7 @@ def test_baselines_ask_once_or_once_a_piece_and_a_refusal_is_an_empty_answer(tmp
 
 def test_grep_finds_needles_by_their_names(tmp_path: Path) -> None:
     case = case_of("needles", tmp_path, size=60_000)
-    with server_of("own", 0, 0.0).run_in_thread() as server:
+    with server_of().run_in_thread() as server:
         attempt = grep(case, Setup(base_url=server.base_url, model=ROOT, sub_model=SUB))
     assert score(case.truth, attempt.answer) == 1.0
 
