@@ -58,11 +58,11 @@ def hide_posix(*packages: str) -> None:
 
 
 def import_all(*packages: str) -> list[str]:
-    """Import every module of `packages` except guest code and programs; -> their names."""
+    """Import every module of `packages` except guest code, programs, and what needs an extra; -> their names."""
     names = list(packages)
     for package in packages:
         found = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
-        names += [module.name for module in found if not {"guest", "__main__"} & set(module.name.split("."))]
+        names += [module.name for module in found if not {"guest", "__main__", "cluster"} & set(module.name.split("."))]
     for name in names:
         importlib.import_module(name)
     return names

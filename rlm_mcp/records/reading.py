@@ -35,7 +35,7 @@ def read_lines(
             except (ValueError, RecursionError):  # a line that a crash tore and a later writer ended, or a damaged one
                 data = None
             if is_first:
-                _check_format(path, data)
+                check_format(path.parent.name, data)
             yield event_or_none(data), position
 
 
@@ -47,9 +47,10 @@ def event_or_none(data: object) -> Event | None:
         return None
 
 
-def _check_format(path: Path, first: object) -> None:
+def check_format(run_id: str, first: object) -> None:
+    """Raises RunRecordTooNew if the first line of a record says that this version cannot read it."""
     written = first.get("format") if isinstance(first, dict) else None
     if isinstance(written, int) and written > FORMAT:
         raise RunRecordTooNew(
-            f"{path.parent.name} was written in format {written}, this version reads up to {FORMAT}: update rlm-mcp"
+            f"{run_id} was written in format {written}, this version reads up to {FORMAT}: update rlm-mcp"
         )

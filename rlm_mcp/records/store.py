@@ -35,38 +35,19 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from rlm_mcp.errors import AmbiguousRun, RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, UnknownRun
+from rlm_mcp.errors import RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew
 from rlm_mcp.files import replacing
-from rlm_mcp.records.events import Event, RunEnded, RunResumed, RunStarted, answer_bytes, to_json
+from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes
 from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.group_commit import GroupCommit
 from rlm_mcp.records.lease import FileLeases, Lease, LeaseLost, Leases
-from rlm_mcp.records.reading import event_or_none, read_events, read_lines
+from rlm_mcp.records.lines import OUTLINE, SYNCED, fruitless_resumes, is_enough, line_of, mark_of
+from rlm_mcp.records.reading import read_events, read_lines
 from rlm_mcp.records.recovery import WITHIN_SECONDS
+from rlm_mcp.records.run_states import finished_state, full_run_id, unreadable_state
 from rlm_mcp.records.types import RunPage, RunState
 
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")
-_OUTLINE = tuple(
-    f'{{"event":"{name}'.encode()
-    for name in (
-        *("run_started", "run_resumed", "run_left"),
-        *('run_ended","status', 'run_ended","path":"",'),  # not those of child runs
-        'routed","path":"",',
-    )
-)
-"""How `append` begins the lines that the state of an ended run is read from."""
-
-_SYNCED = (b'{"event":"run_started"', b'{"event":"run_ended"')
-"""How the lines begin that are on the disk, and not only with the operating system, when they are settled."""
-
-_MARK = b'{"event":"run_'
-"""How the lines of events begin that `marks` gives."""
-
-_ASKED = (b'{"event":"root_asked"', b'{"event":"sub_asked"')
-"""Of questions that may have been put before: only an answer is a step forward."""
-
-_NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to resume"
-
 RECENT_RUNS = 100
 """Searched for a run of the same request."""
 
@@ -111,16 +92,7 @@ class Runs:
         """
         if _RUN_ID.fullmatch(run_id) and (self.directory / run_id / "events.jsonl").is_file():
             return self._run(run_id)
-        ids = self._ids()
-        found = [i for i in ids if run_id and (i.startswith(run_id) or i.removeprefix("run-").startswith(run_id))]
-        if len(found) == 1:
-            return self._run(found[0])
-        if found:
-            raise AmbiguousRun(f"{run_id[:80]!r} fits {len(found)} runs ({', '.join(found[:5])}): give more of the id")
-        raise UnknownRun(
-            f"there is no run {run_id[:80]!r} among the {len(ids)} stored: give the run_id that rlm_solve returned, or "
-            "list them with `rlm-mcp runs list`"
-        )
+        return self._run(full_run_id(run_id, self._ids()))
 
     def list(self, *, limit: int = 20, cursor: str | None = None) -> RunPage:
         """Runs, newest first. `cursor` is the `next_cursor` of the page before."""
@@ -138,15 +110,7 @@ class Runs:
         try:
             return self._run(run_id).state()
         except (RunRecordTooNew, RunRecordDamaged) as error:
-            return RunState(
-                run_id=run_id,
-                status="failed",
-                query="",
-                contexts=(),
-                created_at="",
-                stopped_by="error",
-                message=str(error),
-            )
+            return unreadable_state(run_id, error)
 
     def context_ids(self) -> "set[str]":
         """The contexts of all runs on record. Raises RunRecordTooNew, RunRecordDamaged."""
@@ -263,8 +227,7 @@ class Run:
             self._take_first_lease()
             self.require_lease()
             queue = self._queue = self._queue or GroupCommit(self._write)
-            timed = to_json(event) | {"at": round(max(0.0, time.time() - self._created_time(event)), 3)}
-            line = json.dumps(timed, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
+            line = line_of(event, at=time.time() - self._created_time(event))
             queue.add(line)
             self._position += len(line)
         queue.begin()
@@ -276,7 +239,7 @@ class Run:
 
     def _write(self, lines: list[bytes]) -> None:
         """Writes lines and takes out what is written."""
-        self._is_unsynced |= any(line.startswith(_SYNCED) for line in lines)
+        self._is_unsynced |= any(line.startswith(SYNCED) for line in lines)
         data, written = b"".join(lines), 0
         with self._written():
             self.require_lease()
@@ -315,14 +278,8 @@ class Run:
 
     def fruitless_resumes(self) -> int:
         """How often in a row servers have resumed the run since it last got any further."""
-        resumes = 0
         with self._events.open("rb") as file:
-            for line in file:
-                if not line.startswith((_MARK, *_ASKED)):
-                    resumes = 0
-                elif isinstance(event := _event_of(line), RunResumed) and event.served and not event.path:
-                    resumes += 1
-        return resumes
+            return fruitless_resumes(file)
 
     def trace(self) -> str:
         """The record as it stands on disk."""
@@ -434,25 +391,12 @@ class Run:
         with self._readable():
             is_live = self.is_live()  # first: a run that ends in between has its end on record when the record is read
             state = run_state(self._state_events())
-        if state.answer is None and state.status != "running":
-            answer = self.answer()
-            if answer is not None:
-                state = replace(state, answer=answer)
-        if not state.run_id:
-            return replace(state, run_id=self.run_id, status="failed", stopped_by="error", message=_NO_BEGINNING)
-        if state.run_id != self.run_id:  # a damaged or copied record: the directory is what an id is looked up by
-            state = replace(state, run_id=self.run_id)
-        if state.status == "running" and not is_live:
-            message = f"the process that ran it ended first: `rlm-mcp runs resume {self.run_id}` continues the run"
-            state = replace(state, status="failed", stopped_by="error", message=message)
-        return state
+        return finished_state(state, self.run_id, is_live=is_live, stored_answer=self.answer)
 
     def _state_events(self) -> Iterator[Event]:
         """The events that its state is computed from: if the run itself recorded its end, only the outline."""
-        outline = list(read_events(self._events, only=_OUTLINE))
-        last = outline[-1] if outline else None
-        is_enough = isinstance(last, RunEnded) and not last.path and last.tells_all
-        return iter(outline) if is_enough else self.events()
+        outline = list(read_events(self._events, only=OUTLINE))
+        return iter(outline) if is_enough(outline) else self.events()
 
     def is_live(self) -> bool:
         """Whether any process, this one included, has the lease."""
@@ -528,17 +472,8 @@ def _is_answered(run: Run) -> bool:
 def _marks(path: Path) -> Iterator[Event]:
     with path.open("rb") as file:
         for line in file:
-            if line.startswith(_MARK) and line.endswith(b"\n"):
-                event = _event_of(line)
-                if event is not None and not event.path:
-                    yield event
-
-
-def _event_of(line: bytes) -> Event | None:
-    try:
-        return event_or_none(json.loads(line))
-    except (ValueError, RecursionError):  # a damaged line, which is left out as in every reader of records
-        return None
+            if line.endswith(b"\n") and (event := mark_of(line)) is not None:
+                yield event
 
 
 def _replace(path: Path, data: bytes, *, sync: bool = True) -> None:
