@@ -9,6 +9,8 @@ Endpoint, region and credentials come from the variables AWS_*, which the client
 are called on worker threads.
 """
 
+import hashlib
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -40,6 +42,13 @@ class ObjectMissing(RlmError):
     """An object is not in the bucket."""
 
 
+def owner_prefix(owner: str) -> str:
+    """Where the objects of an owner are: a name of few characters as it is, any other as a digest."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}", owner):
+        return f"of-{owner}"
+    return f"owner-{hashlib.sha256(owner.encode()).hexdigest()[:32]}" if owner else "all"
+
+
 class Objects:
     """The objects of one process in one bucket, below its prefix. Any thread may use them."""
 
@@ -51,6 +60,7 @@ class Objects:
         `access` are settings of obstore's S3Store that precede the environment: endpoint, access_key_id, ….
         """
         self.address = address
+        self._patience = patience
         self._access: dict[str, Any] = dict(access or {})
         try:
             self._store = S3Store(
@@ -78,7 +88,7 @@ class Objects:
 
     def briefly(self) -> "Objects":
         """The same objects for what can be left undone: gives up soon while the store is away."""
-        return Objects(self.address, access=self._access, patience=BRIEFLY_SECONDS)
+        return Objects(self.address, access=self._access, patience=min(self._patience, BRIEFLY_SECONDS))
 
     def put(self, key: str, data: bytes | Path) -> None:
         """Writes an object; a large file goes in parts. Raises BucketUnusable."""

@@ -24,7 +24,7 @@ CREATE TABLE rlm_runs (
     ended boolean NOT NULL DEFAULT false,      -- the latest of its beginnings and ends is an end
     position bigint NOT NULL,                  -- the number of its events
     epoch bigint NOT NULL,                     -- the fencing token: it grows with each lease
-    holder text,                               -- the node that has, or had, the lease
+    holder text,                               -- whoever took the lease: a node, and a number used once
     held_until timestamptz,                    -- by the clock of this database
     attempt bigint,                            -- the position of the attempt that is queued, if one is
     job bigint,                                -- of Procrastinate, for that attempt
@@ -37,7 +37,6 @@ CREATE TABLE rlm_runs (
 );
 CREATE INDEX rlm_runs_by_age ON rlm_runs (owner, created_at DESC, run_id DESC);
 CREATE INDEX rlm_runs_by_request ON rlm_runs (owner, fingerprint, written_at DESC);
-CREATE INDEX rlm_runs_held ON rlm_runs (holder) WHERE holder IS NOT NULL;
 CREATE INDEX rlm_runs_open ON rlm_runs (held_until) WHERE NOT ended;
 CREATE TABLE rlm_events (
     owner text NOT NULL,

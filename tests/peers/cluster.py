@@ -1,6 +1,7 @@
 """The parts of a cluster, started on this machine: a Postgres server, and an object store that speaks S3."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -8,12 +9,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from rlm_mcp.cluster.runs import RowRuns
 
 USER, PASSWORD = "rlm", "pass-Word-17"
 BUCKET = "texts"
@@ -110,6 +116,23 @@ def object_store(directory: Path, port: int = 0) -> Iterator[str]:
         finally:
             server.shutdown()
             serving.join()
+
+
+def open_runs(request: pytest.FixtureRequest, directory: Path) -> "Callable[[], RowRuns]":
+    """Opens the runs of one owner, whom no other test has, as another node would."""
+    from rlm_mcp.cluster.leases import Heartbeats
+    from rlm_mcp.cluster.runs import RowRuns
+
+    database, objects = request.getfixturevalue("database"), request.getfixturevalue("objects")
+    owner = secrets.token_hex(6)
+    closing = ExitStack()
+    request.addfinalizer(closing.close)
+
+    def opened() -> RowRuns:
+        heartbeats = closing.enter_context(Heartbeats(database))
+        return RowRuns(database, objects, heartbeats, owner=owner, directory=directory / "runs")
+
+    return opened
 
 
 def object_store_variables(endpoint: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from rlm_mcp.errors import RunBusy
 from rlm_mcp.records.events import Decided, RunEnded, RunStarted, name_of
 from rlm_mcp.records.lease import EXPIRY_SECONDS, FileLeases, LeaseLost, Leases, MemoryLeases
 from rlm_mcp.records.store import Runs
+from tests.peers.cluster import open_runs
 
 pytestmark = pytest.mark.anyio
 
@@ -26,23 +27,40 @@ class Clock:
         return self.now
 
 
-def files(directory: Path) -> OpenLeases:
+def files(_: pytest.FixtureRequest, directory: Path) -> OpenLeases:
+    for name in RUNS:
+        (directory / "runs" / name).mkdir(parents=True)
     return lambda: FileLeases(directory / "runs")
 
 
-def memory(_: Path) -> OpenLeases:
+def memory(_: pytest.FixtureRequest, __: Path) -> OpenLeases:
     leases = MemoryLeases(Clock())
     return lambda: leases
 
 
-LEASES = {"files": files, "memory": memory}
+def postgres(request: pytest.FixtureRequest, directory: Path) -> OpenLeases:
+    reopen = open_runs(request, directory)
+    runs = reopen()
+    for name in RUNS:
+        runs.database.rows(
+            "INSERT INTO rlm_runs (owner, run_id, created_at, written_at, fingerprint, served, position, epoch)"
+            " VALUES (%s, %s, '', now(), '', true, 0, 0)",
+            (runs.owner, name),
+        )
+    return lambda: reopen().leases
 
 
-@pytest.fixture(params=LEASES)
+RUNS = ("run-1", "run-2")
+LEASES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenLeases]] = {
+    "files": files,
+    "memory": memory,
+    "postgres": postgres,
+}
+
+
+@pytest.fixture(params=["files", "memory", pytest.param("postgres", marks=pytest.mark.cluster)])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> OpenLeases:
-    for name in ("run-1", "run-2"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-    return LEASES[request.param](tmp_path)
+    return LEASES[request.param](request, tmp_path)
 
 
 def test_of_two_who_take_a_lease_one_has_it(reopen: OpenLeases) -> None:

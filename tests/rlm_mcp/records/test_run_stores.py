@@ -22,6 +22,7 @@ from rlm_mcp.records.protocols import RunStore
 from rlm_mcp.records.recovery import has_ended
 from rlm_mcp.records.store import Runs
 from rlm_mcp.records.types import Outcome
+from tests.peers.cluster import open_runs
 
 pytestmark = pytest.mark.anyio
 
@@ -29,16 +30,16 @@ OpenStore = Callable[[], RunStore]
 """Opens the store of one owner as another process would."""
 
 
-def files(directory: Path) -> OpenStore:
+def files(_: pytest.FixtureRequest, directory: Path) -> OpenStore:
     return lambda: Runs(directory)
 
 
-STORES = {"files": files}
+STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenStore]] = {"files": files, "postgres": open_runs}
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["files", pytest.param("postgres", marks=pytest.mark.cluster)])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    return STORES[request.param](tmp_path)
+    return STORES[request.param](request, tmp_path)
 
 
 STARTED = RunStarted(
