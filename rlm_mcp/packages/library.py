@@ -135,8 +135,8 @@ class PackageLibrary:
             image = self._current(self.data_image())
             if image is None:
                 raise PackagesMissing(
-                    "packages = data needs the prebuilt image: build its wheel in a checkout by `python bundle/data.py dist`,"
-                    " and install it by `pip install '.[data]' --find-links dist`"
+                    "packages = data needs the prebuilt image: build its wheel in a checkout by `python bundle/data.py"
+                    " dist`, and install it by `pip install '.[data]' --find-links dist`"
                 )
             return image
         wanted = {canonical_name(name) for name in setting}
