@@ -44,6 +44,7 @@ from wasm_runtime.pending_calls import (
     Pause,
     PendingCalls,
     copy_outcome,
+    failed_future,
     finished_future,
     start_call,
 )
@@ -410,7 +411,10 @@ class Channel:
         self, ticket: int, function: HostFunction, args: list[Json], kwargs: dict[str, Json], future: Future[object]
     ) -> None:
         """Call a function on a thread. If it returns a future, the rest of the wait is not for this process."""
-        made = start_call(function, args, self._named(function, kwargs))
+        try:
+            made = start_call(function, args, self._named(function, kwargs))
+        except BaseException as error:  # noqa: BLE001 - it would end the thread, and the guest would wait for ever
+            made = failed_future(error)
         if not made.done():
             self._pending.mark_outside(ticket)
         copy_outcome(made, future)

@@ -263,9 +263,9 @@ def start_call(function: HostFunction, args: Iterable[object], kwargs: Mapping[s
     try:
         value = function(*args, **kwargs)
     except CallRefused as refusal:  # the same without its traceback, whose frames would be in a cycle with the future
-        return _failed_future(CallRefused(str(refusal)))
+        return failed_future(CallRefused(str(refusal)))
     except Exception as error:  # noqa: BLE001 - it becomes the guest's answer
-        return _failed_future(error)
+        return failed_future(error)
     return value if isinstance(value, Future) else finished_future(value)
 
 
@@ -276,7 +276,8 @@ def finished_future(value: object) -> Future[object]:
     return future
 
 
-def _failed_future(error: Exception) -> Future[object]:
+def failed_future(error: BaseException) -> Future[object]:
+    """Return a future that has failed with this error already."""
     future: Future[object] = Future()
     future.set_exception(error)
     return future

@@ -1,10 +1,11 @@
 """Calls of one session that wait for a thread.
 
 A guest may submit thousands at once. Each waits as one entry of a queue: an executor would keep a future of its own, a
-lock and several containers for it, and every full garbage collection stops the process while it visits them.
+lock and several containers for it, and every full garbage collection stops the process while it visits them. A call
+that is cancelled leaves the queue at once: a guest may submit and cancel for as long as it runs.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -18,36 +19,35 @@ class QueuedCalls:
         """At most `at_once` calls are made at the same time."""
         self._executor = executor
         self._at_once = at_once
-        self._waiting: deque[list[Callable[[], None]]] = deque()
+        self._waiting: OrderedDict[Future[object], Callable[[], None]] = OrderedDict()
         self._begun = 0
         self._lock = Lock()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def add(self, function: Callable[[], None], future: "Future[object]") -> None:
         """Have `function`, which sets the future and does not raise, called unless the future is cancelled first."""
-        entry = [function]
-        future.add_done_callback(lambda _: entry.clear())  # a cancelled call keeps its place, but not its arguments
         with self._lock:
-            self._waiting.append(entry)
-            if self._begun == self._at_once:
-                return
-            self._begun += 1
-        self._executor().submit(self._make_next)
+            self._waiting[future] = function
+            is_begun = self._begun < self._at_once
+            self._begun += is_begun
+        future.add_done_callback(self._forget)  # at once, if it is cancelled already
+        if is_begun:
+            self._executor().submit(self._make_next)
+
+    def _forget(self, future: "Future[object]") -> None:
+        with self._lock:
+            self._waiting.pop(future, None)
 
     def _make_next(self) -> None:
         """Make one call; the next queues behind those of other sessions with the same executor."""
-        if (function := self._next()) is None:
-            return
+        with self._lock:
+            if not self._waiting:
+                self._begun -= 1
+                return
+            _, function = self._waiting.popitem(last=False)
         function()
         del function
         with suppress(RuntimeError):  # of an executor that was shut down: the session has ended
             self._executor().submit(self._make_next)
-
-    def _next(self) -> Callable[[], None] | None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._begun -= 1
-                    return None
-                entry = self._waiting.popleft()
-            with suppress(IndexError):
-                return entry.pop()

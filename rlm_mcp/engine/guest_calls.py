@@ -238,9 +238,9 @@ class RunCalls:
             seconds = CALL_SECONDS if left is None else min(left, CALL_SECONDS)
             with anyio.move_on_after(seconds) as scope:
                 text = _as_json(await function.call(args, kwargs))
-        except RlmError:
+        except (RlmError, anyio.get_cancelled_exc_class(), KeyboardInterrupt, GeneratorExit):
             raise
-        except Exception as error:  # the function is the user's own, and may raise any
+        except BaseException as error:  # the function is the user's own, and may raise any, SystemExit too
             raise in_words(function.name, error) from error
         finally:
             room.settle(Usage())

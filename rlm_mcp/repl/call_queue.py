@@ -7,7 +7,7 @@ tasks.
 
 import math
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -38,15 +38,30 @@ class CallQueue:
         self._limit = limit
         self._workers = 0
         self._is_starting = False
-        self._waiting: deque[Call] = deque()
+        self._waiting: OrderedDict[Future[Any], Callable[[], Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def __repr__(self) -> str:
         return f"<CallQueue {self._workers} workers, {len(self._waiting)} waiting>"
 
     def add(self, call: Call) -> None:
-        """Starts the call when those before it have started; its future gets the result or the exception."""
-        self._waiting.append(call)
+        """Starts the call when those before it have started; its future gets the result or the exception.
+
+        A call that is cancelled, from any thread, leaves the queue at once: code in a sandbox may submit and cancel
+        calls for as long as it runs.
+        """
+        function, future = call
+        with self._lock:
+            self._waiting[future] = function
+        future.add_done_callback(self._forget)  # at once, if it is cancelled already
         self._add_worker()
+
+    def _forget(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._waiting.pop(future, None)
 
     def _add_worker(self) -> None:
         """Starts one worker in each turn of the event loop, so that other tasks run in between."""
@@ -61,11 +76,12 @@ class CallQueue:
             for number in count(1):
                 if number % ANSWERED_IN_A_TURN == 0:
                     await anyio.lowlevel.checkpoint()
-                if not self._waiting:
-                    return
-                call = self._waiting.popleft()
+                with self._lock:
+                    if not self._waiting:
+                        return
+                    future, function = self._waiting.popitem(last=False)
                 self._add_worker()
-                await self._answer(*call)
+                await self._answer(function, future)
         finally:
             self._workers -= 1
 
@@ -77,11 +93,11 @@ class CallQueue:
             try:
                 value = function()
                 _set_result(future, await value if isawaitable(value) else value)
-            except Exception as error:  # noqa: BLE001 - belongs to the caller
-                _set_exception(future, error)
             except anyio.get_cancelled_exc_class():
                 future.cancel()
                 raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - belongs to the caller, who waits for it
+                _set_exception(future, error)
             finally:
                 del future  # it refers to the exception, which refers to this frame: cyclic garbage for every call
 
@@ -137,6 +153,6 @@ def _set_result(future: Future[Any], value: Any) -> None:
         future.set_result(value)
 
 
-def _set_exception(future: Future[Any], error: Exception) -> None:
+def _set_exception(future: Future[Any], error: BaseException) -> None:
     with suppress(InvalidStateError):  # cancelled meanwhile
         future.set_exception(error)

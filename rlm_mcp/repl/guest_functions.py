@@ -88,7 +88,7 @@ def _gone(name: str) -> CallFunction:
     return call
 
 
-def in_words(name: str, error: Exception) -> SubCallFailed:
+def in_words(name: str, error: BaseException) -> SubCallFailed:
     """The exception that code sees when a function has failed."""
     said = " ".join(str(error).split())
     return SubCallFailed(ellipsize(without_keys(f"{name} failed: {type(error).__name__}: {said}"), REASON_CHARS))

@@ -185,6 +185,25 @@ def test_calls_in_flight_are_bounded() -> None:
     assert "ok" in ask(channel, submit("never"))
 
 
+class Leave(BaseException):
+    """No Exception, like SystemExit."""
+
+
+@pytest.mark.parametrize("error", [SystemExit, Leave, KeyboardInterrupt])
+def test_a_submitted_function_that_raises_no_exception_is_a_failure_and_the_next_is_called(
+    error: type[BaseException],
+) -> None:
+    def leave() -> None:
+        raise error
+
+    with ThreadPoolExecutor(1) as threads:
+        channel = Channel({"leave": leave, "echo": lambda value: value}, lambda: threads)
+        assert ask(channel, submit("leave")) == {"ok": [1]}
+        assert ask(channel, submit("echo", "a")) == {"ok": [2]}
+        failed = {"refused": "the host function leave failed"}
+        assert ask(channel, wait(1, 2, seconds=10)) == {"ok": [[1, failed], [2, {"ok": "a"}]]}
+
+
 # interruption
 
 

@@ -81,3 +81,35 @@ async def test_a_call_that_failed_is_gone_with_its_future_without_a_collector(no
     trace = weakref.ref(future)
     del future
     assert trace() is None
+
+
+async def test_calls_that_are_cancelled_leave_the_queue_at_once() -> None:
+    async with anyio.create_task_group() as tasks:
+        queue = CallQueue(tasks, call_soon, limit=1)
+        busy: Future[Any] = Future()
+        queue.add((anyio.sleep_forever, busy))
+        await anyio.wait_all_tasks_blocked()
+        waiting: list[Future[Any]] = [Future() for _ in range(100)]
+        for future in waiting:
+            queue.add((lambda: None, future))
+        for future in waiting[1:]:
+            future.cancel()
+        late: Future[Any] = Future()
+        late.cancel()
+        queue.add((lambda: None, late))
+        assert len(queue) == 1
+        busy.cancel()
+    assert waiting[0].done()
+
+
+async def test_a_call_that_would_end_the_process_is_an_error_of_that_call_alone() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    async with anyio.create_task_group() as tasks:
+        queue = CallQueue(tasks, call_soon)
+        futures: list[Future[Any]] = [Future(), Future()]
+        queue.add((leave, futures[0]))
+        queue.add((lambda: "next", futures[1]))
+    assert isinstance(futures[0].exception(0), SystemExit)
+    assert futures[1].result(0) == "next"

@@ -180,6 +180,24 @@ async def test_a_time_out_of_the_function_itself_is_told_as_its_own() -> None:
         await run_calls({"fetch": fetch}).call_function("fetch", [], {})
 
 
+class Leave(BaseException):
+    """No Exception, like SystemExit."""
+
+
+@pytest.mark.parametrize("error", [SystemExit("3"), Leave("3"), StopIteration("3")])
+async def test_a_function_that_would_end_its_program_fails_in_words(error: BaseException) -> None:
+    def leave() -> None:
+        raise error
+
+    async def leave_later() -> None:
+        raise error
+
+    calls = run_calls({"leave": leave, "leave_later": leave_later})
+    for name in ("leave", "leave_later"):
+        with anyio.fail_after(10), pytest.raises(SubCallFailed, match=f"^{name} failed: "):
+            await calls.call_function(name, [], {})
+
+
 @pytest.mark.parametrize("name", ["1st", "a.b", "class", "llm_query", "tools", "a b", "", "x" * 70])
 def test_names_that_are_taken_or_no_names_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="no free name in Python"):

@@ -1,0 +1,40 @@
+"""Calls that wait for a thread: their order, how many are made at once, and what cancelling leaves behind."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+
+from wasm_runtime.queued_calls import QueuedCalls
+
+
+class LaterThreads(Executor):
+    """Keeps what is submitted until the test runs it."""
+
+    def __init__(self) -> None:
+        self.submitted: list[Callable[..., object]] = []
+
+    def submit(self, fn: Callable[..., object], /, *_: object, **__: object) -> Future[object]:  # type: ignore[override] # the executor protocol has only this much here
+        self.submitted.append(fn)
+        return Future()
+
+    def run_all(self) -> None:
+        while self.submitted:
+            self.submitted.pop(0)()
+
+
+def test_calls_that_are_cancelled_leave_the_queue_at_once_and_the_others_keep_their_order() -> None:
+    threads, made = LaterThreads(), list[int]()
+    queue = QueuedCalls(lambda: threads, at_once=2)
+    futures: list[Future[object]] = [Future() for _ in range(100)]
+    for number, future in enumerate(futures):
+        queue.add(lambda n=number: made.append(n), future)  # type: ignore[misc] # a default value binds it
+    for future in futures[1:98]:
+        future.cancel()
+    late: Future[object] = Future()
+    late.cancel()
+    queue.add(lambda: made.append(100), late)
+    assert (len(queue), len(threads.submitted)) == (3, 2)
+    threads.run_all()
+    assert (made, len(queue)) == ([0, 98, 99], 0)
+    queue.add(lambda: made.append(101), Future())
+    threads.run_all()
+    assert made[-1] == 101
