@@ -148,6 +148,7 @@ async def engine(url: str, data_dir: Path | None = None) -> AsyncIterator[Worksp
                 "max_sub_calls": 100_000,
             },
             environ={},
+            config_file=Path(os.devnull),  # a sub-model of whoever measures would cost money
         )
         async with open_workspace(settings) as workspace:
             context = await workspace.contexts.register(text=TEXT, name="text")
@@ -385,27 +386,28 @@ async def cancel(repeat: int) -> None:
     report("  prompts without a reply, estimated", max(estimated), "tokens", None)
 
 
-REPORTED: list[dict[str, object]] = []
-"""The figures for `python -m benchmarks`."""
+class Report:
+    """Prints each figure as it is measured, and keeps it for `python -m benchmarks`."""
+
+    def __init__(self) -> None:
+        self.stream = sys.stdout
+        self.figures: list[dict[str, object]] = []
+        self._above = ""
+
+    def __call__(self, what: str, value: float, unit: str, target: float | None, second: float | None = None) -> None:
+        """An indented figure is a part of the last one that is not."""
+        shown = f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.3f}"
+        met = "" if target is None else f"   target {target:g}" + ("" if value <= target else "   MISSED")
+        more = "" if second is None else f", {second:,.3f} {unit}"
+        print(f"{what:55s} {shown:>10s} {unit}{more}{met}", file=self.stream, flush=True)
+        if not what.startswith(" "):
+            self._above = what
+        name = f"{self._above}: {what.strip()}" if what.startswith(" ") else what
+        figure: dict[str, object] = {"name": name, "unit": unit, "value": value, "low": value, "high": value, "n": 1}
+        self.figures.append({**figure, "better": "lower", "contender": "rlm-mcp"})
 
 
-def report(what: str, value: float, unit: str, target: float | None, second: float | None = None) -> None:
-    shown = f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.3f}"
-    met = "" if target is None else f"   target {target:g}" + ("" if value <= target else "   MISSED")
-    more = "" if second is None else f", {second:,.3f} {unit}"
-    print(f"{what:55s} {shown:>10s} {unit}{more}{met}", file=sys.stderr, flush=True)
-    above = next((str(each["title"]) for each in reversed(REPORTED) if "title" in each), "")
-    name = f"{above}: {what.strip()}" if what.startswith(" ") else what
-    figure = {
-        "name": name,
-        **({} if what.startswith(" ") else {"title": what}),
-        "unit": unit,
-        "value": value,
-        "low": value,
-        "high": value,
-        "n": 1,
-    }
-    REPORTED.append({**figure, "better": "lower", "contender": "rlm-mcp"})
+report = Report()
 
 
 FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
@@ -432,11 +434,13 @@ def main() -> None:
     else:
         limit_malloc_arenas()  # as the server does
         machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, Python {sys.version.split()[0]}"
-        print(machine, file=sys.stderr)
+        if options.json:
+            report.stream = sys.stderr
+        print(machine, file=report.stream)
         for name in options.figures or FIGURES:
             anyio.run(FIGURES[name], options.repeat)
         if options.json:
-            print(json.dumps({"figures": REPORTED, "notes": [machine]}))
+            print(json.dumps({"figures": report.figures, "notes": [machine]}))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What is published beside the packages tells the same as the code: the registry's entry, the bundle, the versions."""
 
+import csv
 import json
 import re
 import tomllib
@@ -159,3 +160,14 @@ def test_the_wheel_of_the_prebuilt_image_holds_it_and_is_of_this_version_only(tm
 
 def test_the_extra_data_requires_the_prebuilt_image_of_this_version() -> None:
     assert PROJECT["optional-dependencies"]["data"] == [f"rlm-mcp-data=={rlm_mcp.__version__}"]
+
+
+def test_the_notice_names_every_packaged_file_with_texts_of_the_data_set() -> None:
+    folder = ROOT / "rlm_mcp" / "cli" / "demo_data"
+    with (folder / "banking77.csv").open(newline="", encoding="utf-8") as file:
+        texts = [row["text"] for row in csv.DictReader(file) if len(row["text"]) > 40]
+    files = [path for path in (ROOT / "rlm_mcp").rglob("*") if path.is_file() and path.suffix not in {".pyc", ".py"}]
+    holders = {path.name for path in files if any(text in path.read_text("utf-8", "replace") for text in texts)}
+    assert holders == {"banking77.csv", "messages.jsonl", "support.jsonl"}
+    notice = (ROOT / "NOTICE").read_text()
+    assert all(name in notice for name in holders)

@@ -282,8 +282,9 @@ class Run:
             return fruitless_resumes(file)
 
     def trace(self) -> str:
-        """The record as it stands on disk."""
-        return self._events.read_text(encoding="utf-8")
+        """The record as it stands on disk. Raises RunRecordDamaged where it is not UTF-8."""
+        with self._readable():
+            return self._events.read_text(encoding="utf-8")
 
     def is_torn(self) -> bool:
         """Whether the record ends in the middle of a line."""

@@ -12,14 +12,15 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlm_mcp.engine import cell_display
 from rlm_mcp.engine.reply_schema import parse_schema
 from rlm_mcp.engine.subcalls import compose
 from rlm_mcp.errors import SchemaError
-from rlm_mcp.records.events import Cell, Event, JsonMap, RootReply, RunEnded, RunStarted, SubReply, to_json
+from rlm_mcp.records.events import Cell, Event, JsonMap, RootReply, RunEnded, RunStarted, SubReply, is_sound, to_json
 from rlm_mcp.records.tape import TapedRequest
+from rlm_mcp.redact import ellipsize
 from rlm_mcp.repl.types import CellResult
 
 Said = tuple[str, str]
@@ -163,10 +164,10 @@ class ChatExamples:
                 "status": end.status,
                 "stopped_by": end.stopped_by,
                 "citations": self.mask(json.dumps([] if kind == "sub" else list(end.citations), ensure_ascii=False)),
-                "prompt_tokens": sum(_count(usage.get("prompt_tokens")) for usage in usages),
-                "completion_tokens": sum(_count(usage.get("completion_tokens")) for usage in usages),
-                "cost_usd": float(sum(cost for cost in costs if isinstance(cost, int | float))),
-                "cost_known": all(isinstance(cost, int | float) for cost in costs),
+                "prompt_tokens": sum(int(_number(usage.get("prompt_tokens"))) for usage in usages),
+                "completion_tokens": sum(int(_number(usage.get("completion_tokens"))) for usage in usages),
+                "cost_usd": float(sum(_number(cost) for cost in costs)),
+                "cost_known": all(_is_number(cost) for cost in costs),
                 "seconds": round(float(seconds), 3),
                 "score": float(self.score.score),
                 "scorer": self.score.scorer,
@@ -182,8 +183,10 @@ def read_scores(lines: Iterable[str]) -> dict[str, Score]:
             continue
         try:
             row = json.loads(line)
-            found[str(row["run_id"])] = Score(score=float(row["score"]), scorer=str(row.get("scorer") or "unnamed"))
-        except (ValueError, KeyError, TypeError) as error:
+            if not _is_number(score := row["score"]):
+                raise ValueError(f"{ellipsize(repr(score), 60)} is no number")  # noqa: TRY301 - told with the line
+            found[str(row["run_id"])] = Score(score=float(score), scorer=str(row.get("scorer") or "unnamed"))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f'line {number} is no score: write {{"run_id": "run-…", "score": 0.5, "scorer": "…"}}'
             ) from error
@@ -241,13 +244,19 @@ def _from_record(events: Sequence[Event]) -> Iterator[tuple[RootReply | SubReply
                 so_far.append(("assistant", event.text))
                 outputs[event.path].clear()
             case Cell():
-                shown = cell_display.observation(
-                    CellResult.from_json(to_json(event)), "strong", index=cells[event.path]
-                )
-                outputs[event.path].append(shown)
+                outputs[event.path].append(_shown(event, cells[event.path]))
                 cells[event.path] += 1
             case SubReply(kind="llm"):
                 yield event, (("user", event.prompt_head),)
+
+
+def _shown(event: Cell, index: int) -> str:
+    """What the model was shown of a block."""
+    try:
+        cell = CellResult.from_json(to_json(event))
+    except ValueError:
+        return "(The record of this block is damaged.)"
+    return cell_display.observation(cell, "strong", index=index)
 
 
 def _composed(request: TapedRequest) -> tuple[Said, ...]:
@@ -263,5 +272,10 @@ def _text_of(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _count(value: object) -> int:
-    return int(value) if isinstance(value, int | float) else 0
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether a value in a record is a number that a program may have written: not NaN, nor one of 400 digits."""
+    return type(value) in (int, float) and is_sound(value)
+
+
+def _number(value: object) -> float:
+    return value if _is_number(value) else 0

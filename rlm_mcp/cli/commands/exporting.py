@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 PAGE = 100
 """Runs that are listed at once."""
 
-_UNPLAYABLE = (RlmError, KeyError, TypeError, ValueError)
-"""What a damaged record may raise when it is played."""
+_DAMAGED = (RlmError, ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+"""What a damaged record may raise when it is played or told."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, id_help: str) -> None:
@@ -42,22 +42,25 @@ def add_arguments(parser: argparse.ArgumentParser, *, id_help: str) -> None:
 
 async def export(options: argparse.Namespace, workspace: "Workspace") -> int:
     """Writes the runs one after the other. One that cannot be read is named on stderr and left out."""
+    if options.scores and options.form != "messages":
+        raise SettingsError("--scores says what chats are worth, and records stay as they are: add --as messages")
     scores = _read_scores(options.scores)
     mask = _masking(settings_from(options))
-    written = left_out = 0
+    runs, left_out = _find_runs(options.id, workspace)
+    written = 0
     with _output(options.out) as file:
-        for run in _runs(options.id, workspace):
+        for run in runs:
             try:
                 if options.form == "record":
                     await _write_record(run, file)
                 else:
                     await _write_examples(workspace, run, file, scores, mask)
                 written += 1
-            except RlmError as error:
+            except _DAMAGED as error:
                 left_out += 1
-                _print_note(f"{run.run_id} is left out: {error}")
+                _print_note(f"{run.run_id} is left out: {_reason(error)}")
     if options.out and not options.quiet:
-        print(escape_controls(f"{written} runs → {options.out}"), file=sys.stderr)
+        print(escape_controls(f"{written} {'run' if written == 1 else 'runs'} → {options.out}"), file=sys.stderr)
     return FAILED if left_out else ANSWERED
 
 
@@ -78,41 +81,65 @@ async def _write_examples(
     from rlm_mcp.concurrency import run_in_thread
     from rlm_mcp.workspace.chat_examples import ChatExamples, Score
 
-    await run_in_thread(run.started)  # raises where there is no readable beginning
+    started = await run_in_thread(run.started)  # raises where there is no readable beginning
     events = await run_in_thread(lambda: list(run.events()))
+    lines: list[str] = []
     examples = ChatExamples(
         events=events,
         answer=await run_in_thread(run.answer),
-        score=scores.get(run.run_id) or Score(),
+        score=scores.get("" if started is None else started.run_id) or Score(),
         mask=mask,
-        write=lambda example: print(json.dumps(example, ensure_ascii=True), file=file),
+        write=lambda example: lines.append(json.dumps(example, ensure_ascii=True) + "\n"),
     )
     try:
         await workspace.runs.replay_events(events, None, examples.end, on_request=examples.hear)
-    except _UNPLAYABLE as error:
-        why = str(error) if isinstance(error, RlmError) else "its record is damaged"
-        _print_note(f"{run.run_id} cannot be replayed, so its prompts are not exact: {why}")
+    except _DAMAGED as error:
+        _print_note(f"{run.run_id} cannot be replayed, so its prompts are not exact: {_reason(error)}")
     examples.finish()
+    file.writelines(lines)
 
 
-def _runs(ids: list[str], workspace: "Workspace") -> Iterator["RunRecord"]:
-    """The runs of these ids and folders, or all."""
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, RlmError) else "its record is damaged"
+
+
+def _find_runs(ids: list[str], workspace: "Workspace") -> tuple[Iterable["RunRecord"], int]:
+    """The runs of these ids and folders, or all; and how many of the ids mean none. Raises if all of them do."""
+    if not ids:
+        return _all_runs(workspace), 0
+    found: list[RunRecord] = []
+    errors: list[RlmError] = []
+    for one in ids:
+        try:
+            found += _runs_of(one, workspace)
+        except RlmError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    for unknown in errors:
+        _print_note(str(unknown))
+    return found, len(errors)
+
+
+def _runs_of(one: str, workspace: "Workspace") -> Iterable["RunRecord"]:
+    """The run of this id, or those in this folder. Raises UnknownRun, AmbiguousRun, SettingsError."""
     from rlm_mcp.records.store import Run
 
+    folder = Path(one)
+    if not folder.is_dir():
+        return [workspace.runs.records.get(one)]
+    inner = folder / "runs"
+    folders = sorted((inner if inner.is_dir() else folder).iterdir())
+    found = [entry for entry in (folder, *folders) if (entry / "events.jsonl").is_file()]
+    if not found:
+        raise SettingsError(f"{folder} holds no runs: give a data directory, its folder `runs`, or the id of a run")
+    return map(Run, found)
+
+
+def _all_runs(workspace: "Workspace") -> Iterator["RunRecord"]:
     records = workspace.runs.records
-    for one in ids:
-        folder = Path(one)
-        if not folder.is_dir():
-            yield records.get(one)
-            continue
-        inner = folder / "runs"
-        folders = sorted((inner if inner.is_dir() else folder).iterdir())
-        found = [entry for entry in (folder, *folders) if (entry / "events.jsonl").is_file()]
-        if not found:
-            raise SettingsError(f"{folder} holds no runs: give a data directory, its folder `runs`, or the id of a run")
-        yield from map(Run, found)
     cursor: str | None = None
-    while not ids:
+    while True:
         page = records.list(limit=PAGE, cursor=cursor)
         yield from (records.get(state.run_id) for state in page.runs)
         if (cursor := page.next_cursor) is None:
@@ -158,6 +185,8 @@ def _output(path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
+    if (Path(path).parent / "events.jsonl").exists():
+        raise SettingsError(f"{path} is in the folder of a run, whose record it could replace: write it elsewhere")
     try:
         with replacing(Path(path), mode=0o600) as file:
             text = TextIOWrapper(file, encoding="utf-8", newline="\n")

@@ -141,19 +141,97 @@ def test_a_damaged_run_is_named_and_the_others_are_written(run: Run, tmp_path: P
     assert any(one["kind"] == "root" for one in lines(out))
 
 
+def damaged(folder: Path, *changes: tuple[str, str]) -> Path:
+    """A record with text in the place of other text."""
+    text = (OLD / "plain.jsonl").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    folder.mkdir()
+    (folder / "events.jsonl").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "9" * 400, '"7"', "true", "null"])
+def test_numbers_that_no_program_wrote_count_as_unknown(run: Run, tmp_path: Path, number: str) -> None:
+    changes = [('"cost_usd":null', f'"cost_usd":{number}'), ('"prompt_tokens":851', f'"prompt_tokens":{number}')]
+    folder = damaged(tmp_path / "run-1", *changes)
+    status, out, error = run("runs", "export", str(folder), "--as", "messages")
+    assert (status, "Traceback" in error) == (0, False)
+    root = next(one for one in lines(out) if one["kind"] == "root")
+    assert (type(root["prompt_tokens"]), root["cost_usd"], root["cost_known"]) == (int, 0.0, False)
+
+
+@pytest.mark.parametrize("form", ["record", "messages"])
+def test_a_record_that_is_not_utf8_or_whose_blocks_are_damaged_hides_no_other(
+    run: Run, tmp_path: Path, form: str
+) -> None:
+    damaged(tmp_path / "run-1", ('"variables":[{', '"variables":[7,{'))
+    damaged(tmp_path / "run-2")
+    damaged(tmp_path / "run-3")
+    for name in ("run-1", "run-2"):
+        events = tmp_path / name / "events.jsonl"
+        events.write_bytes(events.read_bytes() + b'{"event":"decided","why":"\xff\xfe"}\n')
+    status, out, error = run("runs", "export", str(tmp_path), "--as", form)
+    assert "Traceback" not in error
+    assert status == (1 if form == "record" else 0)
+    assert error.count("is left out: ") == (2 if form == "record" else 0)
+    whole = run("runs", "export", str(tmp_path / "run-3"), "--as", form)[1]
+    assert whole in out
+
+
+def test_an_unknown_id_is_named_and_the_others_are_written(run: Run, tmp_path: Path) -> None:
+    folder, out = damaged(tmp_path / "run-1"), tmp_path / "out.jsonl"
+    status, _, error = run("runs", "export", "run-000000000000", str(folder), "-o", str(out))
+    assert status == 1
+    assert "run-000000000000" in error
+    assert f"1 run → {out}" in error
+    assert out.read_text() == (folder / "events.jsonl").read_text()
+
+
+def test_a_score_belongs_to_the_run_of_the_record_whatever_its_folder_is_called(run: Run, tmp_path: Path) -> None:
+    folder, scores = damaged(tmp_path / "renamed"), tmp_path / "scores.jsonl"
+    run_id = json.loads((folder / "events.jsonl").read_text().split("\n", 1)[0])["run_id"]
+    scores.write_text(json.dumps({"run_id": run_id, "score": 1}))
+    _, out, _ = run("runs", "export", str(folder), "--as", "messages", "--scores", str(scores))
+    assert {(one["run_id"], one["score"], one["scorer"]) for one in lines(out)} == {(run_id, 1.0, "unnamed")}
+
+
+@pytest.mark.parametrize("form", ["record", "messages"])
+def test_a_record_is_never_the_file_that_is_written(run: Run, tmp_path: Path, form: str) -> None:
+    folder = damaged(tmp_path / "run-1")
+    before = (folder / "events.jsonl").read_bytes()
+    for name in ("events.jsonl", "answer.txt"):
+        status, out, error = run("runs", "export", str(folder), "--as", form, "-o", str(folder / name))
+        assert (status != 0, out) == (True, "")
+        assert "is in the folder of a run" in error
+    assert (folder / "events.jsonl").read_bytes() == before
+
+
+def test_scores_without_chats_are_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "scores.jsonl").write_text('{"run_id": "run-1", "score": 1}')
+    status, out, error = run("runs", "export", "--scores", str(tmp_path / "scores.jsonl"))
+    assert (status != 0, out) == (True, "")
+    assert "add --as messages" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["{0}"], "holds no runs"),
+        (["run-000000000000"], "run-000000000000"),
         (["--scores", "{0}/bad.jsonl"], "line 1 is no score"),
         (["--scores", "{0}/none.jsonl"], "No such file"),
         (["-o", "{0}/no/where.jsonl"], "cannot be written"),
+        *((["--scores", f"{{0}}/bad-{n}.jsonl"], "line 1 is no score") for n in range(5)),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing_behind(
     run: Run, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
     (tmp_path / "bad.jsonl").write_text("no JSON\n")
+    for n, score in enumerate(["NaN", "-Infinity", "9" * 400, "true", "null"]):
+        (tmp_path / f"bad-{n}.jsonl").write_text(f'{{"run_id": "run-1", "score": {score}}}\n')
     status, out, error = run("runs", "export", "--as", "messages", *[one.format(tmp_path) for one in arguments])
     assert status in {1, 2}
     assert out == ""
