@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 import zipfile
 from base64 import urlsafe_b64encode
@@ -171,3 +174,27 @@ def test_the_notice_names_every_packaged_file_with_texts_of_the_data_set() -> No
     assert holders == {"banking77.csv", "messages.jsonl", "support.jsonl"}
     notice = (ROOT / "NOTICE").read_text()
     assert all(name in notice for name in holders)
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["demo"], "has no recorded runs: install rlm-mcp"),
+        (["packages", "add", "msgspec"], "cannot bake images: install"),
+    ],
+)
+def test_commands_that_the_bundle_leaves_out_say_so_in_a_sentence(
+    command: list[str], says: str, tmp_path: Path
+) -> None:
+    lay_out(tmp_path / "bundle")
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "rlm_mcp.cli", *command],
+        cwd=tmp_path / "bundle",
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

@@ -81,7 +81,7 @@ DEMOS = {
 
 
 class NoDemo(RlmError):
-    """The package was built without the recorded run."""
+    """The package was built without the recorded runs."""
 
 
 async def run_demo(settings: Settings, name: str, out: TextIO, *, as_json: bool) -> bool:
@@ -93,13 +93,9 @@ async def run_demo(settings: Settings, name: str, out: TextIO, *, as_json: bool)
 
 
 async def play_demo(workspace: Workspace, demo: Demo, out: TextIO, *, as_json: bool, page: Path) -> bool:
-    """Replays a recorded run that ships with the package. True if the result is as recorded."""
+    """Replays a recorded run that ships with the package. True if the result is as recorded. Raises NoDemo."""
     with ExitStack() as opened:
         record, *sources = (opened.enter_context(_data(name)) for name in (demo.record, *demo.sources))
-        if not record.is_file():
-            raise NoDemo(
-                "this build of rlm-mcp has no recorded run: install a released version, or use `rlm-mcp solve`"
-            )
         if not as_json:
             console_on(out).print(INTRODUCTION.format(models=demo.models, data=demo.data))
         return await replay(workspace, list(read_events(record)), sources, out, as_json=as_json, page=page)
@@ -140,7 +136,14 @@ async def _write_page(workspace: Workspace, events: Sequence[Event], page: Path)
 
 
 def _data(name: str) -> AbstractContextManager[Path]:
-    return as_file(files("rlm_mcp.cli.demo_data").joinpath(name))
+    try:
+        folder = files("rlm_mcp.cli.demo_data")
+    except ModuleNotFoundError as error:
+        raise NoDemo(
+            "this build of rlm-mcp (such as the MCP bundle) has no recorded runs: install rlm-mcp with pip or uv to see"
+            " one, or ask a question of your own with `rlm-mcp solve`"
+        ) from error
+    return as_file(folder.joinpath(name))
 
 
 def _answer(answer: object) -> str:

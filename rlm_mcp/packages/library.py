@@ -202,11 +202,18 @@ class PackageLibrary:
         self, requested: Sequence[str], *, cache_dir: Path, find_links: Sequence[str] = (), report: Report
     ) -> PackageImage:
         """Resolve, bake and compile the image of these packages, and make it that of the set. Raises PackageRefused."""
-        from rlm_mcp.packages.resolver import resolve
-        from wasm_runtime import Runtime
-        from wasm_runtime.build.packages import bake_image
-        from wasm_runtime.build.side_module import BadPackage
-
+        try:
+            from rlm_mcp.packages.resolver import resolve
+            from wasm_runtime import Runtime
+            from wasm_runtime.build.packages import bake_image
+            from wasm_runtime.build.side_module import BadPackage
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("wasm_runtime.build"):
+                raise
+            raise PackageRefused(
+                "this build of rlm-mcp (such as the MCP bundle) cannot bake images: install rlm-mcp with pip or uv, and"
+                " run the same command there with the same data directory"
+            ) from error
         self._check_set()
         # Packages that were added before may be in the places that were named then.
         links = list(dict.fromkeys([*self._find_links(), *find_links]))

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import anyio
 
+from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.errors import RunNotWritten
 from rlm_mcp.records.protocols import RunRecord
 from rlm_mcp.records.recovery import MOST_AT_ONCE, WITHIN_SECONDS, is_left
 from rlm_mcp.records.store import Run, Runs
@@ -43,7 +45,7 @@ class RunQueue(Protocol):
         """The runs whose processes died (recovery.py), those that were written last first. Raises RunRecordTooNew."""
 
     def request_cancel(self, run_id: str) -> None:
-        """Asks the process that plays the run, whichever it is, to cancel it."""
+        """Asks the process that plays the run, whichever it is, to cancel it. Raises RunNotWritten."""
 
     async def cancel_requested(self, run_id: str) -> None:
         """Returns once anybody has asked for that."""
@@ -89,13 +91,19 @@ class LocalRunQueue:
         return list(islice(filter(_is_readably_left, recent), most))
 
     def request_cancel(self, run_id: str) -> None:
-        """Leaves a file beside the record."""
-        self._records.path_of(run_id, "cancel").touch()
+        """Leaves a file beside the record. Raises RunNotWritten."""
+        try:
+            self._records.path_of(run_id, "cancel").touch()
+        except OSError as error:
+            raise RunNotWritten(
+                f"the process that runs {run_id} cannot be asked to cancel it ({error.strerror or error}): free some"
+                " space on the disk and cancel it again, or end that process"
+            ) from error
 
     async def cancel_requested(self, run_id: str) -> None:
         """Looks twice a second for that file."""
         path = self._records.path_of(run_id, "cancel")
-        while not path.exists():  # noqa: ASYNC110 - it may be in another process
+        while not await run_in_thread(path.exists):  # noqa: ASYNC110 - it may be in another process
             await anyio.sleep(CANCEL_POLL_SECONDS)
 
     def drop_cancel_request(self, run_id: str) -> None:

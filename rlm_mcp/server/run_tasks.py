@@ -44,9 +44,11 @@ class RunTasks:
         return await self.get(run["run_id"])
 
     async def get(self, task_id: str) -> TaskState:
-        """The run as a task, with the tool result once there is one."""
+        """The run as a task, with the tool result once there is one. A run that was held goes on: it is followed."""
         workspace = self._workspace()
-        state = await workspace.runs.state(task_id)
+        run_id = await workspace.runs.full_id(task_id)
+        async with workspace.runs.waiting(run_id):
+            state = await workspace.runs.state(run_id)
         ended = state.status in {"completed", "failed"}
         sampling_queue = workspace.runs.sampling_queue(state.run_id)
         questions = {} if sampling_queue is None else poll_requests(sampling_queue)

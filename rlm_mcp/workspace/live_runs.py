@@ -126,9 +126,11 @@ class LiveRuns:
         async with self._starting.setdefault(fingerprint, anyio.Lock()):
             await self._stopped(fingerprint)
             existing = await self._find_or_resume(fingerprint, sampling=sampling) or await self._kept_run(fingerprint)
-            was_kept = self._kept.pop(fingerprint, None)  # this caller has it now; the next one may want a new run
-            if was_kept is not None and (live := self._live.get(was_kept)) is not None:
-                live.is_repeated = True
+            was_kept = self._kept.pop(fingerprint, None)
+            if was_kept is not None:
+                self._telling.add(was_kept)  # this caller has it now; the next one may want a new run
+                if (live := self._live.get(was_kept)) is not None:
+                    live.is_repeated = True
             return existing or await self._start_new(request, contexts, fingerprint, sampling=sampling)
 
     async def _start_new(
@@ -140,7 +142,11 @@ class LiveRuns:
             started = replace(launch.started, fingerprint=fingerprint, served=self._serves)
             with anyio.CancelScope(shield=True):  # a caller that gives up now must not leave a record without a run
                 run = await run_in_thread(self.records.create, started)
-                self._begin(run, launch, fingerprint, admitted.pop_all())
+                try:
+                    self._begin(run, launch, fingerprint, admitted)
+                except ServerEnds:
+                    await run_in_thread(run.close)  # as if its process had died
+                    raise
         self._changes.add(ResourceChange())
         return run.run_id
 
@@ -211,8 +217,8 @@ class LiveRuns:
             return None
 
     def _begin(self, run: RunRecord, launch: Launch, fingerprint: str, admitted: AsyncExitStack) -> None:
+        """Plays a run whose record is claimed. Raises ServerEnds, and leaves it to the caller to close the record."""
         if self._is_over.is_set():
-            run.close()  # as if its process had died
             raise ServerEnds(ENDING)
         queue = launch.sampling_queue
         live = LiveRun(
@@ -223,7 +229,7 @@ class LiveRuns:
             ledger=launch.new_ledger(),
             max_seconds=launch.limits.max_seconds,
             sampling_queue=queue,
-            admitted=admitted,
+            admitted=admitted.pop_all(),
             told=run.position,
             asks_client=CLIENT in {launch.models.root.name, launch.models.sub.name},
         )
@@ -291,7 +297,7 @@ class LiveRuns:
             spent = None if launch.already is None else launch.already.to_json()
             await run_in_thread(self._queue.drop_cancel_request, run.run_id)
             await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
-            self._begin(run, launch, fingerprint, admitted.pop_all())
+            self._begin(run, launch, fingerprint, admitted)
         except BaseException:  # cancellation too: the lease of the run must not stay taken
             with anyio.CancelScope(shield=True):
                 await run_in_thread(run.close)
@@ -445,7 +451,8 @@ class LiveRuns:
             run = await self._find(run_id)
             live = self._live.get(run_id)
             # Calls of another process may wait for a run that goes on there.
-            if not (await run_in_thread(run.is_live) if live is None else live.waiting):
+            is_awaited = await run_in_thread(run.is_live) if live is None else live.waiting
+            if not is_awaited and run_id not in self._kept.values():
                 await run_in_thread(run.note_told)
         except (RlmError, OSError) as error:
             log.warning("the request of %s may find that run again: %s", run_id, error)
@@ -469,7 +476,8 @@ class LiveRuns:
     async def keep_for_repeat(self, run_id: str) -> None:
         """Keeps the run for the same question: its client was lost or gave up waiting, and will probably ask again.
 
-        A run that has just been completed is kept, too: its answer was on its way when the call was cancelled.
+        A run that has just been completed is kept, too: its answer was on its way when the call was cancelled. In a
+        server, this is on record, so that the next one gives the answer to the same question if the run is completed.
         """
         if (live := self._live.get(run_id)) is not None:
             fingerprint = "" if live.asks_client else live.fingerprint
@@ -481,6 +489,9 @@ class LiveRuns:
         self._kept[fingerprint] = run_id
         if len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
+        if self._serves:
+            with anyio.CancelScope(shield=True), suppress(RlmError):
+                await run_in_thread((await self._find(run_id)).note_waiting)
 
     async def _fingerprint_of_completed(self, run_id: str) -> str:
         with anyio.CancelScope(shield=True), suppress(RlmError):
@@ -501,7 +512,9 @@ class LiveRuns:
     async def cancel(self, run_id: str) -> RunState:
         """Stops a run, its cell and its model calls; what it has stays. A run that has ended is left as it is."""
         run = await self._find(run_id)
-        self._forget_kept(run.run_id)
+        if run.run_id in self._kept.values():
+            self._forget_kept(run.run_id)
+            await run_in_thread(run.note_told)
         if (live := self._live.get(run.run_id)) is not None:
             live.cancel()
             await live.finished.wait()
@@ -511,7 +524,8 @@ class LiveRuns:
             try:
                 await run_in_thread(run.append, CANCELLED)
             finally:
-                run.close()
+                with anyio.CancelScope(shield=True):
+                    await run_in_thread(run.close)
         state = await run_in_thread(run.state)
         if state.status == "running":
             raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp, which does not react: end that one.")

@@ -10,6 +10,8 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import CallToolResult
 
+from rlm_mcp.records.store import Run
+from rlm_mcp.workspace.live_runs import TELLING_SECONDS
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 from tests.peers.places import environment, opened
 
@@ -60,6 +62,38 @@ async def test_a_repeated_question_goes_on_with_the_run_whose_call_timed_out(
     assert [resource.name for resource in listed if resource.name.startswith("run-")] == [run["run_id"]]
     assert endpoint.counts.replies == 2
     assert endpoint.counts.aborted <= ends_a_call(transport, era)
+
+
+@pytest.mark.parametrize(
+    ("transport", "era"), [("stdio", "auto"), ("stdio", "legacy"), ("http", "legacy"), ("http", "auto")]
+)
+async def test_a_run_that_is_completed_after_its_call_timed_out_is_paid_once_also_when_the_server_restarts(
+    transport: str, era: str, tmp_path: Path, compiled_cache: Path, endpoint: OpenAIServer
+) -> None:
+    environ = environment(tmp_path, compiled_cache, endpoint.base_url)
+    with anyio.fail_after(60):
+        async with opened(transport, environ) as new_client, new_client(era) as client:
+            await called(client, "register_context", text="a b c", name="abc")
+            losses = 0
+            # The first loss may end the run, which the next call then goes on with.
+            while losses <= ends_a_call(transport, era) or not endpoint.counts.in_flight:
+                with pytest.raises(MCPError, match="timed out"):
+                    await client.call_tool("rlm_solve", QUESTION, read_timeout_seconds=1)
+                losses += 1
+            record = only_record(tmp_path)
+            while record.state().status != "completed":  # noqa: ASYNC110 - it is of another process
+                await anyio.sleep(0.05)
+            await anyio.sleep(TELLING_SECONDS)  # until then, a call that has ended may not have reached its client
+        asked = endpoint.counts.requests
+        async with opened(transport, environ) as new_client, new_client(era) as client:
+            run = await called(client, "rlm_solve", **QUESTION)
+    assert (run["run_id"], run["status"], run["answer"]) == (record.run_id, "completed", "5")
+    assert endpoint.counts.requests == asked
+
+
+def only_record(directory: Path) -> Run:
+    (events,) = directory.rglob("events.jsonl")
+    return Run(events.parent)
 
 
 def ends_a_call(transport: str, era: str) -> int:

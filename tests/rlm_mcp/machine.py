@@ -76,3 +76,25 @@ async def ended(workspace: Workspace, run_id: str) -> RunState:
     async for _ in workspace.runs.follow(run_id):
         pass
     return await workspace.runs.state(run_id)
+
+
+async def begun(workspace: Workspace, machine: Machine, request: SolveRequest = REQUEST) -> str:
+    """A run in its second turn."""
+    await workspace.contexts.register(text="some text", name="t")
+    run_id = await workspace.runs.start(request)
+    await machine.model.waits.wait()
+    return run_id
+
+
+async def lost_twice(workspace: Workspace, machine: Machine) -> str:
+    """A run whose client was lost, asked the same again, and was lost again while the second turn was in flight."""
+    run_id = await begun(workspace, machine)
+    await workspace.runs.keep_for_repeat(run_id)
+    workspace.runs.give_up(run_id)
+    await ended(workspace, run_id)
+    machine.model.waits = anyio.Event()
+    assert await workspace.runs.start(REQUEST) == run_id
+    await machine.model.waits.wait()
+    await workspace.runs.keep_for_repeat(run_id)
+    workspace.runs.give_up(run_id)
+    return run_id

@@ -35,8 +35,9 @@ WAIT_SECONDS = 20.0
 LOOK_SECONDS = 0.02
 """Between two looks whether a worker that refuses connections has been replaced."""
 
-LEAST_PAUSE, MOST_PAUSE = 0.05, 5.0
-"""Before a worker is started again; twice as long for each one in a row that ended before it had answered."""
+LEAST_PAUSE, MOST_PAUSE = 0.05, 60.0
+"""Before a worker is started again; twice as long for each one in a row that ended before it had answered. After an
+upgrade of rlm-mcp under its server, none answers until that is restarted."""
 
 END_SECONDS = 4.0
 """For workers to leave their runs, answer their calls and end, when the server ends."""
@@ -155,7 +156,7 @@ class Supervisor:
 
     async def _keep(self, place: _Place) -> None:
         """Starts one worker after the other."""
-        pause = LEAST_PAUSE
+        failures = 0
         while not self._is_ending:
             # Until it has opened their workspaces, the next worker does not name the tenants that it has.
             place.seen = dict.fromkeys(place.seen, self._clock())
@@ -164,10 +165,9 @@ class Supervisor:
             except (OSError, EOFError) as error:  # EOFError: the fork server has ended, and is started again
                 log.warning("worker %d could not be started (%s); it is tried again", place.number, error)
             else:
-                has_answered = await self._keep_one(place, worker)
-                pause = LEAST_PAUSE if has_answered else pause
-            await anyio.sleep(pause)
-            pause = min(MOST_PAUSE, 2 * pause)
+                failures = 0 if await self._keep_one(place, worker) else failures
+            await anyio.sleep(pause_after(failures))
+            failures += 1
 
     async def _keep_one(self, place: _Place, worker: Worker) -> bool:
         """Lets a worker serve until it fails; then it is dead. Returns whether it ever answered."""
@@ -223,3 +223,8 @@ class Supervisor:
             with anyio.move_on_after(seconds):
                 return await worker.status()
         raise WorkerFailed(f"did not answer for {sum(patience):.0f} s")
+
+
+def pause_after(failures: int) -> float:
+    """Seconds until a worker is started again, after so many in a row that ended before they had answered."""
+    return MOST_PAUSE if failures > 20 else min(MOST_PAUSE, LEAST_PAUSE * 2**failures)

@@ -168,7 +168,8 @@ class WorkerProcess:
         self._directory = directory
         self._ended = anyio.Event()
         asyncio.get_running_loop().add_reader(process.sentinel, self._note_end)
-        # A connection for each request: on one that was kept, a request to a dead worker might have been read.
+        # A connection for each request: on one that was kept, a request to a dead worker might have been read. Where it
+        # breaks before the answer, aiohttp sends a GET or DELETE once more, which do nothing twice, and never a POST.
         self._http = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(directory / SOCKET), limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None),

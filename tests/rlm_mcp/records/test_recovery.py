@@ -10,9 +10,7 @@ import pytest
 from rlm_mcp.records.recovery import MOST_TRIES
 from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
-from rlm_mcp.workspace.launch import SolveRequest
-from rlm_mcp.workspace.workspace import Workspace
-from tests.rlm_mcp.machine import REQUEST, Machine, ended
+from tests.rlm_mcp.machine import REQUEST, Machine, begun, ended, lost_twice
 
 pytestmark = pytest.mark.anyio
 
@@ -20,14 +18,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
-
-
-async def begun(workspace: Workspace, machine: Machine, request: SolveRequest = REQUEST) -> str:
-    """A run in its second turn."""
-    await workspace.contexts.register(text="some text", name="t")
-    run_id = await workspace.runs.start(request)
-    await machine.model.waits.wait()
-    return run_id
 
 
 async def test_a_server_resumes_the_runs_that_the_one_before_left(machine: Machine) -> None:
@@ -289,18 +279,38 @@ async def test_a_call_that_is_cancelled_while_its_answer_is_on_its_way_leaves_th
             assert await workspace.runs.start(REQUEST) != run_id  # which has its answer now
 
 
-async def lost_twice(workspace: Workspace, machine: Machine) -> str:
-    """A run whose client was lost, asked the same again, and was lost again while the second turn was in flight."""
-    run_id = await begun(workspace, machine)
-    await workspace.runs.keep_for_repeat(run_id)
-    workspace.runs.give_up(run_id)
-    await ended(workspace, run_id)
-    machine.model.waits = anyio.Event()
-    assert await workspace.runs.start(REQUEST) == run_id
-    await machine.model.waits.wait()
-    await workspace.runs.keep_for_repeat(run_id)
-    workspace.runs.give_up(run_id)
-    return run_id
+async def test_the_answer_to_a_client_that_was_lost_waits_for_the_same_question_also_in_the_next_server(
+    machine: Machine,
+) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            async with workspace.runs.waiting(run_id):
+                pass
+            await workspace.runs.keep_for_repeat(run_id)
+            machine.model.go.set()
+            await ended(workspace, run_id)
+            await workspace.close()
+            await anyio.wait_all_tasks_blocked()
+        async with machine.open(serves=True) as next_one:
+            assert await next_one.runs.start(REQUEST) == run_id
+            assert machine.model.asked == 2
+            async with next_one.runs.waiting(run_id):
+                pass
+            assert await next_one.runs.start(REQUEST) != run_id
+
+
+async def test_a_kept_answer_that_a_user_cancels_waits_for_nobody(machine: Machine) -> None:
+    machine.model.go.set()
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            await ended(workspace, run_id)
+            await workspace.runs.keep_for_repeat(run_id)
+            assert (await workspace.runs.cancel(run_id)).status == "completed"
+            assert await workspace.runs.is_new(REQUEST)
+        async with machine.open(serves=True) as next_one:
+            assert await next_one.runs.is_new(REQUEST)
 
 
 async def test_the_call_in_flight_of_a_repeated_question_gets_its_reply_though_the_client_is_lost_again(

@@ -1,5 +1,6 @@
 """What every RunQueue has to do, whoever plays the attempts. A new implementation is added to QUEUES."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rlm_mcp.errors import RunBusy
+from rlm_mcp.errors import RunBusy, RunNotWritten
 from rlm_mcp.records.events import RunEnded, RunLeft, RunResumed, RunStarted
 from rlm_mcp.records.recovery import MOST_TRIES, has_ended, is_left
 from rlm_mcp.records.run_queue import LocalRunQueue, RunQueue
@@ -124,3 +125,14 @@ async def test_a_player_learns_that_another_process_asks_it_to_cancel(reopen: Op
         await queue.cancel_requested(run.run_id)
     assert waits.cancelled_caught
     run.close()
+
+
+def test_a_cancel_that_cannot_be_asked_for_is_a_sentence(reopen: OpenQueue) -> None:
+    records, queue = reopen()
+    run = records.create(STARTED)
+    run.close()
+    shutil.rmtree(run.directory)
+    with pytest.raises(
+        RunNotWritten, match=rf"^the process that runs {run.run_id} cannot be asked to cancel it \(.+\):"
+    ):
+        queue.request_cancel(run.run_id)

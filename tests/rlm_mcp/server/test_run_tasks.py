@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import anyio
@@ -12,6 +13,7 @@ from pydantic import Field
 from rlm_mcp.server.server import build_server
 from rlm_mcp.server.tasks_extension import IDENTIFIER
 from rlm_mcp.workspace.workspace import Workspace
+from tests.rlm_mcp.machine import Machine, lost_twice
 
 from .conftest import HeldModel
 
@@ -114,6 +116,20 @@ async def test_a_task_survives_a_reconnect_and_is_cancelled(workspace: Workspace
             while state.status == "working":
                 state = await client.session.send_request(request("tasks/get", run["run_id"]), TaskState)
             assert state.status == "cancelled"
+
+
+async def test_a_task_that_is_polled_goes_on_though_its_call_was_lost(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.model.looks = 2
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await lost_twice(workspace, machine)
+            machine.model.go.set()
+            async with Client(build_server(workspace), extensions=[Poller()]) as client:
+                asked = request("tasks/get", run_id)
+                while (state := await client.session.send_request(asked, TaskState)).result is None:
+                    await anyio.lowlevel.checkpoint()
+    assert (state.result["structuredContent"]["answer"], machine.model.asked) == ("9", 4)
 
 
 async def test_clients_without_the_extension_get_results_and_no_tasks(workspace: Workspace, era: str) -> None:

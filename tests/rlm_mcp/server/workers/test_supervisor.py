@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import anyio
 import pytest
 
-from rlm_mcp.server.workers.supervisor import NoWorker, Supervisor
+from rlm_mcp.server.workers.supervisor import LEAST_PAUSE, MOST_PAUSE, NoWorker, Supervisor, pause_after
 from rlm_mcp.server.workers.worker import Worker, WorkerFailed, WorkerStatus
 
 pytestmark = pytest.mark.anyio
@@ -119,6 +120,13 @@ async def test_workers_that_cannot_be_started_are_tried_again(error: Exception) 
     async with supervised(start, 1) as supervisor:
         with anyio.fail_after(30):
             assert await supervisor.worker_of("ann") is await start.wait_for(1)
+
+
+def test_workers_that_never_answer_are_started_ever_more_seldom() -> None:
+    pauses = [pause_after(failures) for failures in range(2_000)]
+    assert (pauses[0], pauses[-1]) == (LEAST_PAUSE, MOST_PAUSE)
+    assert pauses == sorted(pauses)
+    assert sum(1 for until in accumulate(pauses) if until < 3_600) < 75  # each is a line in the log
 
 
 async def test_a_request_that_no_worker_can_take_is_told_to_come_back() -> None:
