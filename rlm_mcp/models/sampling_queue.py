@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 import anyio
 
 from rlm_mcp.errors import ProviderFailed
-from rlm_mcp.models.sampling import Sampled
+from rlm_mcp.models.sampling import Sampled, Sampler
 
 PICKUP_SECONDS = 600.0
 """How long a request waits for a client to pick it up; then the run ends, and can be resumed."""
@@ -61,25 +61,15 @@ class SamplingHandler(Protocol):
         """The reply of the client's model."""
 
 
-class SamplingQueue(Protocol):
-    """The sampling requests of one run. Calling it is a `Sampler`, as a SamplingModel needs one.
+class SamplingQueue(Sampler, Protocol):
+    """The sampling requests of one run, which a SamplingModel calls.
 
-    Everything happens on the event loop. `tests/rlm_mcp/models/test_sampling_queue.py` is what every implementation has
+    A call raises ProviderFailed if it was refused or not answered in time. Everything happens on the event loop. `tests/rlm_mcp/models/test_sampling_queue.py` is what every implementation has
     to pass.
     """
 
     on_request: Callable[[], None]
     """called when a request waits for a client, also again after it was sent in vain"""
-
-    async def __call__(
-        self,
-        turns: Sequence[tuple[Literal["user", "assistant"], str]],
-        *,
-        system: str,
-        max_tokens: int,
-        temperature: float | None,
-    ) -> Sampled:
-        """Waits for the answer to one request. Raises ProviderFailed if it was refused or not answered in time."""
 
     def attach(self, handler: SamplingHandler) -> None:
         """Sends all requests through this handler from now on, including those that are open."""

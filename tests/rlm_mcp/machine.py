@@ -78,10 +78,15 @@ async def ended(workspace: Workspace, run_id: str) -> RunState:
     return await workspace.runs.state(run_id)
 
 
+async def started(workspace: Workspace, request: SolveRequest = REQUEST) -> str:
+    """A run over a text that is registered first."""
+    await workspace.contexts.register(text="some text", name="t")
+    return await workspace.runs.start(request)
+
+
 async def begun(workspace: Workspace, machine: Machine, request: SolveRequest = REQUEST) -> str:
     """A run in its second turn."""
-    await workspace.contexts.register(text="some text", name="t")
-    run_id = await workspace.runs.start(request)
+    run_id = await started(workspace, request)
     await machine.model.waits.wait()
     return run_id
 

@@ -10,7 +10,7 @@ import pytest
 from rlm_mcp.records.recovery import MOST_TRIES
 from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
-from tests.rlm_mcp.machine import REQUEST, Machine, begun, ended, lost_twice
+from tests.rlm_mcp.machine import REQUEST, Machine, begun, ended, lost_twice, started
 
 pytestmark = pytest.mark.anyio
 
@@ -75,8 +75,7 @@ async def test_the_request_of_a_run_that_ended_just_before_its_server_died_gets_
     machine.model.go.set()
     with anyio.fail_after(60):
         async with machine.open(serves=True) as dying:
-            await dying.contexts.register(text="some text", name="t")
-            run_id = await dying.runs.start(REQUEST)
+            run_id = await started(dying)
             async with dying.runs.waiting(run_id):
                 await ended(dying, run_id)
                 async with machine.open(serves=True) as successor:  # as if the call were never answered
@@ -95,8 +94,7 @@ async def test_the_request_of_a_run_whose_end_was_told_is_a_new_one_in_every_pro
     machine.model.go.set()
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
-            await workspace.contexts.register(text="some text", name="t")
-            run_id = await workspace.runs.start(REQUEST)
+            run_id = await started(workspace)
             async with workspace.runs.waiting(run_id):
                 await ended(workspace, run_id)
             assert await workspace.runs.is_new(REQUEST)

@@ -4,7 +4,8 @@ import os
 import re
 import sqlite3
 import subprocess
-from contextlib import chdir, closing
+from collections.abc import Iterator
+from contextlib import chdir, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.errors import ProviderFailed, RunNotWritten, RunRecordDamaged
 from rlm_mcp.models.base import Completion
 from rlm_mcp.records.events import name_of
-from rlm_mcp.records.store import Runs
+from rlm_mcp.records.store import Run, Runs
 from rlm_mcp.server.server import build_server
 from rlm_mcp.workspace.backends import open_backends
 from rlm_mcp.workspace.launch import SolveRequest
@@ -28,7 +29,7 @@ from rlm_mcp.workspace.progress import IngestProgress
 from rlm_mcp.workspace.shared_records import RunElsewhere
 from rlm_mcp.workspace.tenant_limits import LimitReached
 from rlm_mcp.workspace.workspace import Workspace
-from tests.rlm_mcp.machine import REQUEST, Machine, Model, ended
+from tests.rlm_mcp.machine import REQUEST, Machine, Model, ended, started
 
 pytestmark = pytest.mark.anyio
 
@@ -48,8 +49,7 @@ class RefusingModel(Model):
 async def cut_off(machine: Machine) -> str:
     """A run whose process died after its first turn."""
     async with machine.open() as workspace:
-        await workspace.contexts.register(text="some text", name="t")
-        run_id = await workspace.runs.start(REQUEST)
+        run_id = await started(workspace)
         await machine.model.waits.wait()
     events = Runs(machine.settings.data_dir).get(run_id).events_path
     kept = [line for line in events.read_text().splitlines(keepends=True) if '"run_ended"' not in line]
@@ -86,21 +86,26 @@ async def test_the_same_request_goes_on_with_a_run_that_was_cut_off(machine: Mac
     assert state.usage.unanswered_prompt_tokens > 0
 
 
-async def test_a_run_that_a_full_disk_ends_says_so_and_goes_on_once_there_is_room(machine: Machine) -> None:
+@contextmanager
+def full_disk(run: Run, *, more: int = 0) -> Iterator[None]:
+    """The record of the run gets no longer than it is and so many bytes more."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (run.events_path.stat().st_size + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_run_that_a_full_disk_ends_says_so_and_goes_on_once_there_is_room(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open() as workspace:
-            await workspace.contexts.register(text="some text", name="t")
-            run_id = await workspace.runs.start(REQUEST)
+            run_id = await started(workspace)
             await machine.model.waits.wait()
-            record = Runs(machine.settings.data_dir).get(run_id).events_path
-            resource.setrlimit(resource.RLIMIT_FSIZE, (record.stat().st_size + 400, before[1]))
-            try:
+            with full_disk(Runs(machine.settings.data_dir).get(run_id), more=400):
                 machine.model.go.set()
                 full = await ended(workspace, run_id)
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, before)
             assert (full.status, full.stopped_by) == ("failed", "error")
             assert re.fullmatch(
                 rf"the record of {run_id} cannot be written \(.*\): free some space on the disk, then continue the run"
@@ -112,20 +117,13 @@ async def test_a_run_that_a_full_disk_ends_says_so_and_goes_on_once_there_is_roo
 
 
 async def test_a_run_that_fails_after_it_was_resumed_no_longer_says_that_the_disk_was_full(machine: Machine) -> None:
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with anyio.fail_after(60):
         async with machine.open() as workspace:
-            await workspace.contexts.register(text="some text", name="t")
-            run_id = await workspace.runs.start(REQUEST)
+            run_id = await started(workspace)
             await machine.model.waits.wait()
-            record = Runs(machine.settings.data_dir).get(run_id).events_path
-            resource.setrlimit(resource.RLIMIT_FSIZE, (record.stat().st_size, before[1]))
-            try:
+            with full_disk(Runs(machine.settings.data_dir).get(run_id)):
                 machine.model.go.set()
                 assert "cannot be written" in (await ended(workspace, run_id)).message
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, before)
             machine.model = RefusingModel()
             await workspace.runs.resume(run_id)
             state = await ended(workspace, run_id)
@@ -134,19 +132,13 @@ async def test_a_run_that_fails_after_it_was_resumed_no_longer_says_that_the_dis
 
 
 async def test_a_run_that_a_full_disk_keeps_from_being_resumed_or_cancelled_is_not_held(machine: Machine) -> None:
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with anyio.fail_after(60):
         run_id = await cut_off(machine)
         record = Runs(machine.settings.data_dir).get(run_id)
         async with machine.open() as workspace:
             for change in workspace.runs.resume, workspace.runs.cancel:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (record.events_path.stat().st_size, before[1]))
-                try:
-                    with pytest.raises(RunNotWritten) as failed:
-                        await change(run_id)
-                finally:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+                with full_disk(record), pytest.raises(RunNotWritten) as failed:
+                    await change(run_id)
                 assert not record.is_live(), failed.value  # which refers to the run that failed
             assert (await workspace.runs.cancel(run_id)).status == "cancelled"
 
@@ -179,8 +171,7 @@ async def test_a_finished_run_is_not_resumed_and_a_new_one_is_started(machine: M
     machine.model.go.set()
     with anyio.fail_after(60):
         async with machine.open() as workspace:
-            await workspace.contexts.register(text="some text", name="t")
-            first = await workspace.runs.start(REQUEST)
+            first = await started(workspace)
             async for _ in workspace.runs.follow(first):
                 pass
             assert await workspace.runs.start(REQUEST) != first
@@ -220,8 +211,7 @@ async def test_a_run_whose_beginning_is_damaged_is_not_resumed_and_stops_nobody(
 async def test_a_run_is_seen_and_cancelled_from_another_process(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open() as one, machine.open() as other:
-            await one.contexts.register(text="some text", name="t")
-            run_id = await one.runs.start(REQUEST)
+            run_id = await started(one)
             assert (await other.runs.state(run_id)).status == "running"
             assert await other.runs.start(REQUEST) == run_id
             with pytest.raises(RunElsewhere):
@@ -232,8 +222,7 @@ async def test_a_run_is_seen_and_cancelled_from_another_process(machine: Machine
 async def test_a_cancelled_run_is_resumed_when_asked_to(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open() as workspace:
-            await workspace.contexts.register(text="some text", name="t")
-            run_id = await workspace.runs.start(REQUEST)
+            run_id = await started(workspace)
             assert (await workspace.runs.cancel(run_id)).status == "cancelled"
             machine.model.go.set()
             assert await workspace.runs.resume(run_id) == run_id
@@ -248,8 +237,7 @@ async def test_who_attends_a_run_gets_each_event_once_also_when_late_or_in_anoth
     elsewhere: list[str] = []
     with anyio.fail_after(60):
         async with machine.open() as one, machine.open() as other, anyio.create_task_group() as tasks:
-            await one.contexts.register(text="some text", name="t")
-            run_id = await one.runs.start(REQUEST)
+            run_id = await started(one)
             tasks.start_soon(one.runs.stream_events, run_id, lambda event: early.append(name_of(event)))
             await machine.model.waits.wait()
             tasks.start_soon(one.runs.stream_events, run_id, lambda event: late.append(name_of(event)))
@@ -276,8 +264,7 @@ async def test_inspect_repls_make_room_for_each_other(machine: Machine) -> None:
 async def test_runs_at_once_are_limited_where_they_are(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(most_runs=1) as workspace:
-            await workspace.contexts.register(text="some text", name="t")
-            first = await workspace.runs.start(REQUEST)
+            first = await started(workspace)
             assert await workspace.runs.start(REQUEST) == first
             with pytest.raises(LimitReached, match="1 runs are going on"):
                 await workspace.runs.start(SolveRequest(query="Another?", contexts=("t",)))
@@ -304,8 +291,7 @@ async def test_of_many_runs_asked_for_together_only_as_many_begin_as_may(machine
 async def test_an_attempt_that_is_delivered_twice_or_late_is_played_once(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with open_backends(machine.settings) as backends, machine.open(backends=backends) as workspace:
-            await workspace.contexts.register(text="some text", name="t")
-            run_id = await workspace.runs.start(REQUEST)
+            run_id = await started(workspace)
             begins = backends.records.get(run_id).path_of("events.jsonl").stat().st_size
             await machine.model.waits.wait()
             for position in (begins, begins, 0):
