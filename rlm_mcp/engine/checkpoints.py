@@ -4,7 +4,7 @@ Blocks up to the restored checkpoint are not executed again. Without one, or wit
 sandbox, blocks are run again on resume, with their sub-calls answered from the record.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -33,10 +33,13 @@ class Checkpoints:
         """Whether the restored checkpoint includes the effects of this turn's blocks."""
         return turn <= self._covered
 
-    async def restore(self, repl: Repl) -> None:
-        """Restores the run's checkpoint in a REPL that was just opened, if there is one and the REPL accepts it."""
+    async def restore(self, repl: Repl, *, is_usable: Callable[[int], bool]) -> None:
+        """Restores the run's checkpoint in a REPL that was just opened, if there is one and the REPL accepts it.
+
+        `is_usable` tells whether one of that turn may be used.
+        """
         saved = await anyio.to_thread.run_sync(self._record.checkpoint) if self._enabled else None
-        if saved is not None and await repl.restore(saved[1]):
+        if saved is not None and is_usable(saved[0]) and await repl.restore(saved[1]):
             self._covered = saved[0]
 
     def note_block(self) -> None:

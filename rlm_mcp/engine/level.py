@@ -5,6 +5,7 @@ and records everything again, but takes the replies of models from the tape. Eac
 `begin_turn` returned, so the order of calls follows from their arguments.
 """
 
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -55,6 +56,8 @@ WEAK_REPLY_TOKENS = 768  # a small model that writes more than this is repeating
 CHILD_SHARE = 0.5  # of what is left: two children in a row leave a quarter to the parent
 _MOST_SHRINKS = 3
 _NO_WAY = Route(mode="rlm", depth=0, reason="")  # recorded of a run that was refused before its first turn
+
+log = logging.getLogger(__name__)
 
 
 class Level:
@@ -124,8 +127,13 @@ class Level:
             place=lambda: f"{spec.path}:{self._turns}",
         )
         async with deps.open_repl(spec.contexts, calls, value=spec.value) as repl:
-            await self._checkpoints.restore(repl)
+            await self._checkpoints.restore(repl, is_usable=self._is_readable_until)
             yield repl
+
+    def _is_readable_until(self, turn: int) -> bool:
+        """Whether the record has the results of the blocks up to that turn. Else they are run again from the start."""
+        taped = [cell for cell in self.deps.tape.cells(self.spec.path) if cell.turn <= turn]
+        return all(_result_of(cell) is not None for cell in taped)
 
     async def _answer_child(self, query: str, context: object, name: str) -> object:
         """The answer of `rlm_query`: that of a run over a part, with its own ledger and its own path in the record."""
@@ -254,7 +262,9 @@ class Level:
     async def run_block(self, turn: Turn, step: RunBlock, repl: Repl) -> CellResult:
         """The result of a block: from the record if the checkpoint covers it, else the block is run and recorded."""
         taped = self.deps.tape.cell(self.spec.path, turn.number, step.block)
-        known = CellResult.from_json(to_json(taped)) if taped is not None else None
+        known = _result_of(taped) if taped is not None else None
+        if taped is not None and known is None:
+            log.warning("the record of %s block %d is damaged: the block is run again", self._place, step.block)
         if known is not None and self._checkpoints.cover(turn.number):
             cell = known
         else:
@@ -435,6 +445,14 @@ def _told(ask: Ask) -> str | None:
 def _without_directory(model: str) -> str:
     """A model's name; local servers report the path of its file, which has no business in a record."""
     return re.split(r"[/\\]", model)[-1] if re.match(r"/|\\|[A-Za-z]:", model) else model
+
+
+def _result_of(taped: Cell) -> CellResult | None:
+    """The recorded result of a block; None if it is damaged."""
+    try:
+        return CellResult.from_json(to_json(taped))
+    except ValueError:
+        return None
 
 
 def _said(cell: CellResult) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from rlm_mcp.engine.budget import BudgetLeft
 from rlm_mcp.engine.prompts import Remaining
+from rlm_mcp.errors import RunRecordDamaged
 from rlm_mcp.models.base import Profile
 from rlm_mcp.records.events import RootReply
 from rlm_mcp.spending import RunLimits
@@ -34,9 +35,15 @@ class Turn:
 
 
 def turn_on_tape(taped: RootReply) -> Turn:
-    """The turn as it was when the root model gave this reply."""
-    limit, why_last = taped.last
-    return Turn(left=Remaining(**taped.left), limit=limit, why_last=why_last, taped=taped)
+    """The turn as it was when the root model gave this reply. Raises RunRecordDamaged."""
+    try:
+        limit, why_last = taped.last
+        left = Remaining(**taped.left)
+    except (TypeError, ValueError) as error:
+        raise RunRecordDamaged(
+            f"the record of turn {taped.turn} is damaged, so the run cannot go on from there: ask the question again"
+        ) from error
+    return Turn(left=left, limit=limit, why_last=why_last, taped=taped)
 
 
 def new_turn(number: int, left: BudgetLeft, limits: RunLimits, root: Profile, *, longest_prompt: int) -> Turn:

@@ -96,6 +96,10 @@ class Tape:
         """The recorded result of one block."""
         return self._cells.get((path, turn, block))
 
+    def cells(self, path: str) -> Iterable[Cell]:
+        """The recorded results of all blocks of this run or child run."""
+        return (cell for cell in self._cells.values() if cell.path == path)
+
     def note_difference(self, sentence: str) -> None:
         """Notes a difference. Only the first is kept, since the others follow from it."""
         if self.difference is None:

@@ -85,6 +85,40 @@ async def test_a_run_whose_checkpoint_another_version_made_goes_on_by_running_it
     assert len(world.events("cell")) == 3
 
 
+async def test_a_run_with_a_damaged_result_on_record_goes_on_by_running_its_blocks_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = await killed_and_changed(world, '"variables":[{', '"variables":[7,{')
+    root, repl = ScriptedModel([ANSWER]), ScriptedOpener(GOOD)
+    outcome = await solve(world.spec(), world.deps(root, repl, run, tape=Tape(run.events())), Ledger(RunLimits()))
+
+    assert (outcome.answer, outcome.iterations, len(root.calls)) == ("429", 3, 1)
+    assert (len(repl.opened[0].ran), repl.opened[0].restored) == (3, [])
+    assert "the record of turn 2 block 1 is damaged: the block is run again" in caplog.text
+
+
+async def test_a_run_with_a_damaged_reply_on_record_says_so(world: World) -> None:
+    run = await killed_and_changed(world, '"left":{', '"left":{"eons":1,')
+    deps = world.deps(ScriptedModel([]), ScriptedOpener([]), run, tape=Tape(run.events()))
+    outcome = await solve(world.spec(), deps, Ledger(RunLimits()))
+
+    assert outcome.status == "failed"
+    assert outcome.message.startswith("the record of turn 1 is damaged, so the run cannot go on from there")
+
+
+async def killed_and_changed(world: World, old: str, new: str) -> Run:
+    """A run that was killed in its third turn, with a checkpoint, and whose record then got other text."""
+    with pytest.raises(Killed):
+        await world.solve(dying(2, [LOOK, COUNT, ANSWER]))
+    assert isinstance(world.record, Run)
+    world.record.close()
+    text = world.record.events_path.read_text()
+    assert old in text
+    world.record.events_path.write_text(text.replace(old, new))
+    world.record = world.runs.get(world.record.run_id)
+    return world.record
+
+
 async def test_a_resumed_run_asks_the_model_exactly_what_an_unbroken_one_would(world: World) -> None:
     await world.solve([LOOK, COUNT, ANSWER])
     unbroken = [event["prompt_hash"] for event in world.events("root_reply")]
