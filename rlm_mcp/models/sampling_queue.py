@@ -64,8 +64,8 @@ class SamplingHandler(Protocol):
 class SamplingQueue(Sampler, Protocol):
     """The sampling requests of one run, which a SamplingModel calls.
 
-    A call raises ProviderFailed if it was refused or not answered in time. Everything happens on the event loop. `tests/rlm_mcp/models/test_sampling_queue.py` is what every implementation has
-    to pass.
+    A call raises ProviderFailed if it was refused or not answered in time. Everything happens on the event loop.
+    `tests/rlm_mcp/models/test_sampling_queue.py` is what every implementation has to pass.
     """
 
     on_request: Callable[[], None]

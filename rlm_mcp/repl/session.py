@@ -37,8 +37,9 @@ MAX_NOTES = 10
 HISTORY_CHARS = 200_000
 """How much of the stdout of one cell is kept for code that looks back at `history`."""
 
-REPORT_SECONDS = 0.5
-"""Time of the report on a cell that has used up its own. It calls `len` and `repr` of objects that the cell made."""
+REPORT_SECONDS, MOST_REPORT_SECONDS = 0.5, 5.0
+"""Time of the report on a cell: what the cell has left, but at least and at most so much. The report calls `len` and
+`repr` of objects that the cell made, which may never end."""
 
 CHECKPOINT_MEMORY_BYTES = 192 << 20
 """A session that holds more is not checkpointed: the host would hold its memory twice for the seconds of packing it."""
@@ -288,11 +289,15 @@ def _run_cell(session: "Session", code: str, seconds: float | None, imports: Seq
 
     with _runtime_errors():
         done = session.exec(code, seconds=seconds, prepare="prelude:before")
-        left = max(session.seconds_left, REPORT_SECONDS)
+        left = min(max(session.seconds_left, REPORT_SECONDS), MOST_REPORT_SECONDS)
+        printed = done.stdout[:HISTORY_CHARS]
         try:
             if done.undone:  # `before` was undone too: the prelude still holds the report on the last cell
                 session.call("prelude:before", "", seconds=left)
-            after = session.call("prelude:after", done.stdout[:HISTORY_CHARS], seconds=left)
+            try:
+                after = session.call("prelude:after", printed, seconds=left)
+            except GuestCallError:  # a variable that cannot be looked at must not cost the answer
+                after = session.call("prelude:after", printed, False, seconds=REPORT_SECONDS)  # noqa: FBT003 - a call by position
             report = _report_adapter().validate_python(after)
         except (GuestCallError, ValidationError):
             report = _CellReport(notes=(_DAMAGED,))
@@ -345,7 +350,11 @@ def _list_variables(session: "Session") -> tuple[Variable, ...]:
 
     with _runtime_errors():
         try:
-            return _report_adapter().validate_python({"variables": session.call("prelude:variables")}).variables
+            return (
+                _report_adapter()
+                .validate_python({"variables": session.call("prelude:list_variables", seconds=MOST_REPORT_SECONDS)})
+                .variables
+            )
         except (GuestCallError, ValidationError):
             return ()
 

@@ -514,7 +514,8 @@ class LiveRuns:
         run = await self._find(run_id)
         if run.run_id in self._kept.values():
             self._forget_kept(run.run_id)
-            await run_in_thread(run.note_told)
+            with suppress(OSError):  # then the next server gives it to the same question once
+                await run_in_thread(run.note_told)
         if (live := self._live.get(run.run_id)) is not None:
             live.cancel()
             await live.finished.wait()

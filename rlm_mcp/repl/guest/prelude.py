@@ -8,14 +8,18 @@ tend to define their own `llm_query`. Money is counted on the host: nothing here
 import ast
 import builtins
 import csv
+import errno
 import io
 import json
+import os
 import re
 import reprlib
+import signal
 import sys
 import types
 from collections import Counter, defaultdict, deque
 from collections.abc import KeysView, ValuesView
+from contextlib import contextmanager
 
 import conditions
 import host
@@ -43,6 +47,11 @@ class _State:
         self.citations = []
         self.notes = []
         self.names = {}
+        self.slow = {}
+        """name -> id of a value whose methods do not come to an end"""
+        self.is_reporting = False
+        self.is_late = False
+        """the time of the report is over"""
         self.baseline = set()
         self.provided = {}
         self.contexts = []
@@ -155,6 +164,14 @@ def _open(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None
         return io.BytesIO(reader.read().encode("utf-8", "surrogateescape")) if "b" in mode else reader
 
 
+def _system(_command):
+    """`os.system`, which would return -1 without a word."""
+    raise OSError(errno.ENOTSUP, f"{sys.platform} does not support processes.")  # as `subprocess` says it
+
+
+os.system = _system
+
+
 # --- around a cell
 
 
@@ -172,15 +189,16 @@ def before(code):
     return conditions.code
 
 
-def after(stdout):
+def after(stdout, with_variables=True):  # noqa: FBT002
     """The report on the cell: the final answer, citations, notes, reads and variables, as JSON values."""
-    _state.history.append(stdout)
     _provide_again()
     answer = vars(__main__).get("answer")
     if _state.final is None and isinstance(answer, dict) and answer.get("ready"):
         _state.final = {"value": _json(answer.get("content")), "via": "answer"}
         answer["ready"] = False
-    variables, changed = _variables()
+    with _reporting():
+        variables, changed = _variables() if with_variables else ([], [])
+    _state.history.append(stdout)
     return {
         "final": _state.final,
         "citations": _state.citations,
@@ -203,6 +221,24 @@ def _provide_again():
 def variables():
     """All user variables, newest first."""
     return _variables()[0]
+
+
+def list_variables():
+    """The same for the host."""
+    with _reporting():
+        return variables()
+
+
+@contextmanager
+def _reporting():
+    """What looks at values during the body is interrupted when its time is over."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    _state.is_reporting, _state.is_late = True, False
+    try:
+        yield
+    finally:
+        _state.is_reporting = _state.is_late = False
+        signal.signal(signal.SIGINT, handler)
 
 
 def _without_literal_context(code):
@@ -272,11 +308,12 @@ def _note_whole_reads(nodes):
 
 
 def _mark(value):
-    """A mark of a value that changes when the name is bound again, and mostly when the value grows or shrinks."""
-    try:
-        return id(value), len(value) if isinstance(value, list | dict | set | str | bytes | tuple) else 0
-    except BaseException:
-        return id(value), 0
+    """A mark of a value that changes when the name is bound again, and mostly when the value grows or shrinks.
+
+    It is made before each cell, so it calls no method that code has defined, which might not come to an end.
+    """
+    kind = next((kind for kind in (list, dict, set, str, bytes, tuple) if issubclass(type(value), kind)), None)
+    return id(value), 0 if kind is None else kind.__len__(value)
 
 
 def _variables():
@@ -284,13 +321,41 @@ def _variables():
     names = [
         name
         for name, value in list(space.items())
-        if not name.startswith("_") and name not in _state.baseline and not _is_imported(value)
-        and not (name == "answer" and _is_untouched_answer(value))
+        if type(name) is str and not name.startswith("_") and name not in _state.baseline
+        and _look(name, _is_variable, otherwise=True)
     ]  # fmt: skip
     changed = [name for name in names if _state.names.get(name) != _mark(space[name])]
     old = set(names).difference(changed)
     ordered = changed[::-1] + [name for name in names[::-1] if name in old]
-    return [_variable(name, space[name]) for name in ordered[:200]], changed
+    return [_look(name, _variable, otherwise=_slow_variable(name)) for name in ordered[:200]], changed
+
+
+def _look(name, function, *, otherwise):
+    """`function` of a name and its value, whose methods are those of the code in the cells and may do anything.
+
+    In a report, those that do not end in its time are not called again. In a cell, the interrupt ends the cell.
+    """
+    value = vars(__main__)[name]
+    if _state.is_late or _state.slow.get(name) == id(value):
+        return otherwise
+    try:
+        return function(name, value)
+    except KeyboardInterrupt:
+        if not _state.is_reporting:
+            raise
+        _state.is_late = True
+        _state.slow[name] = id(value)
+        return otherwise
+    except BaseException:
+        return otherwise
+
+
+def _is_variable(name, value):
+    return not _is_imported(value) and not (name == "answer" and _is_untouched_answer(value))
+
+
+def _slow_variable(name):
+    return {"name": name, "type": "object", "size": None, "preview": "<its len or repr takes too long>"}
 
 
 def _is_imported(value):
@@ -308,6 +373,8 @@ def _variable(name, value):
     try:
         if not isinstance(value, type):
             size = len(value)
+    except KeyboardInterrupt:
+        raise
     except BaseException:
         size = None
     return {"name": name, "type": type(value).__name__, "size": size, "preview": _preview(value)}
@@ -326,6 +393,8 @@ def _preview(value):
             shown = f"def {value.__name__}(…)"
         else:
             shown = _short.repr(value)
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:
         shown = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
     return shown if len(shown) <= PREVIEW_CHARS else shown[: PREVIEW_CHARS - 1] + "…"

@@ -116,6 +116,66 @@ async def test_a_broken_prelude_costs_the_notices_and_not_the_cells(opened: Open
     assert len(cell.notes) == 1
 
 
+ENDLESS = """
+class Endless:
+    def {0}(self, *_):
+        while True: pass
+slow = Endless()
+fine = 5
+FINAL(7)
+"""
+
+
+@pytest.mark.parametrize("method", ["__len__", "__repr__", "__getattribute__"])
+async def test_a_variable_whose_methods_never_end_costs_neither_the_answer_nor_the_next_cell(
+    opened: Opener, method: str
+) -> None:
+    repl = await opened.text()
+    cell = await repl.run(ENDLESS.format(method), seconds=3)
+    assert (cell.error, cell.final, cell.notes) == (None, Final(value=7), ())
+    shown = {variable.name: variable.preview for variable in cell.variables}
+    assert shown["slow"] == "<its len or repr takes too long>"
+    later = await repl.run("more = fine + 1")
+    assert {variable.name: variable.preview for variable in later.variables} == {
+        "more": "6",
+        "fine": "5",
+        "slow": "<its len or repr takes too long>",
+        "Endless": "<class '__main__.Endless'>",
+    }
+    assert later.changed == ("more",)
+
+
+async def test_a_list_whose_length_never_ends_leaves_the_next_cell_its_time(opened: Opener) -> None:
+    repl = await opened.text()
+    await repl.run(
+        "class Endless(list):\n    def __len__(self):\n        while True: pass\nslow = Endless()", seconds=3
+    )
+    cell = await repl.run("1 + 1", seconds=3)
+    assert (cell.value, cell.stopped_by) == ("2", None)
+
+
+async def test_a_variable_that_lets_nothing_interrupt_it_costs_the_variables_and_not_the_answer(opened: Opener) -> None:
+    repl = await opened.text()
+    stubborn = "while True:\n            try:\n                while True: pass\n            except BaseException: pass"
+    cell = await repl.run(ENDLESS.replace("while True: pass", stubborn).format("__repr__"), seconds=3)
+    assert (cell.error, cell.final, cell.variables) == (None, Final(value=7), ())
+    assert await value_of(repl, "fine, len(history)") == "(5, 1)"
+
+
+async def test_show_vars_of_a_variable_that_never_ends_is_interrupted_like_any_code(opened: Opener) -> None:
+    repl = await opened.text()
+    await repl.run(ENDLESS.format("__len__"), seconds=3)
+    cell = await repl.run("slow = Endless()\nSHOW_VARS()", seconds=3)
+    assert (cell.stopped_by, cell.undone) == ("deadline", False)
+
+
+async def test_a_program_that_cannot_be_started_says_so(opened: Opener) -> None:
+    cell = await (await opened.text()).run("import os\nos.system('ls')")
+    assert cell.error is not None
+    assert (cell.error.type, cell.error.line) == ("OSError", 2)
+    assert "emscripten does not support processes. This sandbox has" in cell.error.message
+
+
 HOSTILE = """
 class Slow:
     def __len__(self):
@@ -148,7 +208,8 @@ async def test_a_cell_that_says_nothing_of_its_end_and_reports_for_ever_is_ended
     repl = await opened.text()
     with anyio.fail_after(20):
         cell = await repl.run(HOSTILE, seconds=0.5)
-    assert (cell.stopped_by, len(cell.notes)) == (None, 1)
+    assert (cell.stopped_by, cell.notes) == (None, ())
+    assert [variable.name for variable in cell.variables] == ["slow_too", "slow", "Slow"]
 
 
 async def test_more_than_a_part_of_a_text_is_refused_in_one_call(opened: Opener) -> None:

@@ -119,7 +119,7 @@ async def test_a_task_survives_a_reconnect_and_is_cancelled(workspace: Workspace
 
 
 async def test_a_task_that_is_polled_goes_on_though_its_call_was_lost(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
+    machine = Machine(tmp_path / "machine")
     machine.model.looks = 2
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
