@@ -12,6 +12,9 @@ import pytest
 from rlm_mcp.packages.library import PackageLibrary
 from rlm_mcp.packages.types import PackageRefused
 from wasm_runtime import Runtime
+from wasm_runtime.build.packages import bake_image
+from wasm_runtime.build.side_module import BadPackage
+from wasm_runtime.build.wheel import read_wheel
 
 CODE = {
     "msgspec.json.decode(b'[1, 2.5]')": "[1, 2.5]",
@@ -98,6 +101,15 @@ def test_a_package_whose_import_fails_is_refused_with_its_traceback_and_the_set_
     assert str(raised.value).startswith(f"failing cannot be imported in the sandbox{reason}:\nTraceback")
     assert last in str(raised.value).splitlines()[-1]
     assert library.added() == ()
+
+
+@pytest.mark.packages
+@pytest.mark.parametrize("source", ["while True: pass", "sum(range(10**12))"])
+def test_an_import_that_never_ends_is_refused_by_name(sandbox_cache: Path, tmp_path: Path, source: str) -> None:
+    wheel = read_wheel(write_wheel(tmp_path, "endless", source))
+    words = r"^endless cannot be imported in the sandbox:\nit has not ended after 2 s of processor time$"
+    with Runtime(sandbox_cache) as runtime, pytest.raises(BadPackage, match=words):
+        bake_image([wheel], tmp_path / "image", runtime=runtime, on_progress=print, import_seconds=2)
 
 
 @pytest.mark.packages

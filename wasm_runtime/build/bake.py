@@ -10,6 +10,9 @@ import functools
 import json
 import struct
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -35,7 +38,9 @@ from wasm_runtime.vfs.time_zones import zone_files
 
 # 2026-01-01T00:00:00Z: the guest's time while the image is baked.
 BAKE_TIME_NS = 1_767_225_600_000_000_000
-# Importing packages takes a minute of a processor; one that never ends is trapped, as a cell is.
+# Of processor time for one import, which takes a few; one that never ends is trapped, as a cell is.
+IMPORT_SECONDS = 120.0
+# For all of a bake, also of a package that prints or sleeps for ever.
 _MOST_SECONDS = 1200.0
 KEPT_EXPORTS = frozenset(
     ["memory", *GLOBALS, "PyObject_CallNoArgs", "PyErr_Clear", "PyGILState_Ensure", "PyGILState_Release"]
@@ -151,28 +156,33 @@ def bake(assembled: Path, stdlib_zip: Path, work: Path, binaryen: Binaryen) -> t
     return baked, addresses
 
 
-def bake_with(additions: Additions, stdlib_zip: Path, slot: int) -> tuple[Addresses, str]:
+def bake_with(
+    additions: Additions, stdlib_zip: Path, slot: int, *, import_seconds: float = IMPORT_SECONDS
+) -> tuple[Addresses, str]:
     """Make the linked module an image, in place; -> the addresses the host needs, and what `additions.source` printed.
 
-    `slot` is the trampoline's in the table. Raises BootError with the guest's output.
+    `slot` is the trampoline's in the table. `import_seconds` of processor time may pass until something is printed.
+    Raises BootError with the guest's output.
     """
-    return _fill(additions.linked.wasm, make_engine(optimize=False), stdlib_zip, slot, additions)
+    return _fill(
+        additions.linked.wasm, make_engine(optimize=False), stdlib_zip, slot, additions, import_seconds=import_seconds
+    )
 
 
 def _fill(
-    image: WasmFile, engine: wasmtime.Engine, stdlib_zip: Path, slot: int, additions: Additions | None = None
+    image: WasmFile,
+    engine: wasmtime.Engine,
+    stdlib_zip: Path,
+    slot: int,
+    additions: Additions | None = None,
+    *,
+    import_seconds: float = IMPORT_SECONDS,
 ) -> tuple[Addresses, str]:
     """Start the module's interpreter, and make its memory and globals those with which the module begins."""
     module = wasmtime.Module(engine, image.to_bytes())
     prelinked = make_linker(engine, module).instantiate_pre(module)
     interpreter = Interpreter(engine, prelinked, memory_bytes=2 << 30)
-    stop = threading.Timer(_MOST_SECONDS, interpreter.memory.poke, (KILL_ADDRESS, 1))
-    stop.daemon = True
-    stop.start()
-    try:
-        addresses, printed = _boot(interpreter, stdlib_zip, slot, additions)
-    finally:
-        stop.cancel()
+    addresses, printed = _boot(interpreter, stdlib_zip, slot, additions, import_seconds)
     image.set_active_data(_occupied_runs(interpreter.memory))
     image.set_memory_minimum(interpreter.memory.size // WASM_PAGE_BYTES)
     defined = image.mutable_globals()[: len(GLOBALS)]
@@ -181,8 +191,54 @@ def _fill(
     return addresses, printed
 
 
-def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Additions | None) -> tuple[Addresses, str]:
+class Progress:
+    """Decides whether a guest is stuck: whether it has printed nothing for so many seconds of processor time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._printed = -1
+        self._since = 0.0
+
+    def is_stuck(self, printed: int, now: float) -> bool:
+        """`printed` is how much it has printed so far, `now` the processor time of this process."""
+        if printed != self._printed:
+            self._printed, self._since = printed, now
+        return now - self._since >= self._seconds
+
+
+@contextmanager
+def _trapped_when_stuck(
+    trap: Callable[[], object], printed: Callable[[], int], seconds: float, reasons: list[str]
+) -> Iterator[None]:
+    """Call `trap` if the guest of the body is stuck, and put the reason into `reasons`."""
+    progress, ended = Progress(seconds), threading.Event()
+    ends = time.monotonic() + _MOST_SECONDS
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            is_over = time.monotonic() >= ends
+            if is_over or progress.is_stuck(printed(), time.process_time()):
+                taken = f"{_MOST_SECONDS:.0f} s" if is_over else f"{seconds:.0f} s of processor time"
+                reasons.append(f"it has not ended after {taken}")
+                trap()
+                return
+
+    threading.Thread(target=watch, name="bake-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _boot(
+    interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Additions | None, import_seconds: float
+) -> tuple[Addresses, str]:
     out, err, host = Capture(1 << 20), Capture(1 << 20), warm_up.channel()
+
+    def trap() -> None:
+        interpreter.memory.poke(KILL_ADDRESS, 1)
+        host.interrupt()  # it may sleep
+
     devices: dict[str, Device] = {
         "/dev/stdin": Capture(0),
         "/dev/stdout": out,
@@ -208,6 +264,7 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Addi
         monotonic_ns=lambda: 0,
         random=_constant_random,
     )
+    stuck: list[str] = []
     with active_guest(guest):
         try:
             boot.start_python(interpreter, slot, None if additions is None else additions.linked)
@@ -216,7 +273,8 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Addi
             serve = functools.partial(interpreter.call, "PyObject_CallNoArgs", int(out.text()))
             out.clear()
             if additions is not None:
-                boot.run_source(interpreter, additions.source)
+                with _trapped_when_stuck(trap, lambda: out.chars, import_seconds, stuck):
+                    boot.run_source(interpreter, additions.source)
             printed = out.text()
             warm_up.run_everything(host, serve)
             out.clear()
@@ -229,7 +287,7 @@ def _boot(interpreter: Interpreter, stdlib_zip: Path, slot: int, additions: Addi
             text = f"{error}\n{out.text()}{err.text()}"
             raise boot.BootError(text, out.text()) from guest.failure or error
         except wasmtime.Trap as error:
-            ended = {"exit": "it ends the process", "abort": "it aborts"}.get(guest.ended or "")
+            ended = {"exit": "it ends the process", "abort": "it aborts"}.get(guest.ended or "") or "".join(stuck)
             raise boot.BootError(ended or str(error), out.text()) from guest.failure or error
     addresses = Addresses(
         serve=facts["serve"],

@@ -8,8 +8,11 @@ Everything is deterministic: the same wheels give the same folder, byte for byte
 import dataclasses
 import hashlib
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import zstandard
@@ -17,7 +20,7 @@ import zstandard
 from wasm_runtime import compile_cache
 from wasm_runtime.build import boot
 from wasm_runtime.build.assemble import trampoline_slot
-from wasm_runtime.build.bake import Additions, Addresses, bake_with
+from wasm_runtime.build.bake import IMPORT_SECONDS, Additions, Addresses, bake_with
 from wasm_runtime.build.byte_code import with_byte_code
 from wasm_runtime.build.foreign_calls import FUNCTIONS, foreign_calls
 from wasm_runtime.build.leb import read_uleb
@@ -134,6 +137,8 @@ warnings.resetwarnings()
 os.write(1, ("\\1" + " ".join(failed)).encode())
 """
 _OWN_PACKAGE = "host"
+_WORK = ".bake-"  # begins the names of folders in which images are written
+_STALE_SECONDS = 3600.0  # writing an image takes seconds
 _MARK = "\1"  # begins what the code above reports; packages may print something while they are imported
 
 
@@ -144,11 +149,13 @@ def bake_image(
     runtime: Runtime,
     on_progress: Callable[[str], None],
     needed_only: Collection[str] = (),
+    import_seconds: float = IMPORT_SECONDS,
 ) -> dict[str, object]:
     """Make the image in `folder`, which must not exist; -> its manifest. Raises BadPackage.
 
     `runtime` is of the image without packages; it compiles the Python files. `needed_only` names packages that are
-    there because others require them: their import may fail, as that of packages for the network does.
+    there because others require them: their import may fail, as that of packages for the network does. An import that
+    takes more than `import_seconds` of processor time is a BadPackage.
     """
     on_progress("compiling the Python files of the packages")
     site = with_byte_code(runtime, _files(wheels))
@@ -157,7 +164,7 @@ def bake_image(
     slot = trampoline_slot(main)
     linked = link_wheels(main, wheels)
     on_progress("starting Python with the packages")
-    addresses, failed = _bake(linked, wheels, site, runtime, slot, needed_only)
+    addresses, failed = _bake(linked, wheels, site, runtime, slot, needed_only, import_seconds)
     if failed:
         on_progress(f"{', '.join(failed)} cannot be imported in the sandbox; the packages that need them can")
     on_progress("writing the image")
@@ -231,6 +238,7 @@ def _bake(
     runtime: Runtime,
     slot: int,
     needed_only: Collection[str],
+    import_seconds: float,
 ) -> tuple[Addresses, list[str]]:
     """Return the addresses, and the names that cannot be imported but need not."""
     names = [name for wheel in wheels for top in wheel.import_names for name in [top, *_ALSO.get(top, [])]]
@@ -247,7 +255,10 @@ def _bake(
     files = {f"{SITE_PACKAGES}/{path}": BytesSource(data) for path, data in site.items()}
     try:
         addresses, printed = bake_with(
-            Additions(linked=linked, files=lambda: files, source=source), runtime.image.stdlib, slot
+            Additions(linked=linked, files=lambda: files, source=source),
+            runtime.image.stdlib,
+            slot,
+            import_seconds=import_seconds,
         )
     except boot.BootError as error:
         name, _, traceback = error.printed.rpartition(_MARK)[2].partition("\n")
@@ -277,7 +288,8 @@ def _initial_globals(module: WasmFile) -> list[int]:
 def _write(folder: Path, manifest: Mapping[str, object], module: bytes, site: Mapping[str, bytes]) -> None:
     """Write the folder completely or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bake-") as work:
+    remove_stale(folder.parent, older_than=time.time() - _STALE_SECONDS)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_WORK) as work:
         written = Path(work, folder.name)
         written.mkdir()
         compressed = zstandard.ZstdCompressor(level=9).compress(module)
@@ -285,3 +297,11 @@ def _write(folder: Path, manifest: Mapping[str, object], module: bytes, site: Ma
         write_site(written / compile_cache.SITE_FILE, site)
         (written / compile_cache.MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
         written.rename(folder)
+
+
+def remove_stale(folder: Path, *, older_than: float) -> None:
+    """Remove what bakes that were killed while they wrote have left in a folder, if it is `older_than` that time."""
+    for work in folder.glob(f"{_WORK}*"):
+        with suppress(OSError):  # it has just been removed
+            if work.stat().st_mtime < older_than:
+                shutil.rmtree(work, ignore_errors=True)
