@@ -191,7 +191,7 @@ def _fill(
     return addresses, printed
 
 
-class Progress:
+class SilenceWatch:
     """Decides whether a guest is stuck: whether it has printed nothing for so many seconds of processor time."""
 
     def __init__(self, seconds: float) -> None:
@@ -211,13 +211,13 @@ def _trapped_when_stuck(
     trap: Callable[[], object], printed: Callable[[], int], seconds: float, reasons: list[str]
 ) -> Iterator[None]:
     """Call `trap` if the guest of the body is stuck, and put the reason into `reasons`."""
-    progress, ended = Progress(seconds), threading.Event()
+    silence, ended = SilenceWatch(seconds), threading.Event()
     ends = time.monotonic() + _MOST_SECONDS
 
     def watch() -> None:
         while not ended.wait(0.5):
             is_over = time.monotonic() >= ends
-            if is_over or progress.is_stuck(printed(), time.process_time()):
+            if is_over or silence.is_stuck(printed(), time.process_time()):
                 taken = f"{_MOST_SECONDS:.0f} s" if is_over else f"{seconds:.0f} s of processor time"
                 reasons.append(f"it has not ended after {taken}")
                 trap()

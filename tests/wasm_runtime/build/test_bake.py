@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 
-from wasm_runtime.build.bake import Progress
+from wasm_runtime.build.bake import SilenceWatch
 from wasm_runtime.build.packages import remove_stale
 
 
 def test_a_guest_is_stuck_when_it_prints_nothing_for_too_long() -> None:
-    progress = Progress(120)
+    silence = SilenceWatch(120)
     told = [(0, 50.0), (0, 169.0), (1, 169.5), (1, 289.0), (1, 289.5)]
-    assert [progress.is_stuck(printed, now) for printed, now in told] == [False, False, False, False, True]
+    assert [silence.is_stuck(printed, now) for printed, now in told] == [False, False, False, False, True]
 
 
 def test_what_a_killed_bake_left_is_removed_and_a_bake_that_goes_on_is_not(tmp_path: Path) -> None:
