@@ -27,7 +27,7 @@ import anyio
 import rlm_mcp
 from benchmarks.quality.cases import Case, combine
 from benchmarks.quality.families import FAMILIES
-from rlm_mcp.settings import load_settings
+from rlm_mcp.settings import Settings, load_settings
 
 MAP_CHARS, TRUNCATED_CHARS = 24_000, 100_000
 CALLS_AT_ONCE = 8
@@ -67,25 +67,29 @@ Contender = Callable[[Case, Setup], Attempt]
 def own(case: Case, setup: Setup) -> Attempt:
     """This engine, as `rlm_mcp.solve` runs it."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = load_settings(
-            {
-                "base_url": setup.base_url,
-                "api_key": setup.api_key,
-                "model": setup.model,
-                "sub_model": setup.sub_model,
-                "sub_call_cache": False,
-                "data_dir": Path(folder),
-                "roots": [case.sources.parent],
-                "max_sub_calls": SUB_CALLS,
-                "max_seconds": setup.seconds,
-                "max_usd": setup.max_usd,
-            }
-        )
+        settings = settings_of(case.sources, setup, Path(folder))
         solve = partial(rlm_mcp.solve, case.question, [case.sources], mode="rlm", settings=settings)
         state = anyio.run(solve)
     if state.answer is None:
         return Attempt(answer="", ended=f"{state.stopped_by}: {state.message}"[:300])
     return Attempt(answer=str(state.answer))
+
+
+def settings_of(sources: Path, setup: Setup, data_dir: Path) -> Settings:
+    """The settings of this engine. Those of whoever measures do not count: their models and tools may cost money."""
+    given = {
+        "base_url": setup.base_url,
+        "api_key": setup.api_key,
+        "model": setup.model,
+        "sub_model": setup.sub_model,
+        "sub_call_cache": False,
+        "data_dir": data_dir,
+        "roots": [sources.parent],
+        "max_sub_calls": SUB_CALLS,
+        "max_seconds": setup.seconds,
+        "max_usd": setup.max_usd,
+    }
+    return load_settings(given, environ={}, config_file=Path(os.devnull))
 
 
 def _rival(driver: str, case: Case, setup: Setup) -> Attempt:

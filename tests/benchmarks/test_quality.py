@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -323,6 +326,23 @@ def test_this_engine_answers_through_http_although_requests_fail(family: str, tm
     assert result.tokens > 1_000
     assert result.usd is not None
     assert result.usd > 0
+
+
+def test_the_settings_of_the_user_who_measures_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "rlm-mcp").mkdir()
+    (tmp_path / "rlm-mcp" / "config.toml").write_text('sub_base_url = "https://paid.example/v1"\n')
+    dear = {"XDG_CONFIG_HOME": str(tmp_path), "RLM_MCP_SUB_API_KEY": "sk-1", "RLM_MCP_CONFIRM_USD": "1"}
+    program = """
+from pathlib import Path
+from benchmarks.quality.contenders import Setup, settings_of
+setup = Setup(base_url="http://127.0.0.1:1/v1", model="r", sub_model="s")
+settings = settings_of(Path("/texts/a"), setup, Path("/data"))
+print(settings.base_url, settings.sub_base_url, sorted({origin[:2] for origin in settings.sources.values()}))
+"""
+    done = subprocess.run(  # noqa: S603 # our own program
+        [sys.executable, "-c", program], env=os.environ | dear, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "http://127.0.0.1:1/v1 None ['--']\n"
 
 
 @pytest.mark.parametrize("family", ["long list", "hops over files"])
