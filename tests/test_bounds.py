@@ -68,6 +68,7 @@ BOUNDS: dict[str, str] = {
     "rlm_mcp/server/early_answers.py": "rlm_mcp.server.early_answers:MAX_CHARS",
     "rlm_mcp/server/input_rounds.py": OURS,  # a state that the server has signed
     "rlm_mcp/server/prepared_answers.py": OURS,
+    "rlm_mcp/server/transports/message_limit.py": "rlm_mcp.server.transports.message_limit:ID_BYTES",
     "rlm_mcp/server/transports/issuer_keys.py": "rlm_mcp.server.transports.issuer_keys:KEYS_MAX_BYTES",
     "rlm_mcp/server/workers/egress.py": "rlm_mcp.server.workers.egress:MOST_BYTES",
     "rlm_mcp/server/workers/proxy.py": "mcp.server.transport_security:DEFAULT_MAX_REQUEST_BODY_SIZE",

@@ -11,9 +11,10 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 from mcp_types import CallToolResult
 
+from rlm_mcp.server.transports.message_limit import MOST_BYTES
 from tests.peers.forking import forked_command
 
 COMMAND = [sys.executable, "-m", "rlm_mcp.cli"]
@@ -75,6 +76,19 @@ async def test_the_sdk_client_registers_inspects_with_code_and_removes(era: str,
             assert refused.is_error
             assert "be_the_root" in refused.content[0].text  # type: ignore[union-attr] # the test fails where it is another kind
             assert (await called(client, "remove_context", context="abc")) == context
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ["auto", "legacy"])
+async def test_a_message_over_the_bound_is_one_error_and_the_session_goes_on(era: str, environ: dict[str, str]) -> None:
+    command, *arguments = forked_command()
+    parameters = StdioServerParameters(command=command, args=arguments, env=environ)
+    with anyio.fail_after(60):
+        async with Client(parameters, mode=era) as client:
+            with pytest.raises(MCPError, match=r"a message of 67,\d{3},\d{3} bytes is too long, at most 67,108,864"):
+                await client.call_tool("register_context", {"text": "x" * MOST_BYTES})
+            context = await called(client, "register_context", text="x" * (MOST_BYTES // 8), name="long")
+            assert context["chars"] == MOST_BYTES // 8
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])

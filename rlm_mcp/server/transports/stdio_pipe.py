@@ -13,13 +13,13 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from io import TextIOWrapper
 from queue import Queue
 from threading import Event, Lock, Thread
 
 from rlm_mcp.server.early_answers import EarlyAnswers, Prepared, Reaction, is_repeated
+from rlm_mcp.server.transports.message_limit import MOST_BYTES, drop_line
 
 LOAD_AFTER_SECONDS = 1.0
 """A client that only lists the tools is served by then, at less than a tenth of the memory and time of a whole server.
@@ -33,13 +33,22 @@ WAITING_LINES = 64
 
 
 class StdioPipe:
-    """The connection with the client. `end` ends the process."""
+    """The connection with the client."""
 
     def __init__(
-        self, source: int, sink: int, prepared: Prepared | None, *, end: Callable[[], None] = lambda: os._exit(0)
+        self,
+        source: int,
+        sink: int,
+        prepared: Prepared | None,
+        *,
+        end: Callable[[], None] = lambda: os._exit(0),
+        most_bytes: int = MOST_BYTES,
     ) -> None:
-        self._lines = TextIOWrapper(os.fdopen(source, "rb", closefd=False), encoding="utf-8", errors="replace")
+        """`end` ends the process. A message of more than `most_bytes` is answered with an error and dropped."""
+        self._source = os.fdopen(source, "rb", closefd=False)
+        self._most_bytes = most_bytes
         self._sink = sink
+        self._writing = Lock()
         self._early = None if prepared is None else EarlyAnswers(prepared)
         self._end = end
         self._parent = os.getppid()
@@ -105,13 +114,14 @@ class StdioPipe:
 
     def _send(self, line: str) -> None:
         data = memoryview(line.encode("utf-8"))
-        while data:
-            data = data[os.write(self._sink, data) :]
+        with self._writing:
+            while data:
+                data = data[os.write(self._sink, data) :]
 
     def _read(self) -> None:
         """Reads stdin to its end; on a thread, because nothing else interrupts it."""
         with suppress(OSError):  # the client is gone, as at end of file
-            for line in self._lines:
+            for line in self._messages():
                 with self._turn:
                     reaction = self._react(line)
                 if reaction.passed_on is not None:
@@ -123,6 +133,16 @@ class StdioPipe:
                 self._end()
         self._waiting.put(None)
         self._needed.set()
+
+    def _messages(self) -> Iterator[str]:
+        """The client's lines, without those that are too long."""
+        while line := self._source.readline(self._most_bytes + 1):
+            if len(line) > self._most_bytes:
+                refused = drop_line(self._source, line, self._most_bytes)
+                del line
+                self._send(refused)
+            else:
+                yield line.decode("utf-8", "replace")
 
     def _react(self, line: str) -> Reaction:
         if self._serving or self._early is None:

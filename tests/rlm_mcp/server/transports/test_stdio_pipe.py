@@ -1,5 +1,6 @@
 """The pipe between client and process while the server is not there yet, and when it takes over."""
 
+import json
 import os
 from collections.abc import Callable
 from threading import Event
@@ -7,6 +8,7 @@ from threading import Event
 import pytest
 
 from rlm_mcp.server.early_answers import REPEATED_ID
+from rlm_mcp.server.transports.message_limit import INVALID_REQUEST, MOST_BYTES
 from rlm_mcp.server.transports.stdio_pipe import WAITING_LINES, StdioPipe
 
 PREPARED = {"initialize": {"1": {"initialize": '{"hello":1}', "tools/list": '{"tools":[]}'}}}
@@ -23,11 +25,13 @@ NOTE = '{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
 class Client:
     """The client's ends of a pipe. `ended` is set when the process would have ended."""
 
-    def __init__(self, prepared: dict[str, dict[str, dict[str, str]]] | None = PREPARED) -> None:
+    def __init__(
+        self, prepared: dict[str, dict[str, dict[str, str]]] | None = PREPARED, *, most_bytes: int = MOST_BYTES
+    ) -> None:
         source, self.stdin = os.pipe()
         self.stdout, sink = os.pipe()
         self.ended = Event()
-        self.pipe = StdioPipe(source, sink, prepared, end=self.ended.set)
+        self.pipe = StdioPipe(source, sink, prepared, end=self.ended.set, most_bytes=most_bytes)
         self._received = os.fdopen(self.stdout, "r", closefd=False)
 
     def say(self, text: str) -> None:
@@ -122,3 +126,41 @@ def test_a_stdout_that_is_closed_before_an_early_answer_ends_the_process(opened:
     os.close(opened.stdout)
     opened.say(LIST % 1)
     assert opened.ended.wait(timeout=60)
+
+
+LONG = {
+    "id first": ('{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"text":"%s"}}\n', 7),
+    "id last": ('{"method":"tools/call","params":{"text":"%s"},"jsonrpc":"2.0","id": "a-7" }\r\n', "a-7"),
+    "blanks": ('{ "id" : -7 , "jsonrpc" : "2.0" , "method" : "x" , "params" : ["%s"] }\n', -7),
+    "ids in parameters": ('{"method":"x","params":{"id":8,"text":"%s","id":9}}\n', None),
+    "a response": ('{"jsonrpc":"2.0","id":7,"result":{"text":"%s"}}\n', None),
+    "a response with its id last": ('{"result":{"text":"%s"},"jsonrpc":"2.0","id":7}\n', None),
+    "a notification": ('{"jsonrpc":"2.0","method":"x","params":{"text":"%s","id":7}}\n', None),
+    "no JSON": ("%s\n", None),
+}
+
+
+@pytest.mark.parametrize(("message", "answered"), LONG.values(), ids=LONG)
+def test_a_message_that_is_too_long_is_an_error_for_its_request_and_the_rest_goes_on(
+    message: str, answered: object
+) -> None:
+    client = Client(most_bytes=4_000)
+    client.say(HELLO % 0 + LIST % 1)
+    client.say(message % ("x" * 10_000))
+    client.say(LIST % 2)
+    assert [client.receive() for _ in range(2)][1] == LISTED % 1
+    refused = json.loads(client.receive())
+    assert (refused["id"], refused["error"]["code"]) == (answered, INVALID_REQUEST)
+    assert refused["error"]["message"] == (
+        f"a message of {len(message) - 2 + 10_000:,} bytes is too long, at most 4,000 are read: register a large text "
+        "as a file, by source in the place of text"
+    )
+    assert client.receive() == LISTED % 2
+
+
+def test_a_message_of_the_longest_length_is_read_and_one_that_is_cut_off_is_refused() -> None:
+    client = Client(prepared=None, most_bytes=len(CALL))
+    client.say(CALL + "xx" + CALL.strip())
+    client.close()
+    assert [client.pipe.read() for _ in range(2)] == [CALL, None]
+    assert json.loads(client.receive())["id"] is None
