@@ -134,6 +134,14 @@ async def at(url: str, era: str, token: str | None = None, **options: Any) -> As
         yield client
 
 
+def connections_to(url: str, *, otherwise: int) -> int:
+    """The connections that a server has accepted; `otherwise` where the system does not list them in /proc."""
+    table = Path("/proc/net/tcp")
+    port = f":{int(url.rpartition(':')[2]):04X}"
+    rows = [line.split() for line in table.read_text().splitlines()[1:]] if table.exists() else []
+    return sum(row[1].endswith(port) and row[3] == "01" for row in rows) if rows else otherwise
+
+
 def processes_about(path: Path) -> list[str]:
     """Commands of the processes that have a path in their environment or arguments; none where there is no /proc."""
     found = []

@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx2
 import jwt
 import pytest
@@ -25,11 +26,14 @@ from mcp_types import CallToolResult
 from rlm_mcp.server.transports.auth import digest_of
 from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer
-from tests.peers.places import COMMAND, served_url
+from tests.peers.places import COMMAND, connections_to, served_url
 
 pytestmark = pytest.mark.anyio
 
 Serve = Callable[..., AbstractContextManager[str]]
+
+RESOURCE = "https://rlm.example/mcp"
+WAITING = 20
 
 
 @pytest.fixture
@@ -203,10 +207,10 @@ def endpoint() -> Iterator[OpenAIServer]:
 
 async def test_access_tokens_of_an_authorization_server_open_separate_namespaces(serve: Serve) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    with issuing(key) as issuer, serve("--oauth-issuer", issuer, "--oauth-resource", "https://rlm.example/mcp") as url:
+    with issuing(key) as issuer, serve("--oauth-issuer", issuer, "--oauth-resource", RESOURCE) as url:
 
         def token(who: str) -> str:
-            claims = {"iss": issuer, "aud": "https://rlm.example/mcp", "sub": who, "exp": int(time.time()) + 3_600}
+            claims = {"iss": issuer, "aud": RESOURCE, "sub": who, "exp": int(time.time()) + 3_600}
             return jwt.encode(claims, key, "RS256", headers={"kid": "k"})
 
         with anyio.fail_after(60):
@@ -219,13 +223,58 @@ async def test_access_tokens_of_an_authorization_server_open_separate_namespaces
                 assert "resource_metadata=" in refused.headers["www-authenticate"]
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+async def test_tokens_that_wait_for_an_issuer_that_hangs_are_answered_when_the_server_ends(
+    serve: Serve, workers: str
+) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    token = jwt.encode({"sub": "ann"}, key, "RS256", headers={"kid": "another"})
+    statuses: list[int] = []
+
+    async def ask(url: str) -> None:
+        async with httpx2.AsyncClient(timeout=60) as http:
+            answer = await http.post(f"{url}/mcp", json={}, headers={"Authorization": f"Bearer {token}"})
+            statuses.append(answer.status_code)
+
+    go_on = threading.Event()
+    options = ["--oauth-resource", RESOURCE, "--workers", workers]
+    with anyio.fail_after(60), issuing(key, go_on) as issuer, ExitStack() as server:
+        url = server.enter_context(serve("--oauth-issuer", issuer, *options))
+        async with anyio.create_task_group() as attackers:
+            for _ in range(WAITING):
+                attackers.start_soon(ask, url)
+            while connections_to(url, otherwise=WAITING) < WAITING:  # noqa: ASYNC110 - the system does not notify
+                await anyio.sleep(0.05)
+            await anyio.sleep(0.5)  # the server has no way to say that it has begun with all of them
+            await anyio.to_thread.run_sync(server.close)
+        go_on.set()
+    assert statuses == [401] * WAITING
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+async def test_a_request_over_the_bound_is_refused_and_the_next_is_answered(serve: Serve, workers: str) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"[" * (1 << 20)
+
+    with serve("--workers", workers) as url, anyio.fail_after(60):
+        async with httpx2.AsyncClient(timeout=60) as http:
+            headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+            told = await http.post(f"{url}/mcp", content=b"[" * (5 << 20), headers=headers)
+            sent_in_parts = await http.post(f"{url}/mcp", content=body(), headers=headers)
+            assert [told.status_code, sent_in_parts.status_code] == [413, 413]
+            assert (await http.get(f"{url}/health")).status_code == 200
+
+
 @contextmanager
-def issuing(key: rsa.RSAPrivateKey) -> Iterator[str]:
-    """An authorization server with the two resources that are read: its metadata and its keys."""
+def issuing(key: rsa.RSAPrivateKey, go_on: threading.Event | None = None) -> Iterator[str]:
+    """An authorization server with the two resources that are read: its metadata and, after `go_on`, its keys."""
     jwk = json.loads(RSAAlgorithm.to_jwk(key.public_key())) | {"kid": "k", "use": "sig", "alg": "RS256"}
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if go_on is not None and self.path == "/keys":
+                go_on.wait(60)
             issuer = f"http://127.0.0.1:{self.server.server_port}"  # type: ignore[attr-defined] # an attribute of this one class
             metadata = {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
             self.send_response(200)

@@ -10,7 +10,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import CallToolResult
 
-from tests.peers.places import at, environment, http_process
+from tests.peers.places import at, connections_to, environment, http_process
 from tests.tenants.conftest import ANN, BOB, ServeTwo, called, token_file
 
 pytestmark = pytest.mark.anyio
@@ -89,7 +89,7 @@ async def test_every_call_that_waits_when_the_server_ends_is_answered_with_a_sen
             async with anyio.create_task_group() as calls:
                 for number in range(CALLS):
                     calls.start_soon(loop, ann, "abcd"[number % 4])
-                while connections_to(url) < CALLS:  # noqa: ASYNC110 - the system does not notify
+                while connections_to(url, otherwise=CALLS) < CALLS:  # noqa: ASYNC110 - the system does not notify
                     await anyio.sleep(0.05)
                 await anyio.sleep(1)  # the server has no way to say that it has begun with all of them
                 process.terminate()
@@ -103,14 +103,6 @@ async def test_every_call_that_waits_when_the_server_ends_is_answered_with_a_sen
 def first(error: BaseException) -> BaseException:
     """The first error in groups of groups."""
     return first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
-
-
-def connections_to(url: str) -> int:
-    """The connections that a server has accepted; all, where the system does not list them in /proc."""
-    table = Path("/proc/net/tcp")
-    port = f":{int(url.rpartition(':')[2]):04X}"
-    rows = [line.split() for line in table.read_text().splitlines()[1:]] if table.exists() else []
-    return sum(row[1].endswith(port) and row[3] == "01" for row in rows) if rows else CALLS
 
 
 CALLS = 38

@@ -148,3 +148,24 @@ async def test_keys_that_encrypt_and_tokens_without_a_key_id_are_refused(issuer:
     hostile: list[Callable[[], str]] = [lambda: token("secret"), lambda: token(None), lambda: token(f"{MOST_KEYS - 1}")]
     assert [await issuer.accepts(make()) for make in hostile] == [False] * 3
     assert await issuer.accepts(token("k"))
+
+
+async def test_tokens_that_wait_for_the_issuer_are_refused_when_the_server_ends(issuer: Issuer) -> None:
+    issuer.hang = True
+    issuer.keys = IssuerKeys(issuer.fetch, fetch_seconds=3_600, clock=lambda: issuer.now)
+    issuer.verifier = JwtVerifier(ISSUER, RESOURCE, issuer.keys.key_for)
+    told: list[bool] = []
+
+    async def ask(number: int) -> None:
+        told.append(await issuer.accepts(token(f"unknown {number}")))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as attackers:
+            for number in range(MOST_TOKENS):
+                attackers.start_soon(ask, number)
+            await anyio.wait_all_tasks_blocked()
+            issuer.keys.stop()
+        issuer.now = COOLDOWN_SECONDS
+        await ask(MOST_TOKENS)
+    assert told == [False] * (MOST_TOKENS + 1)
+    assert issuer.asked == 1

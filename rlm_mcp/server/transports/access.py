@@ -1,9 +1,8 @@
 """Who has access to a server over HTTP: the tokens that it accepts, and the hosts under which browsers may reach it."""
 
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
@@ -13,6 +12,7 @@ from pydantic import AnyHttpUrl
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.server.transports.addresses import is_loopback
 from rlm_mcp.server.transports.auth import JwtVerifier, discover_issuer, read_token_file
+from rlm_mcp.server.transports.issuer_keys import IssuerKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +24,13 @@ class Access:
     resource: str | None = None
     names: Collection[str] | None = None
     """all tenants that have a token; None: only the issuer knows them"""
-    keep_fresh: Callable[[], Coroutine[Any, Any, None]] | None = None
-    """runs while the server does, to keep what the verifier needs"""
+    keys: IssuerKeys | None = None
+    """of the issuer, which the server keeps fresh while it runs"""
+
+    def stop_waiting(self) -> None:
+        """When the server ends: tokens that wait for the issuer are refused."""
+        if self.keys is not None:
+            self.keys.stop()
 
     def settings(self) -> AuthSettings:
         """The settings of the SDK. Static tokens have no authorization server, so no metadata that points to one."""
@@ -55,7 +60,7 @@ async def open_access(options: AccessOptions, host: str, url: str) -> Access | N
         keys = await discover_issuer(options.oauth_issuer)
         resource = options.oauth_resource or f"{url}/mcp"
         verifier = JwtVerifier(options.oauth_issuer, resource, keys.key_for)
-        return Access(verifier=verifier, issuer=options.oauth_issuer, resource=resource, keep_fresh=keys.keep_fresh)
+        return Access(verifier=verifier, issuer=options.oauth_issuer, resource=resource, keys=keys)
     if options.token_file is not None:
         tokens = read_token_file(Path(options.token_file))
         return Access(verifier=tokens, issuer=url, names=tokens.names)

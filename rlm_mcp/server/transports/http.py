@@ -38,17 +38,23 @@ def serve_http(settings: Settings, address: str, options: AccessOptions, *, at_e
             )
             limiting = Middleware(RateLimitMiddleware, limits=limits, tokens=access is not None)
             app.user_middleware.insert(-1, limiting)  # after the auth middleware, which knows whose the token is
-            if access is not None and access.keep_fresh is not None:
-                tasks.start_soon(access.keep_fresh)
+            if access is not None and access.keys is not None:
+                tasks.start_soon(access.keys.keep_fresh)
             names = [EVERYBODY] if access is None else access.names
             left = await run_in_thread(tenants_with_left_runs, settings.data_dir, names)
             tasks.start_soon(opened.tenants.resume_left, left)
+
+            async def answer_all() -> None:
+                if access is not None:
+                    access.stop_waiting()
+                await opened.tenants.end_all()
+
             # uvicorn stops on these signals and then raises them again, which would end the process before its cleanup.
             with on_stop_signal():
                 await Listener(
                     listener_config(app, host=host, port=port),
                     announce_end=opened.tenants.announce_end,
-                    answer_all=opened.tenants.end_all,
+                    answer_all=answer_all,
                 ).serve()
             tasks.cancel_scope.cancel()
 

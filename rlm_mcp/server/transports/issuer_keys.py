@@ -43,6 +43,7 @@ class IssuerKeys:
         self._keys: Mapping[str, jwt.PyJWK] = {}
         self._fetched_at = self._tried_at = -float("inf")
         self._fetching = anyio.Lock()
+        self._request: anyio.CancelScope | None = None
 
     def __repr__(self) -> str:
         return f"<IssuerKeys {', '.join(self._keys)[:80]}>"
@@ -71,19 +72,25 @@ class IssuerKeys:
                 await self.refresh()
             await anyio.sleep(REFRESH_SECONDS)
 
+    def stop(self) -> None:
+        """Ends the request that goes on, without which its tokens are refused, and begins no other."""
+        self._tried_at = float("inf")
+        if self._request is not None:
+            self._request.cancel()
+
     async def refresh(self) -> None:
         """Fetches the keys. A failure is logged, and the keys that are known stay.
 
         A caller that is cancelled does not cancel the request: the next one would have to begin it anew.
         """
         self._tried_at = self._clock()
-        with anyio.move_on_after(self._fetch_seconds, shield=True) as fetching:
+        with anyio.move_on_after(self._fetch_seconds, shield=True) as self._request:
             try:
                 self._keys = _signing_keys(await self._fetch())
                 self._fetched_at = self._clock()
             except (httpx2.HTTPError, ValueError, RecursionError) as error:
                 log.warning("the keys of the issuer could not be fetched: %s: %s", type(error).__name__, error)
-        if fetching.cancelled_caught:
+        if self._request.cancelled_caught and self._tried_at < float("inf"):
             log.warning("the keys of the issuer could not be fetched within %.0f s", self._fetch_seconds)
 
     def _known(self, key_id: str) -> jwt.PyJWK | None:

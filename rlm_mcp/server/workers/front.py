@@ -72,16 +72,22 @@ def serve_http_with_workers(
                 lists = ListAnswers(await run_in_thread(prepared_lists, settings.cache_dir))
                 proxy = WorkerProxy(supervisor, start.key, host_checks(host, options.allowed_hosts), lists)
                 tasks.start_soon(supervisor.run)
-                if access is not None and access.keep_fresh is not None:
-                    tasks.start_soon(access.keep_fresh)
+                if access is not None and access.keys is not None:
+                    tasks.start_soon(access.keys.keep_fresh)
                 app = front_application(proxy, access, supervisor.is_ready)
                 freeze_gc()
+
+                async def answer_all() -> None:
+                    if access is not None:
+                        access.stop_waiting()
+                    await supervisor.wait_for_end()
+
                 # uvicorn stops on these signals and raises them again, which would end the process before its cleanup.
                 with on_stop_signal():
                     await Listener(
                         listener_config(app, host=host, port=port),
                         announce_end=supervisor.announce_end,
-                        answer_all=supervisor.wait_for_end,
+                        answer_all=answer_all,
                     ).serve()
                 tasks.cancel_scope.cancel()
 
