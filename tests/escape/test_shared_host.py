@@ -10,7 +10,8 @@ import pytest
 from wasm_runtime import Limits, Runtime, Session, Starts
 
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=20)
-THREADS, OWNER_THREADS = 64, 32  # of a Runtime for sessions without an owner, and for each owner
+# Threads for copies and for submitted calls: of a Runtime for sessions without an owner, and of each owner.
+THREADS, OWNER_THREADS = (64, 64), (32, 8)
 
 
 def start_answered() -> "Future[object]":
@@ -114,9 +115,10 @@ class Held:
         self._go_on = threading.Event()
         self.calls: dict[str, Callable[..., object]] = {"hang": Starts(self._hang), "block": self._block}
         self._session = runtime.session(limits=LIMITS, calls=self.calls, owner=owner)
-        self._many = THREADS if owner is None else OWNER_THREADS
-        block = f"host.submit_all('block', [((), {{}})] * {self._many})"
-        code = f"import host\n{block}\nparallel_map(hang, range({self._many}))"
+        copies, calls = THREADS if owner is None else OWNER_THREADS
+        self._held = copies + calls
+        block = f"host.submit_all('block', [((), {{}})] * {calls})"
+        code = f"import host\n{block}\nparallel_map(hang, range({copies}))"
         self._thread = threading.Thread(target=self._session.exec, args=(code,))
 
     def _hang(self, _: object) -> Future[object]:
@@ -130,7 +132,7 @@ class Held:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        for _ in range(2 * self._many):
+        for _ in range(self._held):
             assert self._blocked.acquire(timeout=60)
         return self
 
@@ -157,6 +159,30 @@ def test_an_owner_who_holds_all_threads_delays_no_other_owner() -> None:
     with Runtime() as runtime, Held(runtime, "ann"), runtime.session(limits=LIMITS, calls=calls, owner="bob") as bob:
         assert bob.exec("parallel_map(count, range(3))").value == "[1, 2, 3]"
         assert bob.exec("import host\nhost.wait(host.submit_all('count', [((1,), {})] * 3))").value == "[2, 2, 2]"
+
+
+@pytest.mark.parametrize("owner", ["ann", None])
+def test_as_many_calls_of_an_owner_are_made_at_once_as_he_has_threads_for_them(
+    runtime: Runtime, owner: str | None
+) -> None:
+    _, threads = THREADS if owner is None else OWNER_THREADS
+    lock, together = threading.Lock(), threading.Barrier(threads)
+    inside = most = 0
+
+    def meet() -> None:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        together.wait(60)  # passes when there are calls on all threads
+        with lock:
+            inside -= 1
+
+    calls: dict[str, Callable[..., object]] = {"meet": meet}
+    with runtime.session(limits=LIMITS, calls=calls, owner=owner) as session:
+        code = f"import host\nhost.wait(host.submit_all('meet', [((), {{}})] * {4 * threads})).count(None)"
+        assert session.exec(code, seconds=60).value == str(4 * threads)
+    assert most == threads
 
 
 def test_an_owner_who_fills_the_memory_leaves_some_to_the_next() -> None:

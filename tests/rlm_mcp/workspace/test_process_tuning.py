@@ -1,4 +1,4 @@
-"""Few malloc arenas for many threads. Runs in a process of its own, because the setting is per process."""
+"""Few malloc arenas for many threads, and short turns of those that compute. Each setting is that of a process."""
 
 import subprocess
 import sys
@@ -29,6 +29,31 @@ print(len(re.findall("<heap nr=", open(sys.argv[2]).read())))
 """
 
 
+TURNS = """
+import sys, threading
+from rlm_mcp.workspace.process_tuning import switch_threads_often
+
+if sys.argv[1] == "often":
+    switch_threads_often()
+turns, last = 0, None
+both = threading.Barrier(2)
+
+def compute():
+    global turns, last
+    mine = threading.get_ident()
+    both.wait()
+    for _ in range(3_000_000):
+        if last != mine:
+            last = mine
+            turns += 1
+
+threads = [threading.Thread(target=compute) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(turns)
+"""
+
+
 def count_arenas(mode: str, report: str) -> int:
     command = [sys.executable, "-c", COUNT, mode, report]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # our own script
@@ -41,3 +66,13 @@ def count_arenas(mode: str, report: str) -> int:
 def test_threads_of_the_server_share_few_malloc_arenas(tmp_path: object) -> None:
     report = f"{tmp_path}/malloc.xml"
     assert count_arenas("limited", report) <= 2 < count_arenas("unlimited", report)
+
+
+def count_turns(mode: str) -> int:
+    done = subprocess.run([sys.executable, "-c", TURNS, mode], capture_output=True, text=True, check=True)  # noqa: S603 # our own script
+    return int(done.stdout)
+
+
+def test_a_thread_that_computes_gives_way_more_often_than_by_default() -> None:
+    # Ten times as often on an idle machine, twice as often where other processes take the cores.
+    assert any(count_turns("often") > 1.5 * count_turns("usual") for _ in range(5))
