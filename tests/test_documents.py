@@ -246,3 +246,11 @@ def test_the_readme_lists_every_command_and_no_other() -> None:
         [sys.executable, "-m", "rlm_mcp.cli", "--help"], check=True, capture_output=True, text=True
     ).stdout
     assert named == set(re.findall(r"^    ([a-z]+) ", said[said.index("commands:") :], re.MULTILINE))
+
+
+def test_every_test_that_stands_for_a_promise_of_security_is_there() -> None:
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    named = re.findall(r"`((?:[a-z_]+/)*test_[a-z_]+[.]py)`", text)
+    there = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")]
+    missing = [name for name in named if not any(path == name or path.endswith(f"/{name}") for path in there)]
+    assert (missing, len(named) > 40) == ([], True)

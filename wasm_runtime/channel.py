@@ -26,10 +26,9 @@ An answer is {"ok": value}, {"refused": text} or {"interrupted": true}.
 import hashlib
 import json
 import logging
-import re
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -110,8 +109,9 @@ CallLog = list[tuple[str, "Future[object]"]]
 # (count, workers, ahead) -> an answer
 ForkFunction = Callable[[int, int, bool], dict[str, Json]]
 
-# A message holds a prompt or an answer; a larger text belongs in a mounted file.
-MESSAGE_BYTES = 256 << 20
+# A message holds prompts or an answer; a larger text belongs in a mounted file. Reading one holds the GIL, for 0.3 s if
+# it consists of escapes, and so delays the end of the cell and everybody else.
+MESSAGE_BYTES = 32 << 20
 # Lists and objects in one message. `[],` takes twenty times as much memory parsed as it does as text.
 MESSAGE_PARTS = 1 << 20
 TICKETS_AT_MOST = 20_000
@@ -130,8 +130,10 @@ _OBJECTS_PER_TEXT = 64
 # does not have its message read.
 _LONG_BYTES = 1 << 20
 _READING_LONG = threading.Lock()
-# The closing quotation mark may be missing: were it needed, each quotation mark in such a text would be tried anew.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+# Long messages are looked through in slices, between which other threads may run.
+_SLICE_BYTES = 1 << 16
+# Submitted calls between two looks at whether the cell's time is over.
+_CALLS_BETWEEN_LOOKS = 64
 
 
 class Channel:
@@ -181,7 +183,11 @@ class Channel:
         self._keep_report(None, 0)
         self._end_scopes()
         self._pending.clear_interrupt()
-        self._pending.drop_oldest()
+        self._pending.begin_cell()
+
+    def end_request(self) -> None:
+        """The guest has carried out the request: too much of what it has submitted and not fetched is dropped."""
+        self._pending.end_cell()
 
     def interrupt(self) -> None:
         """End the guest's current wait, or its next one, with {"interrupted": true}."""
@@ -227,14 +233,19 @@ class Channel:
 
     def cancel_after(self, ticket: int) -> None:
         """Cancel the calls in flight that were submitted after this one."""
-        self._pending.cancel_all(after=ticket)
+        self._cancel(self._pending.newer(ticket))
 
     def cancel_all(self) -> None:
         """Cancel all calls in flight; their results are dropped, and so is an answer that was not read."""
         self._end_scopes()
-        self._pending.cancel_all()
+        self._cancel(self._pending.newer(0))
         self._set_reply(b"")
         self._keep_report(None, 0)
+
+    def _cancel(self, tickets: list[int]) -> None:
+        """Cancel calls, the newest first. Threads stop making them before each is looked at."""
+        self._queued.forget(self._pending.futures(tickets))
+        self._pending.cancel(tickets)
 
     # called by the guest
 
@@ -270,7 +281,7 @@ class Channel:
         if answer == _INTERRUPTED:
             self._pending.clear_interrupt()
             self._on_interrupted()
-        if not self._set_reply(answer.encode() + b"\n"):
+        if not self._set_reply(f"{answer}\n".encode()):
             text = (
                 f"an answer of {len(answer)} bytes does not fit into the memory of this session: ask for less at once"
             )
@@ -304,7 +315,7 @@ class Channel:
             case {"do": "wait", "tickets": list(tickets), "all": bool(everything), **rest}:
                 return self._wait(tickets, everything=everything, seconds=_seconds(rest.get("seconds")))
             case {"do": "cancel", "tickets": list(tickets)}:
-                self._pending.cancel(reversed(tickets))
+                self._cancel(tickets[::-1])
                 return _OK
             case {"do": "sleep", "seconds": int() | float() as seconds, **rest}:
                 return self._sleep(_seconds(seconds), rest)
@@ -317,7 +328,7 @@ class Channel:
             case {"do": "fork", "count": int(count), "workers": int(workers), "ahead": bool(ahead)} if self._fork:
                 if self.items is not None:  # its thread would wait for the threads that all copies share
                     return _refused("this runs in a copy already: copies do not make copies")
-                return _encode(self._fork(count, workers, ahead))
+                return self._work_in_copies(self._fork, count, workers, ahead=ahead)
             case {"do": "item"} if self.items is not None:
                 return self._next_item(self.items)
             case {"do": "item_done", "index": int(index), "outcome": dict(outcome)} if self.items is not None:
@@ -329,6 +340,18 @@ class Channel:
                 self._end_scopes()
                 return _OK
         return _refused("the host has no answer to this message")
+
+    def _work_in_copies(self, fork: ForkFunction, count: int, workers: int, *, ahead: bool) -> str:
+        match fork(count, workers, ahead):
+            case {"ok": list(outcomes)}:  # one by one: together they may be large
+                encoded: list[str] = []
+                for outcome in outcomes:
+                    if self._pending.interrupted.done():
+                        return _INTERRUPTED
+                    encoded.append(_encode(outcome))
+                return f'{{"ok":[{",".join(encoded)}]}}'
+            case answer:
+                return _encode(answer)
 
     def _next_item(self, items: ItemSource) -> str:
         self.call_log = []
@@ -371,19 +394,24 @@ class Channel:
         if self._log_is_full(len(calls)):
             return _refused(_TOO_MANY_AHEAD)
         tickets: list[int] = []
-        for call in calls:
+        queue: dict[Future[object], Callable[[], None]] = {}
+        for number, call in enumerate(calls):
+            if number and number % _CALLS_BETWEEN_LOOKS == 0 and self._pending.interrupted.done():
+                self._cancel(tickets[::-1])
+                return _INTERRUPTED
             match call:
                 case [list(args), dict(kwargs)]:
                     held_bytes = json_bytes(call) + _CALL_BYTES
                     if not self._memory.reserve(held_bytes):
-                        self._pending.cancel(reversed(tickets))
+                        self._cancel(tickets[::-1])
                         return _refused(
                             f"{len(calls)} calls do not fit into the memory of this session beside the "
                             f"{len(self._pending)} in flight: wait for those first, or submit fewer"
                         )
-                    tickets.append(self._add_submitted(name, function, args, kwargs, about, held_bytes))
+                    tickets.append(self._add_submitted(name, function, args, kwargs, about, held_bytes, queue))
                 case _:
                     return _refused("a call to submit is a list of its arguments and an object of its named ones")
+        self._queued.add(queue)
         return _ok(tickets)
 
     def _add_submitted(
@@ -394,7 +422,9 @@ class Channel:
         kwargs: dict[str, Json],
         about: dict[str, Json],
         held_bytes: int,
+        queue: dict[Future[object], Callable[[], None]],
     ) -> int:
+        """Register a call, and start it or add it to `queue`; -> its ticket."""
         future = self._known_answer(name, args, kwargs, about)
         if future is None and isinstance(function, Starts):
             future = start_call(function, args, kwargs)
@@ -404,7 +434,7 @@ class Channel:
         future = Future()
         self._log(name, args, kwargs, future)
         ticket = self._pending.add(name, future, held_bytes=held_bytes)
-        self._queued.add(partial(self._call_submitted, ticket, function, args, kwargs, future), future)
+        queue[future] = partial(self._call_submitted, ticket, function, args, kwargs, future)
         return ticket
 
     def _call_submitted(
@@ -466,7 +496,7 @@ class Channel:
             self.watcher.waits()
         finished = self._pending.wait(wanted, everything=everything, seconds=seconds)
         if finished is None:
-            self._pending.cancel(sorted(wanted, reverse=True))
+            self._cancel(sorted(wanted, reverse=True))
             return _INTERRUPTED
         asked = (ticket for ticket in dict.fromkeys(tickets) if ticket in finished)
         outcomes = (f"[{ticket},{self._collected(ticket)}]" for ticket in asked)
@@ -516,9 +546,19 @@ def _answer_of(name: str, outcome: CallOutcome) -> str:
 
 def parts_beyond(line: bytes, limit: int) -> bool:
     """Whether a JSON text has more than `limit` commas and opening brackets outside strings."""
-    if _parts(line) <= limit:
-        return False
-    return _parts(_STRING.sub(b"", line)) > limit
+    slices = [line[start : start + _SLICE_BYTES] for start in range(0, len(line), _SLICE_BYTES)]
+    return sum(map(_parts, slices)) > limit and sum(map(_parts, _outside_strings(slices))) > limit
+
+
+def _outside_strings(slices: Iterable[bytes]) -> Iterator[bytes]:
+    """What of a JSON text, which comes in slices, is in no string. The last string may lack its end."""
+    rest, is_inside = b"", False
+    for part in slices:
+        text = (rest + part).replace(b"\\\\", b"").replace(b'\\"', b"")
+        rest = b"\\" if text.endswith(b"\\") else b""  # it escapes what the next slice begins with
+        pieces = text.split(b'"')
+        yield b'"'.join(pieces[1::2] if is_inside else pieces[::2])
+        is_inside ^= len(pieces) % 2 == 0
 
 
 def _parts(line: bytes) -> int:

@@ -97,15 +97,18 @@ class Deadline:
                 self._schedule()
 
     def expire(self, by: ExpiredBy = "interrupt") -> None:
-        """Interrupt the running cell, if any. It is trapped if it has not ended after the grace period."""
+        """Interrupt the running cell, if any. It is trapped if it has not ended after the grace period.
+
+        Repeated interrupts do not make the grace period longer.
+        """
         with self._lock:
             if not self._active:
                 return
-            self.expired = self.expired or by
-            self._left = GRACE_SECONDS
-            if self._ends is not None:
-                self._ends = time.monotonic() + GRACE_SECONDS
-                self._schedule()
+            if self.expired is None:
+                self.expired, self._left = by, GRACE_SECONDS
+                if self._ends is not None:
+                    self._ends = time.monotonic() + GRACE_SECONDS
+                    self._schedule()
             self._stop_cell(trap=False)
 
     def tick(self, now: float) -> None:

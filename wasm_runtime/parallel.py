@@ -15,7 +15,7 @@ from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, Self
 
-from wasm_runtime.channel import MESSAGE_BYTES, CallLog, ItemSource, Json
+from wasm_runtime.channel import CallLog, ItemSource, Json
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 from wasm_runtime.pending_calls import Pause
 
@@ -26,6 +26,8 @@ _AHEAD_SECONDS = 2.0
 _AHEAD_THREAD_SECONDS = 0.2
 # An interrupt that comes while a copy is between two of its steps is lost, so it is repeated.
 _INTERRUPT_SECONDS = 0.1
+# The outcomes of all items together.
+OUTCOME_BYTES = 256 << 20
 _OUTCOME_FIELDS = ("value", "exception", "error")
 
 
@@ -206,13 +208,13 @@ class ParallelCopies:
         if self._hold(json_bytes(texts)):
             return texts
         return {
-            "error": f"the values of all items are more than {MESSAGE_BYTES >> 20} MiB or do not fit into the memory "
+            "error": f"the values of all items are more than {OUTCOME_BYTES >> 20} MiB or do not fit into the memory "
             "of this session: return less from each"
         }
 
     def _hold(self, n: int) -> bool:
         with self._lock:
-            if self.held_bytes + n > MESSAGE_BYTES or not self._memory.reserve(n):
+            if self.held_bytes + n > OUTCOME_BYTES or not self._memory.reserve(n):
                 return False
             self.held_bytes += n
             return True

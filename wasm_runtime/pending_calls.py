@@ -21,8 +21,9 @@ from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 
 logger = logging.getLogger("wasm_runtime")
 
-# Answers of earlier cells that nobody has fetched are kept up to this much, for code that still has their tickets.
-_KEPT_BYTES = 16 << 20
+# Answers of earlier cells that nobody has fetched are kept up to this much, for code that still has their tickets. To
+# find the oldest takes time, so some more may come before they are dropped.
+_KEPT_BYTES, _MORE_BYTES = 16 << 20, 4 << 20
 _DROPPED = (
     f"the answers of earlier cells that were not fetched took over {_KEPT_BYTES >> 20} MiB, and this one was dropped"
 )
@@ -72,6 +73,8 @@ class PendingCalls:
         self._pause = pause
         self._calls: dict[int, _PendingCall] = {}
         self._finished: set[int] = set()
+        self._finished_bytes = 0
+        self._cell_has_ended = False
         self._awaited: set[int] = set()
         self._missing = 0  # how many of the awaited calls must still finish
         self._missing_outside = 0  # how many of the awaited calls outside have not finished
@@ -97,6 +100,9 @@ class PendingCalls:
                     return
                 call.future = self._held_outcome(call, outcome, size)
                 self._finished.add(ticket)
+                self._finished_bytes += call.held_bytes
+                if self._cell_has_ended and self._finished_bytes > _KEPT_BYTES + _MORE_BYTES:
+                    self._drop_oldest()
                 if ticket in self._awaited:
                     self._missing -= 1
                     self._missing_outside -= call.is_outside
@@ -157,17 +163,25 @@ class PendingCalls:
             logger.warning("host function %s raised; later failures of this kind are not logged", name, exc_info=error)
         error.__traceback__ = error.__context__ = error.__cause__ = None
 
-    def drop_oldest(self) -> None:
-        """Before a new cell begins, drop what is too much of the answers that nobody has fetched, the oldest first."""
+    def begin_cell(self) -> None:
+        """From now on, answers are kept as far as the memory of the session allows."""
         with self._changed:
-            finished = [self._calls[ticket] for ticket in sorted(self._finished)]
-            excess = sum(call.held_bytes for call in finished) - _KEPT_BYTES
-            for call in finished:
-                if excess <= 0:
-                    break
-                excess -= call.held_bytes
-                self._memory.release(call.held_bytes)
-                call.held_bytes, call.future = 0, CallOutcome(None, f"{_DROPPED}: call again")
+            self._cell_has_ended = False
+
+    def end_cell(self) -> None:
+        """Drop what is too much of the answers that nobody has fetched, now and when more come, the oldest first."""
+        with self._changed:
+            self._cell_has_ended = True
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        for ticket in sorted(self._finished) if self._finished_bytes > _KEPT_BYTES else ():
+            if self._finished_bytes <= _KEPT_BYTES:
+                break
+            call = self._calls[ticket]
+            self._finished_bytes -= call.held_bytes
+            self._memory.release(call.held_bytes)
+            call.held_bytes, call.future = 0, CallOutcome(None, f"{_DROPPED}: call again")
 
     def unknown(self, tickets: set[int]) -> set[int]:
         """Return those of `tickets` that are not in flight."""
@@ -175,24 +189,28 @@ class PendingCalls:
 
     def collect(self, ticket: int) -> tuple[str, CallOutcome]:
         """Remove a call that has finished; -> the name of its function, and its outcome."""
-        call = self._remove(ticket)
+        with self._changed:
+            call = self._remove(ticket)
         return ("", CANCELLED) if call is None or isinstance(call.future, Future) else (call.name, call.future)
 
     def _remove(self, ticket: int) -> _PendingCall | None:
-        with self._changed:
-            self._finished.discard(ticket)
-            call = self._calls.pop(ticket, None)
-            if call is not None:
-                self._memory.release(call.held_bytes)
-            return call
+        call = self._calls.pop(ticket, None)
+        if call is not None:
+            self._memory.release(call.held_bytes)
+            if ticket in self._finished:
+                self._finished.remove(ticket)
+                self._finished_bytes -= call.held_bytes
+        return call
 
     def cancel(self, tickets: Iterable[int]) -> None:
         """Remove and cancel calls in the given order.
 
-        Callers pass the newest first: calls that are queued behind others must not start in the place of those.
+        Callers pass the newest first: calls that are queued behind others must not start in the place of those. The
+        lock is taken once: for each of thousands, it would have to be waited for behind all threads that make calls.
         """
-        for ticket in tickets:
-            call = self._remove(ticket)
+        with self._changed:
+            removed = [self._remove(ticket) for ticket in tickets]
+        for call in removed:
             if call is not None and isinstance(call.future, Future):
                 call.future.cancel()
 
@@ -201,9 +219,15 @@ class PendingCalls:
         """The ticket of the newest call in flight; 0 without any."""
         return next(reversed(self._calls), 0)
 
-    def cancel_all(self, *, after: int = 0) -> None:
-        """Cancel every call in flight with a ticket above `after`; their results are dropped."""
-        self.cancel([ticket for ticket in reversed(self._calls) if ticket > after])
+    def futures(self, tickets: Iterable[int]) -> list[Future[object]]:
+        """Return the futures of those of these calls that have not finished."""
+        with self._changed:
+            calls = [self._calls.get(ticket) for ticket in tickets]
+        return [call.future for call in calls if call is not None and isinstance(call.future, Future)]
+
+    def newer(self, ticket: int) -> list[int]:
+        """Return the tickets above this one, the newest first."""
+        return [other for other in reversed(self._calls) if other > ticket]
 
     def interrupt(self) -> None:
         """End the current wait, or the next one."""

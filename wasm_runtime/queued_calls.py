@@ -6,7 +6,7 @@ that is cancelled leaves the queue at once: a guest may submit and cancel for as
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from threading import Lock
@@ -26,19 +26,28 @@ class QueuedCalls:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, function: Callable[[], None], future: "Future[object]") -> None:
-        """Have `function`, which sets the future and does not raise, called unless the future is cancelled first."""
+    def add(self, calls: "Mapping[Future[object], Callable[[], None]]") -> None:
+        """Have functions, which set their futures and do not raise, called unless a future is cancelled first.
+
+        Those that are added together begin together: threads at work would delay that the others are added.
+        """
         with self._lock:
-            self._waiting[future] = function
-            is_begun = self._begun < self._at_once
-            self._begun += is_begun
-        future.add_done_callback(self._forget)  # at once, if it is cancelled already
-        if is_begun:
+            self._waiting.update(calls)
+            more = min(self._at_once - self._begun, len(calls))
+            self._begun += more
+        for future in calls:
+            future.add_done_callback(self._forget)  # at once, if it is cancelled already
+        for _ in range(more):
             self._executor().submit(self._make_next)
 
-    def _forget(self, future: "Future[object]") -> None:
+    def forget(self, futures: "Iterable[Future[object]]") -> None:
+        """Remove the calls of these futures that have not begun, so that no thread is busy while they are cancelled."""
         with self._lock:
-            self._waiting.pop(future, None)
+            for future in futures:
+                self._waiting.pop(future, None)
+
+    def _forget(self, future: "Future[object]") -> None:
+        self.forget([future])
 
     def _make_next(self) -> None:
         """Make one call; the next queues behind those of other sessions with the same executor."""

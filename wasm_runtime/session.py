@@ -412,6 +412,7 @@ class Session:
             else:
                 if not returned or self._channel.report is None:
                     trapped = "trap"
+        self._channel.end_request()
         if trapped is not None:
             self._state = "POISONED"
             self._rescue_output()

@@ -1,8 +1,10 @@
 """Time: every cell ends at its deadline, and no variable is lost."""
 
+import threading
+
 import pytest
 
-from wasm_runtime import GuestCallError, Limits, Runtime, Session
+from wasm_runtime import ExecResult, GuestCallError, Limits, Runtime, Session
 
 SECONDS = 0.2
 
@@ -84,6 +86,19 @@ def test_an_interrupt_swallowed_once_does_not_buy_more_than_the_grace(session: S
     assert result.stopped_by == "deadline"
     if not result.undone:
         session.exec("kept.remove('lost')")
+
+
+def test_interrupts_one_after_the_other_do_not_postpone_the_trap(session: Session) -> None:
+    results: list[ExecResult] = []
+    code = UNHEEDING["swallowed"]
+    running = threading.Thread(target=lambda: results.append(session.exec(code, seconds=600)))
+    running.start()
+    for _ in range(1_000):
+        running.join(0.02)
+        session.interrupt()
+        if not running.is_alive():
+            break
+    assert [(result.stopped_by, result.undone) for result in results] == [("interrupt", True)]
 
 
 def test_cleaning_up_at_the_deadline_is_given_the_grace(session: Session) -> None:

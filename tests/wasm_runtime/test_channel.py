@@ -18,6 +18,7 @@ from wasm_runtime.channel import (
     Channel,
     Starts,
     Timed,
+    parts_beyond,
 )
 from wasm_runtime.errno import Errno
 from wasm_runtime.errors import CallRefused
@@ -468,6 +469,30 @@ def test_a_message_too_long_or_too_wide_is_not_read() -> None:
     assert channel.write(memoryview(wide)) == -Errno.EMSGSIZE
     text = '[{,"\\' * (MESSAGE_PARTS // 2)
     assert ask(channel, call("echo", text)) == {"ok": text}
+
+
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("text", ['\\"', "\\", '"', 'x\\\\"', '",'])
+def test_parts_of_a_long_message_are_counted_outside_of_its_strings(before: int, text: str) -> None:
+    line = " " * before + json.dumps([text * 100_000, [], text * 33_333, {}])
+    assert not parts_beyond(line.encode(), 6)
+    assert parts_beyond(line.encode(), 5)
+
+
+def test_many_calls_are_submitted_until_the_time_of_the_cell_is_over() -> None:
+    made: list[int] = []
+
+    def start(number: int) -> Future[object]:
+        made.append(number)
+        if number == 200:
+            channel.interrupt()
+        return Future()
+
+    channel = Channel({"start": Starts(start)}, RunAtOnce)
+    message = {"do": "submit", "name": "start", "calls": [[[number], {}] for number in range(10_000)]}
+    assert ask(channel, message) == {"interrupted": True}
+    assert len(made) == 256
+    assert channel.newest_ticket == 0
 
 
 def test_a_reply_is_read_in_pieces_and_dropped_by_the_next_message() -> None:

@@ -7,8 +7,8 @@ from typing import Any, Self, cast
 
 import pytest
 
-from wasm_runtime.channel import MESSAGE_BYTES, CallLog, ItemSource
-from wasm_runtime.parallel import ITEMS_AT_MOST, ParallelCopies
+from wasm_runtime.channel import CallLog, ItemSource
+from wasm_runtime.parallel import ITEMS_AT_MOST, OUTCOME_BYTES, ParallelCopies
 
 Work = Callable[["Copy", dict[str, Any]], dict[str, object]]
 
@@ -116,8 +116,8 @@ def test_a_worker_whose_time_is_over_starts_no_other_item() -> None:
     assert answer == {"ok": [stopped] * 3 + [{"error": "this item was not worked on"}] * 997}
 
 
-def test_values_longer_than_a_message_are_left_out() -> None:
-    large = "x" * (MESSAGE_BYTES // 2)
+def test_values_longer_than_fits_are_left_out() -> None:
+    large = "x" * (OUTCOME_BYTES // 2)
     answer, _ = run(lambda *_: {"value": large}, count=3, workers=1)
     assert isinstance(answer, dict)
     told = [list(outcome) for outcome in answer["ok"]]

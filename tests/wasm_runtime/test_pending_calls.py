@@ -72,7 +72,26 @@ def test_calls_that_fail_leave_no_cyclic_garbage(arguments: str) -> None:
         assert gc.collect() < 100
 
 
-def test_a_new_cell_drops_the_oldest_answers_that_nobody_has_fetched() -> None:
+def test_answers_that_come_after_their_cell_take_no_more_memory_than_those_that_are_kept() -> None:
+    asked: list[Future[object]] = []
+
+    def ask() -> Future[object]:
+        asked.append(Future())
+        return asked[-1]
+
+    with Runtime() as runtime, runtime.session(calls={"ask": Starts(ask)}) as session:
+        session.exec("import host; kept = host.submit_all('ask', [((), {})] * 8)")
+        before = runtime.budget.available()
+        for number, future in enumerate(asked):
+            future.set_result(f"{number}" * (6 << 20))
+        assert before - runtime.budget.available() <= 20 << 20
+        done = session.exec("[str(answer)[:60] for answer in host.wait(kept)]")
+        assert done.value is not None
+        assert done.value.count("the answers of earlier cells that were not fetched took over") == 6
+        assert "'7777" in done.value
+
+
+def test_a_cell_that_ends_drops_the_oldest_answers_that_nobody_has_fetched() -> None:
     answers = [f"{number}" * (6 << 20) for number in range(4)]
     with (
         Runtime() as runtime,

@@ -32,7 +32,7 @@ READ_CHARS = 4_000
 """Characters of a text in one sub-call of read: small models overlook a sentence in more."""
 
 MOST_PIECES = 50
-SUBMITTED_AT_ONCE = 100
+SUBMITTED_AT_ONCE, SUBMITTED_CHARS = 100, 1 << 20
 
 notes = []
 """Sentences for the model about the sub-calls of this cell; `prelude` empties it."""
@@ -186,10 +186,23 @@ def ask_all(name, calls):
     if not calls:
         return []
     tickets = []
-    for start in range(0, len(calls), SUBMITTED_AT_ONCE):  # the first run while the others are serialized
-        tickets += _submit(name, calls[start : start + SUBMITTED_AT_ONCE])
+    for some in _portions(calls):  # the first run while the others are serialized
+        tickets += _submit(name, some)
     results = host.wait(tickets)
     return [FailedCall(str(result)) if isinstance(result, host.Failed) else result for result in results]
+
+
+def _portions(calls):
+    """The calls in lists that are submitted at once: a message to the host has a bound."""
+    some, chars = [], 0
+    for call in calls:
+        size = sum(len(text) for text in call.values() if isinstance(text, str))
+        if some and (len(some) == SUBMITTED_AT_ONCE or chars + size > SUBMITTED_CHARS):
+            yield some
+            some, chars = [], 0
+        some.append(call)
+        chars += size
+    yield some
 
 
 class Labels(list):
