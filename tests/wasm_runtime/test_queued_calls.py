@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 
 from wasm_runtime.queued_calls import QueuedCalls
 
@@ -25,16 +26,26 @@ def test_calls_that_are_cancelled_leave_the_queue_at_once_and_the_others_keep_th
     threads, made = LaterThreads(), list[int]()
     queue = QueuedCalls(lambda: threads, at_once=2)
     futures: list[Future[object]] = [Future() for _ in range(100)]
-    for number, future in enumerate(futures):
-        queue.add(lambda n=number: made.append(n), future)  # type: ignore[misc] # a default value binds it
+    queue.add({future: partial(made.append, number) for number, future in enumerate(futures)})
     for future in futures[1:98]:
         future.cancel()
     late: Future[object] = Future()
     late.cancel()
-    queue.add(lambda: made.append(100), late)
+    queue.add({late: partial(made.append, 100)})
     assert (len(queue), len(threads.submitted)) == (3, 2)
     threads.run_all()
     assert (made, len(queue)) == ([0, 98, 99], 0)
-    queue.add(lambda: made.append(101), Future())
+    queue.add({Future(): partial(made.append, 101)})
     threads.run_all()
     assert made[-1] == 101
+
+
+def test_calls_that_are_forgotten_are_not_made() -> None:
+    threads, made = LaterThreads(), list[int]()
+    queue = QueuedCalls(lambda: threads, at_once=2)
+    futures: list[Future[object]] = [Future() for _ in range(10)]
+    queue.add({future: partial(made.append, number) for number, future in enumerate(futures)})
+    queue.forget([*futures[1:9], Future()])
+    assert len(queue) == 2
+    threads.run_all()
+    assert made == [0, 9]
