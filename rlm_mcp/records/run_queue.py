@@ -50,6 +50,9 @@ class RunQueue(Protocol):
     async def cancel_requested(self, run_id: str) -> None:
         """Returns once anybody has asked for that."""
 
+    def is_cancel_requested(self, run_id: str) -> bool:
+        """Whether anybody has asked for that, perhaps a process that died before the end of the run was on record."""
+
     def drop_cancel_request(self, run_id: str) -> None:
         """Forgets an earlier request: the run goes on."""
 
@@ -102,9 +105,12 @@ class LocalRunQueue:
 
     async def cancel_requested(self, run_id: str) -> None:
         """Looks twice a second for that file."""
-        path = self._records.path_of(run_id, "cancel")
-        while not await run_in_thread(path.exists):  # noqa: ASYNC110 - it may be in another process
+        while not await run_in_thread(self.is_cancel_requested, run_id):  # noqa: ASYNC110 - it may be in another process
             await anyio.sleep(CANCEL_POLL_SECONDS)
+
+    def is_cancel_requested(self, run_id: str) -> bool:
+        """Whether there is that file."""
+        return self._records.path_of(run_id, "cancel").exists()
 
     def drop_cancel_request(self, run_id: str) -> None:
         """Removes that file."""

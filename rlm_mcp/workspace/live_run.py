@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -62,6 +62,8 @@ class LiveRun:
     """the client that it was kept for has asked the same again"""
     is_left: bool = False
     """it is stopped only because the server ends"""
+    is_unwanted: anyio.Event = field(default_factory=anyio.Event)
+    """set once it was cancelled for good"""
     unwritten: str = ""
     """why the end of the run is not on record"""
     told: int = 0
@@ -99,6 +101,8 @@ class LiveRun:
     def cancel(self, *, is_left: bool = False) -> None:
         """Stops the run without waiting for its end; it `is_left` to the next server unless it was cancelled before."""
         self.is_left = is_left and (self.is_left or not self.scope.cancel_called)
+        if not self.is_left:
+            self.is_unwanted.set()
         self.scope.cancel()
 
     def hold(self) -> None:
@@ -113,7 +117,7 @@ class LiveRun:
 
     async def play(self, store: Store, queue: RunQueue) -> None:
         """Runs it to its end, which is then on record, unless it is cancelled, also from another process."""
-        async with background_task(self._watch_for_cancel_request, queue):
+        async with background_task(self._watch_for_cancel_request, queue), background_task(self._note_cancel, queue):
             await self._play(self.launch, store)
 
     async def _play(self, launch: Launch, store: Store) -> None:
@@ -147,6 +151,13 @@ class LiveRun:
     async def _watch_for_cancel_request(self, queue: RunQueue) -> None:
         await queue.cancel_requested(self.run_id)
         self.scope.cancel()
+
+    async def _note_cancel(self, queue: RunQueue) -> None:
+        """Lets a cancellation outlive this process, which may end before the end of the run is on record."""
+        await self.is_unwanted.wait()
+        with suppress(RlmError):  # on a full disk only this process knows
+            # Not abandoned when the run ends meanwhile: a later request would stop the run after it was resumed.
+            await anyio.to_thread.run_sync(queue.request_cancel, self.run_id)
 
 
 def _failure(error: Exception) -> RunEnded:

@@ -315,7 +315,12 @@ class LiveRuns:
             await self._try_to_resume(run_id)
 
     async def _try_to_resume(self, run_id: str) -> None:
+        """Resumes a run that was left, or ends one that was cancelled when its process died."""
         try:
+            if await run_in_thread(self._queue.is_cancel_requested, run_id):
+                await self.cancel(run_id)
+                log.warning("%s was being cancelled when its server ended, and has its end now", run_id)
+                return
             await self.resume(run_id)
         except RlmError as error:
             log.warning("%s was left by a server that has ended and cannot be resumed: %s", run_id, error)
@@ -516,21 +521,27 @@ class LiveRuns:
             self._forget_kept(run.run_id)
             with suppress(OSError):  # then the next server gives it to the same question once
                 await run_in_thread(run.note_told)
+        async with self._resuming.setdefault(run.run_id, anyio.Lock()):  # a server may be resuming it
+            if run.run_id not in self._live:
+                await self._cancel_elsewhere(run)
         if (live := self._live.get(run.run_id)) is not None:
             live.cancel()
             await live.finished.wait()
-        elif await run_in_thread(run.is_live):
+        state = await run_in_thread(run.state)
+        if state.status == "running":
+            raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp, which does not react: end that one.")
+        return state
+
+    async def _cancel_elsewhere(self, run: RunRecord) -> None:
+        """Cancels a run of another process, or ends one that was cut off, so that it is not resumed."""
+        if await run_in_thread(run.is_live):
             await request_cancel(self._queue, run)
-        elif not await run_in_thread(has_ended, run):  # cut off: it must not be resumed
+        elif not await run_in_thread(has_ended, run):
             try:
                 await run_in_thread(run.append, CANCELLED)
             finally:
                 with anyio.CancelScope(shield=True):
                     await run_in_thread(run.close)
-        state = await run_in_thread(run.state)
-        if state.status == "running":
-            raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp, which does not react: end that one.")
-        return state
 
     def stop_waited_for(self) -> None:
         """Cancels the runs that a call waits for, because its client is leaving: their user has stopped waiting too."""

@@ -31,6 +31,7 @@ class Model:
         self.waits = anyio.Event()
         self.asked = 0
         self.looks = 1
+        self.is_slow_to_stop = False
 
     async def complete(
         self, messages: Sequence[Message], *, attempts: Attempts | None = None, **_: object
@@ -40,7 +41,8 @@ class Model:
         looked = sum(message.role == "assistant" for message in messages)
         if looked:
             self.waits.set()
-            await self.go.wait()
+            with anyio.CancelScope(shield=self.is_slow_to_stop):
+                await self.go.wait()
         code = "len(context)" if looked < self.looks else "FINAL(n)"
         return Completion(text=f"```repl\n{code}\n```", usage=Usage(prompt_tokens=10))
 

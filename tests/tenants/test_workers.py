@@ -186,6 +186,22 @@ async def test_a_run_goes_on_in_another_worker_and_asks_nothing_again(
     assert not any(map(is_alive, lost))
 
 
+@pytest.mark.parametrize("lose", [killed, stopped])
+async def test_a_cancel_that_its_worker_did_not_answer_is_done_by_the_next_one(
+    server: Served, tenants: tuple[Client, Client], lose: Loss
+) -> None:
+    ann, _ = tenants
+    server.model.holds = True
+    with anyio.fail_after(60):
+        begun = await called(ann, "rlm_solve", **question(), wait_seconds=0)
+        await server.model.wait_until_half(server.data_dir, begun["run_id"])
+        lose(server)
+        cancelled = await called(ann, "cancel_run", run_id=begun["run_id"])
+        server.model.holds = False
+    assert cancelled["status"] == "cancelled"
+    assert (await answered(ann, "rlm_result", run_id=begun["run_id"]))["status"] == "cancelled"
+
+
 async def test_a_call_that_its_worker_did_not_answer_is_told_what_to_do(
     server: Served, tenants: tuple[Client, Client]
 ) -> None:

@@ -1,7 +1,8 @@
 """Passes requests on to the workers, as bytes. Of answers nothing is read.
 
 The body of a request is read in three cases, each for a bounded length: whether it asks for a list that never changes
-(list_answers.py), how it opens a session (handshake_sessions.py), and for its id when its worker has died.
+(list_answers.py), how it opens a session (handshake_sessions.py), and what it asked, under which id, when its worker
+has died. Then a request to cancel a run goes to the next worker, and every other is answered with an error.
 """
 
 import json
@@ -32,7 +33,10 @@ MOST_BUFFERED_BYTES = 1 << 20
 """An answer up to this length is passed on only when all of it is here, so that an error can take its place."""
 
 MOST_READ_BYTES = 1 << 16
-"""Of a request, for its id. Reading them takes a millisecond."""
+"""Of a request whose worker has died. Reading them takes a millisecond."""
+
+END_OF_EVENT = b"\r\n\r\n"
+"""Also of one of which a worker had sent a part when it died."""
 
 LOST = (
     "the worker process that answered this call has ended; a run that it had begun goes on in another: send the same"
@@ -83,18 +87,23 @@ class WorkerProxy:
     async def _find_worker(self, scope: Scope, body: bytes, tenant: str, send: Send) -> None:
         """Passes a request on to a worker that takes it."""
         worker: Worker | None = None
+        answer = _Answer(send, _forwarded(scope["headers"]).get(MCP_SESSION_ID_HEADER))
         while True:
             try:
                 worker = await self._workers.worker_of(tenant, after=worker)
-                await self._pass_on(scope, body, tenant, worker, send)
+                await self._pass_on(scope, body, tenant, worker, answer)
             except NoWorker as error:
-                await _answer(send, error_body(body, str(error)))
-            except aiohttp.ClientConnectorError:
+                await answer.break_off(error_body(body, str(error)))
+            except aiohttp.ClientConnectorError:  # the worker did not get it
                 continue
+            except (aiohttp.ClientError, OSError):
+                if answer.can_go_on() and asks_to_cancel(body):
+                    continue
+                await answer.break_off(error_body(body, LOST))
             return
 
-    async def _pass_on(self, scope: Scope, body: bytes, tenant: str, worker: Worker, send: Send) -> None:
-        """Passes a request on. Raises aiohttp.ClientConnectorError if the worker did not get it."""
+    async def _pass_on(self, scope: Scope, body: bytes, tenant: str, worker: Worker, answer: "_Answer") -> None:
+        """Passes a request on. Raises aiohttp.ClientConnectorError if the worker did not get it, or ClientError, OSError."""
         headers = _forwarded(scope["headers"])
         headers["Authorization"] = f"Bearer {front_token(self._key, tenant)}"
         session_id = headers.get(MCP_SESSION_ID_HEADER)
@@ -102,39 +111,33 @@ class WorkerProxy:
         if session is not None:
             await session.be_in(worker)
             headers[MCP_SESSION_ID_HEADER] = session.current_id
-        answer = _Answer(send, session_id)
-        try:
-            async with await worker.request(scope["method"], scope["path"], headers, body) as response:
-                if session_id is not None:
-                    if response.status == 404 or (scope["method"] == "DELETE" and response.ok):
-                        self._sessions.forget(tenant, session_id)
-                elif (opened := response.headers.get(MCP_SESSION_ID_HEADER)) is not None and response.ok:
-                    self._sessions.note(
-                        tenant,
-                        HandshakeSession(
-                            path=scope["path"],
-                            opening=body,
-                            headers=headers,
-                            worker=worker,
-                            current_id=opened,
-                            opened=opening_in(body),
-                        ),
-                    )
-                length = response.content_length
-                whole = await response.read() if length is not None and length <= MOST_BUFFERED_BYTES else b""
-                await answer.begin(response)
-                await answer.go_on(whole)
-                async for piece in response.content.iter_any():
-                    await answer.go_on(piece)
-                await answer.end()
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ClientError, OSError):
-            await answer.break_off(error_body(body, LOST))
+        async with await worker.request(scope["method"], scope["path"], headers, body) as response:
+            if session_id is not None:
+                if response.status == 404 or (scope["method"] == "DELETE" and response.ok):
+                    self._sessions.forget(tenant, session_id)
+            elif (opened := response.headers.get(MCP_SESSION_ID_HEADER)) is not None and response.ok:
+                self._sessions.note(
+                    tenant,
+                    HandshakeSession(
+                        path=scope["path"],
+                        opening=body,
+                        headers=headers,
+                        worker=worker,
+                        current_id=opened,
+                        opened=opening_in(body),
+                    ),
+                )
+            length = response.content_length
+            whole = await response.read() if length is not None and length <= MOST_BUFFERED_BYTES else b""
+            await answer.begin(response)
+            await answer.go_on(whole)
+            async for piece in response.content.iter_any():
+                await answer.go_on(piece)
+            await answer.end()
 
 
 class _Answer:
-    """What a client gets: the worker's answer, as far as it comes."""
+    """What a client gets: the worker's answer, as far as it comes, and what comes in the place of the rest."""
 
     def __init__(self, send: Send, session_id: str | None) -> None:
         """`session_id` is the id under which the client knows its session."""
@@ -143,10 +146,19 @@ class _Answer:
         self._has_begun = False
         self._is_stream = False
 
+    def can_go_on(self) -> bool:
+        """Whether the answer of another worker may follow what was sent of this one."""
+        return not self._has_begun or self._is_stream
+
     async def begin(self, response: aiohttp.ClientResponse) -> None:
-        """Sends status and headers."""
-        self._is_stream = response.content_type == "text/event-stream"
-        self._has_begun = True
+        """Sends status and headers. Raises aiohttp.ClientPayloadError for what does not follow the stream before."""
+        is_stream = response.content_type == "text/event-stream"
+        if self._has_begun:
+            if not is_stream:
+                raise aiohttp.ClientPayloadError("the next worker does not answer with a stream")
+            await self.go_on(END_OF_EVENT)
+            return
+        self._is_stream, self._has_begun = is_stream, True
         headers = _forwarded(response.raw_headers)
         if self._session_id is not None and MCP_SESSION_ID_HEADER in headers:
             headers[MCP_SESSION_ID_HEADER] = self._session_id
@@ -169,29 +181,36 @@ class _Answer:
             await _answer(self._send, error)
         elif self._is_stream:
             if error:
-                # The blank line ends an event of which the worker had sent a part.
-                await self.go_on(b"\r\n\r\nevent: message\r\ndata: " + error + b"\r\n\r\n")
+                await self.go_on(END_OF_EVENT + b"event: message\r\ndata: " + error + END_OF_EVENT)
             await self.end()
         # else the connection is closed, because the body is shorter than was said
 
 
 def error_body(body: bytes, text: str) -> bytes:
     """The JSON-RPC error that answers the request in `body`; nothing if that is no request, or a long one."""
-    request_id = _request_id(body) if len(body) <= MOST_READ_BYTES else None
-    if request_id is None:
-        return b""
-    error = {"code": INTERNAL_ERROR, "message": text}
-    return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode()
+    match _read(body):
+        case {"id": str() | int() as request_id, "method": str()}:
+            error = {"code": INTERNAL_ERROR, "message": text}
+            return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode()
+    return b""
 
 
-def _request_id(body: bytes) -> Any:
+def asks_to_cancel(body: bytes) -> bool:
+    """Whether the request cancels a run, which has the same end however often it is asked for."""
+    match _read(body):
+        case {"method": "tasks/cancel"} | {"method": "tools/call", "params": {"name": "cancel_run"}}:
+            return True
+    return False
+
+
+def _read(body: bytes) -> Any:
+    """What the body of a request says, if it is not too long."""
+    if len(body) > MOST_READ_BYTES:
+        return None
     try:
-        match json.loads(body):
-            case {"id": str() | int() as request_id, "method": str()}:
-                return request_id
+        return json.loads(body)
     except (ValueError, RecursionError):
-        pass
-    return None
+        return None
 
 
 async def _answer(send: Send, error: bytes) -> None:

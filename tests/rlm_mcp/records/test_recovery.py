@@ -152,6 +152,31 @@ async def test_a_run_that_its_client_cancelled_stays_cancelled(machine: Machine)
         assert LocalRunQueue(Runs(machine.settings.data_dir)).left() == []
 
 
+async def test_a_cancelled_run_whose_server_dies_before_its_end_is_on_record_gets_it_from_the_next_one(
+    machine: Machine,
+) -> None:
+    queue, asked = LocalRunQueue(Runs(machine.settings.data_dir)), 0
+    with anyio.fail_after(60):
+        machine.model.is_slow_to_stop = True
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+            asked = machine.model.asked
+            workspace.runs.stop(run_id)
+            while not queue.is_cancel_requested(run_id):  # noqa: ASYNC110 - as another process sees it
+                await anyio.sleep(0.01)
+            assert (await workspace.runs.state(run_id)).status == "running"
+            written = (record := Runs(machine.settings.data_dir).get(run_id).events_path).read_bytes()
+            machine.model.go.set()
+        record.write_bytes(written)  # as if it had died then
+        async with machine.open(serves=True) as workspace:
+            await workspace.runs.resume_left()
+            assert workspace.runs.progress(run_id) is None
+            assert (await workspace.runs.state(run_id)).status == "cancelled"
+            await workspace.runs.resume(run_id)  # by a user
+            assert (await ended(workspace, run_id)).answer == "9"
+    assert machine.model.asked == asked + 1
+
+
 async def test_a_left_run_is_cancelled_without_being_resumed(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:

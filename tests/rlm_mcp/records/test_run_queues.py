@@ -120,11 +120,13 @@ async def test_a_player_learns_that_another_process_asks_it_to_cancel(reopen: Op
             tasks.start_soon(queue.cancel_requested, run.run_id)
             await anyio.to_thread.run_sync(reopen()[1].request_cancel, run.run_id)
         await queue.cancel_requested(run.run_id)  # again, at once
+    run.close()
+    assert await anyio.to_thread.run_sync(reopen()[1].is_cancel_requested, run.run_id)  # also once the player is dead
     await anyio.to_thread.run_sync(queue.drop_cancel_request, run.run_id)
+    assert not await anyio.to_thread.run_sync(queue.is_cancel_requested, run.run_id)
     with anyio.move_on_after(0) as waits:
         await queue.cancel_requested(run.run_id)
     assert waits.cancelled_caught
-    run.close()
 
 
 def test_a_cancel_that_cannot_be_asked_for_is_a_sentence(reopen: OpenQueue) -> None:
