@@ -97,8 +97,11 @@ class RunRecord(Record, Protocol):
     def is_torn(self) -> bool:
         """Whether the record ends in the middle of an event."""
 
-    def note_waiting(self) -> None:
-        """Notes that a call waits for the end of the run, and will not get it if the process dies."""
+    def note_waiting(self, call: str = "") -> None:
+        """Notes that a call, perhaps with an id, waits for the end of the run: it gets none if the process dies."""
+
+    def waiting_calls(self) -> frozenset[str]:
+        """The ids of all calls that were noted as waiting since `note_told`, "" for those without one."""
 
     def note_told(self) -> None:
         """Notes that no call waits for the end any more, or one has got it."""

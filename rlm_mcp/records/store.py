@@ -4,7 +4,7 @@
     runs/<run_id>/answer.txt|json   the answer, byte-exact, replaced atomically
     runs/<run_id>/checkpoint.bin    the REPL after the last finished turn, replaced atomically
     runs/<run_id>/cancel            asks the process that runs it to cancel it (run_queue.py)
-    runs/<run_id>/awaited           a call waits for its end, or did when its process died
+    runs/<run_id>/awaited           calls that wait for its end, or did when its process died, one id a line
 
 Durability: on the event loop `append` queues an event, which is written within moments, together with others; once
 `settled` has returned it is with the operating system, so a killed process loses nothing that was waited for. In other
@@ -293,10 +293,16 @@ class Run:
             file.seek(max(0, size - 1))
             return file.read(1) != b"\n"
 
-    def note_waiting(self) -> None:
+    def note_waiting(self, call: str = "") -> None:
         """Notes that a call waits for the end of the run."""
-        with suppress(OSError):  # on a full disk a question that is asked again is a new one
-            self.path_of("awaited").touch()
+        with suppress(OSError), self.path_of("awaited").open("a", encoding="ascii") as calls:
+            calls.write(f"{call}\n")  # on a full disk a question that is asked again is a new one
+
+    def waiting_calls(self) -> frozenset[str]:
+        """The ids of the calls that were noted as waiting."""
+        with suppress(OSError):
+            return frozenset(self.path_of("awaited").read_text("ascii", "replace").splitlines())
+        return frozenset()
 
     def note_told(self) -> None:
         """Notes that no call waits any more."""

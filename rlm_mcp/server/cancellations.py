@@ -1,11 +1,8 @@
 """Why a client cancelled a call: its user wants it to stop, or the client itself has waited too long.
 
-`notifications/cancelled` has a free text for it. SDKs write "timed out after 5s" or "Request timed out" there when a
-call has taken longer than they wait; many of them wait 5 or 60 seconds. Their model then asks the same again, so the
-run must go on, or each time-out would throw away what was paid for. Over HTTP, 2026-07-28 has no such notification.
+The reason in `notifications/cancelled` tells (cancel_reasons.py). Over HTTP, 2026-07-28 has no such notification.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,23 +12,13 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context as Request
 from mcp.server.session import ServerSession
 
+from rlm_mcp.server.cancel_reasons import is_time_out
+
 REASON_SECONDS = 5.0
 """The SDK cancels a call first and passes the notification on right after, on a busy machine not at once."""
 
 Cause = Literal["time-out", "user", "lost connection"]
 """Where there is no notification, it is only known that the connection is gone."""
-
-_READ_CHARS = 500
-_TIME_OUT = re.compile(
-    r"tim(e[sd]?|ing)[\s_-]*out|-32001|deadline|did(n.t| not) respond|no response|took too long|exceeded", re.IGNORECASE
-)
-_BY_USER = re.compile(r"\b(user|ctrl|sigint|interrupt)", re.IGNORECASE)
-
-
-def is_time_out(reason: object) -> bool:
-    """Whether the reason of a cancellation is that the client has waited too long. A user's reason never is."""
-    text = reason[:_READ_CHARS] if isinstance(reason, str) else ""
-    return _TIME_OUT.search(text) is not None and _BY_USER.search(text) is None
 
 
 @dataclass(slots=True)

@@ -35,10 +35,11 @@ async def confirm_cost(
 
 
 async def wait_for_run(
-    request: Request[Any, Any], workspace: Workspace, run_id: str, seconds: float, *, offset: int = 0
+    request: Request[Any, Any], workspace: Workspace, run_id: str, seconds: float, *, offset: int = 0, call: str = ""
 ) -> CallToolResult | InputRequiredResult:
     """Waits for the end of a run, with progress, at most as long as the client's own time-out allows.
 
+    `call` is the id of a call that ends the run when it is given up (workers/open_calls.py).
     Ends with sampling requests where the run has some and this client gets them only at the end of a call.
     """
     runs, limits = workspace.runs, limits_of(request)
@@ -48,7 +49,7 @@ async def wait_for_run(
     queue = runs.sampling_queue(run_id)
     if queue is not None:
         connect_client(request, queue)
-    async with runs.waiting(run_id):
+    async with runs.waiting(run_id, call):
         with anyio.move_on_after(min(seconds, longest)):
             beats = 0  # the protocol wants a growing number, also while nothing happens
             async for progress in runs.follow(run_id):

@@ -38,6 +38,7 @@ from rlm_mcp.server.run_calls import confirm_cost, wait_for_run
 from rlm_mcp.server.sampling import offers_sampling
 from rlm_mcp.server.tool_hints import hints_of
 from rlm_mcp.server.tool_schemas import input_schema, output_schema
+from rlm_mcp.server.workers.open_calls import call_id_in
 from rlm_mcp.settings import package_names
 from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.launch import SolveRequest
@@ -207,10 +208,11 @@ class Tools:
                 return unconfirmed
             run_id = await workspace.runs.start(asked, sampling=offers_sampling(request))
         cause: Cause | None = None
+        call = call_id_in(request.headers)
         try:
-            async with workspace.runs.waiting(run_id):  # until the cause is known: a signal may come meanwhile
+            async with workspace.runs.waiting(run_id, call):  # until the cause is known: a signal may come meanwhile
                 try:
-                    return await wait_for_run(request, workspace, run_id, seconds)
+                    return await wait_for_run(request, workspace, run_id, seconds, call=call)
                 except anyio.get_cancelled_exc_class():
                     cause = await self._cancellations.cause_of(request)
                     raise

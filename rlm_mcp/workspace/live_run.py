@@ -58,6 +58,8 @@ class LiveRun:
     is_played: bool = False
     waiting: int = 0
     """calls that wait for it"""
+    waiting_calls: set[str] = field(default_factory=set)
+    """their ids, as far as they are on record"""
     is_repeated: bool = False
     """the client that it was kept for has asked the same again"""
     is_left: bool = False

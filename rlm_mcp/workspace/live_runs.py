@@ -303,11 +303,17 @@ class LiveRuns:
                 await run_in_thread(run.close)
             raise
 
-    async def resume_left(self) -> None:
-        """Resumes the runs that earlier servers left; those that cannot be resumed stay as they are."""
+    async def resume_left(self, given_up: frozenset[str] = frozenset()) -> None:
+        """Resumes the runs that earlier servers left; those that cannot be resumed stay as they are.
+
+        A run for which only `given_up` calls waited is cancelled instead.
+        """
         most = await self._limits.runs_left(self._owner)
         for run in await run_in_thread(self._queue.left, MOST_AT_ONCE if most is None else most):
-            await self._try_to_resume(run.run_id)
+            if given_up and (calls := await run_in_thread(run.waiting_calls)) and calls <= given_up:
+                await self._cancel_given_up(run.run_id)
+            else:
+                await self._try_to_resume(run.run_id)
 
     async def resume_if_left(self, run_id: str) -> None:
         """Resumes this run, which a client asks for, if an earlier server left it."""
@@ -319,7 +325,7 @@ class LiveRuns:
         try:
             if await run_in_thread(self._queue.is_cancel_requested, run_id):
                 await self.cancel(run_id)
-                log.warning("%s was being cancelled when its server ended, and has its end now", run_id)
+                log.warning("%s was cancelled while its server ended, which had no time to record it", run_id)
                 return
             await self.resume(run_id)
         except RlmError as error:
@@ -327,6 +333,15 @@ class LiveRuns:
         else:
             await self.keep_for_repeat(run_id)  # its client was lost with that server
             log.warning("resuming %s, which a server that has ended left", run_id)
+
+    async def _cancel_given_up(self, run_id: str) -> None:
+        """Ends a run that nobody waits for. Its client may only have been lost, and gets it for the same question."""
+        try:
+            state = await self.cancel(run_id)
+        except RlmError as error:
+            log.warning("%s was given up by its client and cannot be cancelled: %s", run_id, error)
+        else:
+            self._keep(state.fingerprint, run_id)
 
     async def replay(self, run_id: str, on_event: Callable[[Event], None]) -> tuple[Outcome, str | None]:
         """Executes a recorded run again, its model replies from the record; the outcome and the first difference."""
@@ -428,22 +443,26 @@ class LiveRuns:
     # --- ending ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def waiting(self, run_id: str) -> AsyncIterator[None]:
+    async def waiting(self, run_id: str, call: str = "") -> AsyncIterator[None]:
         """Counts a call that waits for the run: until it ends, another call that is given up does not stop the run.
 
-        In a server, the same request finds the run again if the process dies before the call is answered.
+        In a server, the same request finds the run again if the process dies before the call is answered. The next
+        process cancels the run instead if `call`, the id of the only one, was given up meanwhile; without an id, never.
         """
         live = self._live.get(run_id)
         if live is not None:
             live.waiting += 1
             live.go_on()
         try:
-            if live is not None and self._serves and live.waiting == 1:
-                await run_in_thread(live.run.note_waiting)
+            if live is not None and self._serves and call not in live.waiting_calls:
+                live.waiting_calls.add(call)
+                await run_in_thread(live.run.note_waiting, call)
             yield
         finally:
             if live is not None:
                 live.waiting -= 1
+                if not live.waiting:
+                    live.waiting_calls.clear()
             if self._serves and not self._is_over.is_set() and (live is None or not live.waiting):
                 self._telling.add(run_id)
                 self._tasks.start_soon(self._note_told, run_id)
@@ -488,8 +507,10 @@ class LiveRuns:
             fingerprint = "" if live.asks_client else live.fingerprint
         else:
             fingerprint = await self._fingerprint_of_completed(run_id)
-        if not fingerprint:
-            return
+        if fingerprint:
+            self._keep(fingerprint, run_id)
+
+    def _keep(self, fingerprint: str, run_id: str) -> None:
         self._kept.pop(fingerprint, None)
         self._kept[fingerprint] = run_id
         if len(self._kept) > MOST_KEPT:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import httpx2
 import pytest
 from mcp import Client, MCPError
 
+from rlm_mcp.records.store import Runs
+from rlm_mcp.records.types import RunState
 from rlm_mcp.server.list_cache import METHODS
 from rlm_mcp.server.workers.list_answers import ANSWERED
 from tests.peers.openai_server import Fault, OpenAIServer, Request
@@ -200,6 +203,28 @@ async def test_a_cancel_that_its_worker_did_not_answer_is_done_by_the_next_one(
         server.model.holds = False
     assert cancelled["status"] == "cancelled"
     assert (await answered(ann, "rlm_result", run_id=begun["run_id"]))["status"] == "cancelled"
+
+
+async def test_a_call_that_is_given_up_while_its_worker_stands_still_stops_its_run(
+    server: Served, tenants: tuple[Client, Client]
+) -> None:
+    ann, _ = tenants
+    server.model.holds = True
+    asked = question()
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(partial(called, ann, "rlm_solve", **asked))
+            await until(lambda: all(server.model.asked[part] for part in PARTS[4:]))
+            stopped(server)
+            calls.cancel_scope.cancel()
+        records = Runs(server.data_dir / "owners" / "ann")
+        await until(lambda: newest(records).status == "cancelled")
+        server.model.holds = False
+    assert {server.model.asked[part] for part in PARTS} == {1}
+
+
+def newest(records: Runs) -> RunState:
+    return records.list(limit=1).runs[0]
 
 
 async def test_a_call_that_its_worker_did_not_answer_is_told_what_to_do(

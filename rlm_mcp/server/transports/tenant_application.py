@@ -62,10 +62,12 @@ async def open_tenants(
     *,
     memory_bytes: int | None = None,
     connections: Connections | None = None,
+    given_up: Collection[str] = (),
 ) -> AsyncIterator[TenantHost]:
     """Opens what all tenants share. `memory_bytes` is for all their sessions, by default half of the machine's.
 
-    A process that has no network of its own passes `connections`.
+    A process that has no network of its own passes `connections`. Runs are cancelled and not resumed for which only
+    calls waited that were `given_up`.
     """
     settings = replace(
         settings,
@@ -104,7 +106,7 @@ async def open_tenants(
             )
 
         async with anyio.create_task_group() as tasks:
-            tenants = Tenants(open_for, tasks, limits=limits)
+            tenants = Tenants(open_for, tasks, limits=limits, given_up=given_up)
             tasks.start_soon(tenants.keep_closing_unused)
             yield TenantHost(tenants=tenants, is_ready=lambda: sandbox.is_loaded)
             tasks.cancel_scope.cancel()

@@ -7,7 +7,7 @@ share one sandbox and one pool of models.
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,7 +76,10 @@ class Tenants:
         clock: Callable[[], float] = time.monotonic,
         *,
         limits: TenantLimits,
+        given_up: Collection[str] = (),
     ) -> None:
+        """`given_up` are calls of an earlier process whose runs nobody waits for."""
+        self._given_up = frozenset(given_up)
         self._open_for = open_for
         self._tasks = tasks
         self._limits = limits
@@ -235,7 +238,7 @@ class Tenants:
                 opened.on_change(partial(self.notifications.announce, tenant=name))
                 task_status.started(opened)
                 try:
-                    await opened.runs.resume_left()
+                    await opened.runs.resume_left(self._given_up)
                 except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
                     log.warning("the runs of %s are not resumed: %s", name, error)
                 await tenant.unused.wait()

@@ -77,7 +77,9 @@ def run_worker(start: WorkerStart, ends: WorkerEnds) -> None:
 
     async def main() -> None:
         async with (
-            open_tenants(settings, limits, memory_bytes=share, connections=connections) as host,
+            open_tenants(
+                settings, limits, memory_bytes=share, connections=connections, given_up=frozenset(start.given_up)
+            ) as host,
             anyio.create_task_group() as tasks,
         ):
             app = mcp_application(

@@ -1,13 +1,14 @@
 """Passes requests on to the workers, as bytes. Of answers nothing is read.
 
-The body of a request is read in three cases, each for a bounded length: whether it asks for a list that never changes
-(list_answers.py), how it opens a session (handshake_sessions.py), and what it asked, under which id, when its worker
-has died. Then a request to cancel a run goes to the next worker, and every other is answered with an error.
+The body of a request is read in four cases, each for a bounded length: whether it asks for a list that never changes
+(list_answers.py), how it opens a session (handshake_sessions.py), and what it asks, under which id, when its worker has
+died or its client gives it up (open_calls.py). When its worker has died, a request to cancel a run goes to the next
+one, and every other is answered with an error.
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import anyio
@@ -22,6 +23,7 @@ from rlm_mcp.server.transports.tenant_names import current_tenant
 from rlm_mcp.server.workers.front_token import front_token
 from rlm_mcp.server.workers.handshake_sessions import HandshakeSession, HandshakeSessions, opening_in
 from rlm_mcp.server.workers.list_answers import ListAnswer, ListAnswers
+from rlm_mcp.server.workers.open_calls import CALL_HEADER, OpenCall, OpenCalls, read, request_id_in
 from rlm_mcp.server.workers.supervisor import NoWorker, Supervisor
 from rlm_mcp.server.workers.worker import Worker
 
@@ -31,9 +33,6 @@ OF_ONE_HOP: Final = frozenset([*_HOP, "upgrade", "host", "content-length", "auth
 
 MOST_BUFFERED_BYTES = 1 << 20
 """An answer up to this length is passed on only when all of it is here, so that an error can take its place."""
-
-MOST_READ_BYTES = 1 << 16
-"""Of a request whose worker has died. Reading them takes a millisecond."""
 
 END_OF_EVENT = b"\r\n\r\n"
 """Also of one of which a worker had sent a part when it died."""
@@ -53,6 +52,7 @@ class WorkerProxy:
         self._key = key
         self._security = TransportSecurityMiddleware(security)
         self._sessions = HandshakeSessions()
+        self._calls = OpenCalls()
 
     def __repr__(self) -> str:
         return f"<WorkerProxy to {self._workers!r}, {self._sessions!r}>"
@@ -69,11 +69,21 @@ class WorkerProxy:
         if scope["method"] == "POST" and (known := self._list(scope, body, tenant)) is not None:
             await _send_all(send, 200, known.headers, known.body)
             return
-        with self._workers.at_work(tenant):
+        call = OpenCall(tenant=tenant, session_id=request.headers.get(MCP_SESSION_ID_HEADER), body=body)
+        self._workers.note_given_up(tenant, self._calls.cancelled_by(call))
+        with self._workers.at_work(tenant), self._calls.opened(call):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_cancel_when_disconnected, receive, tasks.cancel_scope)
-                await self._find_worker(scope, body, tenant, send)
+                tasks.start_soon(self._give_up_when_disconnected, receive, call, tasks.cancel_scope)
+                await self._find_worker(scope, call, send)
                 tasks.cancel_scope.cancel()
+
+    async def _give_up_when_disconnected(self, receive: Receive, call: OpenCall, scope: anyio.CancelScope) -> None:
+        message: Message = {"type": ""}
+        while message["type"] != "http.disconnect":
+            message = await receive()
+        if call.session_id is None:  # in a session, a client that is lost may come back for the run
+            self._workers.note_given_up(call.tenant, [call.call_id])
+        scope.cancel()
 
     def _list(self, scope: Scope, body: bytes, tenant: str) -> ListAnswer | None:
         """The answer that needs no worker, if the request asks for a list that never changes."""
@@ -84,34 +94,35 @@ class WorkerProxy:
         session = self._sessions.find(tenant, session_id)
         return None if session is None else self._lists.answer(headers, body, (session_id, session.opened))
 
-    async def _find_worker(self, scope: Scope, body: bytes, tenant: str, send: Send) -> None:
+    async def _find_worker(self, scope: Scope, call: OpenCall, send: Send) -> None:
         """Passes a request on to a worker that takes it."""
         worker: Worker | None = None
-        answer = _Answer(send, _forwarded(scope["headers"]).get(MCP_SESSION_ID_HEADER))
+        answer = _Answer(send, call.session_id)
         while True:
             try:
-                worker = await self._workers.worker_of(tenant, after=worker)
-                await self._pass_on(scope, body, tenant, worker, answer)
+                worker = await self._workers.worker_of(call.tenant, after=worker)
+                await self._pass_on(scope, call, worker, answer)
             except NoWorker as error:
-                await answer.break_off(error_body(body, str(error)))
+                await answer.break_off(error_body(call.body, str(error)))
             except aiohttp.ClientConnectorError:  # the worker did not get it
                 continue
             except (aiohttp.ClientError, OSError):
-                if answer.can_go_on() and asks_to_cancel(body):
+                if answer.can_go_on() and asks_to_cancel(call.body):
                     continue
-                await answer.break_off(error_body(body, LOST))
+                await answer.break_off(error_body(call.body, LOST))
             return
 
-    async def _pass_on(self, scope: Scope, body: bytes, tenant: str, worker: Worker, answer: "_Answer") -> None:
-        """Passes a request on. Raises aiohttp.ClientConnectorError if the worker did not get it, or ClientError, OSError."""
+    async def _pass_on(self, scope: Scope, call: OpenCall, worker: Worker, answer: "_Answer") -> None:
+        """Passes a request on. Raises OSError and aiohttp.ClientError; ClientConnectorError where nothing was sent."""
         headers = _forwarded(scope["headers"])
+        tenant, session_id = call.tenant, call.session_id
         headers["Authorization"] = f"Bearer {front_token(self._key, tenant)}"
-        session_id = headers.get(MCP_SESSION_ID_HEADER)
+        headers[CALL_HEADER] = call.call_id
         session = None if session_id is None else self._sessions.find(tenant, session_id)
         if session is not None:
             await session.be_in(worker)
             headers[MCP_SESSION_ID_HEADER] = session.current_id
-        async with await worker.request(scope["method"], scope["path"], headers, body) as response:
+        async with await worker.request(scope["method"], scope["path"], headers, call.body) as response:
             if session_id is not None:
                 if response.status == 404 or (scope["method"] == "DELETE" and response.ok):
                     self._sessions.forget(tenant, session_id)
@@ -120,11 +131,11 @@ class WorkerProxy:
                     tenant,
                     HandshakeSession(
                         path=scope["path"],
-                        opening=body,
+                        opening=call.body,
                         headers=headers,
                         worker=worker,
                         current_id=opened,
-                        opened=opening_in(body),
+                        opened=opening_in(call.body),
                     ),
                 )
             length = response.content_length
@@ -188,29 +199,19 @@ class _Answer:
 
 def error_body(body: bytes, text: str) -> bytes:
     """The JSON-RPC error that answers the request in `body`; nothing if that is no request, or a long one."""
-    match _read(body):
-        case {"id": str() | int() as request_id, "method": str()}:
-            error = {"code": INTERNAL_ERROR, "message": text}
-            return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode()
-    return b""
+    request_id = request_id_in(body)
+    if request_id is None:
+        return b""
+    error = {"code": INTERNAL_ERROR, "message": text}
+    return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode()
 
 
 def asks_to_cancel(body: bytes) -> bool:
     """Whether the request cancels a run, which has the same end however often it is asked for."""
-    match _read(body):
+    match read(body):
         case {"method": "tasks/cancel"} | {"method": "tools/call", "params": {"name": "cancel_run"}}:
             return True
     return False
-
-
-def _read(body: bytes) -> Any:
-    """What the body of a request says, if it is not too long."""
-    if len(body) > MOST_READ_BYTES:
-        return None
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
 
 
 async def _answer(send: Send, error: bytes) -> None:
@@ -223,13 +224,6 @@ async def _send_all(send: Send, status: int, headers: Mapping[str, str], body: b
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
-
-
-async def _cancel_when_disconnected(receive: Receive, scope: anyio.CancelScope) -> None:
-    message: Message = {"type": ""}
-    while message["type"] != "http.disconnect":
-        message = await receive()
-    scope.cancel()
 
 
 def _forwarded(headers: Iterable[tuple[bytes, bytes]]) -> "CIMultiDict[str]":

@@ -42,6 +42,9 @@ upgrade of rlm-mcp under its server, none answers until that is restarted."""
 END_SECONDS = 4.0
 """For workers to leave their runs, answer their calls and end, when the server ends."""
 
+GIVEN_UP_SECONDS = sum(PATIENCE) + ASK_SECONDS + 1.0
+"""For so long before its end a worker may have stood still, and not have noticed that a call was given up."""
+
 FORGET_SECONDS = 60.0
 """A tenant without requests for this long, whose workspace is closed, may be placed anew."""
 
@@ -65,6 +68,13 @@ class _Place:
     seen: dict[str, float] = field(default_factory=dict)
     """the tenants that were placed here, with the time of the last request of each"""
     open_requests: Counter[str] = field(default_factory=Counter)
+    given_up: dict[str, float] = field(default_factory=dict)
+    """the ids of calls that their clients gave up, with the time"""
+
+    def given_up_since(self, oldest: float) -> tuple[str, ...]:
+        """The calls that were given up since then; others are forgotten."""
+        self.given_up = {call: at for call, at in self.given_up.items() if at >= oldest}
+        return tuple(self.given_up)
 
     def forget_unused(self, open_tenants: Iterable[str], now: float) -> None:
         """Lets tenants be placed anew of which this worker has nothing any more."""
@@ -128,6 +138,14 @@ class Supervisor:
             if not place.open_requests[tenant]:
                 del place.open_requests[tenant]
 
+    def note_given_up(self, tenant: str, calls: Iterable[str]) -> None:
+        """Notes the ids of calls that their clients have just given up: the next worker hears of them, too."""
+        now = self._clock()
+        if noted := dict.fromkeys(calls, now):
+            place = self._place_of(tenant)
+            place.given_up_since(now - GIVEN_UP_SECONDS)
+            place.given_up |= noted
+
     def announce_end(self) -> None:
         """Asks all workers to end: they leave their runs on record and answer their calls."""
         self._is_ending = True
@@ -161,7 +179,8 @@ class Supervisor:
             # Until it has opened their workspaces, the next worker does not name the tenants that it has.
             place.seen = dict.fromkeys(place.seen, self._clock())
             try:
-                worker = await self._start(place.number, tuple(place.seen))
+                given_up = place.given_up_since(self._clock() - GIVEN_UP_SECONDS)
+                worker = await self._start(place.number, tuple(place.seen), given_up)
             except (OSError, EOFError) as error:  # EOFError: the fork server has ended, and is started again
                 log.warning("worker %d could not be started (%s); it is tried again", place.number, error)
             else:

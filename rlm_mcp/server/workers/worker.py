@@ -77,8 +77,8 @@ class Worker(Protocol):
         """Kills the process if it still runs, and waits until it has ended, so that nothing of it can act any more."""
 
 
-StartWorker = Callable[[int, tuple[str, ...]], Awaitable[Worker]]
-"""takes the number of a worker and the tenants whose left runs it resumes"""
+StartWorker = Callable[[int, tuple[str, ...], tuple[str, ...]], Awaitable[Worker]]
+"""takes the number of a worker, the tenants whose left runs it resumes, and the calls whose runs it cancels instead"""
 
 
 class WorkerProcesses:
@@ -99,11 +99,11 @@ class WorkerProcesses:
     def __repr__(self) -> str:
         return f"<WorkerProcesses, {self._started} started>"
 
-    async def __call__(self, number: int, tenants: tuple[str, ...]) -> Worker:
+    async def __call__(self, number: int, tenants: tuple[str, ...], given_up: tuple[str, ...]) -> Worker:
         """Starts a worker. It listens already, so a request to it waits until it answers."""
         self._started += 1
         directory = self._directory / f"{number}-{self._started}"
-        start = replace(self._start, number=number, tenants=tenants, temp_dir=directory / "tmp")
+        start = replace(self._start, number=number, tenants=tenants, given_up=given_up, temp_dir=directory / "tmp")
         pair = egress_pair()
         if pair is not None:
             self._tasks.start_soon(self._broker.serve, pair[0])

@@ -1,5 +1,6 @@
 """Runs of a server that ended, and the next server on the same data directory."""
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,6 +176,26 @@ async def test_a_cancelled_run_whose_server_dies_before_its_end_is_on_record_get
             await workspace.runs.resume(run_id)  # by a user
             assert (await ended(workspace, run_id)).answer == "9"
     assert machine.model.asked == asked + 1
+
+
+@pytest.mark.parametrize(
+    ("waiting", "is_cancelled"), [(["c1"], True), (["c1", "c2"], False), (["c1", ""], False), ([], False)]
+)
+async def test_a_left_run_for_which_only_calls_waited_that_were_given_up_is_cancelled_and_kept_for_the_same_question(
+    machine: Machine, waiting: list[str], is_cancelled: bool
+) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace, AsyncExitStack() as calls:
+            run_id = await begun(workspace, machine)
+            for call in waiting:
+                await calls.enter_async_context(workspace.runs.waiting(run_id, call))
+            await workspace.runs.stop_all()
+        machine.model.go.set()
+        async with machine.open(serves=True) as workspace:
+            await workspace.runs.resume_left(frozenset({"c1", "c9"}))
+            assert ((await workspace.runs.state(run_id)).status == "cancelled") == is_cancelled
+            assert await workspace.runs.start(REQUEST) == run_id
+            assert (await ended(workspace, run_id)).answer == "9"
 
 
 async def test_a_left_run_is_cancelled_without_being_resumed(machine: Machine) -> None:

@@ -138,6 +138,7 @@ def test_marks_are_the_beginnings_and_ends_of_the_run_itself(reopen: OpenStore) 
 
 def test_a_run_that_ended_while_a_call_waited_is_found_until_the_call_is_told(reopen: OpenStore) -> None:
     run = reopen().create(STARTED)
+    run.note_waiting("c1")
     run.note_waiting()
     run.append(ended_event(Outcome(status="completed", answer="17")))
     run.close()
@@ -149,10 +150,11 @@ def test_a_run_that_ended_while_a_call_waited_is_found_until_the_call_is_told(re
     found = reopen().unanswered("f")
     assert found is not None
     assert (found.run_id, found.is_awaited(), has_ended(found)) == (run.run_id, True, True)
+    assert found.waiting_calls() == {"c1", ""}
     assert reopen().unanswered("f", except_model="gpt") is None
     found.note_told()
     found.note_told()
-    assert (reopen().unanswered("f"), run.is_awaited()) == (None, False)
+    assert (reopen().unanswered("f"), run.is_awaited(), sorted(run.waiting_calls())) == (None, False, [])
 
 
 def test_runs_are_found_by_id_by_page_and_by_request(reopen: OpenStore) -> None:

@@ -9,7 +9,8 @@ from multidict import CIMultiDict
 from rlm_mcp.server.early_answers import MAX_CHARS
 from rlm_mcp.server.workers.handshake_sessions import opening_in
 from rlm_mcp.server.workers.list_answers import ListAnswers
-from rlm_mcp.server.workers.proxy import LOST, MOST_READ_BYTES, asks_to_cancel, error_body
+from rlm_mcp.server.workers.open_calls import MOST_READ_BYTES
+from rlm_mcp.server.workers.proxy import LOST, asks_to_cancel, error_body
 
 CALL = b'{"jsonrpc": "2.0", "id": %s, "method": "%s", "params": {}}'
 

@@ -9,7 +9,7 @@ from tests.rlm_mcp.server.workers.test_supervisor import FakeWorker
 
 def session(name: str, opening: bytes = b"{}") -> HandshakeSession:
     headers = CIMultiDict({"Authorization": "Bearer secret ann"})
-    worker = FakeWorker(1, ())
+    worker = FakeWorker(1, (), ())
     return HandshakeSession(path="/mcp", opening=opening, headers=headers, worker=worker, current_id=name, opened=None)
 
 

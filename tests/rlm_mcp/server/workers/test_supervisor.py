@@ -9,7 +9,14 @@ from typing import Any
 import anyio
 import pytest
 
-from rlm_mcp.server.workers.supervisor import LEAST_PAUSE, MOST_PAUSE, NoWorker, Supervisor, pause_after
+from rlm_mcp.server.workers.supervisor import (
+    GIVEN_UP_SECONDS,
+    LEAST_PAUSE,
+    MOST_PAUSE,
+    NoWorker,
+    Supervisor,
+    pause_after,
+)
 from rlm_mcp.server.workers.worker import Worker, WorkerFailed, WorkerStatus
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +28,7 @@ class FakeWorker:
 
     number: int
     tenants: tuple[str, ...]
+    given_up: tuple[str, ...]
     failure: str = ""
     is_silent: bool = False
     end: anyio.Event = field(default_factory=anyio.Event)
@@ -61,11 +69,11 @@ class Starting:
     silent: int = 0
     started: list[FakeWorker] = field(default_factory=list)
 
-    async def __call__(self, number: int, tenants: tuple[str, ...]) -> Worker:
+    async def __call__(self, number: int, tenants: tuple[str, ...], given_up: tuple[str, ...]) -> Worker:
         if self.refused:
             self.refused -= 1
             raise self.error
-        worker = FakeWorker(number, tenants, is_silent=len(self.started) < self.silent)
+        worker = FakeWorker(number, tenants, given_up, is_silent=len(self.started) < self.silent)
         self.started.append(worker)
         return worker
 
@@ -164,6 +172,25 @@ async def test_runs_that_an_earlier_server_left_are_resumed_by_the_workers_of_th
     async with supervised(start, tenants=["ann", "bob", "cid"]):
         await start.wait_for(2)
     assert {worker.number: worker.tenants for worker in start.started} == {1: ("ann", "cid"), 2: ("bob",)}
+
+
+async def test_the_next_worker_hears_which_calls_were_given_up_shortly_before() -> None:
+    now = 0.0
+    start = Starting()
+    supervisor = Supervisor(start, 2, clock=lambda: now)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(supervisor.run)
+        first, second = [await supervisor.worker_of(tenant) for tenant in ("ann", "bob")]
+        supervisor.note_given_up("ann", ["long ago"])
+        now = GIVEN_UP_SECONDS + 1
+        supervisor.note_given_up("ann", ["just now"])
+        supervisor.note_given_up("bob", [])
+        for number, worker in ((3, first), (4, second)):
+            assert isinstance(worker, FakeWorker)
+            worker.end.set()
+            await start.wait_for(number)
+        tasks.cancel_scope.cancel()
+    assert [worker.given_up for worker in start.started] == [(), (), ("just now",), ()]
 
 
 async def test_at_the_end_workers_are_asked_to_end_and_none_is_started_again() -> None:

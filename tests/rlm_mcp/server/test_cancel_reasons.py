@@ -1,6 +1,6 @@
 import pytest
 
-from rlm_mcp.server.cancellations import is_time_out
+from rlm_mcp.server.cancel_reasons import is_time_out
 
 
 @pytest.mark.parametrize(
