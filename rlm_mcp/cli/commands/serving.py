@@ -96,7 +96,7 @@ def prepare_first_answers(settings: Settings) -> None:
 def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
     if workers := _worker_count(options.workers):
         with _without_collections():
-            from rlm_mcp.server.workers.worker import begin_imports
+            from rlm_mcp.server.workers.fork_server import begin_imports
 
             begin_imports()
             from rlm_mcp.server.workers.front import serve_http_with_workers

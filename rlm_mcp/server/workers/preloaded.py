@@ -2,19 +2,39 @@
 
 It is imported in a process that does nothing else. Whatever the imports made is exempt from garbage collection, so that
 workers neither visit it nor write to its pages, which they share.
+
+What only runs need takes as long again. The first workers are forked without it, so that the server answers sooner, and
+import it when a model is first asked; some seconds later the fork server imports it for all that follow, whose runs go
+on at once. A signal interrupts it for that, because at a fork it must not have a second thread.
 """
 
 import gc
-from importlib import import_module
 
-from rlm_mcp.repl.sandbox import import_runtime
-from rlm_mcp.server.answer_preparation import server_without_workspace
-from rlm_mcp.server.transports.logs import configure_logging
+gc.disable()  # until the end: visiting the objects of the imports again and again takes a seventh of the time
 
-for name in ("rlm_mcp.server.workers.process", "rlm_mcp.models.sender", "uvicorn.lifespan.on", "uvicorn.loops.auto"):
+import signal  # noqa: E402
+from importlib import import_module  # noqa: E402
+
+from rlm_mcp.repl.sandbox import import_runtime  # noqa: E402
+from rlm_mcp.server.answer_preparation import server_without_workspace  # noqa: E402
+from rlm_mcp.server.transports.logs import configure_logging  # noqa: E402
+
+AFTER_SECONDS = 3.0
+"""Until the first workers have been forked, also on a slow machine."""
+
+
+def import_the_rest(*_: object) -> None:
+    """Imports what the first run of a worker needs."""
+    import_module("rlm_mcp.models.sender")
+    gc.freeze()
+
+
+for name in ("rlm_mcp.server.workers.process", "uvicorn.lifespan.on", "uvicorn.loops.auto"):
     import_module(name)
 import_runtime()
 configure_logging(structured=True)  # before the first server, which would configure it
 server_without_workspace().streamable_http_app()
-gc.collect()
 gc.freeze()
+gc.enable()
+signal.signal(signal.SIGALRM, import_the_rest)
+signal.setitimer(signal.ITIMER_REAL, AFTER_SECONDS)  # which is not inherited

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import multiprocessing
 import shutil
 import signal
 import socket
@@ -10,8 +9,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +24,7 @@ from rlm_mcp.repl.sandbox import memory_share
 from rlm_mcp.server.early_answers import Prepared
 from rlm_mcp.server.prepared_answers import code_fingerprint, find_prepared, places
 from rlm_mcp.server.workers.egress import EgressBroker, egress_pair
+from rlm_mcp.server.workers.fork_server import fork_context
 from rlm_mcp.server.workers.memory import memory_of, most_memory
 from rlm_mcp.server.workers.worker_entry import prepare_lists, run
 from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart
@@ -34,7 +32,6 @@ from rlm_mcp.server.workers.worker_start import WorkerEnds, WorkerStart
 MOST_STATUS_BYTES = 4 << 20
 """A status names the open workspaces of a worker, each in 64 characters at most."""
 
-PRELOADED = "rlm_mcp.server.workers.preloaded"
 SOCKET = "socket"
 BACKLOG = 1_000
 
@@ -110,21 +107,6 @@ class WorkerProcesses:
         process, lifeline = await anyio.to_thread.run_sync(_start_process, self._context, start, directory, pair)
         most = most_memory(memory_share(start.count))
         return WorkerProcess(process, lifeline, directory, most_memory_bytes=most)
-
-
-def fork_context() -> BaseContext:
-    """How processes are started: forked from a server that has the imports, or where there is no fork, anew."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOADED])
-    return context
-
-
-def begin_imports() -> None:
-    """Starts the fork server, which imports what workers need while this process imports what it needs itself."""
-    if fork_context().get_start_method() == "forkserver":
-        forkserver.ensure_running()
 
 
 def prepared_lists(cache_dir: Path) -> Callable[[], Prepared | None]:
