@@ -378,7 +378,7 @@ class Report:
         self.judge(what, shown, good=thirds[2] <= thirds[0] + slack)
 
 
-def report_server(report: Report, setup: Setup, samples: Sequence[Sample], minutes: float) -> None:
+def report_server(report: Report, setup: Setup, samples: Sequence[Sample], minutes: float, kills: int) -> None:
     began = samples[0].at
     warm = max(20.0, minutes * 60 * WARM_UP)
     for name in [field.name for field in fields(Sample) if field.name != "at"]:
@@ -390,13 +390,16 @@ def report_server(report: Report, setup: Setup, samples: Sequence[Sample], minut
     seen = Counter(note["what"] for note in notes)
     report.say("clients connected, steps done", f"{seen['connected']}, {seen['step']}")
     report.say("steps refused by a limit", seen["busy"])
+    report.judge("calls told that their worker died", seen["dying"], good=kills > 0 or not seen["dying"])
     listed = [note for note in notes if note["what"] == "listed"]
     for via in ("http", "stdio"):
         took = [n["seconds"] for n in listed if n["via"] == via and n["tenant"].startswith("watcher")]
         report.judge(f"tools/list over {via}, ms", _spread(took, 1000), good=_share(took, 99) < 0.1)
     took = [n["seconds"] for n in listed if not n["tenant"].startswith("watcher")]
     report.say("  as the low-priority clients see it", _spread(took, 1000))
-    troubles = Counter(re.sub(r"\d+", "#", note["text"]) for note in notes if note["what"] == "trouble")
+    killers = {note["client"] for note in notes if note["what"] == "killed its server"}
+    troubled = [note for note in notes if note["what"] == "trouble" and note["client"] not in killers]
+    troubles = Counter(re.sub(r"\d+", "#", note["text"]) for note in troubled)
     report.judge("steps that failed", troubles.total(), good=not troubles)
     for text, times in troubles.most_common(5):
         report.say(f"  {times} times", text[:300])
@@ -531,8 +534,8 @@ def soak(
             report.say("clients by end", ", ".join(f"{end} {n}" for end, n in sorted(pool.endings.items())))
             time.sleep(3)
             after = sample(server.pid)
-            report_server(report, setup, samples, minutes)
             report.say("workers killed", kills)
+            report_server(report, setup, samples, minutes, kills)
             report.say("the server before any client", before_and_after(before))
             report.say("the server after the last one", before_and_after(after))
             report.judge("stdio servers left 2 s after the client", never, good=never == 0)

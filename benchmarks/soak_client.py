@@ -12,8 +12,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +33,10 @@ PAUSE = (2.0, 5.0)
 """Seconds between two steps. 50 clients make about 12 steps a second, which keeps two cores busy, clients included."""
 
 GONE = re.compile(r"no context has the id")
-BUSY = re.compile(
-    r"runs are going on|requests a second|requests are being answered|is used by run"
-    r"|worker process that answered this call has ended|restarting a worker"
-)
-"""Messages of the server's limits, and of workers that are killed, after which a client waits."""
+BUSY = re.compile(r"runs are going on|requests a second|requests are being answered|is used by run")
+"""Messages of the server's limits, after which a client waits."""
+DYING = re.compile(r"worker process that answered this call has ended|restarting a worker")
+"""Messages about a worker that was killed, after which a client sends the request again."""
 
 
 Measures = Literal["", "lists", "cancels"]
@@ -75,6 +74,10 @@ class Journal:
 
 class Busy(Exception):
     """The server refused a call because of a limit."""
+
+
+class Dying(Exception):
+    """The worker that answered a call was killed."""
 
 
 class Refused(Exception):
@@ -145,13 +148,13 @@ class SimulatedClient:
 
     async def watch_lists(self, until: float) -> None:
         while time.monotonic() < until:
-            await self.look()
+            await self._do(self.look)
             await anyio.sleep(0.2)
 
     async def watch_cancels(self, until: float) -> None:
-        await self.register()
+        await self._do(self.register, again=True)
         while time.monotonic() < until:
-            await self._chance.choice([self.cancel, self.abandon])()
+            await self._do(self._chance.choice([self.cancel, self.abandon]))
             await anyio.sleep(3)
 
     async def work(self, until: float) -> None:
@@ -164,34 +167,45 @@ class SimulatedClient:
             self.cancel: 1,
             self.abandon: 1,
         }
-        await self.register()
+        await self._do(self.register, again=True)
         while time.monotonic() < until:
             (step,) = self._chance.choices(list(steps), list(steps.values()))
-            try:
-                await step()
-            except Busy:
-                self._journal.note("busy")
-                await anyio.sleep(1)
-            except Refused as refused:
-                self._journal.note("trouble", text=f"{step.__name__}: {refused}")
-            self._journal.note("step", name=step.__name__)
+            await self._do(step)
             await anyio.sleep(self._chance.uniform(*PAUSE))
         if self._plan.ending == "kills its server":
+            self._journal.note("killed its server")
             self._kill_server()
             return
-        try:
-            await self._call("remove_context", context=self._context)
-        except Busy:
-            self._journal.note("busy")  # a run that it no longer waits for still reads the context
+        await self._do(self.remove)  # a run that it no longer waits for may still read the context
+
+    async def _do(self, step: Callable[[], Awaitable[None]], *, again: bool = False) -> None:
+        """Does a step; with `again` until it is done."""
+        is_done = False
+        while not is_done:
+            try:
+                await step()
+                is_done = True
+            except (Busy, Dying) as refused:
+                self._journal.note("busy" if isinstance(refused, Busy) else "dying")
+                await anyio.sleep(1)
+                is_done = not again
+            except Refused as refused:
+                self._journal.note("trouble", text=f"{step.__name__}: {refused}")
+                is_done = True
+        self._journal.note("step", name=step.__name__)
 
     async def look(self) -> None:
         began = time.monotonic()
-        await self._client.list_tools(cache_mode="bypass")
+        with _named():
+            await self._client.list_tools(cache_mode="bypass")
         self._journal.note("listed", seconds=time.monotonic() - began)
 
     async def register(self) -> None:
         text = "".join(f"{n} {self._context} {self._chance.random()}\n" for n in range(LINES))
         await self._call("register_context", text=text, name=self._context)
+
+    async def remove(self) -> None:
+        await self._call("remove_context", context=self._context)
 
     async def run_code(self) -> None:
         code = self._chance.choice(
@@ -205,11 +219,9 @@ class SimulatedClient:
         await self._call("inspect_context", context=self._context)
 
     async def resources(self) -> None:
-        listed = (await self._client.list_resources(cache_mode="bypass")).resources
-        try:
+        with _named():
+            listed = (await self._client.list_resources(cache_mode="bypass")).resources
             await self._client.read_resource(str(self._chance.choice(listed).uri))
-        except MCPError as error:  # another client of the same tenant may have removed it
-            raise (Busy if GONE.search(str(error)) else Refused)(str(error)) from error
 
     async def solve(self) -> None:
         run = await self._solve(self._chance.choice(["sum", "turns"]), wait_seconds=self._chance.choice([0, 45]))
@@ -237,8 +249,8 @@ class SimulatedClient:
     async def _solve_quietly(self) -> None:
         try:
             await self._solve("flood", wait_seconds=45)
-        except Busy:
-            self._journal.note("busy")
+        except (Busy, Dying) as refused:
+            self._journal.note("busy" if isinstance(refused, Busy) else "dying")
 
     def _tag(self, kind: str) -> str:
         """Identifies a question to the scripted model and selects its behaviour."""
@@ -252,20 +264,33 @@ class SimulatedClient:
         )
 
     async def _call(self, tool: str, **arguments: object) -> dict[str, Any]:
-        try:
+        with _named():
             result = await self._client.call_tool(tool, arguments)
-        except MCPError as error:
-            raise (Busy if BUSY.search(str(error)) else Refused)(f"{tool}: {error}") from error
         assert isinstance(result, CallToolResult)
         if result.is_error:
-            text = " ".join(block.text for block in result.content if isinstance(block, TextContent))
-            raise (Busy if BUSY.search(text) else Refused)(f"{tool}: {text}")
+            raise _refusal(" ".join(block.text for block in result.content if isinstance(block, TextContent)))
         fields: dict[str, Any] = result.structured_content or {}
         return fields
 
     def _kill_server(self) -> None:
         for server in _children():
             os.kill(server, signal.SIGKILL)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Names the error of a request for what it is."""
+    try:
+        yield
+    except MCPError as error:
+        raise _refusal(str(error)) from error
+
+
+def _refusal(text: str) -> Exception:
+    if DYING.search(text):
+        return Dying(text)
+    # Another client of the same tenant may have removed a resource that was listed.
+    return (Busy if BUSY.search(text) or GONE.search(text) else Refused)(text)
 
 
 def _children() -> list[int]:
@@ -287,6 +312,9 @@ def lower_priority(pid: int) -> None:
 
 
 def _error_text(error: BaseException) -> str:
+    """The error, and what caused it: the errors of the HTTP client have no text of their own."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(_error_text(inner) for inner in error.exceptions)
-    return f"{type(error).__name__}: {error}"[:300]
+    cause = error.__cause__ or error.__context__
+    text = f"{type(error).__name__}: {error}"[:300]
+    return text if cause is None else f"{text} <- {_error_text(cause)}"

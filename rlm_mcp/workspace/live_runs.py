@@ -306,14 +306,16 @@ class LiveRuns:
     async def resume_left(self, given_up: frozenset[str] = frozenset()) -> None:
         """Resumes the runs that earlier servers left; those that cannot be resumed stay as they are.
 
-        A run for which only `given_up` calls waited is cancelled instead.
+        A run whose id, or that of each call that waited for it, is `given_up` is cancelled instead.
         """
         most = await self._limits.runs_left(self._owner)
         for run in await run_in_thread(self._queue.left, MOST_AT_ONCE if most is None else most):
-            if given_up and (calls := await run_in_thread(run.waiting_calls)) and calls <= given_up:
+            if run.run_id in given_up:
+                await run_in_thread(self._queue.request_cancel, run.run_id)
+            elif given_up and (calls := await run_in_thread(run.waiting_calls)) and calls <= given_up:
                 await self._cancel_given_up(run.run_id)
-            else:
-                await self._try_to_resume(run.run_id)
+                continue
+            await self._try_to_resume(run.run_id)
 
     async def resume_if_left(self, run_id: str) -> None:
         """Resumes this run, which a client asks for, if an earlier server left it."""

@@ -66,8 +66,8 @@ async def open_tenants(
 ) -> AsyncIterator[TenantHost]:
     """Opens what all tenants share. `memory_bytes` is for all their sessions, by default half of the machine's.
 
-    A process that has no network of its own passes `connections`. Runs are cancelled and not resumed for which only
-    calls waited that were `given_up`.
+    A process that has no network of its own passes `connections`. Runs are cancelled and not resumed whose ids are
+    `given_up`, or those of all calls that waited for them.
     """
     settings = replace(
         settings,

@@ -78,7 +78,7 @@ class Tenants:
         limits: TenantLimits,
         given_up: Collection[str] = (),
     ) -> None:
-        """`given_up` are calls of an earlier process whose runs nobody waits for."""
+        """`given_up` are ids of runs, and of calls that waited for runs, which nobody wants any more."""
         self._given_up = frozenset(given_up)
         self._open_for = open_for
         self._tasks = tasks

@@ -1,9 +1,9 @@
-"""Calls that clients give up while their worker is dying, and may not have taken note.
+"""Calls and runs that clients give up while their worker is dying, and may not take note.
 
-A worker learns from a broken connection or from `notifications/cancelled` that nobody waits for a run any more. One
-that stands still, or dies just then, never does, and the next worker would go on with the run. Each call therefore has
-an id, which the worker puts down beside the run that the call waits for, and the front tells the next worker the ids of
-those that were given up.
+A worker learns from a broken connection, from `notifications/cancelled` or from a call of `cancel_run` that nobody
+wants a run any more. One that stands still, or dies just then, never does, and the next worker would go on with the
+run. Each call therefore has an id, which the worker puts down beside the run that the call waits for, and the front
+tells the next worker the ids of calls and runs that were given up.
 """
 
 import json
@@ -23,6 +23,7 @@ MOST_READ_BYTES = 1 << 16
 """Of a request. Reading them takes a millisecond."""
 
 _CALL = re.compile(r"[0-9a-f]{16}")
+_RUN = re.compile(r"run-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,18 +54,23 @@ class OpenCalls:
         finally:
             del self._open[call]
 
-    def cancelled_by(self, notification: OpenCall) -> Iterable[str]:
-        """The ids of the open calls that this notification cancels, because their user wants them to stop."""
-        if b"notifications/cancelled" not in notification.body:
+    def cancelled_by(self, sent: OpenCall) -> Iterable[str]:
+        """The ids of the open calls, or of the run, that a user wants to stop by this request or notification."""
+        if b"cancel" not in sent.body:
             return
-        match read(notification.body):
+        match read(sent.body):
             case {"method": "notifications/cancelled", "params": {"requestId": str() | int() as request_id, **rest}}:
-                if is_time_out(rest.get("reason")):
-                    return
-                for call in self._open:
-                    is_same = (call.tenant, call.session_id) == (notification.tenant, notification.session_id)
-                    if is_same and request_id_in(call.body) == request_id:
-                        yield call.call_id
+                if not is_time_out(rest.get("reason")):
+                    for call in self._open:
+                        is_same = (call.tenant, call.session_id) == (sent.tenant, sent.session_id)
+                        if is_same and request_id_in(call.body) == request_id:
+                            yield call.call_id
+            case {"method": "tasks/cancel", "params": {"taskId": str() as run_id}} | {
+                "method": "tools/call",
+                "params": {"name": "cancel_run", "arguments": {"run_id": str() as run_id}},
+            }:
+                if _RUN.fullmatch(run_id):
+                    yield run_id
 
 
 def read(body: bytes) -> Any:

@@ -23,8 +23,8 @@ PATIENCE = (1.5, 0.5)
 END_SIGN_SECONDS = 0.2
 """Between a connection that breaks and the news that the process has ended."""
 
-ASK_SECONDS = 0.5
-"""Between two questions to a worker that answers."""
+ASK_SECONDS = 0.25
+"""Between two questions to a worker that answers. So much later than 2 s one that stands still is killed at most."""
 
 START_SECONDS = 60.0
 """For the first answer of a worker. It imports the server, if it is the first one."""
@@ -36,8 +36,8 @@ LOOK_SECONDS = 0.02
 """Between two looks whether a worker that refuses connections has been replaced."""
 
 LEAST_PAUSE, MOST_PAUSE = 0.05, 60.0
-"""Before a worker is started again; twice as long for each one in a row that ended before it had answered. After an
-upgrade of rlm-mcp under its server, none answers until that is restarted."""
+"""Before a worker is started in the place of one that never answered; twice as long for each further one in a row.
+After an upgrade of rlm-mcp under its server, none answers until that is restarted."""
 
 END_SECONDS = 4.0
 """For workers to leave their runs, answer their calls and end, when the server ends."""
@@ -55,6 +55,10 @@ class NoWorker(RlmError):
     """No worker could be started in time."""
 
 
+class WorkerSilent(WorkerFailed):
+    """A worker has not answered in time."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _Place:
     """A place for a worker process, of which one follows another, and its tenants."""
@@ -69,10 +73,10 @@ class _Place:
     """the tenants that were placed here, with the time of the last request of each"""
     open_requests: Counter[str] = field(default_factory=Counter)
     given_up: dict[str, float] = field(default_factory=dict)
-    """the ids of calls that their clients gave up, with the time"""
+    """the ids of calls that their clients gave up, and of runs that they cancelled, with the time"""
 
     def given_up_since(self, oldest: float) -> tuple[str, ...]:
-        """The calls that were given up since then; others are forgotten."""
+        """What was given up since then; the rest is forgotten."""
         self.given_up = {call: at for call, at in self.given_up.items() if at >= oldest}
         return tuple(self.given_up)
 
@@ -138,10 +142,10 @@ class Supervisor:
             if not place.open_requests[tenant]:
                 del place.open_requests[tenant]
 
-    def note_given_up(self, tenant: str, calls: Iterable[str]) -> None:
-        """Notes the ids of calls that their clients have just given up: the next worker hears of them, too."""
+    def note_given_up(self, tenant: str, ids: Iterable[str]) -> None:
+        """Notes the ids of calls and runs that clients have just given up: the next worker hears of them, too."""
         now = self._clock()
-        if noted := dict.fromkeys(calls, now):
+        if noted := dict.fromkeys(ids, now):
             place = self._place_of(tenant)
             place.given_up_since(now - GIVEN_UP_SECONDS)
             place.given_up |= noted
@@ -184,7 +188,9 @@ class Supervisor:
             except (OSError, EOFError) as error:  # EOFError: the fork server has ended, and is started again
                 log.warning("worker %d could not be started (%s); it is tried again", place.number, error)
             else:
-                failures = 0 if await self._keep_one(place, worker) else failures
+                if await self._keep_one(place, worker):
+                    failures = 0
+                    continue
             await anyio.sleep(pause_after(failures))
             failures += 1
 
@@ -229,6 +235,8 @@ class Supervisor:
         while True:
             try:
                 status = await self._status(worker, (START_SECONDS,) if not place.has_answered else PATIENCE)
+            except WorkerSilent as error:
+                return str(error)
             except WorkerFailed as error:
                 await anyio.sleep(END_SIGN_SECONDS)  # it may just have ended, which says more
                 return str(error)
@@ -237,11 +245,11 @@ class Supervisor:
             await anyio.sleep(ASK_SECONDS)
 
     async def _status(self, worker: Worker, patience: tuple[float, ...]) -> WorkerStatus:
-        """Asks the worker, as often as `patience` has seconds to wait. Raises WorkerFailed."""
+        """Asks the worker, as often as `patience` has seconds to wait. Raises WorkerSilent and WorkerFailed."""
         for seconds in patience:
             with anyio.move_on_after(seconds):
                 return await worker.status()
-        raise WorkerFailed(f"did not answer for {sum(patience):.0f} s")
+        raise WorkerSilent(f"did not answer for {sum(patience):.0f} s")
 
 
 def pause_after(failures: int) -> float:

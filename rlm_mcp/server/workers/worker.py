@@ -75,7 +75,7 @@ class Worker(Protocol):
 
 
 StartWorker = Callable[[int, tuple[str, ...], tuple[str, ...]], Awaitable[Worker]]
-"""takes the number of a worker, the tenants whose left runs it resumes, and the calls whose runs it cancels instead"""
+"""takes the number of a worker, the tenants whose left runs it resumes, and the runs and calls that were given up"""
 
 
 class WorkerProcesses:

@@ -29,7 +29,7 @@ class WorkerStart:
     tenants: tuple[str, ...] = ()
     """whose workspaces are opened at once, so that runs which were left go on"""
     given_up: tuple[str, ...] = ()
-    """calls that their clients gave up just before the worker ended that this one follows (open_calls.py)"""
+    """ids of runs and calls that clients gave up just before the worker ended that this one follows (open_calls.py)"""
     hidden: tuple[Path, ...] = ()
     """files that a worker must not be able to read"""
     temp_dir: Path = Path()

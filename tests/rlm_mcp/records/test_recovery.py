@@ -178,6 +178,16 @@ async def test_a_cancelled_run_whose_server_dies_before_its_end_is_on_record_get
     assert machine.model.asked == asked + 1
 
 
+async def test_a_left_run_that_was_cancelled_when_its_process_could_not_hear_it_is_ended(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        async with machine.open(serves=True) as workspace:
+            await workspace.runs.resume_left(frozenset({run_id}))
+            assert (await workspace.runs.state(run_id)).status == "cancelled"
+            assert workspace.runs.progress(run_id) is None
+
+
 @pytest.mark.parametrize(
     ("waiting", "is_cancelled"), [(["c1"], True), (["c1", "c2"], False), (["c1", ""], False), ([], False)]
 )

@@ -33,6 +33,17 @@ def test_a_cancellation_is_about_the_open_call_with_this_id_in_the_same_session_
     assert list(calls.cancelled_by(cancelled(requestId=3))) == []
 
 
+def test_a_request_to_cancel_a_run_names_it() -> None:
+    calls, run_id = OpenCalls(), "run-0123456789ab"
+    for method, params in (
+        ("tools/call", {"name": "cancel_run", "arguments": {"run_id": run_id}}),
+        ("tasks/cancel", {"taskId": run_id}),
+    ):
+        assert list(calls.cancelled_by(call({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}))) == [
+            run_id
+        ]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -42,6 +53,9 @@ def test_a_cancellation_is_about_the_open_call_with_this_id_in_the_same_session_
         b'{"method": "notifications/cancelled", "params": {"requestId": {}}}',
         b'{"method": "notifications/cancelled", "params": [3]}',
         b'{"method": "tools/call", "params": {"requestId": 3, "name": "notifications/cancelled"}}',
+        b'{"method": "tools/call", "params": {"name": "rlm_result", "arguments": {"run_id": "run-0123456789ab"}}}',
+        b'{"method": "tools/call", "params": {"name": "cancel_run", "arguments": {"run_id": "0123"}}}',
+        b'{"method": "tools/call", "params": {"name": "cancel_run"}}',
         b"[" * 10_000 + b'"notifications/cancelled"',
     ],
 )
