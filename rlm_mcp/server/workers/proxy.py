@@ -71,19 +71,15 @@ class WorkerProxy:
             return
         call = OpenCall(tenant=tenant, session_id=request.headers.get(MCP_SESSION_ID_HEADER), body=body)
         self._workers.note_given_up(tenant, self._calls.cancelled_by(call))
+        answer = _Answer(send, call.session_id)
         with self._workers.at_work(tenant), self._calls.opened(call):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._give_up_when_disconnected, receive, call, tasks.cancel_scope)
-                await self._find_worker(scope, call, send)
+                tasks.start_soon(_cancel_when_disconnected, receive, tasks.cancel_scope)
+                await self._find_worker(scope, call, answer)
                 tasks.cancel_scope.cancel()
-
-    async def _give_up_when_disconnected(self, receive: Receive, call: OpenCall, scope: anyio.CancelScope) -> None:
-        message: Message = {"type": ""}
-        while message["type"] != "http.disconnect":
-            message = await receive()
-        if call.session_id is None:  # in a session, a client that is lost may come back for the run
-            self._workers.note_given_up(call.tenant, [call.call_id])
-        scope.cancel()
+            # In a session, a client whose connection breaks may come back for the run.
+            if not answer.is_complete and call.session_id is None:
+                self._workers.note_given_up(tenant, [call.call_id])
 
     def _list(self, scope: Scope, body: bytes, tenant: str) -> ListAnswer | None:
         """The answer that needs no worker, if the request asks for a list that never changes."""
@@ -94,10 +90,9 @@ class WorkerProxy:
         session = self._sessions.find(tenant, session_id)
         return None if session is None else self._lists.answer(headers, body, (session_id, session.opened))
 
-    async def _find_worker(self, scope: Scope, call: OpenCall, send: Send) -> None:
+    async def _find_worker(self, scope: Scope, call: OpenCall, answer: "_Answer") -> None:
         """Passes a request on to a worker that takes it."""
         worker: Worker | None = None
-        answer = _Answer(send, call.session_id)
         while True:
             try:
                 worker = await self._workers.worker_of(call.tenant, after=worker)
@@ -156,6 +151,8 @@ class _Answer:
         self._session_id = session_id
         self._has_begun = False
         self._is_stream = False
+        self.is_complete = False
+        """whether all of it was sent"""
 
     def can_go_on(self) -> bool:
         """Whether the answer of another worker may follow what was sent of this one."""
@@ -184,11 +181,13 @@ class _Answer:
 
     async def end(self) -> None:
         """Ends the body."""
+        self.is_complete = True
         await self._send({"type": "http.response.body", "body": b""})
 
     async def break_off(self, error: bytes) -> None:
         """Sends an error in the place of what is missing; in a stream, as its last event."""
         if not self._has_begun:
+            self.is_complete = True
             await _answer(self._send, error)
         elif self._is_stream:
             if error:
@@ -212,6 +211,14 @@ def asks_to_cancel(body: bytes) -> bool:
         case {"method": "tasks/cancel"} | {"method": "tools/call", "params": {"name": "cancel_run"}}:
             return True
     return False
+
+
+async def _cancel_when_disconnected(receive: Receive, scope: anyio.CancelScope) -> None:
+    """Does so also after the answer, which then is complete."""
+    message: Message = {"type": ""}
+    while message["type"] != "http.disconnect":
+        message = await receive()
+    scope.cancel()
 
 
 async def _answer(send: Send, error: bytes) -> None:
