@@ -62,7 +62,9 @@ CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"
 """The sandbox is compiled once; this is not measured here."""
 
 LATENCY, SUB_LATENCY = 0.3, 0.5
-OF_KILLS = re.compile(r"another takes its place|which a server that has ended left")
+OF_KILLS = re.compile(
+    r"another takes its place|which a server that has ended left|was cancelled while its server ended"
+)
 """Warnings that are due when workers are killed."""
 
 RESUMED = 10

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,7 +107,8 @@ async def _live(plan: Plan, journal: Journal) -> None:
     chance = random.Random(plan.number)
     with anyio.move_on_after(plan.seconds if plan.ending == "drops" else 3_600):
         began = time.monotonic()
-        async with _connected(plan) as client:
+        async with AsyncExitStack() as stack:
+            client = await _opened(plan, journal, stack)
             journal.note("connected", seconds=time.monotonic() - began)
             simulated = SimulatedClient(client, plan, journal, chance)
             if plan.measures == "lists":
@@ -116,6 +117,17 @@ async def _live(plan: Plan, journal: Journal) -> None:
                 await simulated.watch_cancels(began + plan.seconds)
             else:
                 await simulated.work(began + plan.seconds)
+
+
+async def _opened(plan: Plan, journal: Journal, stack: AsyncExitStack) -> Client:
+    """A client, which connects again while its worker is being replaced."""
+    while True:
+        try:
+            with _named():
+                return await stack.enter_async_context(_connected(plan))
+        except Dying:
+            journal.note("dying")
+            await anyio.sleep(1)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import zipfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -17,6 +18,7 @@ import anyio
 import httpx2
 import pytest
 from mcp import Client, MCPError
+from mcp_types import CallToolResult
 
 from rlm_mcp.records.store import Runs
 from rlm_mcp.records.types import RunState
@@ -115,9 +117,11 @@ def open_files(pid: int) -> Iterator[str]:
 
 @contextmanager
 def served(directory: Path, cache: Path, model: HoldingModel, workers: int = 2) -> Iterator[Served]:
-    """Starts the server with its model."""
+    """Starts the server with its model. What is in `documents` in the directory may be registered."""
+    (documents := directory / "documents").mkdir(exist_ok=True)
     with OpenAIServer(model.reply, faults=model.hold).run_in_thread() as endpoint:
-        environ = environment(directory, cache, endpoint.base_url, RLM_MCP_SUB_CALL_CACHE="false")
+        more = {"RLM_MCP_SUB_CALL_CACHE": "false", "RLM_MCP_ROOTS": str(documents)}
+        environ = environment(directory, cache, endpoint.base_url, **more)
         with http_process(environ, "--token-file", token_file(directory), command=COMMAND, workers=workers) as (
             process,
             url,
@@ -248,6 +252,49 @@ async def test_a_call_that_its_worker_did_not_answer_is_told_what_to_do(
         assert "rlm_result" in said[0]
         assert server.worker_of("bob") == of_bob
         assert await shown(bob, "kept") == "7"
+
+
+async def test_a_document_whose_conversion_ended_two_workers_is_refused_by_name(
+    server: Served, tenants: tuple[Client, Client], tmp_path: Path
+) -> None:
+    ann, bob = tenants
+    document = server.data_dir.parent / "documents" / f"{tmp_path.name}.docx"
+    write_long_document(document)
+    with anyio.fail_after(120):
+        of_bob = server.worker_of("bob")
+        for _ in range(2):
+            async with anyio.create_task_group() as calls:
+                calls.start_soon(kill_when_it_converts, server)
+                with pytest.raises(MCPError, match="has ended"):
+                    await called(ann, "register_context", source=str(document))
+        refused = await ann.call_tool("register_context", {"source": str(document)})
+    assert isinstance(refused, CallToolResult)
+    assert refused.is_error
+    assert f"{document} was being converted when 2 processes died" in str(refused.content)
+    assert server.worker_of("bob") == of_bob
+    assert await shown(bob, "kept") == "7"
+
+
+def write_long_document(path: Path) -> None:
+    """A document of Word that takes a second to convert."""
+    paragraphs = b"".join(b"<w:p><w:r><w:t>paragraph %d</w:t></w:r></w:p>" % number for number in range(200_000))
+    xmlns = b"http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    body = b'<w:document xmlns:w="%s"><w:body>%s</w:body></w:document>' % (xmlns, paragraphs)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", body)
+
+
+async def kill_when_it_converts(server: Served) -> None:
+    """Kills ann's worker once one more process than before has written that it converts something."""
+    before = len(conversions(server))
+    await until(lambda: len(conversions(server)) > before)
+    server.kill_worker_of("ann")
+
+
+def conversions(server: Served) -> Sequence[Path]:
+    """The journals of processes that convert a document, or did when they died."""
+    journals = server.data_dir / "owners" / "ann" / "contexts" / "conversions"
+    return [path for path in journals.glob("*") if any(path.read_bytes())]
 
 
 async def test_variables_come_back_and_the_client_is_told(server: Served, tenants: tuple[Client, Client]) -> None:

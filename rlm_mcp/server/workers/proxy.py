@@ -2,8 +2,8 @@
 
 The body of a request is read in four cases, each for a bounded length: whether it asks for a list that never changes
 (list_answers.py), how it opens a session (handshake_sessions.py), and what it asks, under which id, when its worker has
-died or its client gives it up (open_calls.py). When its worker has died, a request to cancel a run goes to the next
-one, and every other is answered with an error.
+died or its client gives it up (open_calls.py). When its worker has died, a request that changes no more the second time
+goes to the next one, and every other is answered with an error.
 """
 
 import json
@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from rlm_mcp.server.list_cache import METHODS
 from rlm_mcp.server.transports.tenant_names import current_tenant
 from rlm_mcp.server.workers.front_token import front_token
 from rlm_mcp.server.workers.handshake_sessions import HandshakeSession, HandshakeSessions, opening_in
@@ -33,6 +34,12 @@ OF_ONE_HOP: Final = frozenset([*_HOP, "upgrade", "host", "content-length", "auth
 
 MOST_BUFFERED_BYTES = 1 << 20
 """An answer up to this length is passed on only when all of it is here, so that an error can take its place."""
+
+REPEATED_METHODS = METHODS | {
+    *("initialize", "server/discover", "ping"),  # a session that was opened in a worker has ended with it
+    *("resources/list", "resources/read", "tasks/get", "tasks/cancel"),
+}
+REPEATED_TOOLS = frozenset(["list_contexts", "cancel_run"])
 
 END_OF_EVENT = b"\r\n\r\n"
 """Also of one of which a worker had sent a part when it died."""
@@ -93,6 +100,7 @@ class WorkerProxy:
     async def _find_worker(self, scope: Scope, call: OpenCall, answer: "_Answer") -> None:
         """Passes a request on to a worker that takes it."""
         worker: Worker | None = None
+        is_repeated = False
         while True:
             try:
                 worker = await self._workers.worker_of(call.tenant, after=worker)
@@ -102,7 +110,8 @@ class WorkerProxy:
             except aiohttp.ClientConnectorError:  # the worker did not get it
                 continue
             except (aiohttp.ClientError, OSError):
-                if answer.can_go_on() and asks_to_cancel(call.body):
+                if not is_repeated and answer.can_go_on() and may_be_repeated(call.body):
+                    is_repeated = True  # not again: perhaps it is what ends the workers
                     continue
                 await answer.break_off(error_body(call.body, LOST))
             return
@@ -205,11 +214,15 @@ def error_body(body: bytes, text: str) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode()
 
 
-def asks_to_cancel(body: bytes) -> bool:
-    """Whether the request cancels a run, which has the same end however often it is asked for."""
+def may_be_repeated(body: bytes) -> bool:
+    """Whether the request may be sent to a second worker, because it changes nothing, or nothing more."""
+    if request_id_in(body) is None:
+        return False
     match read(body):
-        case {"method": "tasks/cancel"} | {"method": "tools/call", "params": {"name": "cancel_run"}}:
-            return True
+        case {"method": "tools/call", "params": {"name": str() as tool}}:
+            return tool in REPEATED_TOOLS
+        case {"method": str() as method}:
+            return method in REPEATED_METHODS
     return False
 
 

@@ -10,7 +10,7 @@ from rlm_mcp.server.early_answers import MAX_CHARS
 from rlm_mcp.server.workers.handshake_sessions import opening_in
 from rlm_mcp.server.workers.list_answers import ListAnswers
 from rlm_mcp.server.workers.open_calls import MOST_READ_BYTES
-from rlm_mcp.server.workers.proxy import LOST, asks_to_cancel, error_body
+from rlm_mcp.server.workers.proxy import LOST, error_body, may_be_repeated
 
 CALL = b'{"jsonrpc": "2.0", "id": %s, "method": "%s", "params": {}}'
 
@@ -40,7 +40,7 @@ def test_what_is_no_request_has_no_answer_opens_nothing_and_raises_nothing(name:
     )
     body = NONSENSE[name]
     assert (error_body(body, LOST), opening_in(body), lists.answer(headers, body, None)) == (b"", None, None)
-    assert not asks_to_cancel(body)
+    assert not may_be_repeated(body)
 
 
 def test_a_long_request_is_passed_on_unread_and_its_loss_is_told_without_its_id() -> None:
@@ -54,12 +54,14 @@ def test_a_request_that_was_lost_is_answered_under_its_id_in_a_sentence(request_
     assert told == {"jsonrpc": "2.0", "id": json.loads(request_id), "error": {"code": -32603, "message": LOST}}
 
 
-def test_only_a_request_to_cancel_a_run_may_be_sent_to_a_second_worker() -> None:
-    def asked(method: str, params: object) -> bool:
-        return asks_to_cancel(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode())
+def test_only_a_request_that_changes_nothing_more_is_sent_to_a_second_worker() -> None:
+    def repeated(method: str, params: object) -> bool:
+        return may_be_repeated(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode())
 
-    assert asked("tasks/cancel", {"taskId": "run-1"})
-    assert asked("tools/call", {"name": "cancel_run", "arguments": {"run_id": "run-1"}})
-    assert not asked("tools/call", {"name": "rlm_solve", "arguments": {}})
-    assert not asked("tools/call", ["cancel_run"])
-    assert not asked("prompts/get", {"name": "cancel_run"})
+    assert repeated("initialize", {})
+    assert repeated("tasks/cancel", {"taskId": "run-1"})
+    assert repeated("tools/call", {"name": "cancel_run", "arguments": {"run_id": "run-1"}})
+    assert not repeated("tools/call", {"name": "rlm_solve", "arguments": {}})
+    assert not repeated("tools/call", ["cancel_run"])
+    assert not repeated("prompts/get", {"name": "cancel_run"})
+    assert not repeated("notifications/cancelled", {})

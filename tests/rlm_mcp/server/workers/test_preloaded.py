@@ -15,6 +15,7 @@ print("openai" in sys.modules, "wasm_runtime.runtime" in sys.modules, gc.isenabl
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.1)
 while "rlm_mcp.models.sender" not in sys.modules:
     signal.pause()
+signal.setitimer(signal.ITIMER_REAL, 0)
 print("openai" in sys.modules)
 """
 
