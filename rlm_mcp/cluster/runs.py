@@ -521,17 +521,25 @@ class RowRun:
 
     # --- whether a call waits
 
-    def note_waiting(self) -> None:
+    def note_waiting(self, call: str = "") -> None:
         """Notes that a call waits for the end of the run."""
         with suppress(DatabaseUnusable):  # a question that is asked again is a new one
-            self._note_awaited("clock_timestamp()")
+            self._note_awaited("clock_timestamp()", "array_append(waiting_calls, %(call)s)", call)
 
     def note_told(self) -> None:
         """Notes that no call waits any more."""
-        self._note_awaited("NULL")
+        self._note_awaited("NULL", "'{}'")
 
-    def _note_awaited(self, value: str) -> None:
-        self._database.rows(f"UPDATE rlm_runs SET awaited_at = {value} WHERE {_OF_RUN}", self._key)  # noqa: S608 - constants
+    def _note_awaited(self, at: str, calls: str, call: str = "") -> None:
+        self._database.rows(
+            f"UPDATE rlm_runs SET awaited_at = {at}, waiting_calls = {calls} WHERE {_OF_RUN}",  # noqa: S608 - constants
+            self._key | {"call": call},
+        )
+
+    def waiting_calls(self) -> frozenset[str]:
+        """The ids of the calls that were noted as waiting."""
+        (calls,) = self._row("waiting_calls")
+        return frozenset(calls)
 
     def is_awaited(self) -> bool:
         """Whether a call waits, or did when its process died, within WITHIN_SECONDS."""

@@ -30,6 +30,7 @@ CREATE TABLE rlm_runs (
     job bigint,                                -- of Procrastinate, for that attempt
     cancel_requested boolean NOT NULL DEFAULT false,
     awaited_at timestamptz,
+    waiting_calls text[] NOT NULL DEFAULT '{}',
     answer text,                               -- key of an object
     checkpoint text,                           -- key of an object
     checkpoint_turn integer,
