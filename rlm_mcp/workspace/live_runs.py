@@ -509,17 +509,18 @@ class LiveRuns:
             fingerprint = "" if live.asks_client else live.fingerprint
         else:
             fingerprint = await self._fingerprint_of_completed(run_id)
-        if fingerprint:
-            self._keep(fingerprint, run_id)
+        if not fingerprint:
+            return
+        self._keep(fingerprint, run_id)
+        if self._serves:
+            with anyio.CancelScope(shield=True), suppress(RlmError):
+                await run_in_thread((await self._find(run_id)).note_waiting)
 
     def _keep(self, fingerprint: str, run_id: str) -> None:
         self._kept.pop(fingerprint, None)
         self._kept[fingerprint] = run_id
         if len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
-        if self._serves:
-            with anyio.CancelScope(shield=True), suppress(RlmError):
-                await run_in_thread((await self._find(run_id)).note_waiting)
 
     async def _fingerprint_of_completed(self, run_id: str) -> str:
         with anyio.CancelScope(shield=True), suppress(RlmError):
