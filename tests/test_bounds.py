@@ -26,6 +26,8 @@ _PARSERS = {
     "zlib": {"decompressobj", "decompress"},
     "zstandard": {"ZstdDecompressor"},
 }
+# Functions by whose name alone they are known: of Python, and ours for globs and for libraries that read documents.
+_PARSING_FUNCTIONS = {"compile", "glob_regex", "import_parser"}
 # Modules whose import alone means parsing.
 _PARSING_MODULES = ("email.parser", "html.parser", "xml", "ruamel", "jsonschema")
 
@@ -40,6 +42,14 @@ BOUNDS: dict[str, str] = {
     "rlm_mcp/contexts/sources/compressed.py": "rlm_mcp.contexts.sources.compressed:MAX_RATIO",
     "rlm_mcp/contexts/sources/mail.py": "rlm_mcp.contexts.sources.section:MAX_DOCUMENT_BYTES",
     "rlm_mcp/contexts/sources/notebook.py": "rlm_mcp.contexts.sources.section:MAX_DOCUMENT_BYTES",
+    "rlm_mcp/contexts/search.py": "rlm_mcp.contexts.text.globs:MAX_GLOB_CHARS",
+    "rlm_mcp/contexts/sources/outlook.py": "rlm_mcp.contexts.sources.section:MAX_DOCUMENT_BYTES",
+    "rlm_mcp/contexts/sources/pattern.py": "rlm_mcp.contexts.text.globs:MAX_GLOB_CHARS",
+    "rlm_mcp/contexts/sources/pdf.py": "rlm_mcp.contexts.sources.section:MAX_DOCUMENT_BYTES",
+    "rlm_mcp/contexts/sources/rtf.py": "rlm_mcp.contexts.sources.section:MAX_DOCUMENT_BYTES",
+    "rlm_mcp/contexts/sources/slides.py": "rlm_mcp.contexts.sources.package:MAX_TREE_BYTES",
+    "rlm_mcp/contexts/sources/spreadsheet.py": "rlm_mcp.contexts.sources.section:MAX_DOCUMENT_BYTES",
+    "rlm_mcp/contexts/sources/word.py": "rlm_mcp.contexts.sources.package:MAX_TREE_BYTES",
     "rlm_mcp/contexts/sources/package.py": "rlm_mcp.contexts.sources.package:MAX_TREE_BYTES",
     "rlm_mcp/contexts/sources/paragraphs.py": "rlm_mcp.contexts.sources.package:MAX_TREE_BYTES",
     "rlm_mcp/contexts/store/catalogue.py": OURS,
@@ -62,6 +72,8 @@ BOUNDS: dict[str, str] = {
     "rlm_mcp/models/sender.py": "rlm_mcp.models.sender:MOST_BODY_BYTES",
     "rlm_mcp/packages/library.py": OURS,
     "rlm_mcp/packages/resolver.py": OURS,
+    "rlm_mcp/cluster/runs.py": OURS,
+    "rlm_mcp/records/lines.py": OURS,
     "rlm_mcp/records/reading.py": OURS,
     "rlm_mcp/records/store.py": OURS,
     "rlm_mcp/records/tape.py": OURS,
@@ -89,7 +101,7 @@ def _parses(path: Path) -> bool:
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr=name)) if name in _PARSERS.get(module, ()):
                 return True
-            case ast.Call(func=ast.Name(id="compile")):
+            case ast.Call(func=ast.Name(id=function)) if function in _PARSING_FUNCTIONS:
                 return True
             case ast.ImportFrom(module=str(module)) if module.startswith(_PARSING_MODULES):
                 return True

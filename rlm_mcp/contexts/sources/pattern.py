@@ -31,7 +31,7 @@ def match(
     try:
         matches = glob_regex(wild).fullmatch
     except re.error as error:
-        raise SourceRefused(f"{source} is not a glob ({error}): a `[` begins a set such as `[0-9]`") from error
+        raise SourceRefused(f"{source[:200]} is not a glob ({error}): a `[` begins a set such as `[0-9]`") from error
     found = 0
     for path, entry in files_below(base, policy=policy, check_cancelled=check_cancelled, depth=depth_of(wild)):
         if not matches(path):

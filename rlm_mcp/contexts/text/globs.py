@@ -7,6 +7,9 @@ wildcard is looked for at its first place only (an atomic group), because a late
 import re
 from collections.abc import Iterator
 
+MAX_GLOB_CHARS = 4_096
+"""Of a pattern, as of a path on most systems: a longer one would take seconds to compile."""
+
 
 def is_glob(text: str) -> bool:
     """Whether a text has wildcards."""
@@ -14,7 +17,12 @@ def is_glob(text: str) -> bool:
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """A regular expression for `fullmatch`. `**` at the end matches every file below. Raises re.error."""
+    """A regular expression for `fullmatch`. `**` at the end matches every file below.
+
+    Raises re.error, also for a pattern of more than MAX_GLOB_CHARS.
+    """
+    if len(pattern) > MAX_GLOB_CHARS:
+        raise re.error(f"it has {len(pattern):,} characters and may have {MAX_GLOB_CHARS:,}")
     *directories, last = pattern.split("/")
     groups: list[list[str]] = [[]]
     for name in directories:

@@ -109,6 +109,8 @@ def test_a_path_that_fits_nothing_is_refused(store: Store, tree: Context) -> Non
         search(store, tree, "x", path="*.java")
     with pytest.raises(UnknownPath, match=r"has no file 'b.pyx'"):
         search(store, tree, "x", path="b.pyx")
+    with pytest.raises(UnknownPath, match=r"is not a glob \(it has .* characters and may have 4,096\)"):
+        search(store, tree, "x", path="*a" * 500_000)
 
 
 @pytest.mark.parametrize(

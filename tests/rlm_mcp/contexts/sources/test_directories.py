@@ -124,6 +124,8 @@ def test_a_glob_names_files_from_the_part_without_wildcards(store: Store, files:
     assert paths(store, f"{files}/*/a.*") == ["logs/a.log"]
     with pytest.raises(SourceRefused, match=r"nothing matches the pattern .*\*.csv"):
         store.register_source(f"{files}/*.csv")
+    with pytest.raises(SourceRefused):
+        store.register_source(f"{files}/{'*a' * 500_000}")
 
 
 def test_a_file_whose_name_has_wildcards_is_that_file(store: Store, files: Path) -> None:
