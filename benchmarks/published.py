@@ -1,17 +1,24 @@
 """Published long-context tasks, from the files of their authors, scored by the metrics of their papers.
 
-    python -m benchmarks.published oolong|mrcr|s-niah|codeqa --data FILE [--limit 20] [--json] [--results FILE]
+    python -m benchmarks.published TASK --data FILE [--contexts FILE] [--only FIELD=VALUE …] [--limit 20] [--json]
 
 The data is not part of the project. FILE is JSON Lines or a JSON list; rows of a parquet file are converted with
 `datasets.load_dataset(…).to_json(FILE)`. The model comes from the settings (RLM_MCP_BASE_URL, RLM_MCP_MODEL, …).
 
-    oolong   oolongbench/oolong-synth. The text before the last colon of a reply is dropped, as its authors do; a number
-             scores 0.75 to the power of its distance, a date by its value, anything else by equality.
-    mrcr     openai/mrcr. The reply must begin with the random prefix, else it scores 0; then the ratio of difflib's
-             SequenceMatcher to the expected text, both without the prefix.
-    s-niah   RULER's generated files. The share of the expected strings in the reply, in any case.
-    codeqa   LongBench-v2's data.json, rows of the domain "Code Repository Understanding". Right or wrong by the letter
-             in "The correct answer is (X)".
+    oolong          oolongbench/oolong-synth. The text before the last colon of a reply is dropped, as its authors do; a
+                    number scores 0.75 to the power of its distance, a date by its value, anything else by equality. The
+                    slice of the RLM paper: --only dataset=trec_coarse context_len=131072 --limit 50.
+    oolong-pairs    mit-oasys/oolong-pairs, such as oolong-pairs-32768.json; --contexts is oolong-synth, whose window of
+                    trec_coarse with this length is the context. F1 over the pairs, the lower id first.
+    mrcr            openai/mrcr. The reply must begin with the random prefix, else it scores 0; then the ratio of
+                    difflib's SequenceMatcher to the expected text, both without the prefix.
+    s-niah          RULER's generated files. The share of the expected strings in the reply, in any case.
+    codeqa          LongBench-v2's data.json, rows of the domain "Code Repository Understanding". Right or wrong by the
+                    letter in "The correct answer is (X)".
+    browsecomp-plus browsecomp_plus_decrypted.jsonl, which the authors' script writes; --contexts is their corpus
+                    (docid, text, url). The context has 1,000 documents, as in the RLM paper: the evidence, gold and
+                    negative documents of the question and others of the corpus, or the former alone without --contexts.
+                    The configured model judges whether the final answer is the expected one, as the authors' judge.
 
 `--results` appends a line per question with its run id and score, which `rlm-mcp runs export --scores` reads.
 """
@@ -27,6 +34,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from difflib import SequenceMatcher
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 import anyio
@@ -51,6 +59,12 @@ class Question:
     context: str
     query: str
     score: Callable[[str], float]
+
+
+Reader = Callable[[Row], Question | None]
+Judge = Callable[[str], str]
+"""Answers a question about a reply with yes or no."""
+DOCUMENTS = 1_000
 
 
 # --- the tasks
@@ -101,12 +115,83 @@ def code_qa(row: Row) -> Question | None:
     )
 
 
-TASKS: Mapping[str, Callable[[Row], Question | None]] = {
+def oolong_pairs(data: Path, contexts: Path | None) -> Reader:
+    """Questions for all pairs of users; every file is about one context, which its name tells by its length."""
+    found = re.search(r"(\d+)\.jsonl?$", data.name)
+    if found is None or contexts is None:
+        raise BadData(
+            "oolong-pairs needs --data oolong-pairs-LENGTH.json, and --contexts with the rows of oolong-synth"
+        )
+    windows = (
+        str(row["context_window_text"])
+        for row in _rows(contexts)
+        if row["dataset"] == "trec_coarse" and int(row["context_len"]) == int(found[1])
+    )
+    context = next(windows, None)
+    if context is None:
+        raise BadData(f"{contexts} has no context of trec_coarse with the length {found[1]}: give the whole split")
+
+    def read(row: Row) -> Question:
+        gold = pairs_in("\n".join(row["answer"]))
+        return Question(
+            name=str(row["id"]),
+            context=context,
+            query=str(row["question"]),
+            score=lambda reply: score_pairs(reply, gold),
+        )
+
+    return read
+
+
+def browse_comp_plus(contexts: Path | None, judge: Judge) -> Reader:
+    """Questions that need several of many documents, which stand in the context one after the other."""
+    others = _sample(_rows(contexts), DOCUMENTS) if contexts is not None else []
+
+    def read(row: Row) -> Question:
+        query, answer = str(row["query"]), str(row["answer"])
+        own = [one for field in ("gold_docs", "evidence_docs", "negative_docs") for one in row[field]]
+        documents = {str(one["docid"]): str(one["text"]) for one in [*own, *others]}
+        kept = list(documents.items())[: max(DOCUMENTS, len(own))]
+        Random(f"browsecomp-plus {row['query_id']}").shuffle(kept)
+        return Question(
+            name=str(row["query_id"]),
+            context="\n\n".join(f"[docid {name}]\n{text}" for name, text in kept),
+            query=f"{query}\nAnswer from the documents. End with a line that begins with Exact Answer:",
+            score=lambda reply: score_browse_comp(query, reply, answer, judge),
+        )
+
+    return read
+
+
+def reader_of(name: str, data: Path, contexts: Path | None = None, judge: Judge = lambda _: "no") -> Reader:
+    """The function that makes a question of a row of this task. Raises BadData where a file is missing."""
+    match name:
+        case "oolong-pairs":
+            return oolong_pairs(data, contexts)
+        case "browsecomp-plus":
+            return browse_comp_plus(contexts, judge)
+    return TASKS[name]
+
+
+def _sample(rows: Iterator[Row], count: int) -> list[Row]:
+    """So many rows of a stream, each with the same chance; always the same ones."""
+    random, kept = Random("documents"), list[Row]()
+    for number, row in enumerate(rows):
+        if number < count:
+            kept.append(row)
+        elif (place := random.randrange(number + 1)) < count:
+            kept[place] = row
+    return kept
+
+
+TASKS: Mapping[str, Reader] = {
     "oolong": oolong,
     "mrcr": mrcr,
     "s-niah": niah,
     "codeqa": code_qa,
 }
+"""Tasks whose rows hold all that is needed."""
+NAMES = (*TASKS, "oolong-pairs", "browsecomp-plus")
 
 
 # --- the metrics
@@ -146,6 +231,33 @@ def score_code_qa(reply: str, letter: str) -> float:
     return float(found is not None and found[1] == letter)
 
 
+def pairs_in(text: str) -> frozenset[tuple[int, int]]:
+    """The pairs of ids in brackets in a text, the lower one first."""
+    found = ((int(one), int(other)) for one, other in re.findall(r"[(\[]\s*(\d{1,12})\s*,\s*(\d{1,12})\s*[)\]]", text))
+    return frozenset((min(pair), max(pair)) for pair in found)
+
+
+def score_pairs(reply: str, gold: frozenset[tuple[int, int]]) -> float:
+    """OOLONG-Pairs: F1 over the pairs; 1 if there are none and none is named."""
+    said = pairs_in(reply)
+    return 2 * len(said & gold) / (len(said) + len(gold)) if said or gold else 1.0
+
+
+def score_browse_comp(query: str, reply: str, answer: str, judge: Judge) -> float:
+    """BrowseComp-Plus: 1 if the final answer is the expected one, by its words or else by the judge."""
+    final = reply.rsplit("Exact Answer:", 1)[-1].strip(" *\n")
+    if " ".join(final.split()).casefold() == " ".join(answer.split()).casefold():
+        return 1.0
+    if not final:
+        return 0.0
+    asked = (
+        f"Question: {query}\nExpected answer: {answer}\nReply: {reply}\n\nDoes the reply give the expected answer, in"
+        " whatever words, as its final answer? Small differences of numbers are fine, everything else must agree."
+        " Answer with yes or no."
+    )
+    return float(judge(asked).strip().strip("*").casefold().startswith("yes"))
+
+
 def _gold_of_oolong(answer: str) -> str | date:
     if (day := re.search(r"datetime\.date\((\d+), (\d+), (\d+)\)", answer)) is not None:
         return date(*(int(part) for part in day.groups()))
@@ -175,12 +287,16 @@ def _date_of(text: str) -> date | None:
 # --- the files
 
 
-def read_questions(name: str, path: Path) -> Iterator[Question]:
-    """The questions of a task in a file. Raises BadData."""
-    made = 0
+def read_questions(
+    name: str, path: Path, read: Reader | None = None, only: Mapping[str, str] | None = None
+) -> Iterator[Question]:
+    """The questions of a task in a file, of rows whose fields have the values of `only`. Raises BadData."""
+    read, made = read or reader_of(name, path), 0
     for number, row in enumerate(_rows(path), 1):
         try:
-            question = TASKS[name](row)
+            if any(str(row[field]) != value for field, value in (only or {}).items()):
+                continue
+            question = read(row)
         except (KeyError, TypeError, ValueError, SyntaxError) as error:
             missing = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
             raise BadData(f"{path}, row {number}, is no row of {name} ({missing}): give the authors' file") from error
@@ -215,6 +331,12 @@ async def answer(question: Question, mode: Literal["auto", "direct", "rlm"]) -> 
     return await rlm_mcp.solve(question.query, {"context": question.context}, mode=mode)
 
 
+async def judged(prompt: str) -> str:
+    """The configured model's answer to a judge's question."""
+    state = await rlm_mcp.solve(prompt, {"note": "Judge the reply in the question."}, mode="direct")
+    return str(state.answer)
+
+
 def figures_of(name: str, rows: Sequence[Row]) -> list[dict[str, object]]:
     """The figures of the results, for a table."""
     measured = {
@@ -242,8 +364,10 @@ def figures_of(name: str, rows: Sequence[Row]) -> list[dict[str, object]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Asks the questions one after the other and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=TASKS)
+    parser.add_argument("name", choices=NAMES, metavar="TASK", help=", ".join(NAMES))
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--contexts", type=Path, help="the file that holds the contexts, where --data does not")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FIELD=VALUE", help="take only rows with these values")
     parser.add_argument("--limit", type=int, default=20, help="how many questions, from the first on (default: 20)")
     parser.add_argument("--mode", choices=("auto", "direct", "rlm"), default="rlm", help="direct is the baseline")
     parser.add_argument("--results", type=Path, help="append a line per question to this file")
@@ -251,7 +375,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     rows: list[Row] = []
     try:
-        for question, _ in zip(read_questions(options.name, options.data), range(options.limit), strict=False):
+        only = dict(text.split("=", 1) if "=" in text else (text, "") for text in options.only)
+        read = reader_of(options.name, options.data, options.contexts, lambda prompt: anyio.run(judged, prompt))
+        questions = read_questions(options.name, options.data, read, only)
+        for question, _ in zip(questions, range(options.limit), strict=False):
             rows.append(_ask(question, options))
     except (BadData, RlmError) as error:
         print(f"published: {error}", file=sys.stderr)
