@@ -24,9 +24,15 @@ subset of Python, such as Monty, starts faster and runs less."""
 ENGINE = """\
 What rlm-mcp adds to the time and the money that the model takes. A turn costs milliseconds, and a plain loop of
 sub-calls runs in parallel. Under failures of the provider, the reported tokens are those that it served."""
+QUALITY = """\
+How right the answers are, and what they cost, where every text must be read. The models are scripted, so that the
+engines differ only in what they lose between root model and sub-model, send again or pay for; a single call fails once
+the text is longer than what a model reads well. `rlms` and dspy.RLM are as right, as they run the same programs: how
+good real models are at writing them is measured by the other lanes of `python -m benchmarks.quality --help`."""
 TABLES = {
     "sandbox": (["--quick"], SANDBOX),
     "engine": (["turns", "loops", "tokens", "--repeat", "3"], ENGINE),
+    "quality": ([], QUALITY),
 }
 """The arguments of each table, and three sentences on its meaning."""
 

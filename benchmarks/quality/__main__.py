@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 from benchmarks.quality.cases import Case, score, write_case
@@ -75,24 +76,40 @@ def measure(contender: str, case: Case, lane: Lane, *, seconds: float, rivals: s
 
 
 def measure_all(options: argparse.Namespace, lane: Lane, contenders: Sequence[str]) -> Iterator[Result]:
-    """All contenders on each case, one after the other."""
-    for size in options.sizes:
-        for seed in options.seeds:
-            for family in options.families:
-                with tempfile.TemporaryDirectory() as folder:
-                    case = write_case(FAMILIES[family], size, seed, Path(folder))
-                    for contender in contenders:
-                        result = measure(contender, case, lane, seconds=options.seconds, rivals=options.rivals)
-                        print(
-                            f"{size:>11,} {seed} {family:16} {contender:11} {result.score:6.1%} {result.seconds:7.1f} s"
-                            f" {result.calls:6} calls {result.tokens:>11,} tokens  {result.ended}",
-                            file=sys.stderr,
-                            flush=True,
-                        )
-                        if options.results is not None:
-                            with options.results.open("a", encoding="utf-8") as file:
-                                file.write(json.dumps(asdict(result)) + "\n")
-                        yield result
+    """All contenders on each case, one after the other; those of the results file are not measured again."""
+    known = {(one.size, one.seed, one.family, one.contender): one for one in read_results(options.results)}
+    for size, seed, family in product(options.sizes, options.seeds, options.families):
+        keys = [(size, seed, family, contender) for contender in contenders]
+        if all(key in known for key in keys):
+            yield from (known[key] for key in keys)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            case = write_case(FAMILIES[family], size, seed, Path(folder))
+            for key in keys:
+                if (result := known.get(key)) is None:
+                    result = measure(key[-1], case, lane, seconds=options.seconds, rivals=options.rivals)
+                    _note(result, options.results)
+                yield result
+
+
+def _note(result: Result, file: Path | None) -> None:
+    """Reports a result on stderr, and appends it to a file."""
+    print(
+        f"{result.size:>11,} {result.seed} {result.family:16} {result.contender:11} {result.score:6.1%}"
+        f" {result.seconds:7.1f} s {result.calls:6} calls {result.tokens:>11,} tokens  {result.ended}",
+        file=sys.stderr,
+        flush=True,
+    )
+    if file is not None:
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(asdict(result)) + "\n")
+
+
+def read_results(path: Path | None) -> list[Result]:
+    """The results of earlier runs in a file."""
+    if path is None or not path.exists():
+        return []
+    return [Result(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
 def size_of(text: str) -> int:
@@ -123,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
     parser.add_argument("--max-usd", type=float, help="stop once so many dollars are spent")
     parser.add_argument("--yes", action="store_true", help="spend what is estimated")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="append a line per case to this file")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="JSON Lines file, continued if it is of this lane")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON document")
     return parser
 

@@ -479,5 +479,18 @@ def test_figures_are_means_with_the_range_of_the_seeds() -> None:
     assert dollars({"m": [1, 1]}, {}) is None
 
 
+def test_results_of_a_file_are_not_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "results.jsonl"
+    asked = ["--sizes", "12K", "--families", "needles", "--latency", "0", "--results", str(path), "--json"]
+    assert main([*asked, "--contenders", "grep"]) == 0
+    first = json.loads(capsys.readouterr().out)["figures"]
+    kept = path.read_text()
+    assert main([*asked, "--contenders", "grep", "truncated"]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert [one for one in figures if one["contender"] == "grep"] == first
+    assert path.read_text().startswith(kept)
+    assert len(path.read_text().splitlines()) == 2
+
+
 def test_sizes_have_units() -> None:
     assert [size_of(text) for text in ("32K", "16m", "700")] == [32 << 10, 16 << 20, 700]
