@@ -3,6 +3,7 @@
 import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ CHAT = [
     {"role": "assistant", "content": "roses"},
     {"role": "user", "content": "?"},
 ]
-ROWS = {
+ROWS: dict[str, dict[str, Any]] = {
     "oolong": {"id": 1, "context_window_text": "a\nb", "question": "How many?", "answer": "[7]"}
     | {"answer_type": "ANSWER_TYPE.NUMERIC"},
     "mrcr": {"prompt": json.dumps(CHAT), "answer": "xYz1roses", "random_string_to_prepend": "xYz1"}
@@ -125,9 +126,7 @@ def test_documents_of_a_question_are_filled_up_from_the_corpus_and_a_judge_decid
 
 
 def test_only_rows_with_the_wanted_values_are_asked(tmp_path: Path) -> None:
-    rows = [
-        ROWS["oolong"] | {"id": n, "dataset": name, "context_len": 131072} for n, name in enumerate(("a", "b", "a"))
-    ]
+    rows = [{**ROWS["oolong"], "id": n, "dataset": name, "context_len": 131072} for n, name in enumerate("aba")]
     path = tmp_path / "data.json"
     path.write_text(json.dumps(rows))
     only = {"dataset": "a", "context_len": "131072"}

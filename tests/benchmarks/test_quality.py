@@ -18,11 +18,11 @@ import pytest
 
 from benchmarks.quality.__main__ import main, measure, size_of
 from benchmarks.quality.cases import Case, combine, file_of, items_of, score, until, write_case
-from benchmarks.quality.contenders import Setup, direct, grep, map_reduce, truncated
+from benchmarks.quality.contenders import Setup, direct, grep, lacks, map_reduce, truncated
 from benchmarks.quality.families import FAMILIES, KINDS
 from benchmarks.quality.figures import Result, dollars, figures_of
 from benchmarks.quality.folders import callers
-from benchmarks.quality.lanes import Endpoint, Lane, Usage, by_hand, estimated_usd, prices_of
+from benchmarks.quality.lanes import Endpoint, Lane, Usage, by_hand, estimated_usd, llama, prices_of
 from benchmarks.quality.messages import ORDERS, PHRASES
 from benchmarks.quality.metering import Meter, metered
 from benchmarks.quality.reader import REPLY_CHARS, Opinions, labels_prompt, reply_to
@@ -494,3 +494,18 @@ def test_results_of_a_file_are_not_measured_again(tmp_path: Path, capsys: pytest
 
 def test_sizes_have_units() -> None:
     assert [size_of(text) for text in ("32K", "16m", "700")] == [32 << 10, 16 << 20, 700]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script")
+def test_a_model_file_is_served_by_llama_cpp_in_another_python(tmp_path: Path) -> None:
+    (tmp_path / "xllamacpp.py").write_text(
+        "from types import SimpleNamespace as Record\n"
+        "def CommonParams(): return Record(model=Record(), cpuparams=Record())\n"
+        "def Server(params): assert (params.model.path, params.n_parallel) == ('m.gguf', 1); return params\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    assert not lacks(str(python), "xllamacpp")
+    with llama(str(python), Path("m.gguf")) as url:
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url)
