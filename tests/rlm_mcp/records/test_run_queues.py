@@ -129,9 +129,9 @@ async def test_a_player_learns_that_another_process_asks_it_to_cancel(reopen: Op
     assert waits.cancelled_caught
 
 
-def test_a_cancel_that_cannot_be_asked_for_is_a_sentence(reopen: OpenQueue) -> None:
-    records, queue = reopen()
-    run = records.create(STARTED)
+def test_a_cancel_that_cannot_be_asked_for_is_a_sentence(tmp_path: Path) -> None:
+    records = Runs(tmp_path)
+    queue, run = LocalRunQueue(records), records.create(STARTED)
     run.close()
     shutil.rmtree(run.directory)
     with pytest.raises(
