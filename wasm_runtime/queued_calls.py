@@ -23,7 +23,9 @@ class QueuedCalls:
         self._begun = 0
         self._lock = Lock()
 
-    def __len__(self) -> int:
+    @property
+    def waiting_count(self) -> int:
+        """How many calls have not begun."""
         return len(self._waiting)
 
     def add(self, calls: "Mapping[Future[object], Callable[[], None]]") -> None:

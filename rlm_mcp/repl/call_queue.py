@@ -41,7 +41,9 @@ class CallQueue:
         self._waiting: OrderedDict[Future[Any], Callable[[], Any]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
+    @property
+    def waiting_count(self) -> int:
+        """How many calls have not begun."""
         return len(self._waiting)
 
     def __repr__(self) -> str:
@@ -127,7 +129,7 @@ class CallHandoff:
         """
         future: Future[Any] = Future()
         with self._handoff_lock:
-            self._pending.append((queue or self._unbounded, (function, future)))
+            self._pending.append((self._unbounded if queue is None else queue, (function, future)))
             is_first = len(self._pending) == 1
         if is_first:  # otherwise the loop knows
             self._call_soon(self._has_pending.set)

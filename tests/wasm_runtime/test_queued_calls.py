@@ -32,9 +32,9 @@ def test_calls_that_are_cancelled_leave_the_queue_at_once_and_the_others_keep_th
     late: Future[object] = Future()
     late.cancel()
     queue.add({late: partial(made.append, 100)})
-    assert (len(queue), len(threads.submitted)) == (3, 2)
+    assert (queue.waiting_count, len(threads.submitted)) == (3, 2)
     threads.run_all()
-    assert (made, len(queue)) == ([0, 98, 99], 0)
+    assert (made, queue.waiting_count) == ([0, 98, 99], 0)
     queue.add({Future(): partial(made.append, 101)})
     threads.run_all()
     assert made[-1] == 101
@@ -46,6 +46,6 @@ def test_calls_that_are_forgotten_are_not_made() -> None:
     futures: list[Future[object]] = [Future() for _ in range(10)]
     queue.add({future: partial(made.append, number) for number, future in enumerate(futures)})
     queue.forget([*futures[1:9], Future()])
-    assert len(queue) == 2
+    assert queue.waiting_count == 2
     threads.run_all()
     assert made == [0, 9]

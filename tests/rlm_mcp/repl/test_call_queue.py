@@ -97,7 +97,7 @@ async def test_calls_that_are_cancelled_leave_the_queue_at_once() -> None:
         late: Future[Any] = Future()
         late.cancel()
         queue.add((lambda: None, late))
-        assert len(queue) == 1
+        assert queue.waiting_count == 1
         busy.cancel()
     assert waiting[0].done()
 
