@@ -38,6 +38,8 @@ from mcp import Client, MCPError
 from mcp_types import CallToolResult
 
 from benchmarks.attacks import HEADING, measure_all
+from rlm_mcp.records.recovery import MOST_TRIES
+from rlm_mcp.records.store import Runs
 from rlm_mcp.server.transports.auth import digest_of
 from tests.peers.openai_server import OpenAIServer, Request
 from tests.peers.places import COMMAND, at, environment, listening, served_url
@@ -93,6 +95,7 @@ class Served:
     process: "subprocess.Popen[bytes]"
     log: list[bytes]
     endpoint: OpenAIServer
+    data_dir: Path
 
     def workers(self) -> list[int]:
         """The processes of the workers."""
@@ -128,7 +131,8 @@ def served(workers: int, *, latency: float = 0.0) -> Iterator[Served]:
             log: list[bytes] = []
             threading.Thread(target=log.extend, args=[process.stderr], daemon=True).start()
             try:
-                yield Served(url=url, process=process, log=log, endpoint=endpoint)
+                data_dir = Path(environ["RLM_MCP_DATA_DIR"])
+                yield Served(url=url, process=process, log=log, endpoint=endpoint, data_dir=data_dir)
             finally:
                 process.terminate()
                 process.wait()
@@ -185,6 +189,8 @@ class Kills:
     repeated: int = 0
     right: int = 0
     wrong: list[str] = field(default_factory=list)
+    left_alone: int = 0
+    """killed so often, before they got any further, that they are resumed only for the same question"""
     takeovers: list[float] = field(default_factory=list)
 
 
@@ -193,9 +199,12 @@ async def kills(options: argparse.Namespace) -> None:
     seen, chance, is_over = Kills(), random.Random(options.seed), anyio.Event()
     tags = iter(range(1 << 30))
 
-    async def keep_running(client: Client) -> None:
+    async def keep_running(client: Client, records: Runs) -> None:
         while not is_over.is_set():
-            result = await solved(client, f"add up run-tag-{next(tags)}x")
+            result = await solved(client, query := f"add up run-tag-{next(tags)}x")
+            while result["status"] == "failed" and records.get(result["run_id"]).fruitless_resumes() >= MOST_TRIES:
+                seen.left_alone += 1
+                result = await solved(client, query)
             if (result["status"], result["answer"]) == ("completed", ANSWER):
                 seen.right += 1
             else:
@@ -203,9 +212,9 @@ async def kills(options: argparse.Namespace) -> None:
 
     with served(2, latency=LATENCY) as server:
         async with clients(server, TENANTS[:2]) as opened, anyio.create_task_group() as tasks:
-            for client in opened:
+            for client, tenant in zip(opened, TENANTS, strict=False):
                 for _ in range(KILLED_RUNS):
-                    tasks.start_soon(keep_running, client)
+                    tasks.start_soon(keep_running, client, Runs(server.data_dir / "owners" / tenant))
             while seen.times < options.kills:
                 await anyio.sleep(chance.uniform(0.3, 2.0))
                 if len(pids := server.workers()) == 2:
@@ -214,6 +223,7 @@ async def kills(options: argparse.Namespace) -> None:
         errors = [line.decode() for line in server.log if b'"level": "ERROR"' in line]
     order = sorted(seen.takeovers)
     print(f"workers killed or stopped {seen.times}; runs right {seen.right}, wrong {len(seen.wrong)} {seen.wrong[:3]}")
+    print(f"runs killed {MOST_TRIES} times without getting further, and asked for once more {seen.left_alone}")
     print(f"calls on record at the kills {seen.calls_on_record}, of them asked again {seen.repeated}")
     print(f"errors in the log {len(errors)} {errors[:3]}")
     p99 = order[min(len(order) - 1, int(len(order) * 0.99))]
