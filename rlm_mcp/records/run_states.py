@@ -34,7 +34,9 @@ def finished_state(state: RunState, run_id: str, *, is_live: bool, stored_answer
     if state.run_id != run_id:  # a damaged or copied record: an id is looked up by where the record lies
         state = replace(state, run_id=run_id)
     if state.status == "running" and not is_live:
-        message = f"the process that ran it ended first: the same question, or `rlm-mcp runs resume {run_id}`, continues it"
+        message = (
+            f"the process that ran it ended first: the same question, or `rlm-mcp runs resume {run_id}`, continues it"
+        )
         state = replace(state, status="failed", stopped_by="error", message=message)
     return state
 

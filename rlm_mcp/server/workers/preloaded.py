@@ -9,32 +9,39 @@ on at once. A signal interrupts it for that, because at a fork it must not have 
 """
 
 import gc
-
-gc.disable()  # until the end: visiting the objects of the imports again and again takes a seventh of the time
-
-import signal  # noqa: E402
-from importlib import import_module  # noqa: E402
-
-from rlm_mcp.repl.sandbox import import_runtime  # noqa: E402
-from rlm_mcp.server.answer_preparation import server_without_workspace  # noqa: E402
-from rlm_mcp.server.transports.logs import configure_logging  # noqa: E402
+import signal
+from contextlib import suppress
+from importlib import import_module
 
 AFTER_SECONDS = 3.0
 """Until the first workers have been forked, also on a slow machine."""
 
 
-def import_the_rest(*_: object) -> None:
+def import_what_all_need() -> None:
+    """Imports what a worker needs before its first answer."""
+    gc.disable()  # visiting the objects of the imports again and again takes a seventh of the time
+    for name in ("rlm_mcp.server.workers.process", "uvicorn.lifespan.on", "uvicorn.loops.auto"):
+        import_module(name)
+    from rlm_mcp.repl.sandbox import import_runtime
+    from rlm_mcp.server.answer_preparation import server_without_workspace
+    from rlm_mcp.server.transports.logs import configure_logging
+
+    import_runtime()
+    configure_logging(structured=True)  # before the first server, which would configure it
+    server_without_workspace().streamable_http_app()
+    gc.freeze()
+    gc.enable()
+
+
+def import_what_runs_need(*_: object) -> None:
     """Imports what the first run of a worker needs."""
-    import_module("rlm_mcp.models.sender")
+    with suppress(
+        Exception
+    ):  # a worker that needs it says why it cannot be imported; all workers end with this process
+        import_module("rlm_mcp.models.sender")
     gc.freeze()
 
 
-for name in ("rlm_mcp.server.workers.process", "uvicorn.lifespan.on", "uvicorn.loops.auto"):
-    import_module(name)
-import_runtime()
-configure_logging(structured=True)  # before the first server, which would configure it
-server_without_workspace().streamable_http_app()
-gc.freeze()
-gc.enable()
-signal.signal(signal.SIGALRM, import_the_rest)
+import_what_all_need()
+signal.signal(signal.SIGALRM, import_what_runs_need)
 signal.setitimer(signal.ITIMER_REAL, AFTER_SECONDS)  # which is not inherited
