@@ -15,6 +15,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 _PYTHON = frozenset({"repl", "python", "python3", "py", "py3", "ipython", "pycon", "python-repl", "tool_code", "code"})
@@ -46,6 +47,7 @@ _FINAL = re.compile(r"[ \t]*+(FINAL|FINAL_VAR|SUBMIT)\(")
 _END_OF_CALL = re.compile(r"\)[ \t;]*+(?:#.*)?\Z", re.DOTALL)
 _STRING_OR_COMMENT = re.compile(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*+"?|\'(?:\\.|[^\'\\\n])*+\'?|#[^\n]*+')
 _MOST_CLOSINGS = 8  # a fence inside a string of the code is rare; with more tries, parsing junk would be quadratic
+_KEPT_CHARS = 20_000  # the tree of a longer block takes megabytes
 _ALLOW_AWAIT = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
@@ -89,7 +91,16 @@ def parse_reply(text: str) -> Reply:
 
 
 def parse(code: str) -> ast.Module | None:
-    """The syntax tree of a block as the REPL would read it (top-level `await` allowed), or None."""
+    """The syntax tree of a block as the REPL would read it (top-level `await` allowed), or None. Not to be changed."""
+    return _parse(code) if len(code) > _KEPT_CHARS else _parse_once(code)
+
+
+@lru_cache(maxsize=8)  # a block is parsed five times in a turn
+def _parse_once(code: str) -> ast.Module | None:
+    return _parse(code)
+
+
+def _parse(code: str) -> ast.Module | None:
     try:
         return _compiled(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -36,9 +36,10 @@ try:
 except ImportError:  # Windows, which has no page map either
     fcntl = None  # type: ignore[assignment] # absent on this system
 
-# Runs of at least this length are moved to a file once a session has written more than _MOVE_ABOVE in all.
+# Runs of at least this length are moved to a file once a session has written more than _MOVE_ABOVE in all: a context
+# that code has read whole would be copied twice a cell, and moving it takes no longer than two copies.
 _LONG_RUN = 64 * HOST_PAGE_BYTES
-_MOVE_ABOVE = 4 << 20
+_MOVE_ABOVE = 1 << 20
 # The high byte of an entry: 0x80 present, 0x40 swapped, 0x20 file-mapped or shared.
 # Up to two unwritten pages between written ones are included: copying them is cheaper than another run.
 _RUN = rb"[\x40-\x5f\x80-\x9f\xc0-\xdf]+"
