@@ -249,16 +249,16 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
 }
 
 
-def ratio(work: Callable[[str], object], text: Callable[[int], str]) -> float:
-    """The time for 4n divided by that for n, where n is long enough to be measured."""
+def ratio(work: Callable[[str], object], text: Callable[[int], str], rounds: int = _ROUNDS) -> float:
+    """The time for 4n divided by that for n, where n is long enough to be measured; each is the least of `rounds`."""
     n = 1 << 10
     while n < _LONGEST and seconds_of(work, text(4 * n)) < _LEAST_SECONDS:
         n *= 2
-    return _least(work, text(4 * n)) / max(_least(work, text(n)), 1e-9)
+    return _least(work, text(4 * n), rounds) / max(_least(work, text(n), rounds), 1e-9)
 
 
-def _least(work: Callable[[str], object], text: str) -> float:
-    return min(seconds_of(work, text) for _ in range(_ROUNDS))
+def _least(work: Callable[[str], object], text: str, rounds: int) -> float:
+    return min(seconds_of(work, text) for _ in range(rounds))
 
 
 def seconds_of(work: Callable[[str], object], text: str) -> float:

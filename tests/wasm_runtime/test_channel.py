@@ -175,8 +175,9 @@ def test_a_future_that_somebody_else_cancelled_says_so() -> None:
 def test_calls_in_flight_are_bounded() -> None:
     never: Future[object] = Future()
     channel = make_channel(never=lambda: never)
-    for number in range(TICKETS_AT_MOST):
-        assert ask(channel, submit("never")) == {"ok": [number + 1]}
+    many = {"do": "submit", "name": "never", "calls": [[[], {}]] * 1_000}
+    for first in range(1, TICKETS_AT_MOST, 1_000):
+        assert ask(channel, many) == {"ok": list(range(first, first + 1_000))}
     text = (
         f"{TICKETS_AT_MOST} calls are in flight and 1 more would be over {TICKETS_AT_MOST}: wait for some of them first"
     )

@@ -177,7 +177,7 @@ def test_every_import_of_the_image_is_fuzzed(signatures: dict[str, wasmtime.Func
     assert set(signatures) <= set(FUNCTIONS)
 
 
-@settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_sequence_of_calls_with_any_arguments_raises_nothing_and_stays_inside_memory(
     signatures: dict[str, wasmtime.FuncType], threads: Executor, data: st.DataObject

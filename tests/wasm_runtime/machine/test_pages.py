@@ -197,7 +197,7 @@ steps = st.one_of(
 
 
 @settings(
-    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(story=st.lists(steps, max_size=15))
 def test_any_story_of_writes_saves_and_copies_ends_as_it_should(

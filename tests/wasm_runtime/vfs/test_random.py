@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wasm_runtime.errno import Errno
@@ -326,7 +326,6 @@ def real_directory() -> Iterator[Linux]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="compares with Linux")
-@settings(deadline=None, max_examples=300)
 @given(SEQUENCES)
 @example([("mkdir", "a", 0o755), ("symlink", "a", "b"), ("rmdir", "b/"), ("unlink", "b/"), ("readlink", "b/")])
 @example([("mkdir", "a", 0o755), ("rename", "a", "a/b"), ("mkdir", "a/b", 0o755), ("rename", "a/b", "a")])
@@ -414,7 +413,6 @@ def apply(vfs: Vfs, sequence: list[Operation]) -> None:
         check_books(vfs)
 
 
-@settings(deadline=None, max_examples=200)
 @given(SEQUENCES, SEQUENCES, SEQUENCES)
 def test_undo_puts_everything_back_as_often_as_it_is_asked(
     before: list[Operation], first: list[Operation], second: list[Operation]
@@ -433,7 +431,6 @@ def test_undo_puts_everything_back_as_often_as_it_is_asked(
     check_books(vfs)
 
 
-@settings(deadline=None, max_examples=200)
 @given(SEQUENCES, SEQUENCES, SEQUENCES)
 def test_a_clone_and_its_origin_do_not_see_each_others_changes(
     before: list[Operation], mine: list[Operation], its: list[Operation]
@@ -457,7 +454,6 @@ def test_a_clone_and_its_origin_do_not_see_each_others_changes(
     assert picture(clone) == of_clone
 
 
-@settings(deadline=None, max_examples=100)
 @given(SEQUENCES, SEQUENCES, SEQUENCES)
 def test_a_clone_of_the_marked_state_is_that_state_while_its_origin_goes_on(
     before: list[Operation], mine: list[Operation], its: list[Operation]
@@ -478,7 +474,6 @@ def test_a_clone_of_the_marked_state_is_that_state_while_its_origin_goes_on(
     assert picture(vfs) == at_mark
 
 
-@settings(deadline=None, max_examples=200)
 @given(SEQUENCES, SEQUENCES)
 def test_a_dump_loaded_elsewhere_goes_on_as_the_original_does(before: list[Operation], after: list[Operation]) -> None:
     vfs, other = new_vfs(), new_vfs()
@@ -492,7 +487,6 @@ def test_a_dump_loaded_elsewhere_goes_on_as_the_original_does(before: list[Opera
     check_books(other)
 
 
-@settings(deadline=None, max_examples=100)
 @given(SEQUENCES, st.integers(5_000, 300_000))
 def test_a_quota_is_never_exceeded_and_forgetting_gives_back_what_was_kept(
     sequence: list[Operation], limit: int
@@ -542,7 +536,6 @@ ODD_CALLS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.lists(ODD_CALLS, max_size=30))
 def test_no_call_raises_whatever_a_guest_passes(calls: list[Operation]) -> None:
     vfs = new_vfs(FixedQuota(1 << 20))

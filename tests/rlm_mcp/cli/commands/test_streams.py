@@ -1,16 +1,21 @@
 """Commands whose standard streams are closed, full, read no longer, or of an encoding that lacks a character."""
 
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from rlm_mcp.cli.commands.streams import is_reader_gone
+from tests.peers.forking import forked_command
 
 Shell = Callable[..., tuple[int, str, str]]
+
+START = (sys.executable, "-m", "rlm_mcp.cli")
+"""Python makes its streams when it starts, of what it is given."""
 
 
 @pytest.fixture
@@ -19,9 +24,11 @@ def shell(tmp_path: Path, compiled_cache: Path) -> Shell:
     (tmp_path / "a.txt").write_text("one → two\n", encoding="utf-8")
     config_paths = {"RLM_MCP_DATA_DIR": str(tmp_path / "data"), "RLM_MCP_CACHE_DIR": str(compiled_cache)}
 
-    def running(arguments: str, redirections: str, **environment: str) -> tuple[int, str, str]:
+    def running(
+        arguments: str, redirections: str, command: Sequence[str] = START, **environment: str
+    ) -> tuple[int, str, str]:
         ended = subprocess.run(  # noqa: S603 - our own command
-            ["/bin/bash", "-c", f"set -o pipefail; {sys.executable} -m rlm_mcp.cli {arguments} {redirections}"],
+            ["/bin/bash", "-c", f"set -o pipefail; {shlex.join(command)} {arguments} {redirections}"],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4]), **config_paths, **environment},
             cwd=tmp_path,
             capture_output=True,
@@ -48,7 +55,7 @@ def test_files_do_not_get_the_numbers_of_closed_streams(shell: Shell) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 @pytest.mark.parametrize("command", ["inspect a.txt --lines 1-1", "demo"])
 def test_output_that_cannot_be_written_is_one_sentence(shell: Shell, command: str) -> None:
-    status, _, error = shell(command, ">/dev/full")
+    status, _, error = shell(command, ">/dev/full", forked_command())
     assert status == 1
     assert error == (
         "rlm-mcp: the output cannot be written (No space left on device): the answers of runs are on record, see "
@@ -57,7 +64,7 @@ def test_output_that_cannot_be_written_is_one_sentence(shell: Shell, command: st
 
 
 def test_a_reader_that_has_enough_of_the_demo_ends_it_quietly(shell: Shell) -> None:
-    status, out, error = shell("demo", "| head -1")
+    status, out, error = shell("demo", "| head -1", forked_command())
     assert (status, len(out.splitlines()), error) == (0, 1, "")
 
 
