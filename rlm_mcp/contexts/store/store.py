@@ -11,7 +11,7 @@ contexts/holders/TOKEN.lock    locked by a process while it is alive (process_lo
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from shutil import rmtree
 from typing import BinaryIO, Self
@@ -299,7 +299,8 @@ class Store:
 
         All inline texts have the same source, so for them the caller decides whether one `supersedes` another.
         """
-        candidates = (wanted,) if wanted else (default, *(f"{default}-{n}" for n in range(2, 10_000)))
+        numbered = (f"{default}-{n}" for n in range(2, 10_000))
+        candidates = [wanted] if wanted else chain([default], numbered)
         there = None
         for name in candidates:
             identity = context_id(name, ingest.kind, rows)
