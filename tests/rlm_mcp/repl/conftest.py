@@ -11,8 +11,15 @@ from rlm_mcp.repl.sandbox import Sandbox, open_sandbox
 from tests.rlm_mcp.repl.opener import Opener
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """One event loop for the tests of a module, which share their sandbox."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
 async def sandbox(sandbox_cache: Path) -> AsyncIterator[Sandbox]:
+    """One for the tests of a module: its first REPL takes longer than most tests."""
     async with open_sandbox(sandbox_cache) as sandbox:
         yield sandbox
 
