@@ -20,7 +20,8 @@ from rlm_mcp.engine.citations import collect_citations
 from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.reading import read_events
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.repl.types import RawCitation
 from rlm_mcp.server.resources import Resources

@@ -42,7 +42,8 @@ import anyio
 
 from benchmarks.soak_client import Ending, Measures, Plan, live, lower_priority
 from rlm_mcp.errors import RlmError
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 from rlm_mcp.records.types import RunState
 from rlm_mcp.server.transports.auth import digest_of
 from rlm_mcp.settings import load_settings

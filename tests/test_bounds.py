@@ -75,7 +75,7 @@ BOUNDS: dict[str, str] = {
     "rlm_mcp/cluster/runs.py": OURS,
     "rlm_mcp/records/lines.py": OURS,
     "rlm_mcp/records/reading.py": OURS,
-    "rlm_mcp/records/store.py": OURS,
+    "rlm_mcp/records/run.py": OURS,
     "rlm_mcp/records/tape.py": OURS,
     "rlm_mcp/server/early_answers.py": "rlm_mcp.server.early_answers:MAX_CHARS",
     "rlm_mcp/server/input_rounds.py": OURS,  # a state that the server has signed

@@ -36,8 +36,9 @@ from rlm_mcp.records.lease import EXPIRY_SECONDS, LeaseLost
 from rlm_mcp.records.lines import OUTLINE, event_of, fruitless_resumes, is_enough, line_of, mark_of
 from rlm_mcp.records.reading import check_format
 from rlm_mcp.records.recovery import WITHIN_SECONDS
+from rlm_mcp.records.run import CHECKPOINT_MAX_BYTES
 from rlm_mcp.records.run_states import finished_state, full_run_id, unreadable_state
-from rlm_mcp.records.store import CHECKPOINT_MAX_BYTES, RECENT_RUNS
+from rlm_mcp.records.store import RECENT_RUNS
 from rlm_mcp.records.types import RunPage, RunState
 
 _RUN_ID = re.compile(r"run-[0-9a-f]{12}")

@@ -20,7 +20,8 @@ from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.errors import RunNotWritten
 from rlm_mcp.records.protocols import RunRecord
 from rlm_mcp.records.recovery import MOST_AT_ONCE, WITHIN_SECONDS, is_left
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 
 CANCEL_POLL_SECONDS = 0.5
 """How often the process of a run looks whether another one asks to cancel it."""

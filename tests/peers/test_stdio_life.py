@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rlm_mcp.records.events import RunLeft
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.run import Run
 from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer
 from tests.peers.places import endless_repository, processes_about

@@ -123,7 +123,7 @@ def _find_runs(ids: list[str], workspace: "Workspace") -> tuple[Iterable["RunRec
 
 def _runs_of(one: str, workspace: "Workspace") -> Iterable["RunRecord"]:
     """The run of this id, or those in this folder. Raises UnknownRun, AmbiguousRun, SettingsError."""
-    from rlm_mcp.records.store import Run
+    from rlm_mcp.records.run import Run
 
     folder = Path(one)
     if not folder.is_dir():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.run import Run
 
 from .loop_world import World
 

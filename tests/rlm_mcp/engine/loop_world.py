@@ -14,7 +14,8 @@ from rlm_mcp.errors import SubCallFailed
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import ScriptedCall, ScriptedModel
 from rlm_mcp.records.events import name_of, to_json
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 from rlm_mcp.records.tape import MemoryRecord, Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.repl.scripted import Play, ScriptedOpener

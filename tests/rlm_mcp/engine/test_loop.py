@@ -17,7 +17,7 @@ from rlm_mcp.errors import KeyRefused, PromptOverWindow, ProviderFailed, SubCall
 from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.records.events import name_of, to_json
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.run import Run
 from rlm_mcp.records.tape import MemoryRecord
 from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult, Final, GuestCalls, RawCitation

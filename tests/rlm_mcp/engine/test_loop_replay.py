@@ -9,7 +9,7 @@ from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.records.events import name_of
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.run import Run
 from rlm_mcp.records.tape import MemoryRecord, Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.repl.scripted import Play, ScriptedOpener

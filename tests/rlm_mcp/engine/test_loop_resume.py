@@ -11,7 +11,8 @@ from rlm_mcp.errors import KeyRefused
 from rlm_mcp.models.scripted import ScriptedCall, ScriptedModel
 from rlm_mcp.records.events import Event, RunResumed, name_of
 from rlm_mcp.records.lease import EXPIRY_SECONDS, LeaseLost, MemoryLeases
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 from rlm_mcp.records.tape import MemoryRecord, Tape
 from rlm_mcp.records.unanswered import with_unanswered
 from rlm_mcp.repl.scripted import ScriptedOpener

@@ -9,8 +9,9 @@ import pytest
 
 from rlm_mcp.errors import RunRecordDamaged
 from rlm_mcp.records.events import RunEnded, RunStarted, ended_event
+from rlm_mcp.records.run import Run
 from rlm_mcp.records.run_queue import LocalRunQueue
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.store import Runs
 from rlm_mcp.records.types import Citation, Coverage, Outcome
 from rlm_mcp.server.presenters import run_result
 from rlm_mcp.spending import Spent

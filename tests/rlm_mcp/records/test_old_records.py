@@ -18,7 +18,7 @@ from rlm_mcp.cli.console.outcome import show_ended
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.records.events import NAMES, RootReply, event_from_json, name_of, to_json
 from rlm_mcp.records.reading import read_events
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.run import Run
 from rlm_mcp.settings import Settings
 from rlm_mcp.viewer.page import page_data
 from rlm_mcp.viewer.passages import StoredTexts

@@ -23,7 +23,8 @@ from rlm_mcp.records.events import (
 )
 from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.reading import read_events
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 from rlm_mcp.records.tape import Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.spending import Spent

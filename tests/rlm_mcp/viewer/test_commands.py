@@ -12,7 +12,8 @@ import pytest
 
 from rlm_mcp.cli.main import main
 from rlm_mcp.records.events import RunStarted, event_from_json
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 from tests.rlm_mcp.viewer.records import cell, ended, reply
 
 Command = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import RunStarted, event_from_json
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 from rlm_mcp.viewer.following import FollowedRun
 from rlm_mcp.viewer.index import FollowedIndex, write_index
 from rlm_mcp.viewer.live import application, served_address

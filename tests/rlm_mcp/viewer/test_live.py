@@ -8,7 +8,8 @@ from starlette.testclient import TestClient
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.records.events import RunStarted, event_from_json
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 from rlm_mcp.viewer.following import RUN_ROWS, FollowedRun, FollowedRuns
 from rlm_mcp.viewer.live import application
 from tests.rlm_mcp.viewer.records import ended, reply

@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 import pytest
 
+from rlm_mcp.records.run import Run
 from rlm_mcp.records.run_queue import LocalRunQueue
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.store import Runs
 from rlm_mcp.workspace.backends import open_backends
 from tests.rlm_mcp.machine import REQUEST, Machine, ended
 

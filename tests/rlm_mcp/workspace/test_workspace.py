@@ -20,7 +20,8 @@ from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.errors import ProviderFailed, RunNotWritten, RunRecordDamaged
 from rlm_mcp.models.base import Completion
 from rlm_mcp.records.events import name_of
-from rlm_mcp.records.store import Run, Runs
+from rlm_mcp.records.run import Run
+from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
 from rlm_mcp.workspace.backends import open_backends
 from rlm_mcp.workspace.launch import SolveRequest
