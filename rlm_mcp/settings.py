@@ -67,7 +67,7 @@ class Settings:
     fetch_with_keys: bool = True
     """Whether ssh, and so the keys of this user, may be used; not over HTTP."""
     quota_bytes: int | None = None
-    """Of one store. None: as much as the disk holds, or over HTTP `tenant_application.QUOTA_BYTES`."""
+    """Size of one store. None: as much as the disk holds, or over HTTP `tenant_application.QUOTA_BYTES`."""
     packages: tuple[str, ...] | None = None
     """("none",), ("data",) or names. None: the packages that were added, else the prebuilt ones, else none."""
     prices: Mapping[str, Price] = field(default_factory=dict)

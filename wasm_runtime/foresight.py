@@ -100,7 +100,7 @@ class RehearsingCopy(Protocol):
 
     @property
     def stopped_by(self) -> str | None:
-        """What has asked it to stop."""
+        """The reason for which it was asked to stop."""
 
     def close(self) -> None:
         """End the copy."""

@@ -40,11 +40,11 @@ class GuestCopy(AbstractContextManager["GuestCopy"], Protocol):
 
     @property
     def stopped_by(self) -> str | None:
-        """What has asked it to stop."""
+        """The reason for which it was asked to stop."""
 
     @property
     def seconds_left(self) -> float:
-        """What is left of its time."""
+        """The rest of its time."""
 
     def __enter__(self) -> Self: ...
 

@@ -22,7 +22,7 @@ class ExecError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecResult:
-    """What a cell did.
+    """The result of a cell.
 
     value         repr of its last bare expression, None when there is none or it is None
     truncated     whether something in the middle of stdout or stderr was left out

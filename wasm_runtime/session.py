@@ -298,12 +298,12 @@ class Session:
 
     @property
     def stopped_by(self) -> StopReason | None:
-        """What has asked the running cell to stop."""
+        """The reason for which the running cell was asked to stop."""
         return self._deadline.expired
 
     @property
     def memory_bytes(self) -> int:
-        """What the session holds beyond the image: at most so much is in a checkpoint of it."""
+        """The memory of the session beyond the image: a checkpoint holds at most so much."""
         return self._memory.reserved
 
     @property

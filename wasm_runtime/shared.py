@@ -1,4 +1,4 @@
-"""What the sessions of one Runtime share: engine and linked image, deadline thread, memory budget, thread pools."""
+"""State of the sessions of one Runtime: engine and linked image, deadline thread, memory budget, thread pools."""
 
 import threading
 import weakref

@@ -117,7 +117,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freed:
-    """What a garbage collection has deleted."""
+    """The result of a garbage collection."""
 
     blobs: int
     bytes: int

@@ -81,7 +81,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetLeft:
-    """What is left of each limit after reservations; None where there is no limit."""
+    """The rest of each limit after reservations; None where there is no limit."""
 
     usd: float | None
     tokens: int | None
@@ -173,7 +173,7 @@ class Ledger:
         return _least(account.seconds_left for account in self._accounts)
 
     def left(self) -> BudgetLeft:
-        """What this run may still spend: the least that is left by its own limits and by its parents' limits."""
+        """The rest of the budget: the least that is left by this run's own limits and by its parents' limits."""
         limit = self.limits.max_iterations
         return BudgetLeft(
             usd=_least(account.usd_left for account in self._accounts),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 _WORD = re.compile(r"[^\W\d]++")
 DOUBT = "\u2e2e"
 LEAST_SURE = 0.8
-"""Of 1. Labels that a model gives with less are wrong several times as often as the others."""
+"""A probability. Labels that a model gives with less are wrong several times as often as the others."""
 
 
 def mark_doubts(text: str, logprobs: Sequence[tuple[str, float]]) -> str:

@@ -285,7 +285,7 @@ class RunCalls:
         return await self._answered(key, lambda _: child(query, context, key[:8]), kind="rlm", facts=facts)
 
     def budget(self) -> dict[str, object]:
-        """What is left of each limit, by the name of the limit; None where there is no limit."""
+        """The rest of each limit, by the name of the limit; None where there is no limit."""
         left: BudgetLeft = self._ledger.left()
         return {
             "usd": left.usd,

@@ -34,7 +34,7 @@ _MOST_LETTERS = 26
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelling:
-    """What is asked of every text: the question, the labels, and texts with their labels as examples."""
+    """The request about every text: the question, the labels, and texts with their labels as examples."""
 
     question: str
     labels: tuple[str, ...]
@@ -60,7 +60,7 @@ class Pack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
-    """What a reply says: a label by index, and the indices that the model marked as doubtful."""
+    """The content of a reply: a label by index, and the indices that the model marked as doubtful."""
 
     labels: Mapping[int, str]
     doubtful: frozenset[int] = frozenset()
@@ -82,7 +82,7 @@ def request_of(pack: Pack, labelling: Labelling, items: Sequence[str]) -> tuple[
 
 
 def read_reply(pack: Pack, labelling: Labelling, reply: object) -> Verdicts:
-    """What a reply says about the texts of a pack."""
+    """The labels that a reply gives to the texts of a pack."""
     if pack.form == "single":
         word = re.match(rf"\W*\w+{DOUBT}?", str(reply))
         labels = _first_word(pack, labelling, without_marks(str(reply)))

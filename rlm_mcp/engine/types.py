@@ -55,7 +55,7 @@ class Replies(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """What a run is asked to do. `value` is the context of a child run, which has no stored contexts."""
+    """The task of a run. `value` is the context of a child run, which has no stored contexts."""
 
     query: str
     contexts: tuple[Context, ...] = ()

@@ -103,7 +103,7 @@ class Shape:
         return _ordered(old, {name: part for name, part in new.items() if name not in gone})
 
     def parse(self, written: Any) -> Entry | None:
-        """What an entry starts or connects to, or None if that is neither."""
+        """The command or address of an entry, or None if it has neither."""
         inner = written.get(self.inside) if self.inside and isinstance(written, dict) else written
         if not isinstance(inner, dict):
             return None
@@ -199,7 +199,7 @@ class Client:
         return self.shape.merge(old, self.new_entry(entry))
 
     def parse_entry(self, entry: Any) -> Entry | None:
-        """What an entry in this client's form starts or connects to, or None if that is neither."""
+        """The command or address of an entry in this client's form, or None if it has neither."""
         return self.shape.parse(entry)
 
 

@@ -1,4 +1,4 @@
-"""What the JSON, TOML and YAML editors share: their error, line ends, positions and replacement by position."""
+"""Shared parts of the JSON, TOML and YAML editors: their error, line ends, positions and replacement by position."""
 
 from collections.abc import Iterable
 

@@ -124,7 +124,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What is known about a model before it is called.
+    """The facts about a model that are known before it is called.
 
     `window_tokens` bounds prompt and completion together. Prices are dollars per million tokens, None if unknown.
     `strength` selects the prompt and how much the loop helps the model; small local models are "weak".
@@ -170,7 +170,7 @@ class Model(Protocol):
 
     @property
     def profile(self) -> Profile:
-        """What is known about the model."""
+        """The facts about the model."""
 
     async def complete(
         self,

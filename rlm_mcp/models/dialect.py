@@ -158,7 +158,7 @@ def _unwrapped(text: str, deep: int) -> str:
 
 
 def _raw(error: Mapping[str, Any]) -> object:
-    """What the provider behind OpenRouter said."""
+    """The words of the provider behind OpenRouter."""
     metadata = error.get("metadata")
     return metadata.get("raw") if isinstance(metadata, Mapping) else None
 

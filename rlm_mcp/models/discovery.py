@@ -40,7 +40,7 @@ class LocalServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a server reports about a model; None if it does not."""
+    """The facts that a server reports about a model; None if it does not."""
 
     window_tokens: int | None = None
     billions: float | None = None

@@ -1,4 +1,4 @@
-"""What comes of one HTTP request to a model endpoint: a response, or the reason why there is none."""
+"""The outcome of one HTTP request to a model endpoint: a response, or the reason why there is none."""
 
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit

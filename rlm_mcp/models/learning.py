@@ -70,7 +70,7 @@ Feature = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What a refusal may be about: the features and sizes of the request. `prompt_tokens` is our estimate."""
+    """The possible subjects of a refusal: the features and sizes of the request. `prompt_tokens` is our estimate."""
 
     prompt_tokens: int = 0
     max_tokens: int | None = None

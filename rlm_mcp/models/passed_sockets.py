@@ -80,7 +80,7 @@ class OverPassedSockets(httpx2.AsyncClient):
 
 
 def _session(connections: Connections, transport: Any) -> aiohttp.ClientSession:
-    """What the transport makes itself otherwise; it calls this on the first request, and closes the result."""
+    """The session that the transport would otherwise make; it calls this on the first request, and closes it."""
     connector = PassedSocketConnector(
         connections,
         keepalive_timeout=transport.limits.keepalive_expiry,

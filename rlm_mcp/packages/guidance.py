@@ -1,4 +1,4 @@
-"""What a model is told about the packages of its sandbox: in the system prompt, and when an import fails."""
+"""Guidance for models about the packages of their sandbox: in the system prompt, and when an import fails."""
 
 import re
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _INSTEAD = {
 
 
 def installed_phrase(imports: Sequence[str]) -> str:
-    """What code can import, as a prompt says it."""
+    """The sentence of a prompt that says which packages code can import."""
     if not imports:
         return "standard library, no network"
     named = ", ".join(imports[:_MOST_NAMED])
@@ -32,7 +32,7 @@ def installed_phrase(imports: Sequence[str]) -> str:
 
 
 def import_advice(message: str, imports: Sequence[str]) -> str | None:
-    """What to add to the message of a failed import, or of a program that was not started, such as pip.
+    """The advice for the message of a failed import, or of a program that was not started, such as pip.
 
     None if it names a module of something installed, or is about something else.
     """

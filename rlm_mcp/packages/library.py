@@ -245,7 +245,7 @@ class PackageLibrary:
         return [str(link) for link in self._read_set().get("find_links", ())]
 
     def _read_set(self) -> Mapping[str, Any]:
-        """What was added; nothing where the file cannot be read, which is then not replaced."""
+        """The packages that were added; none if the file cannot be read, which is then not replaced."""
         return self._known_set() or _NO_SET
 
     def _known_set(self) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What goes wrong with packages, and how progress is reported."""
+"""Errors of packages, and the type of progress reports."""
 
 from collections.abc import Callable
 

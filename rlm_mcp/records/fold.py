@@ -112,7 +112,7 @@ class OpenRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldChange:
-    """What one event has begun and ended. `run` is the run it belongs to; None for events of the record as a whole."""
+    """The work that one event began and ended. `run` is its run; None for events of the record as a whole."""
 
     run: OpenRun | None = None
     begun: Work | None = None

@@ -22,8 +22,8 @@ from rlm_mcp.files import try_lock
 _LOCK_TRIES = 10
 
 EXPIRY_SECONDS, MARGIN_SECONDS = 3.0, 1.0
-"""Of a lease in memory, since it was renewed: when others may take it, and how long before that it ends for its holder,
-so that what the holder has begun to send is sent before."""
+"""Time after its renewal at which others may take a lease in memory, and how much earlier it ends for its holder, so
+that the holder has sent before whatever it has begun to send."""
 
 
 class LeaseLost(RunNotWritten):

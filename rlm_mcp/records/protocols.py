@@ -1,4 +1,4 @@
-"""What a place that keeps the records of runs has to offer: files here, and whatever else keeps them elsewhere.
+"""The protocols of a store of run records, which is on files here and may be elsewhere.
 
 `tests/rlm_mcp/records/test_run_stores.py` is what every implementation has to pass. Those that are
 neither async nor `append` may do I/O and are called on worker threads.
@@ -71,7 +71,7 @@ class RunRecord(Record, Protocol):
         """The events written so far, or those up to a position. Raises RunRecordTooNew."""
 
     def events_from(self, position: int) -> Iterator[tuple[Event | None, int]]:
-        """What comes after a position, 0 for all: events, each with the position after it; None for what is no event.
+        """The events after a position, 0 for all, each with the position after it; None for anything that is no event.
 
         Raises RunRecordTooNew.
         """

@@ -150,7 +150,7 @@ class Run:
         return read_events(self._events, until=until)
 
     def events_from(self, position: int) -> Iterator[tuple[Event | None, int]]:
-        """What comes after a position, each with the position after it; None for lines that are no events.
+        """The events after a position, each with the position after it; None for lines that are no events.
 
         Raises RunRecordTooNew.
         """

@@ -1,4 +1,4 @@
-"""What resume and replay take from a record instead of asking and running again; and a record kept in memory."""
+"""The tape from which resume and replay take replies and results; and a record kept in memory."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ from rlm_mcp.records.events import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TapedRequest:
-    """What a replay would ask a model, whose `reply` it takes from the record. Records do not hold whole requests.
+    """A request of a replay to a model, whose `reply` it takes from the record. Records do not hold whole requests.
 
     To the root model it is `messages`, pairs of role and text. A sub-call has the arguments of `llm_query` instead.
     """

@@ -1,4 +1,4 @@
-"""What a process that was killed had asked models for, and had no reply to, according to its record.
+"""The requests of a killed process that had no reply yet, according to its record.
 
 A provider may bill such a request. Each is on record before it is sent, so the process that continues the run counts
 its tokens against the limits and reports them, whether or not the same request is sent again. If it is, that is a

@@ -21,9 +21,9 @@ CallFunction = Callable[[Sequence[Any], Mapping[str, Any]], Awaitable[object]]
 
 MAX_FUNCTIONS = 64
 ARGUMENT_CHARS = 200_000
-"""Of the arguments of one call as JSON."""
+"""Length of the arguments of one call as JSON."""
 ANSWER_CHARS = 1_000_000
-"""Of one answer as JSON; records keep it."""
+"""Length of one answer as JSON; records keep it."""
 CALL_SECONDS = 60.0
 LINE_CHARS = 300
 REASON_CHARS = 500

@@ -193,7 +193,7 @@ def import_runtime() -> None:
 
 
 def memory_share(processes: int) -> int | None:
-    """What the sessions of one of several processes may take together; None where the system does not tell."""
+    """The memory that the sessions of one of several processes may use together; None if it is not known."""
     from wasm_runtime.budget import default_budget_bytes
 
     half = default_budget_bytes()

@@ -103,7 +103,7 @@ _RESULT = TypeAdapter(CellResult)
 
 
 StartCall = Callable[[Callable[[], Awaitable[object]]], object]
-"""Runs an async function beside the calls of code."""
+"""Runs an async function while code waits for its own calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -164,7 +164,7 @@ class GuestCalls(Protocol):
         """
 
     def budget(self) -> dict[str, object]:
-        """What is left of the limits of the run: seconds, calls, tokens, dollars; None where there is no limit."""
+        """The rest of the limits of the run: seconds, calls, tokens, dollars; None where there is no limit."""
 
 
 PackCheckpoint = Callable[[], bytes]

@@ -17,7 +17,7 @@ CLIENT: Mapping[str, Any] = {"name": "rlm-mcp", "version": "0"}
 
 
 async def prepare_answers() -> Prepared:
-    """What a server answers to the requests that it answers to everybody alike, by protocol version and method."""
+    """The answers that are the same for every client, by protocol version and method."""
     server = server_without_workspace()
     lists: dict[str, Mapping[str, Any]] = {name: {} for name in sorted(METHODS)}
     handshake, enveloped = {}, {}

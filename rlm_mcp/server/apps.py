@@ -35,7 +35,7 @@ PAGES: Mapping[str, str] = {
 """tool -> the page that shows its results"""
 
 META: Mapping[str, Any] = {"ui": {"prefersBorder": True, "csp": {}}}
-"""Of both pages: they load nothing."""
+"""Metadata of both pages, which load nothing."""
 
 LOOKED_THROUGH = 10
 """The newest runs, among which a page without a run id finds its own."""

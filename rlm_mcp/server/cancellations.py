@@ -18,7 +18,7 @@ REASON_SECONDS = 5.0
 """The SDK cancels a call first and passes the notification on right after, on a busy machine not at once."""
 
 Cause = Literal["time-out", "user", "lost connection"]
-"""Where there is no notification, it is only known that the connection is gone."""
+"""Without a notification, the server only knows that the connection is gone."""
 
 
 @dataclass(slots=True)

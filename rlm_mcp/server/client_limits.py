@@ -1,4 +1,4 @@
-"""What MCP clients are known to bear, by the name that they send: how long a call, how long a result, in which form.
+"""Known limits of MCP clients, by the name that they send: the longest call and result, and the form of results.
 
 Nobody publishes these figures. They were measured in November 2026 with a server whose calls and results were made
 longer and longer, or are those of the client's own documentation. A client that is not listed gets UNKNOWN.

@@ -1,4 +1,4 @@
-"""How long a tool call may last: below the time-out of the client that sent it, with progress meanwhile.
+"""Time limits of tool calls: below the time-out of the client that sent it, with progress meanwhile.
 
 Progress does not reliably extend a client's time-out, so a wait ends before it.
 """
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 def limits_of(request: Request[Any, Any]) -> ClientLimits:
-    """What the client of this request is known to bear."""
+    """The known limits of the client of this request."""
     params = request.session.client_params
     return limits_of_client("" if params is None else params.client_info.name)
 

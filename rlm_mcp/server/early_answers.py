@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Prepared = Mapping[str, Mapping[str, Mapping[str, str]]]
-"""How a connection was opened, "initialize" or "envelope" → protocol version → method → the result as JSON."""
+"""The way a connection was opened, "initialize" or "envelope" → protocol version → method → the result as JSON."""
 
 META = "io.modelcontextprotocol/"
 REPEATED_ID = "rlm-mcp/answered-early"
@@ -29,7 +29,7 @@ MAX_CHARS = 20_000
 """Requests of these methods are short; a longer line is left to the server unread."""
 
 Opening = tuple[str, str]
-"""How a request names its protocol version, "initialize" or "envelope", and the version."""
+"""The form in which a request names its protocol version, "initialize" or "envelope", and the version."""
 PLAIN: Opening = ("plain", "")
 """Requests after a handshake name no version."""
 
@@ -61,7 +61,7 @@ under `...` the type of all its fields. None: only null is understood."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaction:
-    """What becomes of one line of the client."""
+    """The outcome for one line of the client."""
 
     answer: str | None = None
     """the line that is sent at once"""
@@ -117,7 +117,7 @@ def is_repeated(line: str) -> bool:
 
 
 def _next(opening: Opening) -> Opening:
-    """What later requests of a connection begin with."""
+    """The beginning of later requests of a connection."""
     return PLAIN if opening[0] == "initialize" else opening
 
 

@@ -27,7 +27,7 @@ PAGE_SIZE = 200
 """Resources in one page of `resources/list`, about 60 kB."""
 
 MOST_URIS, URI_MAX_CHARS = 1_000, 1_000
-"""What one connection or stream may subscribe to."""
+"""URIs to which one connection or stream may subscribe, and their length."""
 
 SEND_SECONDS = 1.0
 """A connection that takes longer to accept a notification has stopped reading, and is forgotten."""

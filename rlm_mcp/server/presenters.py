@@ -43,7 +43,7 @@ from rlm_mcp.workspace.change_feed import run_uri
 from rlm_mcp.workspace.progress import Progress
 
 QUOTE_CHARS = 1_000
-"""Of one citation; the rest is in the run's resource."""
+"""Length of one citation; the rest is in the run's resource."""
 
 PIECE_CHARS = 4_000
 """Head and tail of an overview, the value of a cell: enough to see the shape, not to read by."""
@@ -57,7 +57,7 @@ USUAL_WAIT = 45
 
 
 def _room_beside(result: WireResult, room: int) -> int:
-    """What a result leaves for the field that is still empty."""
+    """The room in a result for the field that is still empty."""
     return max(0, room - json_length(fields_of(result)) - SENTENCE_CHARS)
 
 

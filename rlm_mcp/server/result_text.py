@@ -1,4 +1,4 @@
-"""How results are sent: their fields as structured content, and the same facts as compact text; what is long is cut.
+"""The form of results: their fields as structured content, and the same facts as compact text; what is long is cut.
 
 Clients show their model either `structuredContent` or `content`, so both carry every fact. A client that passes on both
 gets the facts as text alone, and as structured content only the ids, which keep to the output schema. A result stays
@@ -24,7 +24,7 @@ NOTE_CHARS = 30
 """Room for a note in a list or object that tells how much was left out."""
 
 IDENTIFYING = ("context_id", "run_id", "view", "status", "mode")
-"""What remains of the structured content where the text is read as well."""
+"""The fields of the structured content that remain where the text is read as well."""
 
 
 def send(result: WireResult) -> CallToolResult:

@@ -1,4 +1,4 @@
-"""What hosts read beyond a tool's description: words by which their tool search finds it, sizes, and the server's icon.
+"""Hints to hosts beyond a tool's description: words by which their tool search finds it, sizes, and the server's icon.
 
 Claude Code defers tools and searches their names, descriptions and hints. The icon is told once, when a connection
 opens: as part of the server's description the SDK would repeat it in every result.

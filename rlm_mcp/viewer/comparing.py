@@ -1,4 +1,4 @@
-"""How two runs differ: questions, answers, citations, coverage, spending, and the code turn by turn."""
+"""The differences of two runs: questions, answers, citations, coverage, spending, and the code turn by turn."""
 
 import re
 from collections import defaultdict, deque

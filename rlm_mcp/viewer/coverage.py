@@ -1,4 +1,4 @@
-"""How much of each context was read: strips that fit on a page, and a table of files."""
+"""The coverage of each context: strips that fit on a page, and a table of files."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence

@@ -21,16 +21,16 @@ PIECE_CHARS = 200_000
 """Claude Desktop refuses results above 1 MB; as a string in JSON, a piece can take twice its characters."""
 
 PIECE_CALL_CHARS = 400
-"""Of each reply of a sub-call in pieces: five thousand calls are then about twenty pieces."""
+"""Length of each reply of a sub-call in pieces: five thousand calls are then about twenty pieces."""
 
 MOST_PIECE_ROWS = 20_000
-"""Of one run in pieces. This bounds what the browser holds."""
+"""Rows of one run in pieces. This bounds what the browser holds."""
 
 MOST_KEPT_ROWS = 160_000
-"""Of all runs that one owner's pages follow: eight runs of the longest that a page shows, or many short ones."""
+"""Rows of all runs that one owner's pages follow: eight runs of the longest that a page shows, or many short ones."""
 
 RUN_ROWS = 1_000
-"""What a run counts beside its rows: its own facts, and the text that its page has not yet fetched."""
+"""Rows that a run counts for besides its own: for its facts, and the text that its page has not yet fetched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class FollowedRun:
 
     @property
     def kept_rows(self) -> int:
-        """What this holds in memory, in rows."""
+        """The size of this object in memory, in rows."""
         return len(self._story.rows) + RUN_ROWS
 
     def page(self) -> str:
@@ -89,7 +89,7 @@ class FollowedRun:
         return {**data, "rows": data["rows"][rows:]}
 
     def piece(self, rows: int, offset: int = 0) -> PagePiece:
-        """What a page with so many rows lacks, from a character of its JSON text on.
+        """The data that a page with so many rows lacks, from a character of its JSON text on.
 
         Raises RunRecordDamaged, RunRecordTooNew.
         """

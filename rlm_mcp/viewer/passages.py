@@ -1,4 +1,4 @@
-"""What a page shows from the store: the lines of each citation with those around them, and the sizes of files."""
+"""Data of a page from the store: the lines of each citation with those around them, and the sizes of files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ MOST_PASSAGES = 200  # further citations are shown by their quotes alone
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTexts:
-    """What the store adds to a record, ready for JSON."""
+    """The facts that the store adds to a record, ready for JSON."""
 
     passages: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """by the number of the citation"""

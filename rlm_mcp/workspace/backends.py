@@ -1,4 +1,4 @@
-"""Where a workspace keeps what outlives the process: each part behind a protocol, so that it can be kept elsewhere.
+"""The storage of a workspace: each part that outlives the process is behind a protocol, so that it can be elsewhere.
 
     contexts    Store, over a Catalogue and Blobs (contexts/store/protocols.py)
     runs        RunStore, RunRecord, over Leases (records/protocols.py, records/lease.py)
@@ -35,7 +35,7 @@ from rlm_mcp.workspace.tenant_limits import LocalLimits, TenantLimits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
-    """What one owner's workspace keeps. It belongs to whoever opened it."""
+    """The storage of one owner's workspace, closed by the code that opened it."""
 
     store: Store
     records: RunStore

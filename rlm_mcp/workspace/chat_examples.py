@@ -31,7 +31,7 @@ Example = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What a scorer says of the answer of a run. `scorer` is empty where there is none."""
+    """The score that a scorer gave the answer of a run. `scorer` is empty where there is none."""
 
     score: float = 0.0
     scorer: str = ""

@@ -194,7 +194,7 @@ class KeptRepl:
 
 
 def what_became_of(taken: TakenState, lost: str) -> str:
-    """What a client is told about the variables of earlier cells; nothing where there are none."""
+    """The note to a client about the variables of earlier cells; empty if there are none."""
     if not taken.begun:
         return ""
     if lost:

@@ -1,4 +1,4 @@
-"""How far long work is: a run that goes on, and a source that is being ingested."""
+"""Progress of long work: of a live run, and of a source that is being ingested."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ class _ReplTaken(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenState:
-    """What the taker of a REPL gets: the lease to save with, and the variables as they were after `cells` cells.
+    """A REPL that was taken: the lease to save with, and the variables as they were after `cells` cells.
 
     `begun` is the number of cells that have begun before. Without `data`, `lost` says why, unless there was no cell.
     """

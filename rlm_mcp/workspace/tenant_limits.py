@@ -14,22 +14,22 @@ from typing import Literal, Protocol
 from rlm_mcp.errors import RlmError
 
 REQUESTS_PER_SECOND, BURST = 20.0, 200.0
-"""Of one tenant. A client that lists, reads and polls stays far below; a runaway loop does not."""
+"""Limits of one tenant. A client that lists, reads and polls stays far below; a runaway loop does not."""
 
 MOST_BODIES = 64
 """Requests of one tenant that are being sent at once: each may become 4 MiB."""
 
 MOST_REQUESTS = 64
-"""Of one tenant at once; a call that waits for a run counts, a stream of notifications does not."""
+"""Requests of one tenant at once; a call that waits for a run counts, a stream of notifications does not."""
 
 MOST_STREAMS = 64
 """Streams of notifications of one tenant. A client has one."""
 
 MOST_RUNS = 8
-"""Of one tenant at once."""
+"""Runs of one tenant at once."""
 
 Holding = Literal["open", "sent", "answered", "stream"]
-"""What a process holds for a request: its connection, its body, its answer, or a stream of notifications."""
+"""A resource that a process holds for a request: connection, body, answer, or a stream of notifications."""
 
 _TOLD: Mapping[Holding, str] = {
     "open": "{} requests and streams are open: end one of them",

@@ -157,7 +157,7 @@ def _line(name: str, tool: "Tool", properties: Mapping[str, Any]) -> str:
 
 
 def _answer(name: str, result: "CallToolResult") -> object:
-    """What code gets: the structured result without its wrapper, else the text."""
+    """The result as code gets it: the structured result without its wrapper, else the text."""
     texts = [getattr(part, "text", f"[{part.type} left out]") for part in result.content]
     text = "\n".join(texts)
     if result.is_error:

@@ -53,7 +53,7 @@ def main() -> int:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltImage:
-    """What a build makes. `assembled` is the module before it is baked, to which packages are linked."""
+    """The products of a build. `assembled` is the module before it is baked, to which packages are linked."""
 
     manifest: dict[str, object]
     baked: Path

@@ -139,7 +139,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Additions:
-    """What is baked beside the standard library: linked modules, files in /usr, and code that imports them."""
+    """Packages baked besides the standard library: linked modules, files in /usr, and code that imports them."""
 
     linked: LinkedModule
     files: FileList

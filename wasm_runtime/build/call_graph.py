@@ -26,7 +26,7 @@ Graph = Mapping[int, Collection[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """What one function calls: defined functions by index, and types of functions in the table."""
+    """The callees of one function: defined functions by index, and types of functions in the table."""
 
     direct: frozenset[int]
     types: frozenset[int]
@@ -124,7 +124,7 @@ def _closed(node: int, open_nodes: list[int], is_open: set[int]) -> list[int]:
 
 
 def _calls_and_table(module: WasmFile) -> tuple[list[Calls], set[int]]:
-    """What each defined function calls, and which of them an indirect call may reach."""
+    """The callees of each defined function, and which of them an indirect call may reach."""
     imported = sum(entry.kind == FUNC_KIND for entry in module.imports())
     in_table = (number for segment in element_segments(module, _no_global) for number in segment.functions)
     reachable = {number - imported for number in in_table if number >= imported}

@@ -42,7 +42,7 @@ class SharedGlobal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indices:
-    """What the indices of a side module mean in the linked one."""
+    """The indices of a side module in the linked one."""
 
     functions: Sequence[int]
     types: Sequence[int]
@@ -52,7 +52,7 @@ class Indices:
 
 @dataclass(slots=True)
 class FunctionCalls:
-    """What a rewritten function calls, by linked index, and whether it calls through the table."""
+    """The callees of a rewritten function, by linked index, and whether it calls through the table."""
 
     direct: set[int] = field(default_factory=set)
     indirect: bool = False

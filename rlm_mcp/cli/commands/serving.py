@@ -112,7 +112,7 @@ def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
 
 
 def _access(options: argparse.Namespace) -> "AccessOptions":
-    """What the operator chose about who has access."""
+    """The operator's choice of who has access."""
     from rlm_mcp.server.transports.access import AccessOptions
 
     return AccessOptions(

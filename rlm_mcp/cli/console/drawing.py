@@ -15,7 +15,7 @@ from rlm_mcp.cli.console.view_model import RunView
 from rlm_mcp.records.events import Event
 
 FILE_WIDTH = 100
-"""Of output that does not go to a terminal."""
+"""Width of output that does not go to a terminal."""
 
 
 class StreamConsole(Console):

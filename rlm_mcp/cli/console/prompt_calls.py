@@ -56,7 +56,7 @@ class PromptCalls:
             self._calls.expect(queries, start)
 
     def budget(self) -> dict[str, object]:
-        """What is left of the limits."""
+        """The rest of the limits."""
         left = self._ledger.left()
         return {"usd": left.usd, "tokens": left.tokens, "sub_calls": left.sub_calls}
 

@@ -79,7 +79,7 @@ def render_note(note: Note, *, width: int) -> RenderableType:
 
 
 def render_present(view: RunView, now: float, *, width: int, height: int, stopping: bool = False) -> Group:
-    """What is going on, in at most `height` lines."""
+    """The present work, in at most `height` lines."""
     status = [_line((line, "dim")) for line in _packed(_status(view, now), width)]
     if stopping:
         hint = _line(("stopping, keeps what it has … Ctrl-C again ends at once", "yellow"))

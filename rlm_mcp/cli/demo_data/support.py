@@ -32,7 +32,7 @@ PEOPLE = ("ana", "bartek", "chiara", "dov", "emeka", "freya", "goran", "hana")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """What may have caused the incident, and how people in the channel speak of it."""
+    """A possible cause of the incident, in the words of the people in the channel."""
 
     name: str
     raised: str
@@ -127,7 +127,7 @@ CHATTER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """What happened; times are minutes of the day."""
+    """The course of the incident; times are minutes of the day."""
 
     country: str
     cause: Suspect

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 WHOLE_BYTES = 8 << 20
 PART_BYTES = 1 << 20
-"""Of a larger file, the beginning, the middle and the end are read: a hash of all would take as long as its reading."""
+"""The beginning, the middle and the end of a larger file are read: a hash of all would take as long as its reading."""
 
 
 def content_key(file: BinaryIO) -> bytes:

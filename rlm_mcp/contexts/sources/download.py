@@ -31,7 +31,7 @@ CHUNK_BYTES = 1 << 18
 CLOSING_TURNS = 3
 """Turns of the event loop in which a connection is closed whose socket was shut down."""
 HEADER_CHARS = 200
-"""Of a header that is recorded."""
+"""Length of a header that is recorded."""
 
 GIT_SERVICE = "service=git-upload-pack"
 _ADVERTISEMENT = "application/x-git-upload-pack-advertisement"
@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """What was fetched, and what the server said of its version."""
+    """A fetched file, and the version that the server reported for it."""
 
     address: RemoteAddress
     """after redirects"""

@@ -219,7 +219,7 @@ def _members(content: Content, policy: AccessPolicy, *, nested: int) -> Iterator
 
 
 def _expansion_of(file: BinaryIO, path: Path) -> Expansion:
-    """Of a zip archive on disk, which is not read in order."""
+    """The expansion of a zip archive on disk, which is not read in order."""
     size = file.seek(0, os.SEEK_END)
     return Expansion(path.name, lambda: size)
 

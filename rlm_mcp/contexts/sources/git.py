@@ -33,7 +33,7 @@ FETCH_ALL = "`git fetch --refetch --no-filter`"
 CHUNK_BYTES = 1 << 20
 """How much of an object is read between two checks for cancellation."""
 LISTING_BYTES = 64 << 20
-"""Of names in a listing: 200,000 paths of 335 bytes. Ten trees inside each other can stand for ten billion files."""
+"""Size of a listing: 200,000 paths of 335 bytes. Ten trees inside each other can stand for ten billion files."""
 IN_MEMORY_BYTES = 8 << 20
 """A larger object is kept in a file while it is read."""
 

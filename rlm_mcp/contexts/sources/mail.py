@@ -31,7 +31,7 @@ _OF_PARTS = ("mime-version", "content-")
 """How the names of headers begin that say how a message is made, not what is in it."""
 
 MAX_HEADER_CHARS = 4096
-"""Of a header with parameters; the rest is cut."""
+"""Length of a header with parameters; the rest is cut."""
 MAX_ALL_HEADERS_CHARS = 256 << 10
 """For the headers with parameters of one message and its parts, each as often as it is asked for."""
 MAX_PARTS, MAX_DEPTH = 5_000, 16

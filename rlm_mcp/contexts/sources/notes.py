@@ -1,4 +1,4 @@
-"""What a conversion leaves out, told in one sentence: nothing is dropped without a word."""
+"""Notes on the parts that a conversion leaves out: nothing is dropped without a word."""
 
 from collections import Counter
 

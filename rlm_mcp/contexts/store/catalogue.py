@@ -25,7 +25,7 @@ BUSY_SECONDS = 60.0
 """How long to wait for another process's write; publishing 100,000 blobs takes a few seconds."""
 
 SHARED_MEMORY_BYTES = 32 << 10
-"""What SQLite needs for that of a write-ahead log."""
+"""The size that SQLite needs for that of a write-ahead log."""
 
 MAX_NAME = 100
 _ID = re.compile(r"ctx_[0-9a-f]{16}")

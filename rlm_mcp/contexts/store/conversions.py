@@ -34,10 +34,10 @@ KEY_BYTES = 32
 _NONE = bytes(KEY_BYTES)
 
 FORGOTTEN_SECONDS = 30 * 24 * 3600.0
-"""What ended a process so long ago is tried again."""
+"""A file that ended a process is tried again after this time."""
 
 MOST_FILES = 100
-"""Of dead processes: all are read before each conversion."""
+"""Files of dead processes: all are read before each conversion."""
 
 _PARSERS = ("mammoth", "openpyxl", "pypdf", "python-oxmsg", "python-pptx", "striprtf", "xlrd")
 

@@ -1,4 +1,4 @@
-"""What a store of contexts is made of: a catalogue of contexts and their files, and the texts of these.
+"""The parts of a store of contexts: a catalogue of contexts and their files, and the texts of these.
 
 `tests/rlm_mcp/contexts/store/test_catalogues.py` and `test_blob_stores.py` are what every implementation has to pass.
 All methods may do I/O and are called on worker threads, by several at once.

@@ -1,4 +1,4 @@
-r"""What a line is, everywhere: it ends with `\n`, and a `\r` before that belongs to the line end.
+r"""The definition of a line: it ends with `\n`, and a `\r` before that belongs to the line end.
 
 Nothing else ends a line: no lone `\r`, form feed, U+0085, U+2028 or U+2029, at which `str.splitlines` splits. So the
 number of a line is the same in the index, in reads, searches and citations, and in code.

@@ -1,1 +1,1 @@
-"""How clients reach the server: stdio, or streamable HTTP with tenants, tokens and rate limits."""
+"""The transports of the server: stdio, or streamable HTTP with tenants, tokens and rate limits."""

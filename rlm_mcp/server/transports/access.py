@@ -1,4 +1,4 @@
-"""Who has access to a server over HTTP: the tokens that it accepts, and the hosts under which browsers may reach it."""
+"""Access to a server over HTTP: the tokens that it accepts, and the hosts under which browsers may reach it."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessOptions:
-    """What the operator chose, as on the command line of `serve --http`."""
+    """The operator's choice, as on the command line of `serve --http`."""
 
     token_file: str | None = None
     oauth_issuer: str | None = None

@@ -1,4 +1,4 @@
-"""What a monitor or a load balancer asks a server over HTTP."""
+"""The health check for monitors and load balancers."""
 
 from collections.abc import Callable
 

@@ -18,7 +18,7 @@ from rlm_mcp.server.transports.tenant_names import EVERYBODY, current_tenant
 from rlm_mcp.workspace.tenant_limits import LimitReached
 
 MOST_SESSIONS = 64
-"""Of one tenant; a session costs about 100 kB."""
+"""Sessions of one tenant; each costs about 100 kB."""
 
 _SESSION_ID = MCP_SESSION_ID_HEADER.encode()
 

@@ -1,4 +1,4 @@
-"""What a worker process gives up before it opens anything of a tenant's.
+"""The rights that a worker process gives up before it opens any file of a tenant.
 
 A worker runs the sandbox and parses documents, so it is the process in which a fault of Wasmtime or of a parser would
 let hostile code run. From then on the operating system holds the worker to what it needs:
@@ -26,20 +26,20 @@ FETCHES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
-    """What a worker keeps. Paths need not exist yet, except those that it is to write to."""
+    """The rights that a worker keeps. Paths need not exist yet, except those that it is to write to."""
 
     data_dir: Path
     cache_dir: Path
     temp_dir: Path
-    """Of this worker alone; it is started with TMPDIR set to it."""
+    """This worker's own directory for temporary files; it is started with TMPDIR set to it."""
     roots: tuple[Path, ...] = ()
-    """To read, beside Python, its packages and what programs of the system need."""
+    """Readable paths besides Python, its packages and the files that programs of the system need."""
     hidden: tuple[Path, ...] = ()
     """Files and directories that are never readable, even below a root: the token file, the settings with keys."""
     fetches: bool = False
     """Whether sources may be fetched from other machines, for which git and ssh connect by themselves."""
     memory_bytes: int | None = None
-    """What the process, and each program that it starts, may map to write to, whether it is written to or not."""
+    """The writable memory that the process, and each program that it starts, may map, written or not."""
     parent: int | None = None
     """The process whose end ends the worker; the thread that starts the worker must live as long as that process."""
 

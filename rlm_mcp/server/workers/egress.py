@@ -51,7 +51,7 @@ LookUp = Callable[[str, int], list[AddressInfo]]
 Clock = Callable[[], float]
 
 MOST_BYTES, MOST_REASON_CHARS = 2_048, 300
-"""Of one message, and of the reason in it, of which a character may take four bytes."""
+"""Size of one message, and of the reason in it, in which a character may take four bytes."""
 MOST_OPENING = 64
 """Connections that are being opened for one worker. One that takes long holds up no other before that."""
 PAUSE_SECONDS, REFUSED_SECONDS = 0.001, 0.1
@@ -77,7 +77,7 @@ _CERTIFICATES = re.compile(
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 OTLP_URL = "http://localhost:4318"
-"""Where OpenTelemetry sends spans unless a variable names another address."""
+"""The address to which OpenTelemetry sends spans unless a variable names another address."""
 
 
 def egress_pair() -> tuple[socket.socket, socket.socket] | None:

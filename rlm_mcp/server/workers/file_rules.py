@@ -132,7 +132,7 @@ def installation() -> list[Path]:
 
 
 def credentials(roots: Iterable[Path]) -> list[Path]:
-    """What holds credentials in the user's home, if that is a root or lies below one."""
+    """The files with credentials in the user's home, if that is a root or lies below one."""
     try:
         home = Path.home().resolve()
         return [path for path in home.iterdir() if is_secret(path)] if any(map(home.is_relative_to, roots)) else []
@@ -141,7 +141,7 @@ def credentials(roots: Iterable[Path]) -> list[Path]:
 
 
 def without(directory: Path, hidden: tuple[Path, ...]) -> Iterator[Path]:
-    """What there is below a directory now, in as few paths as possible, without those that are hidden.
+    """The present content of a directory in as few paths as possible, without those that are hidden.
 
     Of a directory that holds none, later files are included.
     """

@@ -1,4 +1,4 @@
-"""How the front tells a worker whose request it sends, in a way that nobody else can."""
+"""The token by which the front names the tenant of a request to a worker; nobody else can make one."""
 
 import hmac
 

@@ -20,7 +20,7 @@ from rlm_mcp.server.transports.tenant_names import EVERYBODY
 from rlm_mcp.server.workers.worker import Worker
 
 MOST_OPENING_BYTES = 1 << 14
-"""Of a request that opens a session. After a longer one the client has to open a session itself."""
+"""Size of a request that opens a session. After a longer one the client has to open a session itself."""
 
 MOST_OF_ALL = 4_096
 """Sessions of all tenants. A client whose session is forgotten has to open another when its worker ends."""

@@ -1,4 +1,4 @@
-"""What is the same for everybody, answered in the front: for it no tenant waits for another's work, or for a worker.
+"""Answers of the front that are the same for every tenant, so that none waits for another's work or for a worker.
 
 The answers are those that early_answers.py sends on stdio, prepared by the real server. Only requests are answered
 whose shape and headers are known in full; a worker would send the same bytes, which a test compares.
@@ -19,7 +19,7 @@ from rlm_mcp.server.list_cache import METHODS
 ANSWERED = METHODS | {"server/discover"}
 
 ACCEPTED = frozenset(["application/json, text/event-stream", "application/json,text/event-stream"])
-"""How clients say that they take both kinds of answers."""
+"""The headers by which clients accept both kinds of answers."""
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 """what the SDK escapes in answers that are not streams"""

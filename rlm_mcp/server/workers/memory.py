@@ -18,12 +18,12 @@ _COUNTED = re.compile(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", re.MULTILIN
 
 
 def most_memory(share: int | None) -> int | None:
-    """What a worker may have whose sessions may take `share` bytes: half as much besides. None: no bound is known."""
+    """The memory limit of a worker whose sessions may use `share` bytes: half as much again. None: no limit."""
     return None if share is None else max(LEAST_MEMORY_BYTES, share * 3 // 2)
 
 
 def most_mapped(share: int | None) -> int | None:
-    """What such a worker may map, whether it writes there or not."""
+    """The address space that such a worker may map, whether it writes there or not."""
     most = most_memory(share)
     return None if most is None else most + UNTOUCHED_BYTES
 

@@ -1,4 +1,4 @@
-"""What the fork server does once, and each worker that is forked from it need not: imports, and a first server.
+"""Work that the fork server does once for all the workers forked from it: imports, and a first server.
 
 It is imported in a process that does nothing else. Whatever the imports made is exempt from garbage collection, so that
 workers neither visit it nor write to its pages, which they share.

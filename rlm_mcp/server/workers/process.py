@@ -46,7 +46,7 @@ from rlm_mcp.workspace.telemetry import export_spans, flush
 FRONT_URL = "http://front"
 
 NICENESS = 5
-"""Of a worker above that of the front, which therefore gets a core at once when all cores compute."""
+"""Added to that of the front for a worker, so that the front gets a core at once when all cores compute."""
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _confine(start: WorkerStart, settings: Settings, share: int | None) -> Itera
 
 
 async def _report_status(host: TenantHost, _: Request) -> Response:
-    """What the front asks for all the time: whether the sandbox is loaded, and whose workspaces are open."""
+    """The status that the front polls: whether the sandbox is loaded, and whose workspaces are open."""
     return JSONResponse({"is_ready": host.is_ready(), "tenants": host.tenants.names()})
 
 

@@ -42,7 +42,7 @@ class WorkerFailed(RlmError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """What a worker says about itself: whether code can be run in it, and whose workspaces are open."""
+    """The status that a worker reports: whether code can be run in it, and whose workspaces are open."""
 
     is_ready: bool
     tenants: frozenset[str]
@@ -110,7 +110,7 @@ class WorkerProcesses:
 
 
 def prepared_lists(cache_dir: Path) -> Callable[[], Prepared | None]:
-    """What finds the answers that need no worker. Where there are none yet, a process begins to prepare them."""
+    """The lookup of answers that need no worker. If none are prepared yet, a process begins to prepare them."""
     files, fingerprint = places(cache_dir), code_fingerprint()
     if find_prepared(files, fingerprint) is None:
         context: Any = fork_context()

@@ -1,4 +1,4 @@
-"""What a worker process is told when it starts."""
+"""The start parameters of a worker process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
