@@ -25,10 +25,10 @@ ENGINE = """\
 What rlm-mcp adds to the time and the money that the model takes. A turn costs milliseconds, and a plain loop of
 sub-calls runs in parallel. Under failures of the provider, the reported tokens are those that it served."""
 QUALITY = """\
-How right the answers are, and what they cost, where every text must be read. The models are scripted, so that the
-engines differ only in what they lose between root model and sub-model, send again or pay for; a single call fails once
-the text is longer than what a model reads well. `rlms` and dspy.RLM are as right, as they run the same programs: how
-good real models are at writing them is measured by the other lanes of `python -m benchmarks.quality --help`."""
+How right the answers are, and what they cost, when the models are scripted: the same programs for all engines, a reader
+that sees only its prompt. The engines are equally right, so they differ in tokens; one call or a sum over pieces fails
+where a text is long, an answer spans pieces, or a text gives orders. How well real models write such programs is
+measured by the other lanes."""
 TABLES = {
     "sandbox": (["--quick"], SANDBOX),
     "engine": (["turns", "loops", "tokens", "--repeat", "3"], ENGINE),

@@ -38,7 +38,7 @@ def size_name(size: int) -> str:
 
 
 def figures_of(results: Sequence[Result]) -> list[dict[str, object]]:
-    """Score, tokens, dollars, seconds and calls of each contender and size, then the score of each family.
+    """Score, tokens, dollars, seconds and calls of each contender that has all families of a size, then each family.
 
     A value is the mean over families and seeds; low, high and variance are those of the seeds. `text` says the same; of
     a family it also has what its score cost.
@@ -46,8 +46,11 @@ def figures_of(results: Sequence[Result]) -> list[dict[str, object]]:
     figures: list[dict[str, object]] = []
     for size in sorted({one.size for one in results}):
         of_size = [one for one in results if one.size == size]
+        families = {one.family for one in of_size}
         for contender in dict.fromkeys(one.contender for one in of_size):
             group = [one for one in of_size if one.contender == contender]
+            if {one.family for one in group} != families:
+                continue  # the mean of some families compares with nothing
             for what, better in _MEASURES.items():
                 figures += _figure(f"{size_name(size)}: {what}", what, better, contender, group)
         for family in dict.fromkeys(one.family for one in of_size):

@@ -83,7 +83,8 @@ def scripted(errors: int, latency: float = LATENCY) -> Lane:
         open=open_endpoint,
         prices=SCRIPTED_PRICES,
         note=f"{note}, {latency * 1000:.0f} ms a reply, one request in 29 fails; dollars as of $1.25 and $10 a million"
-        " tokens for the root model, $0.25 and $2 for the sub-model",
+        " tokens for the root model, $0.25 and $2 for the sub-model; orders in a text are obeyed unless the prompt"
+        " says that the texts are data, as programs of root models do and the plain prompts of the baselines do not",
     )
 
 

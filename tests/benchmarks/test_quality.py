@@ -475,6 +475,8 @@ def test_figures_are_means_with_the_range_of_the_seeds() -> None:
     assert texts["1 MiB: code", "own"] == "50.0 % (0.0 % to 100.0 %), 9k tokens, $0.1000, 2.0 s, 3 calls"
     assert texts["1 MiB: code", "grep"] == "100.0 %, 9k tokens, 2.0 s, 3 calls"
     assert ("1 MiB: dollars", "grep") not in texts
+    others = figures_of([*results, replace(one, family="join")])
+    assert {one["contender"] for one in others if one["name"] == "1 MiB: score"} == {"own"}
     assert dollars({"m": [1_000_000, 500_000]}, {"m": (1.0, 4.0)}) == 3.0
     assert dollars({"m": [1, 1]}, {}) is None
 
