@@ -83,7 +83,7 @@ BOUNDS: dict[str, str] = {
     "rlm_mcp/server/transports/message_limit.py": "rlm_mcp.server.transports.message_limit:ID_BYTES",
     "rlm_mcp/server/transports/issuer_keys.py": "rlm_mcp.server.transports.issuer_keys:KEYS_MAX_BYTES",
     "rlm_mcp/server/workers/egress.py": "rlm_mcp.server.workers.egress:MOST_BYTES",
-    "rlm_mcp/server/workers/open_calls.py": "mcp.server.transport_security:DEFAULT_MAX_REQUEST_BODY_SIZE",
+    "rlm_mcp/server/workers/open_calls.py": "rlm_mcp.server.workers.open_calls:MOST_READ_BYTES",
     "rlm_mcp/server/workers/worker.py": "rlm_mcp.server.workers.worker:MOST_STATUS_BYTES",
     "rlm_mcp/settings.py": OURS,
     "wasm_runtime/channel.py": "wasm_runtime.channel:MESSAGE_PARTS",
