@@ -490,13 +490,15 @@ class Channel:
     def _wait(self, tickets: list[int], *, everything: bool, seconds: float | None) -> str:
         wanted = set(tickets)
         unknown = self._pending.unknown(wanted)
-        if unknown:
+        if not everything and seconds == 0:  # asks what has come, after an interrupt that has cancelled the others
+            wanted -= unknown
+        elif unknown:
             return _refused(f"ticket {unknown.pop()!r} is not in flight")
         if self.watcher is not None and not self._pending.finished(wanted, everything=everything):
             self.watcher.waits()
         finished = self._pending.wait(wanted, everything=everything, seconds=seconds)
         if finished is None:
-            self._cancel(sorted(wanted, reverse=True))
+            self._cancel(sorted(self._pending.unfinished(wanted), reverse=True))
             return _INTERRUPTED
         asked = (ticket for ticket in dict.fromkeys(tickets) if ticket in finished)
         outcomes = (f"[{ticket},{self._collected(ticket)}]" for ticket in asked)

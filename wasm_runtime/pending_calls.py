@@ -219,6 +219,11 @@ class PendingCalls:
         """The ticket of the newest call in flight; 0 without any."""
         return next(reversed(self._calls), 0)
 
+    def unfinished(self, tickets: set[int]) -> set[int]:
+        """Return those of these calls that have not finished."""
+        with self._changed:
+            return tickets - self._finished
+
     def futures(self, tickets: Iterable[int]) -> list[Future[object]]:
         """Return the futures of those of these calls that have not finished."""
         with self._changed:

@@ -231,6 +231,17 @@ def test_an_interrupt_during_a_wait_for_tickets_cancels_them() -> None:
     assert ask(channel, wait(1)) == {"refused": "ticket 1 is not in flight"}
 
 
+def test_of_an_interrupted_batch_the_answers_that_had_come_can_be_fetched() -> None:
+    never: Future[object] = Future()
+    channel = make_channel(never=lambda: never, echo=lambda: 7)
+    ask(channel, submit("never"))
+    ask(channel, submit("echo"))
+    channel.interrupt()
+    assert ask(channel, wait(1, 2)) == {"interrupted": True}
+    what_came = {"do": "wait", "tickets": [1, 2], "all": False, "seconds": 0}
+    assert ask(channel, what_came) == {"ok": [[2, {"ok": 7}]]}
+
+
 def test_an_interrupt_does_not_take_an_answer_that_is_there() -> None:
     channel = make_channel(echo=lambda value: value)
     channel.interrupt()
