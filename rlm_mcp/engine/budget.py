@@ -291,6 +291,7 @@ async def paid_call(
     temperature: float | None = None,
     schema: Mapping[str, object] | None = None,
     logprobs: bool = False,
+    stop: Sequence[str] = (),
     bill: Bill | None = None,
 ) -> Completion:
     """Reserves, asks and settles: the only way in which a run asks a model. The cost is added to `bill` too.
@@ -318,6 +319,7 @@ async def paid_call(
                 temperature=temperature,
                 schema=schema,
                 logprobs=logprobs,
+                stop=stop,
                 attempts=attempts,
             )
             usage = completion.usage

@@ -180,11 +180,13 @@ class Model(Protocol):
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
         logprobs: bool = False,
+        stop: Sequence[str] = (),
         attempts: Attempts | None = None,
     ) -> Completion:
         """Returns a reply to `messages`. `schema` is the JSON Schema of an object; the provider enforces it if it can.
 
-        With `logprobs` the completion has the log-probabilities of its tokens, if the provider gives them.
+        With `logprobs` the completion has the log-probabilities of its tokens, if the provider gives them. A reply ends
+        before the first of the texts in `stop`, if the provider can do that.
         `attempts` is updated while the call runs. Raises errors.ModelError; any other exception is a bug.
         """
 

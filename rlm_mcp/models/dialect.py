@@ -57,6 +57,7 @@ class Dialect:
     temperature: bool = True
     structured: Literal["json_schema", "json_object", "none"] = "json_schema"
     logprobs: bool = True
+    stop: bool = True
     stream: bool = False
     stream_usage: bool = True
 

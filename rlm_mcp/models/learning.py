@@ -62,9 +62,10 @@ _ABOUT_OTHER_THINGS = re.compile(
 )
 
 _LOGPROBS = re.compile(r"log.?prob", re.IGNORECASE)
+_STOP = re.compile(r"\bstop\b", re.IGNORECASE)
 
 Feature = Literal[
-    "structured", "system_role", "length_name", "longest_reply", "temperature", "logprobs", "stream", "all"
+    "structured", "system_role", "length_name", "longest_reply", "temperature", "logprobs", "stop", "stream", "all"
 ]
 
 
@@ -78,6 +79,7 @@ class Sent:
     system: bool = False
     temperature: bool = False
     logprobs: bool = False
+    stop: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def sent_in(body: Mapping[str, Any], messages: Sequence[Message]) -> Sent:
         system="system" in roles,
         temperature="temperature" in body,
         logprobs="logprobs" in body,
+        stop="stop" in body,
     )
 
 
@@ -133,6 +136,7 @@ def judge(dialect: Dialect, refusal: Refusal, sent: Sent) -> Remedy:
     others = (
         _follow_temperature(dialect, refusal, sent),
         _follow_logprobs(dialect, refusal, sent),
+        _follow_stop(dialect, refusal, sent),
         _follow_stream(dialect, refusal),
         _follow_roles(dialect, refusal, sent),
     )
@@ -172,6 +176,10 @@ def _follow_temperature(dialect: Dialect, refusal: Refusal, sent: Sent) -> Diale
 
 def _follow_logprobs(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
     return replace(dialect, logprobs=False) if sent.logprobs and _LOGPROBS.search(refusal.words) else None
+
+
+def _follow_stop(dialect: Dialect, refusal: Refusal, sent: Sent) -> Dialect | None:
+    return replace(dialect, stop=False) if sent.stop and _STOP.search(refusal.words) else None
 
 
 def _follow_stream(dialect: Dialect, refusal: Refusal) -> Dialect | None:
@@ -259,6 +267,8 @@ def steps_down(dialect: Dialect, sent: Sent) -> Iterator[tuple[Feature, Dialect]
     """Yields dialects that leave out one feature of the request each, and at last all of them."""
     if sent.logprobs and dialect.logprobs:
         yield "logprobs", replace(dialect, logprobs=False)
+    if sent.stop and dialect.stop:
+        yield "stop", replace(dialect, stop=False)
     if sent.schema and dialect.structured == "json_schema":
         yield "structured", replace(dialect, structured="json_object")
     if sent.schema and dialect.structured != "none":
@@ -275,7 +285,7 @@ def steps_down(dialect: Dialect, sent: Sent) -> Iterator[tuple[Feature, Dialect]
         yield "temperature", replace(dialect, temperature=False)
     if not dialect.stream:
         yield "stream", replace(dialect, stream=True)
-    yield "all", replace(dialect, structured="none", system_role=False, temperature=False, logprobs=False)
+    yield "all", replace(dialect, structured="none", system_role=False, temperature=False, logprobs=False, stop=False)
 
 
 def _shorter(max_tokens: int) -> int:

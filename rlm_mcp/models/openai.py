@@ -180,6 +180,7 @@ class OpenAIModel:
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
         logprobs: bool = False,
+        stop: Sequence[str] = (),
         attempts: Attempts | None = None,
     ) -> Completion:
         """Returns one reply. Retries on 429, 5xx and broken connections, and changes the request as an error asks."""
@@ -194,6 +195,7 @@ class OpenAIModel:
                 temperature=temperature,
                 schema=schema,
                 logprobs=logprobs,
+                stop=stop,
             )
             result = await self._ask(path, body, tally)
             if isinstance(result, ProviderReply):

@@ -22,6 +22,7 @@ def request(
     temperature: float | None,
     schema: Mapping[str, object] | None,
     logprobs: bool = False,
+    stop: Sequence[str] = (),
 ) -> tuple[str, dict[str, Any]]:
     """Returns the path and the JSON body of a request."""
     body: dict[str, Any] = {"model": model}
@@ -35,6 +36,8 @@ def request(
         return "/responses", body | _responses_body(dialect, messages, max_tokens, schema)
     if logprobs and dialect.logprobs and not dialect.stream:
         body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
+    if stop and dialect.stop:
+        body["stop"] = list(stop)
     body["messages"] = [{"role": m.role, "content": m.content} for m in arrange(messages, dialect)]
     if max_tokens is not None:
         body[dialect.length_name] = max_tokens

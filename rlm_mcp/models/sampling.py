@@ -60,6 +60,7 @@ class SamplingModel:
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,  # noqa: ARG002 # sampling cannot enforce a schema; the prompt states it
         logprobs: bool = False,  # noqa: ARG002 # sampling gives none
+        stop: Sequence[str] = (),  # noqa: ARG002 # only weak models get one, and a client's model is none
         attempts: Attempts | None = None,
     ) -> Completion:
         """Returns one reply of the client's model."""

@@ -23,6 +23,7 @@ class ScriptedCall:
     max_tokens: int | None = None
     temperature: float | None = None
     schema: Mapping[str, object] | None = None
+    stop: tuple[str, ...] = ()
 
     @property
     def last(self) -> str:
@@ -59,10 +60,13 @@ class ScriptedModel:
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
         logprobs: bool = False,  # noqa: ARG002 # a script puts them into its Completion
+        stop: Sequence[str] = (),
         attempts: Attempts | None = None,
     ) -> Completion:
         """Returns the next reply, or raises it if it is an exception."""
-        asked = ScriptedCall(messages=tuple(messages), max_tokens=max_tokens, temperature=temperature, schema=schema)
+        asked = ScriptedCall(
+            messages=tuple(messages), max_tokens=max_tokens, temperature=temperature, schema=schema, stop=tuple(stop)
+        )
         attempts = attempts or Attempts()
         await attempts.begin()
         index = len(self.calls)

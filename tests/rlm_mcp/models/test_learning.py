@@ -17,7 +17,7 @@ from rlm_mcp.models.learning import (
     tokens_ratio,
 )
 
-ALL = Sent(prompt_tokens=1_000, max_tokens=8_192, schema=True, system=True, temperature=True, logprobs=True)
+ALL = Sent(prompt_tokens=1_000, max_tokens=8_192, schema=True, system=True, temperature=True, logprobs=True, stop=True)
 
 
 def refused(text: str, status: int = 400) -> Refusal:
@@ -69,6 +69,7 @@ JSON_OBJECT, NO_SCHEMA = Dialect(structured="json_object"), Dialect(structured="
         (refused("Input should be 'user' or 'assistant'"), Dialect(), Dialect(system_role=False)),
         (refused("'temperature' does not support 0.0"), Dialect(), Dialect(temperature=False)),
         (refused("This model does not support logprobs"), Dialect(), Dialect(logprobs=False)),
+        (refused("unsupported parameter: stop"), Dialect(), Dialect(stop=False)),
         (refused("This response_format type is unavailable now"), Dialect(), JSON_OBJECT),
         (refused("This response_format type is unavailable now"), JSON_OBJECT, NO_SCHEMA),
         (refused("no field \"additionalProperties\" in 'generation_config.response_schema'"), Dialect(), JSON_OBJECT),
@@ -151,7 +152,7 @@ def test_a_short_prompt_that_is_called_too_long_is_looked_into_like_unknown_word
     assert [tried.next(vague, short, Dialect()) for _ in range(4)] == [
         Dialect(temperature=False),
         Dialect(stream=True),
-        Dialect(structured="none", system_role=False, temperature=False, logprobs=False),
+        Dialect(structured="none", system_role=False, temperature=False, logprobs=False, stop=False),
         TooLong(window=0),
     ]
     assert DialectSearch(Dialect(), set()).next(vague, long, Dialect()) == TooLong(window=0)
@@ -170,6 +171,7 @@ def test_a_refusal_in_unknown_words_leaves_out_one_feature_after_the_other_and_t
     moon = refused("the moon is in the wrong phase")
     assert all_of(DialectSearch(Dialect(), ruled_out), moon, ALL) == [
         Dialect(logprobs=False),
+        Dialect(stop=False),
         Dialect(structured="json_object"),
         Dialect(structured="none"),
         Dialect(system_role=False),
@@ -177,7 +179,7 @@ def test_a_refusal_in_unknown_words_leaves_out_one_feature_after_the_other_and_t
         Dialect(length_name="max_completion_tokens"),
         Dialect(temperature=False),
         Dialect(stream=True),
-        Dialect(structured="none", system_role=False, temperature=False, logprobs=False),
+        Dialect(structured="none", system_role=False, temperature=False, logprobs=False, stop=False),
     ]
     assert all_of(DialectSearch(Dialect(), ruled_out), moon, ALL) == []
 
@@ -244,8 +246,11 @@ def test_a_reply_is_shortened_a_few_times_at_most() -> None:
 
 def test_what_was_sent_is_read_from_the_body() -> None:
     body = {"messages": [{"role": "system"}], "max_completion_tokens": 5, "response_format": {}, "logprobs": True}
+    body |= {"stop": ["\n"]}
     messages = [Message(role="system", content="abcd")]
-    assert sent_in(body, messages) == Sent(prompt_tokens=9, max_tokens=5, schema=True, system=True, logprobs=True)
+    assert sent_in(body, messages) == Sent(
+        prompt_tokens=9, max_tokens=5, schema=True, system=True, logprobs=True, stop=True
+    )
 
 
 def test_a_reply_leaves_room_for_the_prompt_as_the_server_counts_it() -> None:

@@ -46,6 +46,7 @@ class HeldModel:
         temperature: float | None = None,
         schema: Mapping[str, object] | None = None,
         logprobs: bool = False,
+        stop: Sequence[str] = (),
         attempts: Attempts | None = None,
     ) -> Completion:
         self.asked += 1
