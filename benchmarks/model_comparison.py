@@ -27,7 +27,7 @@ from typing import Any
 import anyio
 
 import rlm_mcp
-from benchmarks.tasks import HELD_OUT_SEEDS, Task, development_tasks, held_out_tasks, is_right
+from benchmarks.tasks import HELD_OUT_SEEDS, Task, development_tasks, held_out_tasks, is_right, unseen_tasks
 from rlm_mcp.settings import load_settings
 
 TURNS = 8
@@ -56,6 +56,8 @@ class Attempt:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     run: str = ""
+    doubt: str = ""
+    """what this engine says against its own answer"""
 
 
 Contender = Callable[[Task, Setup], Attempt]
@@ -80,6 +82,7 @@ def own(task: Task, setup: Setup) -> Attempt:
             prompt_tokens=state.usage.prompt_tokens,
             completion_tokens=state.usage.completion_tokens,
             run=state.run_id,
+            doubt=state.message,
         )
 
     return anyio.run(run)
@@ -168,6 +171,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def doubts_told(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How often this engine told a doubt about its answers, wrong and right ones."""
+    answered = [row for row in rows if row["contender"] == "own" and row["answer"] is not None]
+    wrong = [bool(row["doubt"]) for row in answered if not row["right"]]
+    right = [bool(row["doubt"]) for row in answered if row["right"]]
+    return (
+        f"own: doubts told about {sum(wrong)} of {len(wrong)} wrong answers and {sum(right)} of {len(right)} right ones"
+    )
+
+
 def _share(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{sum(row['right'] for row in rows)} of {len(rows)}"
 
@@ -185,6 +198,7 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=["own", "direct"])
     parser.add_argument("--tasks", default="", help="only tasks whose name contains this")
     parser.add_argument("--development", action="store_true", help="use the templates whose runs may be inspected")
+    parser.add_argument("--unseen", action="store_true", help="use the templates that are newer than the rules")
     parser.add_argument("--seconds", type=float, default=240.0, help="time limit of one task")
     parser.add_argument("--rlms-python", default="python", help="an interpreter that has rlms 0.1.3")
     parser.add_argument("--results", type=Path, help="JSON Lines file; an existing one is continued")
@@ -197,7 +211,7 @@ def main() -> None:
         rlms_python=options.rlms_python,
         data_dir=options.data_dir,
     )
-    make = development_tasks if options.development else held_out_tasks
+    make = development_tasks if options.development else unseen_tasks if options.unseen else held_out_tasks
     rows = _read_results(options.results)
     done = {(row["contender"], row["seed"], row["task"]) for row in rows}
     for contender in options.contenders:
@@ -206,6 +220,7 @@ def main() -> None:
                 if options.tasks in task.name and (contender, seed, task.name) not in done:
                     rows.append(_run_task(contender, seed, task, setup, options.results))
     print(table(rows))
+    print(doubts_told(rows))
 
 
 def _read_results(results: Path | None) -> list[dict[str, Any]]:

@@ -58,6 +58,11 @@ def held_out_tasks(seed: int) -> tuple[Task, ...]:
     return _made([*_by_kind(known), *HELD_OUT], seed)
 
 
+def unseen_tasks(seed: int) -> tuple[Task, ...]:
+    """Tasks from templates that are newer than the rules for weak models, three of each kind."""
+    return _made(UNSEEN, seed)
+
+
 def is_right(task: Task, answer: object) -> bool:
     """Whether an answer contains the right word or number and no other, alone or in one short sentence."""
     if answer is None:
@@ -480,6 +485,140 @@ def unhappy_guests(rng: random.Random) -> Task:
     return _task("semantic", unhappy_guests, question, "\n".join(lines), bad)
 
 
+# --- templates that are newer than the rules for weak models ---------------------------------------------------------
+
+
+def failed_passwords(rng: random.Random) -> Task:
+    texts = []
+    for _ in range(rng.randrange(90, 130)):
+        user = rng.choice(_NAMES).lower()
+        said = rng.choice(("Accepted", "Accepted", "Failed", "Reset"))
+        text = f"{said} password for {user}, address 10.0.{rng.randrange(9)}.{rng.randrange(1, 255)}"
+        closed = f"Closed session of {user}, Failed tries before: {rng.randrange(4)}"
+        texts.append(closed if rng.random() < 0.2 else text)
+    lines = [
+        f"Nov 22 10:{index // 60:02d}:{index % 60:02d} gate sshd[{rng.randrange(99, 999)}]: {text}"
+        for index, text in enumerate(texts)
+    ]
+    count = sum(text.startswith("Failed password") for text in texts)
+    question = "How many lines report a Failed password?"
+    return _task("structural", failed_passwords, question, "\n".join(lines), count)
+
+
+def declined_payments(rng: random.Random) -> Task:
+    states = ("PAID", "PAID", "DECLINED", "PENDING")
+    lines, count = [], 0
+    for index in range(rng.randrange(90, 130)):
+        state = rng.choice(states)
+        count += state == "DECLINED"
+        note = rng.choice(("first try", "was DECLINED before", "by card", "by transfer"))
+        order = f"order {4_000 + index} {state} {note}, {rng.randrange(9, 400)} EUR"
+        lines.append(f"2026-06-{1 + index // 5:02d}T0{index % 9}:15 {order}")
+    question = "How many orders have the state DECLINED?"
+    return _task("structural", declined_payments, question, "\n".join(lines), count)
+
+
+def busiest_hour(rng: random.Random) -> Task:
+    hours = [f"{hour:02d}" for hour in range(6, 22)]
+    weights = [rng.randrange(1, 9) for _ in hours]
+    picked = sorted(rng.choices(hours, weights, k=400))
+    counts = Counter(picked).most_common(2)
+    if counts[0][1] == counts[1][1]:
+        return busiest_hour(rng)
+    lines = [
+        f"{hour}:{rng.randrange(60):02d} door {rng.choice('ABCD')} opened by badge {rng.randrange(100, 999)}"
+        for hour in picked
+    ]
+    question = "In which hour of the day (two digits) was a door opened most often?"
+    return _task("structural", busiest_hour, question, "\n".join(lines), counts[0][0], hours)
+
+
+def _people_with_numbers(rng: random.Random, form: str, low: int, high: int) -> tuple[list[str], str, int]:
+    people = ("Dagny Holm", "Ivo Marek", "Leah Stone", "Tariq Aziz", "Noor Haddad", "Per Lind", "Una Brandt")
+    numbers = rng.sample(range(low, high), len(people))
+    lines = _prose(rng, 120)
+    for person, number in zip(people, numbers, strict=True):
+        lines.insert(rng.randrange(1, len(lines)), form.format(person=person, number=number))
+    index = rng.randrange(len(people))
+    return lines, people[index], numbers[index]
+
+
+def room_number(rng: random.Random) -> Task:
+    lines, person, number = _people_with_numbers(rng, "{person} has moved into room {number} for the winter.", 100, 999)
+    return _task("needle", room_number, f"What is the room number of {person}?", "\n".join(lines), number)
+
+
+def phone_number(rng: random.Random) -> Task:
+    lines, person, number = _people_with_numbers(rng, "{person} can be reached at extension {number}.", 2_000, 9_999)
+    return _task("needle", phone_number, f"What is the phone number of {person}?", "\n".join(lines), number)
+
+
+def berth_of_ship(rng: random.Random) -> Task:
+    ships = ("Aurora", "Brisling", "Calypso", "Dorado", "Eider", "Fulmar", "Gannet", "Heron")
+    berths = rng.sample(range(10, 99), len(ships))
+    lines = _service_log(rng, 1_200)
+    for ship, berth in zip(ships, berths, strict=True):
+        lines.insert(rng.randrange(len(lines)), f"harbour: the {ship} is to moor at berth {berth} tonight")
+    index = rng.randrange(len(ships))
+    question = f"At which berth is the {ships[index]} to moor?"
+    return _task("needle", berth_of_ship, question, "\n".join(lines), berths[index])
+
+
+def adults_in_city(rng: random.Random) -> Task:
+    people = [
+        {"name": rng.choice(_NAMES), "age": rng.randrange(5, 80), "city": rng.choice(("Oslo", "Turku", "Visby"))}
+        for _ in range(rng.randrange(60, 80))
+    ]
+    count = sum(person["city"] == "Turku" and int(person["age"]) >= 18 for person in people)
+    question = "How many persons of 18 years or more live in Turku?"
+    return _task("json", adults_in_city, question, json.dumps({"persons": people}), count)
+
+
+def dearest_booking(rng: random.Random) -> Task:
+    prices = rng.sample(range(50, 900), 70)
+    rows = [(f"B{1_000 + index}", rng.choice(_NAMES), price) for index, price in enumerate(prices)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("booking", "guest", "price"), *rows])
+    dearest = max(rows, key=lambda row: row[2])[0]
+    question = "Which booking has the highest price? Answer with its id."
+    return _task("json", dearest_booking, question, text.getvalue(), dearest, (row[0] for row in rows))
+
+
+def unpaid_total(rng: random.Random) -> Task:
+    invoices = [
+        {"no": 70 + index, "total": rng.randrange(10, 300), "paid": rng.random() < 0.6}
+        for index in range(rng.randrange(50, 70))
+    ]
+    total = sum(int(invoice["total"]) for invoice in invoices if not invoice["paid"])
+    question = "What is the sum of the totals of all invoices that are not paid?"
+    return _task("json", unpaid_total, question, "\n".join(map(json.dumps, invoices)), total)
+
+
+def only_message_about_sport(rng: random.Random) -> Task:
+    texts = rng.sample(task_sentences.MESSAGES["food"], 9) + rng.sample(task_sentences.MESSAGES["weather"], 7)
+    wanted_text = rng.choice(task_sentences.MESSAGES["sport"])
+    lines = [f"M{100 + index}: {text}" for index, text in enumerate(_mixed(rng, texts, [wanted_text]))]
+    wanted = next(line.split(":")[0] for line in lines if line.endswith(wanted_text))
+    question = "What is the id of the only message that is about sport?"
+    ids = [line.split(":")[0] for line in lines]
+    return _task("semantic", only_message_about_sport, question, "\n".join(lines), wanted, ids)
+
+
+def remarks_that_complain(rng: random.Random) -> Task:
+    bad, good = rng.randrange(5, 10), rng.randrange(7, 12)
+    lines = _mixed(rng, rng.sample(task_sentences.COMPLAINTS, bad), rng.sample(task_sentences.POSITIVE_REMARKS, good))
+    question = "Each line is a remark on a product. How many of the remarks are complaints?"
+    return _task("semantic", remarks_that_complain, question, "\n".join(lines), bad)
+
+
+def commonest_topic(rng: random.Random) -> Task:
+    topics = ("food", "weather", "sport")
+    first = rng.choice(topics)
+    groups = [rng.sample(task_sentences.MESSAGES[one], 11 if one == first else 5) for one in topics]
+    question = "Each line is a message about food, weather or sport. Which of the three are most messages about?"
+    return _task("semantic", commonest_topic, question, "\n".join(_mixed(rng, *groups)), first, topics)
+
+
 DEVELOPMENT: tuple[tuple[Template, ...], ...] = (
     (level_count, distinct_clients, busiest_component, slowest_request),
     (access_code, home_town, option_of_section, replaced_version),
@@ -491,4 +630,10 @@ HELD_OUT: tuple[tuple[Template, ...], ...] = (
     (laundry_number, responsible_person, checksum_of_build),
     (users_by_role, csv_quantity, commonest_tag),
     (messages_about_food, day_of_the_accident, unhappy_guests),
+)
+UNSEEN: tuple[tuple[Template, ...], ...] = (
+    (failed_passwords, declined_payments, busiest_hour),
+    (room_number, phone_number, berth_of_ship),
+    (adults_in_city, dearest_booking, unpaid_total),
+    (only_message_about_sport, remarks_that_complain, commonest_topic),
 )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from benchmarks.model_comparison import table
+from benchmarks.model_comparison import doubts_told, table
 from benchmarks.tasks import (
     DEVELOPMENT,
     DEVELOPMENT_SEEDS,
@@ -15,6 +15,7 @@ from benchmarks.tasks import (
     development_tasks,
     held_out_tasks,
     is_right,
+    unseen_tasks,
 )
 
 SETS = [
@@ -95,3 +96,18 @@ def test_the_table_counts_by_kind_and_takes_medians() -> None:
         "|---|---|---|---|---|---|---|",
         "| own | 1 of 2 | 1 of 1 | 2 of 3 | 10 | 900 | ? |",
     ]
+
+
+def test_doubts_are_counted_about_wrong_and_right_answers() -> None:
+    facts = [("4", False, "Doubtful."), ("4", False, ""), ("5", True, ""), (None, False, "There is no answer.")]
+    rows = [{"contender": "own", "answer": answer, "right": right, "doubt": doubt} for answer, right, doubt in facts]
+
+    assert doubts_told(rows) == "own: doubts told about 1 of 2 wrong answers and 0 of 1 right ones"
+
+
+def test_newer_templates_make_three_tasks_of_each_kind_that_the_right_answer_solves() -> None:
+    tasks = unseen_tasks(21)
+
+    assert Counter(task.kind for task in tasks) == {"structural": 3, "needle": 3, "json": 3, "semantic": 3}
+    assert all(is_right(task, task.answer) for task in tasks)
+    assert tasks == unseen_tasks(21)
