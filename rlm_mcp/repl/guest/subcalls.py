@@ -12,6 +12,8 @@ import host
 import texts
 from host import loop
 
+import __main__
+
 MOST_SINGLE = 300
 """pick asks a small model about up to so many texts one by one: it judges one far better than eight, in short calls."""
 
@@ -22,6 +24,7 @@ OF_MANY = (
     ("Exactly one of these letters tells of a wedding. Who wrote it?", "Does this letter tell of a wedding?"),
     ("How many of the sentences name a colour?", "Does this sentence name a colour?"),
     ("Which team got the fewest cheers?", "Is this text a cheer?"),
+    ("Which is the only note that speaks of a dog?", "Does this note speak of a dog?"),
 )
 """Questions about many texts, and what to ask of each: examples for the model that rewrites a question."""
 
@@ -188,8 +191,31 @@ def ask_all(name, calls):
     tickets = []
     for some in _portions(calls):  # the first run while the others are serialized
         tickets += _submit(name, some)
-    results = host.wait(tickets)
+    try:
+        results = host.wait(tickets)
+    except KeyboardInterrupt:
+        _keep_finished(tickets)
+        raise
     return [FailedCall(str(result)) if isinstance(result, host.Failed) else result for result in results]
+
+
+def _keep_finished(tickets):
+    """Binds the answers that a batch has got when the block is stopped to `finished_answers`."""
+    message = {"do": "wait", "tickets": tickets, "all": False, "seconds": 0}
+    try:
+        answers = host.exchange(message)
+    except KeyboardInterrupt:  # of the same stop, which code may be told of twice
+        answers = host.exchange(message)
+    answers = dict(host.value(answers))
+    if any("ok" in answer for answer in answers.values()):
+        missing = FailedCall("the block was stopped before this answer came")
+        kept = [answers.get(ticket, {}).get("ok", missing) for ticket in tickets]
+        vars(__main__)["finished_answers"] = kept
+        done = sum("ok" in answer for answer in answers.values())
+        notes.append(
+            f"The block was stopped when {done} of {len(tickets)} answers of the batch had come: `finished_answers` has"
+            " them in order, false where there is none. The same calls again cost nothing where they were answered."
+        )
 
 
 def _portions(calls):
@@ -261,8 +287,9 @@ def pick(items, question, *, model=None):
     asked = _asked_of_each(as_text(question), model)
     labels = _classified(items, asked, ["yes", "no"], model=model, one_by_one=len(items) <= MOST_SINGLE)
     picked = [item for item, label in zip(items, labels, strict=True) if label == "yes"]
-    unjudged = f"; {len(labels.failed)} could not be judged" if labels.failed else ""
-    notes.append(f"pick asked of each text {asked!r}: yes for {len(picked)} of {len(items)}{unjudged}.")
+    about = f"; {len(labels.failed)} could not be judged" if labels.failed else ""
+    about += f"; {len(labels.uncertain)} of them uncertain" if labels.uncertain else ""
+    notes.append(f"pick asked of each text {asked!r}: yes for {len(picked)} of {len(items)}{about}.")
     return picked
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
 import pytest
 
 from rlm_mcp.errors import SubCallFailed
+from rlm_mcp.repl.types import CellResult
 from tests.rlm_mcp.repl.opener import LINES, Opener, Sub, value_of
 
 pytestmark = pytest.mark.anyio
@@ -148,3 +150,36 @@ async def test_read_gives_what_pieces_say_with_quotes_that_they_hold_the_best_fi
     )
     assert cell.stdout == "[disk (it says: line 2  ERROR), disk (it says: line 1 ERROR)]\n"
     assert cell.value == "(['line 2  ERROR', 'line 1 ERROR'], 'disk')"
+
+
+async def test_a_batch_that_the_clock_cuts_keeps_the_answers_that_had_come(opened: Opener) -> None:
+    class Slow(Sub):
+        last_came = anyio.Event()
+
+        async def llm_query(self, prompt: str, **_: Any) -> object:
+            if prompt == "slow":
+                await anyio.sleep_forever()
+            if prompt == "b":
+                self.last_came.set()
+            return f"answer to {prompt}"
+
+    sub = Slow()
+    repl = await opened.text(sub=sub)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                with anyio.CancelScope() as scope:
+                    tasks.start_soon(stop_when_all_but_one_came, scope)
+                    cells.append(await repl.run("llm_query_batched(['a', 'slow', 'b'])"))
+
+            async def stop_when_all_but_one_came(scope: anyio.CancelScope) -> None:
+                await sub.last_came.wait()
+                scope.cancel()
+
+            cells: list[CellResult] = []
+            tasks.start_soon(run)
+    assert cells[0].notes[0].startswith("The block was stopped when 2 of 3 answers of the batch had come")
+    assert await value_of(repl, "[str(one) for one in finished_answers]") == repr(
+        ["answer to a", "the block was stopped before this answer came", "answer to b"]
+    )
