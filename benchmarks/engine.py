@@ -31,11 +31,17 @@ from urllib.request import urlopen
 import anyio
 
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.engine.judge import Judge
+from rlm_mcp.engine.prompts import Remaining
+from rlm_mcp.engine.steps import Question, Rules, RunBlock
+from rlm_mcp.engine.trajectory import Trajectory
+from rlm_mcp.models.base import estimate_prompt
 from rlm_mcp.models.limiter import START
 from rlm_mcp.records.events import Cell
 from rlm_mcp.records.group_commit import GroupCommit
 from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.sandbox import open_sandbox
+from rlm_mcp.repl.types import CellResult
 from rlm_mcp.settings import load_settings
 from rlm_mcp.workspace.inspect_repls import NoCalls
 from rlm_mcp.workspace.launch import SolveRequest
@@ -386,6 +392,44 @@ async def cancel(repeat: int) -> None:
     report("  prompts without a reply, estimated", max(estimated), "tokens", None)
 
 
+async def summaries(_: int) -> None:
+    """A dialogue of 60 turns in a window of 24,000 tokens: what of its 59 facts the last prompt still tells.
+
+    Each turn prints a fact, in the first line of 3,000 characters or far below it. The scripted model sums up by
+    copying the facts that its prompt holds.
+    """
+    for place, below in (("first line", 0), ("below", 100)):
+        for sums_up in (False, True):
+            told, asked, tokens = sixty_turns(lines_before=below, sums_up=sums_up)
+            how = "own summaries" if sums_up else "a line a turn"
+            report(f"facts of 59 told after 60 turns, {place}, {how}", told, "", None)
+            report("  requests, and tokens in", asked, "", None, tokens)
+
+
+def sixty_turns(*, lines_before: int, sums_up: bool) -> tuple[int, int, int]:
+    """Facts in the last prompt, requests, and tokens of all prompts."""
+    rules = Rules(window_tokens=24_000, reply_tokens=2_000, summarises=sums_up)
+    trajectory = Trajectory(Judge(Question(query="What are the facts?"), rules), ())
+    asked = tokens = number = 0
+    while True:
+        ask = trajectory.ask(Remaining(turn=asked + 1, turns=200))
+        asked += 1
+        tokens += estimate_prompt(ask.messages)
+        facts = set(re.findall(r"fact \d+ is \d+", " ".join(message.content for message in ask.messages)))
+        if "Sum up for yourself" in ask.messages[-1].content:
+            trajectory.receive_reply("; ".join(sorted(facts)))
+            continue
+        number += 1
+        if number == 60:
+            return len(facts), asked, tokens
+        step = trajectory.receive_reply(f"```repl\nlook({number})\n```")
+        assert isinstance(step, RunBlock)
+        lines = [f"line {n} of part {number}" for n in range(150)]
+        lines.insert(lines_before, f"fact {number} is {number * 7919}")
+        printed = "\n".join(lines)
+        trajectory.receive_cell(CellResult(code=step.code, stdout=printed, stdout_chars=len(printed)))
+
+
 class Report:
     """Prints each figure as it is measured, and keeps it for `python -m benchmarks`."""
 
@@ -419,6 +463,7 @@ FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
     "waiting": waiting_cells,
     "tokens": tokens,
     "cancel": cancel,
+    "summaries": summaries,
 }
 
 

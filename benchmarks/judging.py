@@ -126,7 +126,7 @@ async def measure(task: Task, *, batch: int | None, weak: bool, limited: bool, t
                 partial(calls.ask, ledger),
                 list(task.truth),
                 Labelling(question=task.question, labels=task.labels),
-                strength="weak" if weak else "strong",
+                by_measure=not weak,
                 batch=batch,
                 sizes={},
             )

@@ -74,6 +74,8 @@ class Settings:
     window_tokens: int | None = None
     sub_window_tokens: int | None = None
     sub_call_cache: bool = True
+    summaries: bool = False
+    """Whether a strong root model sums up a dialogue that gets too long for its window; else turns become lines."""
     limits: RunLimits = DEFAULT_LIMITS
     """If `max_iterations` is None, the profile of the root model decides."""
     tools: Mapping[str, ToolServer] = field(default_factory=dict)
@@ -554,6 +556,10 @@ SETTINGS: Mapping[str, Setting] = {
         parse=_count, meaning="context window of the sub-model, in tokens", default="likewise"
     ),
     "sub_call_cache": Setting(parse=_flag, meaning="whether answers of sub-calls are cached and used again"),
+    "summaries": Setting(
+        parse=_flag,
+        meaning="whether the root model sums up its own dialogue where that gets too long; else old turns become lines",
+    ),
     "max_usd": Setting(parse=_number, meaning="limit on the dollars of one run", default="no limit", has_flag=True),
     "max_tokens": Setting(parse=_whole, meaning="limit on the tokens of one run", default="no limit", has_flag=True),
     "max_sub_calls": Setting(parse=_whole, meaning="limit on the sub-calls of one run", has_flag=True),

@@ -54,6 +54,7 @@ BOUNDS: dict[str, str] = {
     "rlm_mcp/contexts/sources/paragraphs.py": "rlm_mcp.contexts.sources.package:MAX_TREE_BYTES",
     "rlm_mcp/contexts/store/catalogue.py": OURS,
     "rlm_mcp/contexts/store/references.py": OURS,
+    "rlm_mcp/engine/answer_checks.py": "rlm_mcp.models.base:REPLY_MAX_CHARS",
     "rlm_mcp/engine/briefing.py": "rlm_mcp.engine.briefing:_LINE_CHARS",
     "rlm_mcp/engine/coverage.py": "rlm_mcp.models.base:REPLY_MAX_CHARS",
     "rlm_mcp/engine/grounding.py": "rlm_mcp.models.base:REPLY_MAX_CHARS",

@@ -23,7 +23,8 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text.lines import split_lines
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.line_shapes import LineShape, shapes_of
-from rlm_mcp.engine.prompts import Brief
+from rlm_mcp.engine.prompts import Brief, WordPlace
+from rlm_mcp.engine.question_words import words_of
 from rlm_mcp.errors import RlmError
 from rlm_mcp.redact import ellipsize
 
@@ -38,7 +39,6 @@ HOW_TO_READ = {
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _TOLD = ("colours", "levels", "first_time", "last_time", "headings", "languages", "types", "rows")
 _MOST_STRUCTURE_CHARS = 600
-_MOST_WORDS = 8
 _MOST_HITS = 3
 _RARE = 40  # a word in more lines than this tells the topic of the context rather than the place of the answer
 _SEARCH_SECONDS = 1.0
@@ -55,15 +55,24 @@ _LABEL_CHARS = 24
 _FEWEST_WORDS = 4
 _MOST_FIELDS = 12
 _FIELD_CHARS = 40
+_SIGNS = "[](){}<>:;,.\"'=|"
 _OTHER_SHARE = 0.08  # of a sentence: figures and signs
 _OF_SENTENCES = re.compile(r"[^\W\d_]|[ ,.;:!?'\"\u2018-\u201d()-]")
 
 
 def brief_contexts(
-    store: Store, contexts: Sequence[Context], query: str, imports: Collection[str] = ()
+    store: Store,
+    contexts: Sequence[Context],
+    query: str,
+    imports: Collection[str] = (),
+    *,
+    finds_places: bool = False,
 ) -> tuple[Brief, ...]:
-    """One brief for each context. Reads from disk. `imports` are the packages of the sandbox."""
-    briefs = (_brief(store, describe(store, context), query) for context in contexts)
+    """One brief for each context. Reads from disk. `imports` are the packages of the sandbox.
+
+    With `finds_places`, words of the question are counted by the field of the lines that they stand in.
+    """
+    briefs = (_brief(store, describe(store, context), query, finds_places=finds_places) for context in contexts)
     if "pandas" not in imports:
         return tuple(briefs)
     return tuple(_with_data_frame(brief, store, context) for brief, context in zip(briefs, contexts, strict=True))
@@ -149,6 +158,39 @@ def _fields(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(field[:_FIELD_CHARS] for field in fields) if len(fields) >= _FEWEST_WORDS else ()
 
 
+def places_of(words: Sequence[str], lines: Sequence[str]) -> tuple[WordPlace, ...]:
+    """Where these words stand in lines with fields: the field in which each stands most often, and how often elsewhere.
+
+    A word in the case of the question comes before the same word in another case.
+    """
+    found = []
+    for word in words:
+        exact = _place_of(word, lines, fold=False)
+        found.append(exact or _place_of(word, lines, fold=True))
+    return tuple(place for place in found if place is not None)
+
+
+def _place_of(word: str, lines: Sequence[str], *, fold: bool) -> WordPlace | None:
+    wanted = word.casefold() if fold else word
+    whole = re.compile(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])")
+    places: Counter[tuple[int, str]] = Counter()
+    holding = 0
+    for line in lines:
+        text = line.casefold() if fold else line
+        if wanted not in text or whole.search(text) is None:
+            continue
+        holding += 1
+        fields = line.split()
+        bare = [(field.casefold() if fold else field).strip(_SIGNS) for field in fields]
+        if wanted in bare:
+            index = bare.index(wanted)
+            places[index, fields[index]] += 1
+    if not places:
+        return None
+    (index, shown), count = places.most_common(1)[0]
+    return WordPlace(word=shown, index=index, lines=count, elsewhere=holding - count)
+
+
 def window(line: str, words: Sequence[str], chars: int) -> str:
     """The part of a long line that holds most of these words."""
     if len(line) <= chars:
@@ -213,14 +255,6 @@ def structure_text(structure: Mapping[str, object]) -> str:
     return ellipsize(told, _MOST_STRUCTURE_CHARS)
 
 
-def words_of(query: str) -> list[str]:
-    """The words of a question to search for: names and codes first, no function words."""
-    words = dict.fromkeys(re.findall(r"\w[\w.:/-]*\w|\w", query))
-    telling = [word for word in words if len(word) > 2 and word.lower() not in _COMMON]
-    telling.sort(key=lambda word: (word.islower(), -len(word)))
-    return telling[:_MOST_WORDS]
-
-
 def hits(store: Store, context: Context, query: str) -> tuple[str, ...]:
     """Up to three lines that hold the rarest words of the question, if any of its words is rare."""
     found: Counter[tuple[str, int]] = Counter()
@@ -258,7 +292,7 @@ def _with_lines_below(store: Store, context: Context, match: MatchedLine) -> tup
     return tuple(line if path is None else f"{path}:{n}: {line}" for n, line in enumerate(lines, match.line) if line)
 
 
-def _brief(store: Store, overview: Overview, query: str) -> Brief:
+def _brief(store: Store, overview: Overview, query: str, *, finds_places: bool) -> Brief:
     context = overview.context
     is_text = context.kind == "text"
     samples = _stored_samples(store, overview) if is_text else _first_lines(overview)
@@ -268,6 +302,12 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
         found = found if context.lines == 1 else ()
     is_lined = is_text and str(overview.structure.get("format")) in {"text", "log", "json lines"}
     entry = store.file(context) if is_lined else None
+    fields = _fields(samples) if str(overview.structure.get("format")) in {"text", "log"} else ()
+    places: tuple[WordPlace, ...] = ()
+    is_complete = True
+    if finds_places and fields and entry is not None:
+        sample = take_sample(entry.blob, size=entry.bytes, lines=entry.lines)
+        places, is_complete = places_of(words_of(query), sample.lines), sample.whole
     return Brief(
         name=context.name,
         kind=context.kind,
@@ -281,7 +321,9 @@ def _brief(store: Store, overview: Overview, query: str) -> Brief:
         hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
         is_prose=is_prose(samples) and not overview.structure.get("columns"),
         reading=_reading(str(overview.structure.get("format")), overview.head),
-        fields=_fields(samples) if str(overview.structure.get("format")) in {"text", "log"} else (),
+        fields=fields,
+        places=places,
+        are_places_complete=is_complete,
         largest=()
         if is_text
         else tuple(f"{f.path} ({f.lines:,} lines)" for f in overview.largest_files[:_MOST_LARGEST]),
@@ -323,14 +365,3 @@ def _short(value: object) -> str:
         case list() | tuple():
             return ", ".join(_short(part) for part in value[:12])
     return str(value)[:120]
-
-
-_COMMON_WORDS = """
-    a about after all also am an and any are as at be been before being between both but by can could date did do
-    does each every find first for from get give given had has have her here him his how i if in into is it its last
-    least line lines list log many me more most much my name no not number occur occurs of on one only or other our out
-    over per please say says she should show so some tell text than that the their them then there these they this
-    those to total under until up use used was we were what when where which while who whom whose why will with word
-    words would year you your answer context file files form level levels contain contains different distinct following
-    having ask asks"""
-_COMMON = frozenset(_COMMON_WORDS.split())

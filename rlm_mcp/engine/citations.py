@@ -22,6 +22,7 @@ from rlm_mcp.contexts.text.lines import split_lines
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, LineRange
 from rlm_mcp.engine.coverage import MOST_CHARS
+from rlm_mcp.engine.question_words import words_of
 from rlm_mcp.errors import OutOfRange, SearchRefused
 from rlm_mcp.records.types import Citation
 from rlm_mcp.repl.types import RawCitation
@@ -51,17 +52,19 @@ def collect_citations(
     raw: Sequence[RawCitation],
     answer: object,
     *,
+    query: str = "",
     load_chars: int = MOST_CHARS,
 ) -> tuple[Citation, ...]:
     """All citations of a run, checked and without duplicates: those that code made and the quotes in the answer.
 
-    Contexts of at most `load_chars` characters together are loaded.
+    Without any, lines count that hold a short answer and a word of the `query`: a word that occurs somewhere is no
+    evidence. Contexts of at most `load_chars` characters together are loaded.
     """
     texts = _Texts(store, contexts, load_chars)
     found = [_check_citation(texts, _without_colours(one)) for one in raw]
     found += [_cite_quote(texts, quote) for quote in quotes_in(answer)]
     if not found and isinstance(answer, str) and texts.are_loadable:
-        found = _lines_with(texts, answer.strip())
+        found = _lines_with(texts, answer.strip(), query)
     return tuple(dict.fromkeys(found))
 
 
@@ -201,6 +204,8 @@ def _without_colours(raw: RawCitation) -> RawCitation:
 
 def _check_citation(texts: _Texts, raw: RawCitation) -> Citation:
     """A citation made by code: as it was cited, if it holds in a text that it may mean, else corrected by its quote."""
+    if raw.start_line < 1 and raw.quote is not None:  # a quote without a place
+        return _cite_quote(texts, raw.quote)
     there = list(texts.candidates(raw.context, raw.path))
     cited_in = [_as_cited(texts, context, path, raw) for context, path in there]
     for at in cited_in:
@@ -301,19 +306,25 @@ def _spans_with_other_blanks(text: str, quote: str) -> list[tuple[int, int]]:
     ]
 
 
-def _lines_with(texts: _Texts, answer: str) -> list[Citation]:
-    """The lines that hold a short answer without citations, if there are few enough of them to mean anything."""
-    if not _LEAST_ANSWER <= len(answer) <= _MOST_ANSWER or "\n" in answer:
+def _lines_with(texts: _Texts, answer: str, query: str) -> list[Citation]:
+    """The lines that hold a short answer and a word of the query, if few enough hold the answer to mean anything."""
+    asked = {word.casefold() for word in words_of(query)} - {word.casefold() for word in words_of(answer)}
+    if not _LEAST_ANSWER <= len(answer) <= _MOST_ANSWER or "\n" in answer or not asked:
         return []
     found: list[Citation] = []
+    seen = 0
     whole = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)")
     for context, path in texts.every():
         text = texts.text(context, path)
         for match in whole.finditer(text):
-            if len(found) == _MOST_LINES:
+            seen += 1
+            if seen > _MOST_LINES:
                 return []
             line = text.count("\n", 0, match.start()) + 1
-            quote = text[text.rfind("\n", 0, match.start()) + 1 :].partition("\n")[0].rstrip("\r")[:_MOST_QUOTE_CHARS]
+            whole_line = text[text.rfind("\n", 0, match.start()) + 1 :].partition("\n")[0].rstrip("\r")
+            quote = whole_line[:_MOST_QUOTE_CHARS]
+            if not any(word in quote.casefold() for word in asked):
+                continue
             found.append(
                 Citation(
                     context_id=context.context_id,

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from random import Random
-from typing import Literal, Protocol
+from typing import Protocol
 
 import anyio
 
@@ -70,22 +70,30 @@ async def classify(
     items: Sequence[str],
     labelling: Labelling,
     *,
-    strength: Literal["strong", "weak"] = "strong",
+    by_measure: bool = True,
     one_by_one: bool = False,
     batch: int | None = None,
     votes: int = 1,
     sizes: dict[str, int] | None = None,
     model: str = "",
+    seconds: float | None = None,
 ) -> Classified:
-    """Labels every item. `batch` fixes the pack size; `sizes` holds those learned by model and is added to."""
+    """Labels every item. `by_measure` is for strong models, which judge many texts in one call.
+
+    `batch` fixes the pack size; `sizes` holds those learned by model and is added to. After so many `seconds` the
+    result has what was judged by then.
+    """
     texts = list(dict.fromkeys(items))
-    judging = _Judging(ask, texts, labelling, is_weak=strength == "weak", sizes={} if sizes is None else sizes)
-    if strength == "weak":
-        await judging.judge_weakly(batch or WEAK_PACK, one_by_one=one_by_one)
-    else:
-        await judging.judge_strongly(model, batch)
-    if votes > 1:
-        await judging.vote(votes - 1)
+    judging = _Judging(ask, texts, labelling, is_weak=not by_measure, sizes={} if sizes is None else sizes)
+    with anyio.move_on_after(seconds) as clock:
+        if by_measure:
+            await judging.judge_strongly(model, batch)
+        else:
+            await judging.judge_weakly(batch or WEAK_PACK, one_by_one=one_by_one)
+        if votes > 1:
+            await judging.vote(votes - 1)
+    if clock.cancelled_caught:
+        judging.give_reason("the time for it was over")
     return judging.result(items)
 
 
@@ -315,6 +323,12 @@ class _Judging:
         for verdicts in await self._ask_packs(packs, replace(self.labelling, labels=turned)):
             for index, label in verdicts.labels.items():
                 ballots[index].append(label)
+
+    def give_reason(self, reason: str) -> None:
+        """Notes why there is no label where there is none."""
+        for index in range(len(self.texts)):
+            if index not in self.labels:
+                self.reasons[index] = reason
 
     def result(self, items: Sequence[str]) -> Classified:
         """The result for the items as they were given."""

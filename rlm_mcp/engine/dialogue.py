@@ -21,6 +21,7 @@ SUMMARY_SHARE = 0.08  # of the window, for the rows of the oldest exchanges
 _KEPT_EXCHANGES = 2
 SHRUNK = 0.7  # of what was refused: a smaller step would often be refused again
 _CHARS_PER_TOKEN = 3
+_SUMMARY_COSTS = 3  # times the dialogue: the summary reads it once, and the turns after it must still be paid
 _MOST_ROW_CHARS = 100
 
 
@@ -54,6 +55,7 @@ class Dialogue:
         self._exchanges: list[_Exchange] = []
         self._to_say: list[str] = []
         self._summary: list[str] = []
+        self._own_summary = ""
         self._tokens_ratio = 1.0
         self._messages: list[Message] = []
 
@@ -88,6 +90,8 @@ class Dialogue:
         """The dialogue so far. Where the model said nothing (at the beginning, an empty reply), user messages join."""
         said: list[tuple[Role, str]] = []
         user = self._opening
+        if self._own_summary:
+            user += "\n\n" + prompts.own_summary(self._own_summary)
         if self._summary:
             rows = self._summary_rows()
             user += "\n\n" + prompts.summary(rows, len(self._summary) - len(rows))
@@ -156,6 +160,29 @@ class Dialogue:
         while len(self._exchanges) > kept and self._tokens() > COMPACT_TO * self._window_tokens:
             dropped = self._exchanges.pop(0)
             self._summary += [dropped.row] if dropped.row else []
+
+    def needs_summary(self, room_tokens: int | None) -> bool:
+        """Whether the model has to sum the dialogue up, and can: the whole dialogue and a summary fit what is left."""
+        tokens = self._tokens()
+        too_long = tokens > COMPACT_ABOVE * self._window_tokens
+        # What is asked for the summary must not be what the answer needs: a prompt as short as after it, and a reply.
+        affords = room_tokens is None or room_tokens > _SUMMARY_COSTS * tokens
+        return too_long and affords and len(self._exchanges) > _KEPT_EXCHANGES and tokens < self._window_tokens
+
+    def with_request(self, text: str) -> tuple[Message, ...]:
+        """The dialogue with a request that is not kept, after what is to be said next."""
+        *before, last = self.messages()
+        return (*before, Message(role="user", content=f"{last.content}\n\n{text}"))
+
+    def take_summary(self, text: str) -> None:
+        """Replaces all exchanges but the newest ones by the model's summary, cut to its share of the window."""
+        self.compactions += 1
+        self._own_summary = ellipsize(text.strip(), int(SUMMARY_SHARE * self._window_tokens * _CHARS_PER_TOKEN))
+        self._summary = []
+        del self._exchanges[:-_KEPT_EXCHANGES]
+        for exchange in self._exchanges[:-1]:
+            if exchange.cell is not None and not exchange.is_short:
+                exchange.told, exchange.is_short = prompts.shortened(exchange.told, exchange.cell), True
 
     def _tokens(self) -> float:
         return estimate_prompt(self.messages()) * self._tokens_ratio + self._rules.reply_tokens

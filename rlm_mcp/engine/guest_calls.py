@@ -8,7 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -18,8 +18,11 @@ from rlm_mcp.engine.ahead_calls import AheadCalls, QueryAnswer
 from rlm_mcp.engine.budget import Bill, BudgetLeft, Ledger
 from rlm_mcp.engine.classify import PACK_SIZES, classify, estimate
 from rlm_mcp.engine.coverage import Reading
+from rlm_mcp.engine.notes import NOTES_SCHEMA, checked_notes, query_for_notes
 from rlm_mcp.engine.packs import Labelling
+from rlm_mcp.engine.policy import policy_of
 from rlm_mcp.engine.request_keys import call_key
+from rlm_mcp.engine.turn import LAST_SHARE
 from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
 from rlm_mcp.models.base import Profile, Usage
 from rlm_mcp.records.events import Event, SubAsked, SubFailed, SubReply
@@ -29,6 +32,20 @@ from rlm_mcp.repl.types import ExpectedQuery, StartCall
 
 _FREE = Profile(usd_per_mtok_in=0.0, usd_per_mtok_out=0.0)
 _HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key identifies the whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildQuery:
+    """What a child run is asked about a value. With `notes` it answers with findings and their quotes (notes.py)."""
+
+    query: str
+    context: object
+    notes: bool = False
+
+    @property
+    def key(self) -> str:
+        """The key of the request; notes are another answer."""
+        return call_key("rlm", self.query, self.context, *(["notes"] if self.notes else []))
 
 
 class AskSub(Protocol):
@@ -59,7 +76,7 @@ class RunCalls:
         self,
         *,
         ask: AskSub,
-        child: Callable[[str, object, str], Awaitable[object]] | None,
+        child: Callable[[ChildQuery, str], Awaitable[object]] | None,
         ledger: Ledger,
         tape: Tape,
         reading: Reading,
@@ -135,18 +152,20 @@ class RunCalls:
         """A label for each item, from sub-calls over many of them. Raises SubCallFailed if the budget is too small."""
         name = model or next(iter(self._profiles))
         profile = self._profiles.get(name, Profile())
-        if profile.strength == "strong" and votes == 1 and batch is None:
+        policy = policy_of(profile)
+        if policy.packs_by_measure and votes == 1 and batch is None:
             self._refuse_beyond_budget(items, self._sizes.get(name, PACK_SIZES[0]))
         judged = await classify(
             partial(self._judge_pack, model=model),
             items,
             Labelling(question=question, labels=tuple(labels), examples=tuple(examples)),
-            strength=profile.strength,
+            by_measure=policy.packs_by_measure,
             one_by_one=one_by_one,
             batch=batch,
             votes=votes,
             sizes=self._sizes,
             model=name,
+            seconds=self._seconds_to_judge(),
         )
         for item, label in zip(items, judged.labels, strict=True):
             if label is not None:
@@ -158,6 +177,13 @@ class RunCalls:
             "calls": judged.calls,
             "size": judged.size,
         }
+
+    def _seconds_to_judge(self) -> float | None:
+        """The time after which a block has to go on with the labels that it has, before the block is ended."""
+        limit, left = self._ledger.limits.max_seconds, self._ledger.left().seconds
+        if limit is None or left is None:
+            return None
+        return left - LAST_SHARE * limit * 0.6 if left > LAST_SHARE * limit else left * 0.8
 
     async def _judge_pack(self, prompt: str, *, schema: object | None = None, model: str | None = None) -> object:
         """The recorded or new reply to a pack, with marks where the provider tells that it was not sure."""
@@ -181,11 +207,13 @@ class RunCalls:
                 " regexes), or classify a part of them"
             )
 
-    async def rlm_query(self, query: str, context: object) -> object:
+    async def rlm_query(self, query: str, context: object, *, notes: bool = False) -> object:
         """The answer of a child run over `context`; at the last depth of a plain call with `context` as material."""
+        asked = ChildQuery(query=query, context=context, notes=notes)
         if self._child is None:
-            return await self.llm_query(query, material=_as_material(context))
-        key = call_key("rlm", query, context)
+            answer = await self.llm_query(**_plain(asked))
+            return checked_notes(answer, context) if notes else answer
+        key = asked.key
         pending = self._children.get(key)
         if pending is None:
             ahead = self._ahead.take(key)
@@ -194,7 +222,7 @@ class RunCalls:
                 return await ahead.value()
             pending = self._children[key] = QueryAnswer()
             with self._ahead.by_code():
-                await pending.fill(self._child_answer(key, query, context))
+                await pending.fill(self._child_answer(asked))
         return await pending.value()
 
     @property
@@ -259,30 +287,28 @@ class RunCalls:
         """The query as it is asked: at the last depth no child runs."""
         if query.function == "llm_query" or self._child is not None or not query.is_certain:
             return query
-        prompt, material = query.arguments["query"], _as_material(query.arguments["context"])
-        plain = {"prompt": prompt, "material": material, "model": None, "schema": None}
-        return replace(query, function="llm_query", arguments=plain)
+        return replace(query, function="llm_query", arguments={"model": None} | _plain(_child_query(query)))
 
     async def _ask_expected(self, query: ExpectedQuery) -> object:
         key, arguments = _expected_key(query), query.arguments
         if query.function == "rlm_query":
-            return await self._child_answer(key, arguments["query"], arguments["context"])
+            return await self._child_answer(_child_query(query))
         return await self._ask_llm(key, **arguments)
 
-    async def _child_answer(self, key: str, query: str, context: object) -> object:
+    async def _child_answer(self, asked: ChildQuery) -> object:
         try:
-            return await self._answer_of_child(key, query, context)
+            return await self._answer_of_child(asked)
         finally:
             self._ahead.count_child()
 
-    async def _answer_of_child(self, key: str, query: str, context: object) -> object:
-        child = self._child
+    async def _answer_of_child(self, asked: ChildQuery) -> object:
+        child, key = self._child, asked.key
         assert child is not None  # noqa: S101 - checked by rlm_query
         if self._tape.strict:
             # A replay executes the code of children too; only model replies come from the record.
-            return await child(query, context, key[:8])
-        facts = {"prompt_head": query[:_HEAD_CHARS], "child": key[:8]}
-        return await self._answered(key, lambda _: child(query, context, key[:8]), kind="rlm", facts=facts)
+            return await child(asked, key[:8])
+        facts = {"prompt_head": asked.query[:_HEAD_CHARS], "child": key[:8]}
+        return await self._answered(key, lambda _: child(asked, key[:8]), kind="rlm", facts=facts)
 
     def budget(self) -> dict[str, object]:
         """The rest of each limit, by the name of the limit; None where there is no limit."""
@@ -351,6 +377,18 @@ def _billed(bill: Bill) -> dict[str, Any]:
     return {"model": bill.model, "cached": bill.cached, "usage": bill.usage.to_json()}
 
 
+def _child_query(query: ExpectedQuery) -> ChildQuery:
+    given = query.arguments
+    return ChildQuery(query=given["query"], context=given["context"], notes=given["notes"])
+
+
+def _plain(asked: ChildQuery) -> dict[str, Any]:
+    """The arguments of the plain call that stands for a child run at the last depth."""
+    prompt = query_for_notes(asked.query) if asked.notes else asked.query
+    schema = dict(NOTES_SCHEMA) if asked.notes else None
+    return {"prompt": prompt, "material": _as_material(asked.context), "schema": schema}
+
+
 def _as_material(context: object) -> str:
     return context if isinstance(context, str) else json.dumps(context, ensure_ascii=False)
 
@@ -358,7 +396,7 @@ def _as_material(context: object) -> str:
 def _expected_key(query: ExpectedQuery) -> str:
     arguments = query.arguments
     if query.function == "rlm_query":
-        return call_key("rlm", arguments["query"], arguments["context"])
+        return _child_query(query).key
     return call_key("llm", *(arguments[name] for name in ("prompt", "material", "model", "schema")))
 
 

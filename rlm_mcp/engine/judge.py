@@ -18,9 +18,10 @@ Text in outputs decides nothing: it is only searched for literals that the model
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlm_mcp.engine import prompts
+from rlm_mcp.engine.answer_checks import reasons_to_doubt
 from rlm_mcp.engine.grounding import (
     PLACEHOLDERS,
     as_text,
@@ -141,6 +142,14 @@ class Judge:
             return Finish(answer=self._words, answered_by="text", doubt=_SAID)
         return Finish(answer=None, answered_by="text", doubt="nothing was found out")
 
+    def with_reasons(self, finish: Finish, briefs: Sequence[Brief]) -> Finish:
+        """The answer with the reasons that code finds against it."""
+        if finish.answer is None or finish.answered_by == "invalid":
+            return finish
+        weakly = self.rules.sub_is_weak
+        found = reasons_to_doubt(self.question.query, finish.answer, self.cells, briefs, judged_weakly=weakly)
+        return replace(finish, reasons=tuple(found))
+
     # --- doubts -------------------------------------------------------------------------------------------------
 
     def _doubt(self, finish: Finish, told: str, *, turn: int, is_last: bool) -> Verdict:
@@ -151,7 +160,7 @@ class Judge:
 
     def _doubts(self, value: object, briefs: Sequence[Brief]) -> Iterator[tuple[str, str, str]]:
         """Reasons against an answer: a kind that is raised once, the doubt in words, what the model is told."""
-        is_weak = self.rules.is_weak
+        policy = self.rules.policy
         names = {variable.name for variable in self.cells[-1].variables}
         has_looked = any(shown_text(earlier) for earlier in self.cells[:-1])
         if is_typed([cell.code for cell in self.cells]):
@@ -161,11 +170,15 @@ class Judge:
                 yield "word", "it is a placeholder", prompts.ungrounded(value, looked=has_looked)
             elif not has_looked and not is_grounded(value, self._evidence(briefs)):
                 yield "typed", "no code had looked at the context", prompts.ungrounded(value, looked=False)
-            elif is_weak and not is_grounded(value, self._evidence(briefs)):
+            elif policy.looks_up_typed and not is_grounded(value, self._evidence(briefs)):
                 yield "typed", "it was typed and occurs in no output", prompts.ungrounded(value, looked=True)
-        if is_weak and _HOW_MANY.search(self.question.query) and not _A_NUMBER.fullmatch(as_text(value).strip()):
+        if (
+            policy.wants_number
+            and _HOW_MANY.search(self.question.query)
+            and not _A_NUMBER.fullmatch(as_text(value).strip())
+        ):
             yield "number", "the question asks for a number", prompts.not_a_number(value, self._last_number())
-        if is_empty(value, zero=is_weak):
+        if is_empty(value, zero=policy.doubts_zero):
             yield "empty", "it is empty", self.ask_about_empty(as_text(value), briefs)
 
     def _last_number(self) -> str:

@@ -20,9 +20,11 @@ from rlm_mcp.engine import cell_display, citations
 from rlm_mcp.engine.briefing import brief_contexts, brief_of_value, chars_of_value
 from rlm_mcp.engine.budget import Bill, Ledger, paid_call
 from rlm_mcp.engine.checkpoints import Checkpoints
-from rlm_mcp.engine.guest_calls import RunCalls
+from rlm_mcp.engine.guest_calls import ChildQuery, RunCalls
 from rlm_mcp.engine.judge import Judge
+from rlm_mcp.engine.notes import NOTES_SCHEMA, checked_notes, complaint_about_notes, query_for_notes
 from rlm_mcp.engine.outcome import Ending, Evidence, outcome_of, silence_of
+from rlm_mcp.engine.policy import policy_of
 from rlm_mcp.engine.reply_schema import complaint
 from rlm_mcp.engine.request_keys import prompt_hash
 from rlm_mcp.engine.router import Route, route
@@ -31,7 +33,7 @@ from rlm_mcp.engine.trajectory import Trajectory
 from rlm_mcp.engine.turn import LAST_SHARE, Turn, new_turn, turn_on_tape
 from rlm_mcp.engine.types import RunDeps, RunSpec
 from rlm_mcp.errors import BudgetExceeded, PromptOverWindow, ReplayDiffers, RlmError, SubCallFailed
-from rlm_mcp.models.base import Completion, Profile, bound_prompt
+from rlm_mcp.models.base import Completion, bound_prompt
 from rlm_mcp.records.events import (
     Cell,
     CellBegun,
@@ -45,14 +47,11 @@ from rlm_mcp.records.events import (
 )
 from rlm_mcp.records.tape import TapedRequest
 from rlm_mcp.records.types import Outcome
-from rlm_mcp.repl.guest_functions import GuestFunction
 from rlm_mcp.repl.types import CellResult, RawCitation, Repl
 from rlm_mcp.spending import Spent
 
 RunChild = Callable[[RunSpec, RunDeps, Ledger], Awaitable[Outcome]]
 
-STRONG_REPLY_TOKENS = 16_384  # thinking included; the ledger sets this much aside while a call is in flight
-WEAK_REPLY_TOKENS = 768  # a small model that writes more than this is repeating itself
 CHILD_SHARE = 0.5  # of what is left: two children in a row leave a quarter to the parent
 _MOST_SHRINKS = 3
 _NO_WAY = Route(mode="rlm", depth=0, reason="")  # recorded of a run that was refused before its first turn
@@ -66,7 +65,7 @@ class Level:
     def __init__(self, spec: RunSpec, deps: RunDeps, ledger: Ledger, *, run_child: RunChild) -> None:
         self.spec, self.deps, self.ledger = spec, deps, ledger
         self.way, self._refusal = _choose_way(spec, deps, ledger)
-        self.judge = Judge(_question(spec), _rules(deps.root.profile, deps.sub.profile, deps.imports, deps.functions))
+        self.judge = Judge(_question(spec), _rules(spec, deps))
         self._run_child = run_child
         self._turns = 0
         self._longest_prompt = 0
@@ -103,9 +102,8 @@ class Level:
         spec = self.spec
         if not spec.contexts:
             return Trajectory(self.judge, (brief_of_value(spec.value),))
-        told = await anyio.to_thread.run_sync(
-            brief_contexts, self.deps.store, spec.contexts, spec.query, self.deps.imports
-        )
+        brief = partial(brief_contexts, finds_places=self.judge.rules.strength == "weak")
+        told = await anyio.to_thread.run_sync(brief, self.deps.store, spec.contexts, spec.query, self.deps.imports)
         return Trajectory(self.judge, told)
 
     @asynccontextmanager
@@ -135,10 +133,18 @@ class Level:
         taped = [cell for cell in self.deps.tape.cells(self.spec.path) if cell.turn <= turn]
         return all(_result_of(cell) is not None for cell in taped)
 
-    async def _answer_child(self, query: str, context: object, name: str) -> object:
+    async def _answer_child(self, asked: ChildQuery, name: str) -> object:
         """The answer of `rlm_query`: that of a run over a part, with its own ledger and its own path in the record."""
         path = f"{self.spec.path}.{name}" if self.spec.path else name
-        child = RunSpec(query=query, value=context, max_depth=self.way.depth - 1, path=path)
+        child = RunSpec(
+            query=query_for_notes(asked.query) if asked.notes else asked.query,
+            value=asked.context,
+            max_depth=self.way.depth - 1,
+            output_schema=NOTES_SCHEMA if asked.notes else None,
+            takes_notes=asked.notes,
+            summaries=self.spec.summaries,
+            path=path,
+        )
         deps = replace(self.deps, root=self.deps.sub)
         outcome: Outcome | None = None
         with anyio.CancelScope() as scope:
@@ -153,7 +159,7 @@ class Level:
             raise SubCallFailed(
                 f"The run over this part ended without an answer: {outcome.message or outcome.stopped_by}"
             )
-        return outcome.answer
+        return checked_notes(outcome.answer, asked.context) if asked.notes else outcome.answer
 
     # --- a turn -------------------------------------------------------------------------------------------------
 
@@ -215,6 +221,7 @@ class Level:
                 kind="root",
                 max_tokens=self.judge.rules.reply_tokens,
                 temperature=ask.temperature,
+                stop=self.judge.rules.policy.stop,
                 bill=bill,
             )
             seconds = round(time.monotonic() - began, 3)
@@ -310,7 +317,7 @@ class Level:
             case Again():
                 self._record(Decided(step="again", why=step.why, detail=step.detail))
             case Finish():
-                self._record(Decided(step="finish", why=step.answered_by, detail=step.doubt))
+                self._record(Decided(step="finish", why=step.answered_by, detail=step.doubts))
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -321,7 +328,9 @@ class Level:
         store, contexts, run_in_thread = self.deps.store, self.spec.contexts, anyio.to_thread.run_sync
         try:
             return Evidence(
-                citations=await run_in_thread(citations.collect_citations, store, contexts, self._cited, answer),
+                citations=await run_in_thread(
+                    partial(citations.collect_citations, query=self.spec.query), store, contexts, self._cited, answer
+                ),
                 coverage=await run_in_thread(self.deps.reading.coverage, store, contexts),
             )
         except RlmError as error:
@@ -417,20 +426,25 @@ def _question(spec: RunSpec) -> Question:
     schema = spec.output_schema
     if schema is None:
         return Question(query=spec.query)
+    if spec.takes_notes:
+        return Question(query=spec.query, schema=schema, check=partial(complaint_about_notes, context=spec.value))
     return Question(query=spec.query, schema=schema, check=partial(complaint, schema))
 
 
-def _rules(root: Profile, sub: Profile, imports: tuple[str, ...], functions: tuple[GuestFunction, ...]) -> Rules:
-    most = WEAK_REPLY_TOKENS if root.strength == "weak" else STRONG_REPLY_TOKENS
+def _rules(spec: RunSpec, deps: RunDeps) -> Rules:
+    root, sub = deps.root.profile, deps.sub.profile
+    policy = policy_of(root)
     return Rules(
-        strength=root.strength,
+        policy=policy,
+        sub_is_weak=sub.strength == "weak",
         window_tokens=root.window_tokens,
-        reply_tokens=min(most, root.max_output_tokens, root.window_tokens // 4),
+        reply_tokens=min(policy.reply_tokens, root.max_output_tokens, root.window_tokens // 4),
         # Logs and code come to two and a half characters to a token.
         sub_usd_per_mtok=sub.usd_per_mtok_in,
         sub_prompt_chars=min(100_000, max(1_000, int(sub.window_tokens * 0.75 * 2.5) // 1_000 * 1_000)),
-        imports=imports,
-        functions=tuple(function.line for function in functions),
+        summarises=spec.summaries,
+        imports=deps.imports,
+        functions=tuple(function.line for function in deps.functions),
     )
 
 

@@ -8,7 +8,7 @@ from rlm_mcp.engine.steps import Finish
 from rlm_mcp.engine.turn import Turn
 from rlm_mcp.engine.types import RunSpec
 from rlm_mcp.models.base import Completion
-from rlm_mcp.records.types import Citation, Coverage, Outcome, Status, StoppedBy
+from rlm_mcp.records.types import Citation, Confidence, Coverage, Outcome, Status, StoppedBy
 from rlm_mcp.spending import Spent
 
 FINAL_FORMS = frozenset({"FINAL", "FINAL_VAR", "SUBMIT", "answer"})
@@ -76,6 +76,7 @@ def outcome_of(
         mode_reason=way.reason,
         depth=way.depth,
         message=_sentences(ending.message, evidence.unchecked, silence, _caveat(finish)),
+        confidence=confidence_in(finish, way, spent, is_complete=ending.stopped_by == "final"),
     )
 
 
@@ -100,8 +101,21 @@ def _caveat(finish: Finish) -> str:
     if finish.answer is None:
         return "There is no answer."
     if finish.doubt:
-        return f"This is the best answer so far, not a confirmed one: {finish.doubt}."
-    return ""
+        return f"This is the best answer so far, not a confirmed one: {finish.doubts}."
+    return f"Doubtful: {finish.doubts}." if finish.reasons else ""
+
+
+def confidence_in(finish: Finish, way: Route, spent: Spent, *, is_complete: bool) -> Confidence:
+    """How much speaks for an answer: no doubt, computed by code alone; no doubt, with what models read; or a doubt.
+
+    `is_complete` says that no limit, error or cancellation ended the run.
+    """
+    if finish.answer is None:
+        return ""
+    if finish.doubts or not is_complete:
+        return "low"
+    by_models = way.mode == "direct" or finish.answered_by == "text" or spent.sub_calls + spent.cached_calls > 0
+    return "medium" if by_models else "high"
 
 
 def _sentences(*parts: str) -> str:

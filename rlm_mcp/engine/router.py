@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rlm_mcp.engine.policy import policy_of
 from rlm_mcp.engine.prompts import AGGREGATES
 from rlm_mcp.errors import PromptOverWindow
 from rlm_mcp.models.base import Profile
 
 Mode = Literal["auto", "direct", "rlm"]
 
-DIRECT_TOKENS = 1 << 14  # the paper's break-even point for strong models
-DIRECT_AGGREGATE_TOKENS = 1_500  # as much as a model can count or compare by reading
-WEAK_DIRECT_TOKENS = 200  # small models read even short texts badly, but write code and judge single lines well
 DEEP_TOKENS = 1 << 20  # a piece of a tenth of this is still more than one prompt should hold
 _ROOM_FOR_REPLY = 2_048
 _LEAST_RUN = (6_000, 450)  # tokens in and out of a run of three turns
@@ -81,18 +79,15 @@ def route(
 
 
 def _direct_limit(query: str, root: Profile) -> tuple[int, str]:
-    aggregates = AGGREGATES.search(query)
-    is_weak = root.strength == "weak"
-    if aggregates is not None:
-        limit = WEAK_DIRECT_TOKENS if is_weak else DIRECT_AGGREGATE_TOKENS
-        return limit, f"the question counts or compares: {aggregates.group()!r}"
-    if is_weak:
-        return WEAK_DIRECT_TOKENS, "the limit for a weak model"
-    return DIRECT_TOKENS, "where one call does as well as a run"
+    policy = policy_of(root)
+    if (aggregates := AGGREGATES.search(query)) is not None:
+        return policy.direct_aggregate_tokens, f"the question counts or compares: {aggregates.group().strip()!r}"
+    why = "where one call does as well as a run" if policy.strength == "strong" else "the limit for a weak model"
+    return policy.direct_tokens, why
 
 
 def _depth(context_tokens: int, root: Profile, max_depth: int | None) -> tuple[int, str]:
-    if root.strength == "weak":
+    if not policy_of(root).runs_children:
         depth, why = 0, "depth 0 for a weak model"
     elif context_tokens > DEEP_TOKENS:
         depth, why = 2, f"depth 2 above {DEEP_TOKENS:,} tokens"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlm_mcp.engine.cell_display import Strength
+from rlm_mcp.engine.policy import STRONG, Policy
 from rlm_mcp.models.base import Message
 
 AnsweredBy = Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer", "value", "text", "invalid"]
@@ -23,21 +24,25 @@ class Question:
 class Rules:
     """Settings of a trajectory that depend on the models and not on the question."""
 
-    strength: Strength = "strong"
+    policy: Policy = STRONG
+    sub_is_weak: bool = False
+    """whether what sub-models judge is doubtful by itself"""
     window_tokens: int = 128_000
     reply_tokens: int = 8_192
     sub_prompt_chars: int = 100_000
     sub_usd_per_mtok: float | None = None
     """dollars for a million tokens of a sub-call's prompt, if known"""
+    summarises: bool = False
+    """whether the model is asked for a summary of its dialogue where that gets too long for the window"""
     imports: tuple[str, ...] = ()
     """what can be imported besides the standard library"""
     functions: tuple[str, ...] = ()
     """lines about functions of the caller"""
 
     @property
-    def is_weak(self) -> bool:
-        """Whether the model gets the short prompt and the help that goes with it."""
-        return self.strength == "weak"
+    def strength(self) -> Strength:
+        """Which prompts the model gets."""
+        return self.policy.strength
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,10 @@ class RunBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """Ask the model again. `why` names the decision for the record: output, nudge, doubt, restart, press, read."""
+    """Ask the model again.
+
+    `why` names the decision for the record: output, nudge, doubt, restart, press, read, compact.
+    """
 
     why: str
     detail: str = ""
@@ -68,11 +76,20 @@ class Again:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """The run has its answer. `doubt` says in words what is wrong with the answer, if anything is."""
+    """The run has its answer. `doubt` says in words why the answer is not confirmed, if it is not.
+
+    `reasons` are what code finds against an answer, confirmed or not (answer_checks.py).
+    """
 
     answer: Any
     answered_by: AnsweredBy
     doubt: str = ""
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def doubts(self) -> str:
+        """All that speaks against the answer, in one line."""
+        return "; ".join(part for part in (self.doubt, *self.reasons) if part)
 
 
 Step = RunBlock | Again | Finish

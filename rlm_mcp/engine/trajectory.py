@@ -13,8 +13,9 @@ in that order: `ask`, one `receive_reply`, then one `receive_cell` for each RunB
 (then `ask` again) or Finish. Nothing here awaits, reads a clock or draws a random number: the same replies, results
 and `Remaining` values always give the same messages. Resume and replay rest on that: they feed the record in here.
 
-Three parts do the work: dialogue.py holds the messages, judge.py accepts and doubts answers, and weak_policy.py knows
-the help that a weak model gets. A strong model that repeats itself keeps its dialogue and gets one sentence more.
+Three parts do the work: dialogue.py holds the messages, judge.py accepts and doubts answers, and weak_dialogue.py has
+the help that a weak model gets; policy.py says which model gets what. A strong model that repeats itself keeps its
+dialogue and gets one sentence more.
 """
 
 import re
@@ -27,11 +28,12 @@ from rlm_mcp.engine.grounding import as_text, is_empty, shown_text, value_of
 from rlm_mcp.engine.judge import Judge, real_lines
 from rlm_mcp.engine.prompts import Brief, Remaining
 from rlm_mcp.engine.reply_parser import Reply, normalise, parse_reply
-from rlm_mcp.engine.steps import Again, Ask, RunBlock, Step
-from rlm_mcp.engine.weak_policy import RESTART_TEMPERATURE, TEMPERATURE, WeakPolicy, as_blocks, without_repeats
+from rlm_mcp.engine.steps import Again, Ask, Finish, RunBlock, Step
+from rlm_mcp.engine.weak_dialogue import WeakDialogue, as_blocks, without_repeats
 from rlm_mcp.models.base import Message
 from rlm_mcp.repl.types import CellResult, Final, Variable
 
+_LEAST_TURNS_AFTER_SUMMARY = 3  # a summary before the last turns costs more than it saves
 MOST_NUDGES = 2  # the third reply in a row without code is judged as it stands
 _MATCHED_NOTHING = re.compile(
     r"iterable argument is empty|arg is an empty sequence|'NoneType' object|index out of range|division by zero"
@@ -55,8 +57,10 @@ class Trajectory:
         self.turn = 0
         self._briefs = briefs
         self._dialogue = Dialogue(judge.question, briefs, judge.rules)
-        self._weak = WeakPolicy(judge, briefs) if judge.rules.is_weak else None
-        self._is_last = False
+        self._policy = judge.rules.policy
+        self._weak = None if self._policy.runs_same_code else WeakDialogue(judge, briefs)
+        self._is_last = self._is_summary = False
+        self._turn_of_summary = -1
         self._nudges = 0
         self._blocks: list[str] = []
         """blocks of the current reply that have not been run"""
@@ -89,18 +93,30 @@ class Trajectory:
             return self._ask_weak(self._weak, left, last)
         if last:
             self._say_last(last)
-        return self._ask(self._next_messages(left))
+        self._say_status(left)
+        self._is_summary = self._summarises(left) and not last
+        if self._is_summary:
+            self._turn_of_summary = self.turn
+            return self._ask(self._dialogue.with_request(prompts.summarise()))
+        self._dialogue.compact()
+        return self._ask(self._dialogue.messages())
 
-    def _ask_weak(self, policy: WeakPolicy, left: Remaining, last: str) -> Ask:
+    def _summarises(self, left: Remaining) -> bool:
+        has_turns = left.turns - left.turn >= _LEAST_TURNS_AFTER_SUMMARY
+        is_due = self.turn > self._turn_of_summary + 1  # else it was of no use, and the dialogue is shortened
+        return self.judge.rules.summarises and has_turns and is_due and self._dialogue.needs_summary(left.tokens)
+
+    def _ask_weak(self, weak: WeakDialogue, left: Remaining, last: str) -> Ask:
         """The next request to a weak model, which may be asked in another form than the dialogue."""
-        if policy.lines_to_read and not last:
-            found = prompts.read_found(self.judge.question.query, policy.lines_to_read)
-            return self._ask((found,), temperature=TEMPERATURE)
-        policy.lines_to_read, temperature = (), TEMPERATURE
-        if policy.restart_after:
-            self._dialogue.start_over(prompts.restart(policy.restart_after))
-            policy.restart_after, temperature = "", RESTART_TEMPERATURE
-        is_pressed, policy.is_pressed = bool(self.cells) and (policy.is_pressed or self._is_last), False
+        temperature = self._policy.temperature
+        if weak.lines_to_read and not last:
+            found = prompts.read_found(self.judge.question.query, weak.lines_to_read)
+            return self._ask((found,), temperature=temperature)
+        weak.lines_to_read = ()
+        if weak.restart_after:
+            self._dialogue.start_over(prompts.restart(weak.restart_after))
+            weak.restart_after, temperature = "", self._policy.restart_temperature
+        is_pressed, weak.is_pressed = bool(self.cells) and (weak.is_pressed or self._is_last), False
         if is_pressed:
             self._say_status(left)
             return self._ask(self._press(), temperature=temperature)
@@ -137,22 +153,28 @@ class Trajectory:
         self._dialogue.measure(prompt_tokens, messages)
 
     def shrink(self, ask: Ask) -> Ask:
-        """The same request, shortened after the provider refused it as too long."""
+        """The same request, shortened after the provider refused it as too long. A summary is then not asked for."""
+        self._is_summary = False
         return replace(ask, messages=self._dialogue.shrink())
 
     # --- a reply ------------------------------------------------------------------------------------------------
 
     def receive_reply(self, text: str) -> Step:
         """Decides what to do with a reply of the model."""
+        return self._with_reasons(self._receive_reply(text))
+
+    def _receive_reply(self, text: str) -> Step:
         reply = parse_reply(text)
+        if self._is_summary:
+            return self._receive_summary(reply)
         if self._weak is not None and self._weak.lines_to_read:
             return self._weak.receive_reading(reply.text)
         if not reply.blocks:
             return self._receive_words(reply)
         self._nudges = 0
-        if self._weak is not None:
+        if self._policy.keeps_code_only:
             reply = without_repeats(reply)
-        said = reply.text if self._weak is None else as_blocks(reply)
+        said = as_blocks(reply) if self._policy.keeps_code_only else reply.text
         self._dialogue.hear(said, row=row_of(self.turn, reply), cell=len(self.cells))
         self._reply_key = normalise("\n".join(reply.blocks))
         tried = self._tried.get(self._reply_key)
@@ -160,6 +182,15 @@ class Trajectory:
             return self._receive_same_code(self._weak, tried)
         self._blocks, self._block = list(reply.blocks), 0
         return self._next_block()
+
+    def _receive_summary(self, reply: Reply) -> Step:
+        """Takes the model's summary; without one the dialogue is shortened as usual in the next turn."""
+        self._is_summary = False
+        if not reply.text.strip():
+            self._dialogue.compact()
+            return Again(why="compact", detail="the model wrote no summary")
+        self._dialogue.take_summary(reply.text)
+        return Again(why="compact", detail=f"the model summed up the turns before, in {len(reply.text):,} characters")
 
     def _receive_words(self, reply: Reply) -> Step:
         """A reply without code is answered with how to reply; the third one in a row is judged as it stands."""
@@ -176,9 +207,9 @@ class Trajectory:
         )
         return Again(why="nudge", detail="no code")
 
-    def _receive_same_code(self, policy: WeakPolicy, tried: _Tried) -> Step:
-        step = policy.receive_same_code(turn=tried.turn, failed=tried.failed, showed=tried.shown)
-        if policy.is_pressed:
+    def _receive_same_code(self, weak: WeakDialogue, tried: _Tried) -> Step:
+        step = weak.receive_same_code(turn=tried.turn, failed=tried.failed, showed=tried.shown)
+        if weak.is_pressed:
             self._dialogue.say(prompts.same_code(tried.turn, failed=None))
         return step
 
@@ -190,6 +221,12 @@ class Trajectory:
 
     def receive_cell(self, cell: CellResult) -> Step:
         """Decides what to do with the result of a block."""
+        return self._with_reasons(self._receive_cell(cell))
+
+    def _with_reasons(self, step: Step) -> Step:
+        return self.judge.with_reasons(step, self._briefs) if isinstance(step, Finish) else step
+
+    def _receive_cell(self, cell: CellResult) -> Step:
         several = self._block if self._blocks or self._block > 1 else None
         self._dialogue.say(
             cell_display.observation(cell, self.judge.rules.strength, block=several, index=len(self.cells))
@@ -204,11 +241,11 @@ class Trajectory:
         if final is not None:
             return self._receive_final(final, cell)
         self._note_outcome(failed, cell)
-        if self._weak is not None and failed is not None:
+        if self._policy.shows_real_lines and failed is not None:
             self._explain_failure(failed)
         if self._is_last:
             return self.judge.best()
-        if self._weak is not None and failed is None:
+        if self._policy.shows_real_lines and failed is None:
             self._question_empty_value(cell)
         return Again(why="output", detail=failed or "")
 

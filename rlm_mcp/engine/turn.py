@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 from rlm_mcp.engine.budget import BudgetLeft
+from rlm_mcp.engine.policy import policy_of
 from rlm_mcp.engine.prompts import Remaining
 from rlm_mcp.errors import RunRecordDamaged
 from rlm_mcp.models.base import Profile
 from rlm_mcp.records.events import RootReply
 from rlm_mcp.spending import RunLimits
 
-STRONG_TURNS = 20
-WEAK_TURNS = 10  # a small model that has not found the answer by then does not find it
 LAST_SHARE = 0.15  # of the seconds: room for the last turn, which is a model call and a short block
 LEAST_REPLY_TOKENS = 256  # a short block that submits a variable
 
@@ -48,7 +47,7 @@ def turn_on_tape(taped: RootReply) -> Turn:
 
 def new_turn(number: int, left: BudgetLeft, limits: RunLimits, root: Profile, *, longest_prompt: int) -> Turn:
     """A turn that is not on record. `longest_prompt` is an upper estimate of the tokens of the longest one so far."""
-    turns = limits.max_iterations or (WEAK_TURNS if root.strength == "weak" else STRONG_TURNS)
+    turns = limits.max_iterations or policy_of(root).turns
     limit, why_last = _last(left, limits, root, longest_prompt)
     return Turn(
         left=Remaining(

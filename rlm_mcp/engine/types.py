@@ -64,6 +64,10 @@ class RunSpec:
     max_depth: int | None = None
     """None leaves the depth to the router"""
     output_schema: Mapping[str, Any] | None = None
+    summaries: bool = False
+    """whether the root model sums up a dialogue that gets too long for its window"""
+    takes_notes: bool = False
+    """whether a child run is to answer with notes about `value` (notes.py)"""
     path: str = ""
     """empty for the run that a client asked for; for child runs, names joined by dots"""
 
@@ -123,6 +127,7 @@ def started_event(
         mode_asked=spec.mode,
         max_depth=spec.max_depth,
         output_schema=spec.output_schema,
+        summaries=spec.summaries or None,
         models={
             "root": {"name": root.name, "profile": asdict(root.profile)},
             "sub": {"name": sub.name, "profile": asdict(sub.profile)},

@@ -17,7 +17,7 @@ from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from rlm_mcp.records.types import Outcome, Status, StoppedBy
+from rlm_mcp.records.types import Confidence, Outcome, Status, StoppedBy
 
 FORMAT = 1
 """The format of records that this version writes, and the newest that it reads."""
@@ -55,6 +55,8 @@ class RunStarted(RunEvent):
     mode_asked: Literal["auto", "direct", "rlm"] = "auto"
     max_depth: int | None = None
     output_schema: JsonMap | None = None
+    summaries: bool | None = None
+    """whether the root model sums up a dialogue that gets too long; None if not"""
     models: JsonMap = field(default_factory=dict)
     """"root" and "sub", each with name and profile (models.base.Profile)"""
     limits: JsonMap = field(default_factory=dict)
@@ -259,6 +261,8 @@ class RunEnded(RunEvent):
     mode_reason: str = ""
     depth: int = 0
     message: str
+    confidence: Confidence | None = None
+    """None in records of early builds"""
     answer_chars: int | None = None
     answer_sha256: str | None = None
     """of the file that holds an answer too long for the record"""
@@ -311,7 +315,7 @@ NAMES: Mapping[type[RunEvent], str] = {
 """class -> "event" in JSON"""
 
 _SOMETIMES: Mapping[type[RunEvent], frozenset[str]] = {
-    RunStarted: frozenset({"packages", "functions", "fingerprint", "served"}),
+    RunStarted: frozenset({"summaries", "packages", "functions", "fingerprint", "served"}),
     RunResumed: frozenset({"served", "spent"}),
     Routed: frozenset({"query", "chars", "model"}),
     RootAsked: frozenset({"request", "prompt_tokens"}),
@@ -319,7 +323,7 @@ _SOMETIMES: Mapping[type[RunEvent], frozenset[str]] = {
     SubAsked: frozenset({"prompt_chars", "child", "request", "prompt_tokens"}),
     SubReply: frozenset({"prompt_chars", "child", "model", "cached", "usage"}),
     SubFailed: frozenset({"prompt_chars", "child", "model", "cached", "usage"}),
-    RunEnded: frozenset({"answer_sha256"}),
+    RunEnded: frozenset({"confidence", "answer_sha256"}),
 }
 """Fields that are left out of the JSON when they are None; a None elsewhere is written as null."""
 

@@ -32,7 +32,7 @@ from rlm_mcp.records.events import (
     is_sound,
     types_of,
 )
-from rlm_mcp.records.types import Citation, Coverage, RunState, Status, StoppedBy
+from rlm_mcp.records.types import Citation, Confidence, Coverage, RunState, Status, StoppedBy
 from rlm_mcp.spending import Spent
 
 Phase = Literal["starting", "asking", "running", "calling", "done"]
@@ -280,6 +280,7 @@ def run_state(events: Iterable[Event]) -> RunState:
     ended = fold.ended or RunEnded(status="running", stopped_by=None, message="")
     _require(ended.status in get_args(Status), "status", ended.status)
     _require(ended.stopped_by is None or ended.stopped_by in get_args(StoppedBy), "stopped_by", ended.stopped_by)
+    _require((ended.confidence or "") in get_args(Confidence), "confidence", ended.confidence)
     for context in started.contexts:
         _require(isinstance(context, dict) and isinstance(context.get("context_id"), str), "contexts", context)
     return RunState(
@@ -300,6 +301,7 @@ def run_state(events: Iterable[Event]) -> RunState:
         mode_reason=fold.route.reason if fold.route else "",
         depth=fold.route.depth if fold.route else 0,
         message=ended.message,
+        confidence=ended.confidence or "",
         output_schema=started.output_schema,
         fingerprint=started.fingerprint or "",
     )

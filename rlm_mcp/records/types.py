@@ -12,6 +12,11 @@ Status = Literal["running", "completed", "failed", "cancelled"]
 StoppedBy = Literal["final", "iterations", "usd", "tokens", "sub_calls", "seconds", "cancelled", "error"]
 
 
+Confidence = Literal["", "high", "medium", "low"]
+"""In an answer: `high` if code alone computed it and nothing speaks against it, `medium` if models read or judged parts
+of it, `low` if a doubt stays, which the message tells. Empty without an answer, and in early records."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
     """A quotation and its place. `verified` means that the stored text at exactly these lines holds the quote."""
@@ -57,6 +62,7 @@ class Outcome:
     mode_reason: str = ""
     depth: int = 0
     message: str = ""
+    confidence: Confidence = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

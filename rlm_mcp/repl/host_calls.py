@@ -84,7 +84,7 @@ def _expected_query(call: "ExpectedCall") -> ExpectedQuery | None:
                 isinstance(arguments[name], str | None) for name in ("model", "material")
             )
         case _:
-            arguments = {name: given.get(name) for name in ("query", "context")}
+            arguments = {name: given.get(name) for name in ("query", "context")} | {"notes": given.get("notes") is True}
             sound = isinstance(given.get("query"), str)
     if not sound or call.args or given.keys() - arguments.keys():
         return None
@@ -120,11 +120,11 @@ def _run_calls(calls: GuestCalls, handoff: CallHandoff) -> dict[str, HostCall]:
             raise call_refused("a function is called with JSON values")
         return handoff.submit(partial(_await_call, partial(calls.call_function, function, args, kwargs)), queue)
 
-    def rlm_query(query: object, context: object) -> Any:
+    def rlm_query(query: object, context: object, *, notes: object = False) -> Any:
         if not isinstance(query, str):
             raise call_refused("rlm_query takes a query and a context")
         # Not in the queue: a child run waits for its own sub-calls.
-        return handoff.submit(partial(_await_call, partial(calls.rlm_query, query, context)))
+        return handoff.submit(partial(_await_call, partial(calls.rlm_query, query, context, notes=notes is True)))
 
     def budget() -> Any:
         # Waited for on this thread, and so in the time of the cell: asked in a loop it would otherwise be free.

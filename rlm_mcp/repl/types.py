@@ -43,7 +43,10 @@ class Final:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawCitation:
-    """One call of `cite(...)`, not verified yet. Lines count from 1, both ends included."""
+    """One call of `cite(...)`, not verified yet. Lines count from 1, both ends included.
+
+    A quote without a place, as a child run gives it, has 0 for both lines.
+    """
 
     context: str
     path: str
@@ -154,8 +157,11 @@ class GuestCalls(Protocol):
     async def call_function(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         """The answer of a function of the caller, a JSON value. Raises SubCallFailed with a text for the model."""
 
-    async def rlm_query(self, query: str, context: object) -> object:
-        """A child run over `context` (a JSON value: text, list, or mapping of path to text); returns its answer."""
+    async def rlm_query(self, query: str, context: object, *, notes: bool = False) -> object:
+        """A child run over `context` (a JSON value: text, list, or mapping of path to text); returns its answer.
+
+        With `notes` that is a list of objects: `note`, `quote`, and `verified`, whether the context holds the quote.
+        """
 
     def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:
         """Takes what the running block will probably ask, in the place of what it took before; may ask it already.

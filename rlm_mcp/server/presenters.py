@@ -189,7 +189,8 @@ def run_result(state: RunState, *, message: str = "", offset: int = 0, room: int
     """
     uri = run_uri(state.run_id)
     told = cut(" ".join(part for part in (state.message, message) if part.strip()), room // 4)
-    known = {"coverage": state.coverage} if state.coverage.total_chars else {}
+    known: dict[str, Any] = {"coverage": state.coverage} if state.coverage.total_chars else {}
+    known |= {"confidence": state.confidence} if state.confidence else {}
     result = RunResult(
         run_id=state.run_id,
         status=state.status,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, RootModel
 
-from rlm_mcp.records.types import Citation, Coverage, Status
+from rlm_mcp.records.types import Citation, Confidence, Coverage, Status
 from rlm_mcp.spending import Spent
 
 
@@ -121,7 +121,7 @@ WireCitation = Annotated[Citation, _without("corrected")]
 class RunResult(WireResult):
     """A run as it stands. `cost_usd` in its usage is null where no price is known.
 
-    `coverage` is sent once it is on record, which it is when a run has come to its end.
+    `coverage` and `confidence` are sent once they are on record, which they are when a run has come to its end.
     """
 
     run_id: str
@@ -133,6 +133,7 @@ class RunResult(WireResult):
     stopped_by: str | None
     citations: list[WireCitation]
     coverage: Annotated[Coverage, _without("ranges")] = Coverage()
+    confidence: Confidence = ""
     usage: Spent
     iterations: int
     mode: str

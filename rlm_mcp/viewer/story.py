@@ -147,6 +147,7 @@ class Story:
             "depth": route.depth if route else 0,
             "stopped_by": (ended and ended.stopped_by) or "",
             "answered_by": ended.answered_by if ended else "",
+            "confidence": (ended and ended.confidence) or "",
             "message": ended.message if ended else "",
             "limits": {name: value for name, value in started.limits.items() if number(value)},
             "usage": usage | {"seconds": usage["seconds"] or round(self._timing.end, 3)},

@@ -214,6 +214,7 @@ class Launcher:
             mode=request.mode,
             max_depth=limits.max_depth,
             output_schema=request.output_schema,
+            summaries=self._settings.summaries,
         )
         sampling_queue = self._open_queue()
         models = await self._models(request.model, request.sub_model, sampling_queue if sampling else None)
@@ -325,6 +326,7 @@ class Launcher:
             mode=started.mode_asked,
             max_depth=started.max_depth,
             output_schema=started.output_schema,
+            summaries=started.summaries is True,
         )
 
 

@@ -43,7 +43,8 @@ def _hints(state: RunState) -> Iterator[RenderableType]:
 def _mark(outcome: Outcome) -> tuple[str, str]:
     if outcome.status != "completed":
         return "✗ ", "red"
-    return ("✓ ", "green") if outcome.stopped_by == "final" else ("! ", "yellow")
+    is_sure = outcome.stopped_by == "final" and outcome.confidence != "low"
+    return ("✓ ", "green") if is_sure else ("! ", "yellow")
 
 
 def _how(outcome: Outcome) -> str:

@@ -40,9 +40,9 @@ class PromptCalls:
         """Labels for many items."""
         return await (await self._chosen()).classify(items, question, labels, **options)
 
-    async def rlm_query(self, query: str, context: object) -> object:
+    async def rlm_query(self, query: str, context: object, *, notes: bool = False) -> object:
         """One sub-call with the context as its material; without a run there are no child runs."""
-        return await (await self._chosen()).rlm_query(query, context)
+        return await (await self._chosen()).rlm_query(query, context, notes=notes)
 
     functions: Sequence[str] = ()
 

@@ -32,6 +32,9 @@ PREVIEW_CHARS = 200
 CONTEXT_AS_A_WHOLE = re.compile(r"\bcontext\s*(?:[^\s\w.\[]|$)")
 """`context` before `=`, `,` or `)`, not before `[` or `.`. Checked first: parsing code takes longer than most cells."""
 
+OWN_ENDING = re.compile(r"\bdef (?:FINAL|FINAL_VAR|SUBMIT)\b")
+"""A definition with which code could not end the run; small models write it to make their block complete."""
+
 _IMPORTED = {"Counter": Counter, "csv": csv, "defaultdict": defaultdict, "json": json, "re": re}
 """Names that small models use without importing them."""
 
@@ -185,12 +188,13 @@ def before(code):
     sys.stdin = _Reader()
     _provide_again()
     _state.names = {name: _mark(value) for name, value in vars(__main__).items()}
-    conditions.code = _without_literal_context(code)
+    conditions.code = _without_harmful_statements(code)
     return conditions.code
 
 
 def after(stdout, with_variables=True):  # noqa: FBT002
     """The report on the cell: the final answer, citations, notes, reads and variables, as JSON values."""
+    _take_assigned_final()
     _provide_again()
     answer = vars(__main__).get("answer")
     if _state.final is None and isinstance(answer, dict) and answer.get("ready"):
@@ -241,16 +245,33 @@ def _reporting():
         signal.signal(signal.SIGINT, handler)
 
 
-def _without_literal_context(code):
-    """`code` with every assignment of a literal to `context` blanked out, line for line."""
-    if not CONTEXT_AS_A_WHOLE.search(code):
+def _take_assigned_final():
+    """`FINAL = value` ends the run like FINAL(value)."""
+    value = vars(__main__).get("FINAL")
+    if _state.final is None and value is not None and not callable(value):
+        FINAL(value)
+        vars(__main__)["FINAL"] = FINAL
+
+
+def _without_harmful_statements(code):
+    """`code` without assignments of a literal to `context` and own definitions of FINAL, blanked out line for line."""
+    if not CONTEXT_AS_A_WHOLE.search(code) and not OWN_ENDING.search(code):
         return code
     try:
         nodes = list(ast.walk(ast.parse(code)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return code
     _note_whole_reads(nodes)
-    dropped = [node for node in nodes if _assigns_literal_context(node)]
+    literals = [node for node in nodes if _assigns_literal_context(node)]
+    endings = [node for node in nodes if isinstance(node, ast.FunctionDef) and OWN_ENDING.match(f"def {node.name}")]
+    if literals:
+        _state.notes.append("`context` already holds the input; your assignment of a literal to it was dropped.")
+    _state.notes.extend(f"`{node.name}` is provided; your definition of it was dropped." for node in endings)
+    return _blanked(code, literals + endings)
+
+
+def _blanked(code, dropped):
+    """`code` with `pass` in the place of these statements, and with as many lines."""
     if not dropped:
         return code
     lines = code.encode().split(b"\n")
@@ -260,7 +281,6 @@ def _without_literal_context(code):
         lines[first : last + 1] = [head + b"pass" + (tail if first == last else b"")] + [
             tail if at == last else b"" for at in range(first + 1, last + 1)
         ]
-    _state.notes.append("`context` already holds the input; your assignment of a literal to it was dropped.")
     return b"\n".join(lines).decode()
 
 
@@ -438,22 +458,47 @@ def _json_text(value):
 # --- child runs, and reading
 
 
-def rlm_query(query, context=None, *_):
-    """Makes a whole run like this one over `context`, for a part that is itself too long for one prompt."""
-    return subcalls.ask("rlm_query", query=subcalls.as_text(query), context=_json(_given(context)))
+class Note(subcalls.Fields):
+    """A finding of a child run: .note, the .quote that it rests on, and .verified: whether its text holds the quote."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return f"{self['note']} (it says: {self['quote']})" if self["quote"] else self["note"]
 
 
-def rlm_query_batched(pairs, contexts=None):
+def rlm_query(query, context=None, *_, notes=False):
+    """Makes a whole run like this one over `context`, for a part that is itself too long for one prompt.
+
+    With `notes` the answer is a list of notes, whose verified quotes count as cited.
+    """
+    answer = subcalls.ask("rlm_query", **_child_query(query, context, notes=notes))
+    return _cited_notes(answer) if notes else answer
+
+
+def rlm_query_batched(pairs, contexts=None, *, notes=False):
     """Makes many such runs in parallel: (query, context) pairs, or queries and contexts as two lists."""
     if contexts is not None:
         pairs = list(zip(pairs, contexts, strict=True))
-    calls = [
-        {"query": subcalls.as_text(pair), "context": _json(_given(None))}
-        if isinstance(pair, str)
-        else {"query": subcalls.as_text(pair[0]), "context": _json(_given(pair[1]))}
-        for pair in pairs
-    ]
-    return subcalls.ask_all("rlm_query", calls)
+    pairs = [(pair, None) if isinstance(pair, str) else (pair[0], pair[1]) for pair in pairs]
+    answers = subcalls.ask_all("rlm_query", [_child_query(*pair, notes=notes) for pair in pairs])
+    return [_cited_notes(answer) if notes and isinstance(answer, list) else answer for answer in answers]
+
+
+def _child_query(query, context, *, notes):
+    asked = {"query": subcalls.as_text(query), "context": _json(_given(context))}
+    return asked | {"notes": True} if notes else asked
+
+
+def _cited_notes(answer):
+    """The notes of a child run, whose verified quotes are cited without a place: the host finds it."""
+    notes = [Note(note) for note in answer]
+    _state.citations.extend(
+        {"context": "", "path": "", "start_line": 0, "end_line": 0, "quote": note["quote"][:4_000]}
+        for note in notes
+        if note["verified"]
+    )
+    return notes
 
 
 def _given(context):

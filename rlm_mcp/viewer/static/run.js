@@ -88,6 +88,7 @@ function headParts(head) {
     ["Cost", usage.cost_usd === null ? "–" : money(usage.cost_usd), usage.cost_usd === null ? "price unknown" : left("max_usd", usage.cost_usd, money)],
     ["Time", span(usage.seconds), left("max_seconds", usage.seconds, span)],
     ["Answered by", head.answered_by || "–"],
+    ["Confidence", head.confidence || "–"],
   ];
   const models = [head.models.root, head.models.sub].filter((name, index, all) => name && all.indexOf(name) === index).join(", sub-calls ");
   const contexts = head.contexts.slice(0, 6).map((one) => `${line(one.name, 60)} (${count(one.chars, "character")}, ${one.files > 1 ? count(one.files, "file") : count(one.lines, "line")})`);

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from rlm_mcp.engine import policy
 from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Brief, Remaining
 from rlm_mcp.engine.steps import Ask, Question, Rules, RunBlock, Step
@@ -13,7 +14,7 @@ from rlm_mcp.repl.types import CellError, CellResult, Final
 BRIEF = Brief(name="app.log", kind="text", chars=1000, lines=20, samples=("10:01 INFO start", "10:02 ERROR disk"))
 BRIEFS = (BRIEF,)
 QUESTION = Question(query="Which component fails?")
-WEAK = Rules(strength="weak", window_tokens=16_384, reply_tokens=512)
+WEAK = Rules(policy=policy.WEAK, window_tokens=16_384, reply_tokens=512)
 STRONG = Rules()
 NAME_ERROR = CellError(type="NameError", message="name 'linez' is not defined", line=1)
 FOUND = (replace(BRIEF, hits=("zephyr: trunk-275",)),)

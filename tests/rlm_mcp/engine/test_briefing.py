@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.engine.briefing import brief_contexts, brief_of_value, is_prose, window, words_of
-from rlm_mcp.engine.prompts import opening
+from rlm_mcp.engine.briefing import brief_contexts, brief_of_value, is_prose, places_of, window
+from rlm_mcp.engine.prompts import WordPlace, opening
+from rlm_mcp.engine.question_words import words_of
 
 LOG = [f"2026-11-22 10:00:{n % 60:02} INFO worker-{n % 4} did thing {n}" for n in range(500)]
 
@@ -166,3 +167,13 @@ def test_a_word_that_stands_by_itself_goes_before_one_inside_another(store: Stor
     text = store.register_text("\n".join([*LOG[:60], *lines, *LOG[60:99]]), name="builds")
 
     assert brief_contexts(store, [text], "What came out of sigma-1?")[0].hits == (lines[0],)
+
+
+def test_words_of_a_question_are_counted_by_the_field_that_they_stand_in() -> None:
+    lines = ["10:01 [ERROR] disk", "10:02 [INFO] no ERROR", "10:03 [ERROR] net", "10:04 [INFO] Disk"]
+
+    assert places_of(["ERROR", "disk", "absent"], lines) == (
+        WordPlace(word="[ERROR]", index=1, lines=2, elsewhere=1),
+        WordPlace(word="disk", index=2, lines=1),
+    )
+    assert places_of(["error"], lines) == (WordPlace(word="[ERROR]", index=1, lines=2, elsewhere=1),)

@@ -78,11 +78,12 @@ def test_quotes_in_the_answer_are_looked_up_too(store: Store, log: Context) -> N
     assert (invented.verified, invented.context_id) == (False, "")
 
 
-def test_a_short_answer_without_citations_is_looked_up_by_itself(store: Store, log: Context) -> None:
-    (citation,) = collect_citations(store, [log], [], "step 31")
+def test_a_short_answer_is_looked_up_in_the_lines_that_hold_a_word_of_the_question(store: Store, log: Context) -> None:
+    asked = "Which step of the pump was it?"
+    (citation,) = collect_citations(store, [log], [], "step 31", query=asked)
     assert (citation.verified, citation.start_line, citation.quote) == (True, 32, LINES[31])
-    assert collect_citations(store, [log], [], "pump") == ()
-    assert collect_citations(store, [log], [], "42") == ()
+    for answer, query in (("pump", asked), ("42", asked), ("step 31", "Which step of the mill was it?")):
+        assert collect_citations(store, [log], [], answer, query=query) == ()
 
 
 def test_a_path_may_be_shortened_or_absolute(store: Store, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ async def test_long_labels_are_said_by_a_code_to_every_model() -> None:
         }  # fmt: skip
         return {"1": "no"}
 
-    assert (await classify(weak, ["x"], Labelling(question="A place?", labels=long), strength="weak")).labels == (
+    assert (await classify(weak, ["x"], Labelling(question="A place?", labels=long), by_measure=False)).labels == (
         long[1],
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Remaining
-from rlm_mcp.engine.steps import Question, Rules
+from rlm_mcp.engine.steps import Again, Question, Rules, RunBlock
 from rlm_mcp.engine.trajectory import Trajectory
 from tests.rlm_mcp.engine.dialogues import BRIEFS, QUESTION, WEAK, PlayedDialogue, printed
 
@@ -76,3 +76,58 @@ def test_the_weak_prompt_is_short_and_the_fixed_part_is_the_same_for_every_quest
 
     assert one[0] == other[0]
     assert sum(len(message.content) for message in one) / 4 < 800
+
+
+SUMS_UP = Rules(window_tokens=20_000, reply_tokens=1_000, summarises=True)
+
+
+def long_dialogue(rules: Rules, turns: int = 99) -> PlayedDialogue:
+    """A dialogue that has just got too long for its window."""
+    dialogue = PlayedDialogue(rules, turns=turns)
+    for n in range(5):
+        dialogue.code(f"n{n} = {n}\nprint(n{n})", printed(f"fact {n}\n" + "x" * 11_000))
+    return dialogue
+
+
+def test_a_model_that_is_asked_to_sums_its_dialogue_up_and_goes_on_from_there() -> None:
+    dialogue = long_dialogue(SUMS_UP)
+
+    step = dialogue.reply("Facts 0 to 4 are known.\n```repl\nprint('not run')\n```")
+    asked = dialogue.asked[-1].messages[-1].content
+    assert asked.startswith("<output>\nfact 4")
+    assert "Write no code. Sum up for yourself" in asked
+    assert step == Again(why="compact", detail="the model summed up the turns before, in 52 characters")
+    messages = dialogue.trajectory.ask(Remaining(turn=7, turns=99)).messages
+    assert "Your own summary of the earlier turns:\n<output>\nFacts 0 to 4 are known." in messages[1].content
+    assert [message.role for message in messages][:3] == ["system", "user", "assistant"]
+    assert "fact 4" in messages[-1].content
+    assert "Sum up" not in messages[-1].content
+
+
+@pytest.mark.parametrize(
+    ("rules", "left", "last"),
+    [
+        (replace(SUMS_UP, summarises=False), Remaining(turn=6, turns=99), ""),
+        (SUMS_UP, Remaining(turn=6, turns=8), ""),
+        (SUMS_UP, Remaining(turn=6, turns=99, tokens=20_000), ""),
+        (SUMS_UP, Remaining(turn=6, turns=99), "the time is nearly used up"),
+    ],
+)
+def test_where_a_summary_is_not_wanted_or_cannot_be_afforded_old_turns_become_lines(
+    rules: Rules, left: Remaining, last: str
+) -> None:
+    messages = long_dialogue(rules).trajectory.ask(left, last=last).messages
+
+    assert "Sum up for yourself" not in messages[-1].content
+    assert "[shortened; print(history[0])" in messages[3].content
+
+
+def test_a_summary_that_did_not_come_or_is_refused_leaves_the_lines() -> None:
+    empty = long_dialogue(SUMS_UP)
+    empty.next_prompt()
+    assert empty.trajectory.receive_reply(" ") == Again(why="compact", detail="the model wrote no summary")
+
+    refused = long_dialogue(SUMS_UP)
+    ask = refused.trajectory.shrink(refused.trajectory.ask(Remaining(turn=6, turns=99)))
+    assert "Sum up for yourself" not in ask.messages[-1].content
+    assert refused.trajectory.receive_reply("```repl\nprint(1)\n```") == RunBlock(code="print(1)", block=1)

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from rlm_mcp.engine import cell_display, prompts
+from rlm_mcp.engine import cell_display, policy, prompts
 from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Brief, Remaining
 from rlm_mcp.engine.steps import Again, Question, Rules, RunBlock
 from rlm_mcp.engine.trajectory import Trajectory
+from rlm_mcp.models.base import Profile
 from rlm_mcp.repl.types import CellResult, Final
 
 INJECTIONS = [
@@ -42,7 +43,7 @@ def told(text: str, rules: Rules) -> str:
 @pytest.mark.parametrize("text", INJECTIONS)
 @pytest.mark.parametrize("strength", ["strong", "weak"])
 def test_printed_text_stays_inside_one_quotation(text: str, strength: cell_display.Strength) -> None:
-    message = told(text, Rules(strength=strength))
+    message = told(text, Rules(policy=policy.policy_of(Profile(strength=strength))))
 
     assert message.startswith("<output>\n")
     assert message.count("<output>") == message.count("</output>") == 1
@@ -53,7 +54,7 @@ def test_printed_text_stays_inside_one_quotation(text: str, strength: cell_displ
 
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_an_error_that_quotes_the_context_decides_nothing(text: str) -> None:
-    trajectory = Trajectory(Judge(Question(query="How many errors?"), Rules(strength="weak")))
+    trajectory = Trajectory(Judge(Question(query="How many errors?"), Rules(policy=policy.WEAK)))
     trajectory.ask(Remaining(turn=1, turns=9))
     step = trajectory.receive_reply("```repl\nint(context)\n```")
     assert isinstance(step, RunBlock)
@@ -80,7 +81,7 @@ def test_sample_lines_and_material_cannot_end_their_quotation(text: str) -> None
 
 @pytest.mark.parametrize("answer", ["pwned", 0])
 def test_what_an_injection_asks_to_submit_is_no_evidence_for_it(answer: object) -> None:
-    trajectory = Trajectory(Judge(Question(query="How many errors?"), Rules(strength="weak")))
+    trajectory = Trajectory(Judge(Question(query="How many errors?"), Rules(policy=policy.WEAK)))
     for turn, (code, cell) in enumerate(
         [
             ("print(context)", CellResult(code="", stdout="\n".join(INJECTIONS))),

@@ -7,7 +7,8 @@ import pytest
 
 from rlm_mcp.engine.budget import Ledger
 from rlm_mcp.engine.loop import solve
-from rlm_mcp.models.scripted import ScriptedModel
+from rlm_mcp.models.base import Profile
+from rlm_mcp.models.scripted import ScriptedCall, ScriptedModel
 from rlm_mcp.records.events import name_of
 from rlm_mcp.records.run import Run
 from rlm_mcp.records.tape import MemoryRecord, Tape
@@ -76,3 +77,29 @@ async def test_a_replay_that_needs_a_reply_the_record_does_not_hold_ends_with_a_
     assert outcome.status == "failed"
     assert tape.difference is not None
     assert "the replay needs a turn 4 that the record does not hold" in outcome.message
+
+
+def summing_up(asked: ScriptedCall) -> str:
+    """A root model that looks six times, and sums up where it is asked to."""
+    if "Sum up for yourself" in asked.last:
+        return "Five lines were looked at."
+    looked = sum(message.content.startswith("```repl") for message in asked.messages)
+    has_summed_up = any("Your own summary" in message.content for message in asked.messages)
+    return ANSWER if has_summed_up else f"```repl\nprint({looked})\n```"
+
+
+async def test_a_replay_has_the_summaries_of_the_run(world: World) -> None:
+    profile = Profile(window_tokens=24_000, max_output_tokens=1_000)
+    page = CellResult(code="", stdout="x" * 12_000, stdout_chars=12_000)
+    spec = world.spec(summaries=True)
+    first = await world.solve(summing_up, [*[page] * 5, GOOD[2]], spec=spec, profile=profile)
+    assert isinstance(world.record, Run)
+    summed = [event for event in world.events("decided") if event["why"] == "compact"]
+    assert (first.answer, len(summed), first.iterations) == ("429", 1, 7)
+    assert next(iter(world.events("run_started")))["summaries"] is True
+
+    tape = Tape(world.record.events(), strict=True)
+    nobody = ScriptedModel([], profile=profile)
+    deps = world.deps(nobody, ScriptedOpener([*[page] * 5, GOOD[2]]), MemoryRecord(), tape=tape)
+    outcome = await solve(spec, deps, Ledger())
+    assert (outcome.answer, outcome.iterations, tape.difference) == ("429", 7, None)

@@ -7,6 +7,7 @@ import pytest
 from rlm_mcp.engine import cell_display, prompts
 from rlm_mcp.engine.line_shapes import LineShape
 from rlm_mcp.engine.prompts import Brief, Remaining
+from rlm_mcp.engine.reply_parser import parse_reply
 from rlm_mcp.models.base import Message, estimate_tokens
 from rlm_mcp.repl.types import CellError, CellResult, Variable
 
@@ -106,7 +107,9 @@ def test_nothing_to_run_is_answered_with_the_reason_and_the_form() -> None:
     )
     assert "still thinking" in prompts.no_code("", only_thinking=True, empty=True)
     assert "Your reply was empty" in prompts.no_code("", only_thinking=False, empty=True)
-    assert "```repl\n" in prompts.no_code("", only_thinking=False, empty=False)
+    nudge = prompts.no_code("", only_thinking=False, empty=False)
+    assert "```repl" in nudge
+    assert not parse_reply(nudge).blocks
 
 
 def test_variables_are_listed_up_to_a_number_and_cut() -> None:

@@ -54,7 +54,7 @@ class Sub:
     ) -> dict[str, object]:
         options.pop("model")
         labelling = Labelling(question=question, labels=tuple(labels), examples=options.pop("examples"))
-        judged = await classify(self.llm_query, items, labelling, strength="weak", **options)
+        judged = await classify(self.llm_query, items, labelling, by_measure=False, **options)
         return {**asdict(judged), "failed": list(judged.failed.items())}
 
     functions: Sequence[str] = ()
@@ -65,7 +65,12 @@ class Sub:
             raise SubCallFailed(f"{name} failed: ValueError: it may not")
         return {"name": name, "args": list(args), **kwargs}
 
-    async def rlm_query(self, query: str, context: object) -> object:
+    async def rlm_query(self, query: str, context: object, *, notes: bool = False) -> object:
+        if notes:
+            return [
+                {"note": f"{query} in {context}", "quote": str(context), "verified": True},
+                {"note": "none", "quote": "", "verified": False},
+            ]
         return f"{query} over {context!r:.20}"
 
     def expect(self, queries: Sequence[ExpectedQuery], start: StartCall) -> None:

@@ -42,6 +42,19 @@ async def test_a_stub_of_a_provided_function_lasts_one_cell(opened: Opener) -> N
     assert await value_of(repl, "llm_query('x')") == "'answer to x'"
 
 
+async def test_an_own_definition_of_final_is_dropped_before_the_block_runs(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("def FINAL(x):\n    print(x)\nFINAL(3)")
+    assert (cell.final, cell.stdout) == (Final(value=3), "")
+    assert cell.notes == ("`FINAL` is provided; your definition of it was dropped.",)
+
+
+async def test_a_value_assigned_to_final_is_the_answer(opened: Opener) -> None:
+    repl = await opened.text()
+    assert (await repl.run("FINAL = 40 + 2")).final == Final(value=42)
+    assert (await repl.run("FINAL(1)")).final == Final(value=1)
+
+
 async def test_a_long_value_is_shown_page_by_page(opened: Opener) -> None:
     repl = await opened.text()
     cell = await repl.run("show('a' * 11_500 + 'b')\nshow('a' * 11_500 + 'b', 11_500)\nshow([1, 2])")
@@ -141,3 +154,17 @@ async def test_budget_history_and_variables_are_there(opened: Opener) -> None:
     repl = await opened.text()
     await repl.run("print('hello')\nn = 5")
     assert await value_of(repl, "budget(), history, SHOW_VARS()") == "({'sub_calls': 7}, ['hello\\n'], n: int)"
+
+
+async def test_verified_quotes_of_notes_are_cited_without_a_place(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run(
+        "found = rlm_query('What?', 'line 2 INFO', notes=True)\n"
+        "found += rlm_query_batched([('What?', 'line 4 INFO')], notes=True)[0]\n"
+        "[(note.note, note.quote, note.verified) for note in found[:2]], rlm_query('What?', 'x')"
+    )
+    assert cell.error is None
+    assert cell.value == ("([('What? in line 2 INFO', 'line 2 INFO', True), ('none', '', False)], \"What? over 'x'\")")
+    assert cell.citations == tuple(
+        RawCitation(context="", path="", start_line=0, end_line=0, quote=f"line {n} INFO") for n in (2, 4)
+    )

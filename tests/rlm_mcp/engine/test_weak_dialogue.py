@@ -122,3 +122,29 @@ def test_the_last_turn_of_a_weak_model_is_a_short_fresh_prompt() -> None:
     ask = dialogue.trajectory.ask(Remaining(turn=2, turns=9), last="the time is used up")
     assert [message.role for message in ask.messages] == ["system", "user"]
     assert ask.messages[-1].content.startswith("Question: Which component fails?\n\nLast output:")
+
+
+def test_a_weak_model_that_repeats_failing_code_after_every_new_start_is_not_asked_again() -> None:
+    dialogue = PlayedDialogue(WEAK)
+    failed = CellResult(code="", error=NAME_ERROR)
+    dialogue.code("print(1)", printed("1"))
+    dialogue.code("linez", failed)
+    for _ in range(2):
+        assert dialogue.reply("```repl\nlinez\n```") == Again(
+            why="restart", detail="NameError: name 'linez' is not defined"
+        )
+
+    assert dialogue.reply("```repl\nlinez\n```") == Finish(
+        answer="1",
+        answered_by="value",
+        doubt="it is what the last block showed; the model sent the same code after every new start",
+    )
+
+
+def test_what_code_finds_against_an_answer_is_told_with_it_and_not_asked_again() -> None:
+    dialogue = PlayedDialogue(WEAK, replace(QUESTION, query="How many are spam?"))
+    notes = ("pick asked of each text 'Is it spam?': yes for 24 of 25.",)
+
+    assert dialogue.code("FINAL(len(pick(lines, q)))", final(24, notes=notes)) == Finish(
+        answer=24, answered_by="FINAL", reasons=("a model said yes to 24 of 25 texts",)
+    )

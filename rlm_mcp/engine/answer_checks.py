@@ -1,0 +1,149 @@
+"""Checks of an answer by code: reasons to doubt it that the cells of its run and the lines of its contexts show.
+
+None is a proof, and none is put to the model: asked again, a small model sends the same code again. They are told with
+the answer, so that whoever reads it knows where to look. No I/O.
+
+    counts     every count is 0 or 1, where the question asks for the most or the fewest
+    verdicts   a model said yes, or no, to nearly all texts, could not judge some, or is a small one
+    only       the question speaks of one text, and several were found
+    filter     the code looks for words that it copied from one of the lines that were shown
+    places     a word of the question stands in several places of lines, and the code looks for it anywhere; or the
+               answer counts more lines than hold the word
+    whole      the answer is the number of all lines or characters
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+
+from rlm_mcp.engine.grounding import as_text
+from rlm_mcp.engine.prompts import COUNTS, MOST, Brief
+from rlm_mcp.engine.reply_parser import parse
+from rlm_mcp.redact import ellipsize
+from rlm_mcp.repl.types import CellResult
+
+_FEW_TEXTS = 8  # of fewer, all may well have the same label
+_NEARLY_ALL = 0.9
+_MANY_UNSURE = 0.1
+_FEWEST_COUNTS = 3
+_COPIED_CHARS = 16  # a shorter literal is a word of the format
+_COUNTERS = frozenset({"Counter", "dict", "defaultdict"})
+_PICKED = re.compile(
+    r"pick asked of each text .*: yes for (?P<yes>\d+) of (?P<all>\d+)(?:; (?P<failed>\d+) could not be judged)?"
+)
+_CLASSIFIED = re.compile(
+    r"classify judged (?P<all>[\d,]+) items(?:; (?P<unsure>\d+) of them uncertain[^;]*)?(?:; (?P<failed>\d+) without)?"
+)
+_ONE = re.compile(r"\b(the only|only one|exactly one|the single|the one (?:that|who|which))\b", re.IGNORECASE)
+_LOOKS_FOR = frozenset(
+    {"search", "findall", "match", "fullmatch", "finditer", "startswith", "endswith", "count", "find"}
+)
+
+
+def reasons_to_doubt(
+    question: str, value: object, cells: Sequence[CellResult], briefs: Sequence[Brief], *, judged_weakly: bool = False
+) -> Iterator[str]:
+    """The reasons, each as a clause. `judged_weakly` says that sub-models are small ones."""
+    yield from _of_counts(question, cells)
+    yield from _of_verdicts(question, cells, judged_weakly=judged_weakly)
+    yield from _of_filters(question, cells, briefs)
+    for brief in briefs:
+        yield from _of_places(question, value, cells, brief)
+
+
+def _of_counts(question: str, cells: Sequence[CellResult]) -> Iterator[str]:
+    if not MOST.search(question):
+        return
+    for variable in cells[-1].variables if cells else ():
+        counts = re.findall(r": (\d+)(?=[,}])", variable.preview)
+        if variable.type in _COUNTERS and len(counts) >= _FEWEST_COUNTS and set(counts) <= {"0", "1"}:
+            yield f"every count in {variable.name} is 0 or 1"
+            return
+
+
+def _of_verdicts(question: str, cells: Sequence[CellResult], *, judged_weakly: bool) -> Iterator[str]:
+    picked = _last(_PICKED, cells)
+    if picked is not None:
+        yes, total = int(picked["yes"]), int(picked["all"])
+        if total >= _FEW_TEXTS and yes >= _NEARLY_ALL * total:
+            yield f"a model said yes to {yes} of {total} texts"
+        elif total >= _FEW_TEXTS and not yes:
+            yield f"a model said no to all {total} texts"
+        if _ONE.search(question) and yes > 1:
+            yield f"the question speaks of one, and a model said yes to {yes} texts"
+    classified = _last(_CLASSIFIED, cells)
+    if classified is not None and int(classified["unsure"] or 0) > _MANY_UNSURE * _number(classified["all"]):
+        yield f"a model was unsure of {classified['unsure']} of {classified['all']} texts"
+    for found in filter(None, (picked, classified)):
+        if found["failed"]:
+            yield f"{found['failed']} of {found['all']} texts could not be judged"
+        if judged_weakly:
+            yield f"a small model judged {found['all']} texts, and errs in some"
+            return
+
+
+def _last(pattern: re.Pattern[str], cells: Sequence[CellResult]) -> re.Match[str] | None:
+    notes = (note for cell in reversed(cells) for note in reversed(cell.notes))
+    return next((found for note in notes if (found := pattern.match(note)) is not None), None)
+
+
+def _of_filters(question: str, cells: Sequence[CellResult], briefs: Sequence[Brief]) -> Iterator[str]:
+    shown = [line for brief in briefs for line in (*brief.samples, *brief.hits)]
+    for literal in _sought(cells):
+        words = len(literal.split())
+        is_long = len(literal) >= _COPIED_CHARS and (words > 2 or any(char.isdigit() for char in literal))
+        if is_long and literal.casefold() not in question.casefold() and any(literal in line for line in shown):
+            yield f"the code looks for {ellipsize(literal, 60)!r}, which it took from one line"
+            return
+
+
+def _sought(cells: Sequence[CellResult]) -> Iterator[str]:
+    """The texts that the code of the newest two cells compares with or searches for."""
+    for cell in cells[-2:]:
+        tree = parse(cell.code)
+        for node in ast.walk(tree) if tree is not None else ():
+            match node:
+                case ast.Compare(left=left, comparators=others):
+                    yield from _texts([left, *others])
+                case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=given) if name in _LOOKS_FOR:
+                    yield from _texts(given)
+
+
+def _texts(nodes: Sequence[ast.expr]) -> Iterator[str]:
+    return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _of_places(question: str, value: object, cells: Sequence[CellResult], brief: Brief) -> Iterator[str]:
+    count = _as_count(value)
+    if count is None or not COUNTS.search(question):
+        return
+    if brief.places and count in {brief.lines, brief.chars}:
+        what = "lines" if count == brief.lines else "characters"
+        yield f"it is the number of all {what}"
+        return
+    least = min(brief.places, key=lambda place: place.lines + place.elsewhere, default=None)
+    if least is None or not brief.are_places_complete:
+        return
+    most = least.lines + least.elsewhere
+    if count > most:
+        yield f"only {most} lines hold {least.word!r}"
+    elif least.elsewhere and count == most and any(text == least.word for text in _sought(cells)):
+        yield f"{least.word!r} is {least.field} in {least.lines} lines and stands elsewhere in {least.elsewhere} others"
+    elif len(brief.places) == 1 and not _groups(cells) and count not in {least.lines, most}:
+        yield f"{least.lines} lines have {least.word!r} as {least.field}"
+
+
+def _groups(cells: Sequence[CellResult]) -> bool:
+    """Whether code of the newest two cells makes values distinct, so that it counts something else than lines."""
+    return any(re.search(r"\b(set|unique|Counter|defaultdict|groupby)\b", cell.code) for cell in cells[-2:])
+
+
+def _as_count(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    text = as_text(value).strip()
+    return _number(text) if re.fullmatch(r"\d{1,9}|\d{1,3}(,\d{3})+", text) else None
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))

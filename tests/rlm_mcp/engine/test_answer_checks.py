@@ -1,0 +1,89 @@
+"""Reasons to doubt an answer that code finds: each is raised by what speaks for it, and by nothing less."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlm_mcp.engine.answer_checks import reasons_to_doubt
+from rlm_mcp.engine.prompts import Brief, WordPlace
+from rlm_mcp.repl.types import CellResult, Variable
+
+LINE = "2026-05-03 10:02:11 ERROR [disk] volume 7 is full"
+BRIEF = Brief(name="app.log", kind="text", chars=9_000, lines=200, samples=(LINE,))
+LOG = replace(BRIEF, places=(WordPlace(word="ERROR", index=2, lines=21, elsewhere=5),))
+COUNT = "How many lines have the level ERROR?"
+
+
+def cell(code: str = "FINAL(n)", *notes: str, variables: tuple[Variable, ...] = ()) -> CellResult:
+    return CellResult(code=code, notes=notes, variables=variables)
+
+
+def reasons(question: str, value: object, *cells: CellResult, brief: Brief = BRIEF, weakly: bool = False) -> list[str]:
+    return list(reasons_to_doubt(question, value, cells, [brief], judged_weakly=weakly))
+
+
+@pytest.mark.parametrize(
+    ("preview", "expected"),
+    [
+        ("Counter({'a': 1, 'b': 1, 'c': 0})", ["every count in counts is 0 or 1"]),
+        ("Counter({'a': 2, 'b': 1, 'c': 1})", []),
+        ("Counter({'a': 1, 'b': 1})", []),
+    ],
+)
+def test_counts_that_are_all_0_or_1_are_doubtful_where_the_most_is_asked_for(preview: str, expected: list[str]) -> None:
+    counted = cell(variables=(Variable(name="counts", type="Counter", preview=preview),))
+
+    assert reasons("Which component wrote the most lines?", "a", counted) == expected
+    assert reasons("Which component wrote it?", "a", counted) == []
+
+
+@pytest.mark.parametrize(
+    ("yes", "expected"),
+    [(23, ["a model said yes to 23 of 25 texts"]), (0, ["a model said no to all 25 texts"]), (9, [])],
+)
+def test_a_verdict_that_nearly_all_texts_share_is_doubtful(yes: int, expected: list[str]) -> None:
+    picked = cell("FINAL(len(m))", f"pick asked of each text 'Is this spam?': yes for {yes} of 25.")
+
+    assert reasons("How many are spam?", yes, picked) == expected
+
+
+def test_several_texts_are_doubtful_where_the_question_speaks_of_one() -> None:
+    picked = cell("FINAL(m[0])", "pick asked of each text 'Is it?': yes for 3 of 25.")
+
+    assert reasons("What does the only message about a dog say?", "x", picked) == [
+        "the question speaks of one, and a model said yes to 3 texts"
+    ]
+
+
+def test_texts_that_were_not_judged_or_judged_by_a_small_model_are_told() -> None:
+    picked = cell("", "pick asked of each text 'Is it?': yes for 3 of 25; 4 could not be judged.")
+    labelled = cell("", "classify judged 1,200 items; 150 of them uncertain (.uncertain has their indices).")
+
+    assert reasons("How many?", 3, picked) == ["4 of 25 texts could not be judged"]
+    assert reasons("How many?", 3, picked, weakly=True)[-1] == "a small model judged 25 texts, and errs in some"
+    assert reasons("How many?", 3, labelled) == ["a model was unsure of 150 of 1,200 texts"]
+
+
+def test_a_filter_that_was_copied_from_a_shown_line_is_doubtful() -> None:
+    assert reasons("What failed?", "x", cell("m = [l for l in lines if '[disk] volume 7 is full' in l]")) == [
+        "the code looks for '[disk] volume 7 is full', which it took from one line"
+    ]
+    assert reasons("What failed?", "x", cell("m = [l for l in lines if 'ERROR' in l]")) == []
+    assert reasons("When was '[disk] volume 7 is full' first?", "x", cell("search('[disk] volume 7 is full')")) == []
+
+
+def test_a_count_is_held_against_the_lines_that_have_the_word_of_the_question() -> None:
+    anywhere, by_field = (
+        cell("n = sum('ERROR' in l for l in lines)"),
+        cell("n = sum(l.split()[2] == 'ERROR' for l in c)"),
+    )
+
+    assert reasons(COUNT, 21, by_field, brief=LOG) == []
+    assert reasons(COUNT, "26", anywhere, brief=LOG) == [
+        "'ERROR' is line.split()[2] in 21 lines and stands elsewhere in 5 others"
+    ]
+    assert reasons(COUNT, 30, anywhere, brief=LOG) == ["only 26 lines hold 'ERROR'"]
+    assert reasons(COUNT, 4, by_field, brief=LOG) == ["21 lines have 'ERROR' as line.split()[2]"]
+    assert reasons(COUNT, 200, anywhere, brief=LOG) == ["it is the number of all lines"]
+    assert reasons(COUNT, 4, cell("n = len({l.split()[0] for l in c if 'ERROR' in l})\nset()"), brief=LOG) == []
+    assert reasons("Which line has the level ERROR?", 4, by_field, brief=LOG) == []
