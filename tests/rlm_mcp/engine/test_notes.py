@@ -11,7 +11,7 @@ from rlm_mcp.engine.notes import checked_notes, complaint_about_notes
 from rlm_mcp.engine.types import RunSpec
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.records.events import Cell, RunEnded
-from rlm_mcp.records.store import Run
+from rlm_mcp.records.run import Run
 from rlm_mcp.records.tape import MemoryRecord, Tape
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.repl.scripted import Play, ScriptedOpener
