@@ -13,7 +13,7 @@ from rlm_mcp.models.base import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class ModelPolicy:
     """The rules for one kind of model. The first part is about a root model, the last about a sub-model."""
 
     strength: Literal["strong", "weak"]
@@ -63,7 +63,7 @@ class Policy:
     """whether `classify` measures how many texts the model can judge at once; else it is asked about a few"""
 
 
-STRONG = Policy(
+STRONG = ModelPolicy(
     strength="strong",
     turns=20,
     reply_tokens=16_384,  # thinking included; the ledger sets this much aside while a call is in flight
@@ -88,7 +88,7 @@ STRONG = Policy(
     packs_by_measure=True,
 )
 
-WEAK = Policy(
+WEAK = ModelPolicy(
     strength="weak",
     turns=10,  # what it has not found by then it does not find
     reply_tokens=400,  # a longer reply repeats itself
@@ -114,6 +114,6 @@ WEAK = Policy(
 )
 
 
-def policy_of(profile: Profile) -> Policy:
+def policy_of(profile: Profile) -> ModelPolicy:
     """The policy for a model of this profile."""
     return WEAK if profile.strength == "weak" else STRONG

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlm_mcp.engine.cell_display import Strength
-from rlm_mcp.engine.policy import STRONG, Policy
+from rlm_mcp.engine.policy import STRONG, ModelPolicy
 from rlm_mcp.models.base import Message
 
 AnsweredBy = Literal["FINAL", "FINAL_VAR", "SUBMIT", "answer", "value", "text", "invalid"]
@@ -24,7 +24,7 @@ class Question:
 class Rules:
     """Settings of a trajectory that depend on the models and not on the question."""
 
-    policy: Policy = STRONG
+    policy: ModelPolicy = STRONG
     sub_is_weak: bool = False
     """whether what sub-models judge is doubtful by itself"""
     window_tokens: int = 128_000

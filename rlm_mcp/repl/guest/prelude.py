@@ -458,7 +458,7 @@ def _json_text(value):
 # --- child runs, and reading
 
 
-class Note(subcalls.Fields):
+class QuotedNote(subcalls.Fields):
     """A finding of a child run: .note, the .quote that it rests on, and .verified: whether its text holds the quote."""
 
     __slots__ = ()
@@ -492,7 +492,7 @@ def _child_query(query, context, *, notes):
 
 def _cited_notes(answer):
     """The notes of a child run, whose verified quotes are cited without a place: the host finds it."""
-    notes = [Note(note) for note in answer]
+    notes = [QuotedNote(note) for note in answer]
     _state.citations.extend(
         {"context": "", "path": "", "start_line": 0, "end_line": 0, "quote": note["quote"][:4_000]}
         for note in notes
