@@ -14,6 +14,7 @@ RlmError
 │   ├── StoreFull           the disk or the quota is full
 │   ├── StoreDamaged        the store's files are not what the catalogue says
 │   └── SearchRefused       the pattern cannot be searched in linear time
+├── StorageUnreachable      the database or the bucket of a cluster cannot be used now
 ├── SettingsError ── NoModelConfigured, PriceUnknown, UnknownClient
 ├── ClientConfigError
 ├── ModelError ── KeyRefused, UnknownModel, EndpointUnreachable, RateLimited, ProviderFailed, RequestRefused,
@@ -31,6 +32,10 @@ class RlmError(Exception):
 
 
 # --- models, money, settings -------------------------------------------------------------------------------------
+
+
+class StorageUnreachable(RlmError):
+    """The database or the bucket that several machines share cannot be reached, or refuses what it is asked."""
 
 
 class SettingsError(RlmError):

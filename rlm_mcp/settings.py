@@ -88,6 +88,10 @@ class Settings:
     """Whether the OTEL_* variables ask for spans of runs; OpenTelemetry's SDK reads their destination itself."""
     trace_content: bool = False
     """Whether these spans include prompts, code and answers."""
+    store: Secret = field(default_factory=lambda: Secret(""))
+    """URL of the Postgres database of a cluster, which may hold a password. Empty: SQLite and files of this machine."""
+    blobs: str | None = None
+    """`s3://BUCKET/PREFIX` of a cluster."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Setting to origin: "--model", "RLM_MCP_MODEL" or "model in ~/.config/rlm-mcp/config.toml, line 3"."""
     warnings: tuple[str, ...] = ()
@@ -315,6 +319,23 @@ def _secret(raw: object, source: str) -> Secret:
     return Secret(text)
 
 
+def _store(raw: object, source: str) -> Secret:
+    """The URL of a database, which errors do not show: it may hold a password."""
+    text = (raw.reveal() if isinstance(raw, Secret) else str(raw)).strip()
+    if not text.startswith(("postgresql://", "postgres://")) or not text.isprintable():
+        raise SettingsError(
+            f"{source} is not the address of a Postgres database: write postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
+    return Secret(text)
+
+
+def _blobs(raw: object, source: str) -> str:
+    text = _text(raw, source)
+    if re.fullmatch(r"s3://[\w.-]+(/[\w./=-]*)?", text) is None:
+        raise SettingsError(f"{source} is not the address of a bucket: write s3://BUCKET/PREFIX")
+    return text
+
+
 def _url(raw: object, source: str) -> str:
     text = _text(raw, source).rstrip("/")
     try:
@@ -533,6 +554,18 @@ SETTINGS: Mapping[str, Setting] = {
         parse=_count,
         meaning="disk space that contexts may use, in bytes",
         default="no limit; over HTTP 20 GiB for each tenant",
+        has_flag=True,
+    ),
+    "store": Setting(
+        parse=_store,
+        meaning="postgresql:// address of the database that the machines of a cluster share",
+        default="SQLite and files in data_dir",
+        has_flag=True,
+    ),
+    "blobs": Setting(
+        parse=_blobs,
+        meaning="s3:// address of the bucket that the machines of a cluster share",
+        default="files in data_dir",
         has_flag=True,
     ),
     "packages": Setting(

@@ -20,7 +20,7 @@ from psycopg import errors, sql
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from rlm_mcp.cluster.addresses import DatabaseAddress
-from rlm_mcp.errors import RlmError
+from rlm_mcp.errors import StorageUnreachable
 
 T = TypeVar("T")
 Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
@@ -52,7 +52,7 @@ _CONNECTION: dict[str, Any] = {
 }
 
 
-class DatabaseUnusable(RlmError):
+class DatabaseUnusable(StorageUnreachable):
     """The database of a cluster cannot be reached, or refuses what it is asked."""
 
 

@@ -27,6 +27,10 @@ from rlm_mcp.records.lease import EXPIRY_SECONDS, MARGIN_SECONDS
 
 HEARTBEAT_SECONDS = 1.0
 
+SWEEPING_SECONDS = 120.0
+"""A run counts as one that goes on for this long after its lease expired, or the database came back: a worker will take
+it over."""
+
 _RELEASING_SECONDS = 2.0
 """How long a lease is tried to be released; otherwise it expires."""
 
@@ -170,7 +174,7 @@ class RowLeases:
 
     def __init__(self, database: Database, heartbeats: Heartbeats, owner: str) -> None:
         self._database = database
-        self._heartbeats = heartbeats
+        self.heartbeats = heartbeats
         self._owner = owner
 
     def __repr__(self) -> str:
@@ -182,7 +186,7 @@ class RowLeases:
         Raises RunBusy, UnknownRun, DatabaseUnusable.
         """
         holder = self.new_holder()
-        asked = self._heartbeats.clock()
+        asked = self.heartbeats.clock()
 
         def take(cursor: Cursor) -> tuple[int, str] | None:
             found = execute(
@@ -211,23 +215,25 @@ class RowLeases:
 
     def taken(self, run_id: str, epoch: int, *, asked: float) -> RowLease:
         """The lease that this process has just taken, renewed from now on."""
-        lease = RowLease(self._heartbeats, self._owner, run_id, epoch, asked=asked)
-        self._heartbeats.add(lease)
+        lease = RowLease(self.heartbeats, self._owner, run_id, epoch, asked=asked)
+        self.heartbeats.add(lease)
         return lease
 
     def new_holder(self) -> str:
         """A name for whoever takes a lease, used once."""
-        return f"{self._heartbeats.node}/{secrets.token_hex(4)}"
+        return f"{self.heartbeats.node}/{secrets.token_hex(4)}"
 
     def clock(self) -> float:
         """The clock by which leases end for their holders."""
-        return self._heartbeats.clock()
+        return self.heartbeats.clock()
 
     def is_held(self, run_id: str) -> bool:
-        """Whether anybody has the lease, or the run waits in the queue for somebody to take it."""
+        """Whether anybody has the lease or is about to: the run waits in the queue or for a sweep (queue.py)."""
         found = self._database.rows(
-            "SELECT coalesce(held_until > clock_timestamp(), false) OR attempt IS NOT NULL FROM rlm_runs"
-            " WHERE owner = %s AND run_id = %s",
-            (self._owner, run_id),
+            "SELECT attempt IS NOT NULL OR coalesce(held_until > clock_timestamp(), false)"
+            " OR (portable AND NOT ended AND held_until IS NOT NULL AND greatest(held_until,"
+            " pg_postmaster_start_time()) > clock_timestamp() - %s * interval '1 second')"
+            " FROM rlm_runs WHERE owner = %s AND run_id = %s",
+            (SWEEPING_SECONDS, self._owner, run_id),
         )
         return found == [(True,)]

@@ -23,7 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
 from rlm_mcp.cluster.addresses import BucketAddress
-from rlm_mcp.errors import RlmError
+from rlm_mcp.errors import RlmError, StorageUnreachable
 
 PATIENCE_SECONDS = 60.0
 """How long a request is tried again while the store is away."""
@@ -34,7 +34,7 @@ BRIEFLY_SECONDS = 3.0
 _OWNER_KEY = "_cluster"
 
 
-class BucketUnusable(RlmError):
+class BucketUnusable(StorageUnreachable):
     """The object store of a cluster cannot be reached, or does not do what is needed."""
 
 

@@ -29,6 +29,7 @@ from rlm_mcp.cluster.database import PATIENCE_SECONDS, Cursor, Database, Databas
 from rlm_mcp.cluster.leases import Heartbeats, RowLease, RowLeases
 from rlm_mcp.cluster.objects import BucketUnusable, ObjectMissing, Objects, owner_prefix
 from rlm_mcp.errors import RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, UnknownRun
+from rlm_mcp.models.sampling_queue import CLIENT
 from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes
 from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.group_commit import GroupCommit
@@ -89,11 +90,11 @@ class RowRuns:
             def create(cursor: Cursor) -> None:
                 execute(
                     cursor,
-                    "INSERT INTO rlm_runs (owner, run_id, created_at, written_at, fingerprint, served, position, epoch,"
-                    " holder, held_until) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, 1, 1, %s,"
+                    "INSERT INTO rlm_runs (owner, run_id, created_at, written_at, fingerprint, portable, position,"
+                    " epoch, holder, held_until) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, 1, 1, %s,"
                     " clock_timestamp() + %s * interval '1 second') ON CONFLICT DO NOTHING",
                     (
-                        self.owner, run_id, created_at, started.fingerprint or "", bool(started.served), holder,
+                        self.owner, run_id, created_at, started.fingerprint or "", is_portable(started), holder,
                         EXPIRY_SECONDS,
                     ),
                 )  # fmt: skip
@@ -218,6 +219,8 @@ class RowRun:
                 self._take(attempt=None)
             if self._lease is None or self._lease.is_over:
                 raise self._lost()
+            if not self._patience:  # an end that says so would be on record when the database is back
+                raise RunNotWritten(f"the record of {self.run_id} could not be written for {PATIENCE_SECONDS:.0f} s")
             queue = self._queue = self._queue or GroupCommit(self._write)
             queue.add(line_of(event, at=(self._database.now() - self._created_time()).total_seconds()))
             self._position += 1
@@ -567,6 +570,12 @@ class RowRun:
             raise RunRecordDamaged(
                 f"the record of {self.run_id} is damaged ({error}): restore the database from a backup, or ask anew."
             ) from error
+
+
+def is_portable(started: RunStarted) -> bool:
+    """Whether any machine of a cluster may go on with a run: it needs neither a client's model nor its functions."""
+    models = {model.get("name") for model in started.models.values() if isinstance(model, dict)}
+    return bool(started.served) and CLIENT not in models and not started.functions
 
 
 def _is_answered(run: RowRun) -> bool:

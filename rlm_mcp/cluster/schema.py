@@ -20,7 +20,7 @@ CREATE TABLE rlm_runs (
     created_at text NOT NULL,                  -- as in the record: ISO 8601 in UTC, which sorts as text
     written_at timestamptz NOT NULL,
     fingerprint text NOT NULL,
-    served boolean NOT NULL,
+    portable boolean NOT NULL,                 -- a server began it, and any of its machines may go on with it
     ended boolean NOT NULL DEFAULT false,      -- the latest of its beginnings and ends is an end
     position bigint NOT NULL,                  -- the number of its events
     epoch bigint NOT NULL,                     -- the fencing token: it grows with each lease

@@ -25,9 +25,14 @@ def has_ended(run: RunRecord) -> bool:
 
 def is_left(run: RunRecord) -> bool:
     """Whether a server should resume the run: a server started it, it has no end, and no process is running it."""
+    return is_resumable(run) and not run.is_live()
+
+
+def is_resumable(run: RunRecord) -> bool:
+    """The same of a run that no process is running."""
     marks = run.marks()
     if not marks or isinstance(marks[-1], RunEnded):
         return False
     if not (isinstance(marks[0], RunStarted) and marks[0].served):
         return False
-    return run.fruitless_resumes() < MOST_TRIES and not run.is_live()
+    return run.fruitless_resumes() < MOST_TRIES

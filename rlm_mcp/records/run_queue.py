@@ -5,7 +5,9 @@ run that goes on after its process died is a new attempt, from where its record 
 So one that is delivered twice is known by its position, and who comes late with it cannot claim the record any more.
 
 Nothing is handed in for a run whose process died: `left` finds such runs, because they have neither an end nor a
-lease. `tests/rlm_mcp/records/test_run_queues.py` is what every implementation has to pass.
+lease. Where several machines share a queue, a run may also be handed over to whichever of them has room: `hand_over`
+releases it, and `take_over` claims it there. `tests/rlm_mcp/records/test_run_queues.py` is what every implementation
+has to pass.
 """
 
 import time
@@ -39,6 +41,12 @@ class RunQueue(Protocol):
     async def serve(self, play: PlayAttempt) -> None:
         """Plays attempts as they come, several at once, until `close` and the end of the last of them."""
 
+    def hand_over(self, run: RunRecord) -> bool:
+        """Hands a claimed run to the machines that share the queue; False if it stays here. Raises RunNotWritten."""
+
+    def take_over(self, run_id: str, position: int) -> RunRecord | None:
+        """Claims a run that was handed over at this position; None if that attempt is not waiting any more."""
+
     def close(self) -> None:
         """Takes no more attempts. Idempotent."""
 
@@ -58,17 +66,13 @@ class RunQueue(Protocol):
         """Forgets an earlier request: the run goes on."""
 
 
-class LocalRunQueue:
-    """Plays attempts in the process that hands them in; other processes on the same directory cancel and recover."""
+class OwnAttempts:
+    """The attempts that a process plays itself, each at once."""
 
-    def __init__(self, records: Runs) -> None:
-        self._records = records
+    def __init__(self) -> None:
         self._submitted: deque[tuple[str, int]] = deque()
         self._news = anyio.Event()
         self._is_closed = False
-
-    def __repr__(self) -> str:
-        return f"<LocalRunQueue of {self._records!r}>"
 
     def submit(self, run_id: str, position: int) -> None:
         """Queues an attempt for `serve`."""
@@ -88,6 +92,25 @@ class LocalRunQueue:
         """Lets `serve` end."""
         self._is_closed = True
         self._news.set()
+
+
+class LocalRunQueue(OwnAttempts):
+    """Plays attempts in the process that hands them in; other processes on the same directory cancel and recover."""
+
+    def __init__(self, records: Runs) -> None:
+        super().__init__()
+        self._records = records
+
+    def __repr__(self) -> str:
+        return f"<LocalRunQueue of {self._records!r}>"
+
+    def hand_over(self, run: RunRecord) -> bool:  # noqa: ARG002 - the RunQueue protocol
+        """False: no other machine could play it."""
+        return False
+
+    def take_over(self, run_id: str, position: int) -> RunRecord | None:  # noqa: ARG002 - the RunQueue protocol
+        """None: nothing is handed over."""
+        return None
 
     def left(self, most: int = MOST_AT_ONCE) -> Sequence[Run]:
         """The runs that a starting server resumes."""

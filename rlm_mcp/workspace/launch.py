@@ -134,6 +134,11 @@ class Launch:
             functions=self.functions,
         )
 
+    @property
+    def is_portable(self) -> bool:
+        """Whether another machine could play it: it needs neither a client's model nor functions of this process."""
+        return not self.functions and CLIENT not in {self.models.root.name, self.models.sub.name}
+
     async def play(self, record: Record, on_event: Callable[[Event], None], ledger: Ledger) -> Outcome:
         """Runs it to its end, which is then on record."""
         calls = SubCalls(self.models.named, cache=self.cache)

@@ -120,9 +120,9 @@ class LiveRun:
     async def play(self, store: Store, queue: RunQueue) -> None:
         """Runs it to its end, which is then on record, unless it is cancelled, also from another process."""
         async with background_task(self._watch_for_cancel_request, queue), background_task(self._note_cancel, queue):
-            await self._play(self.launch, store)
+            await self._play(self.launch, store, queue)
 
-    async def _play(self, launch: Launch, store: Store) -> None:
+    async def _play(self, launch: Launch, store: Store, queue: RunQueue) -> None:
         try:
             with self.scope:
                 async with _in_use(store, [context.context_id for context in launch.spec.contexts], self.run_id):
@@ -131,9 +131,11 @@ class LiveRun:
                 await self._record_end(CANCELLED)
             if self.scope.cancelled_caught and self.is_left:
                 await run_in_thread(self.run.append, RunLeft())
+                if launch.is_portable:
+                    await run_in_thread(queue.hand_over, self.run)
         except Exception as error:  # a bug, too, is an end that must be on record
             if not self._has_end:
-                await self._record_end(_failure(error))
+                await self._record_end(failed_end(error))
             if not isinstance(error, RlmError):
                 log.exception("run %s failed", self.run_id)
         finally:
@@ -162,7 +164,8 @@ class LiveRun:
             await anyio.to_thread.run_sync(queue.request_cancel, self.run_id)
 
 
-def _failure(error: Exception) -> RunEnded:
+def failed_end(error: Exception) -> RunEnded:
+    """The end of a run that an error has stopped."""
     text = str(error) if isinstance(error, RlmError) else "The run ended by a fault of rlm-mcp; see its log."
     return RunEnded(status="failed", stopped_by="error", message=text)
 

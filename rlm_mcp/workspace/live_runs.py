@@ -19,7 +19,7 @@ from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.router import Estimate
-from rlm_mcp.errors import RlmError, RunBusy, RunRecordDamaged
+from rlm_mcp.errors import RlmError, RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, StorageUnreachable
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed
 from rlm_mcp.records.protocols import RunRecord, RunStore
@@ -29,9 +29,9 @@ from rlm_mcp.records.tape import MemoryRecord, TapedRequest
 from rlm_mcp.records.types import Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange, run_uri
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest, fingerprint_of
-from rlm_mcp.workspace.live_run import CANCELLED, LiveRun
+from rlm_mcp.workspace.live_run import CANCELLED, LiveRun, failed_end
 from rlm_mcp.workspace.progress import HEARTBEAT_SECONDS, Progress
-from rlm_mcp.workspace.shared_records import RunElsewhere, read_along, request_cancel
+from rlm_mcp.workspace.shared_records import POLL_SECONDS, RunElsewhere, read_along, request_cancel
 from rlm_mcp.workspace.telemetry import Telemetry
 from rlm_mcp.workspace.tenant_limits import TenantLimits
 
@@ -40,6 +40,9 @@ CALM_SECONDS = 0.2
 
 MOST_KEPT = 100
 """Runs that are kept for a client that was lost while it waited."""
+
+MOST_HANDED_OVER = 1_000
+"""Runs of other machines that are cancelled with the calls which began them."""
 
 TELLING_SECONDS = 1.0
 """From the end of a call that waited for a run until it is taken to have reached its client."""
@@ -100,6 +103,8 @@ class LiveRuns:
         """fingerprint -> run whose client was lost while it waited, or with its server, and has not got the answer"""
         self._telling: set[str] = set()
         """runs whose end is on its way to a client"""
+        self._handed_over: dict[str, int] = {}
+        """run that was handed to whichever machine has room -> calls that wait for it here"""
         self._is_over = anyio.Event()
 
     def __repr__(self) -> str:
@@ -142,11 +147,12 @@ class LiveRuns:
             started = replace(launch.started, fingerprint=fingerprint, served=self._serves)
             with anyio.CancelScope(shield=True):  # a caller that gives up now must not leave a record without a run
                 run = await run_in_thread(self.records.create, started)
-                try:
-                    self._begin(run, launch, fingerprint, admitted)
-                except ServerEnds:
-                    await run_in_thread(run.close)  # as if its process had died
-                    raise
+                if not (self._serves and launch.is_portable and await self._hand_over(run)):
+                    try:
+                        self._begin(run, launch, fingerprint, admitted)
+                    except ServerEnds:
+                        await run_in_thread(run.close)  # as if its process had died
+                        raise
         self._changes.add(ResourceChange())
         return run.run_id
 
@@ -216,8 +222,22 @@ class LiveRuns:
             log.warning("%s was cut off and cannot be resumed: %s", run.run_id, error)
             return None
 
+    async def _hand_over(self, run: RunRecord) -> bool:
+        """Whether another process plays it, or will do so."""
+        if not await run_in_thread(self._queue.hand_over, run):
+            return False
+        await run_in_thread(run.note_waiting)  # by the call that begins it
+        self._handed_over[run.run_id] = 0
+        if len(self._handed_over) > MOST_HANDED_OVER:
+            del self._handed_over[next(iter(self._handed_over))]
+        return True
+
     def _begin(self, run: RunRecord, launch: Launch, fingerprint: str, admitted: AsyncExitStack) -> None:
         """Plays a run whose record is claimed. Raises ServerEnds, and leaves it to the caller to close the record."""
+        live = self._add_live(run, launch, fingerprint, admitted)
+        self._queue.submit(run.run_id, live.position)
+
+    def _add_live(self, run: RunRecord, launch: Launch, fingerprint: str, admitted: AsyncExitStack) -> LiveRun:
         if self._is_over.is_set():
             raise ServerEnds(ENDING)
         queue = launch.sampling_queue
@@ -239,11 +259,43 @@ class LiveRuns:
             live.listeners.append(spans)
         self._unwritten.pop(run.run_id, None)
         self._live[run.run_id] = live
-        self._queue.submit(run.run_id, live.position)
+        return live
 
     async def serve(self) -> None:
         """Plays the runs that are begun or resumed here, until the queue is closed."""
         await self._queue.serve(self._play)
+
+    async def play_attempt(self, run_id: str, position: int) -> None:
+        """Plays to its end an attempt that was handed over, unless it is not waiting for that any more."""
+        run = await run_in_thread(self._queue.take_over, run_id, position)
+        if run is None:
+            return
+        try:
+            launch, fingerprint = await self._launch_taken_over(run)
+            live = self._add_live(run, launch, fingerprint, AsyncExitStack())
+        except (ServerEnds, RunNotWritten, RunRecordTooNew, StorageUnreachable) as error:
+            log.warning("%s goes on elsewhere or later: %s", run_id, error)
+            return
+        except Exception as error:  # a bug, too, is an end that must be on record
+            await run_in_thread(run.append, failed_end(error))
+            if not isinstance(error, RlmError):
+                log.exception("run %s failed", run_id)
+            return
+        finally:
+            if run_id not in self._live:
+                with anyio.CancelScope(shield=True):
+                    await run_in_thread(run.close)
+        await self._play(run_id, live.position)
+
+    async def _launch_taken_over(self, run: RunRecord) -> tuple[Launch, str]:
+        """The rest of a run whose record this process has claimed. It is on record that another one goes on with it."""
+        events = await run_in_thread(lambda: list(run.events()))
+        state = await run_in_thread(run.state)
+        launch = await self._launcher.resumed(events, state.usage)
+        if len(events) > 1 and not isinstance(events[-1], RunResumed):
+            spent = None if launch.already is None else launch.already.to_json()
+            await run_in_thread(run.append, RunResumed(served=True, spent=spent))
+        return launch, state.fingerprint
 
     async def _play(self, run_id: str, position: int) -> None:
         live = self._live.get(run_id)
@@ -297,7 +349,8 @@ class LiveRuns:
             spent = None if launch.already is None else launch.already.to_json()
             await run_in_thread(self._queue.drop_cancel_request, run.run_id)
             await run_in_thread(run.append, RunResumed(served=self._serves, spent=spent))
-            self._begin(run, launch, fingerprint, admitted)
+            if not (self._serves and launch.is_portable and await self._hand_over(run)):
+                self._begin(run, launch, fingerprint, admitted)
         except BaseException:  # cancellation too: the lease of the run must not stay taken
             with anyio.CancelScope(shield=True):
                 await run_in_thread(run.close)
@@ -378,9 +431,12 @@ class LiveRuns:
                 await news.wait()
             with anyio.move_on_after(CALM_SECONDS):
                 await live.finished.wait()
-        while not self._is_ending and (await self.state(run_id)).status == "running":
-            yield Progress(doing="running in another process")
-            await anyio.sleep(1)
+        run, waited = await self._find(run_id), 0.0
+        while not self._is_ending and await run_in_thread(run.is_live):
+            if waited % HEARTBEAT_SECONDS == 0:
+                yield Progress(doing="running in another process")
+            await anyio.sleep(POLL_SECONDS / 2)
+            waited += POLL_SECONDS / 2
 
     async def stream_events(self, run_id: str, on_event: Callable[[Event], None]) -> None:
         """Passes on every event of a run until it has ended: recorded ones first, then each as it happens.
@@ -455,6 +511,8 @@ class LiveRuns:
         if live is not None:
             live.waiting += 1
             live.go_on()
+        elif run_id in self._handed_over:
+            self._handed_over[run_id] += 1
         try:
             if live is not None and self._serves and call not in live.waiting_calls:
                 live.waiting_calls.add(call)
@@ -465,6 +523,8 @@ class LiveRuns:
                 live.waiting -= 1
                 if not live.waiting:
                     live.waiting_calls.clear()
+            elif run_id in self._handed_over:
+                self._handed_over[run_id] -= 1
             if self._serves and not self._is_over.is_set() and (live is None or not live.waiting):
                 self._telling.add(run_id)
                 self._tasks.start_soon(self._note_told, run_id)
@@ -491,8 +551,12 @@ class LiveRuns:
         Unless another call waits for the run, or only the end of the server cancelled the call and no user did. A run
         that is kept for a question that was repeated before is only held: its client gives up too early.
         """
+        if self._is_ending and not by_user:
+            return
+        if self._handed_over.get(run_id) == 0:
+            self._tasks.start_soon(run_in_thread, self._queue.request_cancel, run_id)
         live = self._live.get(run_id)
-        if live is None or live.waiting or (self._is_ending and not by_user):
+        if live is None or live.waiting:
             return
         if live.is_repeated and self._kept.get(live.fingerprint) == run_id:
             live.hold()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from rlm_mcp.cluster.queue import RowRunQueue
     from rlm_mcp.cluster.runs import RowRuns
 
 USER, PASSWORD = "rlm", "pass-Word-17"
@@ -118,7 +119,7 @@ def object_store(directory: Path, port: int = 0) -> Iterator[str]:
             serving.join()
 
 
-def open_runs(request: pytest.FixtureRequest, directory: Path) -> "Callable[[], RowRuns]":
+def open_runs(request: pytest.FixtureRequest, directory: Path, *, is_beating: bool = True) -> "Callable[[], RowRuns]":
     """Opens the runs of one owner, whom no other test has, as another node would."""
     from rlm_mcp.cluster.leases import Heartbeats
     from rlm_mcp.cluster.runs import RowRuns
@@ -129,8 +130,26 @@ def open_runs(request: pytest.FixtureRequest, directory: Path) -> "Callable[[], 
     request.addfinalizer(closing.close)
 
     def opened() -> RowRuns:
-        heartbeats = closing.enter_context(Heartbeats(database))
+        heartbeats = closing.enter_context(Heartbeats(database, is_beating=is_beating))
         return RowRuns(database, objects, heartbeats, owner=owner, directory=directory / "runs")
+
+    return opened
+
+
+def open_queues(
+    request: pytest.FixtureRequest, directory: Path, *, is_beating: bool = True
+) -> "Callable[[], tuple[RowRuns, RowRunQueue]]":
+    """Opens the runs and the queue of one owner, whom no other test has, as another node would."""
+    from rlm_mcp.cluster.notices import Notices
+    from rlm_mcp.cluster.queue import RowRunQueue
+
+    reopen = open_runs(request, directory, is_beating=is_beating)
+    closing = ExitStack()
+    request.addfinalizer(closing.close)
+
+    def opened() -> "tuple[RowRuns, RowRunQueue]":
+        runs = reopen()
+        return runs, RowRunQueue(runs, closing.enter_context(Notices(runs.database)))
 
     return opened
 

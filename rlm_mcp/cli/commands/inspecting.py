@@ -102,15 +102,15 @@ def _run_prompt(options: argparse.Namespace) -> int:
     from rlm_mcp.cli.console.line_editor import LineEditor
     from rlm_mcp.cli.console.prompt import FIRST, MORE, Prompt, PromptRepl, banner
     from rlm_mcp.cli.console.prompt_calls import PromptCalls
+    from rlm_mcp.cluster.opening import open_own_workspace
     from rlm_mcp.models.pool import open_models
     from rlm_mcp.server import presenters as views
     from rlm_mcp.server.result_text import compact, fields_of
-    from rlm_mcp.workspace.workspace import open_workspace
 
     settings, console = settings_from(options), console_on(sys.stdout)
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(open_workspace(settings, warm=True)) as workspace,
+        portal.wrap_async_context_manager(open_own_workspace(settings, warm=True)) as workspace,
         portal.wrap_async_context_manager(open_models(settings)) as models,
     ):
         find = partial(workspace.contexts.find_or_register, options.source, encoding=options.encoding)

@@ -70,11 +70,11 @@ def in_workspace(handler: WorkspaceHandler) -> CommandHandler:
     """The handler of a command that needs an open workspace."""
 
     async def opened(options: argparse.Namespace) -> int:
-        from rlm_mcp.workspace.workspace import open_workspace
+        from rlm_mcp.cluster.opening import open_own_workspace
 
         settings = settings_from(options)
         with _spans_sent(settings):
-            async with open_workspace(settings) as workspace:
+            async with open_own_workspace(settings) as workspace:
                 return await handler(options, workspace)
 
     return run_async(opened)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rlm_mcp.server.transports.access import AccessOptions
 
 MOST_WORKERS = 256
+MOST_RUNS_AT_ONCE = 10_000
 
 
 def add_commands(commands: Commands) -> None:
@@ -44,6 +45,13 @@ def add_commands(commands: Commands) -> None:
         metavar="N",
         help="over HTTP, the processes that do the work (default: as many as cores; 0: one does all, as on Windows)",
     )
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help="in a cluster, the runs that this process plays at once (default: 16)"
+    )
+    worker = commands.add("worker", serve_cluster_runs, "play the runs that servers of a cluster begin")
+    worker.add_argument("--runs", type=int, metavar="N", help="the runs that it plays at once (default: 16)")
+    store = commands.group("store", migrate_store, "migrate the database of a cluster")
+    store.add("migrate", migrate_store, "bring the tables in the database to this version of rlm-mcp")
     token = commands.add("token", make_token, "create a bearer token for serve --http")
     token.add_argument("name", help="the tenant whose contexts and runs the token gives access to")
 
@@ -70,13 +78,13 @@ def _serve_stdio(settings: Settings) -> None:
     pipe.wait_until_needed()
 
     with _without_collections():
+        from rlm_mcp.cluster.opening import open_own_workspace
         from rlm_mcp.server.transports.stdio import serve_stdio
-        from rlm_mcp.workspace.workspace import open_workspace
 
         flush_spans = _begin_process(settings)
     if prepared is None:
         prepare_first_answers(settings)
-    serve_stdio(pipe, lambda: open_workspace(settings, warm=True, serves=True), at_end=flush_spans)
+    serve_stdio(pipe, lambda: open_own_workspace(settings, warm=True, serves=True), at_end=flush_spans)
 
 
 def prepare_first_answers(settings: Settings) -> None:
@@ -94,7 +102,7 @@ def prepare_first_answers(settings: Settings) -> None:
 
 
 def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
-    if workers := _worker_count(options.workers):
+    if workers := _worker_count(options.workers, is_cluster=bool(settings.store)):
         with _without_collections():
             from rlm_mcp.server.workers.fork_server import begin_imports
 
@@ -108,7 +116,34 @@ def _serve_http(options: argparse.Namespace, settings: Settings) -> None:
         from rlm_mcp.server.transports.http import serve_http
 
         access = _access(options)
-    serve_http(settings, options.http, access, at_end=_begin_process(settings))
+    serve_http(
+        settings, options.http, access, at_end=_begin_process(settings), runs_at_once=_runs_at_once(options.runs)
+    )
+
+
+def serve_cluster_runs(options: argparse.Namespace) -> int:
+    """Plays runs that servers of a cluster began, until a signal arrives."""
+    settings = settings_from(options)
+    with _without_collections():
+        from rlm_mcp.server.transports.cluster_runs import serve_runs
+    serve_runs(settings, at_once=_runs_at_once(options.runs, least=1), at_end=_begin_process(settings))
+    return ANSWERED
+
+
+def migrate_store(options: argparse.Namespace) -> int:
+    """Brings the tables of a cluster to this version."""
+    from rlm_mcp.cluster.opening import migrate_database
+
+    before, now = migrate_database(settings_from(options))
+    print(f"version {now}" if before == now else f"version {before} -> {now}")
+    return ANSWERED
+
+
+def _runs_at_once(asked: int | None, *, least: int = 0) -> int | None:
+    """The number of runs that a process plays. Raises SettingsError."""
+    if asked is not None and not least <= asked <= MOST_RUNS_AT_ONCE:
+        raise SettingsError(f"--runs {asked} is not possible: give a number from {least} to {MOST_RUNS_AT_ONCE}")
+    return asked
 
 
 def _access(options: argparse.Namespace) -> "AccessOptions":
@@ -123,8 +158,14 @@ def _access(options: argparse.Namespace) -> "AccessOptions":
     )
 
 
-def _worker_count(asked: int | None) -> int:
+def _worker_count(asked: int | None, *, is_cluster: bool = False) -> int:
     """The number of workers. Raises SettingsError."""
+    if is_cluster:  # workers have no network, and could not reach the database
+        if asked:
+            raise SettingsError(
+                f"--workers {asked} is not possible in a cluster: start `rlm-mcp worker` as often instead"
+            )
+        return 0
     if sys.platform == "win32":
         return 0
     if asked is None:

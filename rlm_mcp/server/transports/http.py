@@ -10,9 +10,11 @@ from collections.abc import Callable
 import anyio
 from starlette.middleware import Middleware
 
+from rlm_mcp.cluster.opening import open_cluster_if_set
 from rlm_mcp.concurrency import on_stop_signal, run_in_thread
 from rlm_mcp.server.transports.access import AccessOptions, host_checks, open_access
 from rlm_mcp.server.transports.addresses import parse_address, url_of
+from rlm_mcp.server.transports.cluster_runs import begin_playing
 from rlm_mcp.server.transports.listener import Listener, listener_config, run_to_the_end
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.rate_limit import RateLimitMiddleware, http_limits
@@ -21,15 +23,29 @@ from rlm_mcp.server.transports.tenant_names import EVERYBODY
 from rlm_mcp.settings import Settings
 
 
-def serve_http(settings: Settings, address: str, options: AccessOptions, *, at_end: Callable[[], None]) -> None:
-    """Serves until SIGTERM or SIGINT, then calls `at_end` and ends the process with status 0."""
+def serve_http(
+    settings: Settings,
+    address: str,
+    options: AccessOptions,
+    *,
+    at_end: Callable[[], None],
+    runs_at_once: int | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then calls `at_end` and ends the process with status 0.
+
+    In a cluster it also plays up to `runs_at_once` runs, whichever of its machines began them.
+    """
     configure_logging(structured=True)
     host, port = parse_address(address)
 
     async def main() -> None:
         access = await open_access(options, host, url_of(host, port))
         limits = http_limits(is_alone=access is None)
-        async with open_tenants(settings, limits) as opened, anyio.create_task_group() as tasks:
+        async with (
+            open_cluster_if_set(settings) as cluster,
+            open_tenants(settings, limits, cluster=cluster) as opened,
+            anyio.create_task_group() as tasks,
+        ):
             app = mcp_application(
                 opened,
                 verifier=None if access is None else access.verifier,
@@ -41,8 +57,12 @@ def serve_http(settings: Settings, address: str, options: AccessOptions, *, at_e
             if access is not None and access.keys is not None:
                 tasks.start_soon(access.keys.keep_fresh)
             names = [EVERYBODY] if access is None else access.names
-            left = await run_in_thread(tenants_with_left_runs, settings.data_dir, names)
-            tasks.start_soon(opened.tenants.resume_left, left)
+            announce_end: Callable[[], object] = opened.tenants.announce_end
+            if cluster is None:
+                left = await run_in_thread(tenants_with_left_runs, settings.data_dir, names)
+                tasks.start_soon(opened.tenants.resume_left, left)
+            elif runs_at_once != 0:
+                announce_end = begin_playing(cluster, opened.tenants, tasks, at_once=runs_at_once)
 
             async def answer_all() -> None:
                 if access is not None:
@@ -53,7 +73,7 @@ def serve_http(settings: Settings, address: str, options: AccessOptions, *, at_e
             with on_stop_signal():
                 await Listener(
                     listener_config(app, host=host, port=port),
-                    announce_end=opened.tenants.announce_end,
+                    announce_end=announce_end,
                     answer_all=answer_all,
                 ).serve()
             tasks.cancel_scope.cancel()

@@ -5,10 +5,11 @@ It is the whole server where one process serves everybody; with workers, each wo
 
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 from mcp.server.auth.provider import TokenVerifier
@@ -37,6 +38,9 @@ from rlm_mcp.workspace.process_tuning import freeze_gc
 from rlm_mcp.workspace.tenant_limits import TenantLimits
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
+if TYPE_CHECKING:
+    from rlm_mcp.cluster.backends import Cluster
+
 log = logging.getLogger(__name__)
 
 QUOTA_BYTES = 20 << 30
@@ -63,11 +67,12 @@ async def open_tenants(
     memory_bytes: int | None = None,
     connections: Connections | None = None,
     given_up: Collection[str] = (),
+    cluster: "Cluster | None" = None,
 ) -> AsyncIterator[TenantHost]:
     """Opens what all tenants share. `memory_bytes` is for all their sessions, by default half of the machine's.
 
     A process that has no network of its own passes `connections`. Runs are cancelled and not resumed whose ids are
-    `given_up`, or those of all calls that waited for them.
+    `given_up`, or those of all calls that waited for them. With a `cluster`, tenants keep what they have there.
     """
     settings = replace(
         settings,
@@ -86,24 +91,33 @@ async def open_tenants(
         sandbox.begin_loading()
         pool = ReplPool(has_room=sandbox.has_room, owner_has_room=sandbox.has_room)
 
-        def open_for(tenant: str) -> AbstractAsyncContextManager[Workspace]:
+        @asynccontextmanager
+        async def open_for(tenant: str) -> AsyncIterator[Workspace]:
             # The cache holds replies to sub-calls, which are a tenant's own; the compiled sandbox is opened above.
             own = replace(
                 settings,
                 data_dir=directory_of(tenant, settings.data_dir),
                 cache_dir=directory_of(tenant, settings.cache_dir),
             )
-            return open_workspace(
-                own,
-                choose=models.choose,
-                sandbox=sandbox,
-                library=library,
-                limits=limits,
-                serves=True,
-                keeps_repls=True,
-                pool=pool,
-                owner=None if tenant == EVERYBODY else tenant,
-            )
+            owner = None if tenant == EVERYBODY else tenant
+            async with AsyncExitStack() as stack:
+                backends = None
+                if cluster is not None:
+                    opening = cluster.open_backends(own, limits, owner=owner or "")
+                    backends = await stack.enter_async_context(opening)
+                opened = open_workspace(
+                    own,
+                    choose=models.choose,
+                    sandbox=sandbox,
+                    library=library,
+                    limits=limits,
+                    serves=True,
+                    keeps_repls=True,
+                    pool=pool,
+                    owner=owner,
+                    backends=backends,
+                )
+                yield await stack.enter_async_context(opened)
 
         async with anyio.create_task_group() as tasks:
             tenants = Tenants(open_for, tasks, limits=limits, given_up=given_up)

@@ -154,6 +154,12 @@ class Tenants:
                 tenant.workspace = await self._tasks.start(self._hold, name, tenant)
         return tenant.workspace
 
+    async def play_attempt(self, owner: str, run_id: str, position: int) -> None:
+        """Plays an attempt that was handed over by any machine of a cluster to its end."""
+        name = owner or EVERYBODY
+        with self._find_tenant(name).at_work():
+            await (await self.open(name)).runs.play_attempt(run_id, position)
+
     async def resume_left(self, names: Iterable[str]) -> None:
         """Opens these tenants' workspaces, so that runs which were left go on before a tenant comes back."""
         for name in names:

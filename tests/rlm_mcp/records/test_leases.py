@@ -43,7 +43,7 @@ def postgres(request: pytest.FixtureRequest, directory: Path) -> OpenLeases:
     runs = reopen()
     for name in RUNS:
         runs.database.rows(
-            "INSERT INTO rlm_runs (owner, run_id, created_at, written_at, fingerprint, served, position, epoch)"
+            "INSERT INTO rlm_runs (owner, run_id, created_at, written_at, fingerprint, portable, position, epoch)"
             " VALUES (%s, %s, '', now(), '', true, 0, 0)",
             (runs.owner, name),
         )

@@ -10,29 +10,31 @@ import pytest
 
 from rlm_mcp.errors import RunBusy, RunNotWritten
 from rlm_mcp.records.events import RunEnded, RunLeft, RunResumed, RunStarted
+from rlm_mcp.records.protocols import RunStore
 from rlm_mcp.records.recovery import MOST_TRIES, has_ended, is_left
 from rlm_mcp.records.run_queue import LocalRunQueue, RunQueue
 from rlm_mcp.records.store import Runs
+from tests.peers.cluster import open_queues
 
 pytestmark = pytest.mark.anyio
 
-OpenQueue = Callable[[], tuple[Runs, RunQueue]]
+OpenQueue = Callable[[], tuple[RunStore, RunQueue]]
 """Opens the records and the queue of one owner as another process would."""
 
 
-def local(directory: Path) -> OpenQueue:
-    def opened() -> tuple[Runs, RunQueue]:
+def local(_: pytest.FixtureRequest, directory: Path) -> OpenQueue:
+    def opened() -> tuple[RunStore, RunQueue]:
         return (records := Runs(directory)), LocalRunQueue(records)
 
     return opened
 
 
-QUEUES = {"local": local}
+QUEUES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenQueue]] = {"local": local, "postgres": open_queues}
 
 
-@pytest.fixture(params=QUEUES)
+@pytest.fixture(params=["local", pytest.param("postgres", marks=pytest.mark.cluster)])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> OpenQueue:
-    return QUEUES[request.param](tmp_path)
+    return QUEUES[request.param](request, tmp_path)
 
 
 STARTED = RunStarted(query="How many?", contexts=[], served=True)

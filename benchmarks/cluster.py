@@ -1,0 +1,315 @@
+"""Lets the machines of a cluster die, stand still and lose their database while runs go on, and checks invariants.
+
+    python -m benchmarks.cluster [--minutes 15] [--workers 3] [--seed 0]
+
+Starts Postgres (Debian's package), an object store, a scripted model, a server that plays no runs, and workers, all as
+processes of this machine. Clients ask question after question while workers are killed (SIGKILL), stopped for longer
+than a lease lasts (SIGSTOP, SIGCONT), and the database is restarted. Times are printed; checked is that
+
+    every run that was accepted ends, with the right answer
+    no call whose reply was on record was asked again, according to the record
+    the model got no request that is not on record, as one would be that a worker sent after it had lost its run
+    no event of an old epoch comes after one of a new epoch
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mcp import Client
+
+from rlm_mcp.cluster.addresses import parse_database
+from rlm_mcp.cluster.database import Database
+from rlm_mcp.redact import Secret
+from tests.peers.cluster import (
+    BUCKET,
+    PostgresServer,
+    object_store,
+    object_store_variables,
+    postgres_server,
+    server_directory,
+)
+from tests.peers.forking import forked_command
+from tests.peers.openai_server import OpenAIServer, Request
+from tests.peers.places import at, environment, http_process
+
+CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once
+TURNS, BATCH = 5, 5
+ANSWER = str(sum(range(TURNS * BATCH)))
+LATENCY = 0.05
+
+STANDING_SECONDS = 4.5
+"""Longer than a lease lasts."""
+
+Fault = Literal["kill", "stop", "database"]
+
+
+def behave(request: Request) -> str:
+    """A root model that makes a batch of sub-calls a turn and adds up their replies; a sub-call replies its number."""
+    if "FINAL" not in request.text:
+        return request.last.rpartition(" ")[2]
+    turn = [message["role"] for message in request.messages].count("assistant") + 1
+    if turn > TURNS:
+        return "```repl\nFINAL(str(total))\n```"
+    numbers = list(range((turn - 1) * BATCH, turn * BATCH))
+    start = "total = 0\n" if turn == 1 else ""
+    return (
+        f"```repl\n{start}replies = llm_query_batched([f'{_question_of(request.text)} say {{n}}' for n in {numbers}])\n"
+        "total += sum(int(reply) for reply in replies)\nprint(total)\n```"
+    )
+
+
+def _question_of(text: str) -> str:
+    found = re.search(r"question \d+", text)
+    return found[0] if found else "no question"
+
+
+def _name_of(request: Request) -> str:
+    """A request as records name it: the question and the turn, or the prompt of a sub-call."""
+    if "FINAL" not in request.text:
+        return request.last
+    turn = [message["role"] for message in request.messages].count("assistant") + 1
+    return f"{_question_of(request.text)} turn {turn}"
+
+
+@dataclass(slots=True, kw_only=True)
+class ClusterProcesses:
+    """The parts of a cluster that run."""
+
+    environ: dict[str, str]
+    postgres: PostgresServer
+    model: OpenAIServer
+    directory: Path
+    url: str = ""
+    workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def start_worker(self) -> "subprocess.Popen[bytes]":
+        """Starts one more worker, which appends what it logs to a file."""
+        with (self.directory / "workers.log").open("ab") as log:
+            command = [*forked_command(), "worker"]
+            process = subprocess.Popen(command, env=self.environ, stderr=log, start_new_session=True)  # noqa: S603 - our own command
+        self.workers.append(process)
+        return process
+
+    def kill_worker(self, process: "subprocess.Popen[bytes]") -> None:
+        """Kills a worker."""
+        self.workers.remove(process)
+        process.kill()
+        process.wait()
+
+    def wait_for_workers(self) -> None:
+        """Returns once every worker takes jobs."""
+        with self.database() as database:
+            for _ in range(1_200):
+                if database.rows("SELECT count(*) FROM procrastinate_workers") >= [(len(self.workers),)]:
+                    return
+                time.sleep(0.1)
+        raise TimeoutError((self.directory / "workers.log").read_text()[-2_000:])
+
+    def database(self) -> Database:
+        """The database of the cluster."""
+        return Database(parse_database(Secret(self.postgres.url)))
+
+
+@asynccontextmanager
+async def cluster_processes(
+    directory: Path,
+    cache_dir: Path = CACHE_DIR,
+    *,
+    workers: int = 2,
+    latency: float = LATENCY,
+    is_durable: bool = False,
+) -> AsyncIterator[ClusterProcesses]:
+    """A cluster with its data in a directory, until the end of the block."""
+    programs = server_directory()
+    assert programs is not None, "Postgres is not installed: `apt-get install postgresql` brings it"
+    async with OpenAIServer(behave, latency=latency) as model:
+        with ExitStack() as stack:
+            postgres = stack.enter_context(postgres_server(programs, is_durable=is_durable))
+            endpoint = stack.enter_context(object_store(directory / "buckets"))
+            environ = environment(directory, cache_dir, model.base_url, RLM_MCP_SUB_CALL_CACHE="false")
+            environ |= object_store_variables(endpoint)
+            environ |= {"RLM_MCP_STORE": postgres.url, "RLM_MCP_BLOBS": f"s3://{BUCKET}/cluster"}
+            cluster = ClusterProcesses(environ=environ, postgres=postgres, model=model, directory=directory)
+            serving = http_process(environ, "--runs", "0")
+            process, cluster.url = await asyncio.to_thread(stack.enter_context, serving)
+            stack.callback(process.terminate)
+            try:
+                for _ in range(workers):
+                    cluster.start_worker()
+                await asyncio.to_thread(cluster.wait_for_workers)
+                yield cluster
+            finally:
+                for worker in list(cluster.workers):
+                    cluster.kill_worker(worker)
+
+
+async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
+    """The structured result of a tool call."""
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    assert result.structured_content is not None
+    return dict(result.structured_content)
+
+
+async def ask(client: Client, context: str, number: int) -> dict[str, Any]:
+    """The end of a run that answers a question of its own."""
+    query = f"question {number}: add it up"
+    run = await call(client, "rlm_solve", query=query, contexts=[context], mode="rlm", wait_seconds=20)
+    while run["status"] == "running":
+        run = await call(client, "rlm_result", run_id=run["run_id"], wait_seconds=20)
+    return run
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What went wrong, and what was counted."""
+
+    runs: int = 0
+    takeovers: int = 0
+    on_record: int = 0
+    wrong: list[str] = field(default_factory=list)
+    repeated: int = 0
+    """calls that were asked again although their reply was on record"""
+    unrecorded: int = 0
+    """requests that the model got and that are not on record"""
+    old_epochs: int = 0
+    gaps: list[float] = field(default_factory=list)
+    """seconds from the last event of a dead worker to the first of its successor"""
+
+
+def examine(cluster: ClusterProcesses, runs: Sequence[dict[str, Any]]) -> Findings:
+    """Checks the records of the runs, and compares them with what the model was asked."""
+    findings = Findings(runs=len(runs))
+    for run in runs:
+        if (run["status"], str(run["answer"])) != ("completed", ANSWER):
+            findings.wrong.append(f"{run['run_id']} {run['status']} {run['answer']!r} {run['message']}")
+    asked: Counter[str] = Counter()
+    with cluster.database() as database:
+        ids = [run_id for (run_id,) in database.rows("SELECT run_id FROM rlm_runs ORDER BY run_id")]
+        for run_id in ids:
+            rows = database.rows("SELECT epoch, line FROM rlm_events WHERE run_id = %s ORDER BY seq", (run_id,))
+            epochs = [epoch for epoch, _ in rows]
+            findings.old_epochs += epochs != sorted(epochs)
+            _examine_record([json.loads(line) for _, line in rows], asked, findings)
+    sent = Counter(map(_name_of, cluster.model.requests))
+    findings.unrecorded = sum((sent - asked).values())
+    return findings
+
+
+def _examine_record(events: Sequence[dict[str, Any]], asked: "Counter[str]", findings: Findings) -> None:
+    question, answered = "", set[str]()
+    for before, event in zip([{}, *events], events, strict=False):
+        match event["event"]:
+            case "run_started":
+                question = _question_of(event["query"])
+            case "run_resumed":
+                findings.takeovers += 1
+                findings.gaps.append(event["at"] - before.get("at", 0.0))
+            case "root_asked" | "sub_asked" if event.get("request") is not None:
+                name = f"{question} turn {event['turn']}" if event["event"] == "root_asked" else event["prompt_head"]
+                asked[name] += 1
+                findings.repeated += name in answered
+            case "root_reply":
+                answered.add(f"{question} turn {event['turn']}")
+                findings.on_record += 1
+            case "sub_reply":
+                answered.add(event["prompt_head"])
+                findings.on_record += 1
+            case _:
+                pass
+
+
+async def make_faults(cluster: ClusterProcesses, dice: random.Random, until: float, faults: Sequence[Fault]) -> None:
+    """Lets something happen every few seconds; in the end all workers go on."""
+    while time.monotonic() < until:
+        await asyncio.sleep(dice.uniform(0.5, 3.0))
+        worker = dice.choice(cluster.workers)
+        match dice.choice(faults):
+            case "kill":
+                await asyncio.to_thread(cluster.kill_worker, worker)
+                cluster.start_worker()
+            case "stop":
+                worker.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(STANDING_SECONDS)
+                worker.send_signal(signal.SIGCONT)
+            case "database":
+                await asyncio.to_thread(cluster.postgres.stop)
+                await asyncio.sleep(3)
+                await asyncio.to_thread(cluster.postgres.start)
+
+
+async def run_under_faults(
+    cluster: ClusterProcesses, *, seconds: float, clients: int, faults: Sequence[Fault], seed: int = 0
+) -> Findings:
+    """Clients ask for this time while faults happen; then all runs are brought to their end and examined."""
+    until, runs, numbers = time.monotonic() + seconds, list[dict[str, Any]](), iter(range(10**9))
+
+    async def ask_on() -> None:
+        async with at(cluster.url, "auto") as client:
+            while time.monotonic() < until:
+                runs.append(await ask(client, "lines", next(numbers)))
+
+    async with at(cluster.url, "auto") as client:
+        await call(client, "register_context", text="a line\n" * 20_000, name="lines")
+    asking = [asyncio.create_task(ask_on()) for _ in range(clients)]
+    breaking = asyncio.create_task(make_faults(cluster, random.Random(seed), until, faults))
+    try:
+        await asyncio.gather(breaking, *asking)
+    finally:
+        for task in (breaking, *asking):
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+    return await asyncio.to_thread(examine, cluster, runs)
+
+
+def _report(faults: Sequence[Fault], findings: Findings) -> None:
+    gaps = sorted(findings.gaps)
+    p50, p99 = (gaps[len(gaps) // 2], gaps[int(len(gaps) * 0.99)]) if gaps else (0.0, 0.0)
+    print(
+        f"{' and '.join(faults)}: {findings.runs} runs, {len(findings.wrong)} wrong; {findings.takeovers} takeovers"
+        f" (gap p50 {p50:.1f} s, p99 {p99:.1f} s); {findings.on_record} replies on record, {findings.repeated} asked"
+        f" again; requests without a record {findings.unrecorded}; records with old epochs {findings.old_epochs}",
+        flush=True,
+    )
+    for wrong in findings.wrong[:10]:
+        print(f"WRONG: {wrong}", flush=True)
+
+
+async def _measure(minutes: float, workers: int, clients: int, seed: int) -> None:
+    mixes: list[tuple[Fault, ...]] = [("kill",), ("stop",), ("database",), ("kill", "stop", "database")]
+    for faults in mixes:
+        with tempfile.TemporaryDirectory() as directory:
+            async with cluster_processes(Path(directory), workers=workers, is_durable=True) as cluster:
+                findings = await run_under_faults(
+                    cluster, seconds=minutes * 60 / len(mixes), clients=clients, faults=faults, seed=seed
+                )
+        _report(faults, findings)
+        assert (len(findings.wrong), findings.repeated, findings.unrecorded, findings.old_epochs) == (0, 0, 0, 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Runs of a cluster while its parts fail.")
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    asyncio.run(_measure(options.minutes, options.workers, options.clients, options.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What the processes of a cluster keep together: opened once for a process, and for each owner its part of it."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+import anyio
+
+from rlm_mcp.cluster.addresses import parse_bucket, parse_database
+from rlm_mcp.cluster.database import Database
+from rlm_mcp.cluster.leases import Heartbeats
+from rlm_mcp.cluster.notices import Notices
+from rlm_mcp.cluster.objects import Objects
+from rlm_mcp.cluster.queue import RowRunQueue
+from rlm_mcp.cluster.runs import RowRuns
+from rlm_mcp.cluster.schema import prepare_schema
+from rlm_mcp.errors import SettingsError
+from rlm_mcp.settings import Settings
+from rlm_mcp.workspace.backends import Backends, open_backends
+from rlm_mcp.workspace.tenant_limits import TenantLimits
+
+HEARTBEAT_CONNECTIONS = 1
+"""Of its own, so that a heartbeat never waits for a record that is being written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The open storage of one process, and its place among the others."""
+
+    database: Database
+    objects: Objects
+    heartbeats: Heartbeats
+    notices: Notices
+
+    @asynccontextmanager
+    async def open_backends(
+        self, settings: Settings, limits: TenantLimits | None = None, *, owner: str = ""
+    ) -> AsyncIterator[Backends]:
+        """What one owner keeps. `settings` have the directories for what stays on this machine."""
+        runs = RowRuns(self.database, self.objects, self.heartbeats, owner=owner, directory=settings.data_dir / "runs")
+        async with open_backends(settings, limits) as local:
+            yield replace(local, records=runs, queue=RowRunQueue(runs, self.notices))
+
+
+@asynccontextmanager
+async def open_cluster(settings: Settings) -> AsyncIterator[Cluster]:
+    """Connects to the storage that the settings name, and makes the tables in an empty database.
+
+    Raises SettingsError, DatabaseUnusable, SchemaMismatch, BucketUnusable.
+    """
+    if not settings.store or not settings.blobs:
+        missing, given = ("RLM_MCP_BLOBS", "RLM_MCP_STORE") if settings.store else ("RLM_MCP_STORE", "RLM_MCP_BLOBS")
+        raise SettingsError(f"{given} is set and {missing} is not: a cluster needs a database and a bucket")
+    async with AsyncExitStack() as stack:
+        # Opening and closing are not abandoned on cancellation: connections and threads would stay.
+        opened = ExitStack()
+        stack.push_async_callback(_close, opened)
+        yield await anyio.to_thread.run_sync(_open, settings, opened)
+
+
+async def _close(opened: ExitStack) -> None:
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(opened.close)
+
+
+def _open(settings: Settings, opened: ExitStack) -> Cluster:
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # it warns of every trial; errors of this program tell
+    address, bucket = parse_database(settings.store), parse_bucket(settings.blobs or "")
+    database = opened.enter_context(Database(address))
+    objects = Objects(bucket)
+    objects.briefly().claim(prepare_schema(database))
+    beating = opened.enter_context(Database(address, most_connections=HEARTBEAT_CONNECTIONS))
+    return Cluster(
+        database=database,
+        objects=objects,
+        heartbeats=opened.enter_context(Heartbeats(beating)),
+        notices=opened.enter_context(Notices(database)),
+    )

@@ -1,0 +1,47 @@
+"""Servers and workers as processes over one database and one bucket; benchmarks/cluster.py does it for minutes."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
+
+from benchmarks.cluster import ANSWER, Fault, ask, call, cluster_processes, run_under_faults
+from tests.peers.cluster import PASSWORD, PostgresServer
+from tests.peers.places import at
+
+pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
+
+
+async def test_runs_that_a_server_begins_are_played_by_workers_and_cancelled_from_the_server(
+    tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer
+) -> None:
+    with anyio.fail_after(240):
+        async with cluster_processes(tmp_path, sandbox_cache, workers=1, latency=0.01) as cluster:
+            async with at(cluster.url, "auto") as client:
+                await call(client, "register_context", text="a line\n" * 20_000, name="lines")
+                run = await ask(client, "lines", 1)
+                assert (run["status"], str(run["answer"]), run["stopped_by"]) == ("completed", ANSWER, "final")
+
+                cluster.model.latency = 30.0
+                asked = await call(client, "rlm_solve", query="2?", contexts=["lines"], mode="rlm", wait_seconds=0)
+                assert asked["status"] == "running"
+                while len(cluster.model.requests) < 32:  # noqa: ASYNC110 - the model does not tell
+                    await anyio.sleep(0.02)
+                cancelled = await call(client, "cancel_run", run_id=asked["run_id"])
+                assert cancelled["status"] == "cancelled"
+            logged = (tmp_path / "workers.log").read_text()
+            assert PASSWORD not in logged
+
+
+@pytest.mark.parametrize("fault", ["kill", "stop", "database"])
+async def test_no_fault_makes_a_run_fail_or_a_paid_call_be_asked_again(
+    tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer, fault: Fault
+) -> None:
+    with anyio.fail_after(280):
+        async with cluster_processes(tmp_path, sandbox_cache, workers=2) as cluster:
+            found = await run_under_faults(cluster, seconds=8, clients=2, faults=[fault], seed=1)
+    assert found.wrong == []
+    assert (found.repeated, found.unrecorded, found.old_epochs) == (0, 0, 0)
+    assert found.runs >= 2

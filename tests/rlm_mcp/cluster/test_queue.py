@@ -1,0 +1,139 @@
+"""Attempts that are handed from machine to machine: each is played once, and none is lost with a process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
+
+from rlm_mcp.cluster.queue import RowRunQueue, Sweep
+from rlm_mcp.cluster.runs import RowRuns
+from rlm_mcp.records.events import RunEnded, RunResumed, RunStarted
+from rlm_mcp.records.lease import LeaseLost
+from rlm_mcp.records.recovery import MOST_TRIES
+from tests.peers.cluster import open_queues
+
+pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
+
+STARTED = RunStarted(query="How many?", contexts=[], served=True)
+CANCELLED = RunEnded(status="cancelled", stopped_by="cancelled", message="")
+
+Reopen = Callable[[], tuple[RowRuns, RowRunQueue]]
+
+
+@pytest.fixture
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
+    return open_queues(request, tmp_path, is_beating=False)  # leases expire when a test says so
+
+
+def sweep_of(runs: RowRuns) -> Sweep:
+    return Sweep(runs.database, runs.objects, runs.leases.heartbeats, settling=0)
+
+
+def jobs_of(runs: RowRuns, run_id: str) -> list[tuple[int, str]]:
+    return [
+        (position, status)
+        for position, status in runs.database.rows(
+            "SELECT (args->>'position')::int, status::text FROM procrastinate_jobs"
+            " WHERE args->>'owner' = %s AND args->>'run_id' = %s ORDER BY id",
+            (runs.owner, run_id),
+        )
+    ]
+
+
+def let_expire(runs: RowRuns, run_id: str) -> None:
+    runs.database.rows(
+        "UPDATE rlm_runs SET held_until = clock_timestamp() WHERE owner = %s AND run_id = %s", (runs.owner, run_id)
+    )
+
+
+def test_a_run_that_was_handed_over_is_taken_over_by_one_and_lives_until_then(reopen: Reopen) -> None:
+    runs, queue = reopen()
+    run = runs.create(STARTED)
+    assert queue.hand_over(run)
+    assert (run.is_live(), run.state().status, jobs_of(runs, run.run_id)) == (True, "running", [(1, "todo")])
+    with pytest.raises(LeaseLost):
+        run.append(CANCELLED)
+    assert reopen()[1].take_over(run.run_id, 7) is None
+    taken = reopen()[1].take_over(run.run_id, 1)
+    assert taken is not None
+    assert reopen()[1].take_over(run.run_id, 1) is None  # its job is delivered once more
+    taken.append(CANCELLED)
+    taken.close()
+    assert (run.is_live(), run.state().status) == (False, "cancelled")
+    assert queue.left() == []
+
+
+def test_the_run_of_a_process_that_died_is_handed_over_once_with_a_job_of_its_own(reopen: Reopen) -> None:
+    runs, queue = reopen()
+    run, user_run, other = runs.create(STARTED), runs.create(RunStarted(query="?", contexts=[])), runs.create(STARTED)
+    for one in (run, user_run):
+        let_expire(runs, one.run_id)
+    assert run.is_live()  # it is about to be handed over
+    sweep = sweep_of(runs)
+    sweep.once()
+    sweep.once()
+    assert [jobs_of(runs, one.run_id) for one in (run, user_run, other)] == [[(1, "todo")], [], []]
+    with pytest.raises(LeaseLost):
+        run.write_answer("late")
+    taken = queue.take_over(run.run_id, 1)
+    assert taken is not None
+    taken.append(RunResumed(served=True))
+    let_expire(runs, run.run_id)
+    sweep.once()
+    assert jobs_of(runs, run.run_id) == [(2, "todo")]
+
+
+def test_an_attempt_without_a_job_gets_another_one(reopen: Reopen) -> None:
+    runs, queue = reopen()
+    lost, taken_by_the_dead = runs.create(STARTED), runs.create(STARTED)
+    for run in (lost, taken_by_the_dead):
+        queue.hand_over(run)
+    runs.database.rows("DELETE FROM procrastinate_jobs WHERE args->>'run_id' = %s", (lost.run_id,))
+    runs.database.rows(
+        "UPDATE procrastinate_jobs SET status = 'doing' WHERE args->>'run_id' = %s", (taken_by_the_dead.run_id,)
+    )
+    sweep_of(runs).once()
+    for run in (lost, taken_by_the_dead):
+        assert jobs_of(runs, run.run_id) == [(1, "todo")]
+        assert queue.take_over(run.run_id, 1) is not None
+
+
+def test_a_run_that_kills_whoever_plays_it_is_not_handed_over_for_ever(reopen: Reopen) -> None:
+    runs, queue = reopen()
+    run, sweep = runs.create(STARTED), sweep_of(runs)
+    for position in range(1, MOST_TRIES + 1):
+        let_expire(runs, run.run_id)
+        sweep.once()
+        taken = queue.take_over(run.run_id, position)
+        assert taken is not None
+        taken.append(RunResumed(served=True))
+    let_expire(runs, run.run_id)
+    sweep.once()
+    assert queue.take_over(run.run_id, MOST_TRIES + 1) is None
+    found = runs.get(run.run_id)
+    assert (found.is_live(), found.state().status) == (False, "failed")
+
+
+def test_a_run_of_a_clients_model_stays_with_the_process_of_the_client(reopen: Reopen) -> None:
+    runs, queue = reopen()
+    models = {"root": {"name": "client"}, "sub": {"name": "client"}}
+    run = runs.create(RunStarted(query="?", contexts=[], served=True, models=models))
+    let_expire(runs, run.run_id)
+    sweep_of(runs).once()
+    assert jobs_of(runs, run.run_id) == []
+    assert [left.run_id for left in queue.left()] == [run.run_id]  # its client may ask for it
+
+
+async def test_a_cancel_request_of_another_process_comes_at_once(reopen: Reopen) -> None:
+    runs, queue = reopen()
+    run = await anyio.to_thread.run_sync(runs.create, STARTED)
+    with anyio.fail_after(60):
+        for _ in range(3):
+            await anyio.to_thread.run_sync(queue.drop_cancel_request, run.run_id)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(queue.cancel_requested, run.run_id)
+                await anyio.to_thread.run_sync(reopen()[1].request_cancel, run.run_id)
+    await anyio.to_thread.run_sync(run.close)
