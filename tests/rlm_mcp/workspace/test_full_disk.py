@@ -1,7 +1,5 @@
 """A full disk: every operation is one sentence, and leaves nothing half-written behind."""
 
-import shutil
-import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -17,52 +15,18 @@ from rlm_mcp.repl.types import CellResult
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.launch import RunModels, SolveRequest
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
+from tests.peers.small_disk import CannotMount, SmallDisk, small_disk
 
 pytestmark = pytest.mark.anyio
-
-PAGE = b"x" * 4096
-
-
-class SmallDisk:
-    """A disk of 2 MiB."""
-
-    def __init__(self, directory: Path) -> None:
-        self.data = directory / "data"
-        self._filler = directory / "filler"
-
-    def fill(self, *, leave: int = 0) -> None:
-        """Fills the disk, except for `leave` bytes."""
-        with self._filler.open("wb", buffering=0) as file:
-            try:
-                while file.write(PAGE) == len(PAGE):
-                    pass
-            except OSError:
-                file.truncate(max(0, file.tell() - leave))
-
-    def free(self) -> None:
-        """Frees what `fill` took."""
-        self._filler.unlink()
-
-    def files(self) -> set[str]:
-        """The files in the data directory but for what is only there while a process is."""
-        found = {str(path.relative_to(self.data)) for path in self.data.rglob("*") if path.is_file()}
-        return {name for name in found if "/holders/" not in name and not name.endswith(("-wal", "-shm"))}
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    where = tmp_path / "disk"
-    where.mkdir()
-    mount = shutil.which("mount")
-    if (
-        mount is None
-        or subprocess.run(  # noqa: S603 - a fixed command
-            [mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(where)], capture_output=True, check=False
-        ).returncode
-    ):
+    try:
+        with small_disk(tmp_path / "disk") as mounted:
+            yield mounted
+    except CannotMount:
         pytest.skip("no disk can be mounted here")
-    yield SmallDisk(where)
-    subprocess.run(["umount", "-l", str(where)], check=True)  # noqa: S603, S607 - a fixed command
 
 
 def opened(disk: SmallDisk) -> AbstractAsyncContextManager[Workspace]:
