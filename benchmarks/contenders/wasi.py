@@ -13,6 +13,7 @@ from benchmarks.contenders.measuring import (
     often,
     resident_bytes,
     sample,
+    serve_cells,
     tell,
     text_file,
     workload_source,
@@ -98,6 +99,16 @@ def stops() -> None:
     tell(soft_stop=late)
 
 
+def cells() -> None:
+    with wasi.Session() as session:
+
+        def run(code: str, seconds: float) -> str:
+            done = session.run(code, deadline_s=seconds)
+            return str((done.stdout + done.stderr).decode(errors="replace"))
+
+        serve_cells(run)
+
+
 def _used() -> Any:
     session = wasi.Session()
     _run(session, "1 + 1")
@@ -121,5 +132,6 @@ if __name__ == "__main__":
             "text": text,
             "cpu": cpu,
             "stop": stops,
+            "cells": cells,
         }
     )

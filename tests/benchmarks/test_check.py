@@ -26,9 +26,10 @@ def test_a_figure_is_worse_if_its_range_and_its_value_lie_beyond(
 ) -> None:
     value, low, high = new
     found = worse(run(5, 4.5, 6, better), run(value, low, high, better))
-    assert found == ([f"engine: a turn of rlm-mcp was 5 ms, is {value:.4g}"] if is_worse else [])
+    now = f"{value} ms ({low} ms to {high} ms)"
+    assert found == ([f"engine: a turn of rlm-mcp was 5 ms (4.5 ms to 6 ms), is {now}"] if is_worse else [])
 
 
 def test_the_page_has_a_row_for_each_figure_with_its_range() -> None:
     document = {"arguments": "turns", "date": "2026-11-30", **dict(run(5, 4.5, 6)["engine"])}  # type: ignore[call-overload] # a dict
-    assert "| figure | rlm-mcp |\n|---|---|\n| a turn | 5 ms (4.5 to 6) |\n" in section("engine", document)
+    assert "| figure | rlm-mcp |\n|---|---|\n| a turn | 5 ms (4.5 ms to 6 ms) |\n" in section("engine", document)
