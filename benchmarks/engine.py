@@ -1,9 +1,10 @@
-"""Benchmark of the engine: its overhead over model latency, token counting and cancellation.
+"""Benchmark of the engine: its overhead over model latency, token counting, cancellation and what failures lose.
 
-    python -m benchmarks.engine [figure …] [--repeat 5]
+    python -m benchmarks.engine [figure …] [--repeat 5] [--rivals PYTHON] [--json]
 
-kill.py measures killed processes. Elapsed times are printed with the CPU time of this process (all threads, including
-the sandbox) and of the server, which shares the two cores.
+The figures `turns`, `loops`, `tokens` and `losses` are also taken of `rlms` and dspy.RLM if the Python of `--rivals`
+has them; they get the same programs from the same server. Elapsed times are printed with the CPU time of this process
+(all threads, including the sandbox) and of the server, which shares the two cores.
 
 Everything is real except the model, which is a scripted OpenAI-compatible server in a separate process, on loopback,
 with latency. Figures are medians of `--repeat` runs. Targets assume two cores without other load; the load is printed.
@@ -11,7 +12,6 @@ with latency. Figures are medians of `--repeat` runs. Targets assume two cores w
 
 import argparse
 import json
-import math
 import os
 import re
 import statistics
@@ -20,16 +20,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.request import urlopen
 
 import anyio
 
+from benchmarks import kill
+from benchmarks.dialects import DIALECTS
+from benchmarks.figures import cell, figure, machine, tell, versions
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Remaining
@@ -43,6 +46,7 @@ from rlm_mcp.records.types import RunState
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.repl.types import CellResult
 from rlm_mcp.settings import load_settings
+from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.inspect_repls import NoCalls
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.process_tuning import freeze_gc, limit_malloc_arenas
@@ -68,26 +72,49 @@ LOOPS = {
 """Blocks with a plain loop of sub-calls."""
 
 
-def behave(request: Request) -> str:
-    """Replies for `turns N` (the last with FINAL), `batch N` (one batch of N sub-calls, then FINAL), `plain loop X`."""
-    if "FINAL" not in request.text:
-        return "ok " + request.last[:40]
-    if (loop := re.search(r"plain loop (\w+)", request.text)) is not None:
-        is_first = all(message["role"] != "assistant" for message in request.messages)
-        return f"```repl\n{LOOPS[loop.group(1)] if is_first else 'FINAL(len(notes))'}\n```"
-    asked = re.search(r"(turns|batch) (\d+)", request.text)
-    kind, number = (asked.group(1), int(asked.group(2))) if asked else ("turns", 1)
-    turn = sum(message["role"] == "assistant" for message in request.messages) + 1
-    if kind == "batch" and turn == 1:
-        return (
-            f"```repl\nreplies = llm_query_batched([f'question {{i}}: ' + 'x' * 500 for i in range({number})])\n"
-            "done = sum(1 for reply in replies if reply)\nprint(done)\n```"
-        )
+TURNS, BATCH = 6, 7
+"""Turns and sub-calls a turn of a program whose failures are counted."""
+BROKEN = 3
+"""The turn in which it raises, is out of time, or is killed."""
+NEEDED = TURNS * (BATCH + 1) + 1
+LIMIT_SECONDS, HANG_SECONDS = 3.0, 6.0
+"""The limit of a run whose model hangs after the turn in which it breaks, and for how long."""
+
+
+def program(question: str) -> tuple[list[str], str]:
+    """The cells of `turns N`, `batch N`, `plain loop X` or `work [and raise]` after `number N:`, and the variable."""
+    if loop := re.search(r"number \w+: plain loop (\w+)", question):
+        return [LOOPS[loop[1]] + "\ncount = len(notes)"], "count"
+    if re.search(r"number \w+: work", question):
+        cells = [part_of_work(number) for number in range(1, TURNS + 1)]
+        if "and raise" in question:
+            cells.insert(BROKEN, cells[BROKEN - 1])  # the model corrects its mistake
+            cells[BROKEN - 1] += "\nraise ValueError('a mistake of the model')"
+        return cells, "total"
+    asked = re.search(r"number \w+: (turns|batch) (\d+)", question)
+    kind, number = (asked[1], int(asked[2])) if asked else ("turns", 1)
     if kind == "batch":
-        return "```repl\nFINAL(done)\n```"
-    if turn < number:
-        return f"```repl\nseen_{turn} = context[{turn * 100}:{turn * 100 + 40}]\nprint({turn}, seen_{turn})\n```"
-    return f"```repl\nFINAL(seen_{max(1, turn - 1)})\n```"
+        batch = f"replies = llm_query_batched([f'question {{i}}: ' + 'x' * 500 for i in range({number})])"
+        return [f"{batch}\ndone = sum(1 for reply in replies if reply.startswith('ok'))\nprint(done)"], "done"
+    cells = [f"seen_{n} = context[{n * 100}:{n * 100 + 40}]\nprint({n}, seen_{n})" for n in range(1, number)]
+    return cells, f"seen_{number - 1}"
+
+
+def part_of_work(number: int) -> str:
+    """A batch of sub-calls that a variable keeps, so that the cell can run again without them."""
+    return (
+        f"if 'part_{number}' not in dir():\n"
+        f"    part_{number} = llm_query_batched([f'part {number}.{{n}}' for n in range({BATCH})])\n"
+        f"total = ' '.join(part_{number})[:80]"
+    )
+
+
+def behave(request: Request) -> str:
+    """Replies as the root model of the engine that asks, or as a sub-model."""
+    dialect = DIALECTS[request.body["model"].removeprefix("openai/")]
+    if not dialect.is_root(request):
+        return "ok " + request.last[:40]
+    return dialect.reply(request, *program(request.text))
 
 
 def fault_for(request: Request) -> Fault | None:
@@ -108,10 +135,14 @@ def serve(latency: float, sub_latency: float, *, faults: bool) -> None:
         fault = fault_for(request) if faults else None
         if fault is not None:
             return fault
-        return Fault(latency=latency if "FINAL" in request.text else sub_latency)
+        dialect = DIALECTS[request.body["model"]]
+        if not dialect.is_root(request):
+            return Fault(latency=sub_latency)
+        hangs = "and hang" in request.text and dialect.turn(request) == BROKEN + 1
+        return Fault(latency=HANG_SECONDS if hangs else latency)
 
     async def main() -> None:
-        async with OpenAIServer(behave, faults=slowly, keep_requests=False) as server:
+        async with OpenAIServer(behave, faults=slowly, models=[*DIALECTS], keep_requests=False) as server:
             print(server.base_url, flush=True)
             await anyio.sleep_forever()
 
@@ -141,16 +172,16 @@ def counts(url: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def engine(url: str, data_dir: Path | None = None) -> AsyncIterator[Workspace]:
+async def engine(url: str, *, sub_call_cache: bool = False) -> AsyncIterator[Workspace]:
     """A workspace with one context and a warm sandbox."""
     with tempfile.TemporaryDirectory() as directory:
         settings = load_settings(
             {
                 "base_url": url,
                 "model": "scripted",
-                "data_dir": data_dir or Path(directory),
+                "data_dir": Path(directory),
                 "cache_dir": CACHE_DIR,
-                "sub_call_cache": False,
+                "sub_call_cache": sub_call_cache,
                 "max_sub_calls": 100_000,
             },
             environ={},
@@ -164,12 +195,18 @@ async def engine(url: str, data_dir: Path | None = None) -> AsyncIterator[Worksp
 
 
 async def solve(workspace: Workspace, query: str) -> RunState:
-    run_id = await workspace.runs.start(SolveRequest(query=query, contexts=("text",), mode="rlm"))
-    async for _ in workspace.runs.follow(run_id):
-        pass
-    state = await workspace.runs.state(run_id)
+    state = await ended(workspace, query)
     assert state.stopped_by == "final", f"{state.stopped_by}: {state.message}"
     return state
+
+
+async def ended(workspace: Workspace, query: str, max_seconds: float | None = None) -> RunState:
+    """A run that has ended, however it did."""
+    limits = RunLimits(max_seconds=max_seconds)
+    run_id = await workspace.runs.start(SolveRequest(query=query, contexts=("text",), mode="rlm", limits=limits))
+    async for _ in workspace.runs.follow(run_id):
+        pass
+    return await workspace.runs.state(run_id)
 
 
 async def seconds_of_first_block(workspace: Workspace, run_id: str) -> float:
@@ -199,23 +236,100 @@ async def measure_median(url: str, repeat: int, function: Callable[[int], Awaita
     return Timing(*(statistics.median(values) for values in zip(*map(astuple, timings), strict=True)))
 
 
+# --- rivals -------------------------------------------------------------------------------------------------------
+
+
+RIVALS = {"rlms": ("rlms", "rlms.py"), "dspy.RLM": ("dspy", "dspy_rlm.py")}
+"""A package, whose name is also that of its model here, and its driver."""
+
+
+class Rival:
+    """Another engine in a process of its own."""
+
+    def __init__(self, python: str, title: str) -> None:
+        self.model, script = RIVALS[title]
+        self.title = title
+        self._command = [python, str(Path(__file__).parent / "contenders" / script)]
+        self._environ = {**os.environ, "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"}
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, url: str, question: str, *, seconds: float = 600.0, turns: int = 40) -> dict[str, Any]:
+        """Its answer, with its seconds and tokens; `ended` is "killed" if it was."""
+        request: dict[str, Any] = {"model": self.model, "base_url": url, "question": question, "context": TEXT}
+        request |= {"turns": turns, "seconds": seconds, "reply_tokens": 4_000}
+        if self._process is None:
+            pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+            self._process = subprocess.Popen(  # noqa: S603 # our own command
+                self._command, env=self._environ, stdin=pipe, stdout=pipe, stderr=nothing, text=True
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        return dict(json.loads(line)) if line else {"answer": None, "ended": "killed"}
+
+    def answered(self, url: str, question: str) -> dict[str, Any]:
+        """Its result, which must be an answer."""
+        result = self.ask(url, question)
+        assert result["ended"] == "answered", (self.title, result)
+        return result
+
+    def kill(self) -> None:
+        """Ends its process by SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How often a figure is measured, and beside which rivals."""
+
+    repeat: int
+    rivals: Sequence[Rival]
+
+
+@contextmanager
+def rivals(python: str) -> Iterator[list[Rival]]:
+    """The rivals that an interpreter has."""
+    known = versions(python, *(package for package, _ in RIVALS.values()))
+    found = [Rival(python, title) for title, (package, _) in RIVALS.items() if package in known]
+    try:
+        yield found
+    finally:
+        for rival in found:
+            rival.kill()
+
+
 # --- the figures --------------------------------------------------------------------------------------------------
 
 
-async def turns(repeat: int) -> None:
+async def turns(options: Options) -> None:
     async with serving() as url, engine(url) as workspace:
-        await solve(workspace, "warm: turns 3")
-        run = await measure_median(url, repeat, lambda n: solve(workspace, f"number {n}: turns 20"))
-        short = await measure_median(url, repeat, lambda n: solve(workspace, f"number {n}: turns 2"))
-    turn = Timing(*((long - brief) / 18 * 1000 for long, brief in zip(astuple(run), astuple(short), strict=True)))
+        await solve(workspace, "number warm: turns 3")
+        run = await measure_median(url, options.repeat, lambda n: solve(workspace, f"number {n}: turns 20"))
+        short = await measure_median(url, options.repeat, lambda n: solve(workspace, f"number {n}: turns 2"))
+    turn = Timing(*((long - brief) / 18 for long, brief in zip(astuple(run), astuple(short), strict=True)))
     report("a run of 20 turns, instant model", run.seconds, "s", 0.25)
-    report("  CPU time here, in the server", run.own, "s", None, run.server)
-    report("overhead of a turn, HTTP included: the run / 20", run.seconds / 20 * 1000, "ms", 5)
-    report("  (20 turns - 2 turns) / 18: without start and end", turn.seconds, "ms", 5)
-    report("  CPU time here, in the server", turn.own, "ms", None, turn.server)
+    report("  CPU time here", run.own, "s")
+    report("  CPU time in the server", run.server, "s")
+    report("a turn, HTTP included: the run / 20", run.seconds / 20, "s", 0.005)
+    report("  without start and end: (20 turns - 2 turns) / 18", turn.seconds, "s", 0.005)
+    report("  CPU time here", turn.own, "s")
+    report("  CPU time in the server", turn.server, "s")
+    for rival in options.rivals:
+        async with serving() as url:
+            rival.answered(url, "number warm: turns 3")
+            runs = [rival.answered(url, f"number {n}: turns 20")["seconds"] for n in range(options.repeat)]
+            shorts = [rival.answered(url, f"number {n}: turns 2")["seconds"] for n in range(options.repeat)]
+        report("a run of 20 turns, instant model", runs, "s", contender=rival.title)
+        report("a turn, HTTP included: the run / 20", [each / 20 for each in runs], "s", contender=rival.title)
+        turn_alone = (statistics.median(runs) - statistics.median(shorts)) / 18
+        report("  without start and end: (20 turns - 2 turns) / 18", turn_alone, "s", contender=rival.title)
 
 
-async def batch(repeat: int) -> None:
+async def batch(options: Options) -> None:
     ideal = 1000 / 64 * 0.1
     blocks: list[float] = []
     async with serving(sub_latency=0.1) as url, engine(url) as workspace:
@@ -224,32 +338,43 @@ async def batch(repeat: int) -> None:
             state = await solve(workspace, f"number {number}: batch 1000")
             blocks.append(await seconds_of_first_block(workspace, state.run_id))
 
-        cold = await measure(url, lambda: solve(workspace, "first: batch 1000"))
-        warm = await measure_median(url, repeat, one)
+        cold = await measure(url, lambda: solve(workspace, "number first: batch 1000"))
+        warm = await measure_median(url, options.repeat, one)
         most = counts(url)["most_in_flight"]
-    report("1,000 sub-calls of 100 ms, the block, limiter warm", statistics.median(blocks) / ideal, "x ideal", 1.1)
-    report("  the whole run", warm.seconds / ideal, "x ideal", None)
-    report("  CPU time of a call here, in the server", warm.own, "ms", None, warm.server)
-    report(f"  the whole run, limiter starting at {START}", cold.seconds / ideal, "x ideal", None)
-    report("maximum in flight", most, "", None)
+    report("1,000 sub-calls of 100 ms, the block, limiter warm", [each / ideal for each in blocks], "x ideal", 1.1)
+    report("  the whole run", warm.seconds / ideal, "x ideal")
+    report("  CPU time of a call here", warm.own / 1000, "s")
+    report("  CPU time of a call in the server", warm.server / 1000, "s")
+    report(f"  the whole run, limiter starting at {START}", cold.seconds / ideal, "x ideal")
+    report("maximum in flight", most, "")
 
 
-async def loops(repeat: int) -> None:
+async def loops(options: Options) -> None:
     async with serving(sub_latency=0.05) as url, engine(url) as workspace:
-        await solve(workspace, "warm: batch 64")
+        await solve(workspace, "number warm: batch 64")
         for kind in LOOPS:
             blocks: list[float] = []
             sent, in_vain = 0, 0
-            for number in range(repeat):
+            for number in range(options.repeat):
                 state = await solve(workspace, f"number {number}: plain loop {kind}")
                 blocks.append(await seconds_of_first_block(workspace, state.run_id))
                 sent, in_vain = state.usage.sub_calls, max(in_vain, state.usage.calls_in_vain)
             target = 0.25 if kind in ("statement", "comprehension", "helper") else None
-            report(f"sub-calls of 50 ms in a loop: {kind}", statistics.median(blocks), "s", target)
-            report("  sub-calls paid, in vain", sent, "", None, in_vain)
+            report(f"sub-calls of 50 ms in a loop: {kind}", blocks, "s", target)
+            report("  paid", sent, "")
+            report("  of them in vain", in_vain, "")
+    for rival in options.rivals:
+        async with serving(sub_latency=0.05) as url:
+            rival.answered(url, "number warm: batch 8")
+            empty = rival.answered(url, "number 0: turns 2")["seconds"]  # it tells no time of a block
+            for kind in LOOPS:
+                before = counts(url)["requests"]
+                seconds = rival.answered(url, f"number 0: plain loop {kind}")["seconds"] - empty
+                report(f"sub-calls of 50 ms in a loop: {kind}", seconds, "s", contender=rival.title)
+                report("  paid", counts(url)["requests"] - before - 2, "", contender=rival.title)
 
 
-async def concurrent_runs(_: int) -> None:
+async def concurrent_runs(_: Options) -> None:
     async with serving(latency=0.05) as url, engine(url) as workspace:
         finished: list[float] = []
 
@@ -267,19 +392,19 @@ async def concurrent_runs(_: int) -> None:
                     group.start_soon(one, number)
             watching.cancel_scope.cancel()
         own = time.process_time() - began
-    report("50 runs of 10 turns at once: the first ends", min(finished), "s", None)
-    report("50 runs of 10 turns at once: the last ends", max(finished), "s", None)
-    report("  CPU time of a turn here", own / 500 * 1000, "ms", None)
+    report("50 runs of 10 turns at once: the first ends", min(finished), "s")
+    report("50 runs of 10 turns at once: the last ends", max(finished), "s")
+    report("  CPU time of a turn here", own / 500, "s")
     report("peak memory, shared pages counted once (PSS)", peaks["Pss"] / 1024, "MiB", 1024)
-    report("  of which anonymous", peaks["Anonymous"] / 1024, "MiB", None)
-    report("  shared pages counted for each session (RSS)", peaks["Rss"] / 1024, "MiB", None)
+    report("  of which anonymous", peaks["Anonymous"] / 1024, "MiB")
+    report("  shared pages counted for each session (RSS)", peaks["Rss"] / 1024, "MiB")
 
 
-async def record(repeat: int) -> None:
+async def record(options: Options) -> None:
     """64 replies at once on a record whose commits take as long as an fsync of 4.5 ms."""
     commits: list[int] = []
     late: list[float] = []
-    for _ in range(4 * repeat):
+    for _ in range(4 * options.repeat):
         written: list[int] = []
 
         def commit(lines: list[bytes], written: list[int] = written) -> None:
@@ -307,7 +432,8 @@ async def record(repeat: int) -> None:
         commits.append(len(written))
         late.append(max(lateness))
     report("commits of 64 replies, at most", max(commits), "", 2)
-    report("the loop is late by at most, least and median", min(late) * 1000, "ms", 5, statistics.median(late) * 1000)
+    report("the loop is late by at most", min(late), "s", 0.005)
+    report("  median", statistics.median(late), "s")
 
 
 async def watch_loop(lateness: list[float]) -> None:
@@ -326,7 +452,7 @@ class SlowCalls(NoCalls):
         return "ok"
 
 
-async def waiting_cells(_: int) -> None:
+async def waiting_cells(_: Options) -> None:
     peaks: Counter[str] = Counter()
     async with AsyncExitStack() as stack:
         store = stack.enter_context(Store(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
@@ -341,8 +467,9 @@ async def waiting_cells(_: int) -> None:
             for repl in repls:
                 cells.start_soon(repl.run, "reply = llm_query('q')")
         report("160 cells that wait 2 s for a sub-call", time.perf_counter() - began, "s", 2.6)
-        report("  CPU time of a cell here", (time.process_time() - own) / 160 * 1000, "ms", None)
-        report("  peak memory, of which anonymous", peaks["Pss"] / 1024, "MiB", None, peaks["Anonymous"] / 1024)
+        report("  CPU time of a cell here", (time.process_time() - own) / 160, "s")
+        report("  peak memory", peaks["Pss"] / 1024, "MiB")
+        report("  of which anonymous", peaks["Anonymous"] / 1024, "MiB")
         watching.cancel_scope.cancel()
 
 
@@ -355,23 +482,74 @@ async def watch_memory(peaks: Counter[str]) -> None:
         await anyio.sleep(0.5)
 
 
-async def tokens(_: int) -> None:
+async def tokens(options: Options) -> None:
+    what = "tokens reported minus tokens served, under faults"
+    replies = "  replies that code received, of 500 sub-calls"
     async with serving(sub_latency=0.01, faults=True) as url, engine(url) as workspace:
         before = counts(url)
         state = await solve(workspace, "number 1: batch 500")
         after = counts(url)
     served = sum(after[name] - before[name] for name in ("prompt_tokens", "completion_tokens"))
     counted = state.usage.prompt_tokens + state.usage.completion_tokens
-    report("tokens reported minus tokens served, under faults", counted - served, "", 0)
+    report(what, counted - served, "", 0)
+    report(replies, int(state.answer or 0), "", better="higher")
     failed = after["requests"] - before["requests"] - (after["replies"] - before["replies"])
-    report("failed requests reported minus those at the server", state.usage.failed_calls - failed, "", 0)
+    report("  failed requests reported minus those at the server", state.usage.failed_calls - failed, "", 0)
+    for rival in options.rivals:
+        async with serving(sub_latency=0.01, faults=True) as url:
+            said = rival.ask(url, "number 1: batch 500")
+            served = sum(counts(url)[name] for name in ("prompt_tokens", "completion_tokens"))
+        ended = said["ended"] if said["ended"] != "answered" else ""
+        counted = said.get("prompt_tokens", 0) + said.get("completion_tokens", 0)
+        report(what, counted - served, "", contender=rival.title, text=ended)
+        received = int(said["answer"]) if str(said["answer"]).isdigit() else 0
+        report(replies, received, "", contender=rival.title, better="higher")
 
 
-async def cancel(repeat: int) -> None:
+async def losses(options: Options) -> None:
+    """Calls that are paid more often than the work needs them, when something goes wrong in the middle."""
+    names = {
+        "exception": f"calls paid twice, of {NEEDED}: a block raises after its sub-calls",
+        "time-out": f"calls paid twice, of {NEEDED}: the limit of time ends the run in the middle",
+        "kill": f"calls paid twice, of {NEEDED}: the process is killed in the middle",
+    }
+    async with serving(latency=0.1, sub_latency=0.01) as url:
+        async with engine(url) as workspace:
+            await solve(workspace, "number 1: work and raise")
+        report(names["exception"], counts(url)["replies"] - NEEDED - 1, "", 0)
+    async with serving(sub_latency=0.01) as url:
+        async with engine(url, sub_call_cache=True) as workspace:  # as shipped: it is not resumed but asked again
+            assert (await ended(workspace, "number 1: work and hang", LIMIT_SECONDS)).stopped_by == "seconds"
+            await solve(workspace, "number 1: work")
+        report(names["time-out"], counts(url)["replies"] - NEEDED, "", 0)
+    with tempfile.TemporaryDirectory() as directory:
+        killed = await kill.killed_and_resumed(Path(directory), kill.EVENTS // 2, 0.0)
+    assert killed is not None
+    report(names["kill"], killed.repeated + killed.lost, "", 0)
+    for rival in options.rivals:
+        async with serving(latency=0.1, sub_latency=0.01) as url:
+            rival.answered(url, "number 1: work and raise")
+            report(names["exception"], counts(url)["replies"] - NEEDED - 1, "", contender=rival.title)
+        if rival.model == "rlms":  # dspy.RLM has no limit of time
+            async with serving(sub_latency=0.01) as url:
+                assert rival.ask(url, "number 1: work and hang", seconds=LIMIT_SECONDS)["ended"] == "seconds"
+                rival.answered(url, "number 1: work")
+                report(names["time-out"], counts(url)["replies"] - NEEDED, "", contender=rival.title)
+        async with serving(latency=0.1, sub_latency=0.01) as url:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(anyio.to_thread.run_sync, partial(rival.ask, url, "number 1: work")))
+                while counts(url)["replies"] < NEEDED // 2:  # noqa: ASYNC110 # the counts are in another process
+                    await anyio.sleep(0.01)
+                rival.kill()
+            rival.answered(url, "number 1: work")
+            report(names["kill"], counts(url)["replies"] - NEEDED, "", contender=rival.title)
+
+
+async def cancel(options: Options) -> None:
     after: list[float] = []
     off: list[int] = []
     estimated: list[int] = []
-    for number in range(repeat):
+    for number in range(options.repeat):
         async with serving(sub_latency=0.02) as url, engine(url) as workspace:
             run_id = await workspace.runs.start(
                 SolveRequest(query=f"number {number}: batch 20000", contexts=("text",), mode="rlm")
@@ -389,10 +567,10 @@ async def cancel(repeat: int) -> None:
             estimated.append(usage.unanswered_prompt_tokens)
     report("from cancel to the last byte sent to the provider", max(after), "s", 0.2)
     report("tokens reported minus tokens served, cancelled runs", min(off), "", 0)
-    report("  prompts without a reply, estimated", max(estimated), "tokens", None)
+    report("  prompts without a reply, estimated", max(estimated), "tokens")
 
 
-async def summaries(_: int) -> None:
+async def summaries(_: Options) -> None:
     """A dialogue of 60 turns in a window of 24,000 tokens: what of its 59 facts the last prompt still tells.
 
     Each turn prints a fact, in the first line of 3,000 characters or far below it. The scripted model sums up by
@@ -402,8 +580,9 @@ async def summaries(_: int) -> None:
         for sums_up in (False, True):
             told, asked, tokens = sixty_turns(lines_before=below, sums_up=sums_up)
             how = "own summaries" if sums_up else "a line a turn"
-            report(f"facts of 59 told after 60 turns, {place}, {how}", told, "", None)
-            report("  requests, and tokens in", asked, "", None, tokens)
+            report(f"facts of 59 told after 60 turns, {place}, {how}", told, "", better="higher")
+            report("  requests", asked, "")
+            report("  tokens in", tokens, "")
 
 
 def sixty_turns(*, lines_before: int, sums_up: bool) -> tuple[int, int, int]:
@@ -435,26 +614,35 @@ class Report:
 
     def __init__(self) -> None:
         self.stream = sys.stdout
-        self.figures: list[dict[str, object]] = []
+        self.figures: list[dict[str, Any]] = []
         self._above = ""
 
-    def __call__(self, what: str, value: float, unit: str, target: float | None, second: float | None = None) -> None:
+    def __call__(
+        self,
+        what: str,
+        values: float | Sequence[float],
+        unit: str,
+        target: float | None = None,
+        *,
+        contender: str = "rlm-mcp",
+        better: Literal["lower", "higher"] = "lower",
+        text: str = "",
+    ) -> None:
         """An indented figure is a part of the last one that is not."""
-        shown = f"{value:,.0f}" if math.isclose(value, round(value)) else f"{value:,.3f}"
-        met = "" if target is None else f"   target {target:g}" + ("" if value <= target else "   MISSED")
-        more = "" if second is None else f", {second:,.3f} {unit}"
-        print(f"{what:55s} {shown:>10s} {unit}{more}{met}", file=self.stream, flush=True)
         if not what.startswith(" "):
             self._above = what
         name = f"{self._above}: {what.strip()}" if what.startswith(" ") else what
-        figure: dict[str, object] = {"name": name, "unit": unit, "value": value, "low": value, "high": value, "n": 1}
-        self.figures.append({**figure, "better": "lower", "contender": "rlm-mcp"})
+        taken = values if isinstance(values, Sequence) else [values]
+        row = figure(name, unit, taken, contender=contender, better=better, text=text)
+        missed = "" if target is None else f"   target {target:g}" + ("" if row["value"] <= target else "   MISSED")
+        print(f"{contender:10s} {what:60s} {cell(row)}{missed}", file=self.stream, flush=True)
+        self.figures.append(row)
 
 
 report = Report()
 
 
-FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
+FIGURES: dict[str, Callable[[Options], Awaitable[None]]] = {
     "turns": turns,
     "record": record,
     "batch": batch,
@@ -462,30 +650,35 @@ FIGURES: dict[str, Callable[[int], Awaitable[None]]] = {
     "many": concurrent_runs,
     "waiting": waiting_cells,
     "tokens": tokens,
+    "losses": losses,
     "cancel": cancel,
     "summaries": summaries,
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Benchmark of the engine.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="*", help=f"one or more of {', '.join(FIGURES)}; default: all")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--rivals", default=sys.executable, metavar="PYTHON", help="has rlms and dspy")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(float(options.serve[0]), float(options.serve[1]), faults=options.serve[2] == "1")
-    else:
-        limit_malloc_arenas()  # as the server does
-        machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, Python {sys.version.split()[0]}"
-        if options.json:
-            report.stream = sys.stderr
-        print(machine, file=report.stream)
+        return
+    limit_malloc_arenas()  # as the server does
+    begun = machine()
+    known = versions(options.rivals, "rlms", "dspy", "deno")
+    if options.json:
+        report.stream = sys.stderr
+    print(begun, file=report.stream)
+    with rivals(options.rivals) as found:
         for name in options.figures or FIGURES:
-            anyio.run(FIGURES[name], options.repeat)
-        if options.json:
-            print(json.dumps({"figures": report.figures, "notes": [machine]}))
+            anyio.run(FIGURES[name], Options(repeat=options.repeat, rivals=found))
+    if options.json:
+        named = ", ".join(f"{name} {version}" for name, version in known.items())
+        tell(report.figures, [begun, *([named] if named else [])], as_json=True)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ class Host:
 def score(host: Host, code: str, set_up: Traps) -> Score:
     """Runs a snippet in a session that has a variable."""
     places = f"MARKER, WRITTEN, PORT = {str(set_up.marker)!r}, {str(set_up.written)!r}, {set_up.port}\n"
-    if not _keeps(host, "kept = 41\nprint(kept)"):  # the last snippet left nothing that works
+    if not _keeps(host, "kept = 41\nprint(kept)", START_SECONDS):  # the last snippet left nothing that works
         host.end()
         assert _keeps(host, "kept = 41\nprint(kept)", START_SECONDS), "a new session does not run code"
     set_up.sprung()

@@ -4,7 +4,8 @@
 
 Each run is an `rlm-mcp solve` in a separate process, over a scripted OpenAI-compatible server that keeps every request.
 SIGKILL is sent a random number of milliseconds after a random event of the record, so that the kills spread over the
-whole run under any load. Runs that had ended by then do not count.
+whole run under any load. Runs that had ended by then do not count. Each run has a seed, one more than that of the run
+before, so that `--runs 1 --seed SEED` repeats it.
 
 Another process continues with `rlm-mcp runs resume`. It must not repeat a recorded call, and its answer must be that of
 an undisturbed run. Calls that were answered but not yet recorded, within a few milliseconds, are repeated and counted
@@ -21,6 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,11 @@ class Killed:
     in_flight: int
     is_right: bool
 
+    @property
+    def survived(self) -> bool:
+        """Whether the answer is right and no recorded call was made again."""
+        return self.is_right and not self.repeated
+
 
 def behave(request: Request) -> str:
     """Root model that makes a batch of sub-calls a turn and adds up their replies; a sub-call replies its number."""
@@ -74,8 +81,8 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
     """One run, killed `pause` seconds after it had recorded `events` events; None if it had ended by then."""
     (directory / "input.txt").write_text("a line\n" * 20_000)
     async with OpenAIServer(behave, latency=LATENCY) as server:
-        environ = _environ(server.base_url, directory / "data", cache_dir)
-        process = _start(environ, "solve", "--quiet", "--mode", "rlm", "add it up", str(directory / "input.txt"))
+        environ = environ_of(server.base_url, directory / "data", cache_dir)
+        process = start(environ, "solve", "--quiet", "--mode", "rlm", "add it up", str(directory / "input.txt"))
         try:
             record = await asyncio.to_thread(_wait_for_record, directory / "data" / "runs", events)
             await asyncio.sleep(pause)
@@ -91,7 +98,7 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
         unanswered = len(in_flight(map(event_from_json, on_record)))
         known |= {event["prompt_head"] for event in on_record if event["event"] == "sub_reply"}
         server.requests.clear()
-        resumed = _start(environ, "runs", "resume", record.parent.name, "--json")
+        resumed = start(environ, "runs", "resume", record.parent.name, "--json")
         printed, _ = await asyncio.to_thread(resumed.communicate)
         again = Counter(map(_request_name, server.requests))
     return Killed(
@@ -115,7 +122,7 @@ def _request_name(request: Request) -> str:
     return f"turn {_turn(request)}" if "FINAL" in request.text else request.last
 
 
-def _environ(base_url: str, data_dir: Path, cache_dir: Path) -> dict[str, str]:
+def environ_of(base_url: str, data_dir: Path, cache_dir: Path) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(data_dir.parent),
@@ -127,9 +134,9 @@ def _environ(base_url: str, data_dir: Path, cache_dir: Path) -> dict[str, str]:
     }
 
 
-def _start(environ: dict[str, str], *arguments: str) -> "subprocess.Popen[bytes]":
+def start(environ: dict[str, str], *arguments: str) -> "subprocess.Popen[bytes]":
     command = [*forked_command(), *arguments]
-    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # noqa: S603 # our own command
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 # our own command
 
 
 def _wait_for_record(runs: Path, events: int) -> Path:
@@ -149,22 +156,31 @@ def _events(record: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in record.read_bytes().split(b"\n")[:-1]]
 
 
-async def _measure(runs: int, seed: int) -> None:
-    dice = random.Random(seed)
-    found: list[Killed] = []
-    while len(found) < runs:
+async def killed_runs(runs: int, seed: int) -> AsyncIterator[tuple[int, Killed]]:
+    """So many killed runs with their seeds, from `seed` on."""
+    found = 0
+    while found < runs:
+        dice = random.Random(seed)
         with tempfile.TemporaryDirectory() as directory:
             drawn = dice.randint(1, EVENTS), dice.uniform(0.0, LONGEST_PAUSE)
             killed = await killed_and_resumed(Path(directory), *drawn)
         if killed is not None:
-            found.append(killed)
-            if len(found) % 10 == 0:
-                print(f"{len(found)} runs …", flush=True)
-            if killed.repeated or not killed.is_right:
-                print(f"WRONG: {killed}", flush=True)
+            found += 1
+            yield seed, killed
+        seed += 1
+
+
+async def _measure(runs: int, seed: int) -> None:
+    found: list[Killed] = []
+    async for used, killed in killed_runs(runs, seed):
+        found.append(killed)
+        if len(found) % 10 == 0:
+            print(f"{len(found)} runs …", flush=True)
+        if not killed.survived:
+            print(f"WRONG with seed {used}: {killed}", flush=True)
     spread = Counter(killed.turns_on_record for killed in found)
-    right = sum(killed.is_right and not killed.repeated for killed in found)
-    print(f"{right} of {runs} killed runs were resumed with no repeated call and the right answer (seed {seed})")
+    right = sum(killed.survived for killed in found)
+    print(f"{right} of {runs} killed runs were resumed with no repeated call and the right answer (from seed {seed})")
     print(
         f"recorded calls: {sum(k.calls_on_record for k in found)}, of which repeated: {sum(k.repeated for k in found)}"
     )

@@ -5,6 +5,7 @@ exceeded. A ratio is that of the least times of both sides, which take turns. Th
 measured. The ratio of loops is one of elapsed times, because they wait.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -127,7 +128,11 @@ def plain_loop(cache: Path) -> float:
         async with OpenAIServer(behave, latency=CALL_SECONDS) as server:
             with tempfile.TemporaryDirectory() as scratch:
                 places = {"data_dir": Path(scratch), "cache_dir": cache, "sub_call_cache": False}
-                settings = load_settings({"base_url": server.base_url, "model": "scripted", **places}, environ={})
+                settings = load_settings(
+                    {"base_url": server.base_url, "model": "scripted", **places},
+                    environ={},
+                    config_file=Path(os.devnull),
+                )
                 async with open_workspace(settings) as workspace:
                     await workspace.contexts.register(text="a line\n", name="text")
                     taken = [await seconds_of_block(workspace, f"a {kind} loop") for kind in LOOPS]

@@ -361,10 +361,11 @@ class ClientPool:
 
 
 class Report:
-    """Prints lines and verdicts, and counts bad ones."""
+    """Prints lines and verdicts, and counts bad ones. `tried` has how often something was tried, and went well."""
 
     def __init__(self) -> None:
         self.bad = 0
+        self.tried: dict[str, tuple[int, int]] = {}
 
     def say(self, what: str, value: object) -> None:
         print(f"{what:40s} {value}", flush=True)
@@ -404,6 +405,7 @@ def report_server(report: Report, setup: Setup, samples: Sequence[Sample], minut
     troubled = [note for note in notes if note["what"] == "trouble" and note["client"] not in killers]
     troubles = Counter(re.sub(r"\d+", "#", note["text"]) for note in troubled)
     report.judge("steps that failed", troubles.total(), good=not troubles)
+    report.tried["steps"] = seen["step"] + troubles.total(), seen["step"]
     for text, times in troubles.most_common(5):
         report.say(f"  {times} times", text[:300])
     report_cancels(report, setup, notes)
@@ -450,13 +452,16 @@ def report_runs(report: Report, setup: Setup) -> None:
     report.say("runs by end", ", ".join(f"{end} {n}" for end, n in sorted(ends.items())))
     lost = accepted - states.keys()
     report.judge("accepted runs, of which lost", f"{len(accepted)}, {len(lost)}", good=not lost)
+    report.tried["accepted"] = len(accepted), len(accepted) - len(lost)
     wrong = [state for state in states.values() if end_of(state) not in {"completed", "cancelled", "cut off"}]
     report.judge("runs without a proper end", len(wrong), good=not wrong)
+    report.tried["ended"] = len(states), len(states) - len(wrong)
     for state in wrong[:3]:
         report.say(f"  {state.run_id}", f"{state.status} {state.stopped_by}: {state.message[:200]}")
     again = [key for key, state in states.items() if end_of(state) == "cut off"]
     again += [key for key, state in states.items() if end_of(state) == "cancelled" and "soak-turns" in state.query]
     finished = sum(resume(setup, tenant, run_id) for tenant, run_id in again[:RESUMED])
+    report.tried["resumed"] = len(again[:RESUMED]), finished
     report.judge(
         "resumed, of which finished", f"{len(again[:RESUMED])}, {finished}", good=finished == len(again[:RESUMED])
     )
@@ -489,8 +494,15 @@ def resume(setup: Setup, tenant: str, run_id: str) -> bool:
 
 
 def soak(
-    *, minutes: float, clients: int, watch_loop: Path | None, keep: Path | None, workers: int, kill_every: float
-) -> int:
+    *,
+    minutes: float,
+    clients: int,
+    workers: int,
+    kill_every: float,
+    watch_loop: Path | None = None,
+    keep: Path | None = None,
+) -> Report:
+    """Runs the soak test and prints its report."""
     report = Report()
     load, version = os.getloadavg()[0], sys.version.split()[0]
     report.say("machine", f"{os.cpu_count()} cores, load {load:.2f} before, Python {version}")
@@ -563,7 +575,7 @@ def soak(
         if keep is not None:
             shutil.copytree(directory, keep, dirs_exist_ok=True)
     report.say("verdict", "good" if not report.bad else f"{report.bad} BAD")
-    return report.bad
+    return report
 
 
 def before_and_after(s: Sample) -> str:
@@ -597,7 +609,7 @@ def main() -> None:
         serve_model(options.model_log)
         return
     del options.model_log
-    sys.exit(min(1, soak(**vars(options))))
+    sys.exit(min(1, soak(**vars(options)).bad))
 
 
 if __name__ == "__main__":

@@ -192,11 +192,13 @@ class Kills:
     left_alone: int = 0
     """killed so often, before they got any further, that they are resumed only for the same question"""
     takeovers: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    """errors that the server logged"""
 
 
-async def kills(options: argparse.Namespace) -> None:
-    """Kills workers at random moments while runs go on."""
-    seen, chance, is_over = Kills(), random.Random(options.seed), anyio.Event()
+async def killed_workers(times: int, seed: int) -> Kills:
+    """Kills workers at random moments while runs go on, so many times."""
+    seen, chance, is_over = Kills(), random.Random(seed), anyio.Event()
     tags = iter(range(1 << 30))
 
     async def keep_running(client: Client, records: Runs) -> None:
@@ -215,17 +217,23 @@ async def kills(options: argparse.Namespace) -> None:
             for client, tenant in zip(opened, TENANTS, strict=False):
                 for _ in range(KILLED_RUNS):
                     tasks.start_soon(keep_running, client, Runs(server.data_dir / "owners" / tenant))
-            while seen.times < options.kills:
+            while seen.times < times:
                 await anyio.sleep(chance.uniform(0.3, 2.0))
                 if len(pids := server.workers()) == 2:
                     await kill_one(server, chance.choice(pids), seen, is_stop=seen.times % 5 == 4)
             is_over.set()
-        errors = [line.decode() for line in server.log if b'"level": "ERROR"' in line]
+        seen.errors = [line.decode() for line in server.log if b'"level": "ERROR"' in line]
+    return seen
+
+
+async def kills(options: argparse.Namespace) -> None:
+    """Prints what was seen while workers were killed."""
+    seen = await killed_workers(options.kills, options.seed)
     order = sorted(seen.takeovers)
     print(f"workers killed or stopped {seen.times}; runs right {seen.right}, wrong {len(seen.wrong)} {seen.wrong[:3]}")
     print(f"runs killed {MOST_TRIES} times without getting further, and asked for once more {seen.left_alone}")
     print(f"calls on record at the kills {seen.calls_on_record}, of them asked again {seen.repeated}")
-    print(f"errors in the log {len(errors)} {errors[:3]}")
+    print(f"errors in the log {len(seen.errors)} {seen.errors[:3]}")
     p99 = order[min(len(order) - 1, int(len(order) * 0.99))]
     print(f"takeover: median {statistics.median(order):.2f} s, p99 {p99:.2f} s, longest {order[-1]:.2f} s")
 
