@@ -125,6 +125,10 @@ class Score:
     host_alive: bool
 
 
+class DoesNotStart(Exception):
+    """A new session runs no code."""
+
+
 class Host:
     """The process of a driver that runs cells; started again after it was lost."""
 
@@ -187,7 +191,8 @@ def score(host: Host, code: str, set_up: Traps) -> Score:
     places = f"MARKER, WRITTEN, PORT = {str(set_up.marker)!r}, {str(set_up.written)!r}, {set_up.port}\n"
     if not _keeps(host, "kept = 41\nprint(kept)", START_SECONDS):  # the last snippet left nothing that works
         host.end()
-        assert _keeps(host, "kept = 41\nprint(kept)", START_SECONDS), "a new session does not run code"
+        if not _keeps(host, "kept = 41\nprint(kept)", START_SECONDS):
+            raise DoesNotStart
     set_up.sprung()
     began = time.monotonic()
     said = host.say(places + code)
@@ -247,10 +252,14 @@ def main() -> None:
             notes.append(f"{contender.name}: not installed; {contender.missing}")
             continue
         host = Host(contender.cells)
-        with traps() as set_up:
-            for name in options.only or SNIPPETS:
-                results.setdefault(contender.name, {})[name] = found = score(host, SNIPPETS[name], set_up)
-                print(f"{contender.name}: {name}: {found}", file=sys.stderr, flush=True)
+        try:
+            with traps() as set_up:
+                for name in options.only or SNIPPETS:
+                    results.setdefault(contender.name, {})[name] = found = score(host, SNIPPETS[name], set_up)
+                    print(f"{contender.name}: {name}: {found}", file=sys.stderr, flush=True)
+        except DoesNotStart:
+            notes.append(f"{contender.name}: a new session runs no code within {START_SECONDS:g} s")
+        finally:
             host.end()
     tell([*rows(results)], notes, as_json=options.json)
 
