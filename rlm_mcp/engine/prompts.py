@@ -35,7 +35,11 @@ _READ_OR_COMPUTE = (
 )
 _LABEL_CHARS = 26
 MOST = re.compile(r"\b(most|fewest|least|highest|lowest)\b", re.IGNORECASE)
-_LISTED = re.compile(r"\b[\w-]+(?:, [\w-]+)+,? (?:or|and) [\w-]+\b|\b[\w-]+ or [\w-]+\b")
+_LABEL = rf"[\w-]{{1,{_LABEL_CHARS}}}+"
+_LISTED = re.compile(
+    rf"(?<![\w-]){_LABEL}(?:(?:, (?!(?:or|and) ){_LABEL}){{1,30}}+,? (?:or|and)| or) {_LABEL}(?![\w-])"
+)
+"""Labels, as "refund, delivery or praise"; bounded, because each word of a text may begin a list."""
 _FEWEST = re.compile(r"\b(fewest|least|lowest)\b", re.IGNORECASE)
 _NUMBER_OF = (
     r"(?:^|(?:^|[\s(])(?:the|a|what|which|total|exact|overall|give|count|compute|print|report)\s+)(?:total\s+|exact\s+)?"

@@ -11,8 +11,8 @@ def test_figures_are_printed_as_they_come_and_kept_under_the_names_of_what_they_
     report("64 sub-calls", 0.25, "s", 0.2)
     report("  asked in vain", 3, "", 0)
     assert table.getvalue().splitlines() == [
-        f"{'64 sub-calls':55s}      0.250 s   target 0.2   MISSED",
-        f"{'  asked in vain':55s}          3    target 0   MISSED",
+        f"{'rlm-mcp':10s} {'64 sub-calls':60s} 250 ms   target 0.2   MISSED",
+        f"{'rlm-mcp':10s} {'  asked in vain':60s} 3   target 0   MISSED",
     ]
     assert [figure["name"] for figure in report.figures] == ["64 sub-calls", "64 sub-calls: asked in vain"]
     assert report.figures[0] == {
