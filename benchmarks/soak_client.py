@@ -251,18 +251,22 @@ class SimulatedClient:
         await self._call("cancel_run", run_id=run["run_id"])
 
     async def abandon(self) -> None:
-        """Abandons a running call, like a client whose user presses Escape."""
+        """Abandons a running call, like a client whose user presses Escape; one that was answered cancels nothing."""
+        answered = anyio.Event()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._solve_quietly)
-            await anyio.sleep(self._chance.uniform(0.3, 1.0))
-            self._journal.note("cancelled", tag=self._tag("flood"))
+            tasks.start_soon(self._solve_quietly, answered)
+            with anyio.move_on_after(self._chance.uniform(0.3, 1.0)):
+                await answered.wait()
+            if not answered.is_set():
+                self._journal.note("cancelled", tag=self._tag("flood"))
             tasks.cancel_scope.cancel()
 
-    async def _solve_quietly(self) -> None:
+    async def _solve_quietly(self, answered: anyio.Event) -> None:
         try:
             await self._solve("flood", wait_seconds=45)
         except (Busy, Dying) as refused:
             self._journal.note("busy" if isinstance(refused, Busy) else "dying")
+        answered.set()
 
     def _tag(self, kind: str) -> str:
         """Identifies a question to the scripted model and selects its behaviour."""
