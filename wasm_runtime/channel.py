@@ -35,7 +35,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from wasm_runtime.errno import Errno
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 from wasm_runtime.pending_calls import (
     CallOutcome,
@@ -258,12 +257,12 @@ class Channel:
         return data
 
     def write(self, data: memoryview) -> int:
-        """Answer one message. Returns when the answer can be read."""
+        """Answer one message; -> its length, or 0 if it is too long to be read. Returns when the answer can be read."""
         self._set_reply(b"")
         # Of a long message there are the text and, once it has been read, the objects.
         size = 2 * len(data) if len(data) > _SMALL_BYTES else 0
         if len(data) > MESSAGE_BYTES or not self._memory.reserve(size):
-            return -Errno.EMSGSIZE
+            return 0
         try:
             return self._answer_line(data)
         finally:
@@ -274,7 +273,7 @@ class Channel:
             with _READING_LONG if len(data) > _LONG_BYTES else nullcontext():
                 message = self._read_message(data)
             if message is _TOO_WIDE:
-                return -Errno.EMSGSIZE
+                return 0
             answer = _INTERRUPTED if message is _TOO_LATE else self._answer(message, len(data))
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
             answer = _refused(f"the host did not understand a message of {len(data)} bytes ({type(error).__name__})")

@@ -47,7 +47,6 @@ class Errno(IntEnum):
     ELOOP = 32
     EMFILE = 33
     EMLINK = 34
-    EMSGSIZE = 35
     EMULTIHOP = 36
     ENAMETOOLONG = 37
     ENETDOWN = 38

@@ -20,7 +20,6 @@ from wasm_runtime.channel import (
     Timed,
     parts_beyond,
 )
-from wasm_runtime.errno import Errno
 from wasm_runtime.errors import CallRefused
 
 
@@ -397,7 +396,7 @@ def test_an_answer_that_does_not_fit_is_refused_and_one_that_was_read_is_forgott
 def test_a_message_that_does_not_fit_is_not_read() -> None:
     channel = Channel({"echo": lambda value: value}, RunAtOnce, memory=Memory())
     line = json.dumps(call("echo", "x" * 600_000)).encode()
-    assert channel.write(memoryview(line)) == -Errno.EMSGSIZE
+    assert channel.write(memoryview(line)) == 0
 
 
 def test_a_long_report_is_counted_until_the_next_request() -> None:
@@ -476,9 +475,9 @@ def test_a_guest_whose_session_cannot_fork_is_refused() -> None:
 
 def test_a_message_too_long_or_too_wide_is_not_read() -> None:
     channel = make_channel(echo=lambda value: value)
-    assert channel.write(memoryview(bytes(MESSAGE_BYTES + 1))) == -Errno.EMSGSIZE
+    assert channel.write(memoryview(bytes(MESSAGE_BYTES + 1))) == 0
     wide = json.dumps([0] * (MESSAGE_PARTS + 2)).encode()
-    assert channel.write(memoryview(wide)) == -Errno.EMSGSIZE
+    assert channel.write(memoryview(wide)) == 0
     text = '[{,"\\' * (MESSAGE_PARTS // 2)
     assert ask(channel, call("echo", text)) == {"ok": text}
 

@@ -542,3 +542,14 @@ def test_a_session_without_room_for_its_memory_is_refused() -> None:
             with pytest.raises(OutOfMemoryBudget):
                 other.restore(saved)
             assert other.exec("kept").value == "1"
+
+
+def test_a_value_too_long_for_one_message_is_refused_in_a_sentence(runtime: Runtime) -> None:
+    with runtime.session(limits=Limits(memory_bytes=1 << 30), calls={"put": len}) as session:
+        session.install("long", "def value(n): return 'x' * n")
+        with pytest.raises(GuestCallError, match=r"ValueError: a message of 34000036 bytes to the host is too long"):
+            session.call("long:value", 34_000_000)
+        error = session.exec("put('x' * 34_000_000)").error
+        assert error is not None
+        assert error.message == "a message of 34000064 bytes to the host is too long: pass less at once"
+        assert session.exec("put('x' * 20_000_000)").value == "20000000"

@@ -32,6 +32,7 @@ PREVIEW_CHARS = 200
 CONTEXT_AS_A_WHOLE = re.compile(r"\bcontext\s*(?:[^\s\w.\[]|$)")
 """`context` before `=`, `,` or `)`, not before `[` or `.`. Checked first: parsing code takes longer than most cells."""
 
+MOST_ANSWER_BYTES = 30 << 20
 OWN_ENDING = re.compile(r"\bdef (?:FINAL|FINAL_VAR|SUBMIT)\b")
 """A definition with which code could not end the run; small models write it to make their block complete."""
 
@@ -200,6 +201,7 @@ def after(stdout, with_variables=True):  # noqa: FBT002
     if _state.final is None and isinstance(answer, dict) and answer.get("ready"):
         _state.final = {"value": _json(answer.get("content")), "via": "answer"}
         answer["ready"] = False
+    _leave_long_answer()
     with _reporting():
         variables, changed = _variables() if with_variables else ([], [])
     _state.history.append(stdout)
@@ -251,6 +253,17 @@ def _take_assigned_final():
     if _state.final is None and value is not None and not callable(value):
         FINAL(value)
         vars(__main__)["FINAL"] = FINAL
+
+
+def _leave_long_answer():
+    """Takes no answer that is too long for the report, which would then not reach the host at all."""
+    if _state.final is not None and (size := len(json.dumps(_state.final["value"]))) > MOST_ANSWER_BYTES:
+        _state.final = None
+        _state.notes.insert(
+            0,
+            f"The answer was not taken: it has {size:,} bytes as JSON, more than {MOST_ANSWER_BYTES:,}. Call FINAL with"
+            " a shorter value.",
+        )
 
 
 def _without_harmful_statements(code):

@@ -80,6 +80,18 @@ async def test_opening_a_repl_looks_for_none_of_many_files_and_a_missing_one_cos
     assert caplog.text.count("code cannot read a.txt") == 1
 
 
+async def test_an_answer_too_long_for_a_report_is_refused_in_a_sentence_and_a_shorter_one_is_taken(
+    opened: Opener,
+) -> None:
+    repl = await opened.text()
+    cell = await repl.run("FINAL('x' * (31 << 20))")
+    assert (cell.final, cell.error) == (None, None)
+    assert cell.notes[0].startswith("The answer was not taken: it has 32,505,858 bytes as JSON, more than 31,457,280.")
+    cell = await repl.run("FINAL('x' * (20 << 20))")
+    assert cell.final is not None
+    assert len(str(cell.final.value)) == 20 << 20
+
+
 async def test_a_checkpoint_is_restored_in_another_session(opened: Opener) -> None:
     repl = await opened.text()
     await repl.run("x = [1, 2]\ndef f(y): return x + y")
