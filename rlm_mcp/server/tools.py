@@ -132,10 +132,10 @@ class Tools:
         timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30,
         reset: Annotated[bool, Field(description="forget the variables first")] = False,
     ) -> Annotated[CallToolResult, InspectResult]:
-        """Look into a context yourself, free and fast.
+        """Look into a context, free and fast.
 
         No further argument gives an overview; start_line/end_line reads; search greps; code runs Python in a sandbox
-        (no network). Use it for exact facts: counts, lookups, parsing. Where meaning must be judged over much text,
+        (no network). For exact facts: counts, lookups, parsing. Where meaning must be judged over much text,
         use rlm_solve.
         """
         if sum(map(bool, (search, code, start_line or end_line))) > 1:
@@ -173,7 +173,7 @@ class Tools:
         sub_model: str = "",
         output_schema: Annotated[dict[str, Any] | None, Field(description="JSON Schema of the answer")] = None,
         packages: str = "",
-        estimate_only: Annotated[bool, Field(description="only tell calls, tokens, dollars")] = False,
+        estimate_only: Annotated[bool, Field(description="only tell the cost")] = False,
     ) -> Annotated[CallToolResult, SolveResult] | InputRequiredResult:
         """Answer a question over contexts of any size, with verified citations.
 

@@ -119,9 +119,8 @@ class MappedPages:
         size = sum([length for _, length in extents])
         if size > _MOVE_ABOVE:
             long = [e for e in extents if e[1] >= _LONG_RUN and e[0] >= self._free_end]
-            for start, length in long:
-                self._move_to_file(start, length)
-            extents = [e for e in extents if e not in long]
+            moved = [e for e in long if self._move_to_file(*e)]
+            extents = [e for e in extents if e not in moved]
             size = sum([length for _, length in extents])
         buffer = self._buffers.take(size)
         whole, copy, position = self._memory.view(0, self._memory.size), memoryview(buffer), 0
@@ -180,14 +179,19 @@ class MappedPages:
         edges = [(0, self._free_start), (self._free_end, self._mapped_bytes), (self._mapped_bytes, self._memory.size)]
         return [extent for start, end in edges for extent in self._find_written(self._memory.base, start, end)]
 
-    def _move_to_file(self, start: int, length: int) -> None:
-        if self._file is None:
-            self._file = os.memfd_create("guest-pages", os.MFD_CLOEXEC)
+    def _move_to_file(self, start: int, length: int) -> bool:
+        """Move a run to the file; False if the system has no room in it (RLIMIT_FSIZE, for one): it is copied then."""
         view, done = self._memory.view(start, length), 0
-        while done < length:
-            done += os.pwrite(self._file, view[done:], start + done)
+        try:
+            if self._file is None:
+                self._file = os.memfd_create("guest-pages", os.MFD_CLOEXEC)
+            while done < length:
+                done += os.pwrite(self._file, view[done:], start + done)
+        except OSError:
+            return False
         _map(self._memory.base + start, length, 0, self._file, start)
         self._moved = _union([*self._moved, (start, length)])
+        return True
 
     def _map_initial(self, start: int, length: int) -> None:
         """Map what lies under the written pages of a fresh memory: the template's file, else zeros."""

@@ -43,5 +43,6 @@ def import_what_runs_need(*_: object) -> None:
 
 
 import_what_all_need()
-signal.signal(signal.SIGALRM, import_what_runs_need)
-signal.setitimer(signal.ITIMER_REAL, AFTER_SECONDS)  # which is not inherited
+if hasattr(signal, "SIGALRM"):  # there are no workers elsewhere
+    signal.signal(signal.SIGALRM, import_what_runs_need)
+    signal.setitimer(signal.ITIMER_REAL, AFTER_SECONDS)  # which is not inherited

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 RUN_FIELDS = {
     "run_id", "status", "answer", "answer_chars", "truncated", "offset", "stopped_by", "citations", "coverage",
-    "usage", "iterations", "mode", "depth", "trace_uri", "message",
+    "usage", "iterations", "mode", "depth", "trace_uri", "message", "confidence",
 }  # fmt: skip
 QUESTION = {"query": "How many errors are there?", "contexts": ["t"], "mode": "rlm"}
 
