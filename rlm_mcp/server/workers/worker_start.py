@@ -49,13 +49,13 @@ class WorkerEnds:
 
 
 def plain(settings: Settings) -> Mapping[str, Any]:
-    """The settings with their secrets in plain text, which can be pickled. Workers start no tool servers."""
-    settings = replace(settings, tools={})
+    """The settings with their secrets in plain text, for pickle. Workers start no tool servers, and use no database."""
+    settings = replace(settings, tools={}, store=Secret(""))
     values = {each.name: getattr(settings, each.name) for each in fields(Settings)}
     return {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}
 
 
 def restored(values: Mapping[str, Any]) -> Settings:
     """The settings that `plain` was given."""
-    secrets = {name: Secret(values[name]) for name in ("api_key", "sub_api_key")}
+    secrets = {name: Secret(values[name]) for name in ("api_key", "sub_api_key", "store")}
     return Settings(**{**values, **secrets})
