@@ -155,7 +155,7 @@ async def test_one_that_stood_still_asks_no_model_and_leaves_the_run_without_an_
         assert run.is_live()  # what it has sent may be under way until the lease expires
         let_expire(runs, run.run_id)
         assert [name_of(event) for event in run.events()] == ["run_started", "decided"]
-        assert run.state().status == "running"  # a worker will take it over: it is left alone for SWEEPING_SECONDS first
+        assert run.state().status == "running"  # for a while: a worker will take it over
         runs.database.rows("UPDATE rlm_runs SET portable = false WHERE run_id = %s", (run.run_id,))
         assert run.state().status == "failed"  # nobody else can go on with it
 
