@@ -125,13 +125,13 @@ class Level:
             place=lambda: f"{spec.path}:{self._turns}",
         )
         async with deps.open_repl(spec.contexts, calls, value=spec.value) as repl:
-            await self._checkpoints.restore(repl, is_usable=self._is_readable_until)
+            await self._checkpoints.restore(repl, known_blocks=self._blocks_on_record)
             yield repl
 
-    def _is_readable_until(self, turn: int) -> bool:
-        """Whether the record has the results of the blocks up to that turn. Else they are run again from the start."""
+    def _blocks_on_record(self, turn: int) -> int | None:
+        """How many blocks up to that turn have their result on record; None if one of them cannot be read."""
         taped = [cell for cell in self.deps.tape.cells(self.spec.path) if cell.turn <= turn]
-        return all(_result_of(cell) is not None for cell in taped)
+        return len(taped) if all(_result_of(cell) is not None for cell in taped) else None
 
     async def _answer_child(self, asked: ChildQuery, name: str) -> object:
         """The answer of `rlm_query`: that of a run over a part, with its own ledger and its own path in the record."""

@@ -72,7 +72,7 @@ async def test_a_run_whose_checkpoint_another_version_made_goes_on_by_running_it
     with pytest.raises(Killed):
         await world.solve(dying(2, [LOOK, COUNT, ANSWER]))
     assert isinstance(world.record, Run)
-    world.record.save_checkpoint(2, b"of another image")
+    world.record.save_checkpoint(2, (2).to_bytes(4, "little") + b"of another image")
     world.record.close()
 
     run = world.runs.get(world.record.run_id)
@@ -96,6 +96,23 @@ async def test_a_run_with_a_damaged_result_on_record_goes_on_by_running_its_bloc
     assert (outcome.answer, outcome.iterations, len(root.calls)) == ("429", 3, 1)
     assert (len(repl.opened[0].ran), repl.opened[0].restored) == (3, [])
     assert "the record of turn 2 block 1 is damaged: the block is run again" in caplog.text
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_a_run_that_lost_the_result_of_a_block_in_its_checkpoint_does_not_run_it_over_what_it_left(
+    world: World, lost: int
+) -> None:
+    run = await killed_and_changed(world, "", "")
+    lines = run.events_path.read_text().splitlines(keepends=True)
+    cells = [number for number, line in enumerate(lines) if line.startswith('{"event":"cell"')]
+    del lines[cells[lost - 1]]
+    run.events_path.write_text("".join(lines))
+    root, repl = ScriptedModel([ANSWER]), ScriptedOpener(GOOD)
+    outcome = await solve(world.spec(), world.deps(root, repl, run, tape=Tape(run.events())), Ledger(RunLimits()))
+
+    assert (outcome.answer, outcome.iterations, len(root.calls)) == ("429", 3, 1)
+    assert (len(repl.opened[0].ran), repl.opened[0].restored) == (3, [])
+    assert len(world.events("cell")) == 3
 
 
 async def test_a_run_with_a_damaged_reply_on_record_says_so(world: World) -> None:
@@ -227,7 +244,7 @@ async def test_a_run_whose_lease_has_ended_asks_no_model_and_writes_nothing_any_
 
 
 async def test_the_repl_is_saved_while_a_slow_model_is_asked_and_not_for_an_instant_one(world: World) -> None:
-    for seconds, after, saved in [(0.0, 60, None), (0.05, 0.001, (2, b"2"))]:
+    for seconds, after, saved in [(0.0, 60, None), (0.05, 0.001, (2, (2).to_bytes(4, "little") + b"2"))]:
         root = ScriptedModel([LOOK, COUNT, ANSWER], seconds=seconds)
         run = world.begin(world.spec(), root, RunLimits())
         deps = replace(world.deps(root, ScriptedOpener(GOOD), run), save_after_seconds=after)
