@@ -7,6 +7,7 @@ long gets what they leave.
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -257,8 +258,13 @@ def _fitting_citations(citations: Iterable[Citation], json_chars: int) -> tuple[
     """The first citations that fit, and the room that they take."""
     quote_chars = min(QUOTE_CHARS, json_chars // 2)
     shortened = [replace(citation, quote=cut(citation.quote, quote_chars)) for citation in citations]
-    rows = fitting(TypeAdapter(list[WireCitation]).dump_python(shortened), json_chars)
+    rows = fitting(_citations_adapter().dump_python(shortened), json_chars)
     return shortened[: len(rows)], json_length(rows)
+
+
+@cache
+def _citations_adapter() -> TypeAdapter[list[WireCitation]]:
+    return TypeAdapter(list[WireCitation])
 
 
 def estimate_text(guess: Estimate) -> str:
