@@ -53,7 +53,8 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts it, and returns when it answers."""
-        fast = [] if self.is_durable else ["-F", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
+        # What is committed outlives the server, though not the machine.
+        fast = [] if self.is_durable else ["-F", "-c", "full_page_writes=off"]
         options = ["-D", str(self.directory / "data"), "-h", "127.0.0.1", "-p", str(self.port), *fast]
         log = (self.directory / "log").open("ab")
         with log:
@@ -70,7 +71,7 @@ class PostgresServer:
         raise TimeoutError("postgres did not start within 12 s")
 
     def stop(self) -> None:
-        """Ends it at once, as if the machine lost power; connections break."""
+        """Ends it at once, as a crash would; connections break."""
         if self.process is not None:
             self.process.send_signal(3)  # SIGQUIT: immediate shutdown
             self.process.wait(20)
