@@ -13,7 +13,7 @@ from rlm_mcp.contexts.sources.pattern import fixed_part
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text.globs import is_glob
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.errors import ContextError, SourceRefused
+from rlm_mcp.errors import ContextError, RlmError, SourceRefused, StorageUnreachable
 
 SETTLE_MS = 400
 """Changes within this time of each other are handled together: a build writes many files at once."""
@@ -25,7 +25,7 @@ def watch(
     *,
     stop: threading.Event,
     on_version: Callable[[Context], None],
-    on_error: Callable[[ContextError], None],
+    on_error: Callable[[RlmError], None],
 ) -> None:
     """Registers a context's source again whenever it changes, until `stop` is set. Blocks: give it a thread.
 
@@ -37,7 +37,7 @@ def watch(
     for _ in _changes(_watched(context), stop):
         try:
             latest = store.refresh(context.name)
-        except ContextError as error:
+        except (ContextError, StorageUnreachable) as error:
             on_error(error)
             continue
         if latest.context_id != context.context_id:

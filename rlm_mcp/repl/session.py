@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, FileEntry
-from rlm_mcp.errors import ContextError, RlmError
+from rlm_mcp.errors import RlmError
 from rlm_mcp.packages.guidance import import_advice
 from rlm_mcp.repl.threads import SandboxThreads
 from rlm_mcp.repl.types import CellError, CellResult, Final, PackCheckpoint, RawCitation, Read, Variable
@@ -205,20 +205,20 @@ def open_session(
     """Opens a session with the contexts mounted, the prelude installed and `context` bound. Raises SandboxFailed."""
     from wasm_runtime import LateFile
 
-    mounted: dict[str, Path | LateFile] = {}
+    mounted: dict[str, LateFile] = {}
     warned: set[str] = set()
     described = []
     for context in contexts:
         at = f"/context/{context.name}"
         files = store.files(context)
         if context.kind == "text":  # looked for at once, so that what is wrong with it is said in words
-            mounted |= {f"{at}/{file.path}": file.blob for file in files}
-        else:
-            made = int(datetime.fromisoformat(context.created_at).timestamp()) * 1_000_000_000
-            mounted |= {
-                f"{at}/{file.path}": LateFile(partial(_find_file, file, warned), size=file.bytes, mtime_ns=made)
-                for file in files
-            }
+            for file in files:
+                file.locate()
+        made = int(datetime.fromisoformat(context.created_at).timestamp()) * 1_000_000_000
+        mounted |= {
+            f"{at}/{file.path}": LateFile(partial(_find_file, file, warned), size=file.bytes, mtime_ns=made)
+            for file in files
+        }
         described.append(
             {
                 "name": context.name,
@@ -253,7 +253,7 @@ def _find_file(file: FileEntry, warned: set[str]) -> Path:
     """
     try:
         return file.blob
-    except ContextError as error:
+    except RlmError as error:
         if file.key not in warned:
             warned.add(file.key)
             log.warning("code cannot read %s: %s", file.path, error)

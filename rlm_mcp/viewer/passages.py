@@ -6,7 +6,7 @@ from typing import Any
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
-from rlm_mcp.errors import ContextError, OutOfRange
+from rlm_mcp.errors import ContextError, OutOfRange, StorageUnreachable
 from rlm_mcp.viewer.coverage import FileSize
 from rlm_mcp.viewer.story import Cut, head_and_tail
 
@@ -52,7 +52,7 @@ def read_passages(store: Store, context_ids: Sequence[str], citations: Sequence[
         try:
             passages[number] = _passage(store, context, citation)
             char = store.locate_line(context, citation["start_line"], path=citation["path"]).char
-        except ContextError as error:
+        except (ContextError, StorageUnreachable) as error:
             passages[number] = {"missing": f"The text cannot be read: {error}"}
         else:
             places[number] = (context.context_id, str(citation["path"]), char)

@@ -1,6 +1,6 @@
 """The storage of a workspace: each part that outlives the process is behind a protocol, so that it can be elsewhere.
 
-    contexts    Store, over a Catalogue and Blobs (contexts/store/protocols.py)
+    contexts    Store, over StoreParts           (contexts/store/protocols.py)
     runs        RunStore, RunRecord, over Leases (records/protocols.py, records/lease.py)
     queue       RunQueue                         (records/run_queue.py)
     replies     Replies                          (engine/types.py)
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import anyio
 
 from rlm_mcp.contexts.sources.remote import RemoteAccess, network_of
+from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.types import Replies
@@ -49,11 +50,16 @@ class Backends:
 
 
 @asynccontextmanager
-async def open_backends(settings: Settings, limits: TenantLimits | None = None) -> AsyncIterator[Backends]:
-    """Those of this machine, by default without limits. What dead processes have left in the store is removed first."""
+async def open_backends(
+    settings: Settings, limits: TenantLimits | None = None, parts: StoreParts | None = None
+) -> AsyncIterator[Backends]:
+    """Those of this machine, by default without limits. What dead processes have left in the store is removed first.
+
+    `parts` replace those of the store.
+    """
     async with AsyncExitStack() as stack:
         # Opening is not abandoned on cancellation: the store would never be closed.
-        store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings))
+        store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings, parts))
         await anyio.to_thread.run_sync(store.remove_leftovers)
         replies = ReplyCache(settings.cache_dir) if settings.sub_call_cache else None
         if replies is not None:
@@ -71,7 +77,7 @@ async def open_backends(settings: Settings, limits: TenantLimits | None = None) 
         )
 
 
-def _open_store(settings: Settings) -> Store:
+def _open_store(settings: Settings, parts: StoreParts | None) -> Store:
     """Takes milliseconds, or as long as another process holds the write lock."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     access = RemoteAccess(
@@ -79,4 +85,4 @@ def _open_store(settings: Settings) -> Store:
         networks=tuple(map(network_of, settings.fetch_networks)),
         keys=settings.fetch_with_keys,
     )
-    return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes, access=access)
+    return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes, access=access, parts=parts)

@@ -19,7 +19,7 @@ from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.sources.address import is_address
 from rlm_mcp.contexts.store.store import MOST_LISTED, Store
 from rlm_mcp.contexts.types import Context, LineRange, Page
-from rlm_mcp.errors import ContextError, SourceRefused, UnknownContext
+from rlm_mcp.errors import RlmError, SourceRefused, UnknownContext
 from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange
 from rlm_mcp.workspace.progress import IngestProgress
 
@@ -174,7 +174,7 @@ class WorkspaceContexts:
         *,
         stop: threading.Event,
         on_version: Callable[[Context], None],
-        on_error: Callable[[ContextError], None],
+        on_error: Callable[[RlmError], None],
     ) -> None:
         """Registers a source again whenever it changes. Only `stop` ends it; cancellation does not.
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
+from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.budget import Ledger
@@ -266,7 +267,7 @@ class Launcher:
         return self._launch(
             started,
             functions=recorded_functions(started.functions, await self._tool_functions()),
-            spec=self._spec(started),
+            spec=await run_in_thread(self._spec, started),
             models=models,
             limits=RunLimits(**started.limits),
             tape=Tape(events),

@@ -19,8 +19,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from rlm_mcp.cluster.changes import SharedChanges
+    from rlm_mcp.cluster.limits import RowLimits
     from rlm_mcp.cluster.queue import RowRunQueue
     from rlm_mcp.cluster.runs import RowRuns
+    from rlm_mcp.contexts.store.protocols import StoreParts
+    from rlm_mcp.workspace.tenant_limits import LocalLimits
 
 USER, PASSWORD = "rlm", "pass-Word-17"
 BUCKET = "texts"
@@ -153,6 +157,48 @@ def open_queues(
         return runs, RowRunQueue(runs, closing.enter_context(Notices(runs.database)))
 
     return opened
+
+
+def open_store_parts(
+    request: pytest.FixtureRequest, directory: Path, *, cache_bytes: int | None = None
+) -> "Callable[[], StoreParts]":
+    """Opens the contexts of one owner, whom no other test has, as another node would."""
+    from rlm_mcp.cluster.blobs import ObjectBlobs
+    from rlm_mcp.cluster.catalogue import RowCatalogue, RunUses
+    from rlm_mcp.cluster.text_cache import TextCache
+    from rlm_mcp.contexts.store.protocols import StoreParts
+
+    reopen = open_runs(request, directory, is_beating=False)
+    closing = ExitStack()
+    request.addfinalizer(closing.close)
+
+    def opened() -> "StoreParts":
+        runs = reopen()
+        catalogue = RowCatalogue(runs.database, runs.owner)
+        cache = closing.enter_context(TextCache(directory / "texts", most_bytes=cache_bytes))
+        blobs = ObjectBlobs(catalogue, runs.objects, cache)
+        return StoreParts(catalogue=catalogue, blobs=blobs, uses=RunUses(runs))
+
+    return opened
+
+
+def open_changes(request: pytest.FixtureRequest) -> "Callable[[], SharedChanges]":
+    """Opens the feed of changes of one owner, whom no other test has, as another node would."""
+    from rlm_mcp.cluster.changes import SharedChanges
+    from rlm_mcp.cluster.notices import Notices
+
+    database, owner = request.getfixturevalue("database"), secrets.token_hex(6)
+    closing = ExitStack()
+    request.addfinalizer(closing.close)
+    return lambda: SharedChanges(database, closing.enter_context(Notices(database)), owner)
+
+
+def open_limits(request: pytest.FixtureRequest) -> "Callable[[LocalLimits], RowLimits]":
+    """Opens the limits of all tenants as another node, with limits of its own, would."""
+    from rlm_mcp.cluster.limits import RowLimits
+
+    database = request.getfixturevalue("database")
+    return lambda here: RowLimits(here, database)
 
 
 def object_store_variables(endpoint: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ All of it is found in the text and nothing is guessed from a name alone. Where i
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 
@@ -97,7 +97,9 @@ def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overvie
 
 def describe_file(entry: FileEntry) -> dict[str, object]:
     """The description of one text, as JSON. Every run asks for it, so the newest ones are cached."""
-    return dict(_described(entry, entry.blob.stat().st_mtime_ns))
+    blob = entry.blob
+    # The cache gets the path alone: an entry keeps its file where it is.
+    return dict(_described(replace(entry, locate=lambda: blob), blob.stat().st_mtime_ns))
 
 
 @lru_cache(maxsize=KEPT)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlm_mcp.contexts.store.blobs import LocalText
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.text import reading
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
@@ -21,8 +22,13 @@ class AddressedFile:
     """
 
     row: FileRow
-    blob: Path
+    text: LocalText
     index: Callable[[Callable[[Counts], bool]], LineIndex]
+
+    @property
+    def blob(self) -> Path:
+        """The file with the text."""
+        return self.text.path
 
     def read_lines(self, start_line: int, end_line: int | None, *, max_chars: int) -> LineRange:
         """Reads lines; negative numbers count from the end. Raises OutOfRange."""

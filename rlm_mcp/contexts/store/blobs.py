@@ -15,7 +15,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,17 @@ class StagedText:
         return self.index.counts
 
 
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class LocalText:
+    """A file of this machine with a text, which stays where it is for the life of this object."""
+
+    path: Path
+
+
 class FileBlobs:
     """The blob files of one store. Callers of the methods that change them hold the catalogue's write lock."""
+
+    looked_for_at_once = 1
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -65,8 +74,8 @@ class FileBlobs:
         """The path of a blob, whether it exists or not."""
         return self._directory / blob[:2] / f"{blob}.txt"
 
-    def verified_path(self, blob: str, size: int) -> Path:
-        """The path of a blob, once its size is verified. Raises StoreDamaged."""
+    def local_text(self, blob: str, size: int) -> LocalText:
+        """The file of a blob, once its size and integrity are verified. Raises StoreDamaged."""
         path = self.path(blob)
         try:
             found = path.stat().st_size
@@ -80,7 +89,7 @@ class FileBlobs:
             ) from error
         if found != size:
             raise StoreDamaged(f"{path} has {found:,} bytes instead of {size:,}: register it again")
-        return path
+        return LocalText(path)
 
     def _is_intact(self, blob: str) -> bool:
         """Tells whether a blob is still the text that it was stored as. Raises OSError."""
@@ -137,13 +146,20 @@ class FileBlobs:
         except ValueError as error:
             raise StoreDamaged(f"{error}: register it again") from error
 
-    def place(self, staged: StagedText) -> None:
+    def place(self, texts: Sequence[StagedText], *, check: Callable[[], object]) -> None:
         """Does all that it can before the caller takes the catalogue's write lock; `publish` does the rest."""
-        _mark(staged.path, staged.blob)
-        self.path(staged.blob).parent.mkdir(exist_ok=True)
+        for staged in texts:
+            check()
+            _mark(staged.path, staged.blob)
+            self.path(staged.blob).parent.mkdir(exist_ok=True)
 
-    def publish(self, staged: StagedText) -> None:
-        """Moves a text that was placed to its name. The caller holds the catalogue's write lock."""
+    def publish(self, texts: Sequence[StagedText], *, check: Callable[[], object]) -> None:
+        """Moves texts that were placed to their names. The caller holds the catalogue's write lock."""
+        for staged in texts:
+            check()
+            self._publish(staged)
+
+    def _publish(self, staged: StagedText) -> None:
         path = self.path(staged.blob)
         if path.exists() and path.stat().st_size == staged.counts.bytes and self._is_intact(staged.blob):
             return  # not replaced: a sandbox may have this very file open

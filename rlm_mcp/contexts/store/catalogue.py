@@ -335,13 +335,13 @@ class SqliteCatalogue:
 
     def _contexts(self, statement: str, values: tuple[object, ...]) -> list[Context]:
         with self._reading():
-            cursor = self._db.execute(statement, _storable(values))
+            cursor = self._db.execute(statement, storable(values))
             names = [column[0] for column in cursor.description]
-            return [_context(dict(zip(names, row, strict=True))) for row in cursor]
+            return [context_of(dict(zip(names, row, strict=True))) for row in cursor]
 
     def _files(self, statement: str, values: tuple[object, ...]) -> list[FileRow]:
         with self._reading():
-            return [_file_row(*row) for row in self._db.execute(statement, _storable(values))]
+            return [file_row_of(*row) for row in self._db.execute(statement, storable(values))]
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -354,14 +354,14 @@ class SqliteCatalogue:
 
     def _number(self, statement: str, values: tuple[object, ...] = ()) -> int:
         with self._reading():
-            return int(self._db.execute(statement, _storable(values)).fetchone()[0])
+            return int(self._db.execute(statement, storable(values)).fetchone()[0])
 
 
 def _has_texts(directory: Path) -> bool:
     return next((directory / "blobs").glob("??/*.txt"), None) is not None
 
 
-def _file_row(
+def file_row_of(
     _context_id: str,
     path: str,
     blob: str,
@@ -374,6 +374,7 @@ def _file_row(
     pages: str,
     exact: int,
 ) -> FileRow:
+    """The file that a row of the catalogue describes. Raises TypeError and ValueError for what none has."""
     size + chars + lines + longest + invalid + exact  # raises TypeError where one is no number
     return FileRow(
         path=path,
@@ -415,13 +416,14 @@ def context_id(name: str, kind: Kind, files: Sequence[FileRow]) -> str:
     return f"ctx_{digest.hexdigest()[:16]}"
 
 
-def _storable(values: tuple[object, ...]) -> tuple[object, ...]:
+def storable(values: tuple[object, ...]) -> tuple[object, ...]:
     """Values for a query, with lone surrogates replaced as they are in stored texts; SQLite refuses them."""
     return tuple(encode_text(value)[0].decode() if isinstance(value, str) else value for value in values)
 
 
-def _context(row: dict[str, Any]) -> Context:
-    del row["options"]
+def context_of(row: dict[str, Any]) -> Context:
+    """The context that a row of the catalogue describes. Raises TypeError and ValueError for what none has."""
+    row.pop("options", None)
     if any(type(row[name]) is not int for name in ("version", "bytes", "chars", "lines", "files", "skipped")):
         raise ValueError(f"the sizes of {row['context_id']!r} are not numbers")
     row["current"], row["exact"] = bool(row["current"]), bool(row["exact"])

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
-from rlm_mcp.contexts.store.process_locks import dead_tokens, is_alive, remove_dead
-from rlm_mcp.contexts.store.protocols import Blobs, Catalogue
+from rlm_mcp.contexts.store.process_locks import dead_tokens, remove_dead
+from rlm_mcp.contexts.store.protocols import Blobs, Catalogue, ContextUses
 from rlm_mcp.contexts.store.references import ReferenceIndexes, is_reference, reference_of
 from rlm_mcp.contexts.types import Freed
 
@@ -23,16 +23,13 @@ class GarbageCollector:
     directory: Path
     catalogue: Catalogue
     blobs: Blobs
+    uses: ContextUses
     indexes: ReferenceIndexes
 
     @property
     def holders(self) -> Path:
         """The directory of the lock files of all processes."""
         return self.directory / "holders"
-
-    def living_users(self, context_id: str) -> Sequence[str]:
-        """The runs that use a context and whose process is alive."""
-        return [run_id for run_id, token in self.catalogue.users(context_id) if is_alive(self.holders, token)]
 
     def forget(self, context_ids: Sequence[str]) -> Collection[str]:
         """Deletes contexts from the catalogue and returns the texts they had. The caller holds the write lock."""
@@ -70,12 +67,10 @@ class GarbageCollector:
         for token in dead:
             rmtree(self.directory / "incoming" / token, ignore_errors=True)
         with self.catalogue.writing():
-            for token in self.catalogue.holders():
-                if not is_alive(self.holders, token):
-                    self.catalogue.end_uses_of(token)
+            self.uses.remove_dead()
         for token in dead:  # last: as long as the lock file exists, the next start collects garbage again
             remove_dead(self.holders, token)
 
     def old_versions(self, keep: Collection[str]) -> Sequence[str]:
         """The superseded versions that are neither in `keep` nor in use."""
-        return [one for one in self.catalogue.superseded() if one not in keep and not self.living_users(one)]
+        return [one for one in self.catalogue.superseded() if one not in keep and not self.uses.runs_with(one)]

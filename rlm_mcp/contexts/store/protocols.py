@@ -1,15 +1,16 @@
-"""The parts of a store of contexts: a catalogue of contexts and their files, and the texts of these.
+"""The parts of a store of contexts: a catalogue of contexts and their files, the texts of these, and who uses them.
 
 `tests/rlm_mcp/contexts/store/test_catalogues.py` and `test_blob_stores.py` are what every implementation has to pass.
 All methods may do I/O and are called on worker threads, by several at once.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rlm_mcp.contexts.store.blobs import StagedText
+from rlm_mcp.contexts.store.blobs import LocalText, StagedText
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
 from rlm_mcp.contexts.types import Context, Skipped
@@ -59,12 +60,6 @@ class Catalogue(Protocol):
     def skipped(self, context_id: str) -> Sequence[Skipped]:
         """The files that were left out of a context."""
 
-    def users(self, context_id: str) -> Sequence[tuple[str, str]]:
-        """Run id and process token of every use of a context."""
-
-    def holders(self) -> Sequence[str]:
-        """The tokens of all processes that are recorded as using a context."""
-
     def blobs(self) -> set[str]:
         """All texts that contexts use."""
 
@@ -96,30 +91,27 @@ class Catalogue(Protocol):
     def delete(self, context_id: str) -> None:
         """Deletes a context and its files."""
 
-    def add_use(self, context_id: str, run_id: str, holder: str) -> None:
-        """Records that a run of the process with this token uses a context."""
-
-    def end_use(self, context_ids: Iterable[str], run_id: str, holder: str) -> None:
-        """Removes one use of each id that `add_use` recorded."""
-
-    def end_uses_of(self, holder: str) -> None:
-        """Removes all uses by a dead process."""
-
 
 class Blobs(Protocol):
     """Texts by the SHA-256 of their UTF-8 bytes. A text that the catalogue does not name is garbage."""
 
+    looked_for_at_once: int
+    """texts that are looked for at the same time: more than one where that takes requests"""
+
     def link_to(self, link: Path, blob: str, *, size: int) -> bool:
         """Makes a file of a text that is there already, which survives its deletion; False if there is none."""
 
-    def place(self, staged: StagedText) -> None:
-        """Brings a staged text to where it is kept, before the write lock is taken. Idempotent. Raises StoreFull."""
+    def place(self, texts: Sequence[StagedText], *, check: Callable[[], object]) -> None:
+        """Brings staged texts to where they are kept, before the write lock is taken. Idempotent. Raises StoreFull.
 
-    def publish(self, staged: StagedText) -> None:
-        """Gives a text that was placed its name. The caller holds the write lock."""
+        `check` is called often, and may raise to end it.
+        """
 
-    def verified_path(self, blob: str, size: int) -> Path:
-        """A file of this machine with the text, whose size and integrity are verified. Raises StoreDamaged."""
+    def publish(self, texts: Sequence[StagedText], *, check: Callable[[], object]) -> None:
+        """Gives texts that were placed their names. The caller holds the write lock."""
+
+    def local_text(self, blob: str, size: int) -> LocalText:
+        """The text in a file of this machine, whose size and integrity are verified. Raises StoreDamaged."""
 
     def index(self, blob: str) -> LineIndex:
         """The line index of a text. Raises StoreDamaged when the text is gone."""
@@ -129,3 +121,28 @@ class Blobs(Protocol):
 
     def names(self) -> Iterator[str]:
         """The names of all texts, and of what is left of some."""
+
+
+class ContextUses(Protocol):
+    """Which runs use a context of one owner, so that nobody removes it."""
+
+    def begin(self, find: Callable[[], Sequence[str]], run_id: str) -> Sequence[str]:
+        """Notes that a run of this process uses the contexts whose ids `find` gives, and returns these."""
+
+    def end(self, context_ids: Iterable[str], run_id: str) -> None:
+        """Takes back one `begin`."""
+
+    def runs_with(self, context_id: str) -> Sequence[str]:
+        """The ids of the runs that use a context, wherever they go on. The caller holds the write lock."""
+
+    def remove_dead(self) -> None:
+        """Removes what processes that died have noted. The caller holds the write lock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreParts:
+    """The parts of one store, which closes the catalogue."""
+
+    catalogue: Catalogue
+    blobs: Blobs
+    uses: ContextUses

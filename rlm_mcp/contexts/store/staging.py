@@ -4,8 +4,9 @@ import hashlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from io import FileIO
 from itertools import chain
@@ -82,38 +83,30 @@ class StagingArea:
         if encoding is None:
             raise NotText("it is binary, not text")
         stream = Utf8Stream(encoding)
-        blob, path, index = self._stage_chunks(stream.convert(self._chunks(sample, file)))
-        return StagedText(
-            blob=blob,
-            path=path,
-            index=index,
-            encoding=stream.encoding,
-            invalid_bytes=stream.invalid_bytes,
-            nuls=stream.nuls,
-        )
+        staged = self.stage_utf8(stream.convert(self._chunks(sample, file)))
+        return replace(staged, encoding=stream.encoding, invalid_bytes=stream.invalid_bytes, nuls=stream.nuls)
 
     def _flush(self) -> None:
         with disk_errors(), ThreadPoolExecutor(max_workers=FLUSHERS, thread_name_prefix="blob-flusher") as flushers:
             for start in range(0, len(self._unflushed), FLUSHED_AT_ONCE):
-                self._on_bytes(0)
+                self._check()
                 some = self._unflushed[start : start + FLUSHED_AT_ONCE]
                 for _ in flushers.map(_flush, [some[n::FLUSHERS] for n in range(FLUSHERS)]):
                     pass
         self._unflushed.clear()
 
-    def place(self, texts: Iterable[StagedText]) -> None:
+    def place(self, texts: Sequence[StagedText]) -> None:
         """Flushes and places staged texts, so that little is left to do under the write lock. Raises StoreFull."""
         self._flush()
         with disk_errors():
-            for staged in texts:
-                self._on_bytes(0)
-                self._blobs.place(staged)
+            self._blobs.place(texts, check=self._check)
 
-    def publish(self, texts: Iterable[StagedText]) -> None:
+    def publish(self, texts: Sequence[StagedText]) -> None:
         """Publishes texts that were placed. The caller holds the catalogue's write lock."""
-        for staged in texts:
-            self._on_bytes(0)
-            self._blobs.publish(staged)
+        self._blobs.publish(texts, check=self._check)
+
+    def _check(self) -> None:
+        self._on_bytes(0)
 
     def _chunks(self, sample: bytes, file: Readable) -> Iterator[bytes]:
         """The chunks of a file, the first of which is its sample."""
@@ -122,8 +115,12 @@ class StagingArea:
             self._on_bytes(len(chunk))
             yield chunk
 
+    def stage_utf8(self, chunks: Iterator[bytes]) -> StagedText:
+        """Writes a text that is UTF-8, which is first held whole in memory if it is small. Raises StoreFull."""
+        blob, path, index = self._stage_chunks(chunks)
+        return StagedText(blob=blob, path=path, index=index, encoding=UTF8, invalid_bytes=0, nuls=0)
+
     def _stage_chunks(self, chunks: Iterator[bytes]) -> tuple[str, Path, LineIndex]:
-        """Writes a text, which is first held whole in memory if it is small."""
         held: list[bytes] = []
         size = 0
         for data in chunks:
@@ -182,10 +179,15 @@ class StagingArea:
             return
         self._room -= size
         if self._room < 0:
-            raise StoreFull(
-                "this would exceed the quota of the store: remove contexts (`rlm-mcp contexts rm NAME`), "
-                "collect what is unused (`rlm-mcp contexts gc`), or raise RLM_MCP_QUOTA_BYTES"
-            )
+            raise over_quota()
+
+
+def over_quota() -> StoreFull:
+    """The error of a registration for which the quota has no room."""
+    return StoreFull(
+        "this would exceed the quota of the store: remove contexts (`rlm-mcp contexts rm NAME`), "
+        "collect what is unused (`rlm-mcp contexts gc`), or raise RLM_MCP_QUOTA_BYTES"
+    )
 
 
 def _write_all(file: FileIO, data: bytes) -> None:

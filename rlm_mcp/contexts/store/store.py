@@ -9,6 +9,7 @@ contexts/holders/TOKEN.lock    locked by a process while it is alive (process_lo
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, count
@@ -20,16 +21,17 @@ from rlm_mcp.contexts.sources.address import is_address, shown_address
 from rlm_mcp.contexts.sources.fetched import LEFT_OUT, STDIN
 from rlm_mcp.contexts.sources.remote import RemoteAccess
 from rlm_mcp.contexts.store.addressed_file import AddressedFile
-from rlm_mcp.contexts.store.blobs import FileBlobs, disk_errors
+from rlm_mcp.contexts.store.blobs import FileBlobs, LocalText, disk_errors
 from rlm_mcp.contexts.store.catalogue import MAX_NAME, FileRow, SqliteCatalogue, check_name, context_id, safe_name
 from rlm_mcp.contexts.store.conversions import ConversionJournal
 from rlm_mcp.contexts.store.garbage import GarbageCollector
 from rlm_mcp.contexts.store.ingest import Ingest
 from rlm_mcp.contexts.store.plain_copies import PlainCopies
 from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
-from rlm_mcp.contexts.store.protocols import Blobs, Catalogue
+from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
-from rlm_mcp.contexts.store.staging import StagingArea
+from rlm_mcp.contexts.store.staging import StagingArea, over_quota
+from rlm_mcp.contexts.store.uses import LockedUses
 from rlm_mcp.contexts.text.encoding import UTF8, encode_text, named_encoding
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
 from rlm_mcp.contexts.timeout import Timeout
@@ -39,6 +41,7 @@ from rlm_mcp.errors import (
     NameTaken,
     OutOfRange,
     SourceRefused,
+    StorageUnreachable,
     StoreDamaged,
     UnknownContext,
     UnknownPath,
@@ -58,7 +61,8 @@ class Store:
     """Contexts on disk under `data_dir`; thread-safe, shared by many processes, synchronous.
 
     `roots` are the directories that may be registered: None means any, an empty sequence means none. `access` says
-    from which machines sources are fetched. Without `catalogue` and `blobs`, both are below `data_dir`.
+    from which machines sources are fetched. With `parts`, which other
+    machines may share, no file is referenced where it lies; without, all are below `data_dir`.
     """
 
     def __init__(
@@ -69,8 +73,7 @@ class Store:
         quota_bytes: int | None = None,
         reference_above_bytes: int = REFERENCE_ABOVE_BYTES,
         access: RemoteAccess | None = None,
-        catalogue: Catalogue | None = None,
-        blobs: Blobs | None = None,
+        parts: StoreParts | None = None,
     ) -> None:
         self._directory = data_dir / "contexts"
         self._roots = roots
@@ -81,17 +84,14 @@ class Store:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with disk_errors():
                 self._holder = ProcessLock(self._directory / "holders")
-                self._blobs: Blobs = blobs or FileBlobs(self._directory / "blobs")
+                is_shared, parts = parts is not None, parts or self._local_parts()
         except OSError as error:
             raise StoreDamaged(
                 f"{self._directory} cannot be used as a store ({error.strerror}): "
                 "check its permissions or set RLM_MCP_DATA_DIR to another directory"
             ) from error
-        try:
-            self._catalogue: Catalogue = catalogue or SqliteCatalogue(self._directory / "catalogue.sqlite3")
-        except BaseException:  # a signal too: a store that was not opened holds nothing
-            self._holder.close()
-            raise
+        self._catalogue, self._blobs, self._uses = parts.catalogue, parts.blobs, parts.uses
+        self._is_shared = is_shared
         self._incoming = self._directory / "incoming" / self._holder.token
         self._indexes = ReferenceIndexes(
             self._directory / "indexes", parts=self._incoming, on_complete=self._note_counts
@@ -102,8 +102,22 @@ class Store:
         self._plain_copies = PlainCopies(self._incoming / "plain")
         self._staging_numbers = count(1)
         self._garbage = GarbageCollector(
-            directory=self._directory, catalogue=self._catalogue, blobs=self._blobs, indexes=self._indexes
+            directory=self._directory,
+            catalogue=self._catalogue,
+            blobs=self._blobs,
+            uses=self._uses,
+            indexes=self._indexes,
         )
+
+    def _local_parts(self) -> StoreParts:
+        try:
+            blobs = FileBlobs(self._directory / "blobs")
+            catalogue = SqliteCatalogue(self._directory / "catalogue.sqlite3")
+        except BaseException:  # a signal too: a store that was not opened holds nothing
+            self._holder.close()
+            raise
+        uses = LockedUses(catalogue=catalogue, holders=self._directory / "holders", token=self._holder.token)
+        return StoreParts(catalogue=catalogue, blobs=blobs, uses=uses)
 
     def __repr__(self) -> str:
         return f"<Store {self._directory}>"
@@ -187,7 +201,7 @@ class Store:
             options["encoding"] = named.codec
 
         def refers(path: Path) -> bool:
-            if named not in {None, UTF8}:
+            if named not in {None, UTF8} or self._is_shared:
                 return False
             if reference is not None:
                 return reference
@@ -280,9 +294,12 @@ class Store:
                     version = self._catalogue.last_version(name) + 1
                     context = ingest.to_context(name=name, identity=identity, version=version)
                     self._catalogue.add(context, rows, ingest.skipped, options)
+                    self._require_room()
                 elif not context.current:
                     self._catalogue.make_current(context)
                     context = replace(context, current=True)
+        except StorageUnreachable:
+            raise  # what was placed is deleted later
         except BaseException:  # including what a callback raises to end it
             self._garbage.sweep([row.blob for row in rows if not is_reference(row.blob)])
             raise
@@ -291,6 +308,11 @@ class Store:
                 if is_reference(row.blob):
                     self._indexes.grow(reference_of(row.blob))
         return context
+
+    def _require_room(self) -> None:
+        """Raises StoreFull where another registration has taken the room since this one began."""
+        if self._quota is not None and self._catalogue.stored_bytes() > self._quota:
+            raise over_quota()
 
     def _choose_name(
         self, ingest: Ingest, rows: Sequence[FileRow], *, wanted: str | None, default: str, supersedes: bool
@@ -364,12 +386,12 @@ class Store:
         """
         with self._catalogue.writing():
             context = self.get(ref)
-            if runs := self._garbage.living_users(context.context_id):
+            if runs := self._uses.runs_with(context.context_id):
                 raise ContextInUse(
                     f"{context.name} ({context.context_id}) is used by {', '.join(runs)}: wait for that or `cancel_run`"
                 )
             older = self._catalogue.versions(context.name) if context.current else []
-            unused = [one for one in older if not self._garbage.living_users(one)]
+            unused = [one for one in older if not self._uses.runs_with(one)]
             texts = self._garbage.forget([context.context_id, *unused])
         self._garbage.sweep(texts)
         return context
@@ -377,15 +399,11 @@ class Store:
     @contextmanager
     def in_use(self, context_ids: Collection[str], run_id: str) -> Iterator[None]:
         """Keep every process from removing these contexts until the block ends or this process dies."""
-        with self._catalogue.writing():
-            held = [self.get(identity).context_id for identity in context_ids]
-            for identity in held:
-                self._catalogue.add_use(identity, run_id, self._holder.token)
+        held = self._uses.begin(lambda: [self.get(identity).context_id for identity in context_ids], run_id)
         try:
             yield
         finally:
-            with self._catalogue.writing():
-                self._catalogue.end_use(held, run_id, self._holder.token)
+            self._uses.end(held, run_id)
 
     def gc(self, *, keep: Collection[str] | None = None) -> Freed:
         """Delete blobs that no context uses, and the leftovers of dead processes.
@@ -414,8 +432,24 @@ class Store:
         return self._entry(self._row(context, path))
 
     def plain_files(self, files: Sequence[FileEntry], timeout: Timeout) -> Sequence[FileEntry]:
-        """The same texts without terminal colours, as searches see them: those that have any are copied."""
-        return self._plain_copies.entries(files, timeout)
+        """The same texts without terminal colours, as searches see them: those that have any are copied.
+
+        Those are left out that could not be fetched in time.
+        """
+        return self._plain_copies.entries(self._located(files, timeout), timeout)
+
+    def _located(self, files: Sequence[FileEntry], timeout: Timeout) -> Sequence[FileEntry]:
+        """Looks for many texts at once where each takes a request; gives those that were there in time."""
+        at_once = self._blobs.looked_for_at_once
+        if at_once == 1 or not files:
+            return files
+
+        def locate(some: Sequence[FileEntry]) -> Sequence[str]:
+            return [entry.path for entry in some if not timeout.expired and entry.locate()]
+
+        with ThreadPoolExecutor(at_once, thread_name_prefix="fetch") as threads:
+            located = set(chain.from_iterable(threads.map(locate, [files[n::at_once] for n in range(at_once)])))
+        return [entry for entry in files if entry.path in located]
 
     def skipped(self, context: Context) -> Sequence[Skipped]:
         """List what the source held that is not in the context, with the reasons."""
@@ -447,11 +481,11 @@ class Store:
 
     def text(self, context: Context, path: str | None = None) -> str:
         """Load one file whole; the path may be left out if there is only one."""
-        blob = self._blob(self._row(context, path))
+        text = self._text(self._row(context, path))
         try:
-            return blob.read_bytes().decode(errors="replace")
+            return text.path.read_bytes().decode(errors="replace")
         except OSError as error:
-            raise StoreDamaged(f"{blob} cannot be read ({error.strerror}): register it again") from error
+            raise StoreDamaged(f"{text.path} cannot be read ({error.strerror}): register it again") from error
 
     def line_index(self, context: Context, path: str | None = None) -> LineIndex:
         """The complete line index of one file; for a large referenced file this may take seconds."""
@@ -465,7 +499,7 @@ class Store:
 
     def _addressed(self, context: Context, path: str | None) -> AddressedFile:
         row = self._row(context, path)
-        return AddressedFile(row=row, blob=self._blob(row), index=lambda far_enough: self._index(row, far_enough))
+        return AddressedFile(row=row, text=self._text(row), index=lambda far_enough: self._index(row, far_enough))
 
     def _row(self, context: Context, path: str | None) -> FileRow:
         identity = context.context_id
@@ -493,7 +527,7 @@ class Store:
         return FileEntry(
             path=row.path,
             key=row.blob,
-            locate=_TextLocation(lambda: self._blob(row)),
+            locate=_TextLocation(lambda: self._text(row)),
             bytes=row.bytes,
             chars=row.chars,
             lines=row.lines,
@@ -501,15 +535,18 @@ class Store:
             pages=row.pages,
         )
 
-    def _blob(self, row: FileRow) -> Path:
+    def _text(self, row: FileRow) -> LocalText:
         """The file that holds a text, checked against the catalogue. Raises SourceChanged, StoreDamaged."""
-        return (
-            reference_of(row.blob).check() if is_reference(row.blob) else self._blobs.verified_path(row.blob, row.bytes)
-        )
+        if is_reference(row.blob):
+            return LocalText(reference_of(row.blob).check())
+        try:
+            return self._blobs.local_text(row.blob, row.bytes)
+        except StoreDamaged as error:
+            raise StoreDamaged(f"{row.path} cannot be read: {error}") from error
 
     def _index(self, row: FileRow, far_enough: Callable[[Counts], bool]) -> LineIndex:
         if not is_reference(row.blob):
-            self._blobs.verified_path(row.blob, row.bytes)
+            self._text(row)
             return self._blobs.index(row.blob)
         reference = reference_of(row.blob)
         reference.check()
@@ -522,18 +559,18 @@ class Store:
 
 
 class _TextLocation:
-    """Where a text lies, which is looked for once."""
+    """Where a text lies, which is looked for once. Its file stays there for the life of this object."""
 
     __slots__ = ("_find", "_found")
 
-    def __init__(self, find: Callable[[], Path]) -> None:
+    def __init__(self, find: Callable[[], LocalText]) -> None:
         self._find = find
-        self._found: Path | None = None
+        self._found: LocalText | None = None
 
     def __call__(self) -> Path:
         if self._found is None:
             self._found = self._find()
-        return self._found
+        return self._found.path
 
 
 def _closest(wanted: str, known: Sequence[str]) -> Sequence[str]:

@@ -12,24 +12,31 @@ from rlm_mcp.contexts.store.catalogue import FileRow, SqliteCatalogue
 from rlm_mcp.contexts.store.protocols import Catalogue
 from rlm_mcp.contexts.text.line_index import Counts
 from rlm_mcp.contexts.types import Context, PageMark, Skipped
+from tests.peers.cluster import open_store_parts
 
 OpenCatalogue = Callable[[], Catalogue]
 """Opens the catalogue of one owner as another process would."""
 
 
-def sqlite(directory: Path) -> OpenCatalogue:
+def sqlite(_: pytest.FixtureRequest, directory: Path) -> OpenCatalogue:
     return lambda: SqliteCatalogue(directory / "catalogue.sqlite3")
 
 
-CATALOGUES = {"sqlite": sqlite}
+def postgres(request: pytest.FixtureRequest, directory: Path) -> OpenCatalogue:
+    reopen = open_store_parts(request, directory)
+    return lambda: reopen().catalogue
 
 
-@pytest.fixture(params=CATALOGUES)
+CATALOGUES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenCatalogue]] = {"sqlite": sqlite, "postgres": postgres}
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.cluster)])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenCatalogue]:
     opened: list[Catalogue] = []
+    open_catalogue = CATALOGUES[request.param](request, tmp_path)
 
     def open_another() -> Catalogue:
-        opened.append(CATALOGUES[request.param](tmp_path)())
+        opened.append(open_catalogue())
         return opened[-1]
 
     yield open_another
@@ -162,19 +169,3 @@ def test_exact_counts_replace_estimates_in_every_context_of_the_text(reopen: Ope
     assert catalogue.file(made.context_id, "big.log") == replace(
         REFERRED, chars=95, lines=10, longest_line=12, exact=True
     )
-
-
-def test_uses_are_counted_by_run_and_process_and_end_with_it(reopen: OpenCatalogue) -> None:
-    catalogue = reopen()
-    made = context(1, ONE)
-    add(catalogue, made, ONE)
-    with catalogue.writing():
-        for run, holder in (("run-1", "p"), ("run-1", "p"), ("run-2", "q")):
-            catalogue.add_use(made.context_id, run, holder)
-    with catalogue.writing():
-        catalogue.end_use([made.context_id], "run-1", "p")
-    assert sorted(reopen().users(made.context_id)) == [("run-1", "p"), ("run-2", "q")]
-    assert sorted(catalogue.holders()) == ["p", "q"]
-    with catalogue.writing():
-        catalogue.end_uses_of("p")
-    assert (list(catalogue.users(made.context_id)), list(catalogue.holders())) == ([("run-2", "q")], ["q"])
