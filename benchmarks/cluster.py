@@ -22,9 +22,10 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,14 +93,25 @@ class ClusterProcesses:
     postgres: PostgresServer
     model: OpenAIServer
     directory: Path
-    url: str = ""
+    urls: list[str] = field(default_factory=list)
+    servers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    machines: Iterator[int] = field(default_factory=count)
+
+    @property
+    def url(self) -> str:
+        """The URL of the first server."""
+        return self.urls[0]
+
+    def new_machine(self) -> dict[str, str]:
+        """The environment of a process that shares no data directory with any other."""
+        return self.environ | {"RLM_MCP_DATA_DIR": str(self.directory / f"machine-{next(self.machines)}")}
 
     def start_worker(self) -> "subprocess.Popen[bytes]":
         """Starts one more worker, which appends what it logs to a file."""
         with (self.directory / "workers.log").open("ab") as log:
             command = [*forked_command(), "worker"]
-            process = subprocess.Popen(command, env=self.environ, stderr=log, start_new_session=True)  # noqa: S603 - our own command
+            process = subprocess.Popen(command, env=self.new_machine(), stderr=log, start_new_session=True)  # noqa: S603 - our own command
         self.workers.append(process)
         return process
 
@@ -128,6 +140,7 @@ async def cluster_processes(
     directory: Path,
     cache_dir: Path = CACHE_DIR,
     *,
+    servers: int = 1,
     workers: int = 2,
     latency: float = LATENCY,
     is_durable: bool = False,
@@ -143,9 +156,12 @@ async def cluster_processes(
             environ |= object_store_variables(endpoint)
             environ |= {"RLM_MCP_STORE": postgres.url, "RLM_MCP_BLOBS": f"s3://{BUCKET}/cluster"}
             cluster = ClusterProcesses(environ=environ, postgres=postgres, model=model, directory=directory)
-            serving = http_process(environ, "--runs", "0")
-            process, cluster.url = await asyncio.to_thread(stack.enter_context, serving)
-            stack.callback(process.terminate)
+            for _ in range(servers):
+                serving = http_process(cluster.new_machine(), "--runs", "0")
+                process, url = await asyncio.to_thread(stack.enter_context, serving)
+                stack.callback(process.terminate)
+                cluster.servers.append(process)
+                cluster.urls.append(url)
             try:
                 for _ in range(workers):
                     cluster.start_worker()

@@ -92,6 +92,8 @@ class Settings:
     """URL of the Postgres database of a cluster, which may hold a password. Empty: SQLite and files of this machine."""
     blobs: str | None = None
     """`s3://BUCKET/PREFIX` of a cluster."""
+    text_cache_bytes: int | None = None
+    """Of the texts of a cluster that each process keeps in `cache_dir`."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Setting to origin: "--model", "RLM_MCP_MODEL" or "model in ~/.config/rlm-mcp/config.toml, line 3"."""
     warnings: tuple[str, ...] = ()
@@ -567,6 +569,11 @@ SETTINGS: Mapping[str, Setting] = {
         meaning="s3:// address of the bucket that the machines of a cluster share",
         default="files in data_dir",
         has_flag=True,
+    ),
+    "text_cache_bytes": Setting(
+        parse=_count,
+        meaning="disk space in cache_dir for texts of a cluster, in bytes, of each process",
+        default="20 GiB, or a quarter of the free disk if that is less",
     ),
     "packages": Setting(
         parse=package_names,

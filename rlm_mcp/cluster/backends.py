@@ -3,22 +3,28 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import anyio
 
 from rlm_mcp.cluster.addresses import parse_bucket, parse_database
+from rlm_mcp.cluster.blobs import ObjectBlobs, TextSweeper
+from rlm_mcp.cluster.catalogue import RowCatalogue, RunUses
+from rlm_mcp.cluster.changes import SharedChanges
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.cluster.leases import Heartbeats
+from rlm_mcp.cluster.limits import RowLimits
 from rlm_mcp.cluster.notices import Notices
 from rlm_mcp.cluster.objects import Objects
 from rlm_mcp.cluster.queue import RowRunQueue
 from rlm_mcp.cluster.runs import RowRuns
-from rlm_mcp.cluster.schema import prepare_schema
+from rlm_mcp.cluster.schema import prepare_schema, state_key
+from rlm_mcp.cluster.text_cache import TextCache
+from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.backends import Backends, open_backends
-from rlm_mcp.workspace.tenant_limits import TenantLimits
+from rlm_mcp.workspace.tenant_limits import LocalLimits
 
 HEARTBEAT_CONNECTIONS = 1
 """Of its own, so that a heartbeat never waits for a record that is being written."""
@@ -32,15 +38,28 @@ class Cluster:
     objects: Objects
     heartbeats: Heartbeats
     notices: Notices
+    cache: TextCache
+    state_key: bytes = field(repr=False)
+    """seals the state of requests that wait for input, so that clients may answer at any server"""
 
     @asynccontextmanager
     async def open_backends(
-        self, settings: Settings, limits: TenantLimits | None = None, *, owner: str = ""
+        self, settings: Settings, limits: LocalLimits | None = None, *, owner: str = ""
     ) -> AsyncIterator[Backends]:
         """What one owner keeps. `settings` have the directories for what stays on this machine."""
         runs = RowRuns(self.database, self.objects, self.heartbeats, owner=owner, directory=settings.data_dir / "runs")
-        async with open_backends(settings, limits) as local:
-            yield replace(local, records=runs, queue=RowRunQueue(runs, self.notices))
+        catalogue = RowCatalogue(self.database, owner)
+        parts = StoreParts(
+            catalogue=catalogue, blobs=ObjectBlobs(catalogue, self.objects, self.cache), uses=RunUses(runs)
+        )
+        async with open_backends(settings, limits, parts) as local:
+            yield replace(
+                local,
+                records=runs,
+                queue=RowRunQueue(runs, self.notices),
+                changes=SharedChanges(self.database, self.notices, owner),
+                limits=RowLimits(limits or LocalLimits(), self.database),
+            )
 
 
 @asynccontextmanager
@@ -70,10 +89,13 @@ def _open(settings: Settings, opened: ExitStack) -> Cluster:
     database = opened.enter_context(Database(address))
     objects = Objects(bucket)
     objects.briefly().claim(prepare_schema(database))
+    opened.enter_context(TextSweeper(database, objects.briefly()))
     beating = opened.enter_context(Database(address, most_connections=HEARTBEAT_CONNECTIONS))
     return Cluster(
         database=database,
         objects=objects,
         heartbeats=opened.enter_context(Heartbeats(beating)),
         notices=opened.enter_context(Notices(database)),
+        state_key=state_key(database),
+        cache=opened.enter_context(TextCache(settings.cache_dir / "texts", most_bytes=settings.text_cache_bytes)),
     )

@@ -116,11 +116,11 @@ class Objects:
         with self._translated(key):
             return bytes(obstore.get_range(self._store, key, start=start, end=end))
 
-    def download(self, key: str, path: Path) -> None:
-        """Writes an object into a file, in pieces. Raises ObjectMissing, BucketUnusable, OSError."""
-        with self._translated(key), path.open("wb") as file:
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The bytes of an object in pieces of about a megabyte. Raises ObjectMissing, BucketUnusable."""
+        with self._translated(key):
             for piece in obstore.get(self._store, key).stream(min_chunk_size=1 << 20):
-                file.write(piece)
+                yield bytes(piece)
 
     def size(self, key: str) -> int | None:
         """The size of an object in bytes; None if there is none."""

@@ -52,6 +52,74 @@ CREATE TABLE rlm_events (
 CREATE INDEX rlm_events_marks ON rlm_events (owner, run_id, seq) WHERE is_mark;
 """
 
+_CONTEXTS = """
+CREATE TABLE rlm_contexts (
+    owner text NOT NULL,
+    context_id text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    version bigint NOT NULL,
+    current boolean NOT NULL,
+    kind text NOT NULL,
+    source text COLLATE "C" NOT NULL,
+    options text NOT NULL,                     -- JSON, as are notes and pages
+    created_at text COLLATE "C" NOT NULL,
+    bytes bigint NOT NULL,
+    chars bigint NOT NULL,
+    lines bigint NOT NULL,
+    files bigint NOT NULL,
+    skipped bigint NOT NULL,
+    exact boolean NOT NULL,
+    notes text NOT NULL,
+    PRIMARY KEY (owner, context_id)
+);
+CREATE UNIQUE INDEX rlm_contexts_current ON rlm_contexts (owner, name) WHERE current;
+CREATE INDEX rlm_contexts_by_age ON rlm_contexts (owner, created_at DESC, context_id) WHERE current;
+CREATE TABLE rlm_files (
+    owner text NOT NULL,
+    context_id text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,                    -- in the order of their paths
+    path text COLLATE "C" NOT NULL,
+    blob text NOT NULL,
+    bytes bigint NOT NULL,
+    chars bigint NOT NULL,
+    lines bigint NOT NULL,
+    longest_line bigint NOT NULL,
+    encoding text NOT NULL,
+    invalid_bytes bigint NOT NULL,
+    pages text NOT NULL,
+    exact boolean NOT NULL,
+    PRIMARY KEY (owner, context_id, number),
+    FOREIGN KEY (owner, context_id) REFERENCES rlm_contexts ON DELETE CASCADE
+);
+CREATE INDEX rlm_files_by_path ON rlm_files (owner, context_id, left(path, 512));  -- an index holds no long paths
+CREATE INDEX rlm_files_of_text ON rlm_files (owner, blob);
+CREATE TABLE rlm_skipped (
+    owner text NOT NULL,
+    context_id text COLLATE "C" NOT NULL,
+    path text COLLATE "C" NOT NULL,
+    reason text NOT NULL,
+    FOREIGN KEY (owner, context_id) REFERENCES rlm_contexts ON DELETE CASCADE
+);
+CREATE INDEX rlm_skipped_of_context ON rlm_skipped (owner, context_id);
+CREATE TABLE rlm_texts (
+    key text PRIMARY KEY,                      -- of the object, which is written once
+    owner text NOT NULL,
+    blob text NOT NULL,
+    bytes bigint NOT NULL,
+    state text NOT NULL,                       -- see blobs.py
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX rlm_texts_kept ON rlm_texts (owner, blob) WHERE state = 'kept';
+CREATE INDEX rlm_texts_by_blob ON rlm_texts (owner, blob);
+CREATE TABLE rlm_admitted (
+    token text PRIMARY KEY,
+    owner text NOT NULL,
+    until timestamptz NOT NULL
+);
+CREATE INDEX rlm_admitted_by_owner ON rlm_admitted (owner);
+CREATE INDEX rlm_texts_left ON rlm_texts (changed_at) WHERE state IN ('begun', 'placed', 'dropped', 'swept');
+"""
+
 
 def _first(cursor: Cursor) -> None:
     text = (resources.files("procrastinate.sql") / "schema.sql").read_text("utf-8")
@@ -59,10 +127,16 @@ def _first(cursor: Cursor) -> None:
     execute(cursor, _RUNS)
 
 
+def _contexts(cursor: Cursor) -> None:
+    execute(cursor, _CONTEXTS)
+    execute(cursor, "ALTER TABLE rlm_schema ADD COLUMN state_key bytea")
+    execute(cursor, "UPDATE rlm_schema SET state_key = %s", (secrets.token_bytes(32),))
+
+
 Migration = Callable[[Cursor], object]
 """What leads from one version to the next, in a transaction."""
 
-MIGRATIONS: Sequence[Migration] = (_first,)
+MIGRATIONS: Sequence[Migration] = (_first, _contexts)
 
 
 class SchemaMismatch(RlmError):
@@ -80,7 +154,9 @@ def prepare_schema(database: Database, migrations: Sequence[Migration] = MIGRATI
         found = _version(cursor)
         if found is None:
             execute(cursor, "CREATE TABLE rlm_schema (version integer NOT NULL, cluster text NOT NULL)")
-            execute(cursor, "INSERT INTO rlm_schema VALUES (0, %s)", (f"cluster-{secrets.token_hex(8)}",))
+            execute(
+                cursor, "INSERT INTO rlm_schema (version, cluster) VALUES (0, %s)", (f"cluster-{secrets.token_hex(8)}",)
+            )
             found = _migrate(cursor, 0, migrations)
         _require_current(database, found, len(migrations))
         ((cluster,),) = execute(cursor, "SELECT cluster FROM rlm_schema").fetchall()
@@ -103,6 +179,12 @@ def migrate_schema(database: Database, migrations: Sequence[Migration] = MIGRATI
         return found, len(migrations)
 
     return database.run(migrate, patience=OPENING_SECONDS)
+
+
+def state_key(database: Database) -> bytes:
+    """The key that seals the state of requests that wait for input; it was made with the tables of version 2."""
+    ((key,),) = database.rows("SELECT state_key FROM rlm_schema")
+    return bytes(key)
 
 
 def _lock(cursor: Cursor) -> None:

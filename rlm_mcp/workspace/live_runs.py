@@ -142,11 +142,12 @@ class LiveRuns:
         self, request: SolveRequest, contexts: Sequence[Context], fingerprint: str, *, sampling: bool
     ) -> str:
         async with AsyncExitStack() as admitted:
-            await admitted.enter_async_context(self._limits.admit_run(self._owner))
+            is_on_record = await admitted.enter_async_context(self._limits.admit_run(self._owner))
             launch = await self._launcher.new(request, contexts, sampling=sampling)
             started = replace(launch.started, fingerprint=fingerprint, served=self._serves)
             with anyio.CancelScope(shield=True):  # a caller that gives up now must not leave a record without a run
                 run = await run_in_thread(self.records.create, started)
+                await is_on_record()
                 if not (self._serves and launch.is_portable and await self._hand_over(run)):
                     try:
                         self._begin(run, launch, fingerprint, admitted)
@@ -335,9 +336,10 @@ class LiveRuns:
         position = read[-1][1] if read else 0
         launch = await self._launcher.resumed([event for event, _ in read if event is not None], state.usage)
         async with AsyncExitStack() as admitted:
-            await admitted.enter_async_context(self._limits.admit_run(self._owner))
+            is_on_record = await admitted.enter_async_context(self._limits.admit_run(self._owner))
             with anyio.CancelScope(shield=True):
                 await self._resume_from(position, run, launch, state.fingerprint, admitted)
+                await is_on_record()
         return run.run_id
 
     async def _resume_from(

@@ -6,7 +6,7 @@ where they are stored (contexts/store), and memory where sessions are opened (re
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -47,6 +47,11 @@ class LimitReached(RlmError):
         self.seconds = seconds
 
 
+def runs_are_going_on(most: int) -> LimitReached:
+    """The error of a run that would be one too many."""
+    return LimitReached(f"{most} runs are going on: wait for one with rlm_result, or cancel one.")
+
+
 class TenantLimits(Protocol):
     """The limits of all tenants. Requests are counted in each process, runs wherever they are."""
 
@@ -56,8 +61,11 @@ class TenantLimits(Protocol):
     def hold(self, tenant: str, what: Holding) -> AbstractContextManager[None]:
         """Counts one more during a block. Raises LimitReached when the tenant has as many as it may."""
 
-    def admit_run(self, tenant: str) -> AbstractAsyncContextManager[None]:
-        """Counts one more run during a block. Raises LimitReached when the tenant has as many as it may."""
+    def admit_run(self, tenant: str) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
+        """Counts one more run during a block. Raises LimitReached when the tenant has as many as it may.
+
+        The function that it gives is called once the run is on record, where it may be counted from then on.
+        """
 
     async def runs_left(self, tenant: str) -> int | None:
         """How many more runs the tenant may begin now; None where there is no limit."""
@@ -82,7 +90,7 @@ class LocalLimits:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most = most or {}
-        self._most_runs = most_runs
+        self.most_runs = most_runs
         self._clock = clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         """the least recently used first; those that are full again are forgotten"""
@@ -114,16 +122,20 @@ class LocalLimits:
             yield
 
     @asynccontextmanager
-    async def admit_run(self, tenant: str) -> AsyncIterator[None]:
-        """Counts one more run during a block."""
-        if await self.runs_left(tenant) == 0:
-            raise LimitReached(f"{self._most_runs} runs are going on: wait for one with rlm_result, or cancel one.")
+    async def admit_run(self, tenant: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Counts one more run during a block, whatever is on record."""
+        if self.most_runs is not None and await self.runs_left(tenant) == 0:
+            raise runs_are_going_on(self.most_runs)
+
+        async def go_on_counting() -> None:
+            pass
+
         with self._counted(tenant, "run"):
-            yield
+            yield go_on_counting
 
     async def runs_left(self, tenant: str) -> int | None:
         """How many more runs the tenant may begin now."""
-        return None if self._most_runs is None else max(0, self._most_runs - self._held[tenant, "run"])
+        return None if self.most_runs is None else max(0, self.most_runs - self._held[tenant, "run"])
 
     @contextmanager
     def _counted(self, tenant: str, what: str) -> Iterator[None]:

@@ -51,6 +51,7 @@ def serve_http(
                 verifier=None if access is None else access.verifier,
                 auth=None if access is None else access.settings(),
                 security=host_checks(host, options.allowed_hosts),
+                state_key=None if cluster is None else cluster.state_key,
             )
             limiting = Middleware(RateLimitMiddleware, limits=limits, tokens=access is not None)
             app.user_middleware.insert(-1, limiting)  # after the auth middleware, which knows whose the token is

@@ -35,7 +35,7 @@ from rlm_mcp.server.transports.tenants import Tenants
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.inspect_repls import ReplPool
 from rlm_mcp.workspace.process_tuning import freeze_gc
-from rlm_mcp.workspace.tenant_limits import TenantLimits
+from rlm_mcp.workspace.tenant_limits import LocalLimits
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class TenantHost:
 @asynccontextmanager
 async def open_tenants(
     settings: Settings,
-    limits: TenantLimits,
+    limits: LocalLimits,
     *,
     memory_bytes: int | None = None,
     connections: Connections | None = None,

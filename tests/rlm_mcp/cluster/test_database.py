@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
 from rlm_mcp.cluster.addresses import parse_database
+from rlm_mcp.cluster.catalogue import RowCatalogue
 from rlm_mcp.cluster.database import Cursor, Database, DatabaseUnusable, execute
 from rlm_mcp.cluster.schema import MIGRATIONS, SchemaMismatch, migrate_schema, prepare_schema
 from rlm_mcp.redact import Secret
@@ -89,3 +90,18 @@ def test_tables_of_another_version_are_refused_and_older_ones_are_migrated(empty
     for act in (prepare_schema, migrate_schema):
         with pytest.raises(SchemaMismatch, match=f"version {own + 1}, and this rlm-mcp needs {own}: update rlm-mcp"):
             act(empty_database)
+
+
+def test_tables_of_the_first_version_get_those_of_contexts_and_keep_their_runs(empty_database: Database) -> None:
+    cluster = prepare_schema(empty_database, MIGRATIONS[:1])
+    empty_database.rows(
+        "INSERT INTO rlm_runs (owner, run_id, created_at, written_at, fingerprint, portable, position, epoch)"
+        " VALUES ('', 'run-1', '2026', now(), '', true, 1, 1)"
+    )
+    with pytest.raises(SchemaMismatch, match="version 1, and this rlm-mcp needs 2: run `rlm-mcp store migrate` once"):
+        prepare_schema(empty_database, MIGRATIONS[:2])
+    assert migrate_schema(empty_database, MIGRATIONS[:2]) == (1, 2)
+    assert prepare_schema(empty_database, MIGRATIONS[:2]) == cluster
+    assert empty_database.rows("SELECT run_id FROM rlm_runs") == [("run-1",)]
+    catalogue = RowCatalogue(empty_database, "")
+    assert (catalogue.count(""), catalogue.stored_bytes()) == (0, 0)

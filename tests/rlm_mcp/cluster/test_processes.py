@@ -1,5 +1,6 @@
 """Servers and workers as processes over one database and one bucket; benchmarks/cluster.py does it for minutes."""
 
+import shutil
 from pathlib import Path
 
 import anyio
@@ -33,6 +34,29 @@ async def test_runs_that_a_server_begins_are_played_by_workers_and_cancelled_fro
                 assert cancelled["status"] == "cancelled"
             logged = (tmp_path / "workers.log").read_text()
             assert PASSWORD not in logged
+
+
+async def test_a_context_of_one_server_is_asked_about_at_another_and_outlives_its_machine(
+    tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer
+) -> None:
+    text = "a line\n" * 20_000
+    with anyio.fail_after(240):
+        async with cluster_processes(tmp_path, sandbox_cache, servers=2, workers=1, latency=0.01) as cluster:
+            async with at(cluster.urls[0], "auto") as first:
+                registered = await call(first, "register_context", text=text, name="lines")
+            cluster.servers[0].kill()
+            shutil.rmtree(tmp_path / "machine-0")
+            async with at(cluster.urls[1], "auto") as second:
+                listed = await call(second, "list_contexts")
+                assert [one["context_id"] for one in listed["contexts"]] == [registered["context_id"]]
+                found = await call(second, "inspect_context", context="lines", search="a li", max_matches=1)
+                assert found["total"] == 20_000
+                code = "print(len(context))"
+                assert (await call(second, "inspect_context", context="lines", code=code))["stdout"] == "140000\n"
+                run = await ask(second, "lines", 1)
+                assert (run["status"], str(run["answer"])) == ("completed", ANSWER)
+                removed = await second.call_tool("remove_context", {"context": "lines"})
+                assert not removed.is_error
 
 
 @pytest.mark.parametrize("fault", ["kill", "stop", "database"])

@@ -1,4 +1,4 @@
-"""What every TenantLimits has to do, wherever it counts. A new implementation is added to LIMITS."""
+"""What every TenantLimits has to do, wherever it counts. A new implementation is added to `opened`."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -14,6 +14,7 @@ from rlm_mcp.workspace.tenant_limits import (
     LocalLimits,
     TenantLimits,
 )
+from tests.peers.cluster import open_limits
 
 pytestmark = pytest.mark.anyio
 
@@ -30,16 +31,16 @@ class Clock:
 OpenLimits = Callable[[Clock, Mapping[Holding, int], int | None], TenantLimits]
 
 
-def local(clock: Clock, most: Mapping[Holding, int], most_runs: int | None) -> TenantLimits:
+def local(clock: Clock, most: Mapping[Holding, int], most_runs: int | None) -> LocalLimits:
     return LocalLimits(most, most_runs=most_runs, clock=clock)
 
 
-LIMITS = {"local": local}
-
-
-@pytest.fixture(params=LIMITS)
+@pytest.fixture(params=["local", pytest.param("postgres", marks=pytest.mark.cluster)])
 def opened(request: pytest.FixtureRequest) -> OpenLimits:
-    return LIMITS[request.param]
+    if request.param == "local":
+        return local
+    admission = open_limits(request)
+    return lambda clock, most, most_runs: admission(local(clock, most, most_runs))
 
 
 async def test_a_flood_of_requests_is_refused_until_time_has_passed(opened: OpenLimits) -> None:
@@ -109,19 +110,27 @@ async def test_a_refused_or_a_failed_one_leaves_its_place(opened: OpenLimits) ->
 async def test_of_many_runs_that_begin_together_only_as_many_begin_as_may(opened: OpenLimits) -> None:
     limits = opened(Clock(), {}, 8)
     begun: list[int] = []
-    go = anyio.Event()
+    refused: list[int] = []
+    go, are_decided = anyio.Event(), anyio.Event()
+
+    def note(number: int, where: list[int]) -> None:
+        where.append(number)
+        if len(begun) + len(refused) == 64:
+            are_decided.set()
 
     async def begin(number: int) -> None:
-        with suppress(LimitReached):
+        try:
             async with limits.admit_run("ann"):
-                begun.append(number)
+                note(number, begun)
                 await go.wait()
+        except LimitReached:
+            note(number, refused)
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for number in range(64):
                 tasks.start_soon(begin, number)
-            await anyio.wait_all_tasks_blocked()
+            await are_decided.wait()
             assert (len(begun), await limits.runs_left("ann"), await limits.runs_left("bob")) == (8, 0, 8)
             go.set()
     assert await limits.runs_left("ann") == 8

@@ -1,0 +1,253 @@
+"""Texts of contexts as objects in the bucket, read through a cache of files.
+
+    OWNER/texts/ab/ab….TOKEN      one text
+
+Theory of operation. The rows of `rlm_texts` are the truth, and each names an object whose key was never used before:
+
+    begun      somebody uploads it
+    placed     it is there
+    kept       contexts have it; at most one for each text
+    lost       kept, but it was missing or damaged when it was read; read again if nothing better is there
+    dropped    no context has it any more
+    swept      nothing takes it up any more; it is being deleted
+
+A text becomes kept in the transaction that adds its context, and dropped in one that has found that no context has it.
+Both hold the owner's lock (catalogue.py). So a text that one process drops while another registers it is kept in the
+end, and is uploaded again at most. An object is deleted a day after it was begun, placed or dropped for the last time:
+until then a registration may take it up, and a reader may still need it.
+
+A text is registered again by uploading it under another key, so one that was lost is replaced by that. Line indexes are
+not objects: they are built from the text while it is fetched, and its hash is verified on the way.
+"""
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rlm_mcp.cluster.catalogue import RowCatalogue
+from rlm_mcp.cluster.database import Database, execute
+from rlm_mcp.cluster.objects import ObjectMissing, Objects, owner_prefix
+from rlm_mcp.cluster.text_cache import TextCache, TextDiffers
+from rlm_mcp.contexts.store.blobs import LocalText, StagedText
+from rlm_mcp.contexts.text.line_index import LineIndex
+from rlm_mcp.errors import StorageUnreachable, StoreDamaged
+
+REQUESTS_AT_ONCE = 16
+"""Of one registration or search: a request is mostly waiting."""
+
+GRACE_SECONDS = 24 * 3600.0
+SWEEP_SECONDS = 3600.0
+_SWEPT_AT_ONCE = 1_000
+
+_UPLOADED_AT_ONCE = 1_000
+"""Of which the database is told with one statement."""
+
+log = logging.getLogger(__name__)
+
+
+class ObjectBlobs:
+    """The texts of one owner. Any thread may use them."""
+
+    looked_for_at_once = REQUESTS_AT_ONCE
+
+    def __init__(self, catalogue: RowCatalogue, objects: Objects, cache: TextCache) -> None:
+        self._catalogue = catalogue
+        self._database, self._owner = catalogue.database, catalogue.owner
+        self._objects = objects
+        self._cache = cache
+        self._prefix = owner_prefix(catalogue.owner)
+
+    def __repr__(self) -> str:
+        return f"<ObjectBlobs of {self._owner!r} in {self._objects!r}>"
+
+    # --- registering
+
+    def link_to(self, link: Path, blob: str, *, size: int) -> bool:
+        """Links a text of the cache, which survives its deletion; False if it is not there."""
+        return self._cache.files(self._prefix).link_to(link, blob, size=size)
+
+    def place(self, texts: Sequence[StagedText], *, check: Callable[[], object]) -> None:
+        """Uploads texts of which there is no object. Raises BucketUnusable, DatabaseUnusable."""
+        check()
+        there = self._blobs_with([text.blob for text in texts], "kept", "placed", "dropped")
+        missing = list({text.blob: text for text in texts if text.blob not in there}.values())
+        for start in range(0, len(missing), _UPLOADED_AT_ONCE):
+            self._upload(missing[start : start + _UPLOADED_AT_ONCE], check)
+
+    def publish(self, texts: Sequence[StagedText], *, check: Callable[[], object]) -> None:
+        """Makes texts kept that were placed, and leaves them in the cache. The caller holds the write lock."""
+        blobs = [text.blob for text in texts]
+        there = self._blobs_with(blobs, "kept") | self._take_up(blobs)
+        missing = list({text.blob: text for text in texts if text.blob not in there}.values())
+        if missing:  # they were swept since they were placed, or found to be lost
+            self._upload(missing, check)
+            self._take_up([text.blob for text in missing])
+        self._leave("lost", "swept", blobs)
+        for text in texts:
+            check()
+            self._cache.keep(self._prefix, text)
+
+    def _upload(self, texts: Sequence[StagedText], check: Callable[[], object]) -> None:
+        """Writes objects, which the database knows before they are there, so that none is forgotten."""
+        keys = [f"{self._prefix}/texts/{text.blob[:2]}/{text.blob}.{secrets.token_hex(6)}" for text in texts]
+        self._database.rows(
+            "INSERT INTO rlm_texts (key, owner, blob, bytes, state) SELECT key, %s, blob, bytes, 'begun'"
+            " FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS new (key, blob, bytes) ON CONFLICT DO NOTHING",
+            (self._owner, keys, [text.blob for text in texts], [text.counts.bytes for text in texts]),
+        )
+        threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="upload")
+        try:
+            for _ in threads.map(lambda key, text: self._objects.put(key, text.path), keys, texts):
+                check()
+        finally:  # those under way are waited for: their files are deleted next
+            threads.shutdown(cancel_futures=True)
+        self._database.rows(
+            "UPDATE rlm_texts SET state = 'placed', changed_at = clock_timestamp()"
+            " WHERE key = ANY(%s) AND state = 'begun'",
+            (keys,),
+        )
+
+    def _take_up(self, blobs: Collection[str]) -> set[str]:
+        """Makes texts kept of which there is an object, but none that is kept."""
+        rows = execute(
+            self._catalogue.cursor,
+            "UPDATE rlm_texts SET state = 'kept', changed_at = clock_timestamp() WHERE state IN ('placed', 'dropped')"
+            " AND key IN (SELECT DISTINCT ON (blob) key FROM rlm_texts AS one WHERE owner = %(owner)s"
+            " AND blob = ANY(%(blobs)s) AND state IN ('placed', 'dropped') AND NOT EXISTS (SELECT FROM rlm_texts"
+            " WHERE owner = one.owner AND blob = one.blob AND state = 'kept')"
+            " ORDER BY blob, changed_at DESC) RETURNING blob",
+            {"owner": self._owner, "blobs": list(blobs)},
+        ).fetchall()
+        return {blob for (blob,) in rows}
+
+    def _blobs_with(self, blobs: Collection[str], *states: str) -> set[str]:
+        rows = self._catalogue.rows(
+            "SELECT blob FROM rlm_texts WHERE owner = %s AND blob = ANY(%s) AND state = ANY(%s)",
+            (self._owner, list(blobs), list(states)),
+        )
+        return {blob for (blob,) in rows}
+
+    # --- reading
+
+    def local_text(self, blob: str, size: int) -> LocalText:
+        """The text in a file of the cache. Raises StoreDamaged, StoreFull, BucketUnusable, DatabaseUnusable."""
+        key = ""
+
+        def fetch() -> Iterator[bytes]:
+            nonlocal key
+            key, _ = self._kept(blob)
+            return self._objects.pieces(key)
+
+        try:
+            return self._cache.hold((self._prefix, blob), size, fetch)
+        except (ObjectMissing, TextDiffers) as error:
+            self._database.rows("UPDATE rlm_texts SET state = 'lost' WHERE key = %s AND state = 'kept'", (key,))
+            reason = "is missing" if isinstance(error, ObjectMissing) else "holds another text than was stored"
+            raise StoreDamaged(
+                f"the object {key} in {self._objects.address.shown} {reason}: restore it from a backup, or register it"
+                " again"
+            ) from error
+
+    def index(self, blob: str) -> LineIndex:
+        """The line index of a text, which is fetched if it is not in the cache."""
+        files = self._cache.files(self._prefix)
+        try:
+            return files.index(blob)
+        except StoreDamaged:
+            _, size = self._kept(blob)
+            text = self.local_text(blob, size)
+            index = files.index(blob)
+            del text  # until here its file had to stay
+            return index
+
+    def _kept(self, blob: str) -> tuple[str, int]:
+        """The key of the object with a text, and its size. Raises StoreDamaged."""
+        rows = self._catalogue.rows(
+            "SELECT key, bytes FROM rlm_texts WHERE owner = %s AND blob = %s AND state IN ('kept', 'lost')"
+            " ORDER BY state = 'kept' DESC, changed_at DESC LIMIT 1",
+            (self._owner, blob),
+        )
+        if not rows:
+            raise StoreDamaged(f"{self._objects.address.shown} has no text {blob}: register it again")
+        ((key, size),) = rows
+        return key, size
+
+    # --- removing
+
+    def delete(self, blob: str) -> int:
+        """Drops a text and returns its size; its object stays for a day. The caller holds the write lock."""
+        self._cache.drop((self._prefix, blob))
+        return max(self._leave("kept", "dropped", [blob]) + self._leave("lost", "swept", [blob]), default=0)
+
+    def names(self) -> Iterator[str]:
+        """The hashes of all texts that contexts have, or had when they were removed."""
+        query = "SELECT DISTINCT blob FROM rlm_texts WHERE owner = %s AND state IN ('kept', 'lost')"
+        for (blob,) in self._catalogue.rows(query, (self._owner,)):
+            yield blob
+
+    def _leave(self, state: str, following: str, blobs: Collection[str]) -> list[int]:
+        """Moves texts from one state to the one that follows when no context has them; returns their sizes."""
+        rows = execute(
+            self._catalogue.cursor,
+            "UPDATE rlm_texts SET state = %s, changed_at = clock_timestamp()"
+            " WHERE owner = %s AND blob = ANY(%s) AND state = %s RETURNING bytes",
+            (following, self._owner, list(blobs), state),
+        ).fetchall()
+        return [size for (size,) in rows]
+
+
+def sweep_texts(database: Database, objects: Objects, *, grace: float = GRACE_SECONDS) -> int:
+    """Deletes the objects of all owners that nothing will take up any more; returns their number.
+
+    Raises DatabaseUnusable, BucketUnusable: the next sweep deletes the rest.
+    """
+    swept = 0
+    while True:
+        rows = database.rows(
+            "UPDATE rlm_texts SET state = 'swept' WHERE key IN (SELECT key FROM rlm_texts WHERE state = 'swept'"
+            " OR (state IN ('begun', 'placed', 'dropped')"
+            " AND changed_at <= clock_timestamp() - %s * interval '1 second')"
+            " LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING key",
+            (grace, _SWEPT_AT_ONCE),
+            patience=0,
+        )
+        keys = [key for (key,) in rows]
+        for key in keys:
+            objects.delete(key)
+        database.rows("DELETE FROM rlm_texts WHERE key = ANY(%s) AND state = 'swept'", (keys,), patience=0)
+        swept += len(keys)
+        if len(keys) < _SWEPT_AT_ONCE:
+            return swept
+
+
+class TextSweeper:
+    """Sweeps texts once an hour, on a thread of its own."""
+
+    def __init__(self, database: Database, objects: Objects) -> None:
+        self._database = database
+        self._objects = objects
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._keep_sweeping, name="texts", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<TextSweeper of {self._objects!r}>"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _keep_sweeping(self) -> None:
+        while not self._ending.wait(SWEEP_SECONDS):
+            try:
+                sweep_texts(self._database, self._objects)
+            except StorageUnreachable as error:
+                log.debug("old texts are deleted later: %s", error)

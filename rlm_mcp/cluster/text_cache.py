@@ -1,0 +1,198 @@
+"""Files of this machine with texts of the bucket, so that a text is fetched once and then read like any file.
+
+    texts/0/OWNER/ab/ab….txt        a text, with its line index if it is large (contexts/store/blobs.py)
+    texts/0/incoming/               what is being fetched
+    texts/0.lock                    locked by the process that has this cache
+
+Each process has a cache of its own, the first that no other has locked: one that is restarted finds what it had. A
+cache keeps up to a number of bytes. The texts used longest ago make room for others, except those that are held (their
+`LocalText` exists): a search or a sandbox reads those, so all that it reads may together exceed the bound.
+"""
+
+import contextlib
+import os
+import shutil
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Self
+
+from rlm_mcp.contexts.store.blobs import FileBlobs, LocalText, StagedText
+from rlm_mcp.contexts.store.staging import StagingArea
+from rlm_mcp.errors import StoreDamaged, StoreFull
+from rlm_mcp.files import try_lock
+
+MOST_BYTES = 20 << 30
+
+FREE_SHARE = 4
+"""By default a cache takes at most a quarter of the free disk."""
+
+_INCOMING = "incoming"
+
+Key = tuple[str, str]
+"""Whose text it is, as the name of a directory, and its hash."""
+
+
+class TextDiffers(StoreDamaged):
+    """What was fetched is not the text that was asked for."""
+
+
+class TextCache:
+    """The cache of one process. Any thread may use it."""
+
+    def __init__(self, directory: Path, *, most_bytes: int | None = None) -> None:
+        """`most_bytes` is by default MOST_BYTES, or a quarter of what is free. Raises StoreDamaged."""
+        self._root = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._directory, self._lock_file = _first_free(directory)
+            shutil.rmtree(self._directory / _INCOMING, ignore_errors=True)
+            (self._directory / _INCOMING).mkdir(parents=True, exist_ok=True)
+            self._sizes: OrderedDict[Key, int] = OrderedDict(_found(self._directory))
+            self.bytes = sum(self._sizes.values())
+            """the size of all texts in the cache"""
+            available = shutil.disk_usage(directory).free + self.bytes
+            self.most_bytes = most_bytes or min(MOST_BYTES, available // FREE_SHARE)
+        except OSError as error:
+            raise StoreDamaged(
+                f"{directory} cannot be used for texts of the bucket ({error.strerror}): check its permissions, or set"
+                " RLM_MCP_CACHE_DIR to another directory"
+            ) from error
+        self._held: weakref.WeakValueDictionary[Key, LocalText] = weakref.WeakValueDictionary()
+        self._owners: dict[str, FileBlobs] = {}
+        self._lock = threading.RLock()
+        self._fetching: weakref.WeakValueDictionary[Key, threading.Lock] = weakref.WeakValueDictionary()
+        self._numbers = count(1)
+
+    def __repr__(self) -> str:
+        return f"<TextCache {self._directory}, {self.bytes:,} of {self.most_bytes:,} bytes>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the cache to the next process."""
+        os.close(self._lock_file)
+
+    def files(self, owner: str) -> FileBlobs:
+        """The texts of an owner that are there."""
+        with self._lock:
+            if owner not in self._owners:
+                self._owners[owner] = FileBlobs(self._directory / owner)
+            return self._owners[owner]
+
+    def hold(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]]) -> LocalText:
+        """A text, whose file stays for the life of the returned object; `fetch` gives the bytes if it is not there.
+
+        Raises TextDiffers, StoreFull if the disk has no room, StoreDamaged, and what `fetch` raises.
+        """
+        with self._lock:
+            one_at_a_time = self._fetching.setdefault(key, threading.Lock())
+        with one_at_a_time:
+            return self._hold_if_there(key, size) or self._fetch(key, size, fetch)
+
+    def keep(self, owner: str, staged: StagedText) -> None:
+        """Moves a staged text into the cache, if there is room for it. Otherwise it can be fetched."""
+        with self._lock, contextlib.suppress(OSError):  # another file system, or a full disk
+            self._make_room(staged.counts.bytes)
+            if self.bytes + staged.counts.bytes <= self.most_bytes:
+                files = self.files(owner)
+                files.place([staged], check=int)
+                files.publish([staged], check=int)
+                self._note((owner, staged.blob), staged.counts.bytes)
+
+    def drop(self, key: Key) -> None:
+        """Deletes a text that nobody needs any more."""
+        with self._lock, contextlib.suppress(OSError):
+            self.bytes -= self._sizes.pop(key, 0)
+            self.files(key[0]).delete(key[1])
+
+    def _hold_if_there(self, key: Key, size: int) -> LocalText | None:
+        with self._lock:
+            if key not in self._sizes:
+                return None
+            try:
+                found = self.files(key[0]).local_text(key[1], size)
+            except StoreDamaged:  # somebody has deleted or changed the file
+                if self._sizes[key] != size:
+                    raise
+                self.drop(key)
+                return None
+            self._sizes.move_to_end(key)
+            return self._held.setdefault(key, found)
+
+    def _fetch(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]]) -> LocalText:
+        with self._lock:
+            self._make_room(size)
+        try:
+            return self._fetched(key, size, fetch)
+        except StoreFull:
+            with self._lock:
+                self._make_room(self.most_bytes)  # the disk has less room than the cache may take
+        try:
+            return self._fetched(key, size, fetch)
+        except StoreFull as error:
+            raise StoreFull(
+                f"the disk of {self._root} is full, so that a text of {size:,} bytes cannot be fetched: free some"
+                " space, or set RLM_MCP_CACHE_DIR to a directory on another disk; nothing is lost"
+            ) from error
+
+    def _fetched(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]]) -> LocalText:
+        owner, blob = key
+        with StagingArea(self.files(owner), self._incoming(), room_bytes=None) as staging:
+            staged = staging.stage_utf8(fetch())
+            found = staged.counts.bytes
+            if staged.blob != blob:
+                raise TextDiffers(f"{found:,} bytes came that are not text {blob}")
+            if found != size:
+                raise StoreDamaged(f"text {blob} has {found:,} bytes instead of {size:,}: register it again")
+            staging.place([staged])
+            with self._lock:
+                self._make_room(size)  # once more: others were fetched at the same time
+                staging.publish([staged])
+                self._note(key, size)
+                text = self._held[key] = LocalText(self.files(owner).path(blob))
+                return text
+
+    def _note(self, key: Key, size: int) -> None:
+        self.bytes += size - self._sizes.get(key, 0)
+        self._sizes[key] = size
+        self._sizes.move_to_end(key)
+
+    def _make_room(self, size: int) -> None:
+        """Deletes texts that nobody holds, those used longest ago first, until there is room for so many bytes."""
+        excess = self.bytes + size - self.most_bytes
+        if excess <= 0:
+            return
+        for key in list(self._sizes):
+            if excess <= 0:
+                return
+            if key not in self._held:
+                excess -= self._sizes[key]
+                self.drop(key)
+
+    def _incoming(self) -> Path:
+        return self._directory / _INCOMING / str(next(self._numbers))
+
+
+def _first_free(directory: Path) -> tuple[Path, int]:
+    """The first cache that no process has, and the descriptor of its lock."""
+    for number in count():
+        descriptor = os.open(directory / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        if try_lock(descriptor):
+            return directory / str(number), descriptor
+        os.close(descriptor)
+    raise AssertionError
+
+
+def _found(directory: Path) -> list[tuple[Key, int]]:
+    """The texts that an earlier process has left, with their sizes, those that came first in front."""
+    files = [(path, path.stat()) for path in directory.glob("*/??/*.txt")]
+    files.sort(key=lambda file: file[1].st_ctime_ns)
+    return [((path.parent.parent.name, path.stem), facts.st_size) for path, facts in files]
