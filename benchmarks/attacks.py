@@ -17,7 +17,7 @@ import anyio
 import httpx2
 from mcp import Client, MCPError
 
-from rlm_mcp.server.transports.auth import digest_of
+from rlm_mcp.server.transports.token_file import digest_of
 from rlm_mcp.settings import load_settings
 from tests.peers.openai_server import OpenAIServer, Request
 from tests.peers.places import COMMAND, at, environment, http_process, listening

@@ -41,7 +41,7 @@ MATCHED_IN_PLACE = {
     "rlm_mcp.engine.reply_parser._FINAL",  # at the beginning of the last line
     "rlm_mcp.engine.reply_parser._FENCE_LINE",  # the first line
     "rlm_mcp.install.edit_json._REST_OF_LINE",  # behind a value
-    "rlm_mcp.server.transports.auth._LINE",  # a whole line
+    "rlm_mcp.server.transports.token_file._LINE",  # a whole line
     "rlm_mcp.server.transports.message_limit._MEMBER",  # behind the member before it
 }
 # Patterns that see a few hundred characters at most, by what bounds them.

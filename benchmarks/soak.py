@@ -45,7 +45,7 @@ from rlm_mcp.errors import RlmError
 from rlm_mcp.records.run import Run
 from rlm_mcp.records.store import Runs
 from rlm_mcp.records.types import RunState
-from rlm_mcp.server.transports.auth import digest_of
+from rlm_mcp.server.transports.token_file import digest_of
 from rlm_mcp.settings import load_settings
 from rlm_mcp.workspace.workspace import open_workspace
 from tests.peers.openai_server import Fault, OpenAIServer, Request

@@ -40,7 +40,7 @@ from mcp_types import CallToolResult
 from benchmarks.attacks import HEADING, measure_all
 from rlm_mcp.records.recovery import MOST_TRIES
 from rlm_mcp.records.store import Runs
-from rlm_mcp.server.transports.auth import digest_of
+from rlm_mcp.server.transports.token_file import digest_of
 from tests.peers.openai_server import OpenAIServer, Request
 from tests.peers.places import COMMAND, at, environment, listening, served_url
 from wasm_runtime import Runtime

@@ -49,6 +49,7 @@ USERS_OF_THE_SANDBOX = {
     "rlm_mcp.repl.sandbox",
     "rlm_mcp.repl.session",
     "rlm_mcp.repl.host_calls",
+    "rlm_mcp.repl.process_shares",
     "rlm_mcp.workspace.workspace",
     "rlm_mcp.cli.doctor",
     "rlm_mcp.packages.library",

@@ -192,27 +192,6 @@ def import_runtime() -> None:
     from wasm_runtime import compile_cache, runtime  # noqa: F401
 
 
-def memory_share(processes: int) -> int | None:
-    """The memory that the sessions of one of several processes may use together; None if it is not known."""
-    from wasm_runtime.budget import default_budget_bytes
-
-    half = default_budget_bytes()
-    return None if half is None else half // processes
-
-
-def cache_of_workers(cache_dir: Path) -> Path:
-    """The cache directory of processes that may be taken over; the others never run what is compiled in it.
-
-    The image without packages is copied, others are compiled there once more.
-    """
-    from wasm_runtime.compile_cache import copy_compiled, load_image
-
-    own = cache_dir / "workers"
-    own.mkdir(parents=True, exist_ok=True, mode=0o700)
-    copy_compiled(load_image(), cache_dir, own)
-    return own
-
-
 @asynccontextmanager
 async def open_sandbox(
     cache_dir: Path,

@@ -11,7 +11,7 @@ import pytest
 from anyio.abc import SocketStream
 from mcp import Client, MCPError
 
-from rlm_mcp.server.transports.auth import digest_of
+from rlm_mcp.server.transports.token_file import digest_of
 from rlm_mcp.workspace.tenant_limits import BURST
 from tests.peers.forking import forked_command
 from tests.peers.places import COMMAND, at, environment, http_process, listening

@@ -11,7 +11,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import CallToolResult
 
-from rlm_mcp.server.transports.auth import digest_of
+from rlm_mcp.server.transports.token_file import digest_of
 from rlm_mcp.workspace.tenant_limits import MOST_RUNS
 from tests.peers.openai_server import OpenAIServer
 from tests.peers.places import at, environment, http_process, listening

@@ -23,7 +23,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
-from rlm_mcp.server.transports.auth import digest_of
+from rlm_mcp.server.transports.token_file import digest_of
 from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer
 from tests.peers.places import COMMAND, connections_to, served_url

@@ -9,7 +9,7 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 
-from rlm_mcp.server.transports.auth import digest_of
+from rlm_mcp.server.transports.token_file import digest_of
 from tests.peers.places import environment, http_process
 
 ANN, BOB = "token-of-ann", "token-of-bob"

@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from rlm_mcp.server.transports.auth import JwtVerifier
 from rlm_mcp.server.transports.issuer_keys import COOLDOWN_SECONDS, MOST_KEYS, STALE_SECONDS, IssuerKeys
+from rlm_mcp.server.transports.oauth_tokens import JwtVerifier
 
 pytestmark = pytest.mark.anyio
 

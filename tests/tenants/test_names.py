@@ -6,7 +6,6 @@ import pytest
 
 from rlm_mcp.cli.main import main
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.server.transports.auth import digest_of, read_token_file
 from rlm_mcp.server.transports.tenant_names import (
     EVERYBODY,
     check_tenant_name,
@@ -14,6 +13,7 @@ from rlm_mcp.server.transports.tenant_names import (
     oauth_tenant,
     tenant_directories,
 )
+from rlm_mcp.server.transports.token_file import digest_of, read_token_file
 
 LEADING_ELSEWHERE = (
     *("..", ".", "...", "", " ", "a/b", "../ann", "a\\b", "~", "ann\0", "ann\n", "an n", ".hidden", "-rf", "ann."),

@@ -201,8 +201,8 @@ def _begin_process(settings: Settings) -> Callable[[], None]:
 
 def make_token(options: argparse.Namespace) -> int:
     """Prints the line for the token file to stdout and the token itself, once, to stderr."""
-    from rlm_mcp.server.transports.auth import digest_of, new_token
     from rlm_mcp.server.transports.tenant_names import check_tenant_name
+    from rlm_mcp.server.transports.token_file import digest_of, new_token
 
     name = check_tenant_name(options.name)
     token = new_token()

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
@@ -11,8 +12,10 @@ from pydantic import AnyHttpUrl
 
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.server.transports.addresses import is_loopback
-from rlm_mcp.server.transports.auth import JwtVerifier, discover_issuer, read_token_file
-from rlm_mcp.server.transports.issuer_keys import IssuerKeys
+from rlm_mcp.server.transports.token_file import read_token_file
+
+if TYPE_CHECKING:
+    from rlm_mcp.server.transports.issuer_keys import IssuerKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,7 @@ class Access:
     resource: str | None = None
     names: Collection[str] | None = None
     """all tenants that have a token; None: only the issuer knows them"""
-    keys: IssuerKeys | None = None
+    keys: "IssuerKeys | None" = None
     """of the issuer, which the server keeps fresh while it runs"""
 
     def stop_waiting(self) -> None:
@@ -57,6 +60,9 @@ async def open_access(options: AccessOptions, host: str, url: str) -> Access | N
     Raises SettingsError, as for an address that is reachable from other machines without a token.
     """
     if options.oauth_issuer is not None:
+        # What checks signatures takes a tenth of a server's start, and token files do not need it.
+        from rlm_mcp.server.transports.oauth_tokens import JwtVerifier, discover_issuer
+
         keys = await discover_issuer(options.oauth_issuer)
         resource = options.oauth_resource or f"{url}/mcp"
         verifier = JwtVerifier(options.oauth_issuer, resource, keys.key_for)

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 
 from rlm_mcp.concurrency import on_stop_signal, run_in_thread
 from rlm_mcp.contexts.processes import PROCESSES
-from rlm_mcp.repl.sandbox import cache_of_workers, memory_share
+from rlm_mcp.repl.process_shares import cache_of_workers, memory_share
 from rlm_mcp.server.transports.listener import Listener, listener_config, run_to_the_end
 from rlm_mcp.server.transports.logs import configure_logging
 from rlm_mcp.server.transports.rate_limit import http_limits

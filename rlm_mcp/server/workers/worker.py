@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from multidict import CIMultiDict
 
 from rlm_mcp.errors import RlmError
-from rlm_mcp.repl.sandbox import memory_share
+from rlm_mcp.repl.process_shares import memory_share
 from rlm_mcp.server.early_answers import Prepared
 from rlm_mcp.server.prepared_answers import code_fingerprint, find_prepared, places
 from rlm_mcp.server.workers.egress import EgressBroker, egress_pair

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rlm_mcp.errors import SettingsError
-from rlm_mcp.server.transports.auth import JwtVerifier, discover_issuer
+from rlm_mcp.server.transports.oauth_tokens import JwtVerifier, discover_issuer
 
 pytestmark = pytest.mark.anyio
 
