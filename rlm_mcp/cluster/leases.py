@@ -43,11 +43,14 @@ def seconds_awake_or_not() -> float:
 class RowLease:
     """A lease that this process has, or had."""
 
-    def __init__(self, heartbeats: "Heartbeats", owner: str, run_id: str, epoch: int, *, asked: float) -> None:
-        """`asked` is when it was asked for, by the clock of the heartbeats."""
+    def __init__(
+        self, heartbeats: "Heartbeats", owner: str, run_id: str, epoch: int, *, position: int, asked: float
+    ) -> None:
+        """`position` is that of the record; `asked` is when it was asked for, by the clock of the heartbeats."""
         self.owner = owner
         self.run_id = run_id
         self.epoch = epoch
+        self.position = position
         self._heartbeats = heartbeats
         self._ends = asked + EXPIRY_SECONDS - MARGIN_SECONDS
         self._is_over = False
@@ -131,7 +134,7 @@ class Heartbeats:
         if not leases:
             return
         asked = self.clock()
-        kept = self.database.rows(
+        rows = self.database.rows(
             "UPDATE rlm_runs SET held_until = clock_timestamp() + %s * interval '1 second'"
             " FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS mine (owner, run_id, epoch)"
             " WHERE rlm_runs.owner = mine.owner AND rlm_runs.run_id = mine.run_id AND rlm_runs.epoch = mine.epoch"
@@ -144,8 +147,9 @@ class Heartbeats:
             ),
             patience=0,
         )
+        kept = set(rows)
         for lease in leases:
-            if (lease.owner, lease.run_id, lease.epoch) in set(kept):
+            if (lease.owner, lease.run_id, lease.epoch) in kept:
                 lease.renewed(asked)
             else:
                 lease.give_up()
@@ -188,34 +192,36 @@ class RowLeases:
         holder = self.new_holder()
         asked = self.heartbeats.clock()
 
-        def take(cursor: Cursor) -> tuple[int, str] | None:
+        def take(cursor: Cursor) -> tuple[int, str, int] | None:
             found = execute(
                 cursor,
                 "UPDATE rlm_runs SET epoch = epoch + 1, holder = %s, attempt = NULL,"
                 " held_until = clock_timestamp() + %s * interval '1 second'"
                 " WHERE owner = %s AND run_id = %s AND (held_until IS NULL OR held_until <= clock_timestamp())"
-                " AND attempt IS NOT DISTINCT FROM %s RETURNING epoch, holder",
+                " AND attempt IS NOT DISTINCT FROM %s RETURNING epoch, holder, position",
                 (holder, EXPIRY_SECONDS, self._owner, run_id, attempt),
             ).fetchone()
             # Or an earlier trial has got it, and its confirmation was lost.
             return (
                 found
                 or execute(
-                    cursor, "SELECT epoch, holder FROM rlm_runs WHERE owner = %s AND run_id = %s", (self._owner, run_id)
+                    cursor,
+                    "SELECT epoch, holder, position FROM rlm_runs WHERE owner = %s AND run_id = %s",
+                    (self._owner, run_id),
                 ).fetchone()
             )
 
         found = self._database.run(take)
         if found is None:
             raise UnknownRun(f"there is no run {run_id!r} in the database: list them with `rlm-mcp runs list`")
-        epoch, held_by = found
+        epoch, held_by, position = found
         if held_by != holder:
             raise RunBusy(f"{run_id} is being run by another process: wait for it, or cancel it there")
-        return self.taken(run_id, epoch, asked=asked)
+        return self.taken(run_id, epoch, position=position, asked=asked)
 
-    def taken(self, run_id: str, epoch: int, *, asked: float) -> RowLease:
+    def taken(self, run_id: str, epoch: int, *, position: int, asked: float) -> RowLease:
         """The lease that this process has just taken, renewed from now on."""
-        lease = RowLease(self.heartbeats, self._owner, run_id, epoch, asked=asked)
+        lease = RowLease(self.heartbeats, self._owner, run_id, epoch, position=position, asked=asked)
         self.heartbeats.add(lease)
         return lease
 

@@ -108,7 +108,7 @@ class RowRuns:
         except DatabaseUnusable as error:
             raise RunNotWritten(f"no run can be recorded: {error}") from error
         run = self._run(run_id)
-        run.begin(self.leases.taken(run_id, 1, asked=asked), position=1)
+        run.begin(self.leases.taken(run_id, 1, position=1, asked=asked))
         return run
 
     def get(self, run_id: str) -> "RowRun":
@@ -203,10 +203,10 @@ class RowRun:
 
     # --- writing
 
-    def begin(self, lease: RowLease, *, position: int) -> None:
-        """Writes under a lease that this process has just taken, from this position on."""
+    def begin(self, lease: RowLease) -> None:
+        """Writes under a lease that this process has just taken."""
         self._lease = lease
-        self._position = self._written = position
+        self._position = self._written = lease.position
         self._patience = PATIENCE_SECONDS
 
     def append(self, event: Event) -> None:
@@ -219,8 +219,11 @@ class RowRun:
                 self._take(attempt=None)
             if self._lease is None or self._lease.is_over:
                 raise self._lost()
-            if not self._patience:  # an end that says so would be on record when the database is back
-                raise RunNotWritten(f"the record of {self.run_id} could not be written for {PATIENCE_SECONDS:.0f} s")
+            if not self._patience:  # an end that says so would be on record when the storage is back
+                raise RunNotWritten(
+                    f"the record of {self.run_id} could not be written for {PATIENCE_SECONDS:.0f} s: once database and"
+                    " bucket are back, the run goes on when rlm_result asks for it"
+                )
             queue = self._queue = self._queue or GroupCommit(self._write)
             queue.add(line_of(event, at=(self._database.now() - self._created_time()).total_seconds()))
             self._position += 1
@@ -322,7 +325,7 @@ class RowRun:
             raise RunNotWritten(f"the record of {self.run_id} cannot be written: {error}") from error
         except UnknownRun as error:
             raise RunNotWritten(f"the record of {self.run_id} has been deleted: ask anew.") from error
-        self.begin(lease, position=self._row("position")[0])
+        self.begin(lease)
 
     def _release(self) -> None:
         if self._lease is not None:
@@ -467,6 +470,7 @@ class RowRun:
             self._runs.objects.put(key, data)
             is_written = self._update("answer = %(key)s", {"key": key})
         except (BucketUnusable, DatabaseUnusable) as error:
+            self._patience = 0  # so that the run is left without an end, and its successor writes the answer
             raise RunNotWritten(f"the answer of {self.run_id} cannot be written: {error}") from error
         if not is_written:
             raise self._lost()

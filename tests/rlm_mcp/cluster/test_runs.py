@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
 from rlm_mcp.cluster.addresses import BucketAddress, parse_database
-from rlm_mcp.cluster.database import Cursor, Database
+from rlm_mcp.cluster.database import Cursor, Database, DatabaseUnusable
 from rlm_mcp.cluster.leases import Heartbeats
 from rlm_mcp.cluster.objects import Objects
 from rlm_mcp.cluster.runs import RowRuns
@@ -218,8 +218,45 @@ def test_without_the_bucket_a_checkpoint_is_left_out_and_an_answer_is_refused(
             RunNotWritten, match=rf"the answer of {run.run_id} cannot be written: the bucket s3://{BUCKET} "
         ):
             run.write_answer("17")
-        run.append(CANCELLED)
+        with pytest.raises(RunNotWritten, match="the run goes on when rlm_result asks for it"):
+            run.append(CANCELLED)  # so that its successor writes the answer
         run.close()
+        assert [name_of(event) for event in run.events()] == ["run_started"]
+
+
+class Failing(Database):
+    """Fails at one query more after so many."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.address)
+        self.queries = 0
+        self.fails_at = 0
+
+    def run(self, work: Callable[[Cursor], T], *, patience: float = 60.0) -> T:
+        self.queries += 1
+        if self.queries == self.fails_at:
+            raise DatabaseUnusable("the database is away")
+        return super().run(work, patience=patience)
+
+
+@pytest.mark.parametrize("attempt", [None, 1])
+def test_a_lease_is_not_kept_by_one_that_could_not_take_the_run(
+    database: Database, objects: Objects, tmp_path: Path, attempt: int | None
+) -> None:
+    with Failing(database) as failing, Heartbeats(database, is_beating=False) as heartbeats:
+        runs = runs_on(failing, objects, heartbeats, tmp_path)
+        run = runs.create(STARTED)
+        run.close()
+        if attempt is not None:
+            database.rows("UPDATE rlm_runs SET attempt = 1 WHERE run_id = %s", (run.run_id,))
+        other = runs.get(run.run_id)
+        failing.fails_at = failing.queries + 2
+        with suppress(RunNotWritten, DatabaseUnusable):
+            other.claim() if attempt is None else other.claim_attempt(attempt)
+            other.close()
+        failing.fails_at = 0
+        assert not runs.leases.is_held(run.run_id)
+        assert "0 leases" in repr(heartbeats)
 
 
 def test_an_answer_that_is_gone_or_changed_is_told(reopen: Callable[[], RowRuns]) -> None:
