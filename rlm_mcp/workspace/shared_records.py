@@ -1,7 +1,6 @@
 """Run records that several processes share: to cancel and to follow."""
 
 from collections.abc import Callable
-from itertools import islice
 
 import anyio
 
@@ -32,12 +31,12 @@ async def request_cancel(queue: RunQueue, run: RunRecord) -> None:
 
 async def read_along(run: RunRecord, on_event: Callable[[Event], None]) -> None:
     """Passes on the events of a run of another process as its record grows."""
-    seen, is_live = 0, True
+    position, is_live = 0, True
     while is_live:
         is_live = await run_in_thread(run.is_live)
-        news = await run_in_thread(lambda skipped: list(islice(run.events(), skipped, None)), seen)
-        for event in news:
-            on_event(event)
-        seen += len(news)
+        for event, end in await run_in_thread(lambda after: list(run.events_from(after)), position):
+            position = end
+            if event is not None:
+                on_event(event)
         if is_live:
             await anyio.sleep(POLL_SECONDS)
