@@ -19,7 +19,7 @@ from pathlib import Path
 import anyio
 import procrastinate
 
-from rlm_mcp.cluster.database import Cursor, Database, DatabaseUnusable, execute
+from rlm_mcp.cluster.database import PATIENCE_SECONDS, Cursor, Database, DatabaseUnusable, execute
 from rlm_mcp.cluster.leases import Heartbeats
 from rlm_mcp.cluster.notices import Notices, notify
 from rlm_mcp.cluster.objects import Objects
@@ -93,15 +93,18 @@ class RowRunQueue(OwnAttempts):
         """Claims a run that was handed over at this position; None if that attempt is not waiting any more."""
         run = self._runs.get(run_id)
         try:
-            run.claim_attempt(position)
+            return TakenOver(run=run, is_lost=run.claim_attempt(position))
         except RunBusy:
             return None
-        return run
 
     def left(self, most: int = MOST_AT_ONCE) -> Sequence[RowRun]:
-        """The runs that no process goes on with although it should, those that were written last first."""
+        """The runs that no process goes on with although it should, those that were written last first.
+
+        Not those of a client's model, which wait until that client asks for them, in whichever process.
+        """
         rows = self._runs.database.rows(
-            f"SELECT run_id FROM rlm_runs WHERE owner = %(owner)s AND {_LEFT} ORDER BY written_at DESC",  # noqa: S608 - constants
+            f"SELECT run_id FROM rlm_runs WHERE owner = %(owner)s AND portable AND {_LEFT}"  # noqa: S608 - constants
+            " ORDER BY written_at DESC",
             {"owner": self._runs.owner, "within": WITHIN_SECONDS},
         )
         found: list[RowRun] = []
@@ -127,23 +130,34 @@ class RowRunQueue(OwnAttempts):
             raise RunNotWritten(f"the process that runs {run_id} cannot be asked to cancel it: {error}") from error
 
     async def cancel_requested(self, run_id: str) -> None:
-        """Looks at the row at once, at each notice, and every CANCEL_POLL_SECONDS."""
+        """Looks at the row at once, at each notice, and every CANCEL_POLL_SECONDS.
+
+        While the database is away, nobody can have asked for it.
+        """
         loop, news = asyncio.get_running_loop(), asyncio.Event()
 
         def look(told: str | None) -> None:
             if told in {None, run_id}:
                 loop.call_soon_threadsafe(news.set)
 
+        def is_requested() -> bool:
+            with suppress(DatabaseUnusable):
+                return self._reads_cancel_request(run_id, patience=0)
+            return False
+
         with self._notices.listening("cancel", self._runs.owner, look):
-            while not await anyio.to_thread.run_sync(self.is_cancel_requested, run_id):
+            while not await anyio.to_thread.run_sync(is_requested):
                 with anyio.move_on_after(CANCEL_POLL_SECONDS):
                     await news.wait()
                 news.clear()
 
     def is_cancel_requested(self, run_id: str) -> bool:
         """Whether anybody has asked for that."""
+        return self._reads_cancel_request(run_id, patience=PATIENCE_SECONDS)
+
+    def _reads_cancel_request(self, run_id: str, *, patience: float) -> bool:
         query = "SELECT cancel_requested FROM rlm_runs WHERE owner = %s AND run_id = %s"
-        return self._runs.database.rows(query, (self._runs.owner, run_id)) == [(True,)]
+        return self._runs.database.rows(query, (self._runs.owner, run_id), patience=patience) == [(True,)]
 
     def drop_cancel_request(self, run_id: str) -> None:
         """Forgets an earlier request: the run goes on."""
