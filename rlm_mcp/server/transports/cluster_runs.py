@@ -1,6 +1,7 @@
 """Runs of a cluster that a process plays, beside serving clients or as all that it does (`rlm-mcp worker`)."""
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import anyio
@@ -39,15 +40,14 @@ def serve_runs(settings: Settings, *, at_once: int | None, at_end: Callable[[], 
     configure_logging(structured=True)
 
     async def main() -> None:
-        async with (
-            open_cluster_if_set(settings) as cluster,
-            open_tenants(settings, LocalLimits(), cluster=cluster) as opened,
-            anyio.create_task_group() as tasks,
-        ):
+        async with AsyncExitStack() as stack:
+            cluster = await stack.enter_async_context(open_cluster_if_set(settings))
             if cluster is None:
                 raise SettingsError(
                     "RLM_MCP_STORE and RLM_MCP_BLOBS are not set: a worker plays what servers of a cluster begin"
                 )
+            opened = await stack.enter_async_context(open_tenants(settings, LocalLimits(), cluster=cluster))
+            tasks = await stack.enter_async_context(anyio.create_task_group())
             announce_end = begin_playing(cluster, opened.tenants, tasks, at_once=at_once)
             ending = anyio.Event()
             with on_stop_signal(ending.set):
