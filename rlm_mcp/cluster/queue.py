@@ -28,7 +28,7 @@ from rlm_mcp.errors import RlmError, RunBusy, RunNotWritten, StorageUnreachable
 from rlm_mcp.records.lease import EXPIRY_SECONDS
 from rlm_mcp.records.protocols import RunRecord
 from rlm_mcp.records.recovery import MOST_AT_ONCE, WITHIN_SECONDS, is_resumable
-from rlm_mcp.records.run_queue import OwnAttempts
+from rlm_mcp.records.run_queue import OwnAttempts, TakenOver
 
 QUEUE, TASK = "runs", "rlm_mcp.play"
 
@@ -89,7 +89,7 @@ class RowRunQueue(OwnAttempts):
         run.close()
         return True
 
-    def take_over(self, run_id: str, position: int) -> RowRun | None:
+    def take_over(self, run_id: str, position: int) -> TakenOver | None:
         """Claims a run that was handed over at this position; None if that attempt is not waiting any more."""
         run = self._runs.get(run_id)
         try:

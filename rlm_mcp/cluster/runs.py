@@ -284,10 +284,21 @@ class RowRun:
                 self._release()
                 raise RunBusy(f"another process has gone on with {self.run_id} just now: wait for it with rlm_result.")
 
-    def claim_attempt(self, position: int) -> None:
-        """Takes the lease for a queued attempt. Raises RunNotWritten, and RunBusy if it is not queued any more."""
+    def claim_attempt(self, position: int) -> bool:
+        """Takes the lease for a queued attempt; whether somebody died who had it after the last event.
+
+        Raises RunNotWritten, and RunBusy if it is not queued any more.
+        """
         with self._lock:
             self._take(attempt=position)
+            try:
+                query = f"SELECT epoch FROM rlm_events WHERE {_OF_RUN} ORDER BY seq DESC LIMIT 1"  # noqa: S608 - constants
+                rows = self._database.rows(query, self._key)
+            except DatabaseUnusable as error:
+                self._release()
+                raise RunNotWritten(f"the record of {self.run_id} cannot be written: {error}") from error
+            # A run that its writer hands over keeps its epoch until it is taken; a sweep increases it.
+            return self._lease is not None and bool(rows) and self._lease.epoch > rows[0][0] + 1
 
     def require_lease(self) -> None:
         """Raises LeaseLost where another may have gone on with the run. Then this process does not any more."""

@@ -32,6 +32,15 @@ PlayAttempt = Callable[[str, int], Coroutine[Any, Any, None]]
 """Plays the attempt at a run from a position of its record on, until it ends."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenOver:
+    """A run that was handed over and is claimed now."""
+
+    run: RunRecord
+    is_lost: bool
+    """the process that had it last has died since its last event"""
+
+
 class RunQueue(Protocol):
     """The attempts of one owner. What is not async, apart from `submit` and `close`, is called on worker threads."""
 
@@ -44,7 +53,7 @@ class RunQueue(Protocol):
     def hand_over(self, run: RunRecord) -> bool:
         """Hands a claimed run to the machines that share the queue; False if it stays here. Raises RunNotWritten."""
 
-    def take_over(self, run_id: str, position: int) -> RunRecord | None:
+    def take_over(self, run_id: str, position: int) -> TakenOver | None:
         """Claims a run that was handed over at this position; None if that attempt is not waiting any more."""
 
     def close(self) -> None:
@@ -108,7 +117,7 @@ class LocalRunQueue(OwnAttempts):
         """False: no other machine could play it."""
         return False
 
-    def take_over(self, run_id: str, position: int) -> RunRecord | None:  # noqa: ARG002 - the RunQueue protocol
+    def take_over(self, run_id: str, position: int) -> TakenOver | None:  # noqa: ARG002 - the RunQueue protocol
         """None: nothing is handed over."""
         return None
 

@@ -21,10 +21,10 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.router import Estimate
 from rlm_mcp.errors import RlmError, RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, StorageUnreachable
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
-from rlm_mcp.records.events import Event, RunResumed
+from rlm_mcp.records.events import Event, RunResumed, RunStarted
 from rlm_mcp.records.protocols import RunRecord, RunStore
 from rlm_mcp.records.recovery import MOST_AT_ONCE, has_ended, is_left
-from rlm_mcp.records.run_queue import RunQueue
+from rlm_mcp.records.run_queue import RunQueue, TakenOver
 from rlm_mcp.records.tape import MemoryRecord, TapedRequest
 from rlm_mcp.records.types import Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange, run_uri
@@ -268,11 +268,12 @@ class LiveRuns:
 
     async def play_attempt(self, run_id: str, position: int) -> None:
         """Plays to its end an attempt that was handed over, unless it is not waiting for that any more."""
-        run = await run_in_thread(self._queue.take_over, run_id, position)
-        if run is None:
+        taken = await run_in_thread(self._queue.take_over, run_id, position)
+        if taken is None:
             return
+        run = taken.run
         try:
-            launch, fingerprint = await self._launch_taken_over(run)
+            launch, fingerprint = await self._launch_taken_over(taken)
             live = self._add_live(run, launch, fingerprint, AsyncExitStack())
         except (ServerEnds, RunNotWritten, RunRecordTooNew, StorageUnreachable) as error:
             log.warning("%s goes on elsewhere or later: %s", run_id, error)
@@ -288,12 +289,13 @@ class LiveRuns:
                     await run_in_thread(run.close)
         await self._play(run_id, live.position)
 
-    async def _launch_taken_over(self, run: RunRecord) -> tuple[Launch, str]:
+    async def _launch_taken_over(self, taken: TakenOver) -> tuple[Launch, str]:
         """The rest of a run whose record this process has claimed. It is on record that another one goes on with it."""
+        run = taken.run
         events = await run_in_thread(lambda: list(run.events()))
         state = await run_in_thread(run.state)
         launch = await self._launcher.resumed(events, state.usage)
-        if len(events) > 1 and not isinstance(events[-1], RunResumed):
+        if taken.is_lost or not isinstance(events[-1], RunStarted | RunResumed):
             spent = None if launch.already is None else launch.already.to_json()
             await run_in_thread(run.append, RunResumed(served=True, spent=spent))
         return launch, state.fingerprint

@@ -68,8 +68,9 @@ def test_a_run_that_was_handed_over_is_taken_over_by_one_and_lives_until_then(re
     taken = reopen()[1].take_over(run.run_id, 1)
     assert taken is not None
     assert reopen()[1].take_over(run.run_id, 1) is None  # its job is delivered once more
-    taken.append(CANCELLED)
-    taken.close()
+    assert not taken.is_lost
+    taken.run.append(CANCELLED)
+    taken.run.close()
     assert (run.is_live(), run.state().status) == (False, "cancelled")
     assert queue.left() == []
 
@@ -88,7 +89,8 @@ def test_the_run_of_a_process_that_died_is_handed_over_once_with_a_job_of_its_ow
         run.write_answer("late")
     taken = queue.take_over(run.run_id, 1)
     assert taken is not None
-    taken.append(RunResumed(served=True))
+    assert taken.is_lost
+    taken.run.append(RunResumed(served=True))
     let_expire(runs, run.run_id)
     sweep.once()
     assert jobs_of(runs, run.run_id) == [(2, "todo")]
@@ -117,7 +119,7 @@ def test_a_run_that_kills_whoever_plays_it_is_not_handed_over_for_ever(reopen: R
         sweep.once()
         taken = queue.take_over(run.run_id, position)
         assert taken is not None
-        taken.append(RunResumed(served=True))
+        taken.run.append(RunResumed(served=True))
     let_expire(runs, run.run_id)
     sweep.once()
     assert queue.take_over(run.run_id, MOST_TRIES + 1) is None

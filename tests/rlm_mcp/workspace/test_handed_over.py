@@ -1,0 +1,106 @@
+"""Runs that a server hands to other processes, as in a cluster."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from rlm_mcp.errors import RunNotWritten
+from rlm_mcp.records.events import RunResumed, RunStarted
+from rlm_mcp.records.protocols import RunRecord
+from rlm_mcp.records.run_queue import LocalRunQueue, TakenOver
+from rlm_mcp.records.store import Runs
+from rlm_mcp.workspace.backends import open_backends
+from rlm_mcp.workspace.workspace import Workspace
+from tests.rlm_mcp.machine import Machine, ended, started
+
+pytestmark = pytest.mark.anyio
+
+
+class SharedQueue(LocalRunQueue):
+    """Hands a run over by closing its record; the test says who takes it over, at which position."""
+
+    def __init__(self, records: Runs) -> None:
+        super().__init__(records)
+        self.is_away = False
+        """whether the database of the cluster is away"""
+        self.is_lost = False
+        """whether a process has died with what is taken over"""
+        self.position = 0
+
+    def hand_over(self, run: RunRecord) -> bool:
+        self.position = run.position
+        run.close()
+        return True
+
+    def take_over(self, run_id: str, position: int) -> TakenOver | None:
+        run = self._records.get(run_id)
+        run.claim(position)
+        return TakenOver(run=run, is_lost=self.is_lost)
+
+    def request_cancel(self, run_id: str) -> None:
+        if self.is_away:
+            raise RunNotWritten("the database is away")
+        super().request_cancel(run_id)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@asynccontextmanager
+async def process(machine: Machine) -> AsyncIterator[tuple[Workspace, SharedQueue]]:
+    """A process that serves, and shares its queue with others."""
+    queue = SharedQueue(Runs(machine.settings.data_dir))
+    async with (
+        open_backends(machine.settings) as backends,
+        machine.open(serves=True, backends=replace(backends, queue=queue)) as workspace,
+    ):
+        yield workspace, queue
+
+
+async def test_a_task_whose_run_another_process_plays_is_stopped_there(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with process(machine) as (server, queue), process(machine) as (worker, _):
+            run_id = await started(server)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position)
+                await machine.model.waits.wait()
+                server.runs.stop(run_id)
+            assert (await server.runs.state(run_id)).status == "cancelled"
+
+
+async def test_a_run_that_cannot_be_cancelled_elsewhere_now_ends_no_other(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with anyio.fail_after(60):
+        async with process(machine) as (server, queue), process(machine) as (worker, _):
+            run_id = await started(server)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position)
+                await machine.model.waits.wait()
+                queue.is_away = True
+                server.runs.give_up(run_id)
+                while "is not cancelled: the database is away" not in caplog.text:  # noqa: ASYNC110 - a log
+                    await anyio.sleep(0.01)
+                machine.model.go.set()
+            assert (await server.runs.state(run_id)).answer == "9"
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_run_whose_process_died_before_its_first_event_counts_as_resumed(
+    machine: Machine, *, is_lost: bool
+) -> None:
+    machine.model.go.set()
+    with anyio.fail_after(60):
+        async with process(machine) as (server, queue):
+            run_id = await started(server)
+            queue.is_lost = is_lost
+            await server.runs.play_attempt(run_id, queue.position)
+            assert (await ended(server, run_id)).answer == "9"
+        marks = Runs(machine.settings.data_dir).get(run_id).marks()
+        assert [type(mark) for mark in marks[:-1]] == ([RunStarted, RunResumed] if is_lost else [RunStarted])
