@@ -13,6 +13,7 @@ No job is ever tried again by Procrastinate itself.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 

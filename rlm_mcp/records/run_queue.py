@@ -13,6 +13,7 @@ has to pass.
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 

@@ -228,7 +228,7 @@ class LiveRuns:
         if not await run_in_thread(self._queue.hand_over, run):
             return False
         await run_in_thread(run.note_waiting)  # by the call that begins it
-        self._handed_over[run.run_id] = 0
+        self._handed_over.setdefault(run.run_id, 0)
         if len(self._handed_over) > MOST_HANDED_OVER:
             del self._handed_over[next(iter(self._handed_over))]
         return True
@@ -558,7 +558,7 @@ class LiveRuns:
         if self._is_ending and not by_user:
             return
         if self._handed_over.get(run_id) == 0:
-            self._tasks.start_soon(run_in_thread, self._queue.request_cancel, run_id)
+            self._tasks.start_soon(self._request_cancel, run_id)
         live = self._live.get(run_id)
         if live is None or live.waiting:
             return
@@ -601,10 +601,20 @@ class LiveRuns:
         self._kept = {fingerprint: kept for fingerprint, kept in self._kept.items() if kept != run_id}
 
     def stop(self, run_id: str) -> None:
-        """Cancels a run of this process without waiting for its end."""
+        """Cancels a run that goes on, here or in another process, without waiting for its end."""
         self._forget_kept(run_id)
         if (live := self._live.get(run_id)) is not None:
             live.cancel()
+        else:
+            self._tasks.start_soon(self._request_cancel, run_id)
+
+    async def _request_cancel(self, run_id: str) -> None:
+        """Asks the process that plays the run, if one does, to cancel it."""
+        try:
+            if await run_in_thread((await self._find(run_id)).is_live):
+                await run_in_thread(self._queue.request_cancel, run_id)
+        except RlmError as error:
+            log.warning("%s is not cancelled: %s", run_id, error)
 
     async def cancel(self, run_id: str) -> RunState:
         """Stops a run, its cell and its model calls; what it has stays. A run that has ended is left as it is."""
