@@ -445,17 +445,23 @@ def _count(raw: object, source: str) -> int:
     return value
 
 
-def _tools(raw: object, source: str) -> dict[str, ToolServer]:
-    """MCP servers by name; a text is parsed as JSON."""
-    shape = 'write {"NAME": {"command": ["PROGRAM", "ARGUMENT"], "allow": ["TOOL"], "env": {"KEY": "VALUE"}}}'
+def _object(raw: object, source: str, shape: str) -> Mapping[Any, Any]:
+    """An object; a text is parsed as JSON. Errors do not show it: it may hold secrets."""
     if isinstance(raw, str):
         try:
             raw = json.loads(raw)
         except (ValueError, RecursionError) as error:
-            raise SettingsError(f"{source} is not JSON: {shape}") from error
+            raise SettingsError(f"{source} is not JSON ({error}): {shape}") from error
     if not isinstance(raw, Mapping):
         raise SettingsError(f"{source} is not an object: {shape}")
-    return {str(name): _tool_server(name, row, source, shape) for name, row in raw.items()}
+    return raw
+
+
+def _tools(raw: object, source: str) -> dict[str, ToolServer]:
+    """MCP servers by name; a text is parsed as JSON."""
+    shape = 'write {"NAME": {"command": ["PROGRAM", "ARGUMENT"], "allow": ["TOOL"], "env": {"KEY": "VALUE"}}}'
+    rows = _object(raw, source, shape)
+    return {str(name): _tool_server(name, row, source, shape) for name, row in rows.items()}
 
 
 def _tool_server(name: object, row: object, source: str, shape: str) -> ToolServer:
@@ -480,14 +486,7 @@ def _tool_server(name: object, row: object, source: str, shape: str) -> ToolServ
 def _prices(raw: object, source: str) -> dict[str, Price]:
     """Prices as `{"model": [in, out]}` or `{"model": {"in": …, "out": …}}`; a text is parsed as JSON."""
     shape = 'write {"model": [dollars per million tokens in, out]}'
-    if isinstance(raw, str):
-        try:
-            raw = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise SettingsError(f"{source} is not JSON ({error}): {shape}") from error
-    if not isinstance(raw, Mapping):
-        raise SettingsError(f"{source} is {_shown(raw)}, which is not an object: {shape}")
-    return {str(model): _price(model, row, source, shape) for model, row in raw.items()}
+    return {str(model): _price(model, row, source, shape) for model, row in _object(raw, source, shape).items()}
 
 
 def _price(model: object, row: object, source: str, shape: str) -> Price:
