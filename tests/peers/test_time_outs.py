@@ -17,6 +17,10 @@ from tests.peers.places import environment, opened
 
 pytestmark = pytest.mark.anyio
 
+EVERY_TRANSPORT = pytest.mark.parametrize(
+    ("transport", "era"), [("stdio", "auto"), ("stdio", "legacy"), ("http", "legacy"), ("http", "auto")]
+)
+
 QUESTION: dict[str, Any] = {"query": "How many?", "contexts": ["abc"], "mode": "rlm"}
 
 
@@ -43,9 +47,12 @@ async def called(client: Client, tool: str, /, **arguments: Any) -> dict[str, An
     return result.structured_content or {}
 
 
-@pytest.mark.parametrize(
-    ("transport", "era"), [("stdio", "auto"), ("stdio", "legacy"), ("http", "legacy"), ("http", "auto")]
-)
+async def time_out(client: Client) -> None:
+    with pytest.raises(MCPError, match="timed out"):
+        await client.call_tool("rlm_solve", QUESTION, read_timeout_seconds=1)
+
+
+@EVERY_TRANSPORT
 async def test_a_repeated_question_goes_on_with_the_run_whose_call_timed_out(
     transport: str, era: str, tmp_path: Path, compiled_cache: Path, endpoint: OpenAIServer
 ) -> None:
@@ -54,8 +61,7 @@ async def test_a_repeated_question_goes_on_with_the_run_whose_call_timed_out(
         async with opened(transport, environ) as new_client, new_client(era) as client:
             await called(client, "register_context", text="a b c", name="abc")
             while endpoint.counts.requests < 2:  # the call in flight is the one that takes long
-                with pytest.raises(MCPError, match="timed out"):
-                    await client.call_tool("rlm_solve", QUESTION, read_timeout_seconds=1)
+                await time_out(client)
             run = await called(client, "rlm_solve", **QUESTION)
             listed = (await client.list_resources(cache_mode="bypass")).resources
     assert (run["status"], run["answer"]) == ("completed", "5")
@@ -64,9 +70,7 @@ async def test_a_repeated_question_goes_on_with_the_run_whose_call_timed_out(
     assert endpoint.counts.aborted <= ends_a_call(transport, era)
 
 
-@pytest.mark.parametrize(
-    ("transport", "era"), [("stdio", "auto"), ("stdio", "legacy"), ("http", "legacy"), ("http", "auto")]
-)
+@EVERY_TRANSPORT
 async def test_a_run_that_is_completed_after_its_call_timed_out_is_paid_once_also_when_the_server_restarts(
     transport: str, era: str, tmp_path: Path, compiled_cache: Path, endpoint: OpenAIServer
 ) -> None:
@@ -77,8 +81,7 @@ async def test_a_run_that_is_completed_after_its_call_timed_out_is_paid_once_als
             losses = 0
             # The first loss may end the run, which the next call then goes on with.
             while losses <= ends_a_call(transport, era) or not endpoint.counts.in_flight:
-                with pytest.raises(MCPError, match="timed out"):
-                    await client.call_tool("rlm_solve", QUESTION, read_timeout_seconds=1)
+                await time_out(client)
                 losses += 1
             record = only_record(tmp_path)
             while record.state().status != "completed":  # noqa: ASYNC110 - it is of another process
@@ -101,9 +104,7 @@ def ends_a_call(transport: str, era: str) -> int:
     return int((transport, era) == ("http", "auto"))
 
 
-@pytest.mark.parametrize(
-    ("transport", "era"), [("stdio", "auto"), ("stdio", "legacy"), ("http", "legacy"), ("http", "auto")]
-)
+@EVERY_TRANSPORT
 async def test_a_time_out_shorter_than_every_reply_gets_an_answer_in_the_end_and_pays_once(
     transport: str, era: str, tmp_path: Path, compiled_cache: Path
 ) -> None:
