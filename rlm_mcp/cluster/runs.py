@@ -31,14 +31,13 @@ from rlm_mcp.cluster.objects import BucketUnusable, ObjectMissing, Objects, owne
 from rlm_mcp.errors import RunBusy, RunNotWritten, RunRecordDamaged, RunRecordTooNew, UnknownRun
 from rlm_mcp.models.sampling_queue import CLIENT
 from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes
-from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.group_commit import GroupCommit
 from rlm_mcp.records.lease import EXPIRY_SECONDS, LeaseLost
 from rlm_mcp.records.lines import OUTLINE, event_of, fruitless_resumes, is_enough, line_of, mark_of
 from rlm_mcp.records.reading import check_format
-from rlm_mcp.records.recovery import WITHIN_SECONDS
+from rlm_mcp.records.recovery import WITHIN_SECONDS, is_unanswered, model_names
 from rlm_mcp.records.run import CHECKPOINT_MAX_BYTES
-from rlm_mcp.records.run_states import finished_state, full_run_id, unreadable_state
+from rlm_mcp.records.run_states import full_run_id, read_state, unreadable_state
 from rlm_mcp.records.store import RECENT_RUNS
 from rlm_mcp.records.types import RunPage, RunState
 
@@ -157,16 +156,8 @@ class RowRuns:
     def unanswered(self, fingerprint: str, *, except_model: str | None = None) -> "RowRun | None":
         """A run of this request that is to be found again, among those that were written last; see RunStore."""
         query = "SELECT run_id FROM rlm_runs WHERE owner = %s AND fingerprint = %s ORDER BY written_at DESC LIMIT %s"
-        for run_id in self._ids(query, fingerprint, RECENT_RUNS):
-            run = self._run(run_id)
-            with suppress(RunRecordTooNew, RunRecordDamaged):
-                started = run.started()
-                if started is None or _is_answered(run):
-                    continue
-                models = [model.get("name") for model in started.models.values() if isinstance(model, dict)]
-                if except_model is None or except_model not in models:
-                    return run
-        return None
+        found = map(self._run, self._ids(query, fingerprint, RECENT_RUNS))
+        return next((run for run in found if is_unanswered(run, fingerprint, except_model)), None)
 
     def _ids(self, query: str, *values: object) -> "builtins.list[str]":
         return [run_id for (run_id,) in self.database.rows(query, (self.owner, *values))]
@@ -424,9 +415,7 @@ class RowRun:
         Raises RunRecordTooNew, RunRecordDamaged.
         """
         with self._readable():
-            is_live = self.is_live()  # first: a run that ends in between has its end on record when the record is read
-            state = run_state(self._state_events())
-        return finished_state(state, self.run_id, is_live=is_live, stored_answer=self.answer)
+            return read_state(self.run_id, self.is_live, self._state_events, self.answer)
 
     def _state_events(self) -> Iterator[Event]:
         """The events that its state is computed from: if the run itself recorded its end, only the outline."""
@@ -589,11 +578,4 @@ class RowRun:
 
 def is_portable(started: RunStarted) -> bool:
     """Whether any machine of a cluster may go on with a run: it needs neither a client's model nor its functions."""
-    models = {model.get("name") for model in started.models.values() if isinstance(model, dict)}
-    return bool(started.served) and CLIENT not in models and not started.functions
-
-
-def _is_answered(run: RowRun) -> bool:
-    """Whether the run has an end that its client knows, or that is no answer."""
-    last = next(reversed(run.marks()), None)
-    return isinstance(last, RunEnded) and (last.status != "completed" or not run.is_awaited())
+    return bool(started.served) and CLIENT not in model_names(started) and not started.functions

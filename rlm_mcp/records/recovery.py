@@ -1,10 +1,11 @@
-"""Crash recovery: which runs without an end a starting server resumes.
+"""Crash recovery: which runs without an end a starting server resumes, and which the same request finds again.
 
 A server that shuts down leaves its runs to the next one: it writes `run_left` after the end that the shutdown gave
 them; a killed server writes nothing. Runs of the command line are never resumed automatically, because their user has
 seen them end.
 """
 
+from rlm_mcp.errors import RunRecordDamaged, RunRecordTooNew
 from rlm_mcp.records.events import RunEnded, RunStarted
 from rlm_mcp.records.protocols import RunRecord
 
@@ -36,3 +37,23 @@ def is_resumable(run: RunRecord) -> bool:
     if not (isinstance(marks[0], RunStarted) and marks[0].served):
         return False
     return run.fruitless_resumes() < MOST_TRIES
+
+
+def is_unanswered(run: RunRecord, fingerprint: str, except_model: str | None = None) -> bool:
+    """Whether this request finds the run again: it has no end, or an answer that the call which waited did not get.
+
+    Not if it asks the model that is excepted, nor if its record cannot be read.
+    """
+    try:
+        started = run.started()
+        if started is None or started.fingerprint != fingerprint or except_model in model_names(started):
+            return False
+        last = next(reversed(run.marks()), None)
+        return not isinstance(last, RunEnded) or (last.status == "completed" and run.is_awaited())
+    except (RunRecordTooNew, RunRecordDamaged):
+        return False
+
+
+def model_names(started: RunStarted) -> list[object]:
+    """The names of the models that a run asks, as far as its record tells them."""
+    return [model["name"] for model in started.models.values() if isinstance(model, dict) and "name" in model]

@@ -33,13 +33,12 @@ from typing import Any
 from rlm_mcp.errors import RunBusy, RunNotWritten, RunRecordDamaged
 from rlm_mcp.files import replacing
 from rlm_mcp.records.events import Event, RunEnded, RunStarted, answer_bytes
-from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.group_commit import GroupCommit
 from rlm_mcp.records.lease import FileLeases, Lease, LeaseLost, Leases
 from rlm_mcp.records.lines import OUTLINE, SYNCED, fruitless_resumes, is_enough, line_of, mark_of
 from rlm_mcp.records.reading import read_events, read_lines
 from rlm_mcp.records.recovery import WITHIN_SECONDS
-from rlm_mcp.records.run_states import finished_state
+from rlm_mcp.records.run_states import read_state
 from rlm_mcp.records.types import RunState
 
 CHECKPOINT_MAX_BYTES = 64 << 20
@@ -280,9 +279,7 @@ class Run:
         Raises RunRecordTooNew, RunRecordDamaged.
         """
         with self._readable():
-            is_live = self.is_live()  # first: a run that ends in between has its end on record when the record is read
-            state = run_state(self._state_events())
-        return finished_state(state, self.run_id, is_live=is_live, stored_answer=self.answer)
+            return read_state(self.run_id, self.is_live, self._state_events, self.answer)
 
     def _state_events(self) -> Iterator[Event]:
         """The events that its state is computed from: if the run itself recorded its end, only the outline."""

@@ -1,10 +1,12 @@
 """What stores of records have in common where they find runs and tell how these stand."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
 from rlm_mcp.errors import AmbiguousRun, RlmError, UnknownRun
+from rlm_mcp.records.events import Event
+from rlm_mcp.records.fold import run_state
 from rlm_mcp.records.types import RunState
 
 _NO_BEGINNING = "its record has no readable beginning, so there is nothing to show or to resume"
@@ -23,8 +25,12 @@ def full_run_id(given: str, ids: Collection[str]) -> str:
     )
 
 
-def finished_state(state: RunState, run_id: str, *, is_live: bool, stored_answer: Callable[[], Any]) -> RunState:
+def read_state(
+    run_id: str, is_live: Callable[[], bool], events: Callable[[], Iterable[Event]], stored_answer: Callable[[], Any]
+) -> RunState:
     """The state that events lead to, with what they do not tell: the stored answer, and that the run was cut off."""
+    goes_on = is_live()  # first: a run that ends in between has its end on record when the record is read
+    state = run_state(events())
     if state.answer is None and state.status != "running":
         answer = stored_answer()
         if answer is not None:
@@ -33,7 +39,7 @@ def finished_state(state: RunState, run_id: str, *, is_live: bool, stored_answer
         return replace(state, run_id=run_id, status="failed", stopped_by="error", message=_NO_BEGINNING)
     if state.run_id != run_id:  # a damaged or copied record: an id is looked up by where the record lies
         state = replace(state, run_id=run_id)
-    if state.status == "running" and not is_live:
+    if state.status == "running" and not goes_on:
         message = (
             f"the process that ran it ended first: the same question, or `rlm-mcp runs resume {run_id}`, continues it"
         )

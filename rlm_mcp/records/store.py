@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rlm_mcp.errors import RunNotWritten, RunRecordDamaged, RunRecordTooNew
-from rlm_mcp.records.events import RunEnded, RunStarted
+from rlm_mcp.records.events import RunStarted
 from rlm_mcp.records.lease import FileLeases, Leases
+from rlm_mcp.records.recovery import is_unanswered
 from rlm_mcp.records.run import Run, reason_of
 from rlm_mcp.records.run_states import full_run_id, unreadable_state
 from rlm_mcp.records.types import RunPage, RunState
@@ -85,16 +86,8 @@ class Runs:
 
     def unanswered(self, fingerprint: str, *, except_model: str | None = None) -> Run | None:
         """A run of this request that is to be found again, among those that were written last; see RunStore."""
-        for _, run_id in self._by_time_written()[:RECENT_RUNS]:
-            run = self._run(run_id)
-            with suppress(RunRecordTooNew, RunRecordDamaged):
-                started = run.started()
-                if started is None or started.fingerprint != fingerprint or _is_answered(run):
-                    continue
-                models = [model.get("name") for model in started.models.values() if isinstance(model, dict)]
-                if except_model is None or except_model not in models:
-                    return run
-        return None
+        found = (self._run(run_id) for _, run_id in self._by_time_written()[:RECENT_RUNS])
+        return next((run for run in found if is_unanswered(run, fingerprint, except_model)), None)
 
     def written_since(self, oldest: float) -> Iterator[Run]:
         """The runs whose records were written since then, in seconds since 1970; those written last first."""
@@ -127,12 +120,6 @@ class Runs:
         if not self.directory.is_dir():
             return set()
         return {entry.name for entry in self.directory.iterdir() if (entry / "events.jsonl").is_file()}
-
-
-def _is_answered(run: Run) -> bool:
-    """Whether the run has an end that its client knows, or that is no answer."""
-    last = next(reversed(run.marks()), None)
-    return isinstance(last, RunEnded) and (last.status != "completed" or not run.is_awaited())
 
 
 def _now() -> str:
