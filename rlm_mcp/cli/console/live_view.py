@@ -43,7 +43,8 @@ async def _stop_when_asked(workspace: Workspace, run_id: str, stop: anyio.Event,
     await stop.wait()
     if workspace.runs.progress(run_id) is None:  # another process runs it and continues
         following.cancel()
-    workspace.runs.stop(run_id)
+    else:
+        workspace.runs.stop(run_id)
 
 
 async def _draw(workspace: Workspace, run_id: str, stream: TextIO, stop: anyio.Event) -> None:
