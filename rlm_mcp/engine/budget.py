@@ -216,9 +216,7 @@ class Ledger:
             raise error
         limit, account = self.limits.max_iterations, self._account
         if limit is not None and account.iterations >= limit:
-            raise BudgetExceeded(
-                f"all {limit} iterations are used: raise max_iterations to let the run go on", which="iterations"
-            )
+            raise BudgetExceeded(f"all {limit} iterations are used: give a higher max_iterations", which="iterations")
         account.iterations += 1
         return account.iterations
 
@@ -471,13 +469,13 @@ class _Account:
     def used_up(self) -> BudgetExceeded | None:
         limits = self.limits
         if self.seconds_left == 0:
-            text = f"the run's {limits.max_seconds:g} seconds are over: raise max_seconds to let it go on"
+            text = f"the run's {limits.max_seconds:g} seconds are over: give a higher max_seconds"
             return BudgetExceeded(text, which="seconds")
         if limits.max_usd is not None and self.usd_bound >= limits.max_usd:
-            text = f"${self.usd_bound:.4f} of ${limits.max_usd:g} are spent: raise max_usd to let the run go on"
+            text = f"${self.usd_bound:.4f} of ${limits.max_usd:g} are spent: give a higher max_usd"
             return BudgetExceeded(text, which="usd")
         if limits.max_tokens is not None and self.tokens_bound >= limits.max_tokens:
-            text = f"{self.tokens_bound} of {limits.max_tokens} tokens are spent: raise max_tokens to let the run go on"
+            text = f"{self.tokens_bound} of {limits.max_tokens} tokens are spent: give a higher max_tokens"
             return BudgetExceeded(text, which="tokens")
         return None
 

@@ -11,6 +11,9 @@ Status = Literal["running", "completed", "failed", "cancelled"]
 
 StoppedBy = Literal["final", "iterations", "usd", "tokens", "sub_calls", "seconds", "cancelled", "error"]
 
+USED_UP: tuple[StoppedBy, ...] = ("iterations", "usd", "tokens", "sub_calls")
+"""Ends of runs that have spent what they may, so that none can be continued. The time of a resumed run begins anew."""
+
 
 Confidence = Literal["", "high", "medium", "low"]
 """In an answer: `high` if code alone computed it and nothing speaks against it, `medium` if models read or judged parts

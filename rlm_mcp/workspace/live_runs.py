@@ -26,7 +26,7 @@ from rlm_mcp.records.protocols import RunRecord, RunStore
 from rlm_mcp.records.recovery import MOST_AT_ONCE, has_ended, is_left
 from rlm_mcp.records.run_queue import RunQueue, TakenOver
 from rlm_mcp.records.tape import MemoryRecord, TapedRequest
-from rlm_mcp.records.types import Outcome, RunPage, RunState
+from rlm_mcp.records.types import USED_UP, Outcome, RunPage, RunState
 from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange, run_uri
 from rlm_mcp.workspace.launch import Launch, Launcher, SolveRequest, fingerprint_of
 from rlm_mcp.workspace.live_run import CANCELLED, LiveRun, failed_end
@@ -62,7 +62,7 @@ class ServerEnds(RlmError):
 
 
 class RunAlreadyEnded(RlmError):
-    """A run has its final answer, so there is nothing to resume."""
+    """A run has its final answer, or has spent what it may, so there is nothing to resume."""
 
 
 class LiveRuns:
@@ -320,7 +320,7 @@ class LiveRuns:
     # --- resuming and replaying -----------------------------------------------------------------------------------
 
     async def resume(self, run_id: str) -> str:
-        """Continues a run that was cut off, cancelled, or stopped by a limit that has been raised. Returns its id."""
+        """Continues a run that was cut off, cancelled, or stopped when its time was over. Returns its id."""
         run = await self._find(run_id)
         lock = self._resuming.setdefault(run.run_id, anyio.Lock())
         async with lock:  # a server resumes what was left while clients ask for it
@@ -334,6 +334,10 @@ class LiveRuns:
             raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp: wait for it with rlm_result.")
         if state.status == "completed" and state.stopped_by == "final":
             raise RunAlreadyEnded(f"{run.run_id} has its final answer: read it with rlm_result, or start a new run.")
+        if state.stopped_by in USED_UP:
+            raise RunAlreadyEnded(
+                f"{run.run_id} was ended by its limit: ask the same question with a higher max_{state.stopped_by}."
+            )
         read = await run_in_thread(lambda: list(run.events_from(0)))
         position = read[-1][1] if read else 0
         launch = await self._launcher.resumed([event for event, _ in read if event is not None], state.usage)

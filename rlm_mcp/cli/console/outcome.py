@@ -7,12 +7,12 @@ from rich.text import Text
 
 from rlm_mcp.cli.console.excerpt import one_line
 from rlm_mcp.cli.console.renderer import Hanging
-from rlm_mcp.records.types import Citation, Outcome, RunState
+from rlm_mcp.records.types import USED_UP, Citation, Outcome, RunState
 
 MOST_CITATIONS = 8
 MOST_ROWS = 8
 RESUMABLE = {"running", "failed", "cancelled"}
-"""Status of runs that `runs resume` can continue; one that a limit stopped also needs a higher limit."""
+"""Status of runs that `runs resume` can continue, unless they have spent what they may."""
 
 
 def show_ended(state: RunState) -> RenderableType:
@@ -35,7 +35,7 @@ def _lines(outcome: Outcome) -> Iterator[RenderableType]:
 
 
 def _hints(state: RunState) -> Iterator[RenderableType]:
-    if state.status in RESUMABLE:
+    if state.status in RESUMABLE and state.stopped_by not in USED_UP:
         yield Hanging("  ", f"rlm-mcp runs resume {state.run_id}    continues it", rows=2)
     yield Hanging("  ", f"rlm-mcp runs view {state.run_id}      writes its page, with every step", rows=2)
 

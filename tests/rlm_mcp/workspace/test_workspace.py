@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import chdir, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rlm_mcp.records.events import name_of
 from rlm_mcp.records.run import Run
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
+from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.backends import open_backends
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.live_runs import RunAlreadyEnded
@@ -230,6 +232,21 @@ async def test_a_cancelled_run_is_resumed_when_asked_to(machine: Machine) -> Non
             async for _ in workspace.runs.follow(run_id):
                 pass
             assert (await workspace.runs.state(run_id)).answer == "9"
+
+
+async def test_a_run_that_has_spent_what_it_may_is_not_resumed_but_asked_for_with_a_higher_limit(
+    machine: Machine,
+) -> None:
+    machine.model.looks = 3
+    machine.model.go.set()
+    with anyio.fail_after(60):
+        async with machine.open() as workspace:
+            run_id = await started(workspace, replace(REQUEST, limits=RunLimits(max_iterations=2)))
+            assert (await ended(workspace, run_id)).stopped_by == "iterations"
+            with pytest.raises(RunAlreadyEnded, match=r"was ended by its limit: .* with a higher max_iterations"):
+                await workspace.runs.resume(run_id)
+            higher = await workspace.runs.start(replace(REQUEST, limits=RunLimits(max_iterations=5)))
+            assert (await ended(workspace, higher)).stopped_by == "final"
 
 
 async def test_who_attends_a_run_gets_each_event_once_also_when_late_or_in_another_process(machine: Machine) -> None:

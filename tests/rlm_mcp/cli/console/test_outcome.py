@@ -59,7 +59,7 @@ def test_an_answered_run_shows_its_evidence_what_it_took_and_its_page() -> None:
             "iterations",
             "There is no answer.",
             "✗ stopped by the limit on iterations. There is no answer.",
-            True,
+            False,
         ),
         ("cancelled", "cancelled", "Cancelled.", "✗ stopped, with the best answer so far", True),
         ("failed", "error", "The key was refused.", "✗ failed. The key was refused.", True),
