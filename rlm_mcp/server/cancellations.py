@@ -1,4 +1,4 @@
-"""Why a client cancelled a call: its user wants it to stop, or the client itself has waited too long.
+"""Why a client cancelled a call: its user wants it to stop, or the client itself has waited too long. Or it is gone.
 
 The reason in `notifications/cancelled` tells (cancel_reasons.py). Over HTTP, 2026-07-28 has no such notification.
 """
@@ -67,6 +67,12 @@ class Cancellations:
         with anyio.move_on_after(REASON_SECONDS, shield=True):
             await call.is_told.wait()
         return "time-out" if is_time_out(call.reason) else "user"
+
+
+async def is_connection_lost(request: Request[Any, Any]) -> bool:
+    """Whether nobody can get the answer to this call: in a session over HTTP, it goes on when its connection breaks."""
+    is_disconnected = getattr(request.request_context.request, "is_disconnected", None)
+    return is_disconnected is not None and await is_disconnected()
 
 
 def _cancelled(session: ServerSession) -> anyio.Event:

@@ -6,6 +6,7 @@ import anyio
 from mcp.server.mcpserver import Context as Request
 from mcp_types import CallToolResult, InputRequiredResult
 
+from rlm_mcp.server.cancellations import is_connection_lost
 from rlm_mcp.server.client_timeouts import limits_of
 from rlm_mcp.server.elicitation import confirm
 from rlm_mcp.server.presenters import estimate_text, run_result, running_message
@@ -60,6 +61,8 @@ async def wait_for_run(
                 beats += 1
                 await request.report_progress(beats, None, str(progress))
         state = await runs.state(run_id)
+        if state.status == "completed" and await is_connection_lost(request):
+            await runs.keep_for_repeat(run_id)
     message = ""
     if state.status == "running":
         is_stuck = queue is not None and bool(queue.unanswered()) and not offers_sampling(request)

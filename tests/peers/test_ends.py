@@ -21,6 +21,7 @@ from mcp_types import CallToolResult
 from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.transports.token_file import digest_of
+from rlm_mcp.workspace.live_runs import TELLING_SECONDS
 from tests.peers.forking import forked_command
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 from tests.peers.places import (
@@ -31,6 +32,7 @@ from tests.peers.places import (
     listening,
     on_stdio,
     opened,
+    over_http,
     processes_about,
 )
 
@@ -47,13 +49,14 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.holds = True
+        self.seconds = LOST
         self.server = OpenAIServer(self._reply, faults=self._fault)
 
     def _reply(self, request: Request) -> str:
         return "```repl\nFINAL(len(context))\n```" if _is_second(request) else "```repl\nprint(len(context))\n```"
 
     def _fault(self, request: Request) -> Fault | None:
-        return Fault(latency=LOST) if self.holds and _is_second(request) else None
+        return Fault(latency=self.seconds) if self.holds and _is_second(request) else None
 
     async def is_asked_twice(self) -> None:
         """Waits until the second call is in flight."""
@@ -165,6 +168,29 @@ async def test_the_lost_connection_of_a_waiting_call_stops_the_run_where_the_pro
             endpoint.holds = False
             run = await ended(client, await only_run(client)) if era == "auto" else await _goes_on(client)
     assert run["status"] == status
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+async def test_the_answer_to_a_lost_connection_in_a_session_waits_for_the_same_question(
+    workers: int, environ: dict[str, str], endpoint: Endpoint
+) -> None:
+    endpoint.seconds = 0.5
+    with over_http(environ, workers=workers) as url:
+        await listening(url)
+        async with at(url, "legacy") as client:
+            await called(client, "register_context", text="a b c", name="abc")
+            async with httpx2.AsyncClient(timeout=60) as http:
+                headers, body = _raw_call("legacy", await _session_id(http, url, "legacy"))
+                async with http.stream("POST", f"{url}/mcp", headers=headers, json=body):
+                    await endpoint.is_asked_twice()
+            records = Runs(Path(environ["RLM_MCP_DATA_DIR"]))
+            await _while(lambda: records.list().runs[0].status != "completed")
+            (lost,) = records.list().runs
+            await anyio.sleep(TELLING_SECONDS + 0.5)  # until then, any answer is taken to be under way
+            run = await called(client, "rlm_solve", **QUESTION)
+            again = await called(client, "rlm_solve", **QUESTION)
+    assert (run["run_id"], run["answer"]) == (lost.run_id, "5")
+    assert again["run_id"] != run["run_id"]  # the answer has been told now
 
 
 async def _goes_on(client: Client) -> dict[str, Any]:
