@@ -15,6 +15,10 @@ WITHIN_SECONDS = 24 * 3600.0
 MOST_TRIES = 5
 """A run that was resumed this often in a row, and never got any further, may be what crashes the server."""
 
+TRIES_TOGETHER = 2
+"""A run that was resumed this often in a row is resumed without others of the kind beside it, whose tries it may use
+up."""
+
 MOST_AT_ONCE = 4
 """Runs that a server resumes when it starts if it has no limit on runs. Others are resumed when a client asks."""
 

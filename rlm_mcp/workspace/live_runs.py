@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import anyio
 from anyio.abc import TaskGroup
 
-from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.concurrency import background_task, run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.router import Estimate
@@ -23,7 +23,7 @@ from rlm_mcp.errors import RlmError, RunBusy, RunNotWritten, RunRecordDamaged, R
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed, RunStarted
 from rlm_mcp.records.protocols import RunRecord, RunStore
-from rlm_mcp.records.recovery import MOST_AT_ONCE, has_ended, is_left
+from rlm_mcp.records.recovery import MOST_AT_ONCE, TRIES_TOGETHER, has_ended, is_left
 from rlm_mcp.records.run_queue import RunQueue, TakenOver
 from rlm_mcp.records.tape import MemoryRecord, TapedRequest
 from rlm_mcp.records.types import USED_UP, Outcome, RunPage, RunState
@@ -43,6 +43,9 @@ MOST_KEPT = 100
 
 MOST_HANDED_OVER = 1_000
 """Runs of other machines that are cancelled with the calls which began them."""
+
+TRIAL_SECONDS, TRIAL_POLL_SECONDS = 60.0, 0.5
+"""How long others wait for a run with which processes have died, and how often it is looked at: a crash comes soon."""
 
 TELLING_SECONDS = 1.0
 """From the end of a call that waited for a run until it is taken to have reached its client."""
@@ -266,8 +269,20 @@ class LiveRuns:
         """Plays the runs that are begun or resumed here, until the queue is closed."""
         await self._queue.serve(self._play)
 
-    async def play_attempt(self, run_id: str, position: int) -> None:
-        """Plays to its end an attempt that was handed over, unless it is not waiting for that any more."""
+    async def play_attempt(self, run_id: str, position: int, trial: anyio.Semaphore) -> None:
+        """Plays to its end an attempt that was handed over, unless it is not waiting for that any more.
+
+        Of runs with which processes have died, one at a time is on `trial`, see `resume_left`.
+        """
+        run = await run_in_thread(self.records.get, run_id)
+        if await run_in_thread(run.fruitless_resumes) < TRIES_TOGETHER:
+            await self._play_attempt(run_id, position)
+            return
+        await trial.acquire()
+        async with background_task(self._end_trial, run, trial):
+            await self._play_attempt(run_id, position)
+
+    async def _play_attempt(self, run_id: str, position: int) -> None:
         taken = await run_in_thread(self._queue.take_over, run_id, position)
         if taken is None:
             return
@@ -364,19 +379,39 @@ class LiveRuns:
                 await run_in_thread(run.close)
             raise
 
-    async def resume_left(self, given_up: frozenset[str] = frozenset()) -> None:
+    async def resume_left(self, given_up: frozenset[str] = frozenset(), trial: anyio.Semaphore | None = None) -> None:
         """Resumes the runs that earlier servers left; those that cannot be resumed stay as they are.
 
-        A run whose id, or that of each call that waited for it, is `given_up` is cancelled instead.
+        A run whose id, or that of each call that waited for it, is `given_up` is cancelled instead. Runs that were
+        resumed TRIES_TOGETHER times and got no further are resumed last and one after the other, across all owners who
+        share a `trial`: one of them may end the process, and should not use up the tries of others.
         """
+        trial = trial or anyio.Semaphore(1)
         most = await self._limits.runs_left(self._owner)
-        for run in await run_in_thread(self._queue.left, MOST_AT_ONCE if most is None else most):
+        left = await run_in_thread(self._queue.left, MOST_AT_ONCE if most is None else most)
+        tries = await run_in_thread(lambda: {run.run_id: run.fruitless_resumes() for run in left})
+        for run in sorted(left, key=lambda run: tries[run.run_id]):
             if run.run_id in given_up:
                 await run_in_thread(self._queue.request_cancel, run.run_id)
             elif given_up and (calls := await run_in_thread(run.waiting_calls)) and calls <= given_up:
                 await self._cancel_given_up(run.run_id)
                 continue
+            if tries[run.run_id] < TRIES_TOGETHER:
+                await self._try_to_resume(run.run_id)
+                continue
+            await trial.acquire()
             await self._try_to_resume(run.run_id)
+            self._tasks.start_soon(self._end_trial, run, trial)
+
+    async def _end_trial(self, run: RunRecord, trial: anyio.Semaphore) -> None:
+        """Lets the next run on trial begin once this one has got further or does not go on, or after TRIAL_SECONDS."""
+        try:
+            with anyio.move_on_after(TRIAL_SECONDS), suppress(RlmError, OSError):
+                while not self._is_over.is_set() and await run_in_thread(_is_on_trial, run):
+                    with anyio.move_on_after(TRIAL_POLL_SECONDS):
+                        await self._is_over.wait()
+        finally:
+            trial.release()
 
     async def resume_if_left(self, run_id: str) -> None:
         """Resumes this run, which a client asks for, if an earlier server left it."""
@@ -673,3 +708,8 @@ class LiveRuns:
         """Stops every run; none can be begun any more."""
         await self.stop_all()
         self._queue.close()
+
+
+def _is_on_trial(run: RunRecord) -> bool:
+    """Whether a run goes on that has not got any further since it was resumed."""
+    return run.is_live() and bool(run.fruitless_resumes())

@@ -87,6 +87,7 @@ class Tenants:
         self._known: dict[str, _Tenant] = {}
         self._unanswered: dict[anyio.CancelScope, None] = {}
         self._is_ending = False
+        self._trial = anyio.Semaphore(1)
         self.notifications = Notifications(current_tenant)
 
     def __repr__(self) -> str:
@@ -158,7 +159,7 @@ class Tenants:
         """Plays an attempt that was handed over by any machine of a cluster to its end."""
         name = owner or EVERYBODY
         with self._find_tenant(name).at_work():
-            await (await self.open(name)).runs.play_attempt(run_id, position)
+            await (await self.open(name)).runs.play_attempt(run_id, position, self._trial)
 
     async def resume_left(self, names: Iterable[str]) -> None:
         """Opens these tenants' workspaces, so that runs which were left go on before a tenant comes back."""
@@ -244,7 +245,7 @@ class Tenants:
                 opened.on_change(partial(self.notifications.announce, tenant=name))
                 task_status.started(opened)
                 try:
-                    await opened.runs.resume_left(self._given_up)
+                    await opened.runs.resume_left(self._given_up, self._trial)
                 except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
                     log.warning("the runs of %s are not resumed: %s", name, error)
                 await tenant.unused.wait()

@@ -2,13 +2,16 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from rlm_mcp.records.recovery import MOST_TRIES
+from rlm_mcp.records.events import Event, RootReply, RunResumed
+from rlm_mcp.records.recovery import MOST_TRIES, TRIES_TOGETHER
+from rlm_mcp.records.run import Run
 from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
 from tests.rlm_mcp.machine import REQUEST, Machine, begun, ended, lost_twice, started
@@ -240,6 +243,44 @@ async def test_a_run_that_never_ends_is_resumed_only_so_often(machine: Machine) 
             await workspace.runs.resume_left()
             assert workspace.runs.progress(run_id) is None
             assert "runs resume" in (await workspace.runs.state(run_id)).message
+
+
+async def test_runs_that_were_resumed_in_vain_go_on_one_after_the_other(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_ids = [await begun(workspace, machine)]
+            run_ids.append(await workspace.runs.start(replace(REQUEST, query="Another?")))
+            while machine.model.asked < 4:  # noqa: ASYNC110 - both are in their second turn then
+                await anyio.sleep(0.01)
+        for _ in range(TRIES_TOGETHER):
+            async with machine.open(serves=True) as workspace:
+                await workspace.runs.resume_left()
+                assert workspace.runs.live_count == 2
+        machine.model.waits = anyio.Event()
+        async with machine.open(serves=True) as workspace, anyio.create_task_group() as tasks:
+            tasks.start_soon(workspace.runs.resume_left)
+            await machine.model.waits.wait()
+            machine.model.go.set()
+            for run_id in run_ids:
+                while (await workspace.runs.state(run_id)).status != "completed":  # noqa: ASYNC110 - one is not yet live
+                    await anyio.sleep(0.01)
+    one, other = sorted(map(Runs(machine.settings.data_dir).get, run_ids), key=resumed_at)
+    assert resumed_at(other) > replied_at(one)
+
+
+def resumed_at(run: Run) -> float:
+    """When the run was resumed for the last time, in seconds since 1970."""
+    return max(at for at, event in timed(run) if isinstance(event, RunResumed))
+
+
+def replied_at(run: Run) -> float:
+    """When the run got the first reply after that."""
+    return min(at for at, event in timed(run) if isinstance(event, RootReply) and at >= resumed_at(run))
+
+
+def timed(run: Run) -> list[tuple[float, Event]]:
+    begins = datetime.fromisoformat(run.created_at).timestamp()
+    return [(begins + (event.at or 0.0), event) for event in run.events()]
 
 
 @pytest.mark.parametrize(("line", "is_resumed"), [("later", True), ("sub_asked", False)])

@@ -11,6 +11,7 @@ import pytest
 from rlm_mcp.errors import RunNotWritten
 from rlm_mcp.records.events import RunResumed, RunStarted
 from rlm_mcp.records.protocols import RunRecord
+from rlm_mcp.records.recovery import TRIES_TOGETHER
 from rlm_mcp.records.run_queue import LocalRunQueue, TakenOver
 from rlm_mcp.records.store import Runs
 from rlm_mcp.workspace.backends import open_backends
@@ -68,7 +69,7 @@ async def test_a_task_whose_run_another_process_plays_is_stopped_there(machine: 
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position)
+                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, anyio.Semaphore(1))
                 await machine.model.waits.wait()
                 server.runs.stop(run_id)
             assert (await server.runs.state(run_id)).status == "cancelled"
@@ -81,7 +82,7 @@ async def test_a_run_that_cannot_be_cancelled_elsewhere_now_ends_no_other(
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position)
+                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, anyio.Semaphore(1))
                 await machine.model.waits.wait()
                 queue.is_away = True
                 server.runs.give_up(run_id)
@@ -100,7 +101,29 @@ async def test_a_run_whose_process_died_before_its_first_event_counts_as_resumed
         async with process(machine) as (server, queue):
             run_id = await started(server)
             queue.is_lost = is_lost
-            await server.runs.play_attempt(run_id, queue.position)
+            await server.runs.play_attempt(run_id, queue.position, anyio.Semaphore(1))
             assert (await ended(server, run_id)).answer == "9"
         marks = Runs(machine.settings.data_dir).get(run_id).marks()
         assert [type(mark) for mark in marks[:-1]] == ([RunStarted, RunResumed] if is_lost else [RunStarted])
+
+
+async def test_of_runs_with_which_processes_have_died_one_at_a_time_is_played(machine: Machine) -> None:
+    trial = anyio.Semaphore(0)  # another one is on trial
+    with anyio.fail_after(60):
+        async with process(machine) as (server, _), process(machine) as (worker, _):
+            run_id = await started(server)
+            record = Runs(machine.settings.data_dir).get(run_id)
+            for _ in range(TRIES_TOGETHER):
+                await anyio.to_thread.run_sync(record.append, RunResumed(served=True))
+            record.close()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.runs.play_attempt, run_id, record.position, trial)
+                while not trial.statistics().tasks_waiting:  # noqa: ASYNC110 - a semaphore does not tell
+                    await anyio.sleep(0.01)
+                assert machine.model.asked == 0
+                trial.release()
+                await machine.model.waits.wait()  # in its second turn, so that it has got further
+                while not trial.value:  # noqa: ASYNC110 - likewise
+                    await anyio.sleep(0.01)
+                machine.model.go.set()
+            assert (await server.runs.state(run_id)).answer == "9"
