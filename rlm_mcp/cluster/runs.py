@@ -106,7 +106,7 @@ class RowRuns:
             self.database.run(create)
         except DatabaseUnusable as error:
             raise RunNotWritten(f"no run can be recorded: {error}") from error
-        run = self._run(run_id)
+        run = RowRun(self, run_id, created_at=created_at)
         run.begin(self.leases.taken(run_id, 1, position=1, asked=asked))
         return run
 
@@ -169,7 +169,8 @@ class RowRuns:
 class RowRun:
     """One run. Reading needs no lease; the first `append` takes it."""
 
-    def __init__(self, runs: RowRuns, run_id: str) -> None:
+    def __init__(self, runs: RowRuns, run_id: str, *, created_at: str | None = None) -> None:
+        """`created_at` is read from the row unless it is known."""
         self.run_id = run_id
         self._runs = runs
         self._database = runs.database
@@ -181,7 +182,7 @@ class RowRun:
         """kept when it is over, so that nothing can be written that was not claimed anew"""
         self._position = 0
         self._written = 0
-        self._created: datetime | None = None
+        self._created = None if created_at is None else datetime.fromisoformat(created_at)
         self._patience = PATIENCE_SECONDS
 
     def __repr__(self) -> str:
@@ -322,10 +323,11 @@ class RowRun:
             self._queue = None
         self._release()
         try:
+            self._created_time()  # now: events are appended on the event loop, which must not wait for the database
             lease = self._runs.leases.take(self.run_id, attempt=attempt)
         except DatabaseUnusable as error:
             raise RunNotWritten(f"the record of {self.run_id} cannot be written: {error}") from error
-        except UnknownRun as error:
+        except (UnknownRun, RunRecordDamaged) as error:
             raise RunNotWritten(f"the record of {self.run_id} has been deleted: ask anew.") from error
         self.begin(lease)
 

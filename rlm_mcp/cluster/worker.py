@@ -97,7 +97,7 @@ class RunWorker:
             await self._play(owner, run_id, position)
         except RlmError as error:
             log.warning("%s could not be taken over: %s", run_id, error)
-        except Exception:  # one run must not end all others
+        except Exception:  # a bug in one run must not end the others of this process
             log.exception("%s could not be taken over", run_id)
         finally:
             self._room.release()

@@ -239,6 +239,35 @@ class Failing(Database):
         return super().run(work, patience=patience)
 
 
+class Watched(Database):
+    """Knows the threads that have waited for it."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.address)
+        self.threads: set[int] = set()
+
+    def run(self, work: Callable[[Cursor], T], *, patience: float = 60.0) -> T:
+        self.threads.add(threading.get_ident())
+        return super().run(work, patience=patience)
+
+
+async def test_no_event_makes_the_event_loop_wait_for_the_database(
+    database: Database, objects: Objects, tmp_path: Path
+) -> None:
+    watched = await anyio.to_thread.run_sync(Watched(database).__enter__)
+    with watched, Heartbeats(database) as heartbeats:
+        runs = runs_on(watched, objects, heartbeats, tmp_path)
+        new = await anyio.to_thread.run_sync(runs.create, STARTED)
+        new.append(DECIDED)
+        await anyio.to_thread.run_sync(new.close)
+        again = await anyio.to_thread.run_sync(runs.get, new.run_id)
+        await anyio.to_thread.run_sync(again.claim)
+        again.append(DECIDED)
+        await again.settled()
+        await anyio.to_thread.run_sync(again.close)
+        assert threading.get_ident() not in watched.threads
+
+
 @pytest.mark.parametrize("attempt", [None, 1])
 def test_a_lease_is_not_kept_by_one_that_could_not_take_the_run(
     database: Database, objects: Objects, tmp_path: Path, attempt: int | None
@@ -250,7 +279,7 @@ def test_a_lease_is_not_kept_by_one_that_could_not_take_the_run(
         if attempt is not None:
             database.rows("UPDATE rlm_runs SET attempt = 1 WHERE run_id = %s", (run.run_id,))
         other = runs.get(run.run_id)
-        failing.fails_at = failing.queries + 2
+        failing.fails_at = failing.queries + 3
         with suppress(RunNotWritten, DatabaseUnusable):
             other.claim() if attempt is None else other.claim_attempt(attempt)
             other.close()
