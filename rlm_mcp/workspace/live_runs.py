@@ -670,7 +670,10 @@ class LiveRuns:
             await live.finished.wait()
         state = await run_in_thread(run.state)
         if state.status == "running":
-            raise RunElsewhere(f"{run.run_id} runs in another process of rlm-mcp, which does not react: end that one.")
+            raise RunElsewhere(
+                f"{run.run_id} has not ended yet: the process that plays it was asked to cancel it, and rlm_result says"
+                " when it has."
+            )
         return state
 
     async def _cancel_elsewhere(self, run: RunRecord) -> None:
