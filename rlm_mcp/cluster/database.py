@@ -39,7 +39,7 @@ _POOL_SECONDS, _CONNECTING_SECONDS = 1.0, 0.2
 again, and the pool would wait longer and longer between two trials."""
 
 MOST_CONNECTIONS = 10
-"""Of one process; a server of Postgres has 100 by default."""
+"""Connections of one process; a server of Postgres accepts 100 by default."""
 
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 5,

@@ -43,7 +43,7 @@ class ObjectMissing(RlmError):
 
 
 def owner_prefix(owner: str) -> str:
-    """Where the objects of an owner are: a name of few characters as it is, any other as a digest."""
+    """The prefix of an owner's objects: a name of few characters as it is, any other as a digest."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}", owner):
         return f"of-{owner}"
     return f"owner-{hashlib.sha256(owner.encode()).hexdigest()[:32]}" if owner else "all"
@@ -179,7 +179,7 @@ class Objects:
 
 
 def _reason(error: Exception) -> str:
-    """What a client says in many lines, in one."""
+    """An error of the client, which has many lines, in one."""
     text = str(error)
     for phrase, reason in _REASONS.items():
         if phrase in text:

@@ -183,7 +183,7 @@ class JobMaker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What one sweep has handed over."""
+    """The runs and attempts that one sweep has handed over."""
 
     runs: int = 0
     attempts: int = 0

@@ -367,7 +367,7 @@ class RowRun:
         return (event for event, _ in self._events_between(0, until) if event is not None)
 
     def events_from(self, position: int) -> Iterator[tuple[Event | None, int]]:
-        """What comes after a position, each with the position after it; None for what is no event.
+        """The events after a position, each with the position after it; None for lines that are no events.
 
         Raises RunRecordTooNew.
         """

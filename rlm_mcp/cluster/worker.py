@@ -23,7 +23,7 @@ PlayFor = Callable[[str, str, int], Awaitable[None]]
 """Plays the attempt at a run of an owner, by the owner, the run's id and the position, to its end."""
 
 RUNS_AT_ONCE = 16
-"""Of one process, which wait for models most of the time."""
+"""Runs of one process, which wait for models most of the time."""
 
 SWEEP_SECONDS = 1.0
 _RESTART_SECONDS = 1.0

@@ -17,16 +17,16 @@ OUTLINE = tuple(
         'routed","path":"",',
     )
 )
-"""How the lines begin that the state of an ended run is read from."""
+"""Beginnings of the lines from which the state of an ended run is read."""
 
 SYNCED = (b'{"event":"run_started"', b'{"event":"run_ended"')
-"""How the lines begin that are on the disk, and not only with the operating system, when they are settled."""
+"""Beginnings of the lines that are on the disk, and not only with the operating system, when they are settled."""
 
 MARK = b'{"event":"run_'
-"""How the lines of events begin that `marks` gives."""
+"""Beginning of the lines of events that `marks` gives."""
 
 ASKED = (b'{"event":"root_asked"', b'{"event":"sub_asked"')
-"""Of questions that may have been put before: only an answer is a step forward."""
+"""Beginnings of the lines of requests, which may be repeated ones: only a reply is a step forward."""
 
 
 def line_of(event: Event, at: float) -> bytes:

@@ -1,4 +1,4 @@
-"""What stores of records have in common where they find runs and tell how these stand."""
+"""Shared parts of stores of records: the id that a shortened one means, and the state of a run."""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace

@@ -251,7 +251,7 @@ def _from_record(events: Sequence[Event]) -> Iterator[tuple[RootReply | SubReply
 
 
 def _shown(event: Cell, index: int) -> str:
-    """What the model was shown of a block."""
+    """The part of a block's result that the model was shown."""
     try:
         cell = CellResult.from_json(to_json(event))
     except ValueError:

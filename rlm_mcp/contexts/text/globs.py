@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 MAX_GLOB_CHARS = 4_096
-"""Of a pattern, as of a path on most systems: a longer one would take seconds to compile."""
+"""Length of a pattern, as of a path on most systems: a longer one would take seconds to compile."""
 
 
 def is_glob(text: str) -> bool:

@@ -11,10 +11,10 @@ import re
 from io import BufferedIOBase
 
 MOST_BYTES = 64 << 20
-"""Of one message. Parsed, it takes several times as much memory. A larger text belongs in a file."""
+"""Size of one message. Parsed, it takes several times as much memory. A larger text belongs in a file."""
 
 ID_BYTES = 1 << 10
-"""Looked through for the id, at each end of a line."""
+"""Bytes at each end of a line in which the id is looked for."""
 
 INVALID_REQUEST = -32600
 

@@ -8,7 +8,7 @@ PRELOADED = "rlm_mcp.server.workers.preloaded"
 
 
 def fork_context() -> BaseContext:
-    """How processes are started: forked from a server that has the imports, or where there is no fork, anew."""
+    """The way to start processes: forked from a server that has the imports, or anew where there is no fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

@@ -17,10 +17,10 @@ from typing import Any
 from rlm_mcp.server.cancel_reasons import is_time_out
 
 CALL_HEADER = "rlm-mcp-call"
-"""Of a request that the front passes on; it replaces one that a client has sent."""
+"""Header of a request that the front passes on; it replaces one that a client has sent."""
 
 MOST_READ_BYTES = 1 << 16
-"""Of a request. Reading them takes a millisecond."""
+"""Size of a request that is parsed, which takes a millisecond at most."""
 
 _CALL = re.compile(r"[0-9a-f]{16}")
 _RUN = re.compile(r"run-[0-9a-f]{12}")
@@ -74,7 +74,7 @@ class OpenCalls:
 
 
 def read(body: bytes) -> Any:
-    """What the body of a request says, if it is not too long."""
+    """The JSON of a request, None if it is none or too long."""
     if len(body) > MOST_READ_BYTES:
         return None
     try:

@@ -76,7 +76,7 @@ class _Place:
     """the ids of calls that their clients gave up, and of runs that they cancelled, with the time"""
 
     def given_up_since(self, oldest: float) -> tuple[str, ...]:
-        """What was given up since then; the rest is forgotten."""
+        """The ids that were given up since then; the others are forgotten."""
         self.given_up = {call: at for call, at in self.given_up.items() if at >= oldest}
         return tuple(self.given_up)
 
