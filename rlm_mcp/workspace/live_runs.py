@@ -108,6 +108,8 @@ class LiveRuns:
         """runs whose end is on its way to a client"""
         self._handed_over: dict[str, int] = {}
         """run that was handed to whichever machine has room -> calls that wait for it here"""
+        self._cancelling: dict[str, anyio.Event] = {}
+        """run that another process was asked to cancel -> set once it has, or does not react"""
         self._is_over = anyio.Event()
 
     def __repr__(self) -> str:
@@ -198,6 +200,8 @@ class LiveRuns:
         for live in list(self._live.values()):
             if live.fingerprint == fingerprint and live.scope.cancel_called:
                 await live.finished.wait()
+        if (ended := self._cancelling.get(self._kept.get(fingerprint, ""))) is not None:
+            await ended.wait()
 
     async def _kept_run(self, fingerprint: str) -> str | None:
         """The run whose client was lost while it waited: as it is if it has its answer, else resumed."""
@@ -615,7 +619,7 @@ class LiveRuns:
         if (live := self._live.get(run_id)) is not None:
             fingerprint = "" if live.asks_client else live.fingerprint
         else:
-            fingerprint = await self._fingerprint_of_completed(run_id)
+            fingerprint = await self._fingerprint_elsewhere(run_id)
         if not fingerprint:
             return
         self._keep(fingerprint, run_id)
@@ -629,10 +633,11 @@ class LiveRuns:
         if len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
 
-    async def _fingerprint_of_completed(self, run_id: str) -> str:
+    async def _fingerprint_elsewhere(self, run_id: str) -> str:
+        """That of a run which is completed, or was handed over by this process."""
         with anyio.CancelScope(shield=True), suppress(RlmError):
             state = await self.state(run_id)
-            if state.status == "completed":
+            if state.status == "completed" or run_id in self._handed_over:
                 return state.fingerprint
         return ""
 
@@ -649,11 +654,16 @@ class LiveRuns:
 
     async def _request_cancel(self, run_id: str) -> None:
         """Asks the process that plays the run, if one does, to cancel it."""
+        ended = self._cancelling[run_id] = anyio.Event()
         try:
-            if await run_in_thread((await self._find(run_id)).is_live):
-                await run_in_thread(self._queue.request_cancel, run_id)
+            run = await self._find(run_id)
+            if await run_in_thread(run.is_live):
+                await request_cancel(self._queue, run)
         except RlmError as error:
             log.warning("%s is not cancelled: %s", run_id, error)
+        finally:
+            self._cancelling.pop(run_id, None)
+            ended.set()
 
     async def cancel(self, run_id: str) -> RunState:
         """Stops a run, its cell and its model calls; what it has stays. A run that has ended is left as it is."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from rlm_mcp.errors import RunNotWritten
@@ -16,7 +17,7 @@ from rlm_mcp.records.run_queue import LocalRunQueue, TakenOver
 from rlm_mcp.records.store import Runs
 from rlm_mcp.workspace.backends import open_backends
 from rlm_mcp.workspace.workspace import Workspace
-from tests.rlm_mcp.machine import Machine, ended, started
+from tests.rlm_mcp.machine import REQUEST, Machine, ended, started
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +91,23 @@ async def test_a_run_that_cannot_be_cancelled_elsewhere_now_ends_no_other(
                     await anyio.sleep(0.01)
                 machine.model.go.set()
             assert (await server.runs.state(run_id)).answer == "9"
+
+
+async def test_a_run_elsewhere_whose_client_was_lost_goes_on_with_the_same_question(machine: Machine) -> None:
+    with anyio.fail_after(60):
+        async with process(machine) as (server, queue), process(machine) as (worker, _):
+            run_id = await started(server)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, anyio.Semaphore(1))
+                await machine.model.waits.wait()
+                await server.runs.keep_for_repeat(run_id)
+                server.runs.give_up(run_id)
+                await anyio.lowlevel.checkpoint()
+                assert await server.runs.start(REQUEST) == run_id  # once it is cancelled
+            machine.model.go.set()
+            await worker.runs.play_attempt(run_id, queue.position, anyio.Semaphore(1))
+            assert (await server.runs.state(run_id)).answer == "9"
+    assert machine.model.asked == 3  # the second turn twice
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
