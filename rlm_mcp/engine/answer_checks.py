@@ -28,11 +28,14 @@ _MANY_UNSURE = 0.1
 _FEWEST_COUNTS = 3
 _COPIED_CHARS = 16  # a shorter literal is a word of the format
 _COUNTERS = frozenset({"Counter", "dict", "defaultdict"})
+# Code can write notes of its own: numbers in them are bounded, because int() refuses very long ones.
 _PICKED = re.compile(
-    r"pick asked of each text .*: yes for (?P<yes>\d+) of (?P<all>\d+)(?:; (?P<failed>\d+) could not be judged)?"
+    r"pick asked of each text .*: yes for (?P<yes>\d{1,9}) of (?P<all>\d{1,9})\b"
+    r"(?:; (?P<failed>\d{1,9}) could not be judged)?"
 )
 _CLASSIFIED = re.compile(
-    r"classify judged (?P<all>[\d,]+) items(?:; (?P<unsure>\d+) of them uncertain[^;]*)?(?:; (?P<failed>\d+) without)?"
+    r"classify judged (?P<all>\d[\d,]{0,11}) items(?:; (?P<unsure>\d{1,9}) of them uncertain[^;]*)?"
+    r"(?:; (?P<failed>\d{1,9}) without)?"
 )
 _ONE = re.compile(r"\b(the only|only one|exactly one|the single|the one (?:that|who|which))\b", re.IGNORECASE)
 _LOOKS_FOR = frozenset(

@@ -202,7 +202,7 @@ class Judge:
             return value
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
 
     def _index_of_doubt(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 
+from rlm_mcp.concurrency import run_off_loop
 from rlm_mcp.engine import cell_display, citations
 from rlm_mcp.engine.briefing import brief_contexts, brief_of_value, chars_of_value
 from rlm_mcp.engine.budget import Bill, Ledger, paid_call
@@ -79,6 +80,11 @@ class Level:
 
     def __repr__(self) -> str:
         return f"<Level in {self._place}>"
+
+    @property
+    def chars_to_check(self) -> int:
+        """Characters that the check of an answer reads besides the answer: those in which quotes are looked for."""
+        return _chars(self.spec) if self.spec.takes_notes else 0
 
     @property
     def _place(self) -> str:
@@ -159,7 +165,9 @@ class Level:
             raise SubCallFailed(
                 f"The run over this part ended without an answer: {outcome.message or outcome.stopped_by}"
             )
-        return checked_notes(outcome.answer, asked.context) if asked.notes else outcome.answer
+        if not asked.notes:
+            return outcome.answer
+        return await run_off_loop(chars_of_value(asked.context), checked_notes, outcome.answer, asked.context)
 
     # --- a turn -------------------------------------------------------------------------------------------------
 

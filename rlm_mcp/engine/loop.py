@@ -55,7 +55,8 @@ async def _answer(level: Level) -> Ending:
                 step = await run_off_loop(len(reply), trajectory.receive_reply, reply)
                 while isinstance(step, RunBlock):
                     cell = await level.run_block(turn, step, repl)
-                    step = await run_off_loop(chars_of_cell(cell), trajectory.receive_cell, cell)
+                    chars = chars_of_cell(cell) + level.chars_to_check
+                    step = await run_off_loop(chars, trajectory.receive_cell, cell)
                 level.record_decision(turn, step)
                 if isinstance(step, Finish):
                     return Ending(finish=step, stopped_by=stopped_by(step, turn))

@@ -4,7 +4,6 @@
 they are evidence of its answer. No I/O.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,7 +27,8 @@ NOTES_SCHEMA: Mapping[str, Any] = {
     "additionalProperties": False,
 }
 
-_BLANKS = re.compile(r"\s+")
+MOST_NOTES = 100
+"""Each quote is looked for in all of the text."""
 
 
 def query_for_notes(query: str) -> str:
@@ -44,6 +44,8 @@ def complaint_about_notes(value: object, context: object) -> str | None:
     problem = complaint(NOTES_SCHEMA, value)
     if problem is not None or not isinstance(value, Mapping):
         return problem
+    if len(value["notes"]) > MOST_NOTES:
+        return f"these are {len(value['notes']):,} notes: give the {MOST_NOTES} that matter most"
     text = _folded("\n".join(_texts(context)))
     missing = [note["quote"] for note in value["notes"] if not _is_in(note["quote"], text)]
     if not missing:
@@ -52,7 +54,7 @@ def complaint_about_notes(value: object, context: object) -> str | None:
 
 
 def checked_notes(answer: object, context: object) -> list[dict[str, object]]:
-    """The notes in an answer, each with `verified`: whether the context holds its quote.
+    """The first MOST_NOTES notes in an answer, each with `verified`: whether the context holds its quote.
 
     An answer that is not made of notes is one note without a quote.
     """
@@ -61,7 +63,7 @@ def checked_notes(answer: object, context: object) -> list[dict[str, object]]:
     text = _folded("\n".join(_texts(context)))
     return [
         {"note": note["note"], "quote": note["quote"], "verified": _is_in(note["quote"], text)}
-        for note in answer["notes"]
+        for note in answer["notes"][:MOST_NOTES]
     ]
 
 
@@ -71,7 +73,7 @@ def _is_in(quote: str, folded_text: str) -> bool:
 
 
 def _folded(text: str) -> str:
-    return _BLANKS.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -64,6 +64,20 @@ def test_texts_that_were_not_judged_or_judged_by_a_small_model_are_told() -> Non
     assert reasons("How many?", 3, labelled) == ["a model was unsure of 150 of 1,200 texts"]
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        f"pick asked of each text 'x': yes for {'9' * 5_000} of 9.",
+        f"pick asked of each text 'x': yes for 1 of {'9' * 5_000}.",
+        f"classify judged 9 items; {'9' * 5_000} of them uncertain.",
+        "classify judged , items.",
+    ],
+    ids=["yes", "all", "unsure", "no digit"],
+)
+def test_a_note_that_code_has_made_up_costs_no_answer(note: str) -> None:
+    assert reasons("How many?", 3, cell("", note)) == []
+
+
 def test_a_filter_that_was_copied_from_a_shown_line_is_doubtful() -> None:
     assert reasons("What failed?", "x", cell("m = [l for l in lines if '[disk] volume 7 is full' in l]")) == [
         "the code looks for '[disk] volume 7 is full', which it took from one line"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.steps import Again, Finish, Question
-from rlm_mcp.repl.types import CellError, CellResult, Variable
+from rlm_mcp.repl.types import CellError, CellResult, Final, Variable
 from tests.rlm_mcp.engine.dialogues import FOUND, NAME_ERROR, QUESTION, STRONG, WEAK, PlayedDialogue, final, printed
 
 
@@ -13,6 +13,14 @@ def test_a_computed_answer_is_accepted() -> None:
     dialogue.code("n = context.count('ERROR')\nprint(n)", printed("17"))
 
     assert dialogue.code("FINAL(n)", final(17)) == Finish(answer=17, answered_by="FINAL")
+
+
+def test_a_string_of_endless_brackets_is_no_answer_for_a_schema() -> None:
+    judge = Judge(Question(query="Which?", schema={"type": "array"}, check=lambda value: f"{value!r:.3} is no array"))
+    judge.cells.append(CellResult(code=""))
+    verdict = judge.judge_final(Final(value="[" * 1_000_000), (), turn=1, is_last=False)
+
+    assert verdict.step == Again(why="doubt", detail="it does not satisfy the output schema: '[[ is no array")
 
 
 def test_a_typed_answer_before_anything_was_looked_at_is_refused_once() -> None:

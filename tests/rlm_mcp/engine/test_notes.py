@@ -39,6 +39,7 @@ def test_notes_are_accepted_if_the_context_holds_every_quote() -> None:
         (notes(" "), "the context does not hold the quote ' ': copy the words exactly"),
         ({"notes": [{"note": "dry"}]}, "at ['notes'][0] 'quote' is a required property"),
         ("dry", "'dry' is not of type 'object'"),
+        (notes(*["ran dry"] * 101), "these are 101 notes: give the 100 that matter most"),
     ],
 )
 def test_an_answer_that_is_no_notes_is_sent_back_with_the_reason(answer: object, problem: str) -> None:
@@ -52,6 +53,7 @@ def test_each_note_says_whether_its_quote_was_found() -> None:
     ]
     assert checked_notes("dry", TEXT) == [{"note": "dry", "quote": "", "verified": False}]
     assert checked_notes(None, TEXT) == []
+    assert len(checked_notes(notes(*["ran dry"] * 101), TEXT)) == 100
 
 
 def asking_for_notes(text: str, seen: list[object]) -> Play:
