@@ -54,13 +54,15 @@ def collect_citations(
     *,
     query: str = "",
     load_chars: int = MOST_CHARS,
+    seconds: float = _SEARCH_SECONDS,
 ) -> tuple[Citation, ...]:
     """All citations of a run, checked and without duplicates: those that code made and the quotes in the answer.
 
     Without any, lines count that hold a short answer and a word of the `query`: a word that occurs somewhere is no
-    evidence. Contexts of at most `load_chars` characters together are loaded.
+    evidence. Contexts of at most `load_chars` characters together are loaded. Quotes that have not been looked for after
+    so many `seconds` stay unverified.
     """
-    texts = _Texts(store, contexts, load_chars)
+    texts = _Texts(store, contexts, load_chars, seconds)
     found = [_check_citation(texts, _without_colours(one)) for one in raw]
     found += [_cite_quote(texts, quote) for quote in quotes_in(answer)]
     if not found and isinstance(answer, str) and texts.are_loadable:
@@ -91,13 +93,13 @@ def _strings(value: object) -> Iterator[str]:
 class _Texts:
     """The stored texts of a run by (context, path): loaded once if they are small together, else read by address."""
 
-    def __init__(self, store: Store, contexts: Sequence[Context], load_chars: int) -> None:
+    def __init__(self, store: Store, contexts: Sequence[Context], load_chars: int, seconds: float) -> None:
         self._store = store
         self._contexts = contexts
         self._loaded: dict[tuple[str, str], str] = {}
         self._paths: dict[str, list[str]] = {}
         self._by_name: dict[str, dict[str, list[str]]] = {}
-        self._timeout = Timeout(_SEARCH_SECONDS)
+        self._timeout = Timeout(seconds)
         self.are_loadable = sum(context.chars for context in contexts) <= load_chars
 
     def paths(self, context: Context) -> list[str]:
@@ -144,6 +146,8 @@ class _Texts:
 
     def nearest(self, context: Context, path: str, quote: str, line: int) -> Passage | None:
         """The occurrence of a quote in one text nearest to a line."""
+        if self._timeout.expired:
+            return None
         if self.are_loadable:
             return _nearest(self.text(context, path), quote, line)
         around = self._around(context, path, quote, line)
@@ -152,6 +156,8 @@ class _Texts:
     def anywhere(self, quote: str) -> tuple[Context, str, Passage] | None:
         """The first place of a quote in any of the texts."""
         for context in self._contexts:
+            if self._timeout.expired:
+                return None
             if not self.are_loadable:
                 for path, found in self._searched(context, None, quote, 1):
                     return context, path, found

@@ -197,6 +197,20 @@ def test_a_quote_of_the_answer_is_found_in_one_of_many_files_without_loading_any
     assert not invented.verified
 
 
+def test_when_the_time_for_quotes_is_over_they_stay_unverified_and_exact_places_still_count(
+    store: Store, log: Context
+) -> None:
+    there = RawCitation(context="pump.log", path="", start_line=11, end_line=11, quote="step 10 of the pump")
+    elsewhere = RawCitation(context="", path="", start_line=0, end_line=0, quote="step 10 of the pump")
+    found = collect_citations(store, [log], [there, elsewhere], 'It says "INFO step 12 of the pump".', seconds=0)
+
+    assert [(one.quote, one.verified) for one in found] == [
+        ("step 10 of the pump", True),
+        ("step 10 of the pump", False),
+        ("INFO step 12 of the pump", False),
+    ]
+
+
 # --- lines
 
 
