@@ -47,7 +47,7 @@ CHECKPOINT_MEMORY_BYTES = 192 << 20
 INTERRUPT_SECONDS = 0.5
 """Time between two interrupts of a cancelled cell: longer than the grace period that each gives it."""
 
-PRELUDE_MODULES = ("texts", "conditions", "subcalls", "prelude")
+PRELUDE_MODULES = ("texts", "statements", "conditions", "subcalls", "prelude")
 """The modules that are installed in every session, in the order of their imports."""
 
 _ECHO = re.compile(r"\[None(?:, None)*+\]")

@@ -5,7 +5,6 @@ Runs inside the sandbox as a module of its own, outside the user's namespace. Th
 tend to define their own `llm_query`. Money is counted on the host: nothing here can spend more than the run may.
 """
 
-import ast
 import builtins
 import csv
 import errno
@@ -23,18 +22,14 @@ from contextlib import contextmanager
 
 import conditions
 import host
+import statements
 import subcalls
 import texts
 
 import __main__
 
 PREVIEW_CHARS = 200
-CONTEXT_AS_A_WHOLE = re.compile(r"\bcontext\s*(?:[^\s\w.\[]|$)")
-"""`context` before `=`, `,` or `)`, not before `[` or `.`. Checked first: parsing code takes longer than most cells."""
-
 MOST_ANSWER_BYTES = 30 << 20
-OWN_ENDING = re.compile(r"\bdef (?:FINAL|FINAL_VAR|SUBMIT)\b")
-"""A definition with which code could not end the run; small models write it to make their block complete."""
 
 _IMPORTED = {"Counter": Counter, "csv": csv, "defaultdict": defaultdict, "json": json, "re": re}
 """Names that small models use without importing them."""
@@ -267,74 +262,13 @@ def _leave_long_answer():
 
 
 def _without_harmful_statements(code):
-    """`code` without assignments of a literal to `context` and own definitions of FINAL, blanked out line for line."""
-    if not CONTEXT_AS_A_WHOLE.search(code) and not OWN_ENDING.search(code):
-        return code
-    try:
-        nodes = list(ast.walk(ast.parse(code)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return code
-    _note_whole_reads(nodes)
-    literals = [node for node in nodes if _assigns_literal_context(node)]
-    endings = [node for node in nodes if isinstance(node, ast.FunctionDef) and OWN_ENDING.match(f"def {node.name}")]
-    if literals:
-        _state.notes.append("`context` already holds the input; your assignment of a literal to it was dropped.")
-    _state.notes.extend(f"`{node.name}` is provided; your definition of it was dropped." for node in endings)
-    return _blanked(code, literals + endings)
-
-
-def _blanked(code, dropped):
-    """`code` with `pass` in the place of these statements, and with as many lines."""
-    if not dropped:
-        return code
-    lines = code.encode().split(b"\n")
-    for node in sorted(dropped, key=lambda node: node.lineno, reverse=True):
-        first, last = node.lineno - 1, node.end_lineno - 1
-        head, tail = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
-        lines[first : last + 1] = [head + b"pass" + (tail if first == last else b"")] + [
-            tail if at == last else b"" for at in range(first + 1, last + 1)
-        ]
-    return b"\n".join(lines).decode()
-
-
-def _assigns_literal_context(node):
-    match node:
-        case (
-            ast.Assign(targets=[ast.Name(id="context")], value=value)
-            | ast.AnnAssign(target=ast.Name(id="context"), value=value)
-        ):
-            return value is not None and _is_literal(value)
-    return False
-
-
-def _is_literal(node):
-    match node:
-        case ast.Constant() | ast.JoinedStr(values=[ast.Constant()]):
-            return True
-        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
-            return all(map(_is_literal, parts))
-        case ast.Dict(keys=keys, values=values):
-            return all(key is not None and _is_literal(key) for key in keys) and all(map(_is_literal, values))
-        case ast.BinOp(left=left, right=right):
-            return _is_literal(left) and _is_literal(right)
-        case ast.Call(func=ast.Attribute(value=value, attr="strip" | "lstrip" | "rstrip" | "format"), args=[]):
-            return _is_literal(value)
-    return False
-
-
-HARMLESS = {"len", "type", "isinstance", "id", "repr", "dir", "hasattr", "callable", "llm_query", "rlm_query", "FINAL"}
-
-
-def _note_whole_reads(nodes):
-    """Records that all of `context` is read where it is passed to a function (re.findall), which Text cannot notice."""
+    """`code` without the statements that `statements` drops. Notes them, and that all of `context` is read, if so."""
+    kept, notes, passes_context = statements.without_harmful(code)
+    _state.notes += notes
     context = _state.provided["context"]
-    if not isinstance(context, texts.Text):
-        return
-    for node in nodes:
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") not in HARMLESS:
-            given = [*node.args, *(keyword.value for keyword in node.keywords)]
-            if any(isinstance(value, ast.Name) and value.id == "context" for value in given):
-                context.origin.note()
+    if passes_context and isinstance(context, texts.Text):
+        context.origin.note()
+    return kept
 
 
 # --- variables

@@ -1,0 +1,83 @@
+"""The statements of a block of code that are dropped before it runs. Pure functions.
+
+Runs inside the sandbox as a module of its own.
+"""
+
+import ast
+import re
+
+CONTEXT_AS_A_WHOLE = re.compile(r"\bcontext\s*(?:[^\s\w.\[]|$)")
+"""`context` before `=`, `,` or `)`, not before `[` or `.`. Checked first: parsing code takes longer than most cells."""
+
+ENDINGS = {"FINAL", "FINAL_VAR", "SUBMIT"}
+OWN_ENDING = re.compile(rf"\bdef (?:{'|'.join(sorted(ENDINGS))})\b")
+"""A definition with which code could not end the run; small models write it to make their block complete."""
+
+HARMLESS = {"len", "type", "isinstance", "id", "repr", "dir", "hasattr", "callable", "llm_query", "rlm_query", "FINAL"}
+"""Functions that do not read all of `context`, or of which the host knows that they do."""
+
+
+def without_harmful(code):
+    """`code` without assignments of a literal to `context` and own definitions of FINAL, with as many lines.
+
+    Returns also the notes about them, and whether a call is given all of `context`, as re.findall is: Text cannot
+    notice that it is read.
+    """
+    if not CONTEXT_AS_A_WHOLE.search(code) and not OWN_ENDING.search(code):
+        return code, [], False
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return code, [], False
+    literals = [node for node in nodes if _assigns_literal_context(node)]
+    endings = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name in ENDINGS]
+    notes = [f"`{node.name}` is provided; your definition of it was dropped." for node in endings]
+    if literals:
+        notes.insert(0, "`context` already holds the input; your assignment of a literal to it was dropped.")
+    return _blanked(code, literals + endings), notes, any(map(_passes_context, nodes))
+
+
+def _blanked(code, dropped):
+    """`code` with `pass` in the place of these statements, and with as many lines."""
+    if not dropped:
+        return code
+    lines = code.encode().split(b"\n")
+    for node in sorted(dropped, key=lambda node: node.lineno, reverse=True):
+        first, last = node.lineno - 1, node.end_lineno - 1
+        head, tail = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
+        lines[first : last + 1] = [head + b"pass" + (tail if first == last else b"")] + [
+            tail if at == last else b"" for at in range(first + 1, last + 1)
+        ]
+    return b"\n".join(lines).decode()
+
+
+def _assigns_literal_context(node):
+    match node:
+        case (
+            ast.Assign(targets=[ast.Name(id="context")], value=value)
+            | ast.AnnAssign(target=ast.Name(id="context"), value=value)
+        ):
+            return value is not None and _is_literal(value)
+    return False
+
+
+def _is_literal(node):
+    match node:
+        case ast.Constant() | ast.JoinedStr(values=[ast.Constant()]):
+            return True
+        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
+            return all(map(_is_literal, parts))
+        case ast.Dict(keys=keys, values=values):
+            return all(key is not None and _is_literal(key) for key in keys) and all(map(_is_literal, values))
+        case ast.BinOp(left=left, right=right):
+            return _is_literal(left) and _is_literal(right)
+        case ast.Call(func=ast.Attribute(value=value, attr="strip" | "lstrip" | "rstrip" | "format"), args=[]):
+            return _is_literal(value)
+    return False
+
+
+def _passes_context(node):
+    if not isinstance(node, ast.Call) or getattr(node.func, "id", "") in HARMLESS:
+        return False
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return any(isinstance(value, ast.Name) and value.id == "context" for value in given)
