@@ -409,6 +409,7 @@ class Channel:
                         )
                     tickets.append(self._add_submitted(name, function, args, kwargs, about, held_bytes, queue))
                 case _:
+                    self._cancel(tickets[::-1])
                     return _refused("a call to submit is a list of its arguments and an object of its named ones")
         self._queued.add(queue)
         return _ok(tickets)

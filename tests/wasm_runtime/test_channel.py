@@ -506,6 +506,17 @@ def test_many_calls_are_submitted_until_the_time_of_the_cell_is_over() -> None:
     assert channel.newest_ticket == 0
 
 
+@pytest.mark.parametrize("wraps", [Starts, lambda function: function], ids=["starts", "called on a thread"])
+def test_a_call_that_is_no_call_leaves_none_of_the_others_in_flight(
+    wraps: Callable[[Callable[[], object]], Callable[..., object]],
+) -> None:
+    memory = Memory()
+    channel = Channel({"never": wraps(lambda: Future())}, RunAtOnce, memory=memory)
+    answer = ask(channel, {"do": "submit", "name": "never", "calls": [[[], {}], [[], {}], "no call"]})
+    assert answer == {"refused": "a call to submit is a list of its arguments and an object of its named ones"}
+    assert (channel.newest_ticket, memory.reserved) == (0, 0)
+
+
 def test_a_reply_is_read_in_pieces_and_dropped_by_the_next_message() -> None:
     channel = make_channel(echo=lambda value: value)
     line = json.dumps(call("echo", "abc")).encode()
