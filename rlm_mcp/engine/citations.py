@@ -59,8 +59,8 @@ def collect_citations(
     """All citations of a run, checked and without duplicates: those that code made and the quotes in the answer.
 
     Without any, lines count that hold a short answer and a word of the `query`: a word that occurs somewhere is no
-    evidence. Contexts of at most `load_chars` characters together are loaded. Quotes that have not been looked for after
-    so many `seconds` stay unverified.
+    evidence. Contexts of at most `load_chars` characters together are loaded. Quotes that were not looked for within
+    `seconds` stay unverified.
     """
     texts = _Texts(store, contexts, load_chars, seconds)
     found = [_check_citation(texts, _without_colours(one)) for one in raw]
