@@ -511,7 +511,7 @@ def test_a_call_that_is_no_call_leaves_none_of_the_others_in_flight(
     wraps: Callable[[Callable[[], object]], Callable[..., object]],
 ) -> None:
     memory = Memory()
-    channel = Channel({"never": wraps(lambda: Future())}, RunAtOnce, memory=memory)
+    channel = Channel({"never": wraps(Future)}, RunAtOnce, memory=memory)
     answer = ask(channel, {"do": "submit", "name": "never", "calls": [[[], {}], [[], {}], "no call"]})
     assert answer == {"refused": "a call to submit is a list of its arguments and an object of its named ones"}
     assert (channel.newest_ticket, memory.reserved) == (0, 0)
