@@ -42,12 +42,15 @@ def _blanked(code, dropped):
     if not dropped:
         return code
     lines = code.encode().split(b"\n")
-    for node in sorted(dropped, key=lambda node: node.lineno, reverse=True):
-        first, last = node.lineno - 1, node.end_lineno - 1
+    for node in sorted(dropped, key=lambda node: (node.lineno, node.col_offset), reverse=True):
+        decorators = [decorator.lineno for decorator in getattr(node, "decorator_list", ())]
+        first, last = min([node.lineno, *decorators]) - 1, node.end_lineno - 1
         head, tail = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
-        lines[first : last + 1] = [head + b"pass" + (tail if first == last else b"")] + [
-            tail if at == last else b"" for at in range(first + 1, last + 1)
-        ]
+        if first == last:
+            lines[first] = head + b"pass" + tail
+        else:
+            joined = b"\\" if tail.strip() else b""  # what follows on the last line goes on with this statement's line
+            lines[first : last + 1] = [head + b"pass" + joined, *[joined] * (last - first - 1), tail]
     return b"\n".join(lines).decode()
 
 

@@ -49,6 +49,20 @@ async def test_an_own_definition_of_final_is_dropped_before_the_block_runs(opene
     assert cell.notes == ("`FINAL` is provided; your definition of it was dropped.",)
 
 
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("context = 'a'; context = 'b'; len(context)", f"{len(TEXT)}"),
+        ("context = '''a\nb'''; context = 'c'; len(context)", f"{len(TEXT)}"),
+        ("context = '''a\nb\nc''';  n = 3  # kept\nn, len(context)", f"(3, {len(TEXT)})"),
+        ("import functools\n@functools.cache\n@functools.cache\ndef FINAL(x): return x\n7", "7"),
+        ("def FINAL(x):\n    context = 'a'\n    return context\n8", "8"),
+    ],
+)
+async def test_code_around_dropped_statements_runs_as_it_stands(opened: Opener, code: str, value: str) -> None:
+    assert await value_of(await opened.text(), code) == value
+
+
 async def test_a_value_assigned_to_final_is_the_answer(opened: Opener) -> None:
     repl = await opened.text()
     assert (await repl.run("FINAL = 40 + 2")).final == Final(value=42)
