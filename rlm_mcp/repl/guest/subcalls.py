@@ -206,7 +206,7 @@ def _keep_finished(tickets):
         answers = host.exchange(message)
     except KeyboardInterrupt:  # of the same stop, which code may be told of twice
         answers = host.exchange(message)
-    answers = dict(host.value(answers))
+    answers = dict(answers.get("ok", ()))  # refused if they do not fit into the memory: the stop is what counts
     if any("ok" in answer for answer in answers.values()):
         missing = FailedCall("the block was stopped before this answer came")
         kept = [answers.get(ticket, {}).get("ok", missing) for ticket in tickets]
@@ -222,13 +222,22 @@ def _portions(calls):
     """The calls in lists that are submitted at once: a message to the host has a bound."""
     some, chars = [], 0
     for call in calls:
-        size = sum(len(text) for text in call.values() if isinstance(text, str))
+        size = _chars_in(call)
         if some and (len(some) == SUBMITTED_AT_ONCE or chars + size > SUBMITTED_CHARS):
             yield some
             some, chars = [], 0
         some.append(call)
         chars += size
     yield some
+
+
+def _chars_in(value):
+    """The characters of all texts in a JSON value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_chars_in, value)) + sum(map(_chars_in, value.values()))
+    return sum(map(_chars_in, value)) if isinstance(value, list) else 0
 
 
 class Labels(list):

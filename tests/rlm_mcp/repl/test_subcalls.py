@@ -183,3 +183,9 @@ async def test_a_batch_that_the_clock_cuts_keeps_the_answers_that_had_come(opene
     assert await value_of(repl, "[str(one) for one in finished_answers]") == repr(
         ["answer to a", "the block was stopped before this answer came", "answer to b"]
     )
+
+
+async def test_parts_of_many_files_are_asked_about_in_messages_that_the_host_takes(opened: Opener) -> None:
+    repl = await opened.text()
+    code = "found = rlm_query_batched([('What?', {'a.txt': 'x' * (2 << 20)})] * 20)\nlen(found), set(map(str, found))"
+    assert await value_of(repl, code) == "(20, {\"What? over {'a.txt': 'xxxxxxxxx\"})"
