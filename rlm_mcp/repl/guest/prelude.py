@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import os
+import posix
 import re
 import reprlib
 import signal
@@ -29,7 +30,8 @@ import texts
 import __main__
 
 PREVIEW_CHARS = 200
-MOST_ANSWER_BYTES = 30 << 20
+MOST_REPORTED_BYTES = 30 << 20
+"""The answer and the citations of a cell as JSON: a longer report would not reach the host at all."""
 
 _IMPORTED = {"Counter": Counter, "csv": csv, "defaultdict": defaultdict, "json": json, "re": re}
 """Names that small models use without importing them."""
@@ -164,11 +166,11 @@ def _open(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None
 
 
 def _system(_command):
-    """`os.system`, which would return -1 without a word."""
+    """`os.system` and `posix.system`, which would return -1 without a word."""
     raise OSError(errno.ENOTSUP, f"{sys.platform} does not support processes.")  # as `subprocess` says it
 
 
-os.system = _system
+os.system = posix.system = _system
 
 
 # --- around a cell
@@ -196,7 +198,7 @@ def after(stdout, with_variables=True):  # noqa: FBT002
     if _state.final is None and isinstance(answer, dict) and answer.get("ready"):
         _state.final = {"value": _json(answer.get("content")), "via": "answer"}
         answer["ready"] = False
-    _leave_long_answer()
+    _fit_into_report()
     with _reporting():
         variables, changed = _variables() if with_variables else ([], [])
     _state.history.append(stdout)
@@ -250,15 +252,28 @@ def _take_assigned_final():
         vars(__main__)["FINAL"] = FINAL
 
 
-def _leave_long_answer():
-    """Takes no answer that is too long for the report, which would then not reach the host at all."""
-    if _state.final is not None and (size := len(json.dumps(_state.final["value"]))) > MOST_ANSWER_BYTES:
+def _fit_into_report():
+    """Leaves out an answer, and then citations, that are too long for the report."""
+    left = MOST_REPORTED_BYTES
+    if _state.final is not None and (size := len(json.dumps(_state.final["value"]))) > left:
         _state.final = None
         _state.notes.insert(
             0,
-            f"The answer was not taken: it has {size:,} bytes as JSON, more than {MOST_ANSWER_BYTES:,}. Call FINAL with"
-            " a shorter value.",
+            f"The answer was not taken: it has {size:,} bytes as JSON, more than {left:,}. Call FINAL with a shorter"
+            " value.",
         )
+    elif _state.final is not None:
+        left -= size
+    for number, citation in enumerate(_state.citations):
+        left -= len(json.dumps(citation))
+        if left < 0:
+            _state.notes.insert(
+                0,
+                f"Only the first {number:,} of {len(_state.citations):,} citations of this block were taken: together"
+                " they are too long. Cite fewer or shorter quotes.",
+            )
+            del _state.citations[number:]
+            return
 
 
 def _without_harmful_statements(code):

@@ -92,6 +92,13 @@ async def test_an_answer_too_long_for_a_report_is_refused_in_a_sentence_and_a_sh
     assert len(str(cell.final.value)) == 20 << 20
 
 
+async def test_citations_too_long_for_a_report_cost_neither_the_answer_nor_the_others(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("for n in range(2_000): cite(n, '\u20ac' * 4_000)\nFINAL(5)")
+    assert (cell.error, cell.final, len(cell.citations)) == (None, Final(value=5), 1_305)
+    assert cell.notes[0].startswith("Only the first 1,305 of 2,000 citations of this block were taken")
+
+
 async def test_a_checkpoint_is_restored_in_another_session(opened: Opener) -> None:
     repl = await opened.text()
     await repl.run("x = [1, 2]\ndef f(y): return x + y")
@@ -181,8 +188,9 @@ async def test_show_vars_of_a_variable_that_never_ends_is_interrupted_like_any_c
     assert (cell.stopped_by, cell.undone) == ("deadline", False)
 
 
-async def test_a_program_that_cannot_be_started_says_so(opened: Opener) -> None:
-    cell = await (await opened.text()).run("import os\nos.system('ls')")
+@pytest.mark.parametrize("module", ["os", "posix"])
+async def test_a_program_that_cannot_be_started_says_so(opened: Opener, module: str) -> None:
+    cell = await (await opened.text()).run(f"import {module}\n{module}.system('ls')")
     assert cell.error is not None
     assert (cell.error.type, cell.error.line) == ("OSError", 2)
     assert "emscripten does not support processes. This sandbox has" in cell.error.message
