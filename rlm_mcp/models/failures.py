@@ -67,9 +67,11 @@ def out_of_credit(refusal: Refusal) -> bool:
 
 
 def unreachable(url: str, answer: NoResponse, tally: Tally) -> ModelError:
-    """Makes the error for an endpoint that gave no response after all retries."""
+    """Makes the error for an endpoint that gave no response, or a web page, after all retries."""
     times = f" ({tally.failed} times)" if tally.failed > 1 else ""
     match answer.kind:
+        case "page":
+            return no_reply(url, f"{answer.why}{times}", tally)
         case "unreachable":
             text = f"nothing answers at {url}{times}: {answer.why}; start the server there or set RLM_MCP_BASE_URL"
         case "timeout":

@@ -34,7 +34,7 @@ from rlm_mcp.models.exchange import (
 from rlm_mcp.models.failures import Tally
 from rlm_mcp.models.learning import DialectSearch, Feature, ShorterReply, TooLong, longest_beside, sent_in, tokens_ratio
 from rlm_mcp.models.limiter import Limiter, Slot
-from rlm_mcp.models.reply_body import BrokenOff, NotAReply, ProviderReply, model_names, read
+from rlm_mcp.models.reply_body import BrokenOff, NotAReply, ProviderReply, WebPage, model_names, read
 from rlm_mcp.models.request_body import request
 from rlm_mcp.models.retries import Failure, next_wait
 from rlm_mcp.models.usage_check import usage_of
@@ -183,7 +183,10 @@ class OpenAIModel:
         stop: Sequence[str] = (),
         attempts: Attempts | None = None,
     ) -> Completion:
-        """Returns one reply. Retries on 429, 5xx and broken connections, and changes the request as an error asks."""
+        """Returns one reply.
+
+        Retries on 429, 5xx, web pages and broken connections, and changes the request as an error asks.
+        """
         tally, search = Tally(attempts or Attempts()), DialectSearch(self._dialect, self._ruled_out)
         longest = self._longest_reply(max_tokens, messages)
         while True:
@@ -250,6 +253,8 @@ class OpenAIModel:
             found = read(self._endpoint.mask_key(answer.text))
         except BrokenOff as error:
             return NoResponse(kind="broken", why=str(error), sent=True)
+        except WebPage as error:
+            return NoResponse(kind="page", why=self._endpoint.scrub(str(error)), sent=True)
         except NotAReply as error:
             tally.attempts.failed += 1
             tally.attempts.unanswered += 1  # with status 200 it may have been billed

@@ -47,6 +47,10 @@ class NotAReply(ValueError):
     """A body that is not a reply of this API; str() says what it is instead."""
 
 
+class WebPage(NotAReply):
+    """A page of HTML, as gateways show for a moment, and addresses that are none of this API always."""
+
+
 class BrokenOff(NotAReply):
     """A body that ends before the reply is complete, which is treated like a broken connection."""
 
@@ -62,7 +66,8 @@ def read(text: str) -> ProviderReply | Refusal:
         raise
     except (json.JSONDecodeError, RecursionError) as error:
         start = " ".join(text.split())[:80]
-        raise NotAReply(f"no JSON, but {start!r}") from error
+        kind = WebPage if text.startswith("<") else NotAReply
+        raise kind(f"no JSON, but {start!r}") from error
     except (AttributeError, TypeError, LookupError, ValueError, OverflowError) as error:
         # A field has another type than in the API.
         raise NotAReply(f"an object of another shape: {text[:80]!r}") from error

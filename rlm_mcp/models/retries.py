@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-FailureKind = Literal["rate", "loading", "server", "broken", "unreachable", "timeout"]
+FailureKind = Literal["rate", "loading", "server", "broken", "page", "unreachable", "timeout"]
 
 # The number of retries by kind of failure. A refused connection is retried twice within a second, since the server may
-# be restarting; more retries would only delay the error. A server that is loading its model is retried for two to four
-# minutes, which large models take.
+# be restarting; more retries would only delay the error. A page of HTML is what a gateway shows for a moment, a wrong
+# address always. A server that is loading its model is retried for two to four minutes, which large models take.
 MOST_RETRIES: dict[FailureKind, int] = {
     "rate": 8,
     "loading": 11,
     "server": 4,
     "broken": 3,
+    "page": 2,
     "unreachable": 2,
     "timeout": 1,
 }
@@ -26,6 +27,7 @@ FIRST_SECONDS: dict[FailureKind, float] = {
     "loading": 1.0,
     "server": 0.5,
     "broken": 0.2,
+    "page": 0.5,
     "unreachable": 0.2,
     "timeout": 0.0,
 }

@@ -220,9 +220,19 @@ async def test_the_error_for_a_wrong_base_url_says_how_one_ends() -> None:
 
 
 async def test_a_page_in_place_of_a_reply_is_quoted() -> None:
-    error = await failure(OpenAIServer([Fault(body="<html>Welcome</html>")]))
+    server = OpenAIServer([Fault(body="<html>Welcome</html>")] * 3)
+    error = await failure(server)
     assert isinstance(error, ProviderFailed)
-    assert "answered with no JSON, but '<html>Welcome</html>': check RLM_MCP_BASE_URL" in str(error)
+    assert "answered with no JSON, but '<html>Welcome</html>' (3 times): check RLM_MCP_BASE_URL" in str(error)
+    assert (server.counts.requests, error.failed_requests, error.unanswered_requests) == (3, 3, 3)
+
+
+async def test_a_page_that_a_gateway_shows_for_a_moment_is_asked_past() -> None:
+    sleep = Sleeper()
+    faults = [Fault(body="<!DOCTYPE html><title>One moment</title>"), Fault(body="\n <html>"), "hello"]
+    async with connected(OpenAIServer(faults), sleep=sleep) as model:
+        completion = await model.complete(HELLO)
+    assert (completion.text, completion.usage.failed_requests, len(sleep.asked)) == ("hello", 2, 2)
 
 
 async def test_a_redirect_is_named_and_not_followed() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlm_mcp.models.dialect import Dialect, Refusal, refusal_in, window_in
 from rlm_mcp.models.learning import Sent, judge
-from rlm_mcp.models.reply_body import BrokenOff, NotAReply, ProviderReply, read
+from rlm_mcp.models.reply_body import BrokenOff, NotAReply, ProviderReply, WebPage, read
 
 WORDS = ["choices", "message", "content", "usage", "prompt_tokens", "error", "code", "output", "delta", "type", "cost"]
 
@@ -42,11 +42,13 @@ def test_a_stream_is_put_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "kind"), [("", BrokenOff), ("<html>", NotAReply), ("[]", NotAReply), ('{"ok": true}', NotAReply)]
+    ("body", "kind"),
+    [("", BrokenOff), ("<html>", WebPage), ("Welcome", NotAReply), ("[]", NotAReply), ('{"ok": true}', NotAReply)],
 )
 def test_a_body_that_is_not_a_reply_is_described(body: str, kind: type[NotAReply]) -> None:
-    with pytest.raises(kind):
+    with pytest.raises(kind) as error:
         read(body)
+    assert type(error.value) is kind
 
 
 JUNK = st.recursive(

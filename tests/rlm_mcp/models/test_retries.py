@@ -15,6 +15,7 @@ from rlm_mcp.models.retries import Failure, FailureKind, next_wait, retry_after_
         ("loading", [1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30, None]),
         ("server", [0.5, 1, 2, 4, None]),
         ("broken", [0.2, 0.4, 0.8, None]),
+        ("page", [0.5, 1, None]),
         ("unreachable", [0.2, 0.4, None]),
         ("timeout", [0, None]),
     ],
