@@ -1,4 +1,4 @@
-"""`serve` and `token`: runs the MCP server, and creates tokens for access over HTTP."""
+"""`serve`, `worker`, `store` and `token`: run the MCP server or a worker of a cluster, migrate its database, make tokens."""
 
 import argparse
 import gc
@@ -26,7 +26,7 @@ MOST_RUNS_AT_ONCE = 10_000
 
 
 def add_commands(commands: Commands) -> None:
-    """Registers `serve` and `token`."""
+    """Registers the commands that serve, and those for what servers need."""
     parser = commands.add("serve", serve, "serve MCP on stdio or over HTTP")
     parser.add_argument("--http", metavar="HOST:PORT", help="serve streamable HTTP instead of stdio")
     parser.add_argument(
@@ -59,6 +59,11 @@ def add_commands(commands: Commands) -> None:
 def serve(options: argparse.Namespace) -> int:
     """Serves until the client disconnects or a signal arrives."""
     settings = settings_from(options)
+    if options.runs is not None and not (options.http and settings.store):
+        raise SettingsError(
+            f"--runs {options.runs} has no meaning here: only a server of a cluster over HTTP plays runs of others; set"
+            " RLM_MCP_STORE and RLM_MCP_BLOBS and give --http, or leave --runs out"
+        )
     if options.http:
         _serve_http(options, settings)
     else:
