@@ -1,4 +1,4 @@
-"""`serve`, `worker`, `store` and `token`: run the MCP server or a worker of a cluster, migrate its database, make tokens."""
+"""`serve`, `worker`, `store` and `token`: the MCP server, the workers of a cluster and its database, access over HTTP."""
 
 import argparse
 import gc
