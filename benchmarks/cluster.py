@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 from mcp import Client
 
+from benchmarks.sums import Sums
 from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.redact import Secret
@@ -43,46 +44,17 @@ from tests.peers.cluster import (
     server_directory,
 )
 from tests.peers.forking import forked_command
-from tests.peers.openai_server import OpenAIServer, Request
+from tests.peers.openai_server import OpenAIServer
 from tests.peers.places import at, environment, http_process
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once
-TURNS, BATCH = 5, 5
-ANSWER = str(sum(range(TURNS * BATCH)))
+SUMS = Sums(turns=5, batch=5, tag=re.compile(r"question \d+"))
 LATENCY = 0.05
 
 STANDING_SECONDS = 4.5
 """Longer than a lease lasts."""
 
 Fault = Literal["kill", "stop", "database"]
-
-
-def behave(request: Request) -> str:
-    """A root model that makes a batch of sub-calls a turn and adds up their replies; a sub-call replies its number."""
-    if "FINAL" not in request.text:
-        return request.last.rpartition(" ")[2]
-    turn = [message["role"] for message in request.messages].count("assistant") + 1
-    if turn > TURNS:
-        return "```repl\nFINAL(str(total))\n```"
-    numbers = list(range((turn - 1) * BATCH, turn * BATCH))
-    start = "total = 0\n" if turn == 1 else ""
-    return (
-        f"```repl\n{start}replies = llm_query_batched([f'{_question_of(request.text)} say {{n}}' for n in {numbers}])\n"
-        "total += sum(int(reply) for reply in replies)\nprint(total)\n```"
-    )
-
-
-def _question_of(text: str) -> str:
-    found = re.search(r"question \d+", text)
-    return found[0] if found else "no question"
-
-
-def _name_of(request: Request) -> str:
-    """A request as records name it: the question and the turn, or the prompt of a sub-call."""
-    if "FINAL" not in request.text:
-        return request.last
-    turn = [message["role"] for message in request.messages].count("assistant") + 1
-    return f"{_question_of(request.text)} turn {turn}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,7 +120,7 @@ async def cluster_processes(
     """A cluster with its data in a directory, until the end of the block."""
     programs = server_directory()
     assert programs is not None, "Postgres is not installed: `apt-get install postgresql` brings it"
-    async with OpenAIServer(behave, latency=latency) as model:
+    async with OpenAIServer(SUMS.reply_to, latency=latency) as model:
         with ExitStack() as stack:
             postgres = stack.enter_context(postgres_server(programs, is_durable=is_durable))
             endpoint = stack.enter_context(object_store(directory / "buckets"))
@@ -210,7 +182,7 @@ def examine(cluster: ClusterProcesses, runs: Sequence[dict[str, Any]]) -> Findin
     """Checks the records of the runs, and compares them with what the model was asked."""
     findings = Findings(runs=len(runs))
     for run in runs:
-        if (run["status"], str(run["answer"])) != ("completed", ANSWER):
+        if (run["status"], str(run["answer"])) != ("completed", SUMS.answer):
             findings.wrong.append(f"{run['run_id']} {run['status']} {run['answer']!r} {run['message']}")
     asked: Counter[str] = Counter()
     with cluster.database() as database:
@@ -220,26 +192,28 @@ def examine(cluster: ClusterProcesses, runs: Sequence[dict[str, Any]]) -> Findin
             epochs = [epoch for epoch, _ in rows]
             findings.old_epochs += epochs != sorted(epochs)
             _examine_record([json.loads(line) for _, line in rows], asked, findings)
-    sent = Counter(map(_name_of, cluster.model.requests))
+    sent = Counter(map(SUMS.name_of, cluster.model.requests))
     findings.unrecorded = sum((sent - asked).values())
     return findings
 
 
 def _examine_record(events: Sequence[dict[str, Any]], asked: "Counter[str]", findings: Findings) -> None:
-    question, answered = "", set[str]()
+    query, answered = "", set[str]()
     for before, event in zip([{}, *events], events, strict=False):
         match event["event"]:
             case "run_started":
-                question = _question_of(event["query"])
+                query = event["query"]
             case "run_resumed":
                 findings.takeovers += 1
                 findings.gaps.append(event["at"] - before.get("at", 0.0))
             case "root_asked" | "sub_asked" if event.get("request") is not None:
-                name = f"{question} turn {event['turn']}" if event["event"] == "root_asked" else event["prompt_head"]
+                name = (
+                    SUMS.name_of_turn(query, event["turn"]) if event["event"] == "root_asked" else event["prompt_head"]
+                )
                 asked[name] += 1
                 findings.repeated += name in answered
             case "root_reply":
-                answered.add(f"{question} turn {event['turn']}")
+                answered.add(SUMS.name_of_turn(query, event["turn"]))
                 findings.on_record += 1
             case "sub_reply":
                 answered.add(event["prompt_head"])

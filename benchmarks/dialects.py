@@ -7,6 +7,7 @@ submits the variable.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from tests.peers.openai_server import Request
 
@@ -33,10 +34,6 @@ class Dialect:
         return self.cell(cells[turn - 1]) if turn <= len(cells) else self.final(variable)
 
 
-def _assistant_turn(request: Request) -> int:
-    return 1 + [message["role"] for message in request.messages].count("assistant")
-
-
 def _dspy_turn(request: Request) -> int:
     return int(re.findall(r"(\d+)/\d+", request.last)[-1])
 
@@ -51,11 +48,11 @@ def _dspy_cell(code: str) -> str:
 
 DIALECTS: Mapping[str, Dialect] = {
     "scripted": Dialect(
-        mark="FINAL", turn=_assistant_turn, cell=_fenced, final=lambda variable: _fenced(f"FINAL({variable})")
+        mark="FINAL", turn=attrgetter("turn"), cell=_fenced, final=lambda variable: _fenced(f"FINAL({variable})")
     ),
     "rlms": Dialect(
         mark='answer["ready"]',
-        turn=_assistant_turn,
+        turn=attrgetter("turn"),
         cell=_fenced,
         final=lambda variable: _fenced(f'answer["content"] = str({variable})\nanswer["ready"] = True'),
     ),

@@ -17,7 +17,6 @@ import asyncio
 import json
 import os
 import random
-import re
 import subprocess
 import tempfile
 import time
@@ -27,17 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sums import Sums
 from rlm_mcp.records.events import event_from_json
 from rlm_mcp.records.unanswered import in_flight
 from tests.peers.forking import forked_command
-from tests.peers.openai_server import OpenAIServer, Request
+from tests.peers.openai_server import OpenAIServer
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once
-TURNS, BATCH = 6, 7
-ANSWER = str(sum(range(TURNS * BATCH)))
+SUMS = Sums(turns=6, batch=7)
 LATENCY = 0.02
 
-EVENTS = 2 + TURNS * 2 * (BATCH + 2)
+EVENTS = 2 + SUMS.turns * 2 * (SUMS.batch + 2)
 """Events of a run before its last turn: start, route, and for each turn a cell, a decision, and for each call two."""
 LONGEST_PAUSE = 0.03
 
@@ -62,25 +61,10 @@ class Killed:
         return self.is_right and not self.repeated
 
 
-def behave(request: Request) -> str:
-    """Root model that makes a batch of sub-calls a turn and adds up their replies; a sub-call replies its number."""
-    if "FINAL" not in request.text:
-        return re.sub(r"\D", "", request.last)
-    turn = _turn(request)
-    if turn > TURNS:
-        return "```repl\nFINAL(str(total))\n```"
-    numbers = range((turn - 1) * BATCH, turn * BATCH)
-    start = "total = 0\n" if turn == 1 else ""
-    return (
-        f"```repl\n{start}replies = llm_query_batched([f'say {{n}}' for n in {list(numbers)}])\n"
-        "total += sum(int(reply) for reply in replies)\nprint(total)\n```"
-    )
-
-
 async def killed_and_resumed(directory: Path, events: int, pause: float, cache_dir: Path = CACHE_DIR) -> Killed | None:
     """One run, killed `pause` seconds after it had recorded `events` events; None if it had ended by then."""
     (directory / "input.txt").write_text("a line\n" * 20_000)
-    async with OpenAIServer(behave, latency=LATENCY) as server:
+    async with OpenAIServer(SUMS.reply_to, latency=LATENCY) as server:
         environ = environ_of(server.base_url, directory / "data", cache_dir)
         process = start(environ, "solve", "--quiet", "--mode", "rlm", "add it up", str(directory / "input.txt"))
         try:
@@ -92,15 +76,15 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
         on_record = _events(record)
         if any(event["event"] == "run_ended" for event in on_record):
             return None
-        answered = Counter(map(_request_name, server.requests))
-        known = {f"turn {event['turn']}" for event in on_record if event["event"] == "root_reply"}
+        answered = Counter(map(SUMS.name_of, server.requests))
+        known = {SUMS.name_of_turn("", event["turn"]) for event in on_record if event["event"] == "root_reply"}
         turns = len(known)
         unanswered = len(in_flight(map(event_from_json, on_record)))
         known |= {event["prompt_head"] for event in on_record if event["event"] == "sub_reply"}
         server.requests.clear()
         resumed = start(environ, "runs", "resume", record.parent.name, "--json")
         printed, _ = await asyncio.to_thread(resumed.communicate)
-        again = Counter(map(_request_name, server.requests))
+        again = Counter(map(SUMS.name_of, server.requests))
     return Killed(
         turns_on_record=turns,
         calls_on_record=len(known),
@@ -108,18 +92,10 @@ async def killed_and_resumed(directory: Path, events: int, pause: float, cache_d
         lost=sum((answered & again).values()),
         in_flight=unanswered,
         is_right=resumed.returncode == 0
-        and (result := json.loads(printed))["answer"] == ANSWER
+        and (result := json.loads(printed))["answer"] == SUMS.answer
         and result["usage"]["failed_calls"] == unanswered
         and all(times == 1 for times in again.values()),
     )
-
-
-def _turn(request: Request) -> int:
-    return [message["role"] for message in request.messages].count("assistant") + 1
-
-
-def _request_name(request: Request) -> str:
-    return f"turn {_turn(request)}" if "FINAL" in request.text else request.last
 
 
 def environ_of(base_url: str, data_dir: Path, cache_dir: Path) -> dict[str, str]:

@@ -99,13 +99,13 @@ async def run_under_faults(seed: int, cache: Path = kill.CACHE_DIR) -> tuple[boo
         return dice.choice(FAULTS) if dice.random() < FAULT_RATE else None
 
     with tempfile.TemporaryDirectory() as directory:
-        async with OpenAIServer(kill.behave, faults=fault) as server:
+        async with OpenAIServer(kill.SUMS.reply_to, faults=fault) as server:
             given = {"base_url": server.base_url, "model": "scripted", "sub_call_cache": False}
             places = {"data_dir": Path(directory), "cache_dir": cache}
             settings = load_settings({**given, **places}, environ={}, config_file=Path(os.devnull))
             state = await rlm_mcp.solve("add it up", {"text": "a line\n" * 20_000}, mode="rlm", settings=settings)
             served = server.counts.prompt_tokens + server.counts.completion_tokens
-    return state.answer == kill.ANSWER, state.usage.prompt_tokens + state.usage.completion_tokens == served
+    return state.answer == kill.SUMS.answer, state.usage.prompt_tokens + state.usage.completion_tokens == served
 
 
 async def disk(options: argparse.Namespace) -> Rows:
@@ -128,19 +128,19 @@ async def run_on_a_full_disk(seed: int, cache: Path = kill.CACHE_DIR) -> tuple[b
     with tempfile.TemporaryDirectory() as scratch, small_disk(Path(scratch) / "disk") as small:
         source = Path(scratch) / "input.txt"
         source.write_text("a line\n" * 2_000)
-        async with OpenAIServer(kill.behave) as server:
+        async with OpenAIServer(kill.SUMS.reply_to) as server:
             environ = kill.environ_of(server.base_url, small.data, cache)
             question = ("solve", "--quiet", "--mode", "rlm", "--json", "add it up", str(source))
             small.fill(leave=leave)
             status, printed, said = await finished(environ, *question)
-            right = status == 0 and json.loads(printed)["answer"] == kill.ANSWER
+            right = status == 0 and json.loads(printed)["answer"] == kill.SUMS.answer
             told = right or ("full" in said + printed and "Traceback" not in said)
             small.free()
             if not right:
                 runs = sorted((small.data / "runs").glob("*/events.jsonl"))
                 again = ("runs", "resume", runs[0].parent.name, "--json") if runs else question
                 status, printed, said = await finished(environ, *again)
-                right = status == 0 and json.loads(printed)["answer"] == kill.ANSWER
+                right = status == 0 and json.loads(printed)["answer"] == kill.SUMS.answer
     if not (told and right):
         print(f"seed {seed}, {leave} bytes: {status} {said[-500:]}", file=sys.stderr)
     return told, right

@@ -88,10 +88,9 @@ def behave(request: Request) -> str:
     if asked is None or "FINAL" not in request.text:
         return "ok"
     tag, kind = asked.groups()
-    turn = sum(message["role"] == "assistant" for message in request.messages) + 1
-    if turn >= TURNS[kind]:
+    if request.turn >= TURNS[kind]:
         return f"```repl\nFINAL('{kind} is done: ' + str(len(context)))\n```"
-    return f"```repl\n{CODE[kind].format(tag=tag)}\nprint({turn})\n```"
+    return f"```repl\n{CODE[kind].format(tag=tag)}\nprint({request.turn})\n```"
 
 
 def serve_model(log: Path) -> None:

@@ -38,53 +38,29 @@ from mcp import Client, MCPError
 from mcp_types import CallToolResult
 
 from benchmarks.attacks import HEADING, measure_all
+from benchmarks.sums import Sums
 from rlm_mcp.records.recovery import MOST_TRIES
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.transports.token_file import digest_of
 from tests.peers.openai_server import OpenAIServer, Request
-from tests.peers.places import COMMAND, at, environment, listening, served_url
+from tests.peers.places import COMMAND, at, environment, http_process, listening
 from wasm_runtime import Runtime
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once; this is not measured here
 TENANTS = tuple(f"tenant{number}" for number in range(7))
 BOTH = (0, 2)
 
-TURNS, BATCH, LATENCY = 4, 8, 0.05
-ANSWER = str(sum(range(TURNS * BATCH)))
+SUMS = Sums(turns=4, batch=8, tag=re.compile(r"run-tag-\w+"))
+LATENCY = 0.05
 KILLED_RUNS, OF_EACH = 4, 2
 """Runs at once for each of two tenants while workers are killed."""
 
-_TAG = re.compile(r"run-tag-(\w+)")
-
 
 def behave(request: Request) -> str:
-    """Root model that does what its question says; a sub-call replies the number in its prompt."""
-    if "FINAL" not in request.text:
-        return request.last.rpartition(" ")[2]
-    turn = turn_of(request)
-    tag = found[1] if (found := _TAG.search(request.text)) else ""
-    if "forty turns" in request.text:
-        return "```repl\nFINAL('done')\n```" if turn == 40 else f"```repl\nx = {turn}\n```"
-    if turn > TURNS:
-        return "```repl\nFINAL(str(total))\n```"
-    numbers = list(range((turn - 1) * BATCH, turn * BATCH))
-    start = "total = 0\n" if turn == 1 else ""
-    return (
-        f"```repl\n{start}replies = llm_query_batched([f'run-tag-{tag} part {{n}}' for n in {numbers}])\n"
-        "total += sum(int(reply) for reply in replies)\n```"
-    )
-
-
-def turn_of(request: Request) -> int:
-    """The number of the turn that a root model is asked for."""
-    return [message["role"] for message in request.messages].count("assistant") + 1
-
-
-def name_of(request: Request) -> str:
-    """What a request asks for, alike whenever it is sent again."""
-    if "FINAL" not in request.text:
-        return request.last
-    return f"{found[0] if (found := _TAG.search(request.text)) else ''} turn {turn_of(request)}"
+    """Both models of runs that add up, or a root model of forty turns if its question says so."""
+    if "FINAL" in request.text and "forty turns" in request.text:
+        return "```repl\nFINAL('done')\n```" if request.turn == 40 else f"```repl\nx = {request.turn}\n```"
+    return SUMS.reply_to(request)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +99,8 @@ def served(workers: int, *, latency: float = 0.0) -> Iterator[Served]:
         environ = environment(
             directory, CACHE_DIR, endpoint.base_url, RLM_MCP_SUB_CALL_CACHE="false", RLM_MCP_MAX_ITERATIONS="50"
         )
-        options = ["--http", "127.0.0.1:0", "--workers", str(workers), "--token-file", str(directory / "tokens")]
-        command = [*COMMAND, "serve", *options]
-        with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:  # noqa: S603 - our own command
-            url = served_url(process)
+        options = ["--token-file", str(directory / "tokens")]
+        with http_process(environ, *options, command=COMMAND, workers=workers) as (process, url):
             assert process.stderr is not None
             log: list[bytes] = []
             threading.Thread(target=log.extend, args=[process.stderr], daemon=True).start()
@@ -207,7 +181,7 @@ async def killed_workers(times: int, seed: int) -> Kills:
             while result["status"] == "failed" and records.get(result["run_id"]).fruitless_resumes() >= MOST_TRIES:
                 seen.left_alone += 1
                 result = await solved(client, query)
-            if (result["status"], result["answer"]) == ("completed", ANSWER):
+            if (result["status"], result["answer"]) == ("completed", SUMS.answer):
                 seen.right += 1
             else:
                 seen.wrong.append(f"{result['run_id']} {result['status']} {result['answer']} {result.get('message')}")
@@ -254,7 +228,7 @@ async def kill_one(server: Served, pid: int, seen: Kills, *, is_stop: bool) -> N
         if sizes:
             seen.takeovers.append(time.monotonic() - began)
     await anyio.sleep(1)
-    again = Counter(map(name_of, server.endpoint.requests[asked_before:]))
+    again = Counter(map(SUMS.name_of, server.endpoint.requests[asked_before:]))
     seen.times += 1
     seen.calls_on_record += known.total()
     seen.repeated += sum(again[name] for name in known)
@@ -277,15 +251,15 @@ def records_of(pid: int) -> list[Path]:
 
 def answered_in(record: Path) -> Iterator[str]:
     """The names of the requests whose replies are on record."""
-    tag = ""
+    query = ""
     for line in record.read_bytes().splitlines():
         with suppress(ValueError):
             event = json.loads(line)
-            tag = tag or (found[0] if (found := _TAG.search(str(event.get("query", "")))) else "")
+            query = query or str(event.get("query", ""))
             if event["event"] == "sub_reply":
                 yield str(event["prompt_head"])
             elif event["event"] == "root_reply":
-                yield f"{tag} turn {event['turn']}"
+                yield SUMS.name_of_turn(query, event["turn"])
 
 
 async def compared(what: str, measure: Callable[[int], Awaitable[float]], unit: str = "s", repeat: int = 3) -> None:

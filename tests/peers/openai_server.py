@@ -45,6 +45,11 @@ class Request:
         return str(self.messages[-1]["content"]) if self.messages else ""
 
     @property
+    def turn(self) -> int:
+        """The number of the turn that a root model is asked for, from 1."""
+        return [message["role"] for message in self.messages].count("assistant") + 1
+
+    @property
     def text(self) -> str:
         """The texts of all messages."""
         return "\n".join(str(message["content"]) for message in self.messages)

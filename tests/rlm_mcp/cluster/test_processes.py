@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
-from benchmarks.cluster import ANSWER, Fault, ask, call, cluster_processes, run_under_faults
+from benchmarks.cluster import SUMS, Fault, ask, call, cluster_processes, run_under_faults
 from tests.peers.cluster import PASSWORD, PostgresServer
 from tests.peers.places import at
 
@@ -23,7 +23,7 @@ async def test_runs_that_a_server_begins_are_played_by_workers_and_cancelled_fro
             async with at(cluster.url, "auto") as client:
                 await call(client, "register_context", text="a line\n" * 20_000, name="lines")
                 run = await ask(client, "lines", 1)
-                assert (run["status"], str(run["answer"]), run["stopped_by"]) == ("completed", ANSWER, "final")
+                assert (run["status"], str(run["answer"]), run["stopped_by"]) == ("completed", SUMS.answer, "final")
 
                 cluster.model.latency = 30.0
                 asked = await call(client, "rlm_solve", query="2?", contexts=["lines"], mode="rlm", wait_seconds=0)
