@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ import anyio
 from benchmarks import kill
 from benchmarks.dialects import DIALECTS
 from benchmarks.figures import cell, figure, machine, tell, versions
+from benchmarks.rivals import Rival, rivals
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.engine.judge import Judge
 from rlm_mcp.engine.prompts import Remaining
@@ -236,70 +237,12 @@ async def measure_median(url: str, repeat: int, function: Callable[[int], Awaita
     return Timing(*(statistics.median(values) for values in zip(*map(astuple, timings), strict=True)))
 
 
-# --- rivals -------------------------------------------------------------------------------------------------------
-
-
-RIVALS = {"rlms": ("rlms", "rlms.py"), "dspy.RLM": ("dspy", "dspy_rlm.py")}
-"""A package, whose name is also that of its model here, and its driver."""
-
-
-class Rival:
-    """Another engine in a process of its own."""
-
-    def __init__(self, python: str, title: str) -> None:
-        self.model, script = RIVALS[title]
-        self.title = title
-        self._command = [python, str(Path(__file__).parent / "contenders" / script)]
-        self._environ = {**os.environ, "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"}
-        self._process: subprocess.Popen[str] | None = None
-
-    def ask(self, url: str, question: str, *, seconds: float = 600.0, turns: int = 40) -> dict[str, Any]:
-        """Its answer, with its seconds and tokens; `ended` is "killed" if it was."""
-        request: dict[str, Any] = {"model": self.model, "base_url": url, "question": question, "context": TEXT}
-        request |= {"turns": turns, "seconds": seconds, "reply_tokens": 4_000}
-        if self._process is None:
-            pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-            self._process = subprocess.Popen(  # noqa: S603 # our own command
-                self._command, env=self._environ, stdin=pipe, stdout=pipe, stderr=nothing, text=True
-            )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        return dict(json.loads(line)) if line else {"answer": None, "ended": "killed"}
-
-    def answered(self, url: str, question: str) -> dict[str, Any]:
-        """Its result, which must be an answer."""
-        result = self.ask(url, question)
-        assert result["ended"] == "answered", (self.title, result)
-        return result
-
-    def kill(self) -> None:
-        """Ends its process by SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How often a figure is measured, and beside which rivals."""
 
     repeat: int
     rivals: Sequence[Rival]
-
-
-@contextmanager
-def rivals(python: str) -> Iterator[list[Rival]]:
-    """The rivals that an interpreter has."""
-    known = versions(python, *(package for package, _ in RIVALS.values()))
-    found = [Rival(python, title) for title, (package, _) in RIVALS.items() if package in known]
-    try:
-        yield found
-    finally:
-        for rival in found:
-            rival.kill()
 
 
 # --- the figures --------------------------------------------------------------------------------------------------
@@ -673,7 +616,7 @@ def main() -> None:
     if options.json:
         report.stream = sys.stderr
     print(begun, file=report.stream)
-    with rivals(options.rivals) as found:
+    with rivals(options.rivals, TEXT) as found:
         for name in options.figures or FIGURES:
             anyio.run(FIGURES[name], Options(repeat=options.repeat, rivals=found))
     if options.json:

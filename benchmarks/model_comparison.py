@@ -27,12 +27,12 @@ from typing import Any
 import anyio
 
 import rlm_mcp
+from benchmarks.rivals import driver
 from benchmarks.tasks import HELD_OUT_SEEDS, Task, development_tasks, held_out_tasks, is_right, unseen_tasks
 from rlm_mcp.settings import load_settings
 
 TURNS = 8
 REPLY_TOKENS = 1_024
-_RLMS = Path(__file__).with_name("contenders") / "rlms.py"
 _GRACE = 30.0  # seconds: rlms checks its clock only between turns
 
 
@@ -127,14 +127,16 @@ def rlms(task: Task, setup: Setup) -> Attempt:
         "seconds": setup.seconds,
         "reply_tokens": REPLY_TOKENS,
     }
+    command, environ = driver(setup.rlms_python, "rlms")
     try:
         done = subprocess.run(  # noqa: S603 # the interpreter is the user's choice
-            [setup.rlms_python, str(_RLMS)],
+            command,
             input=json.dumps(request),
             capture_output=True,
             text=True,
             timeout=setup.seconds + _GRACE,
             check=False,
+            env=environ,
         )
     except subprocess.TimeoutExpired:
         return Attempt(answer=None, ended="killed")

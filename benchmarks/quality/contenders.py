@@ -27,12 +27,12 @@ import anyio
 import rlm_mcp
 from benchmarks.quality.cases import Case, combine
 from benchmarks.quality.families import FAMILIES
+from benchmarks.rivals import driver
 from rlm_mcp.settings import Settings, load_settings
 
 MAP_CHARS, TRUNCATED_CHARS = 24_000, 100_000
 CALLS_AT_ONCE = 8
 SUB_CALLS, TURNS = 1_000_000, 20
-_DRIVERS = Path(__file__).parents[1] / "contenders"
 _COMMON_WORDS = 100
 """A word that more lines hold is not searched for."""
 
@@ -92,7 +92,7 @@ def settings_of(sources: Path, setup: Setup, data_dir: Path) -> Settings:
     return load_settings(given, environ={}, config_file=Path(os.devnull))
 
 
-def _rival(driver: str, case: Case, setup: Setup) -> Attempt:
+def _rival(engine: str, case: Case, setup: Setup) -> Attempt:
     request = {
         "text": str(case.text),
         "question": case.question,
@@ -103,15 +103,16 @@ def _rival(driver: str, case: Case, setup: Setup) -> Attempt:
         "turns": TURNS,
         "seconds": setup.seconds,
     }
+    command, environ = driver(setup.rivals, engine)
     try:
         done = subprocess.run(  # noqa: S603 # the interpreter is the user's choice
-            [setup.rivals, str(_DRIVERS / driver)],
+            command,
             input=json.dumps(request),
             capture_output=True,
             text=True,
             timeout=setup.seconds + 30,
             check=False,
-            env=os.environ | {"PATH": f"{Path(setup.rivals).parent}{os.pathsep}{os.environ.get('PATH', '')}"},
+            env=environ,
         )
     except subprocess.TimeoutExpired:
         return Attempt(answer="", ended="killed after its time")
@@ -123,12 +124,12 @@ def _rival(driver: str, case: Case, setup: Setup) -> Attempt:
 
 def rlms(case: Case, setup: Setup) -> Attempt:
     """alexzhang13/rlm, in a process of its own."""
-    return _rival("rlms.py", case, setup)
+    return _rival("rlms", case, setup)
 
 
 def dspy_rlm(case: Case, setup: Setup) -> Attempt:
     """dspy.RLM, in a process of its own."""
-    return _rival("dspy_rlm.py", case, setup)
+    return _rival("dspy", case, setup)
 
 
 # --- baselines
