@@ -11,11 +11,9 @@ with latency. Figures are medians of `--repeat` runs. Targets assume two cores w
 """
 
 import argparse
-import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,12 +24,11 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-from urllib.request import urlopen
 
 import anyio
 
 from benchmarks import kill
-from benchmarks.dialects import DIALECTS
+from benchmarks.engine_server import LIMIT_SECONDS, LOOPS, NEEDED, counts, serving
 from benchmarks.figures import cell, figure, machine, tell, versions
 from benchmarks.rivals import Rival, rivals
 from rlm_mcp.contexts.store.store import Store
@@ -52,122 +49,9 @@ from rlm_mcp.workspace.inspect_repls import NoCalls
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.process_tuning import freeze_gc, limit_malloc_arenas
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
-from tests.peers.openai_server import Fault, OpenAIServer, Request
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once; this is not measured here
 TEXT = "".join(f"line {number}: nothing happened at all\n" for number in range(20_000))
-
-# --- the server: a root model that follows the question ------------------------------------------------------------
-
-
-LOOPS = {
-    "statement": "notes = []\nfor i in range(64):\n    notes.append(llm_query(f'item {i}: what is it?'))",
-    "comprehension": "notes = [llm_query(f'item {i}: what is it?') for i in range(64)]",
-    "helper": "def ask(i):\n    return llm_query(f'item {i}: what is it?')\nnotes = []\nfor i in range(64):\n"
-    "    notes.append(ask(i))",
-    "summary": "notes = ['']\nfor i in range(16):\n    notes.append(llm_query(f'item {i}, {notes[-1][-20:]}'))",
-    "exit": "notes = []\nfor i in range(64):\n    notes.append(llm_query(f'item {i}: what is it?'))\n"
-    "    if notes[-1].startswith('ok item 9:'):\n        break",
-    "silent": "notes = []\nfor i in range(300_000):\n    notes.append(i)",
-}
-"""Blocks with a plain loop of sub-calls."""
-
-
-TURNS, BATCH = 6, 7
-"""Turns and sub-calls a turn of a program whose failures are counted."""
-BROKEN = 3
-"""The turn in which it raises, is out of time, or is killed."""
-NEEDED = TURNS * (BATCH + 1) + 1
-LIMIT_SECONDS, HANG_SECONDS = 3.0, 6.0
-"""The limit of a run whose model hangs after the turn in which it breaks, and for how long."""
-
-
-def program(question: str) -> tuple[list[str], str]:
-    """The cells of `turns N`, `batch N`, `plain loop X` or `work [and raise]` after `number N:`, and the variable."""
-    if loop := re.search(r"number \w+: plain loop (\w+)", question):
-        return [LOOPS[loop[1]] + "\ncount = len(notes)"], "count"
-    if re.search(r"number \w+: work", question):
-        cells = [part_of_work(number) for number in range(1, TURNS + 1)]
-        if "and raise" in question:
-            cells.insert(BROKEN, cells[BROKEN - 1])  # the model corrects its mistake
-            cells[BROKEN - 1] += "\nraise ValueError('a mistake of the model')"
-        return cells, "total"
-    asked = re.search(r"number \w+: (turns|batch) (\d+)", question)
-    kind, number = (asked[1], int(asked[2])) if asked else ("turns", 1)
-    if kind == "batch":
-        batch = f"replies = llm_query_batched([f'question {{i}}: ' + 'x' * 500 for i in range({number})])"
-        return [f"{batch}\ndone = sum(1 for reply in replies if reply.startswith('ok'))\nprint(done)"], "done"
-    cells = [f"seen_{n} = context[{n * 100}:{n * 100 + 40}]\nprint({n}, seen_{n})" for n in range(1, number)]
-    return cells, f"seen_{number - 1}"
-
-
-def part_of_work(number: int) -> str:
-    """A batch of sub-calls that a variable keeps, so that the cell can run again without them."""
-    return (
-        f"if 'part_{number}' not in dir():\n"
-        f"    part_{number} = llm_query_batched([f'part {number}.{{n}}' for n in range({BATCH})])\n"
-        f"total = ' '.join(part_{number})[:80]"
-    )
-
-
-def behave(request: Request) -> str:
-    """Replies as the root model of the engine that asks, or as a sub-model."""
-    dialect = DIALECTS[request.body["model"].removeprefix("openai/")]
-    if not dialect.is_root(request):
-        return "ok " + request.last[:40]
-    return dialect.reply(request, *program(request.text))
-
-
-def fault_for(request: Request) -> Fault | None:
-    """All kinds of failure, spread over the requests."""
-    ways = {
-        5: Fault(status=429, retry_after=0.01, latency=0.0),
-        11: Fault(status=500, latency=0.0),
-        17: Fault(drop="before"),
-        23: Fault(drop="during"),
-    }
-    return ways.get(request.number % 29)
-
-
-def serve(latency: float, sub_latency: float, *, faults: bool) -> None:
-    """Runs the server until killed; prints its base URL."""
-
-    def slowly(request: Request) -> Fault | None:
-        fault = fault_for(request) if faults else None
-        if fault is not None:
-            return fault
-        dialect = DIALECTS[request.body["model"]]
-        if not dialect.is_root(request):
-            return Fault(latency=sub_latency)
-        hangs = "and hang" in request.text and dialect.turn(request) == BROKEN + 1
-        return Fault(latency=HANG_SECONDS if hangs else latency)
-
-    async def main() -> None:
-        async with OpenAIServer(behave, faults=slowly, models=[*DIALECTS], keep_requests=False) as server:
-            print(server.base_url, flush=True)
-            await anyio.sleep_forever()
-
-    anyio.run(main)
-
-
-@asynccontextmanager
-async def serving(*, latency: float = 0.0, sub_latency: float = 0.0, faults: bool = False) -> AsyncIterator[str]:
-    """Runs a server in a separate process; yields its base URL."""
-    command = [sys.executable, "-m", "benchmarks.engine", "--serve", str(latency), str(sub_latency), str(int(faults))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 # our own server, made once
-        assert process.stdout is not None
-        url = await anyio.to_thread.run_sync(process.stdout.readline)
-        try:
-            yield url.strip()
-        finally:
-            process.kill()
-
-
-def counts(url: str) -> dict[str, Any]:
-    with urlopen(url.removesuffix("/v1") + "/counts") as response:  # noqa: S310 # our own server
-        found: dict[str, Any] = json.loads(response.read())
-    return found
-
 
 # --- the engine ---------------------------------------------------------------------------------------------------
 
@@ -605,11 +489,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--rivals", default=sys.executable, metavar="PYTHON", help="has rlms and dspy")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
-    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        serve(float(options.serve[0]), float(options.serve[1]), faults=options.serve[2] == "1")
-        return
     limit_malloc_arenas()  # as the server does
     begun = machine()
     known = versions(options.rivals, "rlms", "dspy", "deno")
