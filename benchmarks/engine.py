@@ -28,7 +28,7 @@ from typing import Any, Literal
 import anyio
 
 from benchmarks import kill
-from benchmarks.engine_server import LIMIT_SECONDS, LOOPS, NEEDED, counts, serving
+from benchmarks.engine_server import LIMIT_SECONDS, LOOPS, NEEDED, serving
 from benchmarks.figures import cell, figure, machine, tell, versions
 from benchmarks.rivals import Rival, rivals
 from rlm_mcp.contexts.store.store import Store
@@ -49,6 +49,7 @@ from rlm_mcp.workspace.inspect_repls import NoCalls
 from rlm_mcp.workspace.launch import SolveRequest
 from rlm_mcp.workspace.process_tuning import freeze_gc, limit_malloc_arenas
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
+from tests.peers.openai_server import counts_at
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once; this is not measured here
 TEXT = "".join(f"line {number}: nothing happened at all\n" for number in range(20_000))
@@ -109,10 +110,10 @@ class Timing:
 
 
 async def measure(url: str, function: Callable[[], Awaitable[object]]) -> Timing:
-    served, own, began = counts(url)["cpu_seconds"], time.process_time(), time.perf_counter()
+    served, own, began = counts_at(url)["cpu_seconds"], time.process_time(), time.perf_counter()
     await function()
     seconds, own = time.perf_counter() - began, time.process_time() - own
-    return Timing(seconds, own, counts(url)["cpu_seconds"] - served)
+    return Timing(seconds, own, counts_at(url)["cpu_seconds"] - served)
 
 
 async def measure_median(url: str, repeat: int, function: Callable[[int], Awaitable[object]]) -> Timing:
@@ -167,7 +168,7 @@ async def batch(options: Options) -> None:
 
         cold = await measure(url, lambda: solve(workspace, "number first: batch 1000"))
         warm = await measure_median(url, options.repeat, one)
-        most = counts(url)["most_in_flight"]
+        most = counts_at(url)["most_in_flight"]
     report("1,000 sub-calls of 100 ms, the block, limiter warm", [each / ideal for each in blocks], "x ideal", 1.1)
     report("  the whole run", warm.seconds / ideal, "x ideal")
     report("  CPU time of a call here", warm.own / 1000, "s")
@@ -195,10 +196,10 @@ async def loops(options: Options) -> None:
             rival.answered(url, "number warm: batch 8")
             empty = rival.answered(url, "number 0: turns 2")["seconds"]  # it tells no time of a block
             for kind in LOOPS:
-                before = counts(url)["requests"]
+                before = counts_at(url)["requests"]
                 seconds = rival.answered(url, f"number 0: plain loop {kind}")["seconds"] - empty
                 report(f"sub-calls of 50 ms in a loop: {kind}", seconds, "s", contender=rival.title)
-                report("  paid", counts(url)["requests"] - before - 2, "", contender=rival.title)
+                report("  paid", counts_at(url)["requests"] - before - 2, "", contender=rival.title)
 
 
 async def concurrent_runs(_: Options) -> None:
@@ -313,9 +314,9 @@ async def tokens(options: Options) -> None:
     what = "tokens reported minus tokens served, under faults"
     replies = "  replies that code received, of 500 sub-calls"
     async with serving(sub_latency=0.01, faults=True) as url, engine(url) as workspace:
-        before = counts(url)
+        before = counts_at(url)
         state = await solve(workspace, "number 1: batch 500")
-        after = counts(url)
+        after = counts_at(url)
     served = sum(after[name] - before[name] for name in ("prompt_tokens", "completion_tokens"))
     counted = state.usage.prompt_tokens + state.usage.completion_tokens
     report(what, counted - served, "", 0)
@@ -325,7 +326,7 @@ async def tokens(options: Options) -> None:
     for rival in options.rivals:
         async with serving(sub_latency=0.01, faults=True) as url:
             said = rival.ask(url, "number 1: batch 500")
-            served = sum(counts(url)[name] for name in ("prompt_tokens", "completion_tokens"))
+            served = sum(counts_at(url)[name] for name in ("prompt_tokens", "completion_tokens"))
         ended = said["ended"] if said["ended"] != "answered" else ""
         counted = said.get("prompt_tokens", 0) + said.get("completion_tokens", 0)
         report(what, counted - served, "", contender=rival.title, text=ended)
@@ -343,12 +344,12 @@ async def losses(options: Options) -> None:
     async with serving(latency=0.1, sub_latency=0.01) as url:
         async with engine(url) as workspace:
             await solve(workspace, "number 1: work and raise")
-        report(names["exception"], counts(url)["replies"] - NEEDED - 1, "", 0)
+        report(names["exception"], counts_at(url)["replies"] - NEEDED - 1, "", 0)
     async with serving(sub_latency=0.01) as url:
         async with engine(url, sub_call_cache=True) as workspace:  # as shipped: it is not resumed but asked again
             assert (await ended(workspace, "number 1: work and hang", LIMIT_SECONDS)).stopped_by == "seconds"
             await solve(workspace, "number 1: work")
-        report(names["time-out"], counts(url)["replies"] - NEEDED, "", 0)
+        report(names["time-out"], counts_at(url)["replies"] - NEEDED, "", 0)
     with tempfile.TemporaryDirectory() as directory:
         killed = await kill.killed_and_resumed(Path(directory), kill.EVENTS // 2, 0.0)
     assert killed is not None
@@ -356,20 +357,20 @@ async def losses(options: Options) -> None:
     for rival in options.rivals:
         async with serving(latency=0.1, sub_latency=0.01) as url:
             rival.answered(url, "number 1: work and raise")
-            report(names["exception"], counts(url)["replies"] - NEEDED - 1, "", contender=rival.title)
+            report(names["exception"], counts_at(url)["replies"] - NEEDED - 1, "", contender=rival.title)
         if rival.model == "rlms":  # dspy.RLM has no limit of time
             async with serving(sub_latency=0.01) as url:
                 assert rival.ask(url, "number 1: work and hang", seconds=LIMIT_SECONDS)["ended"] == "seconds"
                 rival.answered(url, "number 1: work")
-                report(names["time-out"], counts(url)["replies"] - NEEDED, "", contender=rival.title)
+                report(names["time-out"], counts_at(url)["replies"] - NEEDED, "", contender=rival.title)
         async with serving(latency=0.1, sub_latency=0.01) as url:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(partial(anyio.to_thread.run_sync, partial(rival.ask, url, "number 1: work")))
-                while counts(url)["replies"] < NEEDED // 2:  # noqa: ASYNC110 # the counts are in another process
+                while counts_at(url)["replies"] < NEEDED // 2:  # noqa: ASYNC110 # the counts are in another process
                     await anyio.sleep(0.01)
                 rival.kill()
             rival.answered(url, "number 1: work")
-            report(names["kill"], counts(url)["replies"] - NEEDED, "", contender=rival.title)
+            report(names["kill"], counts_at(url)["replies"] - NEEDED, "", contender=rival.title)
 
 
 async def cancel(options: Options) -> None:
@@ -381,12 +382,12 @@ async def cancel(options: Options) -> None:
             run_id = await workspace.runs.start(
                 SolveRequest(query=f"number {number}: batch 20000", contexts=("text",), mode="rlm")
             )
-            while counts(url)["requests"] < 200:  # noqa: ASYNC110 # the counts are in another process
+            while counts_at(url)["requests"] < 200:  # noqa: ASYNC110 # the counts are in another process
                 await anyio.sleep(0.01)
             began = time.monotonic()
             await workspace.runs.cancel(run_id)
             await anyio.sleep(0.3)
-            then = counts(url)
+            then = counts_at(url)
             after.append(max(0.0, then["last_byte_in"] - began))
             usage = (await workspace.runs.state(run_id)).usage
             served = then["prompt_tokens"] + then["completion_tokens"]

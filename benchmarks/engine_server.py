@@ -3,14 +3,11 @@
 python -m benchmarks.engine_server LATENCY SUB_LATENCY FAULTS
 """
 
-import json
 import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
-from urllib.request import urlopen
 
 import anyio
 
@@ -118,12 +115,6 @@ async def serving(*, latency: float = 0.0, sub_latency: float = 0.0, faults: boo
             yield url.strip()
         finally:
             process.kill()
-
-
-def counts(url: str) -> dict[str, Any]:
-    with urlopen(url.removesuffix("/v1") + "/counts") as response:  # noqa: S310 # our own server
-        found: dict[str, Any] = json.loads(response.read())
-    return found
 
 
 if __name__ == "__main__":

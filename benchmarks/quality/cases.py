@@ -32,8 +32,8 @@ class Kind:
 
     asks: re.Pattern[str]
     read: Callable[[re.Match[str], Iterable[str], int], str]
-    combine: Combine
     program: Callable[[re.Match[str]], str]
+    combine: Combine = "union"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

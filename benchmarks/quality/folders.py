@@ -134,7 +134,6 @@ result = "\\n".join(f"{start}: {end}" for start, end in at.items())
 HANDED = Kind(
     asks=re.compile(r"To whom did (\w+ \w+) give the (\w+)\?"),
     read=_read_taker,
-    combine="union",
     program=lambda asked: f"result = {asked[1]!r}\n",
 )
 """What a root model asks a sub-model about a file."""
@@ -294,7 +293,6 @@ FAMILIES = (
                 r"Who has the (\w+) in the end, after three hands, that each of these people held at first: ([^?]+)\?"
             ),
             read=_read_ends,
-            combine="union",
             program=lambda asked: _HOPS.replace("STARTS", repr(asked[2].split(", "))).replace("THING", asked[1]),
         ),
         make=hops,
@@ -305,7 +303,6 @@ FAMILIES = (
         kind=Kind(
             asks=re.compile(r"Which functions call (\w+) directly\?"),
             read=_read_code,
-            combine="union",
             program=lambda asked: _CODE.replace("TARGET", repr(asked[1])),
         ),
         make=code,

@@ -18,8 +18,9 @@ from benchmarks.by_hand import Table, handler_of
 from benchmarks.quality.figures import Price
 from benchmarks.quality.metering import Meter, metered
 from benchmarks.quality.reader import reply_to
-from benchmarks.quality.serving import LATENCY, SUB, counts_of, serving
+from benchmarks.quality.serving import LATENCY, SUB, serving
 from rlm_mcp.models.profiles import profile_of
+from tests.peers.openai_server import counts_at
 
 ENGINES: Mapping[str, str] = {"own": "scripted", "rlms": "rlms", "dspy.RLM": "dspy"}
 """Contenders that have a root model, and the dialect of theirs."""
@@ -73,7 +74,7 @@ def scripted(errors: int, latency: float = LATENCY) -> Lane:
         with serving(errors, latency) as url:
 
             def usage() -> Usage:
-                counts = counts_of(url)
+                counts = counts_at(url)
                 return Usage(calls=counts["requests"], tokens_of=counts["tokens_of"])
 
             yield Endpoint(base_url=url, model=ENGINES.get(contender, SUB), sub_model=SUB, usage=usage)

@@ -318,7 +318,6 @@ COUNT = Kind(
 IDS = Kind(
     asks=re.compile(r"Which messages are of the kind (\w+)\?"),
     read=_read_ids,
-    combine="union",
     program=lambda asked: _work("True", asked[1], 'result = "\\n".join(row[0] for row in rows) or "NONE"\n'),
 )
 JOIN = Kind(
@@ -330,13 +329,11 @@ JOIN = Kind(
 PAIRS = Kind(
     asks=re.compile(r"Which pairs of users both sent a message of the kind (\w+)\?"),
     read=_read_pairs,
-    combine="union",
     program=lambda asked: _work("True", asked[1], _PAIRS),
 )
 ABSENT = Kind(
     asks=re.compile(r"Which message of the kind (\w+) is about each of: ([^?]+)\?"),
     read=_read_absent,
-    combine="union",
     program=lambda asked: (
         f"asked = {asked[2].split(', ')!r}\n"
         + _work('any(f" {good} no. " in row[3] for good in asked)', asked[1], _ABSENT)
@@ -345,7 +342,6 @@ ABSENT = Kind(
 LISTING = Kind(
     asks=re.compile(r"Of which kind is each message of the user (u\d+)\?"),
     read=_read_listing,
-    combine="union",
     program=lambda asked: _LISTING.replace("USER", repr(asked[1])),
 )
 

@@ -182,7 +182,6 @@ FAMILIES = (
         kind=Kind(
             asks=re.compile(r"What are the codes of the vaults ([^?]+)\?"),
             read=_read_needles,
-            combine="union",
             program=lambda asked: _NEEDLES.replace("ASKED", repr(asked[1].split(", "))),
         ),
         make=needles,
@@ -192,7 +191,6 @@ FAMILIES = (
         kind=Kind(
             asks=re.compile(r"Which variables have the value (\d+)\?"),
             read=_read_variables,
-            combine="union",
             program=lambda asked: _VARIABLES.replace("VALUE", repr(asked[1])),
         ),
         make=variables,
@@ -204,7 +202,6 @@ FAMILIES = (
                 r"What do the notices to the ([\w ]+) say, word for word, counted from the first: ([^?]+)\?"
             ),
             read=_read_duplicates,
-            combine="union",
             program=lambda asked: _DUPLICATES.replace("HEAD", repr(f"To the {asked[1]}: ")).replace(
                 "NUMBERS", f"[{asked[2]}]"
             ),

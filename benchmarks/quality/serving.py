@@ -1,14 +1,11 @@
 """The scripted models in a process of their own: `python -m benchmarks.quality.serving ERRORS LATENCY`."""
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
-from urllib.request import urlopen
 
 import anyio
 
@@ -56,13 +53,6 @@ def serving(errors: int, latency: float) -> Iterator[str]:
             yield process.stdout.readline().strip()
         finally:
             process.kill()
-
-
-def counts_of(url: str) -> dict[str, Any]:
-    """What the server has counted."""
-    with urlopen(url.removesuffix("/v1") + "/counts") as response:  # noqa: S310 # our own server
-        found: dict[str, Any] = json.loads(response.read())
-    return found
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ made as awkward as real servers are: wrong keys, unknown models, rate limits, se
 connections, empty replies, windows, dialects.
 
     async with OpenAIServer(lambda request: "hello") as server: ...          # in this event loop
-    with OpenAIServer(good_root).in_thread() as server: ...                  # beside it, for other processes
+    with OpenAIServer(good_root).run_in_thread() as server: ...                  # beside it, for other processes
     python -m tests.peers.good_root --port 8000 --latency 0.1                # by hand, as a good root model
 
 Plain asyncio streams rather than a framework: a reply costs 0.1 ms, so that benchmarks measure the client.
@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
+from urllib.request import urlopen
 
 JSON = dict[str, Any]
 
@@ -489,3 +490,10 @@ async def _send_error(
 def _in_order(replies: list[str | Said | Fault]) -> Behaviour:
     numbers = itertools.count()
     return lambda request: replies[min(next(numbers), len(replies) - 1)]
+
+
+def counts_at(url: str) -> JSON:
+    """The counts of a server in another process, by its base URL."""
+    with urlopen(url.removesuffix("/v1") + "/counts") as response:  # noqa: S310 # our own server
+        found: JSON = json.loads(response.read())
+    return found
