@@ -58,8 +58,8 @@ of a subset of Python, such as Monty, starts faster and runs less.""",
         shared=("rivals", "node"),
         meaning="""\
 What model-written code can do when it is hostile or only wrong. The sandbox contains each snippet and keeps the
-variables of the session, so that a bad cell costs one turn and not the work before it. A subprocess contains nothing,
-and Pyodide in Node hands out the rights of Node.""",
+variables of the session, so that a bad cell costs one turn and not the work before it. A subprocess has the files, the
+programs and the network of its user, and Pyodide in Node hands out the rights of Node.""",
     ),
     "packages": Table(
         shared=("rivals", "node", "image", "wheels"),
@@ -87,7 +87,8 @@ it first, and their text must then fit into a prompt.""",
     "reliability": Table(
         meaning="""\
 What is left after something went wrong. A run that is killed, cut off or refused by its provider goes on where it was
-or says what to do, and no paid call is lost. Each failure is named with its seed, so that it can be repeated.""",
+or says what to do, and no call whose reply is on record is paid again; a kill may lose the replies of its last
+milliseconds. Each failure is named with its seed, so that it can be repeated.""",
     ),
     "quality": Table(
         shared=("rivals",),
