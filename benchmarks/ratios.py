@@ -2,10 +2,9 @@
 
 `python -m benchmarks.ratios` prints each with its limit; tests/benchmarks/test_ratios.py fails where a limit is
 exceeded. A ratio is that of the least times of both sides, which take turns. The limits are about four times what is
-measured. The ratio of loops is one of elapsed times, because they wait.
+measured.
 """
 
-import os
 import resource
 import subprocess
 import sys
@@ -15,28 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import anyio
-
 from benchmarks import workloads
 from benchmarks.contexts import make_log
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text.ripgrep import ripgrep
-from rlm_mcp.records.events import Cell
-from rlm_mcp.settings import load_settings
-from rlm_mcp.workspace.launch import SolveRequest
-from rlm_mcp.workspace.workspace import Workspace, open_workspace
-from tests.peers.openai_server import OpenAIServer, Request
 from wasm_runtime import Runtime
 
 TIMES = 5
 LOG_BYTES = 10_000_000
 PATTERN = r"attempt_\d+_[0-9]{4}_m_\d+"
-CALLS, CALL_SECONDS = 16, 0.1
-LOOPS = {
-    "plain": f"notes = []\nfor i in range({CALLS}):\n    notes.append(llm_query(f'item {{i}}: what is it?'))",
-    "chain": f"notes = []\nfor i in range({CALLS}):\n    notes.append(llm_query(f'item {{i}} {{notes[-1:]}}'))",
-}
 
 Action = Callable[[], object]
 
@@ -116,43 +103,6 @@ def registering(_: Path) -> float:
         return ratio(lambda: store.register_source(str(path), reference=False), count)
 
 
-def plain_loop(cache: Path) -> float:
-    """A plain loop of sub-calls, and one in which each needs the reply before it."""
-
-    def behave(request: Request) -> str:
-        if "FINAL" not in request.text:
-            return "ok"
-        if all(message["role"] != "assistant" for message in request.messages):
-            return f"```repl\n{LOOPS['plain' if 'plain' in request.text else 'chain']}\n```"
-        return "```repl\nFINAL(len(notes))\n```"
-
-    async def measured() -> float:
-        async with OpenAIServer(behave, latency=CALL_SECONDS) as server:
-            with tempfile.TemporaryDirectory() as scratch:
-                places = {"data_dir": Path(scratch), "cache_dir": cache, "sub_call_cache": False}
-                settings = load_settings(
-                    {"base_url": server.base_url, "model": "scripted", **places},
-                    environ={},
-                    config_file=Path(os.devnull),
-                )
-                async with open_workspace(settings) as workspace:
-                    await workspace.contexts.register(text="a line\n", name="text")
-                    taken = [await seconds_of_block(workspace, f"a {kind} loop") for kind in LOOPS]
-                    return taken[0] / taken[1]
-
-    return anyio.run(measured)
-
-
-async def seconds_of_block(workspace: Workspace, query: str) -> float:
-    """How long the first block of a run takes."""
-    run_id = await workspace.runs.start(SolveRequest(query=query, contexts=("text",), mode="rlm"))
-    async for _ in workspace.runs.follow(run_id):
-        pass
-    assert (await workspace.runs.state(run_id)).answer == str(CALLS)
-    events = await anyio.to_thread.run_sync(lambda: list(workspace.runs.records.get(run_id).events()))
-    return next(event.seconds for event in events if isinstance(event, Cell))
-
-
 @dataclass(frozen=True, slots=True)
 class Limited:
     """A ratio of a cache directory for the compiled sandbox, and the most that it may be."""
@@ -167,7 +117,6 @@ RATIOS: Mapping[str, Limited] = {
     "a computation in the sandbox to the same in Python": Limited(computing, 8.0),
     "a search to one of ripgrep": Limited(searching, 6.0),
     "registering a log to counting its lines": Limited(registering, 20.0),
-    "a plain loop of sub-calls to calls in turn": Limited(plain_loop, 0.8),
 }
 
 
