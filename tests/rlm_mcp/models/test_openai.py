@@ -229,8 +229,12 @@ async def test_a_page_in_place_of_a_reply_is_quoted() -> None:
 
 async def test_a_page_that_a_gateway_shows_for_a_moment_is_asked_past() -> None:
     sleep = Sleeper()
-    faults = [Fault(body="<!DOCTYPE html><title>One moment</title>"), Fault(body="\n <html>"), "hello"]
-    async with connected(OpenAIServer(faults), sleep=sleep) as model:
+    replies: list[Fault | str] = [
+        Fault(body="<!DOCTYPE html><title>One moment</title>"),
+        Fault(body="\n <html>"),
+        "hello",
+    ]
+    async with connected(OpenAIServer(replies), sleep=sleep) as model:
         completion = await model.complete(HELLO)
     assert (completion.text, completion.usage.failed_requests, len(sleep.asked)) == ("hello", 2, 2)
 
