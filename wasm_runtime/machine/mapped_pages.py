@@ -119,7 +119,7 @@ class MappedPages:
         size = sum([length for _, length in extents])
         if size > _MOVE_ABOVE:
             long = [e for e in extents if e[1] >= _LONG_RUN and e[0] >= self._free_end]
-            moved = [e for e in long if self._move_to_file(*e)]
+            moved = {e for e in long if self._move_to_file(*e)}
             extents = [e for e in extents if e not in moved]
             size = sum([length for _, length in extents])
         buffer = self._buffers.take(size)
