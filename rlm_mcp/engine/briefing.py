@@ -23,7 +23,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text.lines import split_lines
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.line_shapes import LineShape, shapes_of
-from rlm_mcp.engine.prompts import Brief, WordPlace
+from rlm_mcp.engine.prompts import SIGNS, Brief, WordPlace
 from rlm_mcp.engine.question_words import words_of
 from rlm_mcp.errors import RlmError
 from rlm_mcp.redact import ellipsize
@@ -55,7 +55,6 @@ _LABEL_CHARS = 24
 _FEWEST_WORDS = 4
 _MOST_FIELDS = 12
 _FIELD_CHARS = 40
-_SIGNS = "[](){}<>:;,.\"'=|"
 _OTHER_SHARE = 0.08  # of a sentence: figures and signs
 _OF_SENTENCES = re.compile(r"[^\W\d_]|[ ,.;:!?'\"\u2018-\u201d()-]")
 
@@ -66,13 +65,13 @@ def brief_contexts(
     query: str,
     imports: Collection[str] = (),
     *,
-    finds_places: bool = False,
+    counts_places: bool = False,
 ) -> tuple[Brief, ...]:
     """One brief for each context. Reads from disk. `imports` are the packages of the sandbox.
 
-    With `finds_places`, words of the question are counted by the field of the lines that they stand in.
+    With `counts_places`, words of the question are counted by the field of the lines that they stand in.
     """
-    briefs = (_brief(store, describe(store, context), query, finds_places=finds_places) for context in contexts)
+    briefs = (_brief(store, describe(store, context), query, counts_places=counts_places) for context in contexts)
     if "pandas" not in imports:
         return tuple(briefs)
     return tuple(_with_data_frame(brief, store, context) for brief, context in zip(briefs, contexts, strict=True))
@@ -181,7 +180,7 @@ def _place_of(word: str, lines: Sequence[str], *, fold: bool) -> WordPlace | Non
             continue
         holding += 1
         fields = line.split()
-        bare = [(field.casefold() if fold else field).strip(_SIGNS) for field in fields]
+        bare = [(field.casefold() if fold else field).strip(SIGNS) for field in fields]
         if wanted in bare:
             index = bare.index(wanted)
             places[index, fields[index]] += 1
@@ -292,7 +291,7 @@ def _with_lines_below(store: Store, context: Context, match: MatchedLine) -> tup
     return tuple(line if path is None else f"{path}:{n}: {line}" for n, line in enumerate(lines, match.line) if line)
 
 
-def _brief(store: Store, overview: Overview, query: str, *, finds_places: bool) -> Brief:
+def _brief(store: Store, overview: Overview, query: str, *, counts_places: bool) -> Brief:
     context = overview.context
     is_text = context.kind == "text"
     samples = _stored_samples(store, overview) if is_text else _first_lines(overview)
@@ -305,7 +304,7 @@ def _brief(store: Store, overview: Overview, query: str, *, finds_places: bool) 
     fields = _fields(samples) if str(overview.structure.get("format")) in {"text", "log"} else ()
     places: tuple[WordPlace, ...] = ()
     is_complete = True
-    if finds_places and fields and entry is not None:
+    if counts_places and fields and entry is not None:
         sample = take_sample(entry.blob, size=entry.bytes, lines=entry.lines)
         places, is_complete = places_of(words_of(query), sample.lines), sample.whole
     return Brief(

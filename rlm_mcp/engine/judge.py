@@ -146,7 +146,7 @@ class Judge:
         """The answer with the reasons that code finds against it."""
         if finish.answer is None or finish.answered_by == "invalid":
             return finish
-        weakly = self.rules.sub_is_weak
+        weakly = self.rules.sub_errs
         found = reasons_to_doubt(self.question.query, finish.answer, self.cells, briefs, judged_weakly=weakly)
         return replace(finish, reasons=tuple(found))
 

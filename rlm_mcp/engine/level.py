@@ -108,7 +108,7 @@ class Level:
         spec = self.spec
         if not spec.contexts:
             return Trajectory(self.judge, (brief_of_value(spec.value),))
-        brief = partial(brief_contexts, finds_places=self.judge.rules.strength == "weak")
+        brief = partial(brief_contexts, counts_places=self.judge.rules.policy.counts_places)
         told = await anyio.to_thread.run_sync(brief, self.deps.store, spec.contexts, spec.query, self.deps.imports)
         return Trajectory(self.judge, told)
 
@@ -444,7 +444,7 @@ def _rules(spec: RunSpec, deps: RunDeps) -> Rules:
     policy = policy_of(root)
     return Rules(
         policy=policy,
-        sub_is_weak=sub.strength == "weak",
+        sub_errs=policy_of(sub).errs_in_verdicts,
         window_tokens=root.window_tokens,
         reply_tokens=min(policy.reply_tokens, root.max_output_tokens, root.window_tokens // 4),
         # Logs and code come to two and a half characters to a token.

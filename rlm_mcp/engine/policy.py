@@ -45,6 +45,8 @@ class ModelPolicy:
     """at the temperature of the other turns the same prompt would bring the same reply"""
     presses: int
     """how often a short prompt asks for the final step where good code is repeated"""
+    counts_places: bool
+    """whether its brief counts the words of the question by the field of the lines that they stand in"""
     shows_real_lines: bool
     """whether failures and results that suggest a wrong pattern are answered with real lines"""
 
@@ -59,6 +61,8 @@ class ModelPolicy:
     """None is the provider's default, and some models refuse the parameter"""
     requires_material: bool
     """whether a sub-call that asks about a text without holding any is refused"""
+    errs_in_verdicts: bool
+    """whether what it judges is doubtful by itself"""
     packs_by_measure: bool
     """whether `classify` measures how many texts the model can judge at once; else it is asked about a few"""
 
@@ -78,6 +82,7 @@ STRONG = ModelPolicy(
     restarts=0,
     restart_temperature=0.0,
     presses=0,
+    counts_places=False,
     shows_real_lines=False,
     doubts_zero=False,
     looks_up_typed=False,
@@ -85,6 +90,7 @@ STRONG = ModelPolicy(
     sub_reply_tokens=None,
     sub_temperature=None,
     requires_material=False,
+    errs_in_verdicts=False,
     packs_by_measure=True,
 )
 
@@ -103,6 +109,7 @@ WEAK = ModelPolicy(
     restarts=2,  # of 33 later ones, three led to the right answer
     restart_temperature=0.8,
     presses=2,  # one that answers two fresh final prompts with old code has nothing more to give
+    counts_places=True,
     shows_real_lines=True,
     doubts_zero=True,
     looks_up_typed=True,
@@ -110,6 +117,7 @@ WEAK = ModelPolicy(
     sub_reply_tokens=1_024,  # as `reply_tokens`, for extracts
     sub_temperature=0.0,  # small models judge best so
     requires_material=True,
+    errs_in_verdicts=True,
     packs_by_measure=False,
 )
 

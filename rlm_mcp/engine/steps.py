@@ -25,7 +25,7 @@ class Rules:
     """Settings of a trajectory that depend on the models and not on the question."""
 
     policy: ModelPolicy = STRONG
-    sub_is_weak: bool = False
+    sub_errs: bool = False
     """whether what sub-models judge is doubtful by itself"""
     window_tokens: int = 128_000
     reply_tokens: int = 8_192
