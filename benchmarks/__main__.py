@@ -137,7 +137,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 def section(name: str, document: dict[str, Any]) -> str:
-    """What a table means, how it was made, and its figures."""
+    """The section of a table: its meaning, how it was made, and its figures."""
     command = f"`{' '.join(['python -m benchmarks.' + name, document['arguments']]).strip()}`, {document['date']}:"
     notes = "".join(f"- {note}\n" for note in document["notes"])
     return f"\n## {name}\n\n{TABLES[name].meaning}\n\n{command}\n\n{notes}\n{markdown(document['figures'])}\n"

@@ -73,7 +73,7 @@ ATTACKS: Mapping[str, Attack | None] = {
 
 @dataclass(slots=True)
 class Measured:
-    """What others saw during one attack."""
+    """Measurements of another tenant during one attack."""
 
     health: list[float] = field(default_factory=list)
     listing: list[float] = field(default_factory=list)

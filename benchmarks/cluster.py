@@ -163,7 +163,7 @@ async def ask(client: Client, context: str, number: int) -> dict[str, Any]:
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """What went wrong, and what was counted."""
+    """Failures and counts of a time under faults."""
 
     runs: int = 0
     takeovers: int = 0

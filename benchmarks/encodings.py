@@ -154,7 +154,7 @@ def _tone_apart(char: str) -> str:
 
 
 def read_back(data: bytes) -> str | None:
-    """What a context of these bytes holds; None if they are refused as binary."""
+    """The text of a context of these bytes; None if they are refused as binary."""
     encoding = detect(data[:SAMPLE_BYTES])
     if encoding is None:
         return None

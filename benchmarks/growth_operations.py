@@ -65,7 +65,7 @@ def _path(at: int) -> str:
 
 
 def _over_files(work: Callable[[Store, Context, int], object], *, prepared: bool = False) -> Operation:
-    """What is done with a context of n files; with `prepared`, for the second time."""
+    """An operation on a context of n files; with `prepared`, for the second time."""
 
     def measure(directory: Path, n: int) -> float:
         with Store(directory / "data") as store:

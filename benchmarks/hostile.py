@@ -71,7 +71,7 @@ SNIPPETS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class Traps:
-    """What snippets try to reach, outside of the sandbox."""
+    """Files and a port outside of the sandbox that snippets try to reach."""
 
     directory: Path
     port: int
@@ -138,7 +138,7 @@ class Host:
         self._rest = b""
 
     def say(self, code: str, seconds: float = SECONDS) -> dict[str, Any] | None:
-        """What a cell said; None if the process has ended or hangs."""
+        """The output of a cell; None if the process has ended or hangs."""
         if self._process is None:
             self._start()
         process = self._process

@@ -86,7 +86,7 @@ PROGRAM = f"{_SETUP}\nOPERATIONS = {OPERATIONS!r}\n{_TIMING}"
 
 
 def sessions(runtimes: dict[str, Runtime]) -> Iterator[dict[str, Any]]:
-    """What a session costs with each image."""
+    """The costs of a session with each image."""
     taken: dict[str, dict[str, list[float]]] = {}
 
     def timed(row: str, name: str, action: Callable[[], _T]) -> _T:

@@ -1,4 +1,4 @@
-"""What survives when something goes wrong, out of how many tries, with the seed of each failure.
+"""Runs, calls and clients that survive failures, out of how many tries, with the seed of each loss.
 
     python -m benchmarks.reliability [FIGURE …] [--tries 20] [--minutes 1] [--seed 0] [--json]
 

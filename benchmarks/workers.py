@@ -1,4 +1,4 @@
-"""What worker processes save and cost.
+"""Savings and costs of worker processes.
 
     python -m benchmarks.workers [FIGURE …] [--kills 200] [--seconds 8] [--seed 0]
 
@@ -156,7 +156,7 @@ async def attacks(options: argparse.Namespace) -> None:
 
 @dataclass(slots=True)
 class Kills:
-    """What was seen while workers were killed."""
+    """Observations while workers were killed."""
 
     times: int = 0
     calls_on_record: int = 0

@@ -553,7 +553,7 @@ def parts_beyond(line: bytes, limit: int) -> bool:
 
 
 def _outside_strings(slices: Iterable[bytes]) -> Iterator[bytes]:
-    """What of a JSON text, which comes in slices, is in no string. The last string may lack its end."""
+    """The parts of a JSON text in slices that are in no string. The last string may lack its end."""
     rest, is_inside = b"", False
     for part in slices:
         text = (rest + part).replace(b"\\\\", b"").replace(b'\\"', b"")

@@ -243,7 +243,7 @@ class CellForesight:
         make_copies: Callable[[int], Iterator[RehearsingCopy]],
         memory: Reservable,
     ) -> None:
-        """What is kept of a cell until it ends is reserved in `memory`."""
+        """The facts about a cell that are kept until it ends are reserved in `memory`."""
         self._memory, self._held, self._plan_bytes = memory, 0, 0
         self._foresight, self._threads, self._make_copies = foresight, threads, make_copies
         self._lock = threading.Lock()

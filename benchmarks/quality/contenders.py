@@ -1,4 +1,4 @@
-"""Those who answer a case: this engine, its rivals, and four baselines that need no engine.
+"""Contenders that answer a case: this engine, its rivals, and four baselines that need no engine.
 
 own         this engine
 rlms        alexzhang13/rlm, in a Python that has `rlms`

@@ -62,7 +62,7 @@ def _shape(size: int) -> tuple[int, int]:
 
 
 def hops(rng: Random, size: int) -> tuple[str, Iterator[str]]:
-    """What each of several people held went through three hands; every person has a file that says who got it."""
+    """Things that several people held went through three hands; every person has a file that says who got them."""
     files, chars = _shape(size)
     people = rng.sample(PEOPLE, files)
     thing = rng.choice(OBJECTS)
@@ -136,7 +136,7 @@ HANDED = Kind(
     read=_read_taker,
     program=lambda asked: f"result = {asked[1]!r}\n",
 )
-"""What a root model asks a sub-model about a file."""
+"""The question of a root model to a sub-model about a file."""
 
 
 # --- code

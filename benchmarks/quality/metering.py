@@ -21,7 +21,7 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
 @dataclass(slots=True)
 class Meter:
-    """What passed so far. `max_usd` is the price after which requests are refused with 402."""
+    """Counts of what passed so far. `max_usd` is the price after which requests are refused with 402."""
 
     prices: Mapping[str, Price]
     max_usd: float | None = None

@@ -81,7 +81,7 @@ PRELUDES: Mapping[str, str] = {"scripted": _OWN, "rlms": _RIVAL, "dspy": _RIVAL}
 
 
 def reply_of_root(request: Request) -> str:
-    """What a good root model writes next, in the dialect that its name stands for."""
+    """The next reply of a good root model, in the dialect that its name stands for."""
     name = request.body["model"]
     work = PRELUDES[name] + _program(request.text) + "print(len(result), result[:200])\n"
     return DIALECTS[name].reply(request, [_LOOK, work], "result")

@@ -36,7 +36,7 @@ _STRING_OF = {
 """A Python string as `repr` writes it, which begins with one of these marks and may not be closed"""
 
 _PREFIX = re.compile(r"\s{0,8}(?:[(\[#]{0,2}\d{1,7}\s?[.):\]|\t-]{0,2}\s|[-*\u2022>]\s|[A-Za-z][\w ]{0,14}:\s)\s{0,4}")
-"""What code puts before a line of a prompt: `3. `, `[12] `, `- `, `Line 7: `"""
+"""Marks that code puts before a line of a prompt: `3. `, `[12] `, `- `, `Line 7: `"""
 
 CharRange = tuple[int, int]
 

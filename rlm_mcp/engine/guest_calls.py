@@ -36,7 +36,7 @@ _HEAD_CHARS = 300  # of a prompt in the record: enough to recognise it; the key 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildQuery:
-    """What a child run is asked about a value. With `notes` it answers with findings and their quotes (notes.py)."""
+    """The query of a child run about a value. With `notes` it answers with findings and their quotes (notes.py)."""
 
     query: str
     context: object
@@ -183,6 +183,7 @@ class RunCalls:
         limit, left = self._ledger.limits.max_seconds, self._ledger.left().seconds
         if limit is None or left is None:
             return None
+        # Level ends a block LAST_SHARE / 2 of the limit before the end, and one of the last turn at the end.
         return left - LAST_SHARE * limit * 0.6 if left > LAST_SHARE * limit else left * 0.8
 
     async def _judge_pack(self, prompt: str, *, schema: object | None = None, model: str | None = None) -> object:

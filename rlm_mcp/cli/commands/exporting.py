@@ -23,7 +23,7 @@ PAGE = 100
 """Runs that are listed at once."""
 
 _DAMAGED = (RlmError, ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
-"""What a damaged record may raise when it is played or told."""
+"""The errors that a damaged record may raise when it is played or told."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, id_help: str) -> None:

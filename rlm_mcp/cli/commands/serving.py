@@ -1,4 +1,4 @@
-"""`serve`, `worker`, `store` and `token`: the MCP server, the workers of a cluster and its database, access over HTTP."""
+"""`serve`, `worker`, `store` and `token`: the MCP server, workers of a cluster and its database, access over HTTP."""
 
 import argparse
 import gc

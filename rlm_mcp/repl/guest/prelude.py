@@ -234,7 +234,7 @@ def list_variables():
 
 @contextmanager
 def _reporting():
-    """What looks at values during the body is interrupted when its time is over."""
+    """Lets the end of the time interrupt code that looks at values in the body."""
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     _state.is_reporting, _state.is_late = True, False
     try:
@@ -473,7 +473,7 @@ def read(question, text=None, *, model=None):
 
 
 def budget():
-    """What is left of the limits of the run; None where there is no limit."""
+    """The rest of the limits of the run; None where there is no limit."""
     return host.call("budget")
 
 

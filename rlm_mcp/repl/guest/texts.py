@@ -104,7 +104,7 @@ class Lined(str):
 
 
 Lined.__name__ = Lined.__qualname__ = "str"
-"""What code sees of it, and what a list of variables shows."""
+"""The name that code sees, and that a list of variables shows."""
 
 
 class Text(Lined):
