@@ -1,9 +1,12 @@
 import mailbox
+import tracemalloc
 from email.message import EmailMessage
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from rlm_mcp.contexts.sources.mail import message
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import PageMark
 
@@ -59,6 +62,18 @@ def test_a_message_of_too_many_parts_is_left_out_by_name(store: Store, files: Pa
     (files / "b.txt").write_text("b\n")
     context = store.register_source(str(files))
     assert [(item.path, "has a message of over" in item.reason) for item in store.skipped(context)] == [("a.eml", True)]
+
+
+@pytest.mark.parametrize("header", ["Subject: {}=?utf-8?q?a?= ", "To: {}a@b,"], ids=["encoded words", "recipients"])
+def test_headers_take_memory_in_proportion_to_their_length(header: str) -> None:
+    name, part = header.split("{}")
+    data = f"{name}{part * 10_000}\n\nbody".encode()
+    list(message(BytesIO(b"Subject: a\n\nbody"), Path("a.eml")))  # imports what reads mail
+    tracemalloc.start()
+    list(message(BytesIO(data), Path("a.eml")))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 * len(data)
 
 
 def test_a_message_that_cannot_be_read_leaves_the_rest_of_a_mailbox(store: Store, files: Path) -> None:
