@@ -215,16 +215,16 @@ class RunCalls:
             answer = await self.llm_query(**_plain(asked))
             return checked_notes(answer, context) if notes else answer
         key = asked.key
-        pending = self._children.get(key)
-        if pending is None:
-            ahead = self._ahead.take(key)
-            if ahead is not None and await ahead.was_asked():
-                self._children[key] = ahead
-                return await ahead.value()
-            pending = self._children[key] = QueryAnswer()
-            with self._ahead.by_code():
-                await pending.fill(self._child_answer(asked))
-        return await pending.value()
+        while (known := self._children.get(key) or self._ahead.take(key)) is not None:
+            self._children[key] = known  # before anything is awaited: an equal call waits for the same child
+            if await known.was_asked():
+                return await known.value()
+            if self._children.get(key) is known:
+                del self._children[key]
+        answer = self._children[key] = QueryAnswer()
+        with self._ahead.by_code():
+            await answer.fill(self._child_answer(asked))
+        return await answer.value()
 
     @property
     def functions(self) -> Sequence[str]:
