@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 from mcp import Client
 
+from benchmarks import CACHE_DIR
 from benchmarks.sums import Sums
 from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.database import Database
@@ -47,7 +48,6 @@ from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer
 from tests.peers.places import at, environment, http_process
 
-CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once
 SUMS = Sums(turns=5, batch=5, tag=re.compile(r"question \d+"))
 LATENCY = 0.05
 

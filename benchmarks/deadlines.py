@@ -10,14 +10,13 @@ import argparse
 import random
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import CACHE_DIR
 from wasm_runtime import Limits, Runtime
 
-CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once; this is not measured here
 SECONDS, MOST_LATE = 0.3, 0.5
 SHOWN = 10
 

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import anyio
 
-from benchmarks import kill
+from benchmarks import CACHE_DIR, kill
 from benchmarks.engine_server import LIMIT_SECONDS, LOOPS, NEEDED, serving
 from benchmarks.figures import cell, figure, machine, tell, versions
 from benchmarks.rivals import Rival, rivals
@@ -51,7 +51,6 @@ from rlm_mcp.workspace.process_tuning import freeze_gc, limit_malloc_arenas
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 from tests.peers.openai_server import counts_at
 
-CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once; this is not measured here
 TEXT = "".join(f"line {number}: nothing happened at all\n" for number in range(20_000))
 
 # --- the engine ---------------------------------------------------------------------------------------------------

@@ -26,13 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import CACHE_DIR
 from benchmarks.sums import Sums
 from rlm_mcp.records.events import event_from_json
 from rlm_mcp.records.unanswered import in_flight
 from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer
 
-CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once
 SUMS = Sums(turns=6, batch=7)
 LATENCY = 0.02
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import rlm_mcp
-from benchmarks import kill
+from benchmarks import CACHE_DIR, kill
 from benchmarks.figures import figure, machine, survived, tell
 from benchmarks.soak import soak
 from benchmarks.workers import killed_workers
@@ -91,7 +91,7 @@ async def provider(options: argparse.Namespace) -> Rows:
     ]
 
 
-async def run_under_faults(seed: int, cache: Path = kill.CACHE_DIR) -> tuple[bool, bool]:
+async def run_under_faults(seed: int, cache: Path = CACHE_DIR) -> tuple[bool, bool]:
     """Whether the answer is right, and whether the tokens are those that the provider served."""
     dice = random.Random(seed)
 
@@ -122,7 +122,7 @@ async def disk(options: argparse.Namespace) -> Rows:
     ]
 
 
-async def run_on_a_full_disk(seed: int, cache: Path = kill.CACHE_DIR) -> tuple[bool, bool]:
+async def run_on_a_full_disk(seed: int, cache: Path = CACHE_DIR) -> tuple[bool, bool]:
     """Whether the first process says what is wrong or ends well, and whether a second one has the right answer."""
     leave = random.Random(seed).randrange(16 << 10, 400 << 10)
     with tempfile.TemporaryDirectory() as scratch, small_disk(Path(scratch) / "disk") as small:
@@ -191,7 +191,7 @@ async def measured(names: Sequence[str], options: argparse.Namespace) -> AsyncIt
 
 async def main(options: argparse.Namespace) -> None:
     """Measure and print."""
-    with Runtime(kill.CACHE_DIR) as runtime, runtime.session() as session:
+    with Runtime(CACHE_DIR) as runtime, runtime.session() as session:
         session.exec("1")  # the sandbox is compiled
     begun = machine()
     found = [each async for each in measured(options.figures or [*FIGURES], options)]

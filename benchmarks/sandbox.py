@@ -18,12 +18,12 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import CACHE_DIR
 from benchmarks.contenders.measuring import text_file
 from benchmarks.figures import load, machine, node_versions, shown, versions
 
@@ -133,7 +133,7 @@ class Measured:
 
 def node_folder() -> Path:
     """Where packages of npm are looked for by default."""
-    return Path(tempfile.gettempdir()) / "rlm-mcp-benchmark" / "node"
+    return CACHE_DIR / "node"
 
 
 def versions_of(rivals: str, folder: Path) -> str:

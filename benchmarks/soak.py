@@ -40,6 +40,7 @@ from urllib.request import urlopen
 
 import anyio
 
+from benchmarks import CACHE_DIR
 from benchmarks.soak_client import Ending, Measures, Plan, live, lower_priority
 from benchmarks.soak_processes import MARK, Sample, machine_load, marked, sample, workers_of
 from rlm_mcp.errors import RlmError
@@ -59,8 +60,6 @@ WARM_UP = 1 / 3
 """Share of the time, at least 20 s: until every tenant has connected, every cache is warm, and as many sessions of dead
 clients are closed (after 300 s) as begin."""
 
-CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"
-"""The sandbox is compiled once; this is not measured here."""
 
 LATENCY, SUB_LATENCY = 0.3, 0.5
 OF_KILLS = re.compile(

@@ -37,6 +37,7 @@ import anyio
 from mcp import Client, MCPError
 from mcp_types import CallToolResult
 
+from benchmarks import CACHE_DIR
 from benchmarks.attacks import HEADING, measure_all
 from benchmarks.sums import Sums
 from rlm_mcp.records.recovery import MOST_TRIES
@@ -46,7 +47,6 @@ from tests.peers.openai_server import OpenAIServer, Request
 from tests.peers.places import COMMAND, at, environment, http_process, listening
 from wasm_runtime import Runtime
 
-CACHE_DIR = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark"  # the sandbox is compiled once; this is not measured here
 TENANTS = tuple(f"tenant{number}" for number in range(7))
 BOTH = (0, 2)
 

@@ -4,10 +4,11 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+
+from benchmarks import CACHE_DIR
 
 TEXT_BYTES = 100_000_000
 SUB_CALLS = 64
@@ -58,7 +59,7 @@ def _kilobytes(text: str, field: str) -> int:
 
 def text_file() -> Path:
     """Return a file of TEXT_BYTES of ASCII, written on first use."""
-    path = Path(tempfile.gettempdir()) / "rlm-mcp-benchmark" / "hundred-megabytes" / "big.txt"
+    path = CACHE_DIR / "hundred-megabytes" / "big.txt"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         line = b"2026-01-01 12:00:00 service alpha answered request 0123456789 after a short while, no retry needed\n"
