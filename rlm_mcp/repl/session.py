@@ -47,7 +47,7 @@ CHECKPOINT_MEMORY_BYTES = 192 << 20
 INTERRUPT_SECONDS = 0.5
 """Time between two interrupts of a cancelled cell: longer than the grace period that each gives it."""
 
-PRELUDE_MODULES = ("texts", "statements", "conditions", "subcalls", "prelude")
+PRELUDE_MODULES = ("texts", "statements", "conditions", "variable_list", "subcalls", "prelude")
 """The modules that are installed in every session, in the order of their imports."""
 
 _ECHO = re.compile(r"\[None(?:, None)*+\]")
@@ -352,7 +352,7 @@ def _list_variables(session: "Session") -> tuple[Variable, ...]:
         try:
             return (
                 _report_adapter()
-                .validate_python({"variables": session.call("prelude:list_variables", seconds=MOST_REPORT_SECONDS)})
+                .validate_python({"variables": session.call("variable_list:list_all", seconds=MOST_REPORT_SECONDS)})
                 .variables
             )
         except (GuestCallError, ValidationError):

@@ -13,23 +13,20 @@ import json
 import os
 import posix
 import re
-import reprlib
-import signal
 import sys
 import types
 from collections import Counter, defaultdict, deque
 from collections.abc import KeysView, ValuesView
-from contextlib import contextmanager
 
 import conditions
 import host
 import statements
 import subcalls
 import texts
+import variable_list
 
 import __main__
 
-PREVIEW_CHARS = 200
 MOST_REPORTED_BYTES = 30 << 20
 """The answer and the citations of a cell as JSON: a longer report would not reach the host at all."""
 
@@ -47,13 +44,6 @@ class _State:
         self.final = None
         self.citations = []
         self.notes = []
-        self.names = {}
-        self.slow = {}
-        """name -> id of a value whose methods do not come to an end"""
-        self.is_reporting = False
-        self.is_late = False
-        """the time of the report is over"""
-        self.baseline = set()
         self.provided = {}
         self.contexts = []
         self.history = []
@@ -94,7 +84,7 @@ def start(contexts, value, has_value, functions=()):
     vars(__main__).update(_IMPORTED)
     vars(__main__).update(_state.provided)
     __main__.answer = {"content": "", "ready": False}
-    _state.baseline = set(vars(__main__)) - {"answer"}
+    variable_list.start()
     builtins.open = io.open = _open
 
 
@@ -185,7 +175,7 @@ def before(code):
     texts.reads.clear()
     sys.stdin = _Reader()
     _provide_again()
-    _state.names = {name: _mark(value) for name, value in vars(__main__).items()}
+    variable_list.mark_all()
     conditions.code = _without_harmful_statements(code)
     return conditions.code
 
@@ -199,8 +189,7 @@ def after(stdout, with_variables=True):  # noqa: FBT002
         _state.final = {"value": _json(answer.get("content")), "via": "answer"}
         answer["ready"] = False
     _fit_into_report()
-    with _reporting():
-        variables, changed = _variables() if with_variables else ([], [])
+    variables, changed = variable_list.report() if with_variables else ([], [])
     _state.history.append(stdout)
     return {
         "final": _state.final,
@@ -219,29 +208,6 @@ def _provide_again():
         if space.get(name) is not value and name != "context":
             space[name] = value
             _state.notes.append(f"`{name}` is provided; what you bound to this name was dropped after this block.")
-
-
-def variables():
-    """All user variables, newest first."""
-    return _variables()[0]
-
-
-def list_variables():
-    """The same for the host."""
-    with _reporting():
-        return variables()
-
-
-@contextmanager
-def _reporting():
-    """Lets the end of the time interrupt code that looks at values in the body."""
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    _state.is_reporting, _state.is_late = True, False
-    try:
-        yield
-    finally:
-        _state.is_reporting = _state.is_late = False
-        signal.signal(signal.SIGINT, handler)
 
 
 def _take_assigned_final():
@@ -289,99 +255,6 @@ def _without_harmful_statements(code):
 # --- variables
 
 
-def _mark(value):
-    """A mark of a value that changes when the name is bound again, and mostly when the value grows or shrinks.
-
-    It is made before each cell, so it calls no method that code has defined, which might not come to an end.
-    """
-    kind = next((kind for kind in (list, dict, set, str, bytes, tuple) if issubclass(type(value), kind)), None)
-    return id(value), 0 if kind is None else kind.__len__(value)
-
-
-def _variables():
-    space = vars(__main__)
-    names = [
-        name
-        for name, value in list(space.items())
-        if type(name) is str and not name.startswith("_") and name not in _state.baseline
-        and _look(name, _is_variable, otherwise=True)
-    ]  # fmt: skip
-    changed = [name for name in names if _state.names.get(name) != _mark(space[name])]
-    old = set(names).difference(changed)
-    ordered = changed[::-1] + [name for name in names[::-1] if name in old]
-    return [_look(name, _variable, otherwise=_slow_variable(name)) for name in ordered[:200]], changed
-
-
-def _look(name, function, *, otherwise):
-    """`function` of a name and its value, whose methods are those of the code in the cells and may do anything.
-
-    In a report, those that do not end in its time are not called again. In a cell, the interrupt ends the cell.
-    """
-    value = vars(__main__)[name]
-    if _state.is_late or _state.slow.get(name) == id(value):
-        return otherwise
-    try:
-        return function(name, value)
-    except KeyboardInterrupt:
-        if not _state.is_reporting:
-            raise
-        _state.is_late = True
-        _state.slow[name] = id(value)
-        return otherwise
-    except BaseException:
-        return otherwise
-
-
-def _is_variable(name, value):
-    return not _is_imported(value) and not (name == "answer" and _is_untouched_answer(value))
-
-
-def _slow_variable(name):
-    return {"name": name, "type": "object", "size": None, "preview": "<its len or repr takes too long>"}
-
-
-def _is_imported(value):
-    """Whether a value is a module, or a class or function that was not defined in a cell."""
-    made_elsewhere = getattr(value, "__module__", "__main__") != "__main__"
-    return isinstance(value, types.ModuleType) or (callable(value) and hasattr(value, "__name__") and made_elsewhere)
-
-
-def _is_untouched_answer(value):
-    return isinstance(value, dict) and not value.get("content")
-
-
-def _variable(name, value):
-    size = None
-    try:
-        if not isinstance(value, type):
-            size = len(value)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        size = None
-    return {"name": name, "type": type(value).__name__, "size": size, "preview": _preview(value)}
-
-
-_short = reprlib.Repr()
-_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = _short.maxfrozenset = _short.maxdeque = 6
-_short.maxstring = _short.maxother = _short.maxlong = 80
-
-
-def _preview(value):
-    try:
-        if isinstance(value, str):
-            shown = repr(str.__getitem__(value, slice(0, PREVIEW_CHARS)))
-        elif isinstance(value, types.FunctionType):
-            shown = f"def {value.__name__}(…)"
-        else:
-            shown = _short.repr(value)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        shown = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
-    return shown if len(shown) <= PREVIEW_CHARS else shown[: PREVIEW_CHARS - 1] + "…"
-
-
 class Shown(str):
     """A text whose repr is the text itself, so that a bare expression shows it line by line."""
 
@@ -393,7 +266,10 @@ class Shown(str):
 
 def SHOW_VARS():
     """All variables, one a line."""
-    rows = [f"{v['name']}: {v['type']}" + (f"[{v['size']}]" if v["size"] is not None else "") for v in variables()]
+    rows = [
+        f"{v['name']}: {v['type']}" + (f"[{v['size']}]" if v["size"] is not None else "")
+        for v in variable_list.all_variables()
+    ]
     return Shown("\n".join(rows) or "no variables yet")
 
 
@@ -613,7 +489,8 @@ def FINAL_VAR(name):
     if isinstance(name, str) and name.strip("`'\" ").isidentifier():
         name = name.strip("`'\" ")
         if name not in vars(__main__):
-            raise NameError(f"there is no variable {name!r}; there are: {', '.join(v['name'] for v in variables())}")
+            known = ", ".join(variable["name"] for variable in variable_list.all_variables())
+            raise NameError(f"there is no variable {name!r}; there are: {known}")
         value = vars(__main__)[name]
     _state.final = {"value": _json(value), "via": "FINAL_VAR"}
 
