@@ -1,6 +1,7 @@
 """A first-in, first-out gate, a background task, stop signals, and blocking calls on threads."""
 
 import asyncio
+import math
 import signal
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -113,6 +114,17 @@ def on_stop_signal(action: Callable[[], object] = lambda: None) -> Iterator[None
             with suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def is_being_cancelled() -> bool:
+    """Whether the current task is cancelled. Code of others may raise the exception of a cancellation by itself."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # trio, whose exception nobody else can raise
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 _T = TypeVar("_T")

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 import anyio
 
+from rlm_mcp.concurrency import is_being_cancelled
 from rlm_mcp.engine.ahead_calls import AheadCalls, QueryAnswer
 from rlm_mcp.engine.budget import Bill, BudgetLeft, Ledger
 from rlm_mcp.engine.classify import PACK_SIZES, classify, estimate
@@ -267,9 +268,11 @@ class RunCalls:
             seconds = CALL_SECONDS if left is None else min(left, CALL_SECONDS)
             with anyio.move_on_after(seconds) as scope:
                 text = _as_json(await function.call(args, kwargs))
-        except (RlmError, anyio.get_cancelled_exc_class(), KeyboardInterrupt, GeneratorExit):
+        except (RlmError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # the function is the user's own, and may raise any, SystemExit too
+            if isinstance(error, anyio.get_cancelled_exc_class()) and is_being_cancelled():
+                raise
             raise in_words(function.name, error) from error
         finally:
             room.settle(Usage())

@@ -19,6 +19,8 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from rlm_mcp.concurrency import is_being_cancelled
+
 ANSWERED_IN_A_TURN = 3
 """Calls that one worker may answer without waiting, from a cache or with a refusal, before other tasks run."""
 
@@ -96,8 +98,10 @@ class CallQueue:
                 value = function()
                 _set_result(future, await value if isawaitable(value) else value)
             except anyio.get_cancelled_exc_class():
+                is_cancelled = is_being_cancelled()  # before the end of the future cancels the scope
                 future.cancel()
-                raise
+                if is_cancelled:
+                    raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - belongs to the caller, who waits for it
                 _set_exception(future, error)
             finally:

@@ -113,3 +113,17 @@ async def test_a_call_that_would_end_the_process_is_an_error_of_that_call_alone(
         queue.add((lambda: "next", futures[1]))
     assert isinstance(futures[0].exception(0), SystemExit)
     assert futures[1].result(0) == "next"
+
+
+async def test_a_call_that_raises_a_cancellation_of_its_own_leaves_the_worker_to_the_next() -> None:
+    async def give_up() -> None:
+        raise anyio.get_cancelled_exc_class()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            queue = CallQueue(tasks, call_soon, limit=1)
+            futures: list[Future[Any]] = [Future(), Future()]
+            queue.add((give_up, futures[0]))
+            queue.add((lambda: "next", futures[1]))
+    assert futures[0].cancelled()
+    assert futures[1].result(0) == "next"

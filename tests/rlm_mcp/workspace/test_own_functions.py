@@ -1,5 +1,6 @@
 """Functions of the caller in the REPL: called by name, bounded, counted, on record, and failing in words."""
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -184,7 +185,7 @@ class Leave(BaseException):
     """No Exception, like SystemExit."""
 
 
-@pytest.mark.parametrize("error", [SystemExit("3"), Leave("3"), StopIteration("3")])
+@pytest.mark.parametrize("error", [SystemExit("3"), Leave("3"), StopIteration("3"), asyncio.CancelledError("3")])
 async def test_a_function_that_would_end_its_program_fails_in_words(error: BaseException) -> None:
     def leave() -> None:
         raise error
