@@ -162,28 +162,24 @@ def places_of(words: Sequence[str], lines: Sequence[str]) -> tuple[WordPlace, ..
 
     A word in the case of the question comes before the same word in another case.
     """
-    found = []
-    for word in words:
-        exact = _place_of(word, lines, fold=False)
-        found.append(exact or _place_of(word, lines, fold=True))
+    folded = [line.casefold() for line in lines]
+    found = (_place_of(word, lines, lines) or _place_of(word.casefold(), folded, lines) for word in words)
     return tuple(place for place in found if place is not None)
 
 
-def _place_of(word: str, lines: Sequence[str], *, fold: bool) -> WordPlace | None:
-    wanted = word.casefold() if fold else word
+def _place_of(wanted: str, texts: Sequence[str], lines: Sequence[str]) -> WordPlace | None:
+    """The place of a word in the texts, which are the lines or these in small letters."""
     whole = re.compile(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])")
     places: Counter[tuple[int, str]] = Counter()
     holding = 0
-    for line in lines:
-        text = line.casefold() if fold else line
+    for text, line in zip(texts, lines, strict=True):
         if wanted not in text or whole.search(text) is None:
             continue
         holding += 1
-        fields = line.split()
-        bare = [(field.casefold() if fold else field).strip(SIGNS) for field in fields]
+        bare = [field.strip(SIGNS) for field in text.split()]
         if wanted in bare:
             index = bare.index(wanted)
-            places[index, fields[index]] += 1
+            places[index, line.split()[index]] += 1
     if not places:
         return None
     (index, shown), count = places.most_common(1)[0]
