@@ -182,10 +182,6 @@ class FileBlobs:
             yield path.stem
 
 
-def _unreadable(path: Path, error: OSError) -> StoreDamaged:
-    return StoreDamaged(f"{path} cannot be read ({error.strerror}): check its permissions and the disk")
-
-
 def _mark_ns(blob: str) -> int:
     """The modification time of an unchanged blob: an even second, which every file system can keep, up to 2018."""
     return (1_000_000_000 + 2 * int(blob[:7], 16)) * 1_000_000_000

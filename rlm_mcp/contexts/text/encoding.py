@@ -31,7 +31,6 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
-_PRINTABLE = bytes(range(32, 127))
 _BLANKS = " \n\u3000"
 _REPLACEMENT = "\ufffd".encode()
 
