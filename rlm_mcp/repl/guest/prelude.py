@@ -27,6 +27,9 @@ import variable_list
 
 import __main__
 
+MOST_INT_BITS = 14_000
+"""Python writes and reads integers of up to 4,300 digits only."""
+
 MOST_REPORTED_BYTES = 30 << 20
 """The answer and the citations of a cell as JSON: a longer report would not reach the host at all."""
 
@@ -509,7 +512,7 @@ def _json(value, depth=0):
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return int(value)
+        return int(value) if int.bit_length(value) < MOST_INT_BITS else _digits(value)
     if isinstance(value, float):
         return float(value) if value == value and abs(value) != float("inf") else str(value)
     if isinstance(value, str):
@@ -527,3 +530,13 @@ def _json(value, depth=0):
     if isinstance(value, types.GeneratorType | map | filter | range | KeysView | ValuesView | deque):
         return [_json(v, depth + 1) for v in value]
     return str(value)
+
+
+def _digits(value):
+    """A longer integer as text."""
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        return str(int(value))
+    finally:
+        sys.set_int_max_str_digits(limit)

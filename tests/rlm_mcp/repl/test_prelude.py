@@ -69,6 +69,13 @@ async def test_a_value_assigned_to_final_is_the_answer(opened: Opener) -> None:
     assert (await repl.run("FINAL(1)")).final == Final(value=1)
 
 
+async def test_an_integer_that_python_does_not_write_is_an_answer_of_digits(opened: Opener) -> None:
+    repl = await opened.text()
+    assert (await repl.run("FINAL(10**4_213)")).final == Final(value=10**4_213)
+    assert (await repl.run("FINAL([-10**5_000])")).final == Final(value=["-1" + "0" * 5_000])
+    assert "limit" in str((await repl.run("str(10**5_000)")).error)
+
+
 async def test_a_long_value_is_shown_page_by_page(opened: Opener) -> None:
     repl = await opened.text()
     cell = await repl.run("show('a' * 11_500 + 'b')\nshow('a' * 11_500 + 'b', 11_500)\nshow([1, 2])")
