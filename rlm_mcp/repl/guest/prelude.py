@@ -27,6 +27,8 @@ import variable_list
 
 import __main__
 
+_encode = json.JSONEncoder().encode  # bound here: code may replace `json.dumps`
+
 MOST_INT_BITS = 14_000
 """Python writes and reads integers of up to 4,300 digits only."""
 
@@ -224,7 +226,7 @@ def _take_assigned_final():
 def _fit_into_report():
     """Leaves out an answer, and then citations, that are too long for the report."""
     left = MOST_REPORTED_BYTES
-    if _state.final is not None and (size := len(json.dumps(_state.final["value"]))) > left:
+    if _state.final is not None and (size := len(_encode(_state.final["value"]))) > left:
         _state.final = None
         _state.notes.insert(
             0,
@@ -234,7 +236,7 @@ def _fit_into_report():
     elif _state.final is not None:
         left -= size
     for number, citation in enumerate(_state.citations):
-        left -= len(json.dumps(citation))
+        left -= len(_encode(citation))
         if left < 0:
             _state.notes.insert(
                 0,

@@ -92,6 +92,11 @@ async def test_an_answer_too_long_for_a_report_is_refused_in_a_sentence_and_a_sh
     assert len(str(cell.final.value)) == 20 << 20
 
 
+async def test_code_that_replaces_functions_of_modules_keeps_its_answer(opened: Opener) -> None:
+    repl = await opened.text()
+    assert (await repl.run("import json\njson.dumps = None\nFINAL(5)")).final == Final(value=5)
+
+
 async def test_citations_too_long_for_a_report_cost_neither_the_answer_nor_the_others(opened: Opener) -> None:
     repl = await opened.text()
     cell = await repl.run("for n in range(2_000): cite(n, '\u20ac' * 4_000)\nFINAL(5)")
