@@ -100,7 +100,7 @@ def _main_text():
         return context
     if isinstance(context, dict):
         return "\n".join(str(text) for text in context.values())
-    return context if isinstance(context, str) else json.dumps(context, default=str)
+    return json.dumps(context, default=str)
 
 
 def _as_file(text, newline):
