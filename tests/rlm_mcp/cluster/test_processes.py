@@ -54,7 +54,7 @@ async def test_a_context_of_one_server_is_asked_about_at_another_and_outlives_it
                 code = "print(len(context))"
                 assert (await call(second, "inspect_context", context="lines", code=code))["stdout"] == "140000\n"
                 run = await ask(second, "lines", 1)
-                assert (run["status"], str(run["answer"])) == ("completed", ANSWER)
+                assert (run["status"], str(run["answer"])) == ("completed", SUMS.answer)
                 removed = await second.call_tool("remove_context", {"context": "lines"})
                 assert not removed.is_error
 
