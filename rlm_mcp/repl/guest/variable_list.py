@@ -14,7 +14,9 @@ import __main__
 PREVIEW_CHARS = 200
 
 
-class _State:
+class _Namespace:
+    """The facts about the names and values of cells that one report needs from the last."""
+
     def __init__(self):
         self.baseline = set()
         """the names that were there before any cell"""
@@ -27,7 +29,7 @@ class _State:
         """the time of the report is over"""
 
 
-_state = _State()
+_state = _Namespace()
 
 
 def start():
