@@ -89,7 +89,8 @@ def _open(settings: Settings, opened: ExitStack) -> Cluster:
     database = opened.enter_context(Database(address))
     objects = Objects(bucket)
     objects.briefly().claim(prepare_schema(database))
-    opened.enter_context(TextSweeper(database, objects.briefly()))
+    cache = opened.enter_context(TextCache(settings.cache_dir / "texts", most_bytes=settings.text_cache_bytes))
+    opened.enter_context(TextSweeper(database, objects.briefly(), cache))
     beating = opened.enter_context(Database(address, most_connections=HEARTBEAT_CONNECTIONS))
     return Cluster(
         database=database,
@@ -97,5 +98,5 @@ def _open(settings: Settings, opened: ExitStack) -> Cluster:
         heartbeats=opened.enter_context(Heartbeats(beating)),
         notices=opened.enter_context(Notices(database)),
         state_key=state_key(database),
-        cache=opened.enter_context(TextCache(settings.cache_dir / "texts", most_bytes=settings.text_cache_bytes)),
+        cache=cache,
     )

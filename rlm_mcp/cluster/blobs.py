@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rlm_mcp.cluster.catalogue import RowCatalogue
 from rlm_mcp.cluster.database import Database, execute
@@ -42,10 +42,8 @@ REQUESTS_AT_ONCE = 16
 
 GRACE_SECONDS = 24 * 3600.0
 SWEEP_SECONDS = 3600.0
-_SWEPT_AT_ONCE = 1_000
-
-_UPLOADED_AT_ONCE = 1_000
-"""Of which the database is told with one statement."""
+_AT_ONCE = 1_000
+"""Texts of which one statement is about."""
 
 log = logging.getLogger(__name__)
 
@@ -75,22 +73,22 @@ class ObjectBlobs:
         """Uploads texts of which there is no object. Raises BucketUnusable, DatabaseUnusable."""
         check()
         there = self._blobs_with([text.blob for text in texts], "kept", "placed", "dropped")
-        missing = list({text.blob: text for text in texts if text.blob not in there}.values())
-        for start in range(0, len(missing), _UPLOADED_AT_ONCE):
-            self._upload(missing[start : start + _UPLOADED_AT_ONCE], check)
+        for some in _batches(list({text.blob: text for text in texts if text.blob not in there}.values())):
+            self._upload(some, check)
 
     def publish(self, texts: Sequence[StagedText], *, check: Callable[[], object]) -> None:
         """Makes texts kept that were placed, and leaves them in the cache. The caller holds the write lock."""
-        blobs = [text.blob for text in texts]
-        there = self._blobs_with(blobs, "kept") | self._take_up(blobs)
-        missing = list({text.blob: text for text in texts if text.blob not in there}.values())
-        if missing:  # they were swept since they were placed, or found to be lost
-            self._upload(missing, check)
-            self._take_up([text.blob for text in missing])
-        self._leave("lost", "swept", blobs)
-        for text in texts:
-            check()
-            self._cache.keep(self._prefix, text)
+        for some in _batches(texts):  # the database ends a transaction that waits for file systems too long
+            blobs = [text.blob for text in some]
+            there = self._blobs_with(blobs, "kept") | self._take_up(blobs)
+            missing = list({text.blob: text for text in some if text.blob not in there}.values())
+            if missing:  # they were swept since they were placed, or found to be lost
+                self._upload(missing, check)
+                self._take_up([text.blob for text in missing])
+            self._leave("lost", "swept", blobs)
+            for text in some:
+                check()
+                self._cache.keep(self._prefix, text)
 
     def _upload(self, texts: Sequence[StagedText], check: Callable[[], object]) -> None:
         """Writes objects, which the database knows before they are there, so that none is forgotten."""
@@ -179,10 +177,15 @@ class ObjectBlobs:
 
     # --- removing
 
-    def delete(self, blob: str) -> int:
-        """Drops a text and returns its size; its object stays for a day. The caller holds the write lock."""
-        self._cache.drop((self._prefix, blob))
-        return max(self._leave("kept", "dropped", [blob]) + self._leave("lost", "swept", [blob]), default=0)
+    def delete(self, blobs: Sequence[str]) -> int:
+        """Drops texts and returns their size together. The caller holds the write lock.
+
+        Objects stay for a day, and files in caches until the next `forget_dropped`.
+        """
+        sizes: dict[str, int] = {}
+        for some in _batches(blobs):
+            sizes |= self._leave("kept", "dropped", some) | self._leave("lost", "swept", some)
+        return sum(sizes.values())
 
     def names(self) -> Iterator[str]:
         """The hashes of all texts that contexts have, or had when they were removed."""
@@ -190,15 +193,23 @@ class ObjectBlobs:
         for (blob,) in self._catalogue.rows(query, (self._owner,)):
             yield blob
 
-    def _leave(self, state: str, following: str, blobs: Collection[str]) -> list[int]:
+    def _leave(self, state: str, following: str, blobs: Collection[str]) -> dict[str, int]:
         """Moves texts from one state to the one that follows when no context has them; returns their sizes."""
         rows = execute(
             self._catalogue.cursor,
             "UPDATE rlm_texts SET state = %s, changed_at = clock_timestamp()"
-            " WHERE owner = %s AND blob = ANY(%s) AND state = %s RETURNING bytes",
+            " WHERE owner = %s AND blob = ANY(%s) AND state = %s RETURNING blob, bytes",
             (following, self._owner, list(blobs), state),
         ).fetchall()
-        return [size for (size,) in rows]
+        return dict(rows)
+
+
+_T = TypeVar("_T")
+
+
+def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]
 
 
 def sweep_texts(database: Database, objects: Objects, *, grace: float = GRACE_SECONDS) -> int:
@@ -213,7 +224,7 @@ def sweep_texts(database: Database, objects: Objects, *, grace: float = GRACE_SE
             " OR (state IN ('begun', 'placed', 'dropped')"
             " AND changed_at <= clock_timestamp() - %s * interval '1 second')"
             " LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING key",
-            (grace, _SWEPT_AT_ONCE),
+            (grace, _AT_ONCE),
             patience=0,
         )
         keys = [key for (key,) in rows]
@@ -221,16 +232,28 @@ def sweep_texts(database: Database, objects: Objects, *, grace: float = GRACE_SE
             objects.delete(key)
         database.rows("DELETE FROM rlm_texts WHERE key = ANY(%s) AND state = 'swept'", (keys,), patience=0)
         swept += len(keys)
-        if len(keys) < _SWEPT_AT_ONCE:
+        if len(keys) < _AT_ONCE:
             return swept
 
 
-class TextSweeper:
-    """Sweeps texts once an hour, on a thread of its own."""
+def forget_dropped(database: Database, cache: TextCache) -> None:
+    """Deletes what the cache has of texts that no context has any more. Raises DatabaseUnusable."""
+    for some in _batches(cache.keys()):
+        rows = database.rows(
+            "SELECT split_part(key, '/', 1), blob FROM rlm_texts WHERE blob = ANY(%s) AND state IN ('kept', 'lost')",
+            ([blob for _, blob in some],),
+            patience=0,
+        )
+        cache.forget(set(some).difference(rows))
 
-    def __init__(self, database: Database, objects: Objects) -> None:
+
+class TextSweeper:
+    """Sweeps texts of the bucket and of the cache once an hour, on a thread of its own."""
+
+    def __init__(self, database: Database, objects: Objects, cache: TextCache) -> None:
         self._database = database
         self._objects = objects
+        self._cache = cache
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep_sweeping, name="texts", daemon=True)
 
@@ -248,6 +271,7 @@ class TextSweeper:
     def _keep_sweeping(self) -> None:
         while not self._ending.wait(SWEEP_SECONDS):
             try:
+                forget_dropped(self._database, self._cache)
                 sweep_texts(self._database, self._objects)
             except StorageUnreachable as error:
                 log.debug("old texts are deleted later: %s", error)

@@ -172,8 +172,9 @@ class RowCatalogue:
     def unused_of(self, blobs: Iterable[str]) -> list[str]:
         """Those of these texts that no context uses."""
         wanted = list(blobs)
-        used = self._own("SELECT DISTINCT blob FROM rlm_files WHERE owner = %s AND blob = ANY(%s)", wanted)
-        return [blob for blob in wanted if (blob,) not in set(used)]
+        rows = self._own("SELECT DISTINCT blob FROM rlm_files WHERE owner = %s AND blob = ANY(%s)", wanted)
+        used = {blob for (blob,) in rows}
+        return [blob for blob in wanted if blob not in used]
 
     def stored_bytes(self) -> int:
         """The size of all texts that are copies, not references; each is counted once."""

@@ -110,7 +110,7 @@ CREATE TABLE rlm_texts (
     changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE UNIQUE INDEX rlm_texts_kept ON rlm_texts (owner, blob) WHERE state = 'kept';
-CREATE INDEX rlm_texts_by_blob ON rlm_texts (owner, blob);
+CREATE INDEX rlm_texts_by_blob ON rlm_texts (blob, owner);
 CREATE TABLE rlm_admitted (
     token text PRIMARY KEY,
     owner text NOT NULL,

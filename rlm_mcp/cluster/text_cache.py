@@ -2,6 +2,7 @@
 
     texts/0/OWNER/ab/ab….txt        a text, with its line index if it is large (contexts/store/blobs.py)
     texts/0/incoming/               what is being fetched
+    texts/0/boot                    the start of the machine since which it was written
     texts/0.lock                    locked by the process that has this cache
 
 Each process has a cache of its own, the first that no other has locked: one that is restarted finds what it had. A
@@ -15,12 +16,12 @@ import shutil
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Self
 
-from rlm_mcp.contexts.store.blobs import FileBlobs, LocalText, StagedText
+from rlm_mcp.contexts.store.blobs import FileBlobs, LocalText, StagedText, disk_errors
 from rlm_mcp.contexts.store.staging import StagingArea
 from rlm_mcp.errors import StoreDamaged, StoreFull
 from rlm_mcp.files import try_lock
@@ -31,6 +32,9 @@ FREE_SHARE = 4
 """By default a cache takes at most a quarter of the free disk."""
 
 _INCOMING = "incoming"
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""Linux has it."""
 
 Key = tuple[str, str]
 """Whose text it is, as the name of a directory, and its hash."""
@@ -50,6 +54,7 @@ class TextCache:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._directory, self._lock_file = _first_free(directory)
             shutil.rmtree(self._directory / _INCOMING, ignore_errors=True)
+            _forget_earlier_boots(self._directory)
             (self._directory / _INCOMING).mkdir(parents=True, exist_ok=True)
             self._sizes: OrderedDict[Key, int] = OrderedDict(_found(self._directory))
             self.bytes = sum(self._sizes.values())
@@ -102,16 +107,24 @@ class TextCache:
         with self._lock, contextlib.suppress(OSError):  # another file system, or a full disk
             self._make_room(staged.counts.bytes)
             if self.bytes + staged.counts.bytes <= self.most_bytes:
-                files = self.files(owner)
-                files.place([staged], check=int)
-                files.publish([staged], check=int)
-                self._note((owner, staged.blob), staged.counts.bytes)
+                self._publish(owner, staged)
 
-    def drop(self, key: Key) -> None:
-        """Deletes a text that nobody needs any more."""
-        with self._lock, contextlib.suppress(OSError):
+    def keys(self) -> list[Key]:
+        """All texts in the cache."""
+        with self._lock:
+            return list(self._sizes)
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Deletes those of these texts that nobody holds."""
+        for key in keys:
+            with self._lock:
+                if key not in self._held:
+                    self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        with contextlib.suppress(OSError):
             self.bytes -= self._sizes.pop(key, 0)
-            self.files(key[0]).delete(key[1])
+            self.files(key[0]).delete([key[1]])
 
     def _hold_if_there(self, key: Key, size: int) -> LocalText | None:
         with self._lock:
@@ -122,7 +135,7 @@ class TextCache:
             except StoreDamaged:  # somebody has deleted or changed the file
                 if self._sizes[key] != size:
                     raise
-                self.drop(key)
+                self._drop(key)
                 return None
             self._sizes.move_to_end(key)
             return self._held.setdefault(key, found)
@@ -152,15 +165,16 @@ class TextCache:
                 raise TextDiffers(f"{found:,} bytes came that are not text {blob}")
             if found != size:
                 raise StoreDamaged(f"text {blob} has {found:,} bytes instead of {size:,}: register it again")
-            staging.place([staged])
-            with self._lock:
+            with self._lock, disk_errors():
                 self._make_room(size)  # once more: others were fetched at the same time
-                staging.publish([staged])
-                self._note(key, size)
+                self._publish(owner, staged)
                 text = self._held[key] = LocalText(self.files(owner).path(blob))
                 return text
 
-    def _note(self, key: Key, size: int) -> None:
+    def _publish(self, owner: str, staged: StagedText) -> None:
+        files, key, size = self.files(owner), (owner, staged.blob), staged.counts.bytes
+        files.place([staged], check=int)
+        files.publish([staged], check=int)
         self.bytes += size - self._sizes.get(key, 0)
         self._sizes[key] = size
         self._sizes.move_to_end(key)
@@ -175,7 +189,7 @@ class TextCache:
                 return
             if key not in self._held:
                 excess -= self._sizes[key]
-                self.drop(key)
+                self._drop(key)
 
     def _incoming(self) -> Path:
         return self._directory / _INCOMING / str(next(self._numbers))
@@ -189,6 +203,17 @@ def _first_free(directory: Path) -> tuple[Path, int]:
             return directory / str(number), descriptor
         os.close(descriptor)
     raise AssertionError
+
+
+def _forget_earlier_boots(directory: Path) -> None:
+    """Deletes what was written before the machine was started: nothing is flushed to the disk, so it may be damaged."""
+    directory.mkdir(exist_ok=True)
+    this = _BOOT.read_text() if _BOOT.exists() else ""
+    noted = directory / "boot"
+    if not noted.exists() or noted.read_text() != this:
+        shutil.rmtree(directory)
+        directory.mkdir()
+        noted.write_text(this)
 
 
 def _found(directory: Path) -> list[tuple[Key, int]]:

@@ -168,8 +168,11 @@ class FileBlobs:
             staged.path.with_suffix(".index").replace(path.with_suffix(".index"))
         staged.path.replace(path)
 
-    def delete(self, blob: str) -> int:
-        """Deletes a blob and returns its size. The caller holds the catalogue's write lock."""
+    def delete(self, blobs: Sequence[str]) -> int:
+        """Deletes blobs and returns their size together. The caller holds the catalogue's write lock."""
+        return sum(map(self._delete, blobs))
+
+    def _delete(self, blob: str) -> int:
         path = self.path(blob)
         size = path.stat().st_size if path.exists() else 0
         path.unlink(missing_ok=True)

@@ -40,17 +40,14 @@ class GarbageCollector:
 
     def sweep(self, texts: Collection[str]) -> Freed:
         """Deletes those of these texts that no context has now. Raises StoreDamaged if the catalogue is damaged."""
-        freed_blobs = freed_bytes = 0
         if texts:
             self.catalogue.verify()
         with self.catalogue.writing():
-            for text in self.catalogue.unused_of(texts):
-                if is_reference(text):
-                    self.indexes.delete(reference_of(text).index_name)
-                else:
-                    freed_bytes += self.blobs.delete(text)
-                    freed_blobs += 1
-        return Freed(blobs=freed_blobs, bytes=freed_bytes)
+            unused = self.catalogue.unused_of(texts)
+            for text in filter(is_reference, unused):
+                self.indexes.delete(reference_of(text).index_name)
+            copies = [text for text in unused if not is_reference(text)]
+            return Freed(blobs=len(copies), bytes=self.blobs.delete(copies))
 
     def sweep_all(self) -> Freed:
         """Deletes all texts on disk that no context has."""

@@ -116,8 +116,8 @@ class Blobs(Protocol):
     def index(self, blob: str) -> LineIndex:
         """The line index of a text. Raises StoreDamaged when the text is gone."""
 
-    def delete(self, blob: str) -> int:
-        """Deletes a text and returns its size. The caller holds the write lock."""
+    def delete(self, blobs: Sequence[str]) -> int:
+        """Deletes texts and returns their size together. The caller holds the write lock."""
 
     def names(self) -> Iterator[str]:
         """The names of all texts, and of what is left of some."""

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
 from rlm_mcp.cluster.addresses import BucketAddress, parse_database
-from rlm_mcp.cluster.blobs import ObjectBlobs, sweep_texts
+from rlm_mcp.cluster.blobs import ObjectBlobs, forget_dropped, sweep_texts
 from rlm_mcp.cluster.catalogue import RowCatalogue, RunUses
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.cluster.leases import Heartbeats
@@ -270,6 +270,21 @@ def test_a_cache_keeps_what_was_used_last_within_its_bound_and_what_is_held(mach
     assert second.cache.bytes <= 2_500
 
 
+def test_a_cache_forgets_what_was_removed_elsewhere_unless_it_is_read(machine: OpenMachine) -> None:
+    first, second = machine("first"), machine("second")
+    kept, removed, read = (first.store.register_text(name * 100, name=name) for name in ("kept", "removed", "read"))
+    held = second.store.file(read)
+    assert [len(second.store.text(context)) for context in (kept, removed)] == [400, 700]
+    assert held.blob.stat().st_size == 400
+    for name in ("removed", "read"):
+        first.store.remove(name)
+    forget_dropped(second.runs.database, second.cache)
+    assert (second.cache.bytes, held.blob.read_text()) == (800, "read" * 100)
+    del held
+    forget_dropped(second.runs.database, second.cache)
+    assert (second.cache.bytes, second.store.text(kept)) == (400, "kept" * 100)
+
+
 def test_a_process_finds_the_cache_of_the_one_before_and_has_one_of_its_own(machine: OpenMachine) -> None:
     first = machine("first")
     context = first.store.register_text(BIG, name="big")
@@ -285,6 +300,16 @@ def test_a_process_finds_the_cache_of_the_one_before_and_has_one_of_its_own(mach
     again.store.file(context).blob.write_text("x" * len(BIG))
     with pytest.raises(StoreDamaged, match="is missing"):  # what was changed on the disk is fetched again
         again.store.text(context)
+
+
+def test_a_cache_that_was_written_before_the_machine_was_started_is_not_trusted(machine: OpenMachine) -> None:
+    first = machine("first")
+    context = first.store.register_text(BIG, name="big")
+    first.stop()
+    (first.directory / "cache" / "texts" / "0" / "boot").write_text("an earlier one")
+    again = machine("first")
+    assert again.cache.bytes == 0
+    assert again.store.read_lines(context, 400_000).text == "a line of text\n"
 
 
 def test_a_full_disk_of_the_cache_is_one_sentence_and_nothing_is_lost(machine: OpenMachine, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Texts:
 
     def delete(self, blob: str) -> int:
         with self.writing():
-            return self.blobs.delete(blob)
+            return self.blobs.delete([blob])
 
 
 OpenTexts = Callable[[], Texts]
