@@ -30,7 +30,7 @@ def has_ended(run: RunRecord) -> bool:
 
 def is_left(run: RunRecord) -> bool:
     """Whether a server should resume the run: a server started it, it has no end, and no process is running it."""
-    return is_resumable(run) and not run.is_live()
+    return not run.is_live() and is_resumable(run)  # in this order: each rlm_result asks, and the record may be long
 
 
 def is_resumable(run: RunRecord) -> bool:

@@ -9,9 +9,10 @@ import anyio
 import pytest
 
 from rlm_mcp.errors import RunBusy, RunNotWritten
-from rlm_mcp.records.events import RunEnded, RunLeft, RunResumed, RunStarted
+from rlm_mcp.records.events import Event, RunEnded, RunLeft, RunResumed, RunStarted
 from rlm_mcp.records.protocols import RunStore
 from rlm_mcp.records.recovery import MOST_TRIES, has_ended, is_left
+from rlm_mcp.records.run import Run
 from rlm_mcp.records.run_queue import LocalRunQueue, RunQueue
 from rlm_mcp.records.store import Runs
 from tests.peers.cluster import open_queues
@@ -129,6 +130,19 @@ async def test_a_player_learns_that_another_process_asks_it_to_cancel(reopen: Op
     with anyio.move_on_after(0) as waits:
         await queue.cancel_requested(run.run_id)
     assert waits.cancelled_caught
+
+
+class Unread(Run):
+    """A record that must not be read."""
+
+    def marks(self) -> list[Event]:
+        raise AssertionError("it was read")
+
+
+def test_a_run_that_goes_on_is_known_without_its_record(tmp_path: Path) -> None:
+    run = Runs(tmp_path).create(STARTED)
+    assert not is_left(Unread(run.directory))
+    run.close()
 
 
 def test_a_cancel_that_cannot_be_asked_for_is_a_sentence(tmp_path: Path) -> None:
