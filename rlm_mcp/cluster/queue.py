@@ -98,6 +98,19 @@ class RowRunQueue(OwnAttempts):
         except RunBusy:
             return None
 
+    def take_back(self, run_id: str) -> RowRun | None:
+        """Claims a run that waits for a worker; None if it does not."""
+        query = "SELECT attempt FROM rlm_runs WHERE owner = %s AND run_id = %s AND attempt IS NOT NULL"
+        rows = self._runs.database.rows(query, (self._runs.owner, run_id))
+        run = self._runs.get(run_id)
+        try:
+            for (attempt,) in rows:
+                run.claim_attempt(attempt)
+                return run
+        except RunBusy:
+            pass  # a worker was faster
+        return None
+
     def left(self, most: int = MOST_AT_ONCE) -> Sequence[RowRun]:
         """The runs that no process goes on with although it should, those that were written last first.
 

@@ -57,6 +57,9 @@ class RunQueue(Protocol):
     def take_over(self, run_id: str, position: int) -> TakenOver | None:
         """Claims a run that was handed over at this position; None if that attempt is not waiting any more."""
 
+    def take_back(self, run_id: str) -> RunRecord | None:
+        """Claims a run that was handed over and that nobody has taken over yet; None if there is no such run."""
+
     def close(self) -> None:
         """Takes no more attempts. Idempotent."""
 
@@ -120,6 +123,10 @@ class LocalRunQueue(OwnAttempts):
 
     def take_over(self, run_id: str, position: int) -> TakenOver | None:  # noqa: ARG002 - the RunQueue protocol
         """None: nothing is handed over."""
+        return None
+
+    def take_back(self, run_id: str) -> RunRecord | None:  # noqa: ARG002 - the RunQueue protocol
+        """None, likewise."""
         return None
 
     def left(self, most: int = MOST_AT_ONCE) -> Sequence[Run]:

@@ -658,7 +658,7 @@ class LiveRuns:
         try:
             run = await self._find(run_id)
             if await run_in_thread(run.is_live):
-                await request_cancel(self._queue, run)
+                await self._cancel_elsewhere(run)
         except RlmError as error:
             log.warning("%s is not cancelled: %s", run_id, error)
         finally:
@@ -687,10 +687,12 @@ class LiveRuns:
         return state
 
     async def _cancel_elsewhere(self, run: RunRecord) -> None:
-        """Cancels a run of another process, or ends one that was cut off, so that it is not resumed."""
-        if await run_in_thread(run.is_live):
+        """Cancels a run of another process, or ends one that waits for one or was cut off, so that none plays it."""
+        queued = await run_in_thread(self._queue.take_back, run.run_id)
+        if queued is None and await run_in_thread(run.is_live):
             await request_cancel(self._queue, run)
-        elif not await run_in_thread(has_ended, run):
+        elif queued is not None or not await run_in_thread(has_ended, run):
+            run = queued or run
             try:
                 await run_in_thread(run.append, CANCELLED)
             finally:

@@ -75,6 +75,19 @@ def test_a_run_that_was_handed_over_is_taken_over_by_one_and_lives_until_then(re
     assert queue.left() == []
 
 
+def test_a_run_that_waits_for_a_worker_is_taken_back_once(reopen: Reopen) -> None:
+    runs, queue = reopen()
+    run = runs.create(STARTED)
+    assert queue.take_back(run.run_id) is None
+    queue.hand_over(run)
+    taken_back = reopen()[1].take_back(run.run_id)
+    assert taken_back is not None
+    assert (queue.take_back(run.run_id), queue.take_over(run.run_id, 1)) == (None, None)
+    taken_back.append(CANCELLED)
+    taken_back.close()
+    assert (run.is_live(), run.state().status) == (False, "cancelled")
+
+
 def test_the_run_of_a_process_that_died_is_handed_over_once_with_a_job_of_its_own(reopen: Reopen) -> None:
     runs, queue = reopen()
     run, user_run, other = runs.create(STARTED), runs.create(RunStarted(query="?", contexts=[])), runs.create(STARTED)

@@ -13,6 +13,7 @@ from rlm_mcp.errors import RunNotWritten
 from rlm_mcp.records.events import RunResumed, RunStarted
 from rlm_mcp.records.protocols import RunRecord
 from rlm_mcp.records.recovery import TRIES_TOGETHER
+from rlm_mcp.records.run import Run
 from rlm_mcp.records.run_queue import LocalRunQueue, TakenOver
 from rlm_mcp.records.store import Runs
 from rlm_mcp.workspace.backends import open_backends
@@ -22,26 +23,44 @@ from tests.rlm_mcp.machine import REQUEST, Machine, ended, started
 pytestmark = pytest.mark.anyio
 
 
-class SharedQueue(LocalRunQueue):
-    """Hands a run over by closing its record; the test says who takes it over, at which position."""
+class Cluster(Machine):
+    """Processes that hand runs to each other."""
 
-    def __init__(self, records: Runs) -> None:
-        super().__init__(records)
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.waiting: dict[str, Run] = {}
+        """the runs that no process has taken over yet; they live"""
+
+
+class SharedQueue(LocalRunQueue):
+    """The queue of one process."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(Runs(cluster.settings.data_dir))
+        self._waiting = cluster.waiting
         self.is_away = False
         """whether the database of the cluster is away"""
         self.is_lost = False
         """whether a process has died with what is taken over"""
         self.position = 0
+        """of the last run that was handed over"""
 
     def hand_over(self, run: RunRecord) -> bool:
         self.position = run.position
         run.close()
+        self._waiting[run.run_id] = self._records.get(run.run_id)
+        self._waiting[run.run_id].claim()
         return True
 
     def take_over(self, run_id: str, position: int) -> TakenOver | None:
+        if (waiting := self._waiting.pop(run_id, None)) is not None:
+            waiting.close()
         run = self._records.get(run_id)
         run.claim(position)
         return TakenOver(run=run, is_lost=self.is_lost)
+
+    def take_back(self, run_id: str) -> RunRecord | None:
+        return self._waiting.pop(run_id, None)
 
     def request_cancel(self, run_id: str) -> None:
         if self.is_away:
@@ -50,14 +69,14 @@ class SharedQueue(LocalRunQueue):
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path)
 
 
 @asynccontextmanager
-async def process(machine: Machine) -> AsyncIterator[tuple[Workspace, SharedQueue]]:
+async def process(machine: Cluster) -> AsyncIterator[tuple[Workspace, SharedQueue]]:
     """A process that serves, and shares its queue with others."""
-    queue = SharedQueue(Runs(machine.settings.data_dir))
+    queue = SharedQueue(machine)
     async with (
         open_backends(machine.settings) as backends,
         machine.open(serves=True, backends=replace(backends, queue=queue)) as workspace,
@@ -65,7 +84,7 @@ async def process(machine: Machine) -> AsyncIterator[tuple[Workspace, SharedQueu
         yield workspace, queue
 
 
-async def test_a_task_whose_run_another_process_plays_is_stopped_there(machine: Machine) -> None:
+async def test_a_task_whose_run_another_process_plays_is_stopped_there(machine: Cluster) -> None:
     with anyio.fail_after(60):
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
@@ -76,8 +95,16 @@ async def test_a_task_whose_run_another_process_plays_is_stopped_there(machine: 
             assert (await server.runs.state(run_id)).status == "cancelled"
 
 
+async def test_a_run_that_no_process_has_taken_over_yet_is_cancelled_at_once(machine: Cluster) -> None:
+    with anyio.fail_after(60):
+        async with process(machine) as (server, _):
+            run_id = await started(server)
+            assert (await server.runs.cancel(run_id)).status == "cancelled"
+    assert machine.model.asked == 0
+
+
 async def test_a_run_that_cannot_be_cancelled_elsewhere_now_ends_no_other(
-    machine: Machine, caplog: pytest.LogCaptureFixture
+    machine: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     with anyio.fail_after(60):
         async with process(machine) as (server, queue), process(machine) as (worker, _):
@@ -93,7 +120,7 @@ async def test_a_run_that_cannot_be_cancelled_elsewhere_now_ends_no_other(
             assert (await server.runs.state(run_id)).answer == "9"
 
 
-async def test_a_run_elsewhere_whose_client_was_lost_goes_on_with_the_same_question(machine: Machine) -> None:
+async def test_a_run_elsewhere_whose_client_was_lost_goes_on_with_the_same_question(machine: Cluster) -> None:
     with anyio.fail_after(60):
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
@@ -112,7 +139,7 @@ async def test_a_run_elsewhere_whose_client_was_lost_goes_on_with_the_same_quest
 
 @pytest.mark.parametrize("is_lost", [False, True])
 async def test_a_run_whose_process_died_before_its_first_event_counts_as_resumed(
-    machine: Machine, *, is_lost: bool
+    machine: Cluster, *, is_lost: bool
 ) -> None:
     machine.model.go.set()
     with anyio.fail_after(60):
@@ -125,15 +152,14 @@ async def test_a_run_whose_process_died_before_its_first_event_counts_as_resumed
         assert [type(mark) for mark in marks[:-1]] == ([RunStarted, RunResumed] if is_lost else [RunStarted])
 
 
-async def test_of_runs_with_which_processes_have_died_one_at_a_time_is_played(machine: Machine) -> None:
+async def test_of_runs_with_which_processes_have_died_one_at_a_time_is_played(machine: Cluster) -> None:
     trial = anyio.Semaphore(0)  # another one is on trial
     with anyio.fail_after(60):
         async with process(machine) as (server, _), process(machine) as (worker, _):
             run_id = await started(server)
-            record = Runs(machine.settings.data_dir).get(run_id)
+            record = machine.waiting[run_id]
             for _ in range(TRIES_TOGETHER):
                 await anyio.to_thread.run_sync(record.append, RunResumed(served=True))
-            record.close()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(worker.runs.play_attempt, run_id, record.position, trial)
                 while not trial.statistics().tasks_waiting:  # noqa: ASYNC110 - a semaphore does not tell
