@@ -42,8 +42,14 @@ async def test_a_context_of_one_server_is_asked_about_at_another_and_outlives_it
     text = "a line\n" * 20_000
     with anyio.fail_after(240):
         async with cluster_processes(tmp_path, sandbox_cache, servers=2, workers=1, latency=0.01) as cluster:
-            async with at(cluster.urls[0], "auto") as first:
+            async with (
+                at(cluster.urls[0], "auto") as first,
+                at(cluster.urls[1], "auto") as listening,
+                listening.listen(resources_list_changed=True) as events,
+            ):
                 registered = await call(first, "register_context", text=text, name="lines")
+                async for _ in events:
+                    break
             cluster.servers[0].kill()
             shutil.rmtree(tmp_path / "machine-0")
             async with at(cluster.urls[1], "auto") as second:
