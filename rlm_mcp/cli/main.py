@@ -17,7 +17,7 @@ DESCRIPTION = (
     "failure, 2 for wrong usage, and 3 for a partial answer after a limit stopped the run."
 )
 
-DEFAULTS = {"handler": serving.serve, "http": None, "json": False, "quiet": False}
+DEFAULTS = {"handler": serving.serve, "http": None, "runs": None, "json": False, "quiet": False}
 """The options of a command line without arguments."""
 
 
