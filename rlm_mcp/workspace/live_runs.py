@@ -23,7 +23,7 @@ from rlm_mcp.errors import RlmError, RunBusy, RunNotWritten, RunRecordDamaged, R
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed, RunStarted
 from rlm_mcp.records.protocols import RunRecord, RunStore
-from rlm_mcp.records.recovery import MOST_AT_ONCE, TRIES_TOGETHER, has_ended, is_left
+from rlm_mcp.records.recovery import MOST_AT_ONCE, has_ended, is_left
 from rlm_mcp.records.run_queue import RunQueue, TakenOver
 from rlm_mcp.records.tape import MemoryRecord, TapedRequest
 from rlm_mcp.records.types import USED_UP, Outcome, RunPage, RunState
@@ -34,6 +34,7 @@ from rlm_mcp.workspace.progress import HEARTBEAT_SECONDS, Progress
 from rlm_mcp.workspace.shared_records import POLL_SECONDS, RunElsewhere, read_along, request_cancel
 from rlm_mcp.workspace.telemetry import Telemetry
 from rlm_mcp.workspace.tenant_limits import TenantLimits
+from rlm_mcp.workspace.trial import Trial, is_suspect
 
 CALM_SECONDS = 0.2
 """The shortest time between two reports: a batch of a hundred sub-calls is one step to a reader."""
@@ -43,9 +44,6 @@ MOST_KEPT = 100
 
 MOST_HANDED_OVER = 1_000
 """Runs of other machines that are cancelled with the calls which began them."""
-
-TRIAL_SECONDS, TRIAL_POLL_SECONDS = 60.0, 0.5
-"""How long others wait for a run with which processes have died, and how often it is looked at: a crash comes soon."""
 
 TELLING_SECONDS = 1.0
 """From the end of a call that waited for a run until it is taken to have reached its client."""
@@ -273,17 +271,17 @@ class LiveRuns:
         """Plays the runs that are begun or resumed here, until the queue is closed."""
         await self._queue.serve(self._play)
 
-    async def play_attempt(self, run_id: str, position: int, trial: anyio.Semaphore) -> None:
+    async def play_attempt(self, run_id: str, position: int, trial: Trial) -> None:
         """Plays to its end an attempt that was handed over, unless it is not waiting for that any more.
 
-        Of runs with which processes have died, one at a time is on `trial`, see `resume_left`.
+        One with which processes have died is on `trial` first.
         """
         run = await run_in_thread(self.records.get, run_id)
-        if await run_in_thread(run.fruitless_resumes) < TRIES_TOGETHER:
+        if not await run_in_thread(is_suspect, run):
             await self._play_attempt(run_id, position)
             return
-        await trial.acquire()
-        async with background_task(self._end_trial, run, trial):
+        await trial.begin()
+        async with background_task(trial.end, run, self._is_over):
             await self._play_attempt(run_id, position)
 
     async def _play_attempt(self, run_id: str, position: int) -> None:
@@ -383,39 +381,32 @@ class LiveRuns:
                 await run_in_thread(run.close)
             raise
 
-    async def resume_left(self, given_up: frozenset[str] = frozenset(), trial: anyio.Semaphore | None = None) -> None:
+    async def resume_left(self, given_up: frozenset[str] = frozenset(), trial: Trial | None = None) -> None:
         """Resumes the runs that earlier servers left; those that cannot be resumed stay as they are.
 
-        A run whose id, or that of each call that waited for it, is `given_up` is cancelled instead. Runs that were
-        resumed TRIES_TOGETHER times and got no further are resumed last and one after the other, across all owners who
-        share a `trial`: one of them may end the process, and should not use up the tries of others.
+        A run whose id, or that of each call that waited for it, is `given_up` is cancelled instead. Those with which
+        processes have died come last, and one after the other in all workspaces that share a `trial`.
         """
-        trial = trial or anyio.Semaphore(1)
+        trial = trial or Trial()
         most = await self._limits.runs_left(self._owner)
         left = await run_in_thread(self._queue.left, MOST_AT_ONCE if most is None else most)
-        tries = await run_in_thread(lambda: {run.run_id: run.fruitless_resumes() for run in left})
-        for run in sorted(left, key=lambda run: tries[run.run_id]):
+        suspects = await run_in_thread(lambda: {run.run_id for run in left if is_suspect(run)})
+        for run in sorted(left, key=lambda run: run.run_id in suspects):
             if run.run_id in given_up:
                 await run_in_thread(self._queue.request_cancel, run.run_id)
             elif given_up and (calls := await run_in_thread(run.waiting_calls)) and calls <= given_up:
                 await self._cancel_given_up(run.run_id)
                 continue
-            if tries[run.run_id] < TRIES_TOGETHER:
+            if run.run_id not in suspects:
                 await self._try_to_resume(run.run_id)
                 continue
-            await trial.acquire()
-            await self._try_to_resume(run.run_id)
-            self._tasks.start_soon(self._end_trial, run, trial)
-
-    async def _end_trial(self, run: RunRecord, trial: anyio.Semaphore) -> None:
-        """Lets the next run on trial begin once this one has got further or does not go on, or after TRIAL_SECONDS."""
-        try:
-            with anyio.move_on_after(TRIAL_SECONDS), suppress(RlmError, OSError):
-                while not self._is_over.is_set() and await run_in_thread(_is_on_trial, run):
-                    with anyio.move_on_after(TRIAL_POLL_SECONDS):
-                        await self._is_over.wait()
-        finally:
-            trial.release()
+            await trial.begin()
+            try:
+                await self._try_to_resume(run.run_id)
+            except BaseException:  # cancellation too: all others would wait for ever
+                trial.end_now()
+                raise
+            self._tasks.start_soon(trial.end, run, self._is_over)
 
     async def resume_if_left(self, run_id: str) -> None:
         """Resumes this run, which a client asks for, if an earlier server left it."""
@@ -723,8 +714,3 @@ class LiveRuns:
         """Stops every run; none can be begun any more."""
         await self.stop_all()
         self._queue.close()
-
-
-def _is_on_trial(run: RunRecord) -> bool:
-    """Whether a run goes on that has not got any further since it was resumed."""
-    return run.is_live() and bool(run.fruitless_resumes())

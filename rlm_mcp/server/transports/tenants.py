@@ -23,6 +23,7 @@ from rlm_mcp.errors import RlmError
 from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, current_tenant
 from rlm_mcp.workspace.tenant_limits import Holding, LimitReached, TenantLimits
+from rlm_mcp.workspace.trial import Trial
 from rlm_mcp.workspace.workspace import Workspace
 
 GRACE_SECONDS, ANSWER_SECONDS = 0.3, 1.5
@@ -87,7 +88,7 @@ class Tenants:
         self._known: dict[str, _Tenant] = {}
         self._unanswered: dict[anyio.CancelScope, None] = {}
         self._is_ending = False
-        self._trial = anyio.Semaphore(1)
+        self._trial = Trial()
         self.notifications = Notifications(current_tenant)
 
     def __repr__(self) -> str:

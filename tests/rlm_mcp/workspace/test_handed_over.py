@@ -17,6 +17,7 @@ from rlm_mcp.records.run import Run
 from rlm_mcp.records.run_queue import LocalRunQueue, TakenOver
 from rlm_mcp.records.store import Runs
 from rlm_mcp.workspace.backends import open_backends
+from rlm_mcp.workspace.trial import Trial
 from rlm_mcp.workspace.workspace import Workspace
 from tests.rlm_mcp.machine import REQUEST, Machine, ended, started
 
@@ -89,7 +90,7 @@ async def test_a_task_whose_run_another_process_plays_is_stopped_there(machine: 
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, anyio.Semaphore(1))
+                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, Trial())
                 await machine.model.waits.wait()
                 server.runs.stop(run_id)
             assert (await server.runs.state(run_id)).status == "cancelled"
@@ -110,7 +111,7 @@ async def test_a_run_that_cannot_be_cancelled_elsewhere_now_ends_no_other(
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, anyio.Semaphore(1))
+                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, Trial())
                 await machine.model.waits.wait()
                 queue.is_away = True
                 server.runs.give_up(run_id)
@@ -125,14 +126,14 @@ async def test_a_run_elsewhere_whose_client_was_lost_goes_on_with_the_same_quest
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, anyio.Semaphore(1))
+                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, Trial())
                 await machine.model.waits.wait()
                 await server.runs.keep_for_repeat(run_id)
                 server.runs.give_up(run_id)
                 await anyio.lowlevel.checkpoint()
                 assert await server.runs.start(REQUEST) == run_id  # once it is cancelled
             machine.model.go.set()
-            await worker.runs.play_attempt(run_id, queue.position, anyio.Semaphore(1))
+            await worker.runs.play_attempt(run_id, queue.position, Trial())
             assert (await server.runs.state(run_id)).answer == "9"
     assert machine.model.asked == 3  # the second turn twice
 
@@ -146,15 +147,16 @@ async def test_a_run_whose_process_died_before_its_first_event_counts_as_resumed
         async with process(machine) as (server, queue):
             run_id = await started(server)
             queue.is_lost = is_lost
-            await server.runs.play_attempt(run_id, queue.position, anyio.Semaphore(1))
+            await server.runs.play_attempt(run_id, queue.position, Trial())
             assert (await ended(server, run_id)).answer == "9"
         marks = Runs(machine.settings.data_dir).get(run_id).marks()
         assert [type(mark) for mark in marks[:-1]] == ([RunStarted, RunResumed] if is_lost else [RunStarted])
 
 
 async def test_of_runs_with_which_processes_have_died_one_at_a_time_is_played(machine: Cluster) -> None:
-    trial = anyio.Semaphore(0)  # another one is on trial
+    trial = Trial()
     with anyio.fail_after(60):
+        await trial.begin()  # for another one
         async with process(machine) as (server, _), process(machine) as (worker, _):
             run_id = await started(server)
             record = machine.waiting[run_id]
@@ -162,12 +164,12 @@ async def test_of_runs_with_which_processes_have_died_one_at_a_time_is_played(ma
                 await anyio.to_thread.run_sync(record.append, RunResumed(served=True))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(worker.runs.play_attempt, run_id, record.position, trial)
-                while not trial.statistics().tasks_waiting:  # noqa: ASYNC110 - a semaphore does not tell
+                while repr(trial) != "<Trial, taken, 1 waiting>":  # noqa: ASYNC110 - it does not tell
                     await anyio.sleep(0.01)
                 assert machine.model.asked == 0
-                trial.release()
+                trial.end_now()
                 await machine.model.waits.wait()  # in its second turn, so that it has got further
-                while not trial.value:  # noqa: ASYNC110 - likewise
+                while repr(trial) != "<Trial, free, 0 waiting>":  # noqa: ASYNC110 - likewise
                     await anyio.sleep(0.01)
                 machine.model.go.set()
             assert (await server.runs.state(run_id)).answer == "9"
