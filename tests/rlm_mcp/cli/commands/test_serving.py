@@ -23,3 +23,9 @@ def test_what_cannot_be_served_is_refused_in_a_sentence(
     assert (ended.returncode, ended.stdout) == (2, "")
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_without_arguments_it_serves_until_stdin_ends(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    ended = run()
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert "Traceback" not in ended.stderr
