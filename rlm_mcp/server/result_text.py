@@ -177,10 +177,11 @@ def _shortened_object(value: Mapping[str, Any], json_chars: int) -> dict[str, An
         names = _names_that_fit(value, json_chars - 2 - NOTE_CHARS)
     left_out = len(value) - len(names)
     room = json_chars - 2 - (NOTE_CHARS if left_out else 0)
+    spare = room - sum(_least_length(name, value[name]) for name in names)
     for number, name in enumerate(names):
-        share = max(0, room) // (len(names) - number)
-        parts[name] = shorten(value[name], share - json_length(name) - 4)
-        room -= json_length(parts[name]) + json_length(name) + 4
+        least = min(json_length(value[name]), NOTE_CHARS)
+        parts[name] = shorten(value[name], least + spare // (len(names) - number))
+        spare += least - json_length(parts[name])
     kept = {name: parts[name] for name in value if name in parts}
     return {**kept, "…": f"{left_out} more"} if left_out else kept
 
@@ -190,11 +191,16 @@ def _names_that_fit(value: Mapping[str, Any], room: int) -> list[str]:
     lengths = {name: json_length(part) for name, part in value.items()}
     kept, used = [], 0
     for name in sorted(value, key=lengths.__getitem__):
-        least = json_length(name) + 4 + min(lengths[name], NOTE_CHARS)
+        least = _least_length(name, value[name])
         if used + least <= room:
             kept.append(name)
             used += least
     return kept
+
+
+def _least_length(name: str, part: object) -> int:
+    """The length of a part of an object that stays short, or of a note of what it was."""
+    return json_length(name) + 4 + min(json_length(part), NOTE_CHARS)
 
 
 def fitting(rows: Iterable[Any], json_chars: int) -> list[Any]:

@@ -103,5 +103,6 @@ JSON = st.recursive(
 
 
 @given(JSON, st.integers(min_value=40, max_value=400))
+@example({"": None, "rows0": [None] * 6, "r": [None] * 7, "0" * 28 + "\x07" * 4: {"0" * 8 + "\x07" * 4: None}}, 178)
 def test_any_value_is_shortened_to_fit(value: Any, limit: int) -> None:
     assert json_length(shorten(value, limit)) <= limit
