@@ -11,7 +11,11 @@ from rlm_mcp.contexts.timeout import Timeout
 
 ENDLESS = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
 LONG = 2_000_000
-LATE = Timeout(600)
+
+
+def late() -> Timeout:
+    """So late that no test reaches it. It begins when it is made."""
+    return Timeout(600)
 
 
 class Enough(Exception):
@@ -66,18 +70,18 @@ def test_output_that_is_no_longer_wanted_ends_the_program(processes: Processes) 
 def test_output_is_whole_or_none(processes: Processes) -> None:
     long = [sys.executable, "-c", "print('x' * 1_000_000)"]
     assert (
-        processes.read_output(long, env={}, timeout=LATE, check_cancelled=wanted, most_bytes=LONG)
+        processes.read_output(long, env={}, timeout=late(), check_cancelled=wanted, most_bytes=LONG)
         == b"x" * 1_000_000 + b"\n"
     )
     failing = [sys.executable, "-c", "print('x'); raise SystemExit(1)"]
-    assert processes.read_output(failing, env={}, timeout=LATE, check_cancelled=wanted, most_bytes=LONG) is None
+    assert processes.read_output(failing, env={}, timeout=late(), check_cancelled=wanted, most_bytes=LONG) is None
     assert processes.read_output(ENDLESS, env={}, timeout=Timeout(0.1), check_cancelled=wanted, most_bytes=LONG) is None
 
 
 def test_kill_all_ends_the_running_programs_and_lets_none_start(processes: Processes) -> None:
     with ThreadPoolExecutor() as threads:
         printing = threads.submit(
-            processes.read_output, ENDLESS, env={}, timeout=LATE, check_cancelled=wanted, most_bytes=LONG
+            processes.read_output, ENDLESS, env={}, timeout=late(), check_cancelled=wanted, most_bytes=LONG
         )
         while "1 running" not in repr(processes):
             continue
@@ -85,7 +89,7 @@ def test_kill_all_ends_the_running_programs_and_lets_none_start(processes: Proce
         with pytest.raises(NoMoreProcesses, match="shutting down"):
             printing.result(timeout=60)
         with pytest.raises(NoMoreProcesses):
-            processes.read_output(ENDLESS, env={}, timeout=LATE, check_cancelled=wanted, most_bytes=LONG)
+            processes.read_output(ENDLESS, env={}, timeout=late(), check_cancelled=wanted, most_bytes=LONG)
 
 
 def test_output_beyond_its_bound_ends_the_program(processes: Processes) -> None:
