@@ -139,7 +139,7 @@ def compiled_module(
     module = _load(engine, path)
     if module is not None:
         return module
-    with _locked(folder / "lock"):
+    with _locked(_lock_file(path)):
         module = _load(engine, path)  # another process may have compiled it while this one waited
         if module is not None:
             return module
@@ -173,7 +173,7 @@ def copy_compiled(image: Image, source: Path, target: Path) -> None:
     name = f"{_key(image)}.cwasm"
     if is_compiled(image, source) and not is_compiled(image, target):
         found, folder = _private_folder(source), _private_folder(target)
-        with _locked(folder / "lock"):
+        with _locked(_lock_file(folder / name)):
             if not is_compiled(image, target):
                 _store(folder / name, (found / name).read_bytes())
 
@@ -281,9 +281,14 @@ def _crc32(path: Path) -> int:
     return checksum
 
 
+def _lock_file(compiled: Path) -> Path:
+    """Each image has a lock of its own: the small one does not wait until a large one is compiled."""
+    return compiled.with_name(f"lock-{compiled.stem}")
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time compile. Without file locks (Windows) several may compile, with the same result."""
+    """Let one process at a time compile an image; without file locks (Windows) several may, with the same result."""
     try:
         import fcntl
     except ImportError:

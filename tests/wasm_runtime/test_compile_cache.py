@@ -3,7 +3,10 @@
 import hashlib
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+
+import wasmtime
 
 from wasm_runtime import Runtime, compile_cache, linking
 from wasm_runtime.compile_cache import (
@@ -67,6 +70,19 @@ def test_a_copied_module_is_another_file(sandbox_cache: Path, tmp_path: Path) ->
         next((cache / "wasm-runtime").glob("*.cwasm")).stat().st_ino for cache in (sandbox_cache, tmp_path / "other")
     ]
     assert copies[0] != copies[1]
+
+
+def test_an_image_that_is_being_compiled_keeps_no_other_waiting(sandbox_cache: Path, tmp_path: Path) -> None:
+    image = compile_cache.load_image()
+
+    def read_module() -> bytes:
+        compile_cache.copy_compiled(image, sandbox_cache, tmp_path)  # what waits for the lock would wait for ever
+        return b"\0asm\1\0\0\0"
+
+    large = replace(image, sha256="0" * 64)
+    compile_cache.compiled_module(wasmtime.Engine(), large, tmp_path, lambda _: None, read_module=read_module)
+    assert compile_cache.is_compiled(image, tmp_path)
+    assert compile_cache.is_compiled(large, tmp_path)
 
 
 def test_the_whole_surface_between_guest_and_host_is_short() -> None:
