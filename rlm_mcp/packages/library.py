@@ -140,6 +140,8 @@ class PackageLibrary:
                 )
             return image
         wanted = {canonical_name(name) for name in setting}
+        if alone := sorted(wanted & {"none", "data"}):
+            raise PackagesMissing(f"packages = {','.join(setting)}: {alone[0]} stands alone; give it, or names")
         current = [image for image in self.images() if self.is_current(image)]
         images = [image for image in current if wanted <= image.names]
         if not images:

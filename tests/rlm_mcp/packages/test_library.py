@@ -68,6 +68,13 @@ def test_what_no_image_has_is_named_with_the_command_that_adds_it(library: Packa
     assert str(raised.value) == "no image has the packages numpy, scipy: `rlm-mcp packages add scipy`"
 
 
+@pytest.mark.parametrize(("setting", "word"), [(("data", "numpy"), "data"), (("numpy", "none"), "none")])
+def test_none_and_data_are_given_alone(library: PackageLibrary, setting: tuple[str, ...], word: str) -> None:
+    with pytest.raises(PackagesMissing) as raised:
+        library.choose(setting)
+    assert str(raised.value) == f"packages = {','.join(setting)}: {word} stands alone; give it, or names"
+
+
 def test_without_any_image_there_are_no_packages_and_data_is_refused(tmp_path: Path) -> None:
     library = PackageLibrary(tmp_path)
     assert (library.choose(None), library.images(), library.added()) == (None, [], ())
