@@ -22,6 +22,17 @@ _INSTEAD = {
     "httpx": "There is no network.",
 }
 
+_PROJECTS = {
+    "bs4": "beautifulsoup4",
+    "dateutil": "python-dateutil",
+    "docx": "python-docx",
+    "PIL": "pillow",
+    "pptx": "python-pptx",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+"""The projects whose modules have another name: `packages add` takes the project's."""
+
 
 def installed_phrase(imports: Sequence[str]) -> str:
     """The sentence of a prompt that says which packages code can import."""
@@ -46,5 +57,6 @@ def import_advice(message: str, imports: Sequence[str]) -> str | None:
     if name in imports:
         return None
     instead = f" {_INSTEAD[name]}" if name in _INSTEAD else ""
-    owner = "" if name in _NOT_PACKAGES else f" (Its owner can add it: rlm-mcp packages add {name})"
+    project = _PROJECTS.get(name, name)
+    owner = "" if name in _NOT_PACKAGES else f" (Its owner can add it: rlm-mcp packages add {project})"
     return f"This sandbox has {there}. Nothing can be installed from here.{instead}{owner}"

@@ -39,6 +39,11 @@ NOTHING = "Nothing can be installed from here."
             HAS_NUMPY,
             f"the standard library and: bs4, numpy. {NOTHING} (Its owner can add it: rlm-mcp packages add scipy)",
         ),
+        (
+            "sklearn",
+            (),
+            f"the standard library only. {NOTHING} (Its owner can add it: rlm-mcp packages add scikit-learn)",
+        ),
         ("pip", (), f"the standard library only. {NOTHING}"),
         ("micropip", HAS_NUMPY, f"the standard library and: bs4, numpy. {NOTHING}"),
     ],
