@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 _NAME = re.compile(r"No module named '([\w.]+)'")
+_NOTEBOOK_COMMAND = re.compile(r"^ *[!%] *(?:pip|uv|conda|mamba|apt)\b", re.MULTILINE)
 # Ways to install something that work elsewhere, and what only a browser has; nobody can add these.
 _NOT_PACKAGES = frozenset({"pip", "micropip", "ensurepip", "pyodide", "pyodide_js", "js", "conda", "uv"})
 _NO_PROCESSES = "does not support processes"  # what `subprocess` raises
@@ -45,10 +46,11 @@ def installed_phrase(imports: Sequence[str]) -> str:
 def import_advice(message: str, imports: Sequence[str]) -> str | None:
     """The advice for the message of a failed import, or of a program that was not started, such as pip.
 
+    A line that runs pip in a notebook, as `!pip install numpy`, is in the traceback of its SyntaxError.
     None if it names a module of something installed, or is about something else.
     """
     there = f"the standard library and: {', '.join(imports[:_MOST_NAMED])}" if imports else "the standard library only"
-    if _NO_PROCESSES in message:
+    if _NO_PROCESSES in message or _NOTEBOOK_COMMAND.search(message):
         return f"This sandbox has {there}. Nothing can be installed from here."
     found = _NAME.search(message)
     if found is None:

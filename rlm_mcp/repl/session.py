@@ -305,11 +305,11 @@ def _run_cell(session: "Session", code: str, seconds: float | None, imports: Seq
 
 
 def _with_import_advice(result: CellResult, imports: Sequence[str]) -> CellResult:
-    """The result, in which a failed import, or a program that was not started, says what can be imported."""
+    """The result, in which a failed import, or a program that was not started, tells what can be imported."""
     error = result.error
-    if error is None or error.type not in ("ModuleNotFoundError", "OSError"):
+    if error is None or error.type not in ("ModuleNotFoundError", "OSError", "SyntaxError"):
         return result
-    advice = import_advice(error.message, imports)
+    advice = import_advice(error.traceback if error.type == "SyntaxError" else error.message, imports)
     if advice is None:
         return result
     message, traceback = (f"{text.rstrip().removesuffix('.')}. {advice}" for text in (error.message, error.traceback))

@@ -52,12 +52,21 @@ def test_a_failed_import_says_what_there_is(module: str, imports: tuple[str, ...
     assert import_advice(f"No module named '{module}'", imports) == f"This sandbox has {advice}"
 
 
-def test_a_program_that_was_not_started_says_what_there_is() -> None:
-    advice = import_advice("[Errno 138] emscripten does not support processes.", HAS_NUMPY)
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[Errno 138] emscripten does not support processes.",
+        'File "<cell 1>", line 1\n    !pip install scipy\n    ^\nSyntaxError: invalid syntax\n',
+        'File "<cell 1>", line 2\n    %pip install scipy\n    ^\nSyntaxError: invalid syntax\n',
+    ],
+)
+def test_a_program_that_was_not_started_says_what_there_is(message: str) -> None:
+    advice = import_advice(message, HAS_NUMPY)
     assert advice == f"This sandbox has the standard library and: bs4, numpy. {NOTHING}"
 
 
 def test_other_messages_get_no_advice() -> None:
+    assert import_advice("    pip install scipy\nSyntaxError: invalid syntax", ()) is None
     assert import_advice("[Errno 2] No such file or directory: 'x'", ()) is None
     assert import_advice("No module named 'numpy.nonsense'", HAS_NUMPY) is None
     assert import_advice("import of _ctypes halted; None in sys.modules", ()) is None

@@ -290,3 +290,12 @@ async def test_cells_that_wait_for_sub_calls_do_not_wait_for_each_other(opened: 
             for repl in repls:
                 cells.start_soon(ask, repl)
     assert values == ["'answer to q'"] * many
+
+
+async def test_a_command_of_a_notebook_is_told_that_nothing_can_be_installed(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("!pip install numpy")
+    assert cell.error is not None
+    assert cell.error.type == "SyntaxError"
+    assert "This sandbox has the standard library" in cell.error.message
+    assert "Nothing can be installed from here." in cell.error.message
