@@ -212,10 +212,12 @@ class Tools:
         try:
             async with workspace.runs.waiting(run_id, call):  # until the cause is known: a signal may come meanwhile
                 try:
-                    return await wait_for_run(request, workspace, run_id, seconds, call=call)
+                    result = await wait_for_run(request, workspace, run_id, seconds, call=call)
                 except anyio.get_cancelled_exc_class():
                     cause = await self._cancellations.cause_of(request)
                     raise
+                self._cancellations.note_answered(request, partial(workspace.runs.keep_for_repeat, run_id))
+                return result
         except anyio.get_cancelled_exc_class():
             cause = cause or await self._cancellations.cause_of(request)
             if cause != "user":

@@ -5,6 +5,7 @@ closes that connection, which the endpoint counts.
 """
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -368,6 +369,52 @@ def waiting_client(tool: str, era: str, environ: dict[str, str]) -> Iterator[Raw
             yield client
         finally:
             process.kill()
+
+
+LATE = {"method": "notifications/cancelled", "params": {"requestId": 3, "reason": "Request timed out"}}
+
+
+@pytest.mark.parametrize("era", ["auto", "legacy"])
+async def test_a_question_whose_answer_came_too_late_is_not_paid_again(
+    era: str, environ: dict[str, str], endpoint: Endpoint
+) -> None:
+    endpoint.holds = False
+    with waiting_client("rlm_solve", era, environ) as client:
+        run = client.result_of(3)
+        client.send(**LATE)
+        await anyio.sleep(TELLING_SECONDS + 0.5)  # until then, any answer is taken to be under way
+        client.call(4, "rlm_solve", **QUESTION)
+        again = client.result_of(4)
+    assert (again["run_id"], again["status"]) == (run["run_id"], "completed")
+    assert endpoint.server.counts.requests == 2
+
+
+async def test_a_question_whose_answer_came_too_late_in_a_session_over_http_is_not_paid_again(
+    environ: dict[str, str], endpoint: Endpoint
+) -> None:
+    endpoint.holds = False
+    with http_process(environ) as (_, url):
+        await listening(url)
+        async with httpx2.AsyncClient(timeout=60, headers={"Accept": "application/json, text/event-stream"}) as http:
+
+            async def say(**message: object) -> dict[str, Any]:
+                answer = await http.post(f"{url}/mcp", json={"jsonrpc": "2.0", **message})
+                http.headers["Mcp-Session-Id"] = answer.headers.get("Mcp-Session-Id", "")
+                *_, data = ["{}", *re.findall(r"^data: (\{.*)", answer.text, re.MULTILINE)]
+                result: dict[str, Any] = json.loads(data).get("result", {})
+                fields: dict[str, Any] = result.get("structuredContent", {})
+                return fields
+
+            await say(id=0, method="initialize", params=HELLO)
+            await say(method="notifications/initialized")
+            context = {"text": "a b c", "name": "abc"}
+            await say(id=1, method="tools/call", params={"name": "register_context", "arguments": context})
+            run = await say(id=3, method="tools/call", params={"name": "rlm_solve", "arguments": QUESTION})
+            await say(**LATE)
+            await anyio.sleep(TELLING_SECONDS + 0.5)
+            again = await say(id=4, method="tools/call", params={"name": "rlm_solve", "arguments": QUESTION})
+    assert (again["run_id"], again["status"]) == (run["run_id"], "completed")
+    assert endpoint.server.counts.requests == 2
 
 
 async def is_cancelled_for_good(environ: dict[str, str], endpoint: Endpoint) -> None:
