@@ -25,6 +25,11 @@ gc.disable()
 sys.dont_write_bytecode = False
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # An image is baked for two minutes: begun last, it would let the other workers wait for its end.
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/packages/"))
+
+
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
