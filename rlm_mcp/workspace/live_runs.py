@@ -339,9 +339,12 @@ class LiveRuns:
     async def resume(self, run_id: str) -> str:
         """Continues a run that was cut off, cancelled, or stopped when its time was over. Returns its id."""
         run = await self._find(run_id)
-        lock = self._resuming.setdefault(run.run_id, anyio.Lock())
-        async with lock:  # a server resumes what was left while clients ask for it
+        async with self._lock_of(run):
             return await self._resume(run)
+
+    def _lock_of(self, run: RunRecord) -> anyio.Lock:
+        """A server resumes what was left while clients ask for the same run, or cancel it."""
+        return self._resuming.setdefault(run.run_id, anyio.Lock())
 
     async def _resume(self, run: RunRecord) -> str:
         if run.run_id in self._live:
@@ -420,7 +423,11 @@ class LiveRuns:
                 await self.cancel(run_id)
                 log.warning("%s was cancelled while its server ended, which had no time to record it", run_id)
                 return
-            await self.resume(run_id)
+            run = await self._find(run_id)
+            async with self._lock_of(run):
+                if not await run_in_thread(is_left, run):  # it was cancelled, or resumed for a client, meanwhile
+                    return
+                await self._resume(run)
         except RlmError as error:
             log.warning("%s was left by a server that has ended and cannot be resumed: %s", run_id, error)
         else:
@@ -663,7 +670,7 @@ class LiveRuns:
             self._forget_kept(run.run_id)
             with suppress(OSError):  # then the next server gives it to the same question once
                 await run_in_thread(run.note_told)
-        async with self._resuming.setdefault(run.run_id, anyio.Lock()):  # a server may be resuming it
+        async with self._lock_of(run):
             if run.run_id not in self._live:
                 await self._cancel_elsewhere(run)
         if (live := self._live.get(run.run_id)) is not None:

@@ -14,6 +14,7 @@ from rlm_mcp.records.recovery import MOST_TRIES, TRIES_TOGETHER
 from rlm_mcp.records.run import Run
 from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
+from rlm_mcp.workspace.trial import Trial
 from tests.rlm_mcp.machine import REQUEST, Machine, begun, ended, lost_twice, started
 
 pytestmark = pytest.mark.anyio
@@ -218,6 +219,25 @@ async def test_a_left_run_is_cancelled_without_being_resumed(machine: Machine) -
         async with machine.open() as workspace:
             assert (await workspace.runs.cancel(run_id)).status == "cancelled"
         assert LocalRunQueue(Runs(machine.settings.data_dir)).left() == []
+
+
+async def test_a_left_run_that_a_user_cancels_while_others_are_resumed_stays_cancelled(machine: Machine) -> None:
+    trial = Trial()
+    await trial.begin()  # as if another run were on trial
+    with anyio.fail_after(60):
+        async with machine.open(serves=True) as workspace:
+            run_id = await begun(workspace, machine)
+        for _ in range(TRIES_TOGETHER):
+            async with machine.open(serves=True) as workspace:
+                await workspace.runs.resume_left()
+        async with machine.open(serves=True) as workspace:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(workspace.runs.resume_left, frozenset(), trial)
+                while "1 waiting" not in repr(trial):  # noqa: ASYNC110 - it does not tell
+                    await anyio.sleep(0.01)
+                await workspace.runs.cancel(run_id)
+                trial.end_now()
+            assert (await workspace.runs.state(run_id)).status == "cancelled"
 
 
 async def test_a_run_of_a_living_server_is_not_taken_from_it(machine: Machine) -> None:
