@@ -74,7 +74,8 @@ def complaint(tool: str, arguments: Mapping[str, Any], result: object) -> str | 
     if not result.is_error:
         size = len(json.dumps(result.structured_content, ensure_ascii=False))
         return None if size < RESULT_CHARS else f"{size} characters of JSON"
-    if re.search(r'Traceback|File "|Error executing tool|pydantic|object at 0x|Errno', text):
+    inside = re.search(r'Traceback|File "|Error executing tool|pydantic|object at 0x|Errno', text)
+    if inside is not None and inside[0] not in repr(arguments):  # an error names the argument that it is about
         return f"the inside shows: {text[:300]}"
     if len(text) > 1_500:
         return f"a sentence of {len(text)} characters: {text[:100]}"
