@@ -290,17 +290,17 @@ def write_long_document(path: Path) -> None:
 
 
 async def kill_when_it_converts(server: Served, is_killed: anyio.Event) -> None:
-    """Kills ann's worker once one more process than before has written that it converts something."""
-    before = len(conversions(server))
-    await until(lambda: len(conversions(server)) > before)
+    """Kills ann's worker once another process than before has written that it converts something."""
+    before = conversions(server)
+    await until(lambda: not conversions(server) <= before)
     is_killed.set()
     server.kill_worker_of("ann")
 
 
-def conversions(server: Served) -> Sequence[Path]:
+def conversions(server: Served) -> set[Path]:
     """The journals of processes that convert a document, or did when they died."""
     journals = server.data_dir / "owners" / "ann" / "contexts" / "conversions"
-    return [path for path in journals.glob("*") if any(path.read_bytes())]
+    return {path for path in journals.glob("*") if any(path.read_bytes())}
 
 
 async def test_variables_come_back_and_the_client_is_told(server: Served, tenants: tuple[Client, Client]) -> None:
