@@ -53,6 +53,13 @@ async def test_a_run_from_the_question_to_the_answer(world: World) -> None:
     assert world.record.answer() == "429"
 
 
+async def test_replies_of_a_weak_model_end_with_the_block_or_at_400_tokens(world: World) -> None:
+    outcome = await world.solve([COUNT, ANSWER], GOOD[1:], profile=Profile(strength="weak"))
+
+    assert outcome.answer == "429"
+    assert {(call.max_tokens, call.stop) for call in world.root.calls} == {(400, ("\n```\n\n",))}
+
+
 async def test_what_begins_is_told_and_each_request_is_on_record_before_it_is_sent(world: World) -> None:
     told: list[str] = []
     root, sub, record = ScriptedModel([ASK]), ScriptedModel(["yes"]), MemoryRecord()

@@ -18,6 +18,8 @@ def test_the_system_prompt_is_the_same_for_every_question_and_names_the_room_of_
     assert strong == prompts.system("strong", sub_prompt_chars=60_000)
     assert "up to 60,000 characters" in strong.content
     assert "up to 12,000 characters of each (first 9,000, last 3,000)" in strong.content
+    assert "FINAL belongs into the block that has computed and checked the answer" in strong.content
+    assert "`cite(line)` for a single text" in strong.content
     assert "{" not in strong.content
     assert estimate_tokens(strong.content) < 620
     assert estimate_tokens(prompts.system("weak").content) < 300
@@ -152,6 +154,40 @@ def test_a_weak_model_is_shown_how_code_has_prose_judged_or_read(question: str, 
 
     assert (code in told) if code else not any(name in told for name in ("pick(", "read("))
     assert "pick(" not in prompts.opening(question, [brief], None, "strong")
+
+
+@pytest.mark.parametrize(
+    ("question", "is_count"),
+    [
+        ("How many requests failed?", True),
+        ("What is the number of requests that failed?", True),
+        ("Count the failed requests.", True),
+        ("What is the room number of Ada Reed?", False),
+        ("What is the phone number of the harbour office?", False),
+        ("What is the number of the train to Bern?", False),
+        ("Which account is it?", False),
+    ],
+)
+def test_a_number_that_stands_somewhere_is_no_count(question: str, is_count: bool) -> None:
+    assert bool(prompts.COUNTS.search(question)) == is_count
+    assert ("FINAL(len(matching))" in prompts.opening(question, [PROSE], None, "weak")) == is_count
+
+
+@pytest.mark.parametrize(
+    ("question", "labels"),
+    [
+        ("Is most of it refund, delivery or praise?", ["refund", "delivery", "praise"]),
+        ("Which of complaint or praise is more frequent?", ["complaint", "praise"]),
+        ("Which topic is most frequent?", None),
+    ],
+)
+def test_a_weak_model_is_shown_how_lines_get_the_labels_that_the_question_lists(
+    question: str, labels: list[str] | None
+) -> None:
+    told = prompts.opening(question, [PROSE], None, "weak")
+
+    assert (f"classify(context.splitlines(), {question!r}".replace("'", '"') in told) == (labels is not None)
+    assert labels is None or f"{labels!r})" in told
 
 
 def test_a_weak_model_may_read_the_answer_off_a_line_that_was_found_unless_the_question_is_about_all_lines() -> None:
