@@ -36,6 +36,12 @@ HOW_TO_READ = {
 }
 """format, as `describe` names it after parsing -> one way to read it"""
 
+HOW_TO_READ_ROWS = {
+    "csv": 'csv.reader(open("context", newline="")) reads it, also fields with line ends in them; it has no header',
+    "tsv": 'csv.reader(open("context", newline=""), delimiter="\\t") reads it; it has no header',
+}
+"""the same for tables whose first line is a row like the others"""
+
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _TOLD = ("colours", "levels", "first_time", "last_time", "headings", "languages", "types", "rows")
 _MOST_STRUCTURE_CHARS = 600
@@ -84,6 +90,7 @@ def _with_data_frame(brief: Brief, store: Store, context: Context) -> Brief:
         return brief
     (file,) = store.files(context)
     given = "" if delimiter == "," else f", sep={delimiter!r}"
+    given += ", header=None" if HOW_TO_READ_ROWS[brief.format.partition(";")[0]] in brief.format else ""
     reader = f"pandas.read_csv({f'/context/{context.name}/{file.path}'!r}{given}) gives a DataFrame"
     return replace(brief, format=f"{brief.format}; {reader}")
 
@@ -206,7 +213,8 @@ def format_text(structure: Mapping[str, object]) -> str:
     """The format that `describe` has parsed, the code that reads it, and its columns."""
     found = str(structure.get("format") or "")
     parts = [found] if found not in {"", "text", "files"} else []
-    parts += [HOW_TO_READ[found]] if found in HOW_TO_READ else []
+    ways = HOW_TO_READ if structure.get("header", True) else HOW_TO_READ_ROWS
+    parts += [ways[found]] if found in ways else []
     shape = structure.get("shape")
     if isinstance(shape, dict) or (isinstance(shape, list) and _is_nested(shape)):
         parts[-1] += f" as {_sketch(shape)}"
@@ -215,7 +223,7 @@ def format_text(structure: Mapping[str, object]) -> str:
     return ellipsize("; ".join(parts), _MOST_STRUCTURE_CHARS)
 
 
-def _reading(found: str, text: str) -> str:
+def _reading(found: str, text: str, *, has_header: bool) -> str:
     """Code that reads the rows of a table, and the first row: a small model that splits lines by hand miscounts."""
     delimiter = _DELIMITERS.get(found)
     if delimiter is None:
@@ -224,8 +232,8 @@ def _reading(found: str, text: str) -> str:
     if not first:
         return ""
     given = ", delimiter='\\t'" if delimiter == "\t" else ""
-    row = dict(zip(head, first, strict=False))
-    return f'rows = list(csv.DictReader(open("context", newline=""){given}))\n# rows[0] is {row}'
+    reader, row = ("DictReader", dict(zip(head, first, strict=False))) if has_header else ("reader", head)
+    return f'rows = list(csv.{reader}(open("context", newline=""){given}))\n# rows[0] is {row}'
 
 
 def _is_nested(shape: list[object]) -> bool:
@@ -315,7 +323,11 @@ def _brief(store: Store, overview: Overview, query: str, *, counts_places: bool)
         shapes=_shapes_in(entry.blob, entry.bytes, entry.lines) if entry is not None else (),
         hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
         is_prose=is_prose(samples) and not overview.structure.get("columns"),
-        reading=_reading(str(overview.structure.get("format")), overview.head),
+        reading=_reading(
+            str(overview.structure.get("format")),
+            overview.head,
+            has_header=bool(overview.structure.get("header", True)),
+        ),
         fields=fields,
         places=places,
         are_places_complete=is_complete,

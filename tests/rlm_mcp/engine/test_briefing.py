@@ -61,6 +61,22 @@ def test_a_weak_model_is_told_the_code_that_reads_a_table_and_its_first_row(
     assert found[0].reading not in opening("How many crates?", found, None, "strong")
 
 
+@pytest.mark.parametrize(("suffix", "delimiter", "given"), [(".csv", ",", ""), (".tsv", "\t", ', delimiter="\\t"')])
+def test_no_model_is_told_to_take_the_first_row_of_a_table_without_a_header_for_its_header(
+    store: Store, tmp_path: Path, suffix: str, delimiter: str, given: str
+) -> None:
+    file = tmp_path / f"messages{suffix}"
+    file.write_text("".join(f"m{n}{delimiter}2026-01-0{n}{delimiter}The card is gone.\n" for n in range(1, 9)))
+    table = store.register_source(str(file), name="messages")
+    (brief,) = brief_contexts(store, [table], "How many cards?", ["pandas"])
+
+    assert f'csv.reader(open("context", newline=""){given}) reads it' in brief.format
+    assert "it has no header" in brief.format
+    assert ", header=None) gives a DataFrame" in brief.format
+    assert "DictReader" not in brief.format + brief.reading
+    assert brief.reading.endswith("# rows[0] is ['m1', '2026-01-01', 'The card is gone.']")
+
+
 @pytest.mark.parametrize(("delimiter", "given"), [(",", ""), ("\t", r", sep='\t'")])
 def test_with_pandas_a_table_is_offered_as_a_data_frame(store: Store, delimiter: str, given: str) -> None:
     rows = [["city", "crates"], *[["Bern", str(n)] for n in range(9)]]
