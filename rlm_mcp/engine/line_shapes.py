@@ -18,6 +18,7 @@ _MASK = str.maketrans(
 _RUN = re.compile(r"(?<![A-Z])[A-Z]*a[A-Za]*|\b[A-Z]{1,2}\b|[^\W\d_A-Z]+")
 _NUMBER = re.compile(r"0[0a]*(?:[.,:/_-]0[0a]*)*")
 _PROSE_SHARE = 0.2  # with more shapes than this a line, shapes say nothing
+_MOST_RAREST = 6  # of more shapes that are all as rare, those shown would be chance, as in prose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class LineShape:
 
 
 def shapes_of(lines: Iterable[str]) -> tuple[LineShape, ...]:
-    """The rarest shapes, then the most frequent ones; none if the lines are all alike or all different."""
+    """The rarest shapes, then the most frequent ones; none if the lines are all alike or differ as prose does."""
     masked: Counter[str] = Counter()
     first: dict[str, str] = {}
     for line in lines:
@@ -46,6 +47,8 @@ def shapes_of(lines: Iterable[str]) -> tuple[LineShape, ...]:
     if len(counts) < 2 or len(counts) > max(MOST_FREQUENT + MOST_RARE, _PROSE_SHARE * counts.total()):
         return ()
     ordered = [shape for shape, _ in counts.most_common()]
+    if sum(count == counts[ordered[-1]] for count in counts.values()) > _MOST_RAREST:
+        return ()
     rare = [shape for shape in reversed(ordered[1:]) if counts[shape] * 10 < counts[ordered[0]]][:MOST_RARE]
     told = dict.fromkeys([*rare, *ordered[:MOST_FREQUENT]])
     return tuple(LineShape(count=counts[shape], example=examples[shape]) for shape in told)

@@ -19,3 +19,15 @@ def test_lines_that_are_all_alike_or_all_different_have_no_shapes() -> None:
     assert shapes_of([]) == ()
     assert shapes_of(["a 1", "b 2", ""]) == ()
     assert shapes_of(["yes, it is", "No: never", "(why?) I", "a b", "c; d", "e! f!", "g - h"]) == ()
+
+
+def test_of_many_shapes_that_are_all_as_rare_none_is_shown() -> None:
+    alike = [f"the film of {year} is a delight" for year in range(1900, 2000)]
+    odd = ["yes, it is", "No: never", "(why?) I", "a b", "c; d", "e! f!", "g - h"]
+
+    assert shapes_of([*alike, *odd]) == ()
+    assert shapes_of([*alike, *odd[:6]]) == (
+        *(LineShape(count=1, example=line) for line in reversed(odd[3:6])),
+        LineShape(count=100, example=alike[0]),
+        LineShape(count=1, example=odd[0]),
+    )
