@@ -303,6 +303,8 @@ def _brief(store: Store, overview: Overview, query: str, *, counts_places: bool)
     if overview.structure.get("format") == "json":  # single lines of printed JSON mean nothing
         samples = (" ".join(overview.head.split()),)
         found = found if context.lines == 1 else ()
+    if overview.structure.get("header") and found[:1] == samples[:1]:  # the names of columns, and the first rows
+        found = ()
     is_lined = is_text and str(overview.structure.get("format")) in {"text", "log", "json lines"}
     entry = store.file(context) if is_lined else None
     fields = _fields(samples) if str(overview.structure.get("format")) in {"text", "log"} else ()

@@ -30,6 +30,16 @@ def test_lines_with_rare_words_of_the_question_are_shown(store: Store) -> None:
     assert brief.hits == ("NOTE: the access code of project Zephyr is trunk-275.",)
 
 
+def test_the_names_of_columns_are_no_lines_that_a_question_finds(store: Store) -> None:
+    rows = [f"s{n % 9},2026-01-{n % 28 + 1:02},{n / 7:.1f}" for n in range(200)]
+    table = store.register_text(
+        "\n".join(["sensor,day,temperature", *rows[:150], "attic-9,2026-02-01,3.5", *rows[150:]]), name="readings"
+    )
+
+    assert brief_contexts(store, [table], "Which sensor has the highest mean temperature?")[0].hits == ()
+    assert brief_contexts(store, [table], "How cold was attic-9?")[0].hits == ("attic-9,2026-02-01,3.5",)
+
+
 def test_a_word_that_stands_everywhere_finds_nothing(store: Store) -> None:
     log = store.register_text("\n".join(LOG), name="app.log")
 
