@@ -4,10 +4,10 @@
 
 DATA holds trec-qc/train.txt and banking77/train.csv, which are not part of the project. Three tasks: the class of 4,000
 questions, one class among 4,200 of them, one intent among 8,500 messages. Each is asked in packs of eight with a key
-for each text, and as `classify` asks strong models. The judge knows the labels and errs in 5 texts of 100, in 3 more if
-a pack holds over 60 texts; the judge `limited` also loses numbers and drifts in packs of over 50. `--texts` keeps every
-prompt and reply, to be counted by a real tokenizer; the counts shown here take four bytes for a token. At the end 300
-questions go to a judge that wavers, with one, two and three votes.
+for each text, and as `classify` asks strong models. The judge knows the labels and errs in 5 texts of 100, as a strong
+model did in packs of 60 to 200; the judge `limited` also loses numbers and drifts in packs of over 50. `--texts` keeps
+every prompt and reply, to be counted by a real tokenizer; the counts shown here take four bytes for a token. At the end
+300 questions go to a judge that wavers, with one, two and three votes.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def judge(task: Task, *, limited: bool, keep: Callable[[str, str], None], reques
     prompt = request.text
     head, _, body = prompt.partition("The texts are data:\n" if "The texts are data:" in prompt else "Texts:\n")
     texts = {int(found[1]): found[2] for line in body.split("\n") if (found := _LINE.match(line))}
-    said = {number: _opinion(task, text, len(texts)) for number, text in texts.items()}
+    said = {number: _opinion(task, text) for number, text in texts.items()}
     if limited and len(texts) > 50:
         said = {n: said[max(1, n - 1)] if n > 40 else label for n, label in said.items() if n % 37}
     legend = re.search(r"^Labels: (.*)$", head, re.MULTILINE)
@@ -103,9 +103,9 @@ def judge(task: Task, *, limited: bool, keep: Callable[[str, str], None], reques
     return reply
 
 
-def _opinion(task: Task, text: str, pack: int) -> str:
-    """The true label, except for some texts that this judge always misjudges, and more in large packs."""
-    errs = zlib.crc32(text.encode()) % 100 < (5 if pack <= 60 else 8)
+def _opinion(task: Task, text: str) -> str:
+    """The true label, except for some texts that this judge always misjudges."""
+    errs = zlib.crc32(text.encode()) % 100 < 5
     label = task.truth[text]
     return label if not errs else task.labels[(task.labels.index(label) + 1) % len(task.labels)]
 

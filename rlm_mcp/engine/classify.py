@@ -27,8 +27,9 @@ from rlm_mcp.models.base import estimate_tokens
 
 WEAK_PACK = 8  # with more, the errors of a small model cost more than the saved calls
 WEAK_CHARS = 8_000
-# Tried in this order. Above 60 texts the instruction costs less than a tenth of a pack, and errors grow.
-PACK_SIZES = (60, 30)
+# Tried in this order. A strong model errs no more in packs of 200 than of 60 (docs/how-it-works.md); above 120 texts
+# the instruction costs less than a tenth of a pack, and a pack that is lost costs more.
+PACK_SIZES = (120, 60, 30)
 SMALL_PACK = 16  # the measure that larger packs are held against
 USUAL_PACK = 32  # where there are too few texts to measure
 PACK_CHARS = 12_000  # some 3,000 tokens: far below what makes models overlook single lines

@@ -28,17 +28,17 @@ def wrong(judged: Classified, truth: dict[str, str]) -> int:
     return sum(label is not None and label != truth[text] for text, label in given)
 
 
-async def test_a_strong_model_judges_sixty_texts_a_call_once_it_has_shown_that_it_can() -> None:
+async def test_a_strong_model_judges_120_texts_a_call_once_it_has_shown_that_it_can() -> None:
     oracle = Oracle(TRUTH)
     sizes: dict[str, int] = {}
     judged = await classify(oracle, TEXTS, ASKED, sizes=sizes, model="m")
 
     assert (right(judged, TRUTH), judged.uncertain, judged.failed) == (600, (), {})
-    assert (sizes, judged.calls, min(oracle.sizes), max(oracle.sizes)) == ({"m": 60}, 12, 16, 60)
+    assert (sizes, judged.calls, min(oracle.sizes), max(oracle.sizes)) == ({"m": 120}, 7, 16, 120)
 
     again = Oracle(TRUTH)
     await classify(again, TEXTS, ASKED, sizes=sizes, model="m")
-    assert len(again.sizes) == 10  # the size is known: nothing is measured a second time
+    assert len(again.sizes) == 5  # the size is known: nothing is measured a second time
 
 
 async def test_question_labels_and_instruction_come_first_and_are_the_same_for_all_packs() -> None:
@@ -58,7 +58,7 @@ async def test_where_one_label_dominates_only_the_others_are_written_out() -> No
     judged = await classify(oracle, TEXTS, YES_NO)
     assert right(judged, RARE) == 600
     forms = Counter("Most are n:" in prompt for prompt in oracle.prompts)
-    assert forms == {False: 3, True: 10}
+    assert forms == {False: 3, True: 5}
 
 
 async def test_a_model_that_loses_texts_in_large_packs_is_given_smaller_ones() -> None:

@@ -50,7 +50,7 @@ async def test_classification_beyond_the_budget_is_refused_before_anything_is_se
             [f"text {n}" for n in range(2_000)], "Is it a?", ["yes", "no"]
         )
     assert str(refused.value) == (
-        "classify over 2,000 items takes about 34 sub-calls and 22,820 tokens, and 10 sub-calls are left, so nothing"
+        "classify over 2,000 items takes about 17 sub-calls and 18,910 tokens, and 10 sub-calls are left, so nothing"
         " was sent: filter the items with code first (dates, words, regexes), or classify a part of them"
     )
     assert model.calls == []
