@@ -85,7 +85,8 @@ and shown beside the answer, never in it.
 - `budget()`, `SHOW_VARS()`. `FINAL(value)` or `FINAL_VAR("name")` ends the run.
 
 How to work
-1. Look first: size, format, real lines. What code can count, match or compute exactly, compute over everything.
+1. Size, format and real lines come with the question: look further only where they leave something open. What code \
+can count, match or compute exactly, compute over everything.
 2. Where meaning decides, put the text itself into sub-calls: few full ones, in one batch.
 3. Keep results in variables; check them (counts, failed items) before combining.
 4. FINAL belongs into the block that has computed and checked the answer: no turn is needed to look at it again. \
