@@ -8,6 +8,7 @@
     objects     the bucket
     text_cache  texts of contexts on this machine
     notices     what processes tell each other
+    sweeper     deletes what nothing needs any more
     worker      plays runs that others hand over
 
 Each other file implements one protocol that `workspace/backends.py` names. The extra `cluster` installs the packages

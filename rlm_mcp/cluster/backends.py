@@ -4,11 +4,12 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import anyio
 
 from rlm_mcp.cluster.addresses import parse_bucket, parse_database
-from rlm_mcp.cluster.blobs import ObjectBlobs, TextSweeper
+from rlm_mcp.cluster.blobs import ObjectBlobs, forget_dropped, sweep_texts
 from rlm_mcp.cluster.catalogue import RowCatalogue, RunUses
 from rlm_mcp.cluster.changes import SharedChanges
 from rlm_mcp.cluster.database import Database
@@ -19,6 +20,7 @@ from rlm_mcp.cluster.objects import Objects
 from rlm_mcp.cluster.queue import RowRunQueue
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema, state_key
+from rlm_mcp.cluster.sweeper import Sweeper
 from rlm_mcp.cluster.text_cache import TextCache
 from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.errors import SettingsError
@@ -88,9 +90,11 @@ def _open(settings: Settings, opened: ExitStack) -> Cluster:
     address, bucket = parse_database(settings.store), parse_bucket(settings.blobs or "")
     database = opened.enter_context(Database(address))
     objects = Objects(bucket)
-    objects.briefly().claim(prepare_schema(database))
+    briefly = objects.briefly()
+    briefly.claim(prepare_schema(database))
     cache = opened.enter_context(TextCache(settings.cache_dir / "texts", most_bytes=settings.text_cache_bytes))
-    opened.enter_context(TextSweeper(database, objects.briefly(), cache))
+    sweeps = (partial(forget_dropped, database, cache), partial(sweep_texts, database, briefly))
+    opened.enter_context(Sweeper(*sweeps))
     beating = opened.enter_context(Database(address, most_connections=HEARTBEAT_CONNECTIONS))
     return Cluster(
         database=database,

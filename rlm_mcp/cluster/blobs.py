@@ -20,14 +20,11 @@ A text is registered again by uploading it under another key, so one that was lo
 not objects: they are built from the text while it is fetched, and its hash is verified on the way.
 """
 
-import logging
 import secrets
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from rlm_mcp.cluster.catalogue import RowCatalogue
 from rlm_mcp.cluster.database import Database, execute
@@ -35,17 +32,14 @@ from rlm_mcp.cluster.objects import ObjectMissing, Objects, owner_prefix
 from rlm_mcp.cluster.text_cache import TextCache, TextDiffers
 from rlm_mcp.contexts.store.blobs import LocalText, StagedText
 from rlm_mcp.contexts.text.line_index import LineIndex
-from rlm_mcp.errors import StorageUnreachable, StoreDamaged
+from rlm_mcp.errors import StoreDamaged
 
 REQUESTS_AT_ONCE = 16
 """Of one registration or search: a request is mostly waiting."""
 
 GRACE_SECONDS = 24 * 3600.0
-SWEEP_SECONDS = 3600.0
 _AT_ONCE = 1_000
 """Texts of which one statement is about."""
-
-log = logging.getLogger(__name__)
 
 
 class ObjectBlobs:
@@ -245,33 +239,3 @@ def forget_dropped(database: Database, cache: TextCache) -> None:
             patience=0,
         )
         cache.forget(set(some).difference(rows))
-
-
-class TextSweeper:
-    """Sweeps texts of the bucket and of the cache once an hour, on a thread of its own."""
-
-    def __init__(self, database: Database, objects: Objects, cache: TextCache) -> None:
-        self._database = database
-        self._objects = objects
-        self._cache = cache
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._keep_sweeping, name="texts", daemon=True)
-
-    def __repr__(self) -> str:
-        return f"<TextSweeper of {self._objects!r}>"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ending.set()
-        self._thread.join()
-
-    def _keep_sweeping(self) -> None:
-        while not self._ending.wait(SWEEP_SECONDS):
-            try:
-                forget_dropped(self._database, self._cache)
-                sweep_texts(self._database, self._objects)
-            except StorageUnreachable as error:
-                log.debug("old texts are deleted later: %s", error)
