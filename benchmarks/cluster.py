@@ -69,6 +69,7 @@ class ClusterProcesses:
     servers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     machines: Iterator[int] = field(default_factory=count)
+    closing: ExitStack = field(default_factory=ExitStack)
 
     @property
     def url(self) -> str:
@@ -78,6 +79,15 @@ class ClusterProcesses:
     def new_machine(self) -> dict[str, str]:
         """The environment of a process that shares no data directory with any other."""
         return self.environ | {"RLM_MCP_DATA_DIR": str(self.directory / f"machine-{next(self.machines)}")}
+
+    async def start_server(self) -> str:
+        """Starts one more server, which plays no runs; its URL."""
+        serving = http_process(self.new_machine(), "--runs", "0")
+        process, url = await asyncio.to_thread(self.closing.enter_context, serving)
+        self.closing.callback(process.terminate)
+        self.servers.append(process)
+        self.urls.append(url)
+        return url
 
     def start_worker(self) -> "subprocess.Popen[bytes]":
         """Starts one more worker, which appends what it logs to a file."""
@@ -128,12 +138,9 @@ async def cluster_processes(
             environ |= object_store_variables(endpoint)
             environ |= {"RLM_MCP_STORE": postgres.url, "RLM_MCP_BLOBS": f"s3://{BUCKET}/cluster"}
             cluster = ClusterProcesses(environ=environ, postgres=postgres, model=model, directory=directory)
+            stack.enter_context(cluster.closing)
             for _ in range(servers):
-                serving = http_process(cluster.new_machine(), "--runs", "0")
-                process, url = await asyncio.to_thread(stack.enter_context, serving)
-                stack.callback(process.terminate)
-                cluster.servers.append(process)
-                cluster.urls.append(url)
+                await cluster.start_server()
             try:
                 for _ in range(workers):
                     cluster.start_worker()

@@ -18,6 +18,7 @@ from rlm_mcp.cluster.limits import RowLimits
 from rlm_mcp.cluster.notices import Notices
 from rlm_mcp.cluster.objects import Objects
 from rlm_mcp.cluster.queue import RowRunQueue
+from rlm_mcp.cluster.repls import HeldRepls, RowReplStates, sweep_states
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema, state_key
 from rlm_mcp.cluster.sweeper import Sweeper
@@ -40,6 +41,7 @@ class Cluster:
     objects: Objects
     heartbeats: Heartbeats
     notices: Notices
+    held_repls: HeldRepls
     cache: TextCache
     state_key: bytes = field(repr=False)
     """seals the state of requests that wait for input, so that clients may answer at any server"""
@@ -54,11 +56,15 @@ class Cluster:
         parts = StoreParts(
             catalogue=catalogue, blobs=ObjectBlobs(catalogue, self.objects, self.cache), uses=RunUses(runs)
         )
+        repl_states = RowReplStates(
+            self.database, runs.briefly, self.notices, self.held_repls, owner=owner, node=self.heartbeats.node
+        )
         async with open_backends(settings, limits, parts) as local:
             yield replace(
                 local,
                 records=runs,
                 queue=RowRunQueue(runs, self.notices),
+                repl_states=repl_states,
                 changes=SharedChanges(self.database, self.notices, owner),
                 limits=RowLimits(limits or LocalLimits(), self.database),
             )
@@ -93,14 +99,21 @@ def _open(settings: Settings, opened: ExitStack) -> Cluster:
     briefly = objects.briefly()
     briefly.claim(prepare_schema(database))
     cache = opened.enter_context(TextCache(settings.cache_dir / "texts", most_bytes=settings.text_cache_bytes))
-    sweeps = (partial(forget_dropped, database, cache), partial(sweep_texts, database, briefly))
-    opened.enter_context(Sweeper(*sweeps))
+    opened.enter_context(
+        Sweeper(
+            partial(forget_dropped, database, cache),
+            partial(sweep_texts, database, briefly),
+            partial(sweep_states, database, briefly),
+        )
+    )
+    held_repls = HeldRepls()
     beating = opened.enter_context(Database(address, most_connections=HEARTBEAT_CONNECTIONS))
     return Cluster(
         database=database,
         objects=objects,
-        heartbeats=opened.enter_context(Heartbeats(beating)),
+        heartbeats=opened.enter_context(Heartbeats(beating, renewals=[held_repls.renew])),
         notices=opened.enter_context(Notices(database)),
+        held_repls=held_repls,
         state_key=state_key(database),
         cache=cache,
     )

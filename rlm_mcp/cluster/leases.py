@@ -8,7 +8,7 @@ from the database, finds its leases invalid, and sends nothing.
 
     expires      EXPIRY_SECONDS after it was renewed, by the clock of the database: others may take it
     ends         MARGIN_SECONDS earlier, by the clock of this machine, counted from before it was renewed
-    heartbeat    every HEARTBEAT_SECONDS, one statement for all leases of a process
+    heartbeat    every HEARTBEAT_SECONDS, one statement for all leases of runs of a process
 
 A lease that has ended becomes valid again when it is renewed before anybody took it.
 """
@@ -17,7 +17,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -84,7 +84,7 @@ class RowLease:
 
 
 class Heartbeats:
-    """The leases of one process, renewed by a thread of its own over a connection of its own."""
+    """The leases of runs of one process, renewed by a thread of its own over a connection of its own."""
 
     def __init__(
         self,
@@ -93,8 +93,9 @@ class Heartbeats:
         node: str | None = None,
         clock: Callable[[], float] = seconds_awake_or_not,
         is_beating: bool = True,
+        renewals: Sequence[Callable[[Database], object]] = (),
     ) -> None:
-        """Without `is_beating`, leases are renewed only by `beat`. Closes the database with itself."""
+        """Without `is_beating`, leases are renewed only by `beat`. `renewals` renew those of other things."""
         self.database = database
         self.node = node or f"{socket.gethostname()}-{secrets.token_hex(3)}"
         self.clock = clock
@@ -103,6 +104,7 @@ class Heartbeats:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeats", daemon=True)
         self._is_beating = is_beating
+        self._renewals = renewals
 
     def __repr__(self) -> str:
         return f"<Heartbeats of {self.node}, {len(self._leases)} leases>"
@@ -129,6 +131,11 @@ class Heartbeats:
 
     def beat(self) -> None:
         """Renews all leases once; those that others have taken are over. Raises DatabaseUnusable."""
+        self._renew_runs()
+        for renew in self._renewals:
+            renew(self.database)
+
+    def _renew_runs(self) -> None:
         with self._lock:
             leases = list(self._leases)
         if not leases:

@@ -16,7 +16,7 @@ import psycopg
 
 from rlm_mcp.cluster.database import RETRY_SECONDS, Cursor, Database, DatabaseUnusable, execute
 
-Topic = Literal["cancel", "change"]
+Topic = Literal["cancel", "change", "repl"]
 
 CHANNEL = "rlm_mcp"
 

@@ -120,6 +120,35 @@ CREATE INDEX rlm_admitted_by_owner ON rlm_admitted (owner);
 CREATE INDEX rlm_texts_left ON rlm_texts (changed_at) WHERE state IN ('begun', 'placed', 'dropped', 'swept');
 """
 
+_REPLS = """
+CREATE SEQUENCE rlm_repl_epochs;
+CREATE TABLE rlm_repls (
+    owner text NOT NULL,
+    context_id text COLLATE "C" NOT NULL,
+    epoch bigint NOT NULL DEFAULT 0,           -- the fencing token: each lease has a new one
+    begun bigint NOT NULL DEFAULT 0,           -- the number of cells; each state says how many it holds
+    busy boolean NOT NULL DEFAULT false,       -- the holder has the REPL in use, or has not saved it yet
+    holder text,                               -- a process
+    held_until timestamptz,                    -- by the clock of this database
+    wanted_by text,                            -- the process that takes it next
+    wanted_until timestamptz,
+    PRIMARY KEY (owner, context_id)
+);
+CREATE TABLE rlm_repl_states (
+    key text PRIMARY KEY,                      -- of the object, which is written once
+    owner text NOT NULL,
+    context_id text COLLATE "C" NOT NULL,
+    image text NOT NULL,
+    cells bigint NOT NULL,
+    bytes bigint NOT NULL,
+    state text NOT NULL,                       -- see repls.py
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX rlm_repl_states_kept ON rlm_repl_states (owner, context_id, image) WHERE state = 'kept';
+CREATE INDEX rlm_repl_states_by_age ON rlm_repl_states (changed_at);
+CREATE INDEX rlm_repl_states_dropped ON rlm_repl_states (owner) WHERE state = 'dropped';
+"""
+
 
 def _first(cursor: Cursor) -> None:
     text = (resources.files("procrastinate.sql") / "schema.sql").read_text("utf-8")
@@ -133,10 +162,14 @@ def _contexts(cursor: Cursor) -> None:
     execute(cursor, "UPDATE rlm_schema SET state_key = %s", (secrets.token_bytes(32),))
 
 
+def _repls(cursor: Cursor) -> None:
+    execute(cursor, _REPLS)
+
+
 Migration = Callable[[Cursor], object]
 """What leads from one version to the next, in a transaction."""
 
-MIGRATIONS: Sequence[Migration] = (_first, _contexts)
+MIGRATIONS: Sequence[Migration] = (_first, _contexts, _repls)
 
 
 class SchemaMismatch(RlmError):

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -159,6 +159,7 @@ class InspectRepls:
         self._pool = pool or ReplPool()
         self._states = states
         self._tasks = tasks
+        self._opening: dict[str, anyio.Event] = {}
         self._closing: dict[str, anyio.Event] = {}
 
     def __repr__(self) -> str:
@@ -225,30 +226,41 @@ class InspectRepls:
 
     async def _open(self, context: Context, calls: GuestCalls) -> _PooledRepl:
         context_id = context.context_id
-        while (closing := self._closing.get(context_id)) is not None:
-            await closing.wait()  # it may be saving the variables that this one begins with
-        exit_stack = AsyncExitStack()
-        repl = await exit_stack.enter_async_context(self._open_repl((context,), calls))
-        if (raced := self._pool.get(self, context_id)) is not None:
-            await exit_stack.aclose()
-            return raced
-        opened = _PooledRepl(repl=repl, exit=exit_stack)
-        if self._states is None or self._tasks is None:
-            await self._pool.add(self, context_id, opened)
-            return opened
-        opened.kept = KeptRepl(repl, opened.lock, context_id=context_id, states=self._states, tasks=self._tasks)
-        exit_stack.push_async_callback(self._save_before_closing, context_id, opened.kept)
-        opened.lock.acquire_nowait()  # no cell runs before the variables are there
+        # One that is being closed may be saving the variables that this one begins with.
+        while (changing := self._closing.get(context_id) or self._opening.get(context_id)) is not None:
+            await changing.wait()
+            if (others := self._pool.get(self, context_id)) is not None:
+                return others
+        opening = self._opening[context_id] = anyio.Event()
         try:
-            await self._pool.add(self, context_id, opened)
-            await opened.kept.restore()
-        except BaseException:  # cancellation too: nobody knows in which state the REPL is
-            opened.kept.abandon()
-            with anyio.CancelScope(shield=True):
-                await self._pool.close(self, context_id)
-            raise
+            opened = await self._opened(context_id, self._open_repl((context,), calls))
+            if opened.kept is None:
+                await self._pool.add(self, context_id, opened)
+                return opened
+            opened.lock.acquire_nowait()  # no cell runs before the variables are there
+            try:
+                await self._pool.add(self, context_id, opened)
+                await opened.kept.restore()
+            except BaseException:  # cancellation too: nobody knows in which state the REPL is
+                opened.kept.abandon()
+                with anyio.CancelScope(shield=True):
+                    await self._pool.close(self, context_id)
+                raise
+            finally:
+                opened.lock.release()
+            return opened
         finally:
-            opened.lock.release()
+            del self._opening[context_id]
+            opening.set()
+
+    async def _opened(self, context_id: str, opening: AbstractAsyncContextManager[Repl]) -> _PooledRepl:
+        exit_stack = AsyncExitStack()
+        opened = _PooledRepl(repl=await exit_stack.enter_async_context(opening), exit=exit_stack)
+        if self._states is not None and self._tasks is not None:
+            states, tasks = self._states, self._tasks
+            opened.kept = KeptRepl(opened.repl, opened.lock, context_id=context_id, states=states, tasks=tasks)
+            exit_stack.enter_context(states.listening(context_id, opened.kept.hear))
+            exit_stack.push_async_callback(self._save_before_closing, context_id, opened.kept)
         return opened
 
     async def _save_before_closing(self, context_id: str, kept: KeptRepl) -> None:

@@ -3,9 +3,12 @@
 A cell pays for the copy of what its session has written (a millisecond), not for packing and writing it. What several
 cells did while a state was being saved is saved together, and saving one REPL takes a quarter of a processor at most,
 however fast its cells follow each other.
+
+Where another process waits for the REPL, the state is saved once the running cell has ended, and no other cell begins.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -14,10 +17,16 @@ from anyio.abc import TaskGroup
 
 from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.types import CellResult, Repl
-from rlm_mcp.workspace.repl_states import DAMAGED, ReplStates, StateNotKept, TakenState
+from rlm_mcp.workspace.repl_states import DAMAGED, ReplNews, ReplStates, StateNotKept, TakenState
 
 PAUSE, PAUSE_AFTER_FAILURE = 3.0, 60.0
 """After a state was saved, or could not be, the next is saved no earlier than this many times as long as that took."""
+
+MOST_PAUSE_SECONDS = 30.0
+"""Where that took long, it was rather waiting than computing."""
+
+ASK_AGAIN_SECONDS = 0.5
+"""How often a REPL that another process uses is asked for: what it answers may be lost."""
 
 _COPIES = anyio.CapacityLimiter(2)
 """States that are copied and packed at once in a process: each takes memory, and the processors from others' cells."""
@@ -33,14 +42,25 @@ class KeptRepl:
         self._states = states
         self._tasks = tasks
         self._lease: str | None = None
+        self._to_release: str | None = None
+        """the lease that others have to wait for until it is released"""
         self._begun = 0
         self._missing = 0
         self._is_miscounted = False
         """cells are on record as begun that are not counted any more"""
-        self._is_taken = False
-        self._abandoned = anyio.Event()
+        self._is_outdated = False
+        """another process has taken the REPL, or it was never restored: cells that wait for it run in another one"""
+        self._is_wanted = False
+        self._is_leaving = False
+        """no cell begins any more: another process waits, and gets what `close` saves"""
+        self._has_run = False
+        self._is_abandoned = False
+        self._is_asked_for = False
+        self._free = anyio.Event()
+        """the REPL may be taken"""
+        self._work, self._hurry = anyio.Event(), anyio.Event()
+        """there is something to do in the background; no pause is made before that"""
         self._is_unsaved = False
-        self._is_saving = False
         self._saving = anyio.Lock()
         self._may_save_at = -math.inf
         self._notes: list[str] = []
@@ -50,7 +70,18 @@ class KeptRepl:
         return f"<KeptRepl of {self._context_id}, {self._begun} cells{', unsaved' * self._is_unsaved}>"
 
     async def restore(self) -> None:
-        """Takes the state of the context's REPL and restores it, if there is one. The next cell is told."""
+        """Takes the state of the context's REPL and restores it, if there is one. The next cell is told.
+
+        From now on states are saved in the background, until `abandon`.
+        """
+        self._tasks.start_soon(self._keep_saving)
+        try:
+            await self._restore()
+        except BaseException:  # cancellation, too
+            self._is_outdated = True
+            raise
+
+    async def _restore(self) -> None:
         taken = await self._take()
         if taken is None:
             return
@@ -62,13 +93,41 @@ class KeptRepl:
             self._notes.append(note)
 
     async def _take(self) -> TakenState | None:
-        try:
-            taken = await anyio.to_thread.run_sync(self._states.take, self._context_id, self._repl.image)
-        except StateNotKept as error:
-            self._note_failure(error)
-            return None
-        self._lease, self._begun = taken.lease, taken.begun
-        return taken
+        while not self._is_abandoned:
+            self._free = anyio.Event()
+            try:
+                taken = await anyio.to_thread.run_sync(self._states.take, self._context_id, self._repl.image)
+            except StateNotKept as error:
+                self._note_failure(error)
+                return None
+            if taken is not None and not self._is_abandoned:
+                self._lease, self._begun = taken.lease, taken.begun
+                self._to_release = taken.lease
+                return taken
+            if taken is not None:  # too late: `close` has released what there was
+                await self._release(taken.lease)
+            with anyio.move_on_after(ASK_AGAIN_SECONDS):
+                await self._free.wait()
+        return None
+
+    def hear(self, news: ReplNews) -> None:
+        """Acts on what other processes tell about the REPL."""
+        if news == "free":
+            self._free.set()
+        elif self._lease is not None:
+            self._is_wanted = self._is_asked_for = True
+            self._hurry.set()
+            self._work.set()
+
+    async def _let_go(self) -> None:
+        """Lets another process take the REPL when no cell runs, unless there is something to save first."""
+        async with self._lock:
+            if self._lease is not None and not self._is_unsaved:
+                await self._release(self._lease)
+
+    async def _release(self, lease: str) -> None:
+        with suppress(StateNotKept):  # it expires, or others ask for it again
+            await anyio.to_thread.run_sync(self._states.release, self._context_id, lease)
 
     async def _restored(self, data: bytes) -> str:
         """Restores a state; says why if that is not possible."""
@@ -78,20 +137,22 @@ class KeptRepl:
             return str(error)
 
     async def begin_cell(self) -> bool:
-        """Counts a cell; False if another process has taken the REPL, so that this one is out of date."""
-        if self._is_taken:
+        """Counts a cell; False if another process has taken the REPL or waits for it, so that this one has to go."""
+        # A process that has waited runs one cell at least, or two could pass the REPL on for ever.
+        self._is_leaving |= self._is_wanted and self._has_run
+        if self._is_outdated or self._is_leaving:
             return False
         # A state that could not be taken when the REPL was opened is older than what is in the REPL by now.
-        if self._lease is None and (self._abandoned.is_set() or await self._take() is None):
+        if self._lease is None and (self._is_abandoned or await self._take() is None):
             return True
         self._begun += 1
         try:
-            self._is_taken = not await self._count(self._lease or "")
+            self._is_outdated = not await self._count(self._lease or "")
         except StateNotKept as error:
             self._note_failure(error)
-        if self._is_taken:
+        if self._is_outdated:
             self.abandon()
-        return not self._is_taken
+        return not self._is_outdated
 
     async def _count(self, lease: str) -> bool:
         """Puts on record how many cells have begun; False if another process has taken the REPL."""
@@ -101,10 +162,9 @@ class KeptRepl:
 
     def end_cell(self) -> None:
         """Saves the state in the background, after the answer of the cell."""
+        self._has_run = True
         self._is_unsaved = self._lease is not None
-        if self._is_unsaved and not self._is_saving:
-            self._is_saving = True
-            self._tasks.start_soon(self._save_until_all_is_saved)
+        self._work.set()
 
     def told(self, result: CellResult) -> CellResult:
         """The result of a cell with what its client has to know about its variables, once.
@@ -118,27 +178,34 @@ class KeptRepl:
 
     def abandon(self) -> None:
         """Saves nothing from now on: the REPL was reset or closed, or another process has it."""
-        self._lease, self._is_unsaved = None, False
-        self._abandoned.set()
+        self._lease, self._is_unsaved, self._is_abandoned = None, False, True
+        for event in (self._free, self._hurry, self._work):
+            event.set()
 
     async def close(self) -> None:
         """Saves what is not saved yet, before the REPL is closed. A cell that still runs is not waited for."""
-        if not self._lock.locked():
+        if self._is_leaving or not self._lock.locked():
             await self._save()
         self.abandon()
+        if self._to_release is not None:
+            await self._release(self._to_release)
 
-    async def _save_until_all_is_saved(self) -> None:
-        try:
-            while self._is_unsaved:
+    async def _keep_saving(self) -> None:
+        while not self._is_abandoned:
+            self._work = anyio.Event()
+            if self._is_unsaved:
                 with anyio.CancelScope(deadline=self._may_save_at):
-                    await self._abandoned.wait()
+                    await self._hurry.wait()
                 began = anyio.current_time()
                 await self._save()
                 ended = anyio.current_time()
                 pause = PAUSE_AFTER_FAILURE if self._failure else PAUSE
-                self._may_save_at = ended + pause * (ended - began)
-        finally:
-            self._is_saving = False
+                self._may_save_at = ended + min(pause * (ended - began), MOST_PAUSE_SECONDS)
+            elif self._is_asked_for:
+                self._is_asked_for = False
+                await self._let_go()
+            else:
+                await self._work.wait()
 
     async def _save(self) -> None:
         """Saves the state, once an earlier one is saved. A failure is told to the next cell."""
@@ -203,4 +270,4 @@ def what_became_of(taken: TakenState, lost: str) -> str:
     if missing:
         last = "the last cell, which was" if missing == 1 else f"the last {missing:,} cells, which were"
         return f"The variables were restored as they were before {last} not saved: run again what you need of that."
-    return "The variables of the earlier cells were restored."
+    return "" if taken.is_usual else "The variables of the earlier cells were restored."

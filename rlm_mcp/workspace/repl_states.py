@@ -19,11 +19,11 @@ import secrets
 import struct
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rlm_mcp.errors import RlmError
 from rlm_mcp.files import replacing, try_lock
@@ -58,6 +58,7 @@ class TakenState:
     """A REPL that was taken: the lease to save with, and the variables as they were after `cells` cells.
 
     `begun` is the number of cells that have begun before. Without `data`, `lost` says why, unless there was no cell.
+    With `is_usual`, that variables come back is not worth a note: they move to whichever server is asked.
     """
 
     lease: str
@@ -65,19 +66,36 @@ class TakenState:
     data: bytes | None = None
     cells: int = 0
     lost: str = ""
+    is_usual: bool = False
+
+
+ReplNews = Literal["wanted", "free"]
+"""Another process waits for a REPL, or it can be taken now."""
 
 
 class ReplStates(Protocol):
-    """Where the states of one owner are kept. Every method may block, and raises StateNotKept."""
+    """Where the states of one owner are kept. Every method may block, and raises StateNotKept.
 
-    def take(self, context_id: str, image: str) -> TakenState:
-        """Gives the state of a context's REPL to the caller, who alone may save it from now on."""
+    `tests/rlm_mcp/workspace/test_repl_states.py` is what every implementation has to pass.
+    """
+
+    def take(self, context_id: str, image: str) -> TakenState | None:
+        """Gives the state of a context's REPL to the caller, who alone may save it from now on.
+
+        None while a process that can be reached uses the REPL: it is told to let the REPL go. The caller tries again.
+        """
 
     def count_cell(self, context_id: str, lease: str, begun: int) -> bool:
         """Notes that so many cells have begun, before one does; False if another has taken the REPL."""
 
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         """Replaces the state by that after `cells` cells; False, and no change, if another has taken the REPL."""
+
+    def release(self, context_id: str, lease: str) -> None:
+        """Lets others take the REPL at once, also if not all is saved. The lease stays valid until one does."""
+
+    def listening(self, context_id: str, hear: Callable[[ReplNews], None]) -> AbstractContextManager[None]:
+        """Calls `hear` on the event loop of the caller with what becomes known during a block. News may be lost."""
 
     def drop(self, context_id: str) -> None:
         """Forgets the REPL of a context: its next taker begins anew."""
@@ -117,7 +135,7 @@ class MemoryReplStates:
 
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         """Replaces the state."""
-        _check_size(data)
+        check_size(data)
         if self._leases.get(context_id, ("", 0))[0] != lease:
             return False
         self._states.pop((context_id, image), None)
@@ -125,6 +143,13 @@ class MemoryReplStates:
         while sum(len(kept) for _, kept in self._states.values()) > self._most_bytes:
             del self._states[next(iter(self._states))]
         return True
+
+    def release(self, context_id: str, lease: str) -> None:
+        """Nothing: a REPL is taken at once."""
+
+    def listening(self, *_: object, **__: object) -> AbstractContextManager[None]:
+        """There is no news: nobody waits."""
+        return nullcontext()
 
     def drop(self, context_id: str) -> None:
         """Forgets the REPL."""
@@ -170,7 +195,7 @@ class FileReplStates:
 
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         """Replaces the state atomically, then deletes the oldest states that exceed the bound."""
-        _check_size(data)
+        check_size(data)
         path = self._state_path(context_id, image)
         try:
             # The lock is held from the comparison until the file has its name, not while it is written.
@@ -184,6 +209,13 @@ class FileReplStates:
         except _ReplTaken:
             return False
         return True
+
+    def release(self, context_id: str, lease: str) -> None:
+        """Nothing: a REPL is taken at once."""
+
+    def listening(self, *_: object, **__: object) -> AbstractContextManager[None]:
+        """There is no news: nobody waits."""
+        return nullcontext()
 
     def drop(self, context_id: str) -> None:
         """Forgets the REPL."""
@@ -301,6 +333,7 @@ def _taken(lease: str, begun: int, *, cells: int, data: bytes | None, lost: str)
     )
 
 
-def _check_size(data: bytes) -> None:
+def check_size(data: bytes) -> None:
+    """Raises StateNotKept if a state is too large."""
     if len(data) > MOST_STATE_BYTES:
         raise StateNotKept(f"they take {len(data) >> 20} MiB, and {MOST_STATE_BYTES >> 20} are kept")

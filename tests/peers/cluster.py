@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rlm_mcp.cluster.changes import SharedChanges
     from rlm_mcp.cluster.limits import RowLimits
     from rlm_mcp.cluster.queue import RowRunQueue
+    from rlm_mcp.cluster.repls import RowReplStates
     from rlm_mcp.cluster.runs import RowRuns
     from rlm_mcp.contexts.store.protocols import StoreParts
     from rlm_mcp.workspace.tenant_limits import LocalLimits
@@ -191,6 +192,32 @@ def open_changes(request: pytest.FixtureRequest) -> "Callable[[], SharedChanges]
     closing = ExitStack()
     request.addfinalizer(closing.close)
     return lambda: SharedChanges(database, closing.enter_context(Notices(database)), owner)
+
+
+def open_repl_states(request: pytest.FixtureRequest, *, lives: bool = False) -> "Callable[..., RowReplStates]":
+    """Opens the states of one owner, whom no other test has, as another node would.
+
+    One that `lives` renews its leases and hears notices. It takes `lives` too, and what RowReplStates takes.
+    """
+    from rlm_mcp.cluster.leases import Heartbeats
+    from rlm_mcp.cluster.notices import Notices
+    from rlm_mcp.cluster.repls import HeldRepls, RowReplStates
+
+    database, objects = request.getfixturevalue("database"), request.getfixturevalue("objects")
+    owner, lives_usually = secrets.token_hex(6), lives
+    closing = ExitStack()
+    request.addfinalizer(closing.close)
+
+    def opened(*, lives: bool = lives_usually, held: HeldRepls | None = None, **options: Any) -> "RowReplStates":
+        held = held or HeldRepls()
+        heartbeats, notices = Heartbeats(database, renewals=[held.renew]), Notices(database)
+        if lives:
+            closing.enter_context(heartbeats)
+            closing.enter_context(notices)
+        options = {"objects": objects, "owner": owner} | options
+        return RowReplStates(database, notices=notices, held=held, node=heartbeats.node, **options)
+
+    return opened
 
 
 def open_limits(request: pytest.FixtureRequest) -> "Callable[[LocalLimits], RowLimits]":

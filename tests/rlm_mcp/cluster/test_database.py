@@ -105,3 +105,6 @@ def test_tables_of_the_first_version_get_those_of_contexts_and_keep_their_runs(e
     assert empty_database.rows("SELECT run_id FROM rlm_runs") == [("run-1",)]
     catalogue = RowCatalogue(empty_database, "")
     assert (catalogue.count(""), catalogue.stored_bytes()) == (0, 0)
+    assert migrate_schema(empty_database) == (2, len(MIGRATIONS))
+    assert empty_database.rows("SELECT run_id FROM rlm_runs") == [("run-1",)]
+    assert empty_database.rows("SELECT count(*) FROM rlm_repls") == [(0,)]

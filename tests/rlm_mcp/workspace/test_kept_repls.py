@@ -9,25 +9,22 @@ from pathlib import Path
 import anyio
 import anyio.from_thread
 import pytest
-from anyio.abc import TaskGroup
 
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.types import Context
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.repl.scripted import ScriptedOpener
-from rlm_mcp.repl.types import CellResult, GuestCalls
+from rlm_mcp.repl.types import CellResult
 from rlm_mcp.settings import Settings
-from rlm_mcp.workspace.inspect_repls import InspectRepls, ReplPool
+from rlm_mcp.workspace.inspect_repls import InspectRepls
 from rlm_mcp.workspace.kept_repl import what_became_of
 from rlm_mcp.workspace.launch import RunModels
-from rlm_mcp.workspace.repl_states import FileReplStates, MemoryReplStates, ReplStates, TakenState
+from rlm_mcp.workspace.repl_states import FileReplStates, MemoryReplStates, TakenState
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
+from tests.peers.kept_repls import RESTORED, process, taken
 
 pytestmark = pytest.mark.anyio
-
-RESTORED = "The variables of the earlier cells were restored."
 
 
 class Counting(MemoryReplStates):
@@ -69,46 +66,6 @@ class Crowded(Counting):
         assert self.go.wait(60)
         self._now -= 1
         return super().save(context_id, lease, image, cells, data)
-
-
-class Process:
-    """A process that keeps its REPLs in `states`; a cell `wait` waits for `go`."""
-
-    def __init__(self, states: ReplStates, tasks: TaskGroup, *, most: int = 8) -> None:
-        self.opener = ScriptedOpener(self._play)
-        self.repls = InspectRepls(self.opener, ReplPool(most_of_one=most), states=states, tasks=tasks)
-        self.began, self.go = anyio.Event(), anyio.Event()
-
-    async def _play(self, code: str, _: GuestCalls) -> CellResult:
-        if code == "wait":
-            self.began.set()
-            await self.go.wait()
-        return CellResult(code=code)
-
-    async def run(self, name: str = "a", code: str = "1", *, reset: bool = False) -> tuple[str, ...]:
-        """Runs a cell; what its client is told."""
-        return (await self.repls.run_code(context(name), code, seconds=1, reset=reset)).notes
-
-    @property
-    def restored(self) -> list[list[bytes]]:
-        """What each REPL was restored from; a checkpoint is the number of cells that have run in it."""
-        return [repl.restored for repl in self.opener.opened]
-
-
-@asynccontextmanager
-async def process(states: ReplStates, *, most: int = 8) -> AsyncIterator[Process]:
-    """A process that closes its REPLs when it ends."""
-    with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            opened = Process(states, tasks, most=most)
-            yield opened
-            await opened.repls.close_all()
-
-
-def context(name: str) -> Context:
-    return Context(
-        context_id=name, name=name, kind="text", bytes=1, chars=1, lines=1, files=1, created_at="", source="text"
-    )
 
 
 async def test_variables_come_back_after_a_restart_and_the_next_cell_is_told_once() -> None:
@@ -231,7 +188,7 @@ async def test_a_cell_that_ended_with_its_process_is_told() -> None:
 
 async def test_cells_that_were_told_to_be_missing_are_not_told_again() -> None:
     states = MemoryReplStates()
-    states.count_cell("a", states.take("a", "scripted").lease, 3)
+    states.count_cell("a", taken(states, "a", "scripted").lease, 3)
     async with process(states) as server:
         told = [await server.run(), await server.run()]
     assert [len(notes) for notes in told] == [1, 0]
@@ -242,7 +199,7 @@ async def test_cells_that_were_told_to_be_missing_are_not_told_again() -> None:
 @pytest.mark.parametrize("saved", [0, 1])
 async def test_cells_that_were_told_to_be_missing_are_not_told_after_one_more_cell_and_a_kill(saved: int) -> None:
     states = Counting()
-    lease = states.take("a", "scripted").lease
+    lease = taken(states, "a", "scripted").lease
     states.count_cell("a", lease, 3)
     if saved:
         await run_in_thread(states.save, "a", lease, "scripted", saved, b"1")
@@ -255,7 +212,7 @@ async def test_cells_that_were_told_to_be_missing_are_not_told_after_one_more_ce
 
 async def test_a_state_of_another_image_is_one_sentence() -> None:
     states = MemoryReplStates()
-    lease = states.take("a", "older").lease
+    lease = taken(states, "a", "older").lease
     assert states.count_cell("a", lease, 1)
     states.save("a", lease, "older", 1, b"1")
     async with process(states) as server:

@@ -1,0 +1,127 @@
+"""Clients of several servers behind a balancer: what they keep when another server answers, or theirs ends."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
+
+from mcp import Client, MCPError
+
+from benchmarks.cluster import SUMS, call, cluster_processes
+from rlm_mcp.workspace.inspect_repls import INSPECT_REPLS
+from rlm_mcp.workspace.kept_repl import what_became_of
+from rlm_mcp.workspace.repl_states import TakenState
+from tests.peers.balancer import Balancer
+from tests.peers.cluster import PostgresServer
+from tests.peers.places import at
+
+pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
+
+
+async def run_code(client: Client, code: str, context: str = "lines", **more: Any) -> dict[str, Any]:
+    return await call(client, "inspect_context", context=context, code=code, **more)
+
+
+@pytest.mark.parametrize("era", ["auto", "legacy"])
+async def test_variables_survive_a_change_of_server_an_eviction_and_a_restart(
+    tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer, era: str
+) -> None:
+    with anyio.fail_after(280):
+        async with cluster_processes(tmp_path, sandbox_cache, servers=2, workers=0) as cluster:
+            balancer = Balancer(cluster.urls)
+            async with balancer.client(era) as client:
+                await call(client, "register_context", text="a line", name="lines")
+                await run_code(client, "n = 0")
+                for n in range(1, 6):
+                    cell = await run_code(client, "n += 1\nprint(n)")
+                    assert (cell["stdout"], cell.get("notes", [])) == (f"{n}\n", [])
+                assert (len(balancer.passed) == 2) == (era == "auto")
+
+                for number in range(2 * INSPECT_REPLS):  # so many more at each server
+                    await call(client, "register_context", text=f"text {number}", name=f"text-{number}")
+                    await run_code(client, "1", f"text-{number}")
+                    await run_code(client, "1", f"text-{number}")
+                assert (await run_code(client, "print(n)"))["stdout"] == "5\n"
+
+            for server in cluster.servers:
+                server.terminate()
+                assert await anyio.to_thread.run_sync(server.wait, 60) == 0
+            cluster.urls.clear()
+            async with Balancer([await cluster.start_server(), await cluster.start_server()]).client(era) as client:
+                cell = await run_code(client, "print(n)")
+                assert (cell["stdout"], cell.get("notes", [])) == ("5\n", [])
+
+
+async def test_clients_that_run_cells_at_two_servers_at_once_share_their_variables(
+    tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer
+) -> None:
+    async def count_on(url: str, era: str) -> None:
+        async with at(url, era) as client:
+            for _ in range(5):
+                assert (await run_code(client, "n += 1")).get("notes", []) == []
+
+    with anyio.fail_after(240):
+        async with (
+            cluster_processes(tmp_path, sandbox_cache, servers=2, workers=0) as cluster,
+            at(cluster.url, "auto") as client,
+        ):
+            await call(client, "register_context", text="a line", name="lines")
+            await run_code(client, "n = 0")
+            async with anyio.create_task_group() as tasks:
+                for url in cluster.urls:
+                    for era in ("auto", "legacy"):
+                        tasks.start_soon(count_on, url, era)
+            assert (await run_code(client, "print(n)"))["stdout"] == "20\n"
+
+
+async def test_after_a_server_was_killed_in_a_cell_the_next_call_is_answered_by_another_and_told_what_is_missing(
+    tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer
+) -> None:
+    async def run_endlessly(url: str) -> None:
+        with pytest.raises((MCPError, httpx2.HTTPError, ExceptionGroup)):
+            async with at(url, "auto") as client:
+                await run_code(client, "n += 1\nprint('begun')\nwhile True: pass", timeout_seconds=200)
+
+    with anyio.fail_after(240):
+        async with (
+            cluster_processes(tmp_path, sandbox_cache, servers=2, workers=0) as cluster,
+            at(cluster.urls[1], "auto") as client,
+        ):
+            await call(client, "register_context", text="a line", name="lines")
+            await run_code(client, "n = 1")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run_endlessly, cluster.urls[0])
+                with cluster.database() as database:
+                    while database.rows("SELECT begun FROM rlm_repls") != [(2,)]:  # noqa: ASYNC110 - a cell tells nobody
+                        await anyio.sleep(0.05)
+                cluster.servers[0].kill()
+                cell = await run_code(client, "print(n)")
+    missing = what_became_of(TakenState(lease="", begun=2, data=b"", cells=1), "")
+    assert (cell["stdout"], cell["notes"]) == ("1\n", [missing])
+
+
+async def test_a_handshake_client_whose_server_died_is_told_404_and_initializes_anew_and_its_run_goes_on(
+    tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer
+) -> None:
+    with anyio.fail_after(240):
+        async with cluster_processes(tmp_path, sandbox_cache, servers=2, workers=1, latency=0.2) as cluster:
+            balancer = Balancer(cluster.urls)
+            async with balancer.client("legacy") as client:
+                await call(client, "register_context", text="a line\n" * 20_000, name="lines")
+                asked = await call(
+                    client, "rlm_solve", query="question 1: add it up", contexts=["lines"], mode="rlm", wait_seconds=0
+                )
+                ((url, _),) = balancer.passed.items()
+                server = cluster.servers[cluster.urls.index(url)]
+                server.kill()
+                await anyio.to_thread.run_sync(server.wait)
+                with pytest.raises(MCPError, match="Session"):
+                    await client.call_tool("list_contexts", {})
+            assert sum(balancer.passed.values()) > balancer.passed[url]
+            async with Balancer(cluster.urls).client("legacy") as client:
+                run = await call(client, "rlm_result", run_id=asked["run_id"], wait_seconds=50)
+    assert (run["status"], str(run["answer"])) == ("completed", SUMS.answer)
