@@ -18,7 +18,7 @@ from typing import Literal
 import anyio
 import anyio.to_thread
 
-from rlm_mcp.errors import NoModelConfigured, RlmError
+from rlm_mcp.errors import NoModelConfigured, RlmError, SettingsError
 from rlm_mcp.install.clients import Entry
 from rlm_mcp.install.own_command import own_command
 from rlm_mcp.install.state import ClientState, client_states
@@ -83,6 +83,9 @@ async def run_checks(
         yield await anyio.to_thread.run_sync(_check_sandbox, settings.cache_dir, image, on_progress)
     yield await anyio.to_thread.run_sync(_check_image, settings.cache_dir, image)
     yield await anyio.to_thread.run_sync(_check_disk, settings.data_dir, settings.cache_dir)
+    if settings.store or settings.blobs:
+        for check in await anyio.to_thread.run_sync(_check_cluster, settings):
+            yield check
     yield _check_local_servers(await anyio.to_thread.run_sync(find_servers))
     async for check in _check_models(settings):
         yield check
@@ -132,6 +135,19 @@ def _check_disk(data_dir: Path, cache_dir: Path) -> Check:
         remedy = "free some space (`rlm-mcp contexts gc`), or set RLM_MCP_DATA_DIR"
         return Check(name="data", status="warning", detail=detail, remedy=remedy)
     return Check(name="data", status="ok", detail=detail)
+
+
+def _check_cluster(settings: Settings) -> list[Check]:
+    """One line about the database and one about the bucket."""
+    from rlm_mcp.cluster.opening import describe_storage
+
+    try:
+        return [
+            Check(name=found.part, status="ok" if found.is_usable else "failure", detail=found.detail)
+            for found in describe_storage(settings)
+        ]
+    except SettingsError as error:
+        return [Check(name="cluster", status="failure", detail=str(error))]
 
 
 def _bytes_in(folder: Path) -> int:

@@ -4,6 +4,7 @@
     backends    the storage that a process opens, and the part of each owner
     addresses   those of database and bucket
     database    connections to Postgres, and its clock
+    description what `rlm-mcp doctor` tells
     schema      the tables, their version, and migrations
     objects     the bucket
     text_cache  texts of contexts on this machine

@@ -24,7 +24,6 @@ from rlm_mcp.cluster.schema import prepare_schema, state_key
 from rlm_mcp.cluster.sweeper import Sweeper
 from rlm_mcp.cluster.text_cache import TextCache
 from rlm_mcp.contexts.store.protocols import StoreParts
-from rlm_mcp.errors import SettingsError
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.backends import Backends, open_backends
 from rlm_mcp.workspace.tenant_limits import LocalLimits
@@ -76,9 +75,6 @@ async def open_cluster(settings: Settings) -> AsyncIterator[Cluster]:
 
     Raises SettingsError, DatabaseUnusable, SchemaMismatch, BucketUnusable.
     """
-    if not settings.store or not settings.blobs:
-        missing, given = ("RLM_MCP_BLOBS", "RLM_MCP_STORE") if settings.store else ("RLM_MCP_STORE", "RLM_MCP_BLOBS")
-        raise SettingsError(f"{given} is set and {missing} is not: a cluster needs a database and a bucket")
     async with AsyncExitStack() as stack:
         # Opening and closing are not abandoned on cancellation: connections and threads would stay.
         opened = ExitStack()

@@ -148,17 +148,46 @@ class Objects:
         if self.put_new(_OWNER_KEY, cluster.encode()):
             if self.put_new(_OWNER_KEY, f"{cluster} {secrets.token_hex(4)}".encode()):
                 self.put(_OWNER_KEY, cluster.encode())
-                raise BucketUnusable(
-                    f"the store of {self.address.shown} overwrites objects that must not exist yet: use one that"
-                    " supports If-None-Match for PUT, as S3, MinIO, Ceph and R2 do"
-                )
+                raise self._overwrites()
             return
-        owner = self.get(_OWNER_KEY).decode(errors="replace")
-        if owner != cluster:
-            raise BucketUnusable(
-                f"{self.address.shown} belongs to another database ({owner[:40]}; that of RLM_MCP_STORE is {cluster}):"
-                " use another bucket, or another prefix in it"
-            )
+        if (owner := self._owner()) != cluster:
+            raise self._belongs_to(owner, cluster)
+
+    def require_usable(self, cluster: str | None) -> str:
+        """The id of the cluster that has this place of the bucket, empty if none has it. It is left as it is.
+
+        Raises BucketUnusable if it is another one than `cluster`, or if the store ignores the condition that an object
+        must not exist yet.
+        """
+        key = f"_probe/{secrets.token_hex(6)}"
+        try:
+            if not self.put_new(key, b"1") or self.put_new(key, b"2"):
+                raise self._overwrites()
+        finally:
+            with suppress(BucketUnusable):  # a probe that stays does no harm
+                self.delete(key)
+        owner = self._owner()
+        if owner and cluster is not None and owner != cluster:
+            raise self._belongs_to(owner, cluster)
+        return owner
+
+    def _owner(self) -> str:
+        try:
+            return self.get(_OWNER_KEY).decode(errors="replace")
+        except ObjectMissing:
+            return ""
+
+    def _overwrites(self) -> BucketUnusable:
+        return BucketUnusable(
+            f"the store of {self.address.shown} overwrites objects that must not exist yet: use one that supports"
+            " If-None-Match for PUT, as S3, MinIO, Ceph and R2 do"
+        )
+
+    def _belongs_to(self, owner: str, cluster: str) -> BucketUnusable:
+        return BucketUnusable(
+            f"{self.address.shown} belongs to another database ({owner[:40]}; that of RLM_MCP_STORE is {cluster}):"
+            " use another bucket, or another prefix in it"
+        )
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:

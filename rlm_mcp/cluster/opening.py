@@ -1,6 +1,6 @@
 """Opens the storage of a cluster where the settings name one, and imports what that needs only then."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from rlm_mcp.settings import Settings
 
 if TYPE_CHECKING:
     from rlm_mcp.cluster.backends import Cluster
+    from rlm_mcp.cluster.description import Described
     from rlm_mcp.workspace.workspace import Workspace
 
 _PACKAGES = ("obstore", "procrastinate", "psycopg", "psycopg_pool")
@@ -21,7 +22,7 @@ async def open_cluster_if_set(settings: Settings) -> "AsyncIterator[Cluster | No
     if not settings.store and not settings.blobs:
         yield None
         return
-    _require_packages()
+    _require_complete(settings)
     from rlm_mcp.cluster.backends import open_cluster
 
     async with open_cluster(settings) as cluster:
@@ -39,6 +40,21 @@ def migrate_database(settings: Settings) -> tuple[int, int]:
 
     with Database(parse_database(settings.store)) as database:
         return migrate_schema(database)
+
+
+def describe_storage(settings: Settings) -> "Iterator[Described]":
+    """What there is to tell about each part of the storage that the settings name. Raises SettingsError."""
+    _require_complete(settings)
+    from rlm_mcp.cluster.description import describe
+
+    yield from describe(settings)
+
+
+def _require_complete(settings: Settings) -> None:
+    if not settings.store or not settings.blobs:
+        missing, given = ("RLM_MCP_BLOBS", "RLM_MCP_STORE") if settings.store else ("RLM_MCP_STORE", "RLM_MCP_BLOBS")
+        raise SettingsError(f"{given} is set and {missing} is not: a cluster needs a database and a bucket")
+    _require_packages()
 
 
 def _require_packages() -> None:

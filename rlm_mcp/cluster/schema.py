@@ -192,10 +192,25 @@ def prepare_schema(database: Database, migrations: Sequence[Migration] = MIGRATI
             )
             found = _migrate(cursor, 0, migrations)
         _require_current(database, found, len(migrations))
-        ((cluster,),) = execute(cursor, "SELECT cluster FROM rlm_schema").fetchall()
-        return str(cluster)
+        return _cluster_id(cursor)
 
     return database.run(prepare, patience=OPENING_SECONDS)
+
+
+def find_cluster(database: Database, migrations: Sequence[Migration] = MIGRATIONS) -> str | None:
+    """The id of the cluster whose tables are in the database; None if it has none, which stays so.
+
+    Raises SchemaMismatch if they are those of another version, and DatabaseUnusable.
+    """
+
+    def look(cursor: Cursor) -> str | None:
+        found = _version(cursor)
+        if found is None:
+            return None
+        _require_current(database, found, len(migrations))
+        return _cluster_id(cursor)
+
+    return database.run(look, patience=0)
 
 
 def migrate_schema(database: Database, migrations: Sequence[Migration] = MIGRATIONS) -> tuple[int, int]:
@@ -229,6 +244,11 @@ def _version(cursor: Cursor) -> int | None:
         return None
     ((version,),) = execute(cursor, "SELECT version FROM rlm_schema").fetchall()
     return int(version)
+
+
+def _cluster_id(cursor: Cursor) -> str:
+    ((cluster,),) = execute(cursor, "SELECT cluster FROM rlm_schema").fetchall()
+    return str(cluster)
 
 
 def _migrate(cursor: Cursor, found: int, migrations: Sequence[Migration]) -> int:

@@ -73,6 +73,12 @@ async def test_a_data_directory_that_is_a_file_is_a_failure(nowhere: Settings, t
     assert (data.status, data.remedy) == ("failure", f"allow writing to {tmp_path / 'data'}, or set RLM_MCP_DATA_DIR")
 
 
+async def test_half_a_cluster_is_a_failure(nowhere: Settings, tmp_path: Path) -> None:
+    checks = await found(replace(nowhere, store=Secret("postgresql://db/rlm")), tmp_path)
+    assert checks["cluster"].status == "failure"
+    assert checks["cluster"].detail.startswith("RLM_MCP_STORE is set and RLM_MCP_BLOBS is not: a cluster needs")
+
+
 # --- models -------------------------------------------------------------------------------------------------------
 
 
