@@ -24,7 +24,8 @@ class Balancer(httpx2.AsyncBaseTransport):
         self.passed: Counter[str] = Counter()
         self._turns = count()
         self._sessions: dict[str, str] = {}
-        self._servers = httpx2.AsyncHTTPTransport()
+        # A connection that is kept for later would break with its server, in the middle of a request.
+        self._servers = httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_keepalive_connections=0))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Sends a request to the first server that accepts it."""
