@@ -190,13 +190,15 @@ async def test_a_restart_of_the_database_delays_a_run_and_loses_nothing(
         prepare_schema(database)
         runs = runs_on(database, objects, heartbeats, tmp_path)
         run = await anyio.to_thread.run_sync(runs.create, STARTED)
+        restarting = threading.Timer(0.3, server.start)
         for turn in range(1, 41):
             run.append(replace(DECIDED, turn=turn))
             if turn == 20:
                 await anyio.to_thread.run_sync(server.stop)
-                threading.Timer(0.3, server.start).start()
+                restarting.start()
             if turn % 10 == 0:
                 await run.settled()
+        await anyio.to_thread.run_sync(restarting.join)
         run.require_lease()
         assert [event.turn for event in runs.get(run.run_id).events()] == list(range(41))
         await anyio.to_thread.run_sync(run.close)
