@@ -77,7 +77,9 @@ async def workers(options: argparse.Namespace) -> Rows:
             [seen.repeated],
             text=f"{seen.repeated} of {seen.calls_on_record:,}",
         ),
-        figure("  until another worker goes on with a run", "s", seen.takeovers),
+        figure(
+            "  until another worker goes on with a run", "s", [*seen.takeovers["killed"], *seen.takeovers["stopped"]]
+        ),
     ]
 
 

@@ -165,7 +165,8 @@ class Kills:
     wrong: list[str] = field(default_factory=list)
     left_alone: int = 0
     """killed so often, before they got any further, that they are resumed only for the same question"""
-    takeovers: list[float] = field(default_factory=list)
+    takeovers: dict[str, list[float]] = field(default_factory=lambda: {"killed": [], "stopped": []})
+    """seconds until a run of a worker went on, after it was killed, and after it was stopped and had to be found out"""
     errors: list[str] = field(default_factory=list)
     """errors that the server logged"""
 
@@ -203,13 +204,17 @@ async def killed_workers(times: int, seed: int) -> Kills:
 async def kills(options: argparse.Namespace) -> None:
     """Prints what was seen while workers were killed."""
     seen = await killed_workers(options.kills, options.seed)
-    order = sorted(seen.takeovers)
     print(f"workers killed or stopped {seen.times}; runs right {seen.right}, wrong {len(seen.wrong)} {seen.wrong[:3]}")
     print(f"runs killed {MOST_TRIES} times without getting further, and asked for once more {seen.left_alone}")
     print(f"calls on record at the kills {seen.calls_on_record}, of them asked again {seen.repeated}")
     print(f"errors in the log {len(seen.errors)} {seen.errors[:3]}")
-    p99 = order[min(len(order) - 1, int(len(order) * 0.99))]
-    print(f"takeover: median {statistics.median(order):.2f} s, p99 {p99:.2f} s, longest {order[-1]:.2f} s")
+    for what, taken in seen.takeovers.items():
+        order = sorted(taken)
+        p99 = order[min(len(order) - 1, int(len(order) * 0.99))]
+        print(
+            f"takeover of runs of a {what} worker: median {statistics.median(order):.2f} s, p99 {p99:.2f} s,"
+            f" longest {order[-1]:.2f} s ({len(order)} times)"
+        )
 
 
 async def kill_one(server: Served, pid: int, seen: Kills, *, is_stop: bool) -> None:
@@ -226,7 +231,7 @@ async def kill_one(server: Served, pid: int, seen: Kills, *, is_stop: bool) -> N
         while sizes and not any(record.stat().st_size > size for record, size in sizes.items()):  # noqa: ASYNC110
             await anyio.sleep(0.005)
         if sizes:
-            seen.takeovers.append(time.monotonic() - began)
+            seen.takeovers["stopped" if is_stop else "killed"].append(time.monotonic() - began)
     await anyio.sleep(1)
     again = Counter(map(SUMS.name_of, server.endpoint.requests[asked_before:]))
     seen.times += 1

@@ -40,7 +40,7 @@ ORDER: dict[str, list[str]] = {
         "compile_cache",
         "vfs machine channel",
         "budget capture deadlines limits pending_calls queued_calls results image",
-        "errno errors held_bytes",
+        "errno errors held_bytes priority",
     ],
 }
 FOREIGN_TO_THE_SANDBOX = ("rlm_mcp", "mcp", "anyio", "openai", "pydantic", "httpx", "starlette")
@@ -50,6 +50,7 @@ USERS_OF_THE_SANDBOX = {
     "rlm_mcp.repl.session",
     "rlm_mcp.repl.host_calls",
     "rlm_mcp.repl.process_shares",
+    "rlm_mcp.repl.threads",
     "rlm_mcp.workspace.workspace",
     "rlm_mcp.cli.doctor",
     "rlm_mcp.packages.library",

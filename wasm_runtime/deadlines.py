@@ -166,15 +166,19 @@ class Deadline:
 
 
 class DeadlineThread:
-    """The thread. It starts with the first deadline and sleeps until the next one; `close` ends it."""
+    """The thread. It sleeps until the next deadline; `close` ends it.
+
+    It does not start with the first deadline, because a thread inherits the low priority of those that run cells.
+    """
 
     def __init__(self) -> None:
         # Weak references: an entry stays until its time has come, and must not keep a closed session.
         self._heap: list[tuple[float, int, weakref.ref[Deadline]]] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
         self._closed = False
+        self._thread = threading.Thread(target=self._run, name="wasm-deadlines", daemon=True)
+        self._thread.start()
 
     def deadline(self, cell: Stoppable, places: threading.Semaphore | None = None) -> Deadline:
         """Return a deadline for the cells of one session; nothing is scheduled until a cell runs.
@@ -188,10 +192,7 @@ class DeadlineThread:
         with self._changed:
             soonest = not self._heap or when < self._heap[0][0]
             heapq.heappush(self._heap, (when, next(self._numbers), weakref.ref(deadline)))
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="wasm-deadlines", daemon=True)
-                self._thread.start()
-            elif soonest:
+            if soonest:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -199,8 +200,7 @@ class DeadlineThread:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from wasm_runtime.machine.mapped_pages import BufferPool, MappedPages
 from wasm_runtime.machine.memory import GuestMemory
 from wasm_runtime.machine.pages import CopiedPages, Pages
 from wasm_runtime.machine.template_memory import TemplateMemory
+from wasm_runtime.priority import compute_behind_others
 from wasm_runtime.vfs.shared_files import SharedFiles
 from wasm_runtime.vfs.site_files import site_files
 from wasm_runtime.vfs.time_zones import zone_files
@@ -115,7 +116,7 @@ class Shared:
         with self._lock:
             threads = self._threads.get((owner, name))
             if threads is None:
-                threads = ThreadPoolExecutor(most, thread_name_prefix=name)
+                threads = ThreadPoolExecutor(most, name, compute_behind_others)
                 self._threads[owner, name] = threads
             return threads
 

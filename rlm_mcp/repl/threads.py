@@ -15,13 +15,19 @@ wait for cells of their own. How many cells compute at once is limited by the sa
 _T = TypeVar("_T")
 
 
+def _compute_behind_others() -> None:
+    from wasm_runtime.priority import compute_behind_others  # imports the sandbox, which a server does after its start
+
+    compute_behind_others()
+
+
 class SandboxThreads:
     """A pool of threads. Its `shutdown` waits for the calls that run."""
 
     def __init__(self, call_soon: CallSoon) -> None:
         self._call_soon = call_soon
         self._owners: dict[str, SandboxThreads] = {}
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sandbox")
+        self._pool = ThreadPoolExecutor(THREADS, "sandbox", _compute_behind_others)
 
     def __repr__(self) -> str:
         return f"<SandboxThreads {THREADS} at most>"

@@ -35,10 +35,10 @@ def freeze_gc() -> None:
     """Exempts the objects that exist now from garbage collection, and makes full collections rare.
 
     Called once all modules are imported: traversing their 120,000 objects would stop every client for 80 ms each time.
-    Live objects and cyclic garbage of 50 busy clients are 110,000 to 180,000 more: 170 to 270 ms, once in two minutes
-    instead of at every growth by a quarter. Collections of young objects visit 5,000 of them, which takes 5 ms where
-    threads of the sandbox made 20,000, and the caches of the processor are cold, 50. Most garbage needs no collector.
+    It is not done here either: the garbage of that moment, some fifty objects, stays. Live objects and cyclic garbage
+    of 50 busy clients are 110,000 to 180,000 more: 170 to 270 ms, once in two minutes instead of at every growth by a
+    quarter. Collections of young objects visit 5,000 of them: 5 ms where threads of the sandbox made 20,000,
+    and the caches of the processor are cold, 50. Most garbage needs no collector.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
