@@ -7,7 +7,6 @@
     description what `rlm-mcp doctor` tells
     schema      the tables, their version, and migrations
     objects     the bucket
-    text_cache  texts of contexts on this machine
     notices     what processes tell each other
     sweeper     deletes what nothing needs any more
     worker      plays runs that others hand over

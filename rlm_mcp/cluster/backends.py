@@ -22,8 +22,8 @@ from rlm_mcp.cluster.repls import HeldRepls, RowReplStates, sweep_states
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema, state_key
 from rlm_mcp.cluster.sweeper import Sweeper
-from rlm_mcp.cluster.text_cache import TextCache
 from rlm_mcp.contexts.store.protocols import StoreParts
+from rlm_mcp.contexts.store.text_cache import TextCache
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.backends import Backends, open_backends
 from rlm_mcp.workspace.tenant_limits import LocalLimits

@@ -29,8 +29,8 @@ from typing import TypeVar
 from rlm_mcp.cluster.catalogue import RowCatalogue
 from rlm_mcp.cluster.database import Database, execute
 from rlm_mcp.cluster.objects import ObjectMissing, Objects, owner_prefix
-from rlm_mcp.cluster.text_cache import TextCache, TextDiffers
 from rlm_mcp.contexts.store.blobs import LocalText, StagedText
+from rlm_mcp.contexts.store.text_cache import TextCache, TextDiffers
 from rlm_mcp.contexts.text.line_index import LineIndex
 from rlm_mcp.errors import StoreDamaged
 

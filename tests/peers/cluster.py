@@ -166,8 +166,8 @@ def open_store_parts(
     """Opens the contexts of one owner, whom no other test has, as another node would."""
     from rlm_mcp.cluster.blobs import ObjectBlobs
     from rlm_mcp.cluster.catalogue import RowCatalogue, RunUses
-    from rlm_mcp.cluster.text_cache import TextCache
     from rlm_mcp.contexts.store.protocols import StoreParts
+    from rlm_mcp.contexts.store.text_cache import TextCache
 
     reopen = open_runs(request, directory, is_beating=False)
     closing = ExitStack()

@@ -19,10 +19,10 @@ from rlm_mcp.cluster.leases import Heartbeats
 from rlm_mcp.cluster.objects import BucketUnusable, Objects
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema
-from rlm_mcp.cluster.text_cache import TextCache
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.store.text_cache import TextCache
 from rlm_mcp.contexts.types import Freed
 from rlm_mcp.errors import ContextInUse, StoreDamaged, StoreFull, UnknownContext
 from rlm_mcp.records.events import RunStarted, ended_event
