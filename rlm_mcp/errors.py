@@ -9,6 +9,7 @@ RlmError
 │   │   ├── OutsideRoots    it lies outside the directories that may be registered
 │   │   └── ConversionGivenUp  converting it has ended two processes
 │   ├── SourceChanged       the source changed while or after it was read
+│   ├── SourceUnreachable   the bucket that holds the source cannot be read now
 │   ├── NameTaken           the name belongs to other content, or is not allowed
 │   ├── ContextInUse        a run uses it
 │   ├── StoreFull           the disk or the quota is full
@@ -183,6 +184,10 @@ class OutsideRoots(SourceRefused):
 
 class SourceChanged(ContextError):
     """The source changed while it was being read, or a referenced file has changed since it was registered."""
+
+
+class SourceUnreachable(ContextError):
+    """The bucket that holds the source, or a text that was referenced in it, does not answer now."""
 
 
 class NameTaken(ContextError):

@@ -66,6 +66,8 @@ class Settings:
     """Networks whose addresses may be fetched from though they are not public."""
     fetch_with_keys: bool = True
     """Whether ssh, and so the keys of this user, may be used; not over HTTP."""
+    s3_sources: tuple[str, ...] = ()
+    """`s3://BUCKET/PREFIX` of objects that may be sources, for all clients and commands. Empty: none."""
     quota_bytes: int | None = None
     """Size of one store. None: as much as the disk holds, or over HTTP `tenant_application.QUOTA_BYTES`."""
     packages: tuple[str, ...] | None = None
@@ -93,7 +95,7 @@ class Settings:
     blobs: str | None = None
     """`s3://BUCKET/PREFIX` of a cluster."""
     text_cache_bytes: int | None = None
-    """Of the texts of a cluster that each process keeps in `cache_dir`."""
+    """Of the texts of buckets that each process keeps in `cache_dir`."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Setting to origin: "--model", "RLM_MCP_MODEL" or "model in ~/.config/rlm-mcp/config.toml, line 3"."""
     warnings: tuple[str, ...] = ()
@@ -338,6 +340,17 @@ def _blobs(raw: object, source: str) -> str:
     return text
 
 
+def _s3_sources(raw: object, source: str) -> tuple[str, ...]:
+    """Addresses of buckets from a list, or from a text with commas between them; "none" is the empty list."""
+    parts = raw.split(",") if isinstance(raw, str) else raw
+    found = [str(part).strip() for part in parts if str(part).strip()] if isinstance(parts, list | tuple) else []
+    if found == ["none"]:
+        return ()
+    if found and all(re.fullmatch(r"s3://[\w.-]+(/[^?@]*)?", part) for part in found):
+        return tuple(found)
+    raise SettingsError(f"{source} is not a list of buckets: write none, or addresses such as s3://BUCKET/PREFIX")
+
+
 def _url(raw: object, source: str) -> str:
     text = _text(raw, source).rstrip("/")
     try:
@@ -551,6 +564,12 @@ SETTINGS: Mapping[str, Setting] = {
         default="none",
         has_flag=True,
     ),
+    "s3_sources": Setting(
+        parse=_s3_sources,
+        meaning="s3:// addresses of the objects that may be registered, with commas between them",
+        default="none",
+        has_flag=True,
+    ),
     "quota_bytes": Setting(
         parse=_count,
         meaning="disk space that contexts may use, in bytes",
@@ -571,7 +590,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "text_cache_bytes": Setting(
         parse=_count,
-        meaning="disk space in cache_dir for texts of a cluster, in bytes, of each process",
+        meaning="disk space in cache_dir for texts fetched from buckets, in bytes, of each process",
         default="20 GiB, or a quarter of the free disk if that is less",
     ),
     "packages": Setting(

@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 
-from rlm_mcp.cluster.addresses import parse_bucket, parse_database
+from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.blobs import ObjectBlobs, forget_dropped, sweep_texts
 from rlm_mcp.cluster.catalogue import RowCatalogue, RunUses
 from rlm_mcp.cluster.changes import SharedChanges
@@ -22,6 +22,7 @@ from rlm_mcp.cluster.repls import HeldRepls, RowReplStates, sweep_states
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema, state_key
 from rlm_mcp.cluster.sweeper import Sweeper
+from rlm_mcp.contexts.sources.buckets import parse_bucket
 from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.text_cache import TextCache
 from rlm_mcp.settings import Settings
@@ -58,7 +59,7 @@ class Cluster:
         repl_states = RowReplStates(
             self.database, runs.briefly, self.notices, self.held_repls, owner=owner, node=self.heartbeats.node
         )
-        async with open_backends(settings, limits, parts) as local:
+        async with open_backends(settings, limits, parts, self.cache) as local:
             yield replace(
                 local,
                 records=runs,
@@ -89,7 +90,7 @@ async def _close(opened: ExitStack) -> None:
 
 def _open(settings: Settings, opened: ExitStack) -> Cluster:
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # it warns of every trial; errors of this program tell
-    address, bucket = parse_database(settings.store), parse_bucket(settings.blobs or "")
+    address, bucket = parse_database(settings.store), parse_bucket(settings.blobs or "", "RLM_MCP_BLOBS")
     database = opened.enter_context(Database(address))
     objects = Objects(bucket)
     briefly = objects.briefly()

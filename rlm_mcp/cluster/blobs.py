@@ -30,7 +30,7 @@ from rlm_mcp.cluster.catalogue import RowCatalogue
 from rlm_mcp.cluster.database import Database, execute
 from rlm_mcp.cluster.objects import ObjectMissing, Objects, owner_prefix
 from rlm_mcp.contexts.store.blobs import LocalText, StagedText
-from rlm_mcp.contexts.store.text_cache import TextCache, TextDiffers
+from rlm_mcp.contexts.store.text_cache import OBJECTS, TextCache, TextDiffers
 from rlm_mcp.contexts.text.line_index import LineIndex
 from rlm_mcp.errors import StoreDamaged
 
@@ -232,7 +232,7 @@ def sweep_texts(database: Database, objects: Objects, *, grace: float = GRACE_SE
 
 def forget_dropped(database: Database, cache: TextCache) -> None:
     """Deletes what the cache has of texts that no context has any more. Raises DatabaseUnusable."""
-    for some in _batches(cache.keys()):
+    for some in _batches([key for key in cache.keys() if key[0] != OBJECTS]):  # noqa: SIM118 - not a mapping
         rows = database.rows(
             "SELECT split_part(key, '/', 1), blob FROM rlm_texts WHERE blob = ANY(%s) AND state IN ('kept', 'lost')",
             ([blob for _, blob in some],),

@@ -8,7 +8,7 @@ loses it, and with it the lock. What is read inside `writing()` is read in its t
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, fields
 from typing import Any
@@ -217,20 +217,20 @@ class RowCatalogue:
         self._leave_name(context.name)
         self._change("UPDATE rlm_contexts SET current = true WHERE owner = %s AND context_id = %s", context.context_id)
 
-    def set_counts(self, blob: str, counts: Counts) -> None:
-        """Replaces estimates by exact counts in every context that has this text."""
-        execute(
-            self.cursor,
-            "UPDATE rlm_files SET chars = %s, lines = %s, longest_line = %s, exact = true"
-            " WHERE owner = %s AND blob = %s",
-            (counts.chars, counts.lines, counts.longest_line, self.owner, blob),
+    def set_counts(self, counts: Mapping[str, Counts]) -> None:
+        """Replaces estimates of texts by exact counts in every context that has them."""
+        self.cursor.executemany(
+            b"UPDATE rlm_files SET chars = %s, lines = %s, longest_line = %s, exact = true"
+            b" WHERE owner = %s AND blob = %s",
+            [(one.chars, one.lines, one.longest_line, self.owner, blob) for blob, one in counts.items()],
         )
         self._change(
             "UPDATE rlm_contexts SET (chars, lines, exact) = (SELECT sum(chars), sum(lines), bool_and(exact)"
             " FROM rlm_files WHERE owner = rlm_contexts.owner AND context_id = rlm_contexts.context_id)"
-            " WHERE owner = %s AND context_id IN (SELECT context_id FROM rlm_files WHERE owner = %s AND blob = %s)",
+            " WHERE owner = %s"
+            " AND context_id IN (SELECT context_id FROM rlm_files WHERE owner = %s AND blob = ANY(%s))",
             self.owner,
-            blob,
+            list(counts),
         )
 
     def delete(self, context_id: str) -> None:

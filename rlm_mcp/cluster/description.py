@@ -6,10 +6,11 @@ Neither is changed, apart from an object that is written to see whether the buck
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rlm_mcp.cluster.addresses import parse_bucket, parse_database
+from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.cluster.objects import Objects
 from rlm_mcp.cluster.schema import MIGRATIONS, find_cluster
+from rlm_mcp.contexts.sources.buckets import parse_bucket
 from rlm_mcp.errors import RlmError
 from rlm_mcp.settings import Settings
 
@@ -36,7 +37,7 @@ def describe(settings: Settings) -> Iterator[Described]:
     except RlmError as error:
         yield Described(part="database", detail=str(error), is_usable=False)
     try:
-        objects = Objects(parse_bucket(settings.blobs or "")).briefly()
+        objects = Objects(parse_bucket(settings.blobs or "", "RLM_MCP_BLOBS")).briefly()
         owner = objects.require_usable(cluster)
         whose = "belongs to this cluster" if cluster and owner == cluster else "belongs to no cluster yet"
         if owner and cluster is None:

@@ -14,15 +14,14 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import S3Store
 
-from rlm_mcp.cluster.addresses import BucketAddress
+from rlm_mcp.contexts.sources.buckets import BucketAddress
+from rlm_mcp.contexts.sources.s3_bucket import open_store, reason_of
 from rlm_mcp.errors import RlmError, StorageUnreachable
 
 PATIENCE_SECONDS = 60.0
@@ -63,22 +62,8 @@ class Objects:
         self._patience = patience
         self._access: dict[str, Any] = dict(access or {})
         try:
-            self._store = S3Store(
-                address.bucket,
-                prefix=address.prefix or None,
-                # The endpoint is the operator's choice, and many stores lack the request that deletes several objects.
-                client_options={"allow_http": True, "connect_timeout": "5s", "timeout": "10m"},
-                retry_config={
-                    "max_retries": 1_000,
-                    "retry_timeout": timedelta(seconds=patience),
-                    "backoff": {
-                        "init_backoff": timedelta(seconds=0.1),
-                        "max_backoff": timedelta(seconds=1),
-                        "base": 2,
-                    },
-                },
-                disable_bulk_delete=True,
-                **self._access,
+            self._store = open_store(
+                address.bucket, access=self._access, patience=patience, prefix=address.prefix or None
             )
         except (BaseError, ValueError) as error:
             raise self._unusable(error) from None
@@ -202,26 +187,6 @@ class Objects:
 
     def _unusable(self, error: Exception) -> BucketUnusable:
         return BucketUnusable(
-            f"the bucket {self.address.shown} cannot be used ({_reason(error)}): check that it exists, and the"
+            f"the bucket {self.address.shown} cannot be used ({reason_of(error)}): check that it exists, and the"
             " variables AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-
-
-def _reason(error: Exception) -> str:
-    """An error of the client, which has many lines, in one."""
-    text = str(error)
-    for phrase, reason in _REASONS.items():
-        if phrase in text:
-            return reason
-    return " ".join(text.split())[:160] or type(error).__name__
-
-
-_REASONS = {
-    "NoSuchBucket": "there is no such bucket",
-    "InvalidAccessKeyId": "the access key is unknown",
-    "SignatureDoesNotMatch": "the secret key is wrong",
-    "AccessDenied": "access is denied",
-    "error sending request": "nothing answers",
-    "NotImplemented": "it does not support this request",
-}
-"""Part of an error of the client, to what it means."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rlm_mcp.contexts.text.reading import ReadBytes
+
 BYTES_PER_TOKEN = 3.5
 """Between English prose (about 4.3) and logs or code (about 2.7); one character in scripts of three bytes each."""
 
@@ -64,7 +66,11 @@ class FileEntry:
     lines: int
     longest_line: int = 0
     pages: tuple[PageMark, ...] = ()
+    exact: bool = True
+    """False while `chars`, `lines` and `longest_line` are estimates"""
     locate: Callable[[], Path] = field(compare=False, repr=False)
+    read: ReadBytes = field(compare=False, repr=False)
+    """gives the bytes `[start:end]`, without fetching all of a large text from elsewhere; raises as `blob` does"""
 
     @property
     def blob(self) -> Path:

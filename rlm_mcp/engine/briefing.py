@@ -10,18 +10,17 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from io import StringIO
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 from rlm_mcp.contexts.describe.overview import Overview, describe
+from rlm_mcp.contexts.describe.per_text import PerText
 from rlm_mcp.contexts.describe.text_sample import take_sample
 from rlm_mcp.contexts.search import MatchedLine, search
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text.lines import split_lines
-from rlm_mcp.contexts.types import Context
+from rlm_mcp.contexts.types import Context, FileEntry
 from rlm_mcp.engine.line_shapes import LineShape, shapes_of
 from rlm_mcp.engine.prompts import SIGNS, Brief, WordPlace
 from rlm_mcp.engine.question_words import words_of
@@ -63,6 +62,10 @@ _MOST_FIELDS = 12
 _FIELD_CHARS = 40
 _OTHER_SHARE = 0.08  # of a sentence: figures and signs
 _OF_SENTENCES = re.compile(r"[^\W\d_]|[ ,.;:!?'\"\u2018-\u201d()-]")
+
+
+_COLD_BYTES = 256 << 20
+"""A larger context of which not all was read yet may lie in a bucket."""
 
 
 def brief_contexts(
@@ -299,7 +302,9 @@ def _brief(store: Store, overview: Overview, query: str, *, counts_places: bool)
     context = overview.context
     is_text = context.kind == "text"
     samples = _stored_samples(store, overview) if is_text else _first_lines(overview)
-    found = hits(store, context, query)
+    # What must be fetched first would not be searched in time, and the rest of it be fetched for nothing.
+    is_far = not context.exact and context.bytes > _COLD_BYTES
+    found = () if is_far else hits(store, context, query)
     if overview.structure.get("format") == "json":  # single lines of printed JSON mean nothing
         samples = (" ".join(overview.head.split()),)
         found = found if context.lines == 1 else ()
@@ -311,7 +316,7 @@ def _brief(store: Store, overview: Overview, query: str, *, counts_places: bool)
     places: tuple[WordPlace, ...] = ()
     is_complete = True
     if counts_places and fields and entry is not None:
-        sample = take_sample(entry.blob, size=entry.bytes, lines=entry.lines)
+        sample = take_sample(entry)
         places, is_complete = places_of(words_of(query), sample.lines), sample.whole
     return Brief(
         name=context.name,
@@ -322,7 +327,7 @@ def _brief(store: Store, overview: Overview, query: str, *, counts_places: bool)
         format=format_text(overview.structure),
         structure=structure_text(overview.structure),
         samples=samples,
-        shapes=_shapes_in(entry.blob, entry.bytes, entry.lines) if entry is not None else (),
+        shapes=_SHAPES(entry) if entry is not None else (),
         hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
         is_prose=is_prose(samples) and not overview.structure.get("columns"),
         reading=_reading(
@@ -346,10 +351,14 @@ def _stored_samples(store: Store, overview: Overview) -> tuple[str, ...]:
     if context.lines <= _FEW_LINES:
         return tuple(line[:_LINE_CHARS] for line in head)
     tail = [line for line in split_lines(overview.tail) if line.strip()]
-    middle_line = context.lines // 2
-    middle = split_lines(store.read_lines(context, middle_line, middle_line + 2, max_chars=_LINE_CHARS).text)
+    middle = _middle(store, context) if context.exact else []
     picked = [*head[:2], *[line for line in middle if line.strip()][:1], *tail[-1:]]
     return tuple(line[:_LINE_CHARS] for line in dict.fromkeys(picked))
+
+
+def _middle(store: Store, context: Context) -> list[str]:
+    line = context.lines // 2
+    return split_lines(store.read_lines(context, line, line + 2, max_chars=_LINE_CHARS).text)
 
 
 def _first_lines(overview: Overview) -> tuple[str, ...]:
@@ -358,10 +367,11 @@ def _first_lines(overview: Overview) -> tuple[str, ...]:
     return tuple(line[:_LINE_CHARS] for line in head[:_FEW_LINES])
 
 
-@lru_cache(maxsize=128)
-def _shapes_in(blob: Path, size: int, lines: int) -> tuple[LineShape, ...]:
-    """The shapes of the lines of a stored text, which never changes under this name."""
-    return shapes_of(take_sample(blob, size=size, lines=lines).lines[:_SHAPED_LINES])
+def _shapes_in(entry: FileEntry) -> tuple[LineShape, ...]:
+    return shapes_of(take_sample(entry).lines[:_SHAPED_LINES])
+
+
+_SHAPES = PerText(_shapes_in, most=128)
 
 
 def _short(value: object) -> str:

@@ -213,7 +213,7 @@ def open_session(
         files = store.files(context)
         if context.kind == "text":  # looked for at once, so that what is wrong with it is said in words
             for file in files:
-                file.locate()
+                file.read(0, 1)
         made = int(datetime.fromisoformat(context.created_at).timestamp()) * 1_000_000_000
         mounted |= {
             f"{at}/{file.path}": LateFile(partial(_find_file, file, warned), size=file.bytes, mtime_ns=made)
@@ -224,7 +224,14 @@ def open_session(
                 "name": context.name,
                 "kind": context.kind,
                 "files": [
-                    {"path": e.path, "guest": f"{at}/{e.path}", "bytes": e.bytes, "chars": e.chars, "lines": e.lines}
+                    {
+                        "path": e.path,
+                        "guest": f"{at}/{e.path}",
+                        "bytes": e.bytes,
+                        "chars": e.chars,
+                        "lines": e.lines,
+                        "exact": e.exact,
+                    }
                     for e in files
                 ],
             }

@@ -77,7 +77,7 @@ class Tools:
     async def register_context(
         self,
         request: Request[Any, Any],
-        source: Annotated[str, Field(description="path, glob, or https/git address")] = "",
+        source: Annotated[str, Field(description="path, glob, or https/git/s3 address")] = "",
         text: str = "",
         name: str = "",
         encoding: Annotated[str, Field(description="of the files")] = "",

@@ -19,9 +19,12 @@ from dataclasses import dataclass
 
 import anyio
 
+from rlm_mcp.contexts.sources.buckets import BucketAccess, parse_bucket
 from rlm_mcp.contexts.sources.remote import RemoteAccess, network_of
+from rlm_mcp.contexts.store.object_texts import ObjectSources
 from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.store.text_cache import TextCache
 from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.types import Replies
 from rlm_mcp.models.sampling_queue import LocalSamplingQueue, SamplingQueue
@@ -51,15 +54,18 @@ class Backends:
 
 @asynccontextmanager
 async def open_backends(
-    settings: Settings, limits: TenantLimits | None = None, parts: StoreParts | None = None
+    settings: Settings,
+    limits: TenantLimits | None = None,
+    parts: StoreParts | None = None,
+    cache: TextCache | None = None,
 ) -> AsyncIterator[Backends]:
     """Those of this machine, by default without limits. What dead processes have left in the store is removed first.
 
-    `parts` replace those of the store.
+    `parts` replace those of the store, `cache` that for texts of objects.
     """
     async with AsyncExitStack() as stack:
         # Opening is not abandoned on cancellation: the store would never be closed.
-        store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings, parts))
+        store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings, parts, cache))
         await anyio.to_thread.run_sync(store.remove_leftovers)
         replies = ReplyCache(settings.cache_dir) if settings.sub_call_cache else None
         if replies is not None:
@@ -77,7 +83,7 @@ async def open_backends(
         )
 
 
-def _open_store(settings: Settings, parts: StoreParts | None) -> Store:
+def _open_store(settings: Settings, parts: StoreParts | None, cache: TextCache | None) -> Store:
     """Takes milliseconds, or as long as another process holds the write lock."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     access = RemoteAccess(
@@ -85,4 +91,20 @@ def _open_store(settings: Settings, parts: StoreParts | None) -> Store:
         networks=tuple(map(network_of, settings.fetch_networks)),
         keys=settings.fetch_with_keys,
     )
-    return Store(settings.data_dir, roots=settings.roots, quota_bytes=settings.quota_bytes, access=access, parts=parts)
+    objects = ObjectSources(
+        access=BucketAccess(
+            allowed=tuple(parse_bucket(address, "RLM_MCP_S3_SOURCES") for address in settings.s3_sources),
+            own=None if settings.blobs is None else parse_bucket(settings.blobs, "RLM_MCP_BLOBS"),
+        ),
+        cache=cache,
+        cache_dir=settings.cache_dir / "texts",
+        cache_bytes=settings.text_cache_bytes,
+    )
+    return Store(
+        settings.data_dir,
+        roots=settings.roots,
+        quota_bytes=settings.quota_bytes,
+        access=access,
+        objects=objects,
+        parts=parts,
+    )

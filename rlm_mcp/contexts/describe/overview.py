@@ -5,12 +5,12 @@ All of it is found in the text and nothing is guessed from a name alone. Where i
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from rlm_mcp.contexts.describe.logs import describe_log, repeated_lines
 from rlm_mcp.contexts.describe.outline import headings, language
+from rlm_mcp.contexts.describe.per_text import PerText
 from rlm_mcp.contexts.describe.tables import (
     DELIMITERS,
     SAMPLED_LINES,
@@ -87,7 +87,7 @@ def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overvie
     return Overview(
         context=context,
         structure=structure,
-        head=_labelled(context, first, reading.head_of_bytes(first.blob, 0, first.bytes, max_chars=HEAD_CHARS)),
+        head=_labelled(context, first, reading.head_of_bytes(first.read, 0, first.bytes, max_chars=HEAD_CHARS)),
         tail=tail,
         largest_files=tuple(
             LargeFile(path=entry.path, bytes=entry.bytes, lines=entry.lines) for entry in largest[:MAX_LARGEST]
@@ -97,15 +97,11 @@ def describe(store: Store, context: Context, *, seconds: float = 2.0) -> Overvie
 
 def describe_file(entry: FileEntry) -> dict[str, object]:
     """The description of one text, as JSON. Every run asks for it, so the newest ones are cached."""
-    blob = entry.blob
-    # The cache gets the path alone: an entry keeps its file where it is.
-    return dict(_described(replace(entry, locate=lambda: blob), blob.stat().st_mtime_ns))
+    return dict(_DESCRIPTIONS(entry))
 
 
-@lru_cache(maxsize=KEPT)
-def _described(entry: FileEntry, _mtime_ns: int) -> Mapping[str, object]:
-    """`_mtime_ns` is part of the cache key, because a file that is referenced may be overwritten."""
-    sample = take_sample(entry.blob, size=entry.bytes, lines=entry.lines)
+def _described(entry: FileEntry) -> Mapping[str, object]:
+    sample = take_sample(entry)
     suffix = PurePosixPath(entry.path).suffix.lower()
     described = _format(entry, sample, suffix) or {"format": "text", **_shape_of_lines(sample)}
     described |= headings(sample.head, suffix=suffix, pages=entry.pages)
@@ -117,6 +113,9 @@ def _described(entry: FileEntry, _mtime_ns: int) -> Mapping[str, object]:
         seen = sum(map(len, sample.lines))
         described["sampled"] = f"{seen:,} of {entry.bytes:,} bytes, from the beginning, the end and places in between"
     return described
+
+
+_DESCRIPTIONS = PerText(_described, most=KEPT)
 
 
 def _format(entry: FileEntry, sample: TextSample, suffix: str) -> dict[str, object] | None:
@@ -256,7 +255,7 @@ def _left_out(store: Store, context: Context) -> dict[str, object]:
 
 def _tail(entry: FileEntry) -> str:
     """The end of a file, from the beginning of a line if there is one in it."""
-    data = reading.read_bytes(entry.blob, max(entry.bytes - 4 * TAIL_CHARS, 0), entry.bytes)
+    data = entry.read(max(entry.bytes - 4 * TAIL_CHARS, 0), entry.bytes)
     text = data.decode(errors="ignore")[-TAIL_CHARS:]
     cut = text.find("\n") + 1
     return text[cut:] if 0 < cut < len(text) and len(text) == TAIL_CHARS else text

@@ -1,10 +1,9 @@
 """A sample of a text of any size: the whole text when it is small, else its beginning, its end and parts in between."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from rlm_mcp.contexts.text import reading
 from rlm_mcp.contexts.text.colours import ESCAPE, without_colours
+from rlm_mcp.contexts.types import FileEntry
 
 WHOLE_BYTES = 4 << 20
 WHOLE_LINES = 30_000
@@ -41,18 +40,19 @@ class TextSample:
         return "\n".join(self.head) if self.whole else None
 
 
-def take_sample(path: Path, *, size: int, lines: int) -> TextSample:
-    """Samples a UTF-8 file of `size` bytes and `lines` lines."""
-    if size <= WHOLE_BYTES and lines <= WHOLE_LINES:
-        whole = _lines(reading.read_bytes(path, 0, size), begins=True, ends=True)
+def take_sample(entry: FileEntry) -> TextSample:
+    """Samples a text. Raises SourceChanged, StoreDamaged."""
+    read, size = entry.read, entry.bytes
+    if size <= WHOLE_BYTES and entry.lines <= WHOLE_LINES:
+        whole = _lines(read(0, size), begins=True, ends=True)
         return _sample(whole, (), (), whole=True)
     edge = min(4 * PLACE_BYTES, size)
-    head = _lines(reading.read_bytes(path, 0, edge), begins=True, ends=False)[: 4 * PLACE_LINES]
-    tail = _lines(reading.read_bytes(path, size - edge, size), begins=False, ends=True)[-4 * PLACE_LINES :]
+    head = _lines(read(0, edge), begins=True, ends=False)[: 4 * PLACE_LINES]
+    tail = _lines(read(size - edge, size), begins=False, ends=True)[-4 * PLACE_LINES :]
     middle: list[str] = []
     for place in range(1, PLACES):
         start = size * place // PLACES
-        found = _lines(reading.read_bytes(path, start, min(start + PLACE_BYTES, size)), begins=False, ends=False)
+        found = _lines(read(start, min(start + PLACE_BYTES, size)), begins=False, ends=False)
         middle.extend(found[:PLACE_LINES])
     return _sample(head, tuple(middle), tail, whole=False)
 

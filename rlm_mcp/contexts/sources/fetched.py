@@ -21,7 +21,7 @@ from rlm_mcp.contexts.sources.file import printable
 from rlm_mcp.contexts.sources.formats import source_from_file
 from rlm_mcp.contexts.sources.remote import RemoteAccess
 from rlm_mcp.contexts.sources.secrets import is_secret
-from rlm_mcp.contexts.sources.source import AccessPolicy, OpenPiece, Piece, Remark, Source
+from rlm_mcp.contexts.sources.source import AccessPolicy, AnyPiece, OpenPiece, Piece, Remark, Source
 from rlm_mcp.contexts.types import Skipped
 from rlm_mcp.errors import SourceChanged, SourceRefused
 
@@ -125,9 +125,7 @@ def _from_copy(path: Path, shown: str, policy: AccessPolicy, *, remark: str | No
     return replace(source, location=shown, pieces=_with_names(remark, source.pieces, path, shown))
 
 
-def _with_names(
-    remark: str | None, pieces: Iterator[Piece | Skipped | Remark], path: Path, shown: str
-) -> Iterator[Piece | Skipped | Remark]:
+def _with_names(remark: str | None, pieces: Iterator[AnyPiece], path: Path, shown: str) -> Iterator[AnyPiece]:
     """Pieces of a copy at `path`, whose errors and reasons name the source instead, and which are never referenced."""
     if remark:
         yield Remark(text=remark)

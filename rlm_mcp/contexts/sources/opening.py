@@ -1,4 +1,4 @@
-"""Finds the source that a user named: a path, a glob, `repository@revision`, or an address.
+"""Finds the source that a user named: a path, a glob, `repository@revision`, or an address, also of a bucket.
 
 Roots are checked against the path with all links resolved.
 """
@@ -13,9 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 from rlm_mcp.contexts.sources import directory, git, pattern
 from rlm_mcp.contexts.sources.address import is_address
+from rlm_mcp.contexts.sources.buckets import BucketAccess, is_bucket_source
 from rlm_mcp.contexts.sources.fetched import open_address, open_stream
 from rlm_mcp.contexts.sources.file import refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import source_from_file
+from rlm_mcp.contexts.sources.objects import open_objects
 from rlm_mcp.contexts.sources.remote import RemoteAccess
 from rlm_mcp.contexts.sources.secrets import is_secret
 from rlm_mcp.contexts.sources.source import AccessPolicy, NoteConversion, Piece, Remark, Source, no_note
@@ -34,6 +36,7 @@ def open_source(
     check_cancelled: Callable[[], None] = lambda: None,
     scratch: Path,
     access: RemoteAccess,
+    buckets: BucketAccess,
     stdin: BinaryIO | None = None,
 ) -> Source:
     """Finds out what a source is; its files are opened later, one after the other. Raises SourceRefused, OutsideRoots.
@@ -50,6 +53,8 @@ def open_source(
         secrets=secrets,
         converting=converting,
     )
+    if is_bucket_source(source) and not os.path.lexists(source):
+        return open_objects(source, access=buckets, secrets=secrets, check_cancelled=check_cancelled)
     if is_address(source) and not os.path.lexists(source):
         return open_address(source, scratch=scratch, access=access, policy=policy, check_cancelled=check_cancelled)
     if source == "-" and stdin is not None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from rlm_mcp.contexts.sources.buckets import ListedObject
+from rlm_mcp.contexts.text.line_index import Counts
 from rlm_mcp.contexts.types import Kind, PageMark, Skipped
 
 MAX_FILES = 200_000
@@ -43,10 +45,23 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectPiece:
+    """A future file of a context that stays in its bucket, and an estimate of its sizes."""
+
+    path: str
+    bucket: str
+    listed: ListedObject
+    estimate: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
     """A note on a source as a whole, such as that an archive is cut short."""
 
     text: str
+
+
+AnyPiece = Piece | ObjectPiece | Skipped | Remark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +71,7 @@ class Source:
     kind: Kind
     name: str
     location: str
-    pieces: Iterator[Piece | Skipped | Remark]
+    pieces: Iterator[AnyPiece]
     fetched: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -3,12 +3,11 @@
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from rlm_mcp.contexts.store.blobs import LocalText
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.text import reading
-from rlm_mcp.contexts.text.line_index import Counts, LineIndex
+from rlm_mcp.contexts.text.line_index import BLOCK_BYTES, Counts, LineIndex
+from rlm_mcp.contexts.text.reading import ReadBytes
 from rlm_mcp.contexts.types import LineAddress, LineRange
 from rlm_mcp.errors import OutOfRange
 
@@ -18,17 +17,13 @@ class AddressedFile:
     """A file that can be read by address.
 
     `index` is called with a predicate on the counts of the indexed part and returns an index that satisfies it, or a
-    complete one.
+    complete one. Where each read `is_request`, as little as possible is read, by one request.
     """
 
     row: FileRow
-    text: LocalText
+    read: ReadBytes
     index: Callable[[Callable[[Counts], bool]], LineIndex]
-
-    @property
-    def blob(self) -> Path:
-        """The file with the text."""
-        return self.text.path
+    is_request: bool = False
 
     def read_lines(self, start_line: int, end_line: int | None, *, max_chars: int) -> LineRange:
         """Reads lines; negative numbers count from the end. Raises OutOfRange."""
@@ -49,9 +44,14 @@ class AddressedFile:
 
     def _lines(self, index: LineIndex, first: int, last: int, max_chars: int) -> LineRange:
         """Cuts a text that is too long after a line, or within its first line if that alone is too long."""
-        start = reading.byte_of_line(self.blob, index, first)
-        end = reading.byte_of_line(self.blob, index, last + 1)
-        text = reading.head_of_bytes(self.blob, start, end, max_chars=max_chars)
+        begins = index.block_of_line(first) * BLOCK_BYTES
+        ends = index.block_of_line(last + 1) * BLOCK_BYTES
+        most = begins + BLOCK_BYTES + 4 * max_chars
+        read = self._read_ahead(begins, ends + BLOCK_BYTES if ends < most else most)
+        start = reading.byte_of_line(read, index, first)
+        # If the lines end beyond all that can be returned, it does not matter where.
+        end = reading.byte_of_line(read, index, last + 1) if ends < most else ends
+        text = reading.head_of_bytes(read, start, end, max_chars=max_chars)
         whole = len(text) < max_chars or start + len(text.encode()) >= end
         if not whole:
             lines, line_end, _ = text.rpartition("\n")
@@ -71,20 +71,27 @@ class AddressedFile:
         if start < 0 or end < 0:
             raise OutOfRange(f"characters {start:,} to {end:,} cannot be read: both are counted from 0")
         index = self.index(lambda counts: counts.chars > end)
-        first = reading.byte_of_char(self.blob, index, start)
-        return reading.read_text(self.blob, first, max(reading.byte_of_char(self.blob, index, end), first))
+        ends = (index.block_of_char(end) + 1) * BLOCK_BYTES
+        read = self._read_ahead(index.block_of_char(start) * BLOCK_BYTES, ends)
+        first = reading.byte_of_char(read, index, start)
+        return reading.read_text(read, first, max(reading.byte_of_char(read, index, end), first))
 
     def locate_line(self, line: int) -> LineAddress:
         """The offsets and the page of the beginning of a line. Raises OutOfRange."""
         index = self.index(lambda counts: counts.lines > line)
         if not 1 <= line <= index.counts.lines:
             raise OutOfRange(f"{self.row.path} has lines 1 to {index.counts.lines:,}, not {line:,}")
-        byte = reading.byte_of_line(self.blob, index, line)
+        begins = index.block_of_line(line) * BLOCK_BYTES
+        read = self._read_ahead(begins, begins + BLOCK_BYTES)
+        byte = reading.byte_of_line(read, index, line)
         page = bisect_right([mark.line for mark in self.row.pages], line)
         return LineAddress(
             path=self.row.path,
             line=line,
             byte=byte,
-            char=reading.char_of_byte(self.blob, index, byte),
+            char=reading.char_of_byte(read, index, byte),
             page=self.row.pages[page - 1].label if page else None,
         )
+
+    def _read_ahead(self, start: int, end: int) -> ReadBytes:
+        return reading.held(self.read, start, min(end, self.row.bytes)) if self.is_request else self.read

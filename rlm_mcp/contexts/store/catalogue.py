@@ -10,7 +10,7 @@ import re
 import shutil
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -298,17 +298,17 @@ class SqliteCatalogue:
         self._db.execute("UPDATE contexts SET current = 0 WHERE name = ? AND current", (context.name,))
         self._db.execute("UPDATE contexts SET current = 1 WHERE context_id = ?", (context.context_id,))
 
-    def set_counts(self, blob: str, counts: Counts) -> None:
-        """Replaces estimates by exact counts in every context that has this text."""
-        self._db.execute(
+    def set_counts(self, counts: Mapping[str, Counts]) -> None:
+        """Replaces estimates of texts by exact counts in every context that has them."""
+        self._db.executemany(
             "UPDATE files SET chars = ?, lines = ?, longest_line = ?, exact = 1 WHERE blob = ?",
-            (counts.chars, counts.lines, counts.longest_line, blob),
+            ((one.chars, one.lines, one.longest_line, blob) for blob, one in counts.items()),
         )
         self._db.execute(
             "UPDATE contexts SET (chars, lines, exact) = (SELECT sum(chars), sum(lines), min(exact) FROM files "
             "WHERE files.context_id = contexts.context_id) "
-            "WHERE context_id IN (SELECT context_id FROM files WHERE blob = ?)",
-            (blob,),
+            "WHERE context_id IN (SELECT context_id FROM files WHERE blob IN (SELECT value FROM json_each(?)))",
+            (json.dumps(list(counts)),),
         )
 
     def delete(self, context_id: str) -> None:

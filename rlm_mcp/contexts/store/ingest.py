@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rlm_mcp.contexts.sources.file import refusal
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS
-from rlm_mcp.contexts.sources.source import Piece, Remark, Source
+from rlm_mcp.contexts.sources.source import AnyPiece, ObjectPiece, Piece, Remark, Source
 from rlm_mcp.contexts.store.blobs import StagedText
 from rlm_mcp.contexts.store.catalogue import FileRow
-from rlm_mcp.contexts.store.references import refer_to
+from rlm_mcp.contexts.store.references import ObjectReference, refer_to
 from rlm_mcp.contexts.store.staging import NotText, StagingArea
 from rlm_mcp.contexts.text.encoding import UTF8, Encoding
 from rlm_mcp.contexts.text.line_index import Counts
@@ -102,12 +102,15 @@ class Ingest:
                 f"{self.location} holds no text{_skip_reasons(self.skipped)}: name a directory or glob with text files"
             )
 
-    def _ingest_or_skip(self, piece: Piece | Skipped | Remark) -> None:
+    def _ingest_or_skip(self, piece: AnyPiece) -> None:
         if isinstance(piece, Skipped):
             self.skipped.append(piece)
             return
         if isinstance(piece, Remark):
             self.add_note(piece.text)
+            return
+        if isinstance(piece, ObjectPiece):
+            self._refer_to_object(piece)
             return
         try:
             self._ingest_piece(piece)
@@ -126,6 +129,13 @@ class Ingest:
             staged = self._staging.stage(opened.file, is_utf8=opened.is_utf8, named=self._encoding)
         self._add(piece.path, staged, opened.pages)
         self._notes.extend(opened.notes)
+
+    def _refer_to_object(self, piece: ObjectPiece) -> None:
+        reference = ObjectReference(
+            bucket=piece.bucket, object=piece.listed.key, size=piece.listed.size, version=piece.listed.version
+        )
+        shown = self._free_path(piece.path)
+        self._files[shown] = replace(_row(shown, reference.key, piece.estimate), exact=False)
 
     def ingest_text(self, path: str, data: bytes) -> None:
         """Ingests a text that is already UTF-8."""

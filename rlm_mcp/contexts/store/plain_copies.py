@@ -7,10 +7,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from rlm_mcp.contexts.text.colours import ESCAPE, plain_pieces
+from rlm_mcp.contexts.text.reading import read_bytes
 from rlm_mcp.contexts.text.ripgrep import MAPPED_ABOVE_LINE_BYTES, Pattern, count_lines
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import FileEntry
@@ -72,7 +74,7 @@ class PlainCopies:
                 self._make_room()
             self._copies.move_to_end(entry.key)
             copy, size = self._copies[entry.key]
-        return replace(entry, locate=lambda: copy, bytes=size)
+        return replace(entry, locate=lambda: copy, read=partial(read_bytes, copy), bytes=size)
 
     def _copy(self, entry: FileEntry) -> tuple[Path, int]:
         self._directory.mkdir(parents=True, exist_ok=True)

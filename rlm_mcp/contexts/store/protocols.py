@@ -4,7 +4,7 @@
 All methods may do I/O and are called on worker threads, by several at once.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +85,8 @@ class Catalogue(Protocol):
     def make_current(self, context: Context) -> None:
         """Makes an older version the current one of its name again."""
 
-    def set_counts(self, blob: str, counts: Counts) -> None:
-        """Replaces estimates by exact counts in every context that has this text."""
+    def set_counts(self, counts: Mapping[str, Counts]) -> None:
+        """Replaces estimates of texts by exact counts in every context that has them."""
 
     def delete(self, context_id: str) -> None:
         """Deletes a context and its files."""

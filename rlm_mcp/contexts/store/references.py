@@ -1,8 +1,10 @@
-"""Large files referenced where they lie: a fingerprint identifies the content, an index is built in the background.
+"""Texts referenced where they lie: large files of this machine, and objects of buckets.
 
-Reads work at once: one that needs a line beyond the indexed part advances the index itself. The fingerprint is the
-size, modification time and inode of the file and a hash of samples, so taking it does not read the whole file. A change
-that keeps size and modification time is not detected.
+Reads work at once: one that needs a line beyond the indexed part advances the index itself. The index of a file is
+built in the background too; that of an object as far as it is read, or when its text is fetched.
+
+The fingerprint of a file is its size, modification time and inode and a hash of samples, so taking it does not read the
+whole file. A change that keeps size and modification time is not detected. An object is identified by its ETag.
 """
 
 import hashlib
@@ -13,8 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
+from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject
 from rlm_mcp.contexts.sources.file import open_raw
+from rlm_mcp.contexts.store.blobs import INDEXES_KEPT
 from rlm_mcp.contexts.text.encoding import UTF8, detect
 from rlm_mcp.contexts.text.line_index import Counts, IndexBuilder, LineIndex, map_index, write_index
 from rlm_mcp.errors import ContextError, SourceChanged
@@ -27,6 +32,27 @@ SAMPLE_BYTES = 1 << 16
 """How much is read at each of the places from which a file is fingerprinted and its counts are estimated."""
 
 PREFIX = "ref:"
+_OBJECT = f'{PREFIX}{{"bucket":'
+"""The keys of the JSON are sorted."""
+
+
+class Referenced(Protocol):
+    """A text that is referenced, and can be read."""
+
+    @property
+    def key(self) -> str:
+        """The name of this content in the catalogue."""
+
+    @property
+    def index_name(self) -> str:
+        """The name of the index file, without its suffix."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes `[start:end]`. Raises SourceChanged, and what reading raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +74,12 @@ class Reference:
     def index_name(self) -> str:
         """The name of the index file, without its suffix."""
         return hashlib.sha256(self.key.encode()).hexdigest()
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes `[start:end]`. Raises SourceChanged."""
+        with open_raw(self.check()) as file:
+            file.seek(start)
+            return file.read(end - start)
 
     def check(self) -> Path:
         """The path, if the file is still as it was when it was registered. Raises SourceChanged."""
@@ -71,14 +103,58 @@ class Reference:
         return Path(self.path)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectReference:
+    """An object of a bucket as it was when it was registered. `version` is its ETag, or what stands for one."""
+
+    bucket: str
+    object: str
+    size: int
+    version: str
+
+    @property
+    def key(self) -> str:
+        """The name of this content in the catalogue; `reference_of` reads it back."""
+        return PREFIX + json.dumps(asdict(self), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+    @property
+    def index_name(self) -> str:
+        """The name of the index file, and of the text in a cache, without their suffixes."""
+        return hashlib.sha256(self.key.encode()).hexdigest()
+
+    @property
+    def address(self) -> BucketAddress:
+        """The address of the object."""
+        return BucketAddress(bucket=self.bucket, prefix=self.object)
+
+    def check(self, found: ListedObject) -> None:
+        """Raises SourceChanged unless what was found is this version of the object."""
+        if found.version != self.version:
+            raise SourceChanged(
+                f"{self.address.shown} has changed since it was registered (ETag {self.version.strip(chr(34))}, now"
+                f" {found.version.strip(chr(34))}): `register_context` with its address or `rlm-mcp contexts refresh"
+                " NAME` takes it as it is now; older citations may not hold"
+            )
+
+
 def is_reference(blob: str) -> bool:
     """Whether a name of a text in the catalogue is that of a reference."""
     return blob.startswith(PREFIX)
 
 
-def reference_of(blob: str) -> Reference:
+def is_object(blob: str) -> bool:
+    """Whether a name of a text in the catalogue is that of a reference to an object."""
+    return blob.startswith(_OBJECT)
+
+
+def object_of(blob: str) -> ObjectReference:
+    """The reference to an object with this name in the catalogue."""
+    return ObjectReference(**json.loads(blob.removeprefix(PREFIX)))
+
+
+def reference_of(blob: str) -> Reference | ObjectReference:
     """The reference with this name in the catalogue."""
-    return Reference(**json.loads(blob.removeprefix(PREFIX)))
+    return object_of(blob) if is_object(blob) else Reference(**json.loads(blob.removeprefix(PREFIX)))
 
 
 def refer_to(path: Path) -> tuple[Reference, Counts] | None:
@@ -120,7 +196,7 @@ class GrowingIndex:
     """The index of one referenced file while it is being built; any thread may advance it."""
 
     def __init__(
-        self, reference: Reference, *, saved_as: Path, parts: Path, on_complete: Callable[[Counts], None]
+        self, reference: Referenced, *, saved_as: Path, parts: Path, on_complete: Callable[[Counts], None]
     ) -> None:
         self._reference = reference
         self._saved_as = saved_as
@@ -131,7 +207,8 @@ class GrowingIndex:
         self.complete = False
 
     def __repr__(self) -> str:
-        return f"<GrowingIndex {self._reference.path}, {self._builder.bytes_seen:,} of {self._reference.size:,} bytes>"
+        done = f"{self._builder.bytes_seen:,} of {self._reference.size:,} bytes"
+        return f"<GrowingIndex {self._reference.index_name}, {done}>"
 
     def reach(self, far_enough: Callable[[Counts], bool]) -> LineIndex:
         """The index, once its counts satisfy `far_enough` or it is complete."""
@@ -147,10 +224,7 @@ class GrowingIndex:
             if self.complete:
                 return False
             seen = self._builder.bytes_seen
-            path = self._reference.check()
-            with open_raw(path) as file:
-                file.seek(seen)
-                data = file.read(min(STEP_BYTES, self._reference.size - seen))
+            data = self._reference.read(seen, min(seen + STEP_BYTES, self._reference.size))
             if data:
                 self._builder.feed(data)
             if self._builder.bytes_seen < self._reference.size:
@@ -161,21 +235,26 @@ class GrowingIndex:
         return False
 
     def _save(self) -> None:
-        """Writes the index for other processes; if that fails, they build their own."""
-        with suppress(OSError):
-            self._parts.mkdir(parents=True, exist_ok=True)
-            self._saved_as.parent.mkdir(exist_ok=True)
-            with replacing(self._saved_as, part=self._parts / self._saved_as.name) as file:
-                write_index(self._builder.index(), file)
+        _save_index(self._builder.index(), self._saved_as, self._parts)
+
+
+def _save_index(index: LineIndex, path: Path, parts: Path) -> None:
+    """Writes an index for other processes; if that fails, they build their own."""
+    with suppress(OSError):
+        parts.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path, part=parts / path.name) as file:
+            write_index(index, file)
 
 
 class ReferenceIndexes:
-    """The indexes of referenced files: mapped when they are on disk, else built in the background.
+    """The indexes of referenced texts: mapped when they are on disk, else built, for files in the background.
 
     They are written under `parts` and moved to `directory` when they are complete.
     """
 
-    def __init__(self, directory: Path, *, parts: Path, on_complete: Callable[[Reference, Counts], None]) -> None:
+    def __init__(self, directory: Path, *, parts: Path, on_complete: Callable[[str, Counts], None]) -> None:
+        """`on_complete` is called with the key of a reference and its counts."""
         self._directory = directory
         self._parts = parts
         self._on_complete = on_complete
@@ -188,36 +267,52 @@ class ReferenceIndexes:
     def __repr__(self) -> str:
         return f"<ReferenceIndexes {len(self._growing)} growing, {len(self._mapped)} mapped>"
 
-    def index(self, reference: Reference, far_enough: Callable[[Counts], bool]) -> LineIndex:
+    def index(self, reference: Referenced, far_enough: Callable[[Counts], bool]) -> LineIndex:
         """An index that is complete or whose counts satisfy `far_enough`. Raises SourceChanged."""
-        with self._lock:
-            mapped = self._mapped.get(reference.key)
-            growing = self._growing.get(reference.key)
-        if mapped:
-            return mapped
-        if growing is None:
-            try:
-                mapped = map_index(self._directory / f"{reference.index_name}.index")
-            except (FileNotFoundError, ValueError):
-                growing = self.grow(reference)
-            else:
-                with self._lock:
-                    self._mapped[reference.key] = mapped
-                return mapped
-        return growing.reach(far_enough)
+        mapped = self.find(reference.key, reference.index_name)
+        return mapped or self.grow(reference).reach(far_enough)
 
-    def grow(self, reference: Reference) -> GrowingIndex:
-        """Starts to index a file in the background, unless that was started before."""
+    def find(self, key: str, name: str) -> LineIndex | None:
+        """The index of a reference, if it is complete."""
+        with self._lock:
+            growing = self._growing.get(key)
+            if growing is not None and not growing.complete:
+                return None
+            if (mapped := self._mapped.get(key)) is None:
+                try:
+                    mapped = growing.reach(lambda _: True) if growing else map_index(self._path(name))
+                except (FileNotFoundError, ValueError):
+                    return None
+                if len(self._mapped) >= INDEXES_KEPT:
+                    self._mapped.clear()
+                self._growing.pop(key, None)
+                self._mapped[key] = mapped
+            return mapped
+
+    def keep(self, key: str, name: str, index: LineIndex) -> None:
+        """Keeps the index of a text that was fetched, for the time when the cache has it no longer."""
+        with self._lock:
+            self._growing.pop(key, None)
+        if not self._path(name).exists():
+            _save_index(index, self._path(name), self._parts)
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}.index"
+
+    def grow(self, reference: Referenced) -> GrowingIndex:
+        """The index of a text that is not indexed yet; that of a file also grows in the background from now on."""
         with self._lock:
             growing = self._growing.get(reference.key)
             if growing is None:
                 growing = GrowingIndex(
                     reference,
-                    saved_as=self._directory / f"{reference.index_name}.index",
+                    saved_as=self._path(reference.index_name),
                     parts=self._parts,
-                    on_complete=lambda counts: self._on_complete(reference, counts),
+                    on_complete=lambda counts: self._on_complete(reference.key, counts),
                 )
                 self._growing[reference.key] = growing
+                if not isinstance(reference, Reference):
+                    return growing
                 thread = threading.Thread(
                     target=self._run, args=(reference, growing), name="context-index", daemon=True
                 )
@@ -225,7 +320,7 @@ class ReferenceIndexes:
                 thread.start()
         return growing
 
-    def _run(self, reference: Reference, growing: GrowingIndex) -> None:
+    def _run(self, reference: Referenced, growing: GrowingIndex) -> None:
         try:
             while not self._closed.is_set() and growing.step():
                 pass
@@ -249,7 +344,7 @@ class ReferenceIndexes:
 
     def delete(self, name: str) -> None:
         """Deletes an index that no context needs."""
-        (self._directory / f"{name}.index").unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Stops indexing; an incomplete index is built again by the next process that needs it."""

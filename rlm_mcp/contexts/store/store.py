@@ -3,21 +3,24 @@
 contexts/catalogue.sqlite3     the contexts and their files (catalogue.py)
 contexts/blobs/ab/ab….txt      texts by hash, with their line index when they are large (blobs.py)
 contexts/indexes/….index       line indexes of files that are referenced, not copied (references.py)
+contexts/texts/                texts of objects of buckets, where no other place is named (text_cache.py)
 contexts/incoming/TOKEN/       texts that a process is ingesting (staging.py); garbage once that process is dead
 contexts/conversions/…TOKEN    what a process is converting (conversions.py)
 contexts/holders/TOKEN.lock    locked by a process while it is alive (process_locks.py)
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from shutil import rmtree
 from typing import BinaryIO, Self
 
 from rlm_mcp.contexts.sources.address import is_address, shown_address
+from rlm_mcp.contexts.sources.buckets import BucketAccess
 from rlm_mcp.contexts.sources.fetched import LEFT_OUT, STDIN
 from rlm_mcp.contexts.sources.remote import RemoteAccess
 from rlm_mcp.contexts.store.addressed_file import AddressedFile
@@ -26,14 +29,24 @@ from rlm_mcp.contexts.store.catalogue import MAX_NAME, FileRow, SqliteCatalogue,
 from rlm_mcp.contexts.store.conversions import ConversionJournal
 from rlm_mcp.contexts.store.garbage import GarbageCollector
 from rlm_mcp.contexts.store.ingest import Ingest
+from rlm_mcp.contexts.store.object_texts import ObjectSources, ObjectTexts
 from rlm_mcp.contexts.store.plain_copies import PlainCopies
 from rlm_mcp.contexts.store.process_locks import ProcessLock, dead_tokens
 from rlm_mcp.contexts.store.protocols import StoreParts
-from rlm_mcp.contexts.store.references import Reference, ReferenceIndexes, is_reference, reference_of
+from rlm_mcp.contexts.store.references import (
+    ObjectReference,
+    Reference,
+    ReferenceIndexes,
+    is_object,
+    is_reference,
+    object_of,
+    reference_of,
+)
 from rlm_mcp.contexts.store.staging import StagingArea, over_quota
 from rlm_mcp.contexts.store.uses import LockedUses
 from rlm_mcp.contexts.text.encoding import UTF8, encode_text, named_encoding
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
+from rlm_mcp.contexts.text.reading import ReadBytes, read_bytes
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context, FileEntry, Freed, LineAddress, LineRange, Page, Skipped
 from rlm_mcp.errors import (
@@ -50,6 +63,9 @@ from rlm_mcp.errors import (
 REFERENCE_ABOVE_BYTES = 1 << 30
 """A larger file is referenced where it lies: copying it would take seconds and double the disk space."""
 
+FETCHED_AT_ONCE = 16
+"""Objects that one search fetches at the same time."""
+
 MOST_LISTED = 1_000_000
 """Contexts on one page, at most: SQLite takes no number above 2^63."""
 
@@ -61,8 +77,8 @@ class Store:
     """Contexts on disk under `data_dir`; thread-safe, shared by many processes, synchronous.
 
     `roots` are the directories that may be registered: None means any, an empty sequence means none. `access` says
-    from which machines sources are fetched. With `parts`, which other
-    machines may share, no file is referenced where it lies; without, all are below `data_dir`.
+    from which machines sources are fetched, `objects` which objects of buckets may be sources: by default none. With
+    `parts`, which other machines may share, no file is referenced where it lies; without, all are below `data_dir`.
     """
 
     def __init__(
@@ -73,6 +89,7 @@ class Store:
         quota_bytes: int | None = None,
         reference_above_bytes: int = REFERENCE_ABOVE_BYTES,
         access: RemoteAccess | None = None,
+        objects: ObjectSources | None = None,
         parts: StoreParts | None = None,
     ) -> None:
         self._directory = data_dir / "contexts"
@@ -94,7 +111,15 @@ class Store:
         self._is_shared = is_shared
         self._incoming = self._directory / "incoming" / self._holder.token
         self._indexes = ReferenceIndexes(
-            self._directory / "indexes", parts=self._incoming, on_complete=self._note_counts
+            self._directory / "indexes",
+            parts=self._incoming,
+            on_complete=lambda key, counts: self._note_counts({key: counts}),
+        )
+        self._objects = ObjectTexts(
+            objects or ObjectSources(access=BucketAccess()),
+            self._indexes,
+            cache_dir=self._directory / "texts",
+            note=self._note_counts,
         )
         self._conversions = ConversionJournal(
             self._directory / "conversions", holders=self._directory / "holders", token=self._holder.token
@@ -131,6 +156,7 @@ class Store:
     def close(self) -> None:
         """Stop background indexing and close the catalogue; also called on leaving the `with` block."""
         self._indexes.close()
+        self._objects.close()
         self._conversions.close()
         self._catalogue.close()
         rmtree(self._incoming, ignore_errors=True)
@@ -220,6 +246,7 @@ class Store:
                 check_cancelled=lambda: on_progress(0, 0),
                 scratch=scratch,
                 access=self._access,
+                buckets=self._objects.access,
                 stdin=stdin,
             )
             if opened.fetched:
@@ -305,8 +332,8 @@ class Store:
             raise
         if not context.exact:
             for row in rows:
-                if is_reference(row.blob):
-                    self._indexes.grow(reference_of(row.blob))
+                if is_reference(row.blob) and isinstance(reference := reference_of(row.blob), Reference):
+                    self._indexes.grow(reference)
         return context
 
     def _require_room(self) -> None:
@@ -425,6 +452,7 @@ class Store:
 
     def files(self, context: Context) -> Sequence[FileEntry]:
         """List the texts of the context by path, from the catalogue alone."""
+        self._objects.note_counts()
         return tuple(self._entry(row) for row in self._catalogue.files(context.context_id))
 
     def file(self, context: Context, path: str | None = None) -> FileEntry:
@@ -439,17 +467,34 @@ class Store:
         return self._plain_copies.entries(self._located(files, timeout), timeout)
 
     def _located(self, files: Sequence[FileEntry], timeout: Timeout) -> Sequence[FileEntry]:
-        """Looks for many texts at once where each takes a request; gives those that were there in time."""
+        """Looks for many texts at once where each takes a request; gives those that were there in time.
+
+        What is being fetched when the time is over goes on, so that the next search finds it.
+        """
         at_once = self._blobs.looked_for_at_once
+        if any(is_object(entry.key) for entry in files):
+            at_once = FETCHED_AT_ONCE
         if at_once == 1 or not files:
             return files
+        located: set[str] = set()
 
-        def locate(some: Sequence[FileEntry]) -> Sequence[str]:
-            return [entry.path for entry in some if not timeout.expired and entry.locate()]
+        def locate(some: Sequence[FileEntry]) -> None:
+            for entry in some:
+                if timeout.expired:
+                    return
+                entry.locate()
+                located.add(entry.path)
 
-        with ThreadPoolExecutor(at_once, thread_name_prefix="fetch") as threads:
-            located = set(chain.from_iterable(threads.map(locate, [files[n::at_once] for n in range(at_once)])))
-        return [entry for entry in files if entry.path in located]
+        threads = ThreadPoolExecutor(at_once, thread_name_prefix="fetch")
+        try:
+            begun = [threads.submit(locate, files[n::at_once]) for n in range(at_once)]
+            done, _ = wait(begun, timeout.seconds_left, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        finally:
+            threads.shutdown(wait=False)
+        in_time = frozenset(located)
+        return [entry for entry in files if entry.path in in_time]
 
     def skipped(self, context: Context) -> Sequence[Skipped]:
         """List what the source held that is not in the context, with the reasons."""
@@ -481,7 +526,8 @@ class Store:
 
     def text(self, context: Context, path: str | None = None) -> str:
         """Load one file whole; the path may be left out if there is only one."""
-        text = self._text(self._row(context, path))
+        row = self._row(context, path)
+        text = self._text(row)
         try:
             return text.path.read_bytes().decode(errors="replace")
         except OSError as error:
@@ -499,7 +545,20 @@ class Store:
 
     def _addressed(self, context: Context, path: str | None) -> AddressedFile:
         row = self._row(context, path)
-        return AddressedFile(row=row, text=self._text(row), index=lambda far_enough: self._index(row, far_enough))
+        is_request = is_object(row.blob) and self._objects.is_remote(object_of(row.blob))
+        return AddressedFile(
+            row=row,
+            read=self._reader(row),
+            index=lambda far_enough: self._index(row, far_enough),
+            is_request=is_request,
+        )
+
+    def _reader(self, row: FileRow) -> ReadBytes:
+        """Reads a text by ranges. Its file stays where it is for the life of what is returned."""
+        if is_object(row.blob):
+            return partial(self._objects.read, object_of(row.blob))
+        text = self._text(row)
+        return lambda start, end: read_bytes(text.path, start, end)
 
     def _row(self, context: Context, path: str | None) -> FileRow:
         identity = context.context_id
@@ -524,10 +583,14 @@ class Store:
         raise UnknownPath(f"{context.name} has no file {wanted[:200]!r}: {hint}")
 
     def _entry(self, row: FileRow) -> FileEntry:
+        location = _TextLocation(lambda: self._text(row))
+        is_elsewhere = is_object(row.blob)
         return FileEntry(
             path=row.path,
             key=row.blob,
-            locate=_TextLocation(lambda: self._text(row)),
+            locate=location,
+            read=partial(self._objects.read, object_of(row.blob)) if is_elsewhere else location.read,
+            exact=row.exact,
             bytes=row.bytes,
             chars=row.chars,
             lines=row.lines,
@@ -538,7 +601,10 @@ class Store:
     def _text(self, row: FileRow) -> LocalText:
         """The file that holds a text, checked against the catalogue. Raises SourceChanged, StoreDamaged."""
         if is_reference(row.blob):
-            return LocalText(reference_of(row.blob).check())
+            reference = reference_of(row.blob)
+            if isinstance(reference, Reference):
+                return LocalText(reference.check())
+            return self._objects.local_text(reference)
         try:
             return self._blobs.local_text(row.blob, row.bytes)
         except StoreDamaged as error:
@@ -549,13 +615,15 @@ class Store:
             self._text(row)
             return self._blobs.index(row.blob)
         reference = reference_of(row.blob)
+        if isinstance(reference, ObjectReference):
+            return self._objects.index(reference, far_enough)
         reference.check()
         return self._indexes.index(reference, far_enough)
 
-    def _note_counts(self, reference: Reference, counts: Counts) -> None:
-        """Replace estimates by exact counts once a referenced file is indexed."""
+    def _note_counts(self, counts: Mapping[str, Counts]) -> None:
+        """Replace estimates by exact counts once referenced texts are indexed."""
         with self._catalogue.writing():
-            self._catalogue.set_counts(reference.key, counts)
+            self._catalogue.set_counts(counts)
 
 
 class _TextLocation:
@@ -571,6 +639,9 @@ class _TextLocation:
         if self._found is None:
             self._found = self._find()
         return self._found.path
+
+    def read(self, start: int, end: int) -> bytes:
+        return read_bytes(self(), start, end)
 
 
 def _closest(wanted: str, known: Sequence[str]) -> Sequence[str]:

@@ -1,6 +1,7 @@
-"""Files of this machine with texts of the bucket, so that a text is fetched once and then read like any file.
+"""Files of this machine with texts of buckets, so that a text is fetched once and then read like any file.
 
-    texts/0/OWNER/ab/ab….txt        a text, with its line index if it is large (contexts/store/blobs.py)
+    texts/0/OWNER/ab/ab….txt        a text of a cluster, with its line index if it is large (blobs.py)
+    texts/0/s3/ab/ab….txt           the text of an object that a context references, by the hash of its reference
     texts/0/incoming/               what is being fetched
     texts/0/boot                    the start of the machine since which it was written
     texts/0.lock                    locked by the process that has this cache
@@ -17,6 +18,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -30,6 +32,9 @@ MOST_BYTES = 20 << 30
 
 FREE_SHARE = 4
 """By default a cache takes at most a quarter of the free disk."""
+
+OBJECTS = "s3"
+"""In the place of an owner, for objects that contexts reference: they belong to nobody."""
 
 _INCOMING = "incoming"
 
@@ -63,7 +68,7 @@ class TextCache:
             self.most_bytes = most_bytes or min(MOST_BYTES, available // FREE_SHARE)
         except OSError as error:
             raise StoreDamaged(
-                f"{directory} cannot be used for texts of the bucket ({error.strerror}): check its permissions, or set"
+                f"{directory} cannot be used for texts of buckets ({error.strerror}): check its permissions, or set"
                 " RLM_MCP_CACHE_DIR to another directory"
             ) from error
         self._held: weakref.WeakValueDictionary[Key, LocalText] = weakref.WeakValueDictionary()
@@ -92,15 +97,16 @@ class TextCache:
                 self._owners[owner] = FileBlobs(self._directory / owner)
             return self._owners[owner]
 
-    def hold(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]]) -> LocalText:
+    def hold(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]], *, is_hash: bool = True) -> LocalText:
         """A text, whose file stays for the life of the returned object; `fetch` gives the bytes if it is not there.
 
+        `is_hash` says that the key has the hash of the text, with which what was fetched is compared.
         Raises TextDiffers, StoreFull if the disk has no room, StoreDamaged, and what `fetch` raises.
         """
         with self._lock:
             one_at_a_time = self._fetching.setdefault(key, threading.Lock())
         with one_at_a_time:
-            return self._hold_if_there(key, size) or self._fetch(key, size, fetch)
+            return self.hold_if_there(key, size) or self._fetch(key, size, fetch, is_hash=is_hash)
 
     def keep(self, owner: str, staged: StagedText) -> None:
         """Moves a staged text into the cache, if there is room for it. Otherwise it can be fetched."""
@@ -126,7 +132,8 @@ class TextCache:
             self.bytes -= self._sizes.pop(key, 0)
             self.files(key[0]).delete([key[1]])
 
-    def _hold_if_there(self, key: Key, size: int) -> LocalText | None:
+    def hold_if_there(self, key: Key, size: int) -> LocalText | None:
+        """The same for a text that is there, else None."""
         with self._lock:
             if key not in self._sizes:
                 return None
@@ -140,27 +147,29 @@ class TextCache:
             self._sizes.move_to_end(key)
             return self._held.setdefault(key, found)
 
-    def _fetch(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]]) -> LocalText:
+    def _fetch(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]], *, is_hash: bool) -> LocalText:
         with self._lock:
             self._make_room(size)
         try:
-            return self._fetched(key, size, fetch)
+            return self._fetched(key, size, fetch, is_hash=is_hash)
         except StoreFull:
             with self._lock:
                 self._make_room(self.most_bytes)  # the disk has less room than the cache may take
         try:
-            return self._fetched(key, size, fetch)
+            return self._fetched(key, size, fetch, is_hash=is_hash)
         except StoreFull as error:
             raise StoreFull(
                 f"the disk of {self._root} is full, so that a text of {size:,} bytes cannot be fetched: free some"
                 " space, or set RLM_MCP_CACHE_DIR to a directory on another disk; nothing is lost"
             ) from error
 
-    def _fetched(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]]) -> LocalText:
+    def _fetched(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]], *, is_hash: bool) -> LocalText:
         owner, blob = key
         with StagingArea(self.files(owner), self._incoming(), room_bytes=None) as staging:
             staged = staging.stage_utf8(fetch())
             found = staged.counts.bytes
+            if not is_hash:
+                staged = replace(staged, blob=blob)
             if staged.blob != blob:
                 raise TextDiffers(f"{found:,} bytes came that are not text {blob}")
             if found != size:

@@ -69,7 +69,7 @@ def start(contexts, value, has_value, functions=()):
     by_name = {}
     for one in contexts:
         origins = {
-            f["path"]: texts.Origin(one["name"], f["path"], f["guest"], f["bytes"], f["chars"], f["lines"])
+            f["path"]: texts.Origin(one["name"], f["path"], f["guest"], f["bytes"], f["chars"], f["lines"], f["exact"])
             for f in one["files"]
         }
         single = one["kind"] == "text" and len(origins) == 1

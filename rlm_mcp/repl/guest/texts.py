@@ -39,13 +39,19 @@ def note(context: str, path: str, start: int, end: int) -> None:
 
 
 class Origin:
-    """The file of a context that a text comes from."""
+    """The file of a context that a text comes from. Until it is `exact`, `chars` and `lines` are estimates."""
 
-    __slots__ = ("bytes", "chars", "context", "guest", "lines", "path")
+    __slots__ = ("bytes", "chars", "context", "exact", "guest", "lines", "path")
 
-    def __init__(self, context, path, guest, bytes, chars, lines):
+    def __init__(self, context, path, guest, bytes, chars, lines, exact=True):  # noqa: FBT002 - one of many facts
         self.context, self.path, self.guest = context, path, guest
-        self.bytes, self.chars, self.lines = bytes, chars, lines
+        self.bytes, self.chars, self.lines, self.exact = bytes, chars, lines, exact
+
+    def count(self):
+        """Makes the sizes exact, for which the host may have to read the text."""
+        if not self.exact:
+            sizes = host.call("count", self.context, self.path)
+            self.chars, self.lines, self.exact = sizes["chars"], sizes["lines"], True
 
     def note(self, start=0, end=None):
         note(self.context, self.path, start, self.chars if end is None else end)
@@ -61,11 +67,15 @@ REAL_OPEN = io.open
 
 def load(origin):
     """The text: a str if it fits, else an object that acts like one."""
+    if origin.bytes > MAX_WIDE_CHARS:
+        origin.count()
     limit = MAX_STR_BYTES if origin.bytes == origin.chars else MAX_WIDE_CHARS
     if origin.chars > limit:
         return BigText(origin)
     with REAL_OPEN(origin.guest, encoding="utf-8", errors="surrogateescape", newline="") as file:
         text = Text(file.read())
+    if not origin.exact:
+        origin.chars = len(text)
     text.origin = origin
     return text
 

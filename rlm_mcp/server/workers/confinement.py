@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FETCHES = (
-    "Workers can connect to any machine that this one reaches, because RLM_MCP_FETCH_HOSTS lets them fetch sources:"
-    " leave it unset, or let a firewall hold the server's user to those hosts."
+    "Workers can connect to any machine that this one reaches, because RLM_MCP_FETCH_HOSTS or RLM_MCP_S3_SOURCES lets"
+    " them fetch sources: leave both unset, or let a firewall hold the server's user to those hosts."
 )
 
 
@@ -37,7 +37,7 @@ class Confinement:
     hidden: tuple[Path, ...] = ()
     """Files and directories that are never readable, even below a root: the token file, the settings with keys."""
     fetches: bool = False
-    """Whether sources may be fetched from other machines, for which git and ssh connect by themselves."""
+    """Whether sources may be fetched from other machines, for which git and obstore connect themselves."""
     memory_bytes: int | None = None
     """The writable memory that the process, and each program that it starts, may map, written or not."""
     parent: int | None = None

@@ -114,7 +114,7 @@ def _confine(start: WorkerStart, settings: Settings, share: int | None) -> Itera
             temp_dir=start.temp_dir,
             roots=(*(settings.roots or ()), *certificate_files(os.environ)),
             hidden=start.hidden,
-            fetches=bool(settings.fetch_hosts),
+            fetches=bool(settings.fetch_hosts or settings.s3_sources),
             memory_bytes=most_mapped(share),
             parent=os.getppid(),
         )

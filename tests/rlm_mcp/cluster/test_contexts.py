@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
-from rlm_mcp.cluster.addresses import BucketAddress, parse_database
+from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.blobs import ObjectBlobs, forget_dropped, sweep_texts
 from rlm_mcp.cluster.catalogue import RowCatalogue, RunUses
 from rlm_mcp.cluster.database import Database
@@ -20,6 +20,7 @@ from rlm_mcp.cluster.objects import BucketUnusable, Objects
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema
 from rlm_mcp.contexts.search import search
+from rlm_mcp.contexts.sources.buckets import BucketAddress
 from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.store.text_cache import TextCache

@@ -163,7 +163,7 @@ def test_exact_counts_replace_estimates_in_every_context_of_the_text(reopen: Ope
     made = context(1, ONE, REFERRED)
     add(catalogue, made, ONE, REFERRED)
     with catalogue.writing():
-        catalogue.set_counts(REFERRED.blob, Counts(bytes=99, chars=95, lines=10, longest_line=12))
+        catalogue.set_counts({REFERRED.blob: Counts(bytes=99, chars=95, lines=10, longest_line=12)})
     found = reopen().by_id(made.context_id)
     assert found == replace(made, chars=9 + 95, lines=2 + 10, exact=True)
     assert catalogue.file(made.context_id, "big.log") == replace(

@@ -215,7 +215,7 @@ def test_files_are_mounted_under_their_paths(store: Store, files: Path) -> None:
     entry = store.file(context, "a.py")
     key = hashlib.sha256(b"x = 1\n").hexdigest()
     assert entry == FileEntry(
-        path="src/a.py", key=key, bytes=6, chars=6, lines=1, longest_line=5, locate=lambda: entry.blob
+        path="src/a.py", key=key, bytes=6, chars=6, lines=1, longest_line=5, locate=entry.locate, read=entry.read
     )
     assert store.file(context, "/context/files/src/a.py") == entry
 

@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -54,14 +55,15 @@ def test_every_line_and_character_is_found_at_its_byte(path: Path, runs: list[tu
     data = text.encode()
     index = build_index(data)
     path.write_bytes(data)
+    read = partial(reading.read_bytes, path)
     starts = list(accumulate((len(line) for line in data.split(b"\n")[:-1]), lambda at, size: at + size + 1, initial=0))
     for line in {1, 2, len(starts) // 2 + 1, len(starts)} & set(range(1, index.counts.lines + 1)):
-        assert reading.byte_of_line(path, index, line) == starts[line - 1]
-        assert reading.char_of_byte(path, index, starts[line - 1]) == len(data[: starts[line - 1]].decode())
+        assert reading.byte_of_line(read, index, line) == starts[line - 1]
+        assert reading.char_of_byte(read, index, starts[line - 1]) == len(data[: starts[line - 1]].decode())
     for char in {0, 1, len(text) // 2, len(text) - 1} & set(range(len(text))):
-        byte = reading.byte_of_char(path, index, char)
+        byte = reading.byte_of_char(read, index, char)
         assert byte == len(text[:char].encode())
-        assert reading.char_of_byte(path, index, byte) == char
+        assert reading.char_of_byte(read, index, byte) == char
 
 
 def test_an_index_file_reads_back_as_it_was(tmp_path: Path) -> None:
