@@ -36,7 +36,7 @@ pip() {  # this very environment came from these commands: what is left to check
     shift
     for requirement in "$@"; do
         case "$requirement" in
-            -e | . | '.[dev]' | '.[documents]' | '.[watch]' | '.[otel]' | '.[cluster]' | rlm-mcp) ;;
+            -e | . | '.[dev]' | '.[documents]' | '.[watch]' | '.[otel]' | '.[cluster]' | '.[s3]' | rlm-mcp) ;;
             *) echo "pip install $requirement: no such extra" >&2; return 1 ;;
         esac
     done

@@ -151,6 +151,25 @@ def test_hosts_and_networks_to_fetch_from_are_lists(tmp_path: Path) -> None:
             load(tmp_path, {f"RLM_MCP_FETCH_{name}": value})
 
 
+def test_objects_that_may_be_sources_are_a_list_without_keys(tmp_path: Path) -> None:
+    settings = load(tmp_path, {"RLM_MCP_S3_SOURCES": "s3://logs/2026/a b, s3://docs"})
+    assert settings.s3_sources == ("s3://logs/2026/a b", "s3://docs")
+    assert load(tmp_path, {}).s3_sources == load(tmp_path, {"RLM_MCP_S3_SOURCES": "none"}).s3_sources == ()
+    for value in (
+        "logs",
+        "https://logs/a",
+        "s3://",
+        "s3://key:hidden@logs/a",
+        "s3://logs/a?secret=hidden",
+        "s3://a,none",
+    ):
+        with pytest.raises(
+            SettingsError, match="RLM_MCP_S3_SOURCES is not a list of buckets: write none, or"
+        ) as refused:
+            load(tmp_path, {"RLM_MCP_S3_SOURCES": value})
+        assert "hidden" not in str(refused.value)
+
+
 def test_the_endpoint_path_is_taken_off_the_base_url(tmp_path: Path) -> None:
     assert load(tmp_path, {"RLM_MCP_BASE_URL": "http://h/v1/chat/completions"}).base_url == "http://h/v1"
 

@@ -72,12 +72,24 @@ def load(origin):
     limit = MAX_STR_BYTES if origin.bytes == origin.chars else MAX_WIDE_CHARS
     if origin.chars > limit:
         return BigText(origin)
-    with REAL_OPEN(origin.guest, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        text = Text(file.read())
+    try:
+        with REAL_OPEN(origin.guest, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            text = Text(file.read())
+    except OSError as error:
+        raise OSError(_reason(origin) or str(error)) from None
     if not origin.exact:
         origin.chars = len(text)
     text.origin = origin
     return text
+
+
+def _reason(origin):
+    """Why a text cannot be read, which the host says when it is asked for it; empty if it does not know."""
+    try:
+        host.call("read_chars", origin.context, origin.path, 0, 1)
+    except Exception as error:
+        return str(error)
+    return ""
 
 
 def split_lines(text, keepends=False):  # noqa: FBT002 - the signature of str.splitlines

@@ -1,0 +1,67 @@
+"""Code over objects of a bucket, of which only the sizes in bytes are known when the session is opened."""
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import pytest
+
+pytest.importorskip("obstore", reason="the extra `s3` is not installed")
+pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
+
+from rlm_mcp.contexts.sources.buckets import BucketAccess, BucketAddress
+from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
+from rlm_mcp.contexts.store.object_texts import ObjectSources
+from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.repl.sandbox import Sandbox
+from tests.peers.cluster import BUCKET, access_to, object_store
+from tests.rlm_mcp.repl.opener import Opener, value_of
+
+pytestmark = pytest.mark.anyio
+
+END = "an é at the end\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with object_store(tmp_path / "buckets") as endpoint:
+        access = BucketAccess(
+            allowed=(BucketAddress(bucket=BUCKET),), open=lambda name: S3Bucket(name, access=access_to(endpoint))
+        )
+        with Store(tmp_path / "data", objects=ObjectSources(access=access)) as store:
+            yield store
+
+
+async def test_the_length_of_a_text_is_exact_whatever_was_estimated(
+    store: Store, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    # The beginning has shorter lines than the rest: characters and lines are estimated wrongly.
+    text = "a\n" * 50_000 + "a longer line\n" * 5_000_000 + END
+    (tmp_path / "buckets" / BUCKET / "long.txt").write_text(text)
+    (tmp_path / "buckets" / BUCKET / "short.txt").write_text(text[-2_000_000:])
+    contexts = [
+        await anyio.to_thread.run_sync(store.register_source, f"s3://{BUCKET}/{name}.txt") for name in ("long", "short")
+    ]
+    assert contexts[0].lines > 2 * text.count("\n")
+    async with AsyncExitStack() as stack:
+        repl = await Opener(sandbox, store, stack).over(contexts)
+        sizes = "[(type(one).__name__, len(one), len(one.splitlines()), one[-4:]) for one in context.values()]"
+        lines = text[-2_000_000:].count("\n")
+        assert await value_of(repl, sizes) == str(
+            [("BigText", len(text), text.count("\n"), "end\n"), ("Text", 2_000_000, lines, "end\n")]
+        )
+        assert await value_of(repl, "context['long.txt'].splitlines()[-1]") == repr(END.strip())
+
+
+async def test_code_is_told_which_object_has_changed(store: Store, sandbox: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "buckets" / BUCKET / "logs" / "a.log"
+    path.parent.mkdir()
+    path.write_text("one\n")
+    context = await anyio.to_thread.run_sync(store.register_source, f"s3://{BUCKET}/logs")
+    async with AsyncExitStack() as stack:
+        repl = await Opener(sandbox, store, stack).over([context])
+        path.write_text("two\n")
+        cell = await repl.run("print(context['a.log'])")
+        assert cell.error is not None
+        assert "s3://texts/logs/a.log has changed since it was registered" in cell.error.message
