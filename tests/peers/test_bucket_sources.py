@@ -68,7 +68,7 @@ async def test_objects_are_inspected_and_asked_about_like_any_context(
     tmp_path: Path, sandbox_cache: Path, endpoint: OpenAIServer, variables: dict[str, str], transport: str, era: str
 ) -> None:
     allowed = {"RLM_MCP_S3_SOURCES": "s3://texts/logs"}
-    environ = environment(tmp_path, sandbox_cache, endpoint.url, **variables, **allowed)
+    environ = environment(tmp_path, sandbox_cache, endpoint.base_url, **variables, **allowed)
     with anyio.fail_after(120):
         async with opened(transport, environ) as new_client, new_client(era) as client:
             logs = await call(client, "register_context", source="s3://texts/logs/")
@@ -108,7 +108,7 @@ async def test_objects_are_inspected_and_asked_about_like_any_context(
 async def test_no_client_reads_a_bucket_that_the_operator_has_not_named(
     tmp_path: Path, sandbox_cache: Path, endpoint: OpenAIServer, variables: dict[str, str], transport: str, era: str
 ) -> None:
-    environ = environment(tmp_path, sandbox_cache, endpoint.url, **variables)
+    environ = environment(tmp_path, sandbox_cache, endpoint.base_url, **variables)
     with anyio.fail_after(120):
         async with opened(transport, environ) as new_client, new_client(era) as client:
             message = await refused(client, "register_context", source="s3://texts/logs")

@@ -20,12 +20,14 @@ from rlm_mcp.cluster.objects import BucketUnusable, Objects
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema
 from rlm_mcp.contexts.search import search
-from rlm_mcp.contexts.sources.buckets import BucketAddress
+from rlm_mcp.contexts.sources.buckets import BucketAccess, BucketAddress
+from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
+from rlm_mcp.contexts.store.object_texts import ObjectSources
 from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.store.text_cache import TextCache
 from rlm_mcp.contexts.types import Freed
-from rlm_mcp.errors import ContextInUse, StoreDamaged, StoreFull, UnknownContext
+from rlm_mcp.errors import ContextInUse, SourceChanged, SourceRefused, StoreDamaged, StoreFull, UnknownContext
 from rlm_mcp.records.events import RunStarted, ended_event
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.redact import Secret
@@ -40,7 +42,15 @@ BIG = "a line of text\n" * 400_000
 class Machine:
     """A store of one machine, with a cache of its own."""
 
-    def __init__(self, runs: RowRuns, directory: Path, *, quota: int | None = None, cache_bytes: int | None = None):
+    def __init__(
+        self,
+        runs: RowRuns,
+        directory: Path,
+        *,
+        endpoint: str = "",
+        quota: int | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
         self._is_stopped = False
         self.directory = directory
         self.runs = runs
@@ -48,7 +58,17 @@ class Machine:
         self.cache = TextCache(directory / "cache" / "texts", most_bytes=cache_bytes)
         self.blobs = ObjectBlobs(self.catalogue, runs.objects, self.cache)
         parts = StoreParts(catalogue=self.catalogue, blobs=self.blobs, uses=RunUses(runs))
-        self.store = Store(directory / "data", parts=parts, quota_bytes=quota)
+        sources = BucketAccess(
+            allowed=(BucketAddress(bucket=BUCKET),),
+            own=runs.objects.address,
+            open=lambda name: S3Bucket(name, access=access_to(endpoint)),
+        )
+        self.store = Store(
+            directory / "data",
+            parts=parts,
+            quota_bytes=quota,
+            objects=ObjectSources(access=sources, cache=self.cache),
+        )
 
     def stop(self) -> None:
         """Ends its process."""
@@ -72,7 +92,13 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> OpenMachine:
     reopen = open_runs(request, tmp_path, is_beating=False)
 
     def opened(name: str, *, quota: int | None = None, cache_bytes: int | None = None) -> Machine:
-        made = Machine(reopen(), tmp_path / name, quota=quota, cache_bytes=cache_bytes)
+        made = Machine(
+            reopen(),
+            tmp_path / name,
+            endpoint=request.getfixturevalue("endpoint"),
+            quota=quota,
+            cache_bytes=cache_bytes,
+        )
         request.addfinalizer(made.stop)
         return made
 
@@ -284,6 +310,29 @@ def test_a_cache_forgets_what_was_removed_elsewhere_unless_it_is_read(machine: O
     del held
     forget_dropped(second.runs.database, second.cache)
     assert (second.cache.bytes, second.store.text(kept)) == (400, "kept" * 100)
+
+
+def test_objects_of_another_prefix_are_referenced_by_all_machines_and_stay_in_their_caches(
+    machine: OpenMachine, endpoint: str
+) -> None:
+    first, second = machine("first", quota=1_000), machine("second")
+    name = f"sources-{first.runs.owner}"
+    others = Objects(BucketAddress(bucket=BUCKET, prefix=name), access=access_to(endpoint))
+    others.put("a.log", b"one\ntwo\n")
+    others.put("big.log", BIG.encode())
+    context = first.store.register_source(f"s3://{BUCKET}/{name}")
+    assert (context.exact, context.files) == (False, 2)
+    assert keys_of(first) == []
+    found = search(second.store, second.store.get(name), "two|text")
+    assert (found.total, second.cache.bytes) == (400_001, len(BIG) + 8)
+    assert (second.store.files(context)[0].lines, first.store.get(name).lines) == (2, 400_002)
+    forget_dropped(second.runs.database, second.cache)
+    others.delete("a.log")
+    assert second.store.text(context, "a.log") == "one\ntwo\n"
+    with pytest.raises(SourceChanged, match="is gone"):
+        first.store.text(context, "a.log")
+    with pytest.raises(SourceRefused, match="holds the texts of this cluster"):
+        first.store.register_source(first.runs.objects.address.shown)
 
 
 def test_a_process_finds_the_cache_of_the_one_before_and_has_one_of_its_own(machine: OpenMachine) -> None:
