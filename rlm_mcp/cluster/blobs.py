@@ -1,6 +1,7 @@
 """Texts of contexts as objects in the bucket, read through a cache of files.
 
     OWNER/texts/ab/ab….TOKEN      one text
+    OWNER/indexes/ab/ab….TOKEN    the ETag of a large text, and its line index
 
 Theory of operation. The rows of `rlm_texts` are the truth, and each names an object whose key was never used before:
 
@@ -16,23 +17,30 @@ Both hold the owner's lock (catalogue.py). So a text that one process drops whil
 end, and is uploaded again at most. An object is deleted a day after it was begun, placed or dropped for the last time:
 until then a registration may take it up, and a reader may still need it.
 
-A text is registered again by uploading it under another key, so one that was lost is replaced by that. Line indexes are
-not objects: they are built from the text while it is fetched, and its hash is verified on the way.
+A text is registered again by uploading it under another key, so one that was lost is replaced by that. A text that is
+fetched is indexed on the way, and its hash is verified. Of a large one that is not in the cache, lines are read by
+ranges with the help of the index in the bucket; then the ETag of each answer is compared with that of the upload.
 """
 
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from rlm_mcp.cluster.catalogue import RowCatalogue
 from rlm_mcp.cluster.database import Database, execute
-from rlm_mcp.cluster.objects import ObjectMissing, Objects, owner_prefix
-from rlm_mcp.contexts.store.blobs import LocalText, StagedText
+from rlm_mcp.cluster.objects import ObjectDiffers, ObjectMissing, Objects, owner_prefix
+from rlm_mcp.contexts.store.blobs import INDEXES_KEPT, LocalText, StagedText
 from rlm_mcp.contexts.store.text_cache import OBJECTS, TextCache, TextDiffers
-from rlm_mcp.contexts.text.line_index import LineIndex
+from rlm_mcp.contexts.text.line_index import LineIndex, read_index
+from rlm_mcp.contexts.text.reading import ReadBytes, read_bytes
 from rlm_mcp.errors import StoreDamaged
+
+READ_BY_RANGES_ABOVE = 4 << 20
+"""Smaller texts are fetched whole: that takes hardly longer than one range of them."""
 
 REQUESTS_AT_ONCE = 16
 """Of one registration or search: a request is mostly waiting."""
@@ -53,6 +61,7 @@ class ObjectBlobs:
         self._objects = objects
         self._cache = cache
         self._prefix = owner_prefix(catalogue.owner)
+        self._known: dict[str, _Indexed] = {}
 
     def __repr__(self) -> str:
         return f"<ObjectBlobs of {self._owner!r} in {self._objects!r}>"
@@ -94,7 +103,7 @@ class ObjectBlobs:
         )
         threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="upload")
         try:
-            for _ in threads.map(lambda key, text: self._objects.put(key, text.path), keys, texts):
+            for _ in threads.map(self._put, keys, texts):
                 check()
         finally:  # those under way are waited for: their files are deleted next
             threads.shutdown(cancel_futures=True)
@@ -103,6 +112,12 @@ class ObjectBlobs:
             " WHERE key = ANY(%s) AND state = 'begun'",
             (keys,),
         )
+
+    def _put(self, key: str, text: StagedText) -> None:
+        etag = self._objects.put(key, text.path)
+        if text.counts.bytes > READ_BY_RANGES_ABOVE:
+            index = text.path.with_suffix(".index").read_bytes()
+            self._objects.put(_index_key(key), etag.encode() + b"\n" + index)
 
     def _take_up(self, blobs: Collection[str]) -> set[str]:
         """Makes texts kept of which there is an object, but none that is kept."""
@@ -145,13 +160,46 @@ class ObjectBlobs:
                 " again"
             ) from error
 
+    def part_reader(self, blob: str, size: int) -> ReadBytes | None:
+        """Reads parts of a large text that is not in the cache by ranges, if its index is in the bucket."""
+        if size <= READ_BY_RANGES_ABOVE or self._cache.hold_if_there((self._prefix, blob), size) is not None:
+            return None
+        return None if self._indexed(blob) is None else partial(self._read_part, blob, size)
+
+    def _read_part(self, blob: str, size: int, start: int, end: int) -> bytes:
+        start, end = max(start, 0), min(end, size)
+        tried = ""
+        while (known := self._indexed(blob)) is not None and known.key != tried:
+            try:
+                return self._objects.get_range(known.key, start, end, etag=known.etag)
+            except (ObjectMissing, ObjectDiffers):  # perhaps it was registered again, and has another key
+                tried = known.key
+                self._known.pop(blob, None)
+        return read_bytes(self.local_text(blob, size).path, start, end)  # which says what is wrong with it
+
+    def _indexed(self, blob: str) -> "_Indexed | None":
+        """The index of a large text as it is in the bucket. Raises StoreDamaged for a text that is not kept."""
+        if (known := self._known.get(blob)) is None:
+            key, _ = self._kept(blob)
+            try:
+                etag, _, index = self._objects.get(_index_key(key)).partition(b"\n")
+                known = _Indexed(key=key, etag=etag.decode(), index=read_index(index, key))
+            except (ObjectMissing, ValueError):  # of an earlier version, or damaged: the text itself is fetched
+                return None
+            if len(self._known) >= INDEXES_KEPT:
+                self._known.clear()
+            self._known[blob] = known
+        return known
+
     def index(self, blob: str) -> LineIndex:
-        """The line index of a text, which is fetched if it is not in the cache."""
+        """The line index of a text, which is fetched if neither is there."""
         files = self._cache.files(self._prefix)
         try:
             return files.index(blob)
         except StoreDamaged:
-            _, size = self._kept(blob)
+            key, size = self._kept(blob)
+            if size > READ_BY_RANGES_ABOVE and (known := self._indexed(blob)) is not None and known.key == key:
+                return known.index
             text = self.local_text(blob, size)
             index = files.index(blob)
             del text  # until here its file had to stay
@@ -198,6 +246,21 @@ class ObjectBlobs:
         return dict(rows)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Indexed:
+    """A large text of the bucket that can be read by ranges."""
+
+    key: str
+    etag: str
+    index: LineIndex
+
+
+def _index_key(key: str) -> str:
+    """The key of the index of the text with this key."""
+    owner, _, name = key.partition("/texts/")
+    return f"{owner}/indexes/{name}"
+
+
 _T = TypeVar("_T")
 
 
@@ -217,13 +280,15 @@ def sweep_texts(database: Database, objects: Objects, *, grace: float = GRACE_SE
             "UPDATE rlm_texts SET state = 'swept' WHERE key IN (SELECT key FROM rlm_texts WHERE state = 'swept'"
             " OR (state IN ('begun', 'placed', 'dropped')"
             " AND changed_at <= clock_timestamp() - %s * interval '1 second')"
-            " LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING key",
+            " LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING key, bytes",
             (grace, _AT_ONCE),
             patience=0,
         )
-        keys = [key for (key,) in rows]
-        for key in keys:
+        keys = [key for key, _ in rows]
+        for key, size in rows:
             objects.delete(key)
+            if size > READ_BY_RANGES_ABOVE:
+                objects.delete(_index_key(key))
         database.rows("DELETE FROM rlm_texts WHERE key = ANY(%s) AND state = 'swept'", (keys,), patience=0)
         swept += len(keys)
         if len(keys) < _AT_ONCE:

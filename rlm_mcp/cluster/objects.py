@@ -41,6 +41,10 @@ class ObjectMissing(RlmError):
     """An object is not in the bucket."""
 
 
+class ObjectDiffers(RlmError):
+    """An object is not the one that was written under its key."""
+
+
 def owner_prefix(owner: str) -> str:
     """The prefix of an owner's objects: a name of few characters as it is, any other as a digest."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}", owner):
@@ -75,10 +79,11 @@ class Objects:
         """The same objects for what can be left undone: gives up soon while the store is away."""
         return Objects(self.address, access=self._access, patience=min(self._patience, BRIEFLY_SECONDS))
 
-    def put(self, key: str, data: bytes | Path) -> None:
-        """Writes an object; a large file goes in parts. Raises BucketUnusable."""
+    def put(self, key: str, data: bytes | Path) -> str:
+        """Writes an object, of which a large file goes in parts; returns its ETag. Raises BucketUnusable."""
         with self._translated(key):
-            obstore.put(self._store, key, data, use_multipart=None if isinstance(data, Path) else False)
+            put = obstore.put(self._store, key, data, use_multipart=None if isinstance(data, Path) else False)
+            return str(put["e_tag"] or "")
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Writes an object unless there is one with this key, which is left as it is: then False."""
@@ -94,12 +99,15 @@ class Objects:
         with self._translated(key):
             return bytes(obstore.get(self._store, key).bytes())
 
-    def get_range(self, key: str, start: int, end: int) -> bytes:
-        """The bytes of an object from `start` up to `end`, which is not included. Raises ObjectMissing."""
+    def get_range(self, key: str, start: int, end: int, *, etag: str) -> bytes:
+        """The bytes `[start:end]` of the object with this ETag. Raises ObjectMissing, ObjectDiffers."""
         if start >= end:
             return b""
         with self._translated(key):
-            return bytes(obstore.get_range(self._store, key, start=start, end=end))
+            found = obstore.get(self._store, key, options={"range": (start, end)})
+            if str(found.meta["e_tag"] or "") != etag:
+                raise ObjectDiffers(f"{self.address.shown} has another object {key}: restore it from a backup")
+            return bytes(found.bytes())
 
     def pieces(self, key: str) -> Iterator[bytes]:
         """The bytes of an object in pieces of about a megabyte. Raises ObjectMissing, BucketUnusable."""

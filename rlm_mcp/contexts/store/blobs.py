@@ -22,6 +22,7 @@ from pathlib import Path
 
 from rlm_mcp.contexts.text.encoding import Encoding
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex, build_index, map_index
+from rlm_mcp.contexts.text.reading import ReadBytes
 from rlm_mcp.errors import StoreDamaged, StoreFull
 
 INDEXED_ABOVE_BYTES = 1 << 20
@@ -121,6 +122,10 @@ class FileBlobs:
             link.unlink()
             return False
         return True
+
+    def part_reader(self, blob: str, size: int) -> ReadBytes | None:  # noqa: ARG002 - all are there
+        """None: all texts are files of this machine."""
+        return None
 
     def index(self, blob: str) -> LineIndex:
         """The line index of a blob: from memory, mapped, or built. Raises StoreDamaged when the blob is gone."""

@@ -11,6 +11,7 @@ was fetched: it remains the text that the context means, even if the object chan
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rlm_mcp.contexts.sources.buckets import BucketAccess
@@ -18,7 +19,7 @@ from rlm_mcp.contexts.store.blobs import INDEXED_ABOVE_BYTES, LocalText
 from rlm_mcp.contexts.store.references import ObjectReference, ReferenceIndexes
 from rlm_mcp.contexts.store.text_cache import OBJECTS, TextCache
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
-from rlm_mcp.contexts.text.reading import read_bytes
+from rlm_mcp.contexts.text.reading import ReadBytes
 from rlm_mcp.errors import SourceUnreachable
 
 SMALL_BYTES = 4 << 20
@@ -91,26 +92,28 @@ class ObjectTexts:
             self._count(reference, index.counts)
         return text
 
-    def read(self, reference: ObjectReference, start: int, end: int) -> bytes:
-        """The bytes `[start:end]` of a text, by a request for them alone if it is large and not in the cache."""
+    def part_reader(self, reference: ObjectReference) -> ReadBytes | None:
+        """Reads parts of a text by requests for them alone; None if it is in the cache or small."""
+        is_small = reference.size <= SMALL_BYTES
+        return None if is_small or self._held(reference) is not None else partial(self._read, reference)
+
+    def _read(self, reference: ObjectReference, start: int, end: int) -> bytes:
         start, end = max(start, 0), min(end, reference.size)
         if start >= end:
             return b""
-        if (text := self._held(reference)) is not None:
-            return read_bytes(text.path, start, end)
         found, data = self._sources.access.bucket(reference.address).read(reference.object, start, end)
         reference.check(found)
         return data
 
-    def is_remote(self, reference: ObjectReference) -> bool:
-        """Whether reading a part of the text takes a request."""
-        return self._held(reference) is None
-
     def index(self, reference: ObjectReference, far_enough: Callable[[Counts], bool]) -> LineIndex:
         """The line index of a text: complete, or one whose counts satisfy `far_enough`."""
-        if self._held(reference) is not None:
-            return self._cache().files(OBJECTS).index(reference.index_name)
-        return self._indexes.index(_ReadObject(reference, self), far_enough)
+        read = self.part_reader(reference)
+        if read is not None:
+            return self._indexes.index(_ReadObject(reference, read), far_enough)
+        text = self.local_text(reference)
+        index = self._cache().files(OBJECTS).index(reference.index_name)
+        del text  # until here its file had to stay
+        return index
 
     def note_counts(self) -> None:
         """Brings what is known of the sizes of texts into the catalogue."""
@@ -120,9 +123,7 @@ class ObjectTexts:
             self._note(counted)
 
     def _held(self, reference: ObjectReference) -> LocalText | None:
-        """The text if it is in the cache, or small."""
-        if reference.size <= SMALL_BYTES:
-            return self.local_text(reference)
+        """The text if it is in the cache."""
         return self._cache().hold_if_there((OBJECTS, reference.index_name), reference.size)
 
     def _pieces(self, reference: ObjectReference) -> Iterator[bytes]:
@@ -155,7 +156,7 @@ class _ReadObject:
     """A referenced object as an index reads it."""
 
     reference: ObjectReference
-    texts: ObjectTexts
+    read: ReadBytes
 
     @property
     def key(self) -> str:
@@ -168,6 +169,3 @@ class _ReadObject:
     @property
     def size(self) -> int:
         return self.reference.size
-
-    def read(self, start: int, end: int) -> bytes:
-        return self.texts.read(self.reference, start, end)

@@ -13,6 +13,7 @@ from typing import Protocol
 from rlm_mcp.contexts.store.blobs import LocalText, StagedText
 from rlm_mcp.contexts.store.catalogue import FileRow
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
+from rlm_mcp.contexts.text.reading import ReadBytes
 from rlm_mcp.contexts.types import Context, Skipped
 
 
@@ -112,6 +113,12 @@ class Blobs(Protocol):
 
     def local_text(self, blob: str, size: int) -> LocalText:
         """The text in a file of this machine, whose size and integrity are verified. Raises StoreDamaged."""
+
+    def part_reader(self, blob: str, size: int) -> ReadBytes | None:
+        """Reads parts of a text by requests for them alone; None where the file of `local_text` is there or small.
+
+        Calling it raises StoreDamaged.
+        """
 
     def index(self, blob: str) -> LineIndex:
         """The line index of a text. Raises StoreDamaged when the text is gone."""

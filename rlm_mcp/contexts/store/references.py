@@ -22,6 +22,7 @@ from rlm_mcp.contexts.sources.file import open_raw
 from rlm_mcp.contexts.store.blobs import INDEXES_KEPT
 from rlm_mcp.contexts.text.encoding import UTF8, detect
 from rlm_mcp.contexts.text.line_index import Counts, IndexBuilder, LineIndex, map_index, write_index
+from rlm_mcp.contexts.text.reading import ReadBytes
 from rlm_mcp.errors import ContextError, SourceChanged
 from rlm_mcp.files import replacing
 
@@ -51,8 +52,9 @@ class Referenced(Protocol):
     def size(self) -> int:
         """In bytes."""
 
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes `[start:end]`. Raises SourceChanged, and what reading raises."""
+    @property
+    def read(self) -> ReadBytes:
+        """Reads the bytes `[start:end]`. Calling it raises SourceChanged, and what reading raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -545,20 +545,23 @@ class Store:
 
     def _addressed(self, context: Context, path: str | None) -> AddressedFile:
         row = self._row(context, path)
-        is_request = is_object(row.blob) and self._objects.is_remote(object_of(row.blob))
+        location = self._location(row)
+        by_requests = location.part_reader()
         return AddressedFile(
             row=row,
-            read=self._reader(row),
+            read=by_requests or location.read,
             index=lambda far_enough: self._index(row, far_enough),
-            is_request=is_request,
+            is_request=by_requests is not None,
         )
 
-    def _reader(self, row: FileRow) -> ReadBytes:
-        """Reads a text by ranges. Its file stays where it is for the life of what is returned."""
+    def _location(self, row: FileRow) -> "_TextLocation":
+        return _TextLocation(partial(self._text, row), partial(self._part_reader, row))
+
+    def _part_reader(self, row: FileRow) -> ReadBytes | None:
+        """Reads parts of a text by requests for them alone, where that is better than fetching it."""
         if is_object(row.blob):
-            return partial(self._objects.read, object_of(row.blob))
-        text = self._text(row)
-        return lambda start, end: read_bytes(text.path, start, end)
+            return self._objects.part_reader(object_of(row.blob))
+        return None if is_reference(row.blob) else self._blobs.part_reader(row.blob, row.bytes)
 
     def _row(self, context: Context, path: str | None) -> FileRow:
         identity = context.context_id
@@ -583,13 +586,12 @@ class Store:
         raise UnknownPath(f"{context.name} has no file {wanted[:200]!r}: {hint}")
 
     def _entry(self, row: FileRow) -> FileEntry:
-        location = _TextLocation(lambda: self._text(row))
-        is_elsewhere = is_object(row.blob)
+        location = self._location(row)
         return FileEntry(
             path=row.path,
             key=row.blob,
             locate=location,
-            read=partial(self._objects.read, object_of(row.blob)) if is_elsewhere else location.read,
+            read=location.read,
             exact=row.exact,
             bytes=row.bytes,
             chars=row.chars,
@@ -612,7 +614,8 @@ class Store:
 
     def _index(self, row: FileRow, far_enough: Callable[[Counts], bool]) -> LineIndex:
         if not is_reference(row.blob):
-            self._text(row)
+            if self._blobs.part_reader(row.blob, row.bytes) is None:
+                self._text(row)
             return self._blobs.index(row.blob)
         reference = reference_of(row.blob)
         if isinstance(reference, ObjectReference):
@@ -629,10 +632,11 @@ class Store:
 class _TextLocation:
     """Where a text lies, which is looked for once. Its file stays there for the life of this object."""
 
-    __slots__ = ("_find", "_found")
+    __slots__ = ("_find", "_find_part_reader", "_found")
 
-    def __init__(self, find: Callable[[], LocalText]) -> None:
+    def __init__(self, find: Callable[[], LocalText], find_part_reader: Callable[[], ReadBytes | None]) -> None:
         self._find = find
+        self._find_part_reader = find_part_reader
         self._found: LocalText | None = None
 
     def __call__(self) -> Path:
@@ -640,8 +644,14 @@ class _TextLocation:
             self._found = self._find()
         return self._found.path
 
+    def part_reader(self) -> ReadBytes | None:
+        """Reads parts of the text by requests; None if its file is better."""
+        return None if self._found is not None else self._find_part_reader()
+
     def read(self, start: int, end: int) -> bytes:
-        return read_bytes(self(), start, end)
+        """The bytes `[start:end]`, by a request for them alone where that is better."""
+        by_request = self.part_reader()
+        return read_bytes(self(), start, end) if by_request is None else by_request(start, end)
 
 
 def _closest(wanted: str, known: Sequence[str]) -> Sequence[str]:

@@ -152,12 +152,17 @@ def map_index(path: Path) -> LineIndex:
     """Maps an index file. Raises ValueError when it is truncated or of another version."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if len(mapped) < HEADER.size:
-        raise ValueError(f"{path} is too short to be a line index")
-    magic, version, block, size, chars, lines, longest, blocks = HEADER.unpack_from(mapped)
-    if (magic, version, block) != (MAGIC, VERSION, BLOCK_BYTES) or len(mapped) != HEADER.size + 16 * blocks:
-        raise ValueError(f"{path} is not a line index of version {VERSION}")
-    numbers = memoryview(mapped)[HEADER.size :].cast("Q")
+    return read_index(mapped, str(path))
+
+
+def read_index(data: bytes | mmap.mmap, name: str) -> LineIndex:
+    """The index in the bytes of an index file, whose name is for errors. Raises ValueError likewise."""
+    if len(data) < HEADER.size:
+        raise ValueError(f"{name} is too short to be a line index")
+    magic, version, block, size, chars, lines, longest, blocks = HEADER.unpack_from(data)
+    if (magic, version, block) != (MAGIC, VERSION, BLOCK_BYTES) or len(data) != HEADER.size + 16 * blocks:
+        raise ValueError(f"{name} is not a line index of version {VERSION}")
+    numbers = memoryview(data)[HEADER.size :].cast("Q")
     return LineIndex(
         counts=Counts(bytes=size, chars=chars, lines=lines, longest_line=longest),
         lines_before=numbers[:blocks],

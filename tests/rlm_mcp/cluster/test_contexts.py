@@ -19,6 +19,7 @@ from rlm_mcp.cluster.leases import Heartbeats
 from rlm_mcp.cluster.objects import BucketUnusable, Objects
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema
+from rlm_mcp.contexts.describe.overview import describe
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.sources.buckets import BucketAccess, BucketAddress
 from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
@@ -310,6 +311,34 @@ def test_a_cache_forgets_what_was_removed_elsewhere_unless_it_is_read(machine: O
     del held
     forget_dropped(second.runs.database, second.cache)
     assert (second.cache.bytes, second.store.text(kept)) == (400, "kept" * 100)
+
+
+def test_lines_of_a_large_text_are_read_by_ranges_without_fetching_it(machine: OpenMachine) -> None:
+    first, second = machine("first"), machine("second")
+    context = first.store.register_text(BIG + "the end\n", name="big")
+    (key,) = keys_of(first)
+    assert second.store.read_lines(context, -1).text == "the end\n"
+    assert second.store.read_lines(context, 200_000, 200_049).text == "a line of text\n" * 50
+    assert second.store.read_chars(context, len(BIG), len(BIG) + 3) == "the"
+    assert second.store.locate_line(context, 400_001).char == len(BIG)
+    assert describe(second.store, context).tail.endswith("the end\n")
+    assert second.cache.bytes == 0
+
+    objects = first.runs.objects
+    objects.put(key, b"x" * (len(BIG) + 8))
+    with pytest.raises(StoreDamaged, match=rf"the object {key} in s3://.* holds another text than was stored: restore"):
+        second.store.read_lines(context, 1, 1)
+    objects.delete(key)
+    with pytest.raises(
+        StoreDamaged, match=rf"the object {key} in s3://.* is missing: restore it from a backup, or regi"
+    ):
+        second.store.read_lines(context, 1, 1)
+    first.store.register_text(BIG + "the end\n", name="big")
+    assert second.store.read_lines(context, -1).text == "the end\n"
+    assert second.cache.bytes == 0
+    first.store.remove("big")
+    sweep_texts(first.runs.database, objects, grace=0)
+    assert list(objects.keys(f"of-{first.runs.owner}/")) == []
 
 
 def test_objects_of_another_prefix_are_referenced_by_all_machines_and_stay_in_their_caches(

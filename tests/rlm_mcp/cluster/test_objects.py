@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("obstore", reason="the extra `cluster` is not installed")
 
-from rlm_mcp.cluster.objects import BucketUnusable, ObjectMissing, Objects
+from rlm_mcp.cluster.objects import BucketUnusable, ObjectDiffers, ObjectMissing, Objects
 from rlm_mcp.contexts.sources.buckets import BucketAddress
 from tests.peers.cluster import BUCKET, access_to
 
@@ -18,14 +18,16 @@ pytestmark = pytest.mark.cluster
 
 
 def test_an_object_is_read_whole_in_part_and_into_a_file_until_it_is_deleted(objects: Objects, tmp_path: Path) -> None:
-    objects.put("a/one", b"hello world")
-    assert (objects.get("a/one"), objects.get_range("a/one", 2, 5), objects.size("a/one")) == (
+    etag = objects.put("a/one", b"hello world")
+    assert (objects.get("a/one"), objects.get_range("a/one", 2, 5, etag=etag), objects.size("a/one")) == (
         b"hello world",
         b"llo",
         11,
     )
     objects.put("a/one", b"new")
-    assert objects.get_range("a/one", 3, 3) == b""
+    assert objects.get_range("a/one", 3, 3, etag=etag) == b""
+    with pytest.raises(ObjectDiffers, match="has another object a/one: restore it"):
+        objects.get_range("a/one", 0, 1, etag=etag)
     assert objects.put_new("a/one", b"newer") is False
     large = tmp_path / "large"
     large.write_bytes(os.urandom(11 << 20))
