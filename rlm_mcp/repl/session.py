@@ -27,6 +27,7 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, FileEntry
 from rlm_mcp.errors import RlmError
 from rlm_mcp.packages.guidance import import_advice
+from rlm_mcp.repl.read_ahead import ReadAhead
 from rlm_mcp.repl.threads import SandboxThreads
 from rlm_mcp.repl.types import CellError, CellResult, Final, PackCheckpoint, RawCitation, Read, Variable
 
@@ -215,9 +216,12 @@ def open_session(
             for file in files:
                 file.read(0, 1)
         made = int(datetime.fromisoformat(context.created_at).timestamp()) * 1_000_000_000
+        ahead = ReadAhead(store, files)
         mounted |= {
-            f"{at}/{file.path}": LateFile(partial(_find_file, file, warned), size=file.bytes, mtime_ns=made)
-            for file in files
+            f"{at}/{file.path}": LateFile(
+                partial(_find_file, file, warned, partial(ahead.note, position)), size=file.bytes, mtime_ns=made
+            )
+            for position, file in enumerate(files)
         }
         described.append(
             {
@@ -253,11 +257,13 @@ def open_session(
     return session
 
 
-def _find_file(file: FileEntry, warned: set[str]) -> Path:
-    """The file of a text when the guest first reads it; the guest gets EIO if it is damaged, and the log the reason.
+def _find_file(file: FileEntry, warned: set[str], note: Callable[[], None]) -> Path:
+    """The file of a text, which the guest reads for the first time: that is noted.
 
-    Code may read a damaged file in a loop, so the log gets it once: if the key of the text is not in `warned`.
+    The guest gets EIO if it is damaged, and the log the reason. Code may read a damaged file in a loop, so the log gets
+    it once: if the key of the text is not in `warned`.
     """
+    note()
     try:
         return file.blob
     except RlmError as error:

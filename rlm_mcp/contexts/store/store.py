@@ -9,6 +9,7 @@ contexts/conversions/…TOKEN    what a process is converting (conversions.py)
 contexts/holders/TOKEN.lock    locked by a process while it is alive (process_locks.py)
 """
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -126,6 +127,8 @@ class Store:
         )
         self._plain_copies = PlainCopies(self._incoming / "plain")
         self._staging_numbers = count(1)
+        self._ahead: ThreadPoolExecutor | None = None
+        self._ahead_lock = threading.Lock()
         self._garbage = GarbageCollector(
             directory=self._directory,
             catalogue=self._catalogue,
@@ -155,6 +158,9 @@ class Store:
 
     def close(self) -> None:
         """Stop background indexing and close the catalogue; also called on leaving the `with` block."""
+        with self._ahead_lock:
+            if self._ahead is not None:
+                self._ahead.shutdown(wait=False, cancel_futures=True)
         self._indexes.close()
         self._objects.close()
         self._conversions.close()
@@ -495,6 +501,19 @@ class Store:
             threads.shutdown(wait=False)
         in_time = frozenset(located)
         return [entry for entry in files if entry.path in in_time]
+
+    def fetch_ahead(self, files: Sequence[FileEntry]) -> None:
+        """Starts to fetch texts that will probably be read next, where that takes requests.
+
+        They stay on this machine as long as their entries. What goes wrong is told when they are read.
+        """
+        if self._blobs.looked_for_at_once == 1 and not any(is_object(entry.key) for entry in files):
+            return
+        with self._ahead_lock:
+            if self._ahead is None:
+                self._ahead = ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="fetch-ahead")
+            for entry in files:
+                self._ahead.submit(entry.locate)
 
     def skipped(self, context: Context) -> Sequence[Skipped]:
         """List what the source held that is not in the context, with the reasons."""
