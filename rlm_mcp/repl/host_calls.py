@@ -47,7 +47,7 @@ _ASKING = {
 """The functions that wait for a model, and their arguments that do not change what kind of answer it gives."""
 
 # Not `budget`: what it tells changes with every answer, and with what is asked ahead.
-_READING = frozenset({"search", "read_chars", "read_lines", "count"})
+_READING = frozenset({"search", "read_chars", "read_lines", "measure_text"})
 
 HostCall = Callable[..., Any]
 
@@ -190,11 +190,16 @@ def _context_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostC
         start = store.locate_line(context, line, path=str(path)).char
         return {"text": lines.text, "last": lines.end_line, "start": start, "end": start + len(lines.text)}
 
-    def count(name: object, path: object) -> Any:
+    def measure_text(name: object, path: object) -> Any:
         counts = _call(store.line_index, _context_named(by_name, name), str(path)).counts
         return {"chars": counts.chars, "lines": counts.lines}
 
-    return {"search": Timed(search_context), "read_chars": read_chars, "read_lines": read_lines, "count": count}
+    return {
+        "search": Timed(search_context),
+        "read_chars": read_chars,
+        "read_lines": read_lines,
+        "measure_text": measure_text,
+    }
 
 
 def call_refused(text: str) -> Exception:

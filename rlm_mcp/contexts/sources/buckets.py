@@ -1,12 +1,8 @@
-"""Addresses of objects and prefixes in S3-compatible buckets, and which of them may be sources.
-
-Whoever may register a source could otherwise read every bucket that the server's keys open. So none is a source unless
-the operator has named it, and the place where a cluster keeps texts never is.
-"""
+"""Objects and prefixes in S3-compatible buckets: their addresses, and what a source needs of a bucket."""
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from rlm_mcp.errors import SettingsError, SourceRefused
@@ -50,7 +46,7 @@ class ListedObject:
         return self.etag or f"{self.size} bytes of {self.modified}"
 
 
-class Bucket(Protocol):
+class SourceBucket(Protocol):
     """A bucket that can be read. All methods block. Raises SourceUnreachable, SourceRefused where access is denied."""
 
     def listed(self, prefix: str) -> Iterator[ListedObject]:
@@ -64,55 +60,6 @@ class Bucket(Protocol):
 
     def pieces(self, key: str, size: int) -> Iterator[tuple[ListedObject, bytes]]:
         """The bytes of an object of this size in order, and of which version each piece is. Raises SourceChanged."""
-
-
-class OpenBucket(Protocol):
-    """Opens a bucket. Raises SourceRefused where that is not possible."""
-
-    def __call__(self, name: str) -> Bucket:
-        """`name` is that of the bucket."""
-
-
-def open_s3(name: str) -> Bucket:
-    """The bucket of this name, by the variables AWS_*. Raises SourceRefused if the package for it is missing."""
-    try:
-        from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
-    except ImportError as error:
-        raise SourceRefused(
-            f"{SCHEME}{name} needs obstore, which is not installed: `pip install 'rlm-mcp[s3]'`"
-        ) from error
-    return S3Bucket(name)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BucketAccess:
-    """Which objects may be sources: those below `allowed`, except those that a cluster keeps in `own`."""
-
-    allowed: tuple[BucketAddress, ...] = ()
-    own: BucketAddress | None = None
-    open: OpenBucket = open_s3
-    _opened: dict[str, Bucket] = field(default_factory=dict, compare=False, repr=False)
-
-    def bucket(self, address: BucketAddress) -> Bucket:
-        """The bucket with this address, if it may be read. Raises SourceRefused."""
-        self.check(address)
-        if address.bucket not in self._opened:
-            self._opened[address.bucket] = self.open(address.bucket)
-        return self._opened[address.bucket]
-
-    def check(self, address: BucketAddress) -> None:
-        """Raises SourceRefused for what may not be a source."""
-        if not any(allowed.covers(address) for allowed in self.allowed):
-            named = ", ".join(allowed.shown for allowed in self.allowed) or "none are allowed"
-            raise SourceRefused(
-                f"{address.shown} is not below what may be read from buckets ({named}): the operator may add it to"
-                " RLM_MCP_S3_SOURCES"
-            )
-        if self.own is not None and (self.own.covers(address) or address.covers(self.own)):
-            raise SourceRefused(
-                f"{address.shown} holds the texts of this cluster (RLM_MCP_BLOBS), which are no source: name a prefix"
-                " beside them"
-            )
 
 
 def is_bucket_source(source: str) -> bool:

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from rlm_mcp.contexts.sources.buckets import Bucket, BucketAccess, BucketAddress, ListedObject, parse_objects
+from rlm_mcp.contexts.sources.bucket_access import BucketAccess
+from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject, SourceBucket, parse_objects
 from rlm_mcp.contexts.sources.file import printable
 from rlm_mcp.contexts.sources.member_names import member_path
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret
@@ -87,7 +88,7 @@ def open_objects(source: str, *, access: BucketAccess, secrets: bool, check_canc
     return Source(kind="files", name=printable(name), location=f"{address.shown}/", pieces=pieces())
 
 
-def _one_object(address: BucketAddress, found: ListedObject, bucket: Bucket, *, secrets: bool) -> Source:
+def _one_object(address: BucketAddress, found: ListedObject, bucket: SourceBucket, *, secrets: bool) -> Source:
     name = printable(address.prefix.rpartition("/")[2])
     if not secrets and is_secret(address.prefix):
         raise SourceRefused(f"{address.shown} is not registered because its name says that it holds credentials")
@@ -108,7 +109,9 @@ def _one_object(address: BucketAddress, found: ListedObject, bucket: Bucket, *, 
     return Source(kind="text", name=name, location=address.shown, pieces=iter([remark, piece]))
 
 
-def _listed(address: BucketAddress, bucket: Bucket, check_cancelled: Callable[[], None]) -> Sequence[ListedObject]:
+def _listed(
+    address: BucketAddress, bucket: SourceBucket, check_cancelled: Callable[[], None]
+) -> Sequence[ListedObject]:
     found: list[ListedObject] = []
     for one in bucket.listed(address.prefix):
         if len(found) % 1_000 == 0:
@@ -139,7 +142,7 @@ def _chosen(
 
 
 def _densities(
-    address: BucketAddress, bucket: Bucket, taken: Sequence[ListedObject], check_cancelled: Callable[[], None]
+    address: BucketAddress, bucket: SourceBucket, taken: Sequence[ListedObject], check_cancelled: Callable[[], None]
 ) -> tuple[dict[str, _Density], Sequence[Remark]]:
     """What the largest object of each suffix is like, and remarks on those that are not UTF-8."""
     largest: dict[str, ListedObject] = {}
@@ -164,7 +167,7 @@ def _densities(
     return {suffix: _density(sample) for suffix, sample in zip(sampled, samples, strict=True)}, remarks
 
 
-def _sample(bucket: Bucket, one: ListedObject) -> bytes:
+def _sample(bucket: SourceBucket, one: ListedObject) -> bytes:
     read, data = bucket.read(one.key, 0, min(SAMPLE_BYTES, one.size))
     if read.version != one.version:
         raise SourceChanged(f"{one.key} changed while it was registered: register it again")

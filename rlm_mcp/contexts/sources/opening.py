@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 from rlm_mcp.contexts.sources import directory, git, pattern
 from rlm_mcp.contexts.sources.address import is_address
-from rlm_mcp.contexts.sources.buckets import BucketAccess, is_bucket_source
+from rlm_mcp.contexts.sources.bucket_access import BucketAccess
+from rlm_mcp.contexts.sources.buckets import is_bucket_source
 from rlm_mcp.contexts.sources.fetched import open_address, open_stream
 from rlm_mcp.contexts.sources.file import refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import source_from_file

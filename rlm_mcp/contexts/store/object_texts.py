@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rlm_mcp.contexts.sources.buckets import BucketAccess
+from rlm_mcp.contexts.sources.bucket_access import BucketAccess
 from rlm_mcp.contexts.store.blobs import INDEXED_ABOVE_BYTES, LocalText
 from rlm_mcp.contexts.store.references import ObjectReference, ReferenceIndexes
 from rlm_mcp.contexts.store.text_cache import OBJECTS, TextCache

@@ -21,7 +21,7 @@ from shutil import rmtree
 from typing import BinaryIO, Self
 
 from rlm_mcp.contexts.sources.address import is_address, shown_address
-from rlm_mcp.contexts.sources.buckets import BucketAccess
+from rlm_mcp.contexts.sources.bucket_access import BucketAccess
 from rlm_mcp.contexts.sources.fetched import LEFT_OUT, STDIN
 from rlm_mcp.contexts.sources.remote import RemoteAccess
 from rlm_mcp.contexts.store.addressed_file import AddressedFile

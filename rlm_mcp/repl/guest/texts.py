@@ -50,7 +50,7 @@ class Origin:
     def count(self):
         """Makes the sizes exact, for which the host may have to read the text."""
         if not self.exact:
-            sizes = host.call("count", self.context, self.path)
+            sizes = host.call("measure_text", self.context, self.path)
             self.chars, self.lines, self.exact = sizes["chars"], sizes["lines"], True
 
     def note(self, start=0, end=None):

@@ -21,7 +21,8 @@ from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema
 from rlm_mcp.contexts.describe.overview import describe
 from rlm_mcp.contexts.search import search
-from rlm_mcp.contexts.sources.buckets import BucketAccess, BucketAddress
+from rlm_mcp.contexts.sources.bucket_access import BucketAccess
+from rlm_mcp.contexts.sources.buckets import BucketAddress
 from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
 from rlm_mcp.contexts.store.object_texts import ObjectSources
 from rlm_mcp.contexts.store.protocols import StoreParts

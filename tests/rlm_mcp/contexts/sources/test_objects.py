@@ -16,7 +16,8 @@ pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is n
 
 from rlm_mcp.contexts.describe.overview import describe
 from rlm_mcp.contexts.search import search
-from rlm_mcp.contexts.sources.buckets import BucketAccess, BucketAddress, ListedObject, parse_bucket
+from rlm_mcp.contexts.sources.bucket_access import BucketAccess
+from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject, parse_bucket
 from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
 from rlm_mcp.contexts.store.object_texts import SMALL_BYTES, ObjectSources
 from rlm_mcp.contexts.store.references import STEP_BYTES
