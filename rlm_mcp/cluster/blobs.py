@@ -197,8 +197,8 @@ class ObjectBlobs:
         try:
             return files.index(blob)
         except StoreDamaged:
-            key, size = self._kept(blob)
-            if size > READ_BY_RANGES_ABOVE and (known := self._indexed(blob)) is not None and known.key == key:
+            _, size = self._kept(blob)
+            if size > READ_BY_RANGES_ABOVE and (known := self._indexed(blob)) is not None:
                 return known.index
             text = self.local_text(blob, size)
             index = files.index(blob)

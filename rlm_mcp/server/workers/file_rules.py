@@ -38,6 +38,7 @@ _ETC = tuple(
 _MACHINE = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/sys/vm/overcommit_memory"),
     "/sys/devices/system/cpu",
+    "/proc/sys/kernel/random/boot_id",  # tells whether texts that were fetched survived a crash of the machine
     *("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"),
 )
 _OWN_PROCESS = "/proc/self"
