@@ -155,6 +155,7 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
     "long quotation of equal words": (lambda text: _nearest(text, text + "b", 1), lambda n: "a " * (n // 2)),
     "printed strings": (lambda text: Reading().add_model_text(text), lambda n: "'" + "\\'" * (n // 2)),
     "prefixes and fields of lines": (_covers, lambda n: "a | " * (n // 4)),
+    "strings of JSON without an end": (_covers, lambda n: '"' + '\\"' * (n // 2)),
     "reply that is a fence": (unfenced, lambda n: "```\n" + " " * n + "```"),
     "labels of many digits": (_reads_labels, lambda n: "1" * n),
     "labels of many words": (_reads_labels, lambda n: "1" + "a " * (n // 2)),

@@ -6,6 +6,7 @@ constant bounds count as such. Both are lower bounds where text was cut within a
 """
 
 import ast
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,11 +22,14 @@ from rlm_mcp.records.types import Coverage
 from rlm_mcp.repl.types import CellResult
 
 MOST_CHARS = 64_000_000  # beyond this reading every context once more at the end of a run would be felt
-MOST_CHARS_BY_FIELD = 8_000_000  # of a text whose lines are also compared field by field, which takes six times longer
+MOST_CHARS_BY_FIELD = 8_000_000  # of a text whose lines are also compared field by field, which takes a second or two
 _LEAST_FIELD = 12
 _MOST_FIELDS = 12
 _MOST_LINE_CHARS = 4_000
 _SEPARATOR = re.compile(r"[|\t;,]\s?|: |\"")
+_BLANKS = re.compile(r"\s+")
+_MOST_BLANKS = 4  # an id, or date, time and level, before the text of a line
+_JSON_STRING = re.compile(r'"((?:[^"\\]|\\.)*+)("?)')  # also one without an end, so that a line is read once
 _LEAST_FRAGMENT = 200
 _MOST_FRAGMENTS = 500
 
@@ -88,10 +92,20 @@ class Reading:
 
     def _fields_read(self, line: str) -> Iterator[CharRange]:
         """The fields of a line that stood alone on a line that a model has read. Short ones occur by chance."""
-        for start, end in _fields_of(line[:_MOST_LINE_CHARS]):
+        for start, end in _fields_of(line):
             field = line[start:end].strip().strip('"')
-            if len(field) >= _LEAST_FIELD and hash(field) in self._judged:
+            if len(field) >= _LEAST_FIELD and (hash(field) in self._judged or self._is_judged_json(field)):
                 yield start, end
+
+    def _is_judged_json(self, field: str) -> bool:
+        """Whether the field is a JSON string with escapes whose value stood on a line of its own."""
+        if "\\" not in field:
+            return False
+        try:
+            value = json.loads(f'"{field}"')
+        except ValueError:
+            return False
+        return hash(without_colours(value).strip()) in self._judged
 
     def coverage(self, store: Store, contexts: Sequence[Context]) -> Coverage:
         """The ranges that were read. What models read is left out for contexts of more than MOST_CHARS together."""
@@ -138,10 +152,16 @@ class Reading:
 
 
 def _fields_of(line: str) -> Iterator[CharRange]:
-    """Where the fields of a line are that code may have judged alone: between separators, quoted, or to its end."""
+    """Where the parts of a line are that code may have judged alone.
+
+    They are between separators, quoted, behind the first words, or strings of JSON, which may be on one line.
+    """
+    yield from (found.span(1) for found in _JSON_STRING.finditer(line) if found[2])
+    line = line[:_MOST_LINE_CHARS]
     ends = [found.span() for found in islice(_SEPARATOR.finditer(line), _MOST_FIELDS)]
     starts = [end for _, end in ends]
     yield from ((start, len(line)) for start in starts)
+    yield from ((found.end(), len(line)) for found in islice(_BLANKS.finditer(line), _MOST_BLANKS))
     yield from zip([0, *starts], [start for start, _ in ends], strict=False)
 
 

@@ -1,5 +1,7 @@
 """Coverage: which text counts as read by models and by code."""
 
+import json
+
 import pytest
 
 from rlm_mcp.contexts.store.store import Store
@@ -38,13 +40,35 @@ def test_a_line_of_a_prompt_is_read_also_behind_a_number_or_a_label(store: Store
     assert reading.coverage(store, [log]).read_by_model == len(LINES[10]) + 1
 
 
-@pytest.mark.parametrize("line", ["{} | user 7 | {}", "{}, {}", "{}\t{}", "{}: {}", '{{"at": "{}", "text": "{}"}}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{} | user 7 | {}",
+        "{}, {}",
+        "{}\t{}",
+        "{}: {}",
+        "{} {}",
+        "{} 10:03:01 INFO {}",
+        '{{"at": "{}", "text": "{}"}}',
+        '{{"id": 1, "day": "{}", "from": "", "to": "", "text": "{}"}}',
+    ],
+)
 def test_a_field_of_a_line_that_a_model_judged_alone_is_read(store: Store, line: str) -> None:
     asked = "Where did Honecker rule ?"
     context = store.register_text(line.format("2024", asked) + "\n" + line.format("2024", "something else") + "\n")
     reading = Reading()
     reading.add_prompt(f"1 {asked}")
     assert len(asked) <= reading.coverage(store, [context]).read_by_model <= len(asked) + 4
+
+
+def test_texts_of_json_on_one_line_that_a_model_judged_are_read(store: Store) -> None:
+    messages = [f'Where is parcel {n}, "the blue one"?' for n in range(2_000)]
+    context = store.register_text(json.dumps([{"id": n, "text": text} for n, text in enumerate(messages)]))
+    reading = Reading()
+    for text in messages[::2]:
+        reading.add_prompt(text)
+    judged = sum(len(json.dumps(text)) - 2 for text in messages[::2])
+    assert reading.coverage(store, [context]).read_by_model == judged
 
 
 def test_a_field_that_was_only_shown_is_not_looked_for_in_all_lines(store: Store) -> None:
