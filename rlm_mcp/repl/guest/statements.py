@@ -9,32 +9,37 @@ import re
 CONTEXT_AS_A_WHOLE = re.compile(r"\bcontext\s*(?:[^\s\w.\[]|$)")
 """`context` before `=`, `,` or `)`, not before `[` or `.`. Checked first: parsing code takes longer than most cells."""
 
-ENDINGS = {"FINAL", "FINAL_VAR", "SUBMIT"}
-OWN_ENDING = re.compile(rf"\bdef (?:{'|'.join(sorted(ENDINGS))})\b")
-"""A definition with which code could not end the run; small models write it to make their block complete."""
+PROVIDED = {
+    "FINAL", "FINAL_VAR", "SUBMIT", "llm_query", "llm_query_batched", "llm_batch", "llm_query_async", "rlm_query",
+    "rlm_query_batched", "sub_RLM",
+}  # fmt: skip
+OWN_DEFINITION = re.compile(rf"\bdef (?:{'|'.join(sorted(PROVIDED))})\b")
+"""A definition with which code could not end the run, or would make up what a model says; small models write it to make
+their block complete."""
 
 HARMLESS = {"len", "type", "isinstance", "id", "repr", "dir", "hasattr", "callable", "llm_query", "rlm_query", "FINAL"}
 """Functions that do not read all of `context`, or of which the host knows that they do."""
 
 
 def without_harmful(code):
-    """`code` without assignments of a literal to `context` and own definitions of FINAL, with as many lines.
+    """`code` without assignments of a literal to `context` and definitions of PROVIDED functions, with as many lines.
 
     Returns also the notes about them, and whether a call is given all of `context`, as re.findall is: Text cannot
     notice that it is read.
     """
-    if not CONTEXT_AS_A_WHOLE.search(code) and not OWN_ENDING.search(code):
+    if not CONTEXT_AS_A_WHOLE.search(code) and not OWN_DEFINITION.search(code):
         return code, [], False
     try:
         nodes = list(ast.walk(ast.parse(code)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return code, [], False
     literals = [node for node in nodes if _assigns_literal_context(node)]
-    endings = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name in ENDINGS]
-    notes = [f"`{node.name}` is provided; your definition of it was dropped." for node in endings]
+    methods = {id(inner) for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body}
+    own = [node for node in nodes if _defines_provided(node) and id(node) not in methods]
+    notes = [f"`{node.name}` is provided; your definition of it was dropped." for node in own]
     if literals:
         notes.insert(0, "`context` already holds the input; your assignment of a literal to it was dropped.")
-    return _blanked(code, literals + endings), notes, any(map(_passes_context, nodes))
+    return _blanked(code, literals + own), notes, any(map(_passes_context, nodes))
 
 
 def _blanked(code, dropped):
@@ -52,6 +57,10 @@ def _blanked(code, dropped):
             joined = b"\\" if tail.strip() else b""  # what follows on the last line goes on with this statement's line
             lines[first : last + 1] = [head + b"pass" + joined, *[joined] * (last - first - 1), tail]
     return b"\n".join(lines).decode()
+
+
+def _defines_provided(node):
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in PROVIDED
 
 
 def _assigns_literal_context(node):

@@ -30,16 +30,28 @@ async def test_assigning_a_literal_to_context_is_dropped_and_said(opened: Opener
     assert await value_of(repl, "len(context)") == str(len(TEXT))
 
 
-async def test_a_stub_of_a_provided_function_lasts_one_cell(opened: Opener) -> None:
+async def test_what_is_bound_to_the_name_of_a_provided_function_lasts_one_cell(opened: Opener) -> None:
     repl = await opened.text()
-    cell = await repl.run("def llm_query(p): return 'stub'\nsearch = 3\nllm_query('x')")
-    assert cell.value == "'stub'"
+    cell = await repl.run("def pick(p): return 'stub'\nsearch = 3\npick('x'), search")
+    assert cell.value == "('stub', 3)"
     assert cell.notes == (
-        "`llm_query` is provided; what you bound to this name was dropped after this block.",
+        "`pick` is provided; what you bound to this name was dropped after this block.",
         "`search` is provided; what you bound to this name was dropped after this block.",
     )
     assert cell.variables == ()
-    assert await value_of(repl, "llm_query('x')") == "'answer to x'"
+    assert await value_of(repl, "callable(search)") == "True"
+
+
+@pytest.mark.parametrize(
+    "definition", ["def llm_query(p):\n    return 'stub'", "async def llm_query(p): return 'stub'"]
+)
+async def test_a_block_that_makes_up_what_a_model_says_asks_the_model(opened: Opener, definition: str) -> None:
+    repl = await opened.text()
+    cell = await repl.run(f"{definition}\nFINAL(llm_query('x'))")
+    assert cell.final == Final(value="answer to x")
+    assert cell.notes == ("`llm_query` is provided; your definition of it was dropped.",)
+    own = await repl.run("class Judge:\n    def llm_query(self, p): return 'own'\nJudge().llm_query('x')")
+    assert (own.value, own.notes) == ("'own'", ())
 
 
 async def test_an_own_definition_of_final_is_dropped_before_the_block_runs(opened: Opener) -> None:
