@@ -64,7 +64,8 @@ def describe_csv(lines: Sequence[str], *, suffix: str) -> dict[str, object] | No
             continue
         width = len(rows[0])
         fitting = [row for row in rows if len(row) == width]
-        header = _is_header(rows)
+        # Files of this format that were joined have their header several times.
+        header = _is_header([rows[0], *(row for row in rows[1:] if row != rows[0])] if telling else rows)
         if width < 2 or len(fitting) < (PARSED_SHARE if telling else 1) * len(rows) or not (header or telling):
             continue
         names = rows[0] if header else [f"column {at + 1}" for at in range(width)]
@@ -113,10 +114,12 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _is_data(name: str, values: Sequence[str]) -> bool:
-    """Whether the first field of a column is a value like the others: of their form with numbers, or a part of a line.
+    """Whether the first field of a column is a value like the others: one of them, of their form, or a part of a line.
 
     Lines of a log with one comma each are rows of two fields, and their first line is no header.
     """
+    if name in values:
+        return True
     words = len(name.split())
     if words > MOST_NAME_WORDS or (words > 3 and 2 * sum(len(v.split()) > 3 for v in values) > len(values)):
         return True

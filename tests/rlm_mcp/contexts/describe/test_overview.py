@@ -89,6 +89,11 @@ def test_a_table_is_described_by_its_columns(store: Store, files: Path) -> None:
         "2024-03-0{n} | user {n} | What is {n} ?",
         "the {w} disk has failed today, so the {w} job was tried again",
         "{w} {w} {w}, {n} of the things that we know",
+        "{w} failed, retrying",
+        "{w} logged in, session opened",
+        "INFO; {w}; started",
+        "{w} service | INFO | {w} restarted",
+        "INFO\t{w}\tstarted",
     ],
 )
 def test_lines_with_one_comma_each_are_no_table_whose_first_line_is_a_header(
@@ -98,6 +103,12 @@ def test_lines_with_one_comma_each_are_no_table_whose_first_line_is_a_header(
     text = "".join(line.format(n=n, w=words[n]) + "\n" for n in range(9))
     assert "columns" not in structure(store, text, files / "a.log")
     assert "columns" not in structure(store, text, files / "a.txt")
+
+
+def test_a_header_that_is_there_twice_is_still_one(store: Store, files: Path) -> None:
+    part = "city,crates\n" + "".join(f"Bern {n},{n}\n" for n in range(9))
+    described = structure(store, part + part, files / "joined.csv")
+    assert [column["name"] for column in described["columns"]] == ["city", "crates"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("head", ["id,city of birth,Q1", "name;number of crates;date sent", "first name|last name|id"])
