@@ -3,10 +3,13 @@
 `be_the_root` needs no key: the client's own model is the root and writes the code through `inspect_context`.
 """
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context as Request
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.prompts import Prompt
 from pydantic import Field
 
 from rlm_mcp.server.client_timeouts import limits_of
@@ -35,8 +38,17 @@ QuestionText = Annotated[str, Field(description="what to find out")]
 
 def add_prompts(server: MCPServer[None]) -> None:
     """Registers both prompts."""
-    server.prompt(title="Analyze a context")(analyze_context)
-    server.prompt(title="Be the root model yourself")(be_the_root)
+    for prompt in _prompts():
+        server.add_prompt(prompt)
+
+
+@cache
+def _prompts() -> Sequence[Prompt]:
+    """The prompts, which all servers share."""
+    return [
+        Prompt.from_function(analyze_context, title="Analyze a context"),
+        Prompt.from_function(be_the_root, title="Be the root model yourself"),
+    ]
 
 
 def analyze_context(context: ContextName, question: QuestionText) -> str:
