@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from wasm_runtime.machine.memory import HOST_PAGE_BYTES, Extents, GuestMemory, MemoryRuns
 
@@ -54,10 +55,12 @@ def _read_only_file(data: memoryview) -> int:
     file, zeros = os.memfd_create("template-memory", os.MFD_CLOEXEC), bytes(HOST_PAGE_BYTES)
     try:
         os.ftruncate(file, len(data))
-        for start in range(0, len(data), HOST_PAGE_BYTES):
-            page = data[start : start + HOST_PAGE_BYTES]
-            if page != zeros:
-                os.pwrite(file, page, start)
+        # As bytes, because memoryviews are compared one element after the other.
+        pages = range(0, len(data), HOST_PAGE_BYTES)
+        for occupied, run in groupby(pages, lambda at: data[at : at + HOST_PAGE_BYTES].tobytes() != zeros):
+            if occupied:
+                starts = list(run)
+                os.pwrite(file, data[starts[0] : starts[-1] + HOST_PAGE_BYTES], starts[0])
         return os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(file)
