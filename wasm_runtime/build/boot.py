@@ -31,6 +31,15 @@ _INTEGERS = {
 _STRINGS = {"executable": "/bin/python3", "home": "/", "program_name": "python3", "stdlib_dir": STDLIB_DIR}
 _LISTS = {"module_search_paths": [STDLIB_ZIP, STDLIB_DIR, SITE_PACKAGES], "argv": [""]}
 
+EXPORTS = frozenset(
+    """
+    emscripten_get_sbrk_ptr __wasm_call_ctors PyImport_AppendInittab _PyEM_EMSCRIPTEN_TRAMPOLINE_OFFSET _PyRuntime
+    PyInitConfig_Create PyInitConfig_SetInt PyInitConfig_SetStr PyInitConfig_SetStrList PyInitConfig_GetError
+    PyInitConfig_Free Py_InitializeFromInitConfig PyRun_SimpleString malloc free
+    """.split()
+) | {INITIALIZE}
+"""What this file calls and reads."""
+
 
 class BootError(Exception):
     """CPython did not start, or Python code of the build failed. `printed` is what it wrote to its standard output."""
