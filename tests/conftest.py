@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -21,8 +20,17 @@ if TYPE_CHECKING:
 gc.disable()
 
 # Rewriting the asserts of all tests takes as long as the rest of collecting them, in every worker. Bytecode is kept in
-# containers too, which often set PYTHONDONTWRITEBYTECODE.
+# containers too, which often set PYTHONDONTWRITEBYTECODE, and by the processes that tests start.
 sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_configure() -> None:
+    import hypothesis  # here, so that its bytecode is kept: pytest rewrites its asserts, too, in two seconds
+
+    # The deadline of an example would be an assertion about the clock, which a machine under load fails.
+    hypothesis.settings.register_profile("no-deadline", deadline=None)
+    hypothesis.settings.load_profile("no-deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,11 +42,6 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-
-
-# The deadline of an example would be an assertion about the clock, which a machine under load fails.
-hypothesis.settings.register_profile("no-deadline", deadline=None)
-hypothesis.settings.load_profile("no-deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
