@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wasm_runtime import Limits, Runtime, Session
+from wasm_runtime import ExecResult, Limits, Runtime, Session
 from wasm_runtime.compile_cache import load_image
 
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=10)
@@ -62,14 +62,20 @@ failed
 """
 
 
-@pytest.mark.parametrize("package", sorted(PACKAGES))
-def test_every_module_imports_or_says_what_is_absent(runtime: Runtime, package: str) -> None:
+@pytest.fixture(scope="module", params=sorted(PACKAGES))
+def imported(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[tuple[list[str], Session, ExecResult]]:
+    """The modules of a package, a session that has imported them once, and how that ended."""
+    names = PACKAGES[request.param]
     with runtime.session(limits=LIMITS) as session:
-        result = session.exec(IMPORT_ALL.replace("NAMES", repr(PACKAGES[package])))
-        assert result.error is None
-        failed = ast.literal_eval(result.value or "")
-        unexplained = {name: why for name, why in failed.items() if why.partition(".")[0] not in ABSENT}
-        assert set(unexplained) <= WINDOWS
+        yield names, session, session.exec(IMPORT_ALL.replace("NAMES", repr(names)))
+
+
+def test_every_module_imports_or_says_what_is_absent(imported: tuple[list[str], Session, ExecResult]) -> None:
+    _, _, result = imported
+    assert result.error is None
+    failed = ast.literal_eval(result.value or "")
+    unexplained = {name: why for name, why in failed.items() if why.partition(".")[0] not in ABSENT}
+    assert set(unexplained) <= WINDOWS
 
 
 def test_every_builtin_module_imports(runtime: Runtime, builtin_modules: list[str]) -> None:
@@ -124,13 +130,12 @@ def exercise(session: Session, names: list[str]) -> None:
     assert result.stopped_by in {None, "deadline", "exit", "stack"}, (names, result.error, result.stdout[-500:])
 
 
-@pytest.mark.parametrize("package", sorted(PACKAGES))
-def test_no_callable_of_a_module_meets_a_trap(runtime: Runtime, package: str) -> None:
-    with runtime.session(limits=LIMITS) as session:
-        session.exec("kept = 1")
-        exercise(session, [name for name in PACKAGES[package] if name not in NOT_CALLED])
-        session.reset()
-        assert session.exec("6 * 7").value == "42"
+def test_no_callable_of_a_module_meets_a_trap(imported: tuple[list[str], Session, ExecResult]) -> None:
+    names, session, _ = imported
+    session.exec("kept = 1")
+    exercise(session, [name for name in names if name not in NOT_CALLED])
+    session.reset()
+    assert session.exec("6 * 7").value == "42"
 
 
 def test_no_callable_of_a_builtin_module_meets_a_trap(runtime: Runtime, builtin_modules: list[str]) -> None:
