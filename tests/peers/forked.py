@@ -1,8 +1,8 @@
 """Stands in for `python -m rlm_mcp.cli`: `python -IS forked.py SOCKET ARGUMENT …`, where forking.py serves the socket.
 
-The command runs in a process that is forked for it, with the environment, the working directory, the standard streams
-and the limit of descriptors of this one. This process passes SIGTERM and SIGINT on, ends as that one does, and takes it
-along when killed.
+The command runs in a process that is forked for it, with the environment, the working directory, the descriptors and
+their limit of this one. This process passes SIGTERM and SIGINT on, ends as that one does, and takes it along when
+killed.
 It imports little, so that it starts in a hundredth of a second.
 """
 
@@ -14,15 +14,19 @@ import sys
 
 
 def main() -> None:
+    # All but the one of the listing itself. (Importing pathlib would take longer than everything here.)
+    descriptors = [number for number in map(int, os.listdir("/proc/self/fd")) if _is_open(number)]  # noqa: PTH208
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     connection.connect(sys.argv[1])
-    directory = os.getcwd()  # noqa: PTH109 - pathlib takes longer to import than everything here
-    request = ascii((resource.getrlimit(resource.RLIMIT_NOFILE), directory, dict(os.environ), sys.argv[2:])).encode()
-    streams = b"".join(stream.to_bytes(4, sys.byteorder) for stream in (0, 1, 2))
-    connection.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)])
-    for stream in (0, 1, 2):
-        os.close(stream)
+    directory, limits = os.getcwd(), resource.getrlimit(resource.RLIMIT_NOFILE)  # noqa: PTH109
+    request = ascii((descriptors, limits, directory, dict(os.environ), sys.argv[2:])).encode()
+    sent = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in descriptors)
+    connection.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, sent)])
+    for descriptor in descriptors:
+        os.close(descriptor)
     process = int(connection.recv(16))
+    with open("/proc/self/comm", "w") as name:  # noqa: PTH123 - see process_of
+        name.write(f"for {process}")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: os.kill(process, number))
     status = int(connection.recv(16))
@@ -30,6 +34,14 @@ def main() -> None:
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 main()

@@ -1,22 +1,27 @@
 """Starts `rlm-mcp` by forking a process that has imported everything: imports take longer than what most tests do.
 
-`forked_command()` is used in place of `python -m rlm_mcp.cli`, except where the start itself is tested.
+`forked_command()` is used in place of `python -m rlm_mcp.cli`, except where the start itself is tested. The fork server
+of such a process, which imports as much, is forked likewise: `multiprocessing` starts INTERPRETER for Python.
 """
 
 import ast
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
+import multiprocessing
 import os
 import resource
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from rlm_mcp.cli.main import command_parser, main
@@ -29,9 +34,16 @@ IMPORTED = (
     "rlm_mcp.server.transports.http",
     "rlm_mcp.server.transports.stdio",
     "rlm_mcp.server.transports.stdio_pipe",
+    "rlm_mcp.server.workers.process",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.auto",
     "wasm_runtime",
 )
-"""what commands import when they need it, with what their libraries import then"""
+"""what commands and workers import when they need it, with what their libraries import then"""
+INTERPRETER = "python"
+"""Name of a script beside the socket that runs `-c CODE` in a forked process, and of that request of forked.py."""
+MOST_DESCRIPTORS = 253
+"""That Linux sends in one message."""
 MOST_BYTES = 1 << 17
 """Size of a request of forked.py, which consists of the environment mostly."""
 
@@ -43,6 +55,10 @@ def forked_command() -> tuple[str, ...]:
         return (sys.executable, "-m", "rlm_mcp.cli")
     directory = tempfile.TemporaryDirectory(prefix="forking")
     address = Path(directory.name) / "socket"
+    command = (sys.executable, "-IS", str(Path(__file__).with_name("forked.py")), str(address))
+    interpreter = address.with_name(INTERPRETER)
+    interpreter.write_text(f'#!/bin/sh\nexec {shlex.join(command)} {INTERPRETER} "$@"\n')
+    interpreter.chmod(0o700)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(address))
         listener.listen()
@@ -60,7 +76,13 @@ def forked_command() -> tuple[str, ...]:
         with server, directory:
             pass
 
-    return (sys.executable, "-IS", str(Path(__file__).with_name("forked.py")), str(address))
+    return command
+
+
+def process_of(started: int) -> int:
+    """The process that runs what was started as another: that for which forked.py stands in, or that one itself."""
+    name = Path(f"/proc/{started}/comm").read_text().split()
+    return int(name[1]) if name[0] == "for" else started
 
 
 def serve(listener: socket.socket) -> list[str]:
@@ -79,13 +101,13 @@ def serve(listener: socket.socket) -> list[str]:
 
 def _guard(connection: socket.socket) -> list[str]:
     """Forks the process and tells how it ended; kills it when the connection is closed. Returns its arguments to it."""
-    request, streams, _, _ = socket.recv_fds(connection, MOST_BYTES, 3)
+    request, received, _, _ = socket.recv_fds(connection, MOST_BYTES, MOST_DESCRIPTORS)
     process = os.fork()
     if process == 0:
         connection.close()
-        return _move_to(streams, *ast.literal_eval(request.decode()))
-    for stream in streams:
-        os.close(stream)
+        return _move_to(received, *ast.literal_eval(request.decode()))
+    for descriptor in received:
+        os.close(descriptor)
     connection.send(str(process).encode())
     ended = os.pidfd_open(process)
     if ended not in select.select([connection.fileno(), ended], [], [])[0]:
@@ -97,16 +119,51 @@ def _guard(connection: socket.socket) -> list[str]:
 
 
 def _move_to(
-    streams: list[int], descriptors: tuple[int, int], directory: str, environ: dict[str, str], arguments: list[str]
+    received: list[int],
+    numbers: list[int],
+    limits: tuple[int, int],
+    directory: str,
+    environ: dict[str, str],
+    arguments: list[str],
 ) -> list[str]:
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
-    resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
+    # Out of the way first: one of them may have the number of another.
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, max(numbers) + 1) for descriptor in received]
+    for descriptor in received:
+        os.close(descriptor)
+    for descriptor, number in zip(moved, numbers, strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environ)
     return arguments
+
+
+def run(arguments: list[str]) -> int:
+    """Runs `rlm-mcp`, or what Python is started for."""
+    if arguments[:1] != [INTERPRETER]:
+        return main(arguments)
+    exec(arguments[arguments.index("-c") + 1], {})  # noqa: S102 - as the interpreter does
+    return 0
+
+
+def end_without_freeing(ended: SystemExit) -> None:
+    """Ends the process as the interpreter does, which would free all that was imported, and copy its pages for that.
+
+    What the command has made and left is freed. Returns where the interpreter has to say more about the end.
+    """
+    if not isinstance(ended.code, int):
+        return
+    threading._shutdown()  # type: ignore[attr-defined] # the interpreter calls it
+    atexit._run_exitfuncs()
+    gc.collect()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    os._exit(ended.code)
 
 
 if __name__ == "__main__":
@@ -116,5 +173,11 @@ if __name__ == "__main__":
     command_parser()  # imports the commands
     gc.freeze()
     gc.enable()
-    arguments = serve(socket.socket(fileno=int(sys.argv[1])))
-    sys.exit(main(arguments))
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    multiprocessing.set_executable(str(Path(listener.getsockname()).with_name(INTERPRETER)))
+    arguments = serve(listener)
+    try:
+        sys.exit(run(arguments))
+    except SystemExit as ended:
+        end_without_freeing(ended)
+        raise
