@@ -7,7 +7,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -70,6 +70,7 @@ NEVER = ("utils", "helpers", "common", "misc", "manager", "service")
 Module = str
 
 
+@cache
 def modules(package: str) -> dict[Module, Path]:
     files = [f for f in (ROOT / package).rglob("*.py") if "guest" not in f.relative_to(ROOT).parts]
     return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
@@ -81,21 +82,24 @@ def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text())
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[str, list[str], int]]:
+@cache
+def imports(file: Path) -> Sequence[tuple[str, list[str], int]]:
     """(module, names taken from it, line) of every import: at module level, in functions and for type checkers."""
-    for node in ast.walk(tree):
+    found: list[tuple[str, list[str], int]] = []
+    for node in ast.walk(parsed(file)):
         match node:
             case ast.Import():
-                yield from ((alias.name, [], node.lineno) for alias in node.names)
+                found += ((alias.name, [], node.lineno) for alias in node.names)
             case ast.ImportFrom(module=str(module), level=0):
-                yield module, [alias.name for alias in node.names], node.lineno
+                found.append((module, [alias.name for alias in node.names], node.lineno))
+    return found
 
 
 def edges(package: str) -> Iterator[tuple[Module, Module, str]]:
     """(importing module, imported module of the same package, where it stands)."""
     known = modules(package)
     for module, file in known.items():
-        for target, names, line in imports(parsed(file)):
+        for target, names, line in imports(file):
             if target.split(".")[0] != package:
                 continue
             found = {name for name in (f"{target}.{name}" for name in names) if name in known}
@@ -151,7 +155,7 @@ def test_no_two_files_import_each_other_even_indirectly(package: str) -> None:
 def test_the_sandbox_imports_nothing_of_the_server_and_little_else() -> None:
     complaints = []
     for module, file in modules("wasm_runtime").items():
-        for target, _, line in imports(parsed(file)):
+        for target, _, line in imports(file):
             top = target.split(".")[0]
             if top in FOREIGN_TO_THE_SANDBOX:
                 complaints.append(f"{file.relative_to(ROOT)}:{line}: {module} imports {target}: it has to work without")
@@ -165,7 +169,7 @@ def test_the_sandbox_imports_nothing_of_the_server_and_little_else() -> None:
 def test_few_files_of_the_server_know_the_sandbox() -> None:
     complaints = []
     for module, file in modules("rlm_mcp").items():
-        for target, _, line in imports(parsed(file)):
+        for target, _, line in imports(file):
             if target.split(".")[0] == "wasm_runtime" and module not in USERS_OF_THE_SANDBOX:
                 complaints.append(f"{file.relative_to(ROOT)}:{line}: {module} imports {target}: ask repl or workspace")
     assert complaints == [], "\n".join(complaints)
@@ -175,7 +179,7 @@ def test_only_one_file_imports_openai_and_settings_read_the_environment() -> Non
     openai, environment = set(), set()
     for module, file in modules("rlm_mcp").items():
         tree = parsed(file)
-        if any(target.split(".")[0] == "openai" for target, _, _ in imports(tree)):
+        if any(target.split(".")[0] == "openai" for target, _, _ in imports(file)):
             openai.add(module)
         if any(isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"} for node in ast.walk(tree)):
             environment.add(module)
@@ -221,7 +225,7 @@ def type_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
 @pytest.mark.parametrize("package", ORDER)
 def test_guest_code_is_in_files_of_its_own_and_imports_no_host_module(package: str) -> None:
     for file in (ROOT / package / "guest").rglob("*.py"):
-        for target, _, line in imports(parsed(file)):
+        for target, _, line in imports(file):
             place = f"{file.relative_to(ROOT)}:{line}"
             assert target.split(".")[0] not in {"wasm_runtime", "rlm_mcp", "mcp", "anyio"}, f"{place} imports {target}"
 
