@@ -229,7 +229,7 @@ def test_what_is_shown_of_the_demo_is_what_it_says(sandbox_cache: Path, tmp_path
     shown = re.search(r"<!-- output of: rlm-mcp demo -->\n```\n(.*?)\n```", DOCUMENTS[0].read_text("utf-8"), re.DOTALL)
     assert shown is not None
     said = subprocess.run(  # noqa: S603 # our own command
-        [sys.executable, "-m", "rlm_mcp.cli", "demo", "--cache-dir", str(sandbox_cache)],
+        [*forked_command(), "demo", "--cache-dir", str(sandbox_cache)],
         env={"HOME": str(tmp_path), "COLUMNS": "100", "LANG": "C.UTF-8", "NO_COLOR": "1"},
         check=True,
         capture_output=True,
@@ -242,9 +242,7 @@ def test_the_readme_lists_every_command_and_no_other() -> None:
     listing = re.search(r"```\n(rlm-mcp  .*?)```", DOCUMENTS[0].read_text("utf-8"), re.DOTALL)
     assert listing is not None
     named = {found for line in listing[1].splitlines() for found in re.findall(r"^rlm-mcp ([a-z]+)", line)}
-    said = subprocess.run(
-        [sys.executable, "-m", "rlm_mcp.cli", "--help"], check=True, capture_output=True, text=True
-    ).stdout
+    said = subprocess.run([*forked_command(), "--help"], check=True, capture_output=True, text=True).stdout  # noqa: S603 - our own command
     assert named == set(re.findall(r"^    ([a-z]+) ", said[said.index("commands:") :], re.MULTILINE))
 
 

@@ -39,11 +39,22 @@ WAITING = 20
 @pytest.fixture
 def serve(tmp_path: Path, compiled_cache: Path) -> Serve:
     """Starts a server and gives its URL once it listens."""
+    return served_in(tmp_path, compiled_cache)
+
+
+@pytest.fixture(scope="module")
+def started_anew(tmp_path_factory: pytest.TempPathFactory, compiled_cache: Path) -> Iterator[str]:
+    """The URL of a server that is not forked, whose own start takes seconds."""
+    with served_in(tmp_path_factory.mktemp("anew"), compiled_cache)(command=COMMAND) as url:
+        yield url
+
+
+def served_in(directory: Path, cache: Path) -> Serve:
     environ = {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "RLM_MCP_DATA_DIR": str(tmp_path / "data"),
-        "RLM_MCP_CACHE_DIR": str(compiled_cache),
+        "HOME": str(directory),
+        "RLM_MCP_DATA_DIR": str(directory / "data"),
+        "RLM_MCP_CACHE_DIR": str(cache),
     }
 
     @contextmanager
@@ -95,9 +106,9 @@ async def called(client: Client, tool: str, /, **arguments: Any) -> dict[str, An
 
 
 @pytest.mark.parametrize("era", ["auto", "legacy"])
-async def test_a_context_is_registered_and_inspected_with_code(serve: Serve, era: str) -> None:
-    with serve(command=COMMAND) as url, anyio.fail_after(60):
-        async with connected(url, era) as client:
+async def test_a_context_is_registered_and_inspected_with_code(started_anew: str, era: str) -> None:
+    with anyio.fail_after(60):
+        async with connected(started_anew, era) as client:
             await called(client, "register_context", text="a b c", name="abc")
             cell = await called(client, "inspect_context", context="abc", code="context.split()")
             assert cell["value"] == "['a', 'b', 'c']"
@@ -168,7 +179,7 @@ async def test_a_client_that_dies_while_it_sends_is_no_error(serve: Serve, versi
 
 
 def test_a_public_address_without_tokens_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rlm_mcp.cli", "serve", "--http", "0.0.0.0:0", "--data-dir", str(tmp_path)]
+    command = [*forked_command(), "serve", "--http", "0.0.0.0:0", "--data-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own command
     assert done.returncode == 2
     assert "--token-file" in done.stderr

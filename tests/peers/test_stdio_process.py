@@ -166,7 +166,7 @@ def test_the_death_of_its_parent_ends_it(environ: dict[str, str], tmp_path: Path
 
 def test_two_servers_of_one_user_work_side_by_side(server: "subprocess.Popen[bytes]", environ: dict[str, str]) -> None:
     second = subprocess.run(  # noqa: S603 - our own command
-        [*COMMAND, "contexts", "list", "--json"], env=environ, capture_output=True, timeout=60, check=True
+        [*forked_command(), "contexts", "list", "--json"], env=environ, capture_output=True, timeout=60, check=True
     )
     assert json.loads(second.stdout) == []
     assert server.poll() is None

@@ -24,8 +24,9 @@ from rlm_mcp.records.store import Runs
 from rlm_mcp.records.types import RunState
 from rlm_mcp.server.list_cache import METHODS
 from rlm_mcp.server.workers.list_answers import ANSWERED
+from tests.peers.forking import process_of
 from tests.peers.openai_server import Fault, OpenAIServer, Request
-from tests.peers.places import COMMAND, at, environment, http_process, listening
+from tests.peers.places import at, environment, http_process, listening
 from tests.tenants.conftest import ANN, BOB, called, token_file
 
 pytestmark = [
@@ -75,7 +76,8 @@ class Served:
 
     def workers(self) -> list[int]:
         """The processes of the workers."""
-        servers = [pid for pid in children(self.process.pid) if "forkserver" in command(pid)]
+        front = process_of(self.process.pid)
+        servers = [process_of(pid) for pid in children(front) if "forkserver" in command(pid)]
         return [worker for server in servers for worker in children(server)]
 
     def worker_of(self, tenant: str) -> int:
@@ -122,10 +124,7 @@ def served(directory: Path, cache: Path, model: HoldingModel, workers: int = 2) 
     with OpenAIServer(model.reply, faults=model.hold).run_in_thread() as endpoint:
         more = {"RLM_MCP_SUB_CALL_CACHE": "false", "RLM_MCP_ROOTS": str(documents)}
         environ = environment(directory, cache, endpoint.base_url, **more)
-        with http_process(environ, "--token-file", token_file(directory), command=COMMAND, workers=workers) as (
-            process,
-            url,
-        ):
+        with http_process(environ, "--token-file", token_file(directory), workers=workers) as (process, url):
             yield Served(url=url, process=process, data_dir=Path(environ["RLM_MCP_DATA_DIR"]), model=model)
 
 

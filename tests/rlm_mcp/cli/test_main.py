@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,7 +16,9 @@ import pytest
 from rlm_mcp.cli.commands.output import COMMAND_OF_TOOL
 from rlm_mcp.cli.demo import DEMOS
 from rlm_mcp.cli.main import command_parser, main
+from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer, Request
+from tests.peers.places import COMMAND
 from tests.rlm_mcp.conftest import LOG
 
 Run = Callable[..., tuple[int, str, str]]
@@ -102,7 +103,7 @@ def test_every_argument_of_every_command_has_a_help_text() -> None:
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
 def test_a_reader_that_has_enough_ends_a_command_quietly(log_file: Path, tmp_path: Path, json_flag: list[str]) -> None:
     log_file.write_text(LOG * 50)
-    inspect = [sys.executable, "-m", "rlm_mcp.cli", "inspect", str(log_file), "--search", "line", "--max", "500"]
+    inspect = [*forked_command(), "inspect", str(log_file), "--search", "line", "--max", "500"]
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -158,14 +159,14 @@ def test_a_version_that_a_run_is_about_is_not_collected(run: Run, endpoint: Open
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> list[str]:
-    return [sys.executable, "-m", "rlm_mcp.cli", "--data-dir", str(tmp_path / "data"), "contexts", "add"]
+def watching(log_file: Path, tmp_path: Path) -> list[str]:
+    return ["--data-dir", str(tmp_path / "data"), "contexts", "add", str(log_file), "--watch"]
 
 
-def test_a_watched_source_is_registered_again_until_interrupted(command: list[str], log_file: Path) -> None:
+def test_a_watched_source_is_registered_again_until_interrupted(watching: list[str], log_file: Path) -> None:
     pytest.importorskip("watchfiles")
     with subprocess.Popen(  # noqa: S603 - our own command
-        [*command, str(log_file), "--watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*forked_command(), *watching], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -191,11 +192,11 @@ def test_a_watched_source_is_registered_again_until_interrupted(command: list[st
         assert process.wait(20) == 0
 
 
-def test_watching_without_its_extra_is_one_sentence(command: list[str], log_file: Path, tmp_path: Path) -> None:
+def test_watching_without_its_extra_is_one_sentence(watching: list[str], tmp_path: Path) -> None:
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "watchfiles.py").write_text("raise ImportError\n")
     ended = subprocess.run(  # noqa: S603 - our own command
-        [*command, str(log_file), "--watch"],
+        [*COMMAND, *watching],
         env=os.environ | {"PYTHONPATH": str(tmp_path / "without")},
         capture_output=True,
         text=True,

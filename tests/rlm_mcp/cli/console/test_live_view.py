@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.records.store import Runs
-from tests.peers.forking import forked_command
+from tests.peers.forking import forked_command, process_of
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 from tests.peers.places import COMMAND
 from tests.rlm_mcp.cli.console.conftest import OpenTerminal
@@ -154,12 +154,12 @@ def test_a_full_disk_ends_a_run_in_one_sentence_and_it_can_be_resumed(
     def reply(request: Request) -> str:
         if not is_first(request):
             return "```repl\nFINAL(n)\n```"
-        resource.prlimit(processes[-1].pid, resource.RLIMIT_FSIZE, (room, room))
+        resource.prlimit(process_of(processes[-1].pid), resource.RLIMIT_FSIZE, (room, room))
         return f"```repl\nn = context.count('ERROR')\nprint('x' * {room})\n```"
 
     with OpenAIServer(reply).run_in_thread() as endpoint:
         places = ["--data-dir", str(tmp_path / "data"), "--cache-dir", str(sandbox_cache)]
-        command = [*COMMAND, *solve(endpoint, log_file), *places]
+        command = [*forked_command(), *solve(endpoint, log_file), *places]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))  # noqa: S603 - our own command
         out, error = processes[0].communicate(timeout=240)
         (run,) = Runs(tmp_path / "data").list().runs
