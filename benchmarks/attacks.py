@@ -44,7 +44,7 @@ def _search(path: str) -> Attack:
 def _run(reply: str, **more: Any) -> Attack:
     """A run whose root model says what `reply` names."""
     question = {"contexts": ["c0"], "mode": "rlm", "wait_seconds": 20, **more}
-    return lambda ann, number: ann.call_tool("rlm_solve", {"query": f"{reply} {number}", **question})
+    return lambda ann, number: ann.call_tool("rlm_solve", {"query": f"say-{reply} {number}", **question})
 
 
 REPLIES = {
@@ -124,7 +124,7 @@ def shown(times: list[float]) -> str:
 
 def reply_to(request: Request) -> str:
     """The reply that the query of a run names."""
-    return next((reply for name, reply in REPLIES.items() if name in request.text), "```repl\nFINAL(1)\n```")
+    return next((reply for name, reply in REPLIES.items() if f"say-{name} " in request.text), "```repl\nFINAL(1)\n```")
 
 
 HEADING = f"{'attack':30} {'/health p50, p99, max':>24} {'tools/list p50, p99, max':>26} {'MB':>6}"
