@@ -7,9 +7,12 @@
 FROM python:3.13-slim AS build
 WORKDIR /source
 COPY . .
+# With `cluster`, its packages, whose versions are not in requirements.lock.
+ARG EXTRA=
 RUN python -m venv /opt/rlm-mcp \
     && /opt/rlm-mcp/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
-    && /opt/rlm-mcp/bin/pip install --no-cache-dir --no-deps .
+    && /opt/rlm-mcp/bin/pip install --no-cache-dir --no-deps . \
+    && { test -z "$EXTRA" || /opt/rlm-mcp/bin/pip install --no-cache-dir ".[$EXTRA]"; }
 
 FROM python:3.13-slim
 COPY --from=build /opt/rlm-mcp /opt/rlm-mcp

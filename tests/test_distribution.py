@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
+from ruamel.yaml import YAML
 
 import rlm_mcp
 from bundle.build import lay_out
 from bundle.data import write_wheel
+from rlm_mcp.cli.main import command_parser
 from rlm_mcp.server.tools import described_tools
 from rlm_mcp.settings import PREFIX, SETTINGS
 
@@ -198,3 +200,15 @@ def test_commands_that_the_bundle_leaves_out_say_so_in_a_sentence(
     assert (done.returncode, done.stdout) == (1, "")
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_containers_of_a_cluster_are_given_commands_and_settings_that_exist() -> None:
+    services = YAML(typ="safe").load(ROOT / "docs" / "examples" / "cluster" / "compose.yaml")["services"]
+    ours = {name: service for name, service in services.items() if service.get("entrypoint") == ["rlm-mcp"]}
+    assert ours.keys() == {"server", "worker"}
+    for service in ours.values():
+        command_parser().parse_args(service["command"])  # exits where it knows a part of it not
+        settings = {name for name in service["environment"] if name.startswith(PREFIX)}
+        assert {"RLM_MCP_STORE", "RLM_MCP_BLOBS"} <= settings <= VARIABLES
+        assert service["depends_on"].keys() == services.keys() - ours.keys()
+    assert ours["server"]["volumes"][0].split(":")[-2] == ours["server"]["command"][4]
