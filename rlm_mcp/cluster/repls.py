@@ -38,7 +38,7 @@ from rlm_mcp.workspace.repl_states import (
     MOST_BYTES,
     NOT_SAVED,
     ReplNews,
-    StateNotKept,
+    StorageAway,
     TakenState,
     check_size,
 )
@@ -217,8 +217,8 @@ class RowReplStates:
         values = self._of(context_id, lease) | {"begun": begun}
         with _told():
             is_counted = bool(self.database.rows(_COUNT, values, patience=BRIEFLY_SECONDS))
-        if is_counted:
-            self._held.add(self.owner, context_id, int(lease))
+        change = self._held.add if is_counted else self._held.discard
+        change(self.owner, context_id, int(lease))
         return is_counted
 
     def release(self, context_id: str, lease: str) -> None:
@@ -365,7 +365,7 @@ def _told() -> Iterator[None]:
         yield
     except StorageUnreachable as error:
         log.warning("variables of a REPL are not kept: %s", error)
-        raise StateNotKept(_shortly(error)) from error
+        raise StorageAway(_shortly(error)) from error
 
 
 def _shortly(error: StorageUnreachable) -> str:

@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 
 from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.types import CellResult, Repl
-from rlm_mcp.workspace.repl_states import DAMAGED, ReplNews, ReplStates, StateNotKept, TakenState
+from rlm_mcp.workspace.repl_states import DAMAGED, ReplNews, ReplStates, StateNotKept, StorageAway, TakenState
 
 PAUSE, PAUSE_AFTER_FAILURE = 3.0, 60.0
 """After a state was saved, or could not be, the next is saved no earlier than this many times as long as that took."""
@@ -64,7 +64,8 @@ class KeptRepl:
         self._saving = anyio.Lock()
         self._may_save_at = -math.inf
         self._notes: list[str] = []
-        self._failure = ""
+        self._failure, self._told_failure = "", ""
+        """why the last state could not be saved, and what of that the client was told"""
 
     def __repr__(self) -> str:
         return f"<KeptRepl of {self._context_id}, {self._begun} cells{', unsaved' * self._is_unsaved}>"
@@ -98,7 +99,7 @@ class KeptRepl:
             try:
                 taken = await anyio.to_thread.run_sync(self._states.take, self._context_id, self._repl.image)
             except StateNotKept as error:
-                self._note_failure(error)
+                self._failure = str(error)
                 return None
             if taken is not None and not self._is_abandoned:
                 self._lease, self._begun = taken.lease, taken.begun
@@ -149,8 +150,9 @@ class KeptRepl:
         try:
             self._is_outdated = not await self._count(self._lease or "")
         except StateNotKept as error:
-            self._note_failure(error)
+            self._failure = str(error)
         if self._is_outdated:
+            self._to_release = None
             self.abandon()
         return not self._is_outdated
 
@@ -172,6 +174,10 @@ class KeptRepl:
         Cells that were told to be missing do not count any more.
         """
         notes, self._notes = self._notes, []
+        if self._failure and self._failure != self._told_failure:
+            why = f"The variables cannot be saved ({self._failure}): they last as long as this server keeps them."
+            notes.append(why)
+            self._told_failure = self._failure
         self._is_miscounted |= self._missing > 0
         self._begun, self._missing = self._begun - self._missing, 0
         return replace(result, notes=(*notes, *result.notes)) if notes else result
@@ -208,14 +214,16 @@ class KeptRepl:
                 await self._work.wait()
 
     async def _save(self) -> None:
-        """Saves the state, once an earlier one is saved. A failure is told to the next cell."""
+        """Saves the state, once an earlier one is saved. A failure is told to the next cell, unless it has passed."""
         async with self._saving:
             if not self._is_unsaved or self._lease is None:
                 return
             try:
                 cells = await self._save_state(self._lease)
             except StateNotKept as error:
-                self._note_failure(error)
+                self._failure = str(error)
+                if isinstance(error, StorageAway) and not self._is_wanted:
+                    return  # and tries again
                 cells = self._begun
             except RlmError:  # the REPL was closed, or its sandbox failed, which its next cell is told
                 cells = self._begun
@@ -240,7 +248,7 @@ class KeptRepl:
             await anyio.to_thread.run_sync(lambda: save(pack()))
         finally:
             _COPIES.release_on_behalf_of(self)
-        self._failure = ""
+        self._failure = self._told_failure = ""
         return cells
 
     async def _is_copying(self) -> bool:
@@ -252,12 +260,6 @@ class KeptRepl:
             self._lock.release()
             return False
         return True
-
-    def _note_failure(self, error: StateNotKept) -> None:
-        """Tells the next cell that variables are not kept, unless that was told."""
-        if self._failure != str(error):
-            self._failure = str(error)
-            self._notes.append(f"The variables cannot be saved ({error}): they last as long as this server keeps them.")
 
 
 def what_became_of(taken: TakenState, lost: str) -> str:

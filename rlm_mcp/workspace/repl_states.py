@@ -49,6 +49,10 @@ class StateNotKept(RlmError):
     """The variables of a REPL cannot be kept; the text is the reason."""
 
 
+class StorageAway(StateNotKept):
+    """They cannot be kept now, and later perhaps."""
+
+
 class _ReplTaken(Exception):
     """Another has taken the REPL."""
 

@@ -27,7 +27,7 @@ from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.workspace.inspect_repls import InspectRepls
 from rlm_mcp.workspace.kept_repl import what_became_of
 from rlm_mcp.workspace.repl_states import NOT_SAVED, ReplStates, StateNotKept, TakenState
-from tests.peers.cluster import BUCKET, PostgresServer, access_to, open_repl_states, postgres_server
+from tests.peers.cluster import BUCKET, PostgresServer, access_to, object_store, open_repl_states, postgres_server
 from tests.peers.kept_repls import Process, context, process, taken
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
@@ -294,6 +294,22 @@ async def test_without_the_bucket_cells_are_answered_and_told_that_nothing_is_sa
         assert await server.run() == ()
         assert await other.run() == (what_became_of(TakenState(lease="", begun=2), NOT_SAVED),)
     assert len(server.opener.opened) == 1
+
+
+async def test_when_the_bucket_is_back_another_server_gets_what_was_not_saved(
+    reopen: Callable[..., RowReplStates], tmp_path: Path
+) -> None:
+    with object_store(tmp_path / "buckets") as endpoint:
+        pass
+    stopping = Objects(BucketAddress(bucket=BUCKET), access=access_to(endpoint), patience=0.2)
+    async with process(reopen(objects=stopping)) as one, process(reopen(objects=stopping)) as other:
+        while not await one.run():  # until it was tried
+            pass
+        ran = len(one.opener.opened[0].ran)
+        with object_store(tmp_path / "buckets", int(endpoint.rpartition(":")[2])):
+            assert await other.run() == ()
+            assert other.restored == [[str(ran).encode()]]
+            assert await one.run() == ()
 
 
 async def test_without_the_bucket_another_server_is_told_why_variables_are_gone(
