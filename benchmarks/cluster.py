@@ -44,9 +44,8 @@ from tests.peers.cluster import (
     postgres_server,
     server_directory,
 )
-from tests.peers.forking import forked_command
 from tests.peers.openai_server import OpenAIServer
-from tests.peers.places import at, environment, http_process
+from tests.peers.places import COMMAND, at, environment, http_process
 
 SUMS = Sums(turns=5, batch=5, tag=re.compile(r"question \d+"))
 LATENCY = 0.05
@@ -92,8 +91,8 @@ class ClusterProcesses:
     def start_worker(self) -> "subprocess.Popen[bytes]":
         """Starts one more worker, which appends what it logs to a file."""
         with (self.directory / "workers.log").open("ab") as log:
-            command = [*forked_command(), "worker"]
-            process = subprocess.Popen(command, env=self.new_machine(), stderr=log, start_new_session=True)  # noqa: S603 - our own command
+            # Not a forked one, which stands behind another process: SIGSTOP would reach only that.
+            process = subprocess.Popen([*COMMAND, "worker"], env=self.new_machine(), stderr=log, start_new_session=True)  # noqa: S603 - our own command
         self.workers.append(process)
         return process
 
