@@ -25,6 +25,7 @@ ranges with the help of the index in the bucket; then the ETag of each answer is
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,6 +63,7 @@ class ObjectBlobs:
         self._cache = cache
         self._prefix = owner_prefix(catalogue.owner)
         self._known: dict[str, _Indexed] = {}
+        self._places: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<ObjectBlobs of {self._owner!r} in {self._objects!r}>"
@@ -141,9 +143,25 @@ class ObjectBlobs:
 
     # --- reading
 
+    def prepare(self, blobs: Collection[str]) -> None:
+        """Asks the database once where many texts lie; each answer is used once."""
+        missing = [blob for blob in blobs if blob not in self._places and not self._cache.has((self._prefix, blob))]
+        if len(missing) > 1:
+            self._places = {}  # of texts that nobody looked for after all
+        for some in _batches(missing):
+            rows = self._catalogue.rows(
+                "SELECT DISTINCT ON (blob) blob, key FROM rlm_texts WHERE owner = %s AND blob = ANY(%s)"
+                " AND state IN ('kept', 'lost') ORDER BY blob, state = 'kept' DESC, changed_at DESC",
+                (self._owner, list(some)),
+            )
+            self._places.update(rows)
+
     def local_text(self, blob: str, size: int) -> LocalText:
         """The text in a file of the cache. Raises StoreDamaged, StoreFull, BucketUnusable, DatabaseUnusable."""
-        key = ""
+        name, key = (self._prefix, blob), ""
+        if prepared := self._places.pop(blob, ""):
+            with suppress(ObjectMissing, TextDiffers):  # it was registered again meanwhile, under another key
+                return self._cache.hold(name, size, lambda: self._objects.pieces(prepared))
 
         def fetch() -> Iterator[bytes]:
             nonlocal key
@@ -151,7 +169,7 @@ class ObjectBlobs:
             return self._objects.pieces(key)
 
         try:
-            return self._cache.hold((self._prefix, blob), size, fetch)
+            return self._cache.hold(name, size, fetch)
         except (ObjectMissing, TextDiffers) as error:
             self._database.rows("UPDATE rlm_texts SET state = 'lost' WHERE key = %s AND state = 'kept'", (key,))
             reason = "is missing" if isinstance(error, ObjectMissing) else "holds another text than was stored"

@@ -1,8 +1,7 @@
 """Fetches texts before code reads them: code that goes through a context reads its files in order, one by one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import FileEntry
 
 AHEAD_FILES = 128
@@ -13,8 +12,9 @@ AHEAD_BYTES = 64 << 20
 class ReadAhead:
     """The reads of the files of one context. Threads may share it: what they miss is fetched when it is read."""
 
-    def __init__(self, store: Store, files: Sequence[FileEntry]) -> None:
-        self._store = store
+    def __init__(self, files: Sequence[FileEntry], fetch: Callable[[Sequence[FileEntry]], None]) -> None:
+        """`fetch` starts to fetch files, and does not wait for them."""
+        self._fetch = fetch
         self._files = files
         self._last = -2
         self._begun = 0
@@ -32,7 +32,7 @@ class ReadAhead:
             start = max(self._begun, position + 1)
             wanted = list(self._next(start, position + AHEAD_FILES))
             self._begun = start + len(wanted)
-            self._store.fetch_ahead(wanted)
+            self._fetch(wanted)
 
     def _next(self, start: int, end: int) -> Iterator[FileEntry]:
         room = AHEAD_BYTES

@@ -216,7 +216,7 @@ def open_session(
             for file in files:
                 file.read(0, 1)
         made = int(datetime.fromisoformat(context.created_at).timestamp()) * 1_000_000_000
-        ahead = ReadAhead(store, files)
+        ahead = ReadAhead(files, store.fetch_ahead)
         mounted |= {
             f"{at}/{file.path}": LateFile(
                 partial(_find_file, file, warned, partial(ahead.note, position)), size=file.bytes, mtime_ns=made

@@ -15,7 +15,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,9 @@ class FileBlobs:
         """The path of a blob, whether it exists or not."""
         return self._directory / blob[:2] / f"{blob}.txt"
 
+    def prepare(self, blobs: Collection[str]) -> None:
+        """Does nothing: names are places."""
+
     def local_text(self, blob: str, size: int) -> LocalText:
         """The file of a blob, once its size and integrity are verified. Raises StoreDamaged."""
         path = self.path(blob)
@@ -131,10 +134,14 @@ class FileBlobs:
         """The line index of a blob: from memory, mapped, or built. Raises StoreDamaged when the blob is gone."""
         index = self._indexes.get(blob)
         if index is None:
-            if len(self._indexes) >= INDEXES_KEPT:
-                self._indexes.clear()
-            index = self._indexes[blob] = self._load_index(blob)
+            index = self._load_index(blob)
+            self._keep_index(blob, index)
         return index
+
+    def _keep_index(self, blob: str, index: LineIndex) -> None:
+        if len(self._indexes) >= INDEXES_KEPT:
+            self._indexes.clear()
+        self._indexes[blob] = index
 
     def _load_index(self, blob: str) -> LineIndex:
         path = self.path(blob)
@@ -168,7 +175,7 @@ class FileBlobs:
         path = self.path(staged.blob)
         if path.exists() and path.stat().st_size == staged.counts.bytes and self._is_intact(staged.blob):
             return  # not replaced: a sandbox may have this very file open
-        self._indexes.pop(staged.blob, None)
+        self._keep_index(staged.blob, staged.index)
         if staged.counts.bytes > INDEXED_ABOVE_BYTES:
             staged.path.with_suffix(".index").replace(path.with_suffix(".index"))
         staged.path.replace(path)

@@ -111,6 +111,9 @@ class Blobs(Protocol):
     def publish(self, texts: Sequence[StagedText], *, check: Callable[[], object]) -> None:
         """Gives texts that were placed their names. The caller holds the write lock."""
 
+    def prepare(self, blobs: Collection[str]) -> None:
+        """Finds out at once where texts lie that are going to be looked for one by one."""
+
     def local_text(self, blob: str, size: int) -> LocalText:
         """The text in a file of this machine, whose size and integrity are verified. Raises StoreDamaged."""
 

@@ -483,6 +483,7 @@ class Store:
         if at_once == 1 or not files:
             return files
         located: set[str] = set()
+        self._prepare(files)
 
         def locate(some: Sequence[FileEntry]) -> None:
             for entry in some:
@@ -509,11 +510,15 @@ class Store:
         """
         if self._blobs.looked_for_at_once == 1 and not any(is_object(entry.key) for entry in files):
             return
+        self._prepare(files)
         with self._ahead_lock:
             if self._ahead is None:
                 self._ahead = ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="fetch-ahead")
             for entry in files:
                 self._ahead.submit(entry.locate)
+
+    def _prepare(self, files: Sequence[FileEntry]) -> None:
+        self._blobs.prepare([entry.key for entry in files if not is_reference(entry.key)])
 
     def skipped(self, context: Context) -> Sequence[Skipped]:
         """List what the source held that is not in the context, with the reasons."""

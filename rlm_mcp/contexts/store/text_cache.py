@@ -12,6 +12,7 @@ cache keeps up to a number of bytes. The texts used longest ago make room for ot
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import threading
@@ -23,8 +24,10 @@ from itertools import count
 from pathlib import Path
 from typing import Self
 
-from rlm_mcp.contexts.store.blobs import FileBlobs, LocalText, StagedText, disk_errors
+from rlm_mcp.contexts.store.blobs import INDEXED_ABOVE_BYTES, FileBlobs, LocalText, StagedText, disk_errors
 from rlm_mcp.contexts.store.staging import StagingArea
+from rlm_mcp.contexts.text.encoding import UTF8
+from rlm_mcp.contexts.text.line_index import build_index
 from rlm_mcp.errors import StoreDamaged, StoreFull
 from rlm_mcp.files import try_lock
 
@@ -115,6 +118,10 @@ class TextCache:
             if self.bytes + staged.counts.bytes <= self.most_bytes:
                 self._publish(owner, staged)
 
+    def has(self, key: Key) -> bool:
+        """Whether a text is probably in the cache."""
+        return key in self._sizes
+
     def keys(self) -> list[Key]:
         """All texts in the cache."""
         with self._lock:
@@ -164,21 +171,29 @@ class TextCache:
             ) from error
 
     def _fetched(self, key: Key, size: int, fetch: Callable[[], Iterator[bytes]], *, is_hash: bool) -> LocalText:
+        if size <= INDEXED_ABOVE_BYTES:
+            staged = _stage_at_once(b"".join(fetch()), self._incoming())
+            try:
+                return self._keep_fetched(key, size, staged, is_hash=is_hash)
+            finally:
+                staged.path.unlink(missing_ok=True)
+        with StagingArea(self.files(key[0]), self._incoming(), room_bytes=None) as staging:
+            return self._keep_fetched(key, size, staging.stage_utf8(fetch()), is_hash=is_hash)
+
+    def _keep_fetched(self, key: Key, size: int, staged: StagedText, *, is_hash: bool) -> LocalText:
         owner, blob = key
-        with StagingArea(self.files(owner), self._incoming(), room_bytes=None) as staging:
-            staged = staging.stage_utf8(fetch())
-            found = staged.counts.bytes
-            if not is_hash:
-                staged = replace(staged, blob=blob)
-            if staged.blob != blob:
-                raise TextDiffers(f"{found:,} bytes came that are not text {blob}")
-            if found != size:
-                raise StoreDamaged(f"text {blob} has {found:,} bytes instead of {size:,}: register it again")
-            with self._lock, disk_errors():
-                self._make_room(size)  # once more: others were fetched at the same time
-                self._publish(owner, staged)
-                text = self._held[key] = LocalText(self.files(owner).path(blob))
-                return text
+        found = staged.counts.bytes
+        if not is_hash:
+            staged = replace(staged, blob=blob)
+        if staged.blob != blob:
+            raise TextDiffers(f"{found:,} bytes came that are not text {blob}")
+        if found != size:
+            raise StoreDamaged(f"text {blob} has {found:,} bytes instead of {size:,}: register it again")
+        with self._lock, disk_errors():
+            self._make_room(size)  # once more: others were fetched at the same time
+            self._publish(owner, staged)
+            text = self._held[key] = LocalText(self.files(owner).path(blob))
+            return text
 
     def _publish(self, owner: str, staged: StagedText) -> None:
         files, key, size = self.files(owner), (owner, staged.blob), staged.counts.bytes
@@ -202,6 +217,14 @@ class TextCache:
 
     def _incoming(self) -> Path:
         return self._directory / _INCOMING / str(next(self._numbers))
+
+
+def _stage_at_once(data: bytes, path: Path) -> StagedText:
+    """Writes a small text. A staging area, with a directory of its own, would take longer than to fetch it."""
+    with disk_errors():
+        path.write_bytes(data)
+    blob = hashlib.sha256(data).hexdigest()
+    return StagedText(blob=blob, path=path, index=build_index(data), encoding=UTF8, invalid_bytes=0, nuls=0)
 
 
 def _first_free(directory: Path) -> tuple[Path, int]:

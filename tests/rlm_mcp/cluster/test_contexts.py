@@ -314,6 +314,21 @@ def test_a_cache_forgets_what_was_removed_elsewhere_unless_it_is_read(machine: O
     assert (second.cache.bytes, second.store.text(kept)) == (400, "kept" * 100)
 
 
+def test_a_text_that_was_registered_again_after_it_was_looked_up_is_found(machine: OpenMachine) -> None:
+    first, second = machine("first"), machine("second")
+    contexts = [first.store.register_text(text, name=text) for text in ("one", "two")]
+    blobs = [first.store.file(context).key for context in contexts]
+    second.blobs.prepare(blobs)
+    first.runs.objects.delete(keys_of(first)[0])
+    first.runs.objects.put(keys_of(first)[0], b"???")
+    for context in contexts:
+        first.store.remove(context.name)
+    sweep_texts(first.runs.database, first.runs.objects, grace=0)
+    for text in ("one", "two"):
+        first.store.register_text(text, name=text)
+    assert [second.blobs.local_text(blob, 3).path.read_text() for blob in blobs] == ["one", "two"]
+
+
 def test_lines_of_a_large_text_are_read_by_ranges_without_fetching_it(machine: OpenMachine) -> None:
     first, second = machine("first"), machine("second")
     context = first.store.register_text(BIG + "the end\n", name="big")
