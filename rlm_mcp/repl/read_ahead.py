@@ -32,7 +32,8 @@ class ReadAhead:
             start = max(self._begun, position + 1)
             wanted = list(self._next(start, position + AHEAD_FILES))
             self._begun = start + len(wanted)
-            self._fetch(wanted)
+            if wanted:
+                self._fetch(wanted)
 
     def _next(self, start: int, end: int) -> Iterator[FileEntry]:
         room = AHEAD_BYTES
