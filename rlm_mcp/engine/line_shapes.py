@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-MOST_FREQUENT, MOST_RARE = 2, 3
+MOST_FREQUENT, MOST_RARE = 5, 3  # a record of several lines has about so many kinds
 _SHAPE_CHARS = 48
 _WORDS = 5
 _MASK = str.maketrans(

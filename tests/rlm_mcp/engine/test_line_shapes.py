@@ -29,5 +29,12 @@ def test_of_many_shapes_that_are_all_as_rare_none_is_shown() -> None:
     assert shapes_of([*alike, *odd[:6]]) == (
         *(LineShape(count=1, example=line) for line in reversed(odd[3:6])),
         LineShape(count=100, example=alike[0]),
-        LineShape(count=1, example=odd[0]),
+        *(LineShape(count=1, example=line) for line in odd[:3]),
     )
+
+
+def test_every_kind_of_line_of_a_record_of_several_lines_is_shown() -> None:
+    record = ["INV-{n}", "  issued: 2026-01-01", "  lines:", "    - glue x{n} @ 2.50", "  paid: yes"]
+    lines = [line.format(n=n) for n in range(10, 60) for line in record]
+
+    assert [shape.example for shape in shapes_of(lines)] == [line.format(n=10) for line in record]
