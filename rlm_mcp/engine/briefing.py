@@ -277,7 +277,10 @@ def hits(store: Store, context: Context, query: str) -> tuple[str, ...]:
             for match in whole or result.matches:
                 found[match.path, match.line] += 1_000 // len(whole or result.matches)
                 texts[match.path, match.line] = match
-    best = sorted(found, key=lambda place: (-found[place], place))[:_MOST_HITS]
+    by_text: dict[str, tuple[str, int]] = {}
+    for place in sorted(found, key=lambda place: (-found[place], place)):
+        by_text.setdefault(texts[place].text, place)
+    best = list(by_text.values())[:_MOST_HITS]
     best = [place for place in best if found[place] * _FAR_BEHIND >= found[best[0]]]
     if len(best) == 1 and len(re.findall(r"\w+", texts[best[0]].text)) <= _HEADING_WORDS:
         return _with_lines_below(store, context, texts[best[0]])

@@ -30,6 +30,15 @@ def test_lines_with_rare_words_of_the_question_are_shown(store: Store) -> None:
     assert brief.hits == ("NOTE: the access code of project Zephyr is trunk-275.",)
 
 
+def test_a_line_that_stands_in_several_places_is_shown_once(store: Store) -> None:
+    twice, once = "NOTE: the access code of project Zephyr is trunk-275.", "ask Zephyr for it, please"
+    lines = [*LOG[:100], twice, *LOG[100:200], twice, *LOG[200:300], once, *LOG[300:]]
+    log = store.register_text("\n".join(lines), name="app.log")
+
+    assert brief_contexts(store, [log], "What is the access code of project zephyr?")[0].hits == (twice,)
+    assert brief_contexts(store, [log], "What about Zephyr?")[0].hits == (twice, once)
+
+
 def test_the_names_of_columns_are_no_lines_that_a_question_finds(store: Store) -> None:
     rows = [f"s{n % 9},2026-01-{n % 28 + 1:02},{n / 7:.1f}" for n in range(200)]
     table = store.register_text(
