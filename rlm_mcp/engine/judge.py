@@ -95,13 +95,14 @@ class Judge:
                 return Verdict(step=self.best())
             return Verdict(step=Again(why="doubt", detail="it is None"), told=self.ask_about_empty("None", briefs))
         is_repeated = self._doubted is not None and self._doubted.answer == value
-        for kind, doubt, told in self._doubts(value, briefs):
-            finish = Finish(answer=value, answered_by=final.via, doubt=doubt)
+        typed = self.cells[-1].final is None or is_typed([cell.code for cell in self.cells])  # None: see typed_final
+        for kind, doubt, told in self._doubts(value, briefs, typed=typed):
+            finish = Finish(answer=value, answered_by=final.via, doubt=doubt, is_typed=typed)
             if self.raise_once(kind) and not is_repeated:
                 return self._doubt(finish, told, turn=turn, is_last=is_last)
             if is_last or kind != "empty":  # nothing found twice is a finding; a guess stays a guess
                 return Verdict(step=finish)
-        return Verdict(step=Finish(answer=value, answered_by=final.via))
+        return Verdict(step=Finish(answer=value, answered_by=final.via, is_typed=typed))
 
     def judge_text(self, text: str) -> Finish:
         """The answer of a direct call: the reply itself; under a schema it is read as JSON and checked."""
@@ -158,12 +159,12 @@ class Judge:
         self._doubted, self._turn_of_doubt = finish, turn
         return Verdict(step=Again(why="doubt", detail=finish.doubt), told=told)
 
-    def _doubts(self, value: object, briefs: Sequence[Brief]) -> Iterator[tuple[str, str, str]]:
+    def _doubts(self, value: object, briefs: Sequence[Brief], *, typed: bool) -> Iterator[tuple[str, str, str]]:
         """Reasons against an answer: a kind that is raised once, the doubt in words, what the model is told."""
         policy = self.rules.policy
         names = {variable.name for variable in self.cells[-1].variables}
         has_looked = any(shown_text(earlier) for earlier in self.cells[:-1])
-        if is_typed([cell.code for cell in self.cells]):
+        if typed:
             if isinstance(value, str) and value in names:
                 yield "word", "it is the name of a variable", prompts.names_a_variable(value)
             elif isinstance(value, str) and value.strip().lower() in PLACEHOLDERS:

@@ -106,7 +106,7 @@ def _caveat(finish: Finish) -> str:
 
 
 def confidence_in(finish: Finish, way: Route, spent: Spent, *, is_complete: bool) -> Confidence:
-    """How much speaks for an answer: no doubt, computed by code alone; no doubt, with what models read; or a doubt.
+    """How much speaks for an answer: no doubt, computed by code alone; no doubt, read by a model; or a doubt.
 
     `is_complete` says that no limit, error or cancellation ended the run.
     """
@@ -114,7 +114,8 @@ def confidence_in(finish: Finish, way: Route, spent: Spent, *, is_complete: bool
         return ""
     if finish.doubts or not is_complete:
         return "low"
-    by_models = way.mode == "direct" or finish.answered_by == "text" or spent.sub_calls + spent.cached_calls > 0
+    by_root = way.mode == "direct" or finish.answered_by == "text" or finish.is_typed
+    by_models = by_root or spent.sub_calls + spent.cached_calls > 0
     return "medium" if by_models else "high"
 
 

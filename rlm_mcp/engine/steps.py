@@ -78,13 +78,15 @@ class Again:
 class Finish:
     """The run has its answer. `doubt` says in words why the answer is not confirmed, if it is not.
 
-    `reasons` are what code finds against an answer, confirmed or not (answer_checks.py).
+    `reasons` are what code finds against an answer, confirmed or not (answer_checks.py). `is_typed` says that the model
+    wrote the value itself, from what it had read.
     """
 
     answer: Any
     answered_by: AnsweredBy
     doubt: str = ""
     reasons: tuple[str, ...] = ()
+    is_typed: bool = False
 
     @property
     def doubts(self) -> str:

@@ -31,7 +31,7 @@ def test_a_typed_answer_before_anything_was_looked_at_is_refused_once() -> None:
     )
     assert "no code has looked at the context yet" in dialogue.next_prompt()
     assert dialogue.code("FINAL('disk')", final("disk")) == Finish(
-        answer="disk", answered_by="FINAL", doubt="no code had looked at the context"
+        answer="disk", answered_by="FINAL", doubt="no code had looked at the context", is_typed=True
     )
 
 
@@ -39,7 +39,7 @@ def test_a_typed_answer_that_an_output_holds_is_accepted() -> None:
     dialogue = PlayedDialogue(WEAK)
     dialogue.code("print(top(context))", printed("disk 17\nnet 3"))
 
-    assert dialogue.code("FINAL('disk')", final("disk")) == Finish(answer="disk", answered_by="FINAL")
+    assert dialogue.code("FINAL('disk')", final("disk")) == Finish(answer="disk", answered_by="FINAL", is_typed=True)
 
 
 def test_a_typed_answer_that_no_output_holds_is_refused_once_to_a_weak_model() -> None:
@@ -50,13 +50,15 @@ def test_a_typed_answer_that_no_output_holds_is_refused_once_to_a_weak_model() -
     assert weak.code("guess = 'cpu'\nFINAL(guess)", final("cpu")) == Again(
         why="doubt", detail="it was typed and occurs in no output"
     )
-    assert strong.code("FINAL('cpu')", final("cpu")) == Finish(answer="cpu", answered_by="FINAL")
+    assert strong.code("FINAL('cpu')", final("cpu")) == Finish(answer="cpu", answered_by="FINAL", is_typed=True)
 
 
 def test_a_typed_answer_that_a_line_found_for_the_question_holds_is_accepted_at_once() -> None:
     dialogue = PlayedDialogue(WEAK, Question(query="How many codes are there, and which?"), briefs=FOUND)
 
-    assert dialogue.code("FINAL('trunk-275')", final("trunk-275")) == Finish(answer="trunk-275", answered_by="FINAL")
+    assert dialogue.code("FINAL('trunk-275')", final("trunk-275")) == Finish(
+        answer="trunk-275", answered_by="FINAL", is_typed=True
+    )
 
 
 def test_lines_with_words_of_the_protocol_are_no_evidence() -> None:
@@ -88,7 +90,7 @@ def test_bare_text_in_a_final_is_a_string_if_an_output_holds_it() -> None:
     dialogue.code("print(names)", printed("trunk-275\ntrunk-9"))
     failed = CellResult(code="", error=CellError(type="NameError", message="name 'trunk' is not defined", line=1))
 
-    assert dialogue.code("FINAL(trunk-275)", failed) == Finish(answer="trunk-275", answered_by="FINAL")
+    assert dialogue.code("FINAL(trunk-275)", failed) == Finish(answer="trunk-275", answered_by="FINAL", is_typed=True)
 
 
 def test_bare_text_in_a_final_that_no_output_holds_is_just_an_error() -> None:
@@ -170,7 +172,7 @@ def test_an_answer_in_the_last_turn_is_accepted_and_marked() -> None:
     dialogue.code("print(count())", printed("17"))
 
     assert dialogue.code("FINAL('cpu')", final("cpu"), last="the time is used up") == Finish(
-        answer="cpu", answered_by="FINAL", doubt="it was typed and occurs in no output"
+        answer="cpu", answered_by="FINAL", doubt="it was typed and occurs in no output", is_typed=True
     )
 
 
@@ -189,7 +191,7 @@ def test_a_doubted_answer_is_better_than_none() -> None:
     dialogue.code("FINAL('disk')", final("disk"))
 
     assert dialogue.trajectory.judge.best() == Finish(
-        answer="disk", answered_by="FINAL", doubt="no code had looked at the context"
+        answer="disk", answered_by="FINAL", doubt="no code had looked at the context", is_typed=True
     )
 
 

@@ -26,6 +26,7 @@ BY_MODELS = Spent(root_calls=2, sub_calls=3)
         (COMPUTED, RLM, Spent(root_calls=2, cached_calls=1), True, "medium"),
         (COMPUTED, DIRECT, BY_CODE, True, "medium"),
         (replace(COMPUTED, answered_by="text"), RLM, BY_CODE, True, "medium"),
+        (replace(COMPUTED, is_typed=True), RLM, BY_CODE, True, "medium"),
         (replace(COMPUTED, doubt="it is empty"), RLM, BY_CODE, True, "low"),
         (replace(COMPUTED, reasons=("every count in c is 0 or 1",)), RLM, BY_CODE, True, "low"),
         (COMPUTED, RLM, BY_CODE, False, "low"),
