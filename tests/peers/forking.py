@@ -22,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rlm_mcp.cli.main import command_parser, main
 
@@ -85,37 +87,61 @@ def process_of(started: int) -> int:
     return int(name[1]) if name[0] == "for" else started
 
 
+class Started(NamedTuple):
+    """A forked process, a descriptor that is readable once it has ended, and the connection of forked.py."""
+
+    process: int
+    ended: int
+    connection: socket.socket
+
+
 def serve(listener: socket.socket) -> list[str]:
-    """Forks a guard for each connection until stdin is closed; returns in the processes that guards fork."""
-    while 0 not in select.select([0, listener.fileno()], [], [])[0]:
-        connection, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            return _guard(connection)
-        connection.close()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                continue
-    sys.exit()
+    """Forks a process for each connection until stdin is closed; returns its arguments in it.
 
-
-def _guard(connection: socket.socket) -> list[str]:
-    """Forks the process and tells how it ended; kills it when the connection is closed. Returns its arguments to it."""
-    request, received, _, _ = socket.recv_fds(connection, MOST_BYTES, MOST_DESCRIPTORS)
-    process = os.fork()
-    if process == 0:
-        connection.close()
-        return _move_to(received, *ast.literal_eval(request.decode()))
-    for descriptor in received:
-        os.close(descriptor)
-    connection.send(str(process).encode())
-    ended = os.pidfd_open(process)
-    if ended not in select.select([connection.fileno(), ended], [], [])[0]:
-        os.kill(process, signal.SIGKILL)
-    _, status = os.waitpid(process, 0)
-    with contextlib.suppress(BrokenPipeError):
-        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+    Tells how it ended, and kills it when the connection is closed.
+    """
+    running: list[Started] = []
+    while 0 not in (ready := _ready([0, listener, *(end for one in running for end in one[1:])])):
+        for one in running.copy():
+            if one.ended in ready:
+                running.remove(one)
+                _, status = os.waitpid(one.process, 0)
+                _tell(one.connection, os.waitstatus_to_exitcode(status))
+                one.connection.close()
+                os.close(one.ended)
+            elif one.connection.fileno() in ready:
+                os.kill(one.process, signal.SIGKILL)
+        if listener.fileno() in ready:
+            connection, _ = listener.accept()
+            request, received, _, _ = socket.recv_fds(connection, MOST_BYTES, MOST_DESCRIPTORS)
+            process = os.fork()
+            if process == 0:
+                for one in running:
+                    one.connection.close()
+                    os.close(one.ended)
+                connection.close()
+                listener.close()
+                return _move_to(received, *ast.literal_eval(request.decode()))
+            for descriptor in received:
+                os.close(descriptor)
+            running.append(Started(process, os.pidfd_open(process), connection))
+            _tell(connection, process)
+    for one in running:
+        os.kill(one.process, signal.SIGKILL)
     os._exit(0)
+
+
+def _tell(connection: socket.socket, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # forked.py was killed
+        connection.send(str(number).encode())
+
+
+def _ready(waited_for: Sequence[int | socket.socket]) -> set[int]:
+    """The descriptors that can be read, or whose other end is closed, as soon as there are some."""
+    poll = select.poll()
+    for one in waited_for:
+        poll.register(one, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll()}
 
 
 def _move_to(
