@@ -79,6 +79,7 @@ BOUNDS: dict[str, str] = {
     "rlm_mcp/records/reading.py": OURS,
     "rlm_mcp/records/run.py": OURS,
     "rlm_mcp/records/tape.py": OURS,
+    "rlm_mcp/repl/session.py": OURS,
     "rlm_mcp/server/early_answers.py": "rlm_mcp.server.early_answers:MAX_CHARS",
     "rlm_mcp/server/input_rounds.py": OURS,  # a state that the server has signed
     "rlm_mcp/server/prepared_answers.py": OURS,

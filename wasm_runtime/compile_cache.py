@@ -30,6 +30,7 @@ from wasm_runtime.machine.engine import FLAGS, WASM_STACK_BYTES
 MODULE_FILE, STDLIB_FILE, MANIFEST_FILE = "module.wasm.zst", "python_stdlib.zip", "manifest.json"
 ASSEMBLED_FILE, SITE_FILE = "assembled.wasm.zst", "site.zip"
 _FOLDER = "wasm-runtime"
+_CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +159,27 @@ def _compile(engine: wasmtime.Engine, module: bytes) -> bytes | bytearray:
         return wasmtime.Module(engine, module).serialize()
     except wasmtime.WasmtimeError as error:
         raise ImageError(f"the sandbox image cannot be compiled on this machine: {error}") from error
+
+
+def cached(name: str, cache_dir: Path | None, make: Callable[[], bytes]) -> bytes:
+    """Return what `make` returns for this name, from a file of the cache if it is there and undamaged.
+
+    It may be of an earlier process, so the name tells all that it depends on. Raises ImageError if there is no cache.
+    """
+    path = _private_folder(cache_dir or default_cache_dir()) / name
+    with contextlib.suppress(OSError):
+        found = path.read_bytes()
+        data = found[_CHECKSUM_BYTES:]
+        if found == _checksum(data) + data:
+            return data
+    data = make()
+    with contextlib.suppress(OSError):  # without space it is made each time
+        _replace_file(path, _checksum(data) + data)
+    return data
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def is_compiled(image: Image, cache_dir: Path | None) -> bool:

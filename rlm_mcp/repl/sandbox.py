@@ -71,7 +71,7 @@ class Sandbox:
         self._loaded = anyio.Event()
         self._runtime: Runtime | None = None
         self._failure: Exception | None = None
-        self._template = SessionTemplate()
+        self._template = SessionTemplate(cache_dir)
 
     def __repr__(self) -> str:
         waiting = "loading" if self._loading else "not loaded"

@@ -13,6 +13,7 @@ from wasm_runtime.compile_cache import (
     MANIFEST_FILE,
     STDLIB_FILE,
     assembled_bytes,
+    cached,
     default_cache_dir,
     load_image,
     module_bytes,
@@ -91,3 +92,11 @@ def test_the_whole_surface_between_guest_and_host_is_short() -> None:
     assert not [
         name for name in names if "socket" in name or "exec" in name or "fork" in name or "js" in name.lower()[:2]
     ]
+
+
+def test_what_cannot_be_kept_is_made_each_time(tmp_path: Path) -> None:
+    for folder in ("wasm-runtime", "wasm-runtime/taken"):  # no file can get the name of the latter
+        (tmp_path / folder).mkdir(mode=0o700)
+    made = iter([b"one", b"two", b"three"])
+    assert [cached("taken", tmp_path, lambda: next(made)) for _ in range(2)] == [b"one", b"two"]
+    assert [cached("free", tmp_path, lambda: next(made)) for _ in range(2)] == [b"three", b"three"]
