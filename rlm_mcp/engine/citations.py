@@ -104,7 +104,10 @@ class _Texts:
 
     def paths(self, context: Context) -> list[str]:
         if context.context_id not in self._paths:
-            paths = self._paths[context.context_id] = [entry.path for entry in self._store.files(context)]
+            files = self._store.files(context)
+            if self.are_loadable:
+                self._store.fetch_ahead(files)
+            paths = self._paths[context.context_id] = [entry.path for entry in files]
             by_name = self._by_name[context.context_id] = defaultdict(list)
             for path in paths:
                 by_name[path.rpartition("/")[2]].append(path)

@@ -113,7 +113,10 @@ class Reading:
         by_code: dict[str, list[CharRange]] = {}
         by_model: dict[str, list[CharRange]] = {}
         for context in contexts:
-            for entry in store.files(context):
+            files = store.files(context)
+            if total <= MOST_CHARS:
+                store.fetch_ahead(files)
+            for entry in files:
                 key = f"{context.context_id}/{entry.path}"
                 code = merged(self._code_ranges(context, entry.path, entry.chars))
                 model = merged(self._model_ranges(store.text(context, entry.path))) if total <= MOST_CHARS else []

@@ -7,7 +7,6 @@ estimated from the beginnings of a few objects; these requests also find out whe
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
 from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject, SourceBucket, parse_objects
@@ -185,4 +184,6 @@ def _path_below(address: BucketAddress, key: str) -> str:
 
 
 def _suffix(key: str) -> str:
-    return PurePosixPath(key).suffix.lower()
+    name = key.rpartition("/")[2]
+    stem, _, suffix = name.rpartition(".")
+    return f".{suffix.lower()}" if stem and suffix else ""
