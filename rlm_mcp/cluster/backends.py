@@ -59,7 +59,7 @@ class Cluster:
         repl_states = RowReplStates(
             self.database, runs.briefly, self.notices, self.held_repls, owner=owner, node=self.heartbeats.node
         )
-        async with open_backends(settings, limits, parts, self.cache) as local:
+        async with open_backends(settings, limits, parts, lambda: self.cache) as local:
             yield replace(
                 local,
                 records=runs,

@@ -25,7 +25,7 @@ from rlm_mcp.contexts.sources.remote import RemoteAccess, network_of
 from rlm_mcp.contexts.store.object_texts import ObjectSources
 from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.store.text_cache import TextCache
+from rlm_mcp.contexts.store.text_cache import LateTextCache, OpenTextCache
 from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.types import Replies
 from rlm_mcp.models.sampling_queue import LocalSamplingQueue, SamplingQueue
@@ -58,14 +58,17 @@ async def open_backends(
     settings: Settings,
     limits: TenantLimits | None = None,
     parts: StoreParts | None = None,
-    cache: TextCache | None = None,
+    cache: OpenTextCache | None = None,
 ) -> AsyncIterator[Backends]:
     """Those of this machine, by default without limits. What dead processes have left in the store is removed first.
 
-    `parts` replace those of the store, `cache` that for texts of objects.
+    `parts` replace those of the store. `cache` is that of texts of objects, by default one of this workspace.
     """
     async with AsyncExitStack() as stack:
         # Opening is not abandoned on cancellation: the store would never be closed.
+        if cache is None:
+            cache = LateTextCache(settings.cache_dir / "texts", most_bytes=settings.text_cache_bytes)
+            stack.callback(cache.close)
         store = stack.enter_context(await anyio.to_thread.run_sync(_open_store, settings, parts, cache))
         await anyio.to_thread.run_sync(store.remove_leftovers)
         replies = ReplyCache(settings.cache_dir) if settings.sub_call_cache else None
@@ -84,7 +87,7 @@ async def open_backends(
         )
 
 
-def _open_store(settings: Settings, parts: StoreParts | None, cache: TextCache | None) -> Store:
+def _open_store(settings: Settings, parts: StoreParts | None, cache: OpenTextCache) -> Store:
     """Takes milliseconds, or as long as another process holds the write lock."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     access = RemoteAccess(
@@ -98,8 +101,6 @@ def _open_store(settings: Settings, parts: StoreParts | None, cache: TextCache |
             own=None if settings.blobs is None else parse_bucket(settings.blobs, "RLM_MCP_BLOBS"),
         ),
         cache=cache,
-        cache_dir=settings.cache_dir / "texts",
-        cache_bytes=settings.text_cache_bytes,
     )
     return Store(
         settings.data_dir,

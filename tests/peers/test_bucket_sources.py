@@ -12,9 +12,10 @@ from mcp_types import CallToolResult, TextContent, TextResourceContents
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
 
+from rlm_mcp.server.transports.token_file import digest_of, new_token
 from tests.peers.cluster import object_store, object_store_variables
 from tests.peers.openai_server import OpenAIServer, Request
-from tests.peers.places import environment, opened
+from tests.peers.places import at, environment, listening, opened, over_http
 
 pytestmark = pytest.mark.anyio
 
@@ -116,3 +117,30 @@ async def test_no_client_reads_a_bucket_that_the_operator_has_not_named(
         "s3://texts/logs is not below what may be read from buckets (none are allowed): the operator may add it to"
         " RLM_MCP_S3_SOURCES"
     )
+
+
+async def test_tenants_share_fetched_objects_and_no_contexts(
+    tmp_path: Path, sandbox_cache: Path, endpoint: OpenAIServer, variables: dict[str, str]
+) -> None:
+    allowed = {"RLM_MCP_S3_SOURCES": "s3://texts/logs"}
+    environ = environment(tmp_path, sandbox_cache, endpoint.base_url, **variables, **allowed)
+    tokens = {name: new_token() for name in ("one", "two")}
+    (tmp_path / "tokens").write_text("".join(f"{name} {digest_of(token)}\n" for name, token in tokens.items()))
+    with anyio.fail_after(120), over_http(environ, "--token-file", str(tmp_path / "tokens")) as url:
+        await listening(url)
+        async with at(url, "auto", tokens["one"]) as one, at(url, "auto", tokens["two"]) as two:
+            for client in (one, two):
+                await call(client, "register_context", source="s3://texts/logs")
+                assert (await call(client, "inspect_context", context="logs", search="ERROR"))["total"] == 200
+            await call(one, "remove_context", context="logs")
+            assert (await call(two, "inspect_context", context="logs", search="ERROR"))["total"] == 200
+            assert (await call(one, "list_contexts"))["contexts"] == []
+            await refused(one, "register_context", source="s3://texts/private")
+    places = places_of_texts(sandbox_cache)
+    assert places <= {"texts", "workers"}  # none is a tenant's own
+    assert "texts" in places
+
+
+def places_of_texts(cache: Path) -> set[str]:
+    """The directories of a cache below which fetched texts are."""
+    return {path.relative_to(cache).parts[0] for path in cache.rglob("s3/*/*.txt")}

@@ -17,7 +17,7 @@ from pathlib import Path
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
 from rlm_mcp.contexts.store.blobs import INDEXED_ABOVE_BYTES, LocalText
 from rlm_mcp.contexts.store.references import ObjectReference, ReferenceIndexes
-from rlm_mcp.contexts.store.text_cache import OBJECTS, TextCache
+from rlm_mcp.contexts.store.text_cache import OBJECTS, LateTextCache, OpenTextCache
 from rlm_mcp.contexts.text.line_index import Counts, LineIndex
 from rlm_mcp.contexts.text.reading import ReadBytes
 from rlm_mcp.errors import SourceUnreachable
@@ -31,12 +31,10 @@ NOTED_AT_ONCE = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectSources:
-    """Which objects may be sources, and where this process keeps their texts: in `cache`, or in one of its own."""
+    """Which objects may be sources, and the cache of their texts, by default one of the store alone."""
 
     access: BucketAccess
-    cache: TextCache | None = None
-    cache_dir: Path | None = None
-    cache_bytes: int | None = None
+    cache: OpenTextCache | None = None
 
 
 class ObjectTexts:
@@ -50,12 +48,12 @@ class ObjectTexts:
         cache_dir: Path,
         note: Callable[[Mapping[str, Counts]], None],
     ) -> None:
-        """`cache_dir` is used if `sources` name none. `note` is called with exact counts by the keys of texts."""
+        """`cache_dir` is that of the store. `note` is called with exact counts by the keys of texts."""
         self._sources = sources
         self._indexes = indexes
-        self._directory = sources.cache_dir or cache_dir
+        self._own_cache = LateTextCache(cache_dir)
+        self._cache = sources.cache or self._own_cache
         self._note = note
-        self._own_cache: TextCache | None = None
         self._counted: dict[str, Counts] = {}
         self._noted: set[str] = set()
         self._lock = threading.Lock()
@@ -68,10 +66,7 @@ class ObjectTexts:
         """Ends what is being fetched in the background, and leaves the cache to the next process."""
         self._closed.set()
         self.note_counts()
-        with self._lock:
-            if self._own_cache is not None:
-                self._own_cache.close()
-                self._own_cache = None
+        self._own_cache.close()
 
     @property
     def access(self) -> BucketAccess:
@@ -140,15 +135,6 @@ class ObjectTexts:
             is_much = len(self._counted) >= NOTED_AT_ONCE
         if is_much:
             self.note_counts()
-
-    def _cache(self) -> TextCache:
-        """The cache, opened when the first text is read."""
-        if self._sources.cache is not None:
-            return self._sources.cache
-        with self._lock:
-            if self._own_cache is None:
-                self._own_cache = TextCache(self._directory, most_bytes=self._sources.cache_bytes)
-            return self._own_cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,37 @@ class TextCache:
         return self._directory / _INCOMING / str(next(self._numbers))
 
 
+OpenTextCache = Callable[[], TextCache]
+"""Gives the cache of a process. Raises StoreDamaged where its directory cannot be used."""
+
+
+class LateTextCache:
+    """The cache of one process, which is opened when the first text is looked for."""
+
+    def __init__(self, directory: Path, *, most_bytes: int | None = None) -> None:
+        self._directory = directory
+        self._most_bytes = most_bytes
+        self._opened: TextCache | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<LateTextCache {self._opened or self._directory}>"
+
+    def __call__(self) -> TextCache:
+        """The open cache. Raises StoreDamaged where its directory cannot be used."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = TextCache(self._directory, most_bytes=self._most_bytes)
+            return self._opened
+
+    def close(self) -> None:
+        """Leaves the cache to the next process."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+
 def _stage_at_once(data: bytes, path: Path) -> StagedText:
     """Writes a small text. A staging area, with a directory of its own, would take longer than to fetch it."""
     with disk_errors():

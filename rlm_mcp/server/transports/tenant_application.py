@@ -5,7 +5,7 @@ It is the whole server where one process serves everybody; with workers, each wo
 
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from rlm_mcp.concurrency import run_in_thread
+from rlm_mcp.contexts.store.text_cache import LateTextCache
 from rlm_mcp.errors import RlmError
 from rlm_mcp.models.connections import Connections
 from rlm_mcp.models.pool import open_models
@@ -33,6 +34,7 @@ from rlm_mcp.server.transports.sessions import SessionLimitMiddleware
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, directory_of, tenant_directories
 from rlm_mcp.server.transports.tenants import Tenants
 from rlm_mcp.settings import Settings
+from rlm_mcp.workspace.backends import open_backends
 from rlm_mcp.workspace.inspect_repls import ReplPool
 from rlm_mcp.workspace.process_tuning import freeze_gc
 from rlm_mcp.workspace.tenant_limits import LocalLimits
@@ -89,6 +91,8 @@ async def open_tenants(
         open_models(settings, connections=connections) as models,
     ):
         sandbox.begin_loading()
+        # Objects of buckets are the same for all tenants, so that each is fetched once.
+        cache = LateTextCache(settings.cache_dir / "texts", most_bytes=settings.text_cache_bytes)
         pool = ReplPool(has_room=sandbox.has_room, owner_has_room=sandbox.has_room)
 
         @asynccontextmanager
@@ -101,10 +105,11 @@ async def open_tenants(
             )
             owner = None if tenant == EVERYBODY else tenant
             async with AsyncExitStack() as stack:
-                backends = None
-                if cluster is not None:
+                if cluster is None:
+                    opening = open_backends(own, limits, cache=cache)
+                else:
                     opening = cluster.open_backends(own, limits, owner=owner or "")
-                    backends = await stack.enter_async_context(opening)
+                backends = await stack.enter_async_context(opening)
                 opened = open_workspace(
                     own,
                     choose=models.choose,
@@ -119,11 +124,12 @@ async def open_tenants(
                 )
                 yield await stack.enter_async_context(opened)
 
-        async with anyio.create_task_group() as tasks:
-            tenants = Tenants(open_for, tasks, limits=limits, given_up=given_up)
-            tasks.start_soon(tenants.keep_closing_unused)
-            yield TenantHost(tenants=tenants, is_ready=lambda: sandbox.is_loaded)
-            tasks.cancel_scope.cancel()
+        with closing(cache):
+            async with anyio.create_task_group() as tasks:
+                tenants = Tenants(open_for, tasks, limits=limits, given_up=given_up)
+                tasks.start_soon(tenants.keep_closing_unused)
+                yield TenantHost(tenants=tenants, is_ready=lambda: sandbox.is_loaded)
+                tasks.cancel_scope.cancel()
 
 
 def mcp_application(

@@ -69,7 +69,7 @@ class Machine:
             directory / "data",
             parts=parts,
             quota_bytes=quota,
-            objects=ObjectSources(access=sources, cache=self.cache),
+            objects=ObjectSources(access=sources, cache=lambda: self.cache),
         )
 
     def stop(self) -> None:
