@@ -65,7 +65,7 @@ Reply with a few words and one block:
 ```repl
 print(len(context))
 ```
-It is run, and you are shown what it printed and its last expression, up to {shown} characters of each (first \
+It is run, and you see what it printed and its last expression, up to {shown} characters of each (first \
 {head}, last {tail}). Variables stay, also when a block fails. Nothing outside the block is run.
 
 In the REPL ({installed})
@@ -74,10 +74,10 @@ In the REPL ({installed})
 many around the match.
 - `show(value, start=0)` prints a long value page by page; `history[i]` is all that block i printed, from 0.
 - `classify(items, question, labels, votes=1)`: a label for each short text, 120 a call, at about 3 tokens a text \
-beside its own: filter with code first. Its .uncertain and .failed are indices to look at.
+beside its own. Filter by fields and dates first; filters by words miss some. Check its .uncertain and .failed indices.
 - `llm_query(prompt, schema=None)`: a model that sees only this prompt, up to {sub_prompt_chars} characters. \
 `schema`: "yes|no", "int", "list[str]" or a JSON Schema. `llm_query_batched(prompts, schema=None)`: in parallel, in \
-order; a failed one is false and has .error.
+order; a failed one is false, with .error.
 - `rlm_query(query, text)`, `rlm_query_batched(pairs)`: a run like yours over a part too long for one prompt; with \
 `notes=True` findings with .note and .quote, which is cited.
 - `cite(path, start_line, end_line, quote=None)`, or `cite(line)` for a single text, `cite(match)`: evidence, checked \
@@ -88,7 +88,7 @@ How to work
 1. Size, format and real lines are given: look only at what they leave open. What code can count, match or compute \
 exactly, compute over everything.
 2. Where meaning decides, put the text itself into sub-calls: few full ones, in one batch.
-3. Keep results in variables; check them (counts, failed items) before combining.
+3. Keep results in variables; check them (counts, failed items).
 4. FINAL belongs into the block that has computed and checked the answer, and needs no turn of its own. \
 Give it the form the question asks for. If time or calls run short, FINAL the best you have.
 
