@@ -49,6 +49,7 @@ _RARE = 40  # a word in more lines than this tells the topic of the context rath
 _SEARCH_SECONDS = 1.0
 _MOST_LARGEST = 8
 _FEW_LINES = 4
+_FIRST_LINES = 10  # about one record of several lines
 _SHAPED_LINES = 30_000  # of which the shapes are counted; that takes some hundredths of a second
 _SEEN = 200  # characters shown of a line; lines that differ only after them look the same
 _LINE_CHARS = 2_000  # enough of a line to show its form; the prompt cuts it further
@@ -331,6 +332,7 @@ def _brief(store: Store, overview: Overview, query: str, *, counts_places: bool)
         structure=structure_text(overview.structure),
         samples=samples,
         shapes=_SHAPES(entry) if entry is not None else (),
+        beginning=_beginning(overview.head) if entry is not None else (),
         hits=tuple(hit for hit in found if hit[:_SEEN] not in {line[:_SEEN] for line in samples}),
         is_prose=is_prose(samples) and not overview.structure.get("columns"),
         reading=_reading(
@@ -362,6 +364,13 @@ def _stored_samples(store: Store, overview: Overview) -> tuple[str, ...]:
 def _middle(store: Store, context: Context) -> list[str]:
     line = context.lines // 2
     return split_lines(store.read_lines(context, line, line + 2, max_chars=_LINE_CHARS).text)
+
+
+def _beginning(head: str) -> tuple[str, ...]:
+    """The first lines of a text, if some of them are blank or indented, as in records of several lines."""
+    lines = split_lines(head)[:_FIRST_LINES]
+    is_record = any(not line.strip() or line[0].isspace() for line in lines[1:-1])
+    return tuple(lines) if is_record and len(lines) == _FIRST_LINES else ()
 
 
 def _first_lines(overview: Overview) -> tuple[str, ...]:

@@ -153,6 +153,9 @@ class Brief:
     """real lines: first, middle, last"""
     shapes: tuple[LineShape, ...] = ()
     """kinds of lines, rare ones first; a weak model is shown the samples instead"""
+    beginning: tuple[str, ...] = ()
+    """the first lines, with blank ones, where there are blank or indented ones: records may take several lines; a weak
+    model is shown the samples instead"""
     hits: tuple[str, ...] = ()
     """real lines that hold rare words of the question"""
     is_prose: bool = False
@@ -347,6 +350,9 @@ def brief_text(brief: Brief, strength: Strength, *, only: bool) -> str:
     if brief.shapes and strength == "strong":
         kinds = [f"{shape.count:,} like {ellipsize(repr(shape.example), _SHAPE_CHARS)}" for shape in brief.shapes]
         parts.append("Kinds of lines, rare ones first:\n" + as_data("\n".join(kinds)))
+    elif brief.beginning and strength == "strong":
+        lines = [ellipsize(repr(line), _SHAPE_CHARS) for line in brief.beginning]
+        parts.append("It begins with these lines:\n" + as_data("\n".join(lines)))
     elif brief.samples:
         parts.append("Some of its lines:\n" + sample_text(brief.samples, strength))
     if brief.fields and strength == "weak":

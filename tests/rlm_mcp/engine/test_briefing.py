@@ -177,6 +177,20 @@ def test_lines_with_fields_are_told_with_what_split_makes_of_them(store: Store) 
     )  # fmt: skip
 
 
+def test_records_of_several_lines_are_shown_from_the_first_one_on(store: Store) -> None:
+    said = ["Where is it?", "yes, now", "(why?) I", "No: never", "a b!", "c; d", "g - h", "e! f!", "it's here", "ok."]
+    mails = [f"From: c{n}@example.com\nSubject: help\n\n{said[n % 10]} {n}\n" for n in range(60)]
+    (brief,) = brief_contexts(store, [store.register_text("\n".join(mails), name="mails")], "Who is late?")
+
+    assert brief.shapes == ()
+    assert brief.beginning[:5] == ("From: c0@example.com", "Subject: help", "", "Where is it? 0", "")
+    assert "It begins with these lines:\n<output>\n'From: c0@example.com'\n'Subject: help'\n''\n" in opening(
+        "Who?", [brief], None, "strong"
+    )
+    assert "It begins" not in opening("Who?", [brief], None, "weak")
+    assert brief_contexts(store, [store.register_text("\n".join(LOG), name="log")], "Who?")[0].beginning == ()
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
