@@ -1,10 +1,12 @@
 """The number of runs of a tenant, counted over all machines of a cluster; requests are counted in each process.
 
 A run counts while a process plays it, or it waits for one, as its row says (leases.py). Before there is a row, a
-reservation counts, which is made under a lock of the tenant. One whose process dies counts for RESERVED_SECONDS.
+reservation counts, which is made under a lock of the tenant. One whose process dies counts for RESERVED_SECONDS. For a
+moment a run has both, so nobody is refused because of reservations before these have been seen for DOUBLE_SECONDS.
 """
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 
@@ -16,14 +18,16 @@ from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.workspace.tenant_limits import Holding, LocalLimits, runs_are_going_on
 
 RESERVED_SECONDS = 30.0
+DOUBLE_SECONDS = 2.0
+_AGAIN_SECONDS = 0.05
 
 _LOCK = 0x726C6F
 """The first half of the keys of tenants' locks, as in catalogue.py."""
 
 _GOING_ON = """
 SELECT (SELECT count(*) FROM rlm_runs WHERE owner = %(owner)s AND NOT ended AND (attempt IS NOT NULL
-        OR held_until > clock_timestamp() - CASE WHEN portable THEN %(sweeping)s ELSE 0 END * interval '1 second'))
-    + (SELECT count(*) FROM rlm_admitted WHERE owner = %(owner)s AND token <> %(token)s AND until > clock_timestamp())
+        OR held_until > clock_timestamp() - CASE WHEN portable THEN %(sweeping)s ELSE 0 END * interval '1 second')),
+    (SELECT count(*) FROM rlm_admitted WHERE owner = %(owner)s AND token <> %(token)s AND until > clock_timestamp())
 """
 
 
@@ -71,23 +75,30 @@ class RowLimits:
         most = self._here.most_runs
         if most is None:
             return None
-        ((going_on,),) = await run_in_thread(self._database.rows, _GOING_ON, _key(tenant, ""))
-        return max(0, most - int(going_on))
+        ((runs, reserved),) = await run_in_thread(self._database.rows, _GOING_ON, _key(tenant, ""))
+        return max(0, most - int(runs) - int(reserved))
 
     def _reserve(self, tenant: str, token: str, most: int) -> None:
-        def reserve(cursor: Cursor) -> None:
+        def reserve(cursor: Cursor) -> bool:
             execute(cursor, "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK, tenant))
-            ((going_on,),) = execute(cursor, _GOING_ON, _key(tenant, token)).fetchall()
-            if going_on >= most:
+            ((runs, reserved),) = execute(cursor, _GOING_ON, _key(tenant, token)).fetchall()
+            if runs >= most:
                 raise runs_are_going_on(most)
+            if runs + reserved >= most:
+                return False
             execute(
                 cursor,
                 "INSERT INTO rlm_admitted VALUES (%s, %s, clock_timestamp() + %s * interval '1 second')"
                 " ON CONFLICT DO NOTHING",
                 (token, tenant, RESERVED_SECONDS),
             )
+            return True
 
-        self._database.run(reserve)
+        gives_up = time.monotonic() + DOUBLE_SECONDS
+        while not self._database.run(reserve):
+            if time.monotonic() > gives_up:
+                raise runs_are_going_on(most)
+            time.sleep(_AGAIN_SECONDS)
 
 
 def _key(tenant: str, token: str) -> dict[str, object]:

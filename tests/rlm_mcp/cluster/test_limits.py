@@ -48,3 +48,25 @@ async def test_runs_count_wherever_they_are_played_and_while_they_wait_and_once_
     await second.settled()
     assert await here.runs_left(runs.owner) == 1
     await anyio.to_thread.run_sync(second.close)
+
+
+async def test_a_run_that_has_a_row_and_still_a_reservation_keeps_no_other_one_from_beginning(
+    reopen: OpenQueue,
+) -> None:
+    runs, _ = reopen()
+    here = RowLimits(LocalLimits(most_runs=2), runs.database)
+    async with here.admit_run(runs.owner) as is_on_record, anyio.create_task_group() as tasks:
+        run = await anyio.to_thread.run_sync(runs.create, STARTED)
+        assert await here.runs_left(runs.owner) == 0
+
+        async def begin_another() -> None:
+            async with here.admit_run(runs.owner):
+                admitted.set()
+
+        admitted = anyio.Event()
+        tasks.start_soon(begin_another)
+        await anyio.wait_all_tasks_blocked()
+        await is_on_record()
+        with anyio.fail_after(60):
+            await admitted.wait()
+    await anyio.to_thread.run_sync(run.close)

@@ -100,7 +100,7 @@ async def test_a_call_behind_one_that_gives_up_waiting_is_answered(reopen: Calla
         with anyio.move_on_after(0.3):
             async with anyio.create_task_group() as giving_up:
                 giving_up.start_soon(other.run)
-                await anyio.sleep(0.1)
+                await anyio.wait_all_tasks_blocked()
                 tasks.start_soon(other.run)
         one.go.set()
     assert [repl.ran for repl in other.opener.opened] == [[], ["1"]]
