@@ -18,6 +18,8 @@ from typing import Literal
 import anyio
 import anyio.to_thread
 
+from rlm_mcp.contexts.sources.bucket_access import OpenBucket, open_s3
+from rlm_mcp.contexts.sources.buckets import BucketAddress, parse_bucket
 from rlm_mcp.errors import NoModelConfigured, RlmError, SettingsError
 from rlm_mcp.install.clients import Entry
 from rlm_mcp.install.own_command import own_command
@@ -71,6 +73,7 @@ async def run_checks(
     folders: UserFolders | None = None,
     own: Entry | None = None,
     find_servers: Callable[[], Sequence[LocalServer]] = find_local_servers,
+    open_bucket: OpenBucket = open_s3,
 ) -> AsyncIterator[Check]:
     """Runs the checks one after the other. `warm` compiles the sandbox if that has not been done."""
     yield Check(name="python", status="ok", detail=f"{platform.python_version()} at {sys.executable}")
@@ -86,6 +89,8 @@ async def run_checks(
     if settings.store or settings.blobs:
         for check in await anyio.to_thread.run_sync(_check_cluster, settings):
             yield check
+    for source in settings.s3_sources:
+        yield await anyio.to_thread.run_sync(_check_objects, parse_bucket(source, "RLM_MCP_S3_SOURCES"), open_bucket)
     yield _check_local_servers(await anyio.to_thread.run_sync(find_servers))
     async for check in _check_models(settings):
         yield check
@@ -162,6 +167,23 @@ def _bytes_in(folder: Path) -> int:
 
 
 # --- models -------------------------------------------------------------------------------------------------------
+
+
+def _check_objects(address: BucketAddress, open_bucket: OpenBucket) -> Check:
+    """Lists a prefix that may be a source, and reads a byte of its first object."""
+    try:
+        bucket = open_bucket(address.bucket)
+        found = next(iter(bucket.listed(address.prefix)), None)
+        if found is None and address.prefix:
+            found = bucket.find(address.prefix)
+        if found is not None and found.size:
+            bucket.read(found.key, 0, 1)
+    except RlmError as error:
+        return Check(name="objects", status="failure", detail=str(error))
+    if found is None:
+        remedy = "check RLM_MCP_S3_SOURCES, or put objects there"
+        return Check(name="objects", status="warning", detail=f"{address.shown} has no objects", remedy=remedy)
+    return Check(name="objects", status="ok", detail=f"{address.shown} can be listed and read")
 
 
 def _check_local_servers(servers: Sequence[LocalServer]) -> Check:

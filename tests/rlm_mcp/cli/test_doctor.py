@@ -206,3 +206,32 @@ async def test_the_clients_own_model_is_not_checked_on_this_machine(nowhere: Set
     checks = await found(replace(nowhere, model="client"), tmp_path)
     expected = Check(name="model", status="ok", detail="the client's own model, if the client offers sampling")
     assert checks["model"] == expected
+
+
+async def test_what_may_be_read_from_buckets_is_listed_and_read(nowhere: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("obstore", reason="the extra `s3` is not installed")
+    pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
+    from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
+    from tests.peers.cluster import access_to, object_store
+
+    logs = tmp_path / "buckets" / "texts" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "a.log").write_text("one")
+    addresses = ("s3://texts/logs", "s3://texts/logs/a.log", "s3://texts/none", "s3://gone/logs")
+    with object_store(tmp_path / "buckets") as endpoint:
+        checks = run_checks(
+            replace(nowhere, s3_sources=addresses),
+            warm=False,
+            on_progress=lambda _: None,
+            folders=UserFolders(platform="linux", home=tmp_path),
+            own=OWN,
+            find_servers=list,
+            open_bucket=lambda name: S3Bucket(name, access=access_to(endpoint), patience=0.3),
+        )
+        objects = [(check.status, check.detail) async for check in checks if check.name == "objects"]
+    assert objects == [
+        ("ok", "s3://texts/logs can be listed and read"),
+        ("ok", "s3://texts/logs/a.log can be listed and read"),
+        ("warning", "s3://texts/none has no objects"),
+        ("failure", "there is no bucket gone: check the address s3://gone/logs"),
+    ]
